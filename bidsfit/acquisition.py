@@ -1,0 +1,238 @@
+"""What was measured: b-values, directions, repeats and timing of one image.
+
+b-values are held as acquired, in s/mm^2. The numerics work in ms/um^2 (numbers near 1);
+`Acquisition.variable` is the one place where that conversion happens.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Averaging = Literal["arithmetic", "geometric", "none"]
+
+#: Two b-values belong to one shell when they differ by at most 8 % of the larger, or 1 s/mm^2.
+#: Scanners jitter by a few per cent; IVIM protocols hold values as close as 5 and 10 s/mm^2.
+SHELL_TOLERANCE = 0.08
+SHELL_TOLERANCE_ABSOLUTE = 1.0
+
+#: Directions closer than this angle (degrees, antipodes identified) count as one.
+SAME_DIRECTION = 1.0
+
+
+@dataclass(frozen=True)
+class Shell:
+    """Measurements of one nominal b-value.
+
+    Attributes
+    ----------
+    b_value : float
+        Mean of the b-values as acquired, s/mm^2.
+    indices : ndarray of int, shape (n_shell,)
+        Which measurements of the acquisition belong to it.
+    n_measurements : int
+        How many single measurements it stands for.
+    n_directions : int
+        How many different gradient directions (1 where they are not known, or at b = 0).
+    """
+
+    b_value: float
+    indices: NDArray[np.intp]
+    n_measurements: int
+    n_directions: int
+
+
+@dataclass(frozen=True)
+class Acquisition:
+    """What was measured, one entry a volume.
+
+    Parameters
+    ----------
+    b_values : array_like, shape (n,)
+        b-values as acquired, s/mm^2.
+    directions : array_like, shape (n, 3), optional
+        Gradient directions. Length is ignored; zero vectors are allowed where b is (nearly) 0.
+    counts : array_like of int, shape (n,), optional
+        How many measurements were averaged into each entry (1 by default). Least squares weights by it.
+    n_directions : array_like of int, shape (n,), optional
+        How many directions were averaged into each entry, for data that come already averaged.
+    echo_times : array_like, shape (n,), optional
+        Echo times, ms, for models that need them.
+
+    Raises
+    ------
+    ValueError
+        Where shapes disagree, or a b-value is negative or not finite.
+
+    Examples
+    --------
+    >>> Acquisition([0, 10, 100, 500, 800]).variable("b")
+    array([0.  , 0.01, 0.1 , 0.5 , 0.8 ])
+    """
+
+    b_values: NDArray[np.float64]
+    directions: NDArray[np.float64] | None = None
+    counts: NDArray[np.int64] | None = None
+    n_directions: NDArray[np.int64] | None = None
+    echo_times: NDArray[np.float64] | None = None
+
+    def __init__(
+        self,
+        b_values: ArrayLike,
+        directions: ArrayLike | None = None,
+        counts: ArrayLike | None = None,
+        n_directions: ArrayLike | None = None,
+        echo_times: ArrayLike | None = None,
+    ) -> None:
+        b = np.atleast_1d(np.asarray(b_values, dtype=float))
+        if b.ndim != 1 or b.size == 0:
+            raise ValueError(f"b-values must be a list of numbers, found an array of shape {b.shape}.")
+        if not np.all(np.isfinite(b)) or np.any(b < 0):
+            raise ValueError(f"b-values must be finite and not negative, found {b[~(b >= 0)][:5]}.")
+
+        def optional(values: ArrayLike | None, name: str, dtype: type, shape: tuple[int, ...]) -> NDArray | None:
+            if values is None:
+                return None
+            array = np.asarray(values, dtype=dtype)
+            if array.shape != shape:
+                raise ValueError(f"{name} must have shape {shape} to match the b-values, found {array.shape}.")
+            return array
+
+        object.__setattr__(self, "b_values", b)
+        object.__setattr__(self, "directions", optional(directions, "Directions", float, (b.size, 3)))
+        object.__setattr__(self, "counts", optional(counts, "Counts", int, b.shape))
+        object.__setattr__(self, "n_directions", optional(n_directions, "Numbers of directions", int, b.shape))
+        object.__setattr__(self, "echo_times", optional(echo_times, "Echo times", float, b.shape))
+
+    def __len__(self) -> int:
+        return self.b_values.size
+
+    def variable(self, name: str) -> NDArray[np.float64]:
+        """Values of an independent variable of a model, in the units of the numerics.
+
+        Parameters
+        ----------
+        name : {"b", "TE"}
+            b in ms/um^2, TE in ms.
+        """
+        if name == "b":
+            return self.b_values * 1e-3
+        if name == "TE":
+            if self.echo_times is None:
+                raise ValueError("The model needs echo times, and this acquisition has none.")
+            return self.echo_times
+        raise ValueError(f"An acquisition has no variable {name!r}; it has 'b' and 'TE'.")
+
+    @property
+    def weights(self) -> NDArray[np.float64]:
+        """Least-squares weights: the number of measurements behind each entry."""
+        return np.ones(len(self)) if self.counts is None else self.counts.astype(float)
+
+    @cached_property
+    def shells(self) -> tuple[Shell, ...]:
+        """Nominal shells in ascending order of b (see `SHELL_TOLERANCE`)."""
+        order = np.argsort(self.b_values, kind="stable")
+        groups: list[list[int]] = []
+        for i in order:
+            b = self.b_values[i]
+            tolerance = max(SHELL_TOLERANCE * b, SHELL_TOLERANCE_ABSOLUTE)
+            if groups and b - self.b_values[groups[-1][0]] <= tolerance:
+                groups[-1].append(int(i))
+            else:
+                groups.append([int(i)])
+        return tuple(self._shell(np.sort(np.array(group, dtype=np.intp))) for group in groups)
+
+    def _shell(self, indices: NDArray[np.intp]) -> Shell:
+        weights = self.weights[indices]
+        if self.n_directions is not None:
+            n_directions = int(self.n_directions[indices].max())
+        elif self.directions is not None:
+            n_directions = count_directions(self.directions[indices])
+        else:
+            n_directions = 1
+        return Shell(
+            b_value=float(np.average(self.b_values[indices], weights=weights)),
+            indices=indices,
+            n_measurements=int(weights.sum()),
+            n_directions=n_directions,
+        )
+
+    def select(self, indices: ArrayLike) -> Acquisition:
+        """The acquisition of some of its measurements, in the order given."""
+        index = np.asarray(indices, dtype=np.intp)
+
+        def pick(values: NDArray | None) -> NDArray | None:
+            return None if values is None else values[index]
+
+        return Acquisition(
+            self.b_values[index],
+            pick(self.directions),
+            pick(self.counts),
+            pick(self.n_directions),
+            pick(self.echo_times),
+        )
+
+
+class DirectionAverage:
+    """Average of the measurements of each shell (of all directions and repeats).
+
+    The models of bidsfit do not depend on direction, so a least-squares fit of the arithmetic averages,
+    weighted by the number of measurements, has the same solution as a fit of all the measurements.
+
+    Parameters
+    ----------
+    acquisition : Acquisition
+        Of the measurements, shape (n,).
+    kind : {"arithmetic", "geometric", "none"}
+        The geometric mean gives the trace-weighted signal; it is NaN where a signal is not positive.
+
+    Attributes
+    ----------
+    acquisition : Acquisition
+        Of the averages, one entry a shell.
+    """
+
+    def __init__(self, acquisition: Acquisition, kind: Averaging = "arithmetic") -> None:
+        if kind not in ("arithmetic", "geometric", "none"):
+            raise ValueError(f"Unknown average {kind!r}; valid: arithmetic, geometric, none.")
+        self.kind = kind
+        if kind == "none":
+            self.acquisition = acquisition
+            return
+        shells = acquisition.shells
+        self._matrix = np.zeros((len(acquisition), len(shells)))
+        weights = acquisition.weights
+        for k, shell in enumerate(shells):
+            self._matrix[shell.indices, k] = weights[shell.indices] / weights[shell.indices].sum()
+        echo_times = acquisition.echo_times
+        self.acquisition = Acquisition(
+            [shell.b_value for shell in shells],
+            counts=[shell.n_measurements for shell in shells],
+            n_directions=[shell.n_directions for shell in shells],
+            echo_times=None if echo_times is None else echo_times @ self._matrix,
+        )
+
+    def __call__(self, signals: NDArray) -> NDArray:
+        """Average signals of shape (..., n) to (..., n_shells)."""
+        if self.kind == "none":
+            return signals
+        if self.kind == "arithmetic":
+            return signals @ self._matrix
+        with np.errstate(divide="ignore", invalid="ignore"):
+            logarithms = np.where(signals > 0, np.log(signals), np.nan)
+        return np.exp(logarithms @ self._matrix)
+
+
+def count_directions(directions: NDArray) -> int:
+    """Number of different gradient directions, antipodes identified; at least 1."""
+    lengths = np.linalg.norm(directions, axis=1)
+    unit = directions[lengths > 0] / lengths[lengths > 0, None]
+    different: list[NDArray] = []
+    for direction in unit:
+        if all(abs(direction @ other) < np.cos(np.deg2rad(SAME_DIRECTION)) for other in different):
+            different.append(direction)
+    return max(len(different), 1)

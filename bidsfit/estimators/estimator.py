@@ -1,0 +1,242 @@
+"""The verb: `estimator.estimate(signals, acquisition, noise)` returns an `Estimate`."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bidsfit.acquisition import Acquisition, Averaging, DirectionAverage
+from bidsfit.models.signal_model import SignalModel
+
+#: Voxels that one thread works on at a time: large enough to hide Python, small enough for the cache.
+CHUNK = 8192
+
+
+class Status(IntEnum):
+    """What happened in a voxel. The message says it in words, and what to do."""
+
+    message: str
+
+    def __new__(cls, value: int, message: str) -> Status:
+        member = int.__new__(cls, value)
+        member._value_ = value
+        member.message = message
+        return member
+
+    NOT_FITTED = 0, "outside the mask: not fitted"
+    CONVERGED = 1, "converged inside the bounds"
+    AT_BOUND = 2, "converged with a parameter at its bound: the data do not determine it; read its value as a limit"
+    ITERATION_LIMIT = 3, "stopped at the iteration limit: the values may not be the best; treat with care"
+    NOT_FINITE = 4, "NaN or infinite signal (or a signal not positive in a geometric mean): not fitted, maps hold NaN"
+    NO_SIGNAL = 5, "no positive signal at the lowest b-value: not fitted, maps hold NaN; check the mask"
+
+
+#: Voxels that hold an estimate.
+FITTED = (Status.CONVERGED, Status.AT_BOUND, Status.ITERATION_LIMIT)
+
+
+class Signals(Protocol):
+    """Signals of shape (n_voxels, n_measurements): an array, or anything that yields its rows by slice.
+
+    A view of an image on disk qualifies, so that an image need not be copied to be fitted.
+    """
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def __getitem__(self, rows: slice, /) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What an estimator returns.
+
+    Attributes
+    ----------
+    parameters : dict of name to ndarray, shape (n_voxels,)
+        In the units of the model's parameter table; NaN where a voxel could not be fitted.
+    status : ndarray of uint8, shape (n_voxels,)
+        Codes of `Status`.
+    rmse : ndarray, shape (n_voxels,)
+        Root mean square of the residuals of the fitted signals, weighted as the fit was, in signal units.
+    r2 : ndarray, shape (n_voxels,)
+        Coefficient of determination of the fitted signals, weighted as the fit was.
+    sigma : ndarray, shape (n_voxels,)
+        Noise standard deviation of a single measurement as the residuals suggest it (NaN where the fit has
+        no degree of freedom left).
+    acquisition : Acquisition
+        What was fitted, after averaging and selection.
+    standard_deviation : dict of name to ndarray, or None
+        Where the estimator has it.
+    """
+
+    parameters: dict[str, NDArray[np.float64]]
+    status: NDArray[np.uint8]
+    rmse: NDArray[np.float64]
+    r2: NDArray[np.float64]
+    sigma: NDArray[np.float64]
+    acquisition: Acquisition
+    standard_deviation: dict[str, NDArray[np.float64]] | None = None
+
+    def count(self) -> dict[Status, int]:
+        """Number of voxels of each status that occurs."""
+        codes, counts = np.unique(self.status, return_counts=True)
+        return {Status(int(code)): int(n) for code, n in zip(codes, counts, strict=True)}
+
+
+class Estimator(ABC):
+    """How a signal model is inverted.
+
+    A subclass says how it fits one chunk of clean, averaged signals; this class does what all of them share:
+    selection and averaging of the measurements, unusable voxels, chunks, threads and fit statistics.
+
+    Parameters
+    ----------
+    model : SignalModel
+    averaging : {"arithmetic", "geometric", "none"}
+        How the measurements of a shell are averaged before the fit.
+    """
+
+    name: str
+    title: str
+    references: tuple[str, ...] = ()
+
+    def __init__(self, model: SignalModel, *, averaging: Averaging = "arithmetic") -> None:
+        if model.averaging and averaging == "none":
+            raise ValueError(f"The model {model.name!r} describes direction averages; averaging cannot be 'none'.")
+        self.model = model
+        self.averaging = averaging
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Every choice that shaped the estimate, for sidecars and reports."""
+        return {"averaging": self.averaging}
+
+    def estimate(
+        self,
+        signals: Signals,
+        acquisition: Acquisition,
+        noise: Any = None,
+        *,
+        threads: int = 1,
+        progress: Callable[[int], None] | None = None,
+    ) -> Estimate:
+        """Estimate the parameters of every voxel.
+
+        Parameters
+        ----------
+        signals : array_like, shape (n_voxels, n_measurements)
+            As measured; any scale. Read in chunks, never written to.
+        acquisition : Acquisition
+            Of the n_measurements.
+        noise : float or ndarray, shape (n_voxels,), optional
+            Noise standard deviation of one measurement, for estimators that use it.
+        threads : int
+        progress : callable, optional
+            Called with the number of voxels that were just finished.
+
+        Returns
+        -------
+        Estimate
+
+        Raises
+        ------
+        ValueError
+            Shapes disagree.
+        UnsupportedProtocolError
+            The acquisition cannot support the model.
+        """
+        if len(signals.shape) != 2 or signals.shape[1] != len(acquisition):
+            raise ValueError(
+                f"Signals must have shape (n_voxels, {len(acquisition)}) for this acquisition, found {signals.shape}."
+            )
+        self.model.require_support(acquisition)
+        used = self.model.usable(acquisition)
+        average = DirectionAverage(acquisition.select(used), self.averaging)
+        fit = self.prepare(average.acquisition)
+        lowest = average.acquisition.b_values == average.acquisition.b_values.min()
+        weights = average.acquisition.weights
+        n_voxels, n_parameters = signals.shape[0], len(self.model.parameters)
+        freedom = average.acquisition.b_values.size - self.n_free
+        values = np.full((n_voxels, n_parameters), np.nan)
+        status = np.empty(n_voxels, dtype=np.uint8)
+        rmse, r2, sigma = (np.full(n_voxels, np.nan) for _ in range(3))
+
+        def work(start: int) -> int:
+            rows = slice(start, min(start + CHUNK, n_voxels))
+            y = average(np.asarray(signals[rows], dtype=np.float64)[:, used])
+            reference = np.average(y[:, lowest], axis=1, weights=weights[lowest])
+            finite = np.isfinite(y).all(axis=1)
+            status[rows] = np.select([~finite, ~(reference > 0)], [Status.NOT_FINITE, Status.NO_SIGNAL], 0)
+            good = np.flatnonzero(status[rows] == 0)
+            if good.size:
+                index = good + start
+                y, scale = y[good], reference[good]
+                found, cost, codes = fit(y / scale[:, None])
+                found[:, self.model.scale_index] *= scale
+                values[index], status[index] = found, codes
+                squares = cost * scale**2  # weighted sum of squared residuals
+                total = weights @ (y - np.average(y, axis=1, weights=weights)[:, None]).T ** 2
+                rmse[index] = np.sqrt(squares / weights.sum())
+                with np.errstate(divide="ignore", invalid="ignore"):
+                    r2[index] = np.where(total > 0, 1 - squares / total, np.nan)
+                if freedom > 0:
+                    sigma[index] = np.sqrt(squares / freedom)
+            return rows.stop - rows.start
+
+        starts = range(0, n_voxels, CHUNK)
+        with ThreadPoolExecutor(max(threads, 1)) as pool:
+            for future in as_completed([pool.submit(work, start) for start in starts]):
+                finished = future.result()
+                if progress is not None:
+                    progress(finished)
+        return Estimate(
+            parameters=dict(zip(self.model.names, values.T, strict=True)),
+            status=status,
+            rmse=rmse,
+            r2=r2,
+            sigma=sigma,
+            acquisition=average.acquisition,
+        )
+
+    @property
+    def n_free(self) -> int:
+        """Number of parameters that are estimated."""
+        return len(self.model.parameters)
+
+    @abstractmethod
+    def prepare(
+        self, acquisition: Acquisition
+    ) -> Callable[[NDArray[np.float64]], tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.uint8]]]:
+        """Get ready for one acquisition; return the function that fits a chunk.
+
+        That function takes signals of shape (n, n_measurements), finite and scaled to about 1 at the lowest
+        b-value, and returns parameters (n, n_parameters), weighted sums of squared residuals (n,) and status
+        codes (n,). It is called from several threads.
+        """
+
+
+def bounds_of(model: SignalModel, changes: Mapping[str, tuple[float, float]] | None = None) -> NDArray[np.float64]:
+    """Bounds of a model's parameters, shape (n_parameters, 2), with some of them replaced.
+
+    Raises
+    ------
+    ValueError
+        For a parameter that does not exist, or a lower bound above the upper one.
+    """
+    changes = dict(changes or {})
+    unknown = set(changes) - set(model.names)
+    if unknown:
+        raise ValueError(f"Model {model.name!r} has no parameter {sorted(unknown)}; it has {', '.join(model.names)}.")
+    bounds = np.array([changes.get(p.name, p.bounds) for p in model.parameters], dtype=float)
+    for name, (lower, upper) in zip(model.names, bounds, strict=True):
+        if not lower <= upper or np.isnan(lower):
+            raise ValueError(f"Bounds of {name!r} must be lower <= upper, found {lower:g} and {upper:g}.")
+    return bounds

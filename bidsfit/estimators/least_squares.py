@@ -1,0 +1,128 @@
+"""Bounded least squares: a compiled Levenberg-Marquardt, one voxel at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from itertools import product
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bidsfit.acquisition import Acquisition, Averaging
+from bidsfit.estimators.estimator import Estimator, bounds_of
+from bidsfit.estimators.levenberg_marquardt import Problem, fit_voxels
+from bidsfit.models.signal_model import SignalModel
+
+
+class LeastSquares(Estimator):
+    """Bounded non-linear least squares with every constraint of the model.
+
+    Each voxel starts from the best point of a grid (the scale of the signal is solved in closed form there), so
+    that it does not stop in a far local minimum, and descends by Levenberg-Marquardt with the model's analytic
+    Jacobian [1]_ [2]_. Bounds and linear constraints are kept by an active set: they hold at every iterate.
+
+    Parameters
+    ----------
+    model : SignalModel
+    bounds : dict of name to (lower, upper), optional
+        Replace the model's bounds, in the units of its parameter table. Equal bounds fix a parameter.
+    s0 : {"fitted", "measured"}
+        Fit the scale of the signal, or fix it at the mean of the measurements of the lowest b-value (b = 0).
+    averaging : {"arithmetic", "geometric", "none"}
+
+    References
+    ----------
+    .. [1] Levenberg K. Quarterly of Applied Mathematics 1944;2:164-168.
+    .. [2] Marquardt DW. SIAM Journal on Applied Mathematics 1963;11:431-441.
+    """
+
+    name = "lsq"
+    title = "Bounded non-linear least squares (Levenberg-Marquardt)"
+    references = ("levenberg1944", "marquardt1963")
+
+    def __init__(
+        self,
+        model: SignalModel,
+        *,
+        bounds: Mapping[str, tuple[float, float]] | None = None,
+        s0: Literal["fitted", "measured"] = "fitted",
+        averaging: Averaging = "arithmetic",
+    ) -> None:
+        super().__init__(model, averaging=averaging)
+        if s0 not in ("fitted", "measured"):
+            raise ValueError(f"s0 must be 'fitted' or 'measured', found {s0!r}.")
+        if bounds and model.scale in bounds:
+            raise ValueError(f"Bounds of {model.scale!r} depend on the image's scale; use s0='measured' to fix it.")
+        self.s0 = s0
+        self.bounds = bounds_of(model, bounds)
+        matrix, limits = model.linear_constraints
+        if np.any(np.where(matrix > 0, matrix * self.bounds[:, 0], matrix * self.bounds[:, 1]).sum(1) > limits):
+            raise ValueError(f"The bounds leave no point that satisfies {', '.join(map(str, model.constraints))}.")
+
+    @property
+    def options(self) -> dict[str, Any]:
+        bounds = {n: tuple(b) for n, b in zip(self.model.names, self.bounds.tolist(), strict=True)}
+        del bounds[self.model.scale]
+        return super().options | {"s0": self.s0, "bounds": bounds}
+
+    @property
+    def n_free(self) -> int:
+        bounds = self._working_bounds()
+        return int(np.sum(bounds[:, 0] < bounds[:, 1]))
+
+    def _working_bounds(self) -> NDArray[np.float64]:
+        """Bounds for signals scaled to 1 at the lowest b-value."""
+        bounds = self.bounds.copy()
+        if self.s0 == "measured":
+            bounds[self.model.scale_index] = 1.0
+        return bounds
+
+    def prepare(
+        self, acquisition: Acquisition
+    ) -> Callable[[NDArray[np.float64]], tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.uint8]]]:
+        model = self.model
+        if self.s0 == "measured" and acquisition.b_values.min() > 0:
+            raise ValueError("s0='measured' needs measurements at b = 0; fit S0 instead.")
+        root_weights = np.sqrt(acquisition.weights)
+        bounds = self._working_bounds()
+        matrix, limits = model.linear_constraints
+        nodes = starting_points(model, bounds)
+        problem = Problem(
+            order=tuple(range(len(model.parameters))),
+            design=model.design(acquisition),
+            root_weights=root_weights,
+            bounds=bounds,
+            matrix=matrix,
+            limits=limits,
+            scale=model.scale_index,
+            nodes=nodes,
+            node_signals=np.ascontiguousarray((model.signal(nodes, acquisition) * root_weights).T),
+        )
+        solve = partial(fit_voxels, model.kernel)
+
+        def fit(y: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.uint8]]:
+            found = np.empty((y.shape[0], len(model.parameters)))
+            cost = np.empty(y.shape[0])
+            status = np.empty(y.shape[0], dtype=np.uint8)
+            solve(np.ascontiguousarray(y * root_weights), problem, found, cost, status)
+            return found, cost, status
+
+        return fit
+
+
+def starting_points(model: SignalModel, bounds: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Grid of starting points inside the bounds and constraints, scale 1, shape (n_points, n_parameters)."""
+    axes = []
+    for parameter, (lower, upper) in zip(model.parameters, bounds, strict=True):
+        if parameter.name == model.scale:
+            axes.append(np.ones(1))
+        else:
+            axes.append(np.unique(np.clip(parameter.start, lower, upper)))
+    nodes = np.array(list(product(*axes)))
+    matrix, limits = model.linear_constraints
+    feasible = np.all(nodes @ matrix.T <= limits + 1e-12, axis=1)
+    if not feasible.any():
+        raise ValueError(f"No starting value of {model.name!r} lies inside the bounds {bounds.tolist()}.")
+    return np.ascontiguousarray(nodes[feasible])

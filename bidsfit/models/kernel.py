@@ -1,0 +1,95 @@
+"""From a SymPy equation to a compiled function of one voxel: signal and analytic Jacobian."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numba
+import numpy as np
+import sympy as sp
+from numpy.typing import NDArray
+from sympy.printing.pycode import PythonCodePrinter
+
+from bidsfit.models.functions import KERNEL_FUNCTIONS
+
+
+class _KernelPrinter(PythonCodePrinter):
+    """Python for numba: `math` functions, and the project's special functions by name."""
+
+    def __init__(self) -> None:
+        super().__init__({"fully_qualified_modules": True})
+        self.known_functions = {**self.known_functions, **{name: name for name in KERNEL_FUNCTIONS}}
+
+
+def kernel_source(expression: sp.Expr, parameters: Sequence[str], variables: Sequence[str]) -> str:
+    """Python source of ``kernel(parameters, design, signal, jacobian)``.
+
+    Shared subexpressions are computed once, and those that do not depend on the independent variables once
+    per voxel instead of once per measurement.
+    """
+    parameter_symbols = [sp.Symbol(name, real=True) for name in parameters]
+    variable_symbols = [sp.Symbol(name, real=True) for name in variables]
+    outputs = [expression, *(sp.diff(expression, symbol) for symbol in parameter_symbols)]
+    replacements, reduced = sp.cse(outputs, symbols=sp.numbered_symbols("t"), optimizations="basic")
+
+    varying = set(variable_symbols)
+    constant_lines, varying_lines = [], []
+    printer = _KernelPrinter()
+    for symbol, value in replacements:
+        line = f"{symbol} = {printer.doprint(value)}"
+        if value.free_symbols & varying:
+            varying.add(symbol)
+            varying_lines.append(line)
+        else:
+            constant_lines.append(line)
+
+    unpack = [f"{name} = parameters[{j}]" for j, name in enumerate(_safe(parameters))]
+    measure = [f"{name} = design[i, {k}]" for k, name in enumerate(variables)]
+    store = [f"signal[i] = {printer.doprint(reduced[0])}"]
+    store += [f"jacobian[i, {j}] = {printer.doprint(value)}" for j, value in enumerate(reduced[1:])]
+    lines = ["def kernel(parameters, design, signal, jacobian):"]
+    lines += [f"    {line}" for line in unpack + constant_lines]
+    lines += ["    for i in range(design.shape[0]):"]
+    lines += [f"        {line}" for line in measure + varying_lines + store]
+    return "\n".join(lines) + "\n"
+
+
+def _safe(names: Sequence[str]) -> list[str]:
+    """Names as SymPy prints them: it appends an underscore to Python keywords such as ``lambda``."""
+    printer = _KernelPrinter()
+    return [printer.doprint(sp.Symbol(name, real=True)) for name in names]
+
+
+def compile_kernel(
+    expression: sp.Expr, parameters: Sequence[str], variables: Sequence[str]
+) -> Callable[[NDArray, NDArray, NDArray, NDArray], None]:
+    """Compile an equation into ``kernel(parameters, design, signal, jacobian)``, which fills the last two.
+
+    Parameters
+    ----------
+    expression : sympy.Expr
+    parameters, variables : sequence of str
+        Names of the symbols, in the order of the columns of the arrays.
+
+    Returns
+    -------
+    numba dispatcher
+        With parameters (n_parameters,), design (n, n_variables), signal (n,), jacobian (n, n_parameters).
+    """
+    namespace: dict[str, Any] = {"math": math, **KERNEL_FUNCTIONS}
+    source = kernel_source(expression, parameters, variables)
+    exec(compile(source, f"<kernel of {', '.join(parameters)}>", "exec"), namespace)  # our own generated source
+    return numba.njit(namespace["kernel"], error_model="numpy", nogil=True)
+
+
+@numba.njit(nogil=True, error_model="numpy")
+def evaluate(kernel: Any, parameters: NDArray, design: NDArray) -> tuple[NDArray, NDArray]:
+    """Signals (n_voxels, n) and Jacobians (n_voxels, n, n_parameters) of many voxels."""
+    n_voxels, n_parameters = parameters.shape
+    signals = np.empty((n_voxels, design.shape[0]))
+    jacobians = np.empty((n_voxels, design.shape[0], n_parameters))
+    for i in range(n_voxels):
+        kernel(parameters[i], design, signals[i], jacobians[i])
+    return signals, jacobians
