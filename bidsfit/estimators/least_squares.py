@@ -57,9 +57,7 @@ class LeastSquares(Estimator):
             raise ValueError(f"Bounds of {model.scale!r} depend on the image's scale; use s0='measured' to fix it.")
         self.s0 = s0
         self.bounds = bounds_of(model, bounds)
-        matrix, limits = model.linear_constraints
-        if np.any(np.where(matrix > 0, matrix * self.bounds[:, 0], matrix * self.bounds[:, 1]).sum(1) > limits):
-            raise ValueError(f"The bounds leave no point that satisfies {', '.join(map(str, model.constraints))}.")
+        starting_points(model, self._working_bounds())  # refuses bounds that leave no room
 
     @property
     def options(self) -> dict[str, Any]:
@@ -113,7 +111,13 @@ class LeastSquares(Estimator):
 
 
 def starting_points(model: SignalModel, bounds: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Grid of starting points inside the bounds and constraints, scale 1, shape (n_points, n_parameters)."""
+    """Grid of starting points inside the bounds and constraints, scale 1, shape (n_points, n_parameters).
+
+    Raises
+    ------
+    ValueError
+        Where the bounds leave no point that satisfies the model's constraints.
+    """
     axes = []
     for parameter, (lower, upper) in zip(model.parameters, bounds, strict=True):
         if parameter.name == model.scale:
@@ -124,5 +128,7 @@ def starting_points(model: SignalModel, bounds: NDArray[np.float64]) -> NDArray[
     matrix, limits = model.linear_constraints
     feasible = np.all(nodes @ matrix.T <= limits + 1e-12, axis=1)
     if not feasible.any():
-        raise ValueError(f"No starting value of {model.name!r} lies inside the bounds {bounds.tolist()}.")
+        stated = ", ".join(f"{n} {low:g} to {high:g}" for n, (low, high) in zip(model.names, bounds, strict=True))
+        rules = " and ".join(map(str, model.constraints)) or "a finite starting value"
+        raise ValueError(f"The bounds of {model.name!r} ({stated}) leave no room for {rules}.")
     return np.ascontiguousarray(nodes[feasible])

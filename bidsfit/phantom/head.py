@@ -1,0 +1,149 @@
+"""The head: where each tissue lies, where the lesion is, and the true parameters of every voxel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import distance_transform_edt
+
+from bidsfit.exceptions import UsageError
+from bidsfit.phantom.fractal import fractal_noise, rescale
+from bidsfit.phantom.tissue import TISSUES, Recipe
+
+#: Width of the image, mm: the longer side of a slice. Voxels are isotropic.
+FIELD_OF_VIEW = 240.0
+
+#: Semi-axes of the head: left-right and front-back as a fraction of the image's side, up-down in mm.
+SEMI_AXES = (0.36, 0.44, 70.0)
+
+#: Semi-axes of the lesion's ellipsoid, mm, are drawn from this range.
+LESION_SEMI_AXES = (12.0, 22.0)
+
+#: From depth (0 at the surface, 1 in the middle) to the value whose thresholds are the tissues.
+DEPTH = ((0.0, 0.06, 0.28, 0.65, 1.0), (0.14, 0.25, 0.52, 0.65, 0.90))
+
+#: How far fractal noise folds the tissues (1: as far as the whole scale of tissues).
+FOLDING = 0.6
+
+#: How many of the largest folds fit across the image.
+FOLDS = 7.0
+
+
+@dataclass(frozen=True)
+class Head:
+    """Truth of one participant.
+
+    Attributes
+    ----------
+    tissue : ndarray of uint8, shape (x, y, z)
+        Numbers of `bidsfit.phantom.tissue.TISSUES`; 0 is air.
+    parameters : dict of name to ndarray, shape (x, y, z)
+        In the units of the model's table; 0 in air.
+    voxel_size : float
+        mm.
+    """
+
+    tissue: NDArray[np.uint8]
+    parameters: dict[str, NDArray[np.float64]]
+    voxel_size: float
+
+    @property
+    def mask(self) -> NDArray[np.bool_]:
+        """The brain: every voxel that is not air, shape (x, y, z)."""
+        return self.tissue > 0
+
+    @property
+    def lesion(self) -> NDArray[np.bool_]:
+        """Voxels of the lesion, shape (x, y, z)."""
+        return self.tissue == TISSUES["lesion"]
+
+
+def make_head(
+    shape: tuple[int, int, int], recipe: Recipe, rng: np.random.Generator, *, lesion: str | None = None
+) -> Head:
+    """Draw the tissue and the parameters of one participant.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Voxels along x, y and z.
+    recipe : Recipe
+        Parameter ranges of the tissues.
+    rng : numpy.random.Generator
+        The tissue is drawn first, so that one seed gives one anatomy for every model.
+    lesion : str, optional
+        Name of a lesion of the recipe.
+    """
+    voxel_size = FIELD_OF_VIEW / max(shape[:2])
+    tissue = draw_tissue(shape, voxel_size, rng)
+    place = draw_lesion(tissue, voxel_size, rng)  # drawn for everyone: a lesion changes nothing else
+    if lesion is not None:
+        tissue[place] = TISSUES["lesion"]
+
+    parameters: dict[str, NDArray[np.float64]] = {}
+    for name, number in TISSUES.items():
+        if name == "lesion" and lesion is None:
+            continue
+        where = tissue == number
+        for parameter, (lower, upper) in recipe.ranges(name, lesion).items():
+            noise = fractal_noise(shape, rng)
+            if where.any():
+                values = parameters.setdefault(parameter, np.zeros(shape))
+                values[where] = rescale(noise, lower, upper, within=tissue > 0)[where]
+    return Head(tissue, parameters, voxel_size)
+
+
+def draw_tissue(shape: tuple[int, int, int], voxel_size: float, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Tissues in an ellipsoid: fluid around and in the middle, a folded cortex, white matter between.
+
+    One map, the depth below the surface folded by fractal noise, is cut at the thresholds of the fractal phantoms
+    of Kaandorp et al.: white matter 0.5 to 0.8, grey matter 0.2 to 0.5, cerebrospinal fluid elsewhere.
+
+    Returns
+    -------
+    ndarray of uint8, shape ``shape``
+    """
+    folds = fractal_noise(shape, rng, cells=FOLDS) - 0.5
+    semi_axes = (SEMI_AXES[0] * shape[0] * voxel_size, SEMI_AXES[1] * shape[1] * voxel_size, SEMI_AXES[2])
+    depth = 1 - np.sqrt(squared_radius(shape, voxel_size, semi_axes))
+    level = np.interp(depth, *DEPTH) + FOLDING * folds
+    tissue = np.full(shape, TISSUES["CSF"], dtype=np.uint8)
+    tissue[(level >= 0.2) & (level < 0.5)] = TISSUES["GM"]
+    tissue[(level >= 0.5) & (level < 0.8)] = TISSUES["WM"]
+    tissue[depth < 0] = 0
+    if not np.any(tissue == TISSUES["WM"]):
+        raise UsageError(f"A phantom of {' x '.join(map(str, shape))} voxels is too small to hold white matter.")
+    return tissue
+
+
+def draw_lesion(tissue: NDArray[np.uint8], voxel_size: float, rng: np.random.Generator) -> NDArray[np.bool_]:
+    """White matter inside an ellipsoid around one of the places deepest in the white matter.
+
+    Returns
+    -------
+    ndarray of bool, shape of ``tissue``
+    """
+    white = tissue == TISSUES["WM"]
+    inside = distance_transform_edt(white) * voxel_size  # the head goes on above and below the slab
+    candidates = np.argwhere(inside >= 0.8 * inside.max())
+    centre = candidates[rng.integers(len(candidates))]
+    semi_axes = rng.uniform(*LESION_SEMI_AXES, size=3)
+    ellipsoid = squared_radius(tissue.shape, voxel_size, semi_axes, centre) <= 1
+    return white & ellipsoid
+
+
+def squared_radius(
+    shape: tuple[int, ...],
+    voxel_size: float,
+    semi_axes: tuple[float, ...] | NDArray[np.float64],
+    centre: NDArray | None = None,
+) -> NDArray[np.float64]:
+    """Squared distance from the centre (of the grid by default), in units of an ellipsoid's semi-axes (mm)."""
+    middle = (np.array(shape) - 1) / 2 if centre is None else centre
+    axes = [
+        ((np.arange(size) - m) * voxel_size / semi_axis) ** 2
+        for size, m, semi_axis in zip(shape, middle, semi_axes, strict=True)
+    ]
+    return np.asarray(sum(np.ix_(*axes)))

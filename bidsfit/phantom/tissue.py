@@ -1,0 +1,138 @@
+"""What tissue is made of: the range of every parameter in every tissue, for every model that has a phantom.
+
+Ranges are in the units of the model's parameter table (diffusivities in um^2/ms), except S0, which is relative
+to the brightest cerebrospinal fluid. A model joins the phantom by a recipe here and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from bidsfit.exceptions import UnknownNameError, UsageError
+
+#: Smallest and largest value of each parameter.
+Ranges = Mapping[str, tuple[float, float]]
+
+#: Tissues and their number in the segmentation (0 is air).
+TISSUES = {"WM": 1, "GM": 2, "CSF": 3, "lesion": 4}
+TISSUE_NAMES = {
+    "WM": "White matter",
+    "GM": "Grey matter",
+    "CSF": "Cerebrospinal fluid",
+    "lesion": "Lesion",
+}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a phantom of one model is made.
+
+    Parameters
+    ----------
+    tissues : dict of tissue to ranges
+        For the healthy tissues of `TISSUES`.
+    lesions : dict of name to ranges
+        The first is the default. Parameters that are not listed keep the range of white matter.
+    b_values : tuple of float
+        Default scheme, s/mm^2; a value that is listed twice is measured twice.
+    n_directions : int
+        Default number of directions in which each b-value above 0 is measured.
+    source : str
+        Where the ranges come from, for sidecars.
+    """
+
+    tissues: Mapping[str, Ranges]
+    lesions: Mapping[str, Ranges]
+    b_values: tuple[float, ...]
+    n_directions: int
+    source: str
+
+    def ranges(self, tissue: str, lesion: str | None = None) -> Ranges:
+        """Ranges of a tissue, the lesion included."""
+        if tissue != "lesion":
+            return self.tissues[tissue]
+        if lesion is None or lesion not in self.lesions:
+            raise UnknownNameError("lesion", str(lesion), self.lesions)
+        return {**self.tissues["WM"], **self.lesions[lesion]}
+
+
+# S0, D, f and D* as in the simulations of Kaandorp's thesis (paper III): fractal maps within these ranges.
+_IVIM = Recipe(
+    tissues={
+        "WM": {"S0": (0.05, 0.25), "D": (0.3, 1.3), "f": (0.01, 0.10), "Dstar": (3.0, 15.0)},
+        "GM": {"S0": (0.20, 0.50), "D": (0.5, 2.0), "f": (0.05, 0.25), "Dstar": (3.0, 30.0)},
+        "CSF": {"S0": (0.50, 1.00), "D": (1.0, 3.0), "f": (0.25, 0.50), "Dstar": (20.0, 50.0)},
+    },
+    lesions={
+        # Glioblastoma with many vessels: above the cut-offs f = 0.099 and D* = 21.7 um^2/ms of Puig et al.
+        # (PLoS ONE 2016;11:e0158887), and brighter than white matter.
+        "hyperperfused": {"S0": (0.25, 0.45), "D": (0.9, 1.4), "f": (0.15, 0.25), "Dstar": (22.0, 30.0)},
+        # Necrosis or oedema, illustrative: free diffusion and hardly any blood.
+        "hypoperfused": {"S0": (0.30, 0.50), "D": (1.6, 2.2), "f": (0.00, 0.02), "Dstar": (3.0, 8.0)},
+    },
+    b_values=(0, 0, 0, 0, 5, 10, 20, 30, 40, 60, 80, 100, 150, 200, 400, 600, 800),
+    n_directions=3,
+    source="Tissue ranges of the simulations of Kaandorp et al. (Medical Image Analysis, "
+    "doi:10.1016/j.media.2024.103414); lesions after Puig et al. (doi:10.1371/journal.pone.0158887).",
+)
+
+# The tissue of the IVIM table seen without its blood. Lesions are illustrative.
+_ADC = Recipe(
+    tissues={
+        tissue: {name: limits for name, limits in ranges.items() if name in ("S0", "D")}
+        for tissue, ranges in _IVIM.tissues.items()
+    },
+    lesions={
+        "stroke": {"S0": (0.25, 0.35), "D": (0.3, 0.5)},
+        "oedema": {"S0": (0.30, 0.50), "D": (1.6, 2.2)},
+    },
+    b_values=(0, 0, 0, 0, 200, 500, 800, 1000),
+    n_directions=3,
+    source="S0 and D of the tissue ranges of Kaandorp et al. (Medical Image Analysis, "
+    "doi:10.1016/j.media.2024.103414); illustrative lesions.",
+)
+
+
+def _abnormality(vcyl: float, diffusivity: float) -> Ranges:
+    return {"vcyl": (vcyl, vcyl), "lambda": (diffusivity, diffusivity)}
+
+
+# S0, vcyl and lambda: where least-squares fits of this model cluster, tissue by tissue, in a brain measured at
+# b = 0, 1000 and 2000 s/mm^2 (example data of the Maastricht Diffusion Toolbox, github.com/robbert-harms/MDT); S0
+# relative to its fluid. Fluid stays below 3 um^2/ms, the upper bound of lambda.
+_SMT2 = Recipe(
+    tissues={
+        "WM": {"S0": (0.25, 0.35), "vcyl": (0.50, 0.70), "lambda": (1.6, 2.2)},
+        "GM": {"S0": (0.35, 0.50), "vcyl": (0.15, 0.40), "lambda": (0.9, 1.5)},
+        "CSF": {"S0": (0.80, 1.00), "vcyl": (0.00, 0.05), "lambda": (2.6, 2.95)},
+    },
+    lesions={
+        "abnormality-2": _abnormality(0.05, 1.5),
+        "abnormality-1": _abnormality(0.67, 0.5),
+        "abnormality-3": _abnormality(0.60, 1.8),
+        "abnormality-4": _abnormality(0.47, 1.9),
+    },
+    b_values=(0, 0, 0, 0, 0, 0, 0, 0, 1000, 2000, 3500, 5000),
+    n_directions=32,
+    source="Tissue ranges as in least-squares fits to the example brain of the Maastricht Diffusion Toolbox; "
+    "lesions of Gyori et al. (Magnetic Resonance in Medicine 2022, table 2).",
+)
+
+#: Models that have a phantom.
+RECIPES: Mapping[str, Recipe] = {"adc": _ADC, "ivim": _IVIM, "smt2": _SMT2}
+
+
+def recipe(model: str) -> Recipe:
+    """The recipe of a model.
+
+    Raises
+    ------
+    UsageError
+        Where the model has no table of tissues.
+    """
+    if model not in RECIPES:
+        raise UsageError(
+            f"The model {model!r} has no table of tissues, so no phantom. These have: {', '.join(RECIPES)}."
+        )
+    return RECIPES[model]

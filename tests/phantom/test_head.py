@@ -1,0 +1,97 @@
+"""Heads: tissues where they belong, parameters in their ranges, lesions in white matter."""
+
+import numpy as np
+import pytest
+
+from bidsfit import models
+from bidsfit.exceptions import UnknownNameError, UsageError
+from bidsfit.phantom.head import make_head
+from bidsfit.phantom.tissue import RECIPES, TISSUES, recipe
+
+SHAPE = (48, 48, 3)
+
+
+def head(model="ivim", seed=0, shape=SHAPE, lesion=None):
+    return make_head(shape, recipe(model), np.random.default_rng(seed), lesion=lesion)
+
+
+@pytest.mark.parametrize("model", RECIPES)
+def test_recipes_are_complete_and_inside_the_bounds_of_the_model(model):
+    signal_model = models.get(model)
+    matrix, limits = signal_model.linear_constraints
+    tissues = [RECIPES[model].tissues[t] for t in TISSUES if t != "lesion"]
+    lesions = [RECIPES[model].ranges("lesion", name) for name in RECIPES[model].lesions]
+    for ranges in tissues + lesions:
+        assert set(ranges) == set(signal_model.names)
+        for name, (lower, upper) in ranges.items():
+            bounds = signal_model[name].bounds
+            assert bounds[0] <= lower <= upper <= bounds[1]
+        # the corner where the constraints are hardest to meet
+        corner = [[ranges[n][int(a > 0)] for n, a in zip(signal_model.names, row, strict=True)] for row in matrix]
+        assert all(row @ c <= limit for row, c, limit in zip(matrix, corner, limits, strict=True))
+
+
+@pytest.mark.parametrize("model", RECIPES)
+def test_parameters_lie_in_the_range_of_their_tissue_and_vary(model):
+    for lesion in RECIPES[model].lesions:
+        truth = head(model, lesion=lesion)
+        for tissue, number in TISSUES.items():
+            where = truth.tissue == number
+            for name, (lower, upper) in RECIPES[model].ranges(tissue, lesion).items():
+                values = truth.parameters[name][where]
+                assert values.min() >= lower - 1e-12
+                assert values.max() <= upper + 1e-12
+                if tissue != "lesion":
+                    assert np.ptp(values) > 0.5 * (upper - lower)
+        assert all(np.all(values[~truth.mask] == 0) for values in truth.parameters.values())
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_head_looks_like_one(seed):
+    truth = head(seed=seed)
+    share = {t: np.mean(truth.tissue[truth.mask] == n) for t, n in TISSUES.items()}
+    assert 0.2 < share["WM"] < 0.6
+    assert 0.25 < share["GM"] < 0.6
+    assert 0.05 < share["CSF"] < 0.3
+    assert share["lesion"] == 0
+    assert 0.3 < truth.mask.mean() < 0.6
+    border = np.ones(SHAPE[:2], dtype=bool)
+    border[1:-1, 1:-1] = False
+    assert not truth.mask[border].any()
+    assert truth.voxel_size == 5.0
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_lesion_is_in_white_matter_and_changes_nothing_else(seed):
+    healthy, patient = head(seed=seed), head(seed=seed, lesion="hyperperfused")
+    lesion = patient.lesion
+    assert 10 < lesion.sum() < 0.1 * patient.mask.sum()
+    assert np.all(healthy.tissue[lesion] == TISSUES["WM"])
+    np.testing.assert_array_equal(healthy.tissue[~lesion], patient.tissue[~lesion])
+    for name, values in healthy.parameters.items():
+        np.testing.assert_array_equal(values[~lesion], patient.parameters[name][~lesion])
+
+
+def test_each_parameter_has_its_own_map():
+    truth = head()
+    white = truth.tissue == TISSUES["WM"]
+    correlations = np.corrcoef([values[white] for values in truth.parameters.values()])
+    assert np.abs(correlations[np.triu_indices(4, 1)]).max() < 0.9
+
+
+def test_one_seed_gives_one_anatomy_for_every_model():
+    np.testing.assert_array_equal(head("ivim").tissue, head("smt2").tissue)
+
+
+@pytest.mark.parametrize("shape", [(16, 16, 1), (20, 32, 2), (24, 24, 40)])
+def test_other_shapes(shape):
+    truth = head(shape=shape, lesion="hyperperfused")
+    assert truth.tissue.shape == shape
+    assert truth.lesion.any()
+
+
+def test_unknown_names():
+    with pytest.raises(UnknownNameError, match="hyperperfused"):
+        head(lesion="hyperperfusd")
+    with pytest.raises(UsageError, match="no table of tissues"):
+        recipe("noddi")
