@@ -97,7 +97,7 @@ class Acquisition:
         def optional(values: ArrayLike | None, name: str, dtype: type, shape: tuple[int, ...]) -> NDArray | None:
             if values is None:
                 return None
-            array = np.asarray(values, dtype=dtype)
+            array: NDArray = np.asarray(values, dtype=dtype)
             if array.shape != shape:
                 raise ValueError(f"{name} must have shape {shape} to match the b-values, found {array.shape}.")
             return array

@@ -1,11 +1,14 @@
-"""Noise of magnitude images: how it is drawn."""
+"""Noise of magnitude images: how it is drawn, and how its level is found."""
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.stats import chi2
+
+from bidsfit.acquisition import SHELL_TOLERANCE_ABSOLUTE, Acquisition, count_directions
 
 NoiseKind = Literal["gaussian", "rician"]
 
@@ -44,3 +47,65 @@ def add_noise(signals: ArrayLike, sigma: ArrayLike, kind: NoiseKind, rng: np.ran
     if np.any(signals < 0):
         raise ValueError("Rician noise acts on magnitudes, and some of these signals are negative.")
     return np.hypot(real, sigma * rng.standard_normal(signals.shape))
+
+
+class NoiseEstimate(NamedTuple):
+    """Standard deviation of the noise of one measurement, and how it was found."""
+
+    sigma: float
+    method: str
+
+
+def sigma_from_repeats(signals: NDArray[np.float64], acquisition: Acquisition) -> NoiseEstimate | None:
+    """Noise from measurements that were repeated with the same b-value and direction.
+
+    The variance of the repeats is pooled over the groups of repeats in each voxel; the median over the voxels, which
+    vessels and edges do not move, is corrected for being the median of a chi-square distribution.
+
+    Parameters
+    ----------
+    signals : ndarray, shape (n_voxels, n_measurements)
+    acquisition : Acquisition
+
+    Returns
+    -------
+    NoiseEstimate or None
+        None where nothing was repeated, or no voxel is finite.
+    """
+    groups = [group for group in repeats(acquisition) if group.size > 1]
+    freedom = sum(group.size - 1 for group in groups)
+    finite = np.isfinite(signals).all(axis=1)
+    if freedom == 0 or not finite.any():
+        return None
+    squares = sum(
+        ((signals[finite][:, group] - signals[finite][:, group].mean(axis=1, keepdims=True)) ** 2).sum(axis=1)
+        for group in groups
+    )
+    sigma = float(np.sqrt(np.median(squares) / chi2.median(freedom)))
+    largest = max(groups, key=len)
+    b = acquisition.b_values[largest].mean()
+    groups_in_words = "1 group" if len(groups) == 1 else f"{len(groups)} groups"
+    return NoiseEstimate(
+        sigma,
+        f"scatter of repeated measurements ({groups_in_words}, the largest {largest.size} at b = {b:.0f} s/mm²), "
+        "median over the mask",
+    )
+
+
+def repeats(acquisition: Acquisition) -> list[NDArray[np.intp]]:
+    """Groups of measurements of the same shell and direction; at b = 0 the direction does not matter."""
+    groups = []
+    for shell in acquisition.shells:
+        left = list(shell.indices)
+        while left:
+            first = left[0]
+            same = [i for i in left if _same_direction(acquisition, first, i)]
+            groups.append(np.array(same, dtype=np.intp))
+            left = [i for i in left if i not in same]
+    return groups
+
+
+def _same_direction(acquisition: Acquisition, i: int, j: int) -> bool:
+    if acquisition.b_values[i] <= SHELL_TOLERANCE_ABSOLUTE and acquisition.b_values[j] <= SHELL_TOLERANCE_ABSOLUTE:
+        return True
+    return acquisition.directions is not None and count_directions(acquisition.directions[[i, j]]) == 1

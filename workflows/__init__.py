@@ -1,0 +1,1 @@
+"""Where numbers and files meet: Nipype graphs whose nodes are thin."""

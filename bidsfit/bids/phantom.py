@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,8 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from bidsfit import __version__
+from bidsfit.bids.files import write_json
+from bidsfit.bids.units import FILE_UNITS
 from bidsfit.exceptions import UsageError
 from bidsfit.models.signal_model import Parameter
 from bidsfit.phantom.cohort import Cohort, Participant
@@ -25,9 +26,6 @@ BIDS_VERSION = "1.10.0"
 
 #: Where the truth lies in the dataset.
 TRUTH = Path("derivatives", "truth")
-
-#: Unit in the numerics to unit in files, and the factor.
-FILE_UNITS = {"um^2/ms": ("mm^2/s", 1e-3), "ms": ("s", 1e-3), "1": ("1", 1.0), "arbitrary": ("arbitrary", 1.0)}
 
 #: A plausible scan; the signals do not depend on it.
 SIDECAR = {
@@ -169,12 +167,6 @@ def write_image(path: str | Path, data: NDArray, voxel_size: float, dtype: DType
     image.set_sform(affine, code="scanner")
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     nib.save(image, path)
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write JSON for people to read; the folder is made where needed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def write_table(path: Path, columns: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:

@@ -7,12 +7,12 @@ Whatever is slow to import is imported when a command runs, so that ``--help`` a
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from bidsfit import __version__
+from bidsfit.cli.options import hyphenated
 from bidsfit.exceptions import BidsfitError
 from bidsfit.phantom.tissue import RECIPES
 
@@ -43,11 +43,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"bidsfit-lab: error: {error}", file=sys.stderr)
         return UNUSABLE
     return 0
-
-
-def hyphenated(argv: Sequence[str]) -> list[str]:
-    """Options with underscores are the same options with hyphens."""
-    return [re.sub("^--[^=]+", lambda option: option[0].replace("_", "-"), argument) for argument in argv]
 
 
 def add_phantom(commands: argparse._SubParsersAction) -> None:

@@ -24,7 +24,7 @@ class Status(IntEnum):
 
     message: str
 
-    def __new__(cls, value: int, message: str) -> Status:
+    def __new__(cls, value: int, message: str = "") -> Status:
         member = int.__new__(cls, value)
         member._value_ = value
         member.message = message
@@ -100,6 +100,8 @@ class Estimator(ABC):
     Parameters
     ----------
     model : SignalModel
+    bounds : dict of name to (lower, upper), optional
+        Replace the model's bounds, in the units of its parameter table.
     averaging : {"arithmetic", "geometric", "none"}
         How the measurements of a shell are averaged before the fit.
     """
@@ -108,16 +110,27 @@ class Estimator(ABC):
     title: str
     references: tuple[str, ...] = ()
 
-    def __init__(self, model: SignalModel, *, averaging: Averaging = "arithmetic") -> None:
+    def __init__(
+        self,
+        model: SignalModel,
+        *,
+        bounds: Mapping[str, tuple[float, float]] | None = None,
+        averaging: Averaging = "arithmetic",
+    ) -> None:
         if model.averaging and averaging == "none":
             raise ValueError(f"The model {model.name!r} describes direction averages; averaging cannot be 'none'.")
+        if bounds and model.scale in bounds:
+            raise ValueError(f"Bounds of {model.scale!r} would depend on the scale of the image; leave them out.")
         self.model = model
+        self.bounds = bounds_of(model, bounds)
         self.averaging = averaging
 
     @property
     def options(self) -> dict[str, Any]:
         """Every choice that shaped the estimate, for sidecars and reports."""
-        return {"averaging": self.averaging}
+        bounds = {n: tuple(b) for n, b in zip(self.model.names, self.bounds.tolist(), strict=True)}
+        del bounds[self.model.scale]
+        return {"averaging": self.averaging, "bounds": bounds}
 
     def estimate(
         self,
@@ -205,6 +218,11 @@ class Estimator(ABC):
             sigma=sigma,
             acquisition=average.acquisition,
         )
+
+    @property
+    @abstractmethod
+    def methods(self) -> str:
+        """What it does, in sentences for the methods of a paper."""
 
     @property
     def n_free(self) -> int:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bidsfit.acquisition import Acquisition, Averaging
-from bidsfit.estimators.estimator import Estimator, bounds_of
+from bidsfit.estimators.estimator import Estimator
 from bidsfit.estimators.levenberg_marquardt import Problem, fit_voxels
 from bidsfit.models.signal_model import SignalModel
 
@@ -50,20 +50,32 @@ class LeastSquares(Estimator):
         s0: Literal["fitted", "measured"] = "fitted",
         averaging: Averaging = "arithmetic",
     ) -> None:
-        super().__init__(model, averaging=averaging)
+        super().__init__(model, bounds=bounds, averaging=averaging)
         if s0 not in ("fitted", "measured"):
             raise ValueError(f"s0 must be 'fitted' or 'measured', found {s0!r}.")
-        if bounds and model.scale in bounds:
-            raise ValueError(f"Bounds of {model.scale!r} depend on the image's scale; use s0='measured' to fix it.")
         self.s0 = s0
-        self.bounds = bounds_of(model, bounds)
         starting_points(model, self._working_bounds())  # refuses bounds that leave no room
 
     @property
     def options(self) -> dict[str, Any]:
-        bounds = {n: tuple(b) for n, b in zip(self.model.names, self.bounds.tolist(), strict=True)}
-        del bounds[self.model.scale]
-        return super().options | {"s0": self.s0, "bounds": bounds}
+        return super().options | {"s0": self.s0}
+
+    @property
+    def methods(self) -> str:
+        average = {
+            "arithmetic": "The measurements of each shell were averaged, and the averages weighted by their number.",
+            "geometric": "The geometric mean of the measurements of each shell was taken and weighted by their number.",
+            "none": "Every measurement was fitted by itself.",
+        }[self.averaging]
+        scale = {
+            "fitted": "The signal without diffusion weighting was fitted with the other parameters.",
+            "measured": "The signal without diffusion weighting was fixed at the mean of the images at b = 0.",
+        }[self.s0]
+        return (
+            f"{average} {scale} Each voxel started from the best point of a grid over the parameters, and descended "
+            "with analytic derivatives under bounds and linear constraints; where a parameter ended at a bound, a "
+            "second start was made from the other half of its range, and the lower sum of squares kept."
+        )
 
     @property
     def n_free(self) -> int:

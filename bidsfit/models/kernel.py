@@ -20,7 +20,7 @@ class _KernelPrinter(PythonCodePrinter):
 
     def __init__(self) -> None:
         super().__init__({"fully_qualified_modules": True})
-        self.known_functions = {**self.known_functions, **{name: name for name in KERNEL_FUNCTIONS}}
+        self.known_functions: dict[str, Any] = {**self.known_functions, **{name: name for name in KERNEL_FUNCTIONS}}
 
 
 def kernel_source(expression: sp.Expr, parameters: Sequence[str], variables: Sequence[str]) -> str:

@@ -1,0 +1,223 @@
+"""Reading diffusion images: header, b-values and directions, mask, and signals by chunk."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from nibabel.affines import apply_affine
+from nibabel.spatialimages import SpatialImage
+from numpy.typing import NDArray
+
+from bidsfit.acquisition import Acquisition
+from bidsfit.exceptions import UnusableInputError
+
+#: Two grids are the same when their corners lie within this fraction of a voxel of each other.
+SAME_GRID = 0.5
+
+
+def open_image(path: Path) -> SpatialImage:
+    """Open a NIfTI image without reading its data."""
+    try:
+        image = nib.load(path)
+    except FileNotFoundError as error:
+        raise UnusableInputError(f"{path} does not exist.") from error
+    except Exception as error:  # nibabel raises many types on damaged headers
+        raise UnusableInputError(f"{path} cannot be read as NIfTI ({error}). Is it damaged or truncated?") from error
+    if not isinstance(image, SpatialImage) or not np.issubdtype(image.get_data_dtype(), np.number):
+        raise UnusableInputError(f"{path} does not hold an image of numbers; found {type(image).__name__}.")
+    if np.issubdtype(image.get_data_dtype(), np.complexfloating):
+        raise UnusableInputError(f"{path} holds complex numbers; bidsfit fits magnitude images.")
+    return image
+
+
+def image_shape(image: SpatialImage, n_volumes: int, path: Path) -> tuple[int, int, int, int]:
+    """Shape (x, y, z, volumes) of an image whose header may leave out dimensions of size one.
+
+    Raises
+    ------
+    UnusableInputError
+        Where the number of volumes is not the number of b-values.
+    """
+    shape = list(image.shape)
+    while len(shape) > 4 and shape[-1] == 1:
+        shape.pop()
+    if len(shape) == 3:  # one volume, or one slice whose third dimension holds the volumes
+        shape = [*shape, 1] if n_volumes == 1 or shape[2] != n_volumes else [*shape[:2], 1, shape[2]]
+    if len(shape) != 4:
+        raise UnusableInputError(f"{path} has shape {image.shape}; expected three dimensions and volumes.")
+    if shape[3] != n_volumes:
+        raise UnusableInputError(
+            f"{path} has {shape[3]} volumes, but its .bval file has {n_volumes} b-values. "
+            "They must agree: was a volume removed from one of them?"
+        )
+    return shape[0], shape[1], shape[2], shape[3]
+
+
+def read_numbers(path: Path) -> NDArray[np.float64]:
+    """Read a .bval or .bvec file into an array of its rows."""
+    try:
+        rows = [[float(word) for word in line.replace(",", " ").split()] for line in path.read_text().splitlines()]
+    except (ValueError, UnicodeDecodeError) as error:
+        raise UnusableInputError(f"{path} holds something that is not a number: {error}.") from error
+    except OSError as error:
+        raise UnusableInputError(f"{path} cannot be read: {error.strerror}.") from error
+    rows = [row for row in rows if row]
+    if not rows or len({len(row) for row in rows}) != 1:
+        raise UnusableInputError(f"{path} is empty, or its lines differ in length.")
+    return np.array(rows)
+
+
+def read_acquisition(bval: Path, bvec: Path | None, sidecar: dict[str, Any] | None = None) -> Acquisition:
+    """Acquisition of an image from its .bval and .bvec files (FSL's layout, or one row a volume).
+
+    Parameters
+    ----------
+    bval, bvec : Path
+        ``bvec`` may be missing; then every b-value counts as one direction.
+    sidecar : dict, optional
+        Metadata; ``EchoTime`` (s) is used where it is there.
+    """
+    b_values = read_numbers(bval).ravel()
+    if not np.all(np.isfinite(b_values)) or np.any(b_values < 0):
+        raise UnusableInputError(f"{bval} holds b-values that are negative or not finite: {b_values.tolist()[:8]}.")
+    directions = None
+    if bvec is not None:
+        directions = read_numbers(bvec)
+        if directions.shape[0] == 3 and directions.shape[1] == b_values.size:
+            directions = directions.T
+        if directions.shape != (b_values.size, 3):
+            raise UnusableInputError(
+                f"{bvec} holds {directions.shape[0]} x {directions.shape[1]} numbers; expected 3 rows of "
+                f"{b_values.size}, one column for each b-value in {bval.name}."
+            )
+        directions = np.nan_to_num(directions)
+    echo_time = (sidecar or {}).get("EchoTime")
+    echo_times = None if echo_time is None else np.full(b_values.size, float(echo_time) * 1e3)
+    return Acquisition(b_values, directions, echo_times=echo_times)
+
+
+def read_sidecar(path: Path) -> dict[str, Any]:
+    """Read a JSON sidecar."""
+    try:
+        content: dict[str, Any] = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UnusableInputError(f"{path} cannot be read as JSON: {error}.") from error
+    return content
+
+
+def read_mask(path: Path, image: SpatialImage, image_path: Path) -> NDArray[np.bool_]:
+    """Read a mask that belongs to an image.
+
+    Raises
+    ------
+    UnusableInputError
+        Where it is empty, of another shape, or of another geometry.
+    """
+    mask_image = open_image(path)
+    data = read_data(mask_image, path)
+    mask = np.nan_to_num(np.asarray(data, dtype=float)) > 0.5
+    while mask.ndim > 3 and mask.shape[-1] == 1:
+        mask = mask[..., 0]
+    expected = image.shape[:3] if len(image.shape) > 3 or mask.shape == image.shape else (*image.shape[:2], 1)
+    if mask.ndim == 2:
+        mask = mask[..., None]
+    if mask.shape != tuple(expected):
+        raise UnusableInputError(
+            f"The mask {path} has shape {mask.shape}, but the image {image_path} has {tuple(expected)}. "
+            "Give a mask on the grid of the image."
+        )
+    if not mask.any():
+        raise UnusableInputError(f"The mask {path} is empty.")
+    if not same_grid(mask_image, image, mask.shape):
+        raise UnusableInputError(
+            f"The mask {path} lies elsewhere in space than the image {image_path}: their affines differ by more than "
+            f"{SAME_GRID} voxel. Resample the mask to the grid of the image."
+        )
+    return mask
+
+
+def same_grid(first: SpatialImage, second: SpatialImage, shape: tuple[int, ...]) -> bool:
+    """Whether two images lie on one grid, whichever of qform and sform says so.
+
+    Programs disagree about which to set; a header that sets neither says nothing about space and is accepted.
+    """
+    corners = np.array(np.meshgrid(*[(0, n - 1) for n in shape])).reshape(3, -1).T
+
+    def affines(image: SpatialImage) -> list[NDArray]:
+        if not isinstance(image, nib.Nifti1Image):
+            return [image.affine]
+        found = [image.get_sform(coded=True)[0], image.get_qform(coded=True)[0]]
+        return [affine for affine in found if affine is not None]
+
+    pairs = [(a, b) for a in affines(first) for b in affines(second)]
+    voxel = min(second.header.get_zooms()[:3])
+    return not pairs or any(
+        np.abs(apply_affine(a, corners) - apply_affine(b, corners)).max() <= SAME_GRID * voxel for a, b in pairs
+    )
+
+
+def read_data(image: SpatialImage, path: Path) -> NDArray:
+    """All data of an image, as stored where no scaling applies."""
+    try:
+        return np.asanyarray(image.dataobj)
+    except Exception as error:  # truncated files raise EOFError, OSError, zlib.error or ValueError
+        raise UnusableInputError(f"{path} cannot be read to its end ({error}). It is damaged or truncated.") from error
+
+
+class MaskedSignals:
+    """Signals of the voxels of a mask, read from an image by slice.
+
+    Beside the stored image (mapped from disk where it is not compressed), only the rows that are asked for are
+    in memory.
+
+    Parameters
+    ----------
+    image : SpatialImage
+    shape : (x, y, z, n)
+        As `image_shape` says.
+    mask : ndarray of bool, shape (x, y, z)
+    path : Path
+        For messages.
+    """
+
+    def __init__(
+        self, image: SpatialImage, shape: tuple[int, int, int, int], mask: NDArray[np.bool_], path: Path
+    ) -> None:
+        proxy: Any = image.dataobj
+        try:
+            stored = np.asanyarray(proxy.get_unscaled())
+        except Exception as error:  # see read_data
+            raise UnusableInputError(
+                f"{path} cannot be read to its end ({error}). It is damaged or truncated."
+            ) from error
+        self._stored = stored.reshape(-1, shape[3], order="F")
+        slope, intercept = float(proxy.slope), float(proxy.inter)
+        self._scaling = None if (slope, intercept) == (1.0, 0.0) else (slope, intercept)
+        self._index = np.flatnonzero(mask.ravel(order="F"))
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(n_voxels, n_measurements)."""
+        return self._index.size, self._stored.shape[1]
+
+    def __getitem__(self, rows: slice) -> NDArray[np.float64]:
+        signals = self._stored[self._index[rows]].astype(np.float64)
+        if self._scaling is not None:
+            signals *= self._scaling[0]
+            signals += self._scaling[1]
+        return signals
+
+    def volume(self, k: int) -> NDArray[np.float64]:
+        """One volume inside the mask, shape (n_voxels,)."""
+        values = self._stored[self._index, k].astype(np.float64)
+        return values if self._scaling is None else values * self._scaling[0] + self._scaling[1]
+
+    def place(self, values: NDArray, mask: NDArray[np.bool_], outside: float = 0) -> NDArray:
+        """Values of the voxels, shape (n_voxels,), as a volume of the mask's shape."""
+        volume = np.full(mask.size, outside, dtype=values.dtype)
+        volume[self._index] = values
+        return volume.reshape(mask.shape, order="F")

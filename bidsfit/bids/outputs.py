@@ -1,0 +1,256 @@
+"""What each output is called, its unit and its text: the table in outputs.yml, filled in."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import yaml
+from filelock import FileLock
+from nibabel.spatialimages import SpatialImage
+from numpy.typing import NDArray
+
+from bidsfit import __version__
+from bidsfit.bids.files import whole_file, write_json, write_text
+from bidsfit.bids.inputs import Dataset, DwiImage
+from bidsfit.bids.units import FILE_UNITS
+from bidsfit.estimators.estimator import Estimator, Status
+from bidsfit.exceptions import UsageError
+from bidsfit.models.signal_model import Parameter, SignalModel
+
+BIDS_VERSION = "1.10.0"
+CODE_URL = "https://github.com/bidsfit/bidsfit"
+
+#: What the validator must not look at: reports, logs, and maps whose names BIDS does not know yet (BEP016).
+BIDSIGNORE = ("*.html", "logs", "log", "figures", "work", "*_dwimap.*", "group_*", "*.bval", "*.bvec")
+
+#: Maps that every fit has beside those of the parameters.
+QUALITY_MAPS = ("rmse", "r2", "status")
+
+
+@cache
+def table() -> Mapping[str, Any]:
+    """The declarations of outputs.yml."""
+    content: Mapping[str, Any] = yaml.safe_load(files("bidsfit.bids").joinpath("outputs.yml").read_text("utf-8"))
+    return content
+
+
+@dataclass(frozen=True)
+class MapOutput:
+    """One map of a fit: where it goes and what its sidecar says.
+
+    ``unit`` and ``factor``: the map in the file is ``factor`` times the values of the numerics.
+    """
+
+    key: str
+    path: Path
+    title: str
+    description: str
+    unit: str
+    factor: float
+    parameter: Parameter | None
+    figure_range: tuple[float, float] | None
+    colours: str | None
+
+
+def image_folder(image: DwiImage) -> str:
+    """Folder of an image's outputs, relative to the output folder."""
+    session = image.entities.get("session")
+    return "/".join([f"sub-{image.participant}", *([f"ses-{session}"] if session else []), "dwi"])
+
+
+def file_output(key: str, image: DwiImage) -> Path:
+    """Path of an entry of ``files`` in outputs.yml, relative to the output folder."""
+    name: str = table()["files"][key]["name"]
+    return Path(name.format(folder=image_folder(image), image=image.name, participant=f"sub-{image.participant}"))
+
+
+def map_outputs(image: DwiImage, model: SignalModel, estimator: Estimator) -> dict[str, MapOutput]:
+    """All maps of one fit, by parameter name or key of outputs.yml."""
+    wanted = [("parameter", p) for p in model.parameters] + [(key, None) for key in QUALITY_MAPS]
+    outputs = {}
+    for key, parameter in wanted:
+        entry = table()["maps"][key]
+        unit, factor = FILE_UNITS[parameter.unit if parameter else entry["unit"]]
+        label = parameter.label if parameter else key
+        name = entry["name"].format(
+            folder=image_folder(image), image=image.name, model=model.name, estimator=estimator.name, label=label
+        )
+        displayed = parameter.display if parameter else entry["figure"]["range"]
+        outputs[parameter.name if parameter else key] = MapOutput(
+            key=key,
+            path=Path(name),
+            title=f"${parameter.latex}$" if parameter else entry["title"],
+            description=entry["description"].format(parameter=parameter, model=model, estimator=estimator),
+            unit=unit,
+            factor=factor,
+            parameter=parameter,
+            figure_range=None if displayed is None else (float(displayed[0]), float(displayed[1])),
+            colours=entry["figure"]["colours"],
+        )
+    return outputs
+
+
+def fit_settings(model: SignalModel, estimator: Estimator, mask: str) -> dict[str, Any]:
+    """Every choice that shaped a map, for ``Model.Parameters`` of its sidecar; diffusivities in mm^2/s."""
+    settings: dict[str, Any] = {"FitMethod": estimator.name, "FitMethodDescription": estimator.title, "Mask": mask}
+    for key, value in estimator.options.items():
+        if key == "bounds":
+            value = {
+                name: [None if np.isinf(v) else float(f"{v * FILE_UNITS[model[name].unit].factor:.6g}") for v in pair]
+                for name, pair in value.items()
+            }
+        settings["".join(word.capitalize() for word in key.split("_"))] = value
+    if np.isfinite(model.maximum_b):
+        settings["MaximumBValue"] = model.maximum_b
+    return settings | dict(model.constants)
+
+
+def sidecar(
+    output: MapOutput, image: DwiImage, model: SignalModel, settings: Mapping[str, Any], b_values: Sequence[float]
+) -> dict[str, Any]:
+    """Content of the JSON file beside a map."""
+    content: dict[str, Any] = {
+        "Description": output.description,
+        "Units": output.unit,
+        "Model": {
+            "Description": f"{model.title}. {model.description}",
+            "Equation": model.latex,
+            "URL": f"{CODE_URL}/blob/main/docs/models.md",
+            "Parameters": dict(settings),
+        },
+        "BValuesFitted": [round(float(b), 2) for b in b_values],
+        "Sources": [image.uri] + ([image.mask_uri] if image.mask_uri else []),
+        "SpatialReference": image.uri,
+        "SkullStripped": True,
+        "EstimationSoftware": {"Name": "bidsfit", "Version": __version__},
+    }
+    if output.parameter is not None:
+        content["NonNegativity"] = "constrained" if output.parameter.bounds[0] >= 0 else "unconstrained"
+    if output.key == "status":
+        content["Levels"] = {str(int(status)): status.message for status in Status}
+    return content
+
+
+def write_nifti(path: Path, data: NDArray, like: SpatialImage) -> None:
+    """Write a volume on the grid of an image, whole or not at all; floats as float32, integers as uint8."""
+    dtype = np.float32 if np.issubdtype(data.dtype, np.floating) else np.uint8
+    image = nib.Nifti1Image(np.asarray(data, dtype=dtype), like.affine)
+    image.header.set_data_dtype(dtype)
+    image.header.set_xyzt_units("mm")
+    header = like.header
+    if isinstance(header, nib.Nifti1Header):
+        for name, setter in (("qform", image.set_qform), ("sform", image.set_sform)):
+            affine, code = header.get_qform(coded=True) if name == "qform" else header.get_sform(coded=True)
+            setter(affine, code=int(code))
+    with whole_file(path) as temporary:
+        nib.save(image, temporary)
+
+
+def json_path(path: Path) -> Path:
+    """Sidecar of a NIfTI file."""
+    return path.with_name(path.name.split(".")[0] + ".json")
+
+
+def refuse_conflict(folder: Path, output: MapOutput, settings: Mapping[str, Any], source: str) -> None:
+    """Refuse to replace a map that was made with other settings or from another image.
+
+    Raises
+    ------
+    UsageError
+        Naming the map and what differs.
+    """
+    path = folder / output.path
+    if not path.exists():
+        return
+    try:
+        found = json.loads(json_path(path).read_text())
+        earlier, sources = found["Model"]["Parameters"], found["Sources"]
+    except (OSError, ValueError, KeyError, TypeError):
+        earlier, sources = None, [None]
+    advice = "Nothing is overwritten: choose another output folder, or move the old maps away."
+    if earlier is None:
+        raise UsageError(f"{path} exists, but no readable sidecar says how it was made. {advice}")
+    changed = [k for k in {*earlier, *settings} if earlier.get(k) != settings.get(k)]
+    if sources[0] != source:
+        changed.append("Sources")
+    if changed:
+        raise UsageError(f"{path} exists and was made with other settings ({', '.join(sorted(changed))}). {advice}")
+
+
+def prepare_dataset(folder: Path, raw: Dataset, derivatives: Sequence[Dataset]) -> None:
+    """Write ``dataset_description.json`` and ``.bidsignore`` of the outputs, or add to those that are there.
+
+    Many jobs may share one output folder: both are written under a lock.
+
+    Raises
+    ------
+    UsageError
+        Where the folder cannot be written, or belongs to something else.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / ".bidsfit.lock"):
+            _describe_dataset(folder, raw, derivatives)
+            ignore_path = folder / ".bidsignore"
+            ignored = ignore_path.read_text().splitlines() if ignore_path.exists() else []
+            missing = [pattern for pattern in BIDSIGNORE if pattern not in ignored]
+            if missing:
+                write_text(ignore_path, "\n".join([*ignored, *missing]) + "\n")
+    except OSError as error:
+        raise UsageError(f"The output folder {folder} cannot be written: {error.strerror or error}.") from error
+
+
+def _describe_dataset(folder: Path, raw: Dataset, derivatives: Sequence[Dataset]) -> None:
+    path = folder / "dataset_description.json"
+    links = {dataset.name: _link(dataset.root, folder) for dataset in [raw, *derivatives]}
+    if path.exists():
+        try:
+            content = json.loads(path.read_text())
+        except ValueError as error:
+            raise UsageError(f"{path} cannot be read as JSON: {error}. Mend it or choose another folder.") from error
+        makers = [maker.get("Name") for maker in content.get("GeneratedBy", [])]
+        if content.get("DatasetType") != "derivative" or "bidsfit" not in makers:
+            raise UsageError(f"{folder} holds another dataset ({path} was not written by bidsfit). Choose another one.")
+        earlier = content.get("DatasetLinks", {})
+        for name, link in links.items():
+            if earlier.get(name, link) != link:
+                raise UsageError(
+                    f"{folder} holds results of another dataset: its link {name!r} is {earlier[name]}, now {link}. "
+                    "Choose another output folder, or another name for -d/--derivatives."
+                )
+        if earlier | links == earlier:
+            return
+        content["DatasetLinks"] = earlier | links
+    else:
+        maker = {"Name": "bidsfit", "Version": __version__, "CodeURL": CODE_URL}
+        content = {
+            "Name": "bidsfit: quantitative maps from diffusion MRI",
+            "BIDSVersion": BIDS_VERSION,
+            "DatasetType": "derivative",
+            "GeneratedBy": [maker | _container()],
+            "SourceDatasets": [{"URL": links[raw.name]}],
+            "DatasetLinks": links,
+        }
+    write_json(path, content)
+
+
+def _container() -> dict[str, Any]:
+    """The container the app runs in, where its image says so."""
+    tag = os.environ.get("BIDSFIT_CONTAINER_TAG")
+    return {"Container": {"Type": "docker", "Tag": tag}} if tag else {}
+
+
+def _link(root: Path, folder: Path) -> str:
+    """URI of a dataset: relative where the outputs lie inside it, so that both can move together."""
+    if root in folder.parents:
+        return "/".join([".."] * (len(folder.relative_to(root).parts)))
+    return root.as_uri()

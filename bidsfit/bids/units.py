@@ -1,0 +1,29 @@
+"""Units at the border: what a parameter is called in files and in reports, and the factor from the numerics."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Unit(NamedTuple):
+    """A unit outside the numerics: ``value outside = factor * value inside``."""
+
+    name: str
+    factor: float
+
+
+#: In NIfTI files and sidecars: what FSL, MRtrix and DIPY users expect.
+FILE_UNITS = {
+    "um^2/ms": Unit("mm^2/s", 1e-3),
+    "ms": Unit("s", 1e-3),
+    "1": Unit("1", 1.0),
+    "arbitrary": Unit("arbitrary", 1.0),
+}
+
+#: In reports and tables.
+REPORT_UNITS = {
+    "um^2/ms": Unit("10⁻³ mm²/s", 1.0),
+    "ms": Unit("ms", 1.0),
+    "1": Unit("", 1.0),
+    "arbitrary": Unit("a.u.", 1.0),
+}

@@ -1,0 +1,145 @@
+"""The command line of ``bidsfit``: one function for each group of options. Nothing slow is imported here."""
+
+from __future__ import annotations
+
+import argparse
+
+from bidsfit import __version__, estimators, models
+
+DESCRIPTION = """\
+Quantitative maps from diffusion MRI, and how far each map can be trusted.
+
+Reads every diffusion image of a BIDS dataset, fits signal models to it, and leaves maps with sidecars as BIDS
+derivatives and one HTML report for each participant.
+"""
+
+EPILOG = """\
+examples:
+  bidsfit data out participant -d masks=data/derivatives/masks
+  bidsfit data out participant --participant-label 01 02 --model ivim --estimators lsq
+  bidsfit data out participant --dry-run
+
+exit codes: 0 all is well; 1 something failed or was left out (see the summary and the report); 2 the command line or
+the input cannot be used.
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser, with an option group for each concern."""
+    parser = argparse.ArgumentParser(
+        prog="bidsfit",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("bids_dir", metavar="BIDS_DIR", help="BIDS dataset: raw, or preprocessed (QSIPrep and others)")
+    parser.add_argument("output_dir", metavar="OUTPUT_DIR", help="folder of the results; a run adds to what is there")
+    parser.add_argument("analysis_level", choices=("participant", "group"), help="group level comes later")
+    parser.add_argument("--version", action="version", version=f"bidsfit {__version__}")
+    add_filter_options(parser.add_argument_group("what to run on"))
+    add_fit_options(parser.add_argument_group("what to fit"))
+    add_resource_options(parser.add_argument_group("resources"))
+    add_subset_options(parser.add_argument_group("parts of a run"))
+    add_other_options(parser.add_argument_group("other"))
+    return parser
+
+
+def add_filter_options(group: argparse._ArgumentGroup) -> None:
+    """Which images."""
+    group.add_argument(
+        "--participant-label", nargs="+", metavar="LABEL", help="participants, with or without sub- (default: all)"
+    )
+    group.add_argument(
+        "--session-label", nargs="+", metavar="LABEL", help="sessions, with or without ses- (default: all)"
+    )
+    group.add_argument("-r", "--run-id", nargs="+", metavar="RUN", help="runs (default: all)")
+    group.add_argument(
+        "-d",
+        "--derivatives",
+        nargs="+",
+        action="extend",
+        metavar="NAME=PATH",
+        help="derivative datasets: masks are taken from them, and preprocessed images (desc-preproc_dwi) instead of raw",
+    )
+    group.add_argument(
+        "--bids-filter-file",
+        metavar="FILE",
+        help='JSON of entities that images ("dwi") and masks ("mask") must have; null: absent, "*": any',
+    )
+    group.add_argument("--bids-database-dir", metavar="DIR", help="folder of the index of the dataset, made once")
+    group.add_argument("--skip-bids-validation", action="store_true", help="do not run the BIDS validator")
+
+
+def add_fit_options(group: argparse._ArgumentGroup) -> None:
+    """Which models and estimators, and how."""
+    group.add_argument(
+        "--model",
+        nargs="+",
+        metavar="MODEL",
+        help=f"signal models: {', '.join(models.available())} (default: all that the protocol supports)",
+    )
+    group.add_argument(
+        "--estimators",
+        nargs="+",
+        metavar="ESTIMATOR",
+        default=["lsq"],
+        help=f"estimators: {', '.join(estimators.available())} (default: lsq)",
+    )
+    group.add_argument(
+        "--average",
+        choices=("arithmetic", "geometric", "none"),
+        default="arithmetic",
+        help="how the measurements of a shell are averaged before the fit (default: arithmetic)",
+    )
+    group.add_argument(
+        "--s0",
+        choices=("fitted", "measured"),
+        default="fitted",
+        help="fit S0, or fix it at the mean of the images at b = 0 (default: fitted)",
+    )
+    group.add_argument(
+        "--bounds",
+        nargs="+",
+        action="extend",
+        metavar="MODEL.PARAMETER=LOWER,UPPER",
+        help="bounds in the units of the maps (mm^2/s), for example ivim.Dstar=0.005,0.3; equal numbers fix",
+    )
+
+
+def add_resource_options(group: argparse._ArgumentGroup) -> None:
+    """How much of the machine."""
+    group.add_argument(
+        "--nprocs", "--nthreads", "--n-cpus", type=int, metavar="N", help="processor cores of the run (default: all)"
+    )
+    group.add_argument(
+        "--omp-nthreads", type=int, metavar="N", help="cores of a single step (default: those of the run, at most 8)"
+    )
+    group.add_argument("--mem", "--mem-mb", metavar="SIZE", help="memory limit, with K, M, G or T (MB without)")
+    group.add_argument("--low-mem", action="store_true", help="map images from the work folder instead of memory")
+    group.add_argument(
+        "--use-plugin", "--nipype-plugin-file", dest="nipype_plugin_file", metavar="FILE", help="Nipype plugin, as YAML"
+    )
+
+
+def add_subset_options(group: argparse._ArgumentGroup) -> None:
+    """Less than everything."""
+    group.add_argument("--dry-run", action="store_true", help="say what would run and why, and stop")
+    group.add_argument("--reports-only", action="store_true", help="only make the reports again")
+    group.add_argument("--boilerplate-only", action="store_true", help="only write the methods text (logs/CITATION.*)")
+    group.add_argument("--write-graph", action="store_true", help="also write the graph of the workflow (logs/)")
+
+
+def add_other_options(group: argparse._ArgumentGroup) -> None:
+    """Everything else."""
+    group.add_argument(
+        "-w", "--work-dir", metavar="DIR", help="work folder, from which a run resumes (default: OUTPUT_DIR/work)"
+    )
+    group.add_argument("--clean-workdir", action="store_true", help="empty the work folder first: fit everything again")
+    group.add_argument("--resource-monitor", action="store_true", help="record memory and processor use of every step")
+    group.add_argument("--config-file", metavar="FILE", help="TOML of options; the command line overrides it")
+    group.add_argument("--stop-on-first-crash", action="store_true", help="stop when a step fails")
+    group.add_argument("--notrack", action="store_true", help="accepted; bidsfit tracks nothing")
+    group.add_argument(
+        "-v", "--verbose", dest="verbosity", action="count", default=0, help="say more; -vv adds tracebacks"
+    )

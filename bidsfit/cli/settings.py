@@ -1,0 +1,221 @@
+"""The settings of a run: one immutable object, made from the command line and written as TOML."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import tomli_w
+
+from bidsfit.exceptions import UnknownNameError, UsageError
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything a run was told. Paths are absolute; tuples may be empty, which means all."""
+
+    bids_dir: Path
+    output_dir: Path
+    analysis_level: str
+    participant_label: tuple[str, ...] = ()
+    session_label: tuple[str, ...] = ()
+    run_id: tuple[str, ...] = ()
+    bids_filter_file: Path | None = None
+    bids_database_dir: Path | None = None
+    skip_bids_validation: bool = False
+    derivatives: Mapping[str, Path] | None = None
+    model: tuple[str, ...] = ()
+    estimators: tuple[str, ...] = ("lsq",)
+    average: str = "arithmetic"
+    s0: str = "fitted"
+    bounds: Mapping[str, Mapping[str, tuple[float, float]]] | None = None
+    nprocs: int = 1
+    omp_nthreads: int = 1
+    mem_gb: float | None = None
+    low_mem: bool = False
+    nipype_plugin_file: Path | None = None
+    reports_only: bool = False
+    boilerplate_only: bool = False
+    write_graph: bool = False
+    dry_run: bool = False
+    work_dir: Path = Path("work")
+    clean_workdir: bool = False
+    resource_monitor: bool = False
+    stop_on_first_crash: bool = False
+    verbosity: int = 0
+    run_uuid: str = ""
+    command: str = ""
+
+    def to_toml(self) -> str:
+        """All settings as TOML; those that are not set are left out."""
+        return tomli_w.dumps({"bidsfit": {f.name: _plain(getattr(self, f.name)) for f in fields(self) if _set(self, f)}})
+
+
+def _set(settings: Settings, field: Any) -> bool:
+    return getattr(settings, field.name) is not None
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, tuple):
+        return [_plain(v) for v in value]
+    return value
+
+
+def settings_from(arguments: Namespace, command: Sequence[str]) -> Settings:
+    """Check a parsed command line, and complete it with defaults that depend on the machine.
+
+    Raises
+    ------
+    UsageError
+        For options that contradict each other, or values that cannot be.
+    """
+    values = vars(arguments)
+    bids_dir, output_dir = Path(arguments.bids_dir).absolute(), Path(arguments.output_dir).absolute()
+    cores = len(os.sched_getaffinity(0))
+    nprocs = cores if arguments.nprocs is None else arguments.nprocs
+    threads = min(nprocs, 8) if arguments.omp_nthreads is None else arguments.omp_nthreads
+    for option, number in (("--nprocs", nprocs), ("--omp-nthreads", threads)):
+        if number < 1:
+            raise UsageError(f"{option} must be at least 1, found {number}.")
+    if threads > nprocs:
+        raise UsageError(f"--omp-nthreads {threads} exceeds --nprocs {nprocs}: one step may not use more than the run.")
+    exclusive = [f"--{name.replace('_', '-')}" for name in ("reports_only", "boilerplate_only", "dry_run") if values[name]]
+    if len(exclusive) > 1:
+        raise UsageError(f"{' and '.join(exclusive)} contradict each other; give one of them.")
+    settings = Settings(
+        **{
+            **{f.name: values[f.name] for f in fields(Settings) if f.name in values},
+            "bids_dir": bids_dir,
+            "output_dir": output_dir,
+            "derivatives": _derivatives(arguments.derivatives),
+            "bounds": _bounds(arguments.bounds),
+            "nprocs": nprocs,
+            "omp_nthreads": threads,
+            "mem_gb": None if arguments.mem is None else parse_memory(arguments.mem),
+            "work_dir": Path(arguments.work_dir or output_dir / "work").absolute(),
+            "run_uuid": str(uuid4()),
+            "command": " ".join(command),
+            **{
+                name: tuple(values[name] or ())
+                for name in ("participant_label", "session_label", "run_id", "model", "estimators")
+            },
+            **{
+                name: None if values[name] is None else Path(values[name]).absolute()
+                for name in ("bids_filter_file", "bids_database_dir", "nipype_plugin_file")
+            },
+        }
+    )
+    _refuse_folders(settings)
+    return settings
+
+
+def _refuse_folders(settings: Settings) -> None:
+    """Outputs must not mix with the input's raw data."""
+    raw = settings.bids_dir
+    for option, folder in (("OUTPUT_DIR", settings.output_dir), ("--work-dir", settings.work_dir)):
+        resolved, root = folder.resolve(), raw.resolve()
+        if resolved == root:
+            raise UsageError(f"{option} is the input dataset itself ({raw}). Choose another folder.")
+        if root in resolved.parents and resolved.relative_to(root).parts[0] != "derivatives":
+            raise UsageError(
+                f"{option} ({folder}) lies inside the raw data of {raw}. Choose {raw / 'derivatives' / 'bidsfit'}, "
+                "or a folder elsewhere."
+            )
+        if resolved in root.parents and option == "OUTPUT_DIR":
+            raise UsageError(f"{option} ({folder}) holds the input dataset {raw}. Choose a folder of its own.")
+    for name, path in (settings.derivatives or {}).items():
+        if path.resolve() == settings.output_dir.resolve():
+            raise UsageError(f"-d {name}={path} is also the output folder. Choose another output folder.")
+
+
+def _derivatives(words: Sequence[str] | None) -> dict[str, Path]:
+    """``name=path`` pairs of ``-d``; a bare path takes its folder's name."""
+    found: dict[str, Path] = {}
+    for word in words or ():
+        name, equals, path = word.partition("=")
+        if not equals:
+            name, path = Path(word).name, word
+        if not name.isidentifier() or not path:
+            raise UsageError(f"-d/--derivatives takes NAME=PATH (NAME of letters and digits), found {word!r}.")
+        if name in found or name == "raw":
+            raise UsageError(f"-d/--derivatives names {name!r} twice{' (raw is BIDS_DIR)' if name == 'raw' else ''}.")
+        found[name] = Path(path).absolute()
+    return found
+
+
+def _bounds(words: Sequence[str] | None) -> dict[str, dict[str, tuple[float, float]]]:
+    """``MODEL.PARAMETER=LOWER,UPPER`` of ``--bounds``, in the units of files."""
+    found: dict[str, dict[str, tuple[float, float]]] = {}
+    for word in words or ():
+        try:
+            name, numbers = word.split("=")
+            model, parameter = name.split(".")
+            lower, upper = (float(number) for number in numbers.split(","))
+        except ValueError as error:
+            raise UsageError(
+                f"--bounds takes MODEL.PARAMETER=LOWER,UPPER in the units of the maps (mm^2/s), for example "
+                f"ivim.Dstar=0.005,0.3; found {word!r}."
+            ) from error
+        found.setdefault(model, {})[parameter] = (lower, upper)
+    return found
+
+
+def parse_memory(text: str) -> float:
+    """Memory in GB from a number with K, M, G or T; MB without a letter.
+
+    Examples
+    --------
+    >>> parse_memory("16G"), parse_memory("500")
+    (16.0, 0.5)
+    """
+    units = {"K": 1e-6, "M": 1e-3, "G": 1.0, "T": 1e3}
+    word = text.strip().upper().removesuffix("B")
+    factor = units.get(word[-1:], None)
+    try:
+        value = float(word[:-1] if factor else word) * (factor or units["M"])
+    except ValueError as error:
+        raise UsageError(f"--mem takes a number with K, M, G or T (MB without a letter), found {text!r}.") from error
+    if not 0 < value < float("inf"):
+        raise UsageError(f"--mem must be above zero, found {text!r}.")
+    return value
+
+
+def read_config(path: Path, known: Sequence[str]) -> dict[str, Any]:
+    """Options from a TOML file, as a run writes it; the command line overrides them.
+
+    Raises
+    ------
+    UsageError, UnknownNameError
+        Where the file cannot be read, or holds an option that does not exist.
+    """
+    try:
+        content = tomllib.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UsageError(f"The configuration {path} cannot be read as TOML: {error}.") from error
+    options = content.get("bidsfit", content)
+    not_options = {"bids_dir", "output_dir", "analysis_level", "run_uuid", "command", "mem_gb"}
+    values: dict[str, Any] = {}
+    for name, value in options.items():
+        key = name.replace("-", "_")
+        if key in not_options:
+            continue
+        if key not in known:
+            raise UnknownNameError(f"option in {path}:", name, known)
+        if key == "derivatives" and isinstance(value, dict):
+            value = [f"{k}={v}" for k, v in value.items()]
+        if key == "bounds" and isinstance(value, dict):
+            value = [f"{m}.{p}={b[0]},{b[1]}" for m, rows in value.items() for p, b in rows.items()]
+        values[key] = value
+    if "mem_gb" in options:
+        values["mem"] = f"{options['mem_gb']}G"
+    return values

@@ -1,0 +1,69 @@
+"""What an estimate amounts to: numbers for reports and tables."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bidsfit.estimators.estimator import FITTED, Estimate
+from bidsfit.models.signal_model import SignalModel
+
+
+@dataclass(frozen=True)
+class ParameterSummary:
+    """Median and 5th and 95th percentile over the fitted voxels, and the share of them at a bound."""
+
+    name: str
+    median: float
+    p5: float
+    p95: float
+    fraction_at_bound: float
+
+
+def summarise(estimate: Estimate, model: SignalModel, bounds: NDArray[np.float64]) -> list[ParameterSummary]:
+    """Summary of every parameter; NaN where no voxel was fitted.
+
+    Parameters
+    ----------
+    estimate : Estimate
+    model : SignalModel
+    bounds : ndarray, shape (n_parameters, 2)
+        The bounds that were used.
+    """
+    fitted = np.isin(estimate.status, FITTED)
+    rows = []
+    for name, (lower, upper) in zip(model.names, bounds, strict=True):
+        values = estimate.parameters[name][fitted]
+        if values.size == 0:
+            rows.append(ParameterSummary(name, np.nan, np.nan, np.nan, np.nan))
+            continue
+        p5, median, p95 = np.percentile(values, (5, 50, 95))
+        at_bound = np.mean((values <= lower) | (values >= upper)) if lower < upper else 0.0
+        rows.append(ParameterSummary(name, float(median), float(p5), float(p95), float(at_bound)))
+    return rows
+
+
+def representative_voxels(estimate: Estimate, model: SignalModel) -> dict[str, int]:
+    """Voxels whose fits show what is typical and what is not, as index by description.
+
+    Low, middle and high values of the first parameter after the scale among converged voxels with a residual not above
+    the median (so that the curves show the parameter and not an artefact), and a voxel of poor fit.
+    """
+    fitted = np.flatnonzero(np.isin(estimate.status, FITTED))
+    if fitted.size == 0:
+        return {}
+    name = next(n for n in model.names if n != model.scale)
+    relative = estimate.rmse[fitted] / np.maximum(estimate.parameters[model.scale][fitted], np.finfo(float).tiny)
+    good = fitted[relative <= np.median(relative)]
+    values = estimate.parameters[name][good]
+    chosen: dict[str, int] = {}
+    for percent in (10, 50, 90):
+        index = int(good[np.argmin(np.abs(values - np.percentile(values, percent)))])
+        if index not in chosen.values():
+            chosen[f"{name}: {percent}th percentile"] = index
+    poor = int(fitted[np.argmin(np.abs(relative - np.percentile(relative, 95)))])
+    if poor not in chosen.values():
+        chosen["residual: 95th percentile"] = poor
+    return chosen

@@ -1,0 +1,91 @@
+"""The nodes that leave derivatives: maps with sidecars, and masks."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from nipype.interfaces.base import BaseInterfaceInputSpec, Directory, File, SimpleInterface, TraitedSpec, traits
+
+from bidsfit import estimators, models
+from bidsfit.bids.files import whole_file, write_json
+from bidsfit.bids.images import open_image, read_data
+from bidsfit.bids.inputs import DwiImage
+from bidsfit.bids.outputs import file_output, fit_settings, json_path, map_outputs, sidecar, table, write_nifti
+
+
+class _WriteMapsInput(BaseInterfaceInputSpec):
+    maps = traits.Dict(mandatory=True, desc="files by parameter name or kind of map, in the units of the numerics")
+    summary = File(exists=True, mandatory=True)
+    image = traits.Dict(mandatory=True, desc="as DwiImage.to_dict")
+    model = traits.Str(mandatory=True)
+    estimator = traits.Str(mandatory=True)
+    options = traits.Dict()
+    mask_name = traits.Str(mandatory=True, desc="where the mask came from")
+    output_dir = Directory(mandatory=True)
+
+
+class _WriteMapsOutput(TraitedSpec):
+    out_files = traits.List(traits.Str, desc="the maps that were written")
+
+
+class WriteMaps(SimpleInterface):
+    """Write the maps of a fit with their sidecars, in the units of files; each whole or not at all."""
+
+    input_spec = _WriteMapsInput
+    output_spec = _WriteMapsOutput
+
+    def _run_interface(self, runtime: Any) -> Any:
+        image = DwiImage.from_dict(self.inputs.image)
+        model = models.get(self.inputs.model)
+        estimator = estimators.get(self.inputs.estimator)(model, **self.inputs.options)
+        summary = json.loads(Path(self.inputs.summary).read_text())
+        settings = fit_settings(model, estimator, self.inputs.mask_name)
+        folder = Path(self.inputs.output_dir)
+        written = []
+        for name, output in map_outputs(image, model, estimator).items():
+            source = open_image(Path(self.inputs.maps[name]))
+            data = np.asarray(read_data(source, Path(self.inputs.maps[name])))
+            if output.factor != 1:
+                data = data * output.factor
+            target = folder / output.path
+            write_json(json_path(target), sidecar(output, image, model, settings, summary["b_values"]))
+            write_nifti(target, data, source)
+            written.append(str(target))
+        self._results = {"out_files": written}
+        return runtime
+
+
+class _WriteMaskInput(BaseInterfaceInputSpec):
+    in_mask = File(exists=True, mandatory=True)
+    image = traits.Dict(mandatory=True, desc="as DwiImage.to_dict")
+    output_dir = Directory(mandatory=True)
+
+
+class _WriteMaskOutput(TraitedSpec):
+    out_file = traits.Str()
+
+
+class WriteMask(SimpleInterface):
+    """Write a mask that the run found itself."""
+
+    input_spec = _WriteMaskInput
+    output_spec = _WriteMaskOutput
+
+    def _run_interface(self, runtime: Any) -> Any:
+        image = DwiImage.from_dict(self.inputs.image)
+        target = Path(self.inputs.output_dir) / file_output("mask", image)
+        content = {
+            "Description": table()["files"]["mask"]["description"],
+            "Type": "Brain",
+            "Sources": [image.uri],
+            "SpatialReference": image.uri,
+        }
+        write_json(json_path(target), content)
+        with whole_file(target) as temporary:
+            shutil.copyfile(self.inputs.in_mask, temporary)
+        self._results = {"out_file": str(target)}
+        return runtime

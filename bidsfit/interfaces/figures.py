@@ -1,0 +1,242 @@
+"""The nodes that draw figures and write the records of the report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from nipype.interfaces.base import BaseInterfaceInputSpec, Directory, File, SimpleInterface, TraitedSpec, traits
+from numpy.typing import NDArray
+
+from bidsfit import estimators, models
+from bidsfit.acquisition import Acquisition
+from bidsfit.bids.files import whole_file
+from bidsfit.bids.images import open_image, read_acquisition, read_data
+from bidsfit.bids.inputs import DwiImage
+from bidsfit.bids.outputs import fit_settings, map_outputs
+from bidsfit.bids.units import REPORT_UNITS
+from bidsfit.estimators.estimator import FITTED, Status
+from bidsfit.reports import figures
+from bidsfit.reports.records import FitRecord, ImageRecord, write_record
+
+#: Shares of the voxels above which the report warns.
+MANY_AT_BOUND = 0.2
+MANY_FAILED = 0.01
+
+
+def image_figure_paths(folder: Path, image: DwiImage) -> dict[str, Path]:
+    """Where the record and the figures of an image go: kind to path."""
+    stem = folder / f"sub-{image.participant}" / "figures"
+    return {
+        "record": stem / f"{image.name}_desc-image_record.json",
+        "mask": stem / f"{image.name}_desc-mask_dwi.png",
+        "shells": stem / f"{image.name}_desc-shells_dwi.png",
+    }
+
+
+def fit_figure_paths(folder: Path, image: DwiImage, model: str, estimator: str) -> dict[str, Path]:
+    """Where the record and the figures of a fit go: kind to path."""
+    stem = f"{image.name}_model-{model}_desc-{estimator}"
+    figures_folder = folder / f"sub-{image.participant}" / "figures"
+    paths = {kind: figures_folder / f"{stem}{kind}_dwi.png" for kind in ("maps", "histograms", "curves", "quality")}
+    return paths | {"record": figures_folder / f"{stem}_record.json"}
+
+
+class _PlotInput(BaseInterfaceInputSpec):
+    image = traits.Dict(mandatory=True, desc="as DwiImage.to_dict")
+    mask = File(exists=True, mandatory=True)
+    mask_name = traits.Str(mandatory=True, desc="where the mask came from")
+    output_dir = Directory(mandatory=True)
+
+
+class _PlotOutput(TraitedSpec):
+    record = traits.Str(desc="the record that was written")
+
+
+class _PlotImageInput(_PlotInput):
+    facts = File(exists=True, mandatory=True)
+    reference = File(exists=True, mandatory=True)
+    models = traits.List(traits.Dict, desc="rows: name, title, fitted, reason")
+    warnings = traits.List(traits.Str)
+
+
+class PlotImage(SimpleInterface):
+    """Draw what was acquired, and write its record."""
+
+    input_spec = _PlotImageInput
+    output_spec = _PlotOutput
+
+    def _run_interface(self, runtime: Any) -> Any:
+        image = DwiImage.from_dict(self.inputs.image)
+        paths = image_figure_paths(Path(self.inputs.output_dir), image)
+        facts = json.loads(Path(self.inputs.facts).read_text())
+        acquisition = read_acquisition(image.bval, image.bvec, image.sidecar)
+        mask, affine = _volume(self.inputs.mask)
+        reference, _ = _volume(self.inputs.reference)
+        with whole_file(paths["mask"]) as path:
+            figures.plot_mask(path, reference, mask > 0, affine)
+        with whole_file(paths["shells"]) as path:
+            figures.plot_shells(path, acquisition.b_values, acquisition.directions)
+        record = ImageRecord(
+            name=f"{image.name}_dwi",
+            source=image.uri,
+            mask_description=self.inputs.mask_name,
+            shells=[
+                {"b_value": s.b_value, "n_measurements": s.n_measurements, "n_directions": s.n_directions}
+                for s in acquisition.shells
+            ],
+            models=[dict(row) for row in self.inputs.models],
+            figures=_relative(paths, ("mask", "shells"), self.inputs.output_dir),
+            warnings=list(self.inputs.warnings),
+            **facts,
+        )
+        with whole_file(paths["record"]) as path:
+            write_record(record, path)
+        self._results = {"record": str(paths["record"])}
+        return runtime
+
+
+class _PlotFitInput(_PlotInput):
+    maps = traits.Dict(mandatory=True, desc="files by parameter name or kind of map, in the units of the numerics")
+    summary = File(exists=True, mandatory=True)
+    facts = File(exists=True, mandatory=True)
+    model = traits.Str(mandatory=True)
+    estimator = traits.Str(mandatory=True)
+    options = traits.Dict()
+
+
+class PlotFit(SimpleInterface):
+    """Draw the maps, histograms, curves and quality of a fit, and write its record."""
+
+    input_spec = _PlotFitInput
+    output_spec = _PlotOutput
+
+    def _run_interface(self, runtime: Any) -> Any:
+        image = DwiImage.from_dict(self.inputs.image)
+        model = models.get(self.inputs.model)
+        estimator = estimators.get(self.inputs.estimator)(model, **self.inputs.options)
+        outputs = map_outputs(image, model, estimator)
+        paths = fit_figure_paths(Path(self.inputs.output_dir), image, model.name, estimator.name)
+        summary = json.loads(Path(self.inputs.summary).read_text())
+        noise = json.loads(Path(self.inputs.facts).read_text())["noise"]
+        mask_data, affine = _volume(self.inputs.mask)
+        mask = mask_data > 0
+        volumes = {name: _volume(path)[0] for name, path in self.inputs.maps.items()}
+
+        def panel(name: str) -> figures.Panel:
+            output = outputs[name]
+            unit = output.parameter.unit if output.parameter else "arbitrary" if name == "rmse" else "1"
+            data = np.where(mask, volumes[name].astype(float), np.nan)
+            shown = REPORT_UNITS[unit].name
+            return figures.Panel(data, output.title, shown, output.figure_range, output.colours or "viridis")
+
+        with whole_file(paths["maps"]) as path:
+            figures.plot_maps(path, [panel(name) for name in model.names], mask, affine)
+        with whole_file(paths["quality"]) as path:
+            messages = {status.value: status.message for status in Status}
+            figures.plot_quality(path, panel("rmse"), panel("r2"), volumes["status"], messages, mask, affine)
+        with whole_file(paths["histograms"]) as path:
+            figures.plot_histograms(
+                path,
+                [
+                    figures.Histogram(p.title, p.unit, p.data[mask], p.limits, tuple(bounds))
+                    for p, bounds in zip(map(panel, model.names), estimator.bounds.tolist(), strict=True)
+                ],
+            )
+        drawn = ["maps", "histograms", "quality"]
+        if summary["curves"]:
+            drawn.append("curves")
+            with whole_file(paths["curves"]) as path:
+                figures.plot_curves(path, [_curve(c, model, noise.get("sigma")) for c in summary["curves"]])
+
+        settings = fit_settings(model, estimator, self.inputs.mask_name)
+        record = FitRecord(
+            image=f"{image.name}_dwi",
+            model=model.name,
+            model_title=model.title,
+            model_description=model.description,
+            equation=model.latex,
+            estimator=estimator.name,
+            estimator_title=estimator.title,
+            n_voxels=summary["n_voxels"],
+            seconds=summary["seconds"],
+            parameters=[
+                row
+                | {
+                    "latex": model[row["name"]].latex,
+                    "unit": REPORT_UNITS[model[row["name"]].unit].name,
+                    "description": model[row["name"]].description,
+                }
+                for row in summary["parameters"]
+            ],
+            status=_status_rows(summary),
+            options=_options_in_words(settings, summary),
+            figures=_relative(paths, drawn, self.inputs.output_dir),
+            maps=[output.path.as_posix() for output in outputs.values()],
+            warnings=_warnings(summary, model.scale),
+        )
+        with whole_file(paths["record"]) as path:
+            write_record(record, path)
+        self._results = {"record": str(paths["record"])}
+        return runtime
+
+
+def _volume(path: str) -> tuple[NDArray, NDArray]:
+    image = open_image(Path(path))
+    return np.asarray(read_data(image, Path(path))), np.asarray(image.affine)
+
+
+def _relative(paths: Mapping[str, Path], kinds: Any, folder: str) -> dict[str, str]:
+    return {kind: paths[kind].relative_to(folder).as_posix() for kind in kinds}
+
+
+def _curve(curve: Mapping[str, Any], model: Any, sigma: float | None) -> figures.Curve:
+    """A measured and fitted decay, from the numbers that the fit left."""
+    name, _, what = curve["title"].partition(": ")
+    title = f"${model[name].latex}$: {what}" if name in model.names else curve["title"].capitalize()
+    b, signal = np.array(curve["b"]), np.array(curve["signal"])
+    fitted = model.signal(curve["parameters"], Acquisition(b))
+    error = None if sigma is None else sigma / np.sqrt(curve["counts"])
+    return figures.Curve(
+        title, b, signal, error, np.array(curve["fitted_b"]), np.array(curve["fitted"]), signal - fitted
+    )
+
+
+def _status_rows(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [
+        {
+            "code": status.value,
+            "name": status.name.replace("_", " ").lower(),
+            "count": summary["status"].get(str(status.value), 0),
+            "fraction": summary["status"].get(str(status.value), 0) / summary["n_voxels"],
+            "message": status.message,
+        }
+        for status in Status
+        if str(status.value) in summary["status"]
+    ]
+
+
+def _options_in_words(settings: Mapping[str, Any], summary: Mapping[str, Any]) -> dict[str, str]:
+    words = {key: str(value) for key, value in settings.items() if key not in ("Bounds", "FitMethodDescription")}
+    for name, (lower, upper) in settings.get("Bounds", {}).items():
+        words[f"Bounds of {name}"] = f"{lower:g} to {upper:g}"
+    words["b-values fitted (s/mm²)"] = ", ".join(f"{b:.0f}" for b in summary["b_values"])
+    if summary["sigma"] is not None:
+        words["Noise of one measurement as the residuals suggest it"] = f"{summary['sigma']:.4g}"
+    return words
+
+
+def _warnings(summary: Mapping[str, Any], scale: str) -> list[str]:
+    warnings = []
+    fitted = sum(summary["status"].get(str(int(status)), 0) for status in FITTED)
+    failed = summary["n_voxels"] - fitted
+    if failed > MANY_FAILED * summary["n_voxels"]:
+        warnings.append(f"{failed} of {summary['n_voxels']} voxels could not be fitted; the status map says why.")
+    for row in summary["parameters"]:
+        if row["name"] != scale and row["fraction_at_bound"] > MANY_AT_BOUND:
+            share = f"{100 * row['fraction_at_bound']:.0f} %"
+            warnings.append(f"{row['name']} lies at a bound in {share} of the voxels: the data hardly determine it.")
+    return warnings

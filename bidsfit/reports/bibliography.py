@@ -1,0 +1,111 @@
+"""References: what a text cites, how it is printed, and the files to take into a manuscript.
+
+Texts cite as pandoc does: ``[@key]`` or ``[@key; @other]``, with the keys of ``references.bib``.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+#: One citation, of one work or several.
+CITATION = re.compile(r"\[@[\w:-]+(?:;\s*@[\w:-]+)*\]")
+KEY = re.compile(r"@([\w:-]+)")
+
+
+@cache
+def entries() -> Mapping[str, Any]:
+    """Entries of the bibliography by key, as pybtex holds them."""
+    from pybtex.database import parse_file
+
+    return parse_file(str(Path(__file__).with_name("references.bib")), bib_format="bibtex").entries
+
+
+def cited(text: str) -> list[str]:
+    """Keys that a text cites, each once, in the order in which they first appear."""
+    return list(dict.fromkeys(key for citation in CITATION.findall(text) for key in KEY.findall(citation)))
+
+
+def label(key: str) -> str:
+    """Short form of a reference, such as ``Le Bihan et al., 1988``; the key itself where it is not known."""
+    if key not in entries():
+        return key
+    entry = entries()[key]
+    names = [" ".join(str(part) for part in p.rich_prelast_names + p.rich_last_names) for p in entry.persons["author"]]
+    if len(names) > 2 or names[-1] == "others":
+        authors = f"{names[0]} et al."
+    else:
+        authors = " and ".join(names)
+    return f"{authors}, {entry.fields['year']}"
+
+
+def replace_citations(text: str, write: Callable[[list[str]], str]) -> str:
+    """A text with each citation replaced by what ``write`` makes of its keys."""
+    return CITATION.sub(lambda match: write(KEY.findall(match.group())), text)
+
+
+def reference_list(keys: Iterable[str], markup: Literal["html", "plaintext"] = "html") -> list[tuple[str, str]]:
+    """Keys and full references, sorted by author and year.
+
+    A key that the bibliography does not hold (of a model from another package, say) is listed as such.
+    """
+    from pybtex.plugin import find_plugin
+
+    keys = list(dict.fromkeys(keys))
+    style = find_plugin("pybtex.style.formatting", "plain")(abbreviate_names=True, name_style="lastfirst")
+    backend = find_plugin("pybtex.backends", markup)()
+    known = list(style.format_entries([entries()[key] for key in keys if key in entries()]))
+    # pybtex prints BibTeX's "and others" as it stands
+    printed = [(e.key, re.sub(r",? and others\.", ", et al.", e.text.render(backend))) for e in known]
+    missing = [(key, f"{key}: not in the bibliography of bidsfit.") for key in keys if key not in entries()]
+    return printed + missing
+
+
+def bibtex(keys: Iterable[str]) -> str:
+    """The entries of these keys as a BibTeX file."""
+    from pybtex.database import BibliographyData
+
+    chosen = {key: entries()[key] for key in dict.fromkeys(keys) if key in entries()}
+    return str(BibliographyData(chosen).to_string("bibtex"))
+
+
+def plain_text(methods: str) -> str:
+    """The methods as text for a manuscript: author and year in place of keys, and the references at the end."""
+    text = replace_citations(methods.strip(), lambda keys: "(" + "; ".join(label(key) for key in keys) + ")")
+    keys = cited(methods)
+    if not keys:
+        return text + "\n"
+    references = "\n\n".join(reference for _, reference in reference_list(keys, "plaintext"))
+    return f"{text}\n\n## References\n\n{references}\n"
+
+
+def write_citation(folder: Path, methods: str) -> tuple[Path, Path]:
+    """Write ``CITATION.md`` and ``CITATION.bib``, with what the methods cite and nothing else.
+
+    Parameters
+    ----------
+    folder : Path
+        Made where it does not exist.
+    methods : str
+        The methods text of the report.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    text, references = folder / "CITATION.md", folder / "CITATION.bib"
+    replace_file(text, plain_text(methods))
+    replace_file(references, bibtex(cited(methods)))
+    return text, references
+
+
+def replace_file(path: Path, text: str) -> None:
+    """Write a text file whole or not at all."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        beside.write_text(text, encoding="utf-8")
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)

@@ -1,0 +1,133 @@
+"""What all figures share: a blank page, its type and colours, and how it is saved."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+import matplotlib
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+#: Inches; about the text width of the report, so that type in figures has the size of type in the text.
+WIDTH = 10.0
+DOTS_PER_INCH = 150
+
+INK = "#1d2733"
+QUIET = "#5d6b7a"
+FAINT = "#d5dbe1"
+ACCENT = "#1f5fa8"
+WARM = "#c2410c"
+
+#: Values below are rounding errors, such as the residuals of as many measurements as parameters: shown as 0.
+NEGLIGIBLE = 1e-9
+
+#: Distances between ticks, times a power of ten.
+STEPS = (1, 2, 2.5, 5, 10)
+
+STYLE: dict[Any, Any] = {
+    "font.family": "DejaVu Sans",  # ships with matplotlib: the same picture on every machine
+    "font.size": 9.5,
+    "mathtext.fontset": "dejavusans",
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": QUIET,
+    "axes.linewidth": 0.7,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 10.0,
+    "axes.titlelocation": "left",
+    "axes.labelsize": 9.5,
+    "xtick.color": QUIET,
+    "ytick.color": QUIET,
+    "xtick.labelsize": 8.5,
+    "ytick.labelsize": 8.5,
+    "xtick.major.width": 0.7,
+    "ytick.major.width": 0.7,
+    "legend.frameon": False,
+    "svg.fonttype": "path",
+    "svg.hashsalt": "bidsfit",
+}
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def styled(draw: Callable[P, R]) -> Callable[P, R]:
+    """Draw with the style above, and leave matplotlib's own settings as they were."""
+
+    @wraps(draw)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        with matplotlib.rc_context(STYLE):
+            return draw(*args, **kwargs)
+
+    return wrapped
+
+
+def page(height: float, width: float = WIDTH) -> Figure:
+    """An empty figure, in inches, that belongs to no global state."""
+    return Figure(figsize=(width, height), dpi=DOTS_PER_INCH, facecolor="white")
+
+
+def save(figure: Figure, path: Path | str) -> Path:
+    """Write a figure whole or not at all; the suffix (.png or .svg) says in which format."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    suffix = path.suffix.lower()
+    try:
+        if suffix == ".png":
+            FigureCanvasAgg(figure).print_figure(beside, format="png", metadata={"Software": None})
+        elif suffix == ".svg":
+            FigureCanvasSVG(figure).print_figure(beside, format="svg", metadata={"Date": None})
+        else:
+            raise ValueError(f"Figures are written as .png or .svg, not as {path.name!r}.")
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+    return path
+
+
+def ticks(most: int, **options: Any) -> MaxNLocator:
+    """Round numbers, at most so many intervals."""
+    return MaxNLocator(most, steps=list(STEPS), **options)
+
+
+def inches(figure: Figure, left: float, top: float, width: float, height: float, **options: Any) -> Any:
+    """Axes at a place given in inches from the upper left corner."""
+    total_width, total_height = figure.get_size_inches()
+    box = (left / total_width, 1 - (top + height) / total_height, width / total_width, height / total_height)
+    return figure.add_axes(box, **options)
+
+
+def note(axes: Any, x: float, y: float, words: str, across: str, down: str, colour: str = QUIET) -> Any:
+    """Small text at a place given as fractions of the axes."""
+    return axes.text(
+        x, y, words, transform=axes.transAxes, ha=across, va=down, color=colour, fontsize=8, linespacing=1.4
+    )
+
+
+def robust_limits(values: NDArray) -> tuple[float, float]:
+    """Display range of values: 2nd to 98th percentile, widened to round numbers, never empty."""
+    finite = np.asarray(values, dtype=float)
+    finite = finite[np.isfinite(finite)]
+    if finite.size == 0 or np.abs(finite).max() < NEGLIGIBLE:
+        return 0.0, 1.0
+    low, high = np.percentile(finite, [2, 98])
+    if max(abs(low), abs(high)) < NEGLIGIBLE:  # a few voxels are all there is to see
+        low, high = finite.min(), finite.max()
+    if 0 <= low < 0.3 * high:
+        low = 0.0
+    spread = high - low
+    if spread <= 1e-9 * max(abs(low), abs(high)):  # one value only: show it in the middle of a narrow range
+        spread = abs(high) or 1.0
+        low, high = low - 0.5 * spread, high + 0.5 * spread
+    step = 10.0 ** np.floor(np.log10(spread)) / 2
+    return float(np.floor(low / step + 1e-9) * step), float(np.ceil(high / step - 1e-9) * step)

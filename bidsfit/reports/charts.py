@@ -1,0 +1,363 @@
+"""Figures that plot numbers: histograms, decay curves, and the protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import matplotlib
+import numpy as np
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from numpy.typing import ArrayLike, NDArray
+
+from bidsfit.acquisition import Acquisition, Shell
+from bidsfit.reports.canvas import (
+    ACCENT,
+    FAINT,
+    INK,
+    QUIET,
+    WARM,
+    WIDTH,
+    inches,
+    note,
+    page,
+    robust_limits,
+    save,
+    styled,
+    ticks,
+)
+
+#: Colours of shells, from low to high b: ordered in lightness, none too light for paper.
+SHELLS = "plasma"
+DARKEST, LIGHTEST = 0.0, 0.8
+
+#: A shell with fewer directions is not drawn on a sphere of its own.
+FEWEST_DIRECTIONS = 6
+MOST_SPHERES = 5
+
+
+class Histogram(NamedTuple):
+    """Values of one parameter over the mask: a plain tuple in this order will do."""
+
+    title: str
+    unit: str
+    values: NDArray
+    limits: tuple[float, float] | None
+    bounds: tuple[float, float] | None
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Decay of the signal in one voxel.
+
+    Attributes
+    ----------
+    title : str
+    b : ndarray, shape (n,)
+        s/mm^2.
+    signal : ndarray, shape (n,)
+        As measured (or averaged), at ``b``.
+    error : ndarray, shape (n,), optional
+        Standard deviation of each.
+    fitted_b, fitted : ndarray, shape (m,)
+        The fitted curve.
+    residual : ndarray, shape (n,), optional
+        Measured minus fitted, in units of ``signal``; drawn in a strip below.
+    """
+
+    title: str
+    b: NDArray
+    signal: NDArray
+    error: NDArray | None
+    fitted_b: NDArray
+    fitted: NDArray
+    residual: NDArray | None = None
+
+
+@styled
+def plot_histograms(path: Path | str, values: Sequence[Histogram | tuple[Any, ...]]) -> Path:
+    """Distribution of each parameter: median (5th to 95th percentile), and what part lies at the bounds.
+
+    Parameters
+    ----------
+    path : path
+    values : sequence of Histogram, or of tuples (title, unit, values, limits, bounds)
+        ``values`` of shape (n,), NaN where there is no estimate; ``limits`` the range shown (None: from the
+        data); ``bounds`` those of the fit, infinite or None where there are none.
+    """
+    histograms = [Histogram(*entry) for entry in values]
+    columns = min(len(histograms), 4)
+    rows = -(-len(histograms) // columns)
+    width, height = (WIDTH if columns > 2 else columns * 4.0), 2.75
+    cell = width / columns
+    figure = page(rows * height, width)
+    for i, histogram in enumerate(histograms):
+        row, column = divmod(i, columns)
+        axes = inches(figure, column * cell + 0.2, row * height + 0.55, cell - 0.45, 1.45)
+        _draw_histogram(axes, histogram)
+    return save(figure, path)
+
+
+def _draw_histogram(axes: Any, histogram: Histogram) -> None:
+    values = np.ravel(np.asarray(histogram.values, dtype=float))
+    finite = values[np.isfinite(values)]
+    low, high = histogram.limits if histogram.limits is not None else robust_limits(finite)
+    unit = f"  ({histogram.unit})" if histogram.unit else ""
+    axes.set(xlim=(low, high), yticks=[])
+    axes.set_title(f"{histogram.title}{unit}", pad=20, fontsize=10.5)
+    axes.spines["left"].set_visible(False)
+    axes.xaxis.set_major_locator(ticks(4))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _number(value)))
+    if finite.size == 0:
+        note(axes, 0.5, 0.5, "no finite value", "center", "center")
+        return
+    p5, median, p95 = np.percentile(finite, [5, 50, 95])
+    axes.axvspan(p5, p95, color=INK, alpha=0.06, linewidth=0)
+    ends, remarks = _ends(finite, low, high, histogram.bounds)
+    counts, edges = np.histogram(finite[~ends], bins=48, range=(low, high))
+    apart, _ = np.histogram(np.clip(finite[ends], low, high), bins=edges)
+    tallest = counts.max() or apart.max()
+    axes.stairs(counts, edges, fill=True, color=ACCENT, alpha=0.35)
+    axes.stairs(counts, edges, color=ACCENT, linewidth=0.8)
+    axes.stairs(np.where(apart > 0, counts + apart, counts), edges, baseline=counts, fill=True, color=WARM, alpha=0.6)
+    axes.set_ylim(0, 1.08 * tallest)
+    axes.axvline(median, color=INK, linewidth=1.3)
+    words = f"median {_number(median)}  ({_number(p5)} to {_number(p95)})"
+    note(axes, 0, 1.03, words, "left", "bottom")
+    note(axes, 0, -0.2, "\n".join(remarks), "left", "top", WARM)
+
+
+def _ends(
+    finite: NDArray, low: float, high: float, bounds: tuple[float, float] | None
+) -> tuple[NDArray[np.bool_], list[str]]:
+    """Which values lie at a bound or outside the picture, and how many, in words.
+
+    They are drawn apart, in the last bins, where they may rise above the frame: their number is in the words.
+    """
+    ends = np.zeros(finite.shape, dtype=bool)
+    remarks = []
+    for bound, name in zip(bounds or (), ("lower", "upper"), strict=False):
+        if np.isfinite(bound):
+            at_bound = np.isclose(finite, bound, rtol=1e-5, atol=1e-6 * max(abs(high), abs(low)))
+            ends |= at_bound
+            if at_bound.any():
+                remarks.append(f"{_percent(at_bound.mean())} at the {name} bound, {_number(bound)}")
+    for outside, name in ((finite < low, "below"), (finite > high, "above")):
+        if np.any(outside & ~ends):
+            remarks.append(f"{_percent(np.mean(outside & ~ends))} {name} the range shown")
+        ends |= outside
+    return ends, remarks
+
+
+def _percent(share: float | np.floating) -> str:
+    return "< 0.1 %" if share < 0.001 else f"{100 * share:.1f} %" if share < 1 else "100 %"
+
+
+def _number(value: float) -> str:
+    """Three significant digits, without an exponent where that is readable."""
+    text = f"{value:.3g}"
+    return (f"{value:,.0f}" if "e+0" in text else text).replace("-", "\N{MINUS SIGN}")
+
+
+@styled
+def plot_curves(path: Path | str, voxels: Sequence[Curve]) -> Path:
+    """Measured signals and fitted curves of a few voxels against b.
+
+    The signal axis is logarithmic, so that one exponential is a straight line; it is linear where a signal is
+    not positive. Where many b-values are low (IVIM), the low end of the b axis is stretched and shaded: on both
+    sides of the step the scale is linear, so that straight lines stay straight.
+
+    Parameters
+    ----------
+    path : path
+    voxels : sequence of Curve
+    """
+    columns = min(len(voxels), 3)
+    rows = -(-len(voxels) // columns)
+    strips = all(curve.residual is not None for curve in voxels)
+    cell, height, foot = WIDTH / 3, 3.2 if strips else 2.6, 0.35
+    figure = page(rows * height + foot, max(columns * cell, 5.5))
+    step = stretched_below(np.concatenate([np.ravel(curve.b) for curve in voxels]))
+    for i, curve in enumerate(voxels):
+        row, column = divmod(i, columns)
+        left, top, width = column * cell + 0.68, row * height + 0.3, cell - 0.8
+        main = inches(figure, left, top, width, 1.8)
+        _draw_decay(main, curve)
+        lowest = main
+        if strips:
+            lowest = inches(figure, left, top + 1.9, width, 0.5, sharex=main)
+            _draw_residual(lowest, curve)
+            main.tick_params(labelbottom=False)
+        _scale_b(main, curve, step)
+        lowest.set_xlabel("b (s/mm²)")
+        for axes, label in ((main, "signal"), (lowest, "residual")) if strips else ((main, "signal"),):
+            axes.set_ylabel(label if column == 0 else "")
+            axes.yaxis.set_label_coords(-0.19, 0.5)
+    _explain(figure, any(_errors(curve).any() for curve in voxels), step)
+    return save(figure, path)
+
+
+def _explain(figure: Any, errors: bool, step: float | None) -> None:
+    """The legend, once for all voxels."""
+    measured = Line2D([], [], color=INK, marker="o", markersize=3.5, linestyle="none")
+    handles: list[Any] = [measured, Line2D([], [], color=WARM, linewidth=1.4)]
+    words = ["measured" + (" ± standard deviation" if errors else ""), "fitted"]
+    if step is not None:
+        handles.append(Patch(color=ACCENT, alpha=0.1, linewidth=0))
+        words.append(f"b axis stretched up to {step:.0f} s/mm²")
+    figure.legend(handles, words, loc="lower left", ncols=3, fontsize=8, bbox_to_anchor=(0.005, 0), handlelength=1.6)
+
+
+def _draw_decay(axes: Any, curve: Curve) -> None:
+    signal, fitted = np.asarray(curve.signal, dtype=float), np.asarray(curve.fitted, dtype=float)
+    shown = np.concatenate([signal, fitted])
+    shown = shown[np.isfinite(shown)]
+    axes.set_title(curve.title, fontsize=9)
+    axes.plot(curve.fitted_b, fitted, color=WARM, linewidth=1.4, zorder=2)
+    axes.errorbar(curve.b, signal, yerr=_errors(curve), fmt="o", color=INK, markersize=3.5, elinewidth=0.8, zorder=3)
+    if shown.size and np.all(shown > 0):
+        room = max((shown.max() / shown.min()) ** 0.08, 1.03)
+        low, high = shown.min() / room, shown.max() * room
+        axes.set(yscale="log", ylim=(low, high))
+        _label_decades(axes, low, high)
+    elif shown.size:
+        axes.axhline(0, color=FAINT, linewidth=0.8, zorder=1)
+        axes.yaxis.set_major_locator(ticks(5))
+        note(axes, 1, 1, "linear axis:\nnot every signal is positive", "right", "top")
+    else:
+        axes.set(yticks=[])
+        note(axes, 0.5, 0.5, "no finite value", "center", "center")
+
+
+def _errors(curve: Curve) -> NDArray:
+    """Lengths of the error bars: 0 where a standard deviation is not known."""
+    if curve.error is None:
+        return np.zeros(np.shape(curve.signal))
+    return np.nan_to_num(np.asarray(curve.error, dtype=float))
+
+
+def _label_decades(axes: Any, low: float, high: float) -> None:
+    """Label a logarithmic axis with about five round numbers, however little or much it spans."""
+    span = high / low
+    if span < 3:
+        places = np.asarray(ticks(4).tick_values(low, high))
+    else:
+        powers = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
+        steps = [1, 2, 3, 5, 7] if span < 10 else [1, 2, 5] if span < 200 else [1]
+        places = np.sort(np.concatenate([powers * step for step in steps]))
+    axes.yaxis.set_major_locator(FixedLocator([tick for tick in places if low <= tick <= high]))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _number(value)))
+
+
+def _draw_residual(axes: Any, curve: Curve) -> None:
+    axes.axhline(0, color=WARM, linewidth=1)
+    axes.errorbar(curve.b, curve.residual, yerr=_errors(curve), fmt="o", color=INK, markersize=2.5, elinewidth=0.7)
+    largest = np.nanmax(np.abs(np.asarray(curve.residual, dtype=float)), initial=0.0)
+    extent = 1.15 * float(largest + _errors(curve).max(initial=0.0))
+    typical = float(np.nanmax(np.abs(np.asarray(curve.fitted, dtype=float)), initial=0.0)) or 1.0
+    extent = max(extent, 1e-3 * typical)  # rounding errors are not blown up to fill the strip
+    axes.set_ylim(-extent, extent)
+    axes.yaxis.set_major_locator(ticks(2, symmetric=True))
+
+
+def stretched_below(b_values: ArrayLike) -> float | None:
+    """Highest b of the stretched part of a b axis, or None where a linear axis serves.
+
+    It is the highest measured b-value of the lowest quarter, where at least three of those are not zero.
+    """
+    b = np.unique(np.asarray(b_values, dtype=float))
+    low = b[(b > 0) & (b <= b.max() / 4)]
+    low = low[np.diff(low, prepend=0) > 1]  # jitter does not make new b-values
+    return float(low[-1]) if low.size >= 3 else None
+
+
+def _forward(b: NDArray, step: float, end: float) -> NDArray:
+    """Position on a b axis whose part below ``step`` fills the left half."""
+    return np.where(b <= step, b / step, 1 + (b - step) / (end - step))
+
+
+def _backward(position: NDArray, step: float, end: float) -> NDArray:
+    return np.where(position <= 1, position * step, step + (position - 1) * (end - step))
+
+
+def _scale_b(axes: Any, curve: Curve, step: float | None) -> None:
+    end = float(max(np.max(curve.b), np.max(curve.fitted_b)))
+    if step is None or not 0 < step < end:
+        axes.set_xlim(-0.03 * end, 1.03 * end)
+        axes.xaxis.set_major_locator(ticks(5))
+        return
+    functions = (partial(_forward, step=step, end=end), partial(_backward, step=step, end=end))
+    axes.set_xscale("function", functions=functions)
+    axes.set_xlim(-0.06 * step, end + 0.06 * (end - step))
+    axes.axvspan(-step, step, color=ACCENT, alpha=0.06, linewidth=0, zorder=0)
+    axes.axvline(step, color=QUIET, linewidth=0.6, linestyle=(0, (2, 2)), zorder=1)
+    left = [tick for tick in ticks(3).tick_values(0, step) if 0 <= tick <= step]
+    right = [tick for tick in ticks(3).tick_values(step, end) if step + 0.25 * (end - step) < tick <= end]
+    axes.xaxis.set_major_locator(FixedLocator(left + right))
+    axes.xaxis.set_minor_locator(NullLocator())
+
+
+@styled
+def plot_shells(path: Path | str, b_values: ArrayLike, directions: ArrayLike | None) -> Path:
+    """Order of the b-values in the image, and the directions of each shell on a half sphere.
+
+    The sphere is drawn in an equal-area projection seen along z of the direction file, antipodes folded onto
+    the upper half: even coverage looks even.
+
+    Parameters
+    ----------
+    path : path
+    b_values : array_like, shape (n,)
+        s/mm^2, in the order of the volumes.
+    directions : array_like, shape (n, 3), or None
+    """
+    shells = Acquisition(b_values, directions).shells
+    b = np.asarray(b_values, dtype=float)
+    colours = _shell_colours(len(shells))
+    spheres = []
+    if directions is not None:
+        spheres = [(s, c) for s, c in zip(shells, colours, strict=True) if s.n_directions >= FEWEST_DIRECTIONS]
+        spheres = spheres[-MOST_SPHERES:]
+    size = min(1.75, 6 / max(len(spheres), 1) - 0.15)
+    width = WIDTH - len(spheres) * (size + 0.15) if spheres else 0.65 * WIDTH
+    figure = page(2.35, WIDTH if spheres else width)
+    axes = inches(figure, 0.7, 0.3, width - 0.85, 1.55)
+    for shell, colour in zip(shells, colours, strict=True):
+        axes.vlines(shell.indices + 1, 0, b[shell.indices], color=colour, linewidth=0.6, alpha=0.5)
+        axes.plot(shell.indices + 1, b[shell.indices], "o", color=colour, markersize=3.5, clip_on=False)
+    axes.set(xlim=(0.3, b.size + 0.7), ylim=(0, max(float(b.max()), 1.0) * 1.05), xlabel="volume", ylabel="b (s/mm²)")
+    axes.xaxis.set_major_locator(ticks(8, integer=True, min_n_ticks=1))
+    axes.yaxis.set_major_locator(ticks(4))
+    axes.set_title("b-values in the order of acquisition", fontsize=9)
+    for i, (shell, colour) in enumerate(spheres):
+        globe = inches(figure, width + i * (size + 0.15) + 0.1, 0.3, size - 0.1, size - 0.1)
+        _draw_sphere(globe, np.asarray(directions, dtype=float)[shell.indices], shell, colour)
+    return save(figure, path)
+
+
+def _shell_colours(count: int) -> list[Any]:
+    return list(matplotlib.colormaps[SHELLS](np.linspace(DARKEST, LIGHTEST, max(count, 2))))[:count]
+
+
+def _draw_sphere(axes: Any, directions: NDArray, shell: Shell, colour: Any) -> None:
+    """Directions in Lambert's azimuthal equal-area projection of the upper half sphere."""
+    lengths = np.linalg.norm(directions, axis=1, keepdims=True)
+    unit = directions[lengths[:, 0] > 0] / lengths[lengths[:, 0] > 0]
+    unit = np.where(unit[:, 2:] < 0, -unit, unit)
+    flat = unit[:, :2] / np.sqrt(1 + unit[:, 2:])
+    angle = np.linspace(0, 2 * np.pi, 181)
+    for elevation in (0, 30, 60):
+        radius = np.sqrt(1 - np.sin(np.deg2rad(elevation)))
+        line = QUIET if elevation == 0 else FAINT
+        axes.plot(radius * np.cos(angle), radius * np.sin(angle), color=line, linewidth=0.7)
+    axes.plot(flat[:, 0], flat[:, 1], "o", color=colour, markersize=3.5)
+    axes.set(xlim=(-1.05, 1.05), ylim=(-1.05, 1.05), aspect="equal")
+    axes.axis("off")
+    axes.set_title(f"b = {shell.b_value:.0f}", fontsize=9, loc="center")
+    note(axes, 0.5, -0.06, f"{shell.n_directions} directions", "center", "top")

@@ -1,0 +1,247 @@
+"""Figures that show slices: parameter maps, the mask, and the quality of a fit."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.collections import LineCollection
+from matplotlib.colors import BoundaryNorm, ListedColormap, Normalize
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import FuncFormatter
+from numpy.typing import NDArray
+
+from bidsfit.reports.canvas import FAINT, QUIET, inches, note, page, robust_limits, save, styled, ticks
+from bidsfit.reports.slices import Slices
+from bidsfit.reports.tiles import (
+    BACKGROUND,
+    FOOT,
+    GAP,
+    LABEL,
+    LEFT,
+    Layout,
+    draw_foot,
+    row_of_tiles,
+    say_where,
+    show,
+    start_block,
+    strip,
+)
+
+#: Colours of the status codes 1, 2, 3, ...; quiet where all is well. The report's tables use them too.
+STATUS_COLOURS = ("#9db4c6", "#e69f00", "#d1495b", "#a56cc1", "#009e73", "#0072b2", "#cc79a7", "#8c6d31")
+
+NOT_A_NUMBER = "#ff6fae"
+HOLES = "Pink: no estimate."
+OUTLINE = "#ffb000"
+
+#: Inches: height of a line of the legend.
+LINE = 0.19
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One map of a figure.
+
+    Attributes
+    ----------
+    data : ndarray, shape (x, y, z)
+    title : str
+        May hold mathematics between dollar signs.
+    unit : str
+        As printed; empty where there is none.
+    limits : tuple of float, optional
+        Display range; from the data inside the mask where it is None.
+    cmap : str
+        Name of a matplotlib colour map.
+    """
+
+    data: NDArray
+    title: str
+    unit: str = ""
+    limits: tuple[float, float] | None = None
+    cmap: str = "viridis"
+
+
+def _draw_panel(figure: Figure, panel: Panel, mask: NDArray, layout: Layout, number: int) -> bool:
+    """Draw one map with its colour bar; say whether it holds voxels without a number."""
+    slices, tile = layout.slices, layout.tile
+    left, top = layout.block(number)
+    data = np.asarray(panel.data, dtype=float)
+    inside = data[np.asarray(mask, dtype=bool)]
+    finite = inside[np.isfinite(inside)]
+    low, high = panel.limits if panel.limits is not None else robust_limits(finite)
+    colours = matplotlib.colormaps[panel.cmap].copy()
+    colours.set_bad(alpha=0)
+    row = start_block(figure, layout, number, panel.title, panel.unit)
+    holes = False
+    picture: Any = None
+    for axes, values, within in zip(row, slices.tiles(data), slices.tiles(mask), strict=True):
+        missing = within & ~np.isfinite(values)
+        shown = np.ma.masked_array(values, mask=~within | missing)
+        picture = show(axes, shown, slices, cmap=colours, norm=Normalize(low, high))
+        if missing.any():
+            holes = True
+            show(axes, np.ma.masked_array(missing, mask=~missing), slices, cmap=ListedColormap([NOT_A_NUMBER]))
+    if finite.size == 0:
+        note(row[len(row) // 2], 0.5, 0.3, "no finite value", "center", "center", "#ffffff")
+        return holes
+    rounding = 1e-6 * (high - low)
+    below, above = bool(np.any(finite < low - rounding)), bool(np.any(finite > high + rounding))
+    extend = {(False, False): "neither", (True, False): "min", (False, True): "max", (True, True): "both"}[below, above]
+    bar = inches(figure, left + len(row) * (tile[0] + GAP) + 0.04, top + 0.04 * tile[1], 0.11, 0.92 * tile[1])
+    scale = figure.colorbar(picture, cax=bar, extend=extend, extendfrac=0.05)
+    scale.outline.set(linewidth=0.5, edgecolor=QUIET)
+    scale.ax.tick_params(length=2.5, labelsize=8.5)
+    scale.locator = ticks(4 if tile[1] < 1.8 else 6)
+    scale.formatter = FuncFormatter(lambda value, _: f"{value:g}".replace("-", "\N{MINUS SIGN}"))
+    scale.update_ticks()
+    return holes
+
+
+@styled
+def plot_maps(path: Path | str, panels: Sequence[Panel], mask: NDArray, affine: NDArray) -> Path:
+    """Mosaic of maps: up to seven slices each, cropped to the mask, with colour bars, orientation and scale.
+
+    Parameters
+    ----------
+    path : path
+        ``.png`` (or ``.svg``).
+    panels : sequence of Panel
+    mask : ndarray of bool, shape (x, y, z)
+        What lies outside is not shown.
+    affine : ndarray, shape (4, 4)
+        Voxels to RAS+ mm; any orientation, oblique too.
+    """
+    mask = np.asarray(mask, dtype=bool)
+    slices = Slices.around(mask, affine)
+    layout = Layout.of(slices, len(panels))
+    figure = page(layout.height, layout.width)
+    holes = [_draw_panel(figure, panel, mask, layout, i) for i, panel in enumerate(panels)]
+    draw_foot(figure, layout, layout.height - FOOT + 0.05, HOLES if any(holes) else "")
+    return save(figure, path)
+
+
+@styled
+def plot_mask(path: Path | str, background: NDArray, mask: NDArray, affine: NDArray) -> Path:
+    """Outline of the mask on an image, with what lies around it.
+
+    Parameters
+    ----------
+    path : path
+    background : ndarray, shape (x, y, z)
+        Such as the mean image of the lowest b-value.
+    mask : ndarray of bool, shape (x, y, z)
+    affine : ndarray, shape (4, 4)
+    """
+    mask, background = np.asarray(mask, dtype=bool), np.asarray(background, dtype=float)
+    slices = Slices.around(mask, affine, margin=1.5, padding=5)
+    layout = Layout.of(slices, 1, largest=2.0)
+    figure = page(LABEL + layout.tile[1] + FOOT, layout.width)
+    pictures, outlines = slices.tiles(background), slices.tiles(mask)
+    shown = np.concatenate([picture[np.isfinite(picture)] for picture in pictures])
+    low, high = (0.0, 1.0) if shown.size == 0 else np.percentile(shown, [1, 99.7])
+    row = row_of_tiles(figure, slices, LEFT, LABEL, layout.tile)
+    say_where(row, slices)
+    for axes, picture, within in zip(row, pictures, outlines, strict=True):
+        show(axes, picture, slices, cmap="gray", norm=Normalize(low, high if high > low else low + 1))
+        axes.add_collection(LineCollection(_outline(within), colors=OUTLINE, linewidths=1.0), autolim=False)
+    draw_foot(figure, layout, LABEL + layout.tile[1] + 0.05)
+    return save(figure, path)
+
+
+def _outline(within: NDArray) -> list[list[tuple[float, float]]]:
+    """Edges of the pixels at the border of a region, in the coordinates of `imshow`."""
+    padded = np.pad(within, 1)
+    vertical = [[(x - 0.5, y - 1.5), (x - 0.5, y - 0.5)] for y, x in np.argwhere(padded[:, 1:] != padded[:, :-1])]
+    horizontal = [[(x - 1.5, y - 0.5), (x - 0.5, y - 0.5)] for y, x in np.argwhere(padded[1:] != padded[:-1])]
+    return vertical + horizontal
+
+
+@styled
+def plot_quality(
+    path: Path | str,
+    rmse: Panel,
+    r2: Panel,
+    status: NDArray,
+    status_names: Mapping[int, str],
+    mask: NDArray,
+    affine: NDArray,
+) -> Path:
+    """Residual, coefficient of determination, and what happened in each voxel, with a legend in words.
+
+    Parameters
+    ----------
+    path : path
+    rmse, r2 : Panel
+    status : ndarray of int, shape (x, y, z)
+    status_names : mapping of int to str
+        What each code means.
+    mask : ndarray of bool, shape (x, y, z)
+    affine : ndarray, shape (4, 4)
+    """
+    mask, status = np.asarray(mask, dtype=bool), np.asarray(status)
+    slices = Slices.around(mask, affine)
+    layout = Layout.of(slices, 3)
+    codes, counts = np.unique(status[mask], return_counts=True)
+    entries = [
+        Entry(status_colour(int(code)), int(n), n / mask.sum(), status_names.get(int(code), f"code {code}"))
+        for code, n in zip(codes, counts, strict=True)
+    ]
+    legend = LINE * sum(len(entry.lines(layout.width)) for entry in entries) + 0.1
+    figure = page(layout.height + legend, layout.width)
+    holes = [_draw_panel(figure, panel, mask, layout, i) for i, panel in enumerate((rmse, r2))]
+    _draw_status(figure, status, mask, layout, 2)
+    _draw_legend(figure, entries, layout.height - FOOT + 0.1, legend)
+    draw_foot(figure, layout, layout.height + legend - FOOT + 0.05, HOLES if any(holes) else "")
+    return save(figure, path)
+
+
+def status_colour(code: int) -> str:
+    """Colour of a status code; code 0, outside the mask, is black like the background."""
+    return BACKGROUND if code <= 0 else STATUS_COLOURS[(code - 1) % len(STATUS_COLOURS)]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A line of the legend of a status map."""
+
+    colour: str
+    count: int
+    fraction: float
+    words: str
+
+    def lines(self, width: float) -> list[str]:
+        """The words, broken to the width of a page."""
+        return textwrap.wrap(self.words, int((width - 1.9) * 15))
+
+
+def _draw_status(figure: Figure, status: NDArray, mask: NDArray, layout: Layout, number: int) -> None:
+    row = start_block(figure, layout, number, "What happened in each voxel")
+    highest = max(int(status.max(initial=0)), 1)
+    colours = ListedColormap([status_colour(code) for code in range(highest + 1)])
+    norm = BoundaryNorm(np.arange(-0.5, highest + 1), colours.N)
+    pairs = zip(row, layout.slices.tiles(status), layout.slices.tiles(mask), strict=True)
+    for axes, codes, within in pairs:
+        show(axes, np.ma.masked_array(codes, mask=~within), layout.slices, cmap=colours, norm=norm)
+
+
+def _draw_legend(figure: Figure, entries: Sequence[Entry], top: float, height: float) -> None:
+    """Colour, share of the mask, number of voxels, and what the status means."""
+    axes = strip(figure, top, height)
+    y = 0.1
+    for entry in entries:
+        lines = entry.lines(figure.get_size_inches()[0])
+        percent = "< 0.1 %" if entry.fraction < 0.001 else f"{100 * entry.fraction:.1f} %"
+        axes.add_patch(Rectangle((0, y - 0.06), 0.2, 0.12, facecolor=entry.colour, edgecolor=FAINT, linewidth=0.5))
+        axes.text(0.82, y, percent, ha="right", va="center_baseline", fontsize=8)
+        axes.text(1.55, y, f"{entry.count:,}", ha="right", va="center_baseline", fontsize=8, color=QUIET)
+        for i, line in enumerate(lines):
+            axes.text(1.7, y + i * LINE, line, va="center_baseline", fontsize=8)
+        y += LINE * len(lines)

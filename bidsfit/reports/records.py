@@ -1,0 +1,94 @@
+"""What a report is made of: plain records that the workflow writes as JSON and the report reads.
+
+The numbers are computed elsewhere; a record only carries them, in the units of reports
+(diffusivities in 10^-3 mm^2/s).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass
+class ImageRecord:
+    """One image that was read.
+
+    ``shells`` rows: b_value (s/mm^2), n_measurements, n_directions.
+    ``noise``: sigma, snr, method (a sentence), or empty where the noise could not be estimated.
+    ``intensities``: n_negative and n_not_finite, counted over voxels of the mask and volumes.
+    ``models`` rows: name, title, fitted (bool), reason (a sentence).
+    ``figures``: kind to path relative to the report's folder. Kinds: shells, mask.
+    """
+
+    name: str
+    source: str
+    shape: list[int]
+    voxel_size: list[float]
+    mask_description: str
+    n_voxels: int
+    shells: list[dict[str, Any]]
+    noise: dict[str, Any]
+    intensities: dict[str, int]
+    models: list[dict[str, Any]]
+    figures: dict[str, str] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+
+@dataclass
+class FitRecord:
+    """One fit: an image, a model and an estimator.
+
+    ``parameters`` rows: name, latex, unit (as printed), description, median, p5, p95, fraction_at_bound.
+    ``status`` rows: code, name, count, fraction (of the mask), message (what happened and what to do).
+    ``options``: what was chosen or defaulted (bounds, averaging, ...), as strings.
+    ``figures``: kinds maps, histograms, curves, quality (residual, R2 and status maps).
+    ``maps``: paths of the written maps relative to the output folder.
+    """
+
+    image: str
+    model: str
+    model_title: str
+    model_description: str
+    equation: str
+    estimator: str
+    estimator_title: str
+    n_voxels: int
+    seconds: float
+    parameters: list[dict[str, Any]]
+    status: list[dict[str, Any]]
+    options: dict[str, str] = field(default_factory=dict)
+    figures: dict[str, str] = field(default_factory=dict)
+    maps: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+@dataclass
+class ErrorRecord:
+    """Something that went wrong: what was skipped or failed.
+
+    ``message`` says what is wrong with which file and what to do; ``crash_file`` and ``traceback`` are empty
+    where the message is all there is.
+    """
+
+    title: str
+    message: str
+    crash_file: str = ""
+    traceback: str = ""
+
+
+Record = ImageRecord | FitRecord | ErrorRecord
+
+
+def write_record(record: Record, path: Path) -> None:
+    """Write a record as JSON; its class is kept under the key ``record``."""
+    path.write_text(json.dumps({"record": type(record).__name__, **asdict(record)}, indent=1))
+
+
+def read_record(path: Path) -> Record:
+    """Read a record written by `write_record`."""
+    values = json.loads(path.read_text())
+    kinds: dict[str, type[Record]] = {kind.__name__: kind for kind in (ImageRecord, FitRecord, ErrorRecord)}
+    return kinds[values.pop("record")](**values)

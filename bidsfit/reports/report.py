@@ -1,0 +1,200 @@
+"""The report of one participant: one HTML file that needs no network, no script and no other file.
+
+It is filled from records with a Jinja2 template. nireports' assembler was considered: its template loads its
+style from a content delivery network, its configuration indexes figures by BIDS entities that do not include
+``model`` and ``param``, and it edits figures in place; a report that can be mailed is simpler made directly.
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+import re
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from bidsfit.reports.bibliography import bibtex, cited, plain_text, reference_list, replace_file
+from bidsfit.reports.mosaics import status_colour
+from bidsfit.reports.prose import mathml, prose
+from bidsfit.reports.records import ErrorRecord, FitRecord, ImageRecord
+
+TEMPLATES = Path(__file__).with_name("templates")
+
+#: Kind of figure: what it shows (for those who cannot see it), and what to know when reading it.
+FIGURES = {
+    "mask": ("Mask outlined on slices of the image", "The mask, outlined on the image."),
+    "shells": (
+        "b-value of each volume, and gradient directions of each shell",
+        "b-values in the order of acquisition, and the gradient directions of shells that have many: a half sphere "
+        "seen along z in a projection that keeps areas, opposite directions taken as one.",
+    ),
+    "maps": (
+        "Slices of the parameter maps",
+        "Parameter maps inside the mask. A pointed end of a colour bar means that values lie beyond it; they take the "
+        "colour of that end.",
+    ),
+    "histograms": (
+        "Histograms of the parameters over the mask",
+        "Distribution over the mask. Line: median; grey, and in brackets: 5th to 95th percentile; orange: values at a "
+        "bound of the fit or beyond the range shown, drawn in the last bins.",
+    ),
+    "curves": (
+        "Measured signals and fitted curves of some voxels against b-value",
+        "Measured signal and fitted curve in a few voxels (indices count from 0).",
+    ),
+    "quality": (
+        "Slices of the residual, of R squared and of the status of the fit",
+        "Root mean square of the residuals, coefficient of determination, and what happened in each voxel. A high "
+        "R² says that the curve passes through the points, not that the parameters are right.",
+    ),
+}
+
+
+@dataclass
+class Section:
+    """One image with its fits, and their anchors in the page."""
+
+    anchor: str
+    name: str
+    image: ImageRecord | None = None
+    fits: list[tuple[str, FitRecord]] = field(default_factory=list)
+
+
+def write_report(
+    path: Path,
+    *,
+    participant: str,
+    images: Sequence[ImageRecord],
+    fits: Sequence[FitRecord],
+    errors: Sequence[ErrorRecord],
+    about: Mapping[str, Any],
+    methods: str,
+) -> Path:
+    """Write the report of a participant, whole or not at all.
+
+    Parameters
+    ----------
+    path : Path
+        Such as ``<output>/sub-01.html``; paths of figures in the records are relative to its folder.
+    participant : str
+        Label, with or without ``sub-``.
+    images, fits, errors : sequence of records
+        Any may be empty: a participant that was skipped gets a report too.
+    about : mapping
+        ``version``, ``command``, ``run_uuid``, ``date``, ``dataset``, and the mappings ``software`` (name to
+        version) and ``settings``; each may be missing, and more are shown as they come.
+    methods : str
+        Paragraphs with citations ``[@key]`` and equations ``$...$``.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    page = _template(path.parent).render(
+        participant=participant.removeprefix("sub-"),
+        sections=_sections(images, fits),
+        images=images,
+        fits=fits,
+        errors=errors,
+        about=about,
+        methods=methods,
+        references=[(key, Markup(text)) for key, text in reference_list(cited(methods))],
+        manuscript=plain_text(methods),
+        bibtex=bibtex(cited(methods)),
+    )
+    replace_file(path, page)
+    return path
+
+
+def _sections(images: Sequence[ImageRecord], fits: Sequence[FitRecord]) -> list[Section]:
+    """Images in the order given, each with its fits; a fit whose image has no record is not lost."""
+    names = dict.fromkeys([image.name for image in images] + [fit.image for fit in fits])
+    sections = {name: Section(f"image-{i}", name) for i, name in enumerate(names, start=1)}
+    for image in images:
+        sections[image.name].image = image
+    for fit in fits:
+        section = sections[fit.image]
+        section.fits.append((f"{section.anchor}-fit-{len(section.fits) + 1}", fit))
+    return list(sections.values())
+
+
+def _template(folder: Path) -> Any:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        number=number, count=count, percent=percent, math=mathml, prose=prose, breakable=breakable, chunks=chunks
+    )
+    environment.globals.update(
+        figure=partial(figure, folder), figures=FIGURES, colour=status_colour, style=Markup(_read("style.css"))
+    )
+    return environment.get_template("report.html.j2")
+
+
+def _read(name: str) -> str:
+    return (TEMPLATES / name).read_text(encoding="utf-8")
+
+
+def number(value: float | None) -> str:
+    """Three significant digits; a dash where there is no number."""
+    if value is None or not math.isfinite(value):
+        return "\N{EN DASH}"
+    text = f"{value:.3g}"
+    return (f"{value:,.0f}" if "e+" in text and abs(value) < 1e9 else text).replace("-", "\N{MINUS SIGN}")
+
+
+def count(value: int) -> str:
+    """A whole number with its thousands apart."""
+    return f"{value:,}"
+
+
+def percent(fraction: float | None) -> str:
+    """A fraction as per cent; what is there but rare is not rounded to nothing, nor nearly all to all."""
+    if fraction is None or not math.isfinite(fraction):
+        return "\N{EN DASH}"
+    if fraction in (0, 1):
+        return f"{100 * fraction:.0f} %"
+    if fraction < 0.001:
+        return "< 0.1 %"
+    return "> 99.9 %" if fraction > 0.999 else f"{100 * fraction:.1f} %"
+
+
+def breakable(text: str) -> Markup:
+    """A file name that may be broken at its underscores and slashes."""
+    return Markup("<wbr>").join(Markup.escape(part) for part in re.split(r"(?<=[_/])", text))
+
+
+def chunks(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
+    """Items in lines of at most ``size``, of nearly equal length."""
+    lines = -(-len(items) // size)
+    length = -(-len(items) // max(lines, 1))
+    return [items[i : i + length] for i in range(0, len(items), length)] if items else []
+
+
+def figure(folder: Path, relative: str, kind: str, subject: str) -> Markup:
+    """A figure with its picture inside the page; a sentence in its place where the file is missing."""
+    shown, caption = FIGURES.get(kind, (kind.capitalize(), ""))
+    try:
+        data = (folder / relative).read_bytes()
+    except OSError:
+        return Markup('<p class="warning">The figure {} is missing.</p>').format(relative)
+    is_png = data.startswith(b"\x89PNG")
+    media = "image/png" if is_png else "image/svg+xml"
+    size = Markup("")
+    if is_png:  # drawn at 150 dots per inch; an inch is 96 pixels of a page
+        width, height = (round(n * 96 / 150) for n in struct.unpack(">II", data[16:24]))
+        size = Markup(' width="{}" height="{}" style="--width:{}"').format(width, height, width)
+    source = f"data:{media};base64,{base64.b64encode(data).decode()}"
+    return Markup('<figure class="{}"><img src="{}" alt="{} ({})"{}><figcaption>{}</figcaption></figure>').format(
+        kind, source, shown, subject, size, caption
+    )

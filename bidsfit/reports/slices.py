@@ -1,0 +1,173 @@
+"""Which slices of an image a figure shows, and where each lies in the body.
+
+Every volume is turned to the closest RAS+ axes first, so that pictures do not depend on how the image was
+stored. Left is shown left (neurological), as in fMRIPrep's and QSIPrep's reports.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from nibabel.affines import voxel_sizes
+from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
+from numpy.typing import NDArray
+
+#: For each slicing axis: plane, name of the coordinate, letters at left, right, bottom and top of a tile.
+PLANES = (
+    ("sagittal", "x", ("P", "A", "I", "S")),
+    ("coronal", "y", ("L", "R", "I", "S")),
+    ("axial", "z", ("L", "R", "P", "A")),
+)
+
+#: Voxels this much thicker than the others decide in which plane an image was acquired.
+THICKER = 1.2
+
+
+def to_canonical(volume: NDArray, affine: NDArray) -> NDArray:
+    """Axes swapped and flipped (never resampled) so that they run to the right, to the front and up."""
+    return apply_orientation(volume, io_orientation(affine))
+
+
+@dataclass(frozen=True)
+class Slices:
+    """Some parallel slices, cropped around a mask.
+
+    Attributes
+    ----------
+    axis : int
+        The RAS+ axis that the slices are cut across.
+    indices : tuple of int
+        Slices along it, of the canonical volume.
+    window : tuple of slice
+        Crop along the two other axes.
+    positions : tuple of float
+        Coordinate of each slice, mm.
+    spacing : tuple of float
+        Size of a pixel, horizontal and vertical, mm.
+    affine : ndarray, shape (4, 4)
+        Of the volumes as stored.
+    """
+
+    axis: int
+    indices: tuple[int, ...]
+    window: tuple[slice, slice]
+    positions: tuple[float, ...]
+    spacing: tuple[float, float]
+    affine: NDArray
+
+    @classmethod
+    def around(
+        cls, mask: NDArray, affine: NDArray, *, count: int = 7, margin: float = 0.05, padding: int = 2, least: int = 12
+    ) -> Slices:
+        """Choose slices in the plane of acquisition, evenly over the mask.
+
+        Parameters
+        ----------
+        mask : ndarray of bool, shape (x, y, z)
+            Where it is empty, the whole volume is shown.
+        affine : ndarray, shape (4, 4)
+        count : int
+            At most so many slices.
+        margin, padding, least
+            The crop is the mask's box, widened on each side by ``margin`` times its size and ``padding`` voxels,
+            and at least ``least`` voxels wide, as far as the image goes.
+        """
+        affine = np.asarray(affine, dtype=float)
+        inside = to_canonical(np.asarray(mask, dtype=bool), affine)
+        if not inside.any():
+            inside = np.ones_like(inside)
+        canonical = affine @ inv_ornt_aff(io_orientation(affine), np.shape(mask))
+        sizes = voxel_sizes(canonical)
+        axis = _plane(inside.shape, sizes)
+        horizontal, vertical = (a for a in range(3) if a != axis)
+        indices = _spread(inside.sum(axis=(horizontal, vertical)), count)
+        window = tuple(
+            _crop(np.any(inside, axis=tuple(b for b in range(3) if b != a)), margin, padding, least)
+            for a in (horizontal, vertical)
+        )
+        centre = np.argwhere(inside).mean(axis=0)  # of an oblique slice, the position is that of the mask's centre
+        positions = []
+        for index in indices:
+            centre[axis] = index
+            positions.append(float(canonical[axis, :3] @ centre + canonical[axis, 3]))
+        return cls(
+            axis=axis,
+            indices=indices,
+            window=(window[0], window[1]),
+            positions=tuple(positions),
+            spacing=(float(sizes[horizontal]), float(sizes[vertical])),
+            affine=affine,
+        )
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    @property
+    def size(self) -> tuple[float, float]:
+        """Width and height of a tile, mm."""
+        width, height = (cut.stop - cut.start for cut in self.window)
+        return width * self.spacing[0], height * self.spacing[1]
+
+    @property
+    def labels(self) -> list[str]:
+        """Where each slice lies, such as ``z = 12 mm``."""
+        name = PLANES[self.axis][1]
+        distances = np.abs(np.diff(self.positions))
+        digits = 0 if distances.size == 0 or distances.min() >= 1.5 else 1
+        return [
+            f"{name} = {round(p, digits) + 0.0:.{digits}f} mm".replace("-", "\N{MINUS SIGN}") for p in self.positions
+        ]
+
+    @property
+    def letters(self) -> tuple[str, str, str, str]:
+        """Letters at the left, right, bottom and top of a tile."""
+        return PLANES[self.axis][2]
+
+    @property
+    def description(self) -> str:
+        """A sentence on orientation for the foot of a figure."""
+        plane = PLANES[self.axis][0].capitalize()
+        side = "front is right" if self.axis == 0 else "left is left (neurological)"
+        return f"{plane} slices, {side}, positions in the coordinates of the image"
+
+    def tiles(self, volume: NDArray) -> list[NDArray]:
+        """Pictures of the slices, each (vertical, horizontal) with the origin at the lower left."""
+        canonical = to_canonical(np.asarray(volume), self.affine)
+        tiles = []
+        for index in self.indices:
+            where: list[slice | int] = [index, index, index]
+            where[self.axis] = index
+            for a, cut in zip((a for a in range(3) if a != self.axis), self.window, strict=True):
+                where[a] = cut
+            tiles.append(canonical[tuple(where)].T)
+        return tiles
+
+
+def _plane(shape: tuple[int, ...], sizes: NDArray) -> int:
+    """Axis across which an image is cut: that of a single slice or of thick voxels, else axial."""
+    if shape[2] > 1 and 1 in shape:
+        return shape.index(1)
+    thickest = int(np.argmax(sizes))
+    return thickest if sizes[thickest] > THICKER * sizes[2] else 2
+
+
+def _spread(area: NDArray, count: int) -> tuple[int, ...]:
+    """At most ``count`` slices, evenly over those that hold mask; slivers at the ends are passed over."""
+    present = np.flatnonzero(area)
+    if present.size > count:
+        worthy = np.flatnonzero(area > 0.15 * area.max())
+        present = worthy if worthy.size >= count else present
+    if present.size > count:
+        present = present[((np.arange(count) + 0.5) * present.size / count).astype(int)]
+    return tuple(int(i) for i in present)
+
+
+def _crop(occupied: Any, margin: float, padding: int, least: int) -> slice:
+    """Range of an axis that a figure shows."""
+    where = np.flatnonzero(occupied)
+    start, stop = int(where[0]), int(where[-1]) + 1
+    extra = int(np.ceil(margin * (stop - start))) + padding
+    extra = max(extra, int(np.ceil((least - (stop - start)) / 2)))
+    return slice(max(start - extra, 0), min(stop + extra, occupied.size))

@@ -1,0 +1,171 @@
+"""One image: its mask and noise, then every model with every estimator, then maps and figures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from nipype.interfaces import utility as niu
+from nipype.pipeline import engine as pe
+
+from bidsfit import __version__
+from bidsfit.bids.outputs import file_output, json_path, map_outputs
+from bidsfit.interfaces.derivatives import WriteMaps, WriteMask
+from bidsfit.interfaces.estimate import EstimateMaps
+from bidsfit.interfaces.figures import PlotFit, PlotImage, fit_figure_paths, image_figure_paths
+from bidsfit.interfaces.image import PrepareImage
+from bidsfit.workflows.plan import Fit, ImagePlan
+
+#: Memory of Python with its libraries, GB.
+BASE_MEMORY = 0.5
+
+
+def node_name(text: str) -> str:
+    """A name that Nipype accepts."""
+    return "".join(character if character.isalnum() else "_" for character in text)
+
+
+def init_image_wf(plan: ImagePlan, *, output_dir: Path, omp_nthreads: int, low_memory: bool = False) -> pe.Workflow:
+    """Build the workflow of one image.
+
+    .. code-block:: text
+
+        prepare -> plot_image
+           |-> write_mask (where no mask was given)
+           |-> <model>_<estimator>_wf: estimate -> write, plot   (one for each fit)
+
+    Parameters
+    ----------
+    plan : ImagePlan
+    output_dir : Path
+    omp_nthreads : int
+        Threads of one fit.
+    low_memory : bool
+        Unpack compressed images to the work folder and map them from there.
+
+    Outputs
+    -------
+    Files in ``output_dir``; a node that finds its files gone writes them again, and no other work is repeated.
+    """
+    image = plan.image
+    workflow = pe.Workflow(name=f"{node_name(image.name)}_wf")
+    prepare = pe.Node(
+        PrepareImage(
+            in_file=str(image.path),
+            bval=str(image.bval),
+            models=[row["name"] for row in plan.support if row["fitted"]],
+            version=__version__,
+        ),
+        name="prepare",
+        mem_gb=_memory(plan, compressed=True),
+    )
+    if image.bvec is not None:
+        prepare.inputs.bvec = str(image.bvec)
+    if image.mask is not None:
+        prepare.inputs.in_mask = str(image.mask)
+    common = {"image": image.to_dict(), "mask_name": plan.mask_name, "output_dir": str(output_dir)}
+
+    plot_image = pe.Node(
+        PlotImage(models=list(plan.support), warnings=list(plan.warnings), **common), name="plot_image", mem_gb=1
+    )
+    plot_image.overwrite = _missing(image_figure_paths(output_dir, image).values())
+    workflow.connect([(prepare, plot_image, [(name, name) for name in ("mask", "facts", "reference")])])
+
+    if image.mask is None:
+        target = output_dir / file_output("mask", image)
+        write_mask = pe.Node(WriteMask(image=image.to_dict(), output_dir=str(output_dir)), name="write_mask")
+        write_mask.overwrite = _missing([target, json_path(target)])
+        workflow.connect(prepare, "mask", write_mask, "in_mask")
+
+    for fit in plan.fits:
+        fit_wf = init_fit_wf(
+            plan, fit, output_dir=output_dir, omp_nthreads=omp_nthreads, low_memory=low_memory
+        )
+        workflow.connect(
+            [(prepare, fit_wf, [("mask", "inputnode.mask"), ("facts", "inputnode.facts")])]
+        )
+    return workflow
+
+
+def init_fit_wf(
+    plan: ImagePlan, fit: Fit, *, output_dir: Path, omp_nthreads: int, low_memory: bool = False
+) -> pe.Workflow:
+    """Build the workflow of one fit.
+
+    .. code-block:: text
+
+        inputnode -> estimate -> write
+             |          '-----> plot
+             '------------------^
+
+    Parameters
+    ----------
+    plan : ImagePlan
+    fit : Fit
+    output_dir : Path
+    omp_nthreads : int
+    low_memory : bool
+
+    Inputs
+    ------
+    mask, facts
+        Of the image, as `PrepareImage` leaves them.
+    """
+    image = plan.image
+    inputnode = pe.Node(niu.IdentityInterface(["mask", "facts"]), name="inputnode")
+    estimate = pe.Node(
+        EstimateMaps(
+            in_file=str(image.path),
+            bval=str(image.bval),
+            sidecar=image.sidecar,
+            model=fit.model,
+            estimator=fit.estimator,
+            options=fit.options,
+            label=f"{image.name} {fit.model} {fit.estimator}",
+            threads=omp_nthreads,
+            low_memory=low_memory,
+            version=__version__,
+        ),
+        name="estimate",
+        n_procs=omp_nthreads,
+        mem_gb=_memory(plan, compressed=not low_memory),
+    )
+    if image.bvec is not None:
+        estimate.inputs.bvec = str(image.bvec)
+    common = {
+        "image": image.to_dict(),
+        "mask_name": plan.mask_name,
+        "output_dir": str(output_dir),
+        "model": fit.model,
+        "estimator": fit.estimator,
+        "options": fit.options,
+    }
+    write = pe.Node(WriteMaps(**common), name="write", mem_gb=1)
+    estimator = fit.build()
+    maps = [output_dir / output.path for output in map_outputs(image, estimator.model, estimator).values()]
+    write.overwrite = _missing([*maps, *map(json_path, maps)])
+    plot = pe.Node(PlotFit(**common), name="plot", mem_gb=1)
+    plot.overwrite = _missing(fit_figure_paths(output_dir, image, fit.model, fit.estimator).values())
+
+    workflow = pe.Workflow(name=f"{node_name(fit.model)}_{node_name(fit.estimator)}_wf")
+    workflow.connect(
+        [
+            (inputnode, estimate, [("mask", "mask")]),
+            (inputnode, plot, [("mask", "mask"), ("facts", "facts")]),
+            (estimate, write, [("maps", "maps"), ("summary", "summary")]),
+            (estimate, plot, [("maps", "maps"), ("summary", "summary")]),
+        ]
+    )
+    return workflow
+
+
+def _memory(plan: ImagePlan, *, compressed: bool) -> float:
+    """Memory of a node that reads the image, GB: the image itself where it is compressed, and the maps."""
+    held = plan.n_bytes if compressed and plan.image.path.suffix == ".gz" else 0
+    maps = plan.n_bytes / plan.shape[3] * 8
+    return BASE_MEMORY + (held + maps) / 1e9
+
+
+def _missing(paths: Iterable[Path]) -> bool | None:
+    """True where a file is not there (the node must run again); None leaves it to Nipype."""
+    return True if any(not path.exists() for path in paths) else None

@@ -1,0 +1,221 @@
+"""What a run would do, and why: decided from headers and b-values, before anything is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bidsfit import estimators, models
+from bidsfit.acquisition import Acquisition
+from bidsfit.bids.images import image_shape, open_image, read_acquisition, read_mask
+from bidsfit.bids.inputs import DwiImage, Inputs
+from bidsfit.bids.outputs import fit_settings, map_outputs, refuse_conflict
+from bidsfit.bids.units import FILE_UNITS
+from bidsfit.estimators.estimator import Estimator
+from bidsfit.exceptions import UnusableInputError, UsageError
+from bidsfit.models.signal_model import SignalModel
+
+
+@dataclass(frozen=True)
+class Fit:
+    """One fit of one image: names of model and estimator, and the estimator's options."""
+
+    model: str
+    estimator: str
+    options: dict[str, Any]
+
+    def build(self) -> Estimator:
+        """The estimator, ready to estimate."""
+        return estimators.get(self.estimator)(models.get(self.model), **self.options)
+
+
+@dataclass(frozen=True)
+class ImagePlan:
+    """One image, what its protocol supports, and the fits it gets.
+
+    ``support`` rows: name, title, fitted, reason.
+    """
+
+    image: DwiImage
+    shape: tuple[int, int, int, int]
+    n_bytes: int
+    acquisition: Acquisition
+    fits: tuple[Fit, ...]
+    support: tuple[dict[str, Any], ...]
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def mask_name(self) -> str:
+        """Where the mask comes from, in words for sidecars and reports."""
+        return self.image.mask_uri or "median_otsu (DIPY) on the mean image of the lowest b-value"
+
+
+@dataclass
+class ParticipantPlan:
+    """The images of one participant, and why others are left out."""
+
+    label: str
+    images: list[ImagePlan] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+
+def make_plan(
+    inputs: Inputs,
+    participants: Sequence[str],
+    *,
+    model_names: Sequence[str] = (),
+    estimator_names: Sequence[str] = ("lsq",),
+    options: Mapping[str, Any] | None = None,
+    bounds: Mapping[str, Mapping[str, tuple[float, float]]] | None = None,
+    output_dir: Path,
+) -> list[ParticipantPlan]:
+    """Decide what every image gets.
+
+    Parameters
+    ----------
+    inputs : Inputs
+    participants : sequence of str
+    model_names : sequence of str
+        Empty: every model that the protocol of an image supports.
+    estimator_names : sequence of str
+    options : mapping
+        Options of every estimator.
+    bounds : mapping of model to parameter to (lower, upper)
+        In the units of files (mm^2/s).
+    output_dir : Path
+        Maps that are there already must have been made with the same settings.
+
+    Raises
+    ------
+    UnknownNameError, UsageError
+        Where a name, an option or an existing output makes the whole run unsound.
+    """
+    wanted = list(dict.fromkeys(model_names)) or list(models.available())
+    fits = {
+        name: tuple(_fit(name, estimator, options or {}, (bounds or {}).get(name, {})) for estimator in estimator_names)
+        for name in wanted
+    }
+    plans = {label: ParticipantPlan(label) for label in participants}
+    for problem in inputs.problems:
+        plans[problem.participant].problems.append(problem.message)
+    for image in inputs.images:
+        plan = plans[image.participant]
+        try:
+            plan.images.append(_plan_image(image, fits, explicit=bool(model_names)))
+        except UnusableInputError as error:
+            plan.problems.append(str(error))
+    _require_each_model(plans.values(), model_names)
+    for plan in plans.values():
+        for image_plan in plan.images:
+            for fit in image_plan.fits:
+                _refuse_conflicts(image_plan, fit, output_dir)
+    return list(plans.values())
+
+
+def _fit(
+    model_name: str, estimator_name: str, options: Mapping[str, Any], bounds: Mapping[str, tuple[float, float]]
+) -> Fit:
+    """One fit with its options in the units of the numerics; refuses what the estimator refuses."""
+    model = models.get(model_name)
+    converted = {}
+    for name, pair in bounds.items():
+        if name not in model.names:
+            raise UsageError(
+                f"--bounds {model_name}.{name}: the model {model_name!r} has no such parameter; it has "
+                f"{', '.join(model.names)}."
+            )
+        factor = FILE_UNITS[model[name].unit].factor
+        converted[name] = (pair[0] / factor, pair[1] / factor)
+    fit = Fit(model_name, estimator_name, {**options, **({"bounds": converted} if converted else {})})
+    try:
+        fit.build()
+    except ValueError as error:
+        raise UsageError(f"The options do not suit {model_name} with {estimator_name}: {error}") from error
+    return fit
+
+
+def _plan_image(image: DwiImage, fits: Mapping[str, tuple[Fit, ...]], *, explicit: bool) -> ImagePlan:
+    """Check an image's header, b-values and mask, and choose the models that its protocol supports."""
+    header = open_image(image.path)
+    acquisition = read_acquisition(image.bval, image.bvec, image.sidecar)
+    shape = image_shape(header, len(acquisition), image.path)
+    if image.mask is not None:
+        read_mask(image.mask, header, image.path)
+    rows, chosen = [], []
+    for name, model_fits in fits.items():
+        model = models.get(name)
+        support = model.support(acquisition)
+        reason = f"has b = {support.used} s/mm²" if support else "missing: " + "; ".join(support.missing)
+        rows.append({"name": name, "title": model.title, "fitted": bool(support), "reason": reason})
+        if support:
+            chosen.extend(model_fits)
+    if not chosen:
+        asked = "of the models asked for" if explicit else "of the models"
+        reasons = " ".join(f"{row['name']}: {row['reason']}." for row in rows)
+        raise UnusableInputError(f"{image.path}: its protocol supports none {asked}. {reasons}")
+    return ImagePlan(
+        image=image,
+        shape=shape,
+        n_bytes=int(np.prod(shape, dtype=np.int64)) * header.get_data_dtype().itemsize,
+        acquisition=acquisition,
+        fits=tuple(chosen),
+        support=tuple(rows),
+        warnings=tuple(_image_warnings(image, acquisition, [models.get(fit.model) for fit in chosen], header.shape)),
+    )
+
+
+def _image_warnings(
+    image: DwiImage, acquisition: Acquisition, chosen: Sequence[SignalModel], stored: tuple[int, ...]
+) -> Iterable[str]:
+    if not image.preprocessed:
+        yield "The image is fitted as it is: no denoising, motion or distortion correction was applied by this run."
+    if image.mask is None:
+        yield "No mask was given; it was found by median_otsu, which was made for brains. Check its outline."
+    if image.bvec is None and any(model.averaging for model in chosen):
+        yield "There is no .bvec file; the directions of each shell are not known."
+    lowest = acquisition.shells[0].b_value
+    if lowest > 1:
+        yield f"There is no image at b = 0: the lowest b-value is {lowest:.0f} s/mm², and S0 is extrapolated."
+    if len(stored) == 3 and len(acquisition) > 1:
+        yield "The image has three dimensions; the third was read as the volumes of a single slice."
+
+
+def _require_each_model(plans: Iterable[ParticipantPlan], asked: Sequence[str]) -> None:
+    """A model that was asked for must be supported by some image; otherwise nothing is run."""
+    images = [image for plan in plans for image in plan.images]
+    for name in asked:
+        if images and not any(fit.model == name for image in images for fit in image.fits):
+            row = next(row for row in images[0].support if row["name"] == name)
+            raise UsageError(
+                f"No image supports the model {name!r} of --model. {images[0].image.path.name}: {row['reason']}. "
+                "Leave the model out to fit the others."
+            )
+
+
+def _refuse_conflicts(plan: ImagePlan, fit: Fit, output_dir: Path) -> None:
+    estimator = fit.build()
+    settings = fit_settings(estimator.model, estimator, plan.mask_name)
+    for output in map_outputs(plan.image, estimator.model, estimator).values():
+        refuse_conflict(output_dir, output, settings, plan.image.uri)
+
+
+def describe_plan(plans: Sequence[ParticipantPlan]) -> str:
+    """The plan in words, one line a decision."""
+    lines = []
+    for plan in plans:
+        lines.append(f"sub-{plan.label}")
+        for image in plan.images:
+            shells = ", ".join(f"{shell.b_value:.0f} (x{shell.n_measurements})" for shell in image.acquisition.shells)
+            lines.append(f"  {image.image.name}_dwi  {' x '.join(map(str, image.shape))}")
+            lines.append(f"    b-values (s/mm²): {shells}")
+            lines.append(f"    mask: {image.mask_name}")
+            for row in image.support:
+                verb = "fit" if row["fitted"] else "leave out"
+                with_ = ", ".join(fit.estimator for fit in image.fits if fit.model == row["name"])
+                lines.append(f"    {verb} {row['name']}{f' with {with_}' if with_ else ''}: {row['reason']}")
+        lines.extend(f"  left out: {problem}" for problem in plan.problems)
+    return "\n".join(lines)
