@@ -78,12 +78,8 @@ def init_image_wf(plan: ImagePlan, *, output_dir: Path, omp_nthreads: int, low_m
         workflow.connect(prepare, "mask", write_mask, "in_mask")
 
     for fit in plan.fits:
-        fit_wf = init_fit_wf(
-            plan, fit, output_dir=output_dir, omp_nthreads=omp_nthreads, low_memory=low_memory
-        )
-        workflow.connect(
-            [(prepare, fit_wf, [("mask", "inputnode.mask"), ("facts", "inputnode.facts")])]
-        )
+        fit_wf = init_fit_wf(plan, fit, output_dir=output_dir, omp_nthreads=omp_nthreads, low_memory=low_memory)
+        workflow.connect([(prepare, fit_wf, [("mask", "inputnode.mask"), ("facts", "inputnode.facts")])])
     return workflow
 
 

@@ -32,6 +32,13 @@ CODE_URL = "https://github.com/bidsfit/bidsfit"
 #: What the validator must not look at: reports, logs, and maps whose names BIDS does not know yet (BEP016).
 BIDSIGNORE = ("*.html", "logs", "log", "figures", "work", "*_dwimap.*", "group_*", "*.bval", "*.bvec")
 
+README = f"""Parameter maps from diffusion MRI, written by bidsfit ({CODE_URL}).
+
+sub-*.html: a report for each participant, which opens in any browser.
+sub-*/dwi/*_dwimap.nii.gz: maps, each with a JSON file that says what it is, its unit and how it was made.
+logs/CITATION.md: what was done, in words for a paper, with references.
+"""
+
 #: Maps that every fit has beside those of the parameters.
 QUALITY_MAPS = ("rmse", "r2", "status")
 
@@ -187,9 +194,9 @@ def refuse_conflict(folder: Path, output: MapOutput, settings: Mapping[str, Any]
 
 
 def prepare_dataset(folder: Path, raw: Dataset, derivatives: Sequence[Dataset]) -> None:
-    """Write ``dataset_description.json`` and ``.bidsignore`` of the outputs, or add to those that are there.
+    """Write ``dataset_description.json``, ``README`` and ``.bidsignore`` of the outputs, or add to those that are there.
 
-    Many jobs may share one output folder: both are written under a lock.
+    Many jobs may share one output folder: they are written under a lock.
 
     Raises
     ------
@@ -200,6 +207,9 @@ def prepare_dataset(folder: Path, raw: Dataset, derivatives: Sequence[Dataset]) 
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".bidsfit.lock"):
             _describe_dataset(folder, raw, derivatives)
+            readme = folder / "README"
+            if not readme.exists():
+                write_text(readme, README)
             ignore_path = folder / ".bidsignore"
             ignored = ignore_path.read_text().splitlines() if ignore_path.exists() else []
             missing = [pattern for pattern in BIDSIGNORE if pattern not in ignored]

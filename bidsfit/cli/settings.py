@@ -54,7 +54,9 @@ class Settings:
 
     def to_toml(self) -> str:
         """All settings as TOML; those that are not set are left out."""
-        return tomli_w.dumps({"bidsfit": {f.name: _plain(getattr(self, f.name)) for f in fields(self) if _set(self, f)}})
+        return tomli_w.dumps(
+            {"bidsfit": {f.name: _plain(getattr(self, f.name)) for f in fields(self) if _set(self, f)}}
+        )
 
 
 def _set(settings: Settings, field: Any) -> bool:
@@ -89,7 +91,9 @@ def settings_from(arguments: Namespace, command: Sequence[str]) -> Settings:
             raise UsageError(f"{option} must be at least 1, found {number}.")
     if threads > nprocs:
         raise UsageError(f"--omp-nthreads {threads} exceeds --nprocs {nprocs}: one step may not use more than the run.")
-    exclusive = [f"--{name.replace('_', '-')}" for name in ("reports_only", "boilerplate_only", "dry_run") if values[name]]
+    exclusive = [
+        f"--{name.replace('_', '-')}" for name in ("reports_only", "boilerplate_only", "dry_run") if values[name]
+    ]
     if len(exclusive) > 1:
         raise UsageError(f"{' and '.join(exclusive)} contradict each other; give one of them.")
     settings = Settings(

@@ -69,8 +69,10 @@ class Estimate:
     r2 : ndarray, shape (n_voxels,)
         Coefficient of determination of the fitted signals, weighted as the fit was.
     sigma : ndarray, shape (n_voxels,)
-        Noise standard deviation of a single measurement as the residuals suggest it (NaN where the fit has
-        no degree of freedom left).
+        Noise standard deviation of a single measurement as the residuals suggest it.
+    freedom : int
+        Fitted signals less estimated parameters. Where it is 0 the curve passes through every point and says nothing
+        about the fit: ``rmse``, ``r2`` and ``sigma`` are NaN.
     acquisition : Acquisition
         What was fitted, after averaging and selection.
     standard_deviation : dict of name to ndarray, or None
@@ -82,6 +84,7 @@ class Estimate:
     rmse: NDArray[np.float64]
     r2: NDArray[np.float64]
     sigma: NDArray[np.float64]
+    freedom: int
     acquisition: Acquisition
     standard_deviation: dict[str, NDArray[np.float64]] | None = None
 
@@ -195,13 +198,13 @@ class Estimator(ABC):
                 found, cost, codes = fit(y / scale[:, None])
                 found[:, self.model.scale_index] *= scale
                 values[index], status[index] = found, codes
-                squares = cost * scale**2  # weighted sum of squared residuals
-                total = weights @ (y - np.average(y, axis=1, weights=weights)[:, None]).T ** 2
-                rmse[index] = np.sqrt(squares / weights.sum())
-                with np.errstate(divide="ignore", invalid="ignore"):
-                    r2[index] = np.where(total > 0, 1 - squares / total, np.nan)
                 if freedom > 0:
+                    squares = cost * scale**2  # weighted sum of squared residuals
+                    total = weights @ (y - np.average(y, axis=1, weights=weights)[:, None]).T ** 2
+                    rmse[index] = np.sqrt(squares / weights.sum())
                     sigma[index] = np.sqrt(squares / freedom)
+                    with np.errstate(divide="ignore", invalid="ignore"):
+                        r2[index] = np.where(total > 0, 1 - squares / total, np.nan)
             return rows.stop - rows.start
 
         starts = range(0, n_voxels, CHUNK)
@@ -216,6 +219,7 @@ class Estimator(ABC):
             rmse=rmse,
             r2=r2,
             sigma=sigma,
+            freedom=max(freedom, 0),
             acquisition=average.acquisition,
         )
 

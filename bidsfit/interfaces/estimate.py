@@ -127,6 +127,7 @@ def describe(
         )
     return {
         "n_voxels": int(estimate.status.size),
+        "freedom": estimate.freedom,
         "b_values": average.acquisition.b_values.tolist(),
         "parameters": [vars(row) for row in summarise(estimate, model, estimator.bounds)],
         "status": {str(int(status)): count for status, count in estimate.count().items()},

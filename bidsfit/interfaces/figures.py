@@ -235,6 +235,11 @@ def _warnings(summary: Mapping[str, Any], scale: str) -> list[str]:
     failed = summary["n_voxels"] - fitted
     if failed > MANY_FAILED * summary["n_voxels"]:
         warnings.append(f"{failed} of {summary['n_voxels']} voxels could not be fitted; the status map says why.")
+    if summary["freedom"] == 0:
+        warnings.append(
+            "There are as many different b-values as parameters: every curve passes through the points, and nothing "
+            "can be said about the quality of the fit. Residual and R² are left out."
+        )
     for row in summary["parameters"]:
         if row["name"] != scale and row["fraction_at_bound"] > MANY_AT_BOUND:
             share = f"{100 * row['fraction_at_bound']:.0f} %"

@@ -45,9 +45,7 @@ class PrepareImage(SimpleInterface):
     def _run_interface(self, runtime: Any) -> Any:
         path = Path(self.inputs.in_file)
         image = open_image(path)
-        acquisition = read_acquisition(
-            Path(self.inputs.bval), Path(self.inputs.bvec) if self.inputs.bvec else None
-        )
+        acquisition = read_acquisition(Path(self.inputs.bval), Path(self.inputs.bvec) if self.inputs.bvec else None)
         shape = image_shape(image, len(acquisition), path)
         lowest = acquisition.shells[0]
         reference = mean_volume(image, shape, lowest.indices, path)
@@ -69,7 +67,11 @@ class PrepareImage(SimpleInterface):
             "intensities": {"n_negative": n_negative, "n_not_finite": n_not_finite},
             "noise": {}
             if noise is None
-            else {"sigma": noise.sigma, "snr": level / noise.sigma if noise.sigma > 0 else None, "method": noise.method},
+            else {
+                "sigma": noise.sigma,
+                "snr": level / noise.sigma if noise.sigma > 0 else None,
+                "method": noise.method,
+            },
         }
         outputs = {name: Path(runtime.cwd) / f"{name}.nii.gz" for name in ("mask", "reference")}
         write_nifti(outputs["mask"], mask, image)

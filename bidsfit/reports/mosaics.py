@@ -38,7 +38,6 @@ from bidsfit.reports.tiles import (
 STATUS_COLOURS = ("#9db4c6", "#e69f00", "#d1495b", "#a56cc1", "#009e73", "#0072b2", "#cc79a7", "#8c6d31")
 
 NOT_A_NUMBER = "#ff6fae"
-HOLES = "Pink: no estimate."
 OUTLINE = "#ffb000"
 
 #: Inches: height of a line of the legend.
@@ -69,40 +68,46 @@ class Panel:
     cmap: str = "viridis"
 
 
-def _draw_panel(figure: Figure, panel: Panel, mask: NDArray, layout: Layout, number: int) -> bool:
-    """Draw one map with its colour bar; say whether it holds voxels without a number."""
-    slices, tile = layout.slices, layout.tile
-    left, top = layout.block(number)
+def _draw_panel(figure: Figure, panel: Panel, mask: NDArray, layout: Layout, number: int) -> None:
+    """Draw one map; voxels of the mask without a number stand out in a colour of their own."""
     data = np.asarray(panel.data, dtype=float)
-    inside = data[np.asarray(mask, dtype=bool)]
+    inside = data[mask]
     finite = inside[np.isfinite(inside)]
-    low, high = panel.limits if panel.limits is not None else robust_limits(finite)
-    colours = matplotlib.colormaps[panel.cmap].copy()
-    colours.set_bad(alpha=0)
+    limits = panel.limits if panel.limits is not None else robust_limits(finite)
     row = start_block(figure, layout, number, panel.title, panel.unit)
-    holes = False
     picture: Any = None
-    for axes, values, within in zip(row, slices.tiles(data), slices.tiles(mask), strict=True):
+    for axes, values, within in zip(row, layout.slices.tiles(data), layout.slices.tiles(mask), strict=True):
         missing = within & ~np.isfinite(values)
         shown = np.ma.masked_array(values, mask=~within | missing)
-        picture = show(axes, shown, slices, cmap=colours, norm=Normalize(low, high))
-        if missing.any():
-            holes = True
-            show(axes, np.ma.masked_array(missing, mask=~missing), slices, cmap=ListedColormap([NOT_A_NUMBER]))
-    if finite.size == 0:
+        picture = show(axes, shown, layout.slices, cmap=matplotlib.colormaps[panel.cmap], norm=Normalize(*limits))
+        show(axes, np.ma.masked_array(missing, mask=~missing), layout.slices, cmap=ListedColormap([NOT_A_NUMBER]))
+    if finite.size:
+        _draw_scale(figure, picture, finite, limits, layout, number)
+    else:
         note(row[len(row) // 2], 0.5, 0.3, "no finite value", "center", "center", "#ffffff")
-        return holes
-    rounding = 1e-6 * (high - low)
-    below, above = bool(np.any(finite < low - rounding)), bool(np.any(finite > high + rounding))
+
+
+def _draw_scale(
+    figure: Figure, picture: Any, finite: NDArray, limits: tuple[float, float], layout: Layout, number: int
+) -> None:
+    """Colour bar of a panel, pointed where values lie beyond its ends."""
+    left, top = layout.block(number)
+    width, height = layout.tile
+    rounding = 1e-6 * (limits[1] - limits[0])
+    below, above = bool(np.any(finite < limits[0] - rounding)), bool(np.any(finite > limits[1] + rounding))
     extend = {(False, False): "neither", (True, False): "min", (False, True): "max", (True, True): "both"}[below, above]
-    bar = inches(figure, left + len(row) * (tile[0] + GAP) + 0.04, top + 0.04 * tile[1], 0.11, 0.92 * tile[1])
+    bar = inches(figure, left + len(layout.slices) * (width + GAP) + 0.04, top + 0.04 * height, 0.11, 0.92 * height)
     scale = figure.colorbar(picture, cax=bar, extend=extend, extendfrac=0.05)
     scale.outline.set(linewidth=0.5, edgecolor=QUIET)
     scale.ax.tick_params(length=2.5, labelsize=8.5)
-    scale.locator = ticks(4 if tile[1] < 1.8 else 6)
+    scale.locator = ticks(4 if height < 1.8 else 6)
     scale.formatter = FuncFormatter(lambda value, _: f"{value:g}".replace("-", "\N{MINUS SIGN}"))
     scale.update_ticks()
-    return holes
+
+
+def _remark(panels: Sequence[Panel], mask: NDArray) -> str:
+    """Explanation of the colour of voxels without a number, where there are any."""
+    return "" if all(np.isfinite(panel.data[mask]).all() for panel in panels) else "Pink: no estimate."
 
 
 @styled
@@ -123,8 +128,9 @@ def plot_maps(path: Path | str, panels: Sequence[Panel], mask: NDArray, affine: 
     slices = Slices.around(mask, affine)
     layout = Layout.of(slices, len(panels))
     figure = page(layout.height, layout.width)
-    holes = [_draw_panel(figure, panel, mask, layout, i) for i, panel in enumerate(panels)]
-    draw_foot(figure, layout, layout.height - FOOT + 0.05, HOLES if any(holes) else "")
+    for i, panel in enumerate(panels):
+        _draw_panel(figure, panel, mask, layout, i)
+    draw_foot(figure, layout, layout.height - FOOT + 0.05, _remark(panels, mask))
     return save(figure, path)
 
 
@@ -196,10 +202,11 @@ def plot_quality(
     ]
     legend = LINE * sum(len(entry.lines(layout.width)) for entry in entries) + 0.1
     figure = page(layout.height + legend, layout.width)
-    holes = [_draw_panel(figure, panel, mask, layout, i) for i, panel in enumerate((rmse, r2))]
+    _draw_panel(figure, rmse, mask, layout, 0)
+    _draw_panel(figure, r2, mask, layout, 1)
     _draw_status(figure, status, mask, layout, 2)
     _draw_legend(figure, entries, layout.height - FOOT + 0.1, legend)
-    draw_foot(figure, layout, layout.height + legend - FOOT + 0.05, HOLES if any(holes) else "")
+    draw_foot(figure, layout, layout.height + legend - FOOT + 0.05, _remark((rmse, r2), mask))
     return save(figure, path)
 
 

@@ -94,6 +94,7 @@ def row_of_tiles(figure: Figure, slices: Slices, left: float, top: float, tile: 
 
 
 def show(axes: Any, picture: NDArray, slices: Slices, **options: Any) -> Any:
+    """Draw one slice, its pixels as they are and with their true proportions."""
     ratio = slices.spacing[1] / slices.spacing[0]
     return axes.imshow(picture, origin="lower", aspect=ratio, interpolation="nearest", **options)
 
