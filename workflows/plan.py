@@ -145,7 +145,8 @@ def _plan_image(image: DwiImage, fits: Mapping[str, tuple[Fit, ...]], *, explici
     shape = image_shape(header, len(acquisition), image.path)
     if image.mask is not None:
         read_mask(image.mask, header, image.path)
-    rows, chosen = [], []
+    rows: list[dict[str, Any]] = []
+    chosen: list[Fit] = []
     for name, model_fits in fits.items():
         model = models.get(name)
         support = model.support(acquisition)

@@ -194,7 +194,7 @@ def refuse_conflict(folder: Path, output: MapOutput, settings: Mapping[str, Any]
 
 
 def prepare_dataset(folder: Path, raw: Dataset, derivatives: Sequence[Dataset]) -> None:
-    """Write ``dataset_description.json``, ``README`` and ``.bidsignore`` of the outputs, or add to those that are there.
+    """Write the dataset description, README and .bidsignore of the outputs, or add to those that are there.
 
     Many jobs may share one output folder: they are written under a lock.
 

@@ -60,7 +60,7 @@ def add_filter_options(group: argparse._ArgumentGroup) -> None:
         nargs="+",
         action="extend",
         metavar="NAME=PATH",
-        help="derivative datasets: masks are taken from them, and preprocessed images (desc-preproc_dwi) instead of raw",
+        help="derivative datasets, for masks, and for preprocessed images (desc-preproc_dwi) instead of raw ones",
     )
     group.add_argument(
         "--bids-filter-file",

@@ -9,7 +9,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -143,7 +142,8 @@ def run_workflow(settings: Settings, plans: Sequence[ParticipantPlan]) -> dict[s
 
 def configure_nipype(settings: Settings) -> None:
     """Tell Nipype how to run; nothing leaves this machine."""
-    from nipype import config, logging as nipype_logging
+    from nipype import config
+    from nipype import logging as nipype_logging
 
     config.update_config(
         {

@@ -184,7 +184,7 @@ def parse_memory(text: str) -> float:
     """
     units = {"K": 1e-6, "M": 1e-3, "G": 1.0, "T": 1e3}
     word = text.strip().upper().removesuffix("B")
-    factor = units.get(word[-1:], None)
+    factor = units.get(word[-1:])
     try:
         value = float(word[:-1] if factor else word) * (factor or units["M"])
     except ValueError as error:

@@ -142,7 +142,7 @@ class Estimator(ABC):
         noise: Any = None,
         *,
         threads: int = 1,
-        progress: Callable[[int], None] | None = None,
+        progress: Callable[[int], object] | None = None,
     ) -> Estimate:
         """Estimate the parameters of every voxel.
 

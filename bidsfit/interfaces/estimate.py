@@ -18,6 +18,7 @@ from nipype.interfaces.base import (
     isdefined,
     traits,
 )
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from bidsfit import estimators, models
@@ -79,7 +80,11 @@ class EstimateMaps(SimpleInterface):
             estimate = estimator.estimate(signals, acquisition, threads=self.inputs.threads, progress=bar.update)
         seconds = time.perf_counter() - start
 
-        values = estimate.parameters | {"rmse": estimate.rmse, "r2": estimate.r2, "status": estimate.status}
+        values: dict[str, NDArray] = estimate.parameters | {
+            "rmse": estimate.rmse,
+            "r2": estimate.r2,
+            "status": estimate.status,
+        }
         maps = {}
         for name, value in values.items():
             maps[name] = str(cwd / f"{name}.nii.gz")
