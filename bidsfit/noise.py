@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import ive
 from scipy.stats import chi2
 
 from bidsfit.acquisition import SHELL_TOLERANCE_ABSOLUTE, Acquisition, count_directions
@@ -47,6 +49,52 @@ def add_noise(signals: ArrayLike, sigma: ArrayLike, kind: NoiseKind, rng: np.ran
     if np.any(signals < 0):
         raise ValueError("Rician noise acts on magnitudes, and some of these signals are negative.")
     return np.hypot(real, sigma * rng.standard_normal(signals.shape))
+
+
+def rician_mean(amplitude: ArrayLike, sigma: ArrayLike) -> NDArray[np.float64]:
+    r"""Mean of a Rician magnitude, :math:`\sigma\sqrt{\pi/2}\,L_{1/2}(-A^2/2\sigma^2)`; shapes broadcast."""
+    amplitude, sigma = np.asarray(amplitude, dtype=float), np.asarray(sigma, dtype=float)
+    half = (amplitude / (2 * sigma)) ** 2
+    return sigma * np.sqrt(np.pi / 2) * ((1 + 2 * half) * ive(0, half) + 2 * half * ive(1, half))
+
+
+def rician_log_likelihood(magnitude: ArrayLike, amplitude: ArrayLike, sigma: ArrayLike) -> NDArray[np.float64]:
+    """Logarithm of the Rician density of each magnitude, stable at any SNR; shapes broadcast.
+
+    Minus infinity where the magnitude is not positive.
+    """
+    m, a, s = (np.asarray(values, dtype=float) for values in (magnitude, amplitude, sigma))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        value = np.log(m / s**2) - (m - a) ** 2 / (2 * s**2) + np.log(ive(0, m * a / s**2))
+    return np.where(m > 0, value, -np.inf)
+
+
+def remove_rician_bias(magnitude: ArrayLike, sigma: ArrayLike) -> NDArray[np.float64]:
+    """Amplitude whose Rician mean is the magnitude that was measured; 0 below the noise floor.
+
+    The correction that Kaden's tools make before a Gaussian fit: it takes the bias of the mean away, not of every
+    single magnitude, and leaves values that are no longer Gaussian near the floor.
+
+    Parameters
+    ----------
+    magnitude, sigma : array_like
+        Shapes broadcast. Where sigma is 0 the magnitude comes back as it is.
+    """
+    magnitude, sigma = np.broadcast_arrays(np.asarray(magnitude, dtype=float), np.asarray(sigma, dtype=float))
+    means, amplitudes = _rician_mean_table()
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = magnitude / sigma
+    inside = np.interp(ratio, means, amplitudes)  # 0 below the floor
+    beyond = ratio - 0.5 / np.maximum(ratio, 1.0)  # E[m] = A + sigma^2 / 2A + ... far above it
+    corrected = np.where(ratio < means[-1], inside, beyond) * sigma
+    return np.where(np.isfinite(ratio), corrected, magnitude)
+
+
+@cache
+def _rician_mean_table() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Means and amplitudes for sigma 1, close together where the curve bends."""
+    amplitudes = np.concatenate([np.linspace(0, 1, 2001) ** 2 * 2, np.linspace(2, 50, 9601)[1:]])
+    return rician_mean(amplitudes, 1.0), amplitudes
 
 
 class NoiseEstimate(NamedTuple):

@@ -37,7 +37,8 @@ from bidsfit.reports.tiles import (
 #: Colours of the status codes 1, 2, 3, ...; quiet where all is well. The report's tables use them too.
 STATUS_COLOURS = ("#9db4c6", "#e69f00", "#d1495b", "#a56cc1", "#009e73", "#0072b2", "#cc79a7", "#8c6d31")
 
-NOT_A_NUMBER = "#ff6fae"
+#: Voxels without a number stand out, unless there is no number at all (a residual without a degree of freedom).
+NOT_A_NUMBER, UNKNOWN = "#ff6fae", "#3c444d"
 OUTLINE = "#ffb000"
 
 #: Inches: height of a line of the legend.
@@ -80,11 +81,12 @@ def _draw_panel(figure: Figure, panel: Panel, mask: NDArray, layout: Layout, num
         missing = within & ~np.isfinite(values)
         shown = np.ma.masked_array(values, mask=~within | missing)
         picture = show(axes, shown, layout.slices, cmap=matplotlib.colormaps[panel.cmap], norm=Normalize(*limits))
-        show(axes, np.ma.masked_array(missing, mask=~missing), layout.slices, cmap=ListedColormap([NOT_A_NUMBER]))
+        colour = ListedColormap([NOT_A_NUMBER if finite.size else UNKNOWN])
+        show(axes, np.ma.masked_array(missing, mask=~missing), layout.slices, cmap=colour)
     if finite.size:
         _draw_scale(figure, picture, finite, limits, layout, number)
     else:
-        note(row[len(row) // 2], 0.5, 0.3, "no finite value", "center", "center", "#ffffff")
+        note(row[len(row) // 2], 0.5, 0.4, "no finite value", "center", "center", "#ffffff")
 
 
 def _draw_scale(
@@ -106,8 +108,9 @@ def _draw_scale(
 
 
 def _remark(panels: Sequence[Panel], mask: NDArray) -> str:
-    """Explanation of the colour of voxels without a number, where there are any."""
-    return "" if all(np.isfinite(panel.data[mask]).all() for panel in panels) else "Pink: no estimate."
+    """Explanation of the colour of voxels without a number, where some have one."""
+    finite = [np.isfinite(panel.data[mask]) for panel in panels]
+    return "Pink: no estimate." if any(found.any() and not found.all() for found in finite) else ""
 
 
 @styled

@@ -1,0 +1,29 @@
+# bidsfit as a container: docker build -t bidsfit .
+ARG BASE=docker.io/library/python:3.11-slim-bookworm
+
+FROM ${BASE} AS build
+WORKDIR /src
+RUN python3 -m venv /opt/bidsfit
+COPY . .
+RUN /opt/bidsfit/bin/pip install --no-cache-dir --disable-pip-version-check -c constraints.txt . \
+    && TEMPLATEFLOW_HOME=/opt/bidsfit/templateflow /opt/bidsfit/bin/python -c 'import templateflow.api'
+
+FROM ${BASE}
+ARG VERSION=0.1.0
+LABEL org.opencontainers.image.title="bidsfit" \
+      org.opencontainers.image.description="Quantitative maps from diffusion MRI, and how far each can be trusted" \
+      org.opencontainers.image.source="https://github.com/bidsfit/bidsfit" \
+      org.opencontainers.image.authors="The bidsfit developers" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}"
+COPY --from=build /opt/bidsfit /opt/bidsfit
+# Any user may run it, with a read-only root and without a home. TemplateFlow wants a folder when it is imported, though
+# nothing of it is used: an empty one was made above.
+ENV PATH=/opt/bidsfit/bin:$PATH \
+    HOME=/tmp \
+    NO_ET=1 \
+    PYTHONNOUSERSITE=1 \
+    TEMPLATEFLOW_HOME=/opt/bidsfit/templateflow \
+    BIDSFIT_CONTAINER_TAG=bidsfit:${VERSION}
+WORKDIR /tmp
+ENTRYPOINT ["bidsfit"]

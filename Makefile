@@ -1,0 +1,61 @@
+# `make` alone lists the targets.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+DEMO := demo
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-slow lint pytest format docs benchmark clean
+
+help: ## List the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+install: $(INSTALLED) ## Create .venv and install bidsfit in it, editable, with the tools of development
+
+$(INSTALLED): setup.cfg constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "bidsfit needs Python 3.11 or newer; say which: make PYTHON=python3.11 ..." >&2; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[tests,docs,dev]'
+	@touch $@
+
+demo: $(INSTALLED) ## Simulate an IVIM and an SMT dataset, fit both, and print where the reports are (minutes)
+	rm -rf $(DEMO)
+	$(BIN)/bidsfit-lab phantom $(DEMO)/ivim --model ivim
+	$(BIN)/bidsfit-lab phantom $(DEMO)/smt2 --model smt2
+	$(BIN)/bidsfit $(DEMO)/ivim $(DEMO)/ivim/derivatives/bidsfit participant \
+	  -d truth=$(DEMO)/ivim/derivatives/truth -w $(DEMO)/work/ivim --model ivim
+	$(BIN)/bidsfit $(DEMO)/smt2 $(DEMO)/smt2/derivatives/bidsfit participant \
+	  -d truth=$(DEMO)/smt2/derivatives/truth -w $(DEMO)/work/smt2 --model smt2
+	@echo; echo "Reports:"; ls -1 $(DEMO)/*/derivatives/bidsfit/sub-*.html
+
+test: lint docs pytest ## Lint, type check, spell check, build the docs, and run the tests (not the slow ones)
+
+lint: $(INSTALLED) ## Format, lint, types and spelling; changes nothing
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/codespell
+
+pytest: $(INSTALLED) ## Run the tests that take seconds
+	$(BIN)/pytest
+
+test-slow: $(INSTALLED) ## Run the tests that take minutes
+	$(BIN)/pytest -m slow
+
+format: $(INSTALLED) ## Format the sources and apply the fixes that are safe
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+docs: $(INSTALLED) ## Build the documentation in docs/_build/html
+	$(BIN)/sphinx-build -W --keep-going --quiet -b html docs docs/_build/html
+
+benchmark: $(INSTALLED) ## Speed and accuracy against other tools (see benchmarks/README.md)
+	for script in benchmarks/[a-z]*.py; do $(BIN)/python $$script || exit; done
+
+clean: ## Remove what the targets make, the environment too
+	rm -rf $(VENV) $(DEMO) build dist docs/_build docs/generated *.egg-info
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

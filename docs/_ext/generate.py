@@ -1,0 +1,268 @@
+"""Reference pages written from the code: models, estimators, status codes, outputs and command lines.
+
+Each function returns Markdown. `write` puts it into ``docs/generated``, and the pages in ``docs`` include it, so that
+a new model, estimator, output or option is documented by being there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import textwrap
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from sphinx.application import Sphinx
+
+from bidsfit import estimators, models
+from bidsfit.bids import outputs
+from bidsfit.bids.units import FILE_UNITS, REPORT_UNITS
+from bidsfit.models.signal_model import Parameter, SignalModel
+from bidsfit.reports import bibliography
+
+#: Characters that fit into a block of code.
+WIDTH = 86
+
+UNITS = {"um^2/ms": "µm²/ms", "1": "1", "ms": "ms", "arbitrary": "as the image"}
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def number(value: float) -> str:
+    """A bound as text."""
+    return "∞" if math.isinf(value) else f"{value:g}"
+
+
+def model_section(model: SignalModel) -> str:
+    """One model: equation, parameters, what it needs, references."""
+
+    def row(parameter: Parameter) -> tuple[str, ...]:
+        lower, upper = parameter.bounds
+        return (
+            f"${parameter.latex}$",
+            f"`{parameter.name}`",
+            f"`{parameter.label}`",
+            escape(parameter.description),
+            UNITS[parameter.unit],
+            f"{number(lower)} to {number(upper)}",
+        )
+
+    parts = [
+        f"(model-{model.name})=\n## `{model.name}`: {model.title}",
+        escape(model.description),
+        f"$$\n{model.latex}\n$$",
+        table(("Symbol", "Python", "`param-`", "Meaning", "Unit", "Bounds"), map(row, model.parameters)),
+    ]
+    if model.constraints:
+        symbols = {parameter.symbol: parameter.latex for parameter in model.parameters}
+        shown = ", ".join(f"${latex(relation, symbols)}$" for relation in model.constraints)
+        parts.append(f"At every estimate: {shown}.")
+    for name, value in model.constants.items():
+        parts.append(f"Constant: {name} = {value}.")
+    needs = [f"- {requirement}: {requirement.reason}." for requirement in model.requirements]
+    parts.append("What the protocol must hold:\n\n" + "\n".join(needs))
+    if math.isfinite(model.maximum_b):
+        parts.append(
+            f"Measurements above b = {model.maximum_b:g} s/mm² are not described by this model; they are left out "
+            "of the fit."
+        )
+    if model.averaging:
+        parts.append("The equation describes direction averages, so signals are always averaged over each shell.")
+    parts.append("References:\n\n" + "\n".join(f"- {text}" for text in references(model.references)))
+    return "\n\n".join(parts)
+
+
+def latex(expression: Any, symbols: dict[Any, str]) -> str:
+    """LaTeX of a SymPy expression with the symbols as the model prints them."""
+    import sympy as sp
+
+    return sp.latex(expression, symbol_names=symbols)
+
+
+def references(keys: Sequence[str]) -> list[str]:
+    """Entries of the bibliography that reports use, as HTML, which Markdown may hold."""
+    missing = sorted(set(keys) - set(bibliography.entries()))
+    if missing:
+        raise ValueError(f"Not in the bibliography: {', '.join(missing)}.")
+    return [" ".join(text.split()) for _, text in bibliography.reference_list(keys, "html")]
+
+
+def models_page() -> str:
+    """All models, first as a list, then one section each."""
+    found = [models.get(name) for name in models.available()]
+    summary = table(
+        ("Model", "What it is", "Parameters"),
+        (
+            (
+                f"[`{model.name}`](#model-{model.name})",
+                model.title,
+                ", ".join(f"${parameter.latex}$" for parameter in model.parameters),
+            )
+            for model in found
+        ),
+    )
+    return "\n\n".join([summary, *map(model_section, found)])
+
+
+def estimators_page() -> str:
+    """All estimators."""
+    rows = []
+    for name in estimators.available():
+        estimator = estimators.get(name)
+        rows.append((f"`{name}`", estimator.title, f"{{py:obj}}`{estimator.__module__}.{estimator.__qualname__}`"))
+    return table(("`--estimators`", "Method", "Class"), rows)
+
+
+def status_page() -> str:
+    """All status codes."""
+    from bidsfit.estimators.estimator import Status
+
+    rows = ((status.value, f"`{status.name}`", status.message) for status in Status)
+    return table(("Code", "Name", "What happened, and what to do"), rows)
+
+
+def outputs_page() -> str:
+    """All maps and files, from the table that names them."""
+    declared = outputs.table()
+    shown = {
+        "folder": "sub-<label>/[ses-<label>/]dwi",
+        "image": "<image>",
+        "participant": "sub-<label>",
+        "model": "<model>",
+        "estimator": "<estimator>",
+        "label": "<parameter>",
+    }
+    folder, name = declared["maps"]["parameter"]["name"].format(**shown).rsplit("/", 1)
+    maps = [
+        (
+            f"`{model.name}`",
+            f"`{p.label}`",
+            escape(p.description),
+            FILE_UNITS[p.unit].name,
+            REPORT_UNITS[p.unit].name or "1",
+        )
+        for model in map(models.get, models.available())
+        for p in model.parameters
+    ]
+    quality = [
+        (f"`{key}`", quality_text(entry["description"]), FILE_UNITS[entry["unit"]].name)
+        for key, entry in declared["maps"].items()
+        if key != "parameter"
+    ]
+    files = [
+        (f"`{entry['name'].format(**shown)}`", escape(entry["description"])) for entry in declared["files"].values()
+    ]
+    return "\n\n".join(
+        [
+            f"## Maps of the parameters\n\n```text\n{folder}/\n    {name}\n```",
+            table(("Model", "`param-`", "Map", "Unit in files", "Unit in reports"), maps),
+            "## Maps of the quality of the fit\n\nEvery fit has these beside the maps of its parameters.",
+            table(("`param-`", "Map", "Unit in files"), quality),
+            "## Other files",
+            table(("File", "What it is"), files),
+        ]
+    )
+
+
+def quality_text(description: str) -> str:
+    """The sentence of a sidecar without the names of the model and the estimator in brackets."""
+    return escape(description.split(" (")[0].rstrip(".") + ".")
+
+
+def options_of(parser: argparse.ArgumentParser) -> str:
+    """Usage and options of one command, group by group."""
+    formatter = parser.formatter_class(parser.prog, width=WIDTH)
+    formatter.add_usage(parser.usage, parser._actions, parser._mutually_exclusive_groups)
+    parts = [f"```text\n{formatter.format_help().strip()}\n```"]
+    for group in parser._action_groups:
+        actions = [action for action in group._group_actions if action.help != argparse.SUPPRESS]
+        if not actions or any(isinstance(action, argparse._SubParsersAction) for action in actions):
+            continue
+        parts.append(f"**{(group.title or 'Options').capitalize()}**")
+        if group.description:
+            parts.append(group.description)
+        for action in actions:
+            help_text = " ".join(formatter._expand_help(action).split()) if action.help else ""
+            parts.append(f"`{invocation(formatter, action)}`\n: {escape(help_text)}")
+    if parser.epilog:
+        parts.append(f"```text\n{wrap(parser.epilog)}\n```")
+    return "\n\n".join(parts)
+
+
+def invocation(formatter: argparse.HelpFormatter, action: argparse.Action) -> str:
+    """An option with its spellings and its arguments, as it is typed."""
+    if not action.option_strings:
+        return formatter._format_args(action, action.dest)
+    arguments = formatter._format_args(action, action.dest.upper()) if action.nargs != 0 else ""
+    spellings = [option for option in action.option_strings if "_" not in option]
+    return f"{', '.join(spellings)} {arguments}".strip()
+
+
+def wrap(text: str) -> str:
+    """Preformatted text with its long paragraphs broken; indented lines stay as they are."""
+    lines: list[str] = []
+    for line in text.strip().splitlines():
+        if lines and lines[-1] and line and not line.startswith(" ") and not lines[-1].startswith(" "):
+            lines[-1] += f" {line}"
+        else:
+            lines.append(line)
+    return "\n".join(part for line in lines for part in (textwrap.wrap(line, WIDTH) if line[:1].strip() else [line]))
+
+
+def escape(text: str) -> str:
+    """Text of a help message as Markdown."""
+    for character in "\\`*_<>[]":
+        text = text.replace(character, f"\\{character}")
+    return text
+
+
+def app_page() -> str:
+    """The command line of `bidsfit`."""
+    from bidsfit.cli.parser import build_parser
+
+    return options_of(build_parser())
+
+
+def lab_page() -> str:
+    """The command line of `bidsfit-lab`, one section a command."""
+    from bidsfit.cli.lab import COMMANDS
+
+    parser = argparse.ArgumentParser(prog="bidsfit-lab")
+    commands = parser.add_subparsers()
+    for add in COMMANDS:
+        add(commands)
+    return "\n\n".join(
+        f"### `bidsfit-lab {name}`\n\n{command.description}\n\n{options_of(command)}"
+        for name, command in commands.choices.items()
+    )
+
+
+PAGES = {
+    "models": models_page,
+    "estimators": estimators_page,
+    "status": status_page,
+    "outputs": outputs_page,
+    "app": app_page,
+    "lab": lab_page,
+}
+
+
+def write(app: Sphinx) -> None:
+    """Write the pages that changed."""
+    folder = Path(app.srcdir, "generated")
+    folder.mkdir(exist_ok=True)
+    for name, page in PAGES.items():
+        path, text = folder / f"{name}.md", page() + "\n"
+        if not path.exists() or path.read_text() != text:
+            path.write_text(text)
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Write the pages before Sphinx reads."""
+    app.connect("builder-inited", write)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,109 @@
+"""A report's material: small figures and records, and methods that use all that the text may hold."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from bidsfit.models import get
+from bidsfit.reports import figures as draw
+from bidsfit.reports.records import ErrorRecord, FitRecord, ImageRecord
+
+METHODS = r"""
+Data followed the Brain Imaging Data Structure [@gorgolewski2016] and were processed by *bidsfit* on Nipype [@nipype].
+
+### Models
+
+Intravoxel incoherent motion [@lebihan1988; @kaandorp2021] gives a fraction $f$ of the signal to blood:
+
+$$S = S_0 \left(f e^{- D^{*} b} + \left(1 - f\right) e^{- D b}\right)$$
+"""
+
+
+@pytest.fixture(scope="session")
+def material(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """Records of one image and one fit, and the folder that their figures are in."""
+    folder = tmp_path_factory.mktemp("out")
+    rng = np.random.default_rng(7)
+    shape, affine = (24, 30, 3), np.diag([-2.0, 2.0, 4.0, 1.0])
+    mask = np.zeros(shape, dtype=bool)
+    mask[4:20, 5:26] = True
+    values = rng.gamma(9, 0.1, shape)
+    b_values = np.array([0, 10, 20, 50, 100, 200, 400, 800.0])
+    signal = 100 * np.exp(-b_values * 1e-3)
+    kinds = ("shells", "mask", "maps", "histograms", "curves", "quality")
+    figures = {kind: f"sub-01/figures/{kind}.png" for kind in kinds}
+    panel = draw.Panel(values, "$D$", "10⁻³ mm²/s", (0, 3))
+    draw.plot_shells(folder / figures["shells"], b_values, None)
+    draw.plot_mask(folder / figures["mask"], values, mask, affine)
+    draw.plot_maps(folder / figures["maps"], [panel], mask, affine)
+    draw.plot_histograms(folder / figures["histograms"], [("$D$", "10⁻³ mm²/s", values[mask], (0, 3), (0, 5))])
+    draw.plot_curves(
+        folder / figures["curves"], [draw.Curve("voxel (9, 9, 1)", b_values, signal, None, b_values, signal)]
+    )
+    draw.plot_quality(folder / figures["quality"], panel, panel, np.where(mask, 1, 0), {1: "converged"}, mask, affine)
+
+    model = get("ivim")
+    name = "sub-01_acq-<low>_dwi"
+    image = ImageRecord(
+        name=name,
+        source="sub-01/dwi/sub-01_acq-low_dwi.nii.gz",
+        shape=[*shape, 8],
+        voxel_size=[2.0, 2.0, 4.0],
+        mask_description="From the dataset masks.",
+        n_voxels=int(mask.sum()),
+        shells=[{"b_value": b, "n_measurements": 1, "n_directions": 1} for b in b_values],
+        noise={"sigma": 4.0, "snr": 25.0, "method": "From repeats at b = 0."},
+        intensities={"n_negative": 14, "n_not_finite": 0},
+        models=[
+            {"name": "ivim", "title": model.title, "fitted": True, "reason": "Supported."},
+            {"name": "smt2", "title": "Spherical mean", "fitted": False, "reason": "Missing: two shells."},
+        ],
+        figures={kind: figures[kind] for kind in ("shells", "mask")},
+        warnings=["14 intensities are negative."],
+    )
+    fit = FitRecord(
+        image=name,
+        model="ivim",
+        model_title=model.title,
+        model_description=model.description,
+        equation=model.latex,
+        estimator="lsq",
+        estimator_title="Bounded least squares",
+        n_voxels=int(mask.sum()),
+        seconds=0.41,
+        parameters=[
+            {
+                "name": parameter.name,
+                "latex": parameter.latex,
+                "unit": "10⁻³ mm²/s",
+                "description": parameter.description,
+                "median": 0.8,
+                "p5": 0.1,
+                "p95": float("nan"),
+                "fraction_at_bound": 0.0004,
+            }
+            for parameter in model.parameters
+        ],
+        status=[
+            {"code": 1, "name": "converged", "count": 980, "fraction": 0.972, "message": "converged inside the bounds"},
+            {"code": 2, "name": "at_bound", "count": 28, "fraction": 0.028, "message": "a parameter is at its bound"},
+            {"code": 3, "name": "iteration_limit", "count": 0, "fraction": 0.0, "message": "stopped at the limit"},
+        ],
+        options={"averaging": "arithmetic"},
+        figures={kind: figures[kind] for kind in ("maps", "histograms", "curves", "quality")},
+        maps=["sub-01/dwi/sub-01_acq-low_model-ivim_desc-lsq_param-D_dwimap.nii.gz"],
+    )
+    about = {
+        "version": "1.2.3",
+        "command": "bidsfit /data /out participant --model ivim",
+        "run_uuid": "20250102-030405_abc",
+        "date": "2025-01-02",
+        "dataset": "A <b>bold</b> dataset & more",
+        "software": {"numpy": "2.0"},
+        "settings": {"nprocs": 2},
+    }
+    error = ErrorRecord("sub-01_run-2 was skipped", "<script>1</script> has no b-values.", "crash.txt", "Traceback ...")
+    return SimpleNamespace(folder=folder, image=image, fit=fit, about=about, error=error, methods=METHODS)

@@ -1,0 +1,91 @@
+"""The report in a browser: everything is there, shown, printed, and nothing is asked of a network."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from bidsfit.reports.report import write_report
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+
+#: Asks the browser itself what it shows; written into a copy of the report, which has no script of its own.
+QUESTIONS = """
+<script>
+window.addEventListener("load", () => {
+  const images = [...document.images];
+  const box = (element) => element.getBoundingClientRect();
+  const answers = {
+    sections: [...document.querySelectorAll("h2")].map((h) => h.textContent),
+    widths: images.map((i) => i.naturalWidth),
+    overflow: document.documentElement.scrollWidth - document.documentElement.clientWidth,
+    squeezed: images.some((i) => Math.abs(box(i).width / box(i).height - i.naturalWidth / i.naturalHeight) > 0.02),
+    equations: [...document.querySelectorAll("math")].map((m) => box(m).height),
+    resources: performance.getEntriesByType("resource").map((r) => r.name).filter((n) => !n.startsWith("data:")),
+  };
+  document.body.innerHTML = "";
+  document.body.setAttribute("data-answers", JSON.stringify(answers));
+});
+</script>
+"""
+
+
+def chromium(folder: Path, *arguments: str) -> str:
+    command = [
+        str(CHROMIUM),
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-dev-shm-usage",
+        "--host-resolver-rules=MAP * ~NOTFOUND",
+        f"--user-data-dir={folder / 'profile'}",
+        *arguments,
+    ]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
+
+
+@pytest.fixture(scope="module")
+def report(material: SimpleNamespace) -> Path:
+    return write_report(
+        material.folder / "browser.html",
+        participant="01",
+        images=[material.image],
+        fits=[material.fit],
+        errors=[material.error],
+        about=material.about,
+        methods=material.methods,
+    )
+
+
+@pytest.mark.parametrize("width", [1366, 500])
+def test_the_browser_shows_all_of_it(report: Path, tmp_path: Path, width: int) -> None:
+    asked = tmp_path / "asked.html"
+    asked.write_text(report.read_text(encoding="utf-8").replace("</body>", QUESTIONS + "</body>"), encoding="utf-8")
+    page = chromium(tmp_path, f"--window-size={width},900", "--dump-dom", asked.as_uri())
+    found = re.search(r'data-answers="([^"]*)"', page)
+    assert found, page[-2000:]
+    answers = json.loads(found.group(1).replace("&quot;", '"').replace("&lt;", "<").replace("&gt;", ">"))
+    assert answers["sections"] == ["Summary", "sub-01_acq-<low>_dwi", "About", "Methods", "Errors"]
+    assert len(answers["widths"]) == 6
+    assert min(answers["widths"]) > 0
+    assert not answers["squeezed"]
+    assert answers["overflow"] <= 0
+    assert len(answers["equations"]) == 7
+    assert min(answers["equations"]) > 8
+    assert answers["resources"] == []
+
+
+def test_it_prints(report: Path, tmp_path: Path) -> None:
+    chromium(tmp_path, "--no-pdf-header-footer", f"--print-to-pdf={tmp_path / 'report.pdf'}", report.as_uri())
+    pdf = (tmp_path / "report.pdf").read_bytes()
+    assert pdf.startswith(b"%PDF")
+    assert len(pdf) > 50_000

@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pytest
+from PIL import Image
+
+from bidsfit.reports import charts, figures
+from bidsfit.reports.canvas import robust_limits
+from bidsfit.reports.figures import Curve, Panel
+
+SHAPE, AFFINE = (16, 18, 4), np.diag([-2.0, 2.0, 3.0, 1.0])
+INSIDE = np.zeros(SHAPE, dtype=bool)
+INSIDE[3:13, 4:15] = True
+VALUES = np.random.default_rng(3).gamma(4, 0.25, SHAPE)
+ONE_VOXEL = np.zeros(SHAPE, dtype=bool)
+ONE_VOXEL[8, 8, 2] = True
+OBLIQUE = np.array([[0.9, -0.4, 0, 3], [0.4, 1.8, -0.5, -20], [0, 0.3, 2.9, 7], [0, 0, 0, 1.0]])
+
+
+def assert_picture(path: Path) -> None:
+    """The file is a whole picture that shows something, and nothing else was left beside it."""
+    with Image.open(path) as picture:
+        picture.load()
+        assert picture.width <= 1500
+        assert len(np.unique(np.asarray(picture.convert("L")))) > 10
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize(
+    ("panel", "mask", "affine"),
+    [
+        pytest.param(Panel(VALUES, "$D$", "10⁻³ mm²/s", (0, 2)), INSIDE, AFFINE, id="usual"),
+        pytest.param(Panel(VALUES, "$D$"), INSIDE, OBLIQUE, id="oblique"),
+        pytest.param(Panel(VALUES[:, :, :1], "$D$"), INSIDE[:, :, :1], AFFINE, id="one slice"),
+        pytest.param(Panel(np.full(SHAPE, np.nan), "nothing"), INSIDE, AFFINE, id="all NaN"),
+        pytest.param(Panel(np.full(SHAPE, 3.0), "constant"), INSIDE, AFFINE, id="constant"),
+        pytest.param(Panel(np.where(VALUES > 1, np.inf, VALUES), "infinite"), INSIDE, AFFINE, id="infinite"),
+        pytest.param(Panel(VALUES, "one voxel"), ONE_VOXEL, AFFINE, id="one voxel"),
+        pytest.param(Panel(VALUES, "empty mask"), ~np.ones(SHAPE, dtype=bool), AFFINE, id="empty mask"),
+        pytest.param(Panel(VALUES.astype(">f4"), "big-endian"), INSIDE, AFFINE, id="big-endian"),
+    ],
+)
+def test_maps(tmp_path: Path, panel: Panel, mask: np.ndarray, affine: np.ndarray) -> None:
+    assert_picture(figures.plot_maps(tmp_path / "maps.png", [panel, panel], mask, affine))
+
+
+def test_many_slices_and_panels(tmp_path: Path) -> None:
+    values = np.random.default_rng(3).random((20, 20, 70))
+    panels = [Panel(values, name) for name in "abcd"]
+    assert_picture(figures.plot_maps(tmp_path / "maps.png", panels, values > -1, np.diag([1.0, 2.0, 2.0, 1.0])))
+
+
+def test_a_voxel_outside_the_mask_does_not_show(tmp_path: Path) -> None:
+    changed = np.where(INSIDE, VALUES, 1e6)
+    paths = [
+        figures.plot_maps(tmp_path / f"{i}" / "maps.png", [Panel(values, "D")], INSIDE, AFFINE)
+        for i, values in enumerate((VALUES, changed))
+    ]
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+
+
+@pytest.mark.parametrize("background", [VALUES, np.full(SHAPE, np.nan), np.zeros(SHAPE)])
+def test_mask(tmp_path: Path, background: np.ndarray) -> None:
+    assert_picture(figures.plot_mask(tmp_path / "mask.png", background, INSIDE, AFFINE))
+
+
+def test_quality_names_every_status_that_occurs(tmp_path: Path) -> None:
+    status = np.where(INSIDE, np.random.default_rng(0).integers(1, 5, SHAPE), 0)
+    names = {1: "converged", 2: "at a bound: " + "a long explanation " * 20, 3: "limit"}  # 4 has no name
+    panel = Panel(VALUES, "residual")
+    path = figures.plot_quality(tmp_path / "quality.png", panel, panel, status, names, INSIDE, AFFINE)
+    assert_picture(path)
+
+
+def test_status_colours_differ_and_none_is_the_background() -> None:
+    colours = [figures.status_colour(code) for code in range(6)]
+    assert len(set(colours)) == 6
+
+
+def test_histograms(tmp_path: Path) -> None:
+    values = VALUES[INSIDE]
+    entries = [
+        ("$D$", "10⁻³ mm²/s", values, (0, 2), (0, 5)),
+        ("free", "", values, None, None),
+        ("NaN", "", values * np.nan, None, (0, 1)),
+        ("at a bound", "", np.full(9, 5.0), (0, 3), (0, 5)),
+        ("infinite bounds", "", values, None, (0, np.inf)),
+    ]
+    assert_picture(figures.plot_histograms(tmp_path / "histograms.png", entries))
+
+
+def test_histograms_say_what_lies_at_a_bound_and_what_beyond_the_picture() -> None:
+    values = np.array([0, 0, 1, 1.5, 2.5, 5, 5, 5, 2.9, 0.5])
+    ends, remarks = charts._ends(values, 0.0, 2.0, (0.0, 5.0))
+    assert remarks == ["20.0 % at the lower bound, 0", "30.0 % at the upper bound, 5", "20.0 % above the range shown"]
+    np.testing.assert_array_equal(values[~ends], [1, 1.5, 0.5])
+
+
+B = np.array([0, 5, 10, 20, 50, 100, 200, 400, 800.0])
+SIGNAL = 300 * np.exp(-B * 2e-3) + 20
+
+
+@pytest.mark.parametrize(
+    "curve",
+    [
+        Curve("usual", B, SIGNAL, SIGNAL / 20, B, SIGNAL, SIGNAL / 40),
+        Curve("no errors", B, SIGNAL, None, B, SIGNAL),
+        Curve("unknown errors", B, SIGNAL, SIGNAL * np.nan, B, SIGNAL, SIGNAL * 0),
+        Curve("negative", B, SIGNAL - 100, None, B, SIGNAL),
+        Curve("zero", B, SIGNAL * 0, None, B, SIGNAL * 0),
+        Curve("NaN", B, SIGNAL * np.nan, None, B, SIGNAL * np.nan, SIGNAL * np.nan),
+        Curve("one", np.array([1000.0]), np.array([5.0]), None, np.array([1000.0]), np.array([5.0])),
+    ],
+    ids=lambda curve: curve.title,
+)
+def test_curves(tmp_path: Path, curve: Curve) -> None:
+    assert_picture(figures.plot_curves(tmp_path / "curves.png", [curve]))
+
+
+@pytest.mark.parametrize(
+    ("b_values", "expected"),
+    [
+        ([5, 10, 20, 30, 50, 75, 150, 250, 600, 700, 800], 150),
+        ([0, 10, 20, 60, 150, 300, 500, 1000], 150),
+        ([0, 1000, 2000], None),
+        ([0, 0, 700, 1000, 2850], None),
+        ([0, 4.9, 5.0, 5.1, 5.2, 800], None),  # jitter of one b-value
+        ([0], None),
+    ],
+)
+def test_the_b_axis_is_stretched_where_many_b_values_are_low(b_values: list[float], expected: float | None) -> None:
+    assert charts.stretched_below(b_values) == expected
+
+
+def test_the_stretched_axis_can_be_inverted() -> None:
+    b = np.linspace(0, 800, 50)
+    position = charts._forward(b, 150, 800)
+    assert np.all(np.diff(position) > 0)
+    np.testing.assert_allclose(charts._backward(position, 150, 800), b)
+
+
+@pytest.mark.parametrize("directions", [None, "random", "zero", "one"])
+def test_shells(tmp_path: Path, directions: str | None) -> None:
+    b_values = np.repeat([0, 700, 1000, 1500, 2000, 3000, 5000], 8)
+    random = np.random.default_rng(2).normal(size=(b_values.size, 3))
+    given = {"random": random, "zero": random * 0, "one": random * 0 + [0, 0, 1]}
+    chosen = None if directions is None else given[directions]
+    assert_picture(figures.plot_shells(tmp_path / "shells.png", b_values, chosen))
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (np.linspace(0.1, 1.9, 1001), (0.0, 2.0)),
+        (np.linspace(90, 110, 1001), (90, 110)),
+        ([], (0, 1)),
+        ([np.nan, np.inf], (0, 1)),
+        ([0.0, 0.0], (0, 1)),
+        ([1e-14, -3e-15], (0, 1)),  # the residual of an exact fit
+        ([4.0, 4.0], (2, 6)),
+        ([-2.0], (-3, -1)),
+    ],
+)
+def test_limits_are_round_and_never_empty(values: list[float], expected: tuple[float, float]) -> None:
+    assert robust_limits(np.asarray(values)) == pytest.approx(expected)
+
+
+def test_drawing_leaves_no_trace(tmp_path: Path) -> None:
+    before = dict(matplotlib.rcParams)
+    figures.plot_shells(tmp_path / "shells.svg", [0, 1000], None)
+    assert dict(matplotlib.rcParams) == before
+    assert (tmp_path / "shells.svg").read_text().startswith("<?xml")
+
+
+def test_a_figure_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"\.png or \.svg"):
+        figures.plot_shells(tmp_path / "shells.gif", [0, 1000], None)
+    assert list(tmp_path.iterdir()) == []

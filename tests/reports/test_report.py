@@ -1,0 +1,222 @@
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from bidsfit.reports.prose import mathml, prose
+from bidsfit.reports.records import ErrorRecord, FitRecord, ImageRecord, read_record, write_record
+from bidsfit.reports.report import chunks, number, percent, write_report
+
+DASH, MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"
+
+
+class Page(HTMLParser):
+    """What a page holds: headings, ids, links and sources; fails on tags that do not match."""
+
+    VOID = frozenset({"meta", "img", "br", "wbr", "link"})
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.attributes: list[tuple[str, dict[str, str]]] = []
+        self.text = ""
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.attributes.append((tag, {name: value or "" for name, value in attrs}))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.attributes.append((tag, {name: value or "" for name, value in attrs}))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "style" not in self.open:
+            self.text += data
+
+    def values(self, name: str) -> list[str]:
+        return [attributes[name] for _, attributes in self.attributes if name in attributes]
+
+
+def written(material: SimpleNamespace, path: Path, **changes: Any) -> str:
+    arguments: dict[str, Any] = {
+        "participant": "sub-01",
+        "images": [material.image],
+        "fits": [material.fit],
+        "errors": [],
+        "about": material.about,
+        "methods": material.methods,
+    }
+    return write_report(path, **arguments | changes).read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def page(material: SimpleNamespace) -> Page:
+    return Page(written(material, material.folder / "sub-01.html"))
+
+
+def test_sections_come_in_their_order(page: Page) -> None:
+    order = ["summary", "image-1", "image-1-acquired", "image-1-fit-1", "about", "methods", "errors"]
+    assert [identity for identity in page.values("id") if identity in order] == order
+
+
+def test_every_link_inside_the_page_leads_somewhere(page: Page) -> None:
+    identities = page.values("id")
+    assert len(set(identities)) == len(identities)
+    links = page.values("href")
+    assert {link[1:] for link in links if link.startswith("#")} <= set(identities)
+    assert all(link.startswith(("#", "https://doi.org/")) for link in links)
+
+
+def test_the_page_needs_no_other_file_and_no_script(page: Page) -> None:
+    assert all(source.startswith("data:image/png;base64,") for source in page.values("src"))
+    assert len(page.values("src")) == 6
+    assert not {"script", "link", "iframe", "object"} & {tag for tag, _ in page.attributes}
+    text = (Path(__file__).parents[2] / "bidsfit/reports/templates/style.css").read_text()
+    assert "url(" not in text
+    assert "@import" not in text
+
+
+def test_pictures_have_a_text_in_their_place(page: Page) -> None:
+    pictures = [attributes for tag, attributes in page.attributes if tag == "img"]
+    assert all(len(picture["alt"]) > 20 and int(picture["width"]) <= 960 for picture in pictures)
+
+
+def test_it_says_what_was_found(page: Page) -> None:
+    text = " ".join(page.text.split())
+    for words in (
+        "97.2 % converged, 2.8 % at bound",
+        "14 intensities are negative.",
+        "Missing: two shells.",
+        "25, with a noise standard deviation of 4 in units of the image. From repeats at b = 0.",
+        "14 negative and 0 not finite",
+        f"0.1 to {DASH}",  # a percentile that is not a number
+        "< 0.1 %",
+        "bidsfit /data /out participant --model ivim",
+        "param-D_dwimap.nii.gz",
+        "No errors.",
+        "(Le Bihan et al., 1988; Kaandorp et al., 2021)",
+    ):
+        assert words in text, words
+    assert "stopped at the limit" not in text  # a status that did not occur
+    assert "iteration" not in text
+
+
+def test_equations_are_mathml(page: Page) -> None:
+    equations = [attributes for tag, attributes in page.attributes if tag == "math"]
+    assert len(equations) == 1 + 4 + 2  # the model, its parameters, the methods
+    assert sum(equation.get("display") == "block" for equation in equations) == 2
+
+
+def test_only_cited_references_are_listed(page: Page) -> None:
+    listed = [identity for identity in page.values("id") if identity.startswith("ref-")]
+    assert sorted(listed) == ["ref-gorgolewski2016", "ref-kaandorp2021", "ref-lebihan1988", "ref-nipype"]
+
+
+def test_what_users_wrote_is_escaped(material: SimpleNamespace, tmp_path: Path) -> None:
+    text = written(
+        material, tmp_path / "sub-01.html", errors=[material.error], methods="<script>2</script> `<i>` $<u>$"
+    )
+    assert "<script>" not in text
+    assert "<b>bold" not in text
+    assert "<low>" not in text
+    assert "<i>" not in re.sub(r"<i (class|style)", "", text)
+    assert "A &lt;b&gt;bold&lt;/b&gt; dataset &amp; more" in text
+    assert "&lt;script&gt;1&lt;/script&gt; has no b-values." in text
+
+
+def test_a_participant_that_was_skipped_gets_a_report(material: SimpleNamespace, tmp_path: Path) -> None:
+    error = ErrorRecord("sub-09 was skipped", "No dwi image. Add one, or leave the participant out.")
+    text = written(material, tmp_path / "sub-09.html", images=[], fits=[], errors=[error], methods="", about={})
+    page = Page(text)
+    assert "Nothing was fitted" in page.text
+    assert "1 error." in page.text
+    assert "No dwi image." in page.text
+    assert "#errors" in page.values("href")
+
+
+def test_several_fits_and_a_fit_without_its_image(material: SimpleNamespace, tmp_path: Path) -> None:
+    status = [{"name": "converged", "count": 1008, "fraction": 1.0, "message": "fine"}]  # without its code
+    first = replace(material.fit, figures={})
+    fits = [first, replace(first, estimator="map"), replace(first, image="sub-01_run-2_dwi", status=status)]
+    image = replace(material.image, figures={})
+    page = Page(written(material, tmp_path / "sub-01.html", images=[image], fits=fits))
+    assert [i for i in page.values("id") if "fit" in i] == ["image-1-fit-1", "image-1-fit-2", "image-2-fit-1"]
+    assert "100 % converged" in page.text
+
+
+def test_a_missing_figure_is_named(material: SimpleNamespace, tmp_path: Path) -> None:
+    page = Page(written(material, tmp_path / "sub-01.html"))  # the figures are in another folder
+    assert "The figure sub-01/figures/maps.png is missing." in page.text
+
+
+def test_a_report_is_written_whole_or_not_at_all(material: SimpleNamespace, tmp_path: Path) -> None:
+    path = tmp_path / "sub-01.html"
+    path.write_text("the last report")
+    broken = replace(material.fit, parameters=[{"latex": "D", "description": "", "unit": ""}])
+    with pytest.raises(Exception, match="median"):
+        written(material, path, fits=[broken])
+    assert path.read_text() == "the last report"
+    assert [p.name for p in tmp_path.iterdir()] == ["sub-01.html"]
+
+
+def test_records_survive_their_files(material: SimpleNamespace, tmp_path: Path) -> None:
+    fit = replace(material.fit, parameters=[])  # NaN is not equal to itself
+    records: list[ImageRecord | FitRecord | ErrorRecord] = [material.image, fit, material.error]
+    for record in records:
+        write_record(record, tmp_path / "record.json")
+        assert read_record(tmp_path / "record.json") == record
+
+
+def test_prose() -> None:
+    text = "### Title\n\nOne *two* **three** `a_b` x*y.\n\n- first\n- second $b$\n\nA < B & C [@smith2030]."
+    assert prose(text).splitlines() == [
+        "<h3>Title</h3>",
+        "<p>One <em>two</em> <strong>three</strong> <code>a_b</code> x*y.</p>",
+        f"<ul><li>first</li><li>second {mathml('b')}</li></ul>",
+        "<p>A &lt; B &amp; C (<strong>smith2030?</strong>).</p>",
+    ]
+
+
+def test_words_in_equations_stay_words() -> None:
+    assert "<mi>cyl</mi>" in mathml(r"v_\mathrm{cyl}")
+    assert mathml(r"\frac{") == r"<code>\frac{</code>"
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (0.45671, "0.457"),
+        (1366.4, "1,366"),
+        (3.0, "3"),
+        (-0.5, f"{MINUS}0.5"),
+        (None, DASH),
+        (float("nan"), DASH),
+        (2e-5, f"2e{MINUS}05"),
+    ],
+)
+def test_numbers(value: float | None, expected: str) -> None:
+    assert number(value) == expected
+
+
+@pytest.mark.parametrize(
+    ("fraction", "expected"),
+    [(0, "0 %"), (1, "100 %"), (1e-5, "< 0.1 %"), (0.99999, "> 99.9 %"), (0.1234, "12.3 %"), (None, DASH)],
+)
+def test_shares(fraction: float | None, expected: str) -> None:
+    assert percent(fraction) == expected
+
+
+def test_long_tables_are_broken_into_lines_of_like_length() -> None:
+    assert [len(line) for line in chunks(range(25), 12)] == [9, 9, 7]
+    assert chunks([], 12) == []
