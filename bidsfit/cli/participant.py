@@ -248,7 +248,7 @@ def about(settings: Settings, raw: Dataset) -> dict[str, Any]:
         "command": settings.command,
         "run_uuid": settings.run_uuid,
         "date": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
-        "versions": versions,
+        "software": versions,
         "dataset": loads((raw.root / "dataset_description.json").read_text()).get("Name", raw.root.name),
         "settings": {
             "Input": str(settings.bids_dir),
