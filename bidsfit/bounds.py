@@ -117,7 +117,7 @@ def cramer_rao_bound(
     flat = array.reshape(-1, array.shape[-1])
     spread = np.broadcast_to(np.asarray(sigma, dtype=float), array.shape[:-1]).reshape(-1)
     free = np.array([name not in fixed for name in model.names])
-    bound = np.zeros(flat.shape)
+    bound: NDArray = np.zeros(flat.shape)
     for start in range(0, len(flat), CHUNK):
         rows = slice(start, start + CHUNK)
         information = fisher_information(model, flat[rows], acquisition, spread[rows], noise)
@@ -128,11 +128,11 @@ def cramer_rao_bound(
 
 def _diagonal_of_inverse(information: NDArray[np.float64]) -> NDArray[np.float64]:
     """Diagonal of the inverse of matrices of shape (n, p, p); infinite for what they do not determine."""
-    diagonal = np.diagonal(information, axis1=1, axis2=2)
-    bad = ~np.isfinite(information).all(axis=(1, 2))
+    diagonal: NDArray = np.diagonal(information, axis1=1, axis2=2)
+    bad: NDArray = np.logical_not(np.isfinite(information).all(axis=(1, 2)))
     unknown = (diagonal <= 0) | bad[:, None]
-    scale = np.sqrt(np.where(unknown, 1.0, diagonal))
-    scaled = information / (scale[:, :, None] * scale[:, None, :])
+    scale: NDArray = np.sqrt(np.where(unknown, 1.0, diagonal))
+    scaled: NDArray = information / (scale[:, :, None] * scale[:, None, :])
     scaled = np.where(unknown[:, :, None] | unknown[:, None, :], np.eye(scaled.shape[1]), scaled)
     values, vectors = np.linalg.eigh(scaled)
     lost = values <= SINGULAR * values[:, -1:]

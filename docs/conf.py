@@ -19,6 +19,7 @@ extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
+    "docstrings",
     "generate",
     "mathml",
 ]
@@ -39,4 +40,5 @@ autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
 default_role = "py:obj"
 napoleon_google_docstring = False
+napoleon_use_ivar = True
 napoleon_use_rtype = False

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,6 +94,29 @@ class Estimate:
         return {Status(int(code)): int(n) for code, n in zip(codes, counts, strict=True)}
 
 
+class Fitted(NamedTuple):
+    """What the fit of one chunk returns.
+
+    Attributes
+    ----------
+    parameters : ndarray, shape (n, n_parameters)
+    squares : ndarray, shape (n,)
+        Weighted sums of squared residuals.
+    status : ndarray of uint8, shape (n,)
+    standard_deviation : ndarray, shape (n, n_parameters), or None
+        Where the estimator has its own.
+    """
+
+    parameters: NDArray[np.float64]
+    squares: NDArray[np.float64]
+    status: NDArray[np.uint8]
+    standard_deviation: NDArray[np.float64] | None = None
+
+
+#: Fits a chunk: signals (n, n_measurements) and noise standard deviations (n,), NaN where they are not known.
+FitChunk = Callable[[NDArray[np.float64], NDArray[np.float64]], Fitted]
+
+
 class Estimator(ABC):
     """How a signal model is inverted.
 
@@ -112,6 +135,8 @@ class Estimator(ABC):
     name: str
     title: str
     references: tuple[str, ...] = ()
+    #: Whether the standard deviation of the noise must be given.
+    needs_noise: bool = False
 
     def __init__(
         self,
@@ -120,8 +145,6 @@ class Estimator(ABC):
         bounds: Mapping[str, tuple[float, float]] | None = None,
         averaging: Averaging = "arithmetic",
     ) -> None:
-        if model.averaging and averaging == "none":
-            raise ValueError(f"The model {model.name!r} describes direction averages; averaging cannot be 'none'.")
         if bounds and model.scale in bounds:
             raise ValueError(f"Bounds of {model.scale!r} would depend on the scale of the image; leave them out.")
         self.model = model
@@ -139,7 +162,7 @@ class Estimator(ABC):
         self,
         signals: Signals,
         acquisition: Acquisition,
-        noise: Any = None,
+        noise: float | NDArray[np.float64] | None = None,
         *,
         threads: int = 1,
         progress: Callable[[int], object] | None = None,
@@ -153,7 +176,7 @@ class Estimator(ABC):
         acquisition : Acquisition
             Of the n_measurements.
         noise : float or ndarray, shape (n_voxels,), optional
-            Noise standard deviation of one measurement, for estimators that use it.
+            Standard deviation of the noise of one measurement, for estimators that use it.
         threads : int
         progress : callable, optional
             Called with the number of voxels that were just finished.
@@ -165,7 +188,7 @@ class Estimator(ABC):
         Raises
         ------
         ValueError
-            Shapes disagree.
+            Shapes disagree, or the estimator needs the noise and none is given.
         UnsupportedProtocolError
             The acquisition cannot support the model.
         """
@@ -173,6 +196,8 @@ class Estimator(ABC):
             raise ValueError(
                 f"Signals must have shape (n_voxels, {len(acquisition)}) for this acquisition, found {signals.shape}."
             )
+        if self.needs_noise and noise is None:
+            raise ValueError(f"The estimator {self.name!r} needs the standard deviation of the noise.")
         self.model.require_support(acquisition)
         used = self.model.usable(acquisition)
         average = DirectionAverage(acquisition.select(used), self.averaging)
@@ -180,10 +205,12 @@ class Estimator(ABC):
         lowest = average.acquisition.b_values == average.acquisition.b_values.min()
         weights = average.acquisition.weights
         n_voxels, n_parameters = signals.shape[0], len(self.model.parameters)
+        known = np.broadcast_to(np.asarray(np.nan if noise is None else noise, dtype=float), (n_voxels,))
         freedom = average.acquisition.b_values.size - self.n_free
         values = np.full((n_voxels, n_parameters), np.nan)
         status = np.empty(n_voxels, dtype=np.uint8)
         rmse, r2, sigma = (np.full(n_voxels, np.nan) for _ in range(3))
+        deviation = np.full((n_voxels, n_parameters), np.nan)
 
         def work(start: int) -> int:
             rows = slice(start, min(start + CHUNK, n_voxels))
@@ -195,11 +222,14 @@ class Estimator(ABC):
             if good.size:
                 index = good + start
                 y, scale = y[good], reference[good]
-                found, cost, codes = fit(y / scale[:, None])
-                found[:, self.model.scale_index] *= scale
-                values[index], status[index] = found, codes
+                fitted = fit(y / scale[:, None], known[index] / scale)
+                values[index], status[index] = fitted.parameters, fitted.status
+                values[index, self.model.scale_index] *= scale
+                if fitted.standard_deviation is not None:
+                    deviation[index] = fitted.standard_deviation
+                    deviation[index, self.model.scale_index] *= scale
                 if freedom > 0:
-                    squares = cost * scale**2  # weighted sum of squared residuals
+                    squares = fitted.squares * scale**2
                     total = weights @ (y - np.average(y, axis=1, weights=weights)[:, None]).T ** 2
                     rmse[index] = np.sqrt(squares / weights.sum())
                     sigma[index] = np.sqrt(squares / freedom)
@@ -221,6 +251,9 @@ class Estimator(ABC):
             sigma=sigma,
             freedom=max(freedom, 0),
             acquisition=average.acquisition,
+            standard_deviation=None
+            if np.isnan(deviation).all()
+            else dict(zip(self.model.names, deviation.T, strict=True)),
         )
 
     @property
@@ -234,14 +267,12 @@ class Estimator(ABC):
         return len(self.model.parameters)
 
     @abstractmethod
-    def prepare(
-        self, acquisition: Acquisition
-    ) -> Callable[[NDArray[np.float64]], tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.uint8]]]:
+    def prepare(self, acquisition: Acquisition) -> FitChunk:
         """Get ready for one acquisition; return the function that fits a chunk.
 
-        That function takes signals of shape (n, n_measurements), finite and scaled to about 1 at the lowest
-        b-value, and returns parameters (n, n_parameters), weighted sums of squared residuals (n,) and status
-        codes (n,). It is called from several threads.
+        That function takes signals of shape (n, n_measurements), finite and scaled to about 1 at the lowest b-value,
+        and the standard deviation of their noise on the same scale, shape (n,); it returns `Fitted`. It is called
+        from several threads.
         """
 
 

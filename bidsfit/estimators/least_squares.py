@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
 from itertools import product
 from typing import Any, Literal
 
@@ -11,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bidsfit.acquisition import Acquisition, Averaging
-from bidsfit.estimators.estimator import Estimator
+from bidsfit.estimators.estimator import Estimator, FitChunk, Fitted
 from bidsfit.estimators.levenberg_marquardt import Problem, fit_voxels
+from bidsfit.estimators.misfits import gaussian
 from bidsfit.models.signal_model import SignalModel
 
 
@@ -50,6 +50,8 @@ class LeastSquares(Estimator):
         s0: Literal["fitted", "measured"] = "fitted",
         averaging: Averaging = "arithmetic",
     ) -> None:
+        if model.averaging and averaging == "none":
+            raise ValueError(f"The model {model.name!r} describes direction averages; averaging cannot be 'none'.")
         super().__init__(model, bounds=bounds, averaging=averaging)
         if s0 not in ("fitted", "measured"):
             raise ValueError(f"s0 must be 'fitted' or 'measured', found {s0!r}.")
@@ -89,37 +91,56 @@ class LeastSquares(Estimator):
             bounds[self.model.scale_index] = 1.0
         return bounds
 
-    def prepare(
-        self, acquisition: Acquisition
-    ) -> Callable[[NDArray[np.float64]], tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.uint8]]]:
-        model = self.model
+    def prepare(self, acquisition: Acquisition) -> FitChunk:
         if self.s0 == "measured" and acquisition.b_values.min() > 0:
             raise ValueError("s0='measured' needs measurements at b = 0; fit S0 instead.")
-        root_weights = np.sqrt(acquisition.weights)
-        bounds = self._working_bounds()
-        matrix, limits = model.linear_constraints
-        nodes = starting_points(model, bounds)
-        problem = Problem(
-            order=tuple(range(len(model.parameters))),
-            design=model.design(acquisition),
-            root_weights=root_weights,
-            bounds=bounds,
-            matrix=matrix,
-            limits=limits,
-            scale=model.scale_index,
-            nodes=nodes,
-            node_signals=np.ascontiguousarray((model.signal(nodes, acquisition) * root_weights).T),
-        )
-        solve = partial(fit_voxels, model.kernel)
+        model = self.model
+        problem = make_problem(model, self._working_bounds(), acquisition)
 
-        def fit(y: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.uint8]]:
-            found = np.empty((y.shape[0], len(model.parameters)))
-            cost = np.empty(y.shape[0])
-            status = np.empty(y.shape[0], dtype=np.uint8)
-            solve(np.ascontiguousarray(y * root_weights), problem, found, cost, status)
-            return found, cost, status
+        def fit(y: NDArray[np.float64], sigma: NDArray[np.float64]) -> Fitted:
+            found = np.full((y.shape[0], len(model.parameters)), np.nan)
+            squares, status = np.empty(y.shape[0]), np.empty(y.shape[0], dtype=np.uint8)
+            fit_voxels(model.kernel, gaussian, y, np.ones(y.shape[0]), problem, found, squares, status)
+            return Fitted(found, squares, status)
 
         return fit
+
+
+def make_problem(
+    model: SignalModel,
+    bounds: NDArray[np.float64],
+    acquisition: Acquisition,
+    rows: NDArray[np.intp] | None = None,
+    weights: NDArray[np.float64] | None = None,
+) -> Problem:
+    """What the solver needs to know of a model and an acquisition.
+
+    Parameters
+    ----------
+    model : SignalModel
+    bounds : ndarray, shape (n_parameters, 2)
+        For signals scaled to about 1.
+    acquisition : Acquisition
+        Of the different predictions.
+    rows : ndarray of int, shape (n,), optional
+        Which prediction each measurement has; by default each its own.
+    weights : ndarray, shape (n,), optional
+        Of the measurements; by default how many each stands for.
+    """
+    matrix, limits = model.linear_constraints
+    nodes = starting_points(model, bounds)
+    return Problem(
+        order=tuple(range(len(model.parameters))),
+        design=model.design(acquisition),
+        rows=np.arange(len(acquisition)) if rows is None else rows,
+        weights=acquisition.weights if weights is None else weights,
+        bounds=bounds,
+        matrix=matrix,
+        limits=limits,
+        scale=model.scale_index,
+        nodes=nodes,
+        node_signals=np.ascontiguousarray(model.signal(nodes, acquisition).T),
+    )
 
 
 def starting_points(model: SignalModel, bounds: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,5 +1,8 @@
 """Levenberg-Marquardt with bounds and linear constraints, compiled; one voxel at a time, no allocation in its loop.
 
+What is minimised is a sum of misfits, one a measurement (see bidsfit/estimators/misfits.py): squares make it least
+squares, Rician densities make it maximum likelihood by a damped Newton method.
+
 References
 ----------
 Levenberg K. Quarterly of Applied Mathematics 1944;2:164-168.
@@ -20,6 +23,8 @@ from bidsfit.estimators.estimator import Status
 MAX_ITERATIONS = 200
 #: Converged when a step lowers the sum of squares by less than this fraction of it, and promised no more.
 TOLERANCE = 1e-7
+#: Marquardt's damping at the start, relative to the diagonal of J^T J.
+FIRST_DAMPING = 0.01
 
 CONVERGED = int(Status.CONVERGED)
 AT_BOUND = int(Status.AT_BOUND)
@@ -30,14 +35,15 @@ class Problem(NamedTuple):
     """What all voxels share."""
 
     order: tuple[int, ...]  # (0, 1, ..., n_parameters - 1): a tuple, because the compiler knows its length
-    design: NDArray  # (n, n_variables)
-    root_weights: NDArray  # (n,), square roots of the weights
+    design: NDArray  # (n_rows, n_variables)
+    rows: NDArray  # (n,), row of the design of each measurement
+    weights: NDArray  # (n,), of the measurements
     bounds: NDArray  # (n_parameters, 2)
     matrix: NDArray  # (n_constraints, n_parameters): matrix @ parameters <= limits
     limits: NDArray  # (n_constraints,)
     scale: int  # index of the parameter that multiplies the signal
     nodes: NDArray  # (n_nodes, n_parameters), starting points with scale 1
-    node_signals: NDArray  # (n, n_nodes), their weighted signals
+    node_signals: NDArray  # (n_rows, n_nodes)
 
 
 # The functions below take plain arrays instead of tuples of arrays: taking an array out of a tuple counts a
@@ -46,57 +52,77 @@ class Problem(NamedTuple):
 
 
 @numba.njit(nogil=True, error_model="numpy")
-def fit_voxels(kernel: Any, y: NDArray, problem: Problem, found: NDArray, cost: NDArray, status: NDArray) -> None:
+def fit_voxels(
+    kernel: Any,
+    misfit: Any,
+    y: NDArray,
+    precision: NDArray,
+    problem: Problem,
+    found: NDArray,
+    cost: NDArray,
+    status: NDArray,
+) -> None:
     """Fit voxels one by one.
 
     Parameters
     ----------
     kernel : compiled kernel of a model
+    misfit : compiled misfit of one measurement
     y : ndarray, shape (n_voxels, n)
-        Signals, already multiplied by the square roots of the weights.
+        Signals.
+    precision : ndarray, shape (n_voxels,)
+        Multiplies the weights: 1 / sigma^2, or 1 where the noise does not matter.
     problem : Problem
     found, cost, status : ndarray, shapes (n_voxels, n_parameters), (n_voxels,), (n_voxels,)
-        Filled with parameters, sums of squares and status codes.
+        Filled with parameters, sums of misfits and status codes. Where ``found`` is not NaN on entry, the parameter is
+        held at that value.
     """
-    order, design, root_weights, bounds, matrix, limits, scale, nodes, node_signals = problem
-    n, n_parameters, n_nodes = y.shape[1], len(order), nodes.shape[0]
+    order, design, rows, weights, bounds, matrix, limits, scale, nodes, node_signals = problem
+    n_rows, n_parameters, n_nodes = design.shape[0], len(order), nodes.shape[0]
     scores, energies = np.empty(n_nodes), np.zeros(n_nodes)
-    for i in range(n):
+    for i in range(rows.size):
         for g in range(n_nodes):
-            energies[g] += node_signals[i, g] ** 2
-    signal, jacobian = np.empty(n), np.empty((n, n_parameters))
+            energies[g] += weights[i] * node_signals[rows[i], g] ** 2
+    signal, jacobian = np.empty(n_rows), np.empty((n_rows, n_parameters))
+    slope, curvature = np.empty(n_rows), np.empty(n_rows)
     normal, gradient = np.empty((n_parameters, n_parameters)), np.empty(n_parameters)
     factor, direction = np.empty((n_parameters, n_parameters)), np.empty(n_parameters)
     step, trial = np.empty(n_parameters), np.empty(n_parameters)
     held = np.empty(n_parameters, dtype=np.bool_)
-    row, solution = np.empty(n), np.empty(n_parameters)
-
-    other = np.empty(n_parameters)
-    middle = np.empty(n_parameters)
+    row, measured, solution = np.empty(rows.size), np.empty(n_rows), np.empty(n_parameters)
+    other, middle = np.empty(n_parameters), np.empty(n_parameters)
+    box = bounds.copy()
     for j in range(n_parameters):
         middle[j] = np.median(nodes[:, j])
 
     for v in range(y.shape[0]):
-        for i in range(n):
+        for i in range(n_rows):
+            measured[i] = 0.0
+        for i in range(rows.size):
             row[i] = y[v, i]
-        score_nodes(row, node_signals, scores)
-        best_node(nodes, energies, scores, scale, bounds, 0, -np.inf, np.inf, solution)
+            measured[rows[i]] += weights[i] * y[v, i]
+        for j in range(n_parameters):
+            known = found[v, j]
+            box[j, 0] = bounds[j, 0] if np.isnan(known) else known
+            box[j, 1] = bounds[j, 1] if np.isnan(known) else known
+        score_nodes(measured, node_signals, scores)
+        best_node(nodes, energies, scores, scale, box, 0, -np.inf, np.inf, solution)
         cost[v], status[v] = descend(
-            kernel, row, order, design, root_weights, bounds, matrix, limits, solution,
-            signal, jacobian, normal, gradient, factor, direction, step, trial, held,
+            kernel, misfit, row, precision[v], order, design, rows, weights, box, matrix, limits, solution,
+            signal, jacobian, slope, curvature, normal, gradient, factor, direction, step, trial, held,
         )  # fmt: skip
         if status[v] == AT_BOUND:  # often a local minimum: look also from the other half of that parameter's range
             for j in range(n_parameters):
-                lower, upper = bounds[j, 0], bounds[j, 1]
+                lower, upper = box[j, 0], box[j, 1]
                 if j == scale or lower == upper or lower < solution[j] < upper:
                     continue
                 if solution[j] <= lower:
-                    best_node(nodes, energies, scores, scale, bounds, j, middle[j], np.inf, other)
+                    best_node(nodes, energies, scores, scale, box, j, middle[j], np.inf, other)
                 else:
-                    best_node(nodes, energies, scores, scale, bounds, j, -np.inf, middle[j], other)
+                    best_node(nodes, energies, scores, scale, box, j, -np.inf, middle[j], other)
                 other_cost, other_status = descend(
-                    kernel, row, order, design, root_weights, bounds, matrix, limits, other,
-                    signal, jacobian, normal, gradient, factor, direction, step, trial, held,
+                    kernel, misfit, row, precision[v], order, design, rows, weights, box, matrix, limits, other,
+                    signal, jacobian, slope, curvature, normal, gradient, factor, direction, step, trial, held,
                 )  # fmt: skip
                 if other_cost < cost[v]:
                     cost[v], status[v] = other_cost, other_status
@@ -140,23 +166,28 @@ def best_node(
         if gain > best_gain:
             best, best_gain, best_amplitude = g, gain, amplitude
     for j in range(parameters.size):
-        parameters[j] = nodes[best, j]
+        parameters[j] = min(max(nodes[best, j], bounds[j, 0]), bounds[j, 1])
     parameters[scale] = best_amplitude
 
 
 @numba.njit(error_model="numpy")
 def descend(
     kernel: Any,
+    misfit: Any,
     y: NDArray,
+    precision: float,
     order: tuple[int, ...],
     design: NDArray,
-    root_weights: NDArray,
+    rows: NDArray,
+    weights: NDArray,
     bounds: NDArray,
     matrix: NDArray,
     limits: NDArray,
     parameters: NDArray,
     signal: NDArray,
     jacobian: NDArray,
+    slope: NDArray,
+    curvature: NDArray,
     normal: NDArray,
     gradient: NDArray,
     factor: NDArray,
@@ -165,43 +196,44 @@ def descend(
     trial: NDArray,
     held: NDArray,
 ) -> tuple[float, int]:
-    """Descend from ``parameters`` (feasible, overwritten by the solution); return sum of squares and status."""
-    n_parameters = len(order)
+    """Descend from ``parameters`` (feasible, overwritten by the solution); return sum of misfits and status."""
     kernel(parameters, design, signal, jacobian)
-    cost = sum_of_squares(y, root_weights, signal)
-    normal_equations(order, y, root_weights, signal, jacobian, normal, gradient)
-    damping, growth = 1e-3, 2.0
+    cost = total_misfit(misfit, y, precision, rows, weights, signal, slope, curvature)
+    normal_equations(order, slope, curvature, jacobian, normal, gradient)
+    damping, growth = FIRST_DAMPING, 2.0
     outcome = ITERATION_LIMIT
     for _ in range(MAX_ITERATIONS):
         constrained_step(
             order, parameters, damping, bounds, matrix, limits, normal, gradient, factor, direction, held, step
         )
         promised = 0.0
-        for j in range(n_parameters):
+        for j in range(len(order)):
             curved = 0.0
-            for k in range(n_parameters):
+            for k in range(len(order)):
                 curved += normal[j, k] * step[k]
             promised += step[j] * (2.0 * gradient[j] - curved)
             trial[j] = min(max(parameters[j] + step[j], bounds[j, 0]), bounds[j, 1])
-        if promised <= 1e-15 * cost:  # nowhere to go: a stationary point of the constrained problem
+        if abs(promised) <= TOLERANCE * abs(cost) and damping <= FIRST_DAMPING:  # an almost free step promises nothing
             outcome = CONVERGED
             break
-        kernel(trial, design, signal, jacobian)
-        gain = cost - sum_of_squares(y, root_weights, signal)
+        gain = 0.0
+        if promised > 1e-15 * abs(cost):  # it can be negative: parameters put on their bounds pull the others along
+            kernel(trial, design, signal, jacobian)
+            gain = cost - total_misfit(misfit, y, precision, rows, weights, signal, slope, curvature)
         if gain > 0.0:
-            for j in range(n_parameters):
+            for j in range(len(order)):
                 parameters[j] = trial[j]
             cost -= gain
-            if gain <= TOLERANCE * cost and promised <= TOLERANCE * cost:
+            if gain <= TOLERANCE * abs(cost) and promised <= TOLERANCE * abs(cost):
                 outcome = CONVERGED
                 break
-            normal_equations(order, y, root_weights, signal, jacobian, normal, gradient)
-            damping = max(damping * max(1.0 / 3.0, 1.0 - (2.0 * gain / promised - 1.0) ** 3), 1e-14)
+            normal_equations(order, slope, curvature, jacobian, normal, gradient)
+            damping = max(damping * max(0.1, 1.0 - (2.0 * gain / promised - 1.0) ** 3), 1e-14)
             growth = 2.0
         else:
             damping *= growth
             growth *= 2.0
-            if damping > 1e15:  # not even an infinitesimal step helps: rounding errors rule
+            if damping > 1e12:  # not even an infinitesimal step helps: rounding errors rule
                 outcome = CONVERGED
                 break
     if outcome == CONVERGED and touches_bound(order, parameters, bounds, matrix, limits):
@@ -210,37 +242,50 @@ def descend(
 
 
 @numba.njit(error_model="numpy", forceinline=True)
-def sum_of_squares(y: NDArray, root_weights: NDArray, signal: NDArray) -> float:
-    """Sum of the squares of the weighted residuals."""
+def total_misfit(
+    misfit: Any,
+    y: NDArray,
+    precision: float,
+    rows: NDArray,
+    weights: NDArray,
+    signal: NDArray,
+    slope: NDArray,
+    curvature: NDArray,
+) -> float:
+    """Sum of the misfits of all measurements; their slopes and curvatures are summed for each row of the design."""
+    for k in range(signal.size):
+        slope[k] = 0.0
+        curvature[k] = 0.0
     total = 0.0
     for i in range(y.size):
-        total += (y[i] - root_weights[i] * signal[i]) ** 2
+        k = rows[i]
+        cost, downhill, curved = misfit(y[i], signal[k], weights[i] * precision)
+        total += cost
+        slope[k] += downhill
+        curvature[k] += curved
     return total
 
 
 @numba.njit(error_model="numpy", forceinline=True)
 def normal_equations(
     order: tuple[int, ...],
-    y: NDArray,
-    root_weights: NDArray,
-    signal: NDArray,
+    slope: NDArray,
+    curvature: NDArray,
     jacobian: NDArray,
     normal: NDArray,
     gradient: NDArray,
 ) -> None:
-    """J^T J into ``normal`` and J^T r into ``gradient``, which points downhill."""
+    """J^T diag(curvature) J into ``normal`` and J^T slope into ``gradient``, which points downhill."""
     for j in range(len(order)):
         gradient[j] = 0.0
         for k in range(j + 1):
             normal[j, k] = 0.0
-    for i in range(y.size):
-        weight = root_weights[i]
-        residual = y[i] - weight * signal[i]
+    for i in range(slope.size):
         for j in range(len(order)):
-            slope = weight * jacobian[i, j]
-            gradient[j] += slope * residual
+            gradient[j] += slope[i] * jacobian[i, j]
+            curved = curvature[i] * jacobian[i, j]
             for k in range(j + 1):
-                normal[j, k] += slope * weight * jacobian[i, k]
+                normal[j, k] += curved * jacobian[i, k]
     for j in range(len(order)):
         for k in range(j):
             normal[k, j] = normal[j, k]

@@ -41,7 +41,7 @@ def boys_kernel(n: int, z: float) -> float:
     The series has positive terms only and converges quickly for small z. Above, the recursion upwards from
     n = 0 loses few digits, because z is not small.
     """
-    if z < 2.0 + n:
+    if z < 0.5 + n:
         term = 1.0 / (2 * n + 1)
         total = term
         k = n

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from bidsfit import Acquisition, Estimator, Status
+from bidsfit.estimators.estimator import Fitted
 from bidsfit.estimators.least_squares import starting_points
 
 
@@ -20,11 +21,11 @@ class GridSearch(Estimator):
         curves = self.model.signal(nodes, acquisition)
         weights = acquisition.weights
 
-        def fit(signals):
-            """Fit signals of shape (n_voxels, n_measurements), about 1 at the lowest b."""
+        def fit(signals, sigma):
+            """Fit signals of shape (n_voxels, n_measurements), about 1 at the lowest b; the noise is not used."""
             squares = ((signals[:, None, :] - curves) ** 2) @ weights
             best = squares.argmin(axis=1)
             status = np.full(len(signals), Status.CONVERGED, dtype=np.uint8)
-            return nodes[best].copy(), squares.min(axis=1), status
+            return Fitted(nodes[best], squares.min(axis=1), status)
 
         return fit
