@@ -82,12 +82,11 @@ def remove_rician_bias(magnitude: ArrayLike, sigma: ArrayLike) -> NDArray[np.flo
     """
     magnitude, sigma = np.broadcast_arrays(np.asarray(magnitude, dtype=float), np.asarray(sigma, dtype=float))
     means, amplitudes = _rician_mean_table()
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = magnitude / sigma
+    noisy = sigma > 0
+    ratio = magnitude / np.where(noisy, sigma, 1.0)
     inside = np.interp(ratio, means, amplitudes)  # 0 below the floor
     beyond = ratio - 0.5 / np.maximum(ratio, 1.0)  # E[m] = A + sigma^2 / 2A + ... far above it
-    corrected = np.where(ratio < means[-1], inside, beyond) * sigma
-    return np.where(np.isfinite(ratio), corrected, magnitude)
+    return np.where(noisy, np.where(ratio < means[-1], inside, beyond) * sigma, magnitude)
 
 
 @cache

@@ -23,6 +23,8 @@ from bidsfit.estimators.estimator import Status
 MAX_ITERATIONS = 200
 #: Converged when a step lowers the sum of squares by less than this fraction of it, and promised no more.
 TOLERANCE = 1e-7
+#: Converged when the sum of misfits is below this fraction of that of no signal at all: the model fits exactly.
+EXACT = 1e-18
 #: Marquardt's damping at the start, relative to the diagonal of J^T J.
 FIRST_DAMPING = 0.01
 
@@ -200,6 +202,9 @@ def descend(
     kernel(parameters, design, signal, jacobian)
     cost = total_misfit(misfit, y, precision, rows, weights, signal, slope, curvature)
     normal_equations(order, slope, curvature, jacobian, normal, gradient)
+    exact = 0.0
+    for i in range(y.size):
+        exact += EXACT * precision * weights[i] * y[i] ** 2
     damping, growth = FIRST_DAMPING, 2.0
     outcome = ITERATION_LIMIT
     for _ in range(MAX_ITERATIONS):
@@ -224,7 +229,7 @@ def descend(
             for j in range(len(order)):
                 parameters[j] = trial[j]
             cost -= gain
-            if gain <= TOLERANCE * abs(cost) and promised <= TOLERANCE * abs(cost):
+            if abs(cost) <= exact or (gain <= TOLERANCE * abs(cost) and promised <= TOLERANCE * abs(cost)):
                 outcome = CONVERGED
                 break
             normal_equations(order, slope, curvature, jacobian, normal, gradient)

@@ -1,0 +1,98 @@
+"""The Cramér-Rao bound against published values, its own definition, and what estimators reach."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from bidsfit import Acquisition, LeastSquares, models
+from bidsfit.bounds import cramer_rao_bound, fisher_information, rician_information
+from bidsfit.estimators.maximum_likelihood import MaximumLikelihood
+from bidsfit.noise import add_noise, rician_log_likelihood
+
+B_VALUES = [0, 5, 10, 20, 30, 40, 60, 80, 100, 150, 200, 300, 400, 500, 600, 800]
+TRUTH = {"S0": 1.0, "f": 0.2, "D": 1.0, "Dstar": 20.0}
+
+
+def test_rician_information_matches_its_published_values() -> None:
+    known = {0.1: 0.0099, 0.5: 0.2017, 1: 0.5214, 2: 0.8526, 3: 0.9402, 5: 0.9796, 10: 0.9950}
+    assert rician_information(list(known)) == pytest.approx(list(known.values()), abs=1e-4)
+
+
+def test_rician_information_has_its_limits_and_no_step_where_the_table_ends() -> None:
+    small = np.array([0.0, 1e-2, 3e-2])
+    assert rician_information(small) == pytest.approx(small**2, abs=5e-6)
+    assert rician_information([29.999, 30.001, 1e6]) == pytest.approx([0.99944, 0.99944, 1.0], abs=5e-6)
+
+
+def test_smt_bound_matches_its_published_values() -> None:
+    # 32 directions a shell and a scale that is known (reference values at vcyl 0.6, lambda 1.9 um^2/ms)
+    acquisition = Acquisition([1000, 2000, 3500, 5000], counts=[32] * 4, n_directions=[32] * 4)
+    truth = {"S0": 1.0, "vcyl": 0.6, "lambda": 1.9}
+    for snr, known in ((25, (0.040, 0.161)), (5, (0.202, 0.803))):
+        bound = cramer_rao_bound(models.get("smt2"), truth, acquisition, 1 / snr, fixed=("S0",))
+        assert (bound["vcyl"], bound["lambda"]) == pytest.approx(known, abs=6e-4)
+        assert bound["S0"] == 0
+
+
+def test_gaussian_information_is_that_of_central_differences() -> None:
+    model, acquisition, sigma = models.get("ivim"), Acquisition(B_VALUES), 0.05
+    point = model.parameter_array(TRUTH)
+    columns = []
+    for j in range(point.size):
+        step = np.zeros(point.size)
+        step[j] = 1e-5 * point[j]
+        columns.append(
+            (model.signal(point + step, acquisition) - model.signal(point - step, acquisition)) / 2 / step[j]
+        )
+    jacobian = np.stack(columns, axis=1)
+    expected = jacobian.T @ jacobian / sigma**2
+    assert fisher_information(model, TRUTH, acquisition, sigma) == pytest.approx(expected, rel=1e-6, abs=1e-9)
+
+
+def test_rician_information_is_the_variance_of_the_score() -> None:
+    rng = np.random.default_rng(0)
+    amplitude, step = 1.3, 1e-4
+    x = add_noise(np.full(400_000, amplitude), 1.0, "rician", rng)
+    score = (rician_log_likelihood(x, amplitude + step, 1) - rician_log_likelihood(x, amplitude - step, 1)) / (2 * step)
+    assert np.var(score) == pytest.approx(float(rician_information(amplitude)), rel=0.01)
+
+
+def test_dstar_is_not_determined_without_perfusion_and_the_bound_says_so() -> None:
+    truth = TRUTH | {"f": np.array([0.0, 1e-6, 1e-3, 0.2])}
+    bound = cramer_rao_bound(models.get("ivim"), truth, Acquisition(B_VALUES), 0.05)
+    assert np.isinf(bound["Dstar"][0])
+    assert np.all(np.diff(bound["Dstar"][1:]) < 0)
+    assert np.isfinite(bound["D"]).all()
+
+
+def test_as_many_parameters_as_measurements_leave_something_undetermined() -> None:
+    bound = cramer_rao_bound(models.get("adc"), {"S0": 1.0, "D": 1.0}, Acquisition([0, 0, 0]), 0.05)
+    assert np.isinf(bound["D"])
+    assert np.isfinite(bound["S0"])
+
+
+def test_an_unfitted_voxel_has_no_bound() -> None:
+    truth = {name: np.array([value, np.nan]) for name, value in TRUTH.items()}
+    bound = cramer_rao_bound(models.get("ivim"), truth, Acquisition(B_VALUES), 0.05)
+    assert np.isfinite(bound["D"][0])
+    assert np.isnan(bound["D"][1])
+
+
+def test_averaging_n_measurements_counts_n_times() -> None:
+    model = models.get("ivim")
+    once = cramer_rao_bound(model, TRUTH, Acquisition(B_VALUES), 0.05)
+    four = cramer_rao_bound(model, TRUTH, Acquisition(B_VALUES, counts=[4] * len(B_VALUES)), 0.05)
+    assert four["Dstar"] == pytest.approx(once["Dstar"] / 2)
+
+
+@pytest.mark.parametrize(("kind", "snr"), [("gaussian", 1000), ("rician", 1000)])
+def test_estimators_reach_the_bound_at_high_snr(kind: str, snr: float) -> None:
+    model, acquisition = models.get("ivim"), Acquisition(B_VALUES)
+    rng = np.random.default_rng(1)
+    signals = add_noise(np.tile(model.signal(TRUTH, acquisition), (20_000, 1)), 1 / snr, kind, rng)
+    bound = cramer_rao_bound(model, TRUTH, acquisition, 1 / snr, kind)
+    for estimator in (LeastSquares(model), MaximumLikelihood(model, noise=kind)):
+        estimate = estimator.estimate(signals, acquisition, 1 / snr)
+        for name in model.names:
+            assert np.std(estimate.parameters[name]) == pytest.approx(float(bound[name]), rel=0.025), name
