@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
-from bidsfit.exceptions import UnknownNameError
+from bidsfit.registry import Registry
 
 if TYPE_CHECKING:
     from bidsfit.models.signal_model import SignalModel
@@ -18,23 +16,15 @@ BUILT_IN = {
     "smt2": "bidsfit.models.smt:SMT2",
 }
 
+_registry = Registry("model", "bidsfit.models", BUILT_IN)
+
 
 def available() -> dict[str, str]:
     """Names of all models and where each lives, without importing any."""
-    return BUILT_IN | {entry.name: entry.value for entry in entry_points(group="bidsfit.models")}
+    return _registry.available()
 
 
 def get(name: str) -> SignalModel:
-    """The model of that name.
-
-    Raises
-    ------
-    UnknownNameError
-        With the nearest valid name.
-    """
-    places = available()
-    if name not in places:
-        raise UnknownNameError("model", name, places)
-    module, attribute = places[name].split(":")
-    model: SignalModel = getattr(import_module(module), attribute)
+    """The model of that name; an unknown one raises `UnknownNameError` with the nearest valid name."""
+    model: SignalModel = _registry.get(name)
     return model
