@@ -230,7 +230,8 @@ class Estimator(ABC):
                     deviation[index, self.model.scale_index] *= scale
                 if freedom > 0:
                     squares = fitted.squares * scale**2
-                    total = weights @ (y - np.average(y, axis=1, weights=weights)[:, None]).T ** 2
+                    centred = y - np.average(y, axis=1, weights=weights)[:, None]
+                    total = np.einsum("ij,j->i", centred**2, weights)  # unlike @, no threads of its own
                     rmse[index] = np.sqrt(squares / weights.sum())
                     sigma[index] = np.sqrt(squares / freedom)
                     with np.errstate(divide="ignore", invalid="ignore"):

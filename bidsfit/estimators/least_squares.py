@@ -81,8 +81,8 @@ class LeastSquares(Estimator):
 
     @property
     def n_free(self) -> int:
-        bounds = self._working_bounds()
-        return int(np.sum(bounds[:, 0] < bounds[:, 1]))
+        """Parameters that are not fixed; a measured S0 counts, for it uses up the measurement at b = 0."""
+        return int(np.sum(self.bounds[:, 0] < self.bounds[:, 1]))
 
     def _working_bounds(self) -> NDArray[np.float64]:
         """Bounds for signals scaled to 1 at the lowest b-value."""

@@ -55,7 +55,8 @@ def representative_voxels(estimate: Estimate, model: SignalModel) -> dict[str, i
     if fitted.size == 0:
         return {}
     name = next(n for n in model.names if n != model.scale)
-    relative = estimate.rmse[fitted] / np.maximum(estimate.parameters[model.scale][fitted], np.finfo(float).tiny)
+    level = np.maximum(estimate.parameters[model.scale][fitted], np.finfo(float).tiny)
+    relative = np.nan_to_num(estimate.rmse[fitted] / level)  # NaN where no degree of freedom is left: all alike
     good = fitted[relative <= np.median(relative)]
     values = estimate.parameters[name][good]
     chosen: dict[str, int] = {}
@@ -64,6 +65,6 @@ def representative_voxels(estimate: Estimate, model: SignalModel) -> dict[str, i
         if index not in chosen.values():
             chosen[f"{name}: {percent}th percentile"] = index
     poor = int(fitted[np.argmin(np.abs(relative - np.percentile(relative, 95)))])
-    if poor not in chosen.values():
+    if estimate.freedom > 0 and poor not in chosen.values():
         chosen["residual: 95th percentile"] = poor
     return chosen

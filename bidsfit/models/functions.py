@@ -6,6 +6,7 @@ import math
 
 import numba
 import sympy as sp
+from sympy.core.function import ArgumentIndexError
 
 
 class boys(sp.Function):  # noqa: N801 (SymPy functions are lower case)
@@ -22,7 +23,7 @@ class boys(sp.Function):  # noqa: N801 (SymPy functions are lower case)
     def fdiff(self, argindex: int = 2) -> sp.Expr:
         n, z = self.args
         if argindex != 2:
-            raise sp.ArgumentIndexError(self, argindex)
+            raise ArgumentIndexError(self, argindex)
         return -boys(n + 1, z)
 
     def _eval_rewrite_as_erf(self, n: sp.Expr, z: sp.Expr, **_: object) -> sp.Expr:

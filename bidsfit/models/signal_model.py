@@ -147,7 +147,8 @@ class SignalModel:
             raise ValueError(f"Model {self.name!r}: the equation has symbols {unknown} that no table lists.")
         if self.scale not in self.names:
             raise ValueError(f"Model {self.name!r}: the scale {self.scale!r} is not among its parameters.")
-        if sp.diff(self.expression, self[self.scale].symbol, 2) != 0:
+        scale = self[self.scale].symbol
+        if sp.diff(self.expression, scale, 2) != 0 or self.expression.subs(scale, 0) != 0:
             raise ValueError(f"Model {self.name!r}: the signal is not proportional to {self.scale!r}.")
 
     def __getitem__(self, name: str) -> Parameter:

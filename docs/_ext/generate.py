@@ -72,7 +72,7 @@ def model_section(model: SignalModel) -> str:
             "of the fit."
         )
     if model.averaging:
-        parts.append("The equation describes direction averages, so signals are always averaged over each shell.")
+        parts.append("The equation describes the average of the signal over all directions of a shell.")
     parts.append("References:\n\n" + "\n".join(f"- {text}" for text in references(model.references)))
     return "\n\n".join(parts)
 
@@ -94,7 +94,7 @@ def references(keys: Sequence[str]) -> list[str]:
 
 def models_page() -> str:
     """All models, first as a list, then one section each."""
-    found = [models.get(name) for name in models.available()]
+    found = [models.get(name) for name in models.BUILT_IN]
     summary = table(
         ("Model", "What it is", "Parameters"),
         (
@@ -112,7 +112,7 @@ def models_page() -> str:
 def estimators_page() -> str:
     """All estimators."""
     rows = []
-    for name in estimators.available():
+    for name in estimators.BUILT_IN:
         estimator = estimators.get(name)
         rows.append((f"`{name}`", estimator.title, f"{{py:obj}}`{estimator.__module__}.{estimator.__qualname__}`"))
     return table(("`--estimators`", "Method", "Class"), rows)
@@ -146,7 +146,7 @@ def outputs_page() -> str:
             FILE_UNITS[p.unit].name,
             REPORT_UNITS[p.unit].name or "1",
         )
-        for model in map(models.get, models.available())
+        for model in map(models.get, models.BUILT_IN)
         for p in model.parameters
     ]
     quality = [

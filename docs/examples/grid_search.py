@@ -22,7 +22,7 @@ class GridSearch(Estimator):
         weights = acquisition.weights
 
         def fit(signals, sigma):
-            """Fit signals of shape (n_voxels, n_measurements), about 1 at the lowest b; the noise is not used."""
+            """Fit signals of shape (n_voxels, n_measurements), about 1 at the lowest b."""
             squares = ((signals[:, None, :] - curves) ** 2) @ weights
             best = squares.argmin(axis=1)
             status = np.full(len(signals), Status.CONVERGED, dtype=np.uint8)

@@ -1,0 +1,109 @@
+"""Segmented fit of intravoxel incoherent motion: diffusion first, where blood no longer gives signal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bidsfit.acquisition import Acquisition, Averaging
+from bidsfit.estimators.estimator import Estimator, FitChunk, Fitted
+from bidsfit.estimators.least_squares import make_problem
+from bidsfit.estimators.levenberg_marquardt import AT_BOUND, ITERATION_LIMIT, fit_voxels
+from bidsfit.estimators.misfits import gaussian
+from bidsfit.exceptions import UnsupportedProtocolError
+from bidsfit.models.signal_model import SignalModel
+
+#: b-value from which blood is taken to give no signal, s/mm^2.
+THRESHOLD = 200.0
+
+
+class Segmented(Estimator):
+    """Two steps: D and the intercept above a threshold, then the rest with D held.
+
+    Above the threshold the signal is taken for S0 (1 - f) exp(-b D): the model itself with D* at the end of its range,
+    where blood gives no signal. The second step fits all measurements, with D, or D and f, held at what the first
+    found. Less scatter than a fit of everything at once, and a bias where D* is small (Kaandorp, thesis, papers I, II).
+
+    Parameters
+    ----------
+    model : SignalModel
+        With parameters f, D and Dstar.
+    threshold : float
+        s/mm^2.
+    hold : {"D", "D and f"}
+        What the second step does not fit again.
+    bounds : dict of name to (lower, upper), optional
+    averaging : {"arithmetic", "geometric", "none"}
+    """
+
+    name = "segmented"
+    title = "Segmented least squares"
+    references = ("kaandorp2021",)
+
+    def __init__(
+        self,
+        model: SignalModel,
+        *,
+        threshold: float = THRESHOLD,
+        hold: Literal["D", "D and f"] = "D",
+        bounds: Mapping[str, tuple[float, float]] | None = None,
+        averaging: Averaging = "arithmetic",
+    ) -> None:
+        super().__init__(model, bounds=bounds, averaging=averaging)
+        if not {"f", "D", "Dstar"} <= set(model.names):
+            raise ValueError(f"A segmented fit needs a model with f, D and Dstar; {model.name!r} is none.")
+        if hold not in ("D", "D and f"):
+            raise ValueError(f"hold must be 'D' or 'D and f', found {hold!r}.")
+        self.threshold = float(threshold)
+        self.hold = hold
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return super().options | {"threshold": self.threshold, "hold": self.hold}
+
+    @property
+    def methods(self) -> str:
+        return (
+            f"D and the fraction of the signal that decays with it were fitted to the measurements at b = 0 and from "
+            f"b = {self.threshold:g} s/mm² on, and then the other parameters to all measurements with {self.hold} held."
+        )
+
+    def prepare(self, acquisition: Acquisition) -> FitChunk:
+        model = self.model
+        j = {name: model.names.index(name) for name in model.names}
+        high = np.flatnonzero(acquisition.b_values >= 0.95 * self.threshold)
+        if len(acquisition.select(high).shells) < 2 if high.size else True:
+            found = ", ".join(f"{b:.0f}" for b in acquisition.b_values[high]) or "none"
+            raise UnsupportedProtocolError(
+                f"A segmented fit needs two b-values of {self.threshold:g} s/mm² or more; the protocol has {found}."
+            )
+        # First step: all signal decays with D (f = 0), its scale is the intercept S0 (1 - f).
+        first_bounds = self.bounds.copy()
+        first_bounds[j["f"]] = 0.0
+        first_bounds[j["Dstar"], 0] = first_bounds[j["Dstar"], 1]
+        first = make_problem(model, first_bounds, acquisition.select(high))
+        second = make_problem(model, self.bounds, acquisition)
+        ones = np.ones
+
+        def fit(y: NDArray[np.float64], sigma: NDArray[np.float64]) -> Fitted:
+            n, p = y.shape[0], len(model.parameters)
+            squares, status = np.empty(n), np.empty(n, dtype=np.uint8)
+            slow = np.full((n, p), np.nan)
+            fit_voxels(model.kernel, gaussian, y[:, high], ones(n), first, slow, squares, status)
+            found = np.full((n, p), np.nan)
+            found[:, j["D"]] = np.minimum(slow[:, j["D"]], self.bounds[j["Dstar"], 1])
+            if self.hold == "D and f":
+                f = 1.0 - slow[:, model.scale_index]  # signals are about 1 at the lowest b-value
+                found[:, j["f"]] = np.clip(f, *self.bounds[j["f"]])
+            first_status = status.copy()
+            fit_voxels(model.kernel, gaussian, y, ones(n), second, found, squares, status)
+            held = found[:, j["D"]]
+            low, top = self.bounds[j["D"]]
+            status[(status != ITERATION_LIMIT) & ((held <= low) | (held >= top))] = AT_BOUND
+            status[first_status == ITERATION_LIMIT] = ITERATION_LIMIT
+            return Fitted(found, squares, status)
+
+        return fit

@@ -1,0 +1,250 @@
+"""What was measured: shells, repeats, directions, averages, weights."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from scipy.optimize import least_squares
+
+from bidsfit.acquisition import Acquisition, DirectionAverage, count_directions
+
+
+def shell_values(b_values: object) -> list[float]:
+    return [shell.b_value for shell in Acquisition(b_values).shells]
+
+
+def directions(n: int, seed: int = 0) -> np.ndarray:
+    vectors = np.random.default_rng(seed).standard_normal((n, 3))
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+protocols = st.lists(
+    st.one_of(st.integers(0, 60), st.integers(0, 6000), st.floats(0, 6000)).map(float), min_size=1, max_size=40
+)
+
+
+class TestShells:
+    @pytest.mark.parametrize(
+        "b_values",
+        [
+            [0, 5, 10],
+            [90, 100, 110],
+            [0, 5, 10, 20, 30, 40, 60, 80, 100, 150, 200, 300, 400, 500, 600, 800],
+            [5, 10, 20, 30, 50, 75, 150, 250, 600, 700, 800],
+            [0, 1000, 2000, 3500, 5000],
+        ],
+    )
+    def test_values_of_real_protocols_stay_apart(self, b_values):
+        assert shell_values(b_values) == b_values
+
+    def test_jitter_makes_no_shells(self):
+        rng = np.random.default_rng(0)
+        nominal = np.repeat([0, 1000, 2000, 3000], [8, 30, 60, 60])
+        b_values = np.where(nominal > 0, nominal + rng.integers(-25, 26, nominal.size), 0)
+        shells = Acquisition(b_values).shells
+        assert [shell.n_measurements for shell in shells] == [8, 30, 60, 60]
+        assert [shell.b_value for shell in shells] == pytest.approx([0, 1000, 2000, 3000], abs=10)
+        assert len(shell_values(np.arange(970, 1031, 5))) == 1
+
+    def test_b_value_is_the_mean_of_those_acquired_not_a_rounded_one(self):
+        assert shell_values([995, 1000, 1020]) == [1005]
+
+    @given(b_values=protocols, seed=st.integers(0, 2**32 - 1))
+    def test_shells_do_not_depend_on_the_order_of_acquisition(self, b_values, seed):
+        order = np.random.default_rng(seed).permutation(len(b_values))
+        before = Acquisition(b_values).shells
+        after = Acquisition(np.array(b_values)[order]).shells
+        assert [shell.n_measurements for shell in before] == [shell.n_measurements for shell in after]
+        assert [shell.b_value for shell in before] == pytest.approx([shell.b_value for shell in after])
+
+    @given(b_values=protocols)
+    def test_every_measurement_is_in_one_shell_of_near_values(self, b_values):
+        shells = Acquisition(b_values).shells
+        assert sorted(np.concatenate([shell.indices for shell in shells])) == list(range(len(b_values)))
+        for shell in shells:
+            inside = np.array(b_values)[shell.indices]
+            assert np.ptp(inside) <= max(0.08 * inside.max(), 1) + 1e-9
+            assert inside.min() - 1e-9 <= shell.b_value <= inside.max() + 1e-9
+        lowest = [min(np.array(b_values)[shell.indices]) for shell in shells]
+        assert lowest == sorted(lowest)
+
+    def test_counts_weight_the_mean_and_add_up(self):
+        (shell,) = Acquisition([1000, 1010], counts=[3, 1]).shells
+        assert shell.b_value == pytest.approx(1002.5)
+        assert shell.n_measurements == 4
+
+    def test_selection_keeps_what_belongs_to_each_measurement(self):
+        acquisition = Acquisition(
+            [0, 500, 1000], directions(3), counts=[1, 2, 3], n_directions=[1, 6, 12], echo_times=[50, 60, 70]
+        )
+        chosen = acquisition.select([2, 0])
+        assert chosen.b_values.tolist() == [1000, 0]
+        assert chosen.directions == pytest.approx(directions(3)[[2, 0]])
+        assert chosen.weights.tolist() == [3, 1]
+        assert chosen.n_directions.tolist() == [12, 1]
+        assert chosen.variable("TE").tolist() == [70, 50]
+
+
+class TestDirections:
+    def test_antipodes_and_repeats_are_one_direction(self):
+        vectors = directions(12)
+        assert count_directions(np.concatenate([vectors, -vectors, vectors])) == 12
+
+    def test_length_does_not_matter(self):
+        vectors = directions(6)
+        assert count_directions(np.concatenate([vectors, 3 * vectors])) == 6
+
+    def test_a_degree_is_the_limit(self):
+        def pair(degrees):
+            angle = np.deg2rad(degrees)
+            return np.array([[1, 0, 0], [np.cos(angle), np.sin(angle), 0]])
+
+        assert count_directions(pair(0.5)) == 1
+        assert count_directions(pair(2)) == 2
+
+    def test_no_direction_counts_as_one(self):
+        assert count_directions(np.zeros((4, 3))) == 1
+
+    def test_shells_count_their_own(self):
+        vectors = np.concatenate([np.zeros((2, 3)), directions(6), directions(10, seed=1)])
+        shells = Acquisition(np.repeat([0, 1000, 2000], [2, 6, 10]), vectors).shells
+        assert [shell.n_directions for shell in shells] == [1, 6, 10]
+
+    def test_averaged_data_say_how_many(self):
+        assert [s.n_directions for s in Acquisition([0, 1000], n_directions=[1, 32]).shells] == [1, 32]
+
+    def test_unknown_directions_count_as_one(self):
+        assert [s.n_directions for s in Acquisition([1000] * 8).shells] == [1]
+
+
+class TestAverage:
+    b_values = (1000, 0, 1000, 500, 0, 1000)
+    shells = ((1, 4), (3,), (0, 2, 5))
+
+    @pytest.fixture
+    def signals(self):
+        return np.random.default_rng(3).uniform(1, 2, (7, 6))
+
+    @pytest.mark.parametrize("kind", ["arithmetic", "geometric"])
+    def test_mean_of_each_shell(self, signals, kind):
+        average = DirectionAverage(Acquisition(self.b_values), kind)
+        mean = np.mean if kind == "arithmetic" else lambda x, axis: np.prod(x, axis) ** (1 / x.shape[axis])
+        expected = np.stack([mean(signals[:, list(index)], axis=1) for index in self.shells], axis=1)
+        assert average(signals) == pytest.approx(expected, rel=1e-14)
+        assert average.acquisition.b_values.tolist() == [0, 500, 1000]
+        assert average.acquisition.weights.tolist() == [2, 1, 3]
+
+    @pytest.mark.parametrize("kind", ["arithmetic", "geometric"])
+    def test_averages_of_averages_are_averages(self, signals, kind):
+        acquisition = Acquisition(self.b_values)
+        once = DirectionAverage(acquisition, kind)
+        part = DirectionAverage(acquisition.select([0, 1, 2, 3]), kind)  # then the rest, unaveraged
+        joined = Acquisition(
+            np.concatenate([part.acquisition.b_values, [0, 1000]]),
+            counts=np.concatenate([part.acquisition.counts, [1, 1]]),
+        )
+        twice = DirectionAverage(joined, kind)
+        both = np.concatenate([part(signals[:, :4]), signals[:, 4:]], axis=1)
+        assert twice(both) == pytest.approx(once(signals), rel=1e-14)
+        assert twice.acquisition.weights.tolist() == once.acquisition.weights.tolist()
+
+    def test_none_changes_nothing(self, signals):
+        acquisition = Acquisition(self.b_values)
+        average = DirectionAverage(acquisition, "none")
+        assert average(signals) is signals
+        assert average.acquisition is acquisition
+
+    def test_any_leading_shape(self, signals):
+        average = DirectionAverage(Acquisition(self.b_values))
+        assert average(signals.reshape(7, 1, 6)).shape == (7, 1, 3)
+        assert average(signals[0]) == pytest.approx(average(signals)[0], rel=1e-14)
+
+    def test_echo_times_are_averaged_too(self):
+        average = DirectionAverage(Acquisition([0, 0, 1000], echo_times=[50, 60, 70]))
+        assert average.acquisition.variable("TE").tolist() == [55, 70]
+
+    def test_input_is_not_written_to(self, signals):
+        signals.setflags(write=False)
+        for kind in ("arithmetic", "geometric"):
+            DirectionAverage(Acquisition(self.b_values), kind)(signals)
+
+    def test_negative_signals_enter_the_arithmetic_mean(self):
+        assert DirectionAverage(Acquisition([0, 0]))(np.array([[-1.0, 3.0]])).tolist() == [[1.0]]
+
+    @pytest.mark.parametrize("value", [-1.0, 0.0, np.nan])
+    def test_the_geometric_mean_is_nan_where_a_signal_is_not_positive(self, value):
+        average = DirectionAverage(Acquisition([0, 0, 1000, 1000]), "geometric")
+        found = average(np.array([[value, 3.0, 2.0, 2.0], [3.0, 3.0, 2.0, 2.0]]))
+        assert np.isnan(found[0, 0])
+        assert found[1] == pytest.approx([3, 2])
+
+    @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+    def test_what_is_not_finite_stays_so_without_a_warning(self, value):
+        found = DirectionAverage(Acquisition([0, 0, 1000]))(np.array([[value, 1.0, 1.0], [1.0, 1.0, 1.0]]))
+        assert not np.isfinite(found[0, 0])
+        assert found[1].tolist() == [1.0, 1.0]
+
+    @given(
+        signals=arrays(float, (4, 9), elements=st.floats(0.1, 1e6)),
+        b_values=st.permutations([0, 0, 0, 50, 50, 1000, 1000, 1000, 1000]),
+    )
+    def test_geometric_never_exceeds_arithmetic(self, signals, b_values):
+        acquisition = Acquisition(b_values)
+        geometric, arithmetic = (DirectionAverage(acquisition, k)(signals) for k in ("geometric", "arithmetic"))
+        assert np.all(geometric <= arithmetic * (1 + 1e-12))
+
+    def test_a_weighted_fit_of_averages_is_the_fit_of_all_measurements(self):
+        rng = np.random.default_rng(1)
+        acquisition = Acquisition(np.repeat([0.0, 300, 1000, 2000], [2, 5, 11, 30]))
+        b = acquisition.variable("b")
+        signals = 2 * np.exp(-b * 0.8) + 0.05 * rng.standard_normal(b.size)
+        average = DirectionAverage(acquisition)
+        y, shells = average(signals), average.acquisition
+        everything = least_squares(lambda x: x[0] * np.exp(-b * x[1]) - signals, [1, 1], xtol=1e-14)
+        weighted = least_squares(
+            lambda x: np.sqrt(shells.weights) * (x[0] * np.exp(-shells.variable("b") * x[1]) - y), [1, 1], xtol=1e-14
+        )
+        assert weighted.x == pytest.approx(everything.x, rel=1e-6)
+        unweighted = least_squares(lambda x: x[0] * np.exp(-shells.variable("b") * x[1]) - y, [1, 1])
+        assert abs(unweighted.x[1] / everything.x[1] - 1) > 1e-4  # the weights matter here
+
+
+class TestErrors:
+    @pytest.mark.parametrize("value", [-5, np.nan, np.inf])
+    def test_impossible_b_values_are_named(self, value):
+        with pytest.raises(ValueError, match=rf"finite and not negative, found \[ ?{value}"):
+            Acquisition([0, value])
+
+    @pytest.mark.parametrize("b_values", [[], [[0, 1000]]])
+    def test_not_a_list(self, b_values):
+        with pytest.raises(ValueError, match="list of numbers"):
+            Acquisition(b_values)
+
+    @pytest.mark.parametrize(
+        ("name", "values"),
+        [
+            ("Directions", {"directions": np.zeros((2, 3))}),
+            ("Directions", {"directions": np.zeros((3, 2))}),
+            ("Counts", {"counts": [1, 1]}),
+            ("Numbers of directions", {"n_directions": [[1, 1, 1]]}),
+            ("Echo times", {"echo_times": 50}),
+        ],
+    )
+    def test_shapes_that_disagree(self, name, values):
+        with pytest.raises(ValueError, match=f"^{name} must have shape"):
+            Acquisition([0, 500, 1000], **values)
+
+    def test_variables(self):
+        acquisition = Acquisition([0, 1000])
+        assert acquisition.variable("b").tolist() == [0, 1]
+        with pytest.raises(ValueError, match="needs echo times"):
+            acquisition.variable("TE")
+        with pytest.raises(ValueError, match="no variable 'TI'"):
+            acquisition.variable("TI")
+
+    def test_unknown_average(self):
+        with pytest.raises(ValueError, match="'median'; valid: arithmetic, geometric, none"):
+            DirectionAverage(Acquisition([0]), "median")
