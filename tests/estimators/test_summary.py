@@ -27,7 +27,7 @@ def test_summary_leaves_out_what_was_not_fitted() -> None:
 
 
 def test_share_at_bound_is_counted() -> None:
-    estimator, estimate = estimate_of(np.r_[1.0, np.full(30, 0.0), np.full(70, 1.0)], Acquisition([0, 500, 1000]))
+    estimator, estimate = estimate_of(np.r_[1.0, np.full(30, -0.2), np.full(70, 1.0)], Acquisition([0, 500, 1000]))
     assert summarise(estimate, MODEL, estimator.bounds)[1].fraction_at_bound == pytest.approx(0.3)
 
 

@@ -1,0 +1,55 @@
+"""Files are written whole or not at all."""
+
+import json
+import os
+import subprocess
+import sys
+from socket import gethostname
+
+import pytest
+
+from bidsfit.bids.files import remove_abandoned, whole_file, write_json
+
+
+def test_the_name_appears_when_the_block_ends(tmp_path):
+    path = tmp_path / "new" / "map.nii.gz"
+    with whole_file(path) as temporary:
+        temporary.write_text("half")
+        assert not path.exists()
+        assert temporary.name.endswith(".map.nii.gz")  # writers look at the extension
+    assert path.read_text() == "half"
+
+
+def test_an_error_leaves_what_was_there(tmp_path):
+    path = tmp_path / "map.json"
+    path.write_text("old")
+    with pytest.raises(RuntimeError), whole_file(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert [p.name for p in tmp_path.iterdir()] == ["map.json"]
+    assert path.read_text() == "old"
+
+
+def test_json_keeps_letters_and_refuses_nan(tmp_path):
+    write_json(tmp_path / "a.json", {"Units": "µm²/ms"})
+    assert "µm²/ms" in (tmp_path / "a.json").read_text()
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "b.json", {"x": float("nan")})
+    assert not (tmp_path / "b.json").exists()
+    assert json.loads((tmp_path / "a.json").read_text()) == {"Units": "µm²/ms"}
+
+
+def test_leftovers_of_dead_processes_go(tmp_path):
+    """Those of living processes, and of other machines, stay."""
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    (tmp_path / "dwi").mkdir()
+    left = tmp_path / "dwi" / f".{gethostname()}.{dead.pid}.map.nii.gz"
+    living = tmp_path / "dwi" / f".{gethostname()}.{os.getpid()}.map.nii.gz"
+    elsewhere = tmp_path / "dwi" / f".another-host.{dead.pid}.map.nii.gz"
+    other = tmp_path / "map.nii.gz"
+    for path in (left, living, elsewhere, other):
+        path.touch()
+    remove_abandoned(tmp_path)
+    assert not left.exists()
+    assert all(path.exists() for path in (living, elsewhere, other))

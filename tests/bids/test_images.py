@@ -1,0 +1,288 @@
+"""Reading images, b-values, directions and masks as they come."""
+
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from bidsfit.bids.images import (
+    MaskedSignals,
+    image_shape,
+    open_image,
+    read_acquisition,
+    read_mask,
+    read_numbers,
+    read_sidecar,
+    same_grid,
+)
+from bidsfit.exceptions import UnusableInputError
+
+
+def read_signals(path, mask=None, n_volumes=5):
+    image = open_image(path)
+    shape = image_shape(image, n_volumes, path)
+    mask = np.ones(shape[:3], dtype=bool) if mask is None else mask
+    return MaskedSignals(image, shape, mask, path)
+
+
+# --- images ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("extension", [".nii.gz", ".nii"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint16, np.int32, np.float32, np.float64])
+def test_stored_numbers(tiny, extension, dtype):
+    data = (np.arange(450).reshape(5, 6, 3, 5) % 200).astype(dtype)
+    path = tiny.nifti(f"image{extension}", data)
+    np.testing.assert_array_equal(read_signals(path)[:], data.reshape(-1, 5, order="F"))
+
+
+def test_big_endian(tiny):
+    data = tiny.signals().astype(">f4")
+    header = nib.Nifti1Header(endianness=">")
+    header.set_data_dtype(">f4")
+    nib.save(nib.Nifti1Image(data, tiny.AFFINE, header), tiny / "big.nii")
+    assert open_image(tiny / "big.nii").header.endianness == ">"
+    np.testing.assert_array_equal(read_signals(tiny / "big.nii")[:], data.reshape(-1, 5, order="F"))
+
+
+def test_slope_and_intercept(tiny):
+    image = nib.Nifti1Image(np.arange(450, dtype=np.int16).reshape(5, 6, 3, 5), tiny.AFFINE)
+    image.header.set_slope_inter(0.25, -7)
+    nib.save(image, tiny / "scaled.nii.gz")
+    signals = read_signals(tiny / "scaled.nii.gz")
+    expected = np.asarray(nib.load(tiny / "scaled.nii.gz").get_fdata()).reshape(-1, 5, order="F")
+    assert expected.min() < 0  # the scaling was applied
+    np.testing.assert_allclose(signals[:], expected)
+    np.testing.assert_allclose(signals.volume(2), expected[:, 2])
+
+
+def test_signals_are_the_masked_voxels_and_go_back_to_their_place(tiny):
+    path = tiny.nifti("image.nii.gz", tiny.signals())
+    mask = np.random.default_rng(3).random(tiny.SHAPE) > 0.5
+    signals = read_signals(path, mask)
+    assert signals.shape == (mask.sum(), 5)
+    volume = signals.place(signals[:][:, 0], mask, outside=-1)
+    np.testing.assert_array_equal(volume[mask], tiny.signals()[mask][:, 0])
+    assert np.all(volume[~mask] == -1)
+    np.testing.assert_array_equal(signals[slice(3, 9)], signals[:][3:9])
+
+
+def test_uncompressed_images_are_mapped_from_disk(tiny):
+    path = tiny.nifti("image.nii", tiny.signals())
+    assert isinstance(read_signals(path)._stored.base, np.memmap)
+
+
+@pytest.mark.parametrize(
+    ("stored", "n_volumes", "shape"),
+    [
+        ((5, 6, 3, 4), 4, (5, 6, 3, 4)),
+        ((5, 6, 1, 4), 4, (5, 6, 1, 4)),
+        ((5, 6, 4), 4, (5, 6, 1, 4)),  # one slice, its volumes in the third dimension
+        ((5, 6, 3), 1, (5, 6, 3, 1)),
+        ((5, 6, 3, 4, 1, 1), 4, (5, 6, 3, 4)),
+    ],
+)
+def test_shapes(tmp_path, stored, n_volumes, shape):
+    nib.save(nib.Nifti1Image(np.zeros(stored, dtype=np.int16), np.eye(4)), tmp_path / "a.nii")
+    assert image_shape(open_image(tmp_path / "a.nii"), n_volumes, tmp_path / "a.nii") == shape
+
+
+@pytest.mark.parametrize(("stored", "n_volumes"), [((5, 6, 3, 4), 5), ((5, 6, 3), 4), ((5, 6, 3, 4, 2), 4), ((5, 6), 6)])
+def test_shapes_that_cannot_be(tmp_path, stored, n_volumes):
+    path = tmp_path / "a.nii"
+    nib.save(nib.Nifti1Image(np.zeros(stored, dtype=np.int16), np.eye(4)), path)
+    with pytest.raises(UnusableInputError, match=str(path)):
+        image_shape(open_image(path), n_volumes, path)
+
+
+@pytest.mark.parametrize("extension", [".nii.gz", ".nii"])
+@pytest.mark.parametrize("kept", [0, 100, 0.5])
+def test_truncated(tiny, extension, kept):
+    """Cut in the header, or in the data."""
+    path = tiny.nifti(f"image{extension}", np.random.default_rng(0).random((20, 20, 5, 5)))
+    content = path.read_bytes()
+    path.write_bytes(content[: kept if kept != 0.5 else len(content) // 2])
+    with pytest.raises(UnusableInputError, match=rf"{path} cannot be read.*truncated"):
+        read_signals(path)
+
+
+def test_complex_numbers_are_refused(tmp_path):
+    nib.save(nib.Nifti1Image(np.zeros((2, 2, 2, 2), dtype=np.complex64), np.eye(4)), tmp_path / "a.nii")
+    with pytest.raises(UnusableInputError, match="magnitude"):
+        open_image(tmp_path / "a.nii")
+
+
+def test_not_an_image(tmp_path):
+    (tmp_path / "a.nii.gz").write_text("hello")
+    with pytest.raises(UnusableInputError, match="cannot be read as NIfTI"):
+        open_image(tmp_path / "a.nii.gz")
+
+
+def test_a_link_to_nowhere_is_content_to_be_fetched(tmp_path):
+    (tmp_path / "a.nii.gz").symlink_to(tmp_path / "annex" / "gone.nii.gz")
+    with pytest.raises(UnusableInputError, match="datalad get"):
+        open_image(tmp_path / "a.nii.gz")
+
+
+# --- b-values and directions ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text", ["0 500 1000", "0 500 1000\n", "0\t500  1000 \n\n", "0\n500\n1000\n", "0,500,1000", "0 5e2 1e3"])
+def test_ways_to_write_b_values(tmp_path, text):
+    (tmp_path / "a.bval").write_text(text)
+    assert read_acquisition(tmp_path / "a.bval", None).b_values.tolist() == [0, 500, 1000]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("0 500 b1000", "not a number"),
+        ("", "empty"),
+        ("0 500\n1000", "differ in length"),
+        ("0 -500", "negative"),
+        ("0 nan", "not finite"),
+        ("0 inf", "not finite"),
+    ],
+)
+def test_b_values_that_cannot_be(tmp_path, text, message):
+    (tmp_path / "a.bval").write_text(text)
+    with pytest.raises(UnusableInputError, match=rf"{tmp_path / 'a.bval'}.*{message}"):
+        read_acquisition(tmp_path / "a.bval", None)
+
+
+def test_binary_rubbish_is_no_list_of_numbers(tmp_path):
+    (tmp_path / "a.bval").write_bytes(b"\xff\xfe\x00\x80")
+    with pytest.raises(UnusableInputError, match="not a number"):
+        read_numbers(tmp_path / "a.bval")
+
+
+def test_directions_in_rows_or_columns(tmp_path):
+    (tmp_path / "a.bval").write_text("0 500 500 1000")
+    directions = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1.0]])
+    for layout in (directions, directions.T):
+        np.savetxt(tmp_path / "a.bvec", layout)
+        np.testing.assert_array_equal(read_acquisition(tmp_path / "a.bval", tmp_path / "a.bvec").directions, directions)
+
+
+def test_nan_directions_at_b0_are_zero(tmp_path):
+    """Some converters write them so."""
+    (tmp_path / "a.bval").write_text("0 500 500 500")
+    (tmp_path / "a.bvec").write_text("nan 1 0 0\nnan 0 1 0\nnan 0 0 1\n")
+    acquisition = read_acquisition(tmp_path / "a.bval", tmp_path / "a.bvec")
+    assert acquisition.directions[0].tolist() == [0, 0, 0]
+    assert acquisition.shells[1].n_directions == 3
+
+
+@pytest.mark.parametrize("text", ["1 0\n0 1\n", "1 0 0\n0 1 0\n", "1 0 0 1\n0 1 0 1\n0 0 1 1\n"])
+def test_directions_that_do_not_fit(tmp_path, text):
+    (tmp_path / "a.bval").write_text("0 500 1000")
+    (tmp_path / "a.bvec").write_text(text)
+    with pytest.raises(UnusableInputError, match=rf"{tmp_path / 'a.bvec'} holds . x . numbers"):
+        read_acquisition(tmp_path / "a.bval", tmp_path / "a.bvec")
+
+
+@pytest.mark.parametrize(
+    ("echo_time", "expected"),
+    [(0.085, [85, 85]), ([0.06, 0.09], [60, 90]), ([0.06], None), ("85 ms", None), (None, None), (["a", "b"], None)],
+)
+def test_echo_time(tmp_path, echo_time, expected):
+    """Seconds in metadata; what makes no sense is left out."""
+    (tmp_path / "a.bval").write_text("0 500")
+    found = read_acquisition(tmp_path / "a.bval", None, {"EchoTime": echo_time}).echo_times
+    assert (found if found is None else found.tolist()) == expected
+
+
+@pytest.mark.parametrize("text", ["{", "[1, 2]", "3"])
+def test_sidecars_that_are_no_objects(tmp_path, text):
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(UnusableInputError, match=str(tmp_path / "a.json")):
+        read_sidecar(tmp_path / "a.json")
+
+
+def test_sidecar(tmp_path):
+    (tmp_path / "a.json").write_text(json.dumps({"EchoTime": 0.08}))
+    assert read_sidecar(tmp_path / "a.json") == {"EchoTime": 0.08}
+
+
+# --- masks ----------------------------------------------------------------------------------------------------------
+
+
+def mask_of(tiny, data, **options):
+    image = tiny.nifti("image.nii.gz", tiny.signals())
+    return read_mask(tiny.nifti("mask.nii.gz", data, **options), open_image(image), image)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float32])
+def test_masks_of_any_type(tiny, dtype):
+    expected = np.random.default_rng(1).random(tiny.SHAPE) > 0.5
+    np.testing.assert_array_equal(mask_of(tiny, expected.astype(dtype)), expected)
+
+
+def test_probabilities_and_nan_in_masks(tiny):
+    data = np.full(tiny.SHAPE, np.nan, dtype=np.float32)
+    data[0, 0, 0], data[1, 0, 0] = 0.7, 0.3
+    assert np.argwhere(mask_of(tiny, data)).tolist() == [[0, 0, 0]]
+
+
+def test_mask_with_a_fourth_dimension_of_one(tiny):
+    assert mask_of(tiny, np.ones((*tiny.SHAPE, 1), dtype=np.uint8)).shape == tiny.SHAPE
+
+
+@pytest.mark.parametrize("stored", [(5, 6), (5, 6, 1)])
+def test_mask_of_a_single_slice(tiny, stored):
+    image = tiny.nifti("image.nii.gz", np.ones((5, 6, 5), dtype=np.float32))
+    mask = tiny.nifti("mask.nii.gz", np.ones(stored, dtype=np.uint8))
+    assert read_mask(mask, open_image(image), image).shape == (5, 6, 1)
+
+
+@pytest.mark.parametrize(
+    ("shape", "value", "message"), [((5, 6, 3), 0, "is empty"), ((6, 5, 3), 1, "has shape"), ((5, 6, 4), 1, "has shape")]
+)
+def test_masks_that_cannot_be(tiny, shape, value, message):
+    with pytest.raises(UnusableInputError, match=rf"{tiny / 'mask.nii.gz'} {message}"):
+        mask_of(tiny, np.full(shape, value, dtype=np.uint8))
+
+
+def test_a_flipped_mask_is_refused(tiny):
+    """The classic: the mask was made in another orientation, and its voxels do not correspond."""
+    flipped = tiny.AFFINE @ np.diag([-1, 1, 1, 1])
+    with pytest.raises(UnusableInputError, match="elsewhere in space"):
+        mask_of(tiny, np.ones(tiny.SHAPE, dtype=np.uint8), affine=flipped)
+
+
+# --- geometry -------------------------------------------------------------------------------------------------------
+
+
+def image_with(qform=None, sform=None):
+    image = nib.Nifti1Image(np.zeros((5, 6, 3)), np.eye(4))
+    image.set_qform(qform, code=0 if qform is None else 1)
+    image.set_sform(sform, code=0 if sform is None else 1)
+    return image
+
+
+A = np.diag([2.0, 2, 3, 1])
+B = A + [[0, 0, 0, 0.1], [0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]]  # a twentieth of a voxel away
+FAR = A + [[0, 0, 0, 20], [0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]]
+TURNED = np.array([[1.999, -0.01, 0, 0], [0.01, 1.999, 0, 0], [0, 0, 3, 0], [0, 0, 0, 1]])
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ({"qform": A, "sform": A}, {"qform": A, "sform": A}),
+        ({"qform": A}, {"sform": A}),
+        ({"qform": A, "sform": FAR}, {"qform": A}),  # the sform went to a standard space
+        ({"sform": A}, {"sform": B}),
+        ({"sform": A}, {"sform": TURNED}),
+        ({}, {"sform": A}),  # says nothing about space
+    ],
+)
+def test_harmless_differences(first, second):
+    assert same_grid(image_with(**first), image_with(**second), (5, 6, 3))
+    assert same_grid(image_with(**second), image_with(**first), (5, 6, 3))
+
+
+@pytest.mark.parametrize("other", [FAR, A @ np.diag([-1, 1, 1, 1]), A @ np.diag([1.5, 1, 1, 1])])
+def test_other_grids(other):
+    assert not same_grid(image_with(qform=A, sform=A), image_with(qform=other, sform=other), (5, 6, 3))

@@ -1,0 +1,187 @@
+"""Datasets and commands that tests share."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections import namedtuple
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+PROJECT = Path(__file__).resolve().parents[1]
+
+Outcome = namedtuple("Outcome", "code out err")
+
+
+@pytest.fixture
+def app(capsys):
+    """Run ``bidsfit`` in this process: ``app(words...)`` returns its exit code and what it said."""
+    from bidsfit.cli.app import main
+
+    def run(*words):
+        capsys.readouterr()
+        try:
+            code = main([str(word) for word in words])
+        except SystemExit as stop:  # argparse
+            code = stop.code
+        return Outcome(code, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def command():
+    """Start ``bidsfit`` in a process of its own, in a session of its own: ``command(words...)`` is a Popen."""
+
+    def start(*words, module="bidsfit.cli.app", **options):
+        environment = os.environ | {"PYTHONPATH": str(PROJECT)}
+        return subprocess.Popen(
+            [sys.executable, "-m", module, *map(str, words)],
+            **{"text": True, "env": environment, "start_new_session": True, **options},
+        )
+
+    return start
+
+
+class TinyDataset:
+    """A BIDS dataset of tiny images whose signal decays with D = 0.001 mm^2/s."""
+
+    B_VALUES = (0, 0, 300, 600, 1000)
+    SHAPE = (5, 6, 3)
+    AFFINE = np.array([[-2.0, 0, 0, 9], [0, 2, 0, -8], [0, 0, 3, 4], [0, 0, 0, 1]])
+
+    def __init__(self, root, derivative=False):
+        self.root = Path(root)
+        self.root.mkdir(parents=True)
+        description = {"Name": "Tiny", "BIDSVersion": "1.10.0"}
+        if derivative:
+            description |= {"DatasetType": "derivative", "GeneratedBy": [{"Name": "a test"}]}
+        self.write("dataset_description.json", json.dumps(description))
+        self.write("README", "Tiny images.\n")
+
+    def __truediv__(self, name):
+        return self.root / name
+
+    def __fspath__(self):
+        return str(self.root)
+
+    __str__ = __fspath__
+
+    def write(self, name, text):
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        return path
+
+    def signals(self, b_values=B_VALUES, shape=SHAPE):
+        """Signals that differ from voxel to voxel, noise-free."""
+        s0 = 1000 + np.arange(np.prod(shape)).reshape(shape)
+        return (s0[..., None] * np.exp(-np.asarray(b_values) * 1e-3)).astype(np.float32)
+
+    def nifti(self, name, data, affine=AFFINE, dtype=None):
+        """Write an image; qform and sform are both set."""
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image = nib.Nifti1Image(data, affine, dtype=dtype)
+        image.set_qform(affine, code=1)
+        image.set_sform(affine, code=1)
+        nib.save(image, path)
+        return path
+
+    def add(self, stem, b_values=B_VALUES, data=None, bval=True, bvec=True, sidecar=None, extension=".nii.gz"):
+        """Add ``sub-01/dwi/sub-01_dwi`` with what belongs to it."""
+        data = self.signals(b_values) if data is None else data
+        if bval:
+            self.write(f"{stem}.bval", " ".join(f"{b:g}" for b in b_values) + "\n")
+        if bvec:
+            directions = np.array([(0, 0, 0) if b == 0 else np.roll((1, 0, 0), i) for i, b in enumerate(b_values)])
+            self.write(f"{stem}.bvec", "\n".join(" ".join(map(str, row)) for row in directions.T) + "\n")
+        if sidecar is not None:
+            self.write(f"{stem}.json", json.dumps(sidecar))
+        return self.nifti(f"{stem}{extension}", data)
+
+    def add_mask(self, stem, data=None, **options):
+        """Add a mask, one voxel smaller than the image on each side in the first slice."""
+        if data is None:
+            data = np.ones(self.SHAPE, dtype=np.uint8)
+            data[0], data[:, 0] = 0, 0
+        return self.nifti(f"{stem}.nii.gz", data, **options)
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    """A raw dataset without images: tests add what they need."""
+    return TinyDataset(tmp_path / "tiny")
+
+
+@pytest.fixture
+def masks(tmp_path):
+    """A derivative dataset without files."""
+    return TinyDataset(tmp_path / "masks", derivative=True)
+
+
+@pytest.fixture
+def pair(tiny, masks):
+    """A raw dataset of one participant, with its mask in a derivative dataset."""
+    tiny.add("sub-01/dwi/sub-01_dwi")
+    masks.add_mask("sub-01/dwi/sub-01_desc-brain_mask")
+    return tiny, masks
+
+
+def simulate(out, *options):
+    from bidsfit.cli.lab import main
+
+    assert main(["phantom", str(out), *map(str, options)]) == 0
+    return out
+
+
+@pytest.fixture(scope="session")
+def phantom(tmp_path_factory):
+    """An IVIM phantom: a healthy participant and a patient, hardly any noise. Read only."""
+    out = tmp_path_factory.mktemp("phantom") / "ds"
+    size = ("--shape", 24, 24, 2, "--participants", 1, "--patients", 1)
+    return simulate(out, "--model", "ivim", *size, "--snr", 1000, "--noise", "gaussian")
+
+
+@pytest.fixture(scope="session")
+def smt_phantom(tmp_path_factory):
+    """An SMT phantom of one participant, hardly any noise. Read only."""
+    out = tmp_path_factory.mktemp("phantom") / "ds"
+    size = ("--shape", 16, 16, 1, "--participants", 1, "--patients", 0)
+    return simulate(out, "--model", "smt2", *size, "--snr", 1000, "--noise", "gaussian")
+
+
+@pytest.fixture(scope="session")
+def finished(phantom, tmp_path_factory):
+    """A copy of the phantom with the outputs of a run in its derivatives: (dataset, outputs). Read only."""
+    from bidsfit.cli.app import main
+
+    root = tmp_path_factory.mktemp("finished") / "ds"
+    shutil.copytree(phantom, root)
+    out = root / "derivatives" / "bidsfit"
+    words = [root, out, "participant", "-d", f"truth={root / 'derivatives' / 'truth'}", "--nprocs", "1"]
+    assert main([str(word) for word in words]) == 0
+    return root, out
+
+
+def files_below(folder):
+    """All files below a folder with their content."""
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(Path(folder).rglob("*")) if p.is_file()}
+
+
+@pytest.fixture
+def unchanged():
+    """``with unchanged(folder):`` fails where a file below it appeared, went or changed."""
+    from contextlib import contextmanager
+
+    @contextmanager
+    def check(folder):
+        before = files_below(folder)
+        yield
+        assert files_below(folder) == before
+
+    return check
