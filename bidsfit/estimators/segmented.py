@@ -75,7 +75,7 @@ class Segmented(Estimator):
         model = self.model
         j = {name: model.names.index(name) for name in model.names}
         high = np.flatnonzero(acquisition.b_values >= 0.95 * self.threshold)
-        if len(acquisition.select(high).shells) < 2 if high.size else True:
+        if high.size == 0 or len(acquisition.select(high).shells) < 2:
             found = ", ".join(f"{b:.0f}" for b in acquisition.b_values[high]) or "none"
             raise UnsupportedProtocolError(
                 f"A segmented fit needs two b-values of {self.threshold:g} s/mm² or more; the protocol has {found}."
