@@ -17,7 +17,7 @@ for library in ("OMP", "OPENBLAS", "MKL", "NUMBA"):
     os.environ[f"{library}_NUM_THREADS"] = "1"
 
 import numpy as np  # noqa: E402
-from numpy.typing import NDArray  # noqa: E402
+from numpy.typing import ArrayLike, NDArray  # noqa: E402
 
 from bidsfit import models  # noqa: E402
 from bidsfit.acquisition import Acquisition, DirectionAverage  # noqa: E402
@@ -50,9 +50,12 @@ def options(description: str | None, voxels: int) -> argparse.ArgumentParser:
     return parser
 
 
+CORES = sorted(os.sched_getaffinity(0))
+
+
 def use_cores(n: int) -> int:
     """Keep this process, and the threads it will start, on ``n`` cores; return how many it got."""
-    cores = sorted(os.sched_getaffinity(0))[-n:]
+    cores = CORES[-n:]
     os.sched_setaffinity(0, cores)
     return len(cores)
 
@@ -77,6 +80,16 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines) + "\n"
 
 
+def percent(share: float | np.floating) -> str:
+    """A share in per cent."""
+    return f"{100 * share:.2f} %"
+
+
+def multiple(ratios: NDArray[np.float64]) -> str:
+    """Median and range of ratios."""
+    return f"**{np.median(ratios):,.0f}** ({ratios.min():,.0f} to {ratios.max():,.0f})"
+
+
 def simulated(name: str, n_voxels: int, snr: float, rng: np.random.Generator) -> Case:
     """Voxels of uniformly drawn parameters with Rician noise, SNR at S0 (for smt2: of one direction).
 
@@ -84,6 +97,7 @@ def simulated(name: str, n_voxels: int, snr: float, rng: np.random.Generator) ->
     """
     model = models.get(name)
     draw = lambda low, high: rng.uniform(low, high, n_voxels)  # noqa: E731
+    truth: dict[str, ArrayLike]
     if name == "ivim":
         acquisition = Acquisition(IVIM_B_VALUES)
         truth = {"S0": 1.0, "f": draw(0, 0.5), "D": draw(0, 3), "Dstar": draw(3, 100)}

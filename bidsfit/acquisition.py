@@ -220,11 +220,11 @@ class DirectionAverage:
         """Average signals of shape (..., n) to (..., n_shells)."""
         if self.kind == "none":
             return signals
-        if self.kind == "arithmetic":
-            return signals @ self._matrix
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore"):  # what is not finite stays so, in every shell of its voxel
+            if self.kind == "arithmetic":
+                return signals @ self._matrix
             logarithms = np.where(signals > 0, np.log(signals), np.nan)
-        return np.exp(logarithms @ self._matrix)
+            return np.exp(logarithms @ self._matrix)
 
 
 def count_directions(directions: NDArray) -> int:

@@ -22,6 +22,10 @@ class UnsupportedProtocolError(UnusableInputError):
     """The acquisition lacks measurements that a model needs; the message names them."""
 
 
+class StepKilledError(BidsfitError):
+    """The process of a step died without a word."""
+
+
 class UnknownNameError(UsageError):
     """A model, an estimator or a participant that does not exist; the nearest valid name is offered."""
 

@@ -14,6 +14,7 @@ from bidsfit.interfaces.derivatives import WriteMaps, WriteMask
 from bidsfit.interfaces.estimate import EstimateMaps
 from bidsfit.interfaces.figures import PlotFit, PlotImage, fit_figure_paths, image_figure_paths
 from bidsfit.interfaces.image import PrepareImage
+from bidsfit.workflows.methods import fit_methods
 from bidsfit.workflows.plan import Fit, ImagePlan
 
 #: Memory of Python with its libraries, GB.
@@ -54,10 +55,11 @@ def init_image_wf(plan: ImagePlan, *, output_dir: Path, omp_nthreads: int, low_m
             in_file=str(image.path),
             bval=str(image.bval),
             models=[row["name"] for row in plan.support if row["fitted"]],
+            low_memory=low_memory,
             version=__version__,
         ),
         name="prepare",
-        mem_gb=_memory(plan, compressed=True),
+        mem_gb=_memory(plan, in_memory=not low_memory),
     )
     if image.bvec is not None:
         prepare.inputs.bvec = str(image.bvec)
@@ -124,7 +126,7 @@ def init_fit_wf(
         ),
         name="estimate",
         n_procs=omp_nthreads,
-        mem_gb=_memory(plan, compressed=not low_memory),
+        mem_gb=_memory(plan, in_memory=not low_memory),
     )
     if image.bvec is not None:
         estimate.inputs.bvec = str(image.bvec)
@@ -137,10 +139,10 @@ def init_fit_wf(
         "options": fit.options,
     }
     write = pe.Node(WriteMaps(**common), name="write", mem_gb=1)
-    estimator = fit.build()
+    estimator = fit.built
     maps = [output_dir / output.path for output in map_outputs(image, estimator.model, estimator).values()]
     write.overwrite = _missing([*maps, *map(json_path, maps)])
-    plot = pe.Node(PlotFit(**common), name="plot", mem_gb=1)
+    plot = pe.Node(PlotFit(methods=fit_methods(estimator), **common), name="plot", mem_gb=1)
     plot.overwrite = _missing(fit_figure_paths(output_dir, image, fit.model, fit.estimator).values())
 
     workflow = pe.Workflow(name=f"{node_name(fit.model)}_{node_name(fit.estimator)}_wf")
@@ -155,9 +157,9 @@ def init_fit_wf(
     return workflow
 
 
-def _memory(plan: ImagePlan, *, compressed: bool) -> float:
-    """Memory of a node that reads the image, GB: the image itself where it is compressed, and the maps."""
-    held = plan.n_bytes if compressed and plan.image.path.suffix == ".gz" else 0
+def _memory(plan: ImagePlan, *, in_memory: bool) -> float:
+    """Memory of a node that reads the image, GB: the image itself where it is unpacked there, and the maps."""
+    held = plan.n_bytes if in_memory and plan.image.path.suffix == ".gz" else 0
     maps = plan.n_bytes / plan.shape[3] * 8
     return BASE_MEMORY + (held + maps) / 1e9
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +21,30 @@ from bidsfit.estimators.estimator import Estimator
 from bidsfit.exceptions import UnusableInputError, UsageError
 from bidsfit.models.signal_model import SignalModel
 
+#: Where a mask comes from that no dataset has.
+FOUND_MASK = "median_otsu (DIPY) on the mean image of the lowest b-value"
+
 
 @dataclass(frozen=True)
 class Fit:
-    """One fit of one image: names of model and estimator, and the estimator's options."""
+    """One fit of one image: names of model and estimator, and the estimator's options.
+
+    ``unsuitable`` says why the options do not go with the model, where they do not.
+    """
 
     model: str
     estimator: str
     options: dict[str, Any]
+    unsuitable: str = ""
 
-    def build(self) -> Estimator:
+    @cached_property
+    def signal_model(self) -> SignalModel:
+        return models.get(self.model)
+
+    @cached_property
+    def built(self) -> Estimator:
         """The estimator, ready to estimate."""
-        return estimators.get(self.estimator)(models.get(self.model), **self.options)
+        return estimators.get(self.estimator)(self.signal_model, **self.options)
 
 
 @dataclass(frozen=True)
@@ -51,7 +65,7 @@ class ImagePlan:
     @property
     def mask_name(self) -> str:
         """Where the mask comes from, in words for sidecars and reports."""
-        return self.image.mask_uri or "median_otsu (DIPY) on the mean image of the lowest b-value"
+        return self.image.mask_uri or FOUND_MASK
 
 
 @dataclass
@@ -63,63 +77,55 @@ class ParticipantPlan:
     problems: list[str] = field(default_factory=list)
 
 
-def make_plan(
-    inputs: Inputs,
-    participants: Sequence[str],
-    *,
+def make_fits(
     model_names: Sequence[str] = (),
     estimator_names: Sequence[str] = ("lsq",),
+    *,
     options: Mapping[str, Any] | None = None,
     bounds: Mapping[str, Mapping[str, tuple[float, float]]] | None = None,
-    output_dir: Path,
-) -> list[ParticipantPlan]:
-    """Decide what every image gets.
+) -> list[Fit]:
+    """Fits that an image may get: every model with every estimator.
 
     Parameters
     ----------
-    inputs : Inputs
-    participants : sequence of str
     model_names : sequence of str
-        Empty: every model that the protocol of an image supports.
+        Empty: all; those that do not go with the options are marked unsuitable instead of refused.
     estimator_names : sequence of str
     options : mapping
         Options of every estimator.
     bounds : mapping of model to parameter to (lower, upper)
         In the units of files (mm^2/s).
-    output_dir : Path
-        Maps that are there already must have been made with the same settings.
 
     Raises
     ------
     UnknownNameError, UsageError
-        Where a name, an option or an existing output makes the whole run unsound.
+        Where a name or an option cannot be used.
     """
     wanted = list(dict.fromkeys(model_names)) or list(models.available())
-    fits = {
-        name: tuple(_fit(name, estimator, options or {}, (bounds or {}).get(name, {})) for estimator in estimator_names)
-        for name in wanted
-    }
-    plans = {label: ParticipantPlan(label) for label in participants}
-    for problem in inputs.problems:
-        plans[problem.participant].problems.append(problem.message)
-    for image in inputs.images:
-        plan = plans[image.participant]
-        try:
-            plan.images.append(_plan_image(image, fits, explicit=bool(model_names)))
-        except UnusableInputError as error:
-            plan.problems.append(str(error))
-    _require_each_model(plans.values(), model_names)
-    for plan in plans.values():
-        for image_plan in plan.images:
-            for fit in image_plan.fits:
-                _refuse_conflicts(image_plan, fit, output_dir)
-    return list(plans.values())
+    for estimator in estimator_names:
+        foreign = set(options or {}) - set(signature(estimators.get(estimator)).parameters)
+        if foreign:
+            raise UsageError(f"The estimator {estimator!r} has no option {' or '.join(sorted(foreign))}.")
+    bounds = bounds or {}
+    for name in bounds:
+        if models.get(name).name not in wanted:
+            raise UsageError(f"--bounds names the model {name!r}, which is not among those of --model.")
+    fits = []
+    for name in wanted:
+        for estimator in dict.fromkeys(estimator_names):
+            fit = Fit(name, estimator, {**(options or {}), **_bounds_option(name, bounds.get(name, {}))})
+            try:
+                fit.built  # noqa: B018 - refuses what the estimator refuses
+            except ValueError as error:
+                if name in model_names or name in bounds:
+                    raise UsageError(f"The options do not suit {name} with {estimator}: {error}") from error
+                fit = replace(fit, unsuitable=str(error))
+            fits.append(fit)
+    return fits
 
 
-def _fit(
-    model_name: str, estimator_name: str, options: Mapping[str, Any], bounds: Mapping[str, tuple[float, float]]
-) -> Fit:
-    """One fit with its options in the units of the numerics; refuses what the estimator refuses."""
+def _bounds_option(model_name: str, bounds: Mapping[str, tuple[float, float]]) -> dict[str, Any]:
+    """The option ``bounds`` of an estimator, in the units of the numerics; empty where there are none."""
     model = models.get(model_name)
     converted = {}
     for name, pair in bounds.items():
@@ -130,43 +136,84 @@ def _fit(
             )
         factor = FILE_UNITS[model[name].unit].factor
         converted[name] = (pair[0] / factor, pair[1] / factor)
-    fit = Fit(model_name, estimator_name, {**options, **({"bounds": converted} if converted else {})})
-    try:
-        fit.build()
-    except ValueError as error:
-        raise UsageError(f"The options do not suit {model_name} with {estimator_name}: {error}") from error
-    return fit
+    return {"bounds": converted} if converted else {}
 
 
-def _plan_image(image: DwiImage, fits: Mapping[str, tuple[Fit, ...]], *, explicit: bool) -> ImagePlan:
+def make_plan(
+    inputs: Inputs, participants: Sequence[str], fits: Sequence[Fit], *, asked: Sequence[str] = (), output_dir: Path
+) -> list[ParticipantPlan]:
+    """Decide what every image gets.
+
+    Parameters
+    ----------
+    inputs : Inputs
+    participants : sequence of str
+    fits : sequence of Fit
+        Each image gets those whose model its protocol supports.
+    asked : sequence of str
+        Models that the user named: each must be supported by some image.
+    output_dir : Path
+        Maps that are there already must have been made with the same settings.
+
+    Raises
+    ------
+    UsageError
+        Where an option or an existing output makes the whole run unsound.
+    """
+    plans = {label: ParticipantPlan(label) for label in participants}
+    for problem in inputs.problems:
+        plans[problem.participant].problems.append(problem.message)
+    for image in inputs.images:
+        plan = plans[image.participant]
+        try:
+            plan.images.append(_plan_image(image, fits))
+        except UnusableInputError as error:
+            plan.problems.append(str(error))
+    _require_each_model(plans.values(), asked)
+    for plan in plans.values():
+        for image_plan in plan.images:
+            for fit in image_plan.fits:
+                _refuse_conflicts(image_plan, fit, output_dir)
+    return list(plans.values())
+
+
+def _plan_image(image: DwiImage, fits: Sequence[Fit]) -> ImagePlan:
     """Check an image's header, b-values and mask, and choose the models that its protocol supports."""
     header = open_image(image.path)
     acquisition = read_acquisition(image.bval, image.bvec, image.sidecar)
     shape = image_shape(header, len(acquisition), image.path)
     if image.mask is not None:
         read_mask(image.mask, header, image.path)
-    rows: list[dict[str, Any]] = []
+    rows: dict[str, dict[str, Any]] = {}
     chosen: list[Fit] = []
-    for name, model_fits in fits.items():
-        model = models.get(name)
+    for fit in fits:
+        model = fit.signal_model
         support = model.support(acquisition)
-        reason = f"has b = {support.used} s/mm²" if support else "missing: " + "; ".join(support.missing)
-        rows.append({"name": name, "title": model.title, "fitted": bool(support), "reason": reason})
-        if support:
-            chosen.extend(model_fits)
+        missing = [*support.missing, *_missing_for(fit, acquisition)]
+        reason = fit.unsuitable or ("missing: " + "; ".join(missing) if missing else f"has b = {support.used} s/mm²")
+        fitted = not (fit.unsuitable or missing)
+        rows.setdefault(fit.model, {"name": fit.model, "title": model.title, "fitted": fitted, "reason": reason})
+        if fitted:
+            chosen.append(fit)
     if not chosen:
-        asked = "of the models asked for" if explicit else "of the models"
-        reasons = " ".join(f"{row['name']}: {row['reason']}." for row in rows)
-        raise UnusableInputError(f"{image.path}: its protocol supports none {asked}. {reasons}")
+        reasons = " ".join(f"{row['name']}: {row['reason']}." for row in rows.values())
+        raise UnusableInputError(f"{image.path}: its protocol supports none of the models. {reasons}")
     return ImagePlan(
         image=image,
         shape=shape,
         n_bytes=int(np.prod(shape, dtype=np.int64)) * header.get_data_dtype().itemsize,
         acquisition=acquisition,
         fits=tuple(chosen),
-        support=tuple(rows),
-        warnings=tuple(_image_warnings(image, acquisition, [models.get(fit.model) for fit in chosen], header.shape)),
+        support=tuple(rows.values()),
+        warnings=tuple(_image_warnings(image, acquisition, [fit.signal_model for fit in chosen], header.shape)),
     )
+
+
+def _missing_for(fit: Fit, acquisition: Acquisition) -> list[str]:
+    """What the options of a fit need and a protocol lacks."""
+    if fit.options.get("s0") == "measured" and acquisition.shells[0].b_value > 0:
+        return [f"an image at b = 0 for --s0 measured; the lowest is {acquisition.shells[0].b_value:g}"]
+    return []
 
 
 def _image_warnings(
@@ -198,7 +245,7 @@ def _require_each_model(plans: Iterable[ParticipantPlan], asked: Sequence[str]) 
 
 
 def _refuse_conflicts(plan: ImagePlan, fit: Fit, output_dir: Path) -> None:
-    estimator = fit.build()
+    estimator = fit.built
     settings = fit_settings(estimator.model, estimator, plan.mask_name)
     for output in map_outputs(plan.image, estimator.model, estimator).values():
         refuse_conflict(output_dir, output, settings, plan.image.uri)

@@ -7,8 +7,10 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from socket import gethostname
 from typing import Any
-from uuid import uuid4
+
+import psutil
 
 
 @contextmanager
@@ -18,12 +20,21 @@ def whole_file(path: Path) -> Iterator[Path]:
     The folder is made where needed. The temporary name keeps the extensions, which tell writers the format.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{uuid4().hex[:8]}.{path.name}")
+    temporary = path.with_name(f".{gethostname()}.{os.getpid()}.{path.name}")
     try:
         yield temporary
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Remove the temporary files that killed processes of this machine left in a folder and below."""
+    prefix = f".{gethostname()}."
+    for path in folder.rglob(f"{prefix}*"):
+        process = path.name.removeprefix(prefix).split(".")[0]
+        if process.isdigit() and not psutil.pid_exists(int(process)):
+            path.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import shutil
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +30,8 @@ def open_image(path: Path) -> SpatialImage:
     try:
         image = nib.load(path)
     except FileNotFoundError as error:
-        raise UnusableInputError(f"{path} does not exist.") from error
+        advice = " It is a link whose content is not here: get it first (datalad get)." if path.is_symlink() else ""
+        raise UnusableInputError(f"{path} does not exist.{advice}") from error
     except Exception as error:  # nibabel raises many types on damaged headers
         raise UnusableInputError(f"{path} cannot be read as NIfTI ({error}). Is it damaged or truncated?") from error
     if not isinstance(image, SpatialImage) or not np.issubdtype(image.get_data_dtype(), np.number):
@@ -95,17 +102,26 @@ def read_acquisition(bval: Path, bvec: Path | None, sidecar: dict[str, Any] | No
                 f"{b_values.size}, one column for each b-value in {bval.name}."
             )
         directions = np.nan_to_num(directions)
-    echo_time = (sidecar or {}).get("EchoTime")
-    echo_times = None if echo_time is None else np.full(b_values.size, float(echo_time) * 1e3)
-    return Acquisition(b_values, directions, echo_times=echo_times)
+    return Acquisition(b_values, directions, echo_times=echo_times_of(sidecar or {}, b_values.size))
+
+
+def echo_times_of(sidecar: Mapping[str, Any], n_volumes: int) -> NDArray[np.float64] | None:
+    """Echo time of each volume in ms, from metadata in s: one for all, or one a volume; None where neither is there."""
+    found = sidecar.get("EchoTime")
+    times = found if isinstance(found, list) else [found] * n_volumes
+    if len(times) != n_volumes or not all(isinstance(time, int | float) for time in times):
+        return None
+    return np.array(times, dtype=float) * 1e3
 
 
 def read_sidecar(path: Path) -> dict[str, Any]:
-    """Read a JSON sidecar."""
+    """Read a JSON file that holds an object, such as a sidecar."""
     try:
-        content: dict[str, Any] = json.loads(path.read_text())
+        content = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise UnusableInputError(f"{path} cannot be read as JSON: {error}.") from error
+    if not isinstance(content, dict):
+        raise UnusableInputError(f"{path} must hold a JSON object ({{...}}); found {type(content).__name__}.")
     return content
 
 
@@ -165,7 +181,29 @@ def read_data(image: SpatialImage, path: Path) -> NDArray:
     try:
         return np.asanyarray(image.dataobj)
     except Exception as error:  # truncated files raise EOFError, OSError, zlib.error or ValueError
-        raise UnusableInputError(f"{path} cannot be read to its end ({error}). It is damaged or truncated.") from error
+        raise truncated(path, error) from error
+
+
+@contextmanager
+def opened(path: Path, scratch: Path | None = None) -> Iterator[SpatialImage]:
+    """Open an image; given a folder to unpack it to, a compressed one is mapped from there, not held in memory."""
+    if scratch is None or path.suffix != ".gz":
+        yield open_image(path)
+        return
+    unpacked = scratch / path.stem
+    try:
+        with gzip.open(path) as source, unpacked.open("wb") as target:
+            shutil.copyfileobj(source, target, 1 << 20)
+        yield open_image(unpacked)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise truncated(path, error) from error
+    finally:
+        unpacked.unlink(missing_ok=True)
+
+
+def truncated(path: Path, error: Exception) -> UnusableInputError:
+    """What to say of an image whose data end too early."""
+    return UnusableInputError(f"{path} cannot be read to its end ({error}). It is damaged or truncated.")
 
 
 class MaskedSignals:
@@ -191,13 +229,17 @@ class MaskedSignals:
         try:
             stored = np.asanyarray(proxy.get_unscaled())
         except Exception as error:  # see read_data
-            raise UnusableInputError(
-                f"{path} cannot be read to its end ({error}). It is damaged or truncated."
-            ) from error
+            raise truncated(path, error) from error
         self._stored = stored.reshape(-1, shape[3], order="F")
         slope, intercept = float(proxy.slope), float(proxy.inter)
         self._scaling = None if (slope, intercept) == (1.0, 0.0) else (slope, intercept)
         self._index = np.flatnonzero(mask.ravel(order="F"))
+
+    def within(self, mask: NDArray[np.bool_]) -> MaskedSignals:
+        """Signals of another mask, without reading the image again."""
+        other = copy(self)
+        other._index = np.flatnonzero(mask.ravel(order="F"))
+        return other
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -6,11 +6,12 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from bids.layout import BIDSLayout, BIDSLayoutIndexer, Query
-from bids.layout.models import BIDSFile
+from bids.layout.models import Config
 
 from bidsfit.bids.images import read_sidecar
 from bidsfit.exceptions import UnknownNameError, UnusableInputError, UsageError
@@ -28,6 +29,12 @@ IMAGE_ENTITIES = {
     "resolution": "res",
     "recording": "recording",
 }
+
+#: What pybids knows entities from.
+CONFIGURATIONS = ("bids", "derivatives")
+
+#: What the special values of a filter file mean to pybids.
+SPECIAL = {None: Query.NONE, "*": Query.REQUIRED}
 
 
 @dataclass(frozen=True)
@@ -127,17 +134,9 @@ def open_dataset(
         Where ``root`` is no BIDS dataset.
     """
     root = root.absolute()
-    description_path = root / "dataset_description.json"
-    if not root.is_dir():
-        raise UnusableInputError(f"{root} is not a folder.")
-    if not description_path.is_file():
-        raise UnusableInputError(
-            f"{root} is not a BIDS dataset: it has no dataset_description.json. Give the folder that holds the sub-* "
-            "folders and that file."
-        )
-    description = read_sidecar(description_path)
+    described = describes_derivative(root)
     if derivative is None:
-        derivative = description.get("DatasetType") == "derivative"
+        derivative = described
     ignore: list[Any] = ["code", "sourcedata", "stimuli", "work", re.compile(r"/\."), re.compile(r"/(figures|logs?)/")]
     if not derivative or (root / "derivatives").is_dir():
         ignore.append("derivatives")
@@ -149,11 +148,31 @@ def open_dataset(
         root,
         validate=False,
         is_derivative=derivative,
-        config=["bids", "derivatives"],
+        config=list(CONFIGURATIONS),
         indexer=indexer,
         database_path=None if database is None else database / name,
     )
     return Dataset(name=name, root=root, layout=layout, derivative=derivative)
+
+
+def describes_derivative(root: Path) -> bool:
+    """Whether the ``dataset_description.json`` of a folder says that it is a derivative dataset.
+
+    Raises
+    ------
+    UnusableInputError
+        Where ``root`` is no BIDS dataset.
+    """
+    path = root / "dataset_description.json"
+    if not root.is_dir():
+        raise UnusableInputError(f"{root} is not a folder.")
+    if not path.is_file():
+        raise UnusableInputError(
+            f"{root} is not a BIDS dataset: it has no dataset_description.json. Give the folder that holds the sub-* "
+            "folders and that file."
+        )
+    description = read_sidecar(path)
+    return description.get("DatasetType") == "derivative" or "PipelineDescription" in description  # before BIDS 1.4
 
 
 def participant_labels(root: Path) -> list[str]:
@@ -197,17 +216,36 @@ def read_filters(path: Path | None) -> dict[str, dict[str, Any]]:
         content = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise UsageError(f"The filter file {path} cannot be read as JSON: {error}.") from error
-    if not isinstance(content, dict) or not all(isinstance(query, dict) for query in content.values()):
+    queries = list(content.values()) if isinstance(content, dict) else []
+    if not queries or not all(isinstance(query, dict) for query in queries):
         raise UsageError(f'The filter file {path} must look like {{"dwi": {{"acquisition": "ap"}}}}.')
     for key in content:
         if key not in ("dwi", "mask"):
             raise UnknownNameError(f"kind of file in {path}:", key, ("dwi", "mask"))
-    special = {None: Query.NONE, "*": Query.REQUIRED}
+    for query in queries:
+        for entity in query:
+            if entity not in known_entities():
+                raise UnknownNameError(f"entity in {path}:", entity, known_entities())
+            if isinstance(query[entity], dict):
+                raise UsageError(f"The filter file {path} gives {entity!r} an object; give a value, or a list of them.")
+    return {kind: {entity: _from_json(v) for entity, v in query.items()} for kind, query in content.items()}
 
-    def value(v: Any) -> Any:
-        return v if isinstance(v, list) else special.get(v, v)
 
-    return {kind: {entity: value(v) for entity, v in query.items()} for kind, query in content.items()}
+def _from_json(value: Any) -> Any:
+    return [_from_json(v) for v in value] if isinstance(value, list) else SPECIAL.get(value, value)
+
+
+def _as_json(query: Mapping[str, Any]) -> str:
+    """A query as it is written in a filter file."""
+    words = {meaning: word for word, meaning in SPECIAL.items()}
+    return json.dumps(query, default=lambda value: words.get(value, str(value)))
+
+
+@cache
+def known_entities() -> frozenset[str]:
+    """Entities that a filter may name; participants have an option of their own."""
+    entities = {name for config in CONFIGURATIONS for name in Config.load(config).entities}
+    return frozenset(entities - {"subject"})
 
 
 def find_images(
@@ -241,41 +279,42 @@ def find_images(
     if runs:
         query["run"] = [int(run) if str(run).isdigit() else run for run in runs]
     inputs = Inputs()
+    datasets = [*derivatives, raw]
+    images = [_query(d, "dwi", {"desc": "preproc", **query} if d.derivative else query) for d in datasets]
+    masks = [_query(dataset, "mask", filters.get("mask", {})) for dataset in datasets]
     for label in participants:
-        found: list[tuple[Dataset, BIDSFile]] = []
-        for dataset in [*derivatives, raw]:
-            only = {"desc": "preproc"} if dataset.derivative else {}
-            found = [(dataset, file) for file in _query(dataset, label, "dwi", {**only, **query})]
-            if found:
-                break
+        dataset, found = next(
+            ((dataset, files[label]) for dataset, files in zip(datasets, images, strict=True) if label in files),
+            (raw, []),
+        )
         if not found:
-            chosen = f" that match {query}" if query else ""
+            pattern = f"sub-{label}/**/dwi/*{'_desc-preproc' if raw.derivative else ''}_dwi.nii.gz"
+            chosen = f" that match {_as_json(query)}" if query else ""
             inputs.problems.append(
-                Problem(label, f"sub-{label} has no diffusion images (sub-{label}/**/dwi/*_dwi.nii.gz){chosen}.")
+                Problem(label, f"sub-{label} has no diffusion images ({raw.root / pattern}){chosen}.")
             )
-        for dataset, file in found:
+        fitting = [(dataset, files.get(label, [])) for dataset, files in zip(datasets, masks, strict=True)]
+        for path in found:
             try:
-                image = _describe(dataset, file)
-                inputs.images.append(_with_mask(image, [*derivatives, raw], filters.get("mask", {})))
+                inputs.images.append(_with_mask(_describe(dataset, label, path), fitting))
             except UnusableInputError as error:
                 inputs.problems.append(Problem(label, str(error)))
     return inputs
 
 
-def _query(dataset: Dataset, label: str, suffix: str, query: Mapping[str, Any]) -> list[BIDSFile]:
-    """NIfTI files of one participant and suffix, in the order of their names."""
-    options = {"datatype": "dwi", "extension": [".nii", ".nii.gz"], "invalid_filters": "allow", **query}
-    found = [
-        file
-        for file in dataset.layout.get(subject=label, suffix=suffix, **options)
-        if _labels(Path(file.path)).get("part", "mag") == "mag"  # phase, real and imaginary images are not fitted
-    ]
-    return sorted(found, key=lambda file: file.path)
+def _query(dataset: Dataset, suffix: str, query: Mapping[str, Any]) -> dict[str, list[Path]]:
+    """NIfTI files of one suffix by participant, in the order of their names."""
+    options = {"suffix": suffix, "datatype": "dwi", "extension": [".nii", ".nii.gz"], **query}
+    found: dict[str, list[Path]] = {}
+    for file in dataset.layout.get(**options, invalid_filters="allow"):
+        path = Path(file.path)
+        if _labels(path).get("part", "mag") == "mag":  # phase, real and imaginary images are not fitted
+            found.setdefault(str(file.entities["subject"]), []).append(path)
+    return {label: sorted(paths) for label, paths in found.items()}
 
 
-def _describe(dataset: Dataset, file: BIDSFile) -> DwiImage:
+def _describe(dataset: Dataset, label: str, path: Path) -> DwiImage:
     """An image with its b-values, directions and metadata, found by BIDS inheritance."""
-    path = Path(file.path)
     bval = next(inherited(path, dataset.root, ".bval"), None)
     if bval is None:
         raise UnusableInputError(
@@ -289,7 +328,7 @@ def _describe(dataset: Dataset, file: BIDSFile) -> DwiImage:
         bval=bval,
         bvec=next(inherited(path, dataset.root, ".bvec"), None),
         sidecar=sidecar,
-        entities={"subject": str(file.entities["subject"]), **_labels(path)},
+        entities={"subject": label, **_labels(path)},
         uri=dataset.uri(path),
         preprocessed=dataset.derivative,
     )
@@ -317,8 +356,8 @@ def inherited(path: Path, root: Path, extension: str) -> Iterator[Path]:
         yield from sorted(applying, key=lambda file: (-len(stems[file]), file.name))
 
 
-def _with_mask(image: DwiImage, datasets: Sequence[Dataset], query: Mapping[str, Any]) -> DwiImage:
-    """The image with the mask that fits it best.
+def _with_mask(image: DwiImage, masks: Sequence[tuple[Dataset, Sequence[Path]]]) -> DwiImage:
+    """The image with the mask that fits it best, from the first dataset that has one.
 
     A mask fits when each of its entities that tells images apart is the image's. Among those that fit, the one that
     shares most entities is taken, and ``desc-brain`` before others.
@@ -328,10 +367,9 @@ def _with_mask(image: DwiImage, datasets: Sequence[Dataset], query: Mapping[str,
     UnusableInputError
         Where two masks fit equally well.
     """
-    for dataset in datasets:
+    for dataset, found in masks:
         fitting: list[tuple[tuple[int, bool], Path]] = []
-        for file in _query(dataset, image.participant, "mask", query):
-            path = Path(file.path)
+        for path in found:
             labels = _labels(path)
             shared = {long: label for long, label in labels.items() if image.entities.get(long) == label}
             same_session = labels.get("session") == image.entities.get("session")

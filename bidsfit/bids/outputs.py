@@ -10,6 +10,7 @@ from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import nibabel as nib
 import numpy as np
@@ -134,6 +135,7 @@ def sidecar(
             "URL": f"{CODE_URL}/blob/main/docs/models.md",
             "Parameters": dict(settings),
         },
+        "ParameterURL": f"{CODE_URL}/blob/main/docs/{'models' if output.parameter else 'outputs'}.md",
         "BValuesFitted": [round(float(b), 2) for b in b_values],
         "Sources": [image.uri] + ([image.mask_uri] if image.mask_uri else []),
         "SpatialReference": image.uri,
@@ -221,7 +223,7 @@ def prepare_dataset(folder: Path, raw: Dataset, derivatives: Sequence[Dataset]) 
 
 def _describe_dataset(folder: Path, raw: Dataset, derivatives: Sequence[Dataset]) -> None:
     path = folder / "dataset_description.json"
-    links = {dataset.name: _link(dataset.root, folder) for dataset in [raw, *derivatives]}
+    links = {dataset.name: _link(dataset.root, folder, raw.root) for dataset in [raw, *derivatives]}
     if path.exists():
         try:
             content = json.loads(path.read_text())
@@ -259,8 +261,8 @@ def _container() -> dict[str, Any]:
     return {"Container": {"Type": "docker", "Tag": tag}} if tag else {}
 
 
-def _link(root: Path, folder: Path) -> str:
-    """URI of a dataset: relative where the outputs lie inside it, so that both can move together."""
-    if root in folder.parents:
-        return "/".join([".."] * (len(folder.relative_to(root).parts)))
+def _link(root: Path, folder: Path, raw: Path) -> str:
+    """URI of a dataset: relative where it and the outputs lie inside the raw one, so that all can move together."""
+    if raw in folder.parents and raw in (root, *root.parents):
+        return quote(Path(os.path.relpath(root, folder)).as_posix())
     return root.as_uri()

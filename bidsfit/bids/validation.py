@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Collection
 from pathlib import Path
 
 from bidsfit.exceptions import UnusableInputError
@@ -18,28 +20,46 @@ def validator() -> str | None:
     return shutil.which(EXECUTABLE, path=str(Path(sys.executable).parent)) or shutil.which(EXECUTABLE)
 
 
-def errors_of(root: Path) -> list[str]:
-    """Errors that the validator finds in a dataset, one line each; empty where it is valid or cannot be run."""
+def errors_of(root: Path) -> list[tuple[str, str]] | None:
+    """Errors that the validator finds in a dataset, as location and text; None where it could not be run."""
     executable = validator()
     if executable is None:
-        return []
-    result = subprocess.run([executable, str(root), "--format", "json"], capture_output=True, text=True, check=False)
+        return None
+    command = [executable, str(root), "--format", "json", "--ignoreWarnings"]
     try:
-        issues = json.loads(result.stdout)["issues"]["issues"]
-    except (ValueError, KeyError):
-        return []  # it did not run here: that says nothing about the dataset
-    return [
-        f"{issue.get('location', '')}: {issue['code']}{' ' + issue['subCode'] if issue.get('subCode') else ''}"
-        for issue in issues
-        if issue.get("severity") == "error"
-    ]
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        found = json.loads(result.stdout)["issues"]
+    except (OSError, ValueError, KeyError):
+        return None
+    errors = []
+    for issue in found["issues"]:
+        if issue.get("severity") == "error":
+            code = " ".join(filter(None, (issue["code"], issue.get("subCode"))))
+            text = issue.get("issueMessage") or found.get("codeMessages", {}).get(issue["code"]) or ""
+            errors.append((issue.get("location", ""), f"{' '.join(text.split())} ({code})".strip()))
+    return errors
 
 
-def require_valid(root: Path) -> None:
-    """Raise `UnusableInputError`, listing the first errors, unless a dataset is valid."""
-    errors = errors_of(root)
+def require_valid(root: Path, participants: Collection[str]) -> None:
+    """Raise `UnusableInputError`, listing the first errors, unless a dataset is valid.
+
+    Parameters
+    ----------
+    root : Path
+    participants : collection of str
+        Errors in the folders of others do not count.
+    """
+    found = errors_of(root)
+    if found is None:
+        sys.stderr.write(f"The BIDS validator ({EXECUTABLE}) cannot be run here; {root} was not validated.\n")
+        return
+    errors = []
+    for location, text in found:
+        owner = re.match(r"/sub-([^/]+)/", location)
+        if owner is None or owner[1] in participants:
+            errors.append(f"  {location}: {text}")
     if errors:
-        shown = "\n".join(f"  {error}" for error in errors[:8])
+        shown = "\n".join(errors[:8])
         more = f"\n  ... and {len(errors) - 8} more" if len(errors) > 8 else ""
         raise UnusableInputError(
             f"{root} is not valid BIDS ({len(errors)} errors):\n{shown}{more}\n"

@@ -46,6 +46,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         print(f"bidsfit: error: {error}", file=sys.stderr)
         return UNUSABLE
+    except OSError as error:  # a full disk, a folder that went away
+        if arguments.verbosity >= 2:
+            traceback.print_exc()
+        print(f"bidsfit: error: {error}. The same command resumes from the work folder.", file=sys.stderr)
+        return FAILED
     except KeyboardInterrupt:
         print("bidsfit: interrupted; the same command resumes from the work folder.", file=sys.stderr)
         return FAILED
@@ -54,14 +59,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 def parse(words: Sequence[str]) -> argparse.Namespace:
     """Parse the command line on top of the options of ``--config-file``, where there is one."""
     parser = build_parser()
-    arguments = parser.parse_args(words)
-    if arguments.config_file is not None:
-        from bidsfit.cli.settings import read_config
+    given = parser.parse_args(words)
+    if given.config_file is None:
+        return given
+    from bidsfit.cli.settings import config_words
 
-        known = [name for name in vars(arguments) if name != "config_file"]
-        parser.set_defaults(**read_config(Path(arguments.config_file), known))
-        arguments = parser.parse_args(words)
-    return arguments
+    options = [action for action in parser._actions if action.option_strings and action.dest in vars(given)]
+    known = {option.dest: max(option.option_strings, key=len) for option in options}
+    file_words = config_words(Path(given.config_file), known)
+    configured = parser.parse_args([given.bids_dir, given.output_dir, given.analysis_level, *file_words])
+    for name, value in vars(given).items():
+        if value == parser.get_default(name):  # options that add up (-d, -v) are replaced, not added to
+            parser.set_defaults(**{name: getattr(configured, name)})
+    return parser.parse_args(words)
 
 
 if __name__ == "__main__":

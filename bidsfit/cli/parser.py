@@ -89,13 +89,11 @@ def add_fit_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--average",
         choices=("arithmetic", "geometric", "none"),
-        default="arithmetic",
         help="how the measurements of a shell are averaged before the fit (default: arithmetic)",
     )
     group.add_argument(
         "--s0",
         choices=("fitted", "measured"),
-        default="fitted",
         help="fit S0, or fix it at the mean of the images at b = 0 (default: fitted)",
     )
     group.add_argument(
@@ -136,7 +134,11 @@ def add_other_options(group: argparse._ArgumentGroup) -> None:
         "-w", "--work-dir", metavar="DIR", help="work folder, from which a run resumes (default: OUTPUT_DIR/work)"
     )
     group.add_argument("--clean-workdir", action="store_true", help="empty the work folder first: fit everything again")
-    group.add_argument("--resource-monitor", action="store_true", help="record memory and processor use of every step")
+    group.add_argument(
+        "--resource-monitor",
+        action="store_true",
+        help="record memory and processor use of every step in the work folder",
+    )
     group.add_argument("--config-file", metavar="FILE", help="TOML of options; the command line overrides it")
     group.add_argument("--stop-on-first-crash", action="store_true", help="stop when a step fails")
     group.add_argument("--notrack", action="store_true", help="accepted; bidsfit tracks nothing")

@@ -5,27 +5,42 @@ from __future__ import annotations
 import logging
 import re
 import shutil
+import signal
 import sys
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import chdir, contextmanager
 from datetime import datetime
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import yaml
+from nipype.pipeline import plugins
 
 from bidsfit import __version__
-from bidsfit.bids.files import write_text
-from bidsfit.bids.inputs import Dataset, choose_participants, find_images, open_dataset, read_filters
+from bidsfit.bids.files import remove_abandoned, write_text
+from bidsfit.bids.inputs import (
+    Dataset,
+    choose_participants,
+    describes_derivative,
+    find_images,
+    open_dataset,
+    read_filters,
+)
 from bidsfit.bids.outputs import prepare_dataset
 from bidsfit.bids.validation import require_valid
 from bidsfit.cli.settings import Settings
-from bidsfit.exceptions import UnusableInputError, UsageError
+from bidsfit.exceptions import UnknownNameError, UnusableInputError, UsageError
 from bidsfit.reports.bibliography import write_citation
 from bidsfit.reports.records import ErrorRecord, FitRecord, ImageRecord, read_record
 from bidsfit.reports.report import write_report
 from bidsfit.workflows.estimation import init_image_wf
-from bidsfit.workflows.participant import init_participants_wf, log_folder, methods_text
-from bidsfit.workflows.plan import ParticipantPlan, describe_plan, make_plan
+from bidsfit.workflows.methods import fit_methods, methods_text
+from bidsfit.workflows.multiproc import MultiProc
+from bidsfit.workflows.participant import init_participants_wf, log_folder
+from bidsfit.workflows.plan import FOUND_MASK, Fit, ParticipantPlan, describe_plan, make_fits, make_plan
 
 #: Packages whose versions a report states.
 PACKAGES = ("numpy", "scipy", "numba", "sympy", "nibabel", "dipy", "nipype", "pybids", "matplotlib")
@@ -42,82 +57,84 @@ def run_participants(settings: Settings) -> int:
     BidsfitError
         Where nothing can be run at all.
     """
-    raw, derivatives, labels = open_inputs(settings)
-    inputs = find_images(
-        raw,
-        derivatives,
-        labels,
-        sessions=settings.session_label,
-        runs=settings.run_id,
-        filters=read_filters(settings.bids_filter_file),
-    )
-    plans = make_plan(
-        inputs,
-        labels,
-        model_names=settings.model,
-        estimator_names=settings.estimators,
-        options={"averaging": settings.average, "s0": settings.s0},
-        bounds=settings.bounds,
-        output_dir=settings.output_dir,
-    )
+    fits = make_fits(settings.model, settings.estimators, options=settings.estimator_options, bounds=settings.bounds)
+    plugin = read_plugin(settings)
+    with ThreadPoolExecutor() as pool:
+        validity = pool.submit(validate, settings)
+        raw, derivatives, plans = plan_run(settings, fits)
+    validity.result()
+    problems = [problem for plan in plans for problem in plan.problems]
     if settings.dry_run:
         say(describe_plan(plans))
     if not any(plan.images for plan in plans):
-        problems = [problem for plan in plans for problem in plan.problems]
         raise UnusableInputError("Nothing can be run.\n" + "\n".join(f"  {problem}" for problem in problems))
     if settings.dry_run:
-        return int(any(plan.problems for plan in plans))
+        return int(bool(problems))
 
     prepare_dataset(settings.output_dir, raw, derivatives)
-    write_citation(settings.output_dir / "logs", methods_text([image for plan in plans for image in plan.images]))
+    write_citation(settings.output_dir / "logs", methods_of(plans))
     if settings.boilerplate_only:
         say(f"Methods text: {settings.output_dir / 'logs' / 'CITATION.md'}")
-        return int(any(plan.problems for plan in plans))
+        return int(bool(problems))
 
     errors: dict[str, list[ErrorRecord]] = {
         plan.label: [ErrorRecord("An image was left out", problem) for problem in plan.problems] for plan in plans
     }
-    if not settings.reports_only:
+    if settings.reports_only:
+        found = {plan.label: read_crashes(settings, plan.label, last_run(settings, plan.label)) for plan in plans}
+    else:
         say_plan(plans)
-        for label, records in run_workflow(settings, plans).items():
-            errors[label].extend(records)
+        found = run_workflow(settings, plans, plugin)
     for plan in plans:
+        errors[plan.label].extend(found[plan.label])
         make_report(settings, raw, plan, errors[plan.label])
     return say_outcome(settings, plans, errors)
 
 
-def open_inputs(settings: Settings) -> tuple[Dataset, list[Dataset], list[str]]:
-    """The input dataset, the derivative datasets, and the labels of the participants to run."""
-    if not settings.bids_dir.is_dir():
-        raise UnusableInputError(f"BIDS_DIR {settings.bids_dir} is not a folder.")
-    database = settings.bids_database_dir
-    labels: list[str] = []
-    if (settings.bids_dir / "dataset_description.json").exists():
-        labels = choose_participants(settings.bids_dir, settings.participant_label)
+def methods_of(plans: Sequence[ParticipantPlan]) -> str:
+    """Methods text of a run."""
+    images = [image for plan in plans for image in plan.images]
+    fits = {(fit.model, fit.estimator): fit.built for image in images for fit in image.fits}
+    return methods_text([image.image.mask is not None for image in images], map(fit_methods, fits.values()))
+
+
+def validate(settings: Settings) -> None:
+    """Run the BIDS validator on the input dataset, unless it is a derivative one or the user said not to."""
+    if not settings.skip_bids_validation and not describes_derivative(settings.bids_dir):
+        require_valid(settings.bids_dir, choose_participants(settings.bids_dir, settings.participant_label))
+
+
+def plan_run(settings: Settings, fits: Sequence[Fit]) -> tuple[Dataset, list[Dataset], list[ParticipantPlan]]:
+    """The input dataset, the derivative datasets, and what every participant gets."""
+    is_derivative = describes_derivative(settings.bids_dir)
+    labels = choose_participants(settings.bids_dir, settings.participant_label)
+    filters = read_filters(settings.bids_filter_file)
     chosen = labels if settings.participant_label else []
-    raw = open_dataset(settings.bids_dir, "raw", participants=chosen, database=database)
-    if not settings.skip_bids_validation and not raw.derivative:
-        require_valid(raw.root)
-    derivatives = [
-        open_dataset(path, name, derivative=True, participants=chosen, database=database)
-        for name, path in (settings.derivatives or {}).items()
-    ]
-    return raw, derivatives, labels
+    index = partial(open_dataset, participants=chosen, database=settings.bids_database_dir)
+    raw = index(settings.bids_dir, "raw", derivative=is_derivative)
+    derivatives = [index(path, name, derivative=True) for name, path in (settings.derivatives or {}).items()]
+    inputs = find_images(
+        raw, derivatives, labels, sessions=settings.session_label, runs=settings.run_id, filters=filters
+    )
+    plans = make_plan(inputs, labels, fits, asked=settings.model, output_dir=settings.output_dir)
+    return raw, derivatives, plans
 
 
-def run_workflow(settings: Settings, plans: Sequence[ParticipantPlan]) -> dict[str, list[ErrorRecord]]:
+def run_workflow(
+    settings: Settings, plans: Sequence[ParticipantPlan], plugin: Mapping[str, Any]
+) -> dict[str, list[ErrorRecord]]:
     """Run the graph; return what failed, by participant."""
-    plugin = read_plugin(settings)
-    configure_nipype(settings)
-    for plan in plans:
-        folder = log_folder(settings.output_dir, plan.label, settings.run_uuid)
-        write_text(folder / "bidsfit.toml", settings.to_toml())
     try:
         if settings.clean_workdir:
             shutil.rmtree(settings.work_dir / "bidsfit_wf", ignore_errors=True)
         settings.work_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"The work folder {settings.work_dir} cannot be written: {error.strerror}.") from error
+    for plan in plans:
+        remove_abandoned(settings.output_dir / f"sub-{plan.label}")
+        folder = log_folder(settings.output_dir, plan.label) / settings.run_uuid
+        write_text(folder / "bidsfit.toml", settings.to_toml())
+    configure_nipype(settings)
     workflow = init_participants_wf(
         plans,
         work_dir=settings.work_dir,
@@ -130,14 +147,28 @@ def run_workflow(settings: Settings, plans: Sequence[ParticipantPlan]) -> dict[s
         write_graph(workflow, settings, plans)
     failure: Exception | None = None
     try:
-        workflow.run(**plugin)
+        with chdir(settings.work_dir), sigterm_interrupts():  # whatever Nipype leaves beside its nodes stays there
+            workflow.run(**plugin)
     except Exception as error:  # Nipype raises RuntimeError, or with --stop-on-first-crash whatever the node raised
         failure = error
-    errors = {plan.label: read_crashes(settings, plan.label) for plan in plans}
+    errors = {plan.label: read_crashes(settings, plan.label, settings.run_uuid) for plan in plans}
     if failure is not None and not any(errors.values()):
         message = f"{type(failure).__name__}: {failure}"
         errors[plans[0].label].append(ErrorRecord("The workflow stopped", message))
     return errors
+
+
+@contextmanager
+def sigterm_interrupts() -> Iterator[None]:
+    """Let SIGTERM, which schedulers and containers send, stop a run as Ctrl-C does: workers end with it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    earlier = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, earlier)
 
 
 def configure_nipype(settings: Settings) -> None:
@@ -179,13 +210,16 @@ def read_plugin(settings: Settings) -> dict[str, Any]:
             raise UsageError(
                 f"The plugin file {settings.nipype_plugin_file} must hold 'plugin' and perhaps 'plugin_args'."
             )
+        if not hasattr(plugins, f"{content['plugin']}Plugin"):
+            names = [name.removesuffix("Plugin") for name in vars(plugins) if name.endswith("Plugin")]
+            raise UnknownNameError(f"Nipype plugin in {settings.nipype_plugin_file}:", str(content["plugin"]), names)
         return content
     if settings.nprocs == 1:
         return {"plugin": "Linear"}
     arguments: dict[str, Any] = {"n_procs": settings.nprocs, "raise_insufficient": False}
     if settings.mem_gb is not None:
         arguments["memory_gb"] = settings.mem_gb
-    return {"plugin": "MultiProc", "plugin_args": arguments}
+    return {"plugin": MultiProc(plugin_args=arguments)}
 
 
 def write_graph(workflow: Any, settings: Settings, plans: Sequence[ParticipantPlan]) -> None:
@@ -197,19 +231,35 @@ def write_graph(workflow: Any, settings: Settings, plans: Sequence[ParticipantPl
     graph.write_graph(dotfilename=str(target), graph2use="colored", format=kind)
 
 
-def read_crashes(settings: Settings, label: str) -> list[ErrorRecord]:
-    """What failed for one participant in this run, from Nipype's crash files."""
+def last_run(settings: Settings, label: str) -> str:
+    """The last run of a participant.
+
+    Raises
+    ------
+    UsageError
+        Where there was none.
+    """
+    runs = log_folder(settings.output_dir, label)
+    folders = sorted(runs.glob("*"), key=lambda folder: folder.stat().st_mtime)
+    if not folders:
+        raise UsageError(f"--reports-only: {settings.output_dir} holds no run of sub-{label}. Run it first.")
+    return folders[-1].name
+
+
+def read_crashes(settings: Settings, label: str, run_uuid: str) -> list[ErrorRecord]:
+    """What failed for one participant in a run, from Nipype's crash files."""
     from nireports.assembler.misc import read_crashfile
 
     records = []
-    for path in sorted(log_folder(settings.output_dir, label, settings.run_uuid).glob("crash-*.txt")):
+    for path in sorted((log_folder(settings.output_dir, label) / run_uuid).glob("crash-*.txt")):
         crash = read_crashfile(path)
         trace = crash.get("traceback", "")
         on_purpose = ON_PURPOSE.search(trace)
         message = on_purpose[2] if on_purpose else trace.strip().splitlines()[-1] if trace.strip() else "unknown"
+        unusable = on_purpose is not None and on_purpose[1] == UnusableInputError.__name__
         records.append(
             ErrorRecord(
-                title="An image cannot be used" if on_purpose else f"A step failed: {crash.get('node', path.name)}",
+                title="An image cannot be used" if unusable else f"A step failed: {crash.get('node', path.name)}",
                 message=message,
                 crash_file=path.relative_to(settings.output_dir).as_posix(),
                 traceback=trace,
@@ -222,14 +272,17 @@ def make_report(settings: Settings, raw: Dataset, plan: ParticipantPlan, errors:
     """Write the report of one participant from all records in its folder, those of earlier runs included."""
     folder = settings.output_dir / f"sub-{plan.label}" / "figures"
     records = [read_record(path) for path in sorted(folder.glob("*_record.json"))]
+    images = [record for record in records if isinstance(record, ImageRecord)]
+    fits = [record for record in records if isinstance(record, FitRecord)]
+    masks_given = [image.mask_description != FOUND_MASK for image in images]
     write_report(
         settings.output_dir / f"sub-{plan.label}.html",
         participant=f"sub-{plan.label}",
-        images=[record for record in records if isinstance(record, ImageRecord)],
-        fits=[record for record in records if isinstance(record, FitRecord)],
+        images=images,
+        fits=fits,
         errors=errors,
         about=about(settings, raw),
-        methods=methods_text(plan.images) if plan.images else "",
+        methods=methods_text(masks_given, [fit.methods for fit in fits]) if fits else "",
     )
 
 

@@ -15,10 +15,16 @@ import tomli_w
 
 from bidsfit.exceptions import UnknownNameError, UsageError
 
+#: What a run writes to its configuration that is no option.
+NOT_OPTIONS = {"bids_dir", "output_dir", "analysis_level", "run_uuid", "command"}
+
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything a run was told. Paths are absolute; tuples may be empty, which means all."""
+    """Everything a run was told. Paths are absolute; tuples may be empty, which means all.
+
+    ``average`` and ``s0`` are None where the estimators' defaults hold.
+    """
 
     bids_dir: Path
     output_dir: Path
@@ -32,8 +38,8 @@ class Settings:
     derivatives: Mapping[str, Path] | None = None
     model: tuple[str, ...] = ()
     estimators: tuple[str, ...] = ("lsq",)
-    average: str = "arithmetic"
-    s0: str = "fitted"
+    average: str | None = None
+    s0: str | None = None
     bounds: Mapping[str, Mapping[str, tuple[float, float]]] | None = None
     nprocs: int = 1
     omp_nthreads: int = 1
@@ -51,6 +57,12 @@ class Settings:
     verbosity: int = 0
     run_uuid: str = ""
     command: str = ""
+
+    @property
+    def estimator_options(self) -> dict[str, str]:
+        """Options of the estimators that were given."""
+        options = {"averaging": self.average, "s0": self.s0}
+        return {name: value for name, value in options.items() if value is not None}
 
     def to_toml(self) -> str:
         """All settings as TOML; those that are not set are left out."""
@@ -82,7 +94,7 @@ def settings_from(arguments: Namespace, command: Sequence[str]) -> Settings:
         For options that contradict each other, or values that cannot be.
     """
     values = vars(arguments)
-    bids_dir, output_dir = Path(arguments.bids_dir).absolute(), Path(arguments.output_dir).absolute()
+    bids_dir, output_dir = absolute(arguments.bids_dir), absolute(arguments.output_dir)
     cores = len(os.sched_getaffinity(0))
     nprocs = cores if arguments.nprocs is None else arguments.nprocs
     threads = min(nprocs, 8) if arguments.omp_nthreads is None else arguments.omp_nthreads
@@ -106,7 +118,7 @@ def settings_from(arguments: Namespace, command: Sequence[str]) -> Settings:
             "nprocs": nprocs,
             "omp_nthreads": threads,
             "mem_gb": None if arguments.mem is None else parse_memory(arguments.mem),
-            "work_dir": Path(arguments.work_dir or output_dir / "work").absolute(),
+            "work_dir": absolute(arguments.work_dir or output_dir / "work"),
             "run_uuid": str(uuid4()),
             "command": " ".join(command),
             **{
@@ -114,7 +126,7 @@ def settings_from(arguments: Namespace, command: Sequence[str]) -> Settings:
                 for name in ("participant_label", "session_label", "run_id", "model", "estimators")
             },
             **{
-                name: None if values[name] is None else Path(values[name]).absolute()
+                name: None if values[name] is None else absolute(values[name])
                 for name in ("bids_filter_file", "bids_database_dir", "nipype_plugin_file")
             },
         }
@@ -123,23 +135,28 @@ def settings_from(arguments: Namespace, command: Sequence[str]) -> Settings:
     return settings
 
 
+def absolute(path: str | Path) -> Path:
+    """An absolute path without ``..``; links stay links, as datasets may be made of them."""
+    return Path(os.path.abspath(path))
+
+
 def _refuse_folders(settings: Settings) -> None:
-    """Outputs must not mix with the input's raw data."""
-    raw = settings.bids_dir
-    for option, folder in (("OUTPUT_DIR", settings.output_dir), ("--work-dir", settings.work_dir)):
-        resolved, root = folder.resolve(), raw.resolve()
-        if resolved == root:
-            raise UsageError(f"{option} is the input dataset itself ({raw}). Choose another folder.")
-        if root in resolved.parents and resolved.relative_to(root).parts[0] != "derivatives":
-            raise UsageError(
-                f"{option} ({folder}) lies inside the raw data of {raw}. Choose {raw / 'derivatives' / 'bidsfit'}, "
-                "or a folder elsewhere."
-            )
-        if resolved in root.parents and option == "OUTPUT_DIR":
-            raise UsageError(f"{option} ({folder}) holds the input dataset {raw}. Choose a folder of its own.")
-    for name, path in (settings.derivatives or {}).items():
-        if path.resolve() == settings.output_dir.resolve():
-            raise UsageError(f"-d {name}={path} is also the output folder. Choose another output folder.")
+    """Outputs must not mix with a dataset that is read; its ``derivatives`` folder is made for them."""
+    datasets = {"BIDS_DIR": settings.bids_dir}
+    datasets |= {f"-d {name}": path for name, path in (settings.derivatives or {}).items()}
+    for dataset, path in datasets.items():
+        root, derivatives = path.resolve(), (path / "derivatives").resolve()
+        advice = f"Choose {settings.bids_dir / 'derivatives' / 'bidsfit'}, or a folder elsewhere."
+        for option, folder in (("OUTPUT_DIR", settings.output_dir), ("--work-dir", settings.work_dir)):
+            resolved = folder.resolve()
+            if resolved in (root, derivatives):
+                raise UsageError(
+                    f"{option} ({folder}) is the folder of {dataset} itself, or of its derivatives. {advice}"
+                )
+            if root in resolved.parents and derivatives not in resolved.parents:
+                raise UsageError(f"{option} ({folder}) lies inside the data of {dataset} ({path}). {advice}")
+        if settings.output_dir.resolve() in root.parents:
+            raise UsageError(f"OUTPUT_DIR ({settings.output_dir}) holds the dataset of {dataset} ({path}). {advice}")
 
 
 def _derivatives(words: Sequence[str] | None) -> dict[str, Path]:
@@ -153,7 +170,7 @@ def _derivatives(words: Sequence[str] | None) -> dict[str, Path]:
             raise UsageError(f"-d/--derivatives takes NAME=PATH (NAME of letters and digits), found {word!r}.")
         if name in found or name == "raw":
             raise UsageError(f"-d/--derivatives names {name!r} twice{' (raw is BIDS_DIR)' if name == 'raw' else ''}.")
-        found[name] = Path(path).absolute()
+        found[name] = absolute(path)
     return found
 
 
@@ -194,8 +211,14 @@ def parse_memory(text: str) -> float:
     return value
 
 
-def read_config(path: Path, known: Sequence[str]) -> dict[str, Any]:
-    """Options from a TOML file, as a run writes it; the command line overrides them.
+def config_words(path: Path, known: Mapping[str, str]) -> list[str]:
+    """Words of a command line from a TOML file of options, as a run writes it.
+
+    Parameters
+    ----------
+    path : Path
+    known : mapping
+        Options by their name in the file.
 
     Raises
     ------
@@ -206,20 +229,25 @@ def read_config(path: Path, known: Sequence[str]) -> dict[str, Any]:
         content = tomllib.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise UsageError(f"The configuration {path} cannot be read as TOML: {error}.") from error
-    options = content.get("bidsfit", content)
-    not_options = {"bids_dir", "output_dir", "analysis_level", "run_uuid", "command", "mem_gb"}
-    values: dict[str, Any] = {}
-    for name, value in options.items():
+    words: list[str] = []
+    for name, value in content.get("bidsfit", content).items():
         key = name.replace("-", "_")
-        if key in not_options:
+        if key in NOT_OPTIONS:
             continue
+        if key == "mem_gb":
+            key, value = "mem", f"{value}G"
         if key not in known:
             raise UnknownNameError(f"option in {path}:", name, known)
-        if key == "derivatives" and isinstance(value, dict):
-            value = [f"{k}={v}" for k, v in value.items()]
         if key == "bounds" and isinstance(value, dict):
             value = [f"{m}.{p}={b[0]},{b[1]}" for m, rows in value.items() for p, b in rows.items()]
-        values[key] = value
-    if "mem_gb" in options:
-        values["mem"] = f"{options['mem_gb']}G"
-    return values
+        elif isinstance(value, dict):
+            value = [f"{k}={v}" for k, v in value.items()]
+        if key == "verbosity":
+            words += [known[key]] * int(value)
+        elif isinstance(value, bool):
+            words += [known[key]] * value
+        elif isinstance(value, list):
+            words += [known[key], *map(str, value)] if value else []
+        else:
+            words.append(f"{known[key]}={value}")
+    return words

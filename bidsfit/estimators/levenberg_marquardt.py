@@ -25,6 +25,8 @@ MAX_ITERATIONS = 200
 TOLERANCE = 1e-7
 #: Converged when the sum of misfits is below this fraction of that of no signal at all: the model fits exactly.
 EXACT = 1e-18
+#: How far inside a linear constraint a step that would cross it ends, so that rounding does not carry it across.
+MARGIN = 1e-12
 #: Marquardt's damping at the start, relative to the diagonal of J^T J.
 FIRST_DAMPING = 0.01
 
@@ -365,12 +367,12 @@ def meet_linear_constraint(
     held: NDArray,
     step: NDArray,
 ) -> None:
-    """Correct the step so that the first violated linear constraint holds with equality."""
+    """Correct a step that crosses a linear constraint (the first such), so that it ends just inside it."""
     for r in range(limits.size):
         excess = -limits[r]
         for j in range(len(order)):
             excess += matrix[r, j] * (parameters[j] + step[j])
-        if excess > 1e-12:
+        if excess > 0.0:
             for j in range(len(order)):
                 direction[j] = 0.0 if held[j] else matrix[r, j]
             solve_factored(order, factor, direction)
@@ -379,7 +381,7 @@ def meet_linear_constraint(
                 reach += matrix[r, j] * direction[j]
             if reach > 0.0:
                 for j in range(len(order)):
-                    step[j] -= direction[j] * excess / reach
+                    step[j] -= direction[j] * (excess + MARGIN) / reach
             return
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gzip
 import json
-import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -23,10 +21,11 @@ from tqdm import tqdm
 
 from bidsfit import estimators, models
 from bidsfit.acquisition import Acquisition, DirectionAverage
-from bidsfit.bids.images import MaskedSignals, image_shape, open_image, read_acquisition, read_data
+from bidsfit.bids.images import MaskedSignals, image_shape, open_image, opened, read_acquisition, read_data
 from bidsfit.bids.outputs import write_nifti
-from bidsfit.estimators.estimator import Estimate, Estimator, Status
+from bidsfit.estimators.estimator import FITTED, Estimate, Estimator, Status
 from bidsfit.estimators.summary import representative_voxels, summarise
+from bidsfit.exceptions import UnusableInputError
 
 #: Points of a fitted curve.
 CURVE_POINTS = 200
@@ -61,24 +60,25 @@ class EstimateMaps(SimpleInterface):
     def _run_interface(self, runtime: Any) -> Any:
         cwd = Path(runtime.cwd)
         path = Path(self.inputs.in_file)
-        stored = unpacked(path, cwd) if self.inputs.low_memory else path
-        image = open_image(stored)
         acquisition = read_acquisition(
             Path(self.inputs.bval),
             Path(self.inputs.bvec) if self.inputs.bvec else None,
             self.inputs.sidecar if isdefined(self.inputs.sidecar) else None,
         )
-        shape = image_shape(image, len(acquisition), path)
         mask_image = open_image(Path(self.inputs.mask))
         mask = np.asarray(read_data(mask_image, Path(self.inputs.mask))) > 0
-        signals = MaskedSignals(image, shape, mask, path)
         model = models.get(self.inputs.model)
         estimator = estimators.get(self.inputs.estimator)(model, **self.inputs.options)
-
-        start = time.perf_counter()
-        with tqdm(total=signals.shape[0], desc=self.inputs.label, unit="voxel", disable=None, delay=1) as bar:
-            estimate = estimator.estimate(signals, acquisition, threads=self.inputs.threads, progress=bar.update)
-        seconds = time.perf_counter() - start
+        with opened(path, cwd if self.inputs.low_memory else None) as image:
+            signals = MaskedSignals(image, image_shape(image, len(acquisition), path), mask, path)
+            start = time.perf_counter()
+            with tqdm(total=signals.shape[0], desc=self.inputs.label, unit="voxel", disable=None, delay=1) as bar:
+                estimate = estimator.estimate(signals, acquisition, threads=self.inputs.threads, progress=bar.update)
+            seconds = time.perf_counter() - start
+            if not np.isin(estimate.status, FITTED).any():
+                reason = max(estimate.count().items(), key=lambda row: row[1])[0].message
+                raise UnusableInputError(f"{path}: no voxel of the mask could be fitted with {model.name}: {reason}.")
+            facts = describe(estimate, estimator, signals, acquisition) | {"seconds": seconds}
 
         values: dict[str, NDArray] = estimate.parameters | {
             "rmse": estimate.rmse,
@@ -90,21 +90,9 @@ class EstimateMaps(SimpleInterface):
             maps[name] = str(cwd / f"{name}.nii.gz")
             write_nifti(Path(maps[name]), signals.place(value, mask), mask_image)
         summary = cwd / "summary.json"
-        summary.write_text(json.dumps(describe(estimate, estimator, signals, acquisition) | {"seconds": seconds}))
-        if stored != path:
-            stored.unlink()
+        summary.write_text(json.dumps(facts))
         self._results = {"maps": maps, "summary": str(summary)}
         return runtime
-
-
-def unpacked(path: Path, folder: Path) -> Path:
-    """The image as an uncompressed file, which is mapped from disk instead of held in memory."""
-    if path.suffix != ".gz":
-        return path
-    out = folder / path.stem
-    with gzip.open(path) as source, out.open("wb") as target:
-        shutil.copyfileobj(source, target, 1 << 20)
-    return out
 
 
 def describe(

@@ -106,6 +106,7 @@ class _PlotFitInput(_PlotInput):
     model = traits.Str(mandatory=True)
     estimator = traits.Str(mandatory=True)
     options = traits.Dict()
+    methods = traits.List(traits.Str, desc="texts about the model and the estimator")
 
 
 class PlotFit(SimpleInterface):
@@ -177,6 +178,7 @@ class PlotFit(SimpleInterface):
             figures=_relative(paths, drawn, self.inputs.output_dir),
             maps=[output.path.as_posix() for output in outputs.values()],
             warnings=_warnings(summary, model.scale),
+            methods=list(self.inputs.methods),
         )
         with whole_file(paths["record"]) as path:
             write_record(record, path)

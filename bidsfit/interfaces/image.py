@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
+from nibabel.spatialimages import SpatialImage
 from nipype.interfaces.base import BaseInterfaceInputSpec, File, SimpleInterface, TraitedSpec, traits
+from numpy.typing import NDArray
 
 from bidsfit import models
-from bidsfit.bids.images import MaskedSignals, image_shape, open_image, read_acquisition, read_data, read_mask
+from bidsfit.bids.images import MaskedSignals, image_shape, opened, read_acquisition, read_mask
 from bidsfit.bids.outputs import write_nifti
 from bidsfit.estimators.least_squares import LeastSquares
 from bidsfit.exceptions import UnusableInputError
@@ -27,6 +30,7 @@ class _PrepareImageInput(BaseInterfaceInputSpec):
     bvec = File(exists=True)
     in_mask = File(exists=True, desc="mask to use; found by median_otsu where there is none")
     models = traits.List(traits.Str, desc="models that the protocol supports, for the noise of unrepeated data")
+    low_memory = traits.Bool(False, usedefault=True, nohash=True, desc="unpack compressed images to disk")
     version = traits.Str(desc="of bidsfit: another version looks again")
 
 
@@ -43,18 +47,22 @@ class PrepareImage(SimpleInterface):
     output_spec = _PrepareImageOutput
 
     def _run_interface(self, runtime: Any) -> Any:
+        scratch = Path(runtime.cwd) if self.inputs.low_memory else None
+        with opened(Path(self.inputs.in_file), scratch) as image:
+            self._results = self._look_at(image, Path(runtime.cwd))
+        return runtime
+
+    def _look_at(self, image: SpatialImage, cwd: Path) -> dict[str, str]:
         path = Path(self.inputs.in_file)
-        image = open_image(path)
         acquisition = read_acquisition(Path(self.inputs.bval), Path(self.inputs.bvec) if self.inputs.bvec else None)
         shape = image_shape(image, len(acquisition), path)
-        lowest = acquisition.shells[0]
-        reference = mean_volume(image, shape, lowest.indices, path)
+        everywhere = MaskedSignals(image, shape, np.ones(shape[:3], dtype=bool), path)
+        reference = mean_volume(everywhere, acquisition.shells[0].indices, path).reshape(shape[:3], order="F")
         if self.inputs.in_mask:
             mask = read_mask(Path(self.inputs.in_mask), image, path)
         else:
             mask = otsu_mask(reference, path)
-
-        signals = MaskedSignals(image, shape, mask, path)
+        signals = everywhere.within(mask)
         n_negative, n_not_finite, any_signal = count_intensities(signals)
         if not any_signal:
             raise UnusableInputError(f"{path} holds only zeros or NaN inside the mask: there is nothing to fit.")
@@ -73,13 +81,11 @@ class PrepareImage(SimpleInterface):
                 "method": noise.method,
             },
         }
-        outputs = {name: Path(runtime.cwd) / f"{name}.nii.gz" for name in ("mask", "reference")}
+        outputs = {"mask": cwd / "mask.nii.gz", "reference": cwd / "reference.nii.gz", "facts": cwd / "facts.json"}
         write_nifti(outputs["mask"], mask, image)
         write_nifti(outputs["reference"], reference, image)
-        facts_path = Path(runtime.cwd) / "facts.json"
-        facts_path.write_text(json.dumps(facts))
-        self._results = {name: str(p) for name, p in outputs.items()} | {"facts": str(facts_path)}
-        return runtime
+        outputs["facts"].write_text(json.dumps(facts))
+        return {name: str(output) for name, output in outputs.items()}
 
     def _noise(self, signals: MaskedSignals, acquisition: Any) -> NoiseEstimate | None:
         step = max(signals.shape[0] // NOISE_SAMPLE, 1)
@@ -98,24 +104,21 @@ class PrepareImage(SimpleInterface):
         return NoiseEstimate(float(np.nanmedian(sigma)), method)
 
 
-def mean_volume(
-    image: nib.spatialimages.SpatialImage, shape: tuple[int, int, int, int], indices: Any, path: Path
-) -> np.ndarray:
-    """Mean of some volumes, shape (x, y, z); voxels that are never finite are NaN."""
-    everywhere = MaskedSignals(image, shape, np.ones(shape[:3], dtype=bool), path)
-    total, count = np.zeros(everywhere.shape[0]), np.zeros(everywhere.shape[0])
+def mean_volume(signals: MaskedSignals, indices: Iterable[int], path: Path) -> NDArray[np.float64]:
+    """Mean of some volumes, shape (n_voxels,); voxels that are never finite are NaN."""
+    total, count = np.zeros(signals.shape[0]), np.zeros(signals.shape[0])
     for k in indices:
-        volume = everywhere.volume(int(k))
+        volume = signals.volume(int(k))
         finite = np.isfinite(volume)
         total[finite] += volume[finite]
         count += finite
     mean = np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
     if not np.any(np.isfinite(mean) & (mean != 0)):
         raise UnusableInputError(f"{path} holds only zeros or NaN at its lowest b-value: there is nothing to fit.")
-    return mean.reshape(shape[:3], order="F")
+    return mean
 
 
-def otsu_mask(reference: np.ndarray, path: Path) -> np.ndarray:
+def otsu_mask(reference: NDArray, path: Path) -> NDArray:
     """Mask by DIPY's median_otsu.
 
     Raises
@@ -125,7 +128,9 @@ def otsu_mask(reference: np.ndarray, path: Path) -> np.ndarray:
     """
     from dipy.segment.mask import median_otsu
 
-    _, mask = median_otsu(np.nan_to_num(reference), median_radius=2, numpass=1)
+    with warnings.catch_warnings():  # three or four slices are no colours
+        warnings.filterwarnings("ignore", ".*RGB image", UserWarning)
+        _, mask = median_otsu(np.nan_to_num(reference), median_radius=2, numpass=1)
     mask = np.asarray(mask, dtype=bool) & np.isfinite(reference)
     if not mask.any():
         raise UnusableInputError(
@@ -146,9 +151,3 @@ def count_intensities(signals: MaskedSignals) -> tuple[int, int, bool]:
         n_not_finite += int(np.sum(~finite))
         any_signal = any_signal or bool(np.any(volume[finite] != 0))
     return n_negative, n_not_finite, any_signal
-
-
-def read_volume(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
-    """Data and affine of a volume that a node wrote."""
-    image = open_image(Path(path))
-    return np.asarray(read_data(image, Path(path))), image.affine

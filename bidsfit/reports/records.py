@@ -46,6 +46,7 @@ class FitRecord:
     ``options``: what was chosen or defaulted (bounds, averaging, ...), as strings.
     ``figures``: kinds maps, histograms, curves, quality (residual, R2 and status maps).
     ``maps``: paths of the written maps relative to the output folder.
+    ``methods``: texts for the methods section, about the model and about the estimator.
     """
 
     image: str
@@ -63,6 +64,7 @@ class FitRecord:
     figures: dict[str, str] = field(default_factory=dict)
     maps: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    methods: list[str] = field(default_factory=list)
 
 
 @dataclass

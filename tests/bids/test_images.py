@@ -88,7 +88,9 @@ def test_shapes(tmp_path, stored, n_volumes, shape):
     assert image_shape(open_image(tmp_path / "a.nii"), n_volumes, tmp_path / "a.nii") == shape
 
 
-@pytest.mark.parametrize(("stored", "n_volumes"), [((5, 6, 3, 4), 5), ((5, 6, 3), 4), ((5, 6, 3, 4, 2), 4), ((5, 6), 6)])
+@pytest.mark.parametrize(
+    ("stored", "n_volumes"), [((5, 6, 3, 4), 5), ((5, 6, 3), 4), ((5, 6, 3, 4, 2), 4), ((5, 6), 6)]
+)
 def test_shapes_that_cannot_be(tmp_path, stored, n_volumes):
     path = tmp_path / "a.nii"
     nib.save(nib.Nifti1Image(np.zeros(stored, dtype=np.int16), np.eye(4)), path)
@@ -128,7 +130,9 @@ def test_a_link_to_nowhere_is_content_to_be_fetched(tmp_path):
 # --- b-values and directions ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("text", ["0 500 1000", "0 500 1000\n", "0\t500  1000 \n\n", "0\n500\n1000\n", "0,500,1000", "0 5e2 1e3"])
+@pytest.mark.parametrize(
+    "text", ["0 500 1000", "0 500 1000\n", "0\t500  1000 \n\n", "0\n500\n1000\n", "0,500,1000", "0 5e2 1e3"]
+)
 def test_ways_to_write_b_values(tmp_path, text):
     (tmp_path / "a.bval").write_text(text)
     assert read_acquisition(tmp_path / "a.bval", None).b_values.tolist() == [0, 500, 1000]
@@ -237,7 +241,8 @@ def test_mask_of_a_single_slice(tiny, stored):
 
 
 @pytest.mark.parametrize(
-    ("shape", "value", "message"), [((5, 6, 3), 0, "is empty"), ((6, 5, 3), 1, "has shape"), ((5, 6, 4), 1, "has shape")]
+    ("shape", "value", "message"),
+    [((5, 6, 3), 0, "is empty"), ((6, 5, 3), 1, "has shape"), ((5, 6, 4), 1, "has shape")],
 )
 def test_masks_that_cannot_be(tiny, shape, value, message):
     with pytest.raises(UnusableInputError, match=rf"{tiny / 'mask.nii.gz'} {message}"):

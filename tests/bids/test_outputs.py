@@ -1,0 +1,296 @@
+"""What outputs are called, what their sidecars say, and that nothing is mixed or overwritten."""
+
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from bidsfit import models
+from bidsfit.bids.inputs import Dataset, DwiImage
+from bidsfit.bids.outputs import (
+    BIDSIGNORE,
+    file_output,
+    fit_settings,
+    map_outputs,
+    prepare_dataset,
+    refuse_conflict,
+    sidecar,
+    table,
+    write_nifti,
+)
+from bidsfit.bids.units import FILE_UNITS, REPORT_UNITS
+from bidsfit.estimators.estimator import Status
+from bidsfit.estimators.least_squares import LeastSquares
+from bidsfit.exceptions import UsageError
+
+IVIM = models.get("ivim")
+
+
+@pytest.fixture
+def image():
+    stem = "sub-01/ses-1/dwi/sub-01_ses-1_acq-ap"
+    return DwiImage(
+        path=Path(f"/data/{stem}_dwi.nii.gz"),
+        bval=Path(f"/data/{stem}_dwi.bval"),
+        bvec=None,
+        sidecar={},
+        entities={"subject": "01", "session": "1", "acquisition": "ap"},
+        uri=f"bids:raw:{stem}_dwi.nii.gz",
+        preprocessed=False,
+        mask=Path("/masks/mask.nii.gz"),
+        mask_uri="bids:masks:mask.nii.gz",
+    )
+
+
+def sidecar_of(image, name, **options):
+    estimator = LeastSquares(IVIM, **options)
+    settings = fit_settings(IVIM, estimator, image.mask_uri)
+    return sidecar(map_outputs(image, IVIM, estimator)[name], image, IVIM, settings, [0, 10.004, 800])
+
+
+# --- names and sidecars ---------------------------------------------------------------------------------------------
+
+
+def test_names_of_maps(image):
+    outputs = map_outputs(image, IVIM, LeastSquares(IVIM))
+    stem = "sub-01/ses-1/dwi/sub-01_ses-1_acq-ap_model-ivim_desc-lsq_param-"
+    labels = {"S0": "S0", "f": "f", "D": "D", "Dstar": "Dstar", "rmse": "rmse", "r2": "r2", "status": "status"}
+    assert {k: str(o.path) for k, o in outputs.items()} == {k: f"{stem}{v}_dwimap.nii.gz" for k, v in labels.items()}
+
+
+def test_name_of_a_found_mask(image):
+    assert str(file_output("mask", image)) == "sub-01/ses-1/dwi/sub-01_ses-1_acq-ap_desc-brain_mask.nii.gz"
+
+
+def test_every_map_is_declared_with_unit_and_text():
+    for entry in table()["maps"].values():
+        assert set(entry) >= {"name", "description", "unit", "figure"}
+        assert "_param-" in entry["name"]
+    units = {parameter.unit for name in models.available() for parameter in models.get(name).parameters}
+    assert units <= set(FILE_UNITS)
+    assert set(FILE_UNITS) == set(REPORT_UNITS)
+
+
+@pytest.mark.parametrize(
+    ("name", "unit", "factor"),
+    [
+        ("S0", "arbitrary", 1),
+        ("f", "1", 1),
+        ("D", "mm^2/s", 1e-3),
+        ("Dstar", "mm^2/s", 1e-3),
+        ("r2", "1", 1),
+        ("status", "1", 1),
+    ],
+)
+def test_units_of_files(image, name, unit, factor):
+    output = map_outputs(image, IVIM, LeastSquares(IVIM))[name]
+    assert (output.unit, output.factor) == (unit, factor)
+    assert sidecar_of(image, name)["Units"] == unit
+
+
+def test_sidecar_says_what_and_how(image):
+    content = sidecar_of(image, "Dstar", bounds={"Dstar": (5.0, 100.0), "D": (0.0, np.inf)}, averaging="geometric")
+    assert "Pseudo-diffusion" in content["Description"]
+    assert set(content["Model"]) == {"Description", "Equation", "URL", "Parameters"}
+    parameters = content["Model"]["Parameters"]
+    assert parameters["FitMethod"] == "lsq"
+    assert parameters["Averaging"] == "geometric"
+    assert parameters["Bounds"] == {"f": [0, 1], "D": [0, None], "Dstar": [0.005, 0.1]}  # mm^2/s
+    assert parameters["MaximumBValue"] == 1000
+    assert parameters["Mask"] == "bids:masks:mask.nii.gz"
+    assert content["BValuesFitted"] == [0, 10, 800]
+    assert content["Sources"] == [image.uri, "bids:masks:mask.nii.gz"]
+    assert content["SpatialReference"] == image.uri
+    assert content["NonNegativity"] == "constrained"
+    assert content["SkullStripped"] is True
+    assert content["ParameterURL"].startswith("https://")
+    json.dumps(content, allow_nan=False)
+
+
+def test_status_sidecar_names_the_codes(image):
+    levels = sidecar_of(image, "status")["Levels"]
+    assert {int(code) for code in levels} == set(Status)
+    assert "NaN" in levels[str(Status.NOT_FINITE.value)]
+
+
+# --- images ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("qcode", "scode"), [(1, 1), (1, 0), (0, 2), (0, 0)])
+def test_geometry_is_that_of_the_image(tmp_path, qcode, scode):
+    turned = nib.affines.from_matvec(nib.eulerangles.euler2mat(0.1, 0.2, 0.3) @ np.diag([2, 2.5, 4]), [10, -20, 5])
+    source = nib.Nifti1Image(np.zeros((4, 5, 3, 2)), turned)
+    source.set_qform(turned, code=qcode)
+    source.set_sform(turned if scode else None, code=scode)
+    nib.save(source, tmp_path / "source.nii.gz")
+    source = nib.load(tmp_path / "source.nii.gz")
+    write_nifti(tmp_path / "map.nii.gz", np.ones((4, 5, 3)), source)
+    written = nib.load(tmp_path / "map.nii.gz")
+    np.testing.assert_allclose(written.affine, source.affine, atol=1e-5)
+    assert [int(written.header[f"{form}_code"]) for form in ("qform", "sform")] == [qcode, scode]
+    np.testing.assert_allclose(written.header.get_zooms(), source.header.get_zooms()[:3], rtol=1e-5)
+    assert written.get_data_dtype() == np.float32
+    assert written.header.get_xyzt_units()[0] == "mm"
+
+
+def test_big_endian_sources_give_maps_that_are_right(tmp_path):
+    source = nib.Nifti1Image(np.zeros((2, 2, 2), dtype=">f4"), np.diag([2, 2, 3, 1]), nib.Nifti1Header(endianness=">"))
+    data = np.arange(8.0).reshape(2, 2, 2)
+    write_nifti(tmp_path / "map.nii.gz", data, source)
+    np.testing.assert_array_equal(nib.load(tmp_path / "map.nii.gz").get_fdata(), data)
+
+
+def test_labels_are_whole_numbers(tmp_path):
+    write_nifti(
+        tmp_path / "mask.nii.gz", np.ones((2, 2, 2), dtype=bool), nib.Nifti1Image(np.zeros((2, 2, 2)), np.eye(4))
+    )
+    assert nib.load(tmp_path / "mask.nii.gz").get_data_dtype() == np.uint8
+
+
+# --- what is there already ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def written(tmp_path, image):
+    """A map with its sidecar, and the function that would refuse to replace it."""
+    estimator = LeastSquares(IVIM)
+    output = map_outputs(image, IVIM, estimator)["D"]
+    path = tmp_path / output.path
+    path.parent.mkdir(parents=True)
+    path.touch()
+    description = path.with_name(path.name.replace(".nii.gz", ".json"))
+    description.write_text(json.dumps(sidecar_of(image, "D")))
+
+    def check(source=image.uri, mask=image.mask_uri, **options):
+        refuse_conflict(tmp_path, output, fit_settings(IVIM, LeastSquares(IVIM, **options), mask), source)
+
+    return check, description
+
+
+def test_the_same_settings_may_be_written_again(written):
+    written[0]()
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"averaging": "geometric"}, "Averaging"),
+        ({"s0": "measured"}, "S0"),
+        ({"bounds": {"D": (0.0, 3.0)}}, "Bounds"),
+        ({"mask": "bids:masks:other.nii.gz"}, "Mask"),
+        ({"source": "bids:raw:other_dwi.nii.gz"}, "Sources"),
+    ],
+)
+def test_other_settings_are_refused_and_named(written, change, named):
+    with pytest.raises(UsageError, match=rf"param-D_dwimap\.nii\.gz exists .*\({named}\)"):
+        written[0](**change)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", None])
+def test_a_map_of_unknown_origin_is_not_replaced(written, text):
+    check, description = written
+    description.unlink() if text is None else description.write_text(text)
+    with pytest.raises(UsageError, match="no readable sidecar"):
+        check()
+
+
+# --- the dataset ----------------------------------------------------------------------------------------------------
+
+
+def dataset(name, root, derivative=False):
+    return Dataset(name, root, layout=None, derivative=derivative)
+
+
+def description(folder):
+    return json.loads((folder / "dataset_description.json").read_text())
+
+
+def test_description(tmp_path):
+    prepare_dataset(tmp_path / "out", dataset("raw", tmp_path / "ds"), [dataset("masks", tmp_path / "my masks", True)])
+    content = description(tmp_path / "out")
+    assert content["DatasetType"] == "derivative"
+    assert content["GeneratedBy"][0]["Name"] == "bidsfit"
+    assert set(content["GeneratedBy"][0]) >= {"Version", "CodeURL"}
+    links = {"raw": f"file://{tmp_path}/ds", "masks": f"file://{tmp_path}/my%20masks"}
+    assert content["DatasetLinks"] == links
+    assert content["SourceDatasets"] == [{"URL": links["raw"]}]
+    assert (tmp_path / "out" / "README").exists()
+    assert set((tmp_path / "out" / ".bidsignore").read_text().split()) == set(BIDSIGNORE)
+
+
+def test_links_are_relative_inside_the_input(tmp_path):
+    """So that a dataset and its derivatives can be moved together."""
+    root = tmp_path / "ds"
+    others = [dataset("truth", root / "derivatives" / "truth", True), dataset("far", tmp_path / "far", True)]
+    prepare_dataset(root / "derivatives" / "bidsfit", dataset("raw", root), others)
+    links = description(root / "derivatives" / "bidsfit")["DatasetLinks"]
+    assert links == {"raw": "../..", "truth": "../truth", "far": f"file://{tmp_path}/far"}
+
+
+def test_container(tmp_path, monkeypatch):
+    monkeypatch.setenv("BIDSFIT_CONTAINER_TAG", "bidsfit:0.1")
+    prepare_dataset(tmp_path / "out", dataset("raw", tmp_path / "ds"), [])
+    assert description(tmp_path / "out")["GeneratedBy"][0]["Container"] == {"Type": "docker", "Tag": "bidsfit:0.1"}
+
+
+def test_a_later_run_adds_to_the_description(tmp_path):
+    out = tmp_path / "out"
+    raw = dataset("raw", tmp_path / "ds")
+    prepare_dataset(out, raw, [dataset("a", tmp_path / "a", True)])
+    (out / "README").write_text("mine")
+    (out / ".bidsignore").write_text("mine\n")
+    prepare_dataset(out, raw, [dataset("b", tmp_path / "b", True)])
+    assert set(description(out)["DatasetLinks"]) == {"raw", "a", "b"}
+    assert (out / "README").read_text() == "mine"
+    assert set((out / ".bidsignore").read_text().split()) == {"mine", *BIDSIGNORE}
+
+
+def test_an_identical_run_writes_nothing(tmp_path, unchanged):
+    out = tmp_path / "out"
+    raw = dataset("raw", tmp_path / "ds")
+    prepare_dataset(out, raw, [])
+    with unchanged(out):
+        prepare_dataset(out, raw, [])
+
+
+@pytest.mark.parametrize(
+    "other", [{"DatasetType": "raw"}, {"DatasetType": "derivative", "GeneratedBy": [{"Name": "x"}]}]
+)
+def test_the_folder_of_another_dataset_is_refused(tmp_path, other):
+    (tmp_path / "dataset_description.json").write_text(json.dumps(other))
+    with pytest.raises(UsageError, match="holds another dataset"):
+        prepare_dataset(tmp_path, dataset("raw", tmp_path / "ds"), [])
+    assert description(tmp_path) == other
+
+
+def test_results_of_two_inputs_are_not_mixed(tmp_path):
+    prepare_dataset(tmp_path / "out", dataset("raw", tmp_path / "one"), [])
+    with pytest.raises(UsageError, match="holds results of another dataset"):
+        prepare_dataset(tmp_path / "out", dataset("raw", tmp_path / "two"), [])
+
+
+def test_a_broken_description(tmp_path):
+    (tmp_path / "dataset_description.json").write_text("{")
+    with pytest.raises(UsageError, match="cannot be read as JSON"):
+        prepare_dataset(tmp_path, dataset("raw", tmp_path / "ds"), [])
+
+
+@pytest.mark.parametrize("place", ["file", "file/out", "/proc/bidsfit"])
+def test_a_folder_that_cannot_be_written(tmp_path, place):
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match=r"output folder .* cannot be written"):
+        prepare_dataset(tmp_path / place, dataset("raw", tmp_path / "ds"), [])
+
+
+def test_many_jobs_share_a_folder(tmp_path):
+    """Each adds its link; none is lost."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    def job(k):
+        prepare_dataset(tmp_path / "out", dataset("raw", tmp_path / "ds"), [dataset(f"d{k}", tmp_path / f"d{k}", True)])
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(job, range(16)))
+    assert len(description(tmp_path / "out")["DatasetLinks"]) == 17

@@ -1,0 +1,386 @@
+"""The command ``bidsfit``: what its options do, and how it ends."""
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+
+import pytest
+
+from bidsfit import __version__
+
+QUICK = ("--nprocs", 1, "--skip-bids-validation")
+
+
+@pytest.fixture
+def run(app, pair, tmp_path):
+    """``run(options...)``: the participant level on one tiny participant; outputs are in ``tmp_path/out``."""
+    tiny, masks = pair
+
+    def call(*options, level="participant"):
+        return app(tiny, tmp_path / "out", level, "-d", f"masks={masks}", *QUICK, *options)
+
+    return call
+
+
+def add_participant(tiny, label="02"):
+    return tiny.add(f"sub-{label}/dwi/sub-{label}_dwi")
+
+
+def maps(out):
+    return {path.name: path.read_bytes() for path in out.rglob("*_dwimap.nii.gz")}
+
+
+def times(folder, pattern):
+    return {path: path.stat().st_mtime_ns for path in folder.rglob(pattern)}
+
+
+# --- before anything is read ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("option", ["--version", "--help"])
+def test_instant(option):
+    start = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-m", "bidsfit.cli.app", option], capture_output=True, text=True, check=False
+    )
+    assert time.perf_counter() - start < 3  # a tenth of a second on a quiet machine
+    assert done.returncode == 0
+    assert (__version__ if option == "--version" else "--participant-label") in done.stdout
+
+
+def test_help_imports_nothing_slow():
+    slow = [
+        "numpy",
+        "scipy",
+        "sympy",
+        "numba",
+        "nibabel",
+        "nipype",
+        "bids",
+        "dipy",
+        "matplotlib",
+        "pandas",
+        "sqlalchemy",
+    ]
+    code = (
+        "import sys\nfrom bidsfit.cli.app import main\n"
+        f"try: main(['--help'])\nfinally: print('slow:', sorted(set({slow}) & set(sys.modules)), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stderr == "slow: []\n"
+
+
+@pytest.mark.parametrize(
+    "words", [[], ["ds"], ["ds", "out"], ["ds", "out", "subject"], ["ds", "out", "participant", "--modell", "adc"]]
+)
+def test_unusable_command_lines(app, words):
+    outcome = app(*words)
+    assert outcome.code == 2
+    assert "usage: bidsfit" in outcome.err
+
+
+def test_the_group_level_comes_later(run, tmp_path):
+    outcome = run(level="group")
+    assert outcome.code == 2
+    assert "group level is not part of this release" in outcome.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_messages_have_no_traceback_unless_asked_for(run, tmp_path):
+    plain, loud = run("--model", "ivmi"), run("--model", "ivmi", "-vv")
+    assert plain.code == loud.code == 2
+    assert plain.err == "bidsfit: error: " + plain.err.removeprefix("bidsfit: error: ")
+    assert "Traceback" not in plain.err
+    assert "Traceback" in loud.err
+    assert plain.err in loud.err
+
+
+def test_names_are_checked_before_the_dataset_is_read(app, tmp_path):
+    """An index of a large dataset takes a while."""
+    outcome = app(tmp_path / "none", tmp_path / "out", "participant", "--estimators", "lsqq")
+    assert outcome.code == 2
+    assert "Did you mean 'lsq'" in outcome.err
+
+
+# --- what a run says ------------------------------------------------------------------------------------------------
+
+
+def test_a_good_run(run, tmp_path):
+    outcome = run()
+    assert outcome.code == 0
+    assert outcome.err == ""
+    assert "sub-01_dwi: adc (lsq)" in outcome.out
+    assert "not ivim, missing: 5 different b-values of at most 1000 s/mm²" in outcome.out
+    assert f"Reports: {tmp_path / 'out' / 'sub-01.html'}" in outcome.out
+    assert outcome.out.endswith("Done: 1 participant.\n")
+    assert len(maps(tmp_path / "out")) == 5
+
+
+def test_verbose(run):
+    outcome = run("-v")
+    assert 'Executing "estimate"' in outcome.out + outcome.err
+
+
+# --- parts of a run -------------------------------------------------------------------------------------------------
+
+
+def test_dry_run(run, unchanged, tmp_path):
+    with unchanged(tmp_path):
+        outcome = run("--dry-run")
+    assert outcome.code == 0
+    for said in (
+        "sub-01_dwi  5 x 6 x 3 x 5",
+        "b-values (s/mm²): 0 (x2), 300 (x1), 600 (x1), 1000 (x1)",
+        "mask: bids:masks:sub-01/dwi/sub-01_desc-brain_mask.nii.gz",
+        "fit adc with lsq: has b = 0, 300, 600, 1000 s/mm²",
+        "leave out smt2: missing: 2 different b-values of 700 s/mm² or more",
+    ):
+        assert said in outcome.out
+
+
+def test_a_dry_run_says_what_would_be_left_out(run, pair):
+    add_participant(pair[0]).with_name("sub-02_dwi.bval").unlink()
+    outcome = run("--dry-run")
+    assert outcome.code == 1
+    assert "left out: " in outcome.out
+    assert "sub-02_dwi.nii.gz has no .bval file" in outcome.out
+
+
+def test_reports_only(run, tmp_path):
+    out = tmp_path / "out"
+    run()
+    before = times(out, "*")
+    (out / "sub-01.html").unlink()
+    outcome = run("--reports-only")
+    assert outcome.code == 0
+    assert (out / "sub-01.html").exists()
+    changed = {path for path, time_ in times(out, "*").items() if path.is_file() and before.get(path) != time_}
+    assert changed <= {out / "sub-01.html", out / "logs" / "CITATION.md", out / "logs" / "CITATION.bib"}
+
+
+def test_reports_only_keeps_the_errors_of_the_last_run(run, pair, tmp_path):
+    path = add_participant(pair[0])
+    path.write_bytes(path.read_bytes()[:400])
+    assert run().code == 1
+    outcome = run("--reports-only")
+    assert outcome.code == 1
+    assert "truncated" in (tmp_path / "out" / "sub-02.html").read_text()
+
+
+def test_reports_only_needs_a_run(run):
+    outcome = run("--reports-only")
+    assert outcome.code == 2
+    assert "holds no run of sub-01" in outcome.err
+
+
+def test_boilerplate_only(run, tmp_path):
+    out = tmp_path / "out"
+    assert run("--boilerplate-only").code == 0
+    assert "Apparent diffusion coefficient" in (out / "logs" / "CITATION.md").read_text()
+    assert "@article" in (out / "logs" / "CITATION.bib").read_text().lower()
+    assert sorted(path.name for path in out.iterdir() if not path.name.startswith(".")) == [
+        "README",
+        "dataset_description.json",
+        "logs",
+    ]
+
+
+def test_write_graph(run, tmp_path):
+    assert run("--write-graph").code == 0
+    graphs = list((tmp_path / "out" / "logs").glob("graph*"))
+    assert len(graphs) >= 1
+    assert "adc_lsq_wf" in graphs[0].read_text()
+
+
+# --- what to run on -------------------------------------------------------------------------------------------------
+
+
+def test_participant_label(run, pair, tmp_path):
+    add_participant(pair[0], "02")
+    add_participant(pair[0], "03")
+    outcome = run("--participant_label", "sub-02", "03", "--dry-run")
+    assert [line for line in outcome.out.splitlines() if line.startswith("sub-")] == ["sub-02", "sub-03"]
+
+
+def test_session_label_and_run(app, tiny, tmp_path):
+    for session in ("1", "2"):
+        for run in ("1", "2"):
+            tiny.add(f"sub-01/ses-{session}/dwi/sub-01_ses-{session}_run-{run}_dwi")
+    outcome = app(tiny, tmp_path / "out", "participant", *QUICK, "--dry-run", "--session-label", "ses-2", "--run-id", 1)
+    assert [line.split()[0] for line in outcome.out.splitlines() if "_dwi" in line] == ["sub-01_ses-2_run-1_dwi"]
+
+
+def test_bids_filter_file(run, pair, tmp_path):
+    pair[0].add("sub-01/dwi/sub-01_acq-b_dwi")
+    for value, expected in ((None, "sub-01_dwi"), ("*", "sub-01_acq-b_dwi")):
+        (tmp_path / "f.json").write_text(json.dumps({"dwi": {"acquisition": value}}))
+        outcome = run("--dry-run", "--bids-filter-file", tmp_path / "f.json")
+        assert [line.split()[0] for line in outcome.out.splitlines() if "_dwi " in line] == [expected]
+
+
+def test_bids_database_dir(run, tmp_path):
+    first = run("--dry-run", "--bids-database-dir", tmp_path / "index")
+    before = times(tmp_path / "index", "*")
+    assert any(path.is_file() for path in before)
+    second = run("--dry-run", "--bids-database-dir", tmp_path / "index")
+    assert first == second
+    assert times(tmp_path / "index", "*") == before
+
+
+def test_validation(app, pair, tmp_path):
+    pair[0].write("sub-01/dwi/something.txt", "")
+    words = (pair[0], tmp_path / "out", "participant", "-d", f"masks={pair[1]}", "--dry-run")
+    outcome = app(*words)
+    assert outcome.code == 2
+    assert "/sub-01/dwi/something.txt" in outcome.err
+    assert "--skip-bids-validation" in outcome.err
+    assert app(*words, "--skip-bids-validation").code == 0
+
+
+# --- what to fit ----------------------------------------------------------------------------------------------------
+
+
+def parameters(out, name="param-adc"):
+    path = next(path for path in out.rglob("*.json") if name in path.name)
+    return json.loads(path.read_text())["Model"]["Parameters"]
+
+
+def test_choices_of_the_fit_are_in_the_sidecar(run, tmp_path):
+    options = ("--average", "geometric", "--s0", "measured", "--bounds", "adc.D=0.0001,0.002")
+    assert run("--model", "adc", *options).code == 0
+    found = parameters(tmp_path / "out")
+    assert (found["Averaging"], found["S0"]) == ("geometric", "measured")
+    assert found["Bounds"] == {"D": [0.0001, 0.002]}
+
+
+def test_every_measurement_by_itself(run, tmp_path):
+    """Without --model, a model of direction averages is left out with the reason; asked for, it is refused."""
+    outcome = run("--average", "none")
+    assert outcome.code == 0
+    assert "not smt2, The model 'smt2' describes direction averages" in outcome.out
+    assert parameters(tmp_path / "out")["Averaging"] == "none"
+
+
+def test_an_estimator_named_twice_runs_once(run, tmp_path):
+    assert run("--estimators", "lsq", "lsq", "--model", "adc", "adc").code == 0
+    assert len(maps(tmp_path / "out")) == 5
+
+
+# --- resources ------------------------------------------------------------------------------------------------------
+
+
+def test_low_memory_gives_the_same_maps(run, tmp_path):
+    assert run().code == 0
+    before = maps(tmp_path / "out")
+    shutil.rmtree(tmp_path / "out")
+    assert run("--low-mem").code == 0
+    assert maps(tmp_path / "out") == before
+    assert not list((tmp_path / "out" / "work").rglob("*_dwi.nii"))  # what was unpacked is gone
+
+
+def test_a_memory_limit_below_what_a_step_needs_does_not_block(run):
+    assert run("--nprocs", 2, "--mem", "100M").code == 0
+
+
+def plugin(tmp_path, text):
+    (tmp_path / "plugin.yml").write_text(text)
+    return "--use-plugin", tmp_path / "plugin.yml"
+
+
+def test_use_plugin(run, tmp_path):
+    assert run(*plugin(tmp_path, "plugin: Linear\n")).code == 0
+    assert len(maps(tmp_path / "out")) == 5
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("plugin: Linearr", "Did you mean 'Linear'"),
+        ("- Linear", "must hold 'plugin'"),
+        ("plugin: Linear\nnprocs: 2", "must hold 'plugin'"),
+        ("plugin: [", "cannot be read"),
+        ("plugin: 3", "Unknown Nipype plugin"),
+    ],
+)
+def test_plugin_files_that_cannot_be(run, tmp_path, text, message):
+    outcome = run(*plugin(tmp_path, text))
+    assert outcome.code == 2
+    assert message in outcome.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_resource_monitor_litters_only_the_work_folder(run, pair, tmp_path, monkeypatch, unchanged):
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    with unchanged(here), unchanged(pair[0]):
+        assert run("--resource-monitor").code == 0
+    assert list((tmp_path / "out" / "work").rglob("resource_monitor.json"))
+
+
+# --- other ----------------------------------------------------------------------------------------------------------
+
+
+def test_work_folder_elsewhere(run, tmp_path):
+    assert run("-w", tmp_path / "w").code == 0
+    assert (tmp_path / "w" / "bidsfit_wf").is_dir()
+    assert not (tmp_path / "out" / "work").exists()
+
+
+def test_clean_workdir_removes_only_what_is_ours(run, tmp_path):
+    work = tmp_path / "w"
+    work.mkdir()
+    (work / "mine.txt").write_text("mine")
+    assert run("-w", work).code == 0
+    before = times(work, "result_estimate.pklz")
+    assert len(before) == 1
+    assert run("-w", work, "--clean-workdir").code == 0
+    assert (work / "mine.txt").read_text() == "mine"
+    assert times(work, "result_estimate.pklz") != before  # fitted again
+
+
+@pytest.mark.parametrize("place", ["file", "file/work", "/proc/work"])
+def test_a_work_folder_that_cannot_be_written(run, tmp_path, place):
+    (tmp_path / "file").touch()
+    outcome = run("-w", tmp_path / place)
+    assert outcome.code == 2
+    assert f"The work folder {tmp_path / place} cannot be written" in outcome.err
+
+
+def test_config_file(run, app, pair, tmp_path):
+    """The configuration that a run leaves makes the same run."""
+    out = tmp_path / "out"
+    assert run("--model", "adc", "--bounds", "adc.D=0,0.004").code == 0
+    (left,) = out.rglob("bidsfit.toml")
+    before = maps(out)
+    shutil.copy(left, tmp_path / "again.toml")
+    shutil.rmtree(out)
+    assert app(pair[0], out, "participant", "--config-file", tmp_path / "again.toml").code == 0
+    assert maps(out) == before
+    assert parameters(out)["Bounds"] == {"D": [0, 0.004]}
+
+
+def test_stop_on_first_crash(run, pair, tmp_path):
+    path = pair[0] / "sub-01/dwi/sub-01_dwi.nii.gz"
+    path.write_bytes(path.read_bytes()[:400])
+    add_participant(pair[0])
+    pair[1].add_mask("sub-02/dwi/sub-02_desc-brain_mask")
+    outcome = run("--stop-on-first-crash")
+    assert outcome.code == 1
+    assert maps(tmp_path / "out") == {}
+    assert run().code == 1
+    assert len(maps(tmp_path / "out")) == 5  # the good participant
+
+
+def test_notrack_and_nothing_is_tracked(run, monkeypatch):
+    """No connection is tried, with the option or without."""
+    import socket
+
+    def refuse(self, address):
+        raise AssertionError(f"a connection to {address}")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    assert run("--notrack").code == 0
+    assert run().code == 0

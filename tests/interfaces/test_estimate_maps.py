@@ -1,0 +1,112 @@
+"""The node that fits: every voxel of the mask, and only those, whatever its signal."""
+
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from bidsfit.estimators.estimator import Status
+from bidsfit.exceptions import UnusableInputError
+from bidsfit.interfaces.estimate import EstimateMaps
+
+
+@pytest.fixture
+def fit(tiny, masks, run_in):
+    """``fit(data)``: maps by name, and the summary."""
+
+    def run(data=None, **options):
+        path = tiny.add("sub-01/dwi/sub-01_dwi", data=data)
+        mask = masks.add_mask("sub-01/dwi/sub-01_desc-brain_mask")
+        stem = str(path).removesuffix(".nii.gz")
+        outputs = run_in(
+            EstimateMaps(
+                **{"in_file": str(path), "bval": f"{stem}.bval", "bvec": f"{stem}.bvec", "mask": str(mask)},
+                **{"model": "adc", "estimator": "lsq", "options": {}} | options,
+            )
+        )
+        maps = {name: nib.load(path).get_fdata() for name, path in outputs.maps.items()}
+        with open(outputs.summary) as file:
+            return maps, json.load(file)
+
+    return run
+
+
+INSIDE = np.ones((5, 6, 3), dtype=bool)
+INSIDE[0], INSIDE[:, 0] = False, False
+
+
+def test_right_in_the_mask_and_zero_outside(fit, tiny):
+    maps, summary = fit()
+    np.testing.assert_allclose(maps["D"][INSIDE], 1, rtol=1e-4)
+    np.testing.assert_allclose(maps["S0"][INSIDE], tiny.signals()[..., 0][INSIDE], rtol=1e-4)
+    for values in maps.values():
+        assert np.all(values[~INSIDE] == 0)
+    assert np.all(maps["status"][INSIDE] == Status.CONVERGED)
+    assert summary["n_voxels"] == INSIDE.sum()
+    assert summary["b_values"] == [0, 300, 600, 1000]
+
+
+@pytest.mark.filterwarnings("ignore:invalid value")
+def test_a_voxel_that_cannot_be_fitted_harms_no_other(fit, tiny):
+    data = tiny.signals()
+    data[2, 2, 0, 3] = np.nan
+    data[2, 2, 1, 0] = np.inf
+    data[2, 2, 2] = 0
+    maps, summary = fit(data)
+    assert maps["status"][2, 2].tolist() == [Status.NOT_FINITE, Status.NOT_FINITE, Status.NO_SIGNAL]
+    for name in ("S0", "D", "rmse", "r2"):
+        assert np.all(np.isnan(maps[name][2, 2]))
+    good = INSIDE.copy()
+    good[2, 2] = False
+    np.testing.assert_allclose(maps["D"][good], 1, rtol=1e-4)
+    assert summary["status"] == {"1": int(good.sum()), "4": 2, "5": 1}
+
+
+def test_negative_intensities_are_measurements(fit, tiny):
+    """Noise about zero: they are kept, and pull the fit down as they should."""
+    data = tiny.signals()
+    data[..., 4] = -1
+    maps, _ = fit(data)
+    assert np.all(np.isin(maps["status"][INSIDE], (Status.CONVERGED, Status.AT_BOUND)))
+    assert np.all(maps["D"][INSIDE] > 1)
+
+
+def test_a_geometric_mean_needs_positive_signals(fit, tiny):
+    data = tiny.signals()
+    data[2, 2, 2, 4] = -1
+    maps, _ = fit(data, options={"averaging": "geometric"})
+    assert maps["status"][2, 2, 2] == Status.NOT_FINITE
+
+
+def test_a_volume_of_nan(fit, tiny):
+    """Maps of nothing but NaN would be no result."""
+    data = tiny.signals()
+    data[..., 3] = np.nan
+    with pytest.raises(UnusableInputError, match=r"sub-01_dwi\.nii\.gz: no voxel .* could be fitted"):
+        fit(data)
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.float64])
+def test_types_of_images(fit, tiny, dtype):
+    maps, _ = fit((tiny.signals() * 10).astype(dtype))
+    np.testing.assert_allclose(maps["D"][INSIDE], 1, rtol=1e-3)
+
+
+def test_low_memory(fit, tmp_path):
+    expected, _ = fit()
+    found, _ = fit(low_memory=True)
+    for name in expected:
+        np.testing.assert_array_equal(found[name], expected[name])
+    assert not list((tmp_path / "node").glob("*_dwi.nii"))
+
+
+def test_curves_are_representative_voxels(fit):
+    """Each with what was measured and what was fitted, from b = 0 on."""
+    _, summary = fit()
+    assert 1 <= len(summary["curves"]) <= 4
+    for curve in summary["curves"]:
+        assert curve["b"] == [0, 300, 600, 1000]
+        assert curve["counts"] == [2, 1, 1, 1]
+        assert curve["fitted_b"][0] == 0
+        np.testing.assert_allclose(curve["signal"][0], curve["fitted"][0], rtol=1e-3)

@@ -1,0 +1,113 @@
+"""What is found out about an image before it is fitted."""
+
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from bidsfit.exceptions import UnusableInputError
+from bidsfit.interfaces.image import PrepareImage
+
+
+@pytest.fixture
+def prepare(tiny, masks, run_in):
+    """``prepare(data, mask=True)``: outputs for these data, and the facts."""
+
+    def run(data=None, mask=True, b_values=tiny.B_VALUES, **options):
+        path = tiny.add("sub-01/dwi/sub-01_dwi", data=data, b_values=b_values)
+        stem = str(path).removesuffix(".nii.gz")
+        if mask:
+            options["in_mask"] = str(masks.add_mask("sub-01/dwi/sub-01_desc-brain_mask"))
+        interface = PrepareImage(in_file=str(path), bval=f"{stem}.bval", bvec=f"{stem}.bvec", models=["adc"], **options)
+        outputs = run_in(interface)
+        with open(outputs.facts) as file:
+            return outputs, json.load(file)
+
+    return run
+
+
+def test_facts(prepare, tiny):
+    outputs, facts = prepare()
+    assert facts["shape"] == [5, 6, 3, 5]
+    assert facts["voxel_size"] == [2, 2, 3]
+    assert facts["n_voxels"] == 4 * 5 * 3
+    assert facts["intensities"] == {"n_negative": 0, "n_not_finite": 0}
+    np.testing.assert_allclose(nib.load(outputs.reference).get_fdata(), tiny.signals()[..., :2].mean(axis=-1))
+    assert nib.load(outputs.mask).get_fdata().sum() == 60
+
+
+def test_odd_intensities_are_counted_inside_the_mask(prepare, tiny):
+    data = tiny.signals()
+    data[0, 0, 0] = np.nan  # outside
+    data[2, 2, 2, 3] = np.nan
+    data[2, 2, 1, 3:] = -5
+    data[2, 2, 0, 4] = np.inf
+    assert prepare(data)[1]["intensities"] == {"n_negative": 2, "n_not_finite": 2}
+
+
+@pytest.mark.parametrize("value", [0, np.nan])
+def test_nothing_to_fit(prepare, tiny, value):
+    with pytest.raises(UnusableInputError, match=r"sub-01_dwi\.nii\.gz holds only zeros or NaN"):
+        prepare(np.full((*tiny.SHAPE, 5), value, dtype=np.float32))
+
+
+def test_nothing_to_fit_inside_the_mask(prepare, tiny):
+    data = tiny.signals()
+    data[1:, 1:] = 0
+    with pytest.raises(UnusableInputError, match="inside the mask"):
+        prepare(data)
+
+
+def test_a_mask_is_found_where_none_is_given(prepare):
+    shape = (24, 24, 4)
+    distance = np.linalg.norm(np.indices(shape[:2]) - 11.5, axis=0)[..., None] * np.ones(shape)
+    head = distance < 8
+    signal = np.where(head, 1000, 10)[..., None] * np.exp(-np.array([0, 0, 300, 600, 1000]) * 1e-3)
+    outputs, _ = prepare(signal.astype(np.float32), mask=False)
+    found = nib.load(outputs.mask).get_fdata() > 0
+    assert 2 * np.sum(found & head) / (found.sum() + head.sum()) > 0.95
+
+
+def test_no_mask_can_be_found(prepare):
+    data = np.zeros((12, 12, 4, 5), dtype=np.float32)
+    data[5, 5, 1] = 1000  # a single voxel, which the median filter removes
+    with pytest.raises(UnusableInputError, match=r"median_otsu found none.*-d masks=PATH"):
+        prepare(data, mask=False)
+
+
+def test_noise_from_repeats(prepare, tiny):
+    rng = np.random.default_rng(2)
+    b_values = (0, 0, 0, 0, 300, 1000)
+    data = tiny.signals(b_values) + rng.normal(0, 20, (*tiny.SHAPE, 6)).astype(np.float32)
+    noise = prepare(data, b_values=b_values)[1]["noise"]
+    assert noise["sigma"] == pytest.approx(20, rel=0.25)
+    assert noise["snr"] == pytest.approx(1045 / noise["sigma"], rel=0.05)
+    assert "4 at b = 0" in noise["method"]
+
+
+def test_noise_from_residuals(prepare, tiny):
+    rng = np.random.default_rng(2)
+    b_values = (0, 200, 400, 600, 800, 1000)
+    data = tiny.signals(b_values) + rng.normal(0, 20, (*tiny.SHAPE, 6)).astype(np.float32)
+    noise = prepare(data, b_values=b_values)[1]["noise"]
+    assert noise["sigma"] == pytest.approx(20, rel=0.25)
+    assert "residuals of a least-squares fit of the model adc" in noise["method"]
+
+
+def test_no_noise_where_nothing_is_left_over(prepare):
+    """Two b-values, two parameters."""
+    assert prepare(b_values=(0, 1000))[1]["noise"] == {}
+
+
+def test_an_image_without_noise_has_no_snr(prepare):
+    assert prepare()[1]["noise"] == {"sigma": 0, "snr": None, "method": prepare()[1]["noise"]["method"]}
+
+
+@pytest.mark.parametrize("low_memory", [False, True])
+def test_truncated(prepare, tiny, low_memory, monkeypatch):
+    path = tiny.add("sub-01/dwi/sub-01_dwi", data=np.random.default_rng(0).random((*tiny.SHAPE, 5)))
+    cut = path.read_bytes()[:-2000]
+    monkeypatch.setattr(type(tiny), "add", lambda *_, **__: (path.write_bytes(cut), path)[1])
+    with pytest.raises(UnusableInputError, match=rf"{path} cannot be read to its end"):
+        prepare(low_memory=low_memory)
