@@ -91,8 +91,9 @@ class Acquisition:
         b = np.atleast_1d(np.asarray(b_values, dtype=float))
         if b.ndim != 1 or b.size == 0:
             raise ValueError(f"b-values must be a list of numbers, found an array of shape {b.shape}.")
-        if not np.all(np.isfinite(b)) or np.any(b < 0):
-            raise ValueError(f"b-values must be finite and not negative, found {b[~(b >= 0)][:5]}.")
+        impossible = ~(np.isfinite(b) & (b >= 0))
+        if impossible.any():
+            raise ValueError(f"b-values must be finite and not negative, found {b[impossible][:5]}.")
 
         def optional(values: ArrayLike | None, name: str, dtype: type, shape: tuple[int, ...]) -> NDArray | None:
             if values is None:
