@@ -22,7 +22,10 @@ _HOMES = {
     "Estimate": "bidsfit.estimators.estimator",
     "Estimator": "bidsfit.estimators.estimator",
     "LeastSquares": "bidsfit.estimators.least_squares",
+    "MaximumLikelihood": "bidsfit.estimators.maximum_likelihood",
+    "Segmented": "bidsfit.estimators.segmented",
     "Status": "bidsfit.estimators.estimator",
+    "cramer_rao_bound": "bidsfit.bounds",
 }
 
 __all__ = ["Acquisition", "SignalModel", "__version__"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from traceback import format_exception_only
 from typing import Any
 
 from nipype.pipeline.plugins.multiproc import MultiProcPlugin as NipypeMultiProc
@@ -47,8 +48,9 @@ class MultiProc(NipypeMultiProc):
     def _get_result(self, taskid: int) -> Any:
         future = self._task_obj[taskid]
         if future.done() and isinstance(future.exception(), BrokenProcessPool):
-            raise StepKilledError(
+            error = StepKilledError(
                 "The process of this step was killed, as a rule by the system for want of memory. Steps that ran "
                 "beside it ended with it. Run the same command again with fewer --nprocs or with --low-mem; it resumes."
             )
+            return {"taskid": taskid, "result": None, "traceback": format_exception_only(error)}
         return super()._get_result(taskid)

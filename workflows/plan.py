@@ -13,7 +13,7 @@ import numpy as np
 
 from bidsfit import estimators, models
 from bidsfit.acquisition import Acquisition
-from bidsfit.bids.images import image_shape, open_image, read_acquisition, read_mask
+from bidsfit.bids.images import image_shape, open_image, read_acquisition, read_b_values, read_mask
 from bidsfit.bids.inputs import DwiImage, Inputs
 from bidsfit.bids.outputs import fit_settings, map_outputs, refuse_conflict
 from bidsfit.bids.units import FILE_UNITS
@@ -180,8 +180,8 @@ def make_plan(
 def _plan_image(image: DwiImage, fits: Sequence[Fit]) -> ImagePlan:
     """Check an image's header, b-values and mask, and choose the models that its protocol supports."""
     header = open_image(image.path)
+    shape = image_shape(header, read_b_values(image.bval).size, image.path)
     acquisition = read_acquisition(image.bval, image.bvec, image.sidecar)
-    shape = image_shape(header, len(acquisition), image.path)
     if image.mask is not None:
         read_mask(image.mask, header, image.path)
     rows: dict[str, dict[str, Any]] = {}

@@ -78,6 +78,14 @@ def read_numbers(path: Path) -> NDArray[np.float64]:
     return np.array(rows)
 
 
+def read_b_values(path: Path) -> NDArray[np.float64]:
+    """Read a .bval file: one number a volume, s/mm^2."""
+    b_values = read_numbers(path).ravel()
+    if not np.all(np.isfinite(b_values)) or np.any(b_values < 0):
+        raise UnusableInputError(f"{path} holds b-values that are negative or not finite: {b_values.tolist()[:8]}.")
+    return b_values
+
+
 def read_acquisition(bval: Path, bvec: Path | None, sidecar: dict[str, Any] | None = None) -> Acquisition:
     """Acquisition of an image from its .bval and .bvec files (FSL's layout, or one row a volume).
 
@@ -88,9 +96,7 @@ def read_acquisition(bval: Path, bvec: Path | None, sidecar: dict[str, Any] | No
     sidecar : dict, optional
         Metadata; ``EchoTime`` (s) is used where it is there.
     """
-    b_values = read_numbers(bval).ravel()
-    if not np.all(np.isfinite(b_values)) or np.any(b_values < 0):
-        raise UnusableInputError(f"{bval} holds b-values that are negative or not finite: {b_values.tolist()[:8]}.")
+    b_values = read_b_values(bval)
     directions = None
     if bvec is not None:
         directions = read_numbers(bvec)

@@ -23,9 +23,14 @@ def test_the_name_appears_when_the_block_ends(tmp_path):
 def test_an_error_leaves_what_was_there(tmp_path):
     path = tmp_path / "map.json"
     path.write_text("old")
-    with pytest.raises(RuntimeError), whole_file(path) as temporary:
-        temporary.write_text("half")
-        raise RuntimeError
+
+    def fail_half_way():
+        with whole_file(path) as temporary:
+            temporary.write_text("half")
+            raise RuntimeError("half-way")
+
+    with pytest.raises(RuntimeError, match="half-way"):
+        fail_half_way()
     assert [p.name for p in tmp_path.iterdir()] == ["map.json"]
     assert path.read_text() == "old"
 

@@ -266,9 +266,11 @@ def image_with(qform=None, sform=None):
     return image
 
 
-A = np.diag([2.0, 2, 3, 1])
-B = A + [[0, 0, 0, 0.1], [0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]]  # a twentieth of a voxel away
-FAR = A + [[0, 0, 0, 20], [0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]]
+def shifted(x):
+    return nib.affines.from_matvec(np.diag([2.0, 2, 3]), [x, 0, 0])
+
+
+A, B, FAR = shifted(0), shifted(0.1), shifted(20)  # voxels of 2 mm
 TURNED = np.array([[1.999, -0.01, 0, 0], [0.01, 1.999, 0, 0], [0, 0, 3, 0], [0, 0, 0, 1]])
 
 

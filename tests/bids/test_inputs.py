@@ -366,7 +366,7 @@ def test_only_chosen_participants_are_indexed(tiny):
 
 
 def test_not_a_dataset(tmp_path):
-    with pytest.raises(UnusableInputError, match="no dataset_description.json"):
+    with pytest.raises(UnusableInputError, match=r"no dataset_description\.json"):
         open_dataset(tmp_path, "raw")
     with pytest.raises(UnusableInputError, match="is not a folder"):
         open_dataset(tmp_path / "none", "raw")

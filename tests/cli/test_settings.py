@@ -210,7 +210,8 @@ def test_a_runs_own_configuration_gives_the_run_again(tmp_path, cores):
 def test_the_command_line_wins(tmp_path):
     file = config(
         tmp_path,
-        'model = ["adc"]\naverage = "geometric"\nnprocs = 3\nomp-nthreads = 1\nverbosity = 2\n[derivatives]\na = "/a"\n',
+        'model = ["adc"]\naverage = "geometric"\nnprocs = 3\nomp-nthreads = 1\n'
+        'verbosity = 2\n[derivatives]\na = "/a"\n',
     )
     found = settings(*file, "--model", "ivim", "--average", "arithmetic", "--nprocs", 5, "-d", "b=/b", "a=/c", "-v")
     assert found.model == ("ivim",)

@@ -21,8 +21,13 @@ def fit(tiny, masks, run_in):
         stem = str(path).removesuffix(".nii.gz")
         outputs = run_in(
             EstimateMaps(
-                **{"in_file": str(path), "bval": f"{stem}.bval", "bvec": f"{stem}.bvec", "mask": str(mask)},
-                **{"model": "adc", "estimator": "lsq", "options": {}} | options,
+                in_file=str(path),
+                bval=f"{stem}.bval",
+                bvec=f"{stem}.bvec",
+                mask=str(mask),
+                model="adc",
+                estimator="lsq",
+                **{"options": {}} | options,
             )
         )
         maps = {name: nib.load(path).get_fdata() for name, path in outputs.maps.items()}

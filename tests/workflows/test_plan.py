@@ -1,0 +1,253 @@
+"""What a run would do and why, decided before anything is computed."""
+
+import json
+
+import numpy as np
+import pytest
+
+from bidsfit.bids.inputs import choose_participants, find_images, open_dataset
+from bidsfit.exceptions import UnknownNameError, UsageError
+from bidsfit.workflows.plan import describe_plan, make_fits, make_plan
+
+SMT = [0] + [1000] * 6 + [2000] * 6
+IVIM = [0, 10, 20, 40, 80, 200, 400, 600, 800]
+
+
+@pytest.fixture
+def plan(tiny, masks, tmp_path):
+    """``plan(models)``: the plan of the tiny dataset."""
+
+    def make(*asked, **options):
+        datasets = [open_dataset(masks.root, "masks", derivative=True)]
+        labels = choose_participants(tiny.root, ())
+        inputs = find_images(open_dataset(tiny.root, "raw"), datasets, labels)
+        return make_plan(inputs, labels, make_fits(asked, **options), asked=asked, output_dir=tmp_path / "out")
+
+    return make
+
+
+def add(tiny, b_values, label="01", **options):
+    stem = f"sub-{label}/dwi/sub-{label}_dwi"
+    path = tiny.add(stem, b_values=b_values, **options)
+    directions = np.random.default_rng(0).normal(size=(len(b_values), 3))
+    np.savetxt(tiny / f"{stem}.bvec", directions.T)
+    return path
+
+
+def fitted(plans):
+    return [[fit.model for fit in image.fits] for plan in plans for image in plan.images]
+
+
+# --- which models ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("b_values", "models"),
+    [
+        ([0, 500, 1000], ["adc"]),
+        (IVIM, ["adc", "ivim"]),
+        (SMT, ["adc", "smt2"]),
+        ([5, 10, 20, 50, 200, 400, 700], ["adc", "ivim"]),
+    ],
+)
+def test_each_image_gets_the_models_that_its_protocol_supports(tiny, plan, b_values, models):
+    add(tiny, b_values)
+    assert fitted(plan()) == [models]
+
+
+def test_what_is_missing_is_said(tiny, plan):
+    add(tiny, IVIM)
+    rows = {row["name"]: row for row in plan()[0].images[0].support}
+    assert rows["ivim"]["fitted"]
+    assert rows["ivim"]["reason"] == "has b = 0, 10, 20, 40, 80, 200, 400, 600, 800 s/mm²"
+    assert not rows["smt2"]["fitted"]
+    assert "2 different b-values of 700 s/mm² or more with at least 6 directions" in rows["smt2"]["reason"]
+
+
+def test_images_of_one_run_may_get_different_models(tiny, plan):
+    add(tiny, IVIM, "01")
+    add(tiny, SMT, "02")
+    assert fitted(plan()) == [["adc", "ivim"], ["adc", "smt2"]]
+    plans = plan("ivim")
+    assert fitted(plans) == [["ivim"]]
+    assert "sub-02_dwi.nii.gz: its protocol supports none of the models. ivim: missing" in plans[1].problems[0]
+
+
+def test_a_model_that_no_image_supports_is_refused(tiny, plan):
+    add(tiny, IVIM)
+    with pytest.raises(
+        UsageError, match=r"No image supports the model 'smt2'.* sub-01_dwi\.nii\.gz: missing: 2 different b-values"
+    ):
+        plan("ivim", "smt2")
+
+
+def test_one_b_value_supports_nothing(tiny, plan):
+    add(tiny, [1000, 1000, 1000])
+    (participant,) = plan()
+    assert participant.images == []
+    assert "adc: missing: 2 different b-values of at most 1500 s/mm²" in participant.problems[0]
+
+
+def test_jittered_b_values_make_few_shells(tiny, plan):
+    rng = np.random.default_rng(4)
+    b_values = [0, *rng.uniform(985, 1015, 30).round(1), *rng.uniform(1980, 2020, 30).round(1)]
+    add(tiny, b_values)
+    image = plan()[0].images[0]
+    assert [shell.n_measurements for shell in image.acquisition.shells] == [1, 30, 30]
+    assert [fit.model for fit in image.fits] == ["adc", "smt2"]
+
+
+def test_b_5_and_b_10_stay_apart(tiny, plan):
+    add(tiny, [0, 5, 10, 200, 500, 800])
+    assert [shell.b_value for shell in plan()[0].images[0].acquisition.shells] == [0, 5, 10, 200, 500, 800]
+
+
+# --- warnings -------------------------------------------------------------------------------------------------------
+
+
+def warnings_of(plans):
+    return " ".join(plans[0].images[0].warnings)
+
+
+def test_warnings(tiny, masks, plan):
+    add(tiny, [5, 10, 20, 50, 200, 400, 700])
+    said = warnings_of(plan())
+    assert "no image at b = 0: the lowest b-value is 5" in said
+    assert "found by median_otsu" in said
+    assert "no denoising" in said
+    masks.add_mask("sub-01/dwi/sub-01_desc-brain_mask")
+    assert "median_otsu" not in warnings_of(plan())
+
+
+def test_a_single_slice_in_three_dimensions_is_said(tiny, plan):
+    data = tiny.signals()[:, :, 0]
+    tiny.add("sub-01/dwi/sub-01_dwi", data=data)
+    plans = plan()
+    assert plans[0].images[0].shape == (5, 6, 1, 5)
+    assert "volumes of a single slice" in warnings_of(plans)
+
+
+# --- problems -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("extension", "content", "message"),
+    [
+        ("bval", "0 1000", "sub-02_dwi.nii.gz has 5 volumes, but its .bval file has 2 b-values"),
+        ("bval", "0 0 x 1 2", "sub-02_dwi.bval holds something that is not a number"),
+        ("bval", None, "sub-02_dwi.nii.gz has no .bval file"),
+        ("bvec", "0 1\n0 1\n0 1", "sub-02_dwi.bvec holds 3 x 2 numbers"),
+        ("nii.gz", "", "sub-02_dwi.nii.gz cannot be read as NIfTI"),
+    ],
+)
+def test_a_bad_image_is_left_out_and_the_others_stay(tiny, plan, extension, content, message):
+    tiny.add("sub-01/dwi/sub-01_dwi")
+    tiny.add("sub-02/dwi/sub-02_dwi")
+    if content is None:
+        (tiny / f"sub-02/dwi/sub-02_dwi.{extension}").unlink()
+    else:
+        tiny.write(f"sub-02/dwi/sub-02_dwi.{extension}", content)
+    good, bad = plan()
+    assert (len(good.images), good.problems) == (1, [])
+    assert bad.images == []
+    assert message in bad.problems[0]
+
+
+@pytest.mark.parametrize(("shape", "value", "message"), [((5, 6, 3), 0, "is empty"), ((4, 6, 3), 1, "has shape")])
+def test_a_bad_mask_is_no_reason_to_look_for_another(tiny, masks, plan, shape, value, message):
+    tiny.add("sub-01/dwi/sub-01_dwi")
+    masks.add_mask("sub-01/dwi/sub-01_desc-brain_mask", np.full(shape, value, dtype=np.uint8))
+    (participant,) = plan()
+    assert participant.images == []
+    assert f"sub-01_desc-brain_mask.nii.gz {message}" in participant.problems[0]
+
+
+# --- fits and their options -----------------------------------------------------------------------------------------
+
+
+def test_every_model_with_every_estimator_once():
+    fits = make_fits(["ivim", "adc", "ivim"], ["lsq", "lsq"])
+    assert [(fit.model, fit.estimator) for fit in fits] == [("ivim", "lsq"), ("adc", "lsq")]
+
+
+@pytest.mark.parametrize(
+    ("models", "estimators", "hint"),
+    [(["ivmi"], ["lsq"], "'ivim'"), (["smt"], ["lsq"], "'smt2'"), (["adc"], ["lqs"], "'lsq'")],
+)
+def test_unknown_names(models, estimators, hint):
+    with pytest.raises(UnknownNameError, match=f"Did you mean {hint}"):
+        make_fits(models, estimators)
+
+
+def test_bounds_are_in_the_units_of_files():
+    (fit,) = make_fits(["ivim"], bounds={"ivim": {"Dstar": (0.005, 0.3), "f": (0, 0.5)}})
+    assert fit.options["bounds"] == {"Dstar": (5, 300), "f": (0, 0.5)}
+    assert fit.built.bounds[fit.built.model.names.index("Dstar")].tolist() == [5, 300]
+
+
+@pytest.mark.parametrize(
+    ("bounds", "error", "message"),
+    [
+        ({"ivim": {"Dstr": (0, 1)}}, UsageError, "no such parameter; it has S0, f, D, Dstar"),
+        ({"ivmi": {"D": (0, 1)}}, UnknownNameError, "Did you mean 'ivim'"),
+        ({"smt2": {"vcyl": (0, 1)}}, UsageError, "'smt2', which is not among those of --model"),
+        ({"ivim": {"D": (0.003, 0.001)}}, UsageError, "lower <= upper"),
+        ({"ivim": {"S0": (0, 1)}}, UsageError, "scale of the image"),
+        ({"ivim": {"D": (0.002, 0.003), "Dstar": (0.0001, 0.001)}}, UsageError, "leave no room for D <= Dstar"),
+    ],
+)
+def test_bounds_that_cannot_be(bounds, error, message):
+    with pytest.raises(error, match=message):
+        make_fits(["ivim"], bounds=bounds)
+
+
+def test_options_that_do_not_suit_a_model(tiny, plan):
+    """Asked for, it is refused; otherwise it is left out with the reason."""
+    with pytest.raises(UsageError, match=r"smt2 with lsq: .*direction averages"):
+        make_fits(["smt2"], options={"averaging": "none"})
+    add(tiny, SMT)
+    plans = plan(options={"averaging": "none"})
+    assert fitted(plans) == [["adc"]]
+    rows = {row["name"]: row for row in plans[0].images[0].support}
+    assert "direction averages" in rows["smt2"]["reason"]
+
+
+def test_measured_s0_needs_an_image_without_diffusion_weighting(tiny, plan):
+    add(tiny, [5, 10, 20, 50, 200, 400, 700])
+    (participant,) = plan(options={"s0": "measured"})
+    assert participant.images == []
+    assert "an image at b = 0 for --s0 measured; the lowest is 5" in participant.problems[0]
+
+
+def test_an_option_that_an_estimator_does_not_have():
+    with pytest.raises(UsageError, match="estimator 'lsq' has no option magic"):
+        make_fits(["adc"], options={"magic": 1})
+
+
+# --- what is there already ------------------------------------------------------------------------------------------
+
+
+def test_a_map_of_other_settings_stops_the_run(tiny, plan, tmp_path):
+    add(tiny, IVIM)
+    name = tmp_path / "out/sub-01/dwi/sub-01_model-ivim_desc-lsq_param-D_dwimap"
+    name.parent.mkdir(parents=True)
+    name.with_suffix(".nii.gz").touch()
+    name.with_suffix(".json").write_text(json.dumps({"Model": {"Parameters": {}}, "Sources": ["bids:raw:x"]}))
+    with pytest.raises(UsageError, match="other settings"):
+        plan()
+    assert fitted(plan("adc")) == [["adc"]]  # its names are others
+
+
+# --- in words -------------------------------------------------------------------------------------------------------
+
+
+def test_the_plan_in_words(tiny, plan):
+    add(tiny, [0, 0, 500, 1000])
+    tiny.add("sub-02/dwi/sub-02_dwi", bval=False)
+    said = describe_plan(plan())
+    assert "sub-01_dwi  5 x 6 x 3 x 4" in said
+    assert "b-values (s/mm²): 0 (x2), 500 (x1), 1000 (x1)" in said
+    assert "mask: median_otsu" in said
+    assert "fit adc with lsq: has b = 0, 500, 1000 s/mm²" in said
+    assert "leave out ivim: missing: " in said
+    assert "left out: " in said
