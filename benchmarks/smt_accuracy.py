@@ -45,9 +45,8 @@ def main() -> None:
         rows.append([f"{name}, Gyori et al., traditional fitting", *[f"{value:.4f}" for value in values]])
     print(f"{machine()}.\n")
     print(f"SNR {arguments.snr:g}, {repeats:,} noise samples at each of 441 points; lambda in um^2/ms:\n")
-    print(
-        table(["parameter", "mean RMSE", "mean absolute bias", "mean SD"], sorted(rows, key=lambda row: str(row[0])[0] != "v"))
-    )
+    rows.sort(key=lambda row: not row[0].startswith("vcyl"))
+    print(table(["parameter", "mean RMSE", "mean absolute bias", "mean SD"], rows))
 
 
 def summary(errors: NDArray[np.float64]) -> tuple[float, float, float]:

@@ -112,6 +112,12 @@ class TinyDataset:
         return self.nifti(f"{stem}.nii.gz", data, **options)
 
 
+@pytest.fixture(scope="session")
+def new_dataset():
+    """``new_dataset(folder, derivative=False)``: a dataset without images."""
+    return TinyDataset
+
+
 @pytest.fixture
 def tiny(tmp_path):
     """A raw dataset without images: tests add what they need."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 from nipype.interfaces import utility as niu
 from nipype.pipeline import engine as pe
 
@@ -19,6 +20,9 @@ from bidsfit.workflows.plan import Fit, ImagePlan
 
 #: Memory of Python with its libraries, GB.
 BASE_MEMORY = 0.5
+
+#: Arrays of the size of a map that a fit holds at a time.
+ARRAYS = 16
 
 
 def node_name(text: str) -> str:
@@ -160,8 +164,8 @@ def init_fit_wf(
 def _memory(plan: ImagePlan, *, in_memory: bool) -> float:
     """Memory of a node that reads the image, GB: the image itself where it is unpacked there, and the maps."""
     held = plan.n_bytes if in_memory and plan.image.path.suffix == ".gz" else 0
-    maps = plan.n_bytes / plan.shape[3] * 8
-    return BASE_MEMORY + (held + maps) / 1e9
+    maps = np.prod(plan.shape[:3]) * 8 * ARRAYS
+    return float(BASE_MEMORY + (held + maps) / 1e9)
 
 
 def _missing(paths: Iterable[Path]) -> bool | None:

@@ -33,7 +33,9 @@ def open_image(path: Path) -> SpatialImage:
         advice = " It is a link whose content is not here: get it first (datalad get)." if path.is_symlink() else ""
         raise UnusableInputError(f"{path} does not exist.{advice}") from error
     except Exception as error:  # nibabel raises many types on damaged headers
-        raise UnusableInputError(f"{path} cannot be read as NIfTI ({error}). Is it damaged or truncated?") from error
+        raise UnusableInputError(
+            f"{path} cannot be read as NIfTI ({in_one_line(error)}). Is it damaged or truncated?"
+        ) from error
     if not isinstance(image, SpatialImage) or not np.issubdtype(image.get_data_dtype(), np.number):
         raise UnusableInputError(f"{path} does not hold an image of numbers; found {type(image).__name__}.")
     if np.issubdtype(image.get_data_dtype(), np.complexfloating):
@@ -209,7 +211,12 @@ def opened(path: Path, scratch: Path | None = None) -> Iterator[SpatialImage]:
 
 def truncated(path: Path, error: Exception) -> UnusableInputError:
     """What to say of an image whose data end too early."""
-    return UnusableInputError(f"{path} cannot be read to its end ({error}). It is damaged or truncated.")
+    return UnusableInputError(f"{path} cannot be read to its end ({in_one_line(error)}). It is damaged or truncated.")
+
+
+def in_one_line(error: Exception) -> str:
+    """The message of an error, which some libraries spread over lines."""
+    return " ".join(str(error).split())
 
 
 class MaskedSignals:

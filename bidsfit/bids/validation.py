@@ -62,6 +62,6 @@ def require_valid(root: Path, participants: Collection[str]) -> None:
         shown = "\n".join(errors[:8])
         more = f"\n  ... and {len(errors) - 8} more" if len(errors) > 8 else ""
         raise UnusableInputError(
-            f"{root} is not valid BIDS ({len(errors)} errors):\n{shown}{more}\n"
+            f"{root} is not valid BIDS ({len(errors)} error{'s' if len(errors) > 1 else ''}):\n{shown}{more}\n"
             "Mend the dataset, or give --skip-bids-validation to run all the same."
         )

@@ -62,12 +62,12 @@ def run_participants(settings: Settings) -> int:
     with ThreadPoolExecutor() as pool:
         validity = pool.submit(validate, settings)
         raw, derivatives, plans = plan_run(settings, fits)
-    validity.result()
     problems = [problem for plan in plans for problem in plan.problems]
     if settings.dry_run:
         say(describe_plan(plans))
     if not any(plan.images for plan in plans):
         raise UnusableInputError("Nothing can be run.\n" + "\n".join(f"  {problem}" for problem in problems))
+    validity.result()
     if settings.dry_run:
         return int(bool(problems))
 

@@ -1,4 +1,4 @@
-"""Levenberg-Marquardt with bounds and linear constraints, compiled; one voxel at a time, no allocation in its loop.
+"""Levenberg-Marquardt with bounds and linear constraints, compiled; one voxel at a time, without allocation.
 
 What is minimised is a sum of misfits, one a measurement (see bidsfit/estimators/misfits.py): squares make it least
 squares, Rician densities make it maximum likelihood by a damped Newton method.
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from bidsfit.estimators.estimator import Status
 
 MAX_ITERATIONS = 200
-#: Converged when a step lowers the sum of squares by less than this fraction of it, and promised no more.
+#: Converged when the next step promises to lower the sum of misfits by less than this fraction of it.
 TOLERANCE = 1e-7
 #: Converged when the sum of misfits is below this fraction of that of no signal at all: the model fits exactly.
 EXACT = 1e-18
@@ -35,10 +35,16 @@ AT_BOUND = int(Status.AT_BOUND)
 ITERATION_LIMIT = int(Status.ITERATION_LIMIT)
 
 
+# None of these functions makes or keeps an array, so that none needs to count references to arrays (numba's `_nrt`):
+# counting is atomic, and would cost more than the arithmetic.
+compiled = numba.njit(error_model="numpy", nogil=True, _nrt=False)  # type: ignore[call-overload]
+inlined = numba.njit(error_model="numpy", forceinline=True, _nrt=False)  # type: ignore[call-overload]
+
+
 class Problem(NamedTuple):
     """What all voxels share."""
 
-    order: tuple[int, ...]  # (0, 1, ..., n_parameters - 1): a tuple, because the compiler knows its length
+    order: tuple[int, ...]  # (0, 1, ..., n_parameters - 1): loops over the length of a tuple are unrolled
     design: NDArray  # (n_rows, n_variables)
     rows: NDArray  # (n,), row of the design of each measurement
     weights: NDArray  # (n,), of the measurements
@@ -50,12 +56,32 @@ class Problem(NamedTuple):
     node_signals: NDArray  # (n_rows, n_nodes)
 
 
-# The functions below take plain arrays instead of tuples of arrays: taking an array out of a tuple counts a
-# reference, which costs more here than the arithmetic. `order` stands for n_parameters (see Problem): loops over its
-# length are unrolled.
+class Work(NamedTuple):
+    """Memory of one thread."""
+
+    box: NDArray  # (n_parameters, 2), bounds in this voxel
+    signal: NDArray  # (n_rows,)
+    jacobian: NDArray  # (n_rows, n_parameters)
+    slope: NDArray  # (n_rows,), of the misfit, downhill
+    curvature: NDArray  # (n_rows,), of the misfit
+    normal: NDArray  # (n_parameters, n_parameters), J^T diag(curvature) J
+    gradient: NDArray  # (n_parameters,), J^T slope: points downhill
+    factor: NDArray  # (n_parameters, n_parameters), of the damped normal matrix
+    step: NDArray  # (n_parameters,)
+    direction: NDArray  # (n_parameters,), in which a linear constraint is left
+    trial: NDArray  # (n_parameters,)
+    held: NDArray  # (n_parameters,), whether a parameter stays in this step
 
 
-@numba.njit(nogil=True, error_model="numpy")
+class Grid(NamedTuple):
+    """The starting points, as one thread looks at them."""
+
+    energies: NDArray  # (n_nodes,), weighted sums of squares of their signals
+    middle: NDArray  # (n_parameters,), medians of their parameters
+    measured: NDArray  # (n_rows,), weighted sums of the measured signals of this voxel
+    scores: NDArray  # (n_nodes,), inner products of the measured signals and theirs
+
+
 def fit_voxels(
     kernel: Any,
     misfit: Any,
@@ -81,86 +107,95 @@ def fit_voxels(
         Filled with parameters, sums of misfits and status codes. Where ``found`` is not NaN on entry, the parameter is
         held at that value.
     """
-    order, design, rows, weights, bounds, matrix, limits, scale, nodes, node_signals = problem
-    n_rows, n_parameters, n_nodes = design.shape[0], len(order), nodes.shape[0]
-    scores, energies = np.empty(n_nodes), np.zeros(n_nodes)
-    for i in range(rows.size):
-        for g in range(n_nodes):
-            energies[g] += weights[i] * node_signals[rows[i], g] ** 2
-    signal, jacobian = np.empty(n_rows), np.empty((n_rows, n_parameters))
-    slope, curvature = np.empty(n_rows), np.empty(n_rows)
-    normal, gradient = np.empty((n_parameters, n_parameters)), np.empty(n_parameters)
-    factor, direction = np.empty((n_parameters, n_parameters)), np.empty(n_parameters)
-    step, trial = np.empty(n_parameters), np.empty(n_parameters)
-    held = np.empty(n_parameters, dtype=np.bool_)
-    row, measured, solution = np.empty(rows.size), np.empty(n_rows), np.empty(n_parameters)
-    other, middle = np.empty(n_parameters), np.empty(n_parameters)
-    box = bounds.copy()
-    for j in range(n_parameters):
-        middle[j] = np.median(nodes[:, j])
+    n_rows, n = problem.design.shape[0], len(problem.order)
+    work = Work(
+        box=problem.bounds.copy(),
+        signal=np.empty(n_rows),
+        jacobian=np.empty((n_rows, n)),
+        slope=np.empty(n_rows),
+        curvature=np.empty(n_rows),
+        normal=np.empty((n, n)),
+        gradient=np.empty(n),
+        factor=np.empty((n, n)),
+        step=np.empty(n),
+        direction=np.empty(n),
+        trial=np.empty(n),
+        held=np.empty(n, dtype=np.bool_),
+    )
+    grid = Grid(
+        energies=np.sum(problem.weights[:, None] * problem.node_signals[problem.rows] ** 2, axis=0),
+        middle=np.median(problem.nodes, axis=0),
+        measured=np.empty(n_rows),
+        scores=np.empty(len(problem.nodes)),
+    )
+    solve(kernel, misfit, np.ascontiguousarray(y), precision, problem, grid, work, np.empty(n), found, cost, status)
 
+
+@compiled
+def solve(
+    kernel: Any,
+    misfit: Any,
+    y: NDArray,
+    precision: NDArray,
+    problem: Problem,
+    grid: Grid,
+    work: Work,
+    other: NDArray,
+    found: NDArray,
+    cost: NDArray,
+    status: NDArray,
+) -> None:
+    """Fit voxels one by one (see `fit_voxels`); ``other`` is room for a second solution."""
+    order, box, bounds = problem.order, work.box, problem.bounds
     for v in range(y.shape[0]):
-        for i in range(n_rows):
-            measured[i] = 0.0
-        for i in range(rows.size):
-            row[i] = y[v, i]
-            measured[rows[i]] += weights[i] * y[v, i]
-        for j in range(n_parameters):
-            known = found[v, j]
+        solution = found[v]
+        for j in range(len(order)):
+            known = solution[j]
             box[j, 0] = bounds[j, 0] if np.isnan(known) else known
             box[j, 1] = bounds[j, 1] if np.isnan(known) else known
-        score_nodes(measured, node_signals, scores)
-        best_node(nodes, energies, scores, scale, box, 0, -np.inf, np.inf, solution)
-        cost[v], status[v] = descend(
-            kernel, misfit, row, precision[v], order, design, rows, weights, box, matrix, limits, solution,
-            signal, jacobian, slope, curvature, normal, gradient, factor, direction, step, trial, held,
-        )  # fmt: skip
+        score_nodes(y[v], problem, grid)
+        best_node(problem, grid, box, 0, -np.inf, np.inf, solution)
+        cost[v], status[v] = descend(kernel, misfit, y[v], precision[v], problem, work, solution)
         if status[v] == AT_BOUND:  # often a local minimum: look also from the other half of that parameter's range
-            for j in range(n_parameters):
+            for j in range(len(order)):
                 lower, upper = box[j, 0], box[j, 1]
-                if j == scale or lower == upper or lower < solution[j] < upper:
+                if j == problem.scale or lower == upper or lower < solution[j] < upper:
                     continue
                 if solution[j] <= lower:
-                    best_node(nodes, energies, scores, scale, box, j, middle[j], np.inf, other)
+                    best_node(problem, grid, box, j, grid.middle[j], np.inf, other)
                 else:
-                    best_node(nodes, energies, scores, scale, box, j, -np.inf, middle[j], other)
-                other_cost, other_status = descend(
-                    kernel, misfit, row, precision[v], order, design, rows, weights, box, matrix, limits, other,
-                    signal, jacobian, slope, curvature, normal, gradient, factor, direction, step, trial, held,
-                )  # fmt: skip
+                    best_node(problem, grid, box, j, -np.inf, grid.middle[j], other)
+                other_cost, other_status = descend(kernel, misfit, y[v], precision[v], problem, work, other)
                 if other_cost < cost[v]:
                     cost[v], status[v] = other_cost, other_status
-                    for k in range(n_parameters):
+                    for k in range(len(order)):
                         solution[k] = other[k]
-        for j in range(n_parameters):
-            found[v, j] = solution[j]
 
 
-@numba.njit(error_model="numpy", forceinline=True)
-def score_nodes(y: NDArray, node_signals: NDArray, scores: NDArray) -> None:
-    """Inner products of the signal with the signals of all starting points."""
-    scores[:] = 0.0
+@inlined
+def score_nodes(y: NDArray, problem: Problem, grid: Grid) -> None:
+    """Inner products of the measured signals with the signals of all starting points."""
+    measured, scores, rows, weights, node_signals = (
+        grid.measured, grid.scores, problem.rows, problem.weights, problem.node_signals
+    )  # fmt: skip
+    measured[:] = 0.0
     for i in range(y.size):
+        measured[rows[i]] += weights[i] * y[i]
+    scores[:] = 0.0
+    for k in range(measured.size):
         for g in range(scores.size):
-            scores[g] += y[i] * node_signals[i, g]
+            scores[g] += measured[k] * node_signals[k, g]
 
 
-@numba.njit(error_model="numpy")
+@compiled
 def best_node(
-    nodes: NDArray,
-    energies: NDArray,
-    scores: NDArray,
-    scale: int,
-    bounds: NDArray,
-    which: int,
-    least: float,
-    most: float,
-    parameters: NDArray,
+    problem: Problem, grid: Grid, bounds: NDArray, which: int, least: float, most: float, parameters: NDArray
 ) -> None:
     """Set ``parameters`` to the starting point of the least sum of squares, its scale solved in closed form.
 
     Only points whose parameter ``which`` lies between ``least`` and ``most`` are looked at.
     """
+    nodes, scores, energies, scale = problem.nodes, grid.scores, grid.energies, problem.scale
     best, best_gain, best_amplitude = 0, -np.inf, 0.0
     for g in range(scores.size):
         if nodes[g, which] < least or nodes[g, which] > most:
@@ -174,45 +209,23 @@ def best_node(
     parameters[scale] = best_amplitude
 
 
-@numba.njit(error_model="numpy")
+@compiled
 def descend(
-    kernel: Any,
-    misfit: Any,
-    y: NDArray,
-    precision: float,
-    order: tuple[int, ...],
-    design: NDArray,
-    rows: NDArray,
-    weights: NDArray,
-    bounds: NDArray,
-    matrix: NDArray,
-    limits: NDArray,
-    parameters: NDArray,
-    signal: NDArray,
-    jacobian: NDArray,
-    slope: NDArray,
-    curvature: NDArray,
-    normal: NDArray,
-    gradient: NDArray,
-    factor: NDArray,
-    direction: NDArray,
-    step: NDArray,
-    trial: NDArray,
-    held: NDArray,
+    kernel: Any, misfit: Any, y: NDArray, precision: float, problem: Problem, work: Work, parameters: NDArray
 ) -> tuple[float, int]:
     """Descend from ``parameters`` (feasible, overwritten by the solution); return sum of misfits and status."""
-    kernel(parameters, design, signal, jacobian)
-    cost = total_misfit(misfit, y, precision, rows, weights, signal, slope, curvature)
-    normal_equations(order, slope, curvature, jacobian, normal, gradient)
+    order, bounds, step, trial = problem.order, work.box, work.step, work.trial
+    normal, gradient = work.normal, work.gradient
+    kernel(parameters, problem.design, work.signal, work.jacobian)
+    cost = total_misfit(misfit, y, precision, problem, work)
+    normal_equations(order, work)
     exact = 0.0
     for i in range(y.size):
-        exact += EXACT * precision * weights[i] * y[i] ** 2
+        exact += EXACT * precision * problem.weights[i] * y[i] ** 2
     damping, growth = FIRST_DAMPING, 2.0
     outcome = ITERATION_LIMIT
     for _ in range(MAX_ITERATIONS):
-        constrained_step(
-            order, parameters, damping, bounds, matrix, limits, normal, gradient, factor, direction, held, step
-        )
+        constrained_step(parameters, damping, problem, work)
         promised = 0.0
         for j in range(len(order)):
             curved = 0.0
@@ -225,8 +238,8 @@ def descend(
             break
         gain = 0.0
         if promised > 1e-15 * abs(cost):  # it can be negative: parameters put on their bounds pull the others along
-            kernel(trial, design, signal, jacobian)
-            gain = cost - total_misfit(misfit, y, precision, rows, weights, signal, slope, curvature)
+            kernel(trial, problem.design, work.signal, work.jacobian)
+            gain = cost - total_misfit(misfit, y, precision, problem, work)
         if gain > 0.0:
             for j in range(len(order)):
                 parameters[j] = trial[j]
@@ -234,7 +247,7 @@ def descend(
             if abs(cost) <= exact or (gain <= TOLERANCE * abs(cost) and promised <= TOLERANCE * abs(cost)):
                 outcome = CONVERGED
                 break
-            normal_equations(order, slope, curvature, jacobian, normal, gradient)
+            normal_equations(order, work)
             damping = max(damping * max(0.1, 1.0 - (2.0 * gain / promised - 1.0) ** 3), 1e-14)
             growth = 2.0
         else:
@@ -243,23 +256,15 @@ def descend(
             if damping > 1e12:  # not even an infinitesimal step helps: rounding errors rule
                 outcome = CONVERGED
                 break
-    if outcome == CONVERGED and touches_bound(order, parameters, bounds, matrix, limits):
+    if outcome == CONVERGED and touches_bound(parameters, bounds, problem):
         outcome = AT_BOUND
     return cost, outcome
 
 
-@numba.njit(error_model="numpy", forceinline=True)
-def total_misfit(
-    misfit: Any,
-    y: NDArray,
-    precision: float,
-    rows: NDArray,
-    weights: NDArray,
-    signal: NDArray,
-    slope: NDArray,
-    curvature: NDArray,
-) -> float:
+@inlined
+def total_misfit(misfit: Any, y: NDArray, precision: float, problem: Problem, work: Work) -> float:
     """Sum of the misfits of all measurements; their slopes and curvatures are summed for each row of the design."""
+    rows, weights, signal, slope, curvature = problem.rows, problem.weights, work.signal, work.slope, work.curvature
     for k in range(signal.size):
         slope[k] = 0.0
         curvature[k] = 0.0
@@ -273,16 +278,10 @@ def total_misfit(
     return total
 
 
-@numba.njit(error_model="numpy", forceinline=True)
-def normal_equations(
-    order: tuple[int, ...],
-    slope: NDArray,
-    curvature: NDArray,
-    jacobian: NDArray,
-    normal: NDArray,
-    gradient: NDArray,
-) -> None:
-    """J^T diag(curvature) J into ``normal`` and J^T slope into ``gradient``, which points downhill."""
+@inlined
+def normal_equations(order: tuple[int, ...], work: Work) -> None:
+    """J^T diag(curvature) J and J^T slope."""
+    slope, curvature, jacobian, normal, gradient = work.slope, work.curvature, work.jacobian, work.normal, work.gradient
     for j in range(len(order)):
         gradient[j] = 0.0
         for k in range(j + 1):
@@ -298,26 +297,15 @@ def normal_equations(
             normal[k, j] = normal[j, k]
 
 
-@numba.njit(error_model="numpy", forceinline=True)
-def constrained_step(
-    order: tuple[int, ...],
-    parameters: NDArray,
-    damping: float,
-    bounds: NDArray,
-    matrix: NDArray,
-    limits: NDArray,
-    normal: NDArray,
-    gradient: NDArray,
-    factor: NDArray,
-    direction: NDArray,
-    held: NDArray,
-    step: NDArray,
-) -> None:
-    """Damped Gauss-Newton step that keeps bounds and linear constraints, into ``step``.
+@inlined
+def constrained_step(parameters: NDArray, damping: float, problem: Problem, work: Work) -> None:
+    """Damped Gauss-Newton step that keeps bounds and linear constraints.
 
     Parameters at a bound that the gradient pushes against are held. If the step of the others leaves a bound, they
-    are put on it and the rest is solved again; a violated linear constraint is made an equality.
+    are put on it and the rest is solved again; a step that crosses a linear constraint ends on it.
     """
+    order, bounds, matrix, limits = problem.order, work.box, problem.matrix, problem.limits
+    normal, gradient, factor, held, step = work.normal, work.gradient, work.factor, work.held, work.step
     for j in range(len(order)):
         step[j] = 0.0
         held[j] = (
@@ -335,7 +323,7 @@ def constrained_step(
                         value -= normal[j, k] * step[k]
                 step[j] = value
         solve_factored(order, factor, step)
-        meet_linear_constraint(order, parameters, matrix, limits, factor, direction, held, step)
+        meet_linear_constraint(parameters, problem, work)
         inside = True
         for j in range(len(order)):
             if not held[j]:
@@ -356,18 +344,11 @@ def constrained_step(
                 step[j] *= max(room, 0.0) / ahead
 
 
-@numba.njit(error_model="numpy", forceinline=True)
-def meet_linear_constraint(
-    order: tuple[int, ...],
-    parameters: NDArray,
-    matrix: NDArray,
-    limits: NDArray,
-    factor: NDArray,
-    direction: NDArray,
-    held: NDArray,
-    step: NDArray,
-) -> None:
+@inlined
+def meet_linear_constraint(parameters: NDArray, problem: Problem, work: Work) -> None:
     """Correct a step that crosses a linear constraint (the first such), so that it ends just inside it."""
+    order, matrix, limits = problem.order, problem.matrix, problem.limits
+    factor, direction, held, step = work.factor, work.direction, work.held, work.step
     for r in range(limits.size):
         excess = -limits[r]
         for j in range(len(order)):
@@ -385,7 +366,7 @@ def meet_linear_constraint(
             return
 
 
-@numba.njit(error_model="numpy", forceinline=True)
+@inlined
 def factorise(order: tuple[int, ...], damping: float, normal: NDArray, held: NDArray, factor: NDArray) -> None:
     """LDL^T of J^T J with Marquardt's damping of its diagonal; held parameters are decoupled.
 
@@ -409,7 +390,7 @@ def factorise(order: tuple[int, ...], damping: float, normal: NDArray, held: NDA
         factor[j, j] = 1.0 / max(pivot, floor)
 
 
-@numba.njit(error_model="numpy", forceinline=True)
+@inlined
 def solve_factored(order: tuple[int, ...], factor: NDArray, x: NDArray) -> None:
     """Solve the factored system for the right-hand side ``x``, in place; held entries stay as they are."""
     for j in range(len(order)):
@@ -421,11 +402,10 @@ def solve_factored(order: tuple[int, ...], factor: NDArray, x: NDArray) -> None:
             x[j] -= factor[k, j] * x[k]
 
 
-@numba.njit(error_model="numpy", forceinline=True)
-def touches_bound(
-    order: tuple[int, ...], parameters: NDArray, bounds: NDArray, matrix: NDArray, limits: NDArray
-) -> bool:
+@inlined
+def touches_bound(parameters: NDArray, bounds: NDArray, problem: Problem) -> bool:
     """Whether a free parameter ended on a bound, or a linear constraint holds with equality."""
+    order, matrix, limits = problem.order, problem.matrix, problem.limits
     for j in range(len(order)):
         if bounds[j, 0] < bounds[j, 1] and (parameters[j] <= bounds[j, 0] or parameters[j] >= bounds[j, 1]):
             return True

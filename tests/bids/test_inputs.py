@@ -213,10 +213,10 @@ def test_ambiguous_masks_are_refused_with_advice(tiny, masks):
     assert mask_names(find(tiny, masks, filters={"mask": {"label": "cord"}})) == ["sub-01_label-cord_mask"]
 
 
-def test_the_first_dataset_that_has_a_mask(tiny, masks, tmp_path):
+def test_the_first_dataset_that_has_a_mask(tiny, masks, new_dataset, tmp_path):
     tiny.add("sub-01/dwi/sub-01_dwi")
     tiny.add("sub-02/dwi/sub-02_dwi")
-    better = type(masks)(tmp_path / "better", derivative=True)
+    better = new_dataset(tmp_path / "better", derivative=True)
     better.add_mask("sub-01/dwi/sub-01_desc-brain_mask")
     for label in ("01", "02"):
         masks.add_mask(f"sub-{label}/dwi/sub-{label}_desc-brain_mask")
@@ -227,9 +227,9 @@ def test_the_first_dataset_that_has_a_mask(tiny, masks, tmp_path):
 
 
 @pytest.fixture
-def qsiprep(tmp_path, tiny):
+def qsiprep(tmp_path, tiny, new_dataset):
     """What QSIPrep leaves of one participant."""
-    derived = type(tiny)(tmp_path / "qsiprep", derivative=True)
+    derived = new_dataset(tmp_path / "qsiprep", derivative=True)
     stem = "sub-01/dwi/sub-01_space-ACPC"
     derived.add(f"{stem}_desc-preproc_dwi", sidecar={"EchoTime": 0.09})
     derived.write(f"{stem}_desc-preproc_dwi.b", "1 0 0 1000")
@@ -375,9 +375,9 @@ def test_not_a_dataset(tmp_path):
         open_dataset(tmp_path, "raw")
 
 
-def test_a_derivative_dataset_without_a_maker(tiny, tmp_path):
+def test_a_derivative_dataset_without_a_maker(tiny, new_dataset, tmp_path):
     """Masks that somebody drew by hand come with the least of descriptions."""
-    drawn = type(tiny)(tmp_path / "drawn")
+    drawn = new_dataset(tmp_path / "drawn")
     drawn.add_mask("sub-01/dwi/sub-01_desc-brain_mask")
     tiny.add("sub-01/dwi/sub-01_dwi")
     assert mask_names(find(tiny, drawn)) == ["sub-01_desc-brain_mask"]

@@ -118,9 +118,11 @@ def test_a_good_run(run, tmp_path):
     assert len(maps(tmp_path / "out")) == 5
 
 
-def test_verbose(run):
-    outcome = run("-v")
-    assert 'Executing "estimate"' in outcome.out + outcome.err
+def test_verbose(run, caplog):
+    assert run().code == 0
+    assert 'Executing "estimate"' not in caplog.text
+    assert run("-v", "--clean-workdir").code == 0
+    assert 'Executing "estimate"' in caplog.text
 
 
 # --- parts of a run -------------------------------------------------------------------------------------------------

@@ -87,7 +87,7 @@ def test_no_worker_outlives_an_interrupted_run(workflow, tmp_path):
         raise KeyboardInterrupt
 
     earlier = signal.signal(signal.SIGALRM, interrupt)
-    signal.setitimer(signal.ITIMER_REAL, 3)
+    signal.setitimer(signal.ITIMER_REAL, 3, 0.5)  # again and again: an exception in a gc callback is swallowed
     try:
         with pytest.raises(KeyboardInterrupt):
             workflow(sleep).run(plugin=plugin())

@@ -1,0 +1,119 @@
+"""The nodes that write maps, masks, figures and records."""
+
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from bidsfit import models
+from bidsfit.bids.inputs import find_images, open_dataset
+from bidsfit.bids.outputs import map_outputs
+from bidsfit.estimators.least_squares import LeastSquares
+from bidsfit.interfaces.derivatives import WriteMaps, WriteMask
+from bidsfit.interfaces.estimate import EstimateMaps
+from bidsfit.interfaces.figures import PlotFit, PlotImage
+from bidsfit.interfaces.image import PrepareImage
+from bidsfit.reports.records import FitRecord, ImageRecord, read_record
+
+
+class Fitted:
+    """An image that was prepared and fitted, and the inputs of the nodes that come after."""
+
+    def __init__(self, tiny, masks, run_in, out, data=None, b_values=None):
+        b_values = tiny.B_VALUES if b_values is None else b_values
+        tiny.add("sub-01/dwi/sub-01_dwi", data=data, b_values=b_values)
+        masks.add_mask("sub-01/dwi/sub-01_desc-brain_mask")
+        derivatives = [open_dataset(masks.root, "masks", derivative=True)]
+        (self.image,) = find_images(open_dataset(tiny.root, "raw"), derivatives, ["01"]).images
+        files = {"in_file": str(self.image.path), "bval": str(self.image.bval), "bvec": str(self.image.bvec)}
+        prepared = run_in(PrepareImage(**files, in_mask=str(self.image.mask), models=["adc"]))
+        fit = run_in(EstimateMaps(**files, mask=prepared.mask, model="adc", estimator="lsq", options={}))
+        self.out = out
+        self.image_inputs = {
+            "image": self.image.to_dict(),
+            "mask": prepared.mask,
+            "mask_name": self.image.mask_uri,
+            "output_dir": str(out),
+            "facts": prepared.facts,
+        }
+        self.reference = prepared.reference
+        self.fit_inputs = {"maps": fit.maps, "summary": fit.summary, "model": "adc", "estimator": "lsq", "options": {}}
+
+    def without(self, *names):
+        return {name: value for name, value in (self.image_inputs | self.fit_inputs).items() if name not in names}
+
+
+@pytest.fixture
+def fitted(tiny, masks, run_in, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    return lambda **options: Fitted(tiny, masks, run_in, out, **options)
+
+
+def test_maps_are_written_in_the_units_of_files(fitted, run_in):
+    f = fitted()
+    written = run_in(WriteMaps(**f.without("mask", "facts"))).out_files
+    model = models.get("adc")
+    outputs = map_outputs(f.image, model, LeastSquares(model))
+    assert sorted(written) == sorted(str(f.out / output.path) for output in outputs.values())
+    values = nib.load(f.out / outputs["D"].path).get_fdata()
+    np.testing.assert_allclose(values[2, 2], 1e-3, rtol=1e-4)
+    description = str(f.out / outputs["D"].path).replace(".nii.gz", ".json")
+    assert json.loads(Path(description).read_text())["Units"] == "mm^2/s"
+
+
+def test_a_found_mask_is_written(fitted, run_in):
+    f = fitted()
+    path = run_in(WriteMask(in_mask=f.image_inputs["mask"], image=f.image.to_dict(), output_dir=str(f.out))).out_file
+    assert path == str(f.out / "sub-01/dwi/sub-01_desc-brain_mask.nii.gz")
+    assert nib.load(path).get_fdata().sum() == 60
+
+
+def test_the_record_of_an_image(fitted, run_in):
+    f = fitted()
+    rows = [{"name": "adc", "title": "ADC", "fitted": True, "reason": "has b = 0"}]
+    interface = PlotImage(reference=f.reference, models=rows, warnings=["Take care."], **f.image_inputs)
+    record = read_record(f.out / run_in(interface).record)
+    assert isinstance(record, ImageRecord)
+    assert record.shells[0] == {"b_value": 0, "n_measurements": 2, "n_directions": 1}
+    assert record.warnings == ["Take care."]
+    assert record.models == rows
+    assert set(record.figures) == {"mask", "shells"}
+    assert all((f.out / path).stat().st_size > 1000 for path in record.figures.values())
+
+
+def test_the_record_of_a_fit(fitted, run_in):
+    f = fitted()
+    record = read_record(f.out / run_in(PlotFit(methods=["model", "estimator"], **f.without())).record)
+    assert isinstance(record, FitRecord)
+    (d,) = (row for row in record.parameters if row["name"] == "D")
+    assert d["median"] == pytest.approx(1, rel=1e-3)
+    assert d["unit"] == "10⁻³ mm²/s"
+    assert [(row["name"], row["count"]) for row in record.status] == [("converged", 60)]
+    assert record.methods == ["model", "estimator"]
+    assert record.options["Bounds of D"] == "0 to 0.005"
+    assert set(record.figures) == {"maps", "histograms", "curves", "quality"}
+    assert all((f.out / path).stat().st_size > 1000 for path in record.figures.values())
+    assert len(record.maps) == 5
+    assert record.warnings == []
+
+
+def warnings_of(f, run_in):
+    return " ".join(read_record(f.out / run_in(PlotFit(methods=["", ""], **f.without())).record).warnings)
+
+
+def test_a_fit_without_freedom_is_said(fitted, run_in):
+    assert "every curve passes through the points" in warnings_of(fitted(b_values=(0, 0, 1000)), run_in)
+
+
+def test_voxels_that_failed_are_said(fitted, run_in, tiny):
+    data = tiny.signals()
+    data[2, 2] = 0
+    assert "3 of 60 voxels could not be fitted" in warnings_of(fitted(data=data), run_in)
+
+
+def test_parameters_at_a_bound_are_said(fitted, run_in, tiny):
+    data = tiny.signals()[..., ::-1]  # grows with b
+    assert "D lies at a bound in 100 % of the voxels" in warnings_of(fitted(data=data), run_in)
