@@ -26,7 +26,7 @@ from bidsfit.noise import add_noise  # noqa: E402
 
 DATA = Path(os.environ.get("BIDSFIT_BENCHMARK_DATA", Path(__file__).parents[1] / ".." / "shared" / "data"))
 
-#: Kaandorp et al., 16 b-values.
+#: 16 b-values, dense where blood still gives signal.
 IVIM_B_VALUES = (0, 5, 10, 20, 30, 40, 60, 80, 100, 150, 200, 300, 400, 500, 600, 800)
 #: Gyori et al. 2022, 32 directions a shell.
 SMT_B_VALUES = (0, 1000, 2000, 3500, 5000)

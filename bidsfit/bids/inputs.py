@@ -26,8 +26,9 @@ IMAGE_ENTITIES = {
     "echo": "echo",
     "part": "part",
     "space": "space",
-    "resolution": "res",
     "recording": "recording",
+    "chunk": "chunk",
+    "resolution": "res",
 }
 
 #: What pybids knows entities from.
@@ -294,9 +295,17 @@ def find_images(
                 Problem(label, f"sub-{label} has no diffusion images ({raw.root / pattern}){chosen}.")
             )
         fitting = [(dataset, files.get(label, [])) for dataset, files in zip(datasets, masks, strict=True)]
+        named: dict[str, Path] = {}
         for path in found:
             try:
-                inputs.images.append(_with_mask(_describe(dataset, label, path), fitting))
+                image = _with_mask(_describe(dataset, label, path), fitting)
+                if image.name in named:
+                    raise UnusableInputError(
+                        f"{path} and {named[image.name].name} would give maps of the same names. "
+                        "Choose one with --bids-filter-file."
+                    )
+                named[image.name] = path
+                inputs.images.append(image)
             except UnusableInputError as error:
                 inputs.problems.append(Problem(label, str(error)))
     return inputs

@@ -148,7 +148,7 @@ def run_workflow(
     failure: Exception | None = None
     try:
         with chdir(settings.work_dir), sigterm_interrupts():  # whatever Nipype leaves beside its nodes stays there
-            workflow.run(**plugin)
+            workflow.run(**started(plugin))
     except Exception as error:  # Nipype raises RuntimeError, or with --stop-on-first-crash whatever the node raised
         failure = error
     errors = {plan.label: read_crashes(settings, plan.label, settings.run_uuid) for plan in plans}
@@ -188,8 +188,7 @@ def configure_nipype(settings: Settings) -> None:
             "monitoring": {"enabled": str(settings.resource_monitor).lower()},
         }
     )
-    if settings.resource_monitor:
-        config.enable_resource_monitor()
+    config.resource_monitor = settings.resource_monitor  # its own switch, which an earlier run may have left on
     nipype_logging.update_logging(config)
     level = (logging.CRITICAL, logging.INFO, logging.INFO)[min(settings.verbosity, 2)]
     for name in ("nipype.workflow", "nipype.interface", "nipype.utils"):
@@ -219,7 +218,14 @@ def read_plugin(settings: Settings) -> dict[str, Any]:
     arguments: dict[str, Any] = {"n_procs": settings.nprocs, "raise_insufficient": False}
     if settings.mem_gb is not None:
         arguments["memory_gb"] = settings.mem_gb
-    return {"plugin": MultiProc(plugin_args=arguments)}
+    return {"plugin": "MultiProc", "plugin_args": arguments}
+
+
+def started(plugin: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The plugin with bidsfit's `MultiProc` in the place of Nipype's; its workers start, and stay, in this folder."""
+    if plugin["plugin"] != "MultiProc":
+        return plugin
+    return {"plugin": MultiProc(plugin_args=plugin.get("plugin_args"))}
 
 
 def write_graph(workflow: Any, settings: Settings, plans: Sequence[ParticipantPlan]) -> None:

@@ -74,6 +74,16 @@ def test_only_magnitudes_of_diffusion_images(tiny):
     assert names(find(tiny)) == ["sub-01_part-mag"]
 
 
+def test_images_whose_maps_would_have_the_same_names(tiny):
+    tiny.add("sub-01/dwi/sub-01_dwi")
+    tiny.add("sub-01/dwi/sub-01_dwi", extension=".nii")
+    tiny.add("sub-01/dwi/sub-01_chunk-1_dwi")
+    tiny.add("sub-01/dwi/sub-01_chunk-2_dwi")
+    found = find(tiny)
+    assert sorted(names(found)) == ["sub-01", "sub-01_chunk-1", "sub-01_chunk-2"]
+    assert "sub-01_dwi.nii.gz and sub-01_dwi.nii would give maps of the same names" in found.problems[0].message
+
+
 def test_sessions_and_runs(tiny):
     for session in ("pre", "post"):
         for run in ("1", "02"):

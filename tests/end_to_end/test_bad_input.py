@@ -303,7 +303,7 @@ def test_the_traceback_on_request(run):
 
 
 @pytest.mark.parametrize("case", ["bval of words", "empty mask", "cut in its data"])
-def test_the_others_finish(run, case):
+def test_the_others_finish(run, case, valid):
     spoil, said = (SEEN_AT_ONCE | SEEN_LATER)[case]
     run.tiny.add("sub-02/dwi/sub-02_dwi")
     run.masks.add_mask("sub-02/dwi/sub-02_desc-brain_mask")
@@ -313,6 +313,7 @@ def test_the_others_finish(run, case):
     assert outcome.out.endswith("Done, with errors for 1 of 2 participants: 01.\n")
     assert {name[:6] for name in run.out.maps()} == {"sub-02"}
     assert len(run.out.maps()) == 5
+    assert valid(run.out.folder)  # crash files and all
     report = run.out.report("01").replace("<wbr>", "")
     assert said[0].split("/")[-1] in report
     assert said[0].split("/")[-1] not in run.out.report("02").replace("<wbr>", "")

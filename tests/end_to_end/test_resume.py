@@ -110,9 +110,14 @@ def test_a_killed_run_finishes_with_the_same_maps(app, command, words, finished,
     }
 
 
-def test_one_process_and_several_give_the_same_maps(app, words, finished, outputs, tmp_path):
-    assert app(*words, "--nprocs", 2, "--omp-nthreads", 1).code == 0
-    assert outputs(tmp_path / "out").maps() == outputs(finished[1]).maps()
+def test_processes_threads_and_memory_do_not_shape_the_maps(app, words, finished, outputs, tmp_path):
+    """Several processes give what one gives; with other resources nothing is fitted again."""
+    out = tmp_path / "out"
+    assert app(*words, "--nprocs", 2, "--omp-nthreads", 2).code == 0
+    assert outputs(out).maps() == outputs(finished[1]).maps()
+    before = results(out)
+    assert app(*words, "--nprocs", 1, "--low-mem").code == 0
+    assert results(out) == before
 
 
 def test_leftovers_of_a_killed_run_are_removed(app, words, tmp_path):
@@ -153,15 +158,6 @@ def is_alive(group):
             if os.getpgid(process.pid) == group and process.info["status"] != psutil.STATUS_ZOMBIE:
                 return True
     return False
-
-
-def test_fewer_threads_and_less_memory_fit_nothing_again(app, words, tmp_path):
-    """They shape how a fit is done and not what it gives."""
-    one = [*words, "--participant-label", "01", "--model", "adc"]
-    assert app(*one, "--nprocs", 2, "--omp-nthreads", 2).code == 0
-    before = results(tmp_path / "out")
-    assert app(*one, "--nprocs", 1, "--low-mem").code == 0
-    assert results(tmp_path / "out") == before
 
 
 def test_records_are_whole(finished):
