@@ -103,9 +103,12 @@ class Acquisition:
                 raise ValueError(f"{name} must have shape {shape} to match the b-values, found {array.shape}.")
             return array
 
+        counted = optional(counts, "Counts", int, b.shape)
+        if counted is not None and np.any(counted < 1):
+            raise ValueError(f"Counts must be at least 1, found {counted.min()}.")
         object.__setattr__(self, "b_values", b)
         object.__setattr__(self, "directions", optional(directions, "Directions", float, (b.size, 3)))
-        object.__setattr__(self, "counts", optional(counts, "Counts", int, b.shape))
+        object.__setattr__(self, "counts", counted)
         object.__setattr__(self, "n_directions", optional(n_directions, "Numbers of directions", int, b.shape))
         object.__setattr__(self, "echo_times", optional(echo_times, "Echo times", float, b.shape))
 
@@ -205,27 +208,30 @@ class DirectionAverage:
             self.acquisition = acquisition
             return
         shells = acquisition.shells
-        self._matrix = np.zeros((len(acquisition), len(shells)))
+        self._matrix = np.zeros((len(shells), len(acquisition)))
         weights = acquisition.weights
         for k, shell in enumerate(shells):
-            self._matrix[shell.indices, k] = weights[shell.indices] / weights[shell.indices].sum()
+            self._matrix[k, shell.indices] = weights[shell.indices] / weights[shell.indices].sum()
         echo_times = acquisition.echo_times
         self.acquisition = Acquisition(
             [shell.b_value for shell in shells],
             counts=[shell.n_measurements for shell in shells],
             n_directions=[shell.n_directions for shell in shells],
-            echo_times=None if echo_times is None else echo_times @ self._matrix,
+            echo_times=None if echo_times is None else self._matrix @ echo_times,
         )
 
     def __call__(self, signals: NDArray) -> NDArray:
         """Average signals of shape (..., n) to (..., n_shells)."""
         if self.kind == "none":
             return signals
-        with np.errstate(divide="ignore", invalid="ignore"):  # what is not finite stays so, in every shell of its voxel
-            if self.kind == "arithmetic":
-                return signals @ self._matrix
-            logarithms = np.where(signals > 0, np.log(signals), np.nan)
-            return np.exp(logarithms @ self._matrix)
+        if self.kind == "arithmetic":
+            return self._weigh(signals)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.exp(self._weigh(np.where(signals > 0, np.log(signals), np.nan)))
+
+    def _weigh(self, values: NDArray) -> NDArray:
+        """Weighted means of shells; `einsum`, because a matrix product starts threads of its own."""
+        return np.einsum("...i,ki->...k", values, self._matrix)
 
 
 def count_directions(directions: NDArray) -> int:

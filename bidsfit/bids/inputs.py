@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from bids.layout import BIDSLayout, BIDSLayoutIndexer, Query
-from bids.layout.models import Config
+from bids.layout.models import Config, LayoutInfo
+from sqlalchemy.exc import SQLAlchemyError
 
 from bidsfit.bids.images import read_sidecar
 from bidsfit.exceptions import UnknownNameError, UnusableInputError, UsageError
@@ -133,6 +134,8 @@ def open_dataset(
     ------
     UnusableInputError
         Where ``root`` is no BIDS dataset.
+    UsageError
+        Where the index cannot be used, or is that of another dataset.
     """
     root = root.absolute()
     described = describes_derivative(root)
@@ -145,14 +148,22 @@ def open_dataset(
         labels = "|".join(map(re.escape, participants))
         ignore.append(re.compile(rf"^/sub-(?!({labels})(/|$))"))
     indexer = BIDSLayoutIndexer(validate=False, index_metadata=False, ignore=ignore)
-    layout = BIDSLayout(
-        root,
-        validate=False,
-        is_derivative=derivative,
-        config=list(CONFIGURATIONS),
-        indexer=indexer,
-        database_path=None if database is None else database / name,
-    )
+    index = None if database is None else database / name
+    try:
+        layout = BIDSLayout(
+            root,
+            validate=False,
+            is_derivative=derivative,
+            config=list(CONFIGURATIONS),
+            indexer=indexer,
+            database_path=index,
+        )
+        indexed = layout.session.query(LayoutInfo).one().root
+    except (OSError, SQLAlchemyError) as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"The index {index} of {root} cannot be used: {reason}.") from error
+    if Path(indexed) != root:
+        raise UsageError(f"The index {index} is that of {indexed}, not of {root}. Choose another --bids-database-dir.")
     return Dataset(name=name, root=root, layout=layout, derivative=derivative)
 
 

@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:  # a full disk, a folder that went away
         if arguments.verbosity >= 2:
             traceback.print_exc()
-        print(f"bidsfit: error: {error}. The same command resumes from the work folder.", file=sys.stderr)
+        print(f"bidsfit: error: {error}.", file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:
         print("bidsfit: interrupted; the same command resumes from the work folder.", file=sys.stderr)

@@ -405,6 +405,23 @@ def test_a_kept_index_is_used_again(tiny, tmp_path):
     assert before == {path: path.stat().st_mtime_ns for path in database.rglob("*") if path.is_file()}
 
 
+def test_an_index_of_another_dataset_is_refused(tiny, new_dataset, tmp_path):
+    other = new_dataset(tmp_path / "other")
+    open_dataset(tiny.root, "raw", database=tmp_path / "index")
+    with pytest.raises(UsageError, match=f"is that of {tiny.root}, not of {other.root}"):
+        open_dataset(other.root, "raw", database=tmp_path / "index")
+
+
+def test_an_index_that_cannot_be_used(tiny, tmp_path):
+    broken = tmp_path / "broken" / "raw" / "layout_index.sqlite"
+    broken.parent.mkdir(parents=True)
+    broken.write_text("This is no database.")
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "broken", tmp_path / "file"):
+        with pytest.raises(UsageError, match=f"The index {folder / 'raw'} of {tiny.root} cannot be used"):
+            open_dataset(tiny.root, "raw", database=folder)
+
+
 def test_links_stay_links(tiny, tmp_path):
     """DataLad's datasets are made of links, to files whose names say nothing."""
     path = tiny.add("sub-01/dwi/sub-01_dwi")

@@ -313,12 +313,13 @@ def test_plugin_files_that_cannot_be(run, tmp_path, text, message):
     assert not (tmp_path / "out").exists()
 
 
-def test_resource_monitor_litters_only_the_work_folder(run, pair, tmp_path, monkeypatch, unchanged):
+@pytest.mark.parametrize("nprocs", [1, 2])
+def test_resource_monitor_litters_only_the_work_folder(run, pair, tmp_path, monkeypatch, unchanged, nprocs):
     here = tmp_path / "here"
     here.mkdir()
     monkeypatch.chdir(here)
     with unchanged(here), unchanged(pair[0]):
-        assert run("--resource-monitor").code == 0
+        assert run("--resource-monitor", "--nprocs", nprocs).code == 0
     assert list((tmp_path / "out" / "work").rglob("resource_monitor.json"))
 
 
