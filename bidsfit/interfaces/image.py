@@ -131,8 +131,9 @@ def otsu_mask(reference: NDArray, path: Path) -> NDArray:
     with warnings.catch_warnings():  # three or four slices are no colours
         warnings.filterwarnings("ignore", ".*RGB image", UserWarning)
         _, mask = median_otsu(np.nan_to_num(reference), median_radius=2, numpass=1)
+    everything = bool(np.all(mask))  # no threshold at all: DIPY's answer to an image without contrast
     mask = np.asarray(mask, dtype=bool) & np.isfinite(reference)
-    if not mask.any():
+    if everything or not mask.any():
         raise UnusableInputError(
             f"No mask was given for {path}, and median_otsu found none. "
             "Give one in a derivatives dataset: -d masks=PATH."
