@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from functools import cache
-from typing import Literal
+from typing import Any, get_args
 
+import numba
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.interpolate import CubicSpline
@@ -13,13 +15,14 @@ from scipy.special import ive
 
 from bidsfit.acquisition import Acquisition
 from bidsfit.models.signal_model import SignalModel
+from bidsfit.noise import NoiseKind
 
-NoiseKind = Literal["gaussian", "rician"]
-
-#: Voxels whose Jacobians are in memory at a time.
-CHUNK = 4096
 #: A direction of parameter space whose (scaled) information is smaller than this fraction of the largest is unknown.
 SINGULAR = 1e-12
+#: Pivots of the scaled information above it leave no doubt that all parameters are determined.
+WELL_CONDITIONED = 1e-6
+#: Steps of the table of g(a) in one unit of a, and the largest a: linear interpolation is good to 1e-5.
+STEPS, LARGEST = 200, 30
 
 
 def rician_information(amplitude: ArrayLike) -> NDArray[np.float64]:
@@ -38,22 +41,23 @@ def rician_information(amplitude: ArrayLike) -> NDArray[np.float64]:
     ndarray, of the shape of ``amplitude``
     """
     a = np.asarray(amplitude, dtype=float)
-    table, largest = _information_table()
-    inside = np.minimum(a, largest)
-    return np.where(a > largest, 1.0 - 0.5 / np.maximum(a, largest) ** 2, np.clip(table(inside), 0.0, 1.0))
+    table = _information_table()
+    inside = np.interp(a, np.arange(table.size) / STEPS, table)
+    return np.where(a < LARGEST, inside, 1.0 - 0.5 / np.maximum(a, LARGEST) ** 2)
 
 
 @cache
-def _information_table() -> tuple[CubicSpline, float]:
-    """g(a) by Gauss-Legendre quadrature, and the largest a of the table."""
-    a = np.concatenate([np.linspace(0, 8, 161), np.linspace(8.25, 30, 88)])[:, None]
+def _information_table() -> NDArray[np.float64]:
+    """g(a) for a from 0 to `LARGEST`, by Gauss-Legendre quadrature and a spline."""
+    a = np.concatenate([np.linspace(0, 8, 161), np.linspace(8.25, LARGEST, 88)])[:, None]
     nodes, weights = np.polynomial.legendre.leggauss(400)
     low, high = np.maximum(a - 10, 0), a + 10
     x = low + (nodes + 1) * (high - low) / 2
     density = x * np.exp(-((x - a) ** 2) / 2) * ive(0, x * a)
     ratio = ive(1, x * a) / ive(0, x * a)
     second_moment = np.sum(density * (x * ratio) ** 2 * weights, axis=1) * (high - low)[:, 0] / 2
-    return CubicSpline(a[:, 0], second_moment - a[:, 0] ** 2), float(a[-1, 0])
+    spline = CubicSpline(a[:, 0], second_moment - a[:, 0] ** 2)
+    return np.clip(spline(np.arange(LARGEST * STEPS + 1) / STEPS), 0.0, 1.0)
 
 
 def fisher_information(
@@ -79,8 +83,7 @@ def fisher_information(
     -------
     ndarray, shape (..., n_parameters, n_parameters)
     """
-    if noise not in ("gaussian", "rician"):
-        raise ValueError(f"Unknown kind of noise {noise!r}; valid: gaussian, rician.")
+    _require_kind(noise)
     signal, jacobian = model.signal_and_jacobian(parameters, acquisition)
     spread = np.broadcast_to(np.asarray(sigma, dtype=float), signal.shape[:-1])[..., None]
     weights = acquisition.weights / spread**2
@@ -116,28 +119,131 @@ def cramer_rao_bound(
     array = model.parameter_array(parameters)
     flat = array.reshape(-1, array.shape[-1])
     spread = np.broadcast_to(np.asarray(sigma, dtype=float), array.shape[:-1]).reshape(-1)
-    free = np.array([name not in fixed for name in model.names])
-    bound: NDArray = np.zeros(flat.shape)
-    for start in range(0, len(flat), CHUNK):
-        rows = slice(start, start + CHUNK)
-        information = fisher_information(model, flat[rows], acquisition, spread[rows], noise)
-        bound[rows, free] = np.sqrt(_diagonal_of_inverse(information[:, free][:, :, free]))
-    bound = bound.reshape(array.shape)
+    bound = bound_of_voxels(model, flat, acquisition, spread, noise, fixed=fixed).reshape(array.shape)
     return {name: bound[..., j] for j, name in enumerate(model.names)}
 
 
-def _diagonal_of_inverse(information: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Diagonal of the inverse of matrices of shape (n, p, p); infinite for what they do not determine."""
-    diagonal: NDArray = np.diagonal(information, axis1=1, axis2=2)
-    bad: NDArray = np.logical_not(np.isfinite(information).all(axis=(1, 2)))
-    unknown = (diagonal <= 0) | bad[:, None]
-    scale: NDArray = np.sqrt(np.where(unknown, 1.0, diagonal))
-    scaled: NDArray = information / (scale[:, :, None] * scale[:, None, :])
-    scaled = np.where(unknown[:, :, None] | unknown[:, None, :], np.eye(scaled.shape[1]), scaled)
-    values, vectors = np.linalg.eigh(scaled)
-    lost = values <= SINGULAR * values[:, -1:]
-    inverse = np.where(lost, 0.0, 1.0 / np.where(lost, 1.0, values))
-    found = np.einsum("njk,nk->nj", vectors**2, inverse) / scale**2
-    undetermined = unknown | (np.einsum("njk,nk->nj", vectors**2, lost.astype(float)) > 1e-6)
-    found = np.where(undetermined, np.inf, found)
-    return np.where(bad[:, None], np.nan, found)
+def bound_of_voxels(
+    model: SignalModel,
+    parameters: NDArray[np.float64],
+    acquisition: Acquisition,
+    sigma: NDArray[np.float64],
+    noise: NoiseKind = "gaussian",
+    *,
+    fixed: tuple[str, ...] = (),
+) -> NDArray[np.float64]:
+    """`cramer_rao_bound` as arrays: parameters (n_voxels, n_parameters), sigma (n_voxels,), bound like the former."""
+    _require_kind(noise)
+    bound = np.zeros(parameters.shape)
+    free = np.array([j for j, name in enumerate(model.names) if name not in fixed], dtype=np.intp)
+    table = _information_table() if noise == "rician" else np.empty(0)
+    _bound(
+        model.kernel,
+        np.ascontiguousarray(parameters),
+        model.design(acquisition),
+        acquisition.weights,
+        np.ascontiguousarray(sigma),
+        table,
+        free,
+        bound,
+    )
+    return bound
+
+
+def _require_kind(noise: str) -> None:
+    if noise not in get_args(NoiseKind):
+        raise ValueError(f"Unknown kind of noise {noise!r}; valid: {', '.join(get_args(NoiseKind))}.")
+
+
+@numba.njit(nogil=True, error_model="numpy")
+def _bound(
+    kernel: Any,
+    parameters: NDArray,
+    design: NDArray,
+    weights: NDArray,
+    sigma: NDArray,
+    table: NDArray,
+    free: NDArray,
+    bound: NDArray,
+) -> None:
+    """Fill ``bound`` with the square root of the diagonal of the inverse Fisher information, one voxel at a time.
+
+    ``table`` holds g(a); empty for Gaussian noise. The matrix is scaled to a unit diagonal; a parameter is not
+    determined where its column vanishes or where it takes part in a direction of (nearly) no information.
+    """
+    n, p = design.shape[0], free.size
+    signal, jacobian = np.empty(n), np.empty((n, parameters.shape[1]))
+    information, factor = np.empty((p, p)), np.empty((p, p))
+    scale, unknown = np.empty(p), np.empty(p, dtype=np.bool_)
+    for v in range(parameters.shape[0]):
+        kernel(parameters[v], design, signal, jacobian)
+        information[:] = 0.0
+        for i in range(n):
+            weight = weights[i] / sigma[v] ** 2
+            if table.size > 0:
+                position = abs(signal[i]) / sigma[v] * STEPS
+                k = int(min(position, table.size - 2.0)) if position == position else 0
+                inside = table[k] + (position - k) * (table[k + 1] - table[k])
+                weight *= inside if position < table.size - 1 else 1.0 - 0.5 * (STEPS / position) ** 2
+            for j in range(p):
+                for k in range(p):
+                    information[j, k] += weight * jacobian[i, free[j]] * jacobian[i, free[k]]
+        if not np.isfinite(information).all():
+            for j in range(p):
+                bound[v, free[j]] = np.nan
+            continue
+        for j in range(p):
+            unknown[j] = information[j, j] <= 0.0
+            scale[j] = 1.0 if unknown[j] else np.sqrt(information[j, j])
+        for j in range(p):
+            for k in range(p):
+                if unknown[j] or unknown[k]:
+                    information[j, k] = 1.0 if j == k else 0.0
+                else:
+                    information[j, k] /= scale[j] * scale[k]
+        if _invert_factor(information, factor):
+            for j in range(p):
+                variance = 0.0
+                for k in range(j, p):
+                    variance += factor[k, j] ** 2
+                bound[v, free[j]] = np.inf if unknown[j] else np.sqrt(variance) / scale[j]
+            continue
+        values, vectors = np.linalg.eigh(information)
+        for j in range(p):
+            variance, loss = 0.0, 0.0
+            for k in range(p):
+                if values[k] <= SINGULAR * values[-1]:
+                    loss += vectors[j, k] ** 2
+                else:
+                    variance += vectors[j, k] ** 2 / values[k]
+            undetermined = unknown[j] or loss > 1e-6
+            bound[v, free[j]] = np.inf if undetermined else np.sqrt(variance) / scale[j]
+
+
+@numba.njit(nogil=True, error_model="numpy")
+def _invert_factor(matrix: NDArray, factor: NDArray) -> bool:
+    """Fill the lower triangle of ``factor`` with the inverse of the Cholesky factor of a matrix of unit diagonal.
+
+    False, and nothing to rely on, where the matrix is nearly singular; most are not, and this is quicker than their
+    eigenvalues.
+    """
+    p = matrix.shape[0]
+    for j in range(p):
+        for k in range(j + 1):
+            value = matrix[j, k]
+            for m in range(k):
+                value -= factor[j, m] * factor[k, m]
+            if k < j:
+                factor[j, k] = value / factor[k, k]
+            elif value > WELL_CONDITIONED:
+                factor[j, j] = math.sqrt(value)
+            else:
+                return False
+    for j in range(p):
+        factor[j, j] = 1.0 / factor[j, j]
+        for k in range(j):
+            value = 0.0
+            for m in range(k, j):
+                value -= factor[j, m] * factor[m, k]
+            factor[j, k] = value * factor[j, j]
+    return True

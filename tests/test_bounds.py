@@ -66,6 +66,17 @@ def test_dstar_is_not_determined_without_perfusion_and_the_bound_says_so() -> No
     assert np.isfinite(bound["D"]).all()
 
 
+@pytest.mark.parametrize("noise", ["gaussian", "rician"])
+def test_bound_is_the_inverse_of_the_information(noise: str) -> None:
+    rng = np.random.default_rng(3)
+    model, acquisition = models.get("ivim"), Acquisition(B_VALUES)
+    truth = {"S0": 1.0, "f": 10 ** rng.uniform(-6, -0.3, 200), "D": rng.uniform(0, 3, 200), "Dstar": 20.0}
+    bound = cramer_rao_bound(model, truth, acquisition, 0.05, noise)
+    inverse = np.linalg.inv(fisher_information(model, truth, acquisition, 0.05, noise))
+    for j, name in enumerate(model.names):
+        assert bound[name] == pytest.approx(np.sqrt(inverse[:, j, j]), rel=1e-4)
+
+
 def test_as_many_parameters_as_measurements_leave_something_undetermined() -> None:
     bound = cramer_rao_bound(models.get("adc"), {"S0": 1.0, "D": 1.0}, Acquisition([0, 0, 0]), 0.05)
     assert np.isinf(bound["D"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, NamedTuple, Protocol
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from bidsfit.acquisition import Acquisition, Averaging, DirectionAverage
 from bidsfit.models.signal_model import SignalModel
+from bidsfit.noise import remove_rician_bias
 
 #: Voxels that one thread works on at a time: large enough to hide Python, small enough for the cache.
 CHUNK = 8192
@@ -36,6 +37,7 @@ class Status(IntEnum):
     ITERATION_LIMIT = 3, "stopped at the iteration limit: the values may not be the best; treat with care"
     NOT_FINITE = 4, "NaN or infinite signal (or a signal not positive in a geometric mean): not fitted, maps hold NaN"
     NO_SIGNAL = 5, "no positive signal at the lowest b-value: not fitted, maps hold NaN; check the mask"
+    NO_NOISE = 6, "the noise level is not known here (not a positive number): not fitted, maps hold NaN; check its map"
 
 
 #: Voxels that hold an estimate.
@@ -75,8 +77,10 @@ class Estimate:
         about the fit: ``rmse``, ``r2`` and ``sigma`` are NaN.
     acquisition : Acquisition
         What was fitted, after averaging and selection.
-    standard_deviation : dict of name to ndarray, or None
-        Where the estimator has it.
+    statistics : dict of statistic to dict of name to ndarray, shape (n_voxels,)
+        What the estimator says about its uncertainty: the keys of `Estimator.statistics`, each with an array for every
+        parameter. "sd" is the standard deviation, "q025" and "q975" bound the central 95 % interval. Infinite where
+        the data do not determine a parameter.
     """
 
     parameters: dict[str, NDArray[np.float64]]
@@ -86,7 +90,7 @@ class Estimate:
     sigma: NDArray[np.float64]
     freedom: int
     acquisition: Acquisition
-    standard_deviation: dict[str, NDArray[np.float64]] | None = None
+    statistics: dict[str, dict[str, NDArray[np.float64]]] = field(default_factory=dict)
 
     def count(self) -> dict[Status, int]:
         """Number of voxels of each status that occurs."""
@@ -103,14 +107,14 @@ class Fitted(NamedTuple):
     squares : ndarray, shape (n,)
         Weighted sums of squared residuals.
     status : ndarray of uint8, shape (n,)
-    standard_deviation : ndarray, shape (n, n_parameters), or None
-        Where the estimator has its own.
+    statistics : mapping of statistic to ndarray, shape (n, n_parameters)
+        Those of `Estimator.statistics`.
     """
 
     parameters: NDArray[np.float64]
     squares: NDArray[np.float64]
     status: NDArray[np.uint8]
-    standard_deviation: NDArray[np.float64] | None = None
+    statistics: Mapping[str, NDArray[np.float64]] = {}
 
 
 #: Fits a chunk: signals (n, n_measurements) and noise standard deviations (n,), NaN where they are not known.
@@ -130,11 +134,16 @@ class Estimator(ABC):
         Replace the model's bounds, in the units of its parameter table.
     averaging : {"arithmetic", "geometric", "none"}
         How the measurements of a shell are averaged before the fit.
+    debias : bool
+        First replace every magnitude by the amplitude whose Rician mean it is (`bidsfit.noise.remove_rician_bias`), as
+        Kaden's tools do. For estimators that take the noise for Gaussian; needs its standard deviation.
     """
 
     name: str
     title: str
     references: tuple[str, ...] = ()
+    #: What it says about its uncertainty: keys of `Estimate.statistics`.
+    statistics: tuple[str, ...] = ()
     #: Whether the standard deviation of the noise must be given.
     needs_noise: bool = False
 
@@ -144,19 +153,22 @@ class Estimator(ABC):
         *,
         bounds: Mapping[str, tuple[float, float]] | None = None,
         averaging: Averaging = "arithmetic",
+        debias: bool = False,
     ) -> None:
         if bounds and model.scale in bounds:
             raise ValueError(f"Bounds of {model.scale!r} would depend on the scale of the image; leave them out.")
         self.model = model
         self.bounds = bounds_of(model, bounds)
         self.averaging = averaging
+        self.debias = debias
+        self.needs_noise = self.needs_noise or debias
 
     @property
     def options(self) -> dict[str, Any]:
         """Every choice that shaped the estimate, for sidecars and reports."""
         bounds = {n: tuple(b) for n, b in zip(self.model.names, self.bounds.tolist(), strict=True)}
         del bounds[self.model.scale]
-        return {"averaging": self.averaging, "bounds": bounds}
+        return {"averaging": self.averaging, "debias": self.debias, "bounds": bounds}
 
     def estimate(
         self,
@@ -176,7 +188,9 @@ class Estimator(ABC):
         acquisition : Acquisition
             Of the n_measurements.
         noise : float or ndarray, shape (n_voxels,), optional
-            Standard deviation of the noise of one measurement, for estimators that use it.
+            Standard deviation of the noise of one measurement (of one channel where it is Rician). Estimators that
+            need it refuse to run without; others use it for their standard deviations, and the residuals where it is
+            not given.
         threads : int
         progress : callable, optional
             Called with the number of voxels that were just finished.
@@ -210,14 +224,20 @@ class Estimator(ABC):
         values = np.full((n_voxels, n_parameters), np.nan)
         status = np.empty(n_voxels, dtype=np.uint8)
         rmse, r2, sigma = (np.full(n_voxels, np.nan) for _ in range(3))
-        deviation = np.full((n_voxels, n_parameters), np.nan)
+        statistics = {name: np.full((n_voxels, n_parameters), np.nan) for name in self.statistics}
 
         def work(start: int) -> int:
             rows = slice(start, min(start + CHUNK, n_voxels))
-            y = average(np.asarray(signals[rows], dtype=np.float64)[:, used])
+            measured = np.asarray(signals[rows], dtype=np.float64)[:, used]
+            if self.debias:
+                measured = remove_rician_bias(measured, known[rows, None])
+            y = average(measured)
             reference = np.average(y[:, lowest], axis=1, weights=weights[lowest])
             finite = np.isfinite(y).all(axis=1)
-            status[rows] = np.select([~finite, ~(reference > 0)], [Status.NOT_FINITE, Status.NO_SIGNAL], 0)
+            noiseless = ~(known[rows] > 0) if self.needs_noise else np.zeros_like(finite)
+            status[rows] = np.select(
+                [~finite, ~(reference > 0), noiseless], [Status.NOT_FINITE, Status.NO_SIGNAL, Status.NO_NOISE], 0
+            )
             good = np.flatnonzero(status[rows] == 0)
             if good.size:
                 index = good + start
@@ -225,9 +245,9 @@ class Estimator(ABC):
                 fitted = fit(y / scale[:, None], known[index] / scale)
                 values[index], status[index] = fitted.parameters, fitted.status
                 values[index, self.model.scale_index] *= scale
-                if fitted.standard_deviation is not None:
-                    deviation[index] = fitted.standard_deviation
-                    deviation[index, self.model.scale_index] *= scale
+                for name, array in statistics.items():
+                    array[index] = fitted.statistics[name]
+                    array[index, self.model.scale_index] *= scale
                 if freedom > 0:
                     squares = fitted.squares * scale**2
                     centred = y - np.average(y, axis=1, weights=weights)[:, None]
@@ -252,9 +272,9 @@ class Estimator(ABC):
             sigma=sigma,
             freedom=max(freedom, 0),
             acquisition=average.acquisition,
-            standard_deviation=None
-            if np.isnan(deviation).all()
-            else dict(zip(self.model.names, deviation.T, strict=True)),
+            statistics={
+                name: dict(zip(self.model.names, array.T, strict=True)) for name, array in statistics.items()
+            },
         )
 
     @property
@@ -263,9 +283,14 @@ class Estimator(ABC):
         """What it does, in sentences for the methods of a paper."""
 
     @property
+    def fixed(self) -> tuple[str, ...]:
+        """Parameters whose bounds are equal: they are known, not estimated."""
+        return tuple(name for name, (low, high) in zip(self.model.names, self.bounds, strict=True) if low == high)
+
+    @property
     def n_free(self) -> int:
         """Number of parameters that are estimated."""
-        return len(self.model.parameters)
+        return len(self.model.parameters) - len(self.fixed)
 
     @abstractmethod
     def prepare(self, acquisition: Acquisition) -> FitChunk:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bidsfit.acquisition import Acquisition, Averaging
+from bidsfit.bounds import bound_of_voxels
 from bidsfit.estimators.estimator import Estimator, FitChunk, Fitted
 from bidsfit.estimators.levenberg_marquardt import Problem, fit_voxels
 from bidsfit.estimators.misfits import gaussian
@@ -31,6 +32,12 @@ class LeastSquares(Estimator):
     s0 : {"fitted", "measured"}
         Fit the scale of the signal, or fix it at the mean of the measurements of the lowest b-value (b = 0).
     averaging : {"arithmetic", "geometric", "none"}
+    debias : bool
+        Take the Rician bias out of the magnitudes first.
+
+    Notes
+    -----
+    Standard deviations are those of the Fisher information of Gaussian noise at the estimate, as if no bound existed.
 
     References
     ----------
@@ -41,6 +48,7 @@ class LeastSquares(Estimator):
     name = "lsq"
     title = "Bounded non-linear least squares (Levenberg-Marquardt)"
     references = ("levenberg1944", "marquardt1963")
+    statistics = ("sd",)
 
     def __init__(
         self,
@@ -49,10 +57,11 @@ class LeastSquares(Estimator):
         bounds: Mapping[str, tuple[float, float]] | None = None,
         s0: Literal["fitted", "measured"] = "fitted",
         averaging: Averaging = "arithmetic",
+        debias: bool = False,
     ) -> None:
         if model.averaging and averaging == "none":
             raise ValueError(f"The model {model.name!r} describes direction averages; averaging cannot be 'none'.")
-        super().__init__(model, bounds=bounds, averaging=averaging)
+        super().__init__(model, bounds=bounds, averaging=averaging, debias=debias)
         if s0 not in ("fitted", "measured"):
             raise ValueError(f"s0 must be 'fitted' or 'measured', found {s0!r}.")
         self.s0 = s0
@@ -64,6 +73,11 @@ class LeastSquares(Estimator):
 
     @property
     def methods(self) -> str:
+        debias = (
+            "Every magnitude was replaced by the amplitude whose Rician mean it is, before any average. "
+            if self.debias
+            else ""
+        )
         average = {
             "arithmetic": "The measurements of each shell were averaged, and the averages weighted by their number.",
             "geometric": "The geometric mean of the measurements of each shell was taken and weighted by their number.",
@@ -74,15 +88,10 @@ class LeastSquares(Estimator):
             "measured": "The signal without diffusion weighting was fixed at the mean of the images at b = 0.",
         }[self.s0]
         return (
-            f"{average} {scale} Each voxel started from the best point of a grid over the parameters, and descended "
+            f"{debias}{average} {scale} Each voxel started from the best point of a grid over the parameters, and descended "
             "with analytic derivatives under bounds and linear constraints; where a parameter ended at a bound, a "
             "second start was made from the other half of its range, and the lower sum of squares kept."
         )
-
-    @property
-    def n_free(self) -> int:
-        """Parameters that are not fixed; a measured S0 counts, for it uses up the measurement at b = 0."""
-        return int(np.sum(self.bounds[:, 0] < self.bounds[:, 1]))
 
     def _working_bounds(self) -> NDArray[np.float64]:
         """Bounds for signals scaled to 1 at the lowest b-value."""
@@ -96,12 +105,16 @@ class LeastSquares(Estimator):
             raise ValueError("s0='measured' needs measurements at b = 0; fit S0 instead.")
         model = self.model
         problem = make_problem(model, self._working_bounds(), acquisition)
+        freedom = len(acquisition) - self.n_free
 
         def fit(y: NDArray[np.float64], sigma: NDArray[np.float64]) -> Fitted:
             found = np.full((y.shape[0], len(model.parameters)), np.nan)
             squares, status = np.empty(y.shape[0]), np.empty(y.shape[0], dtype=np.uint8)
             fit_voxels(model.kernel, gaussian, y, np.ones(y.shape[0]), problem, found, squares, status)
-            return Fitted(found, squares, status)
+            residual = np.sqrt(squares / freedom) if freedom > 0 else np.nan
+            spread = np.where(np.isnan(sigma), residual, sigma)
+            sd = bound_of_voxels(model, found, acquisition, spread, fixed=self.fixed)
+            return Fitted(found, squares, status, {"sd": sd})
 
         return fit
 

@@ -37,6 +37,8 @@ class Segmented(Estimator):
         What the second step does not fit again.
     bounds : dict of name to (lower, upper), optional
     averaging : {"arithmetic", "geometric", "none"}
+    debias : bool
+        Take the Rician bias out of the magnitudes first.
     """
 
     name = "segmented"
@@ -51,8 +53,9 @@ class Segmented(Estimator):
         hold: Literal["D", "D and f"] = "D",
         bounds: Mapping[str, tuple[float, float]] | None = None,
         averaging: Averaging = "arithmetic",
+        debias: bool = False,
     ) -> None:
-        super().__init__(model, bounds=bounds, averaging=averaging)
+        super().__init__(model, bounds=bounds, averaging=averaging, debias=debias)
         if not {"f", "D", "Dstar"} <= set(model.names):
             raise ValueError(f"A segmented fit needs a model with f, D and Dstar; {model.name!r} is none.")
         if hold not in ("D", "D and f"):
