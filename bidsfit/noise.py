@@ -103,7 +103,9 @@ class NoiseEstimate(NamedTuple):
     method: str
 
 
-def sigma_from_repeats(signals: NDArray[np.float64], acquisition: Acquisition) -> NoiseEstimate | None:
+def sigma_from_repeats(
+    signals: NDArray[np.float64], acquisition: Acquisition, *, maximum_b: float = np.inf
+) -> NoiseEstimate | None:
     """Noise from measurements that were repeated with the same b-value and direction.
 
     The variance of the repeats is pooled over the groups of repeats in each voxel; the median over the voxels, which
@@ -113,13 +115,17 @@ def sigma_from_repeats(signals: NDArray[np.float64], acquisition: Acquisition) -
     ----------
     signals : ndarray, shape (n_voxels, n_measurements)
     acquisition : Acquisition
+    maximum_b : float
+        Repeats of higher b-values (s/mm^2) are not looked at.
 
     Returns
     -------
     NoiseEstimate or None
         None where nothing was repeated, or no voxel is finite.
     """
-    groups = [group for group in repeats(acquisition) if group.size > 1]
+    groups = [
+        group for group in repeats(acquisition) if group.size > 1 and acquisition.b_values[group].max() <= maximum_b
+    ]
     freedom = sum(group.size - 1 for group in groups)
     finite = np.isfinite(signals).all(axis=1)
     if freedom == 0 or not finite.any():

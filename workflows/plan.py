@@ -13,16 +13,34 @@ import numpy as np
 
 from bidsfit import estimators, models
 from bidsfit.acquisition import Acquisition
-from bidsfit.bids.images import image_shape, open_image, read_acquisition, read_b_values, read_mask
+from bidsfit.bids.images import image_shape, open_image, read_acquisition, read_b_values, read_mask, read_on_grid
 from bidsfit.bids.inputs import DwiImage, Inputs
 from bidsfit.bids.outputs import fit_settings, map_outputs, refuse_conflict
 from bidsfit.bids.units import FILE_UNITS
 from bidsfit.estimators.estimator import Estimator
 from bidsfit.exceptions import UnusableInputError, UsageError
 from bidsfit.models.signal_model import SignalModel
+from bidsfit.noise import NoiseKind
 
 #: Where a mask comes from that no dataset has.
 FOUND_MASK = "median_otsu (DIPY) on the mean image of the lowest b-value"
+
+
+@dataclass(frozen=True)
+class NoiseChoice:
+    """What the noise is taken for, and where its level comes from: a source of --sigma, or a number as text."""
+
+    kind: NoiseKind = "rician"
+    level: str = "auto"
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """As a sidecar says it."""
+        return {"NoiseKind": self.kind, "NoiseLevel": self.level}
+
+
+#: Where no option says otherwise.
+DEFAULT_NOISE = NoiseChoice()
 
 
 @dataclass(frozen=True)
@@ -61,6 +79,7 @@ class ImagePlan:
     fits: tuple[Fit, ...]
     support: tuple[dict[str, Any], ...]
     warnings: tuple[str, ...] = ()
+    noise: NoiseChoice = DEFAULT_NOISE
 
     @property
     def mask_name(self) -> str:
@@ -83,16 +102,22 @@ def make_fits(
     *,
     options: Mapping[str, Any] | None = None,
     bounds: Mapping[str, Mapping[str, tuple[float, float]]] | None = None,
+    noise: NoiseChoice = DEFAULT_NOISE,
 ) -> list[Fit]:
     """Fits that an image may get: every model with every estimator.
+
+    What does not go together is marked unsuitable; a model or an estimator that was named and goes with nothing is
+    refused.
 
     Parameters
     ----------
     model_names : sequence of str
-        Empty: all; those that do not go with the options are marked unsuitable instead of refused.
+        Empty: all but the variants.
     estimator_names : sequence of str
     options : mapping
-        Options of every estimator.
+        Options of the estimators: each gets those that it has.
+    noise : NoiseChoice
+        Estimators with an option ``noise`` get its kind.
     bounds : mapping of model to parameter to (lower, upper)
         In the units of files (mm^2/s).
 
@@ -101,27 +126,40 @@ def make_fits(
     UnknownNameError, UsageError
         Where a name or an option cannot be used.
     """
-    wanted = list(dict.fromkeys(model_names)) or list(models.available())
-    for estimator in estimator_names:
-        foreign = set(options or {}) - set(signature(estimators.get(estimator)).parameters)
-        if foreign:
-            raise UsageError(f"The estimator {estimator!r} has no option {' or '.join(sorted(foreign))}.")
+    wanted = list(dict.fromkeys(model_names)) or models.without_variants()
+    known = {name: set(signature(estimators.get(name)).parameters) for name in dict.fromkeys(estimator_names)}
+    foreign = set(options or {}) - set().union(*known.values())
+    if foreign:
+        names = " or ".join(map(repr, known))
+        raise UsageError(f"No estimator of this run has the option {' or '.join(sorted(foreign))} (not {names}).")
     bounds = bounds or {}
     for name in bounds:
         if models.get(name).name not in wanted:
             raise UsageError(f"--bounds names the model {name!r}, which is not among those of --model.")
     fits = []
     for name in wanted:
-        for estimator in dict.fromkeys(estimator_names):
-            fit = Fit(name, estimator, {**(options or {}), **_bounds_option(name, bounds.get(name, {}))})
+        for estimator, its_options in known.items():
+            given = {key: value for key, value in (options or {}).items() if key in its_options}
+            if "noise" in its_options:
+                given["noise"] = noise.kind
+            fit = Fit(name, estimator, {**given, **_bounds_option(name, bounds.get(name, {}))})
             try:
                 fit.built  # noqa: B018 - refuses what the estimator refuses
             except ValueError as error:
-                if name in model_names or name in bounds:
-                    raise UsageError(f"The options do not suit {name} with {estimator}: {error}") from error
                 fit = replace(fit, unsuitable=str(error))
             fits.append(fit)
+    for name in (*model_names, *bounds):
+        _require_use([fit for fit in fits if fit.model == name])
+    for estimator in known:
+        _require_use([fit for fit in fits if fit.estimator == estimator])
     return fits
+
+
+def _require_use(fits: Sequence[Fit]) -> None:
+    """Refuse what the user named and what goes with nothing of the run."""
+    if fits and all(fit.unsuitable for fit in fits):
+        fit = fits[0]
+        raise UsageError(f"The options do not suit {fit.model} with {fit.estimator}: {fit.unsuitable}")
 
 
 def _bounds_option(model_name: str, bounds: Mapping[str, tuple[float, float]]) -> dict[str, Any]:
@@ -140,7 +178,13 @@ def _bounds_option(model_name: str, bounds: Mapping[str, tuple[float, float]]) -
 
 
 def make_plan(
-    inputs: Inputs, participants: Sequence[str], fits: Sequence[Fit], *, asked: Sequence[str] = (), output_dir: Path
+    inputs: Inputs,
+    participants: Sequence[str],
+    fits: Sequence[Fit],
+    *,
+    asked: Sequence[str] = (),
+    output_dir: Path,
+    noise: NoiseChoice = DEFAULT_NOISE,
 ) -> list[ParticipantPlan]:
     """Decide what every image gets.
 
@@ -154,6 +198,7 @@ def make_plan(
         Models that the user named: each must be supported by some image.
     output_dir : Path
         Maps that are there already must have been made with the same settings.
+    noise : NoiseChoice
 
     Raises
     ------
@@ -166,7 +211,7 @@ def make_plan(
     for image in inputs.images:
         plan = plans[image.participant]
         try:
-            plan.images.append(_plan_image(image, fits))
+            plan.images.append(_plan_image(image, fits, noise))
         except UnusableInputError as error:
             plan.problems.append(str(error))
     _require_each_model(plans.values(), asked)
@@ -177,24 +222,29 @@ def make_plan(
     return list(plans.values())
 
 
-def _plan_image(image: DwiImage, fits: Sequence[Fit]) -> ImagePlan:
+def _plan_image(image: DwiImage, fits: Sequence[Fit], noise: NoiseChoice) -> ImagePlan:
     """Check an image's header, b-values and mask, and choose the models that its protocol supports."""
     header = open_image(image.path)
     shape = image_shape(header, read_b_values(image.bval).size, image.path)
     acquisition = read_acquisition(image.bval, image.bvec, image.sidecar)
     if image.mask is not None:
         read_mask(image.mask, header, image.path)
+    if image.noise_map is not None:
+        read_on_grid(image.noise_map, header, image.path, "noise map")
     rows: dict[str, dict[str, Any]] = {}
     chosen: list[Fit] = []
-    for fit in fits:
-        model = fit.signal_model
-        support = model.support(acquisition)
-        missing = [*support.missing, *_missing_for(fit, acquisition)]
-        reason = fit.unsuitable or ("missing: " + "; ".join(missing) if missing else f"has b = {support.used} s/mm²")
-        fitted = not (fit.unsuitable or missing)
-        rows.setdefault(fit.model, {"name": fit.model, "title": model.title, "fitted": fitted, "reason": reason})
-        if fitted:
-            chosen.append(fit)
+    for name in dict.fromkeys(fit.model for fit in fits):
+        its_fits = [fit for fit in fits if fit.model == name]
+        obstacles = {fit.estimator: _obstacle(fit, acquisition) for fit in its_fits}
+        usable = [fit for fit in its_fits if not obstacles[fit.estimator]]
+        if usable:
+            has = f"has {usable[0].signal_model.support(acquisition).used}"
+            reason = "; ".join([has, *(f"not with {estimator}: {why}" for estimator, why in obstacles.items() if why)])
+        else:
+            reason = next(iter(obstacles.values()))
+        title = its_fits[0].signal_model.title
+        rows[name] = {"name": name, "title": title, "fitted": bool(usable), "reason": reason}
+        chosen += usable
     if not chosen:
         reasons = " ".join(f"{row['name']}: {row['reason']}." for row in rows.values())
         raise UnusableInputError(f"{image.path}: its protocol supports none of the models. {reasons}")
@@ -206,14 +256,16 @@ def _plan_image(image: DwiImage, fits: Sequence[Fit]) -> ImagePlan:
         fits=tuple(chosen),
         support=tuple(rows.values()),
         warnings=tuple(_image_warnings(image, acquisition, [fit.signal_model for fit in chosen], header.shape)),
+        noise=noise,
     )
 
 
-def _missing_for(fit: Fit, acquisition: Acquisition) -> list[str]:
-    """What the options of a fit need and a protocol lacks."""
-    if fit.options.get("s0") == "measured" and acquisition.shells[0].b_value > 0:
-        return [f"an image at b = 0 for --s0 measured; the lowest is {acquisition.shells[0].b_value:g}"]
-    return []
+def _obstacle(fit: Fit, acquisition: Acquisition) -> str:
+    """What stands in the way of a fit; empty where nothing does."""
+    if fit.unsuitable:
+        return fit.unsuitable
+    missing = fit.signal_model.support(acquisition).missing or fit.built.missing(acquisition)
+    return "missing: " + "; ".join(missing) if missing else ""
 
 
 def _image_warnings(
@@ -246,7 +298,7 @@ def _require_each_model(plans: Iterable[ParticipantPlan], asked: Sequence[str]) 
 
 def _refuse_conflicts(plan: ImagePlan, fit: Fit, output_dir: Path) -> None:
     estimator = fit.built
-    settings = fit_settings(estimator.model, estimator, plan.mask_name)
+    settings = fit_settings(estimator.model, estimator, plan.mask_name, plan.noise.settings)
     for output in map_outputs(plan.image, estimator.model, estimator).values():
         refuse_conflict(output_dir, output, settings, plan.image.uri)
 

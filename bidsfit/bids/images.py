@@ -141,27 +141,38 @@ def read_mask(path: Path, image: SpatialImage, image_path: Path) -> NDArray[np.b
     UnusableInputError
         Where it is empty, of another shape, or of another geometry.
     """
-    mask_image = open_image(path)
-    data = read_data(mask_image, path)
-    mask = np.nan_to_num(np.asarray(data, dtype=float)) > 0.5
-    while mask.ndim > 3 and mask.shape[-1] == 1:
-        mask = mask[..., 0]
-    expected = image.shape[:3] if len(image.shape) > 3 or mask.shape == image.shape else (*image.shape[:2], 1)
-    if mask.ndim == 2:
-        mask = mask[..., None]
-    if mask.shape != tuple(expected):
-        raise UnusableInputError(
-            f"The mask {path} has shape {mask.shape}, but the image {image_path} has {tuple(expected)}. "
-            "Give a mask on the grid of the image."
-        )
+    mask = np.nan_to_num(read_on_grid(path, image, image_path, "mask")) > 0.5
     if not mask.any():
         raise UnusableInputError(f"The mask {path} is empty.")
-    if not same_grid(mask_image, image, mask.shape):
-        raise UnusableInputError(
-            f"The mask {path} lies elsewhere in space than the image {image_path}: their affines differ by more than "
-            f"{SAME_GRID} voxel. Resample the mask to the grid of the image."
-        )
     return mask
+
+
+def read_on_grid(path: Path, image: SpatialImage, image_path: Path, kind: str) -> NDArray[np.float64]:
+    """Read a volume that must lie on the grid of an image; ``kind`` says in messages what it is.
+
+    Raises
+    ------
+    UnusableInputError
+        Where it is of another shape, or of another geometry.
+    """
+    volume_image = open_image(path)
+    data = np.asarray(read_data(volume_image, path), dtype=float)
+    while data.ndim > 3 and data.shape[-1] == 1:
+        data = data[..., 0]
+    expected = image.shape[:3] if len(image.shape) > 3 or data.shape == image.shape else (*image.shape[:2], 1)
+    if data.ndim == 2:
+        data = data[..., None]
+    if data.shape != tuple(expected):
+        raise UnusableInputError(
+            f"The {kind} {path} has shape {data.shape}, but the image {image_path} has {tuple(expected)}. "
+            f"Give a {kind} on the grid of the image."
+        )
+    if not same_grid(volume_image, image, data.shape):
+        raise UnusableInputError(
+            f"The {kind} {path} lies elsewhere in space than the image {image_path}: their affines differ by more than "
+            f"{SAME_GRID} voxel. Resample the {kind} to the grid of the image."
+        )
+    return data
 
 
 def same_grid(first: SpatialImage, second: SpatialImage, shape: tuple[int, ...]) -> bool:

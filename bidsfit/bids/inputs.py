@@ -32,8 +32,14 @@ IMAGE_ENTITIES = {
     "resolution": "res",
 }
 
+#: Fields of `DwiImage` that are paths.
+PATHS = ("path", "bval", "bvec", "mask", "noise_map")
+
 #: What pybids knows entities from.
 CONFIGURATIONS = ("bids", "derivatives")
+
+#: Kinds of file that a filter may choose among.
+FILE_KINDS = ("dwi", "mask", "noise")
 
 #: What the special values of a filter file mean to pybids.
 SPECIAL = {None: Query.NONE, "*": Query.REQUIRED}
@@ -57,7 +63,7 @@ class Dataset:
 class DwiImage:
     """One diffusion image and what belongs to it.
 
-    ``mask`` is None where no derivatives dataset has one.
+    ``mask`` is None where no derivatives dataset has one; ``noise_map`` is looked for only where it is asked for.
     """
 
     path: Path
@@ -69,6 +75,8 @@ class DwiImage:
     preprocessed: bool
     mask: Path | None = None
     mask_uri: str | None = None
+    noise_map: Path | None = None
+    noise_uri: str | None = None
 
     @property
     def participant(self) -> str:
@@ -81,7 +89,7 @@ class DwiImage:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> DwiImage:
         """The image that `to_dict` described."""
-        paths = {k: None if values[k] is None else Path(values[k]) for k in ("path", "bval", "bvec", "mask")}
+        paths = {k: None if values[k] is None else Path(values[k]) for k in PATHS}
         return cls(**{**values, **paths})
 
     @property
@@ -215,7 +223,7 @@ def choose_participants(root: Path, wanted: Sequence[str]) -> list[str]:
 
 
 def read_filters(path: Path | None) -> dict[str, dict[str, Any]]:
-    """Read a ``--bids-filter-file``: queries for ``dwi`` and ``mask``; null means absent, "*" any value.
+    """Read a ``--bids-filter-file``: queries for ``dwi``, ``mask`` and ``noise``; null means absent, "*" any value.
 
     Raises
     ------
@@ -232,8 +240,8 @@ def read_filters(path: Path | None) -> dict[str, dict[str, Any]]:
     if not queries or not all(isinstance(query, dict) for query in queries):
         raise UsageError(f'The filter file {path} must look like {{"dwi": {{"acquisition": "ap"}}}}.')
     for key in content:
-        if key not in ("dwi", "mask"):
-            raise UnknownNameError(f"kind of file in {path}:", key, ("dwi", "mask"))
+        if key not in FILE_KINDS:
+            raise UnknownNameError(f"kind of file in {path}:", key, FILE_KINDS)
     for query in queries:
         for entity in query:
             if entity not in known_entities():
@@ -268,6 +276,7 @@ def find_images(
     sessions: Sequence[str] = (),
     runs: Sequence[str] = (),
     filters: Mapping[str, Mapping[str, Any]] | None = None,
+    noise_maps: bool = False,
 ) -> Inputs:
     """Find every diffusion image of every participant, session, run, acquisition and direction.
 
@@ -283,6 +292,8 @@ def find_images(
         Labels; empty means all.
     filters : mapping
         As `read_filters` returns.
+    noise_maps : bool
+        Every image must have one (``param-noise_dwimap``) among the derivatives; those without become problems.
     """
     filters = filters or {}
     query: dict[str, Any] = dict(filters.get("dwi", {}))
@@ -294,6 +305,10 @@ def find_images(
     datasets = [*derivatives, raw]
     images = [_query(d, "dwi", {"desc": "preproc", **query} if d.derivative else query) for d in datasets]
     masks = [_query(dataset, "mask", filters.get("mask", {})) for dataset in datasets]
+    noises = [
+        _query(dataset, "dwimap", filters.get("noise", {}), pattern="_param-noise_") if noise_maps else {}
+        for dataset in datasets
+    ]
     for label in participants:
         dataset, found = next(
             ((dataset, files[label]) for dataset, files in zip(datasets, images, strict=True) if label in files),
@@ -305,11 +320,21 @@ def find_images(
             inputs.problems.append(
                 Problem(label, f"sub-{label} has no diffusion images ({raw.root / pattern}){chosen}.")
             )
-        fitting = [(dataset, files.get(label, [])) for dataset, files in zip(datasets, masks, strict=True)]
+        own_masks = [(dataset, files.get(label, [])) for dataset, files in zip(datasets, masks, strict=True)]
+        own_noises = [(dataset, files.get(label, [])) for dataset, files in zip(datasets, noises, strict=True)]
         named: dict[str, Path] = {}
         for path in found:
             try:
-                image = _with_mask(_describe(dataset, label, path), fitting)
+                image = _describe(dataset, label, path)
+                if mask := _companion(image, own_masks, "mask"):
+                    image = replace(image, mask=mask[0], mask_uri=mask[1])
+                if noise := _companion(image, own_noises, "noise map"):
+                    image = replace(image, noise_map=noise[0], noise_uri=noise[1])
+                elif noise_maps:
+                    raise UnusableInputError(
+                        f"{path} has no noise map (a file *_param-noise_dwimap.nii.gz of its entities). Give the "
+                        "dataset that holds it (-d NAME=PATH), or another source of the noise level (--sigma)."
+                    )
                 if image.name in named:
                     raise UnusableInputError(
                         f"{path} and {named[image.name].name} would give maps of the same names. "
@@ -322,13 +347,15 @@ def find_images(
     return inputs
 
 
-def _query(dataset: Dataset, suffix: str, query: Mapping[str, Any]) -> dict[str, list[Path]]:
-    """NIfTI files of one suffix by participant, in the order of their names."""
+def _query(dataset: Dataset, suffix: str, query: Mapping[str, Any], pattern: str = "") -> dict[str, list[Path]]:
+    """NIfTI files of one suffix whose names hold a pattern, by participant, in the order of their names."""
     options = {"suffix": suffix, "datatype": "dwi", "extension": [".nii", ".nii.gz"], **query}
     found: dict[str, list[Path]] = {}
     for file in dataset.layout.get(**options, invalid_filters="allow"):
         path = Path(file.path)
-        if _labels(path).get("part", "mag") == "mag":  # phase, real and imaginary images are not fitted
+        if (
+            pattern in path.name and _labels(path).get("part", "mag") == "mag"
+        ):  # phase, real and imaginary images are not fitted
             found.setdefault(str(file.entities["subject"]), []).append(path)
     return {label: sorted(paths) for label, paths in found.items()}
 
@@ -376,18 +403,20 @@ def inherited(path: Path, root: Path, extension: str) -> Iterator[Path]:
         yield from sorted(applying, key=lambda file: (-len(stems[file]), file.name))
 
 
-def _with_mask(image: DwiImage, masks: Sequence[tuple[Dataset, Sequence[Path]]]) -> DwiImage:
-    """The image with the mask that fits it best, from the first dataset that has one.
+def _companion(
+    image: DwiImage, candidates: Sequence[tuple[Dataset, Sequence[Path]]], kind: str
+) -> tuple[Path, str] | None:
+    """The file (a mask, say) that fits an image best, and its URI, from the first dataset that has one.
 
-    A mask fits when each of its entities that tells images apart is the image's. Among those that fit, the one that
+    A file fits when each of its entities that tells images apart is the image's. Among those that fit, the one that
     shares most entities is taken, and ``desc-brain`` before others.
 
     Raises
     ------
     UnusableInputError
-        Where two masks fit equally well.
+        Where two fit equally well.
     """
-    for dataset, found in masks:
+    for dataset, found in candidates:
         fitting: list[tuple[tuple[int, bool], Path]] = []
         for path in found:
             labels = _labels(path)
@@ -401,8 +430,8 @@ def _with_mask(image: DwiImage, masks: Sequence[tuple[Dataset, Sequence[Path]]])
         paths = [path for rank, path in fitting if rank == best]
         if len(paths) > 1:
             raise UnusableInputError(
-                f"Several masks fit {image.path.name} equally well: {', '.join(p.name for p in paths)}. "
-                'Choose one with --bids-filter-file, for example {"mask": {"label": "..."}}.'
+                f"Several {kind}s fit {image.path.name} equally well: {', '.join(p.name for p in paths)}. "
+                f'Choose one with --bids-filter-file, for example {{"{kind.split()[0]}": {{"desc": "..."}}}}.'
             )
-        return replace(image, mask=paths[0], mask_uri=dataset.uri(paths[0]))
-    return image
+        return paths[0], dataset.uri(paths[0])
+    return None

@@ -40,6 +40,9 @@ sub-*/dwi/*_dwimap.nii.gz: maps, each with a JSON file that says what it is, its
 logs/CITATION.md: what was done, in words for a paper, with references.
 """
 
+#: The statistic that every parameter of every fit has.
+BOUND = "crb"
+
 #: Maps that every fit has beside those of the parameters.
 QUALITY_MAPS = ("rmse", "r2", "status")
 
@@ -56,6 +59,8 @@ class MapOutput:
     """One map of a fit: where it goes and what its sidecar says.
 
     ``unit`` and ``factor``: the map in the file is ``factor`` times the values of the numerics.
+    ``statistic``: which one of its parameter, "sd" for example; None where the map is the parameter's estimate, or
+    belongs to none.
     """
 
     key: str
@@ -67,6 +72,7 @@ class MapOutput:
     parameter: Parameter | None
     figure_range: tuple[float, float] | None
     colours: str | None
+    statistic: str | None = None
 
 
 def image_folder(image: DwiImage) -> str:
@@ -82,34 +88,45 @@ def file_output(key: str, image: DwiImage) -> Path:
 
 
 def map_outputs(image: DwiImage, model: SignalModel, estimator: Estimator) -> dict[str, MapOutput]:
-    """All maps of one fit, by parameter name or key of outputs.yml."""
-    wanted = [("parameter", p) for p in model.parameters] + [(key, None) for key in QUALITY_MAPS]
+    """All maps of one fit: by parameter name, parameter name and statistic ("D_sd"), or key of outputs.yml."""
+    statistics = (*estimator.statistics, BOUND)
+    wanted: list[tuple[str, Parameter | None]] = [("parameter", p) for p in model.parameters]
+    wanted += [(statistic, p) for p in model.parameters for statistic in statistics]
+    wanted += [(key, None) for key in QUALITY_MAPS]
     outputs = {}
     for key, parameter in wanted:
+        statistic = key if key in statistics else None
         entry = table()["maps"][key]
         unit, factor = FILE_UNITS[parameter.unit if parameter else entry["unit"]]
         label = parameter.label if parameter else key
         name = entry["name"].format(
             folder=image_folder(image), image=image.name, model=model.name, estimator=estimator.name, label=label
         )
-        displayed = parameter.display if parameter else entry["figure"]["range"]
-        outputs[parameter.name if parameter else key] = MapOutput(
+        displayed = parameter.display if parameter and not statistic else entry["figure"]["range"]
+        outputs["_".join(filter(None, [parameter.name, statistic])) if parameter else key] = MapOutput(
             key=key,
             path=Path(name),
-            title=f"${parameter.latex}$" if parameter else entry["title"],
+            title=" ".join(filter(None, [f"${parameter.latex}$" if parameter else "", entry.get("title")])),
             description=entry["description"].format(parameter=parameter, model=model, estimator=estimator),
             unit=unit,
             factor=factor,
             parameter=parameter,
             figure_range=None if displayed is None else (float(displayed[0]), float(displayed[1])),
             colours=entry["figure"]["colours"],
+            statistic=statistic,
         )
     return outputs
 
 
-def fit_settings(model: SignalModel, estimator: Estimator, mask: str) -> dict[str, Any]:
-    """Every choice that shaped a map, for ``Model.Parameters`` of its sidecar; diffusivities in mm^2/s."""
+def fit_settings(
+    model: SignalModel, estimator: Estimator, mask: str, noise: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """Every choice that shaped a map, for ``Model.Parameters`` of its sidecar; diffusivities in mm^2/s.
+
+    ``noise``: what the noise was taken for and where its level came from, under their names in the sidecar.
+    """
     settings: dict[str, Any] = {"FitMethod": estimator.name, "FitMethodDescription": estimator.title, "Mask": mask}
+    settings |= dict(noise or {})
     for key, value in estimator.options.items():
         if key == "bounds":
             value = {
@@ -123,9 +140,12 @@ def fit_settings(model: SignalModel, estimator: Estimator, mask: str) -> dict[st
 
 
 def sidecar(
-    output: MapOutput, image: DwiImage, model: SignalModel, settings: Mapping[str, Any], b_values: Sequence[float]
+    output: MapOutput, image: DwiImage, model: SignalModel, settings: Mapping[str, Any], summary: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Content of the JSON file beside a map."""
+    """Content of the JSON file beside a map.
+
+    ``summary``: of the fit, as `EstimateMaps` leaves it.
+    """
     content: dict[str, Any] = {
         "Description": output.description,
         "Units": output.unit,
@@ -136,13 +156,21 @@ def sidecar(
             "Parameters": dict(settings),
         },
         "ParameterURL": f"{CODE_URL}/blob/main/docs/{'models' if output.parameter else 'outputs'}.md",
-        "BValuesFitted": [round(float(b), 2) for b in b_values],
-        "Sources": [image.uri] + ([image.mask_uri] if image.mask_uri else []),
+        "BValuesFitted": [round(float(b), 2) for b in summary["b_values"]],
+        "Sources": [image.uri, *filter(None, [image.mask_uri, image.noise_uri])],
         "SpatialReference": image.uri,
         "SkullStripped": True,
         "EstimationSoftware": {"Name": "bidsfit", "Version": __version__},
     }
-    if output.parameter is not None:
+    noise = summary.get("noise") or {}
+    if noise:
+        content["Noise"] = {
+            "StandardDeviation": float(f"{noise['sigma']:.6g}"),
+            "Description": f"Of one measurement, in the units of the image. Found from: {noise['method']}.",
+        }
+    if output.statistic:
+        content["StatisticOf"] = output.parameter.label if output.parameter else None
+    elif output.parameter is not None:
         content["NonNegativity"] = "constrained" if output.parameter.bounds[0] >= 0 else "unconstrained"
     if output.key == "status":
         content["Levels"] = {str(int(status)): status.message for status in Status}

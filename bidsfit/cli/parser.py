@@ -97,6 +97,37 @@ def add_fit_options(group: argparse._ArgumentGroup) -> None:
         help="fit S0, or fix it at the mean of the images at b = 0 (default: fitted)",
     )
     group.add_argument(
+        "--threshold",
+        type=float,
+        metavar="B",
+        help="segmented: b-value (s/mm^2) from which blood is taken to give no signal (default: 200)",
+    )
+    group.add_argument(
+        "--hold",
+        nargs="+",
+        choices=("D", "f"),
+        help="segmented: what the second step does not fit again, D, or D f (default: D)",
+    )
+    group.add_argument(
+        "--noise",
+        choices=("rician", "gaussian"),
+        default="rician",
+        help="what mle and the Cramér-Rao bound take the noise for (default: rician)",
+    )
+    group.add_argument(
+        "--sigma",
+        metavar="SOURCE",
+        default="auto",
+        help="noise level: a number (in units of the image), repeats (repeated volumes), b0 (repeats at b = 0), "
+        "residuals (of a fit), mppca (found by MP-PCA), map (*_param-noise_dwimap of -d), or auto (repeats, or else "
+        "residuals; default)",
+    )
+    group.add_argument(
+        "--debias",
+        action="store_true",
+        help="take the Rician bias out of the magnitudes before a fit that takes the noise for Gaussian",
+    )
+    group.add_argument(
         "--bounds",
         nargs="+",
         action="extend",

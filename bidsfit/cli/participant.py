@@ -34,13 +34,13 @@ from bidsfit.bids.validation import require_valid
 from bidsfit.cli.settings import Settings
 from bidsfit.exceptions import UnknownNameError, UnusableInputError, UsageError
 from bidsfit.reports.bibliography import write_citation
-from bidsfit.reports.records import ErrorRecord, FitRecord, ImageRecord, read_record
+from bidsfit.reports.records import ComparisonRecord, ErrorRecord, FitRecord, ImageRecord, read_record
 from bidsfit.reports.report import write_report
 from bidsfit.workflows.estimation import init_image_wf
 from bidsfit.workflows.methods import fit_methods, methods_text
 from bidsfit.workflows.multiproc import MultiProc
 from bidsfit.workflows.participant import init_participants_wf, log_folder
-from bidsfit.workflows.plan import FOUND_MASK, Fit, ParticipantPlan, describe_plan, make_fits, make_plan
+from bidsfit.workflows.plan import FOUND_MASK, Fit, NoiseChoice, ParticipantPlan, describe_plan, make_fits, make_plan
 
 #: Packages whose versions a report states.
 PACKAGES = ("numpy", "scipy", "numba", "sympy", "nibabel", "dipy", "nipype", "pybids", "matplotlib")
@@ -57,7 +57,13 @@ def run_participants(settings: Settings) -> int:
     BidsfitError
         Where nothing can be run at all.
     """
-    fits = make_fits(settings.model, settings.estimators, options=settings.estimator_options, bounds=settings.bounds)
+    fits = make_fits(
+        settings.model,
+        settings.estimators,
+        options=settings.estimator_options,
+        bounds=settings.bounds,
+        noise=noise_choice(settings),
+    )
     plugin = read_plugin(settings)
     with ThreadPoolExecutor() as pool:
         validity = pool.submit(validate, settings)
@@ -91,6 +97,11 @@ def run_participants(settings: Settings) -> int:
     return say_outcome(settings, plans, errors)
 
 
+def noise_choice(settings: Settings) -> NoiseChoice:
+    """What the options say about the noise."""
+    return NoiseChoice(settings.noise, settings.sigma)
+
+
 def methods_of(plans: Sequence[ParticipantPlan]) -> str:
     """Methods text of a run."""
     images = [image for plan in plans for image in plan.images]
@@ -114,9 +125,17 @@ def plan_run(settings: Settings, fits: Sequence[Fit]) -> tuple[Dataset, list[Dat
     raw = index(settings.bids_dir, "raw", derivative=is_derivative)
     derivatives = [index(path, name, derivative=True) for name, path in (settings.derivatives or {}).items()]
     inputs = find_images(
-        raw, derivatives, labels, sessions=settings.session_label, runs=settings.run_id, filters=filters
+        raw,
+        derivatives,
+        labels,
+        sessions=settings.session_label,
+        runs=settings.run_id,
+        filters=filters,
+        noise_maps=settings.sigma == "map",
     )
-    plans = make_plan(inputs, labels, fits, asked=settings.model, output_dir=settings.output_dir)
+    plans = make_plan(
+        inputs, labels, fits, asked=settings.model, output_dir=settings.output_dir, noise=noise_choice(settings)
+    )
     return raw, derivatives, plans
 
 
@@ -280,6 +299,7 @@ def make_report(settings: Settings, raw: Dataset, plan: ParticipantPlan, errors:
     records = [read_record(path) for path in sorted(folder.glob("*_record.json"))]
     images = [record for record in records if isinstance(record, ImageRecord)]
     fits = [record for record in records if isinstance(record, FitRecord)]
+    comparisons = [record for record in records if isinstance(record, ComparisonRecord)]
     masks_given = [image.mask_description != FOUND_MASK for image in images]
     write_report(
         settings.output_dir / f"sub-{plan.label}.html",
@@ -289,6 +309,7 @@ def make_report(settings: Settings, raw: Dataset, plan: ParticipantPlan, errors:
         errors=errors,
         about=about(settings, raw),
         methods=methods_text(masks_given, [fit.methods for fit in fits]) if fits else "",
+        comparisons=comparisons,
     )
 
 

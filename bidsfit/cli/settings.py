@@ -8,12 +8,15 @@ from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from uuid import uuid4
 
 import tomli_w
 
 from bidsfit.exceptions import UnknownNameError, UsageError
+
+#: Where the noise level may come from; "auto" takes repeats, or else residuals.
+SIGMA_SOURCES = ("auto", "repeats", "b0", "residuals", "mppca", "map")
 
 #: What a run writes to its configuration that is no option.
 NOT_OPTIONS = {"bids_dir", "output_dir", "analysis_level", "run_uuid", "command"}
@@ -23,7 +26,7 @@ NOT_OPTIONS = {"bids_dir", "output_dir", "analysis_level", "run_uuid", "command"
 class Settings:
     """Everything a run was told. Paths are absolute; tuples may be empty, which means all.
 
-    ``average`` and ``s0`` are None where the estimators' defaults hold.
+    ``average``, ``s0``, ``threshold`` and ``hold`` are None or empty where the estimators' defaults hold.
     """
 
     bids_dir: Path
@@ -40,6 +43,11 @@ class Settings:
     estimators: tuple[str, ...] = ("lsq",)
     average: str | None = None
     s0: str | None = None
+    threshold: float | None = None
+    hold: tuple[str, ...] = ()
+    debias: bool = False
+    noise: Literal["rician", "gaussian"] = "rician"
+    sigma: str = "auto"
     bounds: Mapping[str, Mapping[str, tuple[float, float]]] | None = None
     nprocs: int = 1
     omp_nthreads: int = 1
@@ -59,9 +67,15 @@ class Settings:
     command: str = ""
 
     @property
-    def estimator_options(self) -> dict[str, str]:
+    def estimator_options(self) -> dict[str, Any]:
         """Options of the estimators that were given."""
-        options = {"averaging": self.average, "s0": self.s0}
+        options: dict[str, Any] = {
+            "averaging": self.average,
+            "s0": self.s0,
+            "threshold": self.threshold,
+            "hold": self.hold or None,
+            "debias": self.debias or None,
+        }
         return {name: value for name, value in options.items() if value is not None}
 
     def to_toml(self) -> str:
@@ -115,6 +129,7 @@ def settings_from(arguments: Namespace, command: Sequence[str]) -> Settings:
             "output_dir": output_dir,
             "derivatives": _derivatives(arguments.derivatives),
             "bounds": _bounds(arguments.bounds),
+            "sigma": _sigma(arguments.sigma),
             "nprocs": nprocs,
             "omp_nthreads": threads,
             "mem_gb": None if arguments.mem is None else parse_memory(arguments.mem),
@@ -123,7 +138,7 @@ def settings_from(arguments: Namespace, command: Sequence[str]) -> Settings:
             "command": " ".join(command),
             **{
                 name: tuple(values[name] or ())
-                for name in ("participant_label", "session_label", "run_id", "model", "estimators")
+                for name in ("participant_label", "session_label", "run_id", "model", "estimators", "hold")
             },
             **{
                 name: None if values[name] is None else absolute(values[name])
@@ -189,6 +204,19 @@ def _bounds(words: Sequence[str] | None) -> dict[str, dict[str, tuple[float, flo
             ) from error
         found.setdefault(model, {})[parameter] = (lower, upper)
     return found
+
+
+def _sigma(word: str) -> str:
+    """A source of the noise level, or the level itself."""
+    if word in SIGMA_SOURCES:
+        return word
+    try:
+        level = float(word)
+    except ValueError:
+        level = -1.0
+    if not 0 < level < float("inf"):
+        raise UsageError(f"--sigma takes {', '.join(SIGMA_SOURCES)} or a number above zero, found {word!r}.")
+    return f"{level:g}"
 
 
 def parse_memory(text: str) -> float:

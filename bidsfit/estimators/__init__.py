@@ -10,7 +10,11 @@ if TYPE_CHECKING:
     from bidsfit.estimators.estimator import Estimator
 
 #: Where the estimators of the package live. Other packages add theirs with the entry point "bidsfit.estimators".
-BUILT_IN = {"lsq": "bidsfit.estimators.least_squares:LeastSquares"}
+BUILT_IN = {
+    "lsq": "bidsfit.estimators.least_squares:LeastSquares",
+    "segmented": "bidsfit.estimators.segmented:Segmented",
+    "mle": "bidsfit.estimators.maximum_likelihood:MaximumLikelihood",
+}
 
 _registry = Registry("estimator", "bidsfit.estimators", BUILT_IN)
 

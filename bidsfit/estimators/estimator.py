@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bidsfit.acquisition import Acquisition, Averaging, DirectionAverage
+from bidsfit.exceptions import UnsupportedProtocolError
 from bidsfit.models.signal_model import SignalModel
 from bidsfit.noise import remove_rician_bias
 
@@ -213,6 +214,11 @@ class Estimator(ABC):
         if self.needs_noise and noise is None:
             raise ValueError(f"The estimator {self.name!r} needs the standard deviation of the noise.")
         self.model.require_support(acquisition)
+        missing = self.missing(acquisition)
+        if missing:
+            raise UnsupportedProtocolError(
+                f"The protocol does not support the estimator {self.name!r}. Missing: {'; '.join(missing)}."
+            )
         used = self.model.usable(acquisition)
         average = DirectionAverage(acquisition.select(used), self.averaging)
         fit = self.prepare(average.acquisition)
@@ -276,6 +282,10 @@ class Estimator(ABC):
                 name: dict(zip(self.model.names, array.T, strict=True)) for name, array in statistics.items()
             },
         )
+
+    def missing(self, acquisition: Acquisition) -> list[str]:
+        """What the estimator needs of a protocol beside what the model needs, and the protocol lacks, in words."""
+        return []
 
     @property
     @abstractmethod

@@ -88,9 +88,9 @@ class LeastSquares(Estimator):
             "measured": "The signal without diffusion weighting was fixed at the mean of the images at b = 0.",
         }[self.s0]
         return (
-            f"{debias}{average} {scale} Each voxel started from the best point of a grid over the parameters, and descended "
-            "with analytic derivatives under bounds and linear constraints; where a parameter ended at a bound, a "
-            "second start was made from the other half of its range, and the lower sum of squares kept."
+            f"{debias}{average} {scale} Each voxel started from the best point of a grid over the parameters, and "
+            "descended with analytic derivatives under bounds and linear constraints; where a parameter ended at a "
+            "bound, a second start was made from the other half of its range, and the lower sum of squares kept."
         )
 
     def _working_bounds(self) -> NDArray[np.float64]:
@@ -100,9 +100,13 @@ class LeastSquares(Estimator):
             bounds[self.model.scale_index] = 1.0
         return bounds
 
+    def missing(self, acquisition: Acquisition) -> list[str]:
+        lowest = acquisition.b_values.min()
+        if self.s0 == "measured" and lowest > 0:
+            return [f"an image at b = 0 (a measured S0 is its mean); the lowest b-value is {lowest:g} s/mm²"]
+        return []
+
     def prepare(self, acquisition: Acquisition) -> FitChunk:
-        if self.s0 == "measured" and acquisition.b_values.min() > 0:
-            raise ValueError("s0='measured' needs measurements at b = 0; fit S0 instead.")
         model = self.model
         problem = make_problem(model, self._working_bounds(), acquisition)
         freedom = len(acquisition) - self.n_free

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,6 @@ from bidsfit.estimators.estimator import Estimator, FitChunk, Fitted
 from bidsfit.estimators.least_squares import make_problem
 from bidsfit.estimators.levenberg_marquardt import AT_BOUND, ITERATION_LIMIT, fit_voxels
 from bidsfit.estimators.misfits import gaussian
-from bidsfit.exceptions import UnsupportedProtocolError
 from bidsfit.models.signal_model import SignalModel
 
 #: b-value from which blood is taken to give no signal, s/mm^2.
@@ -33,8 +32,8 @@ class Segmented(Estimator):
         With parameters f, D and Dstar.
     threshold : float
         s/mm^2.
-    hold : {"D", "D and f"}
-        What the second step does not fit again.
+    hold : sequence of {"D", "f"}
+        What the second step does not fit again: D, or D and f.
     bounds : dict of name to (lower, upper), optional
     averaging : {"arithmetic", "geometric", "none"}
     debias : bool
@@ -50,7 +49,7 @@ class Segmented(Estimator):
         model: SignalModel,
         *,
         threshold: float = THRESHOLD,
-        hold: Literal["D", "D and f"] = "D",
+        hold: Sequence[str] = ("D",),
         bounds: Mapping[str, tuple[float, float]] | None = None,
         averaging: Averaging = "arithmetic",
         debias: bool = False,
@@ -58,31 +57,42 @@ class Segmented(Estimator):
         super().__init__(model, bounds=bounds, averaging=averaging, debias=debias)
         if not {"f", "D", "Dstar"} <= set(model.names):
             raise ValueError(f"A segmented fit needs a model with f, D and Dstar; {model.name!r} is none.")
-        if hold not in ("D", "D and f"):
-            raise ValueError(f"hold must be 'D' or 'D and f', found {hold!r}.")
+        if set(hold) not in ({"D"}, {"D", "f"}):
+            raise ValueError(f"hold must be D, or D and f; found {' and '.join(hold) or 'nothing'}.")
         self.threshold = float(threshold)
-        self.hold = hold
+        self.hold = tuple(sorted(set(hold)))
 
     @property
     def options(self) -> dict[str, Any]:
-        return super().options | {"threshold": self.threshold, "hold": self.hold}
+        return super().options | {"threshold": self.threshold, "hold": list(self.hold)}
 
     @property
     def methods(self) -> str:
         return (
-            f"D and the fraction of the signal that decays with it were fitted to the measurements at b = 0 and from "
-            f"b = {self.threshold:g} s/mm² on, and then the other parameters to all measurements with {self.hold} held."
+            f"D and the intercept at b = 0 of the signal that decays with it were fitted to the measurements from "
+            f"b = {self.threshold:g} s/mm² on, and then the other parameters to all measurements with "
+            f"{' and '.join(self.hold)} held."
+        )
+
+    def missing(self, acquisition: Acquisition) -> list[str]:
+        high = acquisition.select(self._high(acquisition)).shells if self._high(acquisition).size else ()
+        if len(high) >= 2:
+            return []
+        found = ", ".join(f"{shell.b_value:.0f}" for shell in high) or "none"
+        return [
+            f"2 different b-values of {self.threshold:g} s/mm² or more (D is fitted there); the protocol has {found}"
+        ]
+
+    def _high(self, acquisition: Acquisition) -> NDArray[np.intp]:
+        """Indices of the measurements from the threshold on."""
+        return np.intersect1d(
+            self.model.usable(acquisition), np.flatnonzero(acquisition.b_values >= 0.95 * self.threshold)
         )
 
     def prepare(self, acquisition: Acquisition) -> FitChunk:
         model = self.model
         j = {name: model.names.index(name) for name in model.names}
-        high = np.flatnonzero(acquisition.b_values >= 0.95 * self.threshold)
-        if high.size == 0 or len(acquisition.select(high).shells) < 2:
-            found = ", ".join(f"{b:.0f}" for b in acquisition.b_values[high]) or "none"
-            raise UnsupportedProtocolError(
-                f"A segmented fit needs two b-values of {self.threshold:g} s/mm² or more; the protocol has {found}."
-            )
+        high = self._high(acquisition)
         # First step: all signal decays with D (f = 0), its scale is the intercept S0 (1 - f).
         first_bounds = self.bounds.copy()
         first_bounds[j["f"]] = 0.0
@@ -98,7 +108,7 @@ class Segmented(Estimator):
             fit_voxels(model.kernel, gaussian, y[:, high], ones(n), first, slow, squares, status)
             found = np.full((n, p), np.nan)
             found[:, j["D"]] = np.minimum(slow[:, j["D"]], self.bounds[j["Dstar"], 1])
-            if self.hold == "D and f":
+            if "f" in self.hold:
                 f = 1.0 - slow[:, model.scale_index]  # signals are about 1 at the lowest b-value
                 found[:, j["f"]] = np.clip(f, *self.bounds[j["f"]])
             first_status = status.copy()

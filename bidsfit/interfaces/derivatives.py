@@ -25,6 +25,7 @@ class _WriteMapsInput(BaseInterfaceInputSpec):
     estimator = traits.Str(mandatory=True)
     options = traits.Dict()
     mask_name = traits.Str(mandatory=True, desc="where the mask came from")
+    noise = traits.Dict(usedefault=True, desc="choices about the noise, as NoiseChoice.settings")
     output_dir = Directory(mandatory=True)
 
 
@@ -43,7 +44,7 @@ class WriteMaps(SimpleInterface):
         model = models.get(self.inputs.model)
         estimator = estimators.get(self.inputs.estimator)(model, **self.inputs.options)
         summary = json.loads(Path(self.inputs.summary).read_text())
-        settings = fit_settings(model, estimator, self.inputs.mask_name)
+        settings = fit_settings(model, estimator, self.inputs.mask_name, self.inputs.noise)
         folder = Path(self.inputs.output_dir)
         written = []
         for name, output in map_outputs(image, model, estimator).items():
@@ -52,40 +53,42 @@ class WriteMaps(SimpleInterface):
             if output.factor != 1:
                 data = data * output.factor
             target = folder / output.path
-            write_json(json_path(target), sidecar(output, image, model, settings, summary["b_values"]))
+            write_json(json_path(target), sidecar(output, image, model, settings, summary))
             write_nifti(target, data, source)
             written.append(str(target))
         self._results = {"out_files": written}
         return runtime
 
 
-class _WriteMaskInput(BaseInterfaceInputSpec):
-    in_mask = File(exists=True, mandatory=True)
+class _WriteVolumeInput(BaseInterfaceInputSpec):
+    in_file = File(exists=True, mandatory=True)
+    kind = traits.Enum("mask", "noise", mandatory=True, desc="entry of outputs.yml")
     image = traits.Dict(mandatory=True, desc="as DwiImage.to_dict")
     output_dir = Directory(mandatory=True)
 
 
-class _WriteMaskOutput(TraitedSpec):
+class _WriteVolumeOutput(TraitedSpec):
     out_file = traits.Str()
 
 
-class WriteMask(SimpleInterface):
-    """Write a mask that the run found itself."""
+class WriteVolume(SimpleInterface):
+    """Write a mask or a noise map that the run found itself."""
 
-    input_spec = _WriteMaskInput
-    output_spec = _WriteMaskOutput
+    input_spec = _WriteVolumeInput
+    output_spec = _WriteVolumeOutput
 
     def _run_interface(self, runtime: Any) -> Any:
         image = DwiImage.from_dict(self.inputs.image)
-        target = Path(self.inputs.output_dir) / file_output("mask", image)
+        target = Path(self.inputs.output_dir) / file_output(self.inputs.kind, image)
+        entry = table()["files"][self.inputs.kind]
         content = {
-            "Description": table()["files"]["mask"]["description"],
-            "Type": "Brain",
+            "Description": entry["description"],
+            **entry["sidecar"],
             "Sources": [image.uri],
             "SpatialReference": image.uri,
         }
         write_json(json_path(target), content)
         with whole_file(target) as temporary:
-            shutil.copyfile(self.inputs.in_mask, temporary)
+            shutil.copyfile(self.inputs.in_file, temporary)
         self._results = {"out_file": str(target)}
         return runtime

@@ -22,10 +22,12 @@ from tqdm import tqdm
 from bidsfit import estimators, models
 from bidsfit.acquisition import Acquisition, DirectionAverage
 from bidsfit.bids.images import MaskedSignals, image_shape, open_image, opened, read_acquisition, read_data
-from bidsfit.bids.outputs import write_nifti
+from bidsfit.bids.outputs import BOUND, write_nifti
+from bidsfit.bounds import cramer_rao_bound
 from bidsfit.estimators.estimator import FITTED, Estimate, Estimator, Status
 from bidsfit.estimators.summary import representative_voxels, summarise
 from bidsfit.exceptions import UnusableInputError
+from bidsfit.models.signal_model import SignalModel
 
 #: Points of a fitted curve.
 CURVE_POINTS = 200
@@ -37,6 +39,9 @@ class _EstimateMapsInput(BaseInterfaceInputSpec):
     bvec = File(exists=True)
     sidecar = traits.Dict(desc="metadata of the image")
     mask = File(exists=True, mandatory=True)
+    facts = File(exists=True, mandatory=True, desc="of the image, as PrepareImage leaves them: the noise level")
+    noise_map = File(exists=True, desc="noise level of every voxel, where it is a map")
+    noise_kind = traits.Enum("rician", "gaussian", usedefault=True, desc="what the bound takes the noise for")
     model = traits.Str(mandatory=True)
     estimator = traits.Str(mandatory=True)
     options = traits.Dict(desc="of the estimator")
@@ -70,21 +75,33 @@ class EstimateMaps(SimpleInterface):
         model = models.get(self.inputs.model)
         estimator = estimators.get(self.inputs.estimator)(model, **self.inputs.options)
         with opened(path, cwd if self.inputs.low_memory else None) as image:
+            noise = json.loads(Path(self.inputs.facts).read_text())["noise"]
+            sigma = self._sigma(noise, mask)
+            if estimator.needs_noise and sigma is None:
+                raise UnusableInputError(
+                    f"{path}: {estimator.name} needs the noise level, and it could not be found: nothing was repeated, "
+                    "and no model leaves residuals. Give it with --sigma."
+                )
             signals = MaskedSignals(image, image_shape(image, len(acquisition), path), mask, path)
             start = time.perf_counter()
             with tqdm(total=signals.shape[0], desc=self.inputs.label, unit="voxel", disable=None, delay=1) as bar:
-                estimate = estimator.estimate(signals, acquisition, threads=self.inputs.threads, progress=bar.update)
+                estimate = estimator.estimate(
+                    signals, acquisition, sigma, threads=self.inputs.threads, progress=bar.update
+                )
             seconds = time.perf_counter() - start
             if not np.isin(estimate.status, FITTED).any():
                 reason = max(estimate.count().items(), key=lambda row: row[1])[0].message
                 raise UnusableInputError(f"{path}: no voxel of the mask could be fitted with {model.name}: {reason}.")
-            facts = describe(estimate, estimator, signals, acquisition) | {"seconds": seconds}
+            facts = describe(estimate, estimator, signals, acquisition) | {"seconds": seconds, "noise": noise}
 
+        statistics = estimate.statistics | {BOUND: self._bound(estimate, estimator, sigma)}
         values: dict[str, NDArray] = estimate.parameters | {
             "rmse": estimate.rmse,
             "r2": estimate.r2,
             "status": estimate.status,
         }
+        for statistic, arrays in statistics.items():
+            values |= {f"{name}_{statistic}": array for name, array in arrays.items()}
         maps = {}
         for name, value in values.items():
             maps[name] = str(cwd / f"{name}.nii.gz")
@@ -93,6 +110,24 @@ class EstimateMaps(SimpleInterface):
         summary.write_text(json.dumps(facts))
         self._results = {"maps": maps, "summary": str(summary)}
         return runtime
+
+    def _sigma(self, noise: dict[str, Any], mask: NDArray) -> float | NDArray | None:
+        """Noise level of the voxels of the mask, or one for all; None where it is not known."""
+        if isdefined(self.inputs.noise_map):
+            path = Path(self.inputs.noise_map)
+            return np.asarray(read_data(open_image(path), path), dtype=float).ravel("F")[mask.ravel("F")]
+        return float(noise["sigma"]) if noise and noise["sigma"] > 0 else None
+
+    def _bound(self, estimate: Estimate, estimator: Estimator, sigma: float | NDArray | None) -> dict[str, NDArray]:
+        """Cramér-Rao bound at the estimates; with the residuals' noise where that of the image is not known."""
+        return cramer_rao_bound(
+            estimator.model,
+            estimate.parameters,
+            DirectionAverage(estimate.acquisition).acquisition,
+            estimate.sigma if sigma is None else sigma,
+            self.inputs.noise_kind,
+            fixed=estimator.fixed,
+        )
 
 
 def describe(
@@ -103,19 +138,22 @@ def describe(
     sigma = estimate.sigma[np.isfinite(estimate.sigma)]
     used = model.usable(acquisition)
     average = DirectionAverage(acquisition.select(used), estimator.averaging)
-    fine = Acquisition(np.linspace(0, average.acquisition.b_values.max(), CURVE_POINTS))
+    label, x, fine = curve_axis(model, average.acquisition)
     curves = []
     for title, index in representative_voxels(estimate, model).items():
         parameters = {name: values[index] for name, values in estimate.parameters.items()}
         curves.append(
             {
                 "title": title,
+                "voxel": index,
                 "parameters": {name: float(value) for name, value in parameters.items()},
-                "b": average.acquisition.b_values.tolist(),
+                "x_label": label,
+                "x": x.tolist(),
                 "signal": average(signals[slice(index, index + 1)][:, used])[0].tolist(),
                 "counts": average.acquisition.weights.tolist(),
-                "fitted_b": fine.b_values.tolist(),
-                "fitted": model.signal(parameters, fine).tolist() if model.variables == ("b",) else [],
+                "predicted": model.signal(parameters, average.acquisition).tolist(),
+                "fitted_x": [] if fine is None else fine[0].tolist(),
+                "fitted": [] if fine is None else model.signal(parameters, fine[1]).tolist(),
             }
         )
     return {
@@ -128,3 +166,20 @@ def describe(
         "sigma": float(np.median(sigma)) if sigma.size else None,
         "curves": curves,
     }
+
+
+def curve_axis(
+    model: SignalModel, acquisition: Acquisition
+) -> tuple[str, NDArray[np.float64], tuple[NDArray[np.float64], Acquisition] | None]:
+    """What a decay is drawn against: label, values of the measurements, and a fine grid with its acquisition.
+
+    No grid where the model has several independent variables: a curve against one of them would hide the others.
+    """
+    points = np.linspace(0, 1, CURVE_POINTS)
+    if model.variables == ("TE",):
+        echo_times = acquisition.variable("TE")
+        fine = points * echo_times.max()
+        return "TE (ms)", echo_times, (fine, Acquisition(np.zeros_like(fine), echo_times=fine))
+    b_values = acquisition.b_values
+    fine = points * b_values.max()
+    return "b (s/mm²)", b_values, (fine, Acquisition(fine)) if model.variables == ("b",) else None

@@ -14,11 +14,15 @@ from nipype.interfaces.base import BaseInterfaceInputSpec, File, SimpleInterface
 from numpy.typing import NDArray
 
 from bidsfit import models
-from bidsfit.bids.images import MaskedSignals, image_shape, opened, read_acquisition, read_mask
+from bidsfit.acquisition import SHELL_TOLERANCE_ABSOLUTE, Acquisition
+from bidsfit.bids.images import MaskedSignals, image_shape, opened, read_acquisition, read_mask, read_on_grid
 from bidsfit.bids.outputs import write_nifti
 from bidsfit.estimators.least_squares import LeastSquares
 from bidsfit.exceptions import UnusableInputError
 from bidsfit.noise import NoiseEstimate, sigma_from_repeats
+
+#: Sources of one noise level for the image, beside a number.
+LOOKED_FOR = ("auto", "repeats", "b0", "residuals")
 
 #: Voxels that the noise is estimated from: enough for a median, and quick.
 NOISE_SAMPLE = 20_000
@@ -30,6 +34,13 @@ class _PrepareImageInput(BaseInterfaceInputSpec):
     bvec = File(exists=True)
     in_mask = File(exists=True, desc="mask to use; found by median_otsu where there is none")
     models = traits.List(traits.Str, desc="models that the protocol supports, for the noise of unrepeated data")
+    sigma = traits.Str(
+        "auto",
+        usedefault=True,
+        desc="where the noise level comes from: auto, repeats, b0, residuals, mppca, map, or a number",
+    )
+    in_noise = File(exists=True, desc="noise map, for sigma = map")
+    noise_kind = traits.Enum("rician", "gaussian", usedefault=True, desc="what the noise is taken for")
     low_memory = traits.Bool(False, usedefault=True, nohash=True, desc="unpack compressed images to disk")
     version = traits.Str(desc="of bidsfit: another version looks again")
 
@@ -38,6 +49,7 @@ class _PrepareImageOutput(TraitedSpec):
     mask = File(exists=True, desc="voxels to fit")
     reference = File(exists=True, desc="mean of the images of the lowest b-value")
     facts = File(exists=True, desc="what was found, as JSON")
+    noise_map = File(exists=True, desc="noise level of every voxel, where it is a map")
 
 
 class PrepareImage(SimpleInterface):
@@ -66,7 +78,14 @@ class PrepareImage(SimpleInterface):
         n_negative, n_not_finite, any_signal = count_intensities(signals)
         if not any_signal:
             raise UnusableInputError(f"{path} holds only zeros or NaN inside the mask: there is nothing to fit.")
-        noise = self._noise(signals, acquisition)
+        outputs = {"mask": cwd / "mask.nii.gz", "reference": cwd / "reference.nii.gz", "facts": cwd / "facts.json"}
+        noise: NoiseEstimate | None
+        if self.inputs.sigma in ("map", "mppca"):
+            noise_map, noise = self._noise_map(signals, mask, image)
+            outputs["noise_map"] = cwd / "noise.nii.gz"
+            write_nifti(outputs["noise_map"], noise_map, image)
+        else:
+            noise = self._noise(signals, acquisition)
         level = float(np.nanmedian(reference[mask]))
         facts = {
             "shape": list(shape),
@@ -76,23 +95,40 @@ class PrepareImage(SimpleInterface):
             "noise": {}
             if noise is None
             else {
+                "kind": self.inputs.noise_kind,
                 "sigma": noise.sigma,
                 "snr": level / noise.sigma if noise.sigma > 0 else None,
                 "method": noise.method,
             },
         }
-        outputs = {"mask": cwd / "mask.nii.gz", "reference": cwd / "reference.nii.gz", "facts": cwd / "facts.json"}
         write_nifti(outputs["mask"], mask, image)
         write_nifti(outputs["reference"], reference, image)
         outputs["facts"].write_text(json.dumps(facts))
         return {name: str(output) for name, output in outputs.items()}
 
-    def _noise(self, signals: MaskedSignals, acquisition: Any) -> NoiseEstimate | None:
+    def _noise(self, signals: MaskedSignals, acquisition: Acquisition) -> NoiseEstimate | None:
+        """One noise level for the image, as `sigma` asks; None where "auto" finds nothing."""
+        source, name = self.inputs.sigma, Path(self.inputs.in_file).name
+        if source not in LOOKED_FOR:
+            return NoiseEstimate(float(source), "given (--sigma)")
         step = max(signals.shape[0] // NOISE_SAMPLE, 1)
         sample = signals[slice(None, None, step)]
-        noise = sigma_from_repeats(sample, acquisition)
-        if noise is not None:
-            return noise
+        noise = None
+        if source in ("auto", "repeats", "b0"):
+            maximum_b = SHELL_TOLERANCE_ABSOLUTE if source == "b0" else np.inf
+            noise = sigma_from_repeats(sample, acquisition, maximum_b=maximum_b)
+        if source == "residuals" or (source == "auto" and noise is None):
+            noise = self._residual_noise(sample, acquisition)
+        if noise is None and source != "auto":
+            lacking = {
+                "repeats": "no measurement (same b-value and direction) was repeated",
+                "b0": "it has fewer than two images at b = 0",
+                "residuals": "no model leaves residuals: there are as few b-values as parameters",
+            }[source]
+            raise UnusableInputError(f"{name}: --sigma {source} cannot find the noise level, for {lacking}.")
+        return noise
+
+    def _residual_noise(self, sample: NDArray, acquisition: Acquisition) -> NoiseEstimate | None:
         candidates = [models.get(name) for name in self.inputs.models]
         if not candidates:
             return None
@@ -100,8 +136,30 @@ class PrepareImage(SimpleInterface):
         sigma = LeastSquares(model).estimate(sample, acquisition).sigma
         if not np.isfinite(sigma).any():
             return None
-        method = f"residuals of a least-squares fit of the model {model.name}, median over the mask; no repeats"
+        method = f"residuals of a least-squares fit of the model {model.name}, median over the mask"
         return NoiseEstimate(float(np.nanmedian(sigma)), method)
+
+    def _noise_map(self, signals: MaskedSignals, mask: NDArray, image: SpatialImage) -> tuple[NDArray, NoiseEstimate]:
+        """Noise level of every voxel, and its median over the mask."""
+        path = Path(self.inputs.in_file)
+        if self.inputs.sigma == "map":
+            source = Path(self.inputs.in_noise)
+            values = read_on_grid(source, image, path, "noise map")
+            method = f"noise map {source.name}, median over the mask"
+        else:
+            from dipy.denoise.localpca import mppca
+
+            volumes = np.nan_to_num(signals[slice(None)]).T
+            data = np.stack([signals.place(volume, mask) for volume in volumes], axis=-1)
+            with warnings.catch_warnings():  # fewer volumes than voxels of a patch: said by the docs of --sigma
+                warnings.simplefilter("ignore", UserWarning)
+                _, values = mppca(data, mask=mask, patch_radius=2, return_sigma=True)
+            method = "Marchenko-Pastur principal component analysis (MP-PCA, DIPY), median over the mask"
+        inside = values[mask]
+        known = inside[np.isfinite(inside) & (inside > 0)]
+        if known.size == 0:
+            raise UnusableInputError(f"{path}: the noise map of --sigma {self.inputs.sigma} has no positive value.")
+        return np.where(mask, values, 0.0), NoiseEstimate(float(np.median(known)), method)
 
 
 def mean_volume(signals: MaskedSignals, indices: Iterable[int], path: Path) -> NDArray[np.float64]:

@@ -23,9 +23,11 @@ from bidsfit.bids.outputs import (
 from bidsfit.bids.units import FILE_UNITS, REPORT_UNITS
 from bidsfit.estimators.estimator import Status
 from bidsfit.estimators.least_squares import LeastSquares
+from bidsfit.estimators.segmented import Segmented
 from bidsfit.exceptions import UsageError
 
 IVIM = models.get("ivim")
+NOISE = {"NoiseKind": "rician", "NoiseLevel": "auto"}
 
 
 @pytest.fixture
@@ -46,8 +48,9 @@ def image():
 
 def sidecar_of(image, name, **options):
     estimator = LeastSquares(IVIM, **options)
-    settings = fit_settings(IVIM, estimator, image.mask_uri)
-    return sidecar(map_outputs(image, IVIM, estimator)[name], image, IVIM, settings, [0, 10.004, 800])
+    settings = fit_settings(IVIM, estimator, image.mask_uri, NOISE)
+    summary = {"b_values": [0, 10.004, 800], "noise": {"sigma": 20.1234567, "method": "scatter of repeats"}}
+    return sidecar(map_outputs(image, IVIM, estimator)[name], image, IVIM, settings, summary)
 
 
 # --- names and sidecars ---------------------------------------------------------------------------------------------
@@ -57,7 +60,13 @@ def test_names_of_maps(image):
     outputs = map_outputs(image, IVIM, LeastSquares(IVIM))
     stem = "sub-01/ses-1/dwi/sub-01_ses-1_acq-ap_model-ivim_desc-lsq_param-"
     labels = {"S0": "S0", "f": "f", "D": "D", "Dstar": "Dstar", "rmse": "rmse", "r2": "r2", "status": "status"}
+    labels |= {f"{p}_{s}": f"{p}_stat-{s}" for p in ("S0", "f", "D", "Dstar") for s in ("sd", "crb")}
     assert {k: str(o.path) for k, o in outputs.items()} == {k: f"{stem}{v}_dwimap.nii.gz" for k, v in labels.items()}
+    assert {o.statistic for o in outputs.values()} == {None, "sd", "crb"}
+
+
+def test_an_estimator_without_standard_deviations_has_the_bound(image):
+    assert [key for key in map_outputs(image, IVIM, Segmented(IVIM)) if key.startswith("D_")] == ["D_crb"]
 
 
 def test_name_of_a_found_mask(image):
@@ -80,6 +89,7 @@ def test_every_map_is_declared_with_unit_and_text():
         ("f", "1", 1),
         ("D", "mm^2/s", 1e-3),
         ("Dstar", "mm^2/s", 1e-3),
+        ("Dstar_crb", "mm^2/s", 1e-3),
         ("r2", "1", 1),
         ("status", "1", 1),
     ],
@@ -99,6 +109,9 @@ def test_sidecar_says_what_and_how(image):
     assert parameters["Averaging"] == "geometric"
     assert parameters["Bounds"] == {"f": [0, 1], "D": [0, None], "Dstar": [0.005, 0.1]}  # mm^2/s
     assert parameters["MaximumBValue"] == 1000
+    assert (parameters["NoiseKind"], parameters["NoiseLevel"]) == ("rician", "auto")
+    assert content["Noise"]["StandardDeviation"] == 20.1235
+    assert "scatter of repeats" in content["Noise"]["Description"]
     assert parameters["Mask"] == "bids:masks:mask.nii.gz"
     assert content["BValuesFitted"] == [0, 10, 800]
     assert content["Sources"] == [image.uri, "bids:masks:mask.nii.gz"]
@@ -107,6 +120,13 @@ def test_sidecar_says_what_and_how(image):
     assert content["SkullStripped"] is True
     assert content["ParameterURL"].startswith("https://")
     json.dumps(content, allow_nan=False)
+
+
+def test_sidecar_of_a_statistic_says_of_what(image):
+    content = sidecar_of(image, "Dstar_crb")
+    assert content["StatisticOf"] == "Dstar"
+    assert "Infinite where the data do not determine" in content["Description"]
+    assert "NonNegativity" not in content
 
 
 def test_status_sidecar_names_the_codes(image):
@@ -164,7 +184,7 @@ def written(tmp_path, image):
     description.write_text(json.dumps(sidecar_of(image, "D")))
 
     def check(source=image.uri, mask=image.mask_uri, **options):
-        refuse_conflict(tmp_path, output, fit_settings(IVIM, LeastSquares(IVIM, **options), mask), source)
+        refuse_conflict(tmp_path, output, fit_settings(IVIM, LeastSquares(IVIM, **options), mask, NOISE), source)
 
     return check, description
 

@@ -115,7 +115,7 @@ def test_a_good_run(run, tmp_path):
     assert "not ivim, missing: 5 different b-values of at most 1000 s/mm²" in outcome.out
     assert f"Reports: {tmp_path / 'out' / 'sub-01.html'}" in outcome.out
     assert outcome.out.endswith("Done: 1 participant.\n")
-    assert len(maps(tmp_path / "out")) == 5
+    assert len(maps(tmp_path / "out")) == 9
 
 
 def test_verbose(run, caplog):
@@ -267,7 +267,7 @@ def test_every_measurement_by_itself(run, tmp_path):
 
 def test_an_estimator_named_twice_runs_once(run, tmp_path):
     assert run("--estimators", "lsq", "lsq", "--model", "adc", "adc").code == 0
-    assert len(maps(tmp_path / "out")) == 5
+    assert len(maps(tmp_path / "out")) == 9
 
 
 # --- resources ------------------------------------------------------------------------------------------------------
@@ -293,7 +293,7 @@ def plugin(tmp_path, text):
 
 def test_use_plugin(run, tmp_path):
     assert run(*plugin(tmp_path, "plugin: Linear\n")).code == 0
-    assert len(maps(tmp_path / "out")) == 5
+    assert len(maps(tmp_path / "out")) == 9
 
 
 @pytest.mark.parametrize(
@@ -374,7 +374,7 @@ def test_stop_on_first_crash(run, pair, tmp_path):
     assert outcome.code == 1
     assert maps(tmp_path / "out") == {}
     assert run().code == 1
-    assert len(maps(tmp_path / "out")) == 5  # the good participant
+    assert len(maps(tmp_path / "out")) == 9  # the good participant
 
 
 def test_notrack_and_nothing_is_tracked(run, monkeypatch):

@@ -229,7 +229,7 @@ class TestScale:
 
     def test_measured_s0_needs_b_0(self):
         signals = np.ones((1, 5))
-        with pytest.raises(ValueError, match="needs measurements at b = 0"):
+        with pytest.raises(UnsupportedProtocolError, match="an image at b = 0"):
             LeastSquares(models.get("adc"), s0="measured").estimate(signals, Acquisition([5, 100, 200, 400, 800]))
 
     @pytest.mark.parametrize("scale", [1e-3, 2.0**-40, 7.0, 1e6])

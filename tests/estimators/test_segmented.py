@@ -24,8 +24,8 @@ def truth(n: int) -> dict[str, np.ndarray]:
     }
 
 
-@pytest.mark.parametrize("hold", ["D", "D and f"])
-def test_truth_is_found_where_blood_gives_no_signal_above_the_threshold(hold: str) -> None:
+@pytest.mark.parametrize("hold", [("D",), ("D", "f")])
+def test_truth_is_found_where_blood_gives_no_signal_above_the_threshold(hold: tuple[str, ...]) -> None:
     parameters = truth(200)
     estimate = Segmented(IVIM, hold=hold).estimate(IVIM.signal(parameters, ACQUISITION), ACQUISITION)
     for name in IVIM.names:
@@ -56,5 +56,5 @@ def test_a_higher_threshold_is_used() -> None:
 def test_models_and_protocols_that_cannot_be_segmented_are_refused() -> None:
     with pytest.raises(ValueError, match="needs a model with f, D and Dstar"):
         Segmented(models.get("adc"))
-    with pytest.raises(UnsupportedProtocolError, match="two b-values of 700 s/mm² or more; the protocol has 800"):
+    with pytest.raises(UnsupportedProtocolError, match="2 different b-values of 700 .* the protocol has 800"):
         Segmented(IVIM, threshold=700).estimate(np.ones((1, len(B_VALUES))), ACQUISITION)

@@ -11,7 +11,7 @@ from bidsfit import models
 from bidsfit.bids.inputs import find_images, open_dataset
 from bidsfit.bids.outputs import map_outputs
 from bidsfit.estimators.least_squares import LeastSquares
-from bidsfit.interfaces.derivatives import WriteMaps, WriteMask
+from bidsfit.interfaces.derivatives import WriteMaps, WriteVolume
 from bidsfit.interfaces.estimate import EstimateMaps
 from bidsfit.interfaces.figures import PlotFit, PlotImage
 from bidsfit.interfaces.image import PrepareImage
@@ -29,7 +29,9 @@ class Fitted:
         (self.image,) = find_images(open_dataset(tiny.root, "raw"), derivatives, ["01"]).images
         files = {"in_file": str(self.image.path), "bval": str(self.image.bval), "bvec": str(self.image.bvec)}
         prepared = run_in(PrepareImage(**files, in_mask=str(self.image.mask), models=["adc"]))
-        fit = run_in(EstimateMaps(**files, mask=prepared.mask, model="adc", estimator="lsq", options={}))
+        fit = run_in(
+            EstimateMaps(**files, mask=prepared.mask, facts=prepared.facts, model="adc", estimator="lsq", options={})
+        )
         self.out = out
         self.image_inputs = {
             "image": self.image.to_dict(),
@@ -66,7 +68,9 @@ def test_maps_are_written_in_the_units_of_files(fitted, run_in):
 
 def test_a_found_mask_is_written(fitted, run_in):
     f = fitted()
-    path = run_in(WriteMask(in_mask=f.image_inputs["mask"], image=f.image.to_dict(), output_dir=str(f.out))).out_file
+    mask = f.image_inputs["mask"]
+    write = WriteVolume(kind="mask", in_file=mask, image=f.image.to_dict(), output_dir=str(f.out))
+    path = run_in(write).out_file
     assert path == str(f.out / "sub-01/dwi/sub-01_desc-brain_mask.nii.gz")
     assert nib.load(path).get_fdata().sum() == 60
 

@@ -6,16 +6,21 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from bidsfit import models
+from bidsfit.acquisition import Acquisition
+from bidsfit.bounds import cramer_rao_bound
 from bidsfit.estimators.estimator import Status
 from bidsfit.exceptions import UnusableInputError
 from bidsfit.interfaces.estimate import EstimateMaps
 
 
 @pytest.fixture
-def fit(tiny, masks, run_in):
+def fit(tiny, masks, run_in, tmp_path):
     """``fit(data)``: maps by name, and the summary."""
+    facts = tmp_path / "facts.json"
 
-    def run(data=None, **options):
+    def run(data=None, noise=None, **options):
+        facts.write_text(json.dumps({"noise": noise or {}}))
         path = tiny.add("sub-01/dwi/sub-01_dwi", data=data)
         mask = masks.add_mask("sub-01/dwi/sub-01_desc-brain_mask")
         stem = str(path).removesuffix(".nii.gz")
@@ -25,9 +30,9 @@ def fit(tiny, masks, run_in):
                 bval=f"{stem}.bval",
                 bvec=f"{stem}.bvec",
                 mask=str(mask),
+                facts=str(facts),
                 model="adc",
-                estimator="lsq",
-                **{"options": {}} | options,
+                **{"estimator": "lsq", "options": {}} | options,
             )
         )
         maps = {name: nib.load(path).get_fdata() for name, path in outputs.maps.items()}
@@ -111,7 +116,50 @@ def test_curves_are_representative_voxels(fit):
     _, summary = fit()
     assert 1 <= len(summary["curves"]) <= 4
     for curve in summary["curves"]:
-        assert curve["b"] == [0, 300, 600, 1000]
+        assert curve["x"] == [0, 300, 600, 1000]
+        assert curve["x_label"] == "b (s/mm²)"
         assert curve["counts"] == [2, 1, 1, 1]
-        assert curve["fitted_b"][0] == 0
+        assert curve["fitted_x"][0] == 0
+        np.testing.assert_allclose(curve["predicted"], curve["signal"], rtol=1e-3)
         np.testing.assert_allclose(curve["signal"][0], curve["fitted"][0], rtol=1e-3)
+
+
+# --- uncertainty ----------------------------------------------------------------------------------------------------
+
+
+def bound(tiny, sigma, kind="gaussian"):
+    acquisition = Acquisition(tiny.B_VALUES)
+    truth = {"S0": tiny.signals()[..., 0][INSIDE], "D": 1.0}
+    return cramer_rao_bound(models.get("adc"), truth, acquisition, sigma, kind)["D"]
+
+
+@pytest.mark.parametrize("kind", ["gaussian", "rician"])
+def test_bound_and_standard_deviation_of_a_known_noise(fit, tiny, kind):
+    maps, summary = fit(noise={"sigma": 300, "method": "given"}, noise_kind=kind)
+    np.testing.assert_allclose(maps["D_crb"][INSIDE], bound(tiny, 300, kind), rtol=1e-3)
+    np.testing.assert_allclose(maps["D_sd"][INSIDE], bound(tiny, 300), rtol=1e-3)
+    assert summary["noise"] == {"sigma": 300, "method": "given"}
+
+
+def test_bound_of_a_noise_map(fit, tiny, tmp_path):
+    levels = np.where(np.arange(3) == 1, 40.0, 20.0) * np.ones(INSIDE.shape)
+    path = tmp_path / "noise.nii.gz"
+    nib.save(nib.Nifti1Image(levels.astype(np.float32), tiny.AFFINE), path)
+    maps, _ = fit(noise={"sigma": 20, "method": "map"}, noise_map=str(path), noise_kind="gaussian")
+    np.testing.assert_allclose(maps["D_crb"][INSIDE], bound(tiny, levels[INSIDE]), rtol=1e-3)
+
+
+def test_an_estimator_that_needs_the_noise_says_so_where_it_is_not_known(fit):
+    with pytest.raises(UnusableInputError, match=r"mle needs the noise level.*--sigma"):
+        fit(estimator="mle")
+
+
+def test_voxels_without_a_noise_level_are_not_fitted_by_those_who_need_it(fit, tiny, tmp_path):
+    levels = np.full(INSIDE.shape, 20.0)
+    levels[2, 2, 1] = 0
+    path = tmp_path / "noise.nii.gz"
+    nib.save(nib.Nifti1Image(levels.astype(np.float32), tiny.AFFINE), path)
+    maps, _ = fit(noise={"sigma": 20, "method": "map"}, noise_map=str(path), estimator="mle")
+    assert maps["status"][2, 2, 1] == Status.NO_NOISE
+    assert np.isnan(maps["D"][2, 2, 1])
+    assert np.isfinite(maps["D"][2, 2, 2])

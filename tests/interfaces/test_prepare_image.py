@@ -101,7 +101,89 @@ def test_no_noise_where_nothing_is_left_over(prepare):
 
 
 def test_an_image_without_noise_has_no_snr(prepare):
-    assert prepare()[1]["noise"] == {"sigma": 0, "snr": None, "method": prepare()[1]["noise"]["method"]}
+    noise = prepare()[1]["noise"]
+    assert (noise["sigma"], noise["snr"]) == (0, None)
+
+
+# --- where the noise level comes from -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def noisy(tiny):
+    """An image with repeats at b = 0 and beyond, sigma 20."""
+    rng = np.random.default_rng(3)
+    b_values = (0, 0, 0, 0, 200, 400, 600, 800, *[1000] * 6)
+    return b_values, (tiny.signals(b_values) + rng.normal(0, 20, (*tiny.SHAPE, 14))).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("source", "expected", "words"),
+    [
+        ("b0", 20, "(1 group, the largest 4 at b = 0 s/mm²)"),
+        ("repeats", 20, "(4 groups, the largest 4 at b = 0 s/mm²)"),
+        ("residuals", 20, "residuals of a least-squares fit of the model adc"),
+        ("12.5", 12.5, "given"),
+    ],
+)
+def test_the_noise_comes_from_where_it_was_asked_for(prepare, noisy, source, expected, words):
+    b_values, data = noisy
+    noise = prepare(data, b_values=b_values, sigma=source)[1]["noise"]
+    assert noise["sigma"] == pytest.approx(expected, rel=0.25)
+    assert words in noise["method"]
+    assert noise["kind"] == "rician"
+
+
+@pytest.mark.parametrize(
+    ("source", "b_values", "message"),
+    [
+        ("repeats", (0, 200, 400, 1000), "no measurement .* was repeated"),
+        ("b0", (0, 200, 400, 1000), "it has fewer than two images at b = 0"),
+        ("residuals", (0, 1000), "no model leaves residuals"),
+    ],
+)
+def test_a_source_that_is_not_there_is_named(prepare, source, b_values, message):
+    with pytest.raises(UnusableInputError, match=rf"--sigma {source} cannot find the noise level, for {message}"):
+        prepare(b_values=b_values, sigma=source)
+
+
+def test_a_noise_map_is_taken_as_it_is(prepare, tiny, tmp_path):
+    path = tmp_path / "noise.nii.gz"
+    levels = np.linspace(10, 30, 90, dtype=np.float32).reshape(tiny.SHAPE)
+    nib.save(nib.Nifti1Image(levels, tiny.AFFINE), path)
+    outputs, facts = prepare(sigma="map", in_noise=str(path))
+    mask = nib.load(outputs.mask).get_fdata() > 0
+    found = nib.load(outputs.noise_map).get_fdata()
+    np.testing.assert_allclose(found[mask], levels[mask])
+    assert facts["noise"]["sigma"] == pytest.approx(np.median(levels[mask]))
+    assert "noise map noise.nii.gz" in facts["noise"]["method"]
+
+
+def test_a_noise_map_of_another_grid_is_refused(prepare, tmp_path):
+    path = tmp_path / "noise.nii.gz"
+    nib.save(nib.Nifti1Image(np.ones((2, 2, 2), dtype=np.float32), np.eye(4)), path)
+    with pytest.raises(UnusableInputError, match="noise map .* has shape"):
+        prepare(sigma="map", in_noise=str(path))
+
+
+def test_mppca_finds_the_noise(run_in, tmp_path):
+    """Its patches need more room than the tiny image has."""
+    rng = np.random.default_rng(5)
+    b_values = np.repeat([0, 250, 500, 750, 1000], 6)
+    level = 1000 + 200 * np.sin(np.arange(14))[:, None, None] * np.ones((14, 14, 8))
+    data = level[..., None] * np.exp(-b_values * 1e-3) + rng.normal(0, 20, (14, 14, 8, 30))
+    for suffix, array in (("image", data), ("mask", np.ones((14, 14, 8)))):
+        nib.save(nib.Nifti1Image(array.astype(np.float32), np.eye(4)), tmp_path / f"{suffix}.nii.gz")
+    np.savetxt(tmp_path / "image.bval", b_values[None])
+    interface = PrepareImage(
+        in_file=str(tmp_path / "image.nii.gz"),
+        bval=str(tmp_path / "image.bval"),
+        in_mask=str(tmp_path / "mask.nii.gz"),
+        sigma="mppca",
+    )
+    outputs = run_in(interface)
+    with open(outputs.facts) as file:
+        assert json.load(file)["noise"]["sigma"] == pytest.approx(20, rel=0.1)
+    assert np.median(nib.load(outputs.noise_map).get_fdata()) == pytest.approx(20, rel=0.1)
 
 
 @pytest.mark.parametrize("low_memory", [False, True])

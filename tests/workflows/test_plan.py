@@ -172,7 +172,7 @@ def test_every_model_with_every_estimator_once():
 
 @pytest.mark.parametrize(
     ("models", "estimators", "hint"),
-    [(["ivmi"], ["lsq"], "'ivim'"), (["smt"], ["lsq"], "'smt2'"), (["adc"], ["lqs"], "'lsq'")],
+    [(["ivmi"], ["lsq"], "'ivim'"), (["smt4"], ["lsq"], "'smt3'"), (["adc"], ["lqs"], "'lsq'")],
 )
 def test_unknown_names(models, estimators, hint):
     with pytest.raises(UnknownNameError, match=f"Did you mean {hint}"):
@@ -216,12 +216,38 @@ def test_measured_s0_needs_an_image_without_diffusion_weighting(tiny, plan):
     add(tiny, [5, 10, 20, 50, 200, 400, 700])
     (participant,) = plan(options={"s0": "measured"})
     assert participant.images == []
-    assert "an image at b = 0 for --s0 measured; the lowest is 5" in participant.problems[0]
+    assert "an image at b = 0 (a measured S0 is its mean); the lowest b-value is 5 s/mm²" in participant.problems[0]
 
 
 def test_an_option_that_an_estimator_does_not_have():
-    with pytest.raises(UsageError, match="estimator 'lsq' has no option magic"):
+    with pytest.raises(UsageError, match="No estimator of this run has the option magic .not 'lsq'"):
         make_fits(["adc"], options={"magic": 1})
+
+
+def test_each_estimator_gets_the_options_that_it_has():
+    fits = make_fits(["ivim"], ["lsq", "segmented", "mle"], options={"threshold": 150, "s0": "measured"})
+    assert [set(fit.options) for fit in fits] == [{"s0"}, {"threshold"}, {"noise"}]
+
+
+def test_an_estimator_that_is_not_for_a_model_is_left_out_and_said(tiny, plan):
+    add(tiny, IVIM)
+    rows = {row["name"]: row for row in plan(estimator_names=["lsq", "segmented"])[0].images[0].support}
+    assert rows["adc"]["fitted"]
+    assert "not with segmented: A segmented fit needs a model with f, D and Dstar" in rows["adc"]["reason"]
+    assert rows["ivim"]["reason"] == "has b = 0, 10, 20, 40, 80, 200, 400, 600, 800 s/mm²"
+
+
+def test_a_protocol_may_lack_what_an_estimator_needs(tiny, plan):
+    add(tiny, IVIM)
+    (participant,) = plan("ivim", estimator_names=["lsq", "segmented"], options={"threshold": 700})
+    assert [fit.estimator for fit in participant.images[0].fits] == ["lsq"]
+    (row,) = participant.images[0].support
+    assert "not with segmented: missing: 2 different b-values of 700 s/mm² or more" in row["reason"]
+
+
+def test_an_estimator_for_none_of_the_models_is_refused():
+    with pytest.raises(UsageError, match=r"adc with segmented: .*needs a model with f, D and Dstar"):
+        make_fits(["adc"], ["lsq", "segmented"])
 
 
 # --- what is there already ------------------------------------------------------------------------------------------
