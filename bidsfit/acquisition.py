@@ -20,30 +20,36 @@ Averaging = Literal["arithmetic", "geometric", "none"]
 SHELL_TOLERANCE = 0.08
 SHELL_TOLERANCE_ABSOLUTE = 1.0
 
+#: Two echo times are the same when they differ by at most this (ms).
+ECHO_TIME_TOLERANCE = 0.1
+
 #: Directions closer than this angle (degrees, antipodes identified) count as one.
 SAME_DIRECTION = 1.0
 
 
 @dataclass(frozen=True)
 class Shell:
-    """Measurements of one nominal b-value.
+    """Measurements of one nominal b-value, and of one echo time where there are several.
 
     Attributes
     ----------
     b_value : float
-        Mean of the b-values as acquired, s/mm^2.
+        Mean of the b-values as acquired, s/mm^2; over all echo times, so that it is the same at each.
     indices : ndarray of int, shape (n_shell,)
         Which measurements of the acquisition belong to it.
     n_measurements : int
         How many single measurements it stands for.
     n_directions : int
         How many different gradient directions (1 where they are not known, or at b = 0).
+    echo_time : float or None
+        ms; None where it is not known.
     """
 
     b_value: float
     indices: NDArray[np.intp]
     n_measurements: int
     n_directions: int
+    echo_time: float | None = None
 
 
 @dataclass(frozen=True)
@@ -66,7 +72,7 @@ class Acquisition:
     Raises
     ------
     ValueError
-        Where shapes disagree, or a b-value is negative or not finite.
+        Where shapes disagree, a b-value is negative or not finite, or an echo time is not finite.
 
     Examples
     --------
@@ -106,11 +112,14 @@ class Acquisition:
         counted = optional(counts, "Counts", int, b.shape)
         if counted is not None and np.any(counted < 1):
             raise ValueError(f"Counts must be at least 1, found {counted.min()}.")
+        times = optional(echo_times, "Echo times", float, b.shape)
+        if times is not None and not np.isfinite(times).all():
+            raise ValueError(f"Echo times must be finite, found {times[~np.isfinite(times)][:5]}.")
         object.__setattr__(self, "b_values", b)
         object.__setattr__(self, "directions", optional(directions, "Directions", float, (b.size, 3)))
         object.__setattr__(self, "counts", counted)
         object.__setattr__(self, "n_directions", optional(n_directions, "Numbers of directions", int, b.shape))
-        object.__setattr__(self, "echo_times", optional(echo_times, "Echo times", float, b.shape))
+        object.__setattr__(self, "echo_times", times)
 
     def __len__(self) -> int:
         return self.b_values.size
@@ -138,20 +147,16 @@ class Acquisition:
 
     @cached_property
     def shells(self) -> tuple[Shell, ...]:
-        """Nominal shells in ascending order of b (see `SHELL_TOLERANCE`)."""
-        order = np.argsort(self.b_values, kind="stable")
-        groups: list[list[int]] = []
-        for i in order:
-            b = self.b_values[i]
-            tolerance = max(SHELL_TOLERANCE * b, SHELL_TOLERANCE_ABSOLUTE)
-            if groups and b - self.b_values[groups[-1][0]] <= tolerance:
-                groups[-1].append(int(i))
-            else:
-                groups.append([int(i)])
-        return tuple(self._shell(np.sort(np.array(group, dtype=np.intp))) for group in groups)
+        """Nominal shells in ascending order of b, then of echo time (see `SHELL_TOLERANCE`, `ECHO_TIME_TOLERANCE`)."""
+        b = nominal(self.b_values, self.weights, SHELL_TOLERANCE, SHELL_TOLERANCE_ABSOLUTE)
+        if self.echo_times is None:
+            return tuple(self._shell(value, None, b == value) for value in np.unique(b))
+        te = nominal(self.echo_times, self.weights, 0.0, ECHO_TIME_TOLERANCE)
+        pairs = np.unique(np.column_stack([b, te]), axis=0)
+        return tuple(self._shell(value, time, (b == value) & (te == time)) for value, time in pairs)
 
-    def _shell(self, indices: NDArray[np.intp]) -> Shell:
-        weights = self.weights[indices]
+    def _shell(self, b_value: float, echo_time: float | None, members: NDArray[np.bool_]) -> Shell:
+        indices = np.flatnonzero(members)
         if self.n_directions is not None:
             n_directions = int(self.n_directions[indices].max())
         elif self.directions is not None:
@@ -159,10 +164,11 @@ class Acquisition:
         else:
             n_directions = 1
         return Shell(
-            b_value=float(np.average(self.b_values[indices], weights=weights)),
+            b_value=float(b_value),
             indices=indices,
-            n_measurements=int(weights.sum()),
+            n_measurements=int(self.weights[indices].sum()),
             n_directions=n_directions,
+            echo_time=None if echo_time is None else float(echo_time),
         )
 
     def select(self, indices: ArrayLike) -> Acquisition:
@@ -212,12 +218,11 @@ class DirectionAverage:
         weights = acquisition.weights
         for k, shell in enumerate(shells):
             self._matrix[k, shell.indices] = weights[shell.indices] / weights[shell.indices].sum()
-        echo_times = acquisition.echo_times
         self.acquisition = Acquisition(
             [shell.b_value for shell in shells],
             counts=[shell.n_measurements for shell in shells],
             n_directions=[shell.n_directions for shell in shells],
-            echo_times=None if echo_times is None else self._matrix @ echo_times,
+            echo_times=[shell.echo_time for shell in shells if shell.echo_time is not None] or None,
         )
 
     def __call__(self, signals: NDArray) -> NDArray:
@@ -232,6 +237,24 @@ class DirectionAverage:
     def _weigh(self, values: NDArray) -> NDArray:
         """Weighted means of shells; `einsum`, because a matrix product starts threads of its own."""
         return np.einsum("...i,ki->...k", values, self._matrix)
+
+
+def nominal(values: NDArray, weights: NDArray, relative: float, absolute: float) -> NDArray[np.float64]:
+    """Values with each replaced by the weighted mean of its group.
+
+    A group begins at the lowest value that is in none yet, and reaches as far above as the tolerance: the fraction
+    ``relative`` of the value that is looked at, or ``absolute``.
+    """
+    means = np.empty(values.size)
+    order = np.argsort(values, kind="stable")
+    ordered = values[order]
+    start = 0
+    for end in range(1, ordered.size + 1):
+        if end == ordered.size or ordered[end] - ordered[start] > max(relative * ordered[end], absolute):
+            group = np.sort(order[start:end])
+            means[group] = np.average(values[group], weights=weights[group])
+            start = end
+    return means
 
 
 def count_directions(directions: NDArray) -> int:

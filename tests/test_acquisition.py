@@ -88,6 +88,34 @@ class TestShells:
         assert chosen.variable("TE").tolist() == [70, 50]
 
 
+class TestEchoTimes:
+    def test_one_echo_time_changes_no_shell(self):
+        b_values = [0, 995, 1005, 2000, 0]
+        without, with_ = Acquisition(b_values).shells, Acquisition(b_values, echo_times=np.full(5, 89.1)).shells
+        assert [shell.indices.tolist() for shell in with_] == [shell.indices.tolist() for shell in without]
+        assert [shell.b_value for shell in with_] == [shell.b_value for shell in without]
+        assert [shell.echo_time for shell in with_] == pytest.approx([89.1] * 3)
+        assert [shell.echo_time for shell in without] == [None] * 3
+
+    def test_shells_of_several_are_sorted_by_b_then_echo_time(self):
+        shells = Acquisition([1000, 0, 1000, 0, 1010], echo_times=[80, 80, 60, 60, 60]).shells
+        assert [(shell.b_value, shell.echo_time) for shell in shells] == [
+            (0, 60), (0, 80), (pytest.approx(1003.333, abs=1e-3), 60), (pytest.approx(1003.333, abs=1e-3), 80)
+        ]  # fmt: skip
+        assert [shell.indices.tolist() for shell in shells] == [[3], [1], [2, 4], [0]]
+
+    def test_a_b_value_is_the_same_number_at_each(self):
+        shells = Acquisition([995, 1005, 1000], echo_times=[60, 80, 110]).shells
+        assert {shell.b_value for shell in shells} == {1000}
+
+    def test_rounded_echo_times_are_one(self):
+        assert len(Acquisition([0, 0, 0], echo_times=[89.1, 89.14, 89.06]).shells) == 1
+
+    def test_impossible_ones_are_named(self):
+        with pytest.raises(ValueError, match=r"Echo times must be finite, found \[nan\]"):
+            Acquisition([0, 1000], echo_times=[60, np.nan])
+
+
 class TestDirections:
     def test_antipodes_and_repeats_are_one_direction(self):
         vectors = directions(12)
@@ -162,9 +190,12 @@ class TestAverage:
         assert average(signals.reshape(7, 1, 6)).shape == (7, 1, 3)
         assert average(signals[0]) == pytest.approx(average(signals)[0], rel=1e-14)
 
-    def test_echo_times_are_averaged_too(self):
-        average = DirectionAverage(Acquisition([0, 0, 1000], echo_times=[50, 60, 70]))
-        assert average.acquisition.variable("TE").tolist() == [55, 70]
+    def test_different_echo_times_are_not_averaged(self):
+        average = DirectionAverage(Acquisition([0, 1000, 0, 0], echo_times=[60, 70, 50, 60]))
+        assert average.acquisition.b_values.tolist() == [0, 0, 1000]
+        assert average.acquisition.variable("TE").tolist() == [50, 60, 70]
+        assert average.acquisition.weights.tolist() == [1, 2, 1]
+        assert average(np.array([[1.0, 2.0, 5.0, 3.0]])).tolist() == [[5, 2, 2]]
 
     def test_input_is_not_written_to(self, signals):
         signals.setflags(write=False)

@@ -56,6 +56,8 @@ def fit_methods(estimator: Estimator) -> list[str]:
     limit = ""
     if np.isfinite(model.maximum_b):
         limit = f" Measurements above b = {model.maximum_b:g} s/mm² were left out."
+    if model.excluded_b is not None:
+        limit += " So were those between b = {:g} and {:g} s/mm².".format(*model.excluded_b)
     return [
         f"{model.title} ({model.name}){_cite(model.references)}. {model.description} The signal is\n\n"
         f"$${model.latex}$$\n\n"

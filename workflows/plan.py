@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from bidsfit import estimators, models
-from bidsfit.acquisition import Acquisition
+from bidsfit.acquisition import Acquisition, Shell
 from bidsfit.bids.images import image_shape, open_image, read_acquisition, read_b_values, read_mask, read_on_grid
 from bidsfit.bids.inputs import DwiImage, Inputs
 from bidsfit.bids.outputs import fit_settings, map_outputs, refuse_conflict
@@ -303,13 +303,18 @@ def _refuse_conflicts(plan: ImagePlan, fit: Fit, output_dir: Path) -> None:
         refuse_conflict(output_dir, output, settings, plan.image.uri)
 
 
+def _shell_in_words(shell: Shell) -> str:
+    echo_time = "" if shell.echo_time is None else f" at TE {shell.echo_time:g} ms"
+    return f"{shell.b_value:.0f}{echo_time} (x{shell.n_measurements})"
+
+
 def describe_plan(plans: Sequence[ParticipantPlan]) -> str:
     """The plan in words, one line a decision."""
     lines = []
     for plan in plans:
         lines.append(f"sub-{plan.label}")
         for image in plan.images:
-            shells = ", ".join(f"{shell.b_value:.0f} (x{shell.n_measurements})" for shell in image.acquisition.shells)
+            shells = ", ".join(map(_shell_in_words, image.acquisition.shells))
             lines.append(f"  {image.image.name}_dwi  {' x '.join(map(str, image.shape))}")
             lines.append(f"    b-values (s/mm²): {shells}")
             lines.append(f"    mask: {image.mask_name}")

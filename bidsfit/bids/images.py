@@ -117,7 +117,7 @@ def echo_times_of(sidecar: Mapping[str, Any], n_volumes: int) -> NDArray[np.floa
     """Echo time of each volume in ms, from metadata in s: one for all, or one a volume; None where neither is there."""
     found = sidecar.get("EchoTime")
     times = found if isinstance(found, list) else [found] * n_volumes
-    if len(times) != n_volumes or not all(isinstance(time, int | float) for time in times):
+    if len(times) != n_volumes or not all(isinstance(time, int | float) and 0 < time < np.inf for time in times):
         return None
     return np.array(times, dtype=float) * 1e3
 

@@ -136,6 +136,8 @@ def fit_settings(
         settings["".join(word.capitalize() for word in key.split("_"))] = value
     if np.isfinite(model.maximum_b):
         settings["MaximumBValue"] = model.maximum_b
+    if model.excluded_b is not None:
+        settings["ExcludedBValues"] = list(model.excluded_b)
     return settings | dict(model.constants)
 
 
@@ -146,6 +148,7 @@ def sidecar(
 
     ``summary``: of the fit, as `EstimateMaps` leaves it.
     """
+    echo_times = summary.get("echo_times") if "TE" in model.variables else None
     content: dict[str, Any] = {
         "Description": output.description,
         "Units": output.unit,
@@ -157,6 +160,7 @@ def sidecar(
         },
         "ParameterURL": f"{CODE_URL}/blob/main/docs/{'models' if output.parameter else 'outputs'}.md",
         "BValuesFitted": [round(float(b), 2) for b in summary["b_values"]],
+        **({"EchoTimesFitted": [round(t * 1e-3, 6) for t in echo_times]} if echo_times else {}),
         "Sources": [image.uri, *filter(None, [image.mask_uri, image.noise_uri])],
         "SpatialReference": image.uri,
         "SkullStripped": True,

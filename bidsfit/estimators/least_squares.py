@@ -64,6 +64,8 @@ class LeastSquares(Estimator):
         super().__init__(model, bounds=bounds, averaging=averaging, debias=debias)
         if s0 not in ("fitted", "measured"):
             raise ValueError(f"s0 must be 'fitted' or 'measured', found {s0!r}.")
+        if s0 == "measured" and "b" not in model.variables:
+            raise ValueError(f"The signal of {model.name!r} at b = 0 is not S0; s0 cannot be 'measured'.")
         self.s0 = s0
         starting_points(model, self._working_bounds())  # refuses bounds that leave no room
 

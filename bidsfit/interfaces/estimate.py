@@ -160,6 +160,7 @@ def describe(
         "n_voxels": int(estimate.status.size),
         "freedom": estimate.freedom,
         "b_values": average.acquisition.b_values.tolist(),
+        "echo_times": average.acquisition.variable("TE").tolist() if "TE" in model.variables else [],
         "parameters": [vars(row) for row in summarise(estimate, model, estimator.bounds)],
         "status": {str(int(status)): count for status, count in estimate.count().items()},
         "status_messages": {str(int(status)): status.message for status in Status},

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from nibabel.spatialimages import SpatialImage
-from nipype.interfaces.base import BaseInterfaceInputSpec, File, SimpleInterface, TraitedSpec, traits
+from nipype.interfaces.base import BaseInterfaceInputSpec, File, SimpleInterface, TraitedSpec, isdefined, traits
 from numpy.typing import NDArray
 
 from bidsfit import models
@@ -32,6 +32,7 @@ class _PrepareImageInput(BaseInterfaceInputSpec):
     in_file = File(exists=True, mandatory=True, desc="diffusion image")
     bval = File(exists=True, mandatory=True)
     bvec = File(exists=True)
+    sidecar = traits.Dict(desc="metadata of the image")
     in_mask = File(exists=True, desc="mask to use; found by median_otsu where there is none")
     models = traits.List(traits.Str, desc="models that the protocol supports, for the noise of unrepeated data")
     sigma = traits.Str(
@@ -66,7 +67,11 @@ class PrepareImage(SimpleInterface):
 
     def _look_at(self, image: SpatialImage, cwd: Path) -> dict[str, str]:
         path = Path(self.inputs.in_file)
-        acquisition = read_acquisition(Path(self.inputs.bval), Path(self.inputs.bvec) if self.inputs.bvec else None)
+        acquisition = read_acquisition(
+            Path(self.inputs.bval),
+            Path(self.inputs.bvec) if self.inputs.bvec else None,
+            self.inputs.sidecar if isdefined(self.inputs.sidecar) else None,
+        )
         shape = image_shape(image, len(acquisition), path)
         everywhere = MaskedSignals(image, shape, np.ones(shape[:3], dtype=bool), path)
         reference = mean_volume(everywhere, acquisition.shells[0].indices, path).reshape(shape[:3], order="F")

@@ -13,7 +13,11 @@ if TYPE_CHECKING:
 BUILT_IN = {
     "adc": "bidsfit.models.adc:ADC",
     "ivim": "bidsfit.models.ivim:IVIM",
+    "ivimlebihan": "bidsfit.models.ivim:IVIM_LE_BIHAN",
+    "ivimsimple": "bidsfit.models.ivim:IVIM_SIMPLE",
     "smt2": "bidsfit.models.smt:SMT2",
+    "smt3": "bidsfit.models.smt:SMT3",
+    "smt3normalised": "bidsfit.models.smt:SMT3_NORMALISED",
 }
 
 _registry = Registry("model", "bidsfit.models", BUILT_IN)
@@ -22,6 +26,11 @@ _registry = Registry("model", "bidsfit.models", BUILT_IN)
 def available() -> dict[str, str]:
     """Names of all models and where each lives, without importing any."""
     return _registry.available()
+
+
+def without_variants() -> list[str]:
+    """Names of the models that are fitted where none is named: all but other forms of one of them."""
+    return [name for name in available() if not get(name).variant_of]
 
 
 def get(name: str) -> SignalModel:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import sympy as sp
 
 from bidsfit.models.common import signal_scale
-from bidsfit.models.signal_model import Parameter, ShellRequirement, SignalModel
+from bidsfit.models.requirements import ShellRequirement
+from bidsfit.models.signal_model import Parameter, SignalModel
 
 S0, D, b = sp.symbols("S0 D b", real=True)
 

@@ -5,9 +5,67 @@ from __future__ import annotations
 import sympy as sp
 
 from bidsfit.models.common import signal_scale
-from bidsfit.models.signal_model import Parameter, ShellRequirement, SignalModel
+from bidsfit.models.requirements import ShellRequirement
+from bidsfit.models.signal_model import Parameter, SignalModel
 
 S0, f, D, Dstar, b = sp.symbols("S0 f D Dstar b", real=True)
+
+#: Kurtosis bends the tissue's decay above this b-value, s/mm^2.
+MAXIMUM_B = 1000.0
+#: From this b-value on, blood gives hardly any signal, s/mm^2.
+BLOOD_GONE = 200.0
+
+
+def perfusion_fraction() -> Parameter:
+    """f, the blood's share of the signal at b = 0."""
+    return Parameter(
+        name="f",
+        label="f",
+        unit="1",
+        bounds=(0.0, 1.0),
+        start=(0.03, 0.1, 0.2, 0.35, 0.6),
+        latex="f",
+        description="Perfusion fraction",
+        display=(0.0, 0.4),
+    )
+
+
+def tissue_diffusion() -> Parameter:
+    """D, where blood does not count."""
+    return Parameter(
+        name="D",
+        label="D",
+        unit="um^2/ms",
+        bounds=(0.0, 5.0),
+        start=(0.3, 0.6, 1.0, 1.5, 2.2, 3.0),
+        latex="D",
+        description="Diffusion coefficient of tissue",
+        display=(0.0, 3.0),
+    )
+
+
+def pseudo_diffusion(decay: str) -> Parameter:
+    """D*, with the decay of blood that it stands for: the literature has two."""
+    return Parameter(
+        name="Dstar",
+        label="Dstar",
+        unit="um^2/ms",
+        bounds=(3.0, 200.0),
+        start=(3.0, 6.0, 12.0, 25.0, 50.0, 120.0),
+        latex="D^{*}",
+        description=f"Pseudo-diffusion coefficient of flowing blood, as in {decay}",
+        display=(0.0, 60.0),
+    )
+
+
+TISSUE_SHELLS = ShellRequirement(
+    2, minimum=BLOOD_GONE, maximum=MAXIMUM_B, reason="D shows where blood no longer gives signal"
+)
+BI_EXPONENTIAL_SHELLS = (
+    ShellRequirement(5, maximum=MAXIMUM_B, reason="four parameters are fitted"),
+    ShellRequirement(3, maximum=150, reason="f and Dstar show where blood still gives signal"),
+    TISSUE_SHELLS,
+)
 
 IVIM = SignalModel(
     name="ivim",
@@ -16,46 +74,48 @@ IVIM = SignalModel(
         "Bi-exponential decay: tissue diffusion D, and a fraction f of the signal from flowing blood "
         "that decays with the pseudo-diffusion coefficient D*."
     ),
-    parameters=(
-        signal_scale(),
-        Parameter(
-            name="f",
-            label="f",
-            unit="1",
-            bounds=(0.0, 1.0),
-            start=(0.03, 0.1, 0.2, 0.35, 0.6),
-            latex="f",
-            description="Perfusion fraction",
-            display=(0.0, 0.4),
-        ),
-        Parameter(
-            name="D",
-            label="D",
-            unit="um^2/ms",
-            bounds=(0.0, 5.0),
-            start=(0.3, 0.6, 1.0, 1.5, 2.2, 3.0),
-            latex="D",
-            description="Diffusion coefficient of tissue",
-            display=(0.0, 3.0),
-        ),
-        Parameter(
-            name="Dstar",
-            label="Dstar",
-            unit="um^2/ms",
-            bounds=(3.0, 200.0),
-            start=(3.0, 6.0, 12.0, 25.0, 50.0, 120.0),
-            latex="D^{*}",
-            description="Pseudo-diffusion coefficient of flowing blood, as in exp(-b Dstar)",
-            display=(0.0, 60.0),
-        ),
-    ),
+    parameters=(signal_scale(), perfusion_fraction(), tissue_diffusion(), pseudo_diffusion("exp(-b Dstar)")),
     expression=S0 * ((1 - f) * sp.exp(-b * D) + f * sp.exp(-b * Dstar)),
     constraints=(sp.Le(D, Dstar),),
-    maximum_b=1000.0,  # kurtosis bends the tissue's decay above it
-    requirements=(
-        ShellRequirement(5, maximum=1000, reason="four parameters are fitted"),
-        ShellRequirement(3, maximum=150, reason="f and Dstar show where blood still gives signal"),
-        ShellRequirement(2, minimum=200, maximum=1000, reason="D shows where blood no longer gives signal"),
-    ),
+    maximum_b=MAXIMUM_B,
+    requirements=BI_EXPONENTIAL_SHELLS,
     references=("lebihan1988", "kaandorp2021"),
+)
+
+# No constraint between D and Dstar: blood decays with their sum, which is never below D.
+IVIM_LE_BIHAN = SignalModel(
+    name="ivimlebihan",
+    title="Intravoxel incoherent motion, in the form of Le Bihan",
+    description=(
+        "Bi-exponential decay: tissue diffusion D, and a fraction f of the signal from flowing blood that decays "
+        "with the sum of D and the pseudo-diffusion coefficient D* (which is D* of the model ivim less D)."
+    ),
+    parameters=(signal_scale(), perfusion_fraction(), tissue_diffusion(), pseudo_diffusion("exp(-b (D + Dstar))")),
+    expression=S0 * ((1 - f) * sp.exp(-b * D) + f * sp.exp(-b * (D + Dstar))),
+    maximum_b=MAXIMUM_B,
+    requirements=BI_EXPONENTIAL_SHELLS,
+    references=("lebihan1988", "epstein2024"),
+    variant_of="ivim",
+)
+
+#: Signal of blood: all of it at b = 0, none where the model looks again. Any limit in the gap between would do.
+blood = sp.Piecewise((1, b < BLOOD_GONE / 2 * 1e-3), (0, True))
+
+IVIM_SIMPLE = SignalModel(
+    name="ivimsimple",
+    title="Simplified intravoxel incoherent motion",
+    description=(
+        "For protocols with few b-values: flowing blood, a fraction f of the signal, is taken to give all of its "
+        f"signal at b = 0 and none from b = {BLOOD_GONE:g} s/mm² on, where tissue decays with D."
+    ),
+    parameters=(signal_scale(), perfusion_fraction(), tissue_diffusion()),
+    expression=S0 * ((1 - f) * sp.exp(-b * D) + f * blood),
+    maximum_b=MAXIMUM_B,
+    excluded_b=(1.0, BLOOD_GONE),
+    requirements=(
+        ShellRequirement(1, maximum=1, reason="f is what the signal loses between b = 0 and tissue extrapolated to it"),
+        TISSUE_SHELLS,
+    ),
+    references=("lebihan1988",),
+    variant_of="ivim",
 )

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from bidsfit.acquisition import Acquisition
 from bidsfit.exceptions import UnsupportedProtocolError
 from bidsfit.models.kernel import compile_kernel, evaluate
+from bidsfit.models.requirements import JITTER, Requirement, listed
 
 
 @dataclass(frozen=True)
@@ -55,34 +56,16 @@ class Parameter:
 
 
 @dataclass(frozen=True)
-class ShellRequirement:
-    """At least ``count`` shells with ``minimum <= b <= maximum`` (s/mm^2), each with enough directions."""
-
-    count: int
-    minimum: float = 0.0
-    maximum: float = np.inf
-    directions: int = 1
-    reason: str = ""
-
-    def __str__(self) -> str:
-        if self.count == 1:
-            text = "1 b-value"
-        else:
-            text = f"{self.count} different b-values"
-        if np.isinf(self.maximum):
-            text += f" of {self.minimum:g} s/mm² or more" if self.minimum > 0 else ""
-        elif self.minimum > 0:
-            text += f" between {self.minimum:g} and {self.maximum:g} s/mm²"
-        else:
-            text += f" of at most {self.maximum:g} s/mm²"
-        if self.directions > 1:
-            text += f" with at least {self.directions} directions each"
-        return text
-
-
-@dataclass(frozen=True)
 class Support:
-    """Whether a protocol supports a model: ``missing`` says in words what it lacks (empty: supported)."""
+    """Whether a protocol supports a model.
+
+    Attributes
+    ----------
+    missing : tuple of str
+        What the protocol lacks, in words; empty where the model is supported.
+    used : str
+        What the model would be fitted to, in words: "b = 0, 1000 s/mm²", with the echo times where they matter.
+    """
 
     missing: tuple[str, ...]
     used: str
@@ -110,14 +93,18 @@ class SignalModel:
         The parameter that multiplies the whole signal.
     constraints : sequence of sympy.Le
         Linear inequalities between parameters that hold at every estimate (``D <= Dstar``).
-    requirements : sequence of ShellRequirement
+    requirements : sequence of Requirement
         What a protocol must contain.
     maximum_b : float
         Measurements above it (s/mm^2) are not described by the model and are left out.
+    excluded_b : tuple of float, optional
+        Measurements between these two b-values (s/mm^2) are not described by the model either.
     averaging : bool
         True when the model describes direction averages only.
     constants : dict
-        Named constants of the equation, for the sidecar.
+        Named constants of the equation as sidecars state them: diffusivities in mm^2/s.
+    variant_of : str
+        Name of the model of which this is another form. A variant is fitted only where it is named.
     description, references
         A sentence for reports, and keys of the bibliography.
 
@@ -134,11 +121,13 @@ class SignalModel:
     variables: tuple[str, ...] = ("b",)
     scale: str = "S0"
     constraints: tuple[sp.Rel, ...] = ()
-    requirements: tuple[ShellRequirement, ...] = ()
+    requirements: tuple[Requirement, ...] = ()
     maximum_b: float = np.inf
+    excluded_b: tuple[float, float] | None = None
     averaging: bool = False
     constants: Mapping[str, Any] = field(default_factory=dict)
     references: tuple[str, ...] = ()
+    variant_of: str = ""
 
     def __post_init__(self) -> None:
         known = {p.symbol for p in self.parameters} | {sp.Symbol(v, real=True) for v in self.variables}
@@ -231,30 +220,29 @@ class SignalModel:
         )
 
     def usable(self, acquisition: Acquisition) -> NDArray[np.intp]:
-        """Indices of the measurements that the model describes (b at most ``maximum_b``)."""
-        limit = self.maximum_b * 1.05  # scanners jitter: 1505 is still the nominal 1500
-        return np.flatnonzero(acquisition.b_values <= limit)
+        """Indices of the measurements that the model describes (see ``maximum_b`` and ``excluded_b``)."""
+        b = acquisition.b_values
+        described = b <= self.maximum_b * (1 + JITTER)
+        if self.excluded_b is not None:
+            low, high = self.excluded_b
+            described &= (b <= low * (1 + JITTER)) | (b >= high * (1 - JITTER))
+        return np.flatnonzero(described)
 
     def support(self, acquisition: Acquisition) -> Support:
         """Whether a protocol can support the model; says what is missing and what it has."""
         index = self.usable(acquisition)
         shells = acquisition.select(index).shells if index.size else ()
-        missing = []
-        for requirement in self.requirements:
-            found = [
-                shell
-                for shell in shells
-                if requirement.minimum * 0.95 <= shell.b_value <= requirement.maximum * 1.05
-                and shell.n_directions >= requirement.directions
-            ]
-            if len(found) < requirement.count:
-                has = ", ".join(f"{shell.b_value:.0f}" for shell in found) or "none"
-                missing.append(f"{requirement} ({requirement.reason}); the protocol has {has}")
-        used = ", ".join(f"{shell.b_value:.0f}" for shell in shells)
+        missing = [lack for requirement in self.requirements if (lack := requirement.missing(shells))]
+        echo_times = {shell.echo_time for shell in shells if shell.echo_time is not None}
+        used = f"b = {listed({shell.b_value for shell in shells})} s/mm²"
+        if "TE" in self.variables:
+            used += f" and TE = {listed(echo_times, 1)} ms"
+        elif len(echo_times) > 1:
+            missing.append(f"one echo time (relaxation is not described); the protocol has {listed(echo_times, 1)}")
         return Support(tuple(missing), used)
 
     def require_support(self, acquisition: Acquisition) -> None:
-        """Raise `UnsupportedProtocolError`, naming the missing b-values, unless the model is supported."""
+        """Raise `UnsupportedProtocolError`, naming what is missing, unless the model is supported."""
         support = self.support(acquisition)
         if not support:
             raise UnsupportedProtocolError(

@@ -9,21 +9,23 @@ from typing import Any
 import numpy as np
 from sphinx.application import Sphinx
 
-from bidsfit import Acquisition, LeastSquares
+from bidsfit import Acquisition, LeastSquares, models
 
 
 def check(app: Sphinx) -> None:
-    """Fit the example model with least squares and with the example estimator."""
+    """Fit the example model, and a model with the example estimator."""
     sys.path.insert(0, str(Path(app.srcdir, "examples")))
     from grid_search import GridSearch
-    from kurtosis import KURTOSIS
+    from t2 import MODEL
 
-    acquisition = Acquisition([0, 500, 1000, 1500, 2000, 2500])
-    signals = KURTOSIS.signal({"S0": 100.0, "D": [0.7, 1.2], "K": [0.5, 1.0]}, acquisition)
-    for estimator in (LeastSquares(KURTOSIS), GridSearch(KURTOSIS)):
-        estimate = estimator.estimate(signals, acquisition)
-        np.testing.assert_allclose(estimate.parameters["D"], [0.7, 1.2], rtol=1e-6)
-        np.testing.assert_allclose(estimate.parameters["K"], [0.5, 1.0], rtol=1e-6)
+    acquisition = Acquisition(np.zeros(4), echo_times=[20, 40, 80, 160])
+    signals = MODEL.signal({"S0": 100.0, "T2": [45.0, 90.0]}, acquisition)
+    estimate = LeastSquares(MODEL).estimate(signals, acquisition)
+    np.testing.assert_allclose(estimate.parameters["T2"], [45.0, 90.0], rtol=1e-6)
+
+    model, acquisition = models.get("adc"), Acquisition([0, 400, 800])
+    estimate = GridSearch(model).estimate(model.signal({"S0": 100.0, "D": [0.8, 1.2]}, acquisition), acquisition)
+    np.testing.assert_allclose(estimate.parameters["D"], [0.8, 1.2], rtol=1e-6)
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

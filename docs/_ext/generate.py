@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -58,12 +59,15 @@ def model_section(model: SignalModel) -> str:
         f"$$\n{model.latex}\n$$",
         table(("Symbol", "Python", "`param-`", "Meaning", "Unit", "Bounds"), map(row, model.parameters)),
     ]
+    if model.variant_of:
+        principal = f"[`{model.variant_of}`](#model-{model.variant_of})"
+        parts.append(f"A variant of {principal}: it is fitted only where `--model` names it.")
     if model.constraints:
         symbols = {parameter.symbol: parameter.latex for parameter in model.parameters}
         shown = ", ".join(f"${latex(relation, symbols)}$" for relation in model.constraints)
         parts.append(f"At every estimate: {shown}.")
     for name, value in model.constants.items():
-        parts.append(f"Constant: {name} = {value}.")
+        parts.append(f"Constant, in the units of files: `{name}` = {value:g}.")
     needs = [f"- {requirement}: {requirement.reason}." for requirement in model.requirements]
     parts.append("What the protocol must hold:\n\n" + "\n".join(needs))
     if math.isfinite(model.maximum_b):
@@ -71,6 +75,9 @@ def model_section(model: SignalModel) -> str:
             f"Measurements above b = {model.maximum_b:g} s/mm² are not described by this model; they are left out "
             "of the fit."
         )
+    if model.excluded_b is not None:
+        low, high = model.excluded_b
+        parts.append(f"Those between b = {low:g} and {high:g} s/mm² are left out as well.")
     if model.averaging:
         parts.append("The equation describes the average of the signal over all directions of a shell.")
     parts.append("References:\n\n" + "\n".join(f"- {text}" for text in references(model.references)))
@@ -149,10 +156,14 @@ def outputs_page() -> str:
         for model in map(models.get, models.BUILT_IN)
         for p in model.parameters
     ]
+    others = {key: entry for key, entry in declared["maps"].items() if key != "parameter"}
+    statistics = [
+        (f"`{key}`", plain_text(entry["description"])) for key, entry in others.items() if "{parameter" in entry["unit"]
+    ]
     quality = [
-        (f"`{key}`", quality_text(entry["description"]), FILE_UNITS[entry["unit"]].name)
-        for key, entry in declared["maps"].items()
-        if key != "parameter"
+        (f"`{key}`", plain_text(entry["description"]), FILE_UNITS[entry["unit"]].name)
+        for key, entry in others.items()
+        if "{parameter" not in entry["unit"]
     ]
     files = [
         (f"`{entry['name'].format(**shown)}`", escape(entry["description"])) for entry in declared["files"].values()
@@ -161,6 +172,8 @@ def outputs_page() -> str:
         [
             f"## Maps of the parameters\n\n```text\n{folder}/\n    {name}\n```",
             table(("Model", "`param-`", "Map", "Unit in files", "Unit in reports"), maps),
+            "## Statistics of the parameters\n\nIn the unit of the parameter: `param-<parameter>_stat-<statistic>`.",
+            table(("`stat-`", "Map"), statistics),
             "## Maps of the quality of the fit\n\nEvery fit has these beside the maps of its parameters.",
             table(("`param-`", "Map", "Unit in files"), quality),
             "## Other files",
@@ -169,9 +182,9 @@ def outputs_page() -> str:
     )
 
 
-def quality_text(description: str) -> str:
-    """The sentence of a sidecar without the names of the model and the estimator in brackets."""
-    return escape(description.split(" (")[0].rstrip(".") + ".")
+def plain_text(description: str) -> str:
+    """The text of a sidecar without what is filled in for each parameter, model and estimator."""
+    return escape(re.sub(r" \([^()]*\{[^()]*\)", "", description).replace("{parameter.label}", "the parameter"))
 
 
 def options_of(parser: argparse.ArgumentParser) -> str:

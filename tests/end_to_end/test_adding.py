@@ -1,10 +1,20 @@
-"""Runs into a folder that holds results add to them, or refuse."""
+"""Adding: runs into a folder that holds results add to them, or refuse; a model comes with another package."""
 
+import os
+import re
 import shutil
+import sys
+import tomllib
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from bidsfit import Acquisition, LeastSquares, MaximumLikelihood, models
+from bidsfit.bounds import cramer_rao_bound
+
+PROJECT = Path(__file__).resolve().parents[2]
 QUICK = ("--nprocs", 1, "--skip-bids-validation")
 
 
@@ -31,7 +41,7 @@ def test_another_model_is_added(run):
     assert run("--model", "ivim").code == 0
     both = run.out.maps()
     assert {name: both[name] for name in first} == first
-    assert len(both) == 2 * (5 + 7)
+    assert len(both) == 2 * ((2 + 4) * 3 + 2 * 3)  # each parameter's estimate, sd and crb; each fit's rmse, r2, status
     report = run.out.report()
     methods = report[report.index("Methods") :]
     for title in ("Apparent diffusion coefficient", "Intravoxel incoherent motion"):
@@ -45,7 +55,7 @@ def test_another_session_and_participant_are_added(run, masks):
     masks.add_mask("sub-02/dwi/sub-02_desc-brain_mask")
     assert run("--model", "adc", "--session-label", "2", "--participant-label", "01").code == 0
     assert run("--model", "adc", "--participant-label", "02").code == 0
-    assert len(run.out.maps()) == 3 * 5
+    assert len(run.out.maps()) == 3 * (2 * 3 + 3)
     assert "ses-1" in run.out.report()
     assert "ses-2" in run.out.report()
     assert run.out.report("02")
@@ -100,3 +110,84 @@ def test_outputs_are_not_inputs_of_the_next_run(run, valid):
     shutil.rmtree(run.dataset / "derivatives", ignore_errors=True)
     assert run("--model", "adc").code == 0
     assert valid(run.out.folder)
+
+
+# --- a model in a package of its own --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def plugin(tmp_path, monkeypatch):
+    """The package of docs/adding.md, installed for this test as pip would: importable, and its entry point is found.
+
+    ``plugin.environment`` is that of a process which has it installed: ``command(words..., env=plugin.environment)``.
+    """
+    folder = tmp_path / "site-packages"
+    (block,) = re.findall(r"```toml\n(.*?)```", (PROJECT / "docs" / "adding.md").read_text(), re.DOTALL)
+    project = tomllib.loads(block)
+    info = folder / f"{project['project']['name'].replace('-', '_')}-{project['project']['version']}.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n".format(**project["project"])
+    )
+    lines = []
+    for group, entries in project["project"]["entry-points"].items():
+        lines += [f"[{group}]", *(f"{name} = {place}" for name, place in entries.items())]
+    (info / "entry_points.txt").write_text("\n".join(lines) + "\n")
+    modules = project["tool"]["setuptools"]["py-modules"]
+    for module in modules:
+        shutil.copy(PROJECT / "docs" / "examples" / f"{module}.py", folder)
+    monkeypatch.syspath_prepend(folder)
+    path = os.pathsep.join([str(folder), str(PROJECT)])
+    yield SimpleNamespace(folder=folder, environment=os.environ | {"PYTHONPATH": path})
+    for module in modules:
+        sys.modules.pop(module, None)
+
+
+@pytest.fixture
+def multi_echo(tiny, masks):
+    """A dataset of one image with seven echo times, T2 = 0.08 s: ``(dataset, masks)``."""
+    echo_times = np.array([0.02, 0.03, 0.045, 0.07, 0.1, 0.15, 0.22])
+    b_values = [0] * echo_times.size
+    data = tiny.signals(b_values) * np.exp(-echo_times / 0.08)
+    tiny.add("sub-01/dwi/sub-01_dwi", b_values, data, sidecar={"EchoTime": echo_times.tolist()})
+    masks.add_mask("sub-01/dwi/sub-01_desc-brain_mask")
+    return tiny, masks
+
+
+class TestPlugin:
+    acquisition = Acquisition(np.zeros(12), echo_times=np.repeat([20, 40, 60, 90, 140, 200], 2))
+
+    @pytest.fixture
+    def t2(self, plugin):
+        return models.get("t2")
+
+    def test_it_is_listed_only_where_it_is_installed(self, request):
+        assert "t2" not in models.available()
+        plugin = request.getfixturevalue("plugin")
+        assert models.available()["t2"] == "t2:MODEL"
+        assert "t2" in models.without_variants()
+        assert Path(sys.modules["t2"].__file__).parent == plugin.folder
+
+    @pytest.mark.parametrize("make", [LeastSquares, MaximumLikelihood])
+    def test_estimators_reach_the_bound(self, t2, make):
+        """Many noisy signals of one truth: no bias worth the name, and the spread that theory allows."""
+        truth, sigma = {"S0": 1000.0, "T2": 80.0}, 10.0
+        signal = t2.signal(truth, self.acquisition)
+        noise = sigma * np.random.default_rng(0).standard_normal((2, 4000, len(self.acquisition)))
+        estimate = make(t2).estimate(np.hypot(signal + noise[0], noise[1]), self.acquisition, noise=sigma)
+        floor = cramer_rao_bound(t2, truth, self.acquisition, sigma, "rician")
+        for name, value in truth.items():
+            found = estimate.parameters[name]
+            assert found.mean() == pytest.approx(value, rel=2e-3)
+            assert found.std() == pytest.approx(floor[name], rel=0.05)
+
+    def test_the_command_fits_it(self, plugin, multi_echo, command, outputs, tmp_path):
+        dataset, masks = multi_echo
+        words = (dataset, tmp_path / "out", "participant", "-d", f"masks={masks}", *QUICK)
+        process = command(*words, "--model", "t2", env=plugin.environment, stdout=-1, stderr=-1)
+        out, err = process.communicate(timeout=300)
+        assert process.returncode == 0, out + err
+        left = outputs(tmp_path / "out")
+        found = left.data("sub-01_model-t2_desc-lsq_param-T2_dwimap")
+        np.testing.assert_allclose(found[1:, 1:], 0.08, rtol=1e-4)
+        assert left.sidecar("sub-01_model-t2_desc-lsq_param-T2_dwimap")["Units"] == "s"

@@ -1,0 +1,38 @@
+"""Transverse relaxation: a model that lives in a package of its own."""
+
+import sympy as sp
+
+from bidsfit.models.requirements import EchoTimeRequirement
+from bidsfit.models.signal_model import Parameter, SignalModel
+
+S0, T2, TE = sp.symbols("S0 T2 TE", real=True)
+
+MODEL = SignalModel(
+    name="t2",
+    title="Transverse relaxation",
+    description="Mono-exponential decay of the signal without diffusion weighting over the echo time.",
+    parameters=(
+        Parameter(
+            name="S0",
+            label="S0",
+            unit="arbitrary",
+            bounds=(0.0, float("inf")),
+            latex="S_0",
+            description="Signal at echo time 0, in the units of the image",
+        ),
+        Parameter(
+            name="T2",
+            label="T2",
+            unit="ms",
+            bounds=(1.0, 3000.0),
+            start=(5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0, 640.0, 1300.0, 2600.0),
+            latex="T_2",
+            description="Transverse relaxation time",
+            display=(0.0, 200.0),
+        ),
+    ),
+    variables=("TE",),
+    expression=S0 * sp.exp(-TE / T2),
+    maximum_b=1.0,  # diffusion would weaken the signal as well
+    requirements=(EchoTimeRequirement(3, reason="S0 and T2 are fitted, and one more shows whether they fit"),),
+)
