@@ -98,7 +98,7 @@ def test_the_record_of_a_fit(fitted, run_in):
     assert [(row["name"], row["count"]) for row in record.status] == [("converged", 60)]
     assert record.methods == ["model", "estimator"]
     assert record.options["Bounds of D"] == "0 to 0.005"
-    assert set(record.figures) == {"maps", "histograms", "curves", "quality"}
+    assert set(record.figures) == {"maps", "uncertainty", "histograms", "curves", "quality"}
     assert all((f.out / path).stat().st_size > 1000 for path in record.figures.values())
     assert len(record.maps) == 5
     assert record.warnings == []

@@ -9,7 +9,7 @@ import pytest
 
 from bidsfit.models import get
 from bidsfit.reports import figures as draw
-from bidsfit.reports.records import ErrorRecord, FitRecord, ImageRecord
+from bidsfit.reports.records import ComparisonRecord, ErrorRecord, FitRecord, ImageRecord
 
 METHODS = r"""
 Data followed the Brain Imaging Data Structure [@gorgolewski2016] and were processed by *bidsfit* on Nipype [@nipype].
@@ -24,7 +24,7 @@ $$S = S_0 \left(f e^{- D^{*} b} + \left(1 - f\right) e^{- D b}\right)$$
 
 @pytest.fixture(scope="session")
 def material(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
-    """Records of one image and one fit, and the folder that their figures are in."""
+    """Records of one image, one fit and one comparison, and the folder that their figures are in."""
     folder = tmp_path_factory.mktemp("out")
     rng = np.random.default_rng(7)
     shape, affine = (24, 30, 3), np.diag([-2.0, 2.0, 4.0, 1.0])
@@ -33,12 +33,17 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     values = rng.gamma(9, 0.1, shape)
     b_values = np.array([0, 10, 20, 50, 100, 200, 400, 800.0])
     signal = 100 * np.exp(-b_values * 1e-3)
-    kinds = ("shells", "mask", "maps", "histograms", "curves", "quality")
+    kinds = ("shells", "mask", "maps", "uncertainty", "histograms", "curves", "quality", "comparison", "decays")
     figures = {kind: f"sub-01/figures/{kind}.png" for kind in kinds}
     panel = draw.Panel(values, "$D$", "10⁻³ mm²/s", (0, 3))
     draw.plot_shells(folder / figures["shells"], b_values, None)
     draw.plot_mask(folder / figures["mask"], values, mask, affine)
     draw.plot_maps(folder / figures["maps"], [panel], mask, affine)
+    draw.plot_maps(folder / figures["uncertainty"], [panel, panel], mask, affine, columns=2)
+    columns = [draw.Column("lsq", values, "median 0.9"), draw.Column("map", values + 0.1, "median 1", "median +0.1")]
+    draw.plot_comparison(folder / figures["comparison"], columns, mask, affine, "10⁻³ mm²/s", (0, 3))
+    decay = draw.Decay("typical", b_values, signal, b_values, [signal, signal], ["lsq", "map"], "b (s/mm²)")
+    draw.plot_decays(folder / figures["decays"], [decay])
     draw.plot_histograms(folder / figures["histograms"], [("$D$", "10⁻³ mm²/s", values[mask], (0, 3), (0, 5))])
     draw.plot_curves(
         folder / figures["curves"], [draw.Curve("voxel (9, 9, 1)", b_values, signal, None, b_values, signal)]
@@ -84,6 +89,9 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
                 "p5": 0.1,
                 "p95": float("nan"),
                 "fraction_at_bound": 0.0004,
+                "sd": float("nan"),
+                "crb": float("inf") if parameter.name == "Dstar" else 0.06,
+                "undetermined": 0.61 if parameter.name == "Dstar" else 0.0,
             }
             for parameter in model.parameters
         ],
@@ -93,8 +101,33 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
             {"code": 3, "name": "iteration_limit", "count": 0, "fraction": 0.0, "message": "stopped at the limit"},
         ],
         options={"averaging": "arithmetic"},
-        figures={kind: figures[kind] for kind in ("maps", "histograms", "curves", "quality")},
+        figures={kind: figures[kind] for kind in ("maps", "uncertainty", "histograms", "curves", "quality")},
         maps=["sub-01/dwi/sub-01_acq-low_model-ivim_desc-lsq_param-D_dwimap.nii.gz"],
+    )
+    row = {"estimator": "lsq", "median": 0.8, "p5": 0.1, "p95": 2.0, "fraction_at_bound": 0.02}
+    spread = {"sd": 0.08, "crb": 0.07, "undetermined": 0.0}
+    apart = {"difference": -0.09, "absolute_difference": 0.12, "correlation": 0.876, "exceeds_floor": True}
+    comparison = ComparisonRecord(
+        image=name,
+        model="ivim",
+        model_title=model.title,
+        estimators=[
+            {"name": "lsq", "title": "Bounded least squares", "n_voxels": 1008, "n_fitted": 1008, "seconds": 0.5},
+            {"name": "map", "title": "A smooth one", "n_voxels": 1008, "n_fitted": 504, "seconds": 2.0},
+        ],
+        parameters=[
+            {
+                "name": "D",
+                "latex": "D",
+                "unit": "10⁻³ mm²/s",
+                "description": "Diffusion coefficient of tissue",
+                "figure": figures["comparison"],
+                "rows": [row | spread, row | spread | apart | {"estimator": "map", "sd": float("nan")}],
+            }
+        ],
+        correlations=[{"latex": ["f", "D^{*}"], "values": [-0.7349, float("nan")]}],
+        figures={"curves": figures["decays"]},
+        warnings=["D by map differs from lsq by 0.12 in a typical voxel."],
     )
     about = {
         "version": "1.2.3",
@@ -106,4 +139,6 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
         "settings": {"nprocs": 2},
     }
     error = ErrorRecord("sub-01_run-2 was skipped", "<script>1</script> has no b-values.", "crash.txt", "Traceback ...")
-    return SimpleNamespace(folder=folder, image=image, fit=fit, about=about, error=error, methods=METHODS)
+    return SimpleNamespace(
+        folder=folder, image=image, fit=fit, comparison=comparison, about=about, error=error, methods=METHODS
+    )

@@ -60,6 +60,7 @@ def report(material: SimpleNamespace) -> Path:
         participant="01",
         images=[material.image],
         fits=[material.fit],
+        comparisons=[material.comparison],
         errors=[material.error],
         about=material.about,
         methods=material.methods,
@@ -75,11 +76,11 @@ def test_the_browser_shows_all_of_it(report: Path, tmp_path: Path, width: int) -
     assert found, page[-2000:]
     answers = json.loads(found.group(1).replace("&quot;", '"').replace("&lt;", "<").replace("&gt;", ">"))
     assert answers["sections"] == ["Summary", "sub-01_acq-<low>_dwi", "About", "Methods", "Errors"]
-    assert len(answers["widths"]) == 6
+    assert len(answers["widths"]) == 9
     assert min(answers["widths"]) > 0
     assert not answers["squeezed"]
     assert answers["overflow"] <= 0
-    assert len(answers["equations"]) == 7
+    assert len(answers["equations"]) == 10
     assert min(answers["equations"]) > 8
     assert answers["resources"] == []
 

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bidsfit.reports import charts, figures
-from bidsfit.reports.canvas import robust_limits
-from bidsfit.reports.figures import Curve, Panel
+from bidsfit.reports import charts, figures, mosaics
+from bidsfit.reports.canvas import robust_limits, spread_limits
+from bidsfit.reports.figures import Column, Curve, Decay, Panel
+from bidsfit.reports.tiles import Layout
 
 SHAPE, AFFINE = (16, 18, 4), np.diag([-2.0, 2.0, 3.0, 1.0])
 INSIDE = np.zeros(SHAPE, dtype=bool)
@@ -45,6 +46,60 @@ def assert_picture(path: Path) -> None:
 )
 def test_maps(tmp_path: Path, panel: Panel, mask: np.ndarray, affine: np.ndarray) -> None:
     assert_picture(figures.plot_maps(tmp_path / "maps.png", [panel, panel], mask, affine))
+
+
+@pytest.mark.parametrize("affine", [AFFINE, OBLIQUE], ids=["straight", "oblique"])
+@pytest.mark.parametrize("count", [2, 3, 9])
+def test_comparison(tmp_path: Path, count: int, affine: np.ndarray) -> None:
+    columns = [Column(f"estimator {i}", VALUES + 0.1 * i, "median 1\n(0 to 2)", "median 0.1") for i in range(count)]
+    assert_picture(figures.plot_comparison(tmp_path / "comparison.png", columns, INSIDE, affine, "ms", (0, 2)))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [VALUES, VALUES * np.nan, np.full(SHAPE, np.inf), np.where(VALUES > 1, np.nan, VALUES), np.full(SHAPE, 3.0)],
+    ids=["the same", "all NaN", "infinite", "some NaN", "constant"],
+)
+def test_comparison_of_unusual_maps(tmp_path: Path, other: np.ndarray) -> None:
+    columns = [Column("lsq", VALUES, "median 1"), Column("other", other, "median 1", "median 0")]
+    assert_picture(figures.plot_comparison(tmp_path / "comparison.png", columns, INSIDE, AFFINE))
+    assert_picture(figures.plot_comparison(tmp_path / "comparison.png", columns[::-1], INSIDE, AFFINE))
+
+
+def test_uncertainty_shows_what_is_not_determined_apart(tmp_path: Path) -> None:
+    spread = np.where(VALUES > 1.5, np.inf, VALUES)
+    spread[5, 6] = np.nan
+    panels = [Panel(spread, f"{name} of $D$", "ms", (0, 1), "cividis", "12 % not determined") for name in "ab"]
+    path = figures.plot_maps(tmp_path / "uncertainty.png", panels, INSIDE, AFFINE, columns=2)
+    assert_picture(path)
+    with Image.open(path) as picture:
+        colours = {colour for _, colour in picture.convert("RGB").getcolors(1 << 24)}
+    assert tuple(bytes.fromhex(mosaics.NOT_A_NUMBER[1:])) in colours
+    assert mosaics.colours_in_words([spread], INSIDE) == "Pink: no estimate.  White: not determined by the data."
+    assert mosaics.colours_in_words([VALUES, VALUES * np.nan], INSIDE) == ""
+
+
+def test_columns_show_as_many_slices_as_there_is_room_for() -> None:
+    mask = np.ones((20, 20, 30), dtype=bool)
+    few, more = (Layout.in_columns(mask, np.eye(4), 6, columns) for columns in (2, 1))
+    assert 1 < len(few.slices) < len(more.slices)
+    assert few.width <= 10.0
+    assert Layout.in_columns(mask, np.eye(4), 12, 12).slices.indices  # one slice at least
+
+
+@pytest.mark.parametrize(
+    ("values", "span", "expected"),
+    [
+        (np.linspace(0, 1, 1001), np.inf, (0, 0.95)),
+        (np.linspace(0, 1, 1001), 1.0, (0, 0.5)),  # no more than half of what the maps show
+        ([0.1, np.inf, np.nan], np.inf, (0, 0.15)),
+        ([np.inf, np.nan], 3.0, (0, 1)),
+        ([], 3.0, (0, 1)),
+        ([0.0, 0.0], np.inf, (0, 1)),
+    ],
+)
+def test_limits_of_spreads_begin_at_zero(values: list[float], span: float, expected: tuple[float, float]) -> None:
+    assert spread_limits(np.asarray(values), span) == pytest.approx(expected)
 
 
 def test_many_slices_and_panels(tmp_path: Path) -> None:
@@ -112,12 +167,20 @@ SIGNAL = 300 * np.exp(-B * 2e-3) + 20
         Curve("negative", B, SIGNAL - 100, None, B, SIGNAL),
         Curve("zero", B, SIGNAL * 0, None, B, SIGNAL * 0),
         Curve("NaN", B, SIGNAL * np.nan, None, B, SIGNAL * np.nan, SIGNAL * np.nan),
+        Curve("points", B, SIGNAL, None, B, SIGNAL * 1.1, SIGNAL * 0.1, "TE (ms)"),
         Curve("one", np.array([1000.0]), np.array([5.0]), None, np.array([1000.0]), np.array([5.0])),
     ],
     ids=lambda curve: curve.title,
 )
 def test_curves(tmp_path: Path, curve: Curve) -> None:
     assert_picture(figures.plot_curves(tmp_path / "curves.png", [curve]))
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_decays(tmp_path: Path, count: int) -> None:
+    fitted = [SIGNAL, SIGNAL * 0.9, SIGNAL * np.nan]
+    decay = Decay("$f$: 10th percentile", B, SIGNAL, B, fitted, ["lsq  $f$ 0.1", "mle", "none"], "TE (ms)")
+    assert_picture(figures.plot_decays(tmp_path / "decays.png", [decay] * count))
 
 
 @pytest.mark.parametrize(

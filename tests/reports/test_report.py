@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from bidsfit.reports.prose import mathml, prose
-from bidsfit.reports.records import ErrorRecord, FitRecord, ImageRecord, read_record, write_record
-from bidsfit.reports.report import chunks, number, percent, write_report
+from bidsfit.reports.records import ErrorRecord, Record, read_record, write_record
+from bidsfit.reports.report import chunks, correlation, number, percent, spread, write_report
 
 DASH, MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"
 
@@ -31,6 +31,8 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.attributes.append((tag, {name: value or "" for name, value in attrs}))
+        if tag in ("td", "th"):
+            self.text += " "
         if tag not in self.VOID:
             self.open.append(tag)
 
@@ -53,6 +55,7 @@ def written(material: SimpleNamespace, path: Path, **changes: Any) -> str:
         "participant": "sub-01",
         "images": [material.image],
         "fits": [material.fit],
+        "comparisons": [material.comparison],
         "errors": [],
         "about": material.about,
         "methods": material.methods,
@@ -66,7 +69,8 @@ def page(material: SimpleNamespace) -> Page:
 
 
 def test_sections_come_in_their_order(page: Page) -> None:
-    order = ["summary", "image-1", "image-1-acquired", "image-1-fit-1", "about", "methods", "errors"]
+    order = ["summary", "image-1", "image-1-acquired", "image-1-comparison-1", "image-1-fit-1"]
+    order += ["about", "methods", "errors"]
     assert [identity for identity in page.values("id") if identity in order] == order
 
 
@@ -80,7 +84,7 @@ def test_every_link_inside_the_page_leads_somewhere(page: Page) -> None:
 
 def test_the_page_needs_no_other_file_and_no_script(page: Page) -> None:
     assert all(source.startswith("data:image/png;base64,") for source in page.values("src"))
-    assert len(page.values("src")) == 6
+    assert len(page.values("src")) == 9
     assert not {"script", "link", "iframe", "object"} & {tag for tag, _ in page.attributes}
     text = (Path(__file__).parents[2] / "bidsfit/reports/templates/style.css").read_text()
     assert "url(" not in text
@@ -102,6 +106,8 @@ def test_it_says_what_was_found(page: Page) -> None:
         "14 negative and 0 not finite",
         f"0.1 to {DASH}",  # a percentile that is not a number
         "< 0.1 %",
+        f"{DASH} 0.06 (8 %)",  # no standard deviation, and the floor
+        "∞∞ in 61.0 %",  # in two lines
         "bidsfit /data /out participant --model ivim",
         "param-D_dwimap.nii.gz",
         "No errors.",
@@ -112,9 +118,33 @@ def test_it_says_what_was_found(page: Page) -> None:
     assert "iteration" not in text
 
 
+def test_estimators_stand_side_by_side(page: Page) -> None:
+    text = " ".join(page.text.split())
+    for words in (
+        "fitted to the same voxels in 2 ways. Differences are taken from the first, lsq,",
+        "lsq Bounded least squares 100 % 0.5 s 2,016",
+        "map A smooth one 50.0 % 2 s 504",
+        "lsq 0.8 0.1 to 2 0.08 (10 %) 0.07 (9 %) 2.0 % compared with this",
+        f"map 0.8 0.1 to 2 {DASH} 0.07 (9 %) 2.0 % {MINUS}0.09 0.12 0.88",
+        f"and D* {MINUS}0.73 {DASH}",
+    ):
+        assert words in text, words
+    assert text.count("D by map differs from lsq by 0.12 in a typical voxel.") == 2  # in its place and in the summary
+    assert "n much" in page.values("class")
+    assert "ivim · side by side" in text
+
+
+def test_a_page_without_comparisons_or_spreads_does_without(material: SimpleNamespace, tmp_path: Path) -> None:
+    rows = [{k: v for k, v in row.items() if k not in ("sd", "crb", "undetermined")} for row in material.fit.parameters]
+    fit = replace(material.fit, parameters=rows, figures={})
+    page = Page(written(material, tmp_path / "sub-01.html", fits=[fit], comparisons=[]))
+    assert "Floor" not in page.text
+    assert "side by side" not in page.text
+
+
 def test_equations_are_mathml(page: Page) -> None:
     equations = [attributes for tag, attributes in page.attributes if tag == "math"]
-    assert len(equations) == 1 + 4 + 2  # the model, its parameters, the methods
+    assert len(equations) == 1 + 4 + 2 + 3  # the model, its parameters, the methods, the comparison
     assert sum(equation.get("display") == "block" for equation in equations) == 2
 
 
@@ -137,7 +167,8 @@ def test_what_users_wrote_is_escaped(material: SimpleNamespace, tmp_path: Path) 
 
 def test_a_participant_that_was_skipped_gets_a_report(material: SimpleNamespace, tmp_path: Path) -> None:
     error = ErrorRecord("sub-09 was skipped", "No dwi image. Add one, or leave the participant out.")
-    text = written(material, tmp_path / "sub-09.html", images=[], fits=[], errors=[error], methods="", about={})
+    empty: dict[str, Any] = {"images": [], "fits": [], "comparisons": [], "methods": "", "about": {}}
+    text = written(material, tmp_path / "sub-09.html", errors=[error], **empty)
     page = Page(text)
     assert "Nothing was fitted" in page.text
     assert "1 error." in page.text
@@ -172,7 +203,8 @@ def test_a_report_is_written_whole_or_not_at_all(material: SimpleNamespace, tmp_
 
 def test_records_survive_their_files(material: SimpleNamespace, tmp_path: Path) -> None:
     fit = replace(material.fit, parameters=[])  # NaN is not equal to itself
-    records: list[ImageRecord | FitRecord | ErrorRecord] = [material.image, fit, material.error]
+    comparison = replace(material.comparison, parameters=[], correlations=[])
+    records: list[Record] = [material.image, fit, comparison, material.error]
     for record in records:
         write_record(record, tmp_path / "record.json")
         assert read_record(tmp_path / "record.json") == record
@@ -207,6 +239,27 @@ def test_words_in_equations_stay_words() -> None:
 )
 def test_numbers(value: float | None, expected: str) -> None:
     assert number(value) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "typical", "expected"),
+    [
+        (0.08, 0.95, "0.08 (8 %)"),
+        (0.08, -0.95, "0.08 (8 %)"),
+        (0.08, 0.0, "0.08"),
+        (0.08, float("nan"), "0.08"),
+        (float("inf"), 3.0, "\N{INFINITY}"),
+        (float("nan"), 3.0, DASH),
+        (None, 3.0, DASH),
+    ],
+)
+def test_spreads(value: float | None, typical: float, expected: str) -> None:
+    assert spread(value, typical) == expected
+
+
+def test_correlations() -> None:
+    assert correlation(-0.7349) == f"{MINUS}0.73"
+    assert correlation(float("nan")) == DASH
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,91 @@
+"""What the nodes that draw say in words."""
+
+import numpy as np
+import pytest
+
+from bidsfit import models
+from bidsfit.estimators.comparison import Precision
+from bidsfit.estimators.least_squares import LeastSquares
+from bidsfit.interfaces.comparison import _disagreements, _entangled, compare
+from bidsfit.interfaces.figures import _curve, _options_in_words, _warnings, bounds_in_words
+
+SUMMARY = {"n_voxels": 100, "status": {"1": 100}, "freedom": 3, "b_values": [0, 1000], "sigma": None}
+
+
+def summary(**medians):
+    rows = [
+        {"name": name, "median": median, "p5": 0.0, "p95": 2.0, "fraction_at_bound": 0.0}
+        for name, median in medians.items()
+    ]
+    return SUMMARY | {"parameters": rows}
+
+
+@pytest.mark.parametrize(
+    ("bounds", "expected"),
+    [
+        ((0, 5), "0 to 5"),
+        ((1.2, 1.2), "held at 1.2"),
+        ((0, np.inf), "from 0 on"),
+        ((-np.inf, 3), "up to 3"),
+        ((-np.inf, np.inf), "none"),
+    ],
+)
+def test_bounds_in_words(bounds, expected):
+    assert bounds_in_words(*bounds) == expected
+
+
+def test_choices_state_bounds_with_their_unit():
+    estimator = LeastSquares(models.get("ivim"), bounds={"D": (0.0, np.inf), "f": (0.0, 0.5)})
+    words = _options_in_words({"Mask": "found", "Bounds": {"D": [0, None]}}, estimator, SUMMARY)
+    assert words["Bounds of D"] == "from 0 on 10⁻³ mm²/s"
+    assert words["Bounds of f"] == "0 to 0.5"
+    assert words["Bounds of Dstar"] == "3 to 200 10⁻³ mm²/s"
+    assert not {"Bounds", "Bounds of S0"} & set(words)
+
+
+@pytest.mark.parametrize(("crb", "found"), [(0.4, None), (0.6, "(0.6) is more than half"), (np.inf, "is infinite")])
+def test_a_floor_as_high_as_the_house_is_warned_of(crb, found):
+    precisions = {"S0": Precision(1, np.inf, 1), "D": Precision(0.1, crb, 0)}
+    warnings = _warnings(summary(S0=1000.0, D=1.0), "S0", precisions)
+    assert [found in warning for warning in warnings] == ([True] if found else [])
+
+
+def test_a_floor_that_is_not_known_is_not():
+    assert _warnings(summary(D=1.0), "S0", {"D": Precision(np.nan, np.nan, np.nan)}) == []
+
+
+def test_estimators_are_compared_with_the_first():
+    values = np.linspace(0, 2, 50)
+    voxels = [{"estimate": values, "crb": np.full(50, 0.1)}, {"estimate": values + 0.3}, {"estimate": values + 0.05}]
+    rows = compare(["lsq", "net", "mle"], "D", voxels, [summary(S0=9.0, D=1.0)] * 3)
+    assert [row["estimator"] for row in rows] == ["lsq", "net", "mle"]
+    assert [row.get("exceeds_floor") for row in rows] == [None, True, False]
+    assert rows[1]["difference"] == pytest.approx(0.3)
+    assert rows[1]["correlation"] == pytest.approx(1)
+    (warning,) = _disagreements([{"name": "D", "rows": rows}])
+    assert warning.startswith("D by net differs from lsq by 0.3 in a typical voxel")
+
+
+def test_parameters_that_go_together_are_named():
+    found = [{("f", "D"): 0.1, ("f", "Dstar"): -0.81}, {("f", "D"): np.nan, ("f", "Dstar"): 0.69}]
+    (warning,) = _entangled(["lsq", "net"], found)
+    assert warning.startswith("f and Dstar by lsq are strongly correlated over the voxels (-0.81)")
+
+
+@pytest.mark.parametrize("fine", [True, False])
+def test_a_curve_may_run_over_anything(fine):
+    curve = {
+        "title": "D: 10th percentile",
+        "x": [10.0, 50.0],
+        "x_label": "TE (ms)",
+        "signal": [9.0, 5.0],
+        "predicted": [8.0, 6.0],
+        "counts": [1, 4],
+        "fitted_x": [0.0, 25.0, 50.0] if fine else [],
+        "fitted": [10.0, 7.0, 6.0] if fine else [],
+    }
+    drawn = _curve(curve, models.get("adc"), 0.2)
+    assert (drawn.title, drawn.x_label) == ("$D$: 10th percentile", "TE (ms)")
+    np.testing.assert_allclose(drawn.residual, [1, -1])
+    np.testing.assert_allclose(drawn.error, [0.2, 0.1])
+    np.testing.assert_array_equal(drawn.fitted_x, [0, 25, 50] if fine else [10, 50])
