@@ -303,9 +303,13 @@ def _refuse_conflicts(plan: ImagePlan, fit: Fit, output_dir: Path) -> None:
         refuse_conflict(output_dir, output, settings, plan.image.uri)
 
 
-def _shell_in_words(shell: Shell) -> str:
-    echo_time = "" if shell.echo_time is None else f" at TE {shell.echo_time:g} ms"
-    return f"{shell.b_value:.0f}{echo_time} (x{shell.n_measurements})"
+def _shells_in_words(shells: Sequence[Shell]) -> str:
+    """b-values, echo times where there are several, and how often each was measured."""
+    several = len({shell.echo_time for shell in shells}) > 1
+    return ", ".join(
+        f"{shell.b_value:.0f}{f' at TE {shell.echo_time:g} ms' if several else ''} (x{shell.n_measurements})"
+        for shell in shells
+    )
 
 
 def describe_plan(plans: Sequence[ParticipantPlan]) -> str:
@@ -314,7 +318,7 @@ def describe_plan(plans: Sequence[ParticipantPlan]) -> str:
     for plan in plans:
         lines.append(f"sub-{plan.label}")
         for image in plan.images:
-            shells = ", ".join(map(_shell_in_words, image.acquisition.shells))
+            shells = _shells_in_words(image.acquisition.shells)
             lines.append(f"  {image.image.name}_dwi  {' x '.join(map(str, image.shape))}")
             lines.append(f"    b-values (s/mm²): {shells}")
             lines.append(f"    mask: {image.mask_name}")

@@ -202,11 +202,26 @@ def best_node(
             continue
         amplitude = min(max(scores[g] / energies[g], bounds[scale, 0]), bounds[scale, 1])
         gain = amplitude * (2.0 * scores[g] - amplitude * energies[g])
-        if gain > best_gain:
+        if gain > best_gain and meets_constraints(problem, bounds, g):
             best, best_gain, best_amplitude = g, gain, amplitude
     for j in range(parameters.size):
         parameters[j] = min(max(nodes[best, j], bounds[j, 0]), bounds[j, 1])
     parameters[scale] = best_amplitude
+
+
+@inlined
+def meets_constraints(problem: Problem, bounds: NDArray, g: int) -> bool:
+    """Whether a starting point that is put inside the bounds meets the linear constraints.
+
+    The grid meets them, but a parameter that is held (D of a segmented fit) may lie anywhere.
+    """
+    for r in range(problem.limits.size):
+        room = problem.limits[r] + MARGIN
+        for j in range(len(problem.order)):
+            room -= problem.matrix[r, j] * min(max(problem.nodes[g, j], bounds[j, 0]), bounds[j, 1])
+        if room < 0.0:
+            return False
+    return True
 
 
 @compiled
