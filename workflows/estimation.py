@@ -11,7 +11,8 @@ from nipype.pipeline import engine as pe
 
 from bidsfit import __version__
 from bidsfit.bids.outputs import file_output, json_path, map_outputs
-from bidsfit.interfaces.derivatives import WriteMaps, WriteMask
+from bidsfit.interfaces.comparison import PlotComparison, comparison_figure_paths
+from bidsfit.interfaces.derivatives import WriteMaps, WriteVolume
 from bidsfit.interfaces.estimate import EstimateMaps
 from bidsfit.interfaces.figures import PlotFit, PlotImage, fit_figure_paths, image_figure_paths
 from bidsfit.interfaces.image import PrepareImage
@@ -20,6 +21,9 @@ from bidsfit.workflows.plan import Fit, ImagePlan
 
 #: Memory of Python with its libraries, GB.
 BASE_MEMORY = 0.5
+
+#: What `PrepareImage` finds and fits need; ``noise_map`` is there only where the noise level is a map.
+FOUND = ("mask", "facts", "noise_map")
 
 #: Arrays of the size of a map that a fit holds at a time.
 ARRAYS = 16
@@ -36,8 +40,9 @@ def init_image_wf(plan: ImagePlan, *, output_dir: Path, omp_nthreads: int, low_m
     .. code-block:: text
 
         prepare -> plot_image
-           |-> write_mask (where no mask was given)
+           |-> write_mask (where no mask was given), write_noise (with MP-PCA)
            |-> <model>_<estimator>_wf: estimate -> write, plot   (one for each fit)
+                                           '-> compare_<model>   (where a model is fitted with several estimators)
 
     Parameters
     ----------
@@ -58,7 +63,10 @@ def init_image_wf(plan: ImagePlan, *, output_dir: Path, omp_nthreads: int, low_m
         PrepareImage(
             in_file=str(image.path),
             bval=str(image.bval),
+            sidecar=image.sidecar,
             models=[row["name"] for row in plan.support if row["fitted"]],
+            sigma=plan.noise.level,
+            noise_kind=plan.noise.kind,
             low_memory=low_memory,
             version=__version__,
         ),
@@ -69,6 +77,8 @@ def init_image_wf(plan: ImagePlan, *, output_dir: Path, omp_nthreads: int, low_m
         prepare.inputs.bvec = str(image.bvec)
     if image.mask is not None:
         prepare.inputs.in_mask = str(image.mask)
+    if image.noise_map is not None:
+        prepare.inputs.in_noise = str(image.noise_map)
     common = {"image": image.to_dict(), "mask_name": plan.mask_name, "output_dir": str(output_dir)}
 
     plot_image = pe.Node(
@@ -77,15 +87,39 @@ def init_image_wf(plan: ImagePlan, *, output_dir: Path, omp_nthreads: int, low_m
     plot_image.overwrite = _missing(image_figure_paths(output_dir, image).values())
     workflow.connect([(prepare, plot_image, [(name, name) for name in ("mask", "facts", "reference")])])
 
-    if image.mask is None:
-        target = output_dir / file_output("mask", image)
-        write_mask = pe.Node(WriteMask(image=image.to_dict(), output_dir=str(output_dir)), name="write_mask")
-        write_mask.overwrite = _missing([target, json_path(target)])
-        workflow.connect(prepare, "mask", write_mask, "in_mask")
+    own = {"mask": image.mask is None, "noise": plan.noise.level == "mppca"}
+    for kind in (kind for kind, wanted in own.items() if wanted):
+        target = output_dir / file_output(kind, image)
+        write = pe.Node(WriteVolume(kind=kind, image=image.to_dict(), output_dir=str(output_dir)), name=f"write_{kind}")
+        write.overwrite = _missing([target, json_path(target)])
+        workflow.connect(prepare, {"mask": "mask", "noise": "noise_map"}[kind], write, "in_file")
 
+    fitted: dict[str, list[tuple[Fit, pe.Workflow]]] = {}
     for fit in plan.fits:
         fit_wf = init_fit_wf(plan, fit, output_dir=output_dir, omp_nthreads=omp_nthreads, low_memory=low_memory)
-        workflow.connect([(prepare, fit_wf, [("mask", "inputnode.mask"), ("facts", "inputnode.facts")])])
+        workflow.connect([(prepare, fit_wf, [(name, f"inputnode.{name}") for name in FOUND])])
+        fitted.setdefault(fit.model, []).append((fit, fit_wf))
+
+    for model, fits in fitted.items():
+        if len(fits) < 2:
+            continue
+        compare = pe.Node(
+            PlotComparison(
+                image=image.to_dict(),
+                model=model,
+                estimators=[fit.estimator for fit, _ in fits],
+                output_dir=str(output_dir),
+            ),
+            name=f"compare_{node_name(model)}",
+            mem_gb=_memory(plan, in_memory=False),
+        )
+        compare.overwrite = _missing(comparison_figure_paths(output_dir, image, fits[0][0].signal_model).values())
+        workflow.connect(prepare, "mask", compare, "mask")
+        for output, port in (("maps", "maps"), ("summary", "summaries")):
+            merge = pe.Node(niu.Merge(len(fits)), name=f"{port}_{node_name(model)}", run_without_submitting=True)
+            for i, (_, fit_wf) in enumerate(fits, start=1):
+                workflow.connect(fit_wf, f"estimate.{output}", merge, f"in{i}")
+            workflow.connect(merge, "out", compare, port)
     return workflow
 
 
@@ -110,11 +144,11 @@ def init_fit_wf(
 
     Inputs
     ------
-    mask, facts
+    mask, facts, noise_map
         Of the image, as `PrepareImage` leaves them.
     """
     image = plan.image
-    inputnode = pe.Node(niu.IdentityInterface(["mask", "facts"]), name="inputnode")
+    inputnode = pe.Node(niu.IdentityInterface(list(FOUND)), name="inputnode")
     estimate = pe.Node(
         EstimateMaps(
             in_file=str(image.path),
@@ -123,6 +157,7 @@ def init_fit_wf(
             model=fit.model,
             estimator=fit.estimator,
             options=fit.options,
+            noise_kind=plan.noise.kind,
             label=f"{image.name} {fit.model} {fit.estimator}",
             threads=omp_nthreads,
             low_memory=low_memory,
@@ -141,6 +176,7 @@ def init_fit_wf(
         "model": fit.model,
         "estimator": fit.estimator,
         "options": fit.options,
+        "noise": plan.noise.settings,
     }
     write = pe.Node(WriteMaps(**common), name="write", mem_gb=1)
     estimator = fit.built
@@ -152,7 +188,7 @@ def init_fit_wf(
     workflow = pe.Workflow(name=f"{node_name(fit.model)}_{node_name(fit.estimator)}_wf")
     workflow.connect(
         [
-            (inputnode, estimate, [("mask", "mask")]),
+            (inputnode, estimate, [(name, name) for name in FOUND]),
             (inputnode, plot, [("mask", "mask"), ("facts", "facts")]),
             (estimate, write, [("maps", "maps"), ("summary", "summary")]),
             (estimate, plot, [("maps", "maps"), ("summary", "summary")]),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +14,29 @@ from nipype.interfaces.base import BaseInterfaceInputSpec, Directory, File, Simp
 from numpy.typing import NDArray
 
 from bidsfit import estimators, models
-from bidsfit.acquisition import Acquisition
 from bidsfit.bids.files import whole_file
 from bidsfit.bids.images import open_image, read_acquisition, read_data
 from bidsfit.bids.inputs import DwiImage
 from bidsfit.bids.outputs import fit_settings, map_outputs
 from bidsfit.bids.units import REPORT_UNITS
-from bidsfit.estimators.estimator import FITTED, Status
+from bidsfit.estimators.comparison import Precision, precision
+from bidsfit.estimators.estimator import FITTED, Estimator, Status
+from bidsfit.models.signal_model import SignalModel
 from bidsfit.reports import figures
 from bidsfit.reports.records import FitRecord, ImageRecord, write_record
+from bidsfit.reports.report import percent
 
 #: Shares of the voxels above which the report warns.
 MANY_AT_BOUND = 0.2
 MANY_FAILED = 0.01
+#: Floor, as a share of the estimate, above which it warns.
+MUCH_SPREAD = 0.5
+
+#: Maps of spread that are drawn, and what their figure calls them.
+SPREADS = {"sd": "SD", "crb": "Floor"}
+
+#: Figures of a fit, in the order of the report.
+FIT_FIGURES = ("maps", "uncertainty", "histograms", "curves", "quality")
 
 
 def image_figure_paths(folder: Path, image: DwiImage) -> dict[str, Path]:
@@ -41,7 +53,7 @@ def fit_figure_paths(folder: Path, image: DwiImage, model: str, estimator: str) 
     """Where the record and the figures of a fit go: kind to path."""
     stem = f"{image.name}_model-{model}_desc-{estimator}"
     figures_folder = folder / f"sub-{image.participant}" / "figures"
-    paths = {kind: figures_folder / f"{stem}{kind}_dwi.png" for kind in ("maps", "histograms", "curves", "quality")}
+    paths = {kind: figures_folder / f"{stem}{kind}_dwi.png" for kind in FIT_FIGURES}
     return paths | {"record": figures_folder / f"{stem}_record.json"}
 
 
@@ -49,6 +61,7 @@ class _PlotInput(BaseInterfaceInputSpec):
     image = traits.Dict(mandatory=True, desc="as DwiImage.to_dict")
     mask = File(exists=True, mandatory=True)
     mask_name = traits.Str(mandatory=True, desc="where the mask came from")
+    noise = traits.Dict(usedefault=True, desc="choices about the noise, as NoiseChoice.settings")
     output_dir = Directory(mandatory=True)
 
 
@@ -74,8 +87,8 @@ class PlotImage(SimpleInterface):
         paths = image_figure_paths(Path(self.inputs.output_dir), image)
         facts = json.loads(Path(self.inputs.facts).read_text())
         acquisition = read_acquisition(image.bval, image.bvec, image.sidecar)
-        mask, affine = _volume(self.inputs.mask)
-        reference, _ = _volume(self.inputs.reference)
+        mask, affine = read_volume(self.inputs.mask)
+        reference, _ = read_volume(self.inputs.reference)
         with whole_file(paths["mask"]) as path:
             figures.plot_mask(path, reference, mask > 0, affine)
         with whole_file(paths["shells"]) as path:
@@ -89,7 +102,7 @@ class PlotImage(SimpleInterface):
                 for s in acquisition.shells
             ],
             models=[dict(row) for row in self.inputs.models],
-            figures=_relative(paths, ("mask", "shells"), self.inputs.output_dir),
+            figures=relative(paths, ("mask", "shells"), self.inputs.output_dir),
             warnings=list(self.inputs.warnings),
             **facts,
         )
@@ -110,7 +123,7 @@ class _PlotFitInput(_PlotInput):
 
 
 class PlotFit(SimpleInterface):
-    """Draw the maps, histograms, curves and quality of a fit, and write its record."""
+    """Draw the maps, uncertainty, histograms, curves and quality of a fit, and write its record."""
 
     input_spec = _PlotFitInput
     output_spec = _PlotOutput
@@ -123,9 +136,9 @@ class PlotFit(SimpleInterface):
         paths = fit_figure_paths(Path(self.inputs.output_dir), image, model.name, estimator.name)
         summary = json.loads(Path(self.inputs.summary).read_text())
         noise = json.loads(Path(self.inputs.facts).read_text())["noise"]
-        mask_data, affine = _volume(self.inputs.mask)
+        mask_data, affine = read_volume(self.inputs.mask)
         mask = mask_data > 0
-        volumes = {name: _volume(path)[0] for name, path in self.inputs.maps.items()}
+        volumes = {name: read_volume(path)[0] for name, path in self.inputs.maps.items()}
 
         def panel(name: str) -> figures.Panel:
             output = outputs[name]
@@ -134,8 +147,25 @@ class PlotFit(SimpleInterface):
             shown = REPORT_UNITS[unit].name
             return figures.Panel(data, output.title, shown, output.figure_range, output.colours or "viridis")
 
+        spreads = {
+            name: {s: volumes[f"{name}_{s}"][mask] for s in SPREADS if f"{name}_{s}" in volumes} for name in model.names
+        }
+        precisions = {name: precision(arrays.get("sd"), arrays.get("crb")) for name, arrays in spreads.items()}
+
+        def spread_panels(name: str) -> Iterator[figures.Panel]:
+            span = np.ptp(model[name].display or model[name].bounds)
+            limits = figures.spread_limits(np.concatenate(list(spreads[name].values())), span)
+            for statistic, values in spreads[name].items():
+                undetermined = precision(None, values).undetermined
+                remark = f"{percent(undetermined)} not determined" if undetermined > 0 else ""
+                title = f"{SPREADS[statistic]} of ${model[name].latex}$"
+                yield replace(panel(f"{name}_{statistic}"), title=title, limits=limits, remark=remark)
+
         with whole_file(paths["maps"]) as path:
             figures.plot_maps(path, [panel(name) for name in model.names], mask, affine)
+        with whole_file(paths["uncertainty"]) as path:
+            spread = chain.from_iterable(spread_panels(name) for name in model.names if name != model.scale)
+            figures.plot_maps(path, list(spread), mask, affine, columns=2)
         with whole_file(paths["quality"]) as path:
             messages = {status.value: status.message for status in Status}
             figures.plot_quality(path, panel("rmse"), panel("r2"), volumes["status"], messages, mask, affine)
@@ -147,13 +177,12 @@ class PlotFit(SimpleInterface):
                     for p, bounds in zip(map(panel, model.names), estimator.bounds.tolist(), strict=True)
                 ],
             )
-        drawn = ["maps", "histograms", "quality"]
+        drawn = [kind for kind in FIT_FIGURES if kind != "curves" or summary["curves"]]
         if summary["curves"]:
-            drawn.append("curves")
             with whole_file(paths["curves"]) as path:
                 figures.plot_curves(path, [_curve(c, model, noise.get("sigma")) for c in summary["curves"]])
 
-        settings = fit_settings(model, estimator, self.inputs.mask_name)
+        settings = fit_settings(model, estimator, self.inputs.mask_name, self.inputs.noise)
         record = FitRecord(
             image=f"{image.name}_dwi",
             model=model.name,
@@ -166,6 +195,7 @@ class PlotFit(SimpleInterface):
             seconds=summary["seconds"],
             parameters=[
                 row
+                | vars(precisions[row["name"]])
                 | {
                     "latex": model[row["name"]].latex,
                     "unit": REPORT_UNITS[model[row["name"]].unit].name,
@@ -174,10 +204,10 @@ class PlotFit(SimpleInterface):
                 for row in summary["parameters"]
             ],
             status=_status_rows(summary),
-            options=_options_in_words(settings, summary),
-            figures=_relative(paths, drawn, self.inputs.output_dir),
+            options=_options_in_words(settings, estimator, summary),
+            figures=relative(paths, drawn, self.inputs.output_dir),
             maps=[output.path.as_posix() for output in outputs.values()],
-            warnings=_warnings(summary, model.scale),
+            warnings=_warnings(summary, model.scale, precisions),
             methods=list(self.inputs.methods),
         )
         with whole_file(paths["record"]) as path:
@@ -186,25 +216,30 @@ class PlotFit(SimpleInterface):
         return runtime
 
 
-def _volume(path: str) -> tuple[NDArray, NDArray]:
+def read_volume(path: str) -> tuple[NDArray, NDArray]:
+    """A volume and its affine."""
     image = open_image(Path(path))
     return np.asarray(read_data(image, Path(path))), np.asarray(image.affine)
 
 
-def _relative(paths: Mapping[str, Path], kinds: Any, folder: str) -> dict[str, str]:
+def relative(paths: Mapping[str, Path], kinds: Iterable[str], folder: str) -> dict[str, str]:
+    """Paths of some kinds, relative to the output folder."""
     return {kind: paths[kind].relative_to(folder).as_posix() for kind in kinds}
 
 
-def _curve(curve: Mapping[str, Any], model: Any, sigma: float | None) -> figures.Curve:
+def curve_title(title: str, model: SignalModel) -> str:
+    """The title of a curve with the symbol of the parameter that it names."""
+    name, _, what = title.partition(": ")
+    return f"${model[name].latex}$: {what}" if name in model.names else title.capitalize()
+
+
+def _curve(curve: Mapping[str, Any], model: SignalModel, sigma: float | None) -> figures.Curve:
     """A measured and fitted decay, from the numbers that the fit left."""
-    name, _, what = curve["title"].partition(": ")
-    title = f"${model[name].latex}$: {what}" if name in model.names else curve["title"].capitalize()
-    b, signal = np.array(curve["b"]), np.array(curve["signal"])
-    fitted = model.signal(curve["parameters"], Acquisition(b))
+    x, signal, predicted = (np.array(curve[key]) for key in ("x", "signal", "predicted"))
+    fine = (np.array(curve["fitted_x"]), np.array(curve["fitted"])) if curve["fitted_x"] else (x, predicted)
     error = None if sigma is None else sigma / np.sqrt(curve["counts"])
-    return figures.Curve(
-        title, b, signal, error, np.array(curve["fitted_b"]), np.array(curve["fitted"]), signal - fitted
-    )
+    title = curve_title(curve["title"], model)
+    return figures.Curve(title, x, signal, error, fine[0], fine[1], signal - predicted, curve["x_label"])
 
 
 def _status_rows(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -221,17 +256,28 @@ def _status_rows(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def _options_in_words(settings: Mapping[str, Any], summary: Mapping[str, Any]) -> dict[str, str]:
+def _options_in_words(settings: Mapping[str, Any], estimator: Estimator, summary: Mapping[str, Any]) -> dict[str, str]:
     words = {key: str(value) for key, value in settings.items() if key not in ("Bounds", "FitMethodDescription")}
-    for name, (lower, upper) in settings.get("Bounds", {}).items():
-        words[f"Bounds of {name}"] = f"{lower:g} to {upper:g}"
+    for parameter, (lower, upper) in zip(estimator.model.parameters, estimator.bounds.tolist(), strict=True):
+        if parameter.name != estimator.model.scale:
+            unit = REPORT_UNITS[parameter.unit].name
+            words[f"Bounds of {parameter.name}"] = f"{bounds_in_words(lower, upper)} {unit}".strip()
     words["b-values fitted (s/mm²)"] = ", ".join(f"{b:.0f}" for b in summary["b_values"])
     if summary["sigma"] is not None:
         words["Noise of one measurement as the residuals suggest it"] = f"{summary['sigma']:.4g}"
     return words
 
 
-def _warnings(summary: Mapping[str, Any], scale: str) -> list[str]:
+def bounds_in_words(lower: float, upper: float) -> str:
+    """A range, one end of which may be open."""
+    if lower == upper:
+        return f"held at {lower:g}"
+    if np.isfinite([lower, upper]).all():
+        return f"{lower:g} to {upper:g}"
+    return f"from {lower:g} on" if np.isfinite(lower) else f"up to {upper:g}" if np.isfinite(upper) else "none"
+
+
+def _warnings(summary: Mapping[str, Any], scale: str, precisions: Mapping[str, Precision]) -> list[str]:
     warnings = []
     fitted = sum(summary["status"].get(str(int(status)), 0) for status in FITTED)
     failed = summary["n_voxels"] - fitted
@@ -246,4 +292,11 @@ def _warnings(summary: Mapping[str, Any], scale: str) -> list[str]:
         if row["name"] != scale and row["fraction_at_bound"] > MANY_AT_BOUND:
             share = f"{100 * row['fraction_at_bound']:.0f} %"
             warnings.append(f"{row['name']} lies at a bound in {share} of the voxels: the data hardly determine it.")
+        floor = precisions[row["name"]].crb
+        if row["name"] != scale and floor > MUCH_SPREAD * abs(row["median"]):
+            found = "is infinite" if np.isinf(floor) else f"({floor:.2g}) is more than half of the value"
+            warnings.append(
+                f"In a typical voxel the Cramér-Rao bound of {row['name']} {found}: with this protocol and noise a "
+                "single voxel says little, whatever unbiased estimator fits it. Average over regions, or measure more."
+            )
     return warnings

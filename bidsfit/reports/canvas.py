@@ -131,3 +131,18 @@ def robust_limits(values: NDArray) -> tuple[float, float]:
         low, high = low - 0.5 * spread, high + 0.5 * spread
     step = 10.0 ** np.floor(np.log10(spread)) / 2
     return float(np.floor(low / step + 1e-9) * step), float(np.ceil(high / step - 1e-9) * step)
+
+
+def spread_limits(values: NDArray, span: float = np.inf) -> tuple[float, float]:
+    """Display range of spreads or differences: from 0 to what few exceed, and at most half the range of the maps."""
+    finite = np.asarray(values, dtype=float)
+    finite = finite[np.isfinite(finite)]
+    if finite.size == 0:
+        return 0.0, 1.0
+    return 0.0, min(robust_limits(finite[finite <= np.percentile(finite, 95)])[1], span / 2)
+
+
+def readable(value: float) -> str:
+    """Three significant digits, without an exponent where that is readable."""
+    text = f"{value:.3g}"
+    return (f"{value:,.0f}" if "e+0" in text and abs(value) < 1e9 else text).replace("-", "\N{MINUS SIGN}")

@@ -26,6 +26,7 @@ from bidsfit.reports.canvas import (
     inches,
     note,
     page,
+    readable,
     robust_limits,
     save,
     styled,
@@ -58,25 +59,28 @@ class Curve:
     Attributes
     ----------
     title : str
-    b : ndarray, shape (n,)
-        s/mm^2.
+    x : ndarray, shape (n,)
+        What was varied, such as the b-value.
     signal : ndarray, shape (n,)
-        As measured (or averaged), at ``b``.
+        As measured (or averaged), at ``x``.
     error : ndarray, shape (n,), optional
         Standard deviation of each.
-    fitted_b, fitted : ndarray, shape (m,)
-        The fitted curve.
+    fitted_x, fitted : ndarray, shape (m,)
+        The fitted curve; drawn as points where it is given at ``x`` alone.
     residual : ndarray, shape (n,), optional
         Measured minus fitted, in units of ``signal``; drawn in a strip below.
+    x_label : str
+        Name and unit of ``x``.
     """
 
     title: str
-    b: NDArray
+    x: NDArray
     signal: NDArray
     error: NDArray | None
-    fitted_b: NDArray
+    fitted_x: NDArray
     fitted: NDArray
     residual: NDArray | None = None
+    x_label: str = "b (s/mm²)"
 
 
 @styled
@@ -112,7 +116,7 @@ def _draw_histogram(axes: Any, histogram: Histogram) -> None:
     axes.set_title(f"{histogram.title}{unit}", pad=20, fontsize=10.5)
     axes.spines["left"].set_visible(False)
     axes.xaxis.set_major_locator(ticks(4))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _number(value)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: readable(value)))
     if finite.size == 0:
         note(axes, 0.5, 0.5, "no finite value", "center", "center")
         return
@@ -127,7 +131,7 @@ def _draw_histogram(axes: Any, histogram: Histogram) -> None:
     axes.stairs(np.where(apart > 0, counts + apart, counts), edges, baseline=counts, fill=True, color=WARM, alpha=0.6)
     axes.set_ylim(0, 1.08 * tallest)
     axes.axvline(median, color=INK, linewidth=1.3)
-    words = f"median {_number(median)}  ({_number(p5)} to {_number(p95)})"
+    words = f"median {readable(median)}  ({readable(p5)} to {readable(p95)})"
     note(axes, 0, 1.03, words, "left", "bottom")
     note(axes, 0, -0.2, "\n".join(remarks), "left", "top", WARM)
 
@@ -146,7 +150,7 @@ def _ends(
             at_bound = np.isclose(finite, bound, rtol=1e-5, atol=1e-6 * max(abs(high), abs(low)))
             ends |= at_bound
             if at_bound.any():
-                remarks.append(f"{_percent(at_bound.mean())} at the {name} bound, {_number(bound)}")
+                remarks.append(f"{_percent(at_bound.mean())} at the {name} bound, {readable(bound)}")
     for outside, name in ((finite < low, "below"), (finite > high, "above")):
         if np.any(outside & ~ends):
             remarks.append(f"{_percent(np.mean(outside & ~ends))} {name} the range shown")
@@ -158,18 +162,12 @@ def _percent(share: float | np.floating) -> str:
     return "< 0.1 %" if share < 0.001 else f"{100 * share:.1f} %" if share < 1 else "100 %"
 
 
-def _number(value: float) -> str:
-    """Three significant digits, without an exponent where that is readable."""
-    text = f"{value:.3g}"
-    return (f"{value:,.0f}" if "e+0" in text else text).replace("-", "\N{MINUS SIGN}")
-
-
 @styled
 def plot_curves(path: Path | str, voxels: Sequence[Curve]) -> Path:
-    """Measured signals and fitted curves of a few voxels against b.
+    """Measured signals and fitted curves of a few voxels against what was varied: b-value, echo time.
 
     The signal axis is logarithmic, so that one exponential is a straight line; it is linear where a signal is
-    not positive. Where many b-values are low (IVIM), the low end of the b axis is stretched and shaded: on both
+    not positive. Where many b-values are low (IVIM), the low end of the axis is stretched and shaded: on both
     sides of the step the scale is linear, so that straight lines stay straight.
 
     Parameters
@@ -182,7 +180,7 @@ def plot_curves(path: Path | str, voxels: Sequence[Curve]) -> Path:
     strips = all(curve.residual is not None for curve in voxels)
     cell, height, foot = WIDTH / 3, 3.2 if strips else 2.6, 0.35
     figure = page(rows * height + foot, max(columns * cell, 5.5))
-    step = stretched_below(np.concatenate([np.ravel(curve.b) for curve in voxels]))
+    step = stretched_below(np.concatenate([np.ravel(curve.x) for curve in voxels]))
     for i, curve in enumerate(voxels):
         row, column = divmod(i, columns)
         left, top, width = column * cell + 0.68, row * height + 0.3, cell - 0.8
@@ -193,8 +191,8 @@ def plot_curves(path: Path | str, voxels: Sequence[Curve]) -> Path:
             lowest = inches(figure, left, top + 1.9, width, 0.5, sharex=main)
             _draw_residual(lowest, curve)
             main.tick_params(labelbottom=False)
-        _scale_b(main, curve, step)
-        lowest.set_xlabel("b (s/mm²)")
+        scale_x(main, float(max(np.max(curve.x), np.max(curve.fitted_x))), step)
+        lowest.set_xlabel(curve.x_label)
         for axes, label in ((main, "signal"), (lowest, "residual")) if strips else ((main, "signal"),):
             axes.set_ylabel(label if column == 0 else "")
             axes.yaxis.set_label_coords(-0.19, 0.5)
@@ -209,17 +207,24 @@ def _explain(figure: Any, errors: bool, step: float | None) -> None:
     words = ["measured" + (" ± standard deviation" if errors else ""), "fitted"]
     if step is not None:
         handles.append(Patch(color=ACCENT, alpha=0.1, linewidth=0))
-        words.append(f"b axis stretched up to {step:.0f} s/mm²")
+        words.append(f"axis stretched up to {step:.0f}")
     figure.legend(handles, words, loc="lower left", ncols=3, fontsize=8, bbox_to_anchor=(0.005, 0), handlelength=1.6)
 
 
 def _draw_decay(axes: Any, curve: Curve) -> None:
     signal, fitted = np.asarray(curve.signal, dtype=float), np.asarray(curve.fitted, dtype=float)
-    shown = np.concatenate([signal, fitted])
-    shown = shown[np.isfinite(shown)]
     axes.set_title(curve.title, fontsize=9)
-    axes.plot(curve.fitted_b, fitted, color=WARM, linewidth=1.4, zorder=2)
-    axes.errorbar(curve.b, signal, yerr=_errors(curve), fmt="o", color=INK, markersize=3.5, elinewidth=0.8, zorder=3)
+    if np.array_equal(curve.fitted_x, curve.x):  # a line would join what other variables set apart
+        axes.plot(curve.x, fitted, "o", color=WARM, markersize=6, fillstyle="none", zorder=4)
+    else:
+        axes.plot(curve.fitted_x, fitted, color=WARM, linewidth=1.4, zorder=2)
+    axes.errorbar(curve.x, signal, yerr=_errors(curve), fmt="o", color=INK, markersize=3.5, elinewidth=0.8, zorder=3)
+    scale_signal(axes, np.concatenate([signal, fitted]))
+
+
+def scale_signal(axes: Any, signals: NDArray) -> None:
+    """Logarithmic axis around signals, or a linear one where not all are positive."""
+    shown = signals[np.isfinite(signals)]
     if shown.size and np.all(shown > 0):
         room = max((shown.max() / shown.min()) ** 0.08, 1.03)
         low, high = shown.min() / room, shown.max() * room
@@ -252,12 +257,12 @@ def _label_decades(axes: Any, low: float, high: float) -> None:
         places = np.sort(np.concatenate([powers * step for step in steps]))
     axes.yaxis.set_major_locator(FixedLocator([tick for tick in places if low <= tick <= high]))
     axes.yaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _number(value)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: readable(value)))
 
 
 def _draw_residual(axes: Any, curve: Curve) -> None:
     axes.axhline(0, color=WARM, linewidth=1)
-    axes.errorbar(curve.b, curve.residual, yerr=_errors(curve), fmt="o", color=INK, markersize=2.5, elinewidth=0.7)
+    axes.errorbar(curve.x, curve.residual, yerr=_errors(curve), fmt="o", color=INK, markersize=2.5, elinewidth=0.7)
     largest = np.nanmax(np.abs(np.asarray(curve.residual, dtype=float)), initial=0.0)
     extent = 1.15 * float(largest + _errors(curve).max(initial=0.0))
     typical = float(np.nanmax(np.abs(np.asarray(curve.fitted, dtype=float)), initial=0.0)) or 1.0
@@ -266,28 +271,28 @@ def _draw_residual(axes: Any, curve: Curve) -> None:
     axes.yaxis.set_major_locator(ticks(2, symmetric=True))
 
 
-def stretched_below(b_values: ArrayLike) -> float | None:
-    """Highest b of the stretched part of a b axis, or None where a linear axis serves.
+def stretched_below(places: ArrayLike) -> float | None:
+    """End of the stretched part of an axis, or None where a linear axis serves.
 
-    It is the highest measured b-value of the lowest quarter, where at least three of those are not zero.
+    It is the highest measured value of the lowest quarter, where at least three of those are not zero.
     """
-    b = np.unique(np.asarray(b_values, dtype=float))
-    low = b[(b > 0) & (b <= b.max() / 4)]
-    low = low[np.diff(low, prepend=0) > 1]  # jitter does not make new b-values
+    x = np.unique(np.asarray(places, dtype=float))
+    low = x[(x > 0) & (x <= x.max() / 4)]
+    low = low[np.diff(low, prepend=0) > 1]  # jitter does not make new values
     return float(low[-1]) if low.size >= 3 else None
 
 
-def _forward(b: NDArray, step: float, end: float) -> NDArray:
-    """Position on a b axis whose part below ``step`` fills the left half."""
-    return np.where(b <= step, b / step, 1 + (b - step) / (end - step))
+def _forward(x: NDArray, step: float, end: float) -> NDArray:
+    """Position on an axis whose part below ``step`` fills the left half."""
+    return np.where(x <= step, x / step, 1 + (x - step) / (end - step))
 
 
 def _backward(position: NDArray, step: float, end: float) -> NDArray:
     return np.where(position <= 1, position * step, step + (position - 1) * (end - step))
 
 
-def _scale_b(axes: Any, curve: Curve, step: float | None) -> None:
-    end = float(max(np.max(curve.b), np.max(curve.fitted_b)))
+def scale_x(axes: Any, end: float, step: float | None) -> None:
+    """Axis from 0 to ``end`` whose part below ``step`` is stretched to half of it, where there is a step."""
     if step is None or not 0 < step < end:
         axes.set_xlim(-0.03 * end, 1.03 * end)
         axes.xaxis.set_major_locator(ticks(5))

@@ -8,18 +8,25 @@ pyplot's global state; so none is used here.
 
 from __future__ import annotations
 
+from bidsfit.reports.canvas import spread_limits
 from bidsfit.reports.charts import Curve, Histogram, plot_curves, plot_histograms, plot_shells
+from bidsfit.reports.comparisons import Column, Decay, plot_comparison, plot_decays
 from bidsfit.reports.mosaics import Panel, plot_maps, plot_mask, plot_quality, status_colour
 
 __all__ = [
+    "Column",
     "Curve",
+    "Decay",
     "Histogram",
     "Panel",
+    "plot_comparison",
     "plot_curves",
+    "plot_decays",
     "plot_histograms",
     "plot_maps",
     "plot_mask",
     "plot_quality",
     "plot_shells",
+    "spread_limits",
     "status_colour",
 ]

@@ -21,6 +21,7 @@ from bidsfit.reports.canvas import FAINT, QUIET, inches, note, page, robust_limi
 from bidsfit.reports.slices import Slices
 from bidsfit.reports.tiles import (
     BACKGROUND,
+    BAR,
     FOOT,
     GAP,
     LABEL,
@@ -39,6 +40,8 @@ STATUS_COLOURS = ("#9db4c6", "#e69f00", "#d1495b", "#a56cc1", "#009e73", "#0072b
 
 #: Voxels without a number stand out, unless there is no number at all (a residual without a degree of freedom).
 NOT_A_NUMBER, UNKNOWN = "#ff6fae", "#3c444d"
+#: Voxels of infinite spread: the data say nothing about the parameter.
+UNDETERMINED = "#ffffff"
 OUTLINE = "#ffb000"
 
 #: Inches: height of a line of the legend.
@@ -60,6 +63,8 @@ class Panel:
         Display range; from the data inside the mask where it is None.
     cmap : str
         Name of a matplotlib colour map.
+    remark : str
+        Small, after the title.
     """
 
     data: NDArray
@@ -67,38 +72,47 @@ class Panel:
     unit: str = ""
     limits: tuple[float, float] | None = None
     cmap: str = "viridis"
+    remark: str = ""
 
 
 def _draw_panel(figure: Figure, panel: Panel, mask: NDArray, layout: Layout, number: int) -> None:
-    """Draw one map; voxels of the mask without a number stand out in a colour of their own."""
+    """Draw one map under its title, with its colour bar."""
     data = np.asarray(panel.data, dtype=float)
     inside = data[mask]
     finite = inside[np.isfinite(inside)]
     limits = panel.limits if panel.limits is not None else robust_limits(finite)
-    row = start_block(figure, layout, number, panel.title, panel.unit)
-    picture: Any = None
-    for axes, values, within in zip(row, layout.slices.tiles(data), layout.slices.tiles(mask), strict=True):
-        missing = within & ~np.isfinite(values)
-        shown = np.ma.masked_array(values, mask=~within | missing)
-        picture = show(axes, shown, layout.slices, cmap=matplotlib.colormaps[panel.cmap], norm=Normalize(*limits))
-        colour = ListedColormap([NOT_A_NUMBER if finite.size else UNKNOWN])
-        show(axes, np.ma.masked_array(missing, mask=~missing), layout.slices, cmap=colour)
+    row = start_block(figure, layout, number, panel.title, panel.unit, panel.remark)
+    picture = draw_slices(row, layout.slices, data, mask, limits, panel.cmap)
     if finite.size:
-        _draw_scale(figure, picture, finite, limits, layout, number)
-    else:
+        left, top = layout.block(number)
+        draw_scale(figure, picture, finite, limits, left + layout.block_width - BAR, top, layout.tile[1])
+    elif not np.isinf(inside).any():
         note(row[len(row) // 2], 0.5, 0.4, "no finite value", "center", "center", "#ffffff")
 
 
-def _draw_scale(
-    figure: Figure, picture: Any, finite: NDArray, limits: tuple[float, float], layout: Layout, number: int
+def draw_slices(
+    row: Sequence[Any], slices: Slices, data: NDArray, mask: NDArray, limits: tuple[float, float], cmap: str
+) -> Any:
+    """Draw a map on a row of tiles; voxels of the mask without a number stand out in colours of their own."""
+    known = bool((~np.isnan(data[mask])).any())
+    picture: Any = None
+    for axes, values, within in zip(row, slices.tiles(data), slices.tiles(mask), strict=True):
+        shown = np.ma.masked_array(values, mask=~within | ~np.isfinite(values))
+        picture = show(axes, shown, slices, cmap=matplotlib.colormaps[cmap], norm=Normalize(*limits))
+        apart = ((np.isnan(values), NOT_A_NUMBER if known else UNKNOWN), (np.isinf(values), UNDETERMINED))
+        for which, colour in apart:
+            show(axes, np.ma.masked_array(which, mask=~(within & which)), slices, cmap=ListedColormap([colour]))
+    return picture
+
+
+def draw_scale(
+    figure: Figure, picture: Any, finite: NDArray, limits: tuple[float, float], left: float, top: float, height: float
 ) -> None:
-    """Colour bar of a panel, pointed where values lie beyond its ends."""
-    left, top = layout.block(number)
-    width, height = layout.tile
+    """Colour bar right of tiles that end at ``left`` (inches), pointed where values lie beyond its ends."""
     rounding = 1e-6 * (limits[1] - limits[0])
     below, above = bool(np.any(finite < limits[0] - rounding)), bool(np.any(finite > limits[1] + rounding))
     extend = {(False, False): "neither", (True, False): "min", (False, True): "max", (True, True): "both"}[below, above]
-    bar = inches(figure, left + len(layout.slices) * (width + GAP) + 0.04, top + 0.04 * height, 0.11, 0.92 * height)
+    bar = inches(figure, left + GAP + 0.04, top + 0.04 * height, 0.11, 0.92 * height)
     scale = figure.colorbar(picture, cax=bar, extend=extend, extendfrac=0.05)
     scale.outline.set(linewidth=0.5, edgecolor=QUIET)
     scale.ax.tick_params(length=2.5, labelsize=8.5)
@@ -107,14 +121,23 @@ def _draw_scale(
     scale.update_ticks()
 
 
+def colours_in_words(volumes: Sequence[NDArray], mask: NDArray) -> str:
+    """Explanation of the colours of voxels without a number, where some have one."""
+    missing = [np.isnan(volume[mask]) for volume in volumes]
+    words = ["Pink: no estimate."] if any(m.any() and not m.all() for m in missing) else []
+    if any(np.isinf(volume[mask]).any() for volume in volumes):
+        words.append("White: not determined by the data.")
+    return "  ".join(words)
+
+
 def _remark(panels: Sequence[Panel], mask: NDArray) -> str:
-    """Explanation of the colour of voxels without a number, where some have one."""
-    finite = [np.isfinite(panel.data[mask]) for panel in panels]
-    return "Pink: no estimate." if any(found.any() and not found.all() for found in finite) else ""
+    return colours_in_words([panel.data for panel in panels], mask)
 
 
 @styled
-def plot_maps(path: Path | str, panels: Sequence[Panel], mask: NDArray, affine: NDArray) -> Path:
+def plot_maps(
+    path: Path | str, panels: Sequence[Panel], mask: NDArray, affine: NDArray, columns: int | None = None
+) -> Path:
     """Mosaic of maps: up to seven slices each, cropped to the mask, with colour bars, orientation and scale.
 
     Parameters
@@ -126,14 +149,18 @@ def plot_maps(path: Path | str, panels: Sequence[Panel], mask: NDArray, affine: 
         What lies outside is not shown.
     affine : ndarray, shape (4, 4)
         Voxels to RAS+ mm; any orientation, oblique too.
+    columns : int, optional
+        Panels side by side, each with as many slices as there is room for; else every panel shows all slices.
     """
     mask = np.asarray(mask, dtype=bool)
-    slices = Slices.around(mask, affine)
-    layout = Layout.of(slices, len(panels))
+    if columns is None:
+        layout = Layout.of(Slices.around(mask, affine), len(panels))
+    else:
+        layout = Layout.in_columns(mask, affine, len(panels), columns)
     figure = page(layout.height, layout.width)
     for i, panel in enumerate(panels):
         _draw_panel(figure, panel, mask, layout, i)
-    draw_foot(figure, layout, layout.height - FOOT + 0.05, _remark(panels, mask))
+    draw_foot(figure, layout.slices, layout.tile, layout.height - FOOT + 0.05, _remark(panels, mask))
     return save(figure, path)
 
 
@@ -161,7 +188,7 @@ def plot_mask(path: Path | str, background: NDArray, mask: NDArray, affine: NDAr
     for axes, picture, within in zip(row, pictures, outlines, strict=True):
         show(axes, picture, slices, cmap="gray", norm=Normalize(low, high if high > low else low + 1))
         axes.add_collection(LineCollection(_outline(within), colors=OUTLINE, linewidths=1.0), autolim=False)
-    draw_foot(figure, layout, LABEL + layout.tile[1] + 0.05)
+    draw_foot(figure, layout.slices, layout.tile, LABEL + layout.tile[1] + 0.05)
     return save(figure, path)
 
 
@@ -209,7 +236,7 @@ def plot_quality(
     _draw_panel(figure, r2, mask, layout, 1)
     _draw_status(figure, status, mask, layout, 2)
     _draw_legend(figure, entries, layout.height - FOOT + 0.1, legend)
-    draw_foot(figure, layout, layout.height + legend - FOOT + 0.05, _remark((rmse, r2), mask))
+    draw_foot(figure, layout.slices, layout.tile, layout.height + legend - FOOT + 0.05, _remark((rmse, r2), mask))
     return save(figure, path)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 
 @dataclass
@@ -41,10 +41,12 @@ class ImageRecord:
 class FitRecord:
     """One fit: an image, a model and an estimator.
 
-    ``parameters`` rows: name, latex, unit (as printed), description, median, p5, p95, fraction_at_bound.
+    ``parameters`` rows: name, latex, unit (as printed), description, median, p5, p95, fraction_at_bound, and where
+    they are known sd (median standard deviation), crb (median Cramér-Rao bound) and undetermined (share of the voxels
+    where it is infinite).
     ``status`` rows: code, name, count, fraction (of the mask), message (what happened and what to do).
     ``options``: what was chosen or defaulted (bounds, averaging, ...), as strings.
-    ``figures``: kinds maps, histograms, curves, quality (residual, R2 and status maps).
+    ``figures``: kinds maps, uncertainty, histograms, curves, quality (residual, R2 and status maps).
     ``maps``: paths of the written maps relative to the output folder.
     ``methods``: texts for the methods section, about the model and about the estimator.
     """
@@ -68,6 +70,28 @@ class FitRecord:
 
 
 @dataclass
+class ComparisonRecord:
+    """Estimators side by side: fits of one model to one image, the first of which the others are compared with.
+
+    ``estimators`` rows: name, title, n_voxels, n_fitted, seconds.
+    ``parameters`` (without the scale of the signal) rows: name, latex, unit, description, figure (path, or empty), and
+    ``rows``, one for each estimator: estimator, median, p5, p95, fraction_at_bound, sd, crb, undetermined, and beyond
+    the first difference and absolute_difference (medians), correlation (with the first) and exceeds_floor.
+    ``correlations`` rows, one for each pair of parameters: latex (of the two), and ``values``, one an estimator.
+    ``figures``: kind curves.
+    """
+
+    image: str
+    model: str
+    model_title: str
+    estimators: list[dict[str, Any]]
+    parameters: list[dict[str, Any]]
+    correlations: list[dict[str, Any]] = field(default_factory=list)
+    figures: dict[str, str] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+
+@dataclass
 class ErrorRecord:
     """Something that went wrong: what was skipped or failed.
 
@@ -81,7 +105,7 @@ class ErrorRecord:
     traceback: str = ""
 
 
-Record = ImageRecord | FitRecord | ErrorRecord
+Record = ImageRecord | FitRecord | ComparisonRecord | ErrorRecord
 
 
 def write_record(record: Record, path: Path) -> None:
@@ -92,5 +116,5 @@ def write_record(record: Record, path: Path) -> None:
 def read_record(path: Path) -> Record:
     """Read a record written by `write_record`."""
     values = json.loads(path.read_text())
-    kinds: dict[str, type[Record]] = {kind.__name__: kind for kind in (ImageRecord, FitRecord, ErrorRecord)}
+    kinds: dict[str, type[Record]] = {kind.__name__: kind for kind in get_args(Record)}
     return kinds[values.pop("record")](**values)

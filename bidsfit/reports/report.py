@@ -20,9 +20,11 @@ from typing import Any
 from markupsafe import Markup
 
 from bidsfit.reports.bibliography import bibtex, cited, plain_text, reference_list, replace_file
+from bidsfit.reports.canvas import readable
+from bidsfit.reports.comparisons import estimator_colour
 from bidsfit.reports.mosaics import status_colour
 from bidsfit.reports.prose import mathml, prose
-from bidsfit.reports.records import ErrorRecord, FitRecord, ImageRecord
+from bidsfit.reports.records import ComparisonRecord, ErrorRecord, FitRecord, ImageRecord
 
 TEMPLATES = Path(__file__).with_name("templates")
 
@@ -38,6 +40,25 @@ FIGURES = {
         "Slices of the parameter maps",
         "Parameter maps inside the mask. A pointed end of a colour bar means that values lie beyond it; they take the "
         "colour of that end.",
+    ),
+    "uncertainty": (
+        "Slices of the standard deviation and of the Cramér-Rao bound of the parameters",
+        "How far the maps can be trusted, on one colour scale for each parameter. SD: standard deviation as the "
+        "estimator states it. Floor: Cramér-Rao bound, the smallest standard deviation that any unbiased estimator "
+        "can have with this protocol and noise, if the estimate were the truth. A map smoother than its floor is not "
+        "more precise: it pays with bias. An SD that equals the floor may only be the same formula.",
+    ),
+    "comparison": (
+        "Slices of one parameter by every estimator, and of the differences from the first",
+        "Above: the maps on one colour scale, with the median and in brackets the 5th to 95th percentile. Below: what "
+        "each adds to or takes from the first, on one scale, where white is no difference; and the distributions, "
+        "values beyond the range in the last bins.",
+    ),
+    "estimators": (
+        "Measured signals and the curves of all estimators in some voxels",
+        "Measured signal (points) and the curve of every estimator in a few voxels, with the parameters that belong "
+        "to it. Curves that cannot be told apart may belong to parameters that differ: then the data do not decide "
+        "between them.",
     ),
     "histograms": (
         "Histograms of the parameters over the mask",
@@ -58,11 +79,12 @@ FIGURES = {
 
 @dataclass
 class Section:
-    """One image with its fits, and their anchors in the page."""
+    """One image with its comparisons and fits, and their anchors in the page."""
 
     anchor: str
     name: str
     image: ImageRecord | None = None
+    comparisons: list[tuple[str, ComparisonRecord]] = field(default_factory=list)
     fits: list[tuple[str, FitRecord]] = field(default_factory=list)
 
 
@@ -75,6 +97,7 @@ def write_report(
     errors: Sequence[ErrorRecord],
     about: Mapping[str, Any],
     methods: str,
+    comparisons: Sequence[ComparisonRecord] = (),
 ) -> Path:
     """Write the report of a participant, whole or not at all.
 
@@ -91,12 +114,14 @@ def write_report(
         version) and ``settings``; each may be missing, and more are shown as they come.
     methods : str
         Paragraphs with citations ``[@key]`` and equations ``$...$``.
+    comparisons : sequence of ComparisonRecord
+        Shown before the fits of their image.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     page = _template(path.parent).render(
         participant=participant.removeprefix("sub-"),
-        sections=_sections(images, fits),
+        sections=_sections(images, comparisons, fits),
         images=images,
         fits=fits,
         errors=errors,
@@ -110,12 +135,18 @@ def write_report(
     return path
 
 
-def _sections(images: Sequence[ImageRecord], fits: Sequence[FitRecord]) -> list[Section]:
-    """Images in the order given, each with its fits; a fit whose image has no record is not lost."""
-    names = dict.fromkeys([image.name for image in images] + [fit.image for fit in fits])
+def _sections(
+    images: Sequence[ImageRecord], comparisons: Sequence[ComparisonRecord], fits: Sequence[FitRecord]
+) -> list[Section]:
+    """Images in the order given, each with what was made of it; a fit whose image has no record is not lost."""
+    records: list[ComparisonRecord | FitRecord] = [*comparisons, *fits]
+    names = dict.fromkeys([image.name for image in images] + [record.image for record in records])
     sections = {name: Section(f"image-{i}", name) for i, name in enumerate(names, start=1)}
     for image in images:
         sections[image.name].image = image
+    for comparison in comparisons:
+        section = sections[comparison.image]
+        section.comparisons.append((f"{section.anchor}-comparison-{len(section.comparisons) + 1}", comparison))
     for fit in fits:
         section = sections[fit.image]
         section.fits.append((f"{section.anchor}-fit-{len(section.fits) + 1}", fit))
@@ -133,10 +164,21 @@ def _template(folder: Path) -> Any:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        number=number, count=count, percent=percent, math=mathml, prose=prose, breakable=breakable, chunks=chunks
+        number=number,
+        count=count,
+        percent=percent,
+        spread=spread,
+        correlation=correlation,
+        math=mathml,
+        prose=prose,
+        breakable=breakable,
+        chunks=chunks,
     )
     environment.globals.update(
-        figure=partial(figure, folder), figures=FIGURES, colour=status_colour, style=Markup(_read("style.css"))
+        figure=partial(figure, folder),
+        colour=status_colour,
+        estimator_colour=estimator_colour,
+        style=Markup(_read("style.css")),
     )
     return environment.get_template("report.html.j2")
 
@@ -149,8 +191,21 @@ def number(value: float | None) -> str:
     """Three significant digits; a dash where there is no number."""
     if value is None or not math.isfinite(value):
         return "\N{EN DASH}"
-    text = f"{value:.3g}"
-    return (f"{value:,.0f}" if "e+" in text and abs(value) < 1e9 else text).replace("-", "\N{MINUS SIGN}")
+    return readable(value)
+
+
+def correlation(value: float) -> str:
+    """A correlation with two decimals; a dash where there is none."""
+    return f"{value:.2f}".replace("-", "\N{MINUS SIGN}") if math.isfinite(value) else number(value)
+
+
+def spread(value: float | None, typical: float | None) -> str:
+    """A spread, and in brackets its share of a typical value; the sign of infinity where nothing is determined."""
+    if value is not None and math.isinf(value):
+        return "\N{INFINITY}"
+    if value is None or math.isnan(value) or not typical or not math.isfinite(typical):
+        return number(value)
+    return f"{number(value)} ({100 * value / abs(typical):.0f} %)"
 
 
 def count(value: int) -> str:
@@ -181,7 +236,7 @@ def chunks(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
     return [items[i : i + length] for i in range(0, len(items), length)] if items else []
 
 
-def figure(folder: Path, relative: str, kind: str, subject: str) -> Markup:
+def figure(folder: Path, relative: str, kind: str, subject: str, captioned: bool = True) -> Markup:
     """A figure with its picture inside the page; a sentence in its place where the file is missing."""
     shown, caption = FIGURES.get(kind, (kind.capitalize(), ""))
     try:
@@ -195,6 +250,7 @@ def figure(folder: Path, relative: str, kind: str, subject: str) -> Markup:
         width, height = (round(n * 96 / 150) for n in struct.unpack(">II", data[16:24]))
         size = Markup(' width="{}" height="{}" style="--width:{}"').format(width, height, width)
     source = f"data:{media};base64,{base64.b64encode(data).decode()}"
-    return Markup('<figure class="{}"><img src="{}" alt="{} ({})"{}><figcaption>{}</figcaption></figure>').format(
-        kind, source, shown, subject, size, caption
+    words = Markup("<figcaption>{}</figcaption>").format(caption) if captioned else ""
+    return Markup('<figure class="{}"><div><img src="{}" alt="{} ({})"{}></div>{}</figure>').format(
+        kind, source, shown, subject, size, words
     )

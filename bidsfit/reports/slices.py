@@ -21,6 +21,9 @@ PLANES = (
     ("axial", "z", ("L", "R", "P", "A")),
 )
 
+#: Slices of an image where there is room.
+MOST_SLICES = 7
+
 #: Voxels this much thicker than the others decide in which plane an image was acquired.
 THICKER = 1.2
 
@@ -59,7 +62,14 @@ class Slices:
 
     @classmethod
     def around(
-        cls, mask: NDArray, affine: NDArray, *, count: int = 7, margin: float = 0.05, padding: int = 2, least: int = 12
+        cls,
+        mask: NDArray,
+        affine: NDArray,
+        *,
+        count: int = MOST_SLICES,
+        margin: float = 0.05,
+        padding: int = 2,
+        least: int = 12,
     ) -> Slices:
         """Choose slices in the plane of acquisition, evenly over the mask.
 

@@ -12,7 +12,7 @@ from matplotlib.patheffects import Normal, Stroke
 from numpy.typing import NDArray
 
 from bidsfit.reports.canvas import INK, QUIET, WIDTH, inches, note
-from bidsfit.reports.slices import Slices
+from bidsfit.reports.slices import MOST_SLICES, Slices
 
 BACKGROUND = "#000000"
 
@@ -20,7 +20,7 @@ BACKGROUND = "#000000"
 LEFT, RIGHT, BAR, GUTTER, GAP = 0.05, 0.05, 0.82, 0.3, 0.05
 #: Inches: heights of a block's title, of the slices' positions and of the foot.
 TITLE, LABEL, FOOT = 0.32, 0.17, 0.36
-LARGEST_TILE, SMALLEST_TILE = 2.7, 1.6
+LARGEST_TILE, SMALLEST_TILE, SMALL_TILE = 2.7, 1.6, 1.2
 #: The sentence at the foot needs this width.
 NARROWEST_PAGE = 7.5
 
@@ -43,6 +43,16 @@ class Layout:
             balanced = blocks == -(-n_panels // lines)
             if balanced and layout.tile[0] >= SMALLEST_TILE:
                 return layout
+        return layout
+
+    @classmethod
+    def in_columns(cls, mask: NDArray, affine: NDArray, n_panels: int, columns: int) -> Layout:
+        """So many blocks side by side, with as many slices each as leaves the tiles large enough."""
+        for count in range(MOST_SLICES, 0, -1):
+            slices = Slices.around(mask, affine, count=count)
+            layout = cls(slices, n_panels, columns, _tile_size(slices, columns, LARGEST_TILE))
+            if layout.tile[0] >= SMALL_TILE:
+                break
         return layout
 
     @property
@@ -118,14 +128,14 @@ def say_where(row: Sequence[Any], slices: Slices) -> None:
         note(axes, 0.5, 1.0, label, "center", "bottom")
 
 
-def draw_foot(figure: Figure, layout: Layout, top: float, remark: str = "") -> None:
-    """Scale bar, and a sentence on orientation."""
-    width_mm = layout.slices.size[0]
+def draw_foot(figure: Figure, slices: Slices, tile: tuple[float, float], top: float, remark: str = "") -> None:
+    """Scale bar of tiles of that size, and a sentence on orientation."""
+    width_mm = slices.size[0]
     length = _round_length(width_mm * 0.4)
-    bar = length / width_mm * layout.tile[0]
+    bar = length / width_mm * tile[0]
     axes = strip(figure, top, 0.3)
     axes.plot([0, 0, 0, bar, bar, bar], [0.10, 0.18, 0.14, 0.14, 0.18, 0.10], color=INK, linewidth=1)
-    text = f"{length:g} mm.  {layout.slices.description}.{'  ' + remark if remark else ''}"
+    text = f"{length:g} mm.  {slices.description}.{'  ' + remark if remark else ''}"
     axes.text(bar + 0.08, 0.14, text, va="center", color=QUIET, fontsize=8)
 
 
@@ -144,7 +154,7 @@ def _round_length(length: float) -> float:
     return float(max(step for step in (1, 2, 5) if step * power <= length * (1 + 1e-9)) * power)
 
 
-def start_block(figure: Figure, layout: Layout, number: int, title: str, unit: str = "") -> list[Any]:
+def start_block(figure: Figure, layout: Layout, number: int, title: str, unit: str = "", remark: str = "") -> list[Any]:
     """Empty tiles of one panel under its title; the first line of blocks also names the slices' positions."""
     left, top = layout.block(number)
     row = row_of_tiles(figure, layout.slices, left, top, layout.tile)
@@ -153,5 +163,6 @@ def start_block(figure: Figure, layout: Layout, number: int, title: str, unit: s
         top -= LABEL
     width, height = figure.get_size_inches()
     words = f"{title}  ({unit})" if unit else title
-    figure.text(left / width, 1 - (top - 0.06) / height, words, fontsize=10.5, va="bottom")
+    heading = figure.text(left / width, 1 - (top - 0.06) / height, words, fontsize=10.5, va="bottom")
+    row[0].annotate(remark, (1, 0), (7, 3.5), heading, "offset points", color=QUIET, fontsize=8, annotation_clip=False)
     return row

@@ -85,7 +85,7 @@ def test_status_and_quality_maps(finished, out):
 
 def test_every_map_has_a_sidecar_that_describes_it(out):
     names = [name.removesuffix(".nii.gz") for name in out.maps()]
-    assert len(names) == 2 * (2 + 4 + 2 * 3)  # participants x (adc + ivim + their quality maps)
+    assert len(names) == 2 * (3 * (2 + 4) + 2 * 3)  # participants x (adc + ivim, with sd and bound, + their quality)
     for name in names:
         sidecar = out.sidecar(name)
         assert set(sidecar) >= {
@@ -159,7 +159,7 @@ def test_reports(out):
         assert f"sub-{label}" in report
         assert "Intravoxel incoherent motion" in report
         assert "http://" not in report.split("</style>")[1].split("<footer")[0] or 'src="http' not in report
-        assert report.count("data:image/png;base64,") == 2 + 2 * 4  # image: mask, shells; fit: maps ... quality
+        assert report.count("data:image/png;base64,") == 2 + 2 * 5  # image: mask, shells; fit: maps ... quality
 
 
 # --- without masks, outside the dataset -----------------------------------------------------------------------------

@@ -1,0 +1,106 @@
+"""How far an estimate can be trusted, and how estimates of the same voxels differ: numbers for reports and tables.
+
+Arrays hold one value a voxel, NaN where a voxel was not fitted; spreads are infinite where the data do not determine
+a parameter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import rankdata
+
+#: Fewer voxels than this have no correlation worth a number.
+FEWEST = 10
+
+
+@dataclass(frozen=True)
+class Precision:
+    """Spread of one parameter over the fitted voxels; NaN where it is not known.
+
+    Attributes
+    ----------
+    sd : float
+        Median standard deviation, as the estimator states it.
+    crb : float
+        Median Cramér-Rao bound; infinite where half of the voxels or more are not determined.
+    undetermined : float
+        Share of the voxels whose bound is infinite.
+    """
+
+    sd: float
+    crb: float
+    undetermined: float
+
+
+def precision(sd: NDArray | None, crb: NDArray | None) -> Precision:
+    """Precision of one parameter, from its standard deviation and Cramér-Rao bound in every voxel."""
+    bounds = _known(crb)
+    undetermined = float(np.mean(np.isinf(bounds))) if bounds.size else np.nan
+    return Precision(_median(_known(sd)), _median(bounds), undetermined)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One parameter of an estimate less that of a reference, over the voxels that both have.
+
+    Attributes
+    ----------
+    median, median_absolute : float
+    correlation : float
+        Spearman's, between the two.
+    floor : float
+        Median Cramér-Rao bound of the reference over the same voxels; NaN where it is not known.
+    """
+
+    median: float
+    median_absolute: float
+    correlation: float
+    floor: float
+
+    @property
+    def exceeds_floor(self) -> bool:
+        """More than an efficient estimator would scatter: at least one of the two is biased, or wasteful."""
+        return bool(self.median_absolute > self.floor)
+
+
+def difference(values: NDArray, reference: NDArray, crb: NDArray | None = None) -> Difference:
+    """How one parameter differs from the same parameter of a reference.
+
+    Parameters
+    ----------
+    values, reference : ndarray, shape (n_voxels,)
+    crb : ndarray, shape (n_voxels,), optional
+        Cramér-Rao bound at the reference.
+    """
+    both = np.isfinite(values) & np.isfinite(reference)
+    apart = values[both].astype(float) - reference[both]
+    floor = np.nan if crb is None else _median(_known(crb[both]))
+    return Difference(_median(apart), _median(np.abs(apart)), rank_correlation(values, reference), floor)
+
+
+def rank_correlation(x: NDArray, y: NDArray) -> float:
+    """Spearman's correlation over voxels where both are finite; NaN where one is constant or voxels are few."""
+    both = np.isfinite(x) & np.isfinite(y)
+    if both.sum() < FEWEST:
+        return np.nan
+    a, b = (ranks - ranks.mean() for ranks in (rankdata(x[both]), rankdata(y[both])))
+    product = float(np.sqrt(np.sum(a**2) * np.sum(b**2)))
+    return float(np.sum(a * b)) / product if product > 0 else np.nan
+
+
+def correlations(values: Mapping[str, NDArray]) -> dict[tuple[str, str], float]:
+    """Spearman's correlation over the voxels for every pair of parameters."""
+    return {(a, b): rank_correlation(values[a], values[b]) for a, b in combinations(values, 2)}
+
+
+def _known(spread: NDArray | None) -> NDArray:
+    return np.empty(0) if spread is None else spread[~np.isnan(spread)]
+
+
+def _median(values: NDArray) -> float:
+    return float(np.median(values)) if values.size else np.nan

@@ -1,0 +1,251 @@
+"""The node that puts the estimators of one model side by side."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from nipype.interfaces.base import (
+    BaseInterfaceInputSpec,
+    Directory,
+    File,
+    InputMultiObject,
+    SimpleInterface,
+    TraitedSpec,
+    traits,
+)
+from numpy.typing import NDArray
+
+from bidsfit import estimators, models
+from bidsfit.acquisition import DirectionAverage
+from bidsfit.bids.files import whole_file
+from bidsfit.bids.images import read_acquisition
+from bidsfit.bids.inputs import DwiImage
+from bidsfit.bids.units import REPORT_UNITS
+from bidsfit.estimators.comparison import correlations, difference, precision
+from bidsfit.estimators.estimator import FITTED
+from bidsfit.interfaces.estimate import curve_axis
+from bidsfit.interfaces.figures import curve_title, read_volume, relative
+from bidsfit.models.signal_model import Parameter, SignalModel
+from bidsfit.reports import figures
+from bidsfit.reports.canvas import readable
+from bidsfit.reports.records import ComparisonRecord, write_record
+
+#: Voxels whose curves are drawn.
+N_CURVES = 3
+#: Correlation of two parameters over the voxels above which the report warns.
+STRONG = 0.7
+
+
+def comparison_figure_paths(folder: Path, image: DwiImage, model: SignalModel) -> dict[str, Path]:
+    """Where the record and the figures of a comparison go: "record", "curves", or name of a parameter, to path."""
+    stem = folder / f"sub-{image.participant}" / "figures" / f"{image.name}_model-{model.name}_desc-comparison"
+    paths = {p.name: stem.with_name(f"{stem.name}_param-{p.label}_dwi.png") for p in compared(model)}
+    return paths | {
+        "curves": stem.with_name(f"{stem.name}curves_dwi.png"),
+        "record": stem.with_name(f"{stem.name}_record.json"),
+    }
+
+
+def compared(model: SignalModel) -> list[Parameter]:
+    """The parameters that are compared: all but the scale of the signal."""
+    return [p for p in model.parameters if p.name != model.scale]
+
+
+class _PlotComparisonInput(BaseInterfaceInputSpec):
+    image = traits.Dict(mandatory=True, desc="as DwiImage.to_dict")
+    mask = File(exists=True, mandatory=True)
+    output_dir = Directory(mandatory=True)
+    model = traits.Str(mandatory=True)
+    estimators = traits.List(traits.Str, mandatory=True, desc="names; the others are compared with the first")
+    maps = traits.List(traits.Dict, mandatory=True, desc="of each estimator, as EstimateMaps leaves them")
+    summaries = InputMultiObject(File(exists=True), mandatory=True, desc="of each estimator")
+
+
+class _PlotComparisonOutput(TraitedSpec):
+    record = traits.Str(desc="the record that was written")
+
+
+class PlotComparison(SimpleInterface):
+    """Draw the maps of several estimators and how they differ, and write the record of their comparison."""
+
+    input_spec = _PlotComparisonInput
+    output_spec = _PlotComparisonOutput
+
+    def _run_interface(self, runtime: Any) -> Any:
+        image, model = DwiImage.from_dict(self.inputs.image), models.get(self.inputs.model)
+        names = list(self.inputs.estimators)
+        paths = comparison_figure_paths(Path(self.inputs.output_dir), image, model)
+        mask_data, affine = read_volume(self.inputs.mask)
+        mask = mask_data > 0
+        summaries = [json.loads(Path(path).read_text()) for path in self.inputs.summaries]
+        values: list[dict[str, NDArray]] = [{} for _ in names]
+        parameters = []
+        for parameter in compared(model):
+            volumes = [self._volumes(maps, parameter.name) for maps in self.inputs.maps]
+            voxels = [{key: volume[mask] for key, volume in found.items()} for found in volumes]
+            for mine, found in zip(values, voxels, strict=True):
+                mine[parameter.name] = found["estimate"]
+            rows = compare(names, parameter.name, voxels, summaries)
+            unit = REPORT_UNITS[parameter.unit].name
+            columns = [
+                figures.Column(row["estimator"], found["estimate"], *_words(row))
+                for row, found in zip(rows, volumes, strict=True)
+            ]
+            with whole_file(paths[parameter.name]) as path:
+                figures.plot_comparison(path, columns, mask, affine, unit, parameter.display)
+            parameters.append(
+                {
+                    "name": parameter.name,
+                    "latex": parameter.latex,
+                    "unit": unit,
+                    "description": parameter.description,
+                    "figure": relative(paths, [parameter.name], self.inputs.output_dir)[parameter.name],
+                    "rows": rows,
+                }
+            )
+        correlated = [correlations(found) for found in values]
+        drawn = []
+        if decays := self._decays(image, model, mask, summaries[0]["curves"]):
+            drawn.append("curves")
+            with whole_file(paths["curves"]) as path:
+                figures.plot_decays(path, decays)
+        record = ComparisonRecord(
+            image=f"{image.name}_dwi",
+            model=model.name,
+            model_title=model.title,
+            estimators=[_speed(name, summary) for name, summary in zip(names, summaries, strict=True)],
+            parameters=parameters,
+            correlations=[
+                {"latex": [model[a].latex, model[b].latex], "values": [found[a, b] for found in correlated]}
+                for a, b in correlated[0]
+            ],
+            figures=relative(paths, drawn, self.inputs.output_dir),
+            warnings=[*_disagreements(parameters), *_entangled(names, correlated)],
+        )
+        with whole_file(paths["record"]) as path:
+            write_record(record, path)
+        self._results = {"record": str(paths["record"])}
+        return runtime
+
+    def _decays(
+        self, image: DwiImage, model: SignalModel, mask: NDArray, curves: Sequence[Mapping[str, Any]]
+    ) -> list[figures.Decay]:
+        """The voxels whose curves the first fit shows, with the curves of all; none where no curve can be drawn."""
+        acquisition = read_acquisition(image.bval, image.bvec, image.sidecar)
+        _, _, fine = curve_axis(model, DirectionAverage(acquisition.select(model.usable(acquisition))).acquisition)
+        if fine is None:
+            return []
+        volumes = [{name: read_volume(maps[name])[0] for name in model.names} for maps in self.inputs.maps]
+        places = np.flatnonzero(mask.ravel(order="F"))  # of the mask's voxels, in the order that fits count them
+        decays = []
+        for curve in curves[:N_CURVES]:
+            where = np.unravel_index(places[curve["voxel"]], mask.shape, order="F")
+            found = [{name: float(volume[where]) for name, volume in fit.items()} for fit in volumes]
+            words = [
+                "   ".join([estimator, *(f"${p.latex}$ {readable(values[p.name])}" for p in compared(model))])
+                for estimator, values in zip(self.inputs.estimators, found, strict=True)
+            ]
+            decays.append(
+                figures.Decay(
+                    title=curve_title(curve["title"], model),
+                    x=np.array(curve["x"]),
+                    signal=np.array(curve["signal"]),
+                    fitted_x=fine[0],
+                    fitted=[model.signal(values, fine[1]) for values in found],
+                    words=words,
+                    x_label=curve["x_label"],
+                )
+            )
+        return decays
+
+    @staticmethod
+    def _volumes(maps: Mapping[str, str], name: str) -> dict[str, NDArray]:
+        """The estimate of a parameter, and of its spreads those that there are."""
+        keys = {"estimate": name, "sd": f"{name}_sd", "crb": f"{name}_crb"}
+        return {key: read_volume(maps[file])[0] for key, file in keys.items() if file in maps}
+
+
+def compare(
+    names: Sequence[str],
+    parameter: str,
+    voxels: Sequence[Mapping[str, NDArray]],
+    summaries: Sequence[Mapping[str, Any]],
+) -> list[dict[str, Any]]:
+    """Rows of a `ComparisonRecord` about one parameter, one for each estimator; all but the first tell the difference.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Estimators.
+    parameter : str
+    voxels : sequence of mapping
+        Of each estimator: ``estimate``, and perhaps ``sd`` and ``crb``, in the voxels of the mask.
+    summaries : sequence of mapping
+        Of each estimator, as `bidsfit.interfaces.estimate.describe` returns.
+    """
+    rows = []
+    first = voxels[0]
+    for i, (name, found, summary) in enumerate(zip(names, voxels, summaries, strict=True)):
+        typical = next(row for row in summary["parameters"] if row["name"] == parameter)
+        row = {key: typical[key] for key in ("median", "p5", "p95", "fraction_at_bound")}
+        row |= {"estimator": name} | vars(precision(found.get("sd"), found.get("crb")))
+        if i > 0:
+            apart = difference(found["estimate"], first["estimate"], first.get("crb"))
+            row |= {
+                "difference": apart.median,
+                "absolute_difference": apart.median_absolute,
+                "correlation": apart.correlation,
+                "exceeds_floor": apart.exceeds_floor,
+            }
+        rows.append(row)
+    return rows
+
+
+def _words(row: Mapping[str, Any]) -> tuple[str, str]:
+    """What stands below a map and below a difference."""
+    words = f"median {readable(row['median'])}\n({readable(row['p5'])} to {readable(row['p95'])})"
+    if "difference" not in row:
+        return words, ""
+    sign = "+" if row["difference"] > 0 else ""
+    size = readable(row["absolute_difference"])
+    return words, f"median {sign}{readable(row['difference'])}\nmedian size {size}"
+
+
+def _speed(name: str, summary: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "name": name,
+        "title": estimators.get(name).title,
+        "n_voxels": summary["n_voxels"],
+        "n_fitted": sum(summary["status"].get(str(int(status)), 0) for status in FITTED),
+        "seconds": summary["seconds"],
+    }
+
+
+def _disagreements(parameters: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Estimators that differ from the first by more than the floor."""
+    warnings = []
+    for parameter in parameters:
+        first, *others = parameter["rows"]
+        for row in others:
+            if row["exceeds_floor"]:
+                warnings.append(
+                    f"{parameter['name']} by {row['estimator']} differs from {first['estimator']} by "
+                    f"{readable(row['absolute_difference'])} in a typical voxel, more than the Cramér-Rao bound: noise "
+                    "alone does not explain it. At least one of the two is biased, or scatters more than it must."
+                )
+    return warnings
+
+
+def _entangled(names: Sequence[str], correlated: Sequence[Mapping[tuple[str, str], float]]) -> list[str]:
+    """Pairs of parameters that an estimator does not tell apart."""
+    return [
+        f"{a} and {b} by {name} are strongly correlated over the voxels ({value:.2f}): either the tissue varies "
+        "so, or an error in one makes up for an error in the other."
+        for name, found in zip(names, correlated, strict=True)
+        for (a, b), value in found.items()
+        if np.abs(value) > STRONG
+    ]
