@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from time import process_time
@@ -24,6 +25,8 @@ from bidsfit.acquisition import Acquisition, DirectionAverage  # noqa: E402
 from bidsfit.models.signal_model import SignalModel  # noqa: E402
 from bidsfit.noise import add_noise  # noqa: E402
 
+#: Where the figures of the benchmarks are kept.
+FIGURES = Path(__file__).parent / "figures"
 DATA = Path(os.environ.get("BIDSFIT_BENCHMARK_DATA", Path(__file__).parents[1] / ".." / "shared" / "data"))
 
 #: 16 b-values, dense where blood still gives signal.
@@ -153,3 +156,37 @@ def scaled(name: str, model: SignalModel, acquisition: Acquisition, signals: NDA
     with np.errstate(invalid="ignore"):
         usable = np.isfinite(signals).all(axis=1) & (first > 0)
     return Case(name, model, acquisition, signals[usable] / first[usable, None])
+
+
+def figure_options(parser: argparse.ArgumentParser) -> None:
+    """Add the option that says where figures go."""
+    parser.add_argument("--figures", type=Path, default=FIGURES, help="folder of the figures (default %(default)s)")
+
+
+def figure_folder(arguments: argparse.Namespace) -> Path:
+    """Where figures go: a quick run does not replace those that are kept."""
+    if arguments.quick and arguments.figures == FIGURES:
+        return Path(tempfile.gettempdir()) / "bidsfit-benchmarks"
+    folder: Path = arguments.figures
+    return folder
+
+
+class Accuracy(NamedTuple):
+    """Errors of an estimator over the noise, each of shape (n_points,)."""
+
+    bias: NDArray[np.float64]
+    sd: NDArray[np.float64]
+    rmse: NDArray[np.float64]
+
+
+def accuracy(estimates: NDArray[np.float64], truth: NDArray[np.float64]) -> Accuracy:
+    """Bias, standard deviation and root mean square error.
+
+    Parameters
+    ----------
+    estimates : ndarray, shape (n_points * n_repeats,)
+        All repeats of the first point, then those of the second, and so on.
+    truth : ndarray, shape (n_points,)
+    """
+    errors = estimates.reshape(truth.size, -1) - truth[:, None]
+    return Accuracy(errors.mean(axis=1), errors.std(axis=1), np.sqrt(np.mean(errors**2, axis=1)))

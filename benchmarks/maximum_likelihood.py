@@ -91,7 +91,8 @@ def compare(case: Case, n_scipy: int, repeats: int, rng: np.random.Generator) ->
         downhill = (y * ive(1, z) / ive(0, z) - predicted) / sigma**2
         return objective(x, y), -downhill @ (sign * slope(x, zero))
 
-    bounds = [(0, 10) if name == case.model.scale else tuple(b) for name, b in zip(case.model.names, estimator.bounds, strict=True)]
+    pairs = dict(zip(case.model.names, map(tuple, estimator.bounds), strict=True)) | {case.model.scale: (0, 10)}
+    bounds = list(pairs.values())
     found = np.empty((2, len(sample), len(bounds)))
     reached = np.empty((2, len(sample)))
 
