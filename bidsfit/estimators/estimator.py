@@ -39,10 +39,11 @@ class Status(IntEnum):
     NOT_FINITE = 4, "NaN or infinite signal (or a signal not positive in a geometric mean): not fitted, maps hold NaN"
     NO_SIGNAL = 5, "no positive signal at the lowest b-value: not fitted, maps hold NaN; check the mask"
     NO_NOISE = 6, "the noise level is not known here (not a positive number): not fitted, maps hold NaN; check its map"
+    PRIOR_ONLY = 7, "the data say no more of a parameter than its prior: its value is that of the prior"
 
 
 #: Voxels that hold an estimate.
-FITTED = (Status.CONVERGED, Status.AT_BOUND, Status.ITERATION_LIMIT)
+FITTED = (Status.CONVERGED, Status.AT_BOUND, Status.ITERATION_LIMIT, Status.PRIOR_ONLY)
 
 
 class Signals(Protocol):
@@ -286,6 +287,12 @@ class Estimator(ABC):
     def missing(self, acquisition: Acquisition) -> list[str]:
         """What the estimator needs of a protocol beside what the model needs, and the protocol lacks, in words."""
         return []
+
+    def warm_up(self, acquisition: Acquisition) -> None:
+        """Compile what an estimate of this acquisition needs, so that its time is that of the estimate."""
+        used = self.model.usable(acquisition)
+        averaged = DirectionAverage(acquisition.select(used), self.averaging).acquisition
+        self.prepare(averaged)(np.linspace(1.0, 0.5, len(averaged))[None], np.full(1, 0.1))
 
     @property
     @abstractmethod

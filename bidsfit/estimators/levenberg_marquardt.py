@@ -91,6 +91,8 @@ def fit_voxels(
     found: NDArray,
     cost: NDArray,
     status: NDArray,
+    *,
+    thorough: bool = False,
 ) -> None:
     """Fit voxels one by one.
 
@@ -106,6 +108,9 @@ def fit_voxels(
     found, cost, status : ndarray, shapes (n_voxels, n_parameters), (n_voxels,), (n_voxels,)
         Filled with parameters, sums of misfits and status codes. Where ``found`` is not NaN on entry, the parameter is
         held at that value.
+    thorough : bool
+        Start again from the other half of every parameter's range, not only where a parameter ended at a bound: for
+        misfits with more local minima than squares have.
     """
     n_rows, n = problem.design.shape[0], len(problem.order)
     work = Work(
@@ -128,7 +133,8 @@ def fit_voxels(
         measured=np.empty(n_rows),
         scores=np.empty(len(problem.nodes)),
     )
-    solve(kernel, misfit, np.ascontiguousarray(y), precision, problem, grid, work, np.empty(n), found, cost, status)
+    y = np.ascontiguousarray(y)
+    solve(kernel, misfit, y, precision, problem, grid, work, np.empty(n), thorough, found, cost, status)
 
 
 @compiled
@@ -141,6 +147,7 @@ def solve(
     grid: Grid,
     work: Work,
     other: NDArray,
+    thorough: bool,
     found: NDArray,
     cost: NDArray,
     status: NDArray,
@@ -156,12 +163,12 @@ def solve(
         score_nodes(y[v], problem, grid)
         best_node(problem, grid, box, 0, -np.inf, np.inf, solution)
         cost[v], status[v] = descend(kernel, misfit, y[v], precision[v], problem, work, solution)
-        if status[v] == AT_BOUND:  # often a local minimum: look also from the other half of that parameter's range
+        if thorough or status[v] == AT_BOUND:  # often a local minimum: look also from the other half of that range
             for j in range(len(order)):
                 lower, upper = box[j, 0], box[j, 1]
-                if j == problem.scale or lower == upper or lower < solution[j] < upper:
+                if j == problem.scale or lower == upper or (lower < solution[j] < upper and not thorough):
                     continue
-                if solution[j] <= lower:
+                if solution[j] < grid.middle[j]:
                     best_node(problem, grid, box, j, grid.middle[j], np.inf, other)
                 else:
                     best_node(problem, grid, box, j, -np.inf, grid.middle[j], other)

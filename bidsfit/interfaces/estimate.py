@@ -83,6 +83,7 @@ class EstimateMaps(SimpleInterface):
                     "and no model leaves residuals. Give it with --sigma."
                 )
             signals = MaskedSignals(image, image_shape(image, len(acquisition), path), mask, path)
+            estimator.warm_up(acquisition)
             start = time.perf_counter()
             with tqdm(total=signals.shape[0], desc=self.inputs.label, unit="voxel", disable=None, delay=1) as bar:
                 estimate = estimator.estimate(

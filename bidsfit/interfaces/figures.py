@@ -290,11 +290,10 @@ def _warnings(summary: Mapping[str, Any], scale: str, precisions: Mapping[str, P
         )
     for row in summary["parameters"]:
         if row["name"] != scale and row["fraction_at_bound"] > MANY_AT_BOUND:
-            share = f"{100 * row['fraction_at_bound']:.0f} %"
-            warnings.append(f"{row['name']} lies at a bound in {share} of the voxels: the data hardly determine it.")
+            warnings.append(f"{row['name']} lies at a bound in many voxels: the data hardly determine it.")
         floor = precisions[row["name"]].crb
         if row["name"] != scale and floor > MUCH_SPREAD * abs(row["median"]):
-            found = "is infinite" if np.isinf(floor) else f"({floor:.2g}) is more than half of the value"
+            found = "is infinite" if np.isinf(floor) else "is more than half of its value"
             warnings.append(
                 f"In a typical voxel the Cramér-Rao bound of {row['name']} {found}: with this protocol and noise a "
                 "single voxel says little, whatever unbiased estimator fits it. Average over regions, or measure more."

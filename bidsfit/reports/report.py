@@ -119,9 +119,11 @@ def write_report(
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    sections = _sections(images, comparisons, fits)
     page = _template(path.parent).render(
         participant=participant.removeprefix("sub-"),
-        sections=_sections(images, comparisons, fits),
+        sections=sections,
+        worth_a_look=_worth_a_look(sections),
         images=images,
         fits=fits,
         errors=errors,
@@ -151,6 +153,19 @@ def _sections(
         section = sections[fit.image]
         section.fits.append((f"{section.anchor}-fit-{len(section.fits) + 1}", fit))
     return list(sections.values())
+
+
+def _worth_a_look(sections: Sequence[Section]) -> dict[str, list[tuple[str, str]]]:
+    """Warnings, each once, with the anchors and names of the places that they are about."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    for section in sections:
+        places = [(section.anchor, section.name, section.image.warnings)] if section.image else []
+        places += [(anchor, f"{c.model} · side by side", c.warnings) for anchor, c in section.comparisons]
+        places += [(anchor, f"{fit.model} · {fit.estimator}", fit.warnings) for anchor, fit in section.fits]
+        for anchor, where, warnings in places:
+            for text in warnings:
+                found.setdefault(text, []).append((anchor, where))
+    return found
 
 
 def _template(folder: Path) -> Any:
