@@ -29,6 +29,8 @@ EXACT = 1e-18
 MARGIN = 1e-12
 #: Marquardt's damping at the start, relative to the diagonal of J^T J.
 FIRST_DAMPING = 0.01
+#: The same for second starts: short steps stay in the valley that they start in.
+CAUTIOUS_DAMPING = 1.0
 
 CONVERGED = int(Status.CONVERGED)
 AT_BOUND = int(Status.AT_BOUND)
@@ -91,8 +93,6 @@ def fit_voxels(
     found: NDArray,
     cost: NDArray,
     status: NDArray,
-    *,
-    thorough: bool = False,
 ) -> None:
     """Fit voxels one by one.
 
@@ -108,9 +108,6 @@ def fit_voxels(
     found, cost, status : ndarray, shapes (n_voxels, n_parameters), (n_voxels,), (n_voxels,)
         Filled with parameters, sums of misfits and status codes. Where ``found`` is not NaN on entry, the parameter is
         held at that value.
-    thorough : bool
-        Start again from the other half of every parameter's range, not only where a parameter ended at a bound: for
-        misfits with more local minima than squares have.
     """
     n_rows, n = problem.design.shape[0], len(problem.order)
     work = Work(
@@ -134,7 +131,7 @@ def fit_voxels(
         scores=np.empty(len(problem.nodes)),
     )
     y = np.ascontiguousarray(y)
-    solve(kernel, misfit, y, precision, problem, grid, work, np.empty(n), thorough, found, cost, status)
+    solve(kernel, misfit, y, precision, problem, grid, work, np.empty(n), found, cost, status)
 
 
 @compiled
@@ -147,7 +144,6 @@ def solve(
     grid: Grid,
     work: Work,
     other: NDArray,
-    thorough: bool,
     found: NDArray,
     cost: NDArray,
     status: NDArray,
@@ -162,17 +158,19 @@ def solve(
             box[j, 1] = bounds[j, 1] if np.isnan(known) else known
         score_nodes(y[v], problem, grid)
         best_node(problem, grid, box, 0, -np.inf, np.inf, solution)
-        cost[v], status[v] = descend(kernel, misfit, y[v], precision[v], problem, work, solution)
-        if thorough or status[v] == AT_BOUND:  # often a local minimum: look also from the other half of that range
+        cost[v], status[v] = descend(kernel, misfit, y[v], precision[v], problem, work, solution, FIRST_DAMPING)
+        if status[v] == AT_BOUND:  # often a local minimum: look also from the other half of that parameter's range
             for j in range(len(order)):
                 lower, upper = box[j, 0], box[j, 1]
-                if j == problem.scale or lower == upper or (lower < solution[j] < upper and not thorough):
+                if j == problem.scale or lower == upper or lower < solution[j] < upper:
                     continue
                 if solution[j] < grid.middle[j]:
                     best_node(problem, grid, box, j, grid.middle[j], np.inf, other)
                 else:
                     best_node(problem, grid, box, j, -np.inf, grid.middle[j], other)
-                other_cost, other_status = descend(kernel, misfit, y[v], precision[v], problem, work, other)
+                other_cost, other_status = descend(
+                    kernel, misfit, y[v], precision[v], problem, work, other, CAUTIOUS_DAMPING
+                )
                 if other_cost < cost[v]:
                     cost[v], status[v] = other_cost, other_status
                     for k in range(len(order)):
@@ -233,7 +231,14 @@ def meets_constraints(problem: Problem, bounds: NDArray, g: int) -> bool:
 
 @compiled
 def descend(
-    kernel: Any, misfit: Any, y: NDArray, precision: float, problem: Problem, work: Work, parameters: NDArray
+    kernel: Any,
+    misfit: Any,
+    y: NDArray,
+    precision: float,
+    problem: Problem,
+    work: Work,
+    parameters: NDArray,
+    first_damping: float,
 ) -> tuple[float, int]:
     """Descend from ``parameters`` (feasible, overwritten by the solution); return sum of misfits and status."""
     order, bounds, step, trial = problem.order, work.box, work.step, work.trial
@@ -244,7 +249,7 @@ def descend(
     exact = 0.0
     for i in range(y.size):
         exact += EXACT * precision * problem.weights[i] * y[i] ** 2
-    damping, growth = FIRST_DAMPING, 2.0
+    damping, growth = first_damping, 2.0
     outcome = ITERATION_LIMIT
     for _ in range(MAX_ITERATIONS):
         constrained_step(parameters, damping, problem, work)

@@ -87,7 +87,7 @@ class MaximumLikelihood(Estimator):
             found = np.full((y.shape[0], len(model.parameters)), np.nan)
             cost, status = np.empty(y.shape[0]), np.empty(y.shape[0], dtype=np.uint8)
             magnitudes = np.maximum(y, 0.0) if self.noise == "rician" else y
-            fit_voxels(model.kernel, misfit, magnitudes, 1.0 / sigma**2, problem, found, cost, status, thorough=True)
+            fit_voxels(model.kernel, misfit, magnitudes, 1.0 / sigma**2, problem, found, cost, status)
             residuals = y - model.signal(found, shells)[:, rows]
             sd = bound_of_voxels(model, found, shells, sigma, self.noise, fixed=self.fixed)
             return Fitted(found, residuals**2 @ weights, status, {"sd": sd})
