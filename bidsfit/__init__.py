@@ -23,6 +23,8 @@ _HOMES = {
     "Estimator": "bidsfit.estimators.estimator",
     "LeastSquares": "bidsfit.estimators.least_squares",
     "MaximumLikelihood": "bidsfit.estimators.maximum_likelihood",
+    "Bayesian": "bidsfit.estimators.bayesian",
+    "MaximumAPosteriori": "bidsfit.estimators.maximum_a_posteriori",
     "Segmented": "bidsfit.estimators.segmented",
     "Status": "bidsfit.estimators.estimator",
     "cramer_rao_bound": "bidsfit.bounds",

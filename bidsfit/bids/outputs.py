@@ -172,6 +172,8 @@ def sidecar(
             "StandardDeviation": float(f"{noise['sigma']:.6g}"),
             "Description": f"Of one measurement, in the units of the image. Found from: {noise['method']}.",
         }
+    if summary.get("notes"):
+        content["EstimationNotes"] = summary["notes"]
     if output.statistic:
         content["StatisticOf"] = output.parameter.label if output.parameter else None
     elif output.parameter is not None:

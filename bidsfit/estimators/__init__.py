@@ -14,6 +14,8 @@ BUILT_IN = {
     "lsq": "bidsfit.estimators.least_squares:LeastSquares",
     "segmented": "bidsfit.estimators.segmented:Segmented",
     "mle": "bidsfit.estimators.maximum_likelihood:MaximumLikelihood",
+    "bayes": "bidsfit.estimators.bayesian:Bayesian",
+    "bayesmap": "bidsfit.estimators.maximum_a_posteriori:MaximumAPosteriori",
 }
 
 _registry = Registry("estimator", "bidsfit.estimators", BUILT_IN)

@@ -83,6 +83,8 @@ class Estimate:
         What the estimator says about its uncertainty: the keys of `Estimator.statistics`, each with an array for every
         parameter. "sd" is the standard deviation, "q025" and "q975" bound the central 95 % interval. Infinite where
         the data do not determine a parameter.
+    notes : dict
+        Facts of the data that shaped the estimate, such as a prior that was fitted to them: for sidecars (JSON).
     """
 
     parameters: dict[str, NDArray[np.float64]]
@@ -93,6 +95,7 @@ class Estimate:
     freedom: int
     acquisition: Acquisition
     statistics: dict[str, dict[str, NDArray[np.float64]]] = field(default_factory=dict)
+    notes: dict[str, Any] = field(default_factory=dict)
 
     def count(self) -> dict[Status, int]:
         """Number of voxels of each status that occurs."""
@@ -279,19 +282,20 @@ class Estimator(ABC):
             sigma=sigma,
             freedom=max(freedom, 0),
             acquisition=average.acquisition,
-            statistics={
-                name: dict(zip(self.model.names, array.T, strict=True)) for name, array in statistics.items()
-            },
+            statistics={name: dict(zip(self.model.names, array.T, strict=True)) for name, array in statistics.items()},
         )
 
     def missing(self, acquisition: Acquisition) -> list[str]:
         """What the estimator needs of a protocol beside what the model needs, and the protocol lacks, in words."""
         return []
 
+    def averaged(self, acquisition: Acquisition) -> Acquisition:
+        """What is fitted: the measurements that the model describes, averaged as they are before the fit."""
+        return DirectionAverage(acquisition.select(self.model.usable(acquisition)), self.averaging).acquisition
+
     def warm_up(self, acquisition: Acquisition) -> None:
         """Compile what an estimate of this acquisition needs, so that its time is that of the estimate."""
-        used = self.model.usable(acquisition)
-        averaged = DirectionAverage(acquisition.select(used), self.averaging).acquisition
+        averaged = self.averaged(acquisition)
         self.prepare(averaged)(np.linspace(1.0, 0.5, len(averaged))[None], np.full(1, 0.1))
 
     @property

@@ -1,7 +1,8 @@
 """Levenberg-Marquardt with bounds and linear constraints, compiled; one voxel at a time, without allocation.
 
 What is minimised is a sum of misfits, one a measurement (see bidsfit/estimators/misfits.py): squares make it least
-squares, Rician densities make it maximum likelihood by a damped Newton method.
+squares, Rician densities make it maximum likelihood by a damped Newton method. With a prior (see `LogPrior`) it is a
+sum of squares and the prior that are minimised together.
 
 References
 ----------
@@ -12,6 +13,7 @@ Nielsen HB. Damping parameter in Marquardt's method. IMM-REP-1999-05, 1999.
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import numba
@@ -32,6 +34,9 @@ FIRST_DAMPING = 0.01
 #: The same for second starts: short steps stay in the valley that they start in.
 CAUTIOUS_DAMPING = 1.0
 
+#: Added to every density of a prior, so that no parameter can veto what the signals say.
+EPSILON = 1e-8
+
 CONVERGED = int(Status.CONVERGED)
 AT_BOUND = int(Status.AT_BOUND)
 ITERATION_LIMIT = int(Status.ITERATION_LIMIT)
@@ -41,6 +46,18 @@ ITERATION_LIMIT = int(Status.ITERATION_LIMIT)
 # counting is atomic, and would cost more than the arithmetic.
 compiled = numba.njit(error_model="numpy", nogil=True, _nrt=False)  # type: ignore[call-overload]
 inlined = numba.njit(error_model="numpy", forceinline=True, _nrt=False)  # type: ignore[call-overload]
+
+
+class LogPrior(NamedTuple):
+    """Independent densities of parameters x, of the form exp(constant + p ln x + q (ln x)^2 + r ln(top - x)).
+
+    Lognormal and Beta distributions are of this form. With a prior, what is minimised is
+    ``signals * ln(sum of misfits) - 2 sum ln(density + EPSILON)``.
+    """
+
+    signals: float  # what the logarithm of the sum of squares is multiplied by
+    which: NDArray  # (n,), indices of the parameters that have a density
+    terms: NDArray  # (n, 5): constant, p, q, r and top
 
 
 class Problem(NamedTuple):
@@ -56,6 +73,7 @@ class Problem(NamedTuple):
     scale: int  # index of the parameter that multiplies the signal
     nodes: NDArray  # (n_nodes, n_parameters), starting points with scale 1
     node_signals: NDArray  # (n_rows, n_nodes)
+    prior: Any = None  # LogPrior, or None
 
 
 class Work(NamedTuple):
@@ -109,8 +127,21 @@ def fit_voxels(
         Filled with parameters, sums of misfits and status codes. Where ``found`` is not NaN on entry, the parameter is
         held at that value.
     """
+    grid = Grid(
+        energies=np.sum(problem.weights[:, None] * problem.node_signals[problem.rows] ** 2, axis=0),
+        middle=np.median(problem.nodes, axis=0),
+        measured=np.empty(problem.design.shape[0]),
+        scores=np.empty(len(problem.nodes)),
+    )
+    y = np.ascontiguousarray(y)
+    other = np.empty(len(problem.order))
+    solve(kernel, misfit, y, precision, problem, grid, make_work(problem), other, found, cost, status)
+
+
+def make_work(problem: Problem) -> Work:
+    """Memory of one thread."""
     n_rows, n = problem.design.shape[0], len(problem.order)
-    work = Work(
+    return Work(
         box=problem.bounds.copy(),
         signal=np.empty(n_rows),
         jacobian=np.empty((n_rows, n)),
@@ -124,14 +155,6 @@ def fit_voxels(
         trial=np.empty(n),
         held=np.empty(n, dtype=np.bool_),
     )
-    grid = Grid(
-        energies=np.sum(problem.weights[:, None] * problem.node_signals[problem.rows] ** 2, axis=0),
-        middle=np.median(problem.nodes, axis=0),
-        measured=np.empty(n_rows),
-        scores=np.empty(len(problem.nodes)),
-    )
-    y = np.ascontiguousarray(y)
-    solve(kernel, misfit, y, precision, problem, grid, work, np.empty(n), found, cost, status)
 
 
 @compiled
@@ -243,12 +266,14 @@ def descend(
     """Descend from ``parameters`` (feasible, overwritten by the solution); return sum of misfits and status."""
     order, bounds, step, trial = problem.order, work.box, work.step, work.trial
     normal, gradient = work.normal, work.gradient
-    kernel(parameters, problem.design, work.signal, work.jacobian)
-    cost = total_misfit(misfit, y, precision, problem, work)
-    normal_equations(order, work)
     exact = 0.0
     for i in range(y.size):
         exact += EXACT * precision * problem.weights[i] * y[i] ** 2
+    kernel(parameters, problem.design, work.signal, work.jacobian)
+    cost = total_misfit(misfit, y, precision, problem, work)
+    cost = with_prior(problem.prior, parameters, cost, exact, work)
+    normal_equations(order, work)
+    bend_to_prior(problem.prior, parameters, work)
     damping, growth = first_damping, 2.0
     outcome = ITERATION_LIMIT
     for _ in range(MAX_ITERATIONS):
@@ -266,7 +291,8 @@ def descend(
         gain = 0.0
         if promised > 1e-15 * abs(cost):  # it can be negative: parameters put on their bounds pull the others along
             kernel(trial, problem.design, work.signal, work.jacobian)
-            gain = cost - total_misfit(misfit, y, precision, problem, work)
+            trial_cost = total_misfit(misfit, y, precision, problem, work)
+            gain = cost - with_prior(problem.prior, trial, trial_cost, exact, work)
         if gain > 0.0:
             for j in range(len(order)):
                 parameters[j] = trial[j]
@@ -275,6 +301,7 @@ def descend(
                 outcome = CONVERGED
                 break
             normal_equations(order, work)
+            bend_to_prior(problem.prior, parameters, work)
             damping = max(damping * max(0.1, 1.0 - (2.0 * gain / promised - 1.0) ** 3), 1e-14)
             growth = 2.0
         else:
@@ -322,6 +349,47 @@ def normal_equations(order: tuple[int, ...], work: Work) -> None:
     for j in range(len(order)):
         for k in range(j):
             normal[k, j] = normal[j, k]
+
+
+@inlined
+def with_prior(prior: Any, parameters: NDArray, squares: float, exact: float, work: Work) -> float:
+    """Objective with a prior, from the sum of squares (which it is without a prior); rescales slopes and curvatures.
+
+    ``exact`` is the sum of squares below which the model fits exactly; the logarithm stays finite there.
+    """
+    if prior is None:
+        return squares
+    factor = prior.signals / (squares + exact)
+    for k in range(work.slope.size):
+        work.slope[k] *= factor
+        work.curvature[k] *= factor
+    cost = prior.signals * math.log(squares + exact)
+    for k in range(prior.which.size):
+        cost -= 2.0 * log_density(prior.terms[k], parameters[prior.which[k]])[0]
+    return cost
+
+
+@inlined
+def bend_to_prior(prior: Any, parameters: NDArray, work: Work) -> None:
+    """Add the slope of a prior to the gradient, and its curvature to the normal matrix."""
+    if prior is not None:
+        for k in range(prior.which.size):
+            j = prior.which[k]
+            _, slope, curvature = log_density(prior.terms[k], parameters[j])
+            work.gradient[j] += slope
+            work.normal[j, j] += curvature
+
+
+@inlined
+def log_density(terms: NDArray, x: float) -> tuple[float, float, float]:
+    """ln(density + EPSILON), its derivative, and the size of its second derivative (a curvature that is positive)."""
+    constant, p, q, r, top = terms[0], terms[1], terms[2], terms[3], terms[4]
+    logarithm = math.log(x)
+    density = math.exp(constant + (p + q * logarithm) * logarithm + r * math.log(top - x))
+    share = density / (density + EPSILON)
+    slope = (p + 2.0 * q * logarithm) / x - r / (top - x)
+    bend = (2.0 * q - p - 2.0 * q * logarithm) / (x * x) - r / (top - x) ** 2
+    return math.log(density + EPSILON), share * slope, share * abs(bend + (1.0 - share) * slope * slope)
 
 
 @inlined

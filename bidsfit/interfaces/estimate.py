@@ -93,7 +93,11 @@ class EstimateMaps(SimpleInterface):
             if not np.isin(estimate.status, FITTED).any():
                 reason = max(estimate.count().items(), key=lambda row: row[1])[0].message
                 raise UnusableInputError(f"{path}: no voxel of the mask could be fitted with {model.name}: {reason}.")
-            facts = describe(estimate, estimator, signals, acquisition) | {"seconds": seconds, "noise": noise}
+            facts = describe(estimate, estimator, signals, acquisition) | {
+                "seconds": seconds,
+                "noise": noise,
+                "notes": estimate.notes,
+            }
 
         statistics = estimate.statistics | {BOUND: self._bound(estimate, estimator, sigma)}
         values: dict[str, NDArray] = estimate.parameters | {

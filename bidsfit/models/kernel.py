@@ -23,15 +23,18 @@ class _KernelPrinter(PythonCodePrinter):
         self.known_functions: dict[str, Any] = {**self.known_functions, **{name: name for name in KERNEL_FUNCTIONS}}
 
 
-def kernel_source(expression: sp.Expr, parameters: Sequence[str], variables: Sequence[str]) -> str:
-    """Python source of ``kernel(parameters, design, signal, jacobian)``.
+def kernel_source(
+    expression: sp.Expr, parameters: Sequence[str], variables: Sequence[str], *, derivatives: bool = True
+) -> str:
+    """Python source of ``kernel(parameters, design, signal, jacobian)``; without derivatives the last is not touched.
 
     Shared subexpressions are computed once, and those that do not depend on the independent variables once
     per voxel instead of once per measurement.
     """
     parameter_symbols = [sp.Symbol(name, real=True) for name in parameters]
     variable_symbols = [sp.Symbol(name, real=True) for name in variables]
-    outputs = [expression, *(sp.diff(expression, symbol) for symbol in parameter_symbols)]
+    slopes = [sp.diff(expression, symbol) for symbol in parameter_symbols] if derivatives else []
+    outputs = [expression, *slopes]
     replacements, reduced = sp.cse(outputs, symbols=sp.numbered_symbols("t"), optimizations="basic")
 
     varying = set(variable_symbols)
@@ -63,7 +66,7 @@ def _safe(names: Sequence[str]) -> list[str]:
 
 
 def compile_kernel(
-    expression: sp.Expr, parameters: Sequence[str], variables: Sequence[str]
+    expression: sp.Expr, parameters: Sequence[str], variables: Sequence[str], *, derivatives: bool = True
 ) -> Callable[[NDArray, NDArray, NDArray, NDArray], None]:
     """Compile an equation into ``kernel(parameters, design, signal, jacobian)``, which fills the last two.
 
@@ -72,6 +75,8 @@ def compile_kernel(
     expression : sympy.Expr
     parameters, variables : sequence of str
         Names of the symbols, in the order of the columns of the arrays.
+    derivatives : bool
+        Whether the kernel fills the Jacobian as well.
 
     Returns
     -------
@@ -79,7 +84,7 @@ def compile_kernel(
         With parameters (n_parameters,), design (n, n_variables), signal (n,), jacobian (n, n_parameters).
     """
     namespace: dict[str, Any] = {"math": math, **KERNEL_FUNCTIONS}
-    source = kernel_source(expression, parameters, variables)
+    source = kernel_source(expression, parameters, variables, derivatives=derivatives)
     exec(compile(source, f"<kernel of {', '.join(parameters)}>", "exec"), namespace)  # our own generated source
     return numba.njit(namespace["kernel"], error_model="numpy", nogil=True)
 

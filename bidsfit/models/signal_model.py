@@ -161,6 +161,11 @@ class SignalModel:
         return compile_kernel(self.expression, self.names, self.variables)
 
     @cached_property
+    def signal_kernel(self) -> Any:
+        """The same without the Jacobian, for those who only need signals."""
+        return compile_kernel(self.expression, self.names, self.variables, derivatives=False)
+
+    @cached_property
     def linear_constraints(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Constraints as matrix and limit: ``matrix @ parameters <= limit``."""
         symbols = [p.symbol for p in self.parameters]

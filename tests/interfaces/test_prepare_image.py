@@ -161,7 +161,7 @@ def test_a_noise_map_is_taken_as_it_is(prepare, tiny, tmp_path):
 def test_a_noise_map_of_another_grid_is_refused(prepare, tmp_path):
     path = tmp_path / "noise.nii.gz"
     nib.save(nib.Nifti1Image(np.ones((2, 2, 2), dtype=np.float32), np.eye(4)), path)
-    with pytest.raises(UnusableInputError, match="noise map .* has shape"):
+    with pytest.raises(UnusableInputError, match=r"noise map .* has shape"):
         prepare(sigma="map", in_noise=str(path))
 
 

@@ -220,7 +220,7 @@ def test_measured_s0_needs_an_image_without_diffusion_weighting(tiny, plan):
 
 
 def test_an_option_that_an_estimator_does_not_have():
-    with pytest.raises(UsageError, match="No estimator of this run has the option magic .not 'lsq'"):
+    with pytest.raises(UsageError, match=r"No estimator of this run has the option magic .not 'lsq'"):
         make_fits(["adc"], options={"magic": 1})
 
 

@@ -1,0 +1,187 @@
+"""The posterior against brute force, against its promise (coverage), and in its limits."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from bidsfit import Acquisition, LeastSquares, Status, models
+from bidsfit.bounds import cramer_rao_bound
+from bidsfit.estimators.bayesian import Bayesian
+from bidsfit.exceptions import UnsupportedProtocolError
+
+ACQUISITIONS = {
+    "adc": Acquisition([0, 100, 300, 500, 800, 1000]),
+    "ivim": Acquisition([0, 5, 10, 20, 30, 40, 60, 80, 100, 150, 200, 300, 400, 500, 600, 800]),
+    "smt2": Acquisition([0, 1000, 2000, 3500, 5000], counts=[8] + [32] * 4, n_directions=[1] + [32] * 4),
+    "smt3": Acquisition([0, 700, 1000, 2000, 3500, 5000], counts=[8] + [32] * 5, n_directions=[1] + [32] * 5),
+}
+
+
+def drawn(name: str, n: int, snr: float, seed: int = 0, **options: object):
+    """Voxels drawn from the prior, with Gaussian noise: estimator, truth (n, n_parameters), signals."""
+    model, acquisition, rng = models.get(name), ACQUISITIONS[name], np.random.default_rng(seed)
+    estimator = Bayesian(model, **options)
+    parameters = {"S0": np.ones(4 * n)} | {k: prior.sample(4 * n, rng) for k, prior in estimator.priors.items()}
+    truth = model.parameter_array(parameters)
+    matrix, limits = model.linear_constraints
+    truth = truth[(truth @ matrix.T <= limits).all(axis=1)][:n]
+    noise = rng.standard_normal((n, len(acquisition))) / snr / np.sqrt(acquisition.weights)
+    return estimator, truth, model.signal(truth, acquisition) + noise
+
+
+def summaries(model, estimate) -> np.ndarray:
+    """Mean, sd and quantiles, shape (4, n_parameters, n_voxels)."""
+    tables = (estimate.parameters, *(estimate.statistics[s] for s in ("sd", "q025", "q975")))
+    return np.array([[table[name] for name in model.names] for table in tables])
+
+
+@pytest.mark.parametrize(("name", "steps"), [("adc", 5000), ("ivim", 64), ("smt2", 400), ("smt3", 64)])
+@pytest.mark.parametrize(("sigma", "snr"), [("marginalised", 10), ("known", 30)])
+def test_it_agrees_with_a_dense_grid(name: str, steps: int, sigma: str, snr: float) -> None:
+    snr = snr / 4 if name.startswith("smt") else snr  # the dense grid resolves no narrower posteriors
+    estimator, _, signals = drawn(name, 8, snr, sigma=sigma)
+    model, acquisition = estimator.model, ACQUISITIONS[name]
+    found = summaries(model, estimator.estimate(signals, acquisition, 1 / snr))
+    weights, n = acquisition.weights, len(acquisition)
+    u = (np.arange(steps) + 0.5) / steps
+    axes = np.meshgrid(*(prior.quantile(u) for prior in estimator.priors.values()), indexing="ij")
+    nodes = np.column_stack([np.ones(axes[0].size), *(axis.ravel() for axis in axes)])
+    matrix, limits = model.linear_constraints
+    nodes = nodes[(nodes @ matrix.T <= limits).all(axis=1)]
+    phi = model.signal(nodes, acquisition)
+    norm = np.sqrt(phi**2 @ weights)
+    errors = []
+    for y, ours in zip(signals, found.transpose(2, 0, 1), strict=True):
+        c = phi @ (weights * y) / norm
+        rest = y**2 @ weights - c**2
+        log_p = -np.log(norm) - (rest * snr**2 / 2 if sigma == "known" else (n - 1) / 2 * np.log(rest))
+        p = np.exp(log_p - log_p.max())
+        p /= p.sum()
+        spread2 = (1 / snr**2 if sigma == "known" else rest / (n - 3)) / norm**2
+        mean = p @ (c / norm)
+        errors.append([abs(ours[0, 0] - mean) / ours[1, 0]])
+        sd = np.sqrt(p @ ((c / norm - mean) ** 2 + spread2))
+        errors.append([abs(ours[1, 0] / sd - 1)])
+        for j in range(1, nodes.shape[1]):
+            mean = p @ nodes[:, j]
+            sd = np.sqrt(p @ (nodes[:, j] - mean) ** 2)
+            order = np.argsort(nodes[:, j])
+            quantiles = np.interp((0.025, 0.975), np.cumsum(p[order]), nodes[order, j])
+            errors.append(np.abs(ours[:, j] - [mean, sd, *quantiles]) / sd)
+    moments, ends = np.concatenate([e[:2] for e in errors]), np.concatenate([e[2:] for e in errors])
+    assert np.median(moments) < 0.02
+    assert np.percentile(moments, 95) < 0.1
+    assert np.median(ends) < 0.1  # some of it the grid's own
+
+
+@pytest.mark.parametrize(
+    ("name", "snr", "sigma"),
+    [
+        ("ivim", 20, "known"),
+        ("ivim", 50, "marginalised"),
+        ("smt2", 20, "known"),
+        ("smt2", 50, "marginalised"),
+        ("smt3", 20, "known"),  # with the noise integrated out it is 91 to 94 %: its posteriors are far from normal
+    ],
+)
+def test_intervals_hold_the_truth_as_often_as_they_say(name: str, snr: float, sigma: str) -> None:
+    estimator, truth, signals = drawn(name, 3000, snr, seed=1, sigma=sigma)
+    estimate = estimator.estimate(signals, ACQUISITIONS[name], 1 / snr, threads=2)
+    for j, parameter in enumerate(estimator.model.names):
+        lower, upper = (estimate.statistics[s][parameter] for s in ("q025", "q975"))
+        assert 0.93 <= np.mean((lower <= truth[:, j]) & (truth[:, j] <= upper)) <= 0.97, parameter
+
+
+@pytest.mark.parametrize("name", ["adc", "ivim", "smt2"])
+def test_with_little_noise_it_is_least_squares_with_the_cramer_rao_bound(name: str) -> None:
+    model, acquisition, snr = models.get(name), ACQUISITIONS[name], 2000
+    truth = {"S0": 300.0, "f": 0.2, "D": 1.0, "Dstar": 20.0, "vcyl": 0.5, "lambda": 1.8}
+    truth = {parameter: np.full(40, truth[parameter]) for parameter in model.names}
+    noise = np.random.default_rng(0).standard_normal((40, len(acquisition))) * 300 / snr
+    signals = model.signal(truth, acquisition) + noise / np.sqrt(acquisition.weights)
+    estimate = Bayesian(model, sigma="known").estimate(signals, acquisition, 300 / snr)
+    squares = LeastSquares(model).estimate(signals, acquisition)
+    bound = cramer_rao_bound(model, truth, acquisition, 300 / snr)
+    for parameter in model.names:
+        distance = (estimate.parameters[parameter] - squares.parameters[parameter]) / bound[parameter]
+        assert np.abs(distance).max() < 0.1, parameter
+        assert estimate.statistics["sd"][parameter] == pytest.approx(bound[parameter], rel=0.06), parameter
+
+
+def test_signals_without_noise_give_the_truth() -> None:
+    estimator, truth, _ = drawn("ivim", 30, 1)
+    estimate = estimator.estimate(estimator.model.signal(truth, ACQUISITIONS["ivim"]), ACQUISITIONS["ivim"])
+    assert np.median(np.abs(estimate.parameters["D"] - truth[:, 2])) < 1e-3
+
+
+@pytest.mark.parametrize("name", ["ivim", "smt3"])
+def test_bounds_and_constraints_hold(name: str) -> None:
+    estimator, _, signals = drawn(name, 300, 5)
+    estimate = estimator.estimate(signals, ACQUISITIONS[name])
+    found = summaries(estimator.model, estimate)
+    matrix, limits = estimator.model.linear_constraints
+    assert np.all(matrix @ found[0] <= limits[:, None] + 1e-9)
+    for (low, high), (mean, _, lower, upper) in zip(estimator.bounds, found.transpose(1, 0, 2), strict=True):
+        assert np.all((low <= lower) & (lower <= mean + 1e-12) & (mean <= upper + 1e-12) & (upper <= high))
+
+
+def test_equal_bounds_fix_a_parameter() -> None:
+    _, _, signals = drawn("ivim", 20, 30)
+    estimate = Bayesian(models.get("ivim"), bounds={"Dstar": (20.0, 20.0)}).estimate(signals, ACQUISITIONS["ivim"])
+    assert np.all(estimate.parameters["Dstar"] == 20)
+    assert np.all(estimate.statistics["sd"]["Dstar"] == 0)
+    assert np.all(estimate.statistics["q975"]["Dstar"] == 20)
+    assert np.all(estimate.statistics["sd"]["D"] > 0)
+
+
+def test_threads_and_scale_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bidsfit.estimators.estimator.CHUNK", 16)
+    estimator, _, signals = drawn("ivim", 64, 20)
+    one = summaries(estimator.model, estimator.estimate(signals, ACQUISITIONS["ivim"]))
+    two = summaries(estimator.model, estimator.estimate(signals, ACQUISITIONS["ivim"], threads=2))
+    assert np.array_equal(one, two)
+    scaled = summaries(estimator.model, estimator.estimate(signals * 512, ACQUISITIONS["ivim"]))
+    assert scaled[:, 0] == pytest.approx(512 * one[:, 0])
+    assert scaled[:, 1:] == pytest.approx(one[:, 1:])
+
+
+def test_unusable_voxels_have_a_status_and_no_value() -> None:
+    _, _, signals = drawn("ivim", 3, 30)
+    signals[0, 3], signals[1] = np.nan, 0.0
+    estimate = Bayesian(models.get("ivim")).estimate(signals, ACQUISITIONS["ivim"])
+    assert list(estimate.status[:2]) == [Status.NOT_FINITE, Status.NO_SIGNAL]
+    assert np.isnan(estimate.statistics["q025"]["D"][:2]).all()
+    assert np.isfinite(estimate.parameters["D"][2])
+
+
+def test_it_says_where_the_data_are_silent() -> None:
+    model, acquisition = models.get("ivim"), ACQUISITIONS["ivim"]
+    signals = model.signal({"S0": 1.0, "f": np.array([0.0, 0.3]), "D": 1.0, "Dstar": 20.0}, acquisition)
+    estimate = Bayesian(model, sigma="known").estimate(signals, acquisition, 0.01)
+    assert list(estimate.status) == [Status.PRIOR_ONLY, Status.CONVERGED]
+
+
+def test_priors_are_stated() -> None:
+    estimator = Bayesian(models.get("ivim"), bounds={"f": (0.0, 0.7)})
+    options = json.loads(json.dumps(estimator.options))
+    assert options["priors"]["Dstar"] == {"distribution": "loguniform", "a": 3.0, "b": 200.0, "bounds": [3.0, 200.0]}
+    assert "f uniform from 0 to 0.7" in estimator.methods
+    assert "D <= Dstar" in estimator.methods
+
+
+def test_what_it_cannot_do_it_refuses() -> None:
+    model = models.get("smt2")
+    with pytest.raises(ValueError, match="sigma must be"):
+        Bayesian(model, sigma="unknown")
+    with pytest.raises(ValueError, match="averaging cannot be 'none'"):
+        Bayesian(model, averaging="none")
+    with pytest.raises(ValueError, match="has 0 that the bounds leave free"):
+        Bayesian(model, bounds={"vcyl": (0.5, 0.5), "lambda": (1.0, 1.0)})
+    short = Acquisition([0, 1000, 2000], n_directions=[1, 30, 30])
+    with pytest.raises(UnsupportedProtocolError, match="to tell the noise; the protocol has 3"):
+        Bayesian(model).estimate(np.ones((1, 3)), short)
+    with pytest.raises(ValueError, match="needs the standard deviation"):
+        Bayesian(model, sigma="known").estimate(np.ones((1, 3)), short)
