@@ -353,6 +353,8 @@ def say_plan(plans: Sequence[ParticipantPlan]) -> None:
             for row in image.support:
                 if not row["fitted"]:
                     say(f"  not {row['name']}, {row['reason']}")
+                elif "not with" in row["reason"]:
+                    say(f"  {row['name']}, {row['reason']}")
 
 
 def say_outcome(

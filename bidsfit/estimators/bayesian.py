@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from copy import copy
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -11,7 +13,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from bidsfit.acquisition import Acquisition, Averaging
-from bidsfit.estimators.estimator import Estimator, FitChunk, Fitted, Status
+from bidsfit.estimators.estimator import Estimate, Estimator, FitChunk, Fitted, Signals, Status
 from bidsfit.estimators.posterior import (
     FREEDOM,
     LARGEST,
@@ -55,8 +57,10 @@ class Bayesian(Estimator):
         Replace the model's bounds, and with them the range of the priors. Equal bounds fix a parameter.
     priors : dict of name to {"uniform", "loguniform"} or Prior, optional
         Replace the default: uniform between the bounds, and for Dstar uniform in the logarithm.
-    sigma : {"marginalised", "known"}
-        Whether the standard deviation of the noise is integrated out, or given.
+    sigma : {"auto", "marginalised", "known"}
+        Whether the standard deviation of the noise is integrated out, or given. "auto" integrates it out where the
+        protocol has more averaged signals than the model has parameters, and needs it to be given elsewhere; the
+        estimate's notes say which.
     averaging : {"arithmetic", "geometric", "none"}
     debias : bool
         Take the Rician bias out of the magnitudes first.
@@ -84,15 +88,15 @@ class Bayesian(Estimator):
         *,
         bounds: Mapping[str, tuple[float, float]] | None = None,
         priors: Mapping[str, str | Prior] | None = None,
-        sigma: Literal["marginalised", "known"] = "marginalised",
+        sigma: Literal["auto", "marginalised", "known"] = "auto",
         averaging: Averaging = "arithmetic",
         debias: bool = False,
     ) -> None:
         if model.averaging and averaging == "none":
             raise ValueError(f"The model {model.name!r} describes direction averages; averaging cannot be 'none'.")
         super().__init__(model, bounds=bounds, averaging=averaging, debias=debias)
-        if sigma not in ("marginalised", "known"):
-            raise ValueError(f"sigma must be 'marginalised' or 'known', found {sigma!r}.")
+        if sigma not in ("auto", "marginalised", "known"):
+            raise ValueError(f"sigma must be 'auto', 'marginalised' or 'known', found {sigma!r}.")
         if not 1 < self.n_free <= MOST + 1:
             raise ValueError(
                 f"A posterior takes 1 to {MOST} parameters besides {model.scale}; {model.name!r} has "
@@ -111,7 +115,9 @@ class Bayesian(Estimator):
     def methods(self) -> str:
         debias = "Every magnitude was replaced by the amplitude whose Rician mean it is. " if self.debias else ""
         noise = {
-            "marginalised": "and of the standard deviation of the noise (Jeffreys' prior) were integrated out",
+            "auto": "and, where the protocol tells it, the standard deviation of the noise (Jeffreys' prior) were "
+            "integrated out",
+            "marginalised": "and the standard deviation of the noise (Jeffreys' prior) were integrated out",
             "known": "was integrated out, with the standard deviation of the noise given",
         }[self.sigma]
         stated = "; ".join(f"{name} {prior}" for name, prior in self.priors.items())
@@ -119,19 +125,39 @@ class Bayesian(Estimator):
         constraints = f", where {rules}" if rules else ""
         return (
             f"{debias}The posterior distribution was found in each voxel by adaptive importance sampling, with "
-            f"Gaussian noise; the signal without diffusion weighting (flat prior) {noise}. The priors (diffusivities in "
-            f"µm²/ms) were: {stated}{constraints}. The estimate is the posterior mean, reported with the posterior "
+            f"Gaussian noise; the signal without diffusion weighting (flat prior) {noise}. The priors (diffusivities "
+            f"in µm²/ms) were: {stated}{constraints}. The estimate is the posterior mean, reported with the posterior "
             "standard deviation and the central 95 % interval."
         )
 
+    def _takes_noise(self, averaged: Acquisition) -> bool:
+        """Whether the standard deviation of the noise is given, not integrated out."""
+        return self.sigma == "known" or (self.sigma == "auto" and len(averaged) <= self.n_free)
+
+    def estimate(
+        self,
+        signals: Signals,
+        acquisition: Acquisition,
+        noise: float | NDArray[np.float64] | None = None,
+        *,
+        threads: int = 1,
+        progress: Callable[[int], object] | None = None,
+    ) -> Estimate:
+        takes_noise = self._takes_noise(self.averaged(acquisition))
+        chosen = copy(self)
+        chosen.sigma = "known" if takes_noise else "marginalised"
+        chosen.needs_noise = takes_noise or self.debias
+        estimate = super(Bayesian, chosen).estimate(signals, acquisition, noise, threads=threads, progress=progress)
+        return replace(estimate, notes={"noise": "given" if takes_noise else "integrated out"})
+
     def missing(self, acquisition: Acquisition) -> list[str]:
         n = len(self.averaged(acquisition))
-        if self.sigma == "known" or n > self.n_free:
+        if self.sigma != "marginalised" or n > self.n_free:
             return []
         return [f"more averaged signals than the {self.n_free} parameters, to tell the noise; the protocol has {n}"]
 
     def prepare(self, acquisition: Acquisition) -> FitChunk:
-        model, known = self.model, self.sigma == "known"
+        model, known = self.model, self._takes_noise(acquisition)
         frame = make_frame(model, self.priors, acquisition, known=known)
         fixed = np.array([1.0 if n == model.scale else self.priors[n].bounds[0] for n in model.names])
         probability = np.interp(frame.prior, z_values(), frame.probability)

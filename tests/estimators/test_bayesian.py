@@ -182,6 +182,18 @@ def test_what_it_cannot_do_it_refuses() -> None:
         Bayesian(model, bounds={"vcyl": (0.5, 0.5), "lambda": (1.0, 1.0)})
     short = Acquisition([0, 1000, 2000], n_directions=[1, 30, 30])
     with pytest.raises(UnsupportedProtocolError, match="to tell the noise; the protocol has 3"):
-        Bayesian(model).estimate(np.ones((1, 3)), short)
-    with pytest.raises(ValueError, match="needs the standard deviation"):
-        Bayesian(model, sigma="known").estimate(np.ones((1, 3)), short)
+        Bayesian(model, sigma="marginalised").estimate(np.ones((1, 3)), short)
+    for sigma in ("known", "auto"):
+        with pytest.raises(ValueError, match="needs the standard deviation"):
+            Bayesian(model, sigma=sigma).estimate(np.ones((1, 3)), short)
+
+
+def test_the_noise_is_given_where_the_protocol_does_not_tell_it() -> None:
+    model = models.get("smt2")
+    short = Acquisition([0, 1000, 2500], counts=[8, 30, 30], n_directions=[1, 30, 30])
+    signals = model.signal({"S0": 1.0, "vcyl": 0.5, "lambda": np.array([1.5, 2.0])}, short)
+    estimates = [Bayesian(model, sigma=sigma).estimate(signals, short, 0.05) for sigma in ("auto", "known")]
+    assert [estimate.notes for estimate in estimates] == [{"noise": "given"}] * 2
+    assert np.array_equal(*(estimate.parameters["lambda"] for estimate in estimates))
+    _, _, signals = drawn("ivim", 2, 30)
+    assert Bayesian(models.get("ivim")).estimate(signals, ACQUISITIONS["ivim"]).notes == {"noise": "integrated out"}
