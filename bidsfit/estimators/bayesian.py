@@ -78,7 +78,7 @@ class Bayesian(Estimator):
     """
 
     name = "bayes"
-    title = "Bayesian posterior mean and interval"
+    title = "Posterior mean and interval (Bayesian)"
     references = ("bretthorst1988", "cappe2004")
     statistics = ("sd", "q025", "q975")
 
