@@ -32,6 +32,9 @@ from bidsfit.models.signal_model import SignalModel
 MOST = 6
 #: A posterior at least this wide, relative to the prior (standard deviations of prior probability), says no more.
 AS_WIDE = 0.9
+#: Signals (root mean square) fainter than this fraction of the scale are not believed: without a limit, a flat prior of
+#: the scale would favour signals that have decayed to nothing, of a scale without limit.
+FAINT = 1e-3
 #: Of the scrambling of the Sobol points, which are the same in every voxel and every run.
 SEED = 0
 #: Fewer effective points than this, and the moments are not to be relied on.
@@ -43,11 +46,11 @@ class Bayesian(Estimator):
 
     What is believed before the data is stated: every parameter has a prior within its bounds, and together they have
     no other correlation than that of the model's linear constraints (so that fractions that sum to at most 1 are
-    uniform on a simplex). The scale of the signal has a flat prior, and the standard deviation of the noise, unless it
-    is known, Jeffreys'; both are integrated out in closed form [1]_. The others are sampled: quasi-random points, the
-    same for all voxels, adapt to the posterior and are weighed by it [2]_. The noise is taken for Gaussian, and the
-    averages of shells for the data: how measurements scatter within a shell, over directions, is no measure of the
-    noise.
+    uniform on a simplex). The scale of the signal has a flat prior (up to a thousand times the signals), and the
+    standard deviation of the noise, unless it is known, Jeffreys'; both are integrated out in closed form [1]_. The
+    others are sampled: quasi-random points, the same for all voxels, adapt to the posterior and are weighed by it
+    [2]_. The noise is taken for Gaussian, and the averages of shells for the data: how measurements scatter within a
+    shell, over directions, is no measure of the noise.
 
     Parameters
     ----------
@@ -212,7 +215,9 @@ def make_frame(model: SignalModel, priors: Mapping[str, Prior], acquisition: Acq
     matrix, limits = model.linear_constraints
     allowed = np.flatnonzero((values @ matrix.T <= limits + ON_CONSTRAINT).all(axis=1))[:PRIOR_POINTS]
     signals, weights = model.signal(values[allowed], acquisition), acquisition.weights
-    norms = np.maximum(np.sqrt(signals**2 @ weights), 1e-150)
+    least_energy = FAINT**2 * weights.sum()
+    allowed, signals = allowed[signals**2 @ weights > least_energy], signals[signals**2 @ weights > least_energy]
+    norms = np.sqrt(signals**2 @ weights)
     points = normal[:POINTS] / np.sqrt(stats.chi2(FREEDOM).ppf(sobol[:POINTS, p]) / FREEDOM)[:, None]
     distribution = stats.norm() if known else stats.t(n - 1)
     return Frame(
@@ -230,4 +235,5 @@ def make_frame(model: SignalModel, priors: Mapping[str, Prior], acquisition: Acq
         points=np.ascontiguousarray(points),
         scale_points=distribution.ppf(sobol[:POINTS, p + 1]),
         scale_variance=float(distribution.var()),
+        least_energy=least_energy,
     )

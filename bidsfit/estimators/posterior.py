@@ -73,6 +73,7 @@ class Frame(NamedTuple):
     points: NDArray  # (POINTS, p), of the standard t distribution
     scale_points: NDArray  # (POINTS,), of the distribution of (S0 - centre) / spread
     scale_variance: float  # of that distribution
+    least_energy: float  # |phi|_W^2 below which a signal of scale 1 is too faint to be believed
 
 
 class Room(NamedTuple):
@@ -237,7 +238,8 @@ def spread_points(
             weighted = frame.weights[i] * room.signal[i]
             c += weighted * y[i]
             norm += weighted * room.signal[i]
-        norm = math.sqrt(max(norm, 1e-300))
+        visible = norm > frame.least_energy
+        norm = math.sqrt(max(norm, frame.least_energy))
         c /= norm
         residual = max(energy - c * c, ROUNDING * energy)
         room.centre[g] = c / norm
@@ -246,7 +248,7 @@ def spread_points(
             log_likelihood(c, math.log(norm), energy, sigma, y.size)
             - 0.5 * square
             - log_density(g, parts, everywhere, room)
-            if meets_constraints(room.parameters, frame)
+            if visible and meets_constraints(room.parameters, frame)
             else -np.inf
         )
 
