@@ -48,9 +48,9 @@ class Bayesian(Estimator):
     no other correlation than that of the model's linear constraints (so that fractions that sum to at most 1 are
     uniform on a simplex). The scale of the signal has a flat prior (up to a thousand times the signals), and the
     standard deviation of the noise, unless it is known, Jeffreys'; both are integrated out in closed form [1]_. The
-    others are sampled: quasi-random points, the same for all voxels, adapt to the posterior and are weighed by it
-    [2]_. The noise is taken for Gaussian, and the averages of shells for the data: how measurements scatter within a
-    shell, over directions, is no measure of the noise.
+    others are sampled [2]_: quasi-random points, the same for all voxels, adapt to the posterior and are weighed by it.
+    The noise is taken for Gaussian, and the averages of shells for the data: how measurements scatter within a shell,
+    over directions, is no measure of the noise.
 
     Parameters
     ----------

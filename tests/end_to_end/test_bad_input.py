@@ -312,7 +312,7 @@ def test_the_others_finish(run, case, valid):
     assert refused(outcome, 1, "sub-01: An image", *said)
     assert outcome.out.endswith("Done, with errors for 1 of 2 participants: 01.\n")
     assert {name[:6] for name in run.out.maps()} == {"sub-02"}
-    assert len(run.out.maps()) == 5
+    assert len(run.out.maps()) == 9
     assert valid(run.out.folder)  # crash files and all
     report = run.out.report("01").replace("<wbr>", "")
     assert said[0].split("/")[-1] in report
@@ -352,7 +352,7 @@ def test_an_unexpected_error_is_reported_with_its_crash_file(run, monkeypatch):
     outcome = run()
     assert refused(outcome, 1, "A step failed", "ZeroDivisionError: half-way", "crash-")
     assert "ZeroDivisionError" in run.out.report()
-    assert len(run.out.maps()) == 5  # the maps were good
+    assert len(run.out.maps()) == 9  # the maps were good
 
 
 def test_an_image_that_becomes_good_is_fitted(run):
@@ -361,7 +361,7 @@ def test_an_image_that_becomes_good_is_fitted(run):
     assert run().code == 1
     (run.tiny / IMAGE).write_bytes(good)
     assert run().code == 0
-    assert len(run.out.maps()) == 5
+    assert len(run.out.maps()) == 9
     assert "truncated" not in run.out.report()
 
 
@@ -415,7 +415,7 @@ def test_qsiprep_outputs(app, tiny, new_dataset, outputs, tmp_path):
         assert app(*words, "--nprocs", 1).code == 0
         out = outputs(words[1])
         assert out.sidecar(name)["Sources"][0] == source
-        assert sum("param-adc" in m for m in out.maps()) == 1
+        assert sum("param-adc_dwimap" in m for m in out.maps()) == 1
         assert "no denoising" not in out.report()
 
 
