@@ -39,8 +39,8 @@ lint: $(INSTALLED) ## Format, lint, types and spelling; changes nothing
 	$(BIN)/mypy
 	$(BIN)/codespell
 
-pytest: $(INSTALLED) ## Run the tests that take seconds
-	$(BIN)/pytest
+pytest: $(INSTALLED) ## Run the tests that take seconds, on all cores
+	$(BIN)/pytest -n auto --dist loadfile
 
 test-slow: $(INSTALLED) ## Run the tests that take minutes
 	$(BIN)/pytest -m slow
