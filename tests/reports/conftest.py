@@ -60,7 +60,7 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
         mask_description="From the dataset masks.",
         n_voxels=int(mask.sum()),
         shells=[{"b_value": b, "n_measurements": 1, "n_directions": 1} for b in b_values],
-        noise={"sigma": 4.0, "snr": 25.0, "method": "From repeats at b = 0."},
+        noise={"sigma": 4.0, "snr": 25.0, "method": "repeats at b = 0"},
         intensities={"n_negative": 14, "n_not_finite": 0},
         models=[
             {"name": "ivim", "title": model.title, "fitted": True, "reason": "Supported."},
