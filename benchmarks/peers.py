@@ -10,7 +10,7 @@ um^2/ms (10^-3 mm^2/s). Peers that are not installed are named and skipped.
 IVIM, all of S0 ((1 - f) exp(-b D) + f exp(-b D*)) or converted to it:
 
 - bidsfit: its defaults (f 0 to 1, D 0 to 5, D* 3 to 200 um^2/ms, D <= D*); `mle` is Rician; `mle` and `debias` get the
-  noise. Once also with the bounds of IVIMNET.
+  noise. Once also with the bounds of IVIMNET. `bayesmap` takes its prior from the voxels of each turn.
 - SciPy: `least_squares` with bidsfit's bounds (D <= D* not known), from the first signal, f 0.1, D 1, D* 10.
 - DIPY: `IvimModel(fit_method="trr")`, with bidsfit's bounds and with its own (f at most 0.3); its variable projection
   searches D* from 5 to 10 only and is left out.
@@ -50,8 +50,10 @@ from scipy.optimize import least_squares
 
 from bidsfit import models
 from bidsfit.acquisition import Acquisition, DirectionAverage
+from bidsfit.estimators.bayesian import Bayesian
 from bidsfit.estimators.estimator import Estimator, Status
 from bidsfit.estimators.least_squares import LeastSquares
+from bidsfit.estimators.maximum_a_posteriori import MaximumAPosteriori
 from bidsfit.estimators.maximum_likelihood import MaximumLikelihood
 from bidsfit.estimators.segmented import Segmented
 from bidsfit.models.signal_model import SignalModel
@@ -93,6 +95,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5, help="turns (default %(default)s)")
     parser.add_argument("--snr", type=float, nargs="+", default=[50.0, 20.0])
     parser.add_argument("--models", nargs="+", choices=("ivim", "smt2"), default=["ivim", "smt2"])
+    parser.add_argument("--only", default="", metavar="NAME", help="only fits whose name starts so, such as bidsfit")
     arguments = parser.parse_args()
     n, repeats = (150, 3) if arguments.quick else (arguments.voxels, arguments.repeats)
     use_cores(1)
@@ -104,7 +107,8 @@ def main() -> None:
     rng = np.random.default_rng(2024)
     cases = [("ivim", False, IVIM), ("smt2", False, SMT), ("smt2", True, SMT)]
     for name, one_fibre, peers in [case for case in cases if case[0] in arguments.models]:
-        fits = {label: fit for label, (module, fit) in peers.items() if module not in absent}
+        chosen = {label: peer for label, peer in peers.items() if label.startswith(arguments.only)}
+        fits = {label: fit for label, (module, fit) in chosen.items() if module not in absent}
         fibres = {"ivim": "", "smt2": ", one fibre direction" if one_fibre else ", fibres in all directions"}[name]
         for snr in arguments.snr:
             print(f"{name}{fibres}, SNR {snr:g}, {n:,} voxels:\n")
@@ -137,12 +141,12 @@ def compare(fits: dict[str, Fit], voxels: Voxels, repeats: int) -> str:
     times = np.empty((len(fits), repeats))
     found: dict[str, list[tuple[Parameters, int]]] = {label: [] for label in fits}
     with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):  # some report a lot
-        for fit in fits.values():
-            fit(voxels._replace(signals=voxels.signals[:40]))  # imports and compiles
+        for label, fit in fits.items():  # imports and compiles; `bayesmap` wants voxels for its prior
+            fit(voxels._replace(signals=np.tile(voxels.signals[:40], (10 if label in MANY else 1, 1))))
         for turn, part in enumerate(parts):
             for row, (label, fit) in enumerate(fits.items()):
                 signals = voxels.signals[part]
-                many = max(1, 20_000 // len(signals)) if label.startswith("bidsfit") else 1  # a measurable time
+                many = max(1, MANY.get(label, 0) // len(signals))
                 some = voxels._replace(signals=np.tile(signals, (many, 1)))
                 results = []
                 times[row, turn] = seconds(lambda: results.append(fit(some))) / len(some.signals)  # noqa: B023
@@ -316,6 +320,10 @@ IVIM: dict[str, tuple[str | None, Fit]] = {
     "bidsfit lsq, bounds of IVIMNET": (None, bidsfit(lambda model: LeastSquares(model, bounds=NARROW))),
     "bidsfit segmented": (None, bidsfit(Segmented)),
     "bidsfit mle": (None, bidsfit(MaximumLikelihood)),
+    "bidsfit bayes": (None, bidsfit(Bayesian)),
+    "bidsfit bayes, bounds of IVIMNET": (None, bidsfit(lambda model: Bayesian(model, bounds=NARROW))),
+    "bidsfit bayesmap": (None, bidsfit(MaximumAPosteriori)),
+    "bidsfit bayesmap, bounds of IVIMNET": (None, bidsfit(lambda model: MaximumAPosteriori(model, bounds=NARROW))),
     "SciPy": (None, scipy),
     "DIPY, same bounds": ("dipy", dipy_ivim(own_bounds=False)),
     "DIPY, own bounds": ("dipy", dipy_ivim(own_bounds=True)),
@@ -333,10 +341,15 @@ SMT: dict[str, tuple[str | None, Fit]] = {
     "bidsfit lsq": (None, bidsfit(LeastSquares)),
     "bidsfit lsq, debias": (None, bidsfit(lambda model: LeastSquares(model, debias=True))),
     "bidsfit mle": (None, bidsfit(MaximumLikelihood)),
+    "bidsfit bayes": (None, bidsfit(Bayesian)),
+    "bidsfit bayesmap": (None, bidsfit(MaximumAPosteriori)),
     "SciPy": (None, scipy),
     "DIPY MSDKI": ("dipy", dipy_kurtosis(np.inf)),
     "DIPY MSDKI, b up to 2000": ("dipy", dipy_kurtosis(2000.0)),
 }
+
+#: Voxels of a turn, which are repeated to as many where a fit is too fast to measure.
+MANY = {label: 1000 if "bayes" in label and "map" not in label else 20_000 for label in IVIM if "bidsfit" in label}
 
 if __name__ == "__main__":
     main()
