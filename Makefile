@@ -21,14 +21,14 @@ $(INSTALLED): setup.cfg constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[tests,docs,dev]'
 	@touch $@
 
-demo: $(INSTALLED) ## Simulate an IVIM and an SMT dataset, fit both, and print where the reports are (minutes)
+demo: $(INSTALLED) ## Simulate an IVIM and an SMT dataset, fit both with several estimators, and print where the reports are (minutes)
 	rm -rf $(DEMO)
 	$(BIN)/bidsfit-lab phantom $(DEMO)/ivim --model ivim
 	$(BIN)/bidsfit-lab phantom $(DEMO)/smt2 --model smt2
 	$(BIN)/bidsfit $(DEMO)/ivim $(DEMO)/ivim/derivatives/bidsfit participant \
-	  -d truth=$(DEMO)/ivim/derivatives/truth -w $(DEMO)/work/ivim --model ivim
+	  -d truth=$(DEMO)/ivim/derivatives/truth -w $(DEMO)/work/ivim --model ivim --estimators lsq segmented mle bayes
 	$(BIN)/bidsfit $(DEMO)/smt2 $(DEMO)/smt2/derivatives/bidsfit participant \
-	  -d truth=$(DEMO)/smt2/derivatives/truth -w $(DEMO)/work/smt2 --model smt2
+	  -d truth=$(DEMO)/smt2/derivatives/truth -w $(DEMO)/work/smt2 --model smt2 --estimators lsq mle
 	@echo; echo "Reports:"; ls -1 $(DEMO)/*/derivatives/bidsfit/sub-*.html
 
 test: lint docs pytest ## Lint, type check, spell check, build the docs, and run the tests (not the slow ones)

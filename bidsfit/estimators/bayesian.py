@@ -59,7 +59,7 @@ class Bayesian(Estimator):
     bounds : dict of name to (lower, upper), optional
         Replace the model's bounds, and with them the range of the priors. Equal bounds fix a parameter.
     priors : dict of name to {"uniform", "loguniform"} or Prior, optional
-        Replace the default: uniform between the bounds, and for Dstar uniform in the logarithm.
+        Replace those of the model's parameter table.
     sigma : {"auto", "marginalised", "known"}
         Whether the standard deviation of the noise is integrated out, or given. "auto" integrates it out where the
         protocol has more averaged signals than the model has parameters, and needs it to be given elsewhere; the

@@ -12,9 +12,6 @@ from scipy import stats
 
 from bidsfit.models.signal_model import SignalModel
 
-#: Parameters of which the order of magnitude is unknown: uniform in their logarithm. All others are uniform.
-LOG_UNIFORM = frozenset({"Dstar"})
-
 
 @dataclass(frozen=True)
 class Prior:
@@ -114,7 +111,7 @@ def priors_of(
     for name, (low, high) in zip(model.names, bounds.tolist(), strict=True):
         if name == model.scale:
             continue
-        choice = changes.get(name, "loguniform" if name in LOG_UNIFORM else "uniform")
+        choice = changes.get(name, model[name].prior)
         if isinstance(choice, Prior):
             limits = max(low, choice.bounds[0]), min(high, choice.bounds[1])
             if limits[0] > limits[1]:

@@ -55,6 +55,7 @@ def pseudo_diffusion(decay: str) -> Parameter:
         latex="D^{*}",
         description=f"Pseudo-diffusion coefficient of flowing blood, as in {decay}",
         display=(0.0, 60.0),
+        prior="loguniform",
     )
 
 

@@ -39,6 +39,9 @@ class Parameter:
         One sentence for sidecars, reports and docs.
     display : tuple of float
         Range of figures, in ``unit``; None means it is taken from the data.
+    prior : {"uniform", "loguniform"}
+        What Bayesian estimators believe before the data, unless they are told otherwise: the same for every value
+        between the bounds, or for every order of magnitude.
     """
 
     name: str
@@ -49,6 +52,7 @@ class Parameter:
     description: str
     start: Sequence[float] = ()
     display: tuple[float, float] | None = None
+    prior: str = "uniform"
 
     @property
     def symbol(self) -> sp.Symbol:
