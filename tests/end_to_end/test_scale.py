@@ -62,4 +62,4 @@ def test_many_jobs_share_an_output_folder(command, cohort, outputs):
     jobs = [command(*words, "--participant-label", label, stdout=subprocess.DEVNULL) for label in labels]
     assert [job.wait(300) for job in jobs] == [0] * 4
     assert {name[:7] for name in outputs(out).maps()} == {f"sub-{label}" for label in labels}
-    assert len(outputs(out).maps()) == 4 * 5
+    assert len(outputs(out).maps()) == 4 * 9
