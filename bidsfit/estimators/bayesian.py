@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from copy import copy
-from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from bidsfit.acquisition import Acquisition, Averaging
-from bidsfit.estimators.estimator import Estimate, Estimator, FitChunk, Fitted, Signals, Status
+from bidsfit.estimators.estimator import Estimator, FitChunk, Fitted, Signals, Status
 from bidsfit.estimators.posterior import (
     FREEDOM,
     LARGEST,
@@ -137,21 +136,13 @@ class Bayesian(Estimator):
         """Whether the standard deviation of the noise is given, not integrated out."""
         return self.sigma == "known" or (self.sigma == "auto" and len(averaged) <= self.n_free)
 
-    def estimate(
-        self,
-        signals: Signals,
-        acquisition: Acquisition,
-        noise: float | NDArray[np.float64] | None = None,
-        *,
-        threads: int = 1,
-        progress: Callable[[int], object] | None = None,
-    ) -> Estimate:
+    def adapted(
+        self, signals: Signals, acquisition: Acquisition, noise: float | NDArray[np.float64] | None
+    ) -> tuple[Estimator, dict[str, Any]]:
         takes_noise = self._takes_noise(self.averaged(acquisition))
         chosen = copy(self)
-        chosen.sigma = "known" if takes_noise else "marginalised"
         chosen.needs_noise = takes_noise or self.debias
-        estimate = super(Bayesian, chosen).estimate(signals, acquisition, noise, threads=threads, progress=progress)
-        return replace(estimate, notes={"noise": "given" if takes_noise else "integrated out"})
+        return chosen, {"noise": "given" if takes_noise else "integrated out"}
 
     def missing(self, acquisition: Acquisition) -> list[str]:
         n = len(self.averaged(acquisition))

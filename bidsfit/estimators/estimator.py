@@ -215,17 +215,18 @@ class Estimator(ABC):
             raise ValueError(
                 f"Signals must have shape (n_voxels, {len(acquisition)}) for this acquisition, found {signals.shape}."
             )
-        if self.needs_noise and noise is None:
-            raise ValueError(f"The estimator {self.name!r} needs the standard deviation of the noise.")
         self.model.require_support(acquisition)
         missing = self.missing(acquisition)
         if missing:
             raise UnsupportedProtocolError(
                 f"The protocol does not support the estimator {self.name!r}. Missing: {'; '.join(missing)}."
             )
+        chosen, notes = self.adapted(signals, acquisition, noise)
+        if chosen.needs_noise and noise is None:
+            raise ValueError(f"The estimator {self.name!r} needs the standard deviation of the noise.")
         used = self.model.usable(acquisition)
         average = DirectionAverage(acquisition.select(used), self.averaging)
-        fit = self.prepare(average.acquisition)
+        fit = chosen.prepare(average.acquisition)
         lowest = average.acquisition.b_values == average.acquisition.b_values.min()
         weights = average.acquisition.weights
         n_voxels, n_parameters = signals.shape[0], len(self.model.parameters)
@@ -244,7 +245,7 @@ class Estimator(ABC):
             y = average(measured)
             reference = np.average(y[:, lowest], axis=1, weights=weights[lowest])
             finite = np.isfinite(y).all(axis=1)
-            noiseless = ~(known[rows] > 0) if self.needs_noise else np.zeros_like(finite)
+            noiseless = ~(known[rows] > 0) if chosen.needs_noise else np.zeros_like(finite)
             status[rows] = np.select(
                 [~finite, ~(reference > 0), noiseless], [Status.NOT_FINITE, Status.NO_SIGNAL, Status.NO_NOISE], 0
             )
@@ -283,7 +284,17 @@ class Estimator(ABC):
             freedom=max(freedom, 0),
             acquisition=average.acquisition,
             statistics={name: dict(zip(self.model.names, array.T, strict=True)) for name, array in statistics.items()},
+            notes=notes,
         )
+
+    def adapted(
+        self, signals: Signals, acquisition: Acquisition, noise: float | NDArray[np.float64] | None
+    ) -> tuple[Estimator, dict[str, Any]]:
+        """The estimator for the data of one call of `estimate`, and notes on what of the data shaped it.
+
+        Itself, unless a subclass learns something from them first; then a copy, as estimators do not change.
+        """
+        return self, {}
 
     def missing(self, acquisition: Acquisition) -> list[str]:
         """What the estimator needs of a protocol beside what the model needs, and the protocol lacks, in words."""

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from copy import copy
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 from scipy import special, stats
 
 from bidsfit.acquisition import Acquisition, Averaging
-from bidsfit.estimators.estimator import CHUNK, Estimate, Estimator, FitChunk, Fitted, Signals, Status
+from bidsfit.estimators.estimator import CHUNK, Estimator, FitChunk, Fitted, Signals, Status
 from bidsfit.estimators.least_squares import LeastSquares, make_problem, starting_points
 from bidsfit.estimators.levenberg_marquardt import (
     FIRST_DAMPING,
@@ -104,16 +103,10 @@ class MaximumAPosteriori(Estimator):
             "the mode of the prior."
         )
 
-    def estimate(
-        self,
-        signals: Signals,
-        acquisition: Acquisition,
-        noise: float | NDArray[np.float64] | None = None,
-        *,
-        threads: int = 1,
-        progress: Callable[[int], object] | None = None,
-    ) -> Estimate:
-        """Fit the prior, then the parameters of every voxel (see `Estimator.estimate`).
+    def adapted(
+        self, signals: Signals, acquisition: Acquisition, noise: float | NDArray[np.float64] | None
+    ) -> tuple[Estimator, dict[str, Any]]:
+        """With the prior that these data supply.
 
         Raises
         ------
@@ -124,11 +117,8 @@ class MaximumAPosteriori(Estimator):
         values = values[values[:, scale] < self._working_bounds()[scale, 1]]
         informed = copy(self)
         informed._priors = self._fit_priors(values, signals.shape[0])
-        found = super(MaximumAPosteriori, informed).estimate(
-            signals, acquisition, noise, threads=threads, progress=progress
-        )
         facts = {n: {"distribution": p.distribution, **p.arguments} for n, p in informed._priors.items()}
-        return replace(found, notes={"prior": facts, "prior_voxels": len(values)})
+        return informed, {"prior": facts, "prior_voxels": len(values)}
 
     def _fit_priors(self, values: NDArray[np.float64], n_voxels: int) -> dict[str, Prior]:
         """Priors of the free parameters, from estimates of shape (n, n_parameters); the scale is relative."""
