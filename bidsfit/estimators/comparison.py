@@ -12,7 +12,7 @@ from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
+from scipy.stats import spearmanr
 
 #: Fewer voxels than this have no correlation worth a number.
 FEWEST = 10
@@ -86,11 +86,9 @@ def difference(values: NDArray, reference: NDArray, crb: NDArray | None = None) 
 def rank_correlation(x: NDArray, y: NDArray) -> float:
     """Spearman's correlation over voxels where both are finite; NaN where one is constant or voxels are few."""
     both = np.isfinite(x) & np.isfinite(y)
-    if both.sum() < FEWEST:
+    if both.sum() < FEWEST or np.ptp(x[both]) == 0 or np.ptp(y[both]) == 0:
         return np.nan
-    a, b = (ranks - ranks.mean() for ranks in (rankdata(x[both]), rankdata(y[both])))
-    product = float(np.sqrt(np.sum(a**2) * np.sum(b**2)))
-    return float(np.sum(a * b)) / product if product > 0 else np.nan
+    return float(spearmanr(x[both], y[both]).statistic)
 
 
 def correlations(values: Mapping[str, NDArray]) -> dict[tuple[str, str], float]:
