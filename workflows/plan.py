@@ -69,7 +69,7 @@ class Fit:
 class ImagePlan:
     """One image, what its protocol supports, and the fits it gets.
 
-    ``support`` rows: name, title, fitted, reason.
+    ``support`` rows: name, title, fitted, complete (by all estimators), reason.
     """
 
     image: DwiImage
@@ -243,7 +243,8 @@ def _plan_image(image: DwiImage, fits: Sequence[Fit], noise: NoiseChoice) -> Ima
         else:
             reason = next(iter(obstacles.values()))
         title = its_fits[0].signal_model.title
-        rows[name] = {"name": name, "title": title, "fitted": bool(usable), "reason": reason}
+        complete = len(usable) == len(its_fits)
+        rows[name] = {"name": name, "title": title, "fitted": bool(usable), "complete": complete, "reason": reason}
         chosen += usable
     if not chosen:
         reasons = " ".join(f"{row['name']}: {row['reason']}." for row in rows.values())

@@ -353,7 +353,7 @@ def say_plan(plans: Sequence[ParticipantPlan]) -> None:
             for row in image.support:
                 if not row["fitted"]:
                     say(f"  not {row['name']}, {row['reason']}")
-                elif "not with" in row["reason"]:
+                elif not row["complete"]:
                     say(f"  {row['name']}, {row['reason']}")
 
 

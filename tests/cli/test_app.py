@@ -265,6 +265,12 @@ def test_every_measurement_by_itself(run, tmp_path):
     assert parameters(tmp_path / "out")["Averaging"] == "none"
 
 
+def test_an_estimator_that_is_left_out_is_said(run, tmp_path):
+    outcome = run("--estimators", "lsq", "segmented")
+    assert outcome.code == 0
+    assert "adc, has b = 0, 300, 600, 1000 s/mm²; not with segmented: A segmented fit needs a model" in outcome.out
+
+
 def test_an_estimator_named_twice_runs_once(run, tmp_path):
     assert run("--estimators", "lsq", "lsq", "--model", "adc", "adc").code == 0
     assert len(maps(tmp_path / "out")) == 9
