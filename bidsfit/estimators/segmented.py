@@ -59,6 +59,8 @@ class Segmented(Estimator):
             raise ValueError(f"A segmented fit needs a model with f, D and Dstar; {model.name!r} is none.")
         if set(hold) not in ({"D"}, {"D", "f"}):
             raise ValueError(f"hold must be D, or D and f; found {' and '.join(hold) or 'nothing'}.")
+        if not 0 < threshold < np.inf:
+            raise ValueError(f"The threshold must be a b-value above zero, found {threshold:g}.")
         self.threshold = float(threshold)
         self.hold = tuple(sorted(set(hold)))
 

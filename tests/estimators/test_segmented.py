@@ -56,6 +56,9 @@ def test_a_higher_threshold_is_used() -> None:
 def test_models_and_protocols_that_cannot_be_segmented_are_refused() -> None:
     with pytest.raises(ValueError, match="needs a model with f, D and Dstar"):
         Segmented(models.get("adc"))
+    for threshold in (0, -200, float("nan")):
+        with pytest.raises(ValueError, match="threshold must be a b-value above zero"):
+            Segmented(IVIM, threshold=threshold)
     with pytest.raises(UnsupportedProtocolError, match=r"2 different b-values of 700 .* the protocol has 800"):
         Segmented(IVIM, threshold=700).estimate(np.ones((1, len(B_VALUES))), ACQUISITION)
 
