@@ -16,6 +16,16 @@ BUILT_IN = {
     "mle": "bidsfit.estimators.maximum_likelihood:MaximumLikelihood",
     "bayes": "bidsfit.estimators.bayesian:Bayesian",
     "bayesmap": "bidsfit.estimators.maximum_a_posteriori:MaximumAPosteriori",
+    "net-uniform": "bidsfit.estimators.network:net_uniform",
+    "net-healthy": "bidsfit.estimators.network:net_healthy",
+    "net-mixed": "bidsfit.estimators.network:net_mixed",
+    "net-wm": "bidsfit.estimators.network:net_wm",
+    "net-gm": "bidsfit.estimators.network:net_gm",
+    "forest-uniform": "bidsfit.estimators.forest:forest_uniform",
+    "forest-healthy": "bidsfit.estimators.forest:forest_healthy",
+    "forest-mixed": "bidsfit.estimators.forest:forest_mixed",
+    "forest-wm": "bidsfit.estimators.forest:forest_wm",
+    "forest-gm": "bidsfit.estimators.forest:forest_gm",
 }
 
 _registry = Registry("estimator", "bidsfit.estimators", BUILT_IN)

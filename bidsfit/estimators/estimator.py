@@ -33,17 +33,24 @@ class Status(IntEnum):
         return member
 
     NOT_FITTED = 0, "outside the mask: not fitted"
-    CONVERGED = 1, "converged inside the bounds"
+    CONVERGED = 1, "fitted inside the bounds"
     AT_BOUND = 2, "converged with a parameter at its bound: the data do not determine it; read its value as a limit"
     ITERATION_LIMIT = 3, "stopped at the iteration limit: the values may not be the best; treat with care"
     NOT_FINITE = 4, "NaN or infinite signal (or a signal not positive in a geometric mean): not fitted, maps hold NaN"
     NO_SIGNAL = 5, "no positive signal at the lowest b-value: not fitted, maps hold NaN; check the mask"
     NO_NOISE = 6, "the noise level is not known here (not a positive number): not fitted, maps hold NaN; check its map"
     PRIOR_ONLY = 7, "the data say no more of a parameter than its prior: its value is that of the prior"
+    UNLIKE_TRAINING = 8, "no signal of the training looks like this one: the value is drawn towards what was trained on"
 
 
 #: Voxels that hold an estimate.
-FITTED = (Status.CONVERGED, Status.AT_BOUND, Status.ITERATION_LIMIT, Status.PRIOR_ONLY)
+FITTED = (
+    Status.CONVERGED,
+    Status.AT_BOUND,
+    Status.ITERATION_LIMIT,
+    Status.PRIOR_ONLY,
+    Status.UNLIKE_TRAINING,
+)
 
 
 class Signals(Protocol):

@@ -100,7 +100,7 @@ def test_every_map_has_a_sidecar_that_describes_it(out):
         assert sidecar["Model"]["Parameters"]["FitMethod"] == "lsq"
         assert sidecar["BValuesFitted"][0] == 0
         if "param-status" in name:
-            assert sidecar["Levels"]["1"] == "converged inside the bounds"
+            assert sidecar["Levels"]["1"] == "fitted inside the bounds"
 
 
 def test_sources_are_uris_that_lead_to_files(out):

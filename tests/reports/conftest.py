@@ -96,7 +96,7 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
             for parameter in model.parameters
         ],
         status=[
-            {"code": 1, "name": "converged", "count": 980, "fraction": 0.972, "message": "converged inside the bounds"},
+            {"code": 1, "name": "converged", "count": 980, "fraction": 0.972, "message": "fitted inside the bounds"},
             {"code": 2, "name": "at_bound", "count": 28, "fraction": 0.028, "message": "a parameter is at its bound"},
             {"code": 3, "name": "iteration_limit", "count": 0, "fraction": 0.0, "message": "stopped at the limit"},
         ],

@@ -1,0 +1,286 @@
+"""What all trained estimators share: the task that trains them, the file that they come from, and how they are used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+
+from bidsfit.acquisition import Acquisition, Averaging
+from bidsfit.estimators.estimator import Estimate, Estimator, FitChunk, Fitted, Signals, Status
+from bidsfit.evaluation.performance_table import PerformanceLookup
+from bidsfit.models.requirements import listed
+from bidsfit.models.signal_model import SignalModel
+from bidsfit.noise import NoiseKind
+from bidsfit.training.bundle import Bundle, read_bundle
+from bidsfit.training.distributions import Distribution, Mixture, Uniform
+from bidsfit.training.inference import Inverter
+from bidsfit.training.recipe import Recipe, load_recipe
+from bidsfit.training.simulation import Noise
+from bidsfit.training.space import ParameterSpace
+from bidsfit.training.task import Task
+
+#: What an estimator of the package may be trained on, and how that reads.
+DISTRIBUTIONS = {
+    "uniform": "drawn uniformly from the plausible space of the model",
+    "healthy": "drawn from the pooled least-squares fits of healthy participants",
+    "mixed": "drawn half from the plausible space of the model and half from pooled fits of healthy participants",
+    "wm": "drawn from the pooled least-squares fits of the white matter of healthy participants",
+    "gm": "drawn from the pooled least-squares fits of the grey matter of healthy participants",
+}
+
+DistributionName = Literal["uniform", "healthy", "mixed", "wm", "gm"]
+
+#: SNRs at which estimators are trained for data of any SNR: few, so that one file serves many images.
+SNR_LEVELS = (5.0, 7.0, 10.0, 14.0, 20.0, 28.0, 40.0, 56.0, 80.0, 113.0, 160.0)
+
+#: A b-value may differ by this fraction, or by 1 s/mm^2, from that of the training; a number of measurements by this.
+SAME_B, SAME_B_ABSOLUTE, SAME_COUNT = 0.01, 1.0, 0.25
+
+
+class TrainedEstimator(Estimator):
+    """Reads parameters from signals as it was taught on simulated ones.
+
+    Without ``trained`` it is a plan: it knows what it would be trained on (`task`), and cannot estimate yet.
+
+    Parameters
+    ----------
+    model : SignalModel
+    distribution : {"uniform", "healthy", "mixed", "wm", "gm"}
+    snr : float or "auto"
+        Of the training signals; "auto" takes the level of `SNR_LEVELS` that is nearest to the data's.
+    noise : {"rician", "gaussian"}
+        Of the training signals; with ``debias`` it is Gaussian.
+    recipe : str, optional
+        Name or file of a recipe of training; by default that of the package for noisy, or for noise-free, signals.
+    seed : int
+    pool : str
+        Digest of the distribution whose fits were pooled, where one is needed: it identifies what is trained on.
+    trained : Bundle or path, optional
+        What the training left.
+    bounds : dict of name to (lower, upper), optional
+        Of the space that is trained on.
+    averaging : {"arithmetic", "geometric", "none"}
+    debias : bool
+        Take the Rician bias out of the magnitudes first.
+
+    Notes
+    -----
+    S0 follows from the other parameters in closed form. Standard deviation ("sd") and bias are read from the
+    estimator's own performance table at the estimate, for the SNR of its training: the bias is what the estimate would
+    be off on average if it were the truth.
+    """
+
+    statistics = ("sd", "bias")
+    kind: str
+
+    def __init__(
+        self,
+        model: SignalModel,
+        *,
+        distribution: DistributionName = "uniform",
+        snr: float | str = "auto",
+        noise: NoiseKind = "rician",
+        recipe: str | None = None,
+        seed: int = 0,
+        pool: str = "",
+        trained: Bundle | Path | str | None = None,
+        bounds: Mapping[str, tuple[float, float]] | None = None,
+        averaging: Averaging = "arithmetic",
+        debias: bool = False,
+    ) -> None:
+        if model.averaging and averaging == "none":
+            raise ValueError(f"The model {model.name!r} describes direction averages; averaging cannot be 'none'.")
+        if averaging == "geometric":
+            raise ValueError("Trained estimators are taught on arithmetic averages; averaging cannot be 'geometric'.")
+        if distribution not in DISTRIBUTIONS:
+            raise ValueError(f"Unknown distribution {distribution!r}; valid: {', '.join(DISTRIBUTIONS)}.")
+        if snr != "auto" and not float(snr) > 0:
+            raise ValueError(f"The SNR of the training must be 'auto' or a number above 0, found {snr!r}.")
+        super().__init__(model, bounds=bounds, averaging=averaging, debias=debias)
+        self.distribution, self.pool = distribution, pool
+        self.snr: float | str = "auto" if snr == "auto" else float(snr)
+        self.noise: NoiseKind = "gaussian" if debias else noise
+        self.recipe, self.seed = recipe, seed
+        self.space = ParameterSpace(model, bounds)
+        self.trained = read_bundle(Path(trained)) if isinstance(trained, Path | str) else trained
+        if self.trained is not None:
+            self._require_own(self.trained)
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        return f"{self.prefix}-{self.distribution}"
+
+    prefix: str
+
+    @property
+    def options(self) -> dict[str, Any]:
+        snr = None if isinstance(self.snr, float) and np.isinf(self.snr) else self.snr
+        return super().options | {
+            "training_distribution": self.distribution,
+            "training_snr": snr,
+            "training_noise": self.noise,
+            "training_recipe": self.recipe or "default",
+            "training_seed": self.seed,
+            **({"training_pool": self.pool} if self.pool else {}),
+        }
+
+    @property
+    def methods(self) -> str:
+        noise = "no noise" if self.snr == np.inf else f"{'Rician' if self.noise == 'rician' else 'Gaussian'} noise"
+        level = f" of SNR {self.snr:g}" if isinstance(self.snr, float) and np.isfinite(self.snr) else ""
+        level = " of the SNR level nearest to that of the image" if self.snr == "auto" else level
+        return (
+            f"It was trained on simulated signals of the same protocol with {noise}{level}, their parameters "
+            f"{DISTRIBUTIONS[self.distribution]}. Signals are relative to that of the lowest b-value; S0 follows from "
+            "the other parameters by least squares. Its standard deviation and bias were measured on simulated signals "
+            "over the space of parameters and are given at the estimate."
+        )
+
+    @property
+    def needs_pool(self) -> bool:
+        """Whether fits of participants are part of what it is trained on."""
+        return self.distribution != "uniform"
+
+    def task(
+        self, acquisition: Acquisition, snr: float, pool: Distribution | None = None, *, lowest: bool = True
+    ) -> Task:
+        """What trains it for the averages of an acquisition.
+
+        Parameters
+        ----------
+        acquisition : Acquisition
+            As `averaged` gives it.
+        snr : float
+            Of the data, or any where the estimator has an SNR of its own.
+        pool : Distribution, optional
+            The pooled fits, where it needs them.
+        lowest : bool
+            Whether the images of the lowest b-value have noise.
+        """
+        level = nearest_level(snr) if isinstance(self.snr, str) else self.snr
+        distribution: Distribution = Uniform(self.space)
+        if self.needs_pool:
+            if pool is None:
+                raise ValueError(f"The estimator {self.name!r} is trained on pooled fits, and none were given.")
+            distribution = Mixture((distribution, pool)) if self.distribution == "mixed" else pool
+        recipe = self.default_recipe(level) if self.recipe is None else load_recipe(self.recipe)
+        if recipe.kind != self.kind:
+            raise ValueError(f"The recipe {self.recipe!r} is of a {recipe.kind}; {self.name!r} is a {self.kind}.")
+        return Task(distribution, acquisition, Noise(level, self.noise, lowest), recipe, self.seed)
+
+    def default_recipe(self, snr: float) -> Recipe:
+        """Where no option names one."""
+        return load_recipe(self.kind)
+
+    def _require_own(self, bundle: Bundle) -> None:
+        """Refuse a file of another model or kind."""
+        facts = bundle.facts
+        for key, own in (("Kind", self.kind), ("Model", self.model.name), ("Parameters", list(self.space.names))):
+            if facts[key] != own:
+                raise ValueError(
+                    f"The trained estimator {bundle.path or ''} is for {key.lower()} {facts[key]!r}, not for {own!r}."
+                )
+        if facts["Distribution"]["Bounds"] != self.space.facts:
+            raise ValueError(
+                f"The trained estimator {bundle.path or ''} knows the bounds {facts['Distribution']['Bounds']}, not "
+                f"{self.space.facts}."
+            )
+
+    def missing(self, acquisition: Acquisition) -> list[str]:
+        if self.trained is None:
+            return []
+        noisy = self.trained.facts["Noise"]["AtLowestBValue"]
+        return differences(self.averaged(acquisition), self.trained.acquisition, noisy_lowest=noisy)
+
+    def estimate(
+        self,
+        signals: Signals,
+        acquisition: Acquisition,
+        noise: float | NDArray[np.float64] | None = None,
+        *,
+        threads: int = 1,
+        progress: Callable[[int], object] | None = None,
+    ) -> Estimate:
+        with threadpool_limits(1, user_api="blas"):  # chunks run side by side; their products must not
+            return super().estimate(signals, acquisition, noise, threads=threads, progress=progress)
+
+    def prepare(self, acquisition: Acquisition) -> FitChunk:
+        if self.trained is None:
+            raise ValueError(f"The estimator {self.name!r} was not trained yet: give it the file of its training.")
+        bundle, scale = self.trained, self.model.scale_index
+        invert = Inverter(bundle.machine, self.space, acquisition)
+        table = PerformanceLookup(bundle.performance, self.space)
+        limit, level = bundle.facts["Training"]["ResidualLimit"], bundle.facts["Noise"]["SNR"] or np.inf
+
+        def fit(y: NDArray[np.float64], sigma: NDArray[np.float64]) -> Fitted:
+            found = invert(y)
+            s0 = found.parameters[:, scale]
+            with np.errstate(invalid="ignore", divide="ignore"):
+                noisier = np.fmax(level * sigma / s0, 1.0) if np.isfinite(level) else 1.0  # than in the training
+                unlike = ~(found.squares <= limit * (s0 * noisier) ** 2)
+            status = np.where(unlike, Status.UNLIKE_TRAINING, Status.CONVERGED).astype(np.uint8)
+            statistics = {name: table.at(found.cube, name) for name in self.statistics}
+            for values in statistics.values():
+                values[:, scale] *= s0
+            return Fitted(found.parameters, found.squares, status, statistics)
+
+        return fit
+
+    @property
+    def training_notes(self) -> dict[str, Any]:
+        """What of the file that it came from belongs in a sidecar."""
+        if self.trained is None:
+            return {}
+        facts = self.trained.facts
+        keys = ("Noise", "DistributionDigest", "Participants", "Recipe", "Seed", "Training", "Software", "Checksum")
+        return {"TrainedEstimator": {key: facts[key] for key in keys if key in facts}}
+
+    def adapted(
+        self, signals: Signals, acquisition: Acquisition, noise: float | NDArray[np.float64] | None
+    ) -> tuple[Estimator, dict[str, Any]]:
+        return self, self.training_notes
+
+
+def nearest_level(snr: float) -> float:
+    """The SNR at which an estimator is trained for data of this SNR: the nearest level, in ratio."""
+    if not snr > 0:
+        raise ValueError(f"An SNR is above 0, found {snr}.")
+    return min(SNR_LEVELS, key=lambda level: abs(np.log(level / min(snr, SNR_LEVELS[-1]))))
+
+
+def differences(own: Acquisition, trained: Acquisition, *, noisy_lowest: bool = True) -> list[str]:
+    """How a protocol differs from that of the training, in words; empty where it does not.
+
+    Where the images of the lowest b-value had no noise in the training, it does not matter how many there are.
+    """
+    b, expected = own.b_values, trained.b_values
+
+    def same(x: NDArray, y: NDArray) -> NDArray[np.bool_]:
+        return np.abs(x - y) <= np.maximum(SAME_B * np.maximum(x, y), SAME_B_ABSOLUTE)
+
+    words = []
+    absent = [value for value in expected if not same(b, value).any()]
+    foreign = [value for value in b if not same(expected, value).any()]
+    if absent:
+        words.append(f"it was trained for b = {listed(set(absent))} s/mm², which the protocol does not have")
+    if foreign:
+        words.append(f"it was not trained for b = {listed(set(foreign))} s/mm²")
+    if words or len(own) != len(trained):
+        return words or [f"it was trained for {len(trained)} averages, and the protocol gives {len(own)}"]
+    if (
+        own.echo_times is not None
+        and trained.echo_times is not None
+        and not same(own.echo_times, trained.echo_times).all()
+    ):
+        return [f"it was trained for TE = {listed(set(trained.echo_times), 1)} ms"]
+    counts, taught = own.weights, trained.weights
+    other = (np.abs(counts / taught - 1) > SAME_COUNT) & (noisy_lowest | (expected > expected.min()))
+    if other.any():
+        pairs = [f"{b[i]:.0f} ({counts[i]:.0f}, not {taught[i]:.0f})" for i in np.flatnonzero(other)]
+        return [f"it was trained for other numbers of measurements at b = {', '.join(pairs)}"]
+    return []

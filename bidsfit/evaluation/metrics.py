@@ -1,0 +1,54 @@
+"""Numbers that judge estimates of a known truth."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Accuracy(NamedTuple):
+    """Errors over the noise, each of shape (n_points,): NaN estimates do not count.
+
+    Attributes
+    ----------
+    mean, bias, sd, rmse : ndarray
+        Mean estimate, mean error, standard deviation and root mean square error.
+    """
+
+    mean: NDArray[np.float64]
+    bias: NDArray[np.float64]
+    sd: NDArray[np.float64]
+    rmse: NDArray[np.float64]
+
+
+def accuracy(estimates: NDArray[np.float64], truth: NDArray[np.float64]) -> Accuracy:
+    """Bias, standard deviation and root mean square error of repeated estimates.
+
+    Parameters
+    ----------
+    estimates : ndarray, shape (n_points * n_repeats,)
+        All repeats of the first point, then those of the second, and so on.
+    truth : ndarray, shape (n_points,)
+    """
+    repeated = estimates.reshape(truth.size, -1)
+    mean = np.nanmean(repeated, axis=1)
+    return Accuracy(
+        mean=mean,
+        bias=mean - truth,
+        sd=np.nanstd(repeated, axis=1),
+        rmse=np.sqrt(np.nanmean((repeated - truth[:, None]) ** 2, axis=1)),
+    )
+
+
+def cohen_d(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
+    """Cohen's d: difference of the means over the pooled standard deviation; positive where the first is larger."""
+    first, second = first[np.isfinite(first)], second[np.isfinite(second)]
+    freedom = first.size + second.size - 2
+    squares = first.var(ddof=1) * (first.size - 1) + second.var(ddof=1) * (second.size - 1)
+    difference = float(first.mean() - second.mean())
+    pooled = float(np.sqrt(squares / freedom))
+    if pooled == 0:
+        return 0.0 if difference == 0 else float(np.copysign(np.inf, difference))
+    return difference / pooled

@@ -1,0 +1,307 @@
+"""What an estimator is trained on: distributions of parameters, each of which says what it is and where from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import map_coordinates, maximum_filter, spline_filter
+from scipy.spatial import KDTree
+
+from bidsfit.models.signal_model import SignalModel
+from bidsfit.training.space import ParameterSpace, fill
+
+#: Bins of a histogram in each dimension (Gyori et al. 2022).
+BINS = 500
+#: More parameters than this, and a histogram has more bins than any pool has voxels.
+MOST_HISTOGRAM_DIMENSIONS = 2
+#: Neighbours within whose reach the kernel of a sample extends.
+NEIGHBOURS = 16
+#: Fewer pooled voxels say nothing of a distribution.
+FEWEST_SAMPLES = 100
+
+Density = Literal["histogram", "kernel"]
+
+
+class Distribution(Protocol):
+    """Anything that draws parameters and says what it is."""
+
+    @property
+    def space(self) -> ParameterSpace: ...
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What it is and where it came from, for JSON."""
+
+    @property
+    def arrays(self) -> dict[str, NDArray]:
+        """What `facts` cannot hold: the samples of a pool."""
+
+    def sample(self, n: int, rng: np.random.Generator) -> NDArray[np.float64]:
+        """Draw n combinations of parameters, shape (n, n_parameters)."""
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """Every plausible combination is as likely: simulated knowledge only."""
+
+    space: ParameterSpace
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        return {"Kind": "uniform", "Bounds": self.space.facts}
+
+    @property
+    def arrays(self) -> dict[str, NDArray]:
+        return {}
+
+    def sample(self, n: int, rng: np.random.Generator) -> NDArray[np.float64]:
+        return self.space.sample(n, rng)
+
+
+@dataclass(frozen=True)
+class Pooled:
+    """The fits of voxels of several participants, smoothed to a density.
+
+    Parameters
+    ----------
+    space : ParameterSpace
+    samples : ndarray, shape (n, n_parameters)
+        Fitted parameters; those outside the space are left out.
+    participant : ndarray of int, shape (n,)
+        Whose voxel each is: a place in ``participants``.
+    participants : sequence of str
+        Everyone in the pool.
+    density : {"histogram", "kernel"}, optional
+        "histogram": as the paper, 500 bins a dimension, cubic interpolation clipped at 0, and rejection. "kernel": a
+        sample of the pool, moved by Gaussian noise as wide as the distance to its 16th neighbour. By default the
+        first for one or two parameters, the second for more: 500 bins in three dimensions are 125 million, nearly all
+        empty, and what is drawn from them are the samples themselves with gaps between; a kernel whose width follows
+        the local density needs no bins, is smooth where voxels are few and sharp where they are many.
+    origin : mapping
+        Where the samples came from, for JSON: dataset, tissue, maps.
+
+    References
+    ----------
+    .. [1] Gyori NG et al. Magnetic Resonance in Medicine 2022;87:932-947.
+    .. [2] Breiman L, Meisel W, Purcell E. Variable kernel estimates of multivariate densities. Technometrics
+       1977;19:135-144.
+    """
+
+    space: ParameterSpace
+    samples: NDArray[np.floating]
+    participant: NDArray[np.integer]
+    participants: tuple[str, ...]
+    density: Density | None = None
+    origin: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        inside = self.space.contains(self.samples)
+        for name, value in (
+            ("samples", np.asarray(self.samples, dtype=np.float32)[inside]),
+            ("participant", np.asarray(self.participant, dtype=np.int32)[inside]),
+            ("participants", tuple(self.participants)),
+        ):
+            object.__setattr__(self, name, value)
+        if len(self.samples) < FEWEST_SAMPLES:
+            raise ValueError(
+                f"A pool needs at least {FEWEST_SAMPLES} fitted voxels inside the bounds, found {len(self.samples)}."
+            )
+        if self.density is None:
+            few = len(self.space.names) <= MOST_HISTOGRAM_DIMENSIONS
+            object.__setattr__(self, "density", "histogram" if few else "kernel")
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        shape = (
+            {"Density": "histogram", "Bins": BINS}
+            if self.density == "histogram"
+            else {"Density": "kernel", "Neighbours": NEIGHBOURS}
+        )
+        counts = np.bincount(self.participant, minlength=len(self.participants)).tolist()
+        return {
+            "Kind": "pooled",
+            "Bounds": self.space.facts,
+            **shape,
+            "Participants": list(self.participants),
+            "Voxels": dict(zip(self.participants, counts, strict=True)),
+            "Origin": dict(self.origin),
+        }
+
+    @property
+    def arrays(self) -> dict[str, NDArray]:
+        return {"samples": self.samples, "participant": self.participant}
+
+    def without(self, participant: str) -> Pooled:
+        """The pool of all others.
+
+        Raises
+        ------
+        ValueError
+            Where nobody, or too little, is left.
+        """
+        place = self.participants.index(participant)
+        keep = self.participant != place
+        others = tuple(name for name in self.participants if name != participant)
+        if not others:
+            raise ValueError(f"The pool holds {participant} alone; without that participant nothing is left.")
+        moved = self.participant[keep] - (self.participant[keep] > place)
+        origin = {**self.origin, "LeftOut": [*self.origin.get("LeftOut", []), participant]}
+        return Pooled(self.space, self.samples[keep], moved, others, self.density, origin)
+
+    def sample(self, n: int, rng: np.random.Generator) -> NDArray[np.float64]:
+        return fill(n, self._smoothed if self.density == "kernel" else self._binned, self.space.contains, rng)
+
+    def _smoothed(self, n: int, rng: np.random.Generator) -> NDArray[np.float64]:
+        chosen = rng.integers(len(self.samples), size=n)
+        steps = rng.standard_normal((n, len(self.space.names))) * self._reach[chosen, None]
+        return self.samples[chosen] + steps * self.space.span
+
+    @cached_property
+    def _reach(self) -> NDArray[np.float64]:
+        """Width of the kernel of every sample, as a fraction of the bounds."""
+        scaled = self.samples / self.space.span
+        neighbours = min(NEIGHBOURS, len(scaled) - 1)
+        distance, _ = KDTree(scaled).query(scaled, k=[neighbours + 1])  # the first is the sample itself
+        return distance[:, 0] / np.sqrt(scaled.shape[1])
+
+    def _binned(self, n: int, rng: np.random.Generator) -> NDArray[np.float64]:
+        """Draw from the interpolated histogram.
+
+        The paper proposes uniformly and rejects against the largest density. Here every bin has its own bound, so that
+        hardly anything is rejected where the pool is dense; what is accepted has the same distribution.
+        """
+        spline, cumulative, largest = self._histogram
+        cell = np.searchsorted(cumulative, rng.random(n), side="right")
+        place = np.stack(np.unravel_index(cell, spline.shape)) + rng.random((spline.ndim, n)) - 0.5
+        density = map_coordinates(spline, place, order=3, mode="nearest", prefilter=False)
+        kept = rng.random(n) * largest[cell] < density
+        return self.space.bounds[:, 0] + (place.T[kept] + 0.5) / BINS * self.space.span
+
+    @cached_property
+    def _histogram(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+        """Coefficients of the cubic spline, cumulative weight of the bins, and a bound of the density in each."""
+        counts, _ = np.histogramdd(self.samples, bins=BINS, range=self.space.bounds.tolist())
+        spline = spline_filter(counts, order=3, mode="nearest")
+        # A spline never exceeds the largest of the coefficients that it is a mean of: five along each dimension here.
+        largest = np.clip(maximum_filter(spline, size=5, mode="nearest"), 0, None).ravel()
+        return spline, np.cumsum(largest) / largest.sum() * (1 + 1e-12), largest
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Several distributions, each drawn from with its probability; half and half by default."""
+
+    parts: tuple[Distribution, ...]
+    weights: tuple[float, ...] = (0.5, 0.5)
+
+    def __post_init__(self) -> None:
+        if len(self.parts) != len(self.weights) or not np.isclose(sum(self.weights), 1) or min(self.weights) < 0:
+            raise ValueError(f"A mixture needs a weight for each part, with a sum of 1; found {self.weights}.")
+
+    @property
+    def space(self) -> ParameterSpace:
+        return self.parts[0].space
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        return {
+            "Kind": "mixture",
+            "Bounds": self.space.facts,
+            "Weights": list(self.weights),
+            "Parts": [part.facts for part in self.parts],
+        }
+
+    @property
+    def arrays(self) -> dict[str, NDArray]:
+        return {f"{i}.{name}": array for i, part in enumerate(self.parts) for name, array in part.arrays.items()}
+
+    def sample(self, n: int, rng: np.random.Generator) -> NDArray[np.float64]:
+        counts = rng.multinomial(n, self.weights)
+        drawn = np.concatenate([part.sample(int(k), rng) for part, k in zip(self.parts, counts, strict=True) if k])
+        return rng.permutation(drawn)
+
+
+def distribution_from(facts: Mapping[str, Any], arrays: Mapping[str, NDArray], model: SignalModel) -> Distribution:
+    """The distribution that ``facts`` and ``arrays`` describe.
+
+    Raises
+    ------
+    ValueError
+        Where they describe none.
+    """
+    try:
+        space = ParameterSpace(model, {name: (low, high) for name, (low, high) in facts["Bounds"].items()})
+        if facts["Kind"] == "uniform":
+            return Uniform(space)
+        if facts["Kind"] == "pooled":
+            participants = tuple(facts["Participants"])
+            return Pooled(
+                space, arrays["samples"], arrays["participant"], participants, facts["Density"], facts["Origin"]
+            )
+        if facts["Kind"] == "mixture":
+            parts = []
+            for i, part in enumerate(facts["Parts"]):
+                own = {name.removeprefix(f"{i}."): a for name, a in arrays.items() if name.startswith(f"{i}.")}
+                parts.append(distribution_from(part, own, model))
+            return Mixture(tuple(parts), tuple(facts["Weights"]))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"The description of a distribution is incomplete: {error!r}.") from error
+    raise ValueError(f"Unknown kind of distribution {facts['Kind']!r}; valid: uniform, pooled, mixture.")
+
+
+def participants_of(facts: Mapping[str, Any]) -> list[str]:
+    """Everyone whose voxels a distribution was made of; nobody for a simulated one."""
+    found = {name for part in facts.get("Parts", []) for name in participants_of(part)}
+    return sorted(found | set(facts.get("Participants", [])))
+
+
+def digest(distribution: Distribution) -> str:
+    """SHA-256 of what a distribution is, its samples included: what a trained estimator is found again by."""
+    found = hashlib.sha256(json.dumps(distribution.facts, sort_keys=True).encode())
+    for name, array in sorted(distribution.arrays.items()):
+        found.update(f"{name} {array.dtype} {array.shape}".encode())
+        found.update(np.ascontiguousarray(array).tobytes())
+    return found.hexdigest()
+
+
+def pool(
+    space: ParameterSpace, fits: Mapping[str, NDArray[np.floating]], *, most: int, seed: int, origin: Mapping[str, Any]
+) -> Pooled:
+    """Pool the fitted voxels of participants, so that none outweighs the others.
+
+    Parameters
+    ----------
+    space : ParameterSpace
+    fits : mapping of participant to ndarray, shape (n_voxels, n_parameters)
+        NaN rows, and those outside the space, are left out.
+    most : int
+        Voxels of the whole pool, at most; each participant gives the same share of it at most.
+    seed : int
+        Which voxels are taken where there are more.
+    origin : mapping
+        Where they came from, for JSON.
+    """
+    if not fits:
+        raise ValueError("A pool needs at least one participant.")
+    rng = np.random.default_rng(seed)
+    share = max(most // len(fits), 1)
+    chosen: dict[str, NDArray[np.floating]] = {}
+    for name, values in fits.items():
+        usable = values[np.isfinite(values).all(axis=1)]
+        usable = usable[space.contains(usable)]
+        chosen[name] = rng.permutation(usable)[:share] if len(usable) > share else usable
+    counts = [len(values) for values in chosen.values()]
+    return Pooled(
+        space,
+        np.concatenate(list(chosen.values())),
+        np.repeat(np.arange(len(chosen)), counts),
+        tuple(chosen),
+        origin={**origin, "Seed": seed},
+    )

@@ -1,0 +1,97 @@
+"""From averaged signals to parameters, by what a training left."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from bidsfit.acquisition import Acquisition
+from bidsfit.training.architectures import forward, sigmoid
+from bidsfit.training.simulation import Features
+from bidsfit.training.space import ParameterSpace
+
+
+class Inverted(NamedTuple):
+    """Estimates of voxels.
+
+    Attributes
+    ----------
+    cube : ndarray, shape (n, n_parameters - 1)
+        Where they lie in the unit cube of the space.
+    parameters : ndarray, shape (n, n_parameters)
+        As the model has them, its scale included.
+    squares : ndarray, shape (n,)
+        Weighted sums of squared residuals.
+    """
+
+    cube: NDArray[np.float64]
+    parameters: NDArray[np.float64]
+    squares: NDArray[np.float64]
+
+
+class Inverter:
+    """What a training left, ready for one acquisition.
+
+    The scale of the signal follows from the other parameters by least squares.
+
+    Parameters
+    ----------
+    machine : list of (weight, bias), or RandomForestRegressor
+    space : ParameterSpace
+    acquisition : Acquisition
+        Of the averages.
+    """
+
+    def __init__(self, machine: Any, space: ParameterSpace, acquisition: Acquisition) -> None:
+        self.machine, self.space = machine, space
+        self._features = Features(acquisition)
+        self._design, self._weights = space.model.design(acquisition), acquisition.weights
+        self._others = [space.model.names.index(name) for name in space.names]
+
+    def __call__(self, signals: NDArray[np.float64]) -> Inverted:
+        """Estimates from averaged signals, shape (n, n_averages)."""
+        model, features = self.space.model, self._features(signals)
+        if isinstance(self.machine, list):
+            cube = sigmoid(forward(self.machine, features))
+            estimates = self.space.from_cube(cube)
+        else:
+            found = self.machine.predict(features).reshape(len(features), -1)
+            estimates = np.asarray(self.space.bounds[:, 0] + found * self.space.span)
+            cube = self.space.to_cube(estimates)
+        parameters = np.ones((len(features), len(model.names)))
+        parameters[:, self._others] = estimates
+        squares = np.empty(len(features))
+        _fit_scale(
+            model.signal_kernel,
+            parameters,
+            self._design,
+            self._weights,
+            np.ascontiguousarray(signals),
+            model.scale_index,
+            squares,
+        )
+        return Inverted(cube, parameters, squares)
+
+
+@numba.njit(nogil=True, error_model="numpy")
+def _fit_scale(
+    kernel: Any, parameters: NDArray, design: NDArray, weights: NDArray, y: NDArray, scale: int, squares: NDArray
+) -> None:
+    """Scale of every voxel by least squares, given the rest; and the weighted sums of squares that are left."""
+    n = design.shape[0]
+    signal, unused = np.empty(n), np.empty((0, 0))
+    for i in range(len(y)):
+        kernel(parameters[i], design, signal, unused)
+        product, square = 0.0, 0.0
+        for k in range(n):
+            product += weights[k] * y[i, k] * signal[k]
+            square += weights[k] * signal[k] * signal[k]
+        best = max(product / square, 0.0)
+        rest = 0.0
+        for k in range(n):
+            rest += weights[k] * (y[i, k] - best * signal[k]) ** 2
+        parameters[i, scale] = best
+        squares[i] = rest

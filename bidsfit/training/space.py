@@ -1,0 +1,167 @@
+"""The plausible space of a model: the parameters that are estimated, their bounds and constraints, as a unit cube."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bidsfit.estimators.estimator import bounds_of
+from bidsfit.models.signal_model import SignalModel
+
+#: How far rounding may carry a point over a constraint.
+TOLERANCE = 1e-9
+
+
+class ParameterSpace:
+    r"""All parameters of a model but its scale, within bounds and linear constraints, and a unit cube that covers them.
+
+    Whatever a network puts out between 0 and 1 is a plausible combination of parameters, and a regular grid over the
+    cube is a grid over the space. A parameter without a constraint is scaled by its bounds. Fractions whose sum is at
+    most 1 become their sum and the share of each in what is left of it: :math:`v_1+v_2` and :math:`v_1/(v_1+v_2)`
+    (Gyori et al. 2022). A parameter that is at least another is scaled from that one upwards.
+
+    Parameters
+    ----------
+    model : SignalModel
+    bounds : mapping of name to (lower, upper), optional
+        Replace the model's, in the units of its parameter table.
+
+    Raises
+    ------
+    ValueError
+        Where a bound is infinite or fixes a parameter, or a constraint is of another form.
+    """
+
+    def __init__(self, model: SignalModel, bounds: Mapping[str, tuple[float, float]] | None = None) -> None:
+        self.model = model
+        keep = [name != model.scale for name in model.names]
+        self.names = tuple(name for name in model.names if name != model.scale)
+        self.bounds = bounds_of(model, bounds)[keep]
+        for name, (low, high) in zip(self.names, self.bounds, strict=True):
+            if not (np.isfinite([low, high]).all() and low < high):
+                raise ValueError(
+                    f"Training needs finite bounds of {name} that leave it free, found {low:g} to {high:g}."
+                )
+        matrix, limits = model.linear_constraints
+        self._matrix, self._limits = matrix[:, keep], limits
+        self.groups: list[list[int]] = []  # fractions whose sum is at most 1
+        self.orders: list[tuple[int, int]] = []  # the first is at most the second
+        for row, limit in zip(self._matrix, self._limits, strict=True):
+            members = np.flatnonzero(row).tolist()
+            if (
+                limit == 1
+                and np.all(row[members] == 1)
+                and np.array_equal(self.bounds[members], [[0, 1]] * len(members))
+            ):
+                self.groups.append(members)
+            elif limit == 0 and sorted(row[members]) == [-1, 1]:
+                self.orders.append((int(np.argmax(row)), int(np.argmin(row))))
+            else:
+                raise ValueError(
+                    f"Training of {model.name!r} knows fractions from 0 to 1 whose sum is at most 1, and parameters "
+                    f"that are at least another; its constraints are {', '.join(map(str, model.constraints))}."
+                )
+
+    @property
+    def span(self) -> NDArray[np.float64]:
+        """Widths of the bounds, shape (n_parameters,)."""
+        return np.diff(self.bounds)[:, 0]
+
+    @cached_property
+    def facts(self) -> dict[str, list[float]]:
+        """Bounds by name, for JSON."""
+        return {name: pair.tolist() for name, pair in zip(self.names, self.bounds, strict=True)}
+
+    def columns(self, cube: Sequence[Any]) -> list[Any]:
+        """Parameters from coordinates of the cube: a sequence of arrays, or of torch tensors, one each."""
+        found = [low + (high - low) * u for u, (low, high) in zip(cube, self.bounds.tolist(), strict=True)]
+        for members in self.groups:
+            left = cube[members[0]]
+            for place, share in itertools.pairwise(members):
+                found[place] = left * cube[share]
+                left = left - found[place]
+            found[members[-1]] = left
+        for below, above in self.orders:
+            low, high = self.bounds[above].tolist()
+            start = found[below].clip(low, high)
+            found[above] = start + (high - start) * cube[above]
+        return found
+
+    def from_cube(self, cube: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Parameters of points of the unit cube; shapes (..., n_parameters)."""
+        return np.stack(self.columns(list(np.moveaxis(cube, -1, 0))), axis=-1)
+
+    def to_cube(self, parameters: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Where parameters lie in the unit cube; shapes (..., n_parameters). Where any place would do, the middle."""
+        found = (parameters - self.bounds[:, 0]) / self.span
+        with np.errstate(divide="ignore", invalid="ignore"):
+            for members in self.groups:
+                left = parameters[..., members].sum(axis=-1)
+                found[..., members[0]] = left
+                for place, share in itertools.pairwise(members):
+                    found[..., share] = np.where(left > 0, parameters[..., place] / left, 0.5)
+                    left = left - parameters[..., place]
+            for below, above in self.orders:
+                low, high = self.bounds[above]
+                start = parameters[..., below].clip(low, high)
+                found[..., above] = np.where(high > start, (parameters[..., above] - start) / (high - start), 0.5)
+        return np.clip(found, 0.0, 1.0)
+
+    def contains(self, parameters: NDArray[np.floating]) -> NDArray[np.bool_]:
+        """Whether parameters, shape (n, n_parameters), respect bounds and constraints."""
+        inside = np.all((parameters >= self.bounds[:, 0]) & (parameters <= self.bounds[:, 1]), axis=1)
+        return inside & np.all(parameters @ self._matrix.T <= self._limits + TOLERANCE, axis=1)
+
+    def sample(self, n: int, rng: np.random.Generator) -> NDArray[np.float64]:
+        """Draw n points that are uniform over the space, shape (n, n_parameters).
+
+        Fractions whose sum is at most 1 are drawn from a Dirichlet distribution, which is uniform over their simplex.
+        """
+        return fill(n, self._propose, self.contains, rng)
+
+    def _propose(self, n: int, rng: np.random.Generator) -> NDArray[np.float64]:
+        found = self.bounds[:, 0] + self.span * rng.random((n, len(self.names)))
+        for members in self.groups:
+            found[:, members] = rng.dirichlet(np.ones(len(members) + 1), n)[:, :-1]
+        return found
+
+    def with_scale(self, parameters: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Parameters as the model has them, with a scale of 1: shape (n, n_parameters + 1)."""
+        return np.insert(np.asarray(parameters, dtype=float), self.model.scale_index, 1.0, axis=1)
+
+
+def fill(n: int, propose: Any, accept: Any, rng: np.random.Generator, most: int = 1 << 20) -> NDArray[np.float64]:
+    """Draw until n proposals were accepted.
+
+    Parameters
+    ----------
+    n : int
+    propose : callable
+        ``propose(k, rng)`` draws k rows.
+    accept : callable
+        ``accept(rows)`` says of each whether it is kept.
+    rng : numpy.random.Generator
+    most : int
+        Rows that are proposed at a time, at most.
+
+    Raises
+    ------
+    ValueError
+        Where hardly any of a million proposals is accepted.
+    """
+    parts: list[NDArray[np.float64]] = []
+    found = tried = 0
+    while found < n:
+        size = n if tried == 0 else int(1.1 * (n - found) * tried / max(found, 1)) + 16
+        proposed = propose(min(size, most), rng)
+        accepted = proposed[accept(proposed)]
+        parts.append(accepted)
+        found, tried = found + len(accepted), tried + len(proposed)
+        if tried > most and found < 1e-5 * tried:
+            raise ValueError(f"Only {found} of {tried} draws lie inside the bounds and constraints: widen the bounds.")
+    return np.concatenate(parts)[:n]

@@ -1,0 +1,149 @@
+"""Everything that decides what a trained estimator is; and the training of it, from the task to the bundle."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import time
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from bidsfit import __version__
+from bidsfit.acquisition import Acquisition
+from bidsfit.evaluation.performance_table import performance_table
+from bidsfit.training.bundle import Bundle, acquisition_facts
+from bidsfit.training.distributions import Distribution, digest, participants_of
+from bidsfit.training.inference import Inverter
+from bidsfit.training.recipe import NetworkRecipe, Recipe, recipe_facts
+from bidsfit.training.simulation import Features, Noise, Simulator
+from bidsfit.training.trainer import Progress, train_forest, train_network
+
+#: Packages whose versions decide what comes out of a training.
+PACKAGES = ("numpy", "scipy", "torch", "scikit-learn")
+
+#: This share of the signals of the training has a smaller sum of squared residuals than the limit that is kept.
+USUAL = 0.999
+#: Draws from which it is found.
+DRAWS = 1 << 16
+
+
+@dataclass(frozen=True)
+class Task:
+    """A training: the same task gives the same estimator.
+
+    Parameters
+    ----------
+    distribution : Distribution
+        Of the parameters; its space names the model.
+    acquisition : Acquisition
+        Of the averages, as `Estimator.averaged` gives it.
+    noise : Noise
+    recipe : NetworkRecipe or ForestRecipe
+    seed : int
+    """
+
+    distribution: Distribution
+    acquisition: Acquisition
+    noise: Noise
+    recipe: Recipe
+    seed: int = 0
+
+    @property
+    def simulator(self) -> Simulator:
+        return Simulator(self.distribution, self.acquisition, self.noise)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the task is, for JSON."""
+        space = self.distribution.space
+        return {
+            "Kind": self.recipe.kind,
+            "Model": space.model.name,
+            "Equation": space.model.latex,
+            "Parameters": list(space.names),
+            "Features": len(Features(self.acquisition)),
+            "Acquisition": acquisition_facts(self.acquisition),
+            "Noise": {
+                "SNR": None if np.isinf(self.noise.snr) else self.noise.snr,
+                "Kind": self.noise.kind,
+                "AtLowestBValue": self.noise.lowest,
+            },
+            "Distribution": self.distribution.facts,
+            "DistributionDigest": digest(self.distribution),
+            "Participants": participants_of(self.distribution.facts),
+            "Recipe": recipe_facts(self.recipe),
+            "Seed": self.seed,
+        }
+
+    @property
+    def key(self) -> str:
+        """By which an estimator of this task is found again: a digest of all that decides what it is."""
+        content = json.dumps({**self.facts, "Release": __version__}, sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def train(task: Task, *, threads: int = 1, device: str = "cpu", progress: Progress | None = None) -> Bundle:
+    """Train an estimator and measure it.
+
+    Parameters
+    ----------
+    task : Task
+    threads : int
+    device : {"cpu", "cuda", ...}
+        Of a network, as torch names it; a forest grows on the processor.
+    progress : callable, optional
+        Called with the steps (trees) that are done and their number.
+
+    Returns
+    -------
+    Bundle
+        With its performance table; its facts hold the task's, and what the training found.
+    """
+    start = time.perf_counter()
+    simulator = task.simulator
+    if isinstance(task.recipe, NetworkRecipe):
+        trained = train_network(
+            task.recipe, simulator, seed=task.seed, device=device, threads=threads, progress=progress
+        )
+        unit = "step"
+    else:
+        trained = train_forest(task.recipe, simulator, seed=task.seed, threads=threads, progress=progress)
+        unit = "trees"
+    seconds = time.perf_counter() - start
+    invert = Inverter(trained.machine, simulator.space, task.acquisition)
+    with threadpool_limits(threads):
+        table = performance_table(lambda signals: invert(signals).parameters, simulator)
+        limit = residual_limit(invert, simulator, task.seed)
+    facts = {
+        **task.facts,
+        "Training": {
+            **trained.facts,
+            "ResidualLimit": limit,
+            "Seconds": round(seconds, 1),
+            "Device": device,
+            "Threads": threads,
+        },
+        "Software": {
+            "bidsfit": __version__,
+            "Python": platform.python_version(),
+            **{package: version(package) for package in PACKAGES},
+        },
+    }
+    curve = dict(zip((unit, "training", "validation"), trained.curve.T, strict=True))
+    return Bundle(facts, trained.machine, task.distribution.arrays, table, curve)
+
+
+def residual_limit(invert: Inverter, simulator: Simulator, seed: int) -> float:
+    """What hardly any signal of the training exceeds: its sum of squared residuals, where S0 is 1.
+
+    A voxel beyond it is unlike all that the estimator was taught on.
+    """
+    rng = np.random.default_rng([seed, 1])
+    found = invert(simulator.measure(simulator.distribution.sample(DRAWS, rng), rng))
+    scale = found.parameters[:, simulator.space.model.scale_index]
+    return float(np.quantile(found.squares / scale**2, USUAL))
