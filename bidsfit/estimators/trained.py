@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import chi2
 from threadpoolctl import threadpool_limits
 
 from bidsfit.acquisition import Acquisition, Averaging
@@ -19,10 +20,10 @@ from bidsfit.noise import NoiseKind
 from bidsfit.training.bundle import Bundle, read_bundle
 from bidsfit.training.distributions import Distribution, Mixture, Uniform
 from bidsfit.training.inference import Inverter
-from bidsfit.training.recipe import Recipe, load_recipe
+from bidsfit.training.recipe import Recipe, load_recipe, recipe_from
 from bidsfit.training.simulation import Noise
 from bidsfit.training.space import ParameterSpace
-from bidsfit.training.task import Task
+from bidsfit.training.task import USUAL, Task
 
 #: What an estimator of the package may be trained on, and how that reads.
 DISTRIBUTIONS = {
@@ -55,11 +56,14 @@ class TrainedEstimator(Estimator):
         Of the training signals; "auto" takes the level of `SNR_LEVELS` that is nearest to the data's.
     noise : {"rician", "gaussian"}
         Of the training signals; with ``debias`` it is Gaussian.
-    recipe : str, optional
-        Name or file of a recipe of training; by default that of the package for noisy, or for noise-free, signals.
+    recipe : str or mapping, optional
+        Name or file of a recipe of training, or its content; by default that of the package for noisy, or for
+        noise-free, signals.
     seed : int
     pool : str
         Digest of the distribution whose fits were pooled, where one is needed: it identifies what is trained on.
+    checksum : str
+        Of a file that was given, its first characters: they become part of the name.
     trained : Bundle or path, optional
         What the training left.
     bounds : dict of name to (lower, upper), optional
@@ -85,9 +89,10 @@ class TrainedEstimator(Estimator):
         distribution: DistributionName = "uniform",
         snr: float | str = "auto",
         noise: NoiseKind = "rician",
-        recipe: str | None = None,
+        recipe: str | Mapping[str, Any] | None = None,
         seed: int = 0,
         pool: str = "",
+        checksum: str = "",
         trained: Bundle | Path | str | None = None,
         bounds: Mapping[str, tuple[float, float]] | None = None,
         averaging: Averaging = "arithmetic",
@@ -102,10 +107,12 @@ class TrainedEstimator(Estimator):
         if snr != "auto" and not float(snr) > 0:
             raise ValueError(f"The SNR of the training must be 'auto' or a number above 0, found {snr!r}.")
         super().__init__(model, bounds=bounds, averaging=averaging, debias=debias)
-        self.distribution, self.pool = distribution, pool
+        self.distribution, self.pool, self.checksum = distribution, pool, checksum
         self.snr: float | str = "auto" if snr == "auto" else float(snr)
         self.noise: NoiseKind = "gaussian" if debias else noise
         self.recipe, self.seed = recipe, seed
+        if recipe is not None:
+            self._given_recipe(recipe)  # refuses what cannot be used before anything is computed
         self.space = ParameterSpace(model, bounds)
         self.trained = read_bundle(Path(trained)) if isinstance(trained, Path | str) else trained
         if self.trained is not None:
@@ -113,7 +120,7 @@ class TrainedEstimator(Estimator):
 
     @property
     def name(self) -> str:  # type: ignore[override]
-        return f"{self.prefix}-{self.distribution}"
+        return "-".join(filter(None, [self.prefix, self.distribution, self.checksum]))
 
     prefix: str
 
@@ -124,9 +131,10 @@ class TrainedEstimator(Estimator):
             "training_distribution": self.distribution,
             "training_snr": snr,
             "training_noise": self.noise,
-            "training_recipe": self.recipe or "default",
+            "training_recipe": "default" if self.recipe is None else self.recipe,
             "training_seed": self.seed,
             **({"training_pool": self.pool} if self.pool else {}),
+            **({"training_checksum": self.checksum} if self.checksum else {}),
         }
 
     @property
@@ -168,10 +176,16 @@ class TrainedEstimator(Estimator):
             if pool is None:
                 raise ValueError(f"The estimator {self.name!r} is trained on pooled fits, and none were given.")
             distribution = Mixture((distribution, pool)) if self.distribution == "mixed" else pool
-        recipe = self.default_recipe(level) if self.recipe is None else load_recipe(self.recipe)
-        if recipe.kind != self.kind:
-            raise ValueError(f"The recipe {self.recipe!r} is of a {recipe.kind}; {self.name!r} is a {self.kind}.")
+        recipe = self.default_recipe(level) if self.recipe is None else self._given_recipe(self.recipe)
         return Task(distribution, acquisition, Noise(level, self.noise, lowest), recipe, self.seed)
+
+    def _given_recipe(self, given: str | Mapping[str, Any]) -> Recipe:
+        """The recipe of an option, which must be of the right kind."""
+        recipe = load_recipe(given) if isinstance(given, str) else recipe_from(given, "the recipe")
+        if recipe.kind != self.kind:
+            what = f" {given!r}" if isinstance(given, str) else ""
+            raise ValueError(f"The recipe{what} is of a {recipe.kind}; {self.name!r} is a {self.kind}.")
+        return recipe
 
     def default_recipe(self, snr: float) -> Recipe:
         """Where no option names one."""
@@ -217,12 +231,17 @@ class TrainedEstimator(Estimator):
         table = PerformanceLookup(bundle.performance, self.space)
         limit, level = bundle.facts["Training"]["ResidualLimit"], bundle.facts["Noise"]["SNR"] or np.inf
 
+        noise_quantile = chi2.ppf(USUAL, len(acquisition))
+
         def fit(y: NDArray[np.float64], sigma: NDArray[np.float64]) -> Fitted:
             found = invert(y)
             s0 = found.parameters[:, scale]
             with np.errstate(invalid="ignore", divide="ignore"):
-                noisier = np.fmax(level * sigma / s0, 1.0) if np.isfinite(level) else 1.0  # than in the training
-                unlike = ~(found.squares <= limit * (s0 * noisier) ** 2)
+                if np.isfinite(level):
+                    usual = limit * (s0 * np.fmax(level * sigma / s0, 1.0)) ** 2  # more, where there is more noise
+                else:  # beside what a network taught without noise leaves, what the noise of the data does
+                    usual = limit * s0**2 + sigma**2 * noise_quantile
+                unlike = found.squares > usual  # never where the noise would have to be known and is not
             status = np.where(unlike, Status.UNLIKE_TRAINING, Status.CONVERGED).astype(np.uint8)
             statistics = {name: table.at(found.cube, name) for name in self.statistics}
             for values in statistics.values():
@@ -238,7 +257,8 @@ class TrainedEstimator(Estimator):
             return {}
         facts = self.trained.facts
         keys = ("Noise", "DistributionDigest", "Participants", "Recipe", "Seed", "Training", "Software", "Checksum")
-        return {"TrainedEstimator": {key: facts[key] for key in keys if key in facts}}
+        file = {"File": self.trained.path.name} if self.trained.path is not None else {}
+        return {"TrainedEstimator": file | {key: facts[key] for key in keys if key in facts}}
 
     def adapted(
         self, signals: Signals, acquisition: Acquisition, noise: float | NDArray[np.float64] | None
@@ -272,6 +292,9 @@ def differences(own: Acquisition, trained: Acquisition, *, noisy_lowest: bool = 
         words.append(f"it was not trained for b = {listed(set(foreign))} s/mm²")
     if words or len(own) != len(trained):
         return words or [f"it was trained for {len(trained)} averages, and the protocol gives {len(own)}"]
+    if not same(b, expected).all():  # where nothing is averaged, measurements come as they were made
+        shown = ", ".join(f"{value:.0f}" for value in expected)
+        return [f"it was trained for measurements at b = {shown} s/mm², in this order"]
     if (
         own.echo_times is not None
         and trained.echo_times is not None

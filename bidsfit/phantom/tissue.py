@@ -119,8 +119,22 @@ _SMT2 = Recipe(
     "lesions of Gyori et al. (Magnetic Resonance in Medicine 2022, table 2).",
 )
 
+# The tissue of the table above with some free water in it: least-squares fits of two compartments do not tell how much,
+# so the ranges of vcsf are illustrative. In fluid they leave room for vcyl: the two add up to 1 at most everywhere.
+_FREE_WATER: Ranges = {"WM": (0.00, 0.05), "GM": (0.00, 0.15), "CSF": (0.85, 0.95)}
+
+_SMT3 = Recipe(
+    tissues={tissue: {**ranges, "vcsf": _FREE_WATER[tissue]} for tissue, ranges in _SMT2.tissues.items()},
+    lesions={name: {**ranges, "vcsf": (0.0, 0.0)} for name, ranges in _SMT2.lesions.items()},
+    b_values=_SMT2.b_values,
+    n_directions=_SMT2.n_directions,
+    source="S0, vcyl and lambda as in least-squares fits of two compartments to the example brain of the Maastricht "
+    "Diffusion Toolbox; the ranges of vcsf are illustrative, from no measurement. Lesions of Gyori et al. (Magnetic "
+    "Resonance in Medicine 2022, table 2), without free water.",
+)
+
 #: Models that have a phantom.
-RECIPES: Mapping[str, Recipe] = {"adc": _ADC, "ivim": _IVIM, "smt2": _SMT2}
+RECIPES: Mapping[str, Recipe] = {"adc": _ADC, "ivim": _IVIM, "smt2": _SMT2, "smt3": _SMT3}
 
 
 def recipe(model: str) -> Recipe:

@@ -27,6 +27,7 @@ from bidsfit.bids.files import whole_file
 from bidsfit.exceptions import UnusableInputError
 from bidsfit.models.signal_model import SignalModel
 from bidsfit.training.distributions import Distribution, distribution_from
+from bidsfit.training.simulation import Features
 
 FORMAT = "bidsfit trained estimator"
 VERSION = 1
@@ -51,6 +52,7 @@ class Bundle:
     facts : dict
         What it is, for JSON: see `bidsfit.training.task.train`.
     machine : list of (weight, bias), or RandomForestRegressor
+        None where only what judges it was read.
     samples : dict of name to ndarray
         `Distribution.arrays` of what it was trained on.
     performance : dict of column to ndarray, shape (n_points,)
@@ -71,13 +73,7 @@ class Bundle:
     @cached_property
     def acquisition(self) -> Acquisition:
         """The averages that it was trained for."""
-        found = self.facts["Acquisition"]
-        return Acquisition(
-            found["BValues"],
-            counts=found["Measurements"],
-            n_directions=found["Directions"],
-            echo_times=found.get("EchoTimes"),
-        )
+        return _acquisition(self.facts["Acquisition"])
 
     def distribution(self, model: SignalModel) -> Distribution:
         """What it was trained on."""
@@ -95,6 +91,16 @@ def acquisition_facts(acquisition: Acquisition) -> dict[str, Any]:
     if acquisition.echo_times is not None:
         facts["EchoTimes"] = [round(float(t), 3) for t in acquisition.echo_times]
     return facts
+
+
+def _acquisition(facts: Mapping[str, Any]) -> Acquisition:
+    """The acquisition that `acquisition_facts` describes."""
+    return Acquisition(
+        facts["BValues"],
+        counts=facts["Measurements"],
+        n_directions=facts["Directions"],
+        echo_times=facts.get("EchoTimes"),
+    )
 
 
 def write_bundle(path: Path, bundle: Bundle) -> None:
@@ -134,8 +140,19 @@ def read_facts(path: Path) -> dict[str, Any]:
     return _read(path, names=())[0]
 
 
-def read_bundle(path: Path) -> Bundle:
+def check_bundle(path: Path) -> dict[str, Any]:
+    """What a trained estimator is, after every member of its file was checked; nothing but JSON is parsed."""
+    return _read(path)[0]
+
+
+def read_bundle(path: Path, *, machine: bool = True) -> Bundle:
     """Read a trained estimator.
+
+    Parameters
+    ----------
+    path : Path
+    machine : bool
+        False: only what judges it, without its weights or trees.
 
     Raises
     ------
@@ -144,11 +161,15 @@ def read_bundle(path: Path) -> Bundle:
     """
     facts, members = _read(path)
     try:
-        kind = facts["Kind"]
-        machine = _network(members[NETWORK], facts) if kind == "network" else _forest(members[FOREST], facts)
+        found = None
+        if len(Features(_acquisition(facts["Acquisition"]))) != facts["Features"]:
+            raise ValueError("its protocol gives another number of signals than it takes")
+        if machine:
+            network = facts["Kind"] == "network"
+            found = _network(members[NETWORK], facts) if network else _forest(members[FOREST], facts)
         return Bundle(
             facts=facts,
-            machine=machine,
+            machine=found,
             samples=_arrays(members[SAMPLES]) if SAMPLES in members else {},
             performance=_table(members[PERFORMANCE]),
             curve=_table(members[CURVE]),
@@ -167,12 +188,12 @@ def _read(path: Path, names: tuple[str, ...] | None = None) -> tuple[dict[str, A
     try:
         with zipfile.ZipFile(path) as archive:
             facts = json.loads(archive.read(FACTS))
-            if not isinstance(facts, dict) or facts.get("Format") != FORMAT:
+            if not isinstance(facts, dict) or facts.get("Format") != FORMAT or not isinstance(facts["Files"], dict):
                 raise KeyError("Format")
             wanted = facts["Files"] if names is None else names
             members = {name: archive.read(name) for name in wanted}
             listed = set(archive.namelist())
-    except (zipfile.BadZipFile, EOFError, OSError, ValueError, KeyError, NotImplementedError) as error:
+    except Exception as error:  # a damaged archive has many ways to fail: in its directory, in what it unpacks
         raise _refusal(path, f"it is damaged, or no file of that kind ({type(error).__name__}: {error})") from error
     if facts.get("Version") != VERSION:
         raise _refusal(path, f"its format has version {facts.get('Version')}, and this release reads {VERSION}")
@@ -210,16 +231,22 @@ def _forest(content: bytes, facts: Mapping[str, Any]) -> Any:
     if unknown:
         raise ValueError(f"it holds objects of types that no forest has: {', '.join(unknown)}")
     forest = skops.loads(content, trusted=TRUSTED)
-    if not isinstance(forest, RandomForestRegressor) or forest.n_features_in_ != facts["Features"]:
+    inputs, outputs = facts["Features"], len(facts["Parameters"])
+    if not isinstance(forest, RandomForestRegressor) or not forest.estimators_:
         raise ValueError("it holds no forest of this estimator")
-    for tree in (found.tree_ for found in forest.estimators_):
+    trees = [found.tree_ for found in forest.estimators_]
+    if any(found.n_features_in_ != inputs or found.n_outputs_ != outputs for found in (forest, *forest.estimators_)):
+        raise ValueError("it holds no forest of this estimator")
+    for tree in trees:
+        if tree.n_features != inputs or tree.n_outputs != outputs or not 0 < tree.node_count <= tree.capacity:
+            raise ValueError("it holds a tree that is none of this estimator")
         left, right, nodes = tree.children_left, tree.children_right, np.arange(tree.node_count)
         inner = left != -1
         ordered = all(
             np.all((side[inner] > nodes[inner]) & (side[inner] < tree.node_count)) and np.all(side[~inner] == -1)
             for side in (left, right)
         )
-        if not ordered or np.any((tree.feature[inner] < 0) | (tree.feature[inner] >= facts["Features"])):
+        if not ordered or np.any((tree.feature[inner] < 0) | (tree.feature[inner] >= inputs)):
             raise ValueError("it holds a tree whose branches lead nowhere")
     return forest
 

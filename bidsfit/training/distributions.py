@@ -23,6 +23,8 @@ BINS = 500
 MOST_HISTOGRAM_DIMENSIONS = 2
 #: Neighbours within whose reach the kernel of a sample extends.
 NEIGHBOURS = 16
+#: How often a step of a kernel that leads out of the space is drawn again, before the sample stays where it is.
+REDRAWS = 20
 #: Fewer pooled voxels say nothing of a distribution.
 FEWEST_SAMPLES = 100
 
@@ -102,9 +104,10 @@ class Pooled:
     origin: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        inside = self.space.contains(self.samples)
+        rounded = np.asarray(self.samples, dtype=np.float32)
+        inside = self.space.contains(rounded)  # rounded first, so that what is written and read again is the same
         for name, value in (
-            ("samples", np.asarray(self.samples, dtype=np.float32)[inside]),
+            ("samples", rounded[inside]),
             ("participant", np.asarray(self.participant, dtype=np.int32)[inside]),
             ("participants", tuple(self.participants)),
         ):
@@ -113,9 +116,11 @@ class Pooled:
             raise ValueError(
                 f"A pool needs at least {FEWEST_SAMPLES} fitted voxels inside the bounds, found {len(self.samples)}."
             )
+        few = len(self.space.names) <= MOST_HISTOGRAM_DIMENSIONS
         if self.density is None:
-            few = len(self.space.names) <= MOST_HISTOGRAM_DIMENSIONS
             object.__setattr__(self, "density", "histogram" if few else "kernel")
+        if self.density == "histogram" and not few:
+            raise ValueError(f"A histogram is of at most {MOST_HISTOGRAM_DIMENSIONS} parameters; take 'kernel'.")
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -158,10 +163,23 @@ class Pooled:
     def sample(self, n: int, rng: np.random.Generator) -> NDArray[np.float64]:
         return fill(n, self._smoothed if self.density == "kernel" else self._binned, self.space.contains, rng)
 
+    @cached_property
+    def _within(self) -> NDArray[np.float64]:
+        """The samples, as their bounds have them: 32 bits may have rounded them across."""
+        return np.asarray(np.clip(self.samples.astype(float), self.space.bounds[:, 0], self.space.bounds[:, 1]))
+
     def _smoothed(self, n: int, rng: np.random.Generator) -> NDArray[np.float64]:
+        """Draw from the kernels; each is cut off at the bounds on its own, so that samples there keep their weight."""
         chosen = rng.integers(len(self.samples), size=n)
-        steps = rng.standard_normal((n, len(self.space.names))) * self._reach[chosen, None]
-        return self.samples[chosen] + steps * self.space.span
+        found, rest = self._within[chosen], np.arange(n)
+        for _ in range(REDRAWS):
+            steps = rng.standard_normal((rest.size, len(self.space.names))) * self._reach[chosen[rest], None]
+            moved = self._within[chosen[rest]] + steps * self.space.span
+            inside = self.space.contains(moved)
+            found[rest[inside]], rest = moved[inside], rest[~inside]
+            if not rest.size:
+                break
+        return found
 
     @cached_property
     def _reach(self) -> NDArray[np.float64]:
@@ -178,7 +196,7 @@ class Pooled:
         hardly anything is rejected where the pool is dense; what is accepted has the same distribution.
         """
         spline, cumulative, largest = self._histogram
-        cell = np.searchsorted(cumulative, rng.random(n), side="right")
+        cell = rng.permutation(np.searchsorted(cumulative, np.sort(rng.random(n)), side="right"))  # sorted is faster
         place = np.stack(np.unravel_index(cell, spline.shape)) + rng.random((spline.ndim, n)) - 0.5
         density = map_coordinates(spline, place, order=3, mode="nearest", prefilter=False)
         kept = rng.random(n) * largest[cell] < density
@@ -187,7 +205,7 @@ class Pooled:
     @cached_property
     def _histogram(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
         """Coefficients of the cubic spline, cumulative weight of the bins, and a bound of the density in each."""
-        counts, _ = np.histogramdd(self.samples, bins=BINS, range=self.space.bounds.tolist())
+        counts, _ = np.histogramdd(self._within, bins=BINS, range=self.space.bounds.tolist())
         spline = spline_filter(counts, order=3, mode="nearest")
         # A spline never exceeds the largest of the coefficients that it is a mean of: five along each dimension here.
         largest = np.clip(maximum_filter(spline, size=5, mode="nearest"), 0, None).ravel()
@@ -294,7 +312,7 @@ def pool(
     share = max(most // len(fits), 1)
     chosen: dict[str, NDArray[np.floating]] = {}
     for name, values in fits.items():
-        usable = values[np.isfinite(values).all(axis=1)]
+        usable = np.asarray(values[np.isfinite(values).all(axis=1)], dtype=np.float32)
         usable = usable[space.contains(usable)]
         chosen[name] = rng.permutation(usable)[:share] if len(usable) > share else usable
     counts = [len(values) for values in chosen.values()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from importlib.resources import files
@@ -92,17 +93,20 @@ def recipe_from(facts: Mapping[str, Any], source: str) -> Recipe:
     """
     content = dict(facts)
     kind = content.pop("kind", None)
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         raise UnknownNameError(f"kind of recipe in {source}:", str(kind), KINDS)
-    known = {field.name for field in fields(KINDS[kind])}
+    known = {field.name: field for field in fields(KINDS[kind])}
     for name, value in content.items():
         if name not in known:
-            raise UnknownNameError(f"choice in {source}:", name, known)
+            raise UnknownNameError(f"choice in {source}:", str(name), known)
         if name == "loss":
             if value not in get_args(LossName):
                 raise UnknownNameError(f"loss in {source}:", str(value), get_args(LossName))
-        elif not (value is None and name == "depth") and not (isinstance(value, int | float) and value > 0):
-            raise UsageError(f"{source}: {name} must be a number above 0, found {value!r}.")
+        elif not (value is None and name == "depth"):
+            whole = known[name].type != "float"
+            number = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
+            if not number or not 0 < value < math.inf:
+                raise UsageError(f"{source}: {name} must be a {'whole ' * whole}number above 0, found {value!r}.")
     return KINDS[kind](**content)
 
 
@@ -120,7 +124,7 @@ def load_recipe(name: str) -> Recipe:
         raise UnknownNameError("recipe", name, known)
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UsageError(f"The recipe {path} cannot be read as YAML: {error}.") from error
     if not isinstance(content, dict):
         raise UsageError(f"The recipe {path} must hold a table of choices, such as kind: network.")

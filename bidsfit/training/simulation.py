@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +38,8 @@ class Noise:
     def __post_init__(self) -> None:
         if not self.snr > 0:
             raise ValueError(f"The SNR of the training must be above 0, found {self.snr}.")
+        if self.kind not in get_args(NoiseKind):
+            raise ValueError(f"Unknown kind of noise {self.kind!r}; valid: {', '.join(get_args(NoiseKind))}.")
 
 
 class Simulator:

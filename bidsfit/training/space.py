@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from bidsfit.estimators.estimator import bounds_of
 from bidsfit.models.signal_model import SignalModel
 
-#: How far rounding may carry a point over a constraint.
-TOLERANCE = 1e-9
+#: How far rounding to the 32 bits of an image may carry a point over a constraint.
+TOLERANCE = 1e-6
 
 
 class ParameterSpace:
@@ -113,8 +113,10 @@ class ParameterSpace:
         return np.clip(found, 0.0, 1.0)
 
     def contains(self, parameters: NDArray[np.floating]) -> NDArray[np.bool_]:
-        """Whether parameters, shape (n, n_parameters), respect bounds and constraints."""
-        inside = np.all((parameters >= self.bounds[:, 0]) & (parameters <= self.bounds[:, 1]), axis=1)
+        """Whether parameters, shape (n, n_parameters), respect bounds and constraints, to the precision they have."""
+        slack = 8 * np.finfo(parameters.dtype).eps * np.abs(self.bounds).max(axis=1)
+        low, high = self.bounds[:, 0] - slack, self.bounds[:, 1] + slack
+        inside = np.all((parameters >= low) & (parameters <= high), axis=1)
         return inside & np.all(parameters @ self._matrix.T <= self._limits + TOLERANCE, axis=1)
 
     def sample(self, n: int, rng: np.random.Generator) -> NDArray[np.float64]:
@@ -158,10 +160,11 @@ def fill(n: int, propose: Any, accept: Any, rng: np.random.Generator, most: int 
     found = tried = 0
     while found < n:
         size = n if tried == 0 else int(1.1 * (n - found) * tried / max(found, 1)) + 16
-        proposed = propose(min(size, most), rng)
+        size = min(size, most)
+        proposed = propose(size, rng)  # may have rejected some itself
         accepted = proposed[accept(proposed)]
         parts.append(accepted)
-        found, tried = found + len(accepted), tried + len(proposed)
+        found, tried = found + len(accepted), tried + size
         if tried > most and found < 1e-5 * tried:
             raise ValueError(f"Only {found} of {tried} draws lie inside the bounds and constraints: widen the bounds.")
     return np.concatenate(parts)[:n]

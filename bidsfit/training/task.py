@@ -69,7 +69,7 @@ class Task:
             "Features": len(Features(self.acquisition)),
             "Acquisition": acquisition_facts(self.acquisition),
             "Noise": {
-                "SNR": None if np.isinf(self.noise.snr) else self.noise.snr,
+                "SNR": None if np.isinf(self.noise.snr) else float(self.noise.snr),
                 "Kind": self.noise.kind,
                 "AtLowestBValue": self.noise.lowest,
             },

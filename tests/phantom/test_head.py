@@ -46,6 +46,19 @@ def test_parameters_lie_in_the_range_of_their_tissue_and_vary(model):
         assert all(np.all(values[~truth.mask] == 0) for values in truth.parameters.values())
 
 
+@pytest.mark.parametrize("lesion", RECIPES["smt3"].lesions)
+def test_fractions_leave_room_for_each_other(lesion):
+    """Free water fills the fluid, and is next to nothing in tissue and nothing in lesions."""
+    truth = head("smt3", lesion=lesion)
+    vcyl, vcsf = truth.parameters["vcyl"], truth.parameters["vcsf"]
+    assert np.max(vcyl + vcsf) <= 1
+    assert np.all(vcsf[truth.lesion] == 0)
+    means = [vcsf[truth.tissue == TISSUES[name]].mean() for name in ("WM", "GM", "CSF")]
+    assert means[0] < means[1] < 0.15 < 0.85 < means[2]
+    two = RECIPES["smt2"].ranges("lesion", lesion)
+    assert {name: RECIPES["smt3"].ranges("lesion", lesion)[name] for name in two} == two
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_a_head_looks_like_one(seed):
     truth = head(seed=seed)

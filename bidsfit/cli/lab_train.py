@@ -1,0 +1,61 @@
+"""``bidsfit-lab train``: a trained estimator as a file."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from bidsfit.cli.lab_options import add_setting_options, add_training_options, pools_of, setting_of, threads_of
+from bidsfit.exceptions import UsageError
+
+
+def add_train(commands: argparse._SubParsersAction) -> None:
+    """Add the command ``train``."""
+    parser = commands.add_parser(
+        "train",
+        help="train an estimator and write it as a file",
+        description="Train an estimator on simulated signals and write it, with all that judges it, as one file. "
+        "`bidsfit ... --estimators FILE` fits with it data of the same protocol.",
+    )
+    parser.add_argument("estimator", help="net-uniform, net-healthy, ..., forest-gm")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="file to write (.zip); must not exist")
+    add_setting_options(parser)
+    parser.add_argument(
+        "--pool", type=Path, metavar="FILE", help="distribution of a group-level run (*_distribution.json)"
+    )
+    parser.add_argument("--recipe", metavar="NAME", help="recipe of the package, or a file (.yml)")
+    add_training_options(parser)
+    parser.set_defaults(run=run_train)
+
+
+def run_train(arguments: argparse.Namespace) -> None:
+    """Train what the command line asks for."""
+    from bidsfit import estimators
+    from bidsfit.laboratory.bench import Bar, Bench, is_trained, setting_in_words
+    from bidsfit.training.bundle import write_bundle
+    from bidsfit.training.recipe import load_recipe
+    from bidsfit.training.task import train
+
+    if arguments.out.exists() or arguments.out.suffix != ".zip":
+        raise UsageError(f"--out {arguments.out} must be a file that does not exist yet, with the extension .zip.")
+    estimators.get(arguments.estimator)  # refuses an unknown name
+    if not is_trained(arguments.estimator):
+        raise UsageError(f"{arguments.estimator!r} needs no training.")
+    setting = setting_of(arguments)
+    recipes = {}
+    if arguments.recipe:
+        recipe = load_recipe(arguments.recipe)
+        recipes = dict.fromkeys(("network", "network-noise-free") if recipe.kind == "network" else ("forest",), recipe)
+    bench = Bench(arguments.out.parent, pools_of(arguments.pool, setting), seed=arguments.seed, recipes=recipes)
+    try:
+        task = bench.task(arguments.estimator, setting)
+    except ValueError as error:
+        raise UsageError(f"{error} Give it with --pool.") from error
+    with Bar(f"training {arguments.estimator}, {setting_in_words(setting)}") as bar:
+        bundle = train(task, threads=threads_of(arguments), device=arguments.device, progress=bar.show)
+    write_bundle(arguments.out, bundle)
+    training = bundle.facts["Training"]
+    if not training["Converged"]:
+        sys.stderr.write("bidsfit-lab: warning: the loss was still falling at the end; train longer (steps).\n")
+    print(f"{arguments.out}: validation loss {training['ValidationLoss']:.3g}")

@@ -1,0 +1,219 @@
+"""Experiments on simulated signals: every estimator is asked the same questions, whose answers are known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.interpolate import RegularGridInterpolator
+
+from bidsfit.acquisition import Acquisition
+from bidsfit.bounds import cramer_rao_bound
+from bidsfit.estimators.estimator import Estimator, Status
+from bidsfit.evaluation.metrics import accuracy
+from bidsfit.training.distributions import Uniform
+from bidsfit.training.simulation import Noise, Simulator
+from bidsfit.training.space import ParameterSpace
+
+#: A sink reaches this far, as a fraction of the bounds, and holds at least this share of the grid.
+REACH, SHARE = 0.06, 0.04
+#: How often the mean estimate is taken for the truth again.
+ITERATIONS = 10
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is measured, and how noisily.
+
+    Parameters
+    ----------
+    space : ParameterSpace
+    acquisition : Acquisition
+        Of averages: an entry that stands for n measurements has their average.
+    noise : Noise
+    """
+
+    space: ParameterSpace
+    acquisition: Acquisition
+    noise: Noise
+
+    @property
+    def simulator(self) -> Simulator:
+        """Draws signals of this setting."""
+        return Simulator(Uniform(self.space), self.acquisition, self.noise)
+
+    def measure(self, truth: NDArray[np.float64], repeats: int, seed: int) -> NDArray[np.float64]:
+        """Noisy averages, shape (n_points * repeats, n_averages): all repeats of the first point come first."""
+        return self.simulator.measure(np.repeat(truth, repeats, axis=0), np.random.default_rng(seed))
+
+    def estimate(self, estimator: Estimator, signals: NDArray[np.float64], threads: int = 1) -> NDArray[np.float64]:
+        """Parameters but the scale, shape (n, n_parameters)."""
+        sigma = None if np.isinf(self.noise.snr) else 1 / self.noise.snr
+        found = estimator.estimate(signals, self.acquisition, sigma, threads=threads)
+        return np.stack([found.parameters[name] for name in self.space.names], axis=1)
+
+
+class Evaluation(NamedTuple):
+    """What an estimator does at every point of a grid; each of shape (n_points, n_parameters)."""
+
+    truth: NDArray[np.float64]
+    mean: NDArray[np.float64]
+    bias: NDArray[np.float64]
+    sd: NDArray[np.float64]
+    rmse: NDArray[np.float64]
+
+    def summary(self, names: tuple[str, ...]) -> dict[str, float]:
+        """Means over the grid, the bias without its sign: ``rmse_<name>``, ``bias_<name>``, ``sd_<name>``."""
+        means = {"rmse": self.rmse, "bias": np.abs(self.bias), "sd": self.sd}
+        return {f"{key}_{name}": float(v[:, j].mean()) for key, v in means.items() for j, name in enumerate(names)}
+
+
+def evaluate(
+    estimator: Estimator,
+    setting: Setting,
+    truth: NDArray[np.float64],
+    *,
+    repeats: int,
+    seed: int = 0,
+    threads: int = 1,
+    progress: Callable[[int, int], object] | None = None,
+) -> Evaluation:
+    """Bias, standard deviation and root mean square error over a grid of true parameters.
+
+    Parameters
+    ----------
+    estimator : Estimator
+    setting : Setting
+    truth : ndarray, shape (n_points, n_parameters)
+    repeats : int
+        Noise realisations of every point.
+    seed : int
+        Estimators that are evaluated with the same seed see the same signals.
+    threads : int
+    progress : callable, optional
+        Called with the points that are done and their number.
+    """
+    rows = []
+    per_step = max(200_000 // repeats, 1)
+    for start in range(0, len(truth), per_step):
+        part = truth[start : start + per_step]
+        signals = setting.measure(part, repeats, seed + start)
+        found = setting.estimate(estimator, signals, threads)
+        rows.append([accuracy(found[:, j], part[:, j]) for j in range(part.shape[1])])
+        if progress is not None:
+            progress(start + len(part), len(truth))
+    columns = [
+        np.stack([np.concatenate([row[j][k] for row in rows]) for j in range(truth.shape[1])], axis=1) for k in range(4)
+    ]
+    return Evaluation(truth, *columns)
+
+
+def plane(space: ParameterSpace, points: int = 21) -> NDArray[np.float64]:
+    """The paper's grid: so many values of each parameter from bound to bound, in all combinations that are possible.
+
+    For three parameters whose first two are fractions, 231 combinations of these times 7 values of the third (1,617).
+    """
+    counts = [points] * len(space.names) if len(space.names) < 3 else [points, points, *[7] * (len(space.names) - 2)]
+    axes = [np.linspace(low, high, k) for (low, high), k in zip(space.bounds, counts, strict=True)]
+    found = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, len(space.names))
+    return found[space.contains(found)]
+
+
+def sinks(truth: NDArray[np.float64], mean: NDArray[np.float64], space: ParameterSpace) -> NDArray[np.float64]:
+    """Where the estimates of many truths gather.
+
+    The mean estimate of every point of the grid is taken for a truth, ten times over; a sink is a small disc that many
+    points have come to. An estimator with hardly any bias leaves them where they are, and has none.
+
+    Parameters
+    ----------
+    truth, mean : ndarray, shape (n_points, 2)
+        On a full regular grid of two parameters.
+    space : ParameterSpace
+
+    Returns
+    -------
+    ndarray, shape (n_sinks, 2)
+        The one with most points first.
+    """
+    axes = [np.unique(column) for column in truth.T]
+    shape = tuple(axis.size for axis in axes)
+    if int(np.prod(shape)) != len(truth):
+        raise ValueError("Sinks are sought on a full grid of two parameters.")
+    follow = RegularGridInterpolator(axes, mean.reshape(*shape, 2))
+    lows, highs = [axis[0] for axis in axes], [axis[-1] for axis in axes]
+    places = truth
+    for _ in range(ITERATIONS):
+        places = follow(np.clip(places, lows, highs))
+    left, found = places / space.span, []
+    while len(left):
+        near = np.linalg.norm(left[:, None] - left[None], axis=2) < REACH
+        most = near[near.sum(axis=1).argmax()]
+        if most.sum() < SHARE * len(truth):
+            break
+        found.append(left[most].mean(axis=0) * space.span)
+        left = left[~most]
+    return np.array(found).reshape(-1, 2)
+
+
+def floor(setting: Setting, truth: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Cramér-Rao bound at every truth, shape (n_points, n_parameters): infinite where nothing is determined."""
+    space, noise = setting.space, setting.noise
+    if np.isinf(noise.snr):
+        return np.zeros_like(truth)
+    fixed = () if noise.lowest else (space.model.scale,)
+    parameters = space.with_scale(truth)
+    bound = cramer_rao_bound(space.model, parameters, setting.acquisition, 1 / noise.snr, noise.kind, fixed=fixed)
+    return np.stack([bound[name] for name in space.names], axis=1)
+
+
+def noised_truth(setting: Setting, point: NDArray[np.float64], repeats: int, seed: int) -> NDArray[np.float64]:
+    """The truth with the scatter of the Cramér-Rao bound: what an efficient estimator without bias would give.
+
+    Parameters
+    ----------
+    setting : Setting
+    point : ndarray, shape (n_parameters,)
+    repeats, seed : int
+
+    Returns
+    -------
+    ndarray, shape (repeats, n_parameters)
+    """
+    scatter = np.random.default_rng(seed).standard_normal((repeats, point.size))
+    bound = floor(setting, point[None])[0]
+    spread = np.where(np.isfinite(bound), bound, setting.space.span)
+    return np.clip(point + spread * scatter, setting.space.bounds[:, 0], setting.space.bounds[:, 1])
+
+
+def tissue_errors(
+    maps: Mapping[str, NDArray[np.float64]], reference: Mapping[str, NDArray[np.float64]], tissue: Mapping[str, NDArray]
+) -> dict[str, dict[str, float]]:
+    """Mean absolute difference from a reference in every tissue, by parameter and tissue.
+
+    Parameters
+    ----------
+    maps, reference : mapping of parameter to ndarray
+    tissue : mapping of name to ndarray of bool
+    """
+    return {
+        name: {label: float(np.nanmean(np.abs(values - reference[name])[region])) for label, region in tissue.items()}
+        for name, values in maps.items()
+    }
+
+
+def fitted_parameters(
+    estimator: Estimator,
+    signals: NDArray[np.float64],
+    acquisition: Acquisition,
+    names: tuple[str, ...],
+    threads: int = 1,
+) -> NDArray[np.float64]:
+    """Fits for a pool, shape (n, n_parameters): rows that ended at a bound, or not at all, are NaN."""
+    found = estimator.estimate(signals, acquisition, threads=threads)
+    values = np.stack([found.parameters[name] for name in names], axis=1)
+    values[found.status != Status.CONVERGED] = np.nan
+    return values

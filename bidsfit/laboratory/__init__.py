@@ -1,0 +1,1 @@
+"""Where simulated numbers meet figures and files: the experiments behind ``bidsfit-lab``."""

@@ -1,0 +1,201 @@
+"""A bench: estimators by name, trained where they need it, and what they make of simulated signals."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from bidsfit import estimators
+from bidsfit.estimators.estimator import Estimator
+from bidsfit.estimators.trained import TrainedEstimator
+from bidsfit.evaluation.experiments import Evaluation, Setting, evaluate
+from bidsfit.laboratory.results import Results
+from bidsfit.training.bundle import acquisition_facts, read_facts
+from bidsfit.training.distributions import Distribution
+from bidsfit.training.recipe import Recipe
+from bidsfit.training.store import Store
+from bidsfit.training.task import Task
+
+
+def say(text: str) -> None:
+    """Tell the user how far it is."""
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Where experiments are made.
+
+    Parameters
+    ----------
+    folder : Path
+        Trained estimators and results are kept below it.
+    pools : mapping of model and distribution ("smt2", "healthy") to Distribution
+        What pooled fits there are.
+    threads : int
+    device : str
+        Of the training of networks.
+    seed : int
+    recipes : mapping of a name of a recipe to Recipe
+        Replace the default recipes ("network", "network-noise-free", "forest").
+    options : mapping of estimator to its options
+        Beyond those that follow from the setting.
+    """
+
+    folder: Path
+    pools: Mapping[tuple[str, str], Distribution] = field(default_factory=dict)
+    threads: int = 1
+    device: str = "cpu"
+    seed: int = 0
+    recipes: Mapping[str, Recipe] = field(default_factory=dict)
+    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    @cached_property
+    def store(self) -> Store:
+        """The trained estimators."""
+        return Store(self.folder / "trained")
+
+    @cached_property
+    def results(self) -> Results:
+        """What was computed."""
+        return Results(self.folder / "results")
+
+    def task(self, name: str, setting: Setting) -> Task:
+        """What trains an estimator of that name for a setting."""
+        from dataclasses import replace
+
+        plan = self._plan(name, setting)
+        pool = self.pools.get(
+            (setting.space.model.name, "healthy" if plan.distribution == "mixed" else plan.distribution)
+        )
+        task = plan.task(setting.acquisition, setting.noise.snr, pool, lowest=setting.noise.lowest)
+        default = "network-noise-free" if plan.kind == "network" and np.isinf(setting.noise.snr) else plan.kind
+        return replace(task, recipe=self.recipes.get(default, task.recipe))
+
+    def _plan(self, name: str, setting: Setting) -> TrainedEstimator:
+        bounds = {key: (low, high) for key, (low, high) in setting.space.facts.items()}
+        build: Any = estimators.get(name)
+        made: TrainedEstimator = build(
+            setting.space.model, snr=setting.noise.snr, noise=setting.noise.kind, seed=self.seed, bounds=bounds
+        )
+        return made
+
+    def estimator(self, name: str, setting: Setting) -> Estimator:
+        """An estimator, trained where it needs it, ready for a setting."""
+        model = setting.space.model
+        made: Any = estimators.get(name)
+        bounds = {key: (low, high) for key, (low, high) in setting.space.facts.items()}
+        if not is_trained(name):
+            classical: Estimator = made(model, bounds=bounds, **self.options.get(name, {}))
+            return classical
+        path = self.obtain(name, setting)
+        return made(model, snr=setting.noise.snr, noise=setting.noise.kind, seed=self.seed, bounds=bounds, trained=path)
+
+    def obtain(self, name: str, setting: Setting) -> Path:
+        """The file of a trained estimator; it is trained where the store does not have it."""
+        with Bar(f"training {name}, {setting_in_words(setting)}") as bar:
+            return self.store.obtain(
+                self.task(name, setting), name, threads=self.threads, device=self.device, progress=bar.show
+            )
+
+    def facts(self, name: str, setting: Setting) -> dict[str, Any]:
+        """What decides what an estimator makes of a setting, for JSON."""
+        noise = setting.noise
+        facts: dict[str, Any] = {
+            "Model": setting.space.model.name,
+            "Bounds": setting.space.facts,
+            "Acquisition": acquisition_facts(setting.acquisition),
+            "Noise": [None if np.isinf(noise.snr) else noise.snr, noise.kind, noise.lowest],
+            "Estimator": name,
+        }
+        if is_trained(name):
+            return facts | {"Task": self.task(name, setting).key}
+        return facts | {"Options": {k: str(v) for k, v in self.options.get(name, {}).items()}}
+
+    def evaluate(
+        self, name: str, setting: Setting, truth: NDArray[np.float64], *, repeats: int, seed: int = 0
+    ) -> Evaluation:
+        """Bias, standard deviation and error over a grid, kept."""
+        repeats = 1 if np.isinf(setting.noise.snr) else repeats
+
+        def compute() -> dict[str, NDArray]:
+            estimator = self.estimator(name, setting)
+            with Bar(f"evaluating {name}, {setting_in_words(setting)}") as bar:
+                found = evaluate(
+                    estimator, setting, truth, repeats=repeats, seed=seed, threads=self.threads, progress=bar.show
+                )
+            return found._asdict()
+
+        facts = {**self.facts(name, setting), "Truth": _digest(truth), "Repeats": repeats, "Seed": seed}
+        return Evaluation(**self.results.obtain(f"evaluation_{name}", facts, compute))
+
+    def estimate(self, name: str, setting: Setting, signals: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Estimates of signals, shape (n, n_parameters), kept."""
+
+        def compute() -> dict[str, NDArray]:
+            return {"estimates": setting.estimate(self.estimator(name, setting), signals, self.threads)}
+
+        facts = {**self.facts(name, setting), "Signals": _digest(signals)}
+        return self.results.obtain(f"estimates_{name}", facts, compute)["estimates"]
+
+    def training_samples(self, name: str, setting: Setting, n: int = 200_000) -> NDArray[np.float64] | None:
+        """Draws from what an estimator is trained on; None where it is not trained."""
+        if not is_trained(name):
+            return None
+        return self.task(name, setting).distribution.sample(n, np.random.default_rng(self.seed))
+
+    def training_facts(self, name: str, setting: Setting) -> dict[str, Any]:
+        """What the file of a trained estimator says of itself."""
+        return read_facts(self.obtain(name, setting))
+
+
+def is_trained(name: str) -> bool:
+    """Whether an estimator of that name is trained."""
+    made: Any = estimators.get(name)
+    made = getattr(made, "func", made)  # those of the package are partial objects
+    return isinstance(made, type) and issubclass(made, TrainedEstimator)
+
+
+def setting_in_words(setting: Setting) -> str:
+    """Model and noise."""
+    snr = "no noise" if np.isinf(setting.noise.snr) else f"SNR {setting.noise.snr:g}"
+    return f"{setting.space.model.name}, {snr}"
+
+
+def _digest(array: NDArray) -> str:
+    import hashlib
+
+    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
+
+
+class Bar:
+    """A progress bar of something whose length is known when it begins; and one line when it is done."""
+
+    def __init__(self, text: str) -> None:
+        self._text, self._start = text, time.perf_counter()
+        self._bar: Any = None
+
+    def __enter__(self) -> Bar:
+        return self
+
+    def show(self, done: int, total: int) -> None:
+        """So much of so much is done."""
+        if self._bar is None:
+            self._start = time.perf_counter()
+            self._bar = tqdm(total=total, desc=self._text, disable=None)
+        self._bar.update(done - self._bar.n)
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            say(f"{self._text}: {time.perf_counter() - self._start:.0f} s")

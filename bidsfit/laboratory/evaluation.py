@@ -1,0 +1,148 @@
+"""Estimators side by side on simulated signals: tables, figures, and the sections of a page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bidsfit.bids.units import FILE_UNITS
+from bidsfit.evaluation.experiments import Evaluation, Setting, noised_truth, plane
+from bidsfit.evaluation.metrics import cohen_d
+from bidsfit.exceptions import UsageError
+from bidsfit.laboratory.bench import Bench
+from bidsfit.laboratory.gallery import Gallery, axes_of, draw_bias, draw_maps, draw_sd
+from bidsfit.reports.evaluation import Case, Group, plot_boxes
+from bidsfit.reports.laboratory import Cell, LaboratorySection, Table
+from bidsfit.training.space import ParameterSpace
+
+#: Combinations that box plots show at most.
+MOST_CASES = 4
+
+
+def named_points(space: ParameterSpace, words: Iterable[Sequence[str]]) -> dict[str, NDArray[np.float64]]:
+    """Combinations of ``PARAMETER=VALUE`` words, in the units of files.
+
+    Raises
+    ------
+    UsageError
+        Where a parameter is missing, unknown or outside the space.
+    """
+    points: dict[str, NDArray[np.float64]] = {}
+    for combination in words:
+        values: dict[str, float] = {}
+        for word in combination:
+            name, _, number = word.partition("=")
+            try:
+                values[name] = float(number) / FILE_UNITS[space.model[name].unit].factor
+            except (KeyError, ValueError) as error:
+                raise UsageError(f"--at takes PARAMETER=VALUE of {', '.join(space.names)}; found {word!r}.") from error
+        if set(values) != set(space.names):
+            raise UsageError(f"--at needs each of {', '.join(space.names)} once; found {' '.join(combination)}.")
+        point = np.array([values[name] for name in space.names])
+        if not space.contains(point[None])[0]:
+            raise UsageError(f"--at {' '.join(combination)} lies outside the bounds or constraints of the model.")
+        points[" ".join(combination)] = point
+    if len(points) > MOST_CASES:
+        raise UsageError(f"--at may be given up to {MOST_CASES} times, found {len(points)}.")
+    return points
+
+
+def evaluate_estimators(
+    bench: Bench,
+    gallery: Gallery,
+    setting: Setting,
+    names: Sequence[str],
+    *,
+    points: int,
+    repeats: int,
+    at: dict[str, NDArray[np.float64]],
+) -> list[LaboratorySection]:
+    """Bias, standard deviation and error of every estimator over a grid, and box plots at named combinations.
+
+    Parameters
+    ----------
+    bench : Bench
+    gallery : Gallery
+        Gets figures and CSV tables.
+    setting : Setting
+    names : sequence of str
+    points : int
+        Values of each parameter on the grid; 0 for as many as the number of parameters allows.
+    repeats : int
+        Noise realisations of every point.
+    at : mapping of title to ndarray, shape (n_parameters,)
+    """
+    space = setting.space
+    truth = plane(space, points or (21 if len(space.names) < 3 else 11))
+    found = {name: bench.evaluate(name, setting, truth, repeats=repeats, seed=bench.seed) for name in names}
+    means = mean_table(gallery, space, found)
+    for name, evaluation in found.items():
+        write_points(gallery, space, name, evaluation)
+    if len(space.names) in (2, 3):
+        training = {name: bench.training_samples(name, setting) for name in names}
+        caption = "From the true parameters to the mean estimate."
+        draw_bias(gallery, "bias", "Bias", caption, space, found, training, {})
+        draw_sd(gallery, "sd", "Standard deviation", setting, found)
+        draw_maps(gallery, "rmse", "Root mean square error", "Over the noise, at every truth.", space, found, "rmse")
+    if at:
+        draw_boxes(bench, gallery, setting, names, at, repeats)
+    return [
+        LaboratorySection("Means over the space of true parameters", tables=(means,)),
+        LaboratorySection("Figures", figures=tuple(gallery.figures)),
+    ]
+
+
+def mean_table(gallery: Gallery, space: ParameterSpace, found: dict[str, Evaluation]) -> Table:
+    """Means over the grid, one row an estimator."""
+    quantities = [f"{quantity}_{name}" for quantity in ("rmse", "bias", "sd") for name in space.names]
+    rows: list[list[Cell]] = []
+    for name, evaluation in found.items():
+        means = evaluation.summary(space.names)
+        rows.append([name, *[means[quantity] for quantity in quantities]])
+    gallery.table("means", ["estimator", *quantities], rows)
+    return Table(
+        "Root mean square error, bias without its sign, and standard deviation", ["estimator", *quantities], rows
+    )
+
+
+def write_points(gallery: Gallery, space: ParameterSpace, name: str, evaluation: Evaluation) -> None:
+    """All numbers of one estimator, one row a point of the grid."""
+    quantities = [f"{quantity}_{p}" for quantity in ("mean", "bias", "sd", "rmse") for p in space.names]
+    columns = [evaluation.truth, evaluation.mean, evaluation.bias, evaluation.sd, evaluation.rmse]
+    gallery.table(f"points_{name}", [*space.names, *quantities], np.concatenate(columns, axis=1).tolist())
+
+
+def box_groups(
+    bench: Bench, setting: Setting, names: Sequence[str], point: NDArray[np.float64], repeats: int
+) -> list[tuple[str, Group]]:
+    """Estimates of one combination by every estimator, with Cohen's d between them and the noised truth."""
+    expected = noised_truth(setting, point, repeats, bench.seed + 1)
+    signals = setting.measure(point[None], repeats, bench.seed)
+    groups = []
+    for name in names:
+        estimates = bench.estimate(name, setting, signals)
+        effect = np.array([cohen_d(estimates[:, j], expected[:, j]) for j in range(point.size)])
+        groups.append((name, Group(name, estimates, effect)))
+    return groups
+
+
+def draw_boxes(
+    bench: Bench,
+    gallery: Gallery,
+    setting: Setting,
+    names: Sequence[str],
+    at: dict[str, NDArray[np.float64]],
+    repeats: int,
+) -> None:
+    """Box plots at named combinations."""
+    cases = [
+        Case(title, point, [group for _, group in box_groups(bench, setting, names, point, repeats)])
+        for title, point in at.items()
+    ]
+    caption = (
+        "Estimates over the noise, and above each box Cohen's d between them and the noised truth: the truth with the "
+        "scatter of the Cramér-Rao bound. Dashed: the truth."
+    )
+    gallery.draw("boxes", "Named combinations", caption, plot_boxes, cases, tuple(axes_of(setting.space).values()))

@@ -1,0 +1,125 @@
+"""From evaluations to figures and tables in a folder."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bidsfit.bids.files import whole_file
+from bidsfit.bids.units import REPORT_UNITS
+from bidsfit.evaluation.experiments import Evaluation, Setting, floor, sinks
+from bidsfit.reports.evaluation import Axis, Bias, Statistic, plot_bias, plot_plane_maps
+from bidsfit.reports.laboratory import LaboratoryFigure
+from bidsfit.training.space import ParameterSpace
+
+#: A figure that prints, and one that scales.
+SUFFIXES = (".png", ".svg")
+
+
+@dataclass
+class Gallery:
+    """A folder of figures and tables, and what a page says of each.
+
+    Parameters
+    ----------
+    folder : Path
+    """
+
+    folder: Path
+    figures: list[LaboratoryFigure] = field(default_factory=list)
+
+    def draw(
+        self, name: str, title: str, caption: str, plot: Callable[..., Path], *arguments: Any, **options: Any
+    ) -> None:
+        """Draw a figure as PNG and SVG."""
+        for suffix in SUFFIXES:
+            plot(self.folder / f"{name}{suffix}", *arguments, **options)
+        self.figures.append(LaboratoryFigure(self.folder / f"{name}.png", title, caption))
+
+    def table(self, name: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Path:
+        """Write a table as CSV, whole or not at all; what is None is left empty."""
+        path = self.folder / f"{name}.csv"
+        with whole_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
+            writer = csv.writer(stream, lineterminator="\n")
+            writer.writerow(columns)
+            writer.writerows([_printed(value) for value in row] for row in rows)
+        return path
+
+
+def _printed(value: Any) -> Any:
+    if value is None:
+        return ""
+    return f"{value:.6g}" if isinstance(value, float | np.floating) else value
+
+
+def axes_of(space: ParameterSpace) -> dict[str, Axis]:
+    """How the parameters of a space are printed, from bound to bound."""
+    found = {}
+    for name, (low, high) in zip(space.names, space.bounds, strict=True):
+        parameter = space.model[name]
+        unit = REPORT_UNITS[parameter.unit]
+        found[name] = Axis(f"${parameter.latex}$", unit.name, (low * unit.factor, high * unit.factor))
+    return found
+
+
+def draw_bias(
+    gallery: Gallery,
+    name: str,
+    title: str,
+    caption: str,
+    space: ParameterSpace,
+    evaluations: Mapping[str, Evaluation],
+    training: Mapping[str, NDArray[np.float64] | None],
+    points: Mapping[str, tuple[float, float]],
+) -> None:
+    """Where the mean estimate of every truth lies: arrows for two parameters, maps of the bias for three."""
+    axes = axes_of(space)
+    if len(space.names) != 2:
+        draw_maps(gallery, name, title, caption, space, evaluations, "bias", diverging=True)
+        return
+    panels = [
+        Bias(estimator, found.truth, found.mean, training.get(estimator), sinks(found.truth, found.mean, space))
+        for estimator, found in evaluations.items()
+    ]
+    first, second = axes.values()
+    gallery.draw(name, title, caption, plot_bias, panels, (first, second), points)
+
+
+def draw_maps(
+    gallery: Gallery,
+    name: str,
+    title: str,
+    caption: str,
+    space: ParameterSpace,
+    evaluations: Mapping[str, Evaluation],
+    statistic: str,
+    *,
+    diverging: bool = False,
+    above: Sequence[Statistic] = (),
+) -> None:
+    """A statistic ("bias", "sd", "rmse") of every estimator over the space of true parameters."""
+    label = {"bias": "bias", "sd": "standard deviation", "rmse": "root mean square error"}[statistic]
+    rows = list(above) + [
+        Statistic(estimator, dict(zip(space.names, getattr(found, statistic).T, strict=True)))
+        for estimator, found in evaluations.items()
+    ]
+    truth = dict(zip(space.names, next(iter(evaluations.values())).truth.T, strict=True))
+    gallery.draw(name, title, caption, plot_plane_maps, rows, truth, axes_of(space), label, diverging=diverging)
+
+
+def draw_sd(gallery: Gallery, name: str, title: str, setting: Setting, evaluations: Mapping[str, Evaluation]) -> None:
+    """Standard deviation of every estimator, beside the smallest that one without bias could have."""
+    truth = next(iter(evaluations.values())).truth
+    bound = Statistic("Cramér-Rao bound", dict(zip(setting.space.names, floor(setting, truth).T, strict=True)))
+    caption = (
+        "Standard deviation over the noise at every combination of true parameters, beside the smallest that "
+        "an estimator without bias can have. What is below it is paid for with bias."
+    )
+    above = [] if np.isinf(setting.noise.snr) else [bound]
+    draw_maps(gallery, name, title, caption, setting.space, evaluations, "sd", above=above)

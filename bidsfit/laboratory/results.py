@@ -1,0 +1,56 @@
+"""Results that took long are kept: an experiment that is started again goes on where it ended."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bidsfit import __version__
+from bidsfit.bids.files import whole_file
+
+Arrays = dict[str, NDArray[Any]]
+
+
+class Results:
+    """Arrays in a folder, found again by what they are the result of.
+
+    Parameters
+    ----------
+    folder : Path
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def obtain(self, name: str, facts: Mapping[str, Any], compute: Callable[[], Arrays]) -> Arrays:
+        """What was kept of these facts, or is computed now and kept.
+
+        Parameters
+        ----------
+        name : str
+            Begins the name of the file.
+        facts : mapping
+            All that decides the result, for JSON; another release computes anew.
+        compute : callable
+        """
+        from safetensors import SafetensorError
+        from safetensors.numpy import load_file, save_file
+
+        content = json.dumps({**facts, "Release": __version__}, sort_keys=True)
+        path = self.folder / f"{name}_{hashlib.sha256(content.encode()).hexdigest()[:16]}.safetensors"
+        if path.exists():
+            try:
+                kept: Arrays = load_file(path)
+                return kept
+            except SafetensorError:
+                path.unlink()  # it can be computed again
+        found = {key: np.ascontiguousarray(array) for key, array in compute().items()}
+        with whole_file(path) as temporary:
+            save_file(found, temporary)
+        return found

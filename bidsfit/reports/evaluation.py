@@ -1,0 +1,25 @@
+"""The figures of an evaluation of estimators against the truth, each a function of plain arrays that writes one file.
+
+They display and compute nothing but what a picture needs: densities, percentiles and limits.
+"""
+
+from __future__ import annotations
+
+from bidsfit.reports.boxes import Case, Group, plot_boxes
+from bidsfit.reports.learning import plot_learning
+from bidsfit.reports.planes import Statistic, plot_plane_maps
+from bidsfit.reports.spaces import Axis, Bias, Density, plot_bias, plot_distributions
+
+__all__ = [
+    "Axis",
+    "Bias",
+    "Case",
+    "Density",
+    "Group",
+    "Statistic",
+    "plot_bias",
+    "plot_boxes",
+    "plot_distributions",
+    "plot_learning",
+    "plot_plane_maps",
+]

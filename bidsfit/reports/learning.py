@@ -1,0 +1,61 @@
+"""A figure of how an estimator learned."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+from numpy.typing import ArrayLike
+
+from bidsfit.reports.canvas import ACCENT, INK, QUIET, inches, page, readable, save, styled, ticks
+
+
+@styled
+def plot_learning(
+    path: Path | str,
+    steps: ArrayLike,
+    training: ArrayLike,
+    validation: ArrayLike,
+    best_step: float,
+    *,
+    label: str,
+) -> Path:
+    """Loss against the steps of training, and the step whose weights were kept.
+
+    The axis of the loss is logarithmic; it is linear where a loss is not positive.
+
+    Parameters
+    ----------
+    path : path
+        ``.png`` or ``.svg``.
+    steps : array_like, shape (n,)
+    training, validation : array_like, shape (n,)
+        Loss on the samples learned from and on others; NaN where it was not computed.
+    best_step : float
+    label : str
+        Of the axis of the loss.
+    """
+    x, *losses = (np.asarray(values, dtype=float) for values in (steps, training, validation))
+    if x.ndim != 1 or x.size == 0 or any(loss.shape != x.shape for loss in losses):
+        shapes = ", ".join(str(values.shape) for values in (x, *losses))
+        raise ValueError(f"Steps, training and validation must be of one length, not empty; their shapes are {shapes}.")
+    figure = page(3.3, 6.4)
+    axes = inches(figure, 0.85, 0.42, 5.35, 2.3)
+    for loss, name, colour, width in zip(losses, ("training", "validation"), (QUIET, ACCENT), (1.0, 1.6), strict=True):
+        known = np.isfinite(loss)
+        axes.plot(x[known], loss[known], color=colour, linewidth=width, label=name)
+    finite = np.concatenate([loss[np.isfinite(loss)] for loss in losses])
+    if finite.size and finite.min() > 0:
+        axes.set_yscale("log")
+        decades = np.log10(finite.max() / finite.min())
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 3 else (1,)))
+        axes.yaxis.set_minor_locator(NullLocator())
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}".replace("-", "\N{MINUS SIGN}")))
+    axes.axvline(best_step, color=INK, linewidth=0.9, linestyle=(0, (3, 2)), label=f"best, step {readable(best_step)}")
+    axes.set(xlabel="step", ylabel=label)
+    axes.margins(x=0.02)
+    axes.xaxis.set_major_locator(ticks(6))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=3, fontsize=8.5, borderaxespad=0.2)
+    return save(figure, path)

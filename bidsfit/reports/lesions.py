@@ -1,0 +1,303 @@
+"""Figures of slices of maps against the truth: around a lesion, and as differences from a reference."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.patheffects import Normal, Stroke
+from numpy.typing import NDArray
+
+from bidsfit.reports.canvas import INK, QUIET, WIDTH, inches, page, readable, save, spread_limits, styled
+from bidsfit.reports.comparisons import DIVERGING
+from bidsfit.reports.mosaics import NOT_A_NUMBER, draw_scale
+from bidsfit.reports.spaces import Axis
+from bidsfit.reports.tiles import BACKGROUND
+
+OUTLINE = "#ffffff"
+
+#: Inches: margins, colour bar, space between maps, line of small words, headings, foot, sizes of maps.
+LEFT, BAR, GAP, LINE, HEADING, FOOT, THUMBNAIL, LARGEST = 0.1, 0.75, 0.08, 0.15, 0.28, 0.28, 1.6, 2.2
+#: What tissues are called below differences.
+TISSUES = {"WM": "white matter", "GM": "grey matter", "CSF": "cerebrospinal fluid"}
+#: Inches: the words at the foot of differences need this width.
+NARROWEST = 6.6
+#: Differences side by side; more of them go on several lines.
+ABREAST, MOST_COLUMNS = 4, 8
+#: Small characters in an inch.
+LETTERS = 15.5
+
+
+@dataclass(frozen=True)
+class LesionColumn:
+    """Maps by one estimator, or the truth.
+
+    Attributes
+    ----------
+    title : str
+    maps : mapping of str to ndarray, shape (x, y)
+        A slice of each parameter; NaN outside the mask.
+    """
+
+    title: str
+    maps: Mapping[str, NDArray]
+
+
+@dataclass(frozen=True)
+class DifferenceColumn:
+    """Differences of the maps by one estimator from a reference.
+
+    Attributes
+    ----------
+    title : str
+    maps : mapping of str to ndarray, shape (x, y)
+        Estimate minus reference of each parameter, in one slice.
+    errors : mapping of str to mapping of str to float
+        Mean absolute error by parameter and tissue.
+    """
+
+    title: str
+    maps: Mapping[str, NDArray]
+    errors: Mapping[str, Mapping[str, float]]
+
+
+@styled
+def plot_lesions(
+    path: Path | str,
+    columns: Sequence[LesionColumn],
+    outline: NDArray,
+    axes: Mapping[str, Axis],
+    *,
+    zoom: tuple[slice, slice] | None = None,
+) -> Path:
+    """A lesion in the truth and as each estimator shows it, with the median inside, and at the left where it lies.
+
+    Parameters
+    ----------
+    path : path
+        ``.png`` or ``.svg``.
+    columns : sequence of LesionColumn
+        The truth first.
+    outline : ndarray of bool, shape (x, y)
+        The lesion.
+    axes : mapping of str to Axis
+        By parameter, in the order of the rows; the limits are those of the colours.
+    zoom : tuple of slice, optional
+        Voxels shown, along x and y; by default a box around the lesion, with its size as a margin.
+    """
+    lesion = np.asarray(outline, dtype=bool)
+    _check(columns, lesion.shape, axes)
+    if not lesion.any():
+        raise ValueError("The outline of the lesion is empty.")
+    window = zoom if zoom is not None else _box(lesion)
+    span = [len(range(*cut.indices(length))) for cut, length in zip(window, lesion.shape, strict=True)]
+    if min(span) == 0:
+        raise ValueError(f"The zoom {window} shows nothing of a slice of the shape {lesion.shape}.")
+    whole = _shown(columns[0].maps.values())
+    slice_size = _fit(lesion[whole].shape, min(THUMBNAIL, WIDTH / (len(columns) + 1)))
+    begin = LEFT + slice_size[0] + 0.2
+    width = (WIDTH - begin - BAR - (len(columns) - 1) * GAP) / len(columns)
+    size = _fit(span, min(width, LARGEST))
+    row_height = max(size[1], slice_size[1]) + LINE + 0.22
+    right = begin + len(columns) * (size[0] + GAP) - GAP
+    titles, heading = _titles(columns, size[0])
+    missing = any(
+        np.isnan(np.asarray(column.maps[name], dtype=float)[window][~np.isnan(columns[0].maps[name][window])]).any()
+        for column in columns
+        for name in axes
+    )
+    figure = page(heading + len(axes) * row_height + (FOOT if missing else 0.05), right + BAR)
+    for row, (name, axis) in enumerate(axes.items()):
+        top = heading + row * row_height
+        thumbnail = _tile(figure, LEFT, top, slice_size)
+        truth = np.asarray(columns[0].maps[name], dtype=float)
+        _show(thumbnail, truth[whole], np.isnan(truth[whole]), axis.limits, "viridis")
+        _draw_box(thumbnail, window, whole, lesion.shape)
+        _say(figure, LEFT, top + slice_size[1] + 0.04, axis.words, INK, 9.5)
+        inside_all = []
+        for i, column in enumerate(columns):
+            data = np.asarray(column.maps[name], dtype=float)
+            left = begin + i * (size[0] + GAP)
+            panel = _tile(figure, left, top, size)
+            image = _show(panel, data[window], np.isnan(truth[window]), axis.limits, "viridis")
+            _draw_outline(panel, lesion[window])
+            if row == 0:
+                panel.set_title(titles[i], pad=4, fontsize=9.5)
+            inside = data[lesion & np.isfinite(data)]
+            words = f"median {readable(float(np.median(inside)))}" if inside.size else "no estimate"
+            _say(figure, left, top + size[1] + 0.04, words)
+            inside_all.append(data[window][np.isfinite(data[window])])
+        draw_scale(figure, image, np.concatenate(inside_all), axis.limits, right, top, size[1])
+        _say(figure, right + 0.08, top + size[1] + 0.04, axis.unit)
+    if missing:
+        _say(figure, LEFT, heading + len(axes) * row_height + 0.02, "Pink: no estimate.")
+    return save(figure, path)
+
+
+@styled
+def plot_difference_maps(
+    path: Path | str,
+    columns: Sequence[DifferenceColumn],
+    mask: NDArray,
+    axes: Mapping[str, Axis],
+    *,
+    reference: str,
+) -> Path:
+    """Differences of every estimator from a reference, with the mean absolute error in each tissue.
+
+    Parameters
+    ----------
+    path : path
+        ``.png`` or ``.svg``.
+    columns : sequence of DifferenceColumn
+        One to eight; on two lines where there are more than four.
+    mask : ndarray of bool, shape (x, y)
+        What lies outside is not shown.
+    axes : mapping of str to Axis
+        By parameter, in the order of the rows.
+    reference : str
+        What the differences are from, such as "the truth".
+    """
+    within = np.asarray(mask, dtype=bool)
+    _check(columns, within.shape, axes)
+    if len(columns) > MOST_COLUMNS:
+        raise ValueError(f"The figure shows at most {MOST_COLUMNS} differences, not {len(columns)}.")
+    if not within.any():
+        raise ValueError("The mask is empty.")
+    window = _box(within, 1)
+    lines = -(-len(columns) // ABREAST)
+    abreast = -(-len(columns) // lines)
+    size = _fit(within[window].shape, min((WIDTH - LEFT - BAR - (abreast - 1) * GAP) / abreast, LARGEST))
+    words = {
+        (i, name): _errors_in_words(column.errors.get(name, {}), size[0])
+        for i, column in enumerate(columns)
+        for name in axes
+    }
+    titles, heading = _titles(columns, size[0])
+    below = 0.1 + LINE * max(len(text) for text in words.values())
+    line_height = heading + size[1] + below
+    row_height = HEADING + lines * line_height + 0.12
+    right = LEFT + abreast * (size[0] + GAP) - GAP
+    figure = page(len(axes) * row_height + FOOT, max(right + BAR, NARROWEST))
+    missing = False
+    for row, (name, axis) in enumerate(axes.items()):
+        data = [np.where(within, np.asarray(column.maps[name], dtype=float), np.nan) for column in columns]
+        values = np.array([volume[within] for volume in data])
+        extent = spread_limits(np.abs(values), axis.span)[1]
+        top = row * row_height
+        _say(figure, LEFT, top + 0.08, f"{axis.words}: difference from {reference}", INK, 10.5)
+        for i, volume in enumerate(data):
+            line, place = divmod(i, abreast)
+            left, above = LEFT + place * (size[0] + GAP), top + HEADING + line * line_height + heading
+            panel = _tile(figure, left, above, size)
+            image = _show(panel, volume[window], ~within[window], (-extent, extent), DIVERGING)
+            panel.set_title(titles[i], pad=4, fontsize=9.5)
+            _say(figure, left, above + size[1] + 0.04, "\n".join(words[i, name]), size=7.5)
+        missing |= bool(np.isnan(values).any())
+        draw_scale(figure, image, values[~np.isnan(values)], (-extent, extent), right, top + HEADING + heading, size[1])
+    remarks = [_abbreviations(columns), "Pink: no estimate." if missing else ""]
+    _say(figure, LEFT, len(axes) * row_height + 0.02, "  ".join(filter(None, remarks)))
+    return save(figure, path)
+
+
+def _check(
+    columns: Sequence[LesionColumn] | Sequence[DifferenceColumn], shape: tuple[int, ...], axes: Mapping[str, Axis]
+) -> None:
+    if len(shape) != 2:
+        raise ValueError(f"A slice has two dimensions, not the shape {shape}.")
+    if not columns or not axes:
+        raise ValueError("There must be one column and one parameter at least.")
+    for column in columns:
+        for name in axes:
+            if name not in column.maps or np.shape(column.maps[name]) != shape:
+                raise ValueError(f"{column.title!r} must have a map of {name!r} of the shape {shape}.")
+
+
+def _titles(columns: Sequence[LesionColumn] | Sequence[DifferenceColumn], width: float) -> tuple[list[str], float]:
+    """Titles in lines as wide as a map, and the height that they take."""
+    titles = [textwrap.fill(column.title, max(int(width * 12), 6)) for column in columns]
+    return titles, HEADING + LINE * max(title.count("\n") for title in titles)
+
+
+def _box(region: NDArray, margin: int | None = None) -> tuple[slice, slice]:
+    """The smallest box around a region, widened on every side, by its own size where no margin is given."""
+    places = np.argwhere(region)
+    starts, stops = places.min(axis=0), places.max(axis=0) + 1
+    extra = margin if margin is not None else int((stops - starts).max())
+    starts, stops = np.maximum(starts - extra, 0), np.minimum(stops + extra, region.shape)
+    return slice(int(starts[0]), int(stops[0])), slice(int(starts[1]), int(stops[1]))
+
+
+def _shown(maps: Iterable[NDArray]) -> tuple[slice, slice]:
+    """Box around all that is finite; everything where nothing is."""
+    known = np.any([np.isfinite(np.asarray(values, dtype=float)) for values in maps], axis=0)
+    return _box(known if known.any() else ~known, 1)
+
+
+def _fit(shape: Sequence[int], room: float) -> tuple[float, float]:
+    """Width and height in inches of a picture whose longer side is ``room``."""
+    return shape[0] / max(shape) * room, shape[1] / max(shape) * room
+
+
+def _tile(figure: Figure, left: float, top: float, size: tuple[float, float]) -> Any:
+    panel = inches(figure, left, top, *size)
+    panel.set(xticks=[], yticks=[])
+    panel.spines[:].set_visible(False)
+    return panel
+
+
+def _show(panel: Any, values: NDArray, outside: NDArray, limits: tuple[float, float], cmap: str) -> ScalarMappable:
+    """A slice, x to the right and y up; what has no number inside the mask stands out."""
+    scale = ScalarMappable(Normalize(*limits), matplotlib.colormaps[cmap])
+    picture = scale.to_rgba(np.nan_to_num(values, nan=0.0, posinf=1e30, neginf=-1e30))
+    picture[np.isnan(values)] = matplotlib.colors.to_rgba(NOT_A_NUMBER)
+    picture[outside] = matplotlib.colors.to_rgba(BACKGROUND)
+    panel.imshow(picture.transpose(1, 0, 2), origin="lower", aspect="auto", interpolation="nearest")
+    return scale
+
+
+def _draw_outline(panel: Any, region: NDArray) -> None:
+    """Thin contour along the edges of voxels."""
+    fine = np.repeat(np.repeat(np.pad(region, 1), 8, axis=0), 8, axis=1).T.astype(float)
+    x, y = ((np.arange(n) + 0.5) / 8 - 1.5 for n in fine.shape[::-1])
+    limits = panel.get_xlim(), panel.get_ylim()
+    lines = panel.contour(x, y, fine, [0.5], colors=[OUTLINE], linewidths=0.7)
+    lines.set_path_effects([Stroke(linewidth=1.5, foreground=BACKGROUND), Normal()])
+    panel.set(xlim=limits[0], ylim=limits[1])
+
+
+def _draw_box(panel: Any, window: tuple[slice, slice], whole: tuple[slice, slice], shape: Sequence[int]) -> None:
+    """Frame of the zoomed part in the slice that it is cut from."""
+    (x, x_stop, _), (y, y_stop, _) = (cut.indices(n) for cut, n in zip(window, shape, strict=True))
+    corner = x - (whole[0].start or 0) - 0.5, y - (whole[1].start or 0) - 0.5
+    panel.add_patch(Rectangle(corner, x_stop - x, y_stop - y, fill=False, edgecolor=OUTLINE, linewidth=1.2))
+
+
+def _errors_in_words(errors: Mapping[str, float], width: float) -> list[str]:
+    """Such as "MAE WM 0.031, GM 0.045", in lines that fit below a map."""
+    if not errors:
+        return [""]
+    text = ", ".join(f"{tissue}\N{NO-BREAK SPACE}{readable(value)}" for tissue, value in errors.items())
+    return textwrap.wrap(f"MAE {text}", int(width * LETTERS)) or [""]
+
+
+def _abbreviations(columns: Sequence[DifferenceColumn]) -> str:
+    """What the short words below maps mean, of those that occur."""
+    used = {tissue for column in columns for errors in column.errors.values() for tissue in errors}
+    words = ["MAE: mean absolute error", *[f"{short}: {name}" for short, name in TISSUES.items() if short in used]]
+    return f"{', '.join(words)}." if used else ""
+
+
+def _say(figure: Figure, left: float, top: float, words: str, colour: str = QUIET, size: float = 8) -> None:
+    """Words at a place given in inches from the upper left corner."""
+    width, height = figure.get_size_inches()
+    figure.text(left / width, 1 - top / height, words, color=colour, fontsize=size, va="top")

@@ -1,0 +1,365 @@
+"""Figures over a plane of two parameters: where training samples lie, and where estimates are drawn to."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.colors import ListedColormap, Normalize, PowerNorm
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patheffects import Normal, Stroke
+from numpy.typing import ArrayLike, NDArray
+from scipy.ndimage import gaussian_filter
+
+from bidsfit.reports.canvas import (
+    ACCENT,
+    INK,
+    QUIET,
+    WARM,
+    WIDTH,
+    inches,
+    note,
+    page,
+    save,
+    styled,
+    ticks,
+)
+
+MOST_DENSITIES, MOST_BIASES, PER_LINE = 6, 9, 3
+
+#: Inches: a cell of the page, its margins, and the marginal histograms.
+CELL, LEFT, RIGHT, TOP, BOTTOM, MARGINAL = WIDTH / PER_LINE, 0.62, 0.12, 0.36, 0.55, 0.34
+
+#: Bins along each axis: of the histograms shown, few where there are few samples, and of the density behind contours.
+FEWEST_BINS, MOST_BINS, CONTOUR_BINS = 15, 50, 100
+#: Standard deviation of the kernel that smooths the density behind contours, in bins: of so many samples, and range.
+SMOOTHING, SMOOTHED_SAMPLES, SMOOTHINGS = 4.0, 4000, (2.0, 8.0)
+#: Contours enclose these shares of the samples; none where the first takes more than so much of the plane.
+ENCLOSED, WIDEST = (0.5, 0.9), 0.4
+
+#: Small letters in an inch, letters of a title in a line, and the height of a further line in inches.
+LETTERS, TITLE_LETTERS, TITLE_LINE = 15, 36, 0.17
+
+#: An arrow this long, as a share of the plane, has the darkest colour.
+LONG_ARROW = 0.3
+ARROWS = ListedColormap(matplotlib.colormaps["Blues"](np.linspace(0.5, 1, 256)))
+SINK = "#ffcc00"
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One parameter.
+
+    Attributes
+    ----------
+    label : str
+        May hold mathematics between dollar signs.
+    unit : str
+        As printed; empty where there is none.
+    limits : tuple of float
+        Range shown.
+    """
+
+    label: str
+    unit: str
+    limits: tuple[float, float]
+
+    @property
+    def words(self) -> str:
+        """Label and unit."""
+        return f"{self.label} ({self.unit})" if self.unit else self.label
+
+    @property
+    def span(self) -> float:
+        return self.limits[1] - self.limits[0]
+
+
+@dataclass(frozen=True)
+class Density:
+    """Samples of two parameters.
+
+    Attributes
+    ----------
+    title : str
+    samples : ndarray, shape (m, 2)
+    """
+
+    title: str
+    samples: NDArray
+
+
+@dataclass(frozen=True)
+class Bias:
+    """What an estimator makes, on average, of known truths.
+
+    Attributes
+    ----------
+    title : str
+    truth, mean : ndarray, shape (n, 2)
+        Parameters, and the mean of their estimates; NaN where there is none.
+    training : ndarray, shape (m, 2), optional
+        Samples that the estimator learned from.
+    sinks : ndarray, shape (k, 2)
+        Where estimates of many truths gather; may be empty.
+    """
+
+    title: str
+    truth: NDArray
+    mean: NDArray
+    training: NDArray | None
+    sinks: NDArray
+
+
+@styled
+def plot_distributions(
+    path: Path | str, panels: Sequence[Density], axes: tuple[Axis, Axis], points: Mapping[str, tuple[float, float]]
+) -> Path:
+    """Densities of samples in a plane, with the distribution of each parameter along the sides.
+
+    Parameters
+    ----------
+    path : path
+        ``.png`` or ``.svg``.
+    panels : sequence of Density
+        One to six.
+    axes : pair of Axis
+    points : mapping of str to pair of float
+        Named places, marked in every panel.
+    """
+    figure, places = _cells(panels, MOST_DENSITIES, axes, 0.5 if len(panels) < PER_LINE else 0.34)
+    for panel, (left, top, size) in zip(panels, places, strict=True):
+        samples = _pairs(panel.samples, f"samples of {panel.title!r}")
+        main = inches(figure, left, top + MARGINAL, size - MARGINAL, size - MARGINAL)
+        _frame(main, axes)
+        inside = samples[_inside(samples, axes)]
+        bins = int(np.clip(np.sqrt(len(inside)) / 3, FEWEST_BINS, MOST_BINS))
+        counts = _histogram(inside, axes, bins)
+        shown = np.ma.masked_equal(counts.T, 0)
+        norm = PowerNorm(0.5, vmin=0, vmax=max(float(counts.max()), 1.0))
+        extent = (*axes[0].limits, *axes[1].limits)
+        main.imshow(shown, _light_to_dark(), norm, extent=extent, origin="lower", aspect="auto", interpolation="none")
+        above = inches(figure, left, top, size - MARGINAL, MARGINAL - 0.04)
+        beside = inches(figure, left + size - MARGINAL + 0.04, top + MARGINAL, MARGINAL - 0.04, size - MARGINAL)
+        _draw_marginal(above, counts.sum(axis=1), axes[0], upright=True)
+        _draw_marginal(beside, counts.sum(axis=0), axes[1], upright=False)
+        above.set_title(textwrap.fill(panel.title, TITLE_LETTERS), pad=4)
+        _draw_points(main, points, axes)
+        if len(inside) < len(samples):
+            note(main, 1, -0.13, f"{100 * (1 - len(inside) / len(samples)):.2g} % outside", "right", "top")
+        elif len(samples) == 0:
+            note(main, 0.5, 0.5, "no samples", "center", "center")
+    words = "Darker: more samples, on a square root scale of each panel."
+    if points:
+        words += "  Dots: combinations of interest."
+    _say_below(figure, words)
+    return save(figure, path)
+
+
+@styled
+def plot_bias(
+    path: Path | str, panels: Sequence[Bias], axes: tuple[Axis, Axis], points: Mapping[str, tuple[float, float]]
+) -> Path:
+    """Arrows from true parameters to the mean of their estimates, over the density of the training samples.
+
+    A training density without a peak has no contours: where that of half of the samples would enclose more than
+    40 % of the plane, none is drawn.
+
+    Parameters
+    ----------
+    path : path
+        ``.png`` or ``.svg``.
+    panels : sequence of Bias
+        One to nine.
+    axes : pair of Axis
+    points : mapping of str to pair of float
+        Named places, marked in every panel.
+    """
+    # The entries of the legend are as wide as a page; on a narrower one they take several lines.
+    lines = {1: 4, 2: 2}.get(len(panels), 1)
+    figure, places = _cells(panels, MOST_BIASES, axes, 0.18 + 0.17 * lines)
+    contoured = False
+    for panel, (left, top, size) in zip(panels, places, strict=True):
+        main = inches(figure, left, top, size, size)
+        _frame(main, axes, margin=0.04)
+        main.set_title(textwrap.fill(panel.title, TITLE_LETTERS), pad=5)
+        _draw_arrows(main, panel, axes)
+        if panel.training is not None:
+            contoured |= _draw_contours(main, _pairs(panel.training, f"training of {panel.title!r}"), axes)
+        sinks = _pairs(panel.sinks, f"sinks of {panel.title!r}")
+        main.plot(sinks[:, 0], sinks[:, 1], "*", **_sink_style(), zorder=6, clip_on=False)
+        _draw_points(main, points, axes)
+    _explain(figure, contoured, any(np.size(panel.sinks) for panel in panels), bool(points), 4 // lines)
+    return save(figure, path)
+
+
+def _cells(
+    panels: Sequence[Any], most: int, axes: tuple[Axis, Axis], foot: float
+) -> tuple[Figure, list[tuple[float, float, float]]]:
+    """A page in lines of at most three cells: of each, left and upper edge and size of the square that it draws in."""
+    if not 1 <= len(panels) <= most:
+        raise ValueError(f"Such a figure has 1 to {most} panels, not {len(panels)}.")
+    if len(axes) != 2:
+        raise ValueError(f"A plane has 2 axes, not {len(axes)}.")
+    columns = min(len(panels), PER_LINE)
+    size = CELL - LEFT - RIGHT
+    top = TOP + TITLE_LINE * max(textwrap.fill(panel.title, TITLE_LETTERS).count("\n") for panel in panels)
+    height = top + size + BOTTOM
+    figure = page(-(-len(panels) // columns) * height + foot, max(columns * CELL, 1.5 * CELL))
+    return figure, [(i % columns * CELL + LEFT, i // columns * height + top, size) for i in range(len(panels))]
+
+
+def _pairs(values: ArrayLike, what: str) -> NDArray:
+    """Finite rows of an array of shape (n, 2); what is empty has no rows."""
+    pairs = np.asarray(values, dtype=float)
+    if pairs.size == 0:
+        return np.empty((0, 2))
+    if pairs.ndim != 2 or pairs.shape[1] != 2:
+        raise ValueError(f"The {what} have the shape {pairs.shape}; it must be (n, 2).")
+    return pairs[np.isfinite(pairs).all(axis=1)]
+
+
+def _inside(samples: NDArray, axes: tuple[Axis, Axis]) -> NDArray:
+    low, high = np.transpose([axis.limits for axis in axes])
+    return np.asarray(((samples >= low) & (samples <= high)).all(axis=1))
+
+
+def _histogram(samples: NDArray, axes: tuple[Axis, Axis], bins: int) -> NDArray:
+    """Number of samples in each cell of the plane, shape (bins, bins), the first axis first."""
+    return np.histogram2d(samples[:, 0], samples[:, 1], bins, [axes[0].limits, axes[1].limits])[0]
+
+
+def _frame(main: Any, axes: tuple[Axis, Axis], margin: float = 0.0) -> None:
+    """Limits, ticks and names of a plane."""
+    (x_low, x_high), (y_low, y_high) = (
+        (axis.limits[0] - margin * axis.span, axis.limits[1] + margin * axis.span) for axis in axes
+    )
+    main.set(xlim=(x_low, x_high), ylim=(y_low, y_high), xlabel=axes[0].words, ylabel=axes[1].words)
+    main.xaxis.set_major_locator(ticks(4))
+    main.yaxis.set_major_locator(ticks(4))
+
+
+def _draw_marginal(side: Any, counts: NDArray, axis: Axis, *, upright: bool) -> None:
+    edges = np.linspace(*axis.limits, counts.size + 1)
+    orientation = "vertical" if upright else "horizontal"
+    side.stairs(counts, edges, orientation=orientation, fill=True, color=ACCENT, alpha=0.4)
+    side.stairs(counts, edges, orientation=orientation, color=ACCENT, linewidth=0.7)
+    ranges = [axis.limits, (0, 1.05 * max(float(counts.max()), 1.0))]
+    side.set(xlim=ranges[0 if upright else 1], ylim=ranges[1 if upright else 0])
+    side.axis("off")
+
+
+def _draw_points(main: Any, points: Mapping[str, tuple[float, float]], axes: tuple[Axis, Axis]) -> None:
+    """Dots with their names beside them, on the side where there is room."""
+    for name, (x, y) in points.items():
+        right = x <= axes[0].limits[0] + 0.88 * axes[0].span
+        above = y <= axes[1].limits[0] + 0.88 * axes[1].span
+        main.plot(x, y, "o", markersize=5.5, color=INK, markeredgecolor="white", zorder=7, clip_on=False)
+        main.annotate(
+            name,
+            (x, y),
+            (4.5 if right else -4.5, 3 if above else -3),
+            textcoords="offset points",
+            ha="left" if right else "right",
+            va="bottom" if above else "top",
+            fontsize=9.5,
+            fontweight="bold",
+            path_effects=_halo(),
+            zorder=8,
+            annotation_clip=False,
+        )
+
+
+def _halo() -> list[Any]:
+    return [Stroke(linewidth=2.5, foreground="white"), Normal()]
+
+
+def _light_to_dark() -> ListedColormap:
+    """Blues without the palest, so that a cell with few samples is told from an empty one."""
+    return ListedColormap(matplotlib.colormaps["Blues"](np.linspace(0.12, 1, 256)))
+
+
+def _draw_arrows(main: Any, panel: Bias, axes: tuple[Axis, Axis]) -> None:
+    """Long arrows below short ones, and a dot at every truth, also where there is no estimate."""
+    truth, mean = np.asarray(panel.truth, dtype=float), np.asarray(panel.mean, dtype=float)
+    if truth.shape != mean.shape:
+        raise ValueError(f"Truth and mean of {panel.title!r} have the shapes {truth.shape} and {mean.shape}.")
+    _pairs(truth, f"truths of {panel.title!r}")
+    truth, mean = truth.reshape(-1, 2), mean.reshape(-1, 2)
+    main.plot(truth[:, 0], truth[:, 1], "o", color=QUIET, markersize=1.6, markeredgewidth=0, zorder=2)
+    known = np.isfinite(truth).all(axis=1) & np.isfinite(mean).all(axis=1)
+    shift = (mean - truth)[known]
+    lengths = np.hypot(*(shift / [axis.span for axis in axes]).T)
+    order = np.argsort(-lengths)
+    start, shift, lengths = truth[known][order], shift[order], lengths[order]
+    main.quiver(
+        *start.T,
+        *shift.T,
+        lengths,
+        angles="xy",
+        scale_units="xy",
+        scale=1,
+        units="inches",
+        width=0.0095,
+        headwidth=4.6,
+        headlength=4.8,
+        headaxislength=4.2,
+        minlength=0.1,
+        cmap=ARROWS,
+        norm=Normalize(0, LONG_ARROW),
+        zorder=3,
+    )
+
+
+def _draw_contours(main: Any, training: NDArray, axes: tuple[Axis, Axis]) -> bool:
+    """Contours around the densest part of the samples; whether any was drawn."""
+    counts = _histogram(training, axes, CONTOUR_BINS)
+    width = SMOOTHING * (SMOOTHED_SAMPLES / max(len(training), 1)) ** (1 / 6)  # Scott's rule
+    density = gaussian_filter(counts, np.clip(width, *SMOOTHINGS))
+    densest_first = np.argsort(-density, axis=None)
+    enclosed = np.cumsum(counts.ravel()[densest_first]) / max(len(training), 1)
+    if enclosed[-1] < ENCLOSED[0]:
+        return False
+    smooth = np.cumsum(density.flat[densest_first]) / density.sum()  # few samples would seem to cluster if counted
+    drawn = [share for share in ENCLOSED if enclosed[-1] >= share and np.mean(smooth < share) <= WIDEST]
+    if ENCLOSED[0] not in drawn:
+        return False
+    last = [densest_first[np.argmax(enclosed >= share)] for share in drawn]
+    centres = [axis.limits[0] + (np.arange(CONTOUR_BINS) + 0.5) / CONTOUR_BINS * axis.span for axis in axes]
+    for level, style in zip(density.flat[last], ("solid", (0, (4, 2))), strict=False):
+        lines = main.contour(*centres, density.T, [level], colors=[WARM], linewidths=1.4, linestyles=[style], zorder=4)
+        lines.set_path_effects(_halo())
+    return True
+
+
+def _sink_style() -> dict[str, Any]:
+    return {"color": SINK, "markersize": 13, "markeredgecolor": INK, "markeredgewidth": 0.8}
+
+
+def _explain(figure: Figure, contoured: bool, sinks: bool, points: bool, columns: int) -> None:
+    """One legend for all panels, of what they show."""
+    arrow = Line2D(
+        [], [], color=ARROWS(0.75), marker=r"$\rightarrow$", markersize=11, markeredgewidth=0, linestyle="none"
+    )
+    entries: list[tuple[Any, str]] = [(arrow, "truth (grey dot) to mean estimate; darker: farther")]
+    if contoured:
+        words = "half (dashed: 90 %) of the training samples"
+        entries.append((Line2D([], [], color=WARM, linewidth=1.4), words))
+    if sinks:
+        entries.append((Line2D([], [], marker="*", linestyle="none", **_sink_style()), "sink"))
+    if points:
+        dot = Line2D([], [], color=INK, marker="o", markersize=5.5, linestyle="none")
+        entries.append((dot, "combination of interest"))
+    handles, names = zip(*entries, strict=True)
+    figure.legend(handles, names, loc="lower left", ncols=columns, fontsize=8, bbox_to_anchor=(0.005, 0))
+
+
+def _say_below(figure: Figure, words: str) -> None:
+    width, height = figure.get_size_inches()
+    words = textwrap.fill(words, int((width - LEFT) * LETTERS))
+    figure.text(LEFT / width, 0.1 / height, words, color=QUIET, fontsize=8, linespacing=1.4)

@@ -1,0 +1,141 @@
+"""An estimator's own table, for estimators whose table is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from bidsfit import Acquisition, LeastSquares, models
+from bidsfit.evaluation.performance_table import POINTS, PerformanceLookup, grid, performance_table
+from bidsfit.training.distributions import Uniform
+from bidsfit.training.simulation import Noise, Simulator
+from bidsfit.training.space import ParameterSpace
+
+SHELLS = Acquisition([0, 1000, 2000, 3500, 5000], counts=[8, 32, 32, 32, 32], n_directions=[1, 32, 32, 32, 32])
+SPACES = {name: ParameterSpace(models.get(name)) for name in ("smt2", "smt3", "adc")}
+
+
+def simulator(name="smt2", snr=25.0):
+    return Simulator(Uniform(SPACES[name]), SHELLS, Noise(snr))
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_the_grid_covers_the_space(name):
+    space = SPACES[name]
+    points = grid(space)
+    p = len(space.names)
+    assert points.shape == (POINTS[p] ** p, p)
+    assert space.contains(points).all()
+    np.testing.assert_array_equal(points.min(axis=0), space.bounds[:, 0])
+    np.testing.assert_array_equal(points.max(axis=0), space.bounds[:, 1])
+    axis = np.linspace(0, 1, POINTS[p])
+    np.testing.assert_allclose(np.unique(space.to_cube(points)[:, -1].round(9)), axis, atol=1e-9)
+    assert len(grid(space, 4)) == 4**p
+
+
+def test_an_estimator_that_knows_the_truth_has_no_bias_and_follows_it():
+    """Signals of one parameter, without noise, tell it exactly."""
+    made = simulator("adc", np.inf)
+    b = SHELLS.variable("b")[1]
+
+    def exact(signals):
+        return np.stack([signals[:, 0], -np.log(signals[:, 1] / signals[:, 0]) / b], axis=1)
+
+    table = performance_table(exact, made)
+    assert len(table["D"]) == POINTS[1]
+    for name in ("S0", "D"):
+        np.testing.assert_allclose(table[f"bias_{name}"], 0, atol=1e-12)
+        np.testing.assert_allclose(table[f"rmse_{name}"], 0, atol=1e-12)
+        np.testing.assert_array_equal(table[f"sd_{name}"], 0)
+    np.testing.assert_allclose(table["response_D"], 1, rtol=1e-6)
+
+
+def test_an_unbiased_estimator_has_the_spread_of_the_noise():
+    """S0 as it was measured at b = 0, and D a line of the signals: both unbiased under Gaussian noise."""
+    made, repeats = simulator("adc", 10.0), 2000
+
+    def first(signals):
+        return np.stack([signals[:, 0], signals[:, 1]], axis=1)
+
+    table = performance_table(first, made, points=11, repeats=repeats)
+    sd = 0.1 / np.sqrt(8)
+    np.testing.assert_allclose(table["bias_S0"], 0, atol=5 * sd / np.sqrt(repeats))
+    np.testing.assert_allclose(table["sd_S0"], sd, rtol=0.1)
+    np.testing.assert_allclose(table["sd_D"], 0.1 / np.sqrt(32), rtol=0.1)
+    assert "response_S0" not in table
+    # the second column is exp(-b D): biased as an estimate of D, with a slope that is known, free of the noise
+    b, d = SHELLS.variable("b")[1], table["D"]
+    np.testing.assert_allclose(table["bias_D"], np.exp(-b * d) - d, atol=5 * 0.1 / np.sqrt(32 * repeats))
+    np.testing.assert_allclose(table["response_D"], -b * np.exp(-b * d), rtol=0.06)
+
+
+@pytest.mark.parametrize("name", ["smt2", "smt3"])
+def test_an_estimator_that_always_tells_the_mean(name):
+    space = SPACES[name]
+    mean = np.r_[1.0, space.sample(1000, np.random.default_rng(0)).mean(axis=0)]
+    table = performance_table(lambda signals: np.tile(mean, (len(signals), 1)), simulator(name), points=5, repeats=3)
+    for j, parameter in enumerate(space.names):
+        np.testing.assert_allclose(table[f"bias_{parameter}"], mean[j + 1] - table[parameter])
+        np.testing.assert_allclose(table[f"rmse_{parameter}"], np.abs(table[f"bias_{parameter}"]))
+        np.testing.assert_allclose(table[f"sd_{parameter}"], 0, atol=1e-15)
+        response = table[f"response_{parameter}"]
+        np.testing.assert_array_equal(response[np.isfinite(response)], 0)
+        assert np.isfinite(response).any()
+
+
+def test_a_fit_without_noise_follows_the_truth_of_two_parameters():
+    made = simulator("smt2", np.inf)
+    fit = LeastSquares(made.space.model)
+
+    def estimate(signals):
+        found = fit.estimate(signals, SHELLS).parameters
+        return np.stack([found[name] for name in made.space.model.names], axis=1)
+
+    table = performance_table(estimate, made, points=9)
+    inside = (table["lambda"] > 0.5) & (table["lambda"] < 2.9) & (table["vcyl"] > 0.05) & (table["vcyl"] < 0.95)
+    assert inside.sum() > 30
+    for name in ("vcyl", "lambda"):
+        np.testing.assert_allclose(table[f"bias_{name}"][inside], 0, atol=1e-3)
+        np.testing.assert_allclose(table[f"response_{name}"][inside], 1, atol=0.05)
+
+
+def test_the_seed_decides():
+    def last(signals):
+        return signals[:, :3].copy()
+
+    first, again, other = (performance_table(last, simulator(), points=3, repeats=4, seed=s) for s in (0, 0, 1))
+    for name, column in first.items():
+        np.testing.assert_array_equal(column, again[name])
+    assert np.all(first["bias_S0"] != other["bias_S0"])
+
+
+class TestLookup:
+    @pytest.mark.parametrize("name", SPACES)
+    def test_linear_functions_are_reproduced(self, name):
+        """Between the points of the grid too, for every quantity and parameter on its own."""
+        space = SPACES[name]
+        p = len(space.names)
+        axis = np.linspace(0, 1, POINTS[p])
+        cube = np.stack(np.meshgrid(*[axis] * p, indexing="ij"), axis=-1).reshape(-1, p)
+        rng = np.random.default_rng(0)
+        slopes = {f"{q}_{n}": rng.normal(size=p) for q in ("sd", "bias") for n in space.model.names}
+        table = dict(zip(space.names, grid(space).T, strict=True))
+        table |= {column: 0.3 + cube @ slope for column, slope in slopes.items()}
+        lookup = PerformanceLookup(table, space)
+        places = rng.random((500, p))
+        for quantity in ("sd", "bias"):
+            expected = np.stack([0.3 + places @ slopes[f"{quantity}_{n}"] for n in space.model.names], axis=1)
+            np.testing.assert_allclose(lookup.at(places, quantity), expected, atol=1e-12)
+            corners = np.stack([np.zeros(p), np.ones(p)])
+            expected = [[0.3 + corner @ slopes[f"{quantity}_{n}"] for n in space.model.names] for corner in corners]
+            np.testing.assert_allclose(lookup.at(corners, quantity), expected, atol=1e-12)
+
+    def test_it_reads_what_the_table_holds(self):
+        made = simulator()
+        table = performance_table(lambda signals: signals[:, :3].copy(), made, points=5, repeats=10)
+        axis = np.linspace(0, 1, 5)
+        cube = np.stack(np.meshgrid(axis, axis, indexing="ij"), axis=-1).reshape(-1, 2)
+        found = PerformanceLookup(table, made.space).at(cube, "sd")
+        np.testing.assert_allclose(found[:, 0], table["sd_S0"])
+        np.testing.assert_allclose(found[:, 1], table["sd_vcyl"])
+        np.testing.assert_allclose(found[:, 2], table["sd_lambda"])

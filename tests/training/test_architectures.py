@@ -1,0 +1,87 @@
+"""Networks as plain arrays: what torch computes, and nothing else."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from bidsfit.training.architectures import BLOCK, forward, layers_of, perceptron, pruned, sigmoid
+
+torch = pytest.importorskip("torch")
+
+
+def network(inputs=4, outputs=3, units=32, hidden_layers=2, seed=0):
+    torch.manual_seed(seed)
+    return perceptron(inputs, outputs, units, hidden_layers)
+
+
+def features(n, inputs=4, seed=0):
+    return np.random.default_rng(seed).standard_normal((n, inputs)).astype(np.float32)
+
+
+@pytest.mark.parametrize("n", [0, 1, 7, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK, 3 * BLOCK + 5])
+def test_forward_is_what_torch_computes(n):
+    net, x = network(), features(n)
+    with torch.inference_mode():
+        expected = net(torch.from_numpy(x)).numpy()
+    before = x.copy()
+    found = forward(layers_of(net), x)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
+    np.testing.assert_array_equal(x, before)
+
+
+@pytest.mark.parametrize(("units", "hidden_layers"), [(1, 1), (16, 8), (5, 3)])
+def test_any_depth(units, hidden_layers):
+    net, x = network(units=units, hidden_layers=hidden_layers), features(300)
+    with torch.inference_mode():
+        expected = net(torch.from_numpy(x)).numpy()
+    np.testing.assert_allclose(forward(layers_of(net), x), expected, rtol=1e-6, atol=1e-6)
+
+
+def test_layers_are_a_copy_of_the_network():
+    net = network(units=8)
+    layers = layers_of(net)
+    assert [weight.shape for weight, _ in layers] == [(4, 8), (8, 8), (8, 3)]
+    assert [bias.shape for _, bias in layers] == [(8,), (8,), (3,)]
+    kept = layers[0][0].copy()
+    with torch.no_grad():
+        net[0].weight.zero_()
+        net[0].bias.zero_()
+    np.testing.assert_array_equal(layers[0][0], kept)
+    assert np.abs(kept).max() > 0
+
+
+def test_silent_units_go_and_outputs_stay():
+    layers, x = layers_of(network(units=40, hidden_layers=3)), features(2000)
+    for (_, bias), silent in zip(layers[:-1], (range(20), range(5, 15), range(30, 40)), strict=True):
+        bias[list(silent)] = -1000
+    small = pruned(layers, x)
+    sizes = [bias.size for _, bias in small]
+    assert all(size <= most for size, most in zip(sizes, (20, 30, 30, 3), strict=True))
+    assert sizes[0] == 20
+    np.testing.assert_allclose(forward(small, x), forward(layers, x), rtol=1e-5, atol=1e-6)
+
+
+def test_a_unit_that_one_sample_needs_stays():
+    layers, x = layers_of(network(units=4, hidden_layers=1)), features(100)
+    weight, bias = layers[0]
+    order = np.sort(x @ weight[:, 0])
+    bias[0] = -(order[-1] + order[-2]) / 2
+    assert np.sum(x @ weight[:, 0] + bias[0] > 0) == 1
+    small = pruned(layers, x)
+    np.testing.assert_allclose(forward(small, x), forward(layers, x), rtol=1e-5, atol=1e-6)
+    without = pruned(layers, x[x @ weight[:, 0] + bias[0] <= 0])
+    assert without[0][1].size == small[0][1].size - 1
+
+
+def test_a_network_may_lose_all_its_units():
+    layers, x = layers_of(network(units=4)), features(10)
+    layers[0][1][:] = -1000
+    small = pruned(layers, x)
+    np.testing.assert_allclose(forward(small, x), forward(layers, x), rtol=1e-6)
+
+
+def test_the_sigmoid_does_not_overflow():
+    values = np.array([-1e4, -2.0, 0.0, 3.0, 1e4], dtype=np.float32)
+    np.testing.assert_allclose(sigmoid(values), [0, 1 / (1 + np.exp(2)), 0.5, 1 / (1 + np.exp(-3)), 1], rtol=1e-12)

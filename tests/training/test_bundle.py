@@ -1,0 +1,430 @@
+"""The file of a trained estimator: whole, or refused; and nothing in it is ever executed."""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+import shutil
+import zipfile
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from bidsfit import Acquisition, models
+from bidsfit.exceptions import UnusableInputError
+from bidsfit.training.bundle import (
+    CURVE,
+    FACTS,
+    FOREST,
+    NETWORK,
+    PERFORMANCE,
+    SAMPLES,
+    _checksum,
+    _sha256,
+    check_bundle,
+    read_bundle,
+    read_facts,
+    write_bundle,
+)
+from bidsfit.training.distributions import Mixture, Pooled, Uniform, digest
+from bidsfit.training.inference import Inverter
+from bidsfit.training.recipe import ForestRecipe, NetworkRecipe
+from bidsfit.training.simulation import Noise
+from bidsfit.training.space import ParameterSpace
+from bidsfit.training.task import Task, train
+
+SPACE = ParameterSpace(models.get("smt2"))
+SHELLS = Acquisition([0, 1000, 2000, 3500, 5000], counts=[8, 32, 32, 32, 32], n_directions=[1, 32, 32, 32, 32])
+RECIPES = {
+    "network": NetworkRecipe(units=16, hidden_layers=2, steps=60, batch=256, validation=1024, checks=6),
+    "forest": ForestRecipe(trees=5, samples_per_leaf=20, samples=2048, validation=512),
+}
+#: What was called while a file was read.
+CALLED: list[str] = []
+
+
+def distribution():
+    samples = np.random.default_rng(0).uniform((0.2, 0.5), (0.8, 2.5), (300, 2))
+    return Mixture((Uniform(SPACE), Pooled(SPACE, samples, np.arange(300) % 2, ("sub-01", "sub-02"))))
+
+
+@pytest.fixture(scope="module")
+def bundles():
+    return {kind: train(Task(distribution(), SHELLS, Noise(25.0), recipe)) for kind, recipe in RECIPES.items()}
+
+
+@pytest.fixture(scope="module")
+def files(bundles, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bundles")
+    for kind, bundle in bundles.items():
+        write_bundle(folder / f"{kind}.zip", bundle)
+    return {kind: folder / f"{kind}.zip" for kind in bundles}
+
+
+def members_of(path):
+    with zipfile.ZipFile(path) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def zipped(path, members):
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return path
+
+
+def consistent(path, members, **changes):
+    """A file whose checksums are all right, as whoever means harm would write it."""
+    facts = json.loads(members[FACTS]) | changes
+    if "Files" not in changes:
+        facts["Files"] = {name: _sha256(content) for name, content in members.items() if name != FACTS}
+    facts["Checksum"] = _checksum(facts)
+    return zipped(path, {**members, FACTS: json.dumps(facts)})
+
+
+def refused(path, message=None):
+    """Every reader refuses it and names the file."""
+    with pytest.raises(UnusableInputError, match=message) as caught:
+        read_bundle(path)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", RECIPES)
+class TestRoundTrip:
+    def test_predictions_are_identical(self, kind, bundles, files):
+        signals = np.random.default_rng(1).uniform(0.1, 1, (3000, 5))
+        first, second = (
+            Inverter(bundle.machine, SPACE, SHELLS)(signals) for bundle in (bundles[kind], read_bundle(files[kind]))
+        )
+        for one, other in zip(first, second, strict=True):
+            np.testing.assert_array_equal(one, other)
+
+    def test_all_that_judges_it_is_there(self, kind, bundles, files):
+        bundle, found = bundles[kind], read_bundle(files[kind])
+        assert {name: found.facts[name] for name in bundle.facts} == bundle.facts
+        assert digest(found.distribution(SPACE.model)) == bundle.facts["DistributionDigest"] == digest(distribution())
+        for table in ("performance", "curve"):
+            expected = getattr(bundle, table)
+            assert list(getattr(found, table)) == list(expected)
+            for name, column in getattr(found, table).items():
+                np.testing.assert_allclose(column, expected[name], rtol=1e-6)
+        assert found.acquisition.weights.tolist() == SHELLS.weights.tolist()
+        assert found.path == files[kind]
+        assert read_facts(files[kind]) == check_bundle(files[kind]) == found.facts
+
+    def test_without_the_machine(self, kind, files):
+        found = read_bundle(files[kind], machine=False)
+        assert found.machine is None
+        assert len(found.performance["vcyl"]) == 441
+
+    def test_the_members_are_what_they_say(self, kind, files):
+        machine = {"network": NETWORK, "forest": FOREST}[kind]
+        members = members_of(files[kind])
+        assert set(members) == {FACTS, machine, SAMPLES, PERFORMANCE, CURVE}
+        assert json.loads(members[FACTS])["Kind"] == kind
+        assert members[PERFORMANCE].decode().splitlines()[0].startswith("vcyl,lambda,bias_S0")
+
+
+class TestDamage:
+    @pytest.mark.parametrize("kind", RECIPES)
+    @pytest.mark.parametrize("share", [0.0, 0.01, 0.3, 0.9, 0.999])
+    def test_truncated(self, tmp_path, files, kind, share):
+        content = files[kind].read_bytes()
+        path = tmp_path / "cut.zip"
+        path.write_bytes(content[: int(share * len(content))])
+        refused(path)
+        with pytest.raises(UnusableInputError, match=r"cut\.zip"):
+            read_facts(path)
+
+    @pytest.mark.parametrize("seed", range(5))
+    def test_random_bytes(self, tmp_path, seed):
+        path = tmp_path / "noise.zip"
+        path.write_bytes(np.random.default_rng(seed).bytes(5000))
+        refused(path)
+
+    @given(data=st.data())
+    @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    def test_any_changed_byte_is_noticed_or_does_not_matter(self, tmp_path, files, data):
+        content = bytearray(files["network"].read_bytes())
+        # in the last 1200 bytes is the directory of the archive, where most fields matter
+        place = data.draw(
+            st.one_of(st.integers(0, len(content) - 1), st.integers(len(content) - 1200, len(content) - 1))
+        )
+        content[place] ^= data.draw(st.integers(1, 255))
+        path = tmp_path / "flipped.zip"
+        path.write_bytes(content)
+        original = read_bundle(files["network"])
+        try:
+            found = read_bundle(path)
+        except UnusableInputError as error:
+            message = str(error)
+        else:
+            message = str(path)
+            assert found.facts == original.facts
+            for layer, other in zip(found.machine, original.machine, strict=True):
+                np.testing.assert_array_equal(layer[0], other[0])
+                np.testing.assert_array_equal(layer[1], other[1])
+        assert str(path) in message
+
+    def test_bytes_of_a_compressed_member(self, tmp_path, files):
+        """Not only a checksum, the decompression itself can fail."""
+        content = files["network"].read_bytes()
+        with zipfile.ZipFile(files["network"]) as archive:
+            member = archive.getinfo(PERFORMANCE)
+        start = member.header_offset + 30 + len(PERFORMANCE)
+        path = tmp_path / "inflated.zip"
+        path.write_bytes(content[:start] + b"\xff" * 50 + content[start + 50 :])
+        refused(path)
+
+    def test_a_zip_of_something_else(self, tmp_path):
+        refused(zipped(tmp_path / "other.zip", {"README": "hello"}))
+        refused(zipped(tmp_path / "json.zip", {FACTS: "{}"}))
+        refused(zipped(tmp_path / "list.zip", {FACTS: "[1, 2]"}))
+        refused(zipped(tmp_path / "text.zip", {FACTS: "not JSON"}))
+
+    def test_missing(self, tmp_path):
+        refused(tmp_path / "nowhere.zip", "does not exist")
+        refused(tmp_path, "does not exist")
+
+    @pytest.mark.parametrize("kind", RECIPES)
+    def test_a_member_that_was_changed(self, tmp_path, files, kind):
+        members = members_of(files[kind])
+        for name in set(members) - {FACTS}:
+            content = bytearray(members[name])
+            content[len(content) // 2] ^= 1
+            path = zipped(tmp_path / "changed.zip", {**members, name: bytes(content)})
+            refused(path, f"its {name} was changed")
+            read_facts(path)  # which looks at no member
+
+    def test_facts_that_were_changed(self, tmp_path, files):
+        members = members_of(files["network"])
+        facts = json.loads(members[FACTS])
+        facts["Noise"]["SNR"] = 100.0
+        path = zipped(tmp_path / "changed.zip", {**members, FACTS: json.dumps(facts)})
+        refused(path, "was changed after it was written")
+        with pytest.raises(UnusableInputError, match="was changed after"):
+            read_facts(path)
+
+    def test_members_that_came_or_went(self, tmp_path, files):
+        members = members_of(files["network"])
+        for name in members:
+            refused(zipped(tmp_path / f"without-{name}.zip", {k: v for k, v in members.items() if k != name}))
+        refused(zipped(tmp_path / "more.zip", {**members, "extra.py": "print()"}), "was changed")
+
+    def test_another_version(self, tmp_path, files):
+        path = consistent(tmp_path / "new.zip", members_of(files["network"]), Version=2)
+        refused(path, "its format has version 2, and this release reads 1")
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"Files": 3},
+            {"Files": [NETWORK, SAMPLES, PERFORMANCE, CURVE]},
+            {"Files": {}},
+            {"Kind": "forest"},
+            {"Parameters": ["vcyl"]},
+            {"Features": 7},
+            {"Acquisition": {"BValues": [0, 1000], "Measurements": [1, 1], "Directions": [1, 1]}},
+            {"Parameters": None},
+        ],
+        ids=str,
+    )
+    def test_facts_that_do_not_fit_what_is_there(self, tmp_path, files, changes):
+        refused(consistent(tmp_path / "odd.zip", members_of(files["network"]), **changes))
+
+    @pytest.mark.parametrize(
+        ("name", "content"),
+        [
+            (NETWORK, b"nothing"),
+            (NETWORK, b"\xff" * 64),
+            (SAMPLES, b""),
+            (PERFORMANCE, b""),
+            (PERFORMANCE, b"a,b\n1\n"),
+            (CURVE, b"step\nmany\n"),
+            (CURVE, b"\xff\xfe"),
+        ],
+    )
+    def test_content_that_no_parser_expects(self, tmp_path, files, name, content):
+        refused(consistent(tmp_path / "odd.zip", {**members_of(files["network"]), name: content}), "cannot be read")
+
+    def test_writing_leaves_nothing_half_done(self, tmp_path, bundles):
+        path = tmp_path / "kept.zip"
+        write_bundle(path, bundles["network"])
+        before = path.read_bytes()
+        with pytest.raises(ValueError, match="not JSON compliant"):
+            write_bundle(path, replace(bundles["network"], facts={"Value": np.nan}))
+        assert path.read_bytes() == before
+        assert list(tmp_path.iterdir()) == [path]
+
+
+class Harmful:
+    """Does something where it is made from its state."""
+
+    def __getstate__(self):
+        return {"content": 1}
+
+    def __setstate__(self, state):
+        CALLED.append("state")
+
+
+def harm(x):
+    CALLED.append("function")
+    return x
+
+
+class TestNothingIsExecuted:
+    @pytest.fixture(autouse=True)
+    def nothing_was_called(self):
+        CALLED.clear()
+
+    def test_types_that_no_forest_has_are_refused(self, tmp_path, bundles):
+        from skops import io as skops
+
+        path = tmp_path / "harmful.zip"
+        write_bundle(path, replace(bundles["forest"], machine=Harmful()))
+        refused(path, "types that no forest has: .*Harmful")
+        assert CALLED == []
+        content = members_of(path)[FOREST]
+        skops.loads(content, trusted=skops.get_untrusted_types(data=content))
+        assert CALLED == ["state"]  # so that the test could have noticed
+
+    def test_a_transformer_of_a_function_is_refused(self, tmp_path, bundles):
+        from sklearn.preprocessing import FunctionTransformer
+
+        path = tmp_path / "function.zip"
+        write_bundle(path, replace(bundles["forest"], machine=FunctionTransformer(harm)))
+        refused(path, "types that no forest has: .*harm")
+        forest = pickle.loads(pickle.dumps(bundles["forest"].machine))
+        forest.estimators_[2].criterion = harm
+        write_bundle(path, replace(bundles["forest"], machine=forest))
+        refused(path, "types that no forest has: .*harm")
+        assert CALLED == []
+
+    def test_a_pickle_is_refused(self, tmp_path, files):
+        class Bomb:
+            def __reduce__(self):
+                return exec, (f"from pathlib import Path; Path({str(tmp_path / 'exploded')!r}).touch()",)
+
+        content = pickle.dumps(Bomb())
+        path = tmp_path / "forest.zip"
+        path.write_bytes(content)
+        refused(path)
+        for kind, name in (("forest", FOREST), ("network", NETWORK)):
+            refused(consistent(path, {**members_of(files[kind]), name: content}), "cannot be read")
+        assert not (tmp_path / "exploded").exists()
+
+    def test_another_estimator_is_no_forest(self, tmp_path, bundles):
+        from sklearn.ensemble import RandomForestRegressor
+        from sklearn.linear_model import LinearRegression
+
+        path = tmp_path / "other.zip"
+        x = np.random.default_rng(0).random((50, 3))
+        others = (LinearRegression(), RandomForestRegressor(2).fit(x, x[:, :2]))
+        for machine in others:
+            write_bundle(path, replace(bundles["forest"], machine=machine))
+            refused(path, "no forest of this estimator")
+
+    def manipulated(self, bundle, change):
+        """A forest with a tree whose nodes were changed."""
+        forest = pickle.loads(pickle.dumps(bundle.machine))
+        tree = forest.estimators_[3]
+        state = tree.tree_.__getstate__()
+        change(state["nodes"])
+        made = type(tree.tree_)(tree.n_features_in_, np.ones(tree.n_outputs_, np.intp), tree.n_outputs_)
+        made.__setstate__(state)
+        tree.tree_ = made
+        return replace(bundle, machine=forest)
+
+    @pytest.mark.parametrize(
+        ("field", "value"),
+        [
+            ("left_child", 10**6),
+            ("right_child", 10**6),
+            ("left_child", -7),
+            ("right_child", -1),
+            ("left_child", 0),
+            ("feature", 99),
+            ("feature", -5),
+        ],
+    )
+    def test_a_tree_that_leads_nowhere_is_refused(self, tmp_path, bundles, field, value):
+        path = tmp_path / "tree.zip"
+
+        def change(nodes):
+            nodes[field][0] = value
+
+        write_bundle(path, self.manipulated(bundles["forest"], change))
+        refused(path, "branches lead nowhere")
+
+    def test_a_tree_with_another_threshold_is_a_tree(self, tmp_path, bundles):
+        """What the test above changes is what is refused."""
+        path = tmp_path / "tree.zip"
+
+        def change(nodes):
+            nodes["threshold"][0] += 0.3
+
+        bundle = self.manipulated(bundles["forest"], change)
+        write_bundle(path, bundle)
+        x = np.random.default_rng(0).random((500, 4)).astype(np.float32)
+        np.testing.assert_array_equal(read_bundle(path).machine.predict(x), bundle.machine.predict(x))
+        assert np.any(bundle.machine.predict(x) != bundles["forest"].machine.predict(x))
+
+    @pytest.mark.parametrize("number", [1, 7])
+    def test_a_forest_whose_parts_disagree_is_refused(self, tmp_path, bundles, number):
+        """Trees of other features, or outputs, than the forest's would read foreign memory, or fail later."""
+        path = tmp_path / "parts.zip"
+        forest = pickle.loads(pickle.dumps(bundles["forest"].machine))
+        for tree in forest.estimators_:
+            tree.n_features_in_ = number
+        write_bundle(path, replace(bundles["forest"], machine=forest))
+        refused(path)
+        forest = pickle.loads(pickle.dumps(bundles["forest"].machine))
+        forest.n_outputs_ = number
+        write_bundle(path, replace(bundles["forest"], machine=forest))
+        refused(path)
+
+    @pytest.mark.parametrize("number", [10**9, 0, -5])
+    def test_a_tree_cannot_claim_nodes_that_it_does_not_have(self, tmp_path, files, number):
+        def claim(part):
+            if isinstance(part, dict):
+                if "node_count" in part:
+                    part["node_count"]["content"] = str(number)
+                return sum(claim(value) for value in part.values()) + ("node_count" in part)
+            return sum(map(claim, part)) if isinstance(part, list) else 0
+
+        members = members_of(files["forest"])
+        with zipfile.ZipFile(io.BytesIO(members[FOREST])) as archive:
+            parts = {name: archive.read(name) for name in archive.namelist()}
+        schema = json.loads(parts["schema.json"])
+        assert claim(schema) == 5
+        zipped(tmp_path / "forest.skops", parts | {"schema.json": json.dumps(schema)})
+        content = (tmp_path / "forest.skops").read_bytes()
+        path = consistent(tmp_path / "claim.zip", {**members, FOREST: content})
+        if number < 1:
+            refused(path, "a tree that is none")
+        else:  # scikit-learn counts them itself
+            x = np.random.default_rng(0).random((500, 4)).astype(np.float32)
+            found, original = (read_bundle(file).machine.predict(x) for file in (path, files["forest"]))
+            np.testing.assert_array_equal(found, original)
+
+
+def test_a_forest_without_trees_is_refused(tmp_path, bundles):
+    forest = pickle.loads(pickle.dumps(bundles["forest"].machine))
+    forest.estimators_ = []
+    write_bundle(tmp_path / "empty.zip", replace(bundles["forest"], machine=forest))
+    refused(tmp_path / "empty.zip")
+
+
+def test_the_file_can_be_moved(tmp_path, files):
+    shutil.copy(files["network"], tmp_path / "moved.zip")
+    assert read_bundle(tmp_path / "moved.zip").facts == read_bundle(files["network"]).facts
+
+
+def test_the_file_is_a_plain_zip_that_anyone_can_look_into(files):
+    facts = json.loads(members_of(files["network"])[FACTS])
+    assert facts["Format"] == "bidsfit trained estimator"
+    assert zipfile.ZipFile(io.BytesIO(files["network"].read_bytes())).testzip() is None

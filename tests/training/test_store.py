@@ -1,0 +1,107 @@
+"""The folder of trained estimators: each is trained once, found again by its content, and never replaced."""
+
+import multiprocessing
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from bidsfit import models
+from bidsfit.acquisition import Acquisition
+from bidsfit.exceptions import UnusableInputError
+from bidsfit.training import store as module
+from bidsfit.training.bundle import Bundle, read_facts
+from bidsfit.training.distributions import Uniform
+from bidsfit.training.recipe import NetworkRecipe
+from bidsfit.training.simulation import Noise
+from bidsfit.training.space import ParameterSpace
+from bidsfit.training.store import Store
+from bidsfit.training.task import Task
+
+LAYERS = [(np.ones((2, 1), dtype=np.float32), np.zeros(1, dtype=np.float32))]
+
+
+@pytest.fixture
+def task():
+    space = ParameterSpace(models.get("adc"))
+    acquisition = Acquisition([0, 500, 1000], counts=[2, 3, 3], n_directions=[1, 3, 3])
+    return Task(Uniform(space), acquisition, Noise(28.0, "rician"), NetworkRecipe(steps=10))
+
+
+@pytest.fixture
+def trainings(monkeypatch, tmp_path):
+    """Training takes half a second and leaves a note in this folder."""
+    notes = tmp_path / "notes"
+    notes.mkdir()
+
+    def train(task, **options):
+        time.sleep(0.5)
+        (notes / f"{time.time_ns()}").touch()
+        return Bundle(task.facts, LAYERS, performance={"D": np.zeros(1)}, curve={"step": np.ones(1)})
+
+    monkeypatch.setattr(module, "train", train)
+    return lambda: len(list(notes.iterdir()))
+
+
+def test_a_task_is_trained_once(task, trainings, tmp_path):
+    folder = Store(tmp_path / "trained")
+    path = folder.obtain(task, "net-uniform")
+    assert path.name == f"model-adc_desc-netuniform_snr-28_{task.key}.zip"
+    assert folder.obtain(task, "net-uniform") == path
+    assert trainings() == 1
+    assert read_facts(path)["Seed"] == 0
+
+
+def test_another_task_is_another_file(task, trainings, tmp_path):
+    folder = Store(tmp_path / "trained")
+    other = replace(task, noise=Noise(np.inf))
+    assert folder.obtain(task, "net-uniform") != folder.obtain(other, "net-uniform")
+    assert "_snr-inf_" in folder.path(other, "net-uniform").name
+    assert trainings() == 2
+
+
+def obtain(folder, task, said):
+    Store(folder).obtain(task, "net-uniform", say=said.put)
+
+
+def test_of_two_jobs_one_trains_and_the_other_waits(task, trainings, tmp_path):
+    context = multiprocessing.get_context("fork")  # so that they inherit the quick training
+    said = context.Queue()
+    jobs = [context.Process(target=obtain, args=(tmp_path / "trained", task, said)) for _ in range(2)]
+    for job in jobs:
+        job.start()
+    for job in jobs:
+        job.join(60)
+    assert [job.exitcode for job in jobs] == [0, 0]
+    assert trainings() == 1
+    assert (
+        said.get(timeout=10) == f"Another job trains model-adc_desc-netuniform_snr-28_{task.key}.zip; waiting for it."
+    )
+
+
+@pytest.mark.parametrize("damage", ["cut", "swapped"])
+def test_what_is_damaged_or_foreign_is_refused_and_stays(task, trainings, tmp_path, damage):
+    folder = Store(tmp_path / "trained")
+    path = folder.obtain(task, "net-uniform")
+    if damage == "cut":
+        path.write_bytes(path.read_bytes()[:-60])
+        words = "it is damaged"
+    else:
+        folder.obtain(replace(task, seed=1), "net-uniform").replace(path)
+        words = "holds another estimator than its name says: Seed differ"
+    content = path.read_bytes()
+    with pytest.raises(UnusableInputError, match=words):
+        folder.obtain(task, "net-uniform")
+    assert path.read_bytes() == content
+    assert trainings() == (1 if damage == "cut" else 2)
+
+
+def test_a_training_that_fails_leaves_nothing(task, monkeypatch, tmp_path):
+    def fail(task, **options):
+        raise ValueError("diverged")
+
+    monkeypatch.setattr(module, "train", fail)
+    with pytest.raises(ValueError, match="diverged"):
+        Store(tmp_path).obtain(task, "net-uniform")
+    assert not list(tmp_path.glob("*.zip"))

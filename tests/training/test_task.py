@@ -1,0 +1,135 @@
+"""A task: the same task is found again, and no other is taken for it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from bidsfit import Acquisition, models
+from bidsfit.training.distributions import Mixture, Pooled, Uniform
+from bidsfit.training.recipe import ForestRecipe, NetworkRecipe, recipe_from
+from bidsfit.training.simulation import Noise
+from bidsfit.training.space import ParameterSpace
+from bidsfit.training.task import Task, train
+
+SPACE = ParameterSpace(models.get("smt2"))
+B, COUNTS = (0, 1000, 2000, 3500, 5000), (8, 32, 32, 32, 32)
+
+
+def acquisition(b=B, counts=COUNTS, directions=(1, 32, 32, 32, 32)):
+    return Acquisition(b, counts=counts, n_directions=directions)
+
+
+def pooled(seed=0, n=200):
+    samples = np.random.default_rng(seed).uniform((0.1, 0.5), (0.9, 2.5), (n, 2))
+    return Pooled(SPACE, samples, np.arange(n) % 2, ("sub-01", "sub-02"))
+
+
+TINY = NetworkRecipe(units=16, hidden_layers=1, steps=60, batch=256, validation=1024, checks=6)
+BASE = Task(Uniform(SPACE), acquisition(), Noise(25.0, "rician"), TINY, seed=3)
+
+OTHERS = {
+    "seed": replace(BASE, seed=4),
+    "snr": replace(BASE, noise=Noise(24.0, "rician")),
+    "no noise": replace(BASE, noise=Noise(np.inf, "rician")),
+    "noise": replace(BASE, noise=Noise(25.0, "gaussian")),
+    "lowest": replace(BASE, noise=Noise(25.0, "rician", lowest=False)),
+    "units": replace(BASE, recipe=replace(TINY, units=17)),
+    "loss": replace(BASE, recipe=replace(TINY, loss="logits")),
+    "kind": replace(BASE, recipe=ForestRecipe()),
+    "depth": replace(BASE, recipe=ForestRecipe(depth=20)),
+    "b-values": replace(BASE, acquisition=acquisition(b=(0, 1000, 2000, 3500, 5001))),
+    "counts": replace(BASE, acquisition=acquisition(counts=(8, 32, 32, 32, 31))),
+    "echo times": replace(
+        BASE, acquisition=Acquisition(B, counts=COUNTS, n_directions=(1, 32, 32, 32, 32), echo_times=[80] * 5)
+    ),
+    "bounds": replace(BASE, distribution=Uniform(ParameterSpace(SPACE.model, {"lambda": (0.0, 2.9)}))),
+    "model": replace(BASE, distribution=Uniform(ParameterSpace(models.get("smt3")))),
+    "pool": replace(BASE, distribution=pooled()),
+    "samples": replace(BASE, distribution=pooled(1)),
+    "participant": replace(BASE, distribution=pooled().without("sub-01")),
+    "density": replace(BASE, distribution=replace(pooled(), density="kernel")),
+    "mixture": replace(BASE, distribution=Mixture((Uniform(SPACE), pooled()))),
+    "weights": replace(BASE, distribution=Mixture((Uniform(SPACE), pooled()), (0.4, 0.6))),
+}
+
+
+def test_everything_that_decides_changes_the_key():
+    keys = {name: task.key for name, task in OTHERS.items()} | {"base": BASE.key}
+    assert len(set(keys.values())) == len(keys), keys
+
+
+def test_nothing_else_does():
+    backwards = recipe_from(dict(reversed({"kind": "network", **vars(TINY)}.items())), "test")
+    bounds = {"lambda": (0.0, 3.0), "vcyl": (0.0, 1.0)}  # those of the model, in another order
+    again = Task(
+        Uniform(ParameterSpace(SPACE.model, bounds)),
+        acquisition(b=[float(b) for b in B], counts=list(COUNTS)),
+        Noise(25, "rician"),
+        backwards,
+        seed=3,
+    )
+    assert again.key == BASE.key
+    first, second = (
+        replace(BASE, distribution=replace(pooled(), origin=origin)) for origin in ({"a": 1, "b": 2}, {"b": 2, "a": 1})
+    )
+    assert first.key == second.key
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_facts_are_json(name):
+    facts = OTHERS[name].facts
+    assert json.loads(json.dumps(facts, allow_nan=False)) == facts
+    assert facts["Features"] == 4
+    assert facts["Participants"] == {"pool": ["sub-01", "sub-02"], "mixture": ["sub-01", "sub-02"]}.get(
+        name, facts["Participants"]
+    )
+
+
+def test_facts_say_what_it_is():
+    facts = BASE.facts
+    assert facts["Noise"] == {"SNR": 25.0, "Kind": "rician", "AtLowestBValue": True}
+    assert OTHERS["no noise"].facts["Noise"]["SNR"] is None
+    assert facts["Parameters"] == ["vcyl", "lambda"]
+    assert facts["Acquisition"] == {
+        "BValues": list(map(float, B)),
+        "Measurements": list(COUNTS),
+        "Directions": [1, 32, 32, 32, 32],
+    }
+    assert facts["Recipe"]["steps"] == 60
+    assert OTHERS["participant"].facts["Participants"] == ["sub-02"]
+
+
+@pytest.fixture(scope="module")
+def bundles():
+    return [
+        train(task) for task in (BASE, BASE, replace(BASE, recipe=ForestRecipe(trees=3, samples=2048, validation=512)))
+    ]
+
+
+def test_the_same_task_gives_the_same_estimator(bundles):
+    first, second, _ = bundles
+    for layer, other in zip(first.machine, second.machine, strict=True):
+        np.testing.assert_array_equal(layer[0], other[0])
+    for name, column in first.performance.items():
+        np.testing.assert_array_equal(column, second.performance[name])
+    assert first.facts["Training"]["ResidualLimit"] == second.facts["Training"]["ResidualLimit"]
+
+
+def test_the_table_and_the_curve_come_with_it(bundles):
+    network, _, forest = bundles
+    json.dumps(network.facts, allow_nan=False)
+    json.dumps(forest.facts, allow_nan=False)
+    for bundle in (network, forest):
+        assert set(bundle.performance) == {
+            "vcyl", "lambda", *(f"{q}_{p}" for q in ("bias", "sd", "rmse") for p in ("S0", "vcyl", "lambda")),
+            "response_vcyl", "response_lambda",
+        }  # fmt: skip
+        assert bundle.facts["Software"].keys() >= {"bidsfit", "Python", "torch", "numpy"}
+        assert bundle.facts["Training"]["ResidualLimit"] > 0
+    assert list(network.curve) == ["step", "training", "validation"]
+    assert list(forest.curve) == ["trees", "training", "validation"]
+    assert network.acquisition.b_values.tolist() == list(B)

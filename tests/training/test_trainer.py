@@ -1,0 +1,203 @@
+"""Training: the seed decides, the best weights are kept, and something is learnt."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from bidsfit import Acquisition, models
+from bidsfit.exceptions import UsageError
+from bidsfit.training.architectures import forward, sigmoid
+from bidsfit.training.distributions import Uniform
+from bidsfit.training.inference import Inverter
+from bidsfit.training.losses import CLIP
+from bidsfit.training.recipe import ForestRecipe, NetworkRecipe
+from bidsfit.training.simulation import Noise, Simulator
+from bidsfit.training.space import ParameterSpace
+from bidsfit.training.trainer import converged, train_forest, train_network
+
+SPACE = ParameterSpace(models.get("smt2"))
+SHELLS = Acquisition([0, 1000, 2000, 3500, 5000], counts=[8, 32, 32, 32, 32], n_directions=[1, 32, 32, 32, 32])
+SIMULATOR = Simulator(Uniform(SPACE), SHELLS, Noise(25.0))
+NETWORK = NetworkRecipe(units=24, hidden_layers=2, steps=80, batch=256, peak_rate=1e-2, validation=2048, checks=8)
+FOREST = ForestRecipe(trees=5, samples_per_leaf=10, samples=4096, validation=2048)
+#: Variance of the uniform prior relative to its bounds: the loss of an estimator that always tells its mean.
+IGNORANT = 1 / 12
+
+
+def held_out(recipe, seed, simulator=SIMULATOR):
+    """The validation set: the second stream of the seed draws it."""
+    return simulator.draw(recipe.validation, np.random.default_rng(np.random.SeedSequence(seed).spawn(2)[1]))
+
+
+def predicted(layers, features):
+    return SPACE.from_cube(sigmoid(forward(layers, features)))
+
+
+def same(first, second):
+    return all(
+        np.array_equal(a, b) for one, other in zip(first, second, strict=True) for a, b in zip(one, other, strict=True)
+    )
+
+
+@pytest.fixture(scope="module")
+def trained():
+    return train_network(NETWORK, SIMULATOR, seed=0)
+
+
+class TestNetwork:
+    def test_the_seed_decides(self, trained):
+        np.random.default_rng().random()
+        again = train_network(NETWORK, SIMULATOR, seed=0)
+        assert same(trained.machine, again.machine)
+        np.testing.assert_array_equal(trained.curve, again.curve)
+        other = train_network(replace(NETWORK, steps=8), SIMULATOR, seed=1)
+        first = train_network(replace(NETWORK, steps=8), SIMULATOR, seed=0)
+        assert other.curve[0, 2] != first.curve[0, 2]
+
+    def test_the_state_of_torch_is_left_alone(self):
+        torch = pytest.importorskip("torch")
+        torch.manual_seed(7)
+        expected = torch.rand(3)
+        torch.manual_seed(7)
+        threads = torch.get_num_threads()
+        first = train_network(replace(NETWORK, steps=8), SIMULATOR, seed=0, threads=2)
+        assert torch.equal(torch.rand(3), expected)
+        assert torch.get_num_threads() == threads
+        torch.manual_seed(8)  # which does not matter
+        assert same(first.machine, train_network(replace(NETWORK, steps=8), SIMULATOR, seed=0, threads=2).machine)
+
+    def test_it_learns(self, trained):
+        steps, training, validation = trained.curve.T
+        assert steps.tolist() == list(range(10, 81, 10))
+        assert validation[-1] < IGNORANT / 4
+        assert training[-1] == pytest.approx(validation[-1], rel=0.3)
+        truth, features = held_out(NETWORK, 0)
+        for estimate, known in zip(predicted(trained.machine, features).T, truth.T, strict=True):
+            assert np.corrcoef(estimate, known)[0, 1] > 0.8
+
+    @pytest.mark.parametrize(
+        "recipe", [NETWORK, replace(NETWORK, steps=60, peak_rate=3.0, checks=60)], ids=["calm", "wild"]
+    )
+    def test_the_best_weights_are_kept(self, recipe):
+        """Also where the training grows worse on its way."""
+        found = train_network(recipe, SIMULATOR, seed=3)
+        steps, _, validation = found.curve.T
+        best = validation.argmin()
+        assert found.facts["BestStep"] == steps[best]
+        assert found.facts["ValidationLoss"] == validation[best]
+        truth, features = held_out(recipe, 3)
+        loss = np.mean(((predicted(found.machine, features) - truth) / SPACE.span) ** 2)
+        assert loss == pytest.approx(validation[best], rel=1e-4)
+        if recipe is not NETWORK:
+            assert steps[best] < recipe.steps
+            assert validation[-1] > validation[best]
+
+    def test_the_loss_of_logits(self):
+        recipe = replace(NETWORK, loss="logits")
+        found = train_network(recipe, SIMULATOR, seed=0)
+        truth, features = held_out(recipe, 0)
+        cube = np.clip(SPACE.to_cube(truth), CLIP, 1 - CLIP)
+        logits = np.log(cube / (1 - cube))
+        loss = np.mean((forward(found.machine, features) - logits) ** 2)
+        assert loss == pytest.approx(found.facts["ValidationLoss"], rel=1e-3)
+        assert loss < 0.7 * logits.var(axis=0).mean()
+
+    def test_units_are_those_that_are_left(self, trained):
+        sizes = [bias.size for _, bias in trained.machine[:-1]]
+        assert trained.facts["Units"] == sizes
+        assert all(0 < size <= 24 for size in sizes)
+
+    def test_progress(self):
+        seen = []
+        train_network(replace(NETWORK, steps=10, checks=5), SIMULATOR, seed=0, progress=lambda *now: seen.append(now))
+        assert seen == [(2, 10), (4, 10), (6, 10), (8, 10), (10, 10)]
+
+    def test_steps_that_no_check_divides_end_with_one(self):
+        found = train_network(replace(NETWORK, steps=25, checks=4), SIMULATOR, seed=0)
+        assert found.curve[:, 0].tolist() == [6, 12, 18, 24, 25]
+
+    @pytest.mark.parametrize("device", ["cuda:99", "quantum"])
+    def test_an_unknown_device_is_refused(self, device):
+        with pytest.raises(UsageError, match=f"--device {device} cannot be used"):
+            train_network(NETWORK, SIMULATOR, seed=0, device=device)
+
+    def test_a_training_that_diverges_says_so(self):
+        with pytest.raises(ValueError, match="diverged"):
+            train_network(replace(NETWORK, peak_rate=1e30, loss="logits", steps=20), SIMULATOR, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("losses", "expected"),
+    [
+        (np.r_[np.linspace(1, 0.1, 60), np.full(40, 0.1)], True),
+        (np.linspace(1, 0.1, 100), False),
+        (np.r_[np.full(90, 0.1), np.full(10, 0.5)], True),
+        (np.r_[np.full(90, 0.1), np.full(10, 0.0975)], False),
+        (np.r_[np.full(90, 0.1), np.full(10, 0.0985)], True),
+    ],
+)
+def test_convergence(losses, expected):
+    steps = np.arange(1, 101.0)
+    assert converged(np.stack([steps, losses * 2, losses], axis=1)) is expected
+
+
+def test_one_check_is_no_convergence():
+    assert not converged(np.array([[10.0, 0.1, 0.1]]))
+
+
+class TestForest:
+    def test_the_seed_decides_and_threads_do_not(self):
+        _, features = held_out(FOREST, 0)
+        first, again, threaded, other = (
+            train_forest(FOREST, SIMULATOR, seed=seed, threads=threads)
+            for seed, threads in ((0, 1), (0, 1), (0, 2), (1, 1))
+        )
+        expected = first.machine.predict(features)
+        np.testing.assert_array_equal(again.machine.predict(features), expected)
+        np.testing.assert_array_equal(threaded.machine.predict(features), expected)
+        np.testing.assert_array_equal(first.curve, again.curve)
+        assert np.any(other.machine.predict(features) != expected)
+
+    def test_it_learns_and_grows(self):
+        seen = []
+        found = train_forest(FOREST, SIMULATOR, seed=0, progress=lambda *now: seen.append(now))
+        assert seen == [(k, 5) for k in range(1, 6)]
+        assert found.curve[:, 0].tolist() == [1, 2, 3, 4, 5]
+        assert found.curve[-1, 2] < found.curve[0, 2]
+        assert found.curve[-1, 1] < found.curve[-1, 2] < IGNORANT / 4
+        assert found.facts["Nodes"] == sum(tree.tree_.node_count for tree in found.machine.estimators_)
+        truth, features = held_out(FOREST, 0)
+        error = found.machine.predict(features) - (truth - SPACE.bounds[:, 0]) / SPACE.span
+        assert np.mean(error**2) == pytest.approx(found.facts["ValidationLoss"], rel=1e-12)
+
+    def test_leaves_and_depth_are_those_of_the_recipe(self):
+        found = train_forest(replace(FOREST, depth=3, trees=2), SIMULATOR, seed=0)
+        trees = [tree.tree_ for tree in found.machine.estimators_]
+        assert [tree.max_depth for tree in trees] == [3, 3]
+        found = train_forest(replace(FOREST, samples_per_leaf=100, trees=2), SIMULATOR, seed=0)
+        for tree in (tree.tree_ for tree in found.machine.estimators_):
+            assert tree.weighted_n_node_samples[tree.children_left == -1].min() >= 100 * 0.2  # of a bootstrap
+            assert tree.n_node_samples[tree.children_left == -1].min() >= 100 * 0.4
+
+
+class TestInverter:
+    @pytest.mark.parametrize(
+        "make", [lambda: train_network(NETWORK, SIMULATOR, seed=0), lambda: train_forest(FOREST, SIMULATOR, seed=0)]
+    )
+    def test_the_scale_is_that_of_least_squares(self, make):
+        invert = Inverter(make().machine, SPACE, SHELLS)
+        rng = np.random.default_rng(0)
+        signals = SIMULATOR.measure(SPACE.sample(200, rng), rng) * 3
+        found = invert(signals)
+        np.testing.assert_allclose(found.parameters[:, 1:], SPACE.from_cube(found.cube), atol=1e-9)
+        unit = SPACE.model.signal(SPACE.with_scale(found.parameters[:, 1:]), SHELLS)
+        root = np.sqrt(SHELLS.weights)
+        for y, x, scale, squares in zip(
+            signals * root, unit * root, found.parameters[:, 0], found.squares, strict=True
+        ):
+            solution, rest, *_ = np.linalg.lstsq(x[:, None], y, rcond=None)
+            assert scale == pytest.approx(solution[0], rel=1e-9)
+            assert squares == pytest.approx(rest[0], rel=1e-6, abs=1e-12)
