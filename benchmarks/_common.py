@@ -169,24 +169,3 @@ def figure_folder(arguments: argparse.Namespace) -> Path:
         return Path(tempfile.gettempdir()) / "bidsfit-benchmarks"
     folder: Path = arguments.figures
     return folder
-
-
-class Accuracy(NamedTuple):
-    """Errors of an estimator over the noise, each of shape (n_points,)."""
-
-    bias: NDArray[np.float64]
-    sd: NDArray[np.float64]
-    rmse: NDArray[np.float64]
-
-
-def accuracy(estimates: NDArray[np.float64], truth: NDArray[np.float64]) -> Accuracy:
-    """Bias, standard deviation and root mean square error.
-
-    Parameters
-    ----------
-    estimates : ndarray, shape (n_points * n_repeats,)
-        All repeats of the first point, then those of the second, and so on.
-    truth : ndarray, shape (n_points,)
-    """
-    errors = estimates.reshape(truth.size, -1) - truth[:, None]
-    return Accuracy(errors.mean(axis=1), errors.std(axis=1), np.sqrt(np.mean(errors**2, axis=1)))

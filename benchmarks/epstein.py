@@ -12,7 +12,7 @@ two parameters. The Cramer-Rao bound is that of Rician noise, for unbiased estim
 
 from __future__ import annotations
 
-from _common import accuracy, figure_folder, figure_options, options, table, use_cores  # isort: skip
+from _common import figure_folder, figure_options, options, table, use_cores  # isort: skip
 
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from bidsfit import models
 from bidsfit.acquisition import Acquisition
 from bidsfit.bounds import cramer_rao_bound
 from bidsfit.estimators.maximum_likelihood import MaximumLikelihood
+from bidsfit.evaluation.metrics import accuracy
 from bidsfit.noise import add_noise
 from bidsfit.reports.canvas import ACCENT, INK, WARM, page, save, styled, ticks
 

@@ -18,6 +18,7 @@ from bidsfit.interfaces.figures import PlotFit, PlotImage, fit_figure_paths, ima
 from bidsfit.interfaces.image import PrepareImage
 from bidsfit.workflows.methods import fit_methods
 from bidsfit.workflows.plan import Fit, ImagePlan
+from bidsfit.workflows.training import Training, init_training_node, shows_training
 
 #: Memory of Python with its libraries, GB.
 BASE_MEMORY = 0.5
@@ -34,14 +35,21 @@ def node_name(text: str) -> str:
     return "".join(character if character.isalnum() else "_" for character in text)
 
 
-def init_image_wf(plan: ImagePlan, *, output_dir: Path, omp_nthreads: int, low_memory: bool = False) -> pe.Workflow:
+def init_image_wf(
+    plan: ImagePlan,
+    *,
+    output_dir: Path,
+    omp_nthreads: int,
+    low_memory: bool = False,
+    training: Training | None = None,
+) -> pe.Workflow:
     """Build the workflow of one image.
 
     .. code-block:: text
 
         prepare -> plot_image
            |-> write_mask (where no mask was given), write_noise (with MP-PCA)
-           |-> <model>_<estimator>_wf: estimate -> write, plot   (one for each fit)
+           |-> <model>_<estimator>_wf: [train ->] estimate -> write, plot   (one for each fit)
                                            '-> compare_<model>   (where a model is fitted with several estimators)
 
     Parameters
@@ -52,6 +60,8 @@ def init_image_wf(plan: ImagePlan, *, output_dir: Path, omp_nthreads: int, low_m
         Threads of one fit.
     low_memory : bool
         Unpack compressed images to the work folder and map them from there.
+    training : Training, optional
+        Where trained estimators are kept, and where they are trained; by default below ``output_dir``.
 
     Outputs
     -------
@@ -96,7 +106,9 @@ def init_image_wf(plan: ImagePlan, *, output_dir: Path, omp_nthreads: int, low_m
 
     fitted: dict[str, list[tuple[Fit, pe.Workflow]]] = {}
     for fit in plan.fits:
-        fit_wf = init_fit_wf(plan, fit, output_dir=output_dir, omp_nthreads=omp_nthreads, low_memory=low_memory)
+        fit_wf = init_fit_wf(
+            plan, fit, output_dir=output_dir, omp_nthreads=omp_nthreads, low_memory=low_memory, training=training
+        )
         workflow.connect([(prepare, fit_wf, [(name, f"inputnode.{name}") for name in FOUND])])
         fitted.setdefault(fit.model, []).append((fit, fit_wf))
 
@@ -107,7 +119,8 @@ def init_image_wf(plan: ImagePlan, *, output_dir: Path, omp_nthreads: int, low_m
             PlotComparison(
                 image=image.to_dict(),
                 model=model,
-                estimators=[fit.estimator for fit, _ in fits],
+                estimators=[fit.name for fit, _ in fits],
+                titles=[fit.built.title for fit, _ in fits],
                 output_dir=str(output_dir),
             ),
             name=f"compare_{node_name(model)}",
@@ -124,15 +137,21 @@ def init_image_wf(plan: ImagePlan, *, output_dir: Path, omp_nthreads: int, low_m
 
 
 def init_fit_wf(
-    plan: ImagePlan, fit: Fit, *, output_dir: Path, omp_nthreads: int, low_memory: bool = False
+    plan: ImagePlan,
+    fit: Fit,
+    *,
+    output_dir: Path,
+    omp_nthreads: int,
+    low_memory: bool = False,
+    training: Training | None = None,
 ) -> pe.Workflow:
     """Build the workflow of one fit.
 
     .. code-block:: text
 
-        inputnode -> estimate -> write
-             |          '-----> plot
-             '------------------^
+        inputnode -> [train ->] estimate -> write
+             |          '----------'-----> plot
+             '-----------------------------^
 
     Parameters
     ----------
@@ -141,6 +160,7 @@ def init_fit_wf(
     output_dir : Path
     omp_nthreads : int
     low_memory : bool
+    training : Training, optional
 
     Inputs
     ------
@@ -158,7 +178,7 @@ def init_fit_wf(
             estimator=fit.estimator,
             options=fit.options,
             noise_kind=plan.noise.kind,
-            label=f"{image.name} {fit.model} {fit.estimator}",
+            label=f"{image.name} {fit.model} {fit.name}",
             threads=omp_nthreads,
             low_memory=low_memory,
             version=__version__,
@@ -183,9 +203,12 @@ def init_fit_wf(
     maps = [output_dir / output.path for output in map_outputs(image, estimator.model, estimator).values()]
     write.overwrite = _missing([*maps, *map(json_path, maps)])
     plot = pe.Node(PlotFit(methods=fit_methods(estimator), **common), name="plot", mem_gb=1)
-    plot.overwrite = _missing(fit_figure_paths(output_dir, image, fit.model, fit.estimator).values())
+    figures = fit_figure_paths(output_dir, image, fit.model, fit.name)
+    if not shows_training(estimator):
+        del figures["training"]
+    plot.overwrite = _missing(figures.values())
 
-    workflow = pe.Workflow(name=f"{node_name(fit.model)}_{node_name(fit.estimator)}_wf")
+    workflow = pe.Workflow(name=f"{node_name(fit.model)}_{node_name(fit.name)}_wf")
     workflow.connect(
         [
             (inputnode, estimate, [(name, name) for name in FOUND]),
@@ -194,6 +217,18 @@ def init_fit_wf(
             (estimate, plot, [("maps", "maps"), ("summary", "summary")]),
         ]
     )
+    if fit.trains:
+        chosen = training or Training(output_dir / "trained")
+        train = init_training_node(plan, fit, training=chosen, omp_nthreads=omp_nthreads)
+        workflow.connect(
+            [
+                (inputnode, train, [("facts", "facts")]),
+                (train, estimate, [("trained", "trained")]),
+                (train, plot, [("trained", "trained")]),
+            ]
+        )
+    elif fit.trained is not None:
+        estimate.inputs.trained = plot.inputs.trained = str(fit.trained)
     return workflow
 
 

@@ -9,6 +9,7 @@ from nipype.pipeline import engine as pe
 
 from bidsfit.workflows.estimation import init_image_wf, node_name
 from bidsfit.workflows.plan import ParticipantPlan
+from bidsfit.workflows.training import Training
 
 
 def init_participants_wf(
@@ -19,6 +20,7 @@ def init_participants_wf(
     run_uuid: str,
     omp_nthreads: int,
     low_memory: bool = False,
+    training: Training | None = None,
 ) -> pe.Workflow:
     """Build the workflow of all participants that have something to fit.
 
@@ -32,6 +34,8 @@ def init_participants_wf(
         Crash files go to ``sub-X/log/<run_uuid>``.
     omp_nthreads : int
     low_memory : bool
+    training : Training, optional
+        Where trained estimators are kept, and where they are trained.
     """
     workflow = pe.Workflow(name="bidsfit_wf", base_dir=str(work_dir))
     for plan in plans:
@@ -39,7 +43,13 @@ def init_participants_wf(
             continue
         participant_wf = pe.Workflow(name=f"sub_{node_name(plan.label)}_wf")
         for image in plan.images:
-            image_wf = init_image_wf(image, output_dir=output_dir, omp_nthreads=omp_nthreads, low_memory=low_memory)
+            image_wf = init_image_wf(
+                image,
+                output_dir=output_dir,
+                omp_nthreads=omp_nthreads,
+                low_memory=low_memory,
+                training=training,
+            )
             participant_wf.add_nodes([image_wf])
         workflow.add_nodes([participant_wf])
         crash_folder = log_folder(output_dir, plan.label) / run_uuid

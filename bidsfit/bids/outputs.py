@@ -31,12 +31,14 @@ BIDS_VERSION = "1.10.0"
 CODE_URL = "https://github.com/bidsfit/bidsfit"
 
 #: What the validator must not look at: reports, logs, and maps whose names BIDS does not know yet (BEP016).
-BIDSIGNORE = ("*.html", "logs", "log", "figures", "work", "*_dwimap.*", "group_*", "*.bval", "*.bvec")
+BIDSIGNORE = ("*.html", "logs", "log", "figures", "work", "trained", "*_dwimap.*", "group_*", "*.bval", "*.bvec")
 
 README = f"""Parameter maps from diffusion MRI, written by bidsfit ({CODE_URL}).
 
 sub-*.html: a report for each participant, which opens in any browser.
 sub-*/dwi/*_dwimap.nii.gz: maps, each with a JSON file that says what it is, its unit and how it was made.
+group_*_distribution.*: fits of healthy participants, pooled, where the group level was run.
+trained/: estimators that were trained for these images.
 logs/CITATION.md: what was done, in words for a paper, with references.
 """
 
@@ -87,6 +89,11 @@ def file_output(key: str, image: DwiImage) -> Path:
     return Path(name.format(folder=image_folder(image), image=image.name, participant=f"sub-{image.participant}"))
 
 
+def estimator_label(name: str) -> str:
+    """The name of an estimator as a BIDS label, which has letters and digits only: "netuniform" for "net-uniform"."""
+    return "".join(character for character in name if character.isalnum())
+
+
 def map_outputs(image: DwiImage, model: SignalModel, estimator: Estimator) -> dict[str, MapOutput]:
     """All maps of one fit: by parameter name, parameter name and statistic ("D_sd"), or key of outputs.yml."""
     statistics = (*estimator.statistics, BOUND)
@@ -100,7 +107,11 @@ def map_outputs(image: DwiImage, model: SignalModel, estimator: Estimator) -> di
         unit, factor = FILE_UNITS[parameter.unit if parameter else entry["unit"]]
         label = parameter.label if parameter else key
         name = entry["name"].format(
-            folder=image_folder(image), image=image.name, model=model.name, estimator=estimator.name, label=label
+            folder=image_folder(image),
+            image=image.name,
+            model=model.name,
+            estimator=estimator_label(estimator.name),
+            label=label,
         )
         displayed = parameter.display if parameter and not statistic else entry["figure"]["range"]
         outputs["_".join(filter(None, [parameter.name, statistic])) if parameter else key] = MapOutput(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from bidsfit.cli.options import hyphenated
 from bidsfit.cli.parser import build_parser
-from bidsfit.exceptions import BidsfitError, UsageError
+from bidsfit.exceptions import BidsfitError
 
 #: Exit codes.
 OK, FAILED, UNUSABLE = 0, 1, 2
@@ -34,10 +34,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         settings = settings_from(arguments, ["bidsfit", *map(shlex.quote, words)])
         if settings.analysis_level == "group":
-            raise UsageError(
-                "The group level is not part of this release; repeatability and treatment response come with it. "
-                "Run the participant level: bidsfit BIDS_DIR OUTPUT_DIR participant."
-            )
+            from bidsfit.cli.group import run_group
+
+            return run_group(settings)
         from bidsfit.cli.participant import run_participants
 
         return run_participants(settings)

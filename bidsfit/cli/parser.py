@@ -18,6 +18,8 @@ examples:
   bidsfit data out participant -d masks=data/derivatives/masks
   bidsfit data out participant --participant-label 01 02 --model ivim --estimators lsq
   bidsfit data out participant --dry-run
+  bidsfit data out group --healthy group=control
+  bidsfit data out participant --model smt2 --estimators lsq net-healthy --leave-one-out
 
 exit codes: 0 all is well; 1 something failed or was left out (see the summary and the report); 2 the command line or
 the input cannot be used.
@@ -35,10 +37,16 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("bids_dir", metavar="BIDS_DIR", help="BIDS dataset: raw, or preprocessed (QSIPrep and others)")
     parser.add_argument("output_dir", metavar="OUTPUT_DIR", help="folder of the results; a run adds to what is there")
-    parser.add_argument("analysis_level", choices=("participant", "group"), help="group level comes later")
+    parser.add_argument(
+        "analysis_level",
+        choices=("participant", "group"),
+        help="participant: maps and reports; group: pool the lsq maps of healthy participants in OUTPUT_DIR, for "
+        "estimators that are trained on them (net-healthy and others)",
+    )
     parser.add_argument("--version", action="version", version=f"bidsfit {__version__}")
     add_filter_options(parser.add_argument_group("what to run on"))
     add_fit_options(parser.add_argument_group("what to fit"))
+    add_training_options(parser.add_argument_group("training"))
     add_resource_options(parser.add_argument_group("resources"))
     add_subset_options(parser.add_argument_group("parts of a run"))
     add_other_options(parser.add_argument_group("other"))
@@ -84,7 +92,8 @@ def add_fit_options(group: argparse._ArgumentGroup) -> None:
         nargs="+",
         metavar="ESTIMATOR",
         default=["lsq"],
-        help=f"estimators: {', '.join(estimators.available())} (default: lsq)",
+        help=f"estimators: {', '.join(estimators.available())}, or files of trained ones (bidsfit-lab train), such as "
+        "my.zip (default: lsq)",
     )
     group.add_argument(
         "--average",
@@ -133,6 +142,41 @@ def add_fit_options(group: argparse._ArgumentGroup) -> None:
         action="extend",
         metavar="MODEL.PARAMETER=LOWER,UPPER",
         help="bounds in the units of the maps (mm^2/s), for example ivim.Dstar=0.005,0.3; equal numbers fix",
+    )
+
+
+def add_training_options(group: argparse._ArgumentGroup) -> None:
+    """How the estimators are trained that must be."""
+    group.add_argument(
+        "--training-snr",
+        metavar="SNR",
+        help="SNR of the training: a number, inf (no noise), or auto (of a few levels the nearest to the image's; "
+        "default)",
+    )
+    group.add_argument(
+        "--training-recipe",
+        metavar="RECIPE",
+        help="how to train: a recipe of the package (network, network-quick, forest, ...) or a file (.yml)",
+    )
+    group.add_argument("--training-seed", type=int, metavar="N", help="same seed, same estimator (default: 0)")
+    group.add_argument(
+        "--device", choices=("cpu", "cuda"), default="cpu", help="where networks are trained (default: cpu)"
+    )
+    group.add_argument(
+        "--store",
+        metavar="DIR",
+        help="folder of trained estimators, each used again where it fits (default: OUTPUT_DIR/trained)",
+    )
+    group.add_argument(
+        "--leave-one-out",
+        action="store_true",
+        help="an estimator that fits a participant of its pool is trained on the pool without that participant",
+    )
+    group.add_argument(
+        "--healthy",
+        metavar="COLUMN=VALUE",
+        help="group level: who is healthy, by participants.tsv (default: group=control, or group=healthy where nobody "
+        "is control)",
     )
 
 

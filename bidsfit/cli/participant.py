@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import shutil
 import signal
@@ -40,10 +41,33 @@ from bidsfit.workflows.estimation import init_image_wf
 from bidsfit.workflows.methods import fit_methods, methods_text
 from bidsfit.workflows.multiproc import MultiProc
 from bidsfit.workflows.participant import init_participants_wf, log_folder
-from bidsfit.workflows.plan import FOUND_MASK, Fit, NoiseChoice, ParticipantPlan, describe_plan, make_fits, make_plan
+from bidsfit.workflows.plan import (
+    FOUND_MASK,
+    Fit,
+    NoiseChoice,
+    ParticipantPlan,
+    PoolChoice,
+    describe_plan,
+    make_fits,
+    make_plan,
+    trainings_in_words,
+)
+from bidsfit.workflows.training import Training
 
 #: Packages whose versions a report states.
-PACKAGES = ("numpy", "scipy", "numba", "sympy", "nibabel", "dipy", "nipype", "pybids", "matplotlib")
+PACKAGES = (
+    "numpy",
+    "scipy",
+    "numba",
+    "torch",
+    "scikit-learn",
+    "sympy",
+    "nibabel",
+    "dipy",
+    "nipype",
+    "pybids",
+    "matplotlib",
+)
 
 #: How a node's crash file shows an error that bidsfit raised on purpose.
 ON_PURPOSE = re.compile(r"^\s*bidsfit\.exceptions\.(\w+): (.+)$", re.MULTILINE)
@@ -63,7 +87,9 @@ def run_participants(settings: Settings) -> int:
         options=settings.estimator_options,
         bounds=settings.bounds,
         noise=noise_choice(settings),
+        pools=PoolChoice(settings.output_dir, settings.bids_dir),
     )
+    require_device(settings, fits)
     plugin = read_plugin(settings)
     with ThreadPoolExecutor() as pool:
         validity = pool.submit(validate, settings)
@@ -102,10 +128,28 @@ def noise_choice(settings: Settings) -> NoiseChoice:
     return NoiseChoice(settings.noise, settings.sigma)
 
 
+def training_choice(settings: Settings) -> Training:
+    """What the options say about where estimators are trained and kept."""
+    return Training(settings.store, settings.device)
+
+
+def require_device(settings: Settings, fits: Sequence[Fit]) -> None:
+    """Refuse a device that is not there, and --leave-one-out where nothing is trained on participants."""
+    if settings.leave_one_out and not any(fit.pool for fit in fits):
+        raise UsageError("--leave-one-out: no estimator of this run is trained on the fits of participants.")
+    if settings.device == "cpu" or not any(fit.trains for fit in fits if not fit.unsuitable):
+        return
+    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # asks without starting what workers cannot inherit
+    import torch
+
+    if not torch.cuda.is_available():
+        raise UsageError("--device cuda: torch finds no GPU here. Leave the option out to train on the processor.")
+
+
 def methods_of(plans: Sequence[ParticipantPlan]) -> str:
     """Methods text of a run."""
     images = [image for plan in plans for image in plan.images]
-    fits = {(fit.model, fit.estimator): fit.built for image in images for fit in image.fits}
+    fits = {(fit.model, fit.name): fit.built for image in images for fit in image.fits}
     return methods_text([image.image.mask is not None for image in images], map(fit_methods, fits.values()))
 
 
@@ -134,7 +178,13 @@ def plan_run(settings: Settings, fits: Sequence[Fit]) -> tuple[Dataset, list[Dat
         noise_maps=settings.sigma == "map",
     )
     plans = make_plan(
-        inputs, labels, fits, asked=settings.model, output_dir=settings.output_dir, noise=noise_choice(settings)
+        inputs,
+        labels,
+        fits,
+        asked=settings.model,
+        output_dir=settings.output_dir,
+        noise=noise_choice(settings),
+        leave_one_out=settings.leave_one_out,
     )
     return raw, derivatives, plans
 
@@ -161,6 +211,7 @@ def run_workflow(
         run_uuid=settings.run_uuid,
         omp_nthreads=settings.omp_nthreads,
         low_memory=settings.low_mem,
+        training=training_choice(settings),
     )
     if settings.write_graph:
         write_graph(workflow, settings, plans)
@@ -250,7 +301,12 @@ def started(plugin: Mapping[str, Any]) -> Mapping[str, Any]:
 def write_graph(workflow: Any, settings: Settings, plans: Sequence[ParticipantPlan]) -> None:
     """Write the graph of the first image in Graphviz' language, and as SVG where Graphviz is installed."""
     image = next(image for plan in plans for image in plan.images)
-    graph = init_image_wf(image, output_dir=settings.output_dir, omp_nthreads=settings.omp_nthreads)
+    graph = init_image_wf(
+        image,
+        output_dir=settings.output_dir,
+        omp_nthreads=settings.omp_nthreads,
+        training=training_choice(settings),
+    )
     target = settings.output_dir / "logs" / "graph.dot"
     kind = "svg" if shutil.which("dot") else "dot"
     graph.write_graph(dotfilename=str(target), graph2use="colored", format=kind)
@@ -348,8 +404,10 @@ def say_plan(plans: Sequence[ParticipantPlan]) -> None:
     """Say what is about to run, one line an image."""
     for plan in plans:
         for image in plan.images:
-            fits = ", ".join(f"{fit.model} ({fit.estimator})" for fit in image.fits)
+            fits = ", ".join(f"{fit.model} ({fit.name})" for fit in image.fits)
             say(f"{image.image.name}_dwi: {fits}")
+            for words in trainings_in_words(image):
+                say(f"  {words}")
             for row in image.support:
                 if not row["fitted"]:
                     say(f"  not {row['name']}, {row['reason']}")

@@ -26,7 +26,8 @@ NOT_OPTIONS = {"bids_dir", "output_dir", "analysis_level", "run_uuid", "command"
 class Settings:
     """Everything a run was told. Paths are absolute; tuples may be empty, which means all.
 
-    ``average``, ``s0``, ``threshold`` and ``hold`` are None or empty where the estimators' defaults hold.
+    ``average``, ``s0``, ``threshold``, ``hold`` and what begins with ``training_`` are None or empty where the
+    estimators' defaults hold.
     """
 
     bids_dir: Path
@@ -49,6 +50,13 @@ class Settings:
     noise: Literal["rician", "gaussian"] = "rician"
     sigma: str = "auto"
     bounds: Mapping[str, Mapping[str, tuple[float, float]]] | None = None
+    training_snr: str | None = None
+    training_recipe: str | None = None
+    training_seed: int | None = None
+    device: Literal["cpu", "cuda"] = "cpu"
+    store: Path = Path("trained")
+    leave_one_out: bool = False
+    healthy: str | None = None
     nprocs: int = 1
     omp_nthreads: int = 1
     mem_gb: float | None = None
@@ -75,6 +83,9 @@ class Settings:
             "threshold": self.threshold,
             "hold": self.hold or None,
             "debias": self.debias or None,
+            "snr": self.training_snr if self.training_snr in (None, "auto") else float(self.training_snr),
+            "recipe": None if self.training_recipe is None else _recipe(self.training_recipe),
+            "seed": self.training_seed,
         }
         return {name: value for name, value in options.items() if value is not None}
 
@@ -83,6 +94,13 @@ class Settings:
         return tomli_w.dumps(
             {"bidsfit": {f.name: _plain(getattr(self, f.name)) for f in fields(self) if _set(self, f)}}
         )
+
+
+def _recipe(word: str) -> str | dict[str, Any]:
+    """A recipe of the package by its name, or the content of one of the user: what it holds is what counts."""
+    from bidsfit.training.recipe import available, load_recipe, recipe_facts
+
+    return word if word in available() else recipe_facts(load_recipe(word))
 
 
 def _set(settings: Settings, field: Any) -> bool:
@@ -130,6 +148,9 @@ def settings_from(arguments: Namespace, command: Sequence[str]) -> Settings:
             "derivatives": _derivatives(arguments.derivatives),
             "bounds": _bounds(arguments.bounds),
             "sigma": _sigma(arguments.sigma),
+            "training_snr": _training_snr(arguments.training_snr),
+            "training_recipe": _file_or_name(arguments.training_recipe, ".yml"),
+            "store": absolute(arguments.store or output_dir / "trained"),
             "nprocs": nprocs,
             "omp_nthreads": threads,
             "mem_gb": None if arguments.mem is None else parse_memory(arguments.mem),
@@ -138,8 +159,9 @@ def settings_from(arguments: Namespace, command: Sequence[str]) -> Settings:
             "command": " ".join(command),
             **{
                 name: tuple(values[name] or ())
-                for name in ("participant_label", "session_label", "run_id", "model", "estimators", "hold")
+                for name in ("participant_label", "session_label", "run_id", "model", "hold")
             },
+            "estimators": tuple(_file_or_name(word, ".zip") for word in values["estimators"]),
             **{
                 name: None if values[name] is None else absolute(values[name])
                 for name in ("bids_filter_file", "bids_database_dir", "nipype_plugin_file")
@@ -158,11 +180,12 @@ def absolute(path: str | Path) -> Path:
 def _refuse_folders(settings: Settings) -> None:
     """Outputs must not mix with a dataset that is read; its ``derivatives`` folder is made for them."""
     datasets = {"BIDS_DIR": settings.bids_dir}
+    folders = (("OUTPUT_DIR", settings.output_dir), ("--work-dir", settings.work_dir), ("--store", settings.store))
     datasets |= {f"-d {name}": path for name, path in (settings.derivatives or {}).items()}
     for dataset, path in datasets.items():
         root, derivatives = path.resolve(), (path / "derivatives").resolve()
         advice = f"Choose {settings.bids_dir / 'derivatives' / 'bidsfit'}, or a folder elsewhere."
-        for option, folder in (("OUTPUT_DIR", settings.output_dir), ("--work-dir", settings.work_dir)):
+        for option, folder in folders:
             resolved = folder.resolve()
             if resolved in (root, derivatives):
                 raise UsageError(
@@ -204,6 +227,26 @@ def _bounds(words: Sequence[str] | None) -> dict[str, dict[str, tuple[float, flo
             ) from error
         found.setdefault(model, {})[parameter] = (lower, upper)
     return found
+
+
+def _file_or_name(word: Any, suffix: str) -> Any:
+    """A name as it is, a path made absolute; a path has the suffix, or names a folder."""
+    if word is None or not (word.endswith(suffix) or os.sep in word):
+        return word
+    return str(absolute(word))
+
+
+def _training_snr(word: str | None) -> str | None:
+    """SNR of a training."""
+    if word is None or word == "auto":
+        return word
+    try:
+        snr = float(word)
+    except ValueError:
+        snr = -1.0
+    if not snr > 0:
+        raise UsageError(f"--training-snr takes auto, inf, or a number above zero, found {word!r}.")
+    return f"{snr:g}"
 
 
 def _sigma(word: str) -> str:

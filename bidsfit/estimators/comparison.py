@@ -30,18 +30,21 @@ class Precision:
         Median Cramér-Rao bound; infinite where half of the voxels or more are not determined.
     undetermined : float
         Share of the voxels whose bound is infinite.
+    bias : float
+        Median size of the bias, as the estimator states it.
     """
 
     sd: float
     crb: float
     undetermined: float
+    bias: float = np.nan
 
 
-def precision(sd: NDArray | None, crb: NDArray | None) -> Precision:
-    """Precision of one parameter, from its standard deviation and Cramér-Rao bound in every voxel."""
+def precision(sd: NDArray | None, crb: NDArray | None, bias: NDArray | None = None) -> Precision:
+    """Precision of one parameter, from its standard deviation, Cramér-Rao bound and bias in every voxel."""
     bounds = _known(crb)
     undetermined = float(np.mean(np.isinf(bounds))) if bounds.size else np.nan
-    return Precision(_median(_known(sd)), _median(bounds), undetermined)
+    return Precision(_median(_known(sd)), _median(bounds), undetermined, _median(np.abs(_known(bias))))
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ class Forest(TrainedEstimator):
 
     prefix, kind = "forest", "forest"
     title = "Random forest"
-    references = ("breiman2001", "gyori2022")
+    references = ("breiman2001", "gyori2022", "scikitlearn")
 
 
 forest_uniform = partial(Forest, distribution="uniform")

@@ -21,7 +21,7 @@ class Network(TrainedEstimator):
 
     prefix, kind = "net", "network"
     title = "Neural network"
-    references = ("gyori2022",)
+    references = ("gyori2022", "kingma2015", "pytorch")
 
     def default_recipe(self, snr: float) -> Recipe:
         return load_recipe("network-noise-free" if np.isinf(snr) else "network")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import map_coordinates
 
 from bidsfit.evaluation.metrics import accuracy
 from bidsfit.training.simulation import Simulator
@@ -101,13 +101,33 @@ class PerformanceLookup:
     """
 
     def __init__(self, table: Mapping[str, NDArray[np.float64]], space: ParameterSpace) -> None:
-        p = len(space.names)
-        self._points = round(len(table[space.names[0]]) ** (1 / p))
-        self._columns = {name: column.reshape((self._points,) * p) for name, column in table.items()}
-        self._names = space.model.names
+        self._points = round(len(table[space.names[0]]) ** (1 / len(space.names)))
+        self._table, self._names = table, space.model.names
 
     def at(self, cube: NDArray[np.float64], quantity: str) -> NDArray[np.float64]:
         """A quantity ("sd", "bias") of all parameters, shape (n, n_parameters), at points of the unit cube."""
-        place = cube.T * (self._points - 1)
-        columns = [self._columns[f"{quantity}_{name}"] for name in self._names]
-        return np.stack([map_coordinates(column, place, order=1, mode="nearest") for column in columns], axis=1)
+        columns = np.column_stack([self._table[f"{quantity}_{name}"] for name in self._names])
+        found = np.empty((len(cube), len(self._names)))
+        _interpolate(np.ascontiguousarray(cube), columns, self._points, found)
+        return found
+
+
+@numba.njit(nogil=True, error_model="numpy")
+def _interpolate(cube: NDArray, columns: NDArray, points: int, found: NDArray) -> None:
+    """Multilinear interpolation; all columns of a place in one visit, several times as fast as one after the other."""
+    p = cube.shape[1]
+    corner, fraction = np.empty(p, dtype=np.int64), np.empty(p)
+    for i in range(len(cube)):
+        for j in range(p):
+            place = min(max(cube[i, j], 0.0), 1.0) * (points - 1)
+            corner[j] = min(int(place), points - 2)
+            fraction[j] = place - corner[j]
+        found[i] = 0.0
+        for vertex in range(1 << p):
+            row, weight = 0, 1.0
+            for j in range(p):
+                upper = (vertex >> j) & 1
+                row = row * points + corner[j] + upper
+                weight *= fraction[j] if upper else 1.0 - fraction[j]
+            for k in range(found.shape[1]):
+                found[i, k] += weight * columns[row, k]

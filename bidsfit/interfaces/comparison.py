@@ -19,7 +19,7 @@ from nipype.interfaces.base import (
 )
 from numpy.typing import NDArray
 
-from bidsfit import estimators, models
+from bidsfit import models
 from bidsfit.acquisition import DirectionAverage
 from bidsfit.bids.files import whole_file
 from bidsfit.bids.images import read_acquisition
@@ -61,6 +61,7 @@ class _PlotComparisonInput(BaseInterfaceInputSpec):
     output_dir = Directory(mandatory=True)
     model = traits.Str(mandatory=True)
     estimators = traits.List(traits.Str, mandatory=True, desc="names; the others are compared with the first")
+    titles = traits.List(traits.Str, mandatory=True, desc="what each is, in words")
     maps = traits.List(traits.Dict, mandatory=True, desc="of each estimator, as EstimateMaps leaves them")
     summaries = InputMultiObject(File(exists=True), mandatory=True, desc="of each estimator")
 
@@ -117,7 +118,7 @@ class PlotComparison(SimpleInterface):
             image=f"{image.name}_dwi",
             model=model.name,
             model_title=model.title,
-            estimators=[_speed(name, summary) for name, summary in zip(names, summaries, strict=True)],
+            estimators=[_speed(*row) for row in zip(names, self.inputs.titles, summaries, strict=True)],
             parameters=parameters,
             correlations=[
                 {"latex": [model[a].latex, model[b].latex], "values": [found[a, b] for found in correlated]}
@@ -215,10 +216,10 @@ def _words(row: Mapping[str, Any]) -> tuple[str, str]:
     return words, f"median {sign}{readable(row['difference'])}\nmedian size {size}"
 
 
-def _speed(name: str, summary: Mapping[str, Any]) -> dict[str, Any]:
+def _speed(name: str, title: str, summary: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "name": name,
-        "title": estimators.get(name).title,
+        "title": title,
         "n_voxels": summary["n_voxels"],
         "n_fitted": sum(summary["status"].get(str(int(status)), 0) for status in FITTED),
         "seconds": summary["seconds"],

@@ -45,6 +45,7 @@ class _EstimateMapsInput(BaseInterfaceInputSpec):
     model = traits.Str(mandatory=True)
     estimator = traits.Str(mandatory=True)
     options = traits.Dict(desc="of the estimator")
+    trained = File(exists=True, desc="what the estimator was taught, where it is a trained one")
     label = traits.Str(desc="shown beside the progress bar", nohash=True)
     threads = traits.Int(1, usedefault=True, nohash=True)
     low_memory = traits.Bool(False, usedefault=True, nohash=True, desc="unpack compressed images to disk")
@@ -73,7 +74,10 @@ class EstimateMaps(SimpleInterface):
         mask_image = open_image(Path(self.inputs.mask))
         mask = np.asarray(read_data(mask_image, Path(self.inputs.mask))) > 0
         model = models.get(self.inputs.model)
-        estimator = estimators.get(self.inputs.estimator)(model, **self.inputs.options)
+        options = dict(self.inputs.options)
+        if isdefined(self.inputs.trained):
+            options["trained"] = self.inputs.trained
+        estimator = estimators.get(self.inputs.estimator)(model, **options)
         with opened(path, cwd if self.inputs.low_memory else None) as image:
             noise = json.loads(Path(self.inputs.facts).read_text())["noise"]
             sigma = self._sigma(noise, mask)

@@ -10,21 +10,31 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from nipype.interfaces.base import BaseInterfaceInputSpec, Directory, File, SimpleInterface, TraitedSpec, traits
+from nipype.interfaces.base import (
+    BaseInterfaceInputSpec,
+    Directory,
+    File,
+    SimpleInterface,
+    TraitedSpec,
+    isdefined,
+    traits,
+)
 from numpy.typing import NDArray
 
 from bidsfit import estimators, models
 from bidsfit.bids.files import whole_file
 from bidsfit.bids.images import open_image, read_acquisition, read_data
 from bidsfit.bids.inputs import DwiImage
-from bidsfit.bids.outputs import fit_settings, map_outputs
+from bidsfit.bids.outputs import estimator_label, fit_settings, map_outputs
 from bidsfit.bids.units import REPORT_UNITS
 from bidsfit.estimators.comparison import Precision, precision
 from bidsfit.estimators.estimator import FITTED, Estimator, Status
+from bidsfit.interfaces.learned import plot_learned, training_row, training_warnings
 from bidsfit.models.signal_model import SignalModel
 from bidsfit.reports import figures
 from bidsfit.reports.records import FitRecord, ImageRecord, write_record
 from bidsfit.reports.report import percent
+from bidsfit.training.bundle import read_bundle
 
 #: Shares of the voxels above which the report warns.
 MANY_AT_BOUND = 0.2
@@ -35,8 +45,8 @@ MUCH_SPREAD = 0.5
 #: Maps of spread that are drawn, and what their figure calls them.
 SPREADS = {"sd": "SD", "crb": "Floor"}
 
-#: Figures of a fit, in the order of the report.
-FIT_FIGURES = ("maps", "uncertainty", "histograms", "curves", "quality")
+#: Figures of a fit, in the order of the report; the first is that of a trained estimator only.
+FIT_FIGURES = ("training", "maps", "uncertainty", "histograms", "curves", "quality")
 
 
 def image_figure_paths(folder: Path, image: DwiImage) -> dict[str, Path]:
@@ -51,7 +61,7 @@ def image_figure_paths(folder: Path, image: DwiImage) -> dict[str, Path]:
 
 def fit_figure_paths(folder: Path, image: DwiImage, model: str, estimator: str) -> dict[str, Path]:
     """Where the record and the figures of a fit go: kind to path."""
-    stem = f"{image.name}_model-{model}_desc-{estimator}"
+    stem = f"{image.name}_model-{model}_desc-{estimator_label(estimator)}"
     figures_folder = folder / f"sub-{image.participant}" / "figures"
     paths = {kind: figures_folder / f"{stem}{kind}_dwi.png" for kind in FIT_FIGURES}
     return paths | {"record": figures_folder / f"{stem}_record.json"}
@@ -119,6 +129,7 @@ class _PlotFitInput(_PlotInput):
     model = traits.Str(mandatory=True)
     estimator = traits.Str(mandatory=True)
     options = traits.Dict()
+    trained = File(exists=True, desc="what the estimator was taught, where it is a trained one")
     methods = traits.List(traits.Str, desc="texts about the model and the estimator")
 
 
@@ -150,7 +161,10 @@ class PlotFit(SimpleInterface):
         spreads = {
             name: {s: volumes[f"{name}_{s}"][mask] for s in SPREADS if f"{name}_{s}" in volumes} for name in model.names
         }
-        precisions = {name: precision(arrays.get("sd"), arrays.get("crb")) for name, arrays in spreads.items()}
+        biases = {name: volumes[f"{name}_bias"][mask] for name in model.names if f"{name}_bias" in volumes}
+        precisions = {
+            name: precision(arrays.get("sd"), arrays.get("crb"), biases.get(name)) for name, arrays in spreads.items()
+        }
 
         def spread_panels(name: str) -> Iterator[figures.Panel]:
             span = np.ptp(model[name].display or model[name].bounds)
@@ -160,12 +174,15 @@ class PlotFit(SimpleInterface):
                 remark = f"{percent(undetermined)} not determined" if undetermined > 0 else ""
                 title = f"{SPREADS[statistic]} of ${model[name].latex}$"
                 yield replace(panel(f"{name}_{statistic}"), title=title, limits=limits, remark=remark)
+            if name in biases:
+                end = max(limits[1], figures.spread_limits(np.abs(biases[name]), span)[1])
+                yield replace(panel(f"{name}_bias"), title=f"Bias of ${model[name].latex}$", limits=(-end, end))
 
         with whole_file(paths["maps"]) as path:
             figures.plot_maps(path, [panel(name) for name in model.names], mask, affine)
         with whole_file(paths["uncertainty"]) as path:
             spread = chain.from_iterable(spread_panels(name) for name in model.names if name != model.scale)
-            figures.plot_maps(path, list(spread), mask, affine, columns=2)
+            figures.plot_maps(path, list(spread), mask, affine, columns=3 if biases else 2)
         with whole_file(paths["quality"]) as path:
             messages = {status.value: status.message for status in Status}
             figures.plot_quality(path, panel("rmse"), panel("r2"), volumes["status"], messages, mask, affine)
@@ -177,8 +194,18 @@ class PlotFit(SimpleInterface):
                     for p, bounds in zip(map(panel, model.names), estimator.bounds.tolist(), strict=True)
                 ],
             )
-        drawn = [kind for kind in FIT_FIGURES if kind != "curves" or summary["curves"]]
+        drawn = [kind for kind in FIT_FIGURES if kind not in ("curves", "training")]
+        training, warnings = {}, _warnings(summary, model.scale, precisions)
+        if isdefined(self.inputs.trained):
+            bundle = read_bundle(Path(self.inputs.trained), machine=False)
+            training = training_row(bundle)
+            warnings += training_warnings(summary, bundle, f"sub-{image.participant}")
+            if len(bundle.facts["Parameters"]) > 1:
+                drawn.append("training")
+                with whole_file(paths["training"]) as path:
+                    plot_learned(path, bundle, model)
         if summary["curves"]:
+            drawn.append("curves")
             with whole_file(paths["curves"]) as path:
                 figures.plot_curves(path, [_curve(c, model, noise.get("sigma")) for c in summary["curves"]])
 
@@ -207,8 +234,9 @@ class PlotFit(SimpleInterface):
             options=_options_in_words(settings, estimator, summary),
             figures=relative(paths, drawn, self.inputs.output_dir),
             maps=[output.path.as_posix() for output in outputs.values()],
-            warnings=_warnings(summary, model.scale, precisions),
+            warnings=warnings,
             methods=list(self.inputs.methods),
+            training=training,
         )
         with whole_file(paths["record"]) as path:
             write_record(record, path)
@@ -257,7 +285,12 @@ def _status_rows(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _options_in_words(settings: Mapping[str, Any], estimator: Estimator, summary: Mapping[str, Any]) -> dict[str, str]:
-    words = {key: str(value) for key, value in settings.items() if key not in ("Bounds", "FitMethodDescription")}
+    words = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping) and key != "Bounds":  # such as a recipe of the user
+            words[key] = ", ".join(f"{name} {choice}" for name, choice in value.items())
+        elif key not in ("Bounds", "FitMethodDescription"):
+            words[key] = str(value)
     for parameter, (lower, upper) in zip(estimator.model.parameters, estimator.bounds.tolist(), strict=True):
         if parameter.name != estimator.model.scale:
             unit = REPORT_UNITS[parameter.unit].name

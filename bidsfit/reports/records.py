@@ -42,13 +42,16 @@ class FitRecord:
     """One fit: an image, a model and an estimator.
 
     ``parameters`` rows: name, latex, unit (as printed), description, median, p5, p95, fraction_at_bound, and where
-    they are known sd (median standard deviation), crb (median Cramér-Rao bound) and undetermined (share of the voxels
-    where it is infinite).
+    they are known sd (median standard deviation), crb (median Cramér-Rao bound), undetermined (share of the voxels
+    where it is infinite) and bias (median of its size).
     ``status`` rows: code, name, count, fraction (of the mask), message (what happened and what to do).
     ``options``: what was chosen or defaulted (bounds, averaging, ...), as strings.
-    ``figures``: kinds maps, uncertainty, histograms, curves, quality (residual, R2 and status maps).
+    ``figures``: kinds training (of a trained estimator), maps, uncertainty, histograms, curves, quality (residual, R2
+    and status maps).
     ``maps``: paths of the written maps relative to the output folder.
     ``methods``: texts for the methods section, about the model and about the estimator.
+    ``training``, of a trained estimator: distribution (in words), participants, snr (None for no noise), noise, recipe
+    (in words), seconds, device, converged, file, averaged_over (parameters over which its figure is a mean).
     """
 
     image: str
@@ -67,6 +70,7 @@ class FitRecord:
     maps: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     methods: list[str] = field(default_factory=list)
+    training: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass

@@ -46,7 +46,14 @@ FIGURES = {
         "How far the maps can be trusted, on one colour scale for each parameter. SD: standard deviation as the "
         "estimator states it. Floor: Cramér-Rao bound, the smallest standard deviation that any unbiased estimator "
         "can have with this protocol and noise, if the estimate were the truth. A map smoother than its floor is not "
-        "more precise: it pays with bias. An SD that equals the floor may only be the same formula.",
+        "more precise: it pays with bias. An SD that equals the floor may only be the same formula. Bias, where the "
+        "estimator states it: the mean error that it would make if its estimate were the truth.",
+    ),
+    "training": (
+        "Arrows from true parameters to the mean of their estimates, over the density of the training",
+        "What the estimator does to known truths, for this protocol and the noise of its training. An arrow starts at "
+        "the truth and ends at the mean estimate: long arrows are bias, and where they gather, the estimates tell the "
+        "training rather than the tissue.",
     ),
     "comparison": (
         "Slices of one parameter by every estimator, and of the differences from the first",

@@ -19,6 +19,7 @@ from sphinx.application import Sphinx
 from bidsfit import estimators, models
 from bidsfit.bids import outputs
 from bidsfit.bids.units import FILE_UNITS, REPORT_UNITS
+from bidsfit.estimators.trained import DISTRIBUTIONS
 from bidsfit.models.signal_model import Parameter, SignalModel
 from bidsfit.reports import bibliography
 
@@ -120,8 +121,11 @@ def estimators_page() -> str:
     """All estimators."""
     rows = []
     for name in estimators.BUILT_IN:
-        estimator = estimators.get(name)
-        rows.append((f"`{name}`", estimator.title, f"{{py:obj}}`{estimator.__module__}.{estimator.__qualname__}`"))
+        found: Any = estimators.get(name)
+        estimator = getattr(found, "func", found)  # what several names share is one class with a choice of its own
+        trained_on = DISTRIBUTIONS.get(getattr(found, "keywords", {}).get("distribution", ""))
+        title = estimator.title if trained_on is None else f"{estimator.title}; training parameters {trained_on}"
+        rows.append((f"`{name}`", title, f"{{py:obj}}`{estimator.__module__}.{estimator.__qualname__}`"))
     return table(("`--estimators`", "Method", "Class"), rows)
 
 

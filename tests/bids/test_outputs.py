@@ -11,6 +11,7 @@ from bidsfit import models
 from bidsfit.bids.inputs import Dataset, DwiImage
 from bidsfit.bids.outputs import (
     BIDSIGNORE,
+    estimator_label,
     file_output,
     fit_settings,
     map_outputs,
@@ -23,6 +24,7 @@ from bidsfit.bids.outputs import (
 from bidsfit.bids.units import FILE_UNITS, REPORT_UNITS
 from bidsfit.estimators.estimator import Status
 from bidsfit.estimators.least_squares import LeastSquares
+from bidsfit.estimators.network import net_uniform
 from bidsfit.estimators.segmented import Segmented
 from bidsfit.exceptions import UsageError
 
@@ -314,3 +316,13 @@ def test_many_jobs_share_a_folder(tmp_path):
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(job, range(16)))
     assert len(description(tmp_path / "out")["DatasetLinks"]) == 17
+
+
+def test_an_estimator_has_a_label_without_hyphens(image):
+    assert estimator_label("net-uniform-0a1b2c") == "netuniform0a1b2c"
+    outputs = map_outputs(image, IVIM, net_uniform(IVIM))
+    assert (
+        outputs["D_bias"].path.name == "sub-01_ses-1_acq-ap_model-ivim_desc-netuniform_param-D_stat-bias_dwimap.nii.gz"
+    )
+    assert "if its estimate were the truth" in outputs["D_bias"].description
+    assert outputs["D_bias"].statistic == "bias"

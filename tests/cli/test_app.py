@@ -81,10 +81,10 @@ def test_unusable_command_lines(app, words):
     assert "usage: bidsfit" in outcome.err
 
 
-def test_the_group_level_comes_later(run, tmp_path):
+def test_the_group_level_needs_the_participant_level(run, tmp_path):
     outcome = run(level="group")
     assert outcome.code == 2
-    assert "group level is not part of this release" in outcome.err
+    assert "has no participants.tsv, which says who is healthy" in outcome.err
     assert not (tmp_path / "out").exists()
 
 

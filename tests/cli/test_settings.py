@@ -45,6 +45,17 @@ OPTIONS = [
     (["--sigma", "12.50"], "sigma", "12.5"),
     (["--debias"], "debias", True),
     (["--bounds", "ivim.D=0,0.003"], "bounds", {"ivim": {"D": (0, 0.003)}}),
+    (["--estimators", "lsq", "/f/my.zip"], "estimators", ("lsq", "/f/my.zip")),
+    (["--training-snr", "28.0"], "training_snr", "28"),
+    (["--training-snr", "inf"], "training_snr", "inf"),
+    (["--training-snr", "auto"], "training_snr", "auto"),
+    (["--training-recipe", "network-quick"], "training_recipe", "network-quick"),
+    (["--training-recipe", "/r.yml"], "training_recipe", "/r.yml"),
+    (["--training-seed", "3"], "training_seed", 3),
+    (["--device", "cuda"], "device", "cuda"),
+    (["--store", "/store"], "store", Path("/store")),
+    (["--leave-one-out"], "leave_one_out", True),
+    (["--healthy", "group=control"], "healthy", "group=control"),
     (["--nprocs", "4"], "nprocs", 4),
     (["--nthreads", "4"], "nprocs", 4),
     (["--n-cpus", "4"], "nprocs", 4),
@@ -93,6 +104,7 @@ def test_defaults(cores):
     found = settings()
     assert (found.nprocs, found.omp_nthreads) == (16, 8)
     assert found.work_dir == Path("/data/out/work")
+    assert found.store == Path("/data/out/trained")
     assert found.estimators == ("lsq",)
     assert found.participant_label == found.model == ()
     assert found.mem_gb is None

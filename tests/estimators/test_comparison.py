@@ -24,7 +24,7 @@ NAN, INF = np.nan, np.inf
 )
 def test_precision(sd: list[float] | None, crb: list[float] | None, expected: tuple[float, ...]) -> None:
     arrays = [None if values is None else np.array(values, dtype=float) for values in (sd, crb)]
-    np.testing.assert_allclose(list(vars(precision(*arrays)).values()), expected)
+    np.testing.assert_allclose(list(vars(precision(*arrays)).values()), [*expected, np.nan])
 
 
 def test_difference_is_over_the_voxels_that_both_have() -> None:
@@ -64,3 +64,7 @@ def test_what_is_constant_has_no_correlation_and_no_warning() -> None:
 def test_every_pair_once() -> None:
     found = correlations({"a": X, "b": -X, "c": X})
     assert found == {("a", "b"): pytest.approx(-1), ("a", "c"): pytest.approx(1), ("b", "c"): pytest.approx(-1)}
+
+
+def test_a_bias_has_a_size() -> None:
+    assert precision(None, None, np.array([-0.3, 0.1, 0.2, np.nan])).bias == pytest.approx(0.2)

@@ -1,13 +1,18 @@
 """What a run would do and why, decided before anything is computed."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from bidsfit import models
+from bidsfit.bids.distributions import write_distribution
 from bidsfit.bids.inputs import choose_participants, find_images, open_dataset
 from bidsfit.exceptions import UnknownNameError, UsageError
-from bidsfit.workflows.plan import describe_plan, make_fits, make_plan
+from bidsfit.training.distributions import pool
+from bidsfit.training.space import ParameterSpace
+from bidsfit.workflows.plan import PoolChoice, describe_plan, make_fits, make_plan
 
 SMT = [0] + [1000] * 6 + [2000] * 6
 IVIM = [0, 10, 20, 40, 80, 200, 400, 600, 800]
@@ -277,3 +282,52 @@ def test_the_plan_in_words(tiny, plan):
     assert "fit adc with lsq: has b = 0, 500, 1000 s/mm²" in said
     assert "leave out ivim: missing: " in said
     assert "left out: " in said
+
+
+# --- what must be trained -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def pools(tmp_path):
+    """An output folder with a healthy distribution of adc, of two participants."""
+    space = ParameterSpace(models.get("adc"))
+    fits = {f"sub-0{i}": np.random.default_rng(i).uniform(0.5, 2, (200, 1)) for i in (1, 2)}
+    found = pool(space, fits, most=1000, seed=0, origin={"Tissue": "healthy"})
+    write_distribution(tmp_path, found, "healthy", sources=[], healthy="group=control")
+    return PoolChoice(tmp_path, tmp_path / "raw")
+
+
+def test_a_pool_is_found_and_named_in_the_options(pools):
+    (fit,) = make_fits(["adc"], ["net-healthy"], pools=pools)
+    assert fit.trains
+    assert fit.options["pool"] == fit.pool.digest
+    assert fit.training_in_words.startswith("trained on the fits of 2 participants, with noise of the SNR level")
+    assert make_fits(["adc"], ["lsq"])[0].training_in_words == ""
+
+
+def test_without_a_pool_the_command_that_makes_it_is_offered(pools):
+    with pytest.raises(UsageError, match=r"ivim with net-healthy: .* group --model ivim"):
+        make_fits(["ivim"], ["net-healthy"], pools=pools)
+    with pytest.raises(UsageError, match=r"group --model adc -d NAME=PATH"):
+        make_fits(["adc"], ["net-wm"], pools=pools)
+    assert [fit.model for fit in make_fits([], ["net-healthy"], pools=pools) if not fit.unsuitable] == ["adc"]
+
+
+def test_a_participant_is_left_out_of_the_own_training_only(pools):
+    (fit,) = make_fits(["adc"], ["net-mixed"], pools=pools)
+    assert fit.without("sub-03") is fit
+    left = fit.without("sub-02")
+    assert left.options["pool"] == f"{fit.pool.digest} without sub-02"
+    assert "space of the model and the fits of 1 participant (without sub-02)" in left.training_in_words
+    alone = replace(fit, pool=replace(fit.pool, participants=("sub-01",)))
+    assert alone.without("sub-01").unsuitable == "its pool holds sub-01 alone, who is to be left out"
+
+
+def test_a_recipe_of_another_kind_is_refused():
+    with pytest.raises(UsageError, match="'network-quick' is of a network; 'forest-uniform' is a forest"):
+        make_fits(["adc"], ["forest-uniform"], options={"recipe": "network-quick"})
+
+
+def test_an_option_has_the_name_of_the_command_line():
+    with pytest.raises(UsageError, match=r"has the option --training-seed or --training-snr \(not 'lsq'\)"):
+        make_fits(["adc"], ["lsq"], options={"snr": 20.0, "seed": 1})

@@ -1,0 +1,203 @@
+"""Distributions of fitted parameters as derivatives of the group level: what they are as JSON, the fits as a table."""
+
+from __future__ import annotations
+
+import gzip
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bidsfit import __version__
+from bidsfit.bids.files import whole_file, write_json
+from bidsfit.bids.images import read_sidecar
+from bidsfit.bids.units import FILE_UNITS
+from bidsfit.exceptions import UnusableInputError
+from bidsfit.models.signal_model import Parameter, SignalModel
+from bidsfit.training.distributions import Pooled, digest, distribution_from, participants_of
+
+#: Kinds of pools, and what each holds.
+KINDS = {
+    "healthy": "all voxels of the masks",
+    "wm": "white matter",
+    "gm": "grey matter",
+}
+
+SUFFIXES = (".json", ".tsv.gz", ".png")
+
+#: Numbers with so many digits are read as the same single-precision numbers.
+DIGITS = 9
+
+#: Characters of its digest that tell an older distribution from the present one.
+SHOWN = 8
+
+
+@dataclass(frozen=True)
+class PoolFile:
+    """A distribution that the group level left, without its samples.
+
+    Attributes
+    ----------
+    path : Path
+        Of its JSON file.
+    digest : str
+    participants : tuple of str
+        Everyone in it, with ``sub-``.
+    """
+
+    path: Path
+    digest: str
+    participants: tuple[str, ...]
+
+
+def distribution_path(folder: Path, model: str, kind: str, older: str = "") -> Path:
+    """Where the JSON file of a distribution lies; ``older``: digest of one that was replaced."""
+    return folder / f"group_model-{model}_desc-{kind}{older[:SHOWN]}_distribution.json"
+
+
+def samples_path(path: Path) -> Path:
+    """The table of the samples beside a JSON file."""
+    return path.with_suffix(".tsv.gz")
+
+
+def find_pool(folder: Path, model: str, kind: str) -> PoolFile | None:
+    """The distribution of a model, where the group level left one."""
+    path = distribution_path(folder, model, kind)
+    if not path.exists():
+        return None
+    content = read_sidecar(path)
+    try:
+        return PoolFile(path, str(content["Digest"]), tuple(participants_of(content["Distribution"])))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise _refusal(path, f"it lacks {error}") from error
+
+
+def write_distribution(
+    folder: Path, pool: Pooled, kind: str, *, sources: Sequence[str], healthy: str
+) -> tuple[Path, Path | None]:
+    """Write a distribution, unless the same one is there; one that differs is kept under another name.
+
+    Parameters
+    ----------
+    folder : Path
+    pool : Pooled
+    kind : str
+        Of `KINDS`.
+    sources : sequence of str
+        BIDS URIs of the maps.
+    healthy : str
+        By which column and value the participants were chosen.
+
+    Returns
+    -------
+    path, kept : Path, and Path or None
+        The JSON file, and that of the distribution that was there before.
+    """
+    model = pool.space.model
+    path, name = distribution_path(folder, model.name, kind), digest(pool)
+    kept = None
+    if path.exists():
+        found = find_pool(folder, model.name, kind)
+        if found is not None and found.digest == name and samples_path(path).exists():
+            return path, None
+        if found is not None and found.digest != name:
+            kept = distribution_path(folder, model.name, kind, found.digest)
+            for suffix in SUFFIXES:
+                if path.with_suffix(suffix).exists():
+                    path.with_suffix(suffix).replace(kept.with_suffix(suffix))
+    _write_samples(samples_path(path), pool)
+    parameters = {p.label: _describe(p, pool) for p in _estimated(model)}
+    write_json(
+        path,
+        {
+            "Description": f"Least-squares fits of healthy participants ({KINDS[kind]}), pooled: what estimators of "
+            f"the model {model.name} are trained on. The table beside this file holds one voxel a row.",
+            "participant_id": {"Description": "Whose voxel it is"},
+            **parameters,
+            "Healthy": healthy,
+            "Distribution": pool.facts,
+            "DistributionUnits": {p.name: p.unit for p in _estimated(model)},
+            "Digest": name,
+            "Sources": list(sources),
+            "GeneratedBy": [{"Name": "bidsfit", "Version": __version__}],
+        },
+    )
+    return path, kept
+
+
+def read_distribution(path: Path, model: SignalModel) -> tuple[str, Pooled]:
+    """Read a distribution with its samples: its kind, one of `KINDS`, and the pool.
+
+    Raises
+    ------
+    UnusableInputError
+        Where it cannot be read, or is not what its JSON file says.
+    """
+    content = read_sidecar(path)
+    try:
+        facts = content["Distribution"]
+        arrays = _read_samples(samples_path(path), model, facts["Participants"])
+        found = distribution_from(facts, arrays, model)
+        same = digest(found) == content["Digest"]
+    except (KeyError, ValueError, TypeError, OSError, EOFError) as error:
+        raise _refusal(path, f"{type(error).__name__}: {error}") from error
+    if not same or not isinstance(found, Pooled):
+        raise _refusal(path, f"{samples_path(path).name} is not the table that it was written with")
+    return str(found.origin.get("Tissue", "healthy")), found
+
+
+def _refusal(path: Path, reason: str) -> UnusableInputError:
+    return UnusableInputError(
+        f"The distribution {path} cannot be used: {reason}. Move it away, and make it again with the group level."
+    )
+
+
+def _estimated(model: SignalModel) -> list[Parameter]:
+    """All parameters but the scale of the signal."""
+    return [p for p in model.parameters if p.name != model.scale]
+
+
+def _describe(parameter: Parameter, pool: Pooled) -> dict[str, Any]:
+    """A column of the table."""
+    unit, factor = FILE_UNITS[parameter.unit]
+    low, high = pool.space.facts[parameter.name]
+    return {
+        "Description": parameter.description,
+        "Units": unit,
+        "Minimum": float(f"{low * factor:.6g}"),
+        "Maximum": float(f"{high * factor:.6g}"),
+    }
+
+
+def _write_samples(path: Path, pool: Pooled) -> None:
+    """One voxel a row, in the units of files; the same pool gives the same bytes."""
+    parameters = _estimated(pool.space.model)
+    factors = np.array([FILE_UNITS[p.unit].factor for p in parameters])
+    row = "%s" + f"\t%.{DIGITS}g" * len(parameters)
+    names = [pool.participants[place] for place in pool.participant.tolist()]
+    columns = (pool.samples.astype(np.float64) * factors).T.tolist()
+    head = "\t".join(["participant_id", *(p.label for p in parameters)])
+    lines = [head, *(row % values for values in zip(names, *columns, strict=True))]
+    content = "\n".join(lines) + "\n"
+    with whole_file(path) as temporary:
+        temporary.write_bytes(gzip.compress(content.encode(), 6, mtime=0))
+
+
+def _read_samples(path: Path, model: SignalModel, participants: Sequence[str]) -> Mapping[str, NDArray]:
+    """Arrays of a pool, in the units of the numerics."""
+    parameters = _estimated(model)
+    text = gzip.decompress(path.read_bytes()).decode()
+    head, _, body = text.partition("\n")
+    expected = ["participant_id", *(p.label for p in parameters)]
+    if head.split("\t") != expected:
+        raise ValueError(f"{path.name} has the columns {head!r}, not {' '.join(expected)}")
+    places = {name: place for place, name in enumerate(participants)}
+    values = np.loadtxt(
+        io.StringIO(body), delimiter="\t", ndmin=2, converters={0: lambda name: places[name]}, comments=None
+    )
+    factors = np.array([FILE_UNITS[p.unit].factor for p in parameters])
+    return {"samples": (values[:, 1:] / factors).astype(np.float32), "participant": values[:, 0].astype(np.int32)}

@@ -1,0 +1,70 @@
+"""Who is who: the table participants.tsv of a dataset."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+from bidsfit.exceptions import UnknownNameError, UnusableInputError, UsageError
+
+#: Who is healthy where the user does not say: the first that somebody is.
+HEALTHY = ("group=control", "group=healthy")
+
+
+def read_participants(root: Path) -> list[dict[str, str]]:
+    """Rows of participants.tsv.
+
+    Raises
+    ------
+    UnusableInputError
+        Where there is none, or it names nobody.
+    """
+    path = root / "participants.tsv"
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = list(csv.DictReader(file, delimiter="\t"))
+    except FileNotFoundError as error:
+        raise UnusableInputError(
+            f"{root} has no participants.tsv, which says who is healthy. Write one with the columns participant_id "
+            "and, for example, group."
+        ) from error
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UnusableInputError(f"{path} cannot be read as a table: {error}.") from error
+    if not rows or "participant_id" not in rows[0]:
+        raise UnusableInputError(f"{path} must have a column participant_id and a row for each participant.")
+    return rows
+
+
+def healthy_participants(root: Path, choice: str | None) -> tuple[list[str], str]:
+    """Labels of the healthy participants, sorted, and the choice that found them.
+
+    Parameters
+    ----------
+    root : Path
+        Of the dataset.
+    choice : str, optional
+        COLUMN=VALUE; by default the first of `HEALTHY` that some row has.
+
+    Raises
+    ------
+    UsageError, UnknownNameError, UnusableInputError
+        Where the table, the column or the value is not there.
+    """
+    rows = read_participants(root)
+    choices: Sequence[str] = HEALTHY if choice is None else (choice,)
+    for word in choices:
+        column, equals, value = word.partition("=")
+        if not (equals and column and value):
+            raise UsageError(f"--healthy takes COLUMN=VALUE, for example group=control; found {word!r}.")
+        found = [row["participant_id"].removeprefix("sub-") for row in rows if row.get(column) == value]
+        if found:
+            return sorted(set(found)), word
+    columns = [name for name in rows[0] if name and name != "participant_id"]
+    if column not in columns:
+        raise UnknownNameError(f"column of {root / 'participants.tsv'} (--healthy {choices[-1]}):", column, columns)
+    values = ", ".join(sorted({row[column] or "nothing" for row in rows}))
+    raise UsageError(
+        f"No row of {root / 'participants.tsv'} has {' or '.join(choices)}. Its column {column!r} holds: {values}. Say "
+        "who is healthy with --healthy COLUMN=VALUE."
+    )

@@ -1,0 +1,98 @@
+"""White and grey matter: segmentations of derivative datasets that lie on the grid of a map."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from nibabel.spatialimages import SpatialImage
+from numpy.typing import NDArray
+
+from bidsfit.bids.images import read_on_grid, read_sidecar
+from bidsfit.bids.inputs import Dataset, inherited
+from bidsfit.exceptions import UnusableInputError
+
+#: Names of the tissues in segmentations, in small letters: abbreviations of BIDS, and words.
+NAMES = {
+    "wm": ("wm", "white matter", "white_matter"),
+    "gm": ("gm", "grey matter", "gray matter", "grey_matter", "gray_matter"),
+}
+
+#: Indices of the tissues in the column ``mapping`` of a table of labels (BIDS, common image-derived labels).
+MAPPING = {"gm": "1", "wm": "2"}
+
+#: A voxel belongs to a tissue where its probability exceeds this.
+LIKELY = 0.5
+
+
+def tissue_mask(
+    datasets: Sequence[Dataset], image: str, like: SpatialImage, path: Path, tissue: str
+) -> tuple[NDArray[np.bool_], str] | None:
+    """Where a tissue is, and the BIDS URI of the segmentation that says so; None where there is none on the grid.
+
+    Parameters
+    ----------
+    datasets : sequence of Dataset
+        Searched in this order, for ``dseg``, then ``label-WM_mask``, then ``label-WM_probseg``.
+    image : str
+        Entities of the image (sub-01_ses-1): a segmentation belongs to it where each of its own is among them.
+    like : SpatialImage
+        On whose grid it must lie; others are passed over.
+    path : Path
+        Of that image.
+    tissue : {"wm", "gm"}
+    """
+    for dataset in datasets:
+        for candidate in _candidates(dataset, image):
+            indices = _indices(candidate, dataset.root, tissue)
+            if not indices and f"_label-{tissue.upper()}_" not in candidate.name:
+                continue
+            try:
+                data = read_on_grid(candidate, like, path, "segmentation")
+            except UnusableInputError:
+                continue  # of another image, such as an anatomical one
+            mask = np.isin(data, indices) if indices else data > LIKELY
+            return mask, dataset.uri(candidate)
+    return None
+
+
+def _candidates(dataset: Dataset, image: str) -> Iterator[Path]:
+    """Segmentations of an image, the most specific first."""
+    words = set(image.split("_"))
+    participant = image.split("_")[0]
+    for suffix in ("dseg", "mask", "probseg"):
+        found = []
+        for path in dataset.root.glob(f"{participant}/**/{participant}*_{suffix}.nii*"):
+            own = set(path.name.split("_")[:-1])
+            apart = {
+                word for word in own if not word.startswith(("desc-", "label-", "space-", "res-", "seg-", "atlas-"))
+            }
+            if apart <= words:
+                found.append((-len(apart), path.name, path))
+        yield from (path for _, _, path in sorted(found))
+
+
+def _indices(path: Path, root: Path, tissue: str) -> list[int]:
+    """Labels of a tissue in a ``dseg``: from its table, or from its sidecar; none for other files."""
+    if "_dseg.nii" not in path.name:
+        return []
+    for table in inherited(path, root, ".tsv"):
+        with table.open(encoding="utf-8-sig", newline="") as file:
+            rows = list(csv.DictReader(file, delimiter="\t"))
+        return [int(row["index"]) for row in rows if _is_tissue(row, tissue)]
+    for sidecar in inherited(path, root, ".json"):
+        content = read_sidecar(sidecar)
+        for key in ("Levels", "LabelMap"):
+            if isinstance(content.get(key), dict):
+                names = {str(v).lower(): k for k, v in content[key].items()}
+                names |= {str(k).lower(): v for k, v in content[key].items()}
+                return [int(names[name]) for name in NAMES[tissue] if str(names.get(name, "")).isdigit()]
+    return []
+
+
+def _is_tissue(row: dict[str, str], tissue: str) -> bool:
+    """Whether a row of a table of labels names a tissue."""
+    words = {(row.get(column) or "").strip().lower() for column in ("abbreviation", "name")}
+    return bool(words & set(NAMES[tissue])) or (row.get("mapping") or "").strip() == MAPPING[tissue]

@@ -1,0 +1,110 @@
+"""What a report says and shows of a trained estimator: what it was trained on, and what it does to the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bidsfit.bids.units import REPORT_UNITS
+from bidsfit.estimators.estimator import Status
+from bidsfit.models.signal_model import SignalModel
+from bidsfit.reports.evaluation import Axis, Bias, plot_bias
+from bidsfit.reports.report import percent
+from bidsfit.training.bundle import Bundle
+from bidsfit.training.distributions import Distribution, Mixture, Pooled
+
+#: Share of the voxels unlike all of the training above which the report warns.
+MANY_UNLIKE = 0.05
+
+#: Samples of the training that are drawn.
+SAMPLES = 20_000
+
+#: Arrows along each axis, at most.
+MOST_ARROWS = 11
+
+
+def training_row(bundle: Bundle) -> dict[str, Any]:
+    """`FitRecord.training` of a trained estimator."""
+    facts = bundle.facts
+    recipe = {key: value for key, value in facts["Recipe"].items() if value is not None and key != "kind"}
+    return {
+        "distribution": distribution_in_words(facts["Distribution"]),
+        "participants": list(facts["Participants"]),
+        "snr": facts["Noise"]["SNR"],
+        "noise": facts["Noise"]["Kind"],
+        "recipe": ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in recipe.items()),
+        "seconds": facts["Training"]["Seconds"],
+        "device": facts["Training"]["Device"],
+        "converged": bool(facts["Training"]["Converged"]),
+        "file": "" if bundle.path is None else bundle.path.name,
+        "averaged_over": facts["Parameters"][2:],
+    }
+
+
+def distribution_in_words(facts: Mapping[str, Any]) -> str:
+    """What a distribution is."""
+    if facts["Kind"] == "uniform":
+        return "every plausible combination of parameters alike"
+    if facts["Kind"] == "mixture":
+        parts = zip(facts["Weights"], facts["Parts"], strict=True)
+        return " and ".join(f"{percent(weight)} {distribution_in_words(part)}" for weight, part in parts)
+    tissue = {"wm": "the white matter", "gm": "the grey matter"}.get(facts["Origin"].get("Tissue", ""), "the brain")
+    left_out = facts["Origin"].get("LeftOut", [])
+    without = f" (without {', '.join(left_out)})" if left_out else ""
+    return f"the pooled fits of {sum(facts['Voxels'].values()):,} voxels in {tissue} of healthy participants{without}"
+
+
+def training_warnings(summary: Mapping[str, Any], bundle: Bundle, participant: str) -> list[str]:
+    """What of a training speaks against the estimates of one image; ``participant``: whose it is, with ``sub-``."""
+    warnings = []
+    if participant in bundle.facts["Participants"]:
+        warnings.append(
+            "The estimator was trained on a pool that holds this participant: its estimates lean on the participant's "
+            "own fits. Run with --leave-one-out."
+        )
+    unlike = summary["status"].get(str(int(Status.UNLIKE_TRAINING)), 0) / summary["n_voxels"]
+    if unlike > MANY_UNLIKE:
+        warnings.append(
+            f"{percent(unlike)} of the voxels are unlike all signals of the training: their estimates are drawn "
+            "towards what the estimator was trained on. The status map shows where."
+        )
+    if not bundle.facts["Training"]["Converged"]:
+        warnings.append(
+            "The training had not converged when it stopped: a longer one would give other estimates. Choose a recipe "
+            "with more steps (--training-recipe)."
+        )
+    return warnings
+
+
+def plot_learned(path: Path, bundle: Bundle, model: SignalModel) -> None:
+    """Draw where the estimator takes true values of its first two parameters, on average over noise and the others."""
+    names = list(bundle.facts["Parameters"])
+    bounds = bundle.facts["Distribution"]["Bounds"]
+    truth = np.stack([_plane(bundle.performance[name], len(names)) for name in names[:2]], axis=1)
+    bias = np.stack([_plane(bundle.performance[f"bias_{name}"], len(names)) for name in names[:2]], axis=1)
+    samples = training_samples(bundle.distribution(model), SAMPLES, np.random.default_rng(0))[:, :2]
+    axes = [Axis(f"${model[n].latex}$", REPORT_UNITS[model[n].unit].name, tuple(bounds[n])) for n in names[:2]]
+    panel = Bias("", truth, truth + bias, samples, np.empty((0, 2)))
+    plot_bias(path, [panel], (axes[0], axes[1]), {})
+
+
+def training_samples(distribution: Distribution, n: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Combinations that stand for a distribution in a figure: of a pool the fits themselves, which are at hand."""
+    if isinstance(distribution, Mixture):
+        parts = zip(distribution.parts, distribution.weights, strict=True)
+        return np.concatenate([training_samples(part, round(n * weight), rng) for part, weight in parts])
+    if isinstance(distribution, Pooled):
+        return distribution.samples[rng.integers(len(distribution.samples), size=n)].astype(float)
+    return distribution.sample(n, rng)
+
+
+def _plane(column: NDArray[np.float64], p: int) -> NDArray[np.float64]:
+    """A column of a performance table over the plane of the first two parameters, the mean over the others."""
+    points = round(len(column) ** (1 / p))
+    plane = column.reshape((points, points, -1)).mean(axis=2)
+    step = -(-points // MOST_ARROWS)
+    return plane[::step, ::step].ravel()

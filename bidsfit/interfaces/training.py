@@ -1,0 +1,99 @@
+"""The node that trains an estimator for an image, or finds one that was trained for such images."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from nipype.interfaces.base import (
+    BaseInterfaceInputSpec,
+    Directory,
+    File,
+    SimpleInterface,
+    TraitedSpec,
+    isdefined,
+    traits,
+)
+from tqdm import tqdm
+
+from bidsfit import estimators, models
+from bidsfit.bids.distributions import read_distribution
+from bidsfit.bids.images import read_acquisition
+from bidsfit.estimators.trained import TrainedEstimator
+from bidsfit.exceptions import UnusableInputError
+from bidsfit.training.distributions import Pooled
+from bidsfit.training.store import Store
+
+
+class _TrainEstimatorInput(BaseInterfaceInputSpec):
+    in_file = File(exists=True, mandatory=True, desc="diffusion image, for messages")
+    bval = File(exists=True, mandatory=True)
+    bvec = File(exists=True)
+    sidecar = traits.Dict(desc="metadata of the image")
+    facts = File(exists=True, mandatory=True, desc="of the image, as PrepareImage leaves them: the SNR")
+    model = traits.Str(mandatory=True)
+    estimator = traits.Str(mandatory=True)
+    options = traits.Dict(desc="of the estimator")
+    pool = File(exists=True, desc="distribution of pooled fits (JSON), where the estimator is trained on one")
+    left_out = traits.Str("", usedefault=True, desc="participant whose fits must not train, with sub-")
+    store = Directory(mandatory=True, desc="folder of trained estimators")
+    device = traits.Str("cpu", usedefault=True, nohash=True, desc="where a network is trained, as torch names it")
+    threads = traits.Int(1, usedefault=True, nohash=True)
+    label = traits.Str(desc="shown beside the progress bar", nohash=True)
+    version = traits.Str(desc="of bidsfit: another version trains again")
+
+
+class _TrainEstimatorOutput(TraitedSpec):
+    trained = File(exists=True, desc="the trained estimator, in the store")
+
+
+class TrainEstimator(SimpleInterface):
+    """Train an estimator for the protocol and the noise of an image, once for all images that are alike."""
+
+    input_spec = _TrainEstimatorInput
+    output_spec = _TrainEstimatorOutput
+
+    def _run_interface(self, runtime: Any) -> Any:
+        acquisition = read_acquisition(
+            Path(self.inputs.bval),
+            Path(self.inputs.bvec) if self.inputs.bvec else None,
+            self.inputs.sidecar if isdefined(self.inputs.sidecar) else None,
+        )
+        model = models.get(self.inputs.model)
+        estimator: Any = estimators.get(self.inputs.estimator)(model, **self.inputs.options)
+        task = estimator.task(estimator.averaged(acquisition), self._snr(estimator), self._pool(estimator))
+        with tqdm(desc=self.inputs.label, disable=None, delay=1) as bar:
+
+            def progress(done: int, of: int) -> None:
+                bar.total = of
+                bar.update(done - bar.n)
+
+            path = Store(Path(self.inputs.store)).obtain(
+                task, estimator.name, threads=self.inputs.threads, device=self.inputs.device, progress=progress
+            )
+        self._results = {"trained": str(path)}
+        return runtime
+
+    def _snr(self, estimator: TrainedEstimator) -> float:
+        """SNR of the image; any where the estimator has its own."""
+        if not isinstance(estimator.snr, str):
+            return estimator.snr
+        snr = json.loads(Path(self.inputs.facts).read_text())["noise"].get("snr")
+        if snr is None or not (np.isfinite(snr) and snr > 0):
+            raise UnusableInputError(
+                f"{self.inputs.in_file}: {estimator.name} is trained for the noise of the image, and its level could "
+                "not be found. Give the SNR of the training with --training-snr, or the noise level with --sigma."
+            )
+        return float(snr)
+
+    def _pool(self, estimator: TrainedEstimator) -> Pooled | None:
+        """The pooled fits that the estimator is trained on, within its bounds."""
+        if not isdefined(self.inputs.pool):
+            return None
+        _, pool = read_distribution(Path(self.inputs.pool), estimator.model)
+        if self.inputs.left_out:
+            pool = pool.without(self.inputs.left_out)
+        return pool if pool.space.facts == estimator.space.facts else replace(pool, space=estimator.space)

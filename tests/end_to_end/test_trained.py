@@ -1,0 +1,252 @@
+"""From the participants' fits to the healthy distribution, to a trained estimator, and back to the participants."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+RECIPE = "kind: network\nsteps: 60\nbatch: 256\nunits: 16\nvalidation: 2048\nchecks: 10\n"
+
+
+def run(*words):
+    from bidsfit.cli.app import main
+
+    return main([str(word) for word in words])
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """A phantom of two healthy participants and a patient, outputs with lsq maps, and the words of a run."""
+    from bidsfit.cli.lab import main
+
+    folder = tmp_path_factory.mktemp("trained")
+    data, out = folder / "ds", folder / "out"
+    size = ["--shape", "24", "24", "1", "--participants", "2", "--patients", "1"]
+    assert main(["phantom", str(data), "--model", "smt2", *size]) == 0
+    (folder / "tiny.yml").write_text(RECIPE)
+    words = [data, out, "participant", "-d", f"truth={data / 'derivatives' / 'truth'}", "--skip-bids-validation"]
+    words += ["--nprocs", "1", "--model", "smt2", "--training-recipe", folder / "tiny.yml", "--estimators"]
+    lsq = [word for word in words if word not in ("--training-recipe", folder / "tiny.yml")]
+    assert run(*lsq, "lsq") == 0
+    return data, out, words
+
+
+@pytest.fixture(scope="module")
+def pooled(study):
+    """The study after its group level."""
+    data, out, _ = study
+    assert run(data, out, "group", "-d", f"truth={data / 'derivatives' / 'truth'}") == 0
+    return study
+
+
+@pytest.fixture(scope="module")
+def uniform(study):
+    """The study after a run of net-uniform."""
+    assert run(*study[2], "net-uniform") == 0
+    return study
+
+
+@pytest.fixture(scope="module")
+def left_out(pooled):
+    """The study after a run of net-healthy that leaves out whom it fits: a healthy participant, and the patient."""
+    assert run(*pooled[2], "net-healthy", "--leave-one-out", "--participant-label", "01", "03") == 0
+    return pooled
+
+
+def record(out, label, estimator):
+    path = out / f"sub-{label}/figures/sub-{label}_model-smt2_desc-{estimator}_record.json"
+    return json.loads(path.read_text())
+
+
+# --- the group level -------------------------------------------------------------------------------------------------
+
+
+def test_a_pool_is_made_first(study, app, tmp_path):
+    data, out, words = study
+    copy = tmp_path / "out"
+    shutil.copytree(out, copy, ignore=shutil.ignore_patterns("work", "group_*", "trained"))
+    outcome = app(data, copy, *words[2:], "net-healthy", "--dry-run")
+    assert outcome.code == 2
+    assert f"Make it first: bidsfit {data} {copy} group --model smt2" in outcome.err
+
+
+def test_the_pools_hold_the_healthy_voxels(pooled, outputs, valid):
+    _, out, _ = pooled
+    status = [outputs(out).data(f"sub-{label}_model-smt2_desc-lsq_param-status_dwimap") for label in ("01", "02")]
+    found = {kind: json.loads((out / f"group_model-smt2_desc-{kind}_distribution.json").read_text()) for kind in KINDS}
+    voxels = {kind: content["Distribution"]["Voxels"] for kind, content in found.items()}
+    assert voxels["healthy"] == {f"sub-0{i}": int((s == 1).sum()) for i, s in enumerate(status, start=1)}
+    assert 0 < voxels["wm"]["sub-01"] + voxels["gm"]["sub-01"] < voxels["healthy"]["sub-01"]
+    assert found["healthy"]["Healthy"] == "group=healthy"
+    assert "bids:truth:sub-01/dwi/sub-01_dseg.nii.gz" in found["wm"]["Sources"]
+    for kind in KINDS:
+        assert (out / f"group_model-smt2_desc-{kind}_distribution.png").read_bytes().startswith(b"\x89PNG")
+    assert valid(out)
+
+
+KINDS = ("healthy", "wm", "gm")
+
+
+def test_the_group_level_again_changes_nothing(pooled, app):
+    data, out, _ = pooled
+    before = {path: path.stat().st_mtime_ns for path in out.glob("group_*")}
+    outcome = app(data, out, "group", "-d", f"truth={data / 'derivatives' / 'truth'}")
+    assert outcome.code == 0
+    assert "Healthy (group=healthy): 2 participants" in outcome.out
+    assert before == {path: path.stat().st_mtime_ns for path in out.glob("group_*")}
+
+
+def test_other_participants_give_another_pool_and_the_old_one_stays(pooled, app, tmp_path):
+    data, out, _ = pooled
+    copy = tmp_path / "out"
+    shutil.copytree(out, copy, ignore=shutil.ignore_patterns("work", "*.html", "figures"))
+    outcome = app(data, copy, "group", "--participant-label", "01")
+    assert outcome.code == 0
+    digest = json.loads((out / "group_model-smt2_desc-healthy_distribution.json").read_text())["Digest"]
+    kept = copy / f"group_model-smt2_desc-healthy{digest[:8]}_distribution.json"
+    assert f"is kept as {kept.name}" in outcome.out
+    assert kept.with_suffix(".tsv.gz").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--healthy", "group=sane"], "Its column 'group' holds: healthy, patient"),
+        (["--healthy", "age=3"], "Unknown column"),
+        (["--model", "adc"], "holds no lsq maps of the model adc of healthy participants. Make them first: bidsfit"),
+        (["--participant-label", "03"], "Unknown healthy participant"),
+    ],
+)
+def test_what_cannot_be_pooled_is_refused(study, app, words, message):
+    data, out, _ = study
+    outcome = app(data, out, "group", *words)
+    assert outcome.code == 2
+    assert message in outcome.err
+
+
+# --- the participant level -------------------------------------------------------------------------------------------
+
+
+def test_one_training_serves_all_participants(uniform, outputs):
+    _, out, _ = uniform
+    (trained,) = (out / "trained").glob("model-smt2_desc-netuniform_snr-*.zip")
+    for label in ("01", "02", "03"):
+        found = outputs(out).sidecar(f"sub-{label}_model-smt2_desc-netuniform_param-vcyl_dwimap")
+        notes = found["EstimationNotes"]["TrainedEstimator"]
+        assert notes["File"] == trained.name
+        assert found["Model"]["Parameters"]["FitMethod"] == "net-uniform"
+        assert found["Model"]["Parameters"]["TrainingRecipe"]["steps"] == 60
+    assert (
+        outputs(out).sidecar("sub-01_model-smt2_desc-netuniform_param-vcyl_stat-bias_dwimap")["StatisticOf"] == "vcyl"
+    )
+
+
+def test_the_report_says_what_it_was_trained_on(uniform, outputs):
+    _, out, _ = uniform
+    page = outputs(out).report()
+    assert "What it was trained on" in page
+    assert "every plausible combination of parameters alike" in page
+    assert page.count('<figure class="training"') == 1
+    assert ">Bias</th>" in page
+    assert "is missing." not in page
+    assert record(out, "01", "netuniform")["parameters"][1]["bias"] > 0
+
+
+def test_again_nothing_is_trained_or_fitted(uniform, app):
+    _, out, words = uniform
+    folders = [out / "trained", *(out / "work").rglob("estimate")]
+    files = [path for folder in folders for path in folder.rglob("*") if path.suffix in (".zip", ".gz", ".pklz")]
+    before = {path: path.stat().st_mtime_ns for path in files}
+    assert any(path.suffix == ".gz" for path in files)
+    assert app(*words, "net-uniform").code == 0
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+
+
+def test_a_participant_is_left_out_of_the_own_training(left_out, outputs):
+    _, out, _ = left_out
+    rows = {label: record(out, label, "nethealthy") for label in ("01", "03")}
+    assert rows["01"]["training"]["participants"] == ["sub-02"]
+    assert rows["03"]["training"]["participants"] == ["sub-01", "sub-02"]
+    assert not any("--leave-one-out" in words for row in rows.values() for words in row["warnings"])
+    pools = [
+        outputs(out).sidecar(f"sub-{label}_model-smt2_desc-nethealthy_param-vcyl_dwimap")["Model"]["Parameters"]
+        for label in rows
+    ]
+    assert pools[0]["TrainingPool"] == f"{pools[1]['TrainingPool']} without sub-01"
+
+
+def test_the_plan_says_who_trains(pooled, app):
+    outcome = app(*pooled[2], "net-wm", "net-mixed", "--leave-one-out", "--training-snr", "inf", "--dry-run")
+    assert "net-wm: trained on the fits of 1 participant (without sub-02), with no noise" in outcome.out
+    assert "net-mixed: trained on the plausible space of the model and the fits of 2 participants" in outcome.out
+
+
+def test_whoever_is_in_the_pool_is_warned(pooled):
+    _, out, words = pooled
+    assert run(*words, "net-mixed", "--participant-label", "01", "03") == 0
+    lean = ["lean on the participant's own fits" in str(record(out, x, "netmixed")["warnings"]) for x in ("01", "03")]
+    assert lean == [True, False]
+
+
+def test_other_settings_are_refused(uniform, app):
+    _, _, words = uniform
+    outcome = app(*words, "net-uniform", "--training-seed", "3")
+    assert outcome.code == 2
+    assert "was made with other settings (TrainingSeed)" in outcome.err
+
+
+# --- a file of the user ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def file(uniform, tmp_path_factory):
+    """A trained file of the user."""
+    (trained,) = (uniform[1] / "trained").glob("model-smt2_desc-netuniform_*.zip")
+    return Path(shutil.copy(trained, tmp_path_factory.mktemp("user") / "mine.zip"))
+
+
+def test_a_trained_file_is_used_as_it_is(uniform, file, outputs, app):
+    from bidsfit.training.bundle import read_facts
+
+    _, out, words = uniform
+    label = read_facts(file)["Checksum"][:6]
+    rest = [word for word in words if not str(word).endswith(".yml") and word != "--training-recipe"]
+    outcome = app(*rest, file, "--participant-label", "01")
+    assert outcome.code == 0
+    assert f"net-uniform-{label}: as mine.zip was trained" in outcome.out
+    given = outputs(out).data(f"sub-01_model-smt2_desc-netuniform{label}_param-vcyl_dwimap")
+    np.testing.assert_array_equal(given, outputs(out).data("sub-01_model-smt2_desc-netuniform_param-vcyl_dwimap"))
+    assert len(list((out / "trained").glob("*netuniform*.zip"))) == 1
+
+
+def test_options_of_a_training_are_none_of_a_trained_file(uniform, file, app):
+    outcome = app(*uniform[2], file)
+    assert outcome.code == 2
+    assert "has the option --training-recipe" in outcome.err
+
+
+def test_a_file_of_another_model_or_no_file_is_refused(uniform, file, app, tmp_path):
+    data, out, _ = uniform
+    outcome = app(data, out, "participant", "--model", "adc", "--estimators", file)
+    assert "it was trained for the model 'smt2'" in outcome.err
+    (tmp_path / "bad.zip").write_bytes(b"PK nothing")
+    outcome = app(data, out, "participant", "--estimators", tmp_path / "bad.zip")
+    assert outcome.code == 2
+    assert "it is damaged, or no file of that kind" in outcome.err
+    outcome = app(data, out, "participant", "--estimators", tmp_path / "none.zip")
+    assert "none.zip does not exist" in outcome.err
+
+
+def test_another_protocol_is_refused_with_its_b_values(file, app, tmp_path):
+    from bidsfit.cli.lab import main
+
+    data = tmp_path / "other"
+    size = ["--shape", "16", "16", "1", "--participants", "1", "--patients", "0"]
+    assert main(["phantom", str(data), "--model", "smt2", *size, "--b-values", "0", "1000", "2500"]) == 0
+    words = [data, tmp_path / "out", "participant", "--skip-bids-validation", "--model", "smt2", "--estimators", file]
+    outcome = app(*words, "--dry-run")
+    assert outcome.code == 2
+    assert "was trained for b = 2000, 3500, 5000 s/mm², which the protocol does not have" in outcome.err
+    assert "it was not trained for b = 2500 s/mm²" in outcome.err

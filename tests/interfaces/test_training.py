@@ -1,0 +1,131 @@
+"""The node that trains: what it asks the store for, and what a report says of the answer."""
+
+import json
+
+import numpy as np
+import pytest
+
+from bidsfit import models
+from bidsfit.bids.distributions import write_distribution
+from bidsfit.exceptions import UnusableInputError
+from bidsfit.interfaces import training as module
+from bidsfit.interfaces.learned import distribution_in_words, training_row, training_warnings
+from bidsfit.interfaces.training import TrainEstimator
+from bidsfit.training.bundle import Bundle
+from bidsfit.training.distributions import pool
+from bidsfit.training.space import ParameterSpace
+
+
+@pytest.fixture
+def ask(tiny, run_in, tmp_path, monkeypatch):
+    """``ask(estimator, noise)``: the task and the name that the store is asked for."""
+    asked = {}
+
+    class Store:
+        def __init__(self, folder):
+            asked["folder"] = folder
+
+        def obtain(self, task, name, **options):
+            asked.update(options, task=task, name=name)
+            path = tmp_path / "trained.zip"
+            path.touch()
+            return path
+
+    monkeypatch.setattr(module, "Store", Store)
+    path = tiny.add("sub-01/dwi/sub-01_dwi")
+    stem = str(path).removesuffix(".nii.gz")
+    facts = tmp_path / "facts.json"
+
+    def run(estimator="net-uniform", noise=None, **inputs):
+        facts.write_text(json.dumps({"noise": {"sigma": 50.0, "snr": 21.0} if noise is None else noise}))
+        run_in(
+            TrainEstimator(
+                in_file=str(path),
+                bval=f"{stem}.bval",
+                bvec=f"{stem}.bvec",
+                facts=str(facts),
+                model="adc",
+                estimator=estimator,
+                store=str(tmp_path / "store"),
+                **{"options": {}} | inputs,
+            )
+        )
+        return asked
+
+    return run
+
+
+@pytest.fixture
+def pool_file(tmp_path):
+    space = ParameterSpace(models.get("adc"))
+    fits = {f"sub-0{i}": np.random.default_rng(i).uniform(0.5, 2, (200, 1)) for i in (1, 2)}
+    found = pool(space, fits, most=1000, seed=0, origin={"Tissue": "healthy"})
+    path, _ = write_distribution(tmp_path, found, "healthy", sources=[], healthy="group=control")
+    return str(path)
+
+
+def test_the_task_is_that_of_the_image(ask):
+    asked = ask(threads=2)
+    assert asked["name"] == "net-uniform"
+    assert asked["threads"] == 2
+    assert asked["task"].noise.snr == 20  # the nearest level
+    assert asked["task"].facts["Acquisition"]["BValues"] == [0, 300, 600, 1000]
+
+
+@pytest.mark.parametrize("noise", [{}, {"sigma": 0.0, "snr": None}])
+def test_a_noise_that_is_not_known_is_asked_for(ask, noise):
+    with pytest.raises(UnusableInputError, match=r"sub-01_dwi\.nii\.gz: net-uniform .* with --training-snr"):
+        ask(noise=noise)
+    assert ask(noise=noise, options={"snr": 33.0})["task"].noise.snr == 33
+
+
+def test_pooled_fits_are_read(ask, pool_file):
+    task = ask("net-healthy", pool=pool_file)["task"]
+    assert task.facts["Participants"] == ["sub-01", "sub-02"]
+    assert ask("forest-mixed", pool=pool_file)["task"].facts["Distribution"]["Kind"] == "mixture"
+
+
+def test_somebody_may_be_left_out(ask, pool_file):
+    assert ask("net-healthy", pool=pool_file, left_out="sub-02")["task"].facts["Participants"] == ["sub-01"]
+
+
+def test_bounds_of_the_run_cut_the_pool(ask, pool_file):
+    task = ask("net-healthy", pool=pool_file, options={"bounds": {"D": (0.0, 1.0)}})["task"]
+    assert task.facts["Distribution"]["Bounds"] == {"D": [0.0, 1.0]}
+    assert task.distribution.samples.max() <= 1
+
+
+FACTS = {
+    "Participants": ["sub-01"],
+    "Noise": {"SNR": None, "Kind": "rician", "AtLowestBValue": True},
+    "Recipe": {"kind": "forest", "trees": 20, "depth": None},
+    "Training": {"Seconds": 3.1, "Device": "cpu", "Converged": False},
+    "Parameters": ["D"],
+    "Distribution": {"Kind": "pooled", "Voxels": {"sub-01": 1500}, "Origin": {"Tissue": "wm", "LeftOut": ["sub-02"]}},
+}
+
+
+def test_what_it_was_trained_on_in_words():
+    row = training_row(Bundle(FACTS, None))
+    assert row["distribution"] == (
+        "the pooled fits of 1,500 voxels in the white matter of healthy participants (without sub-02)"
+    )
+    assert row["recipe"] == "trees 20"
+    mixture = {"Kind": "mixture", "Weights": [0.5, 0.5], "Parts": [{"Kind": "uniform"}, FACTS["Distribution"]]}
+    assert distribution_in_words(mixture).startswith(
+        "50.0 % every plausible combination of parameters alike and 50.0 %"
+    )
+
+
+@pytest.mark.parametrize(
+    ("participant", "unlike", "expected"),
+    [
+        ("sub-01", 0, ["holds this participant", "not converged"]),
+        ("sub-02", 6, ["6.0 % of the voxels", "not converged"]),
+    ],
+)
+def test_what_speaks_against_it_is_warned_of(participant, unlike, expected):
+    summary = {"n_voxels": 100, "status": {"8": unlike}}
+    warnings = training_warnings(summary, Bundle(FACTS, None), participant)
+    assert len(warnings) == len(expected)
+    assert all(words in warning for words, warning in zip(expected, warnings, strict=True))

@@ -1,0 +1,72 @@
+"""Between an image and its fit: the training of an estimator that must be taught first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from nipype.pipeline import engine as pe
+
+from bidsfit import __version__
+from bidsfit.estimators.estimator import Estimator
+from bidsfit.estimators.trained import TrainedEstimator
+from bidsfit.interfaces.training import TrainEstimator
+from bidsfit.workflows.plan import Fit, ImagePlan
+
+#: Memory of a training, GB: torch, a block of simulated signals, a pool.
+MEMORY = 2.0
+
+
+@dataclass(frozen=True)
+class Training:
+    """Where trained estimators are kept, and where they are trained: "cpu" or "cuda"."""
+
+    store: Path
+    device: str = "cpu"
+
+
+def init_training_node(plan: ImagePlan, fit: Fit, *, training: Training, omp_nthreads: int) -> pe.Node:
+    """The node that trains the estimator of a fit, or finds it in the store.
+
+    It always runs: only the noise of the image says which file is wanted, and a file that is there is taken at once.
+    Nothing that follows is done again where the file is the same.
+
+    Parameters
+    ----------
+    plan : ImagePlan
+    fit : Fit
+    training : Training
+    omp_nthreads : int
+
+    Inputs
+    ------
+    facts
+        Of the image, as `PrepareImage` leaves them: its noise level.
+    """
+    image = plan.image
+    interface = TrainEstimator(
+        in_file=str(image.path),
+        bval=str(image.bval),
+        sidecar=image.sidecar,
+        model=fit.model,
+        estimator=fit.estimator,
+        options=fit.options,
+        left_out=fit.left_out,
+        store=str(training.store),
+        device=training.device,
+        threads=omp_nthreads,
+        label=f"training {fit.model} {fit.name}",
+        version=__version__,
+    )
+    if image.bvec is not None:
+        interface.inputs.bvec = str(image.bvec)
+    if fit.pool is not None:
+        interface.inputs.pool = str(fit.pool.path)
+    node = pe.Node(interface, name="train", n_procs=omp_nthreads, mem_gb=MEMORY)
+    node.overwrite = True
+    return node
+
+
+def shows_training(estimator: Estimator) -> bool:
+    """Whether the report of a fit has a figure of what its estimator learned: a plane of two parameters."""
+    return isinstance(estimator, TrainedEstimator) and len(estimator.space.names) > 1
