@@ -28,7 +28,8 @@ demo: $(INSTALLED) ## Simulate an IVIM and an SMT dataset, fit both with several
 	$(BIN)/bidsfit $(DEMO)/ivim $(DEMO)/ivim/derivatives/bidsfit participant \
 	  -d truth=$(DEMO)/ivim/derivatives/truth -w $(DEMO)/work/ivim --model ivim --estimators lsq segmented mle
 	$(BIN)/bidsfit $(DEMO)/smt2 $(DEMO)/smt2/derivatives/bidsfit participant \
-	  -d truth=$(DEMO)/smt2/derivatives/truth -w $(DEMO)/work/smt2 --model smt2 --estimators lsq mle
+	  -d truth=$(DEMO)/smt2/derivatives/truth -w $(DEMO)/work/smt2 --model smt2 --estimators lsq mle net-uniform \
+	  --training-recipe network-quick
 	@echo; echo "Reports:"; ls -1 $(DEMO)/*/derivatives/bidsfit/sub-*.html
 
 test: lint docs pytest ## Lint, type check, spell check, build the docs, and run the tests (not the slow ones)

@@ -423,7 +423,7 @@ FIGURES: Mapping[str, Make] = {
     "4": lambda paper, n: paper.boxes(n, 25.0, ALL),
     "5": lambda paper, n: paper.lesion(n, 25.0, ALL),
     "6": lambda paper, n: paper.differences(n, 25.0, ALL[1:]),
-    "S4": lambda paper, n: paper.bias(n, "smt2", np.inf, NETWORKS),
+    "S4": lambda paper, n: paper.bias(n, "smt2", np.inf, NETWORKS[:3]),
     "S5": lambda paper, n: paper.bias(n, "smt2", 5.0, NETS),
     "S6": lambda paper, n: paper.spread(n, "smt2", 5.0, NETS),
     "S7": lambda paper, n: paper.boxes(n, 5.0, NETS),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
 
@@ -52,11 +53,19 @@ def forward(layers: Layers, features: NDArray[np.float32]) -> NDArray[np.float32
         n = len(values)
         for i, (weight, bias) in enumerate(layers):
             values = np.matmul(values, weight, out=held[i][:n])
-            values += bias
-            if i < len(layers) - 1:
-                np.maximum(values, 0, out=values)
+            _activate(values, bias, i < len(layers) - 1)
         found[start : start + n] = values
     return found
+
+
+@numba.njit(nogil=True, error_model="numpy")
+def _activate(values: NDArray, bias: NDArray, rectify: bool) -> None:
+    """Add the bias and rectify in one visit of memory."""
+    lowest = np.float32(0 if rectify else -np.inf)
+    for i in range(values.shape[0]):
+        for j in range(values.shape[1]):
+            value = values[i, j] + bias[j]
+            values[i, j] = value if value > lowest else lowest
 
 
 def pruned(layers: Layers, features: NDArray[np.float32]) -> Layers:

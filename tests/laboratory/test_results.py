@@ -1,6 +1,7 @@
 """Results that are kept."""
 
 import numpy as np
+import pytest
 
 from bidsfit.laboratory.results import Results
 
@@ -32,8 +33,6 @@ def test_nothing_is_kept_of_a_computation_that_failed(tmp_path):
     def fail():
         raise RuntimeError
 
-    try:
+    with pytest.raises(RuntimeError):
         Results(tmp_path).obtain("x", {}, fail)
-    except RuntimeError:
-        pass
     assert not list(tmp_path.iterdir())

@@ -93,6 +93,6 @@ def test_files_that_are_no_recipe_are_refused(tmp_path, content, message):
 
 def test_missing_recipes(tmp_path):
     with pytest.raises(UnknownNameError, match="Did you mean 'network'"):
-        load_recipe("netwrok")
+        load_recipe("networ")
     with pytest.raises(UsageError, match=r"nowhere\.yml cannot be read"):
         load_recipe(str(tmp_path / "nowhere.yml"))
