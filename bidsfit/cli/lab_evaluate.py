@@ -47,6 +47,9 @@ def add_evaluate(commands: argparse._SubParsersAction) -> None:
         metavar="PARAMETER=VALUE",
         help="a combination to draw box plots of, in the units of the maps (mm^2/s); may be given up to four times",
     )
+    parser.add_argument(
+        "--lesion", metavar="NAME", help="of a simulated patient, where the model has a phantom (default: its first)"
+    )
     parser.add_argument("--quick", action="store_true", help="a tenth of the training, for a look")
     add_training_options(parser)
     parser.set_defaults(run=run_evaluate)
@@ -80,6 +83,7 @@ def run_evaluate(arguments: argparse.Namespace) -> None:
         points=arguments.points,
         repeats=arguments.repeats,
         at=named_points(setting.space, arguments.at or ()),
+        lesion=arguments.lesion,
     )
     command = shlex.join(["bidsfit-lab", *sys.argv[1:]])
     path = write_laboratory_report(

@@ -32,7 +32,7 @@ def add_train(commands: argparse._SubParsersAction) -> None:
 def run_train(arguments: argparse.Namespace) -> None:
     """Train what the command line asks for."""
     from bidsfit import estimators
-    from bidsfit.laboratory.bench import Bar, Bench, is_trained, setting_in_words
+    from bidsfit.laboratory.bench import Bar, Bench, is_trained, kind_of, setting_in_words
     from bidsfit.training.bundle import write_bundle
     from bidsfit.training.recipe import load_recipe
     from bidsfit.training.task import train
@@ -46,6 +46,9 @@ def run_train(arguments: argparse.Namespace) -> None:
     recipes = {}
     if arguments.recipe:
         recipe = load_recipe(arguments.recipe)
+        kind = kind_of(arguments.estimator)
+        if recipe.kind != kind:
+            raise UsageError(f"--recipe {arguments.recipe} is of a {recipe.kind}; {arguments.estimator} is a {kind}.")
         recipes = dict.fromkeys(("network", "network-noise-free") if recipe.kind == "network" else ("forest",), recipe)
     bench = Bench(arguments.out.parent, pools_of(arguments.pool, setting), seed=arguments.seed, recipes=recipes)
     try:

@@ -161,9 +161,20 @@ class Bench:
 
 def is_trained(name: str) -> bool:
     """Whether an estimator of that name is trained."""
-    made: Any = estimators.get(name)
-    made = getattr(made, "func", made)  # those of the package are partial objects
+    made = _class_of(name)
     return isinstance(made, type) and issubclass(made, TrainedEstimator)
+
+
+def kind_of(name: str) -> str:
+    """Kind of recipe ("network", "forest") that trains an estimator."""
+    kind: str = _class_of(name).kind
+    return kind
+
+
+def _class_of(name: str) -> Any:
+    """The class of an estimator; several names of the package share one, each with a distribution of its own."""
+    made: Any = estimators.get(name)
+    return getattr(made, "func", made)
 
 
 def setting_in_words(setting: Setting) -> str:

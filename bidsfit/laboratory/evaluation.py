@@ -13,6 +13,8 @@ from bidsfit.evaluation.metrics import cohen_d
 from bidsfit.exceptions import UsageError
 from bidsfit.laboratory.bench import Bench
 from bidsfit.laboratory.gallery import Gallery, axes_of, draw_bias, draw_maps, draw_sd
+from bidsfit.laboratory.patients import draw_differences, draw_lesion, simulated_patient
+from bidsfit.phantom.tissue import RECIPES
 from bidsfit.reports.evaluation import Case, Group, plot_boxes
 from bidsfit.reports.laboratory import Cell, LaboratorySection, Table
 from bidsfit.training.space import ParameterSpace
@@ -58,6 +60,7 @@ def evaluate_estimators(
     points: int,
     repeats: int,
     at: dict[str, NDArray[np.float64]],
+    lesion: str | None = None,
 ) -> list[LaboratorySection]:
     """Bias, standard deviation and error of every estimator over a grid, and box plots at named combinations.
 
@@ -73,8 +76,13 @@ def evaluate_estimators(
     repeats : int
         Noise realisations of every point.
     at : mapping of title to ndarray, shape (n_parameters,)
+    lesion : str, optional
+        Of the simulated patient, where the model has a phantom; by default the phantom's first.
     """
     space = setting.space
+    patient = None
+    if space.model.name in RECIPES or lesion is not None:
+        patient = simulated_patient(space, lesion=lesion, seed=bench.seed)
     truth = plane(space, points or (21 if len(space.names) < 3 else 11))
     found = {name: bench.evaluate(name, setting, truth, repeats=repeats, seed=bench.seed) for name in names}
     means = mean_table(gallery, space, found)
@@ -88,6 +96,10 @@ def evaluate_estimators(
         draw_maps(gallery, "rmse", "Root mean square error", "Over the noise, at every truth.", space, found, "rmse")
     if at:
         draw_boxes(bench, gallery, setting, names, at, repeats)
+    if patient is not None:
+        draw_lesion(bench, gallery, "lesion", "A lesion", setting, patient, names)
+        if len(names) > 1:
+            draw_differences(bench, gallery, "differences", "Differences between maps", setting, patient, names)
     return [
         LaboratorySection("Means over the space of true parameters", tables=(means,)),
         LaboratorySection("Figures", figures=tuple(gallery.figures)),

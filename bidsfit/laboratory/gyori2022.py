@@ -17,16 +17,14 @@ from numpy.typing import NDArray
 
 from bidsfit import models
 from bidsfit.acquisition import Acquisition
-from bidsfit.evaluation.experiments import Evaluation, Setting, plane, tissue_errors
+from bidsfit.evaluation.experiments import Evaluation, Setting, plane
 from bidsfit.laboratory.bench import Bench, say
 from bidsfit.laboratory.evaluation import box_groups
 from bidsfit.laboratory.gallery import Gallery, axes_of, draw_bias, draw_maps, draw_sd
+from bidsfit.laboratory.patients import PatientSlice, draw_differences, draw_lesion, simulated_patient
 from bidsfit.laboratory.pools import simulated_pools
-from bidsfit.phantom.cohort import Cohort, Participant
-from bidsfit.phantom.tissue import TISSUES
 from bidsfit.reports.evaluation import Case, Density, Group, plot_boxes, plot_distributions
 from bidsfit.reports.laboratory import LaboratorySection, Table
-from bidsfit.reports.lesions import DifferenceColumn, LesionColumn, plot_difference_maps, plot_lesions
 from bidsfit.training.distributions import participants_of
 from bidsfit.training.recipe import ForestRecipe, NetworkRecipe, Recipe, load_recipe
 from bidsfit.training.simulation import Noise
@@ -313,78 +311,19 @@ class Reproduction:
 
     def lesion(self, number: str, snr: float, names: Sequence[str]) -> None:
         """An abnormality in the maps of a simulated patient, as every estimator shows it."""
-        patient = self._patient(snr)
+        title = f"Figure {number}: a lesion, {_in_words('smt2', snr)}"
         place = setting("smt2", snr)
-        region = patient.head.tissue == TISSUES["lesion"]
-        z = int(region.sum(axis=(0, 1)).argmax())
-        truth = {name: _slice(patient.head.parameters[name], patient.head.mask, z) for name in place.space.names}
-        columns = [LesionColumn("truth", truth)]
-        for name in names:
-            columns.append(LesionColumn(readable(name), self._maps(patient, name, place, z)))
-        self.gallery.draw(
-            f"figure-{number}",
-            f"Figure {number}: a lesion, {_in_words('smt2', snr)}",
-            "Abnormality 1 in the white matter of a simulated patient, in the truth and as each estimator shows it; "
-            "below, the median inside the lesion.",
-            plot_lesions,
-            columns,
-            region[:, :, z],
-            axes_of(place.space),
-        )
+        draw_lesion(self.bench, self.gallery, f"figure-{number}", title, place, self._patient, names, readable)
 
     def differences(self, number: str, snr: float, names: Sequence[str]) -> None:
         """How maps of trained estimators differ from traditional ones."""
-        patient = self._patient(snr)
+        title = f"Figure {number}: differences between maps, {_in_words('smt2', snr)}"
         place = setting("smt2", snr)
-        z = int((patient.head.tissue == TISSUES["lesion"]).sum(axis=(0, 1)).argmax())
-        tissue = {name: patient.head.tissue[:, :, z] == number for name, number in TISSUES.items()}
-        reference = self._maps(patient, TRADITIONAL, place, z)
-        columns = []
-        for name in names:
-            found = self._maps(patient, name, place, z)
-            apart = {parameter: values - reference[parameter] for parameter, values in found.items()}
-            columns.append(DifferenceColumn(readable(name), apart, tissue_errors(found, reference, tissue)))
-        self.gallery.draw(
-            f"figure-{number}",
-            f"Figure {number}: differences between maps, {_in_words('smt2', snr)}",
-            "What each estimator adds to or takes from the map of traditional fitting, in the simulated patient, and "
-            "the mean absolute difference in each tissue.",
-            plot_difference_maps,
-            columns,
-            patient.head.mask[:, :, z],
-            axes_of(place.space),
-            reference="traditional fitting",
-        )
-
-    def _patient(self, snr: float) -> Participant:
-        return self._patients[snr]
+        draw_differences(self.bench, self.gallery, f"figure-{number}", title, place, self._patient, names, readable)
 
     @cached_property
-    def _patients(self) -> dict[float, Participant]:
-        found = {}
-        for snr in (25.0, 5.0):
-            cohort = Cohort(
-                "smt2",
-                n_healthy=0,
-                n_patients=1,
-                shape=(96, 96, 3),
-                snr=snr,
-                lesion="abnormality-1",
-                seed=self.bench.seed,
-            )
-            found[snr] = next(cohort.participants())
-        return found
-
-    def _maps(self, patient: Participant, name: str, place: Setting, z: int) -> dict[str, NDArray[np.float64]]:
-        """Maps of a slice, as the paper simulates them: noise in proportion to the S0 of each voxel."""
-        mask = patient.head.mask[:, :, z]
-        truth = np.stack([patient.head.parameters[p][:, :, z][mask] for p in place.space.names], axis=1)
-        found = self.bench.estimate(name, place, place.measure(truth, 1, self.bench.seed))
-        maps = {}
-        for j, parameter in enumerate(place.space.names):
-            maps[parameter] = np.full(mask.shape, np.nan)
-            maps[parameter][mask] = found[:, j]
-        return maps
+    def _patient(self) -> PatientSlice:
+        return simulated_patient(setting("smt2", 25.0).space, lesion="abnormality-1", seed=self.bench.seed)
 
     def _evaluate(self, model: str, snr: float, names: Sequence[str] | Mapping[str, Any]) -> dict[str, Evaluation]:
         place = setting(model, snr)
@@ -399,10 +338,6 @@ class Reproduction:
             LaboratorySection("Figures", figures=tuple(self.gallery.figures)),
         ]
         return [section for section in sections if section.tables or section.figures]
-
-
-def _slice(values: NDArray, mask: NDArray[np.bool_], z: int) -> NDArray[np.float64]:
-    return np.where(mask[:, :, z], values[:, :, z], np.nan)
 
 
 def _in_words(model: str, snr: float) -> str:
@@ -422,7 +357,7 @@ FIGURES: Mapping[str, Make] = {
     "3": lambda paper, n: paper.spread(n, "smt2", 25.0, NETS),
     "4": lambda paper, n: paper.boxes(n, 25.0, ALL),
     "5": lambda paper, n: paper.lesion(n, 25.0, ALL),
-    "6": lambda paper, n: paper.differences(n, 25.0, ALL[1:]),
+    "6": lambda paper, n: paper.differences(n, 25.0, ALL),
     "S4": lambda paper, n: paper.bias(n, "smt2", np.inf, NETWORKS[:3]),
     "S5": lambda paper, n: paper.bias(n, "smt2", 5.0, NETS),
     "S6": lambda paper, n: paper.spread(n, "smt2", 5.0, NETS),

@@ -33,9 +33,7 @@ SMALL = {"network": NetworkRecipe(units=64, steps=700, batch=512, peak_rate=8e-3
 def pools():
     found = {}
     for model in ("smt2", "smt3"):
-        found |= simulated_pools(
-            model, participants=2, shape=(32, 32, 2), snr=25.0, seed=0, threads=1, real=None
-        )
+        found |= simulated_pools(model, participants=2, shape=(32, 32, 2), snr=25.0, seed=0, threads=1, real=None)
     return found
 
 

@@ -1,0 +1,120 @@
+"""A simulated patient: what every estimator makes of a lesion, and of the tissue around it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bidsfit.evaluation.experiments import Setting, tissue_errors
+from bidsfit.laboratory.bench import Bench
+from bidsfit.laboratory.gallery import Gallery, axes_of
+from bidsfit.phantom.cohort import Cohort
+from bidsfit.phantom.tissue import TISSUES
+from bidsfit.reports.lesions import DifferenceColumn, LesionColumn, plot_difference_maps, plot_lesions
+from bidsfit.training.space import ParameterSpace
+
+#: Voxels of the patient.
+SHAPE = (96, 96, 3)
+#: Estimators whose differences fit in one figure.
+MOST = 8
+
+Maps = dict[str, NDArray[np.float64]]
+
+
+@dataclass(frozen=True)
+class PatientSlice:
+    """The slice of a simulated patient that shows most of the lesion.
+
+    Attributes
+    ----------
+    lesion : str
+        Its name.
+    mask, region : ndarray of bool, shape (x, y)
+        The head, and the lesion.
+    tissue : dict of name to ndarray of bool, shape (x, y)
+    truth : dict of parameter to ndarray, shape (x, y)
+        NaN outside the mask.
+    """
+
+    lesion: str
+    mask: NDArray[np.bool_]
+    region: NDArray[np.bool_]
+    tissue: dict[str, NDArray[np.bool_]]
+    truth: Maps
+
+
+def simulated_patient(space: ParameterSpace, *, lesion: str | None, seed: int) -> PatientSlice:
+    """A patient of a model that has a phantom, with the named lesion or the model's first.
+
+    Raises
+    ------
+    UsageError, UnknownNameError
+        Where the model has no phantom, or the lesion does not exist.
+    """
+    cohort = Cohort(space.model.name, n_healthy=0, n_patients=1, shape=SHAPE, lesion=lesion, seed=seed)
+    head = next(cohort.participants()).head
+    z = int((head.tissue == TISSUES["lesion"]).sum(axis=(0, 1)).argmax())
+    mask, tissue = head.mask[:, :, z], head.tissue[:, :, z]
+    truth = {name: np.where(mask, head.parameters[name][:, :, z], np.nan) for name in space.names}
+    regions = {name: tissue == number for name, number in TISSUES.items()}
+    return PatientSlice(cohort.lesion_name, mask, regions["lesion"], regions, truth)
+
+
+def estimated_maps(bench: Bench, setting: Setting, patient: PatientSlice, name: str) -> Maps:
+    """Maps by one estimator; the noise is that of the setting, in proportion to the S0 of each voxel."""
+    truth = np.stack([patient.truth[p][patient.mask] for p in setting.space.names], axis=1)
+    found = bench.estimate(name, setting, setting.measure(truth, 1, bench.seed))
+    maps = {}
+    for j, parameter in enumerate(setting.space.names):
+        maps[parameter] = np.full(patient.mask.shape, np.nan)
+        maps[parameter][patient.mask] = found[:, j]
+    return maps
+
+
+def draw_lesion(
+    bench: Bench,
+    gallery: Gallery,
+    name: str,
+    title: str,
+    setting: Setting,
+    patient: PatientSlice,
+    estimators: Sequence[str],
+    readable: Callable[[str], str] = str,
+) -> None:
+    """The lesion in the truth and as every estimator shows it."""
+    columns = [LesionColumn("truth", patient.truth)]
+    columns += [LesionColumn(readable(e), estimated_maps(bench, setting, patient, e)) for e in estimators]
+    caption = (
+        f"The lesion {patient.lesion!r} in the white matter of a simulated patient, in the truth and as each estimator "
+        "shows it; below, the median inside the lesion."
+    )
+    gallery.draw(name, title, caption, plot_lesions, columns, patient.region, axes_of(setting.space))
+
+
+def draw_differences(
+    bench: Bench,
+    gallery: Gallery,
+    name: str,
+    title: str,
+    setting: Setting,
+    patient: PatientSlice,
+    estimators: Sequence[str],
+    readable: Callable[[str], str] = str,
+) -> None:
+    """What every estimator adds to or takes from the maps of the first."""
+    first, *others = estimators
+    reference = estimated_maps(bench, setting, patient, first)
+    columns = []
+    for estimator in others[:MOST]:
+        found = estimated_maps(bench, setting, patient, estimator)
+        apart = {parameter: values - reference[parameter] for parameter, values in found.items()}
+        columns.append(DifferenceColumn(readable(estimator), apart, tissue_errors(found, reference, patient.tissue)))
+    caption = (
+        f"What each estimator adds to or takes from the map of {readable(first)}, in a simulated patient, and the mean "
+        "absolute difference in each tissue."
+    )
+    axes = axes_of(setting.space)
+    gallery.draw(name, title, caption, plot_difference_maps, columns, patient.mask, axes, reference=readable(first))
