@@ -8,7 +8,9 @@ from bidsfit.estimators.trained import TrainedEstimator
 
 
 class Forest(TrainedEstimator):
-    """A random forest of regression trees (see `TrainedEstimator` and `bidsfit.training.recipe.ForestRecipe`).
+    """A random forest of regression trees [1]_, in the place of the network [2]_.
+
+    See `TrainedEstimator` for its options, and `bidsfit.training.recipe.ForestRecipe`.
 
     References
     ----------

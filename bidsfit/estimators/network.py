@@ -11,7 +11,9 @@ from bidsfit.training.recipe import Recipe, load_recipe
 
 
 class Network(TrainedEstimator):
-    """A multilayer perceptron (see `TrainedEstimator` and `bidsfit.training.recipe.NetworkRecipe`).
+    """A multilayer perceptron [1]_.
+
+    See `TrainedEstimator` for its options, and `bidsfit.training.recipe.NetworkRecipe`.
 
     References
     ----------

@@ -81,11 +81,11 @@ class Pooled:
     participants : sequence of str
         Everyone in the pool.
     density : {"histogram", "kernel"}, optional
-        "histogram": as the paper, 500 bins a dimension, cubic interpolation clipped at 0, and rejection. "kernel": a
-        sample of the pool, moved by Gaussian noise as wide as the distance to its 16th neighbour. By default the
+        "histogram": as Gyori et al. [1]_, 500 bins a dimension, cubic interpolation clipped at 0, rejection. "kernel":
+        a sample of the pool, moved by Gaussian noise as wide as the distance to its 16th neighbour. By default the
         first for one or two parameters, the second for more: 500 bins in three dimensions are 125 million, nearly all
         empty, and what is drawn from them are the samples themselves with gaps between; a kernel whose width follows
-        the local density needs no bins, is smooth where voxels are few and sharp where they are many.
+        the local density needs no bins [2]_, is smooth where voxels are few and sharp where they are many.
     origin : mapping
         Where the samples came from, for JSON: dataset, tissue, maps.
 
