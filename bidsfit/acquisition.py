@@ -210,6 +210,7 @@ class DirectionAverage:
         if kind not in ("arithmetic", "geometric", "none"):
             raise ValueError(f"Unknown average {kind!r}; valid: arithmetic, geometric, none.")
         self.kind = kind
+        self._single = False
         if kind == "none":
             self.acquisition = acquisition
             return
@@ -218,6 +219,7 @@ class DirectionAverage:
         weights = acquisition.weights
         for k, shell in enumerate(shells):
             self._matrix[k, shell.indices] = weights[shell.indices] / weights[shell.indices].sum()
+        self._single = kind == "arithmetic" and np.array_equal(self._matrix, np.eye(len(acquisition)))
         self.acquisition = Acquisition(
             [shell.b_value for shell in shells],
             counts=[shell.n_measurements for shell in shells],
@@ -227,7 +229,7 @@ class DirectionAverage:
 
     def __call__(self, signals: NDArray) -> NDArray:
         """Average signals of shape (..., n) to (..., n_shells)."""
-        if self.kind == "none":
+        if self.kind == "none" or self._single:
             return signals
         if self.kind == "arithmetic":
             return self._weigh(signals)

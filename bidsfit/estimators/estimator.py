@@ -268,8 +268,8 @@ class Estimator(ABC):
                     array[index, self.model.scale_index] *= scale
                 if freedom > 0:
                     squares = fitted.squares * scale**2
-                    centred = y - np.average(y, axis=1, weights=weights)[:, None]
-                    total = np.einsum("ij,j->i", centred**2, weights)  # unlike @, no threads of its own
+                    mean = np.einsum("ij,j->i", y, weights / weights.sum())  # unlike @, no threads of its own
+                    total = np.einsum("ij,j->i", (y - mean[:, None]) ** 2, weights)
                     rmse[index] = np.sqrt(squares / weights.sum())
                     sigma[index] = np.sqrt(squares / freedom)
                     with np.errstate(divide="ignore", invalid="ignore"):
