@@ -158,6 +158,8 @@ class Estimator(ABC):
     statistics: tuple[str, ...] = ()
     #: Whether the standard deviation of the noise must be given.
     needs_noise: bool = False
+    #: Voxels that one thread works on at a time.
+    chunk: int = CHUNK
 
     def __init__(
         self,
@@ -245,7 +247,7 @@ class Estimator(ABC):
         statistics = {name: np.full((n_voxels, n_parameters), np.nan) for name in self.statistics}
 
         def work(start: int) -> int:
-            rows = slice(start, min(start + CHUNK, n_voxels))
+            rows = slice(start, min(start + self.chunk, n_voxels))
             measured = np.asarray(signals[rows], dtype=np.float64)[:, used]
             if self.debias:
                 measured = remove_rician_bias(measured, known[rows, None])
@@ -276,7 +278,7 @@ class Estimator(ABC):
                         r2[index] = np.where(total > 0, 1 - squares / total, np.nan)
             return rows.stop - rows.start
 
-        starts = range(0, n_voxels, CHUNK)
+        starts = range(0, n_voxels, self.chunk)
         with ThreadPoolExecutor(max(threads, 1)) as pool:
             for future in as_completed([pool.submit(work, start) for start in starts]):
                 finished = future.result()

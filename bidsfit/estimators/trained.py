@@ -80,6 +80,7 @@ class TrainedEstimator(Estimator):
     """
 
     statistics = ("sd", "bias")
+    chunk = 32768  # larger, because so little is done for a voxel that the turns of Python would show
     kind: str
 
     def __init__(

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 Layers = list[tuple[NDArray[np.float32], NDArray[np.float32]]]
 
 #: Voxels that go through a network at a time: what its layers hold of them fits in the cache of a core.
-BLOCK = 1024
+BLOCK = 512
 
 
 def perceptron(inputs: int, outputs: int, units: int, hidden_layers: int) -> torch.nn.Sequential:

@@ -139,7 +139,7 @@ def test_equal_bounds_fix_a_parameter() -> None:
 
 
 def test_threads_and_scale_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bidsfit.estimators.estimator.CHUNK", 16)
+    monkeypatch.setattr("bidsfit.estimators.estimator.Estimator.chunk", 16)
     estimator, _, signals = drawn("ivim", 64, 20)
     one = summaries(estimator.model, estimator.estimate(signals, ACQUISITIONS["ivim"]))
     two = summaries(estimator.model, estimator.estimate(signals, ACQUISITIONS["ivim"], threads=2))

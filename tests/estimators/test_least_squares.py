@@ -305,7 +305,7 @@ class Lazy:
 
 class TestSignals:
     def test_threads_change_nothing(self, monkeypatch):
-        monkeypatch.setattr(base, "CHUNK", 64)
+        monkeypatch.setattr(base.Estimator, "chunk", 64)
         signals, _ = simulated("ivim", 1000, 10)
         estimator = LeastSquares(models.get("ivim"))
         one, many = (estimator.estimate(signals, ACQUISITIONS["ivim"], threads=n) for n in (1, 4))
@@ -317,13 +317,13 @@ class TestSignals:
     def test_chunks_change_nothing(self, monkeypatch, chunk):
         signals, _ = simulated("smt2", 200, 10)
         whole = fit("smt2", signals)
-        monkeypatch.setattr(base, "CHUNK", chunk)
+        monkeypatch.setattr(base.Estimator, "chunk", chunk)
         parts = fit("smt2", signals)
         assert as_array("smt2", parts) == pytest.approx(as_array("smt2", whole), rel=1e-6, abs=1e-9)
         assert parts.r2 == pytest.approx(whole.r2, rel=1e-9)
 
     def test_progress_counts_every_voxel_once(self, monkeypatch):
-        monkeypatch.setattr(base, "CHUNK", 64)
+        monkeypatch.setattr(base.Estimator, "chunk", 64)
         signals, _ = simulated("adc", 1000, 10)
         finished: list[int] = []
         LeastSquares(models.get("adc")).estimate(signals, ACQUISITIONS["adc"], progress=finished.append, threads=2)
@@ -331,7 +331,7 @@ class TestSignals:
         assert len(finished) == 16
 
     def test_signals_are_read_by_slice_and_never_whole(self, monkeypatch):
-        monkeypatch.setattr(base, "CHUNK", 100)
+        monkeypatch.setattr(base.Estimator, "chunk", 100)
         signals, _ = simulated("adc", 950, 20)
         lazy = Lazy(signals)
         estimate = LeastSquares(models.get("adc")).estimate(lazy, ACQUISITIONS["adc"])

@@ -124,7 +124,7 @@ def test_too_few_voxels_are_refused() -> None:
 
 def test_the_prior_takes_an_even_part_of_many_voxels(monkeypatch) -> None:
     monkeypatch.setattr(base, "MOST", 300)
-    monkeypatch.setattr(base, "CHUNK", 50)
+    monkeypatch.setattr(base.Estimator, "chunk", 50)
     _, signals = simulated("ivim", 1000, 20)
     estimator = MaximumAPosteriori(models.get("ivim"))
     part = estimator.estimate(signals[::4], IVIM, 0.05)

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from bidsfit import Acquisition, LeastSquares, Status, estimators, models
-from bidsfit.estimators import estimator as base
 from bidsfit.estimators.forest import Forest
 from bidsfit.estimators.network import Network
 from bidsfit.estimators.trained import SNR_LEVELS, differences, nearest_level
@@ -129,7 +128,7 @@ class TestVerb:
             assert np.median(found.statistics["bias"][name]) == pytest.approx(values.mean() - known, abs=0.05 * known)
 
     def test_threads_do_not_matter(self, estimator):
-        signals, _ = simulated(estimator, 2 * base.CHUNK + 100)
+        signals, _ = simulated(estimator, 2 * Network.chunk + 100)
         one, two = (estimator.estimate(signals, SHELLS, threads=threads) for threads in (1, 2))
         for name in SMT2.names:
             np.testing.assert_array_equal(one.parameters[name], two.parameters[name])
@@ -155,10 +154,10 @@ class TestVerb:
         np.testing.assert_array_equal(found.status[good], clean.status[good])
 
     def test_progress_counts_every_voxel(self, network):
-        signals, _ = simulated(network, base.CHUNK + 5)
+        signals, _ = simulated(network, Network.chunk + 5)
         seen = []
         network.estimate(signals, SHELLS, progress=seen.append)
-        assert sum(seen) == base.CHUNK + 5
+        assert sum(seen) == Network.chunk + 5
 
     def test_the_training_is_noted(self, estimator):
         notes = estimator.estimate(simulated(estimator, 5)[0], SHELLS).notes["TrainedEstimator"]
