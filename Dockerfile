@@ -5,7 +5,7 @@ FROM ${BASE} AS build
 WORKDIR /src
 RUN python3 -m venv /opt/bidsfit
 COPY . .
-RUN /opt/bidsfit/bin/pip install --no-cache-dir --disable-pip-version-check -c constraints.txt . \
+RUN /opt/bidsfit/bin/pip install --no-cache-dir --disable-pip-version-check -c constraints.txt '.[distortion]' \
     && TEMPLATEFLOW_HOME=/opt/bidsfit/templateflow /opt/bidsfit/bin/python -c 'import templateflow.api'
 
 FROM ${BASE}
