@@ -1,41 +1,71 @@
-"""Maps that earlier runs left in an output folder, as the fits of voxels."""
+"""Maps that earlier runs left in an output folder, as fits: which there are, how they were made, and their voxels."""
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
-from bidsfit.bids.images import open_image, read_data, read_on_grid
+from bidsfit.bids.images import open_image, read_data, read_on_grid, read_sidecar
+from bidsfit.bids.outputs import QUALITY_MAPS, estimator_label
 from bidsfit.bids.units import FILE_UNITS
 from bidsfit.estimators.estimator import Status
 from bidsfit.exceptions import UnusableInputError
 from bidsfit.models.signal_model import SignalModel
 
-#: Name of a status map of least squares: entities of the image, and model.
-STATUS_MAP = re.compile(r"(?P<image>sub-[^_]+.*)_model-(?P<model>[^_]+)_desc-lsq_param-status_dwimap\.nii\.gz")
+#: Name of a map of a fit, its statistics apart: entities of the image, model, estimator, parameter.
+MAP = re.compile(
+    r"(?P<image>sub-[^_]+.*?)_model-(?P<model>[^_]+)_desc-(?P<estimator>[^_]+)_param-(?P<label>[^_]+)_dwimap\.nii\.gz"
+)
+
+#: Settings that differ between images that were fitted alike: what the mask is called, and who was left out of a pool.
+OWN_SETTINGS = ("Mask", "TrainingPool")
 
 
 @dataclass(frozen=True)
 class FittedImage:
-    """The least-squares fit of one image: its status map, beside which those of the parameters lie.
+    """The fit of one image: its status map, beside which those of the parameters lie.
 
-    ``image``: the entities of the image (sub-01_ses-1).
+    Attributes
+    ----------
+    status : Path
+    image : str
+        Entities of the image (sub-01_ses-1_acq-ap).
+    model : str
+    estimator : str
+        Its label in file names: "netuniform" for "net-uniform".
+    labels : tuple of str
+        Of the parameters that have a map.
     """
 
     status: Path
     image: str
     model: str
+    estimator: str = "lsq"
+    labels: tuple[str, ...] = ()
 
     @property
     def participant(self) -> str:
         """Label without ``sub-``."""
         return self.image.split("_")[0].removeprefix("sub-")
+
+    @property
+    def session(self) -> str:
+        """Label without ``ses-``; empty where the image has none."""
+        return session_of(self.image)
+
+    @property
+    def series(self) -> str:
+        """What tells the images of a session apart (acq-ap_run-1), often nothing: images that share it are alike."""
+        return series_of(self.image)
 
     def parameter(self, label: str) -> Path:
         """The map of a parameter."""
@@ -46,15 +76,171 @@ class FittedImage:
         return [*(self.parameter(p.label) for p in model.parameters if p.name != model.scale), self.status]
 
 
-def find_fitted(folder: Path, participants: Sequence[str] | None = None) -> list[FittedImage]:
-    """All least-squares fits of some participants (labels without ``sub-``), or of everyone, in the order of names."""
-    chosen = ["*"] if participants is None else participants
-    found = []
-    for label in chosen:
-        for path in sorted(folder.glob(f"sub-{label}/**/dwi/*_desc-lsq_param-status_dwimap.nii.gz")):
-            if match := STATUS_MAP.fullmatch(path.name):
-                found.append(FittedImage(path, match["image"], match["model"]))
-    return found
+def session_of(image: str) -> str:
+    """Label of the session of an image, without ``ses-``; empty where its entities have none."""
+    return next((word.removeprefix("ses-") for word in image.split("_") if word.startswith("ses-")), "")
+
+
+def series_of(image: str) -> str:
+    """Entities of an image beside participant and session."""
+    return "_".join(word for word in image.split("_") if not word.startswith(("sub-", "ses-")))
+
+
+def find_fitted(
+    folder: Path, participants: Sequence[str] | None = None, estimators: Collection[str] | None = ("lsq",)
+) -> list[FittedImage]:
+    """Fits of some participants (labels without ``sub-``), or of everyone, in the order of names.
+
+    They are found by the names of files alone. A fit counts where it has a status map, which is written last.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the outputs.
+    participants : sequence of str, optional
+    estimators : collection of str, optional
+        Names, or labels in file names; None: all.
+    """
+    if participants is None:
+        participants = sorted(p.name.removeprefix("sub-") for p in folder.glob("sub-*") if p.is_dir())
+    wanted = None if estimators is None else {estimator_label(name) for name in estimators}
+    return [
+        fitted
+        for label in participants
+        for dwi in (folder / f"sub-{label}" / "dwi", *sorted((folder / f"sub-{label}").glob("ses-*/dwi")))
+        for fitted in _in_folder(dwi)
+        if wanted is None or fitted.estimator in wanted
+    ]
+
+
+def _in_folder(folder: Path) -> Iterator[FittedImage]:
+    """Fits whose maps lie in a folder."""
+    fits: dict[tuple[str, str, str], set[str]] = {}
+    try:
+        names = os.listdir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    for name in names:
+        if match := MAP.fullmatch(name):
+            fits.setdefault((match["image"], match["model"], match["estimator"]), set()).add(match["label"])
+    for (image, model, estimator), labels in sorted(fits.items()):
+        if "status" in labels:
+            status = folder / f"{image}_model-{model}_desc-{estimator}_param-status_dwimap.nii.gz"
+            yield FittedImage(status, image, model, estimator, tuple(sorted(labels - set(QUALITY_MAPS))))
+
+
+def scanned_sessions(fits: Iterable[FittedImage]) -> dict[str, tuple[str, ...]]:
+    """Sessions that have maps, sorted, by participant; both are labels without prefix."""
+    found: dict[str, set[str]] = {}
+    for fitted in fits:
+        found.setdefault(fitted.participant, set()).add(fitted.session)
+    return {label: tuple(sorted(sessions)) for label, sessions in sorted(found.items())}
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a trained estimator was trained on.
+
+    Attributes
+    ----------
+    distribution : str
+        Its kind: "uniform", "healthy", "mixed", "wm" or "gm"; empty for a file without that knowledge.
+    digest : str
+        Of the distribution.
+    participants : tuple of str
+        With ``sub-``: everyone whose fits are part of it.
+    left_out : str
+        Participant (with ``sub-``) who was left out of the pool, because the estimator was trained for their images.
+    converged : bool
+    """
+
+    distribution: str
+    digest: str
+    participants: tuple[str, ...]
+    left_out: str
+    converged: bool
+
+    def holds(self, participant: str) -> bool:
+        """Whether the fits of a participant (label without ``sub-``) were trained on."""
+        return f"sub-{participant}" in self.participants
+
+
+@dataclass(frozen=True)
+class FitFacts:
+    """How a fit was made, from the sidecar of its status map.
+
+    Attributes
+    ----------
+    estimator : str
+        Its name, such as "net-uniform".
+    title : str
+        What it is, in words.
+    settings : mapping
+        ``Model.Parameters`` of the sidecar; diffusivities in mm^2/s.
+    version : str
+        Of bidsfit.
+    training : Training, optional
+        None where the estimator is not a trained one.
+    """
+
+    estimator: str
+    title: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    version: str = ""
+    training: Training | None = None
+
+    @cached_property
+    def bounds(self) -> dict[str, tuple[float, float]]:
+        """Bounds of the parameters by name (not label), in the units of files; infinite where there is none."""
+        found = self.settings.get("Bounds")
+        return {
+            name: (-np.inf if low is None else float(low), np.inf if high is None else float(high))
+            for name, (low, high) in (found.items() if isinstance(found, dict) else ())
+        }
+
+
+def read_facts(fitted: FittedImage) -> FitFacts:
+    """How a fit was made.
+
+    Raises
+    ------
+    UnusableInputError
+        Where its sidecar cannot be read, or lacks what bidsfit writes.
+    """
+    path = fitted.status.with_name(fitted.status.name.removesuffix(".nii.gz") + ".json")
+    content = read_sidecar(path)
+    try:
+        settings = content["Model"]["Parameters"]
+        return FitFacts(
+            estimator=str(settings["FitMethod"]),
+            title=str(settings.get("FitMethodDescription", "")),
+            settings=settings,
+            version=str(content.get("EstimationSoftware", {}).get("Version", "")),
+            training=_training(settings, (content.get("EstimationNotes") or {}).get("TrainedEstimator")),
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UnusableInputError(
+            f"{path} does not say how the fit was made (it lacks {error}). Run the participant level again."
+        ) from error
+
+
+def _training(settings: Mapping[str, Any], notes: Mapping[str, Any] | None) -> Training | None:
+    """What a sidecar says of a training."""
+    if not notes:
+        return None
+    return Training(
+        distribution=str(settings.get("TrainingDistribution", "")),
+        digest=str(notes.get("DistributionDigest", "")),
+        participants=tuple(notes.get("Participants", ())),
+        left_out=str(settings.get("TrainingPool", "")).partition(" without ")[2],
+        converged=bool((notes.get("Training") or {}).get("Converged", True)),
+    )
+
+
+def settings_that_differ(facts: Sequence[FitFacts]) -> list[str]:
+    """Names of the settings in which fits of one model by one estimator differ: such maps should not be compared."""
+    names = sorted({name for one in facts for name in one.settings if name not in OWN_SETTINGS})
+    return [name for name in names if any(one.settings.get(name) != facts[0].settings.get(name) for one in facts)]
 
 
 def converged_voxels(fitted: FittedImage) -> tuple[nib.spatialimages.SpatialImage, NDArray[np.bool_]]:

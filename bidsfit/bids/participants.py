@@ -26,8 +26,8 @@ def read_participants(root: Path) -> list[dict[str, str]]:
             rows = list(csv.DictReader(file, delimiter="\t"))
     except FileNotFoundError as error:
         raise UnusableInputError(
-            f"{root} has no participants.tsv, which says who is healthy. Write one with the columns participant_id "
-            "and, for example, group."
+            f"{root} has no participants.tsv, which says who is healthy, and who was treated. Write one with the "
+            "columns participant_id and, for example, group."
         ) from error
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UnusableInputError(f"{path} cannot be read as a table: {error}.") from error
@@ -51,20 +51,42 @@ def healthy_participants(root: Path, choice: str | None) -> tuple[list[str], str
     UsageError, UnknownNameError, UnusableInputError
         Where the table, the column or the value is not there.
     """
+    choices = HEALTHY if choice is None else (choice,)
+    return participants_by(root, choices, "--healthy", advice="Say who is healthy with --healthy COLUMN=VALUE.")
+
+
+def participants_by(root: Path, choices: Sequence[str], option: str, *, advice: str = "") -> tuple[list[str], str]:
+    """Labels of the participants that a column picks out, sorted, and the choice that found them.
+
+    Parameters
+    ----------
+    root : Path
+        Of the dataset.
+    choices : sequence of str
+        COLUMN=VALUE; the first that some row has counts.
+    option : str
+        Of the command line, for messages.
+    advice : str
+        What to do, for messages.
+
+    Raises
+    ------
+    UsageError, UnknownNameError, UnusableInputError
+        Where the table, the column or the value is not there.
+    """
     rows = read_participants(root)
-    choices: Sequence[str] = HEALTHY if choice is None else (choice,)
     for word in choices:
         column, equals, value = word.partition("=")
         if not (equals and column and value):
-            raise UsageError(f"--healthy takes COLUMN=VALUE, for example group=control; found {word!r}.")
+            raise UsageError(f"{option} takes COLUMN=VALUE, for example group=control; found {word!r}.")
         found = [row["participant_id"].removeprefix("sub-") for row in rows if row.get(column) == value]
         if found:
             return sorted(set(found)), word
     columns = [name for name in rows[0] if name and name != "participant_id"]
     if column not in columns:
-        raise UnknownNameError(f"column of {root / 'participants.tsv'} (--healthy {choices[-1]}):", column, columns)
+        raise UnknownNameError(f"column of {root / 'participants.tsv'} ({option} {choices[-1]}):", column, columns)
     values = ", ".join(sorted({row[column] or "nothing" for row in rows}))
     raise UsageError(
-        f"No row of {root / 'participants.tsv'} has {' or '.join(choices)}. Its column {column!r} holds: {values}. Say "
-        "who is healthy with --healthy COLUMN=VALUE."
+        f"No row of {root / 'participants.tsv'} has {' or '.join(choices)}. Its column {column!r} holds: {values}. "
+        f"{advice or f'Choose one of them with {option} COLUMN=VALUE.'}"
     )

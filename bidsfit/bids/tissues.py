@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,23 +19,36 @@ from bidsfit.exceptions import UnusableInputError
 NAMES = {
     "wm": ("wm", "white matter", "white_matter"),
     "gm": ("gm", "grey matter", "gray matter", "grey_matter", "gray_matter"),
+    "csf": ("csf", "cerebrospinal fluid", "cerebrospinal_fluid"),
 }
 
 #: Indices of the tissues in the column ``mapping`` of a table of labels (BIDS, common image-derived labels).
-MAPPING = {"gm": "1", "wm": "2"}
+MAPPING = {"gm": "1", "wm": "2", "csf": "3"}
 
 #: A voxel belongs to a tissue where its probability exceeds this.
 LIKELY = 0.5
 
 
+@dataclass(frozen=True)
+class Folder:
+    """A folder that is not indexed: subjects of FreeSurfer, or the outputs themselves (then its name is empty)."""
+
+    name: str
+    root: Path
+
+    def uri(self, path: Path) -> str:
+        """BIDS URI of one of its files."""
+        return f"bids:{self.name}:{path.relative_to(self.root).as_posix()}"
+
+
 def tissue_mask(
-    datasets: Sequence[Dataset], image: str, like: SpatialImage, path: Path, tissue: str
+    datasets: Sequence[Dataset | Folder], image: str, like: SpatialImage, path: Path, tissue: str
 ) -> tuple[NDArray[np.bool_], str] | None:
     """Where a tissue is, and the BIDS URI of the segmentation that says so; None where there is none on the grid.
 
     Parameters
     ----------
-    datasets : sequence of Dataset
+    datasets : sequence of Dataset or Folder
         Searched in this order, for ``dseg``, then ``label-WM_mask``, then ``label-WM_probseg``.
     image : str
         Entities of the image (sub-01_ses-1): a segmentation belongs to it where each of its own is among them.
@@ -46,7 +60,7 @@ def tissue_mask(
     """
     for dataset in datasets:
         for candidate in _candidates(dataset, image):
-            indices = _indices(candidate, dataset.root, tissue)
+            indices = tissue_indices(candidate, dataset.root, tissue)
             if not indices and f"_label-{tissue.upper()}_" not in candidate.name:
                 continue
             try:
@@ -58,7 +72,7 @@ def tissue_mask(
     return None
 
 
-def _candidates(dataset: Dataset, image: str) -> Iterator[Path]:
+def _candidates(dataset: Dataset | Folder, image: str) -> Iterator[Path]:
     """Segmentations of an image, the most specific first."""
     words = set(image.split("_"))
     participant = image.split("_")[0]
@@ -74,8 +88,16 @@ def _candidates(dataset: Dataset, image: str) -> Iterator[Path]:
         yield from (path for _, _, path in sorted(found))
 
 
-def _indices(path: Path, root: Path, tissue: str) -> list[int]:
-    """Labels of a tissue in a ``dseg``: from its table, or from its sidecar; none for other files."""
+def tissue_indices(path: Path, root: Path, tissue: str) -> list[int]:
+    """Labels of a tissue in a ``dseg``: from its table, or from its sidecar; none for other files.
+
+    Parameters
+    ----------
+    path : Path
+    root : Path
+        Of its dataset.
+    tissue : {"wm", "gm", "csf"}
+    """
     if "_dseg.nii" not in path.name:
         return []
     for table in inherited(path, root, ".tsv"):

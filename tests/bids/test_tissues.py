@@ -7,7 +7,7 @@ import pytest
 
 from bidsfit.bids.images import open_image
 from bidsfit.bids.inputs import open_dataset
-from bidsfit.bids.tissues import tissue_mask
+from bidsfit.bids.tissues import Folder, tissue_indices, tissue_mask
 
 LABELS = np.zeros((5, 6, 3), dtype=np.uint8)
 LABELS[1], LABELS[2] = 2, 3
@@ -55,3 +55,21 @@ def test_others_are_passed_over(masks, find):
     masks.nifti("sub-01/ses-1/anat/sub-01_ses-1_dseg.nii.gz", np.zeros((9, 9, 9), dtype=np.uint8))  # on another grid
     masks.nifti("sub-01/ses-1/dwi/sub-01_ses-1_desc-brain_mask.nii.gz", LABELS)
     assert find("wm") is None
+
+
+def test_the_outputs_are_a_place_to_look(masks):
+    """After the datasets that were given; a URI of the outputs names no dataset."""
+    like = masks.nifti("like.nii.gz", LABELS)
+    path = masks.nifti("sub-01/ses-1/dwi/sub-01_ses-1_acq-a_desc-tissue_dseg.nii.gz", LABELS)
+    masks.write("desc-tissue_dseg.tsv", "index\tname\tmapping\n2\tWhite matter\t2\n3\tGrey matter\t1\n12\tOther\tn/a\n")
+    outputs = Folder("", masks.root)
+    mask, uri = tissue_mask([outputs], "sub-01_ses-1_acq-a", open_image(like), like, "gm")
+    np.testing.assert_array_equal(mask, LABELS == 3)
+    assert uri == f"bids::sub-01/ses-1/dwi/{path.name}"
+    assert tissue_mask([outputs], "sub-01_ses-1_acq-b", open_image(like), like, "gm") is None
+
+
+def test_fluid_has_a_number_too(masks):
+    path = masks.nifti("sub-01/anat/sub-01_dseg.nii.gz", LABELS)
+    masks.write("dseg.tsv", "index\tname\tmapping\n2\tfluid\t3\n3\tCSF\tn/a\n")
+    assert tissue_indices(path, masks.root, "csf") == [2, 3]

@@ -1,0 +1,226 @@
+"""Regions of interest: masks and segmentations of derivative datasets that lie on the grid of a map."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from nibabel.spatialimages import SpatialImage
+from numpy.typing import NDArray
+
+from bidsfit.bids.images import open_image, read_data, read_sidecar, same_grid
+from bidsfit.bids.inputs import Dataset, inherited
+from bidsfit.bids.tissues import LIKELY, NAMES, Folder, tissue_indices
+from bidsfit.exceptions import UnusableInputError
+
+#: The region that needs no file: all voxels of the mask that was fitted.
+WHOLE = "whole"
+
+#: Classes of tissue, which are called so whatever the files call them.
+TISSUES = tuple(NAMES)
+
+#: Kinds of file, the best first: one label a voxel, one mask a region, one probability a region.
+SUFFIXES = ("dseg", "mask", "probseg")
+
+#: Entities that a file may have and the image need not.
+APART = ("desc-", "label-", "space-", "res-", "den-", "seg-", "atlas-", "scale-", "hemi-")
+
+
+@dataclass(frozen=True)
+class RegionFile:
+    """A file that may hold regions of some images of a participant.
+
+    Attributes
+    ----------
+    path : Path
+    dataset : Dataset or Folder
+        To which it belongs.
+    kind : str
+        Of `SUFFIXES`.
+    """
+
+    path: Path
+    dataset: Dataset | Folder
+    kind: str
+
+    @property
+    def uri(self) -> str:
+        return self.dataset.uri(self.path)
+
+    @cached_property
+    def words(self) -> frozenset[str]:
+        """Entities that tell to which images it belongs."""
+        found = self.path.name.split("_")[:-1]
+        return frozenset(word for word in found if not word.startswith(APART))
+
+    @cached_property
+    def regions(self) -> dict[str, tuple[int, ...]]:
+        """Names of its regions, each with its labels; no labels where the file is of one region."""
+        if self.kind == "dseg":
+            return labelled_regions(self.path, self.dataset.root)
+        entities = dict(word.split("-", 1) for word in self.path.name.split("_") if "-" in word)
+        if "label" not in entities:
+            return {}
+        name = region_name(entities["label"])
+        return {f"{name}_{entities['hemi']}" if "hemi" in entities else name: ()}
+
+
+@dataclass(frozen=True)
+class Regions:
+    """Regions of one image.
+
+    Attributes
+    ----------
+    masks : dict of str to ndarray of bool
+        On the grid of the image; none is empty.
+    sources : dict of str to str
+        BIDS URI of the file of each.
+    remarks : tuple of str
+        What could not be used, in words that hold for other images too.
+    """
+
+    masks: dict[str, NDArray[np.bool_]]
+    sources: dict[str, str]
+    remarks: tuple[str, ...] = ()
+
+
+def region_files(datasets: Sequence[Dataset | Folder], participant: str) -> list[RegionFile]:
+    """Files of a participant (label without ``sub-``) that may hold regions: by dataset, kind and name."""
+    found = []
+    for dataset in datasets:
+        mine = []
+        for folder, _, names in os.walk(dataset.root / f"sub-{participant}"):
+            for name in names:
+                stem, dot, extension = name.partition(".")
+                kind = stem.rpartition("_")[2]
+                if kind in SUFFIXES and dot and extension in ("nii", "nii.gz") and name.startswith("sub-"):
+                    mine.append(RegionFile(Path(folder, name), dataset, kind))
+        found += sorted(mine, key=lambda file: (SUFFIXES.index(file.kind), file.path.name))
+    return found
+
+
+def find_regions(files: Sequence[RegionFile], image: str, like: SpatialImage, wanted: Sequence[str] = ()) -> Regions:
+    """Regions of an image that lie on its grid.
+
+    A file belongs to an image where each of its entities is among the image's. Of the files that hold a region, those
+    of the image's session and acquisition come before those of the participant, and then those of datasets that were
+    given first, and segmentations before masks. Names that differ in case alone are of one region.
+
+    Parameters
+    ----------
+    files : sequence of RegionFile
+        As `region_files` returns.
+    image : str
+        Entities of the image (sub-01_ses-1).
+    like : SpatialImage
+        On whose grid they must lie; others are passed over.
+    wanted : sequence of str
+        Names, in whichever case; empty: all. `WHOLE` is not looked for.
+    """
+    asked = {name.lower() for name in wanted}
+    entities = set(image.split("_"))
+    masks: dict[str, NDArray[np.bool_]] = {}
+    sources: dict[str, str] = {}
+    chosen: dict[str, RegionFile] = {}
+    passed: dict[str, str] = {}
+    remarks = []
+    fitting = sorted((file for file in files if file.words <= entities), key=lambda file: -len(file.words))
+    for file in fitting:
+        names = {name: labels for name, labels in file.regions.items() if not asked or name.lower() in asked}
+        for name in names:
+            first = chosen.get(name.lower())
+            if first and (first.words, first.dataset, first.kind) == (file.words, file.dataset, file.kind):
+                remarks.append(f"the region {name} is in {_generic(first)} and in {_generic(file)}: the first is used")
+        names = {name: labels for name, labels in names.items() if name.lower() not in chosen}
+        if not names:
+            continue
+        try:
+            data = _on_grid(file.path, like)
+        except UnusableInputError as error:
+            remarks.append(str(error))
+            continue
+        if data is None:  # of another image, such as an anatomical one
+            passed |= {name: _generic(file) for name in names if name not in passed}
+            continue
+        for name, labels in names.items():
+            mask = np.isin(data, labels) if labels else data > LIKELY
+            if mask.any():
+                masks[name], sources[name], chosen[name.lower()] = mask, file.uri, file
+    missing: dict[str, list[str]] = {}
+    for name in sorted(name for name in passed if name.lower() not in chosen):
+        missing.setdefault(passed[name], []).append(name)
+    for file_name, names_of in missing.items():
+        remarks.append(
+            f"{file_name} ({_listed(names_of)}) lies on another grid than the maps; resample it to that of the image"
+        )
+    there = {name.lower() for name in masks} | {name.lower() for name in passed}
+    remarks += [f"there is no region {name}" for name in wanted if name.lower() not in {*there, WHOLE}]
+    return Regions(masks, sources, tuple(dict.fromkeys(remarks)))
+
+
+def _on_grid(path: Path, like: SpatialImage) -> NDArray | None:
+    """A volume that lies on the grid of an image; None where it does not."""
+    image = open_image(path)
+    shape = like.shape[:3]
+    if image.shape[:3] != shape or np.prod(image.shape) != np.prod(shape) or not same_grid(image, like, shape):
+        return None
+    return read_data(image, path).reshape(shape)
+
+
+def labelled_regions(path: Path, root: Path) -> dict[str, tuple[int, ...]]:
+    """Regions of a ``dseg`` with their labels, from its table, or from its sidecar; tissues also under their own names.
+
+    Parameters
+    ----------
+    path : Path
+    root : Path
+        Of its dataset.
+    """
+    found: dict[str, list[int]] = {}
+    for name, label in _lookup(path, root):
+        if label != 0 and region_name(name) not in TISSUES:
+            found.setdefault(name, []).append(label)
+    regions = {name: tuple(labels) for name, labels in found.items()}
+    for tissue in TISSUES:
+        if labels := tissue_indices(path, root, tissue):
+            regions[tissue] = tuple(labels)
+    return regions
+
+
+def region_name(name: str) -> str:
+    """The name of a region: those of tissues are the same everywhere, others as they are written."""
+    return next((tissue for tissue, names in NAMES.items() if name.strip().lower() in names), name.strip())
+
+
+def _lookup(path: Path, root: Path) -> Iterator[tuple[str, int]]:
+    """Names and labels of a ``dseg``."""
+    for table in inherited(path, root, ".tsv"):
+        with table.open(encoding="utf-8-sig", newline="") as file:
+            for row in csv.DictReader(file, delimiter="\t"):
+                name = (row.get("name") or row.get("abbreviation") or "").strip()
+                if name and (row.get("index") or "").strip().isdigit():
+                    yield name, int(row["index"])
+        return
+    for sidecar in inherited(path, root, ".json"):
+        content = read_sidecar(sidecar)
+        for key in ("Levels", "LabelMap"):
+            if isinstance(content.get(key), dict):
+                for left, right in content[key].items():
+                    name, label = (str(right), left) if str(left).isdigit() else (str(left), right)
+                    if str(label).isdigit():
+                        yield name, int(label)
+                return
+
+
+def _generic(file: RegionFile) -> str:
+    """The name of a file without participant and session, so that a remark holds for others."""
+    return "_".join(word for word in file.path.name.split("_") if not word.startswith(("sub-", "ses-", "run-")))
+
+
+def _listed(names: Sequence[str], most: int = 4) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -1,0 +1,71 @@
+"""Independent pieces of work, shared among processes."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from typing import Any, TypeVar
+
+Result = TypeVar("Result")
+
+#: Libraries of linear algebra that would each start as many threads as there are cores, in every process.
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+
+
+def in_processes(
+    function: Callable[..., Result],
+    jobs: Iterable[tuple[Any, ...]],
+    n_jobs: int,
+    threads: int = 1,
+    progress: Callable[[float], None] | None = None,
+) -> Iterator[Result]:
+    """Results of ``function(*job)`` in the order of the jobs, as soon as they are there.
+
+    Jobs are made when a process is free, so that few of them are in memory. Each process computes with one thread.
+    The processes can be started from any process that is not a daemon, a node of a workflow among them, and end
+    with the work.
+
+    Parameters
+    ----------
+    function : callable
+        At the top of a module.
+    jobs : iterable of tuple
+        Arguments of the calls.
+    n_jobs : int
+        How many there are.
+    threads : int
+        Number of processes; 1 computes in this one.
+    progress : callable, optional
+        Called with the done fraction.
+    """
+    results = _here(function, jobs) if min(threads, n_jobs) <= 1 else _shared(function, jobs, min(threads, n_jobs))
+    for done, result in enumerate(results, start=1):
+        yield result
+        if progress is not None:
+            progress(done / n_jobs)
+
+
+def _here(function: Callable[..., Result], jobs: Iterable[tuple[Any, ...]]) -> Iterator[Result]:
+    from threadpoolctl import threadpool_limits
+
+    for job in jobs:
+        with threadpool_limits(1):
+            result = function(*job)
+        yield result
+
+
+def _shared(function: Callable[..., Result], jobs: Iterable[tuple[Any, ...]], n_processes: int) -> Iterator[Result]:
+    from joblib.externals.loky import ProcessPoolExecutor  # processes that share no locks with this one
+
+    left = iter(jobs)
+    with ProcessPoolExecutor(n_processes, env=ONE_THREAD) as pool:
+        ahead = deque(pool.submit(function, *job) for job in islice(left, n_processes + 1))
+        try:
+            while ahead:
+                result = ahead.popleft().result()
+                ahead.extend(pool.submit(function, *job) for job in islice(left, 1))
+                yield result
+        finally:
+            for future in ahead:
+                future.cancel()
