@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -16,10 +17,25 @@ from numpy.typing import DTypeLike, NDArray
 
 from bidsfit import __version__
 from bidsfit.bids.files import write_json
+from bidsfit.bids.phantom_study import (
+    REGION,
+    SESSION_COLUMNS,
+    TABLE,
+    describe_factors,
+    describe_groups,
+    planted,
+    region_rows,
+    study_in_words,
+    visits,
+    write_region_truth,
+)
 from bidsfit.bids.units import FILE_UNITS
 from bidsfit.exceptions import UsageError
 from bidsfit.models.signal_model import Parameter
 from bidsfit.phantom.cohort import Cohort, Participant
+from bidsfit.phantom.grid import centred_affine
+from bidsfit.phantom.movement import MOTION_PARAMETERS
+from bidsfit.phantom.scanner import PHASE_ENCODING_POLARITY, TOTAL_READOUT_TIME
 from bidsfit.phantom.tissue import TISSUE_NAMES, TISSUES
 
 BIDS_VERSION = "1.10.0"
@@ -35,12 +51,32 @@ SIDECAR = {
     "EchoTime": 0.085,
     "RepetitionTime": 6.0,
     "FlipAngle": 90,
-    "PhaseEncodingDirection": "j-",
+    "PhaseEncodingDirection": {1: "j", -1: "j-"}[PHASE_ENCODING_POLARITY],
     "EffectiveEchoSpacing": 0.0005,
-    "TotalReadoutTime": 0.05,
+    "TotalReadoutTime": TOTAL_READOUT_TIME,
 }
 
-TRUTH_IN_WORDS = "brain mask, tissues, lesion mask, and the map of every parameter, with the noise in its sidecar."
+#: Of the T1-weighted images.
+T1W_SIDECAR = {
+    "Manufacturer": "Simulation",
+    "ManufacturersModelName": "bidsfit phantom",
+    "MagneticFieldStrength": 3,
+    "EchoTime": 0.003,
+    "RepetitionTime": 2.3,
+    "InversionTime": 0.9,
+    "FlipAngle": 9,
+}
+
+#: Entity and field of each polarity of the phase encoding, along the front-back axis of the image (RAS+).
+POLARITIES = {-1: ("AP", "j-"), 1: ("PA", "j")}
+
+#: How transforms are to be read, wherever they are written.
+TRANSFORM_IN_WORDS = (
+    "Transforms act on world coordinates (mm, RAS+) and lead from where tissue lies in the {reference} to where it "
+    "lies in {moved}."
+)
+
+TRUTH_IN_WORDS = "brain mask, tissues, {mask}, and the map of every parameter, with the noise in its sidecar."
 
 SNR_DEFINITION = "Mean true S0 over the brain mask / standard deviation of the noise of a single measurement"
 
@@ -64,23 +100,36 @@ def write_phantom(cohort: Cohort, out: Path) -> None:
         (folder / "README").write_text(describe_in_words(cohort))
         truth = folder / TRUTH
         write_json(truth / "dataset_description.json", describe_truth(cohort))
-        (truth / "README").write_text(f"The truth of the simulated images in ../..: {TRUTH_IN_WORDS}\n")
-        (truth / ".bidsignore").write_text("*_dwimap.*\n")
+        (truth / "README").write_text(f"The truth of the simulated images in ../..: {truth_in_words(cohort)}\n")
+        (truth / ".bidsignore").write_text("".join(f"{pattern}\n" for pattern in ignored(cohort)))
         write_table(
             truth / "dseg.tsv",
             ("index", "name", "abbreviation"),
             [(number, TISSUE_NAMES[tissue], tissue) for tissue, number in TISSUES.items()],
         )
-        groups = []
+        groups: list[tuple[str, str]] = []
+        true_medians: list[dict[str, Any]] = []
         for participant in cohort.participants():
             groups.append((f"sub-{participant.label}", participant.group))
-            for session in range(1, cohort.n_sessions + 1):
-                stem = image_stem(participant, session if cohort.n_sessions > 1 else None)
+            if cohort.study is not None and cohort.has_sessions:
+                write_sessions(folder, cohort, participant)
+            for session in cohort.sessions(participant.group):
+                stem = image_stem(participant, session if cohort.has_sessions else None)
                 write_scan(folder / stem, cohort, participant, session)
-                write_truth(truth / stem, cohort, participant, f"bids:raw:{stem}_dwi.nii.gz")
+                write_truth(truth / stem, cohort, participant, session, f"bids:raw:{stem}_dwi.nii.gz")
+                if cohort.imperfections.any:
+                    write_scan_truth(truth / stem, cohort, participant, session, f"bids:raw:{stem}_dwi.nii.gz")
+                if cohort.imperfections.off_resonance > 0:
+                    write_reversed_phase(folder, stem, cohort, participant, session)
+                if cohort.t1w:
+                    write_t1w(folder, stem, cohort, participant, session)
+                if cohort.study is not None:
+                    true_medians += region_rows(cohort, participant, session)
         write_table(folder / "participants.tsv", ("participant_id", "group"), groups)
-        levels = {"healthy": "No lesion", "patient": f"A lesion ({cohort.lesion_name}) in white matter"}
+        levels = describe_groups(cohort)
         write_json(folder / "participants.json", {"group": {"Description": "Group of the study", "Levels": levels}})
+        if cohort.study is not None:
+            write_region_truth(truth / TABLE, cohort, true_medians)
 
 
 @contextmanager
@@ -110,6 +159,20 @@ def image_stem(participant: Participant, session: int | None) -> Path:
     return Path(subject, f"ses-{session:02d}", "dwi", f"{subject}_ses-{session:02d}")
 
 
+def beside(stem: Path, folder: str) -> Path:
+    """The stem of an image in another folder of the same session."""
+    return stem.parent.with_name(folder) / stem.name
+
+
+def write_sessions(folder: Path, cohort: Cohort, participant: Participant) -> None:
+    """Write when the sessions of a participant were, and which were before and after a treatment."""
+    path = folder / f"sub-{participant.label}" / f"sub-{participant.label}_sessions.tsv"
+    path.parent.mkdir(exist_ok=True)
+    rows = [(visit.session_id, visit.acq_time, visit.condition) for visit in visits(cohort, participant)]
+    write_table(path, ("session_id", *SESSION_COLUMNS), rows)
+    write_json(path.with_suffix(".json"), SESSION_COLUMNS)
+
+
 def write_scan(stem: Path, cohort: Cohort, participant: Participant, session: int) -> None:
     """Write one image with its b-values, directions and sidecar."""
     acquisition = cohort.acquisition
@@ -118,12 +181,119 @@ def write_scan(stem: Path, cohort: Cohort, participant: Participant, session: in
     Path(f"{stem}_dwi.bval").write_text(b_values + "\n")
     assert acquisition.directions is not None
     np.savetxt(f"{stem}_dwi.bvec", acquisition.directions.T, fmt="%.8f")
-    write_json(Path(f"{stem}_dwi.json"), SIDECAR)
+    source = {"B0FieldSource": field_identifier(stem)} if cohort.imperfections.off_resonance > 0 else {}
+    write_json(Path(f"{stem}_dwi.json"), SIDECAR | source)
 
 
-def write_truth(stem: Path, cohort: Cohort, participant: Participant, source: str) -> None:
+def field_identifier(stem: Path) -> str:
+    """What ties an image to the pair that its field follows from: one for each session."""
+    session = stem.name.partition("_ses-")[2]
+    return f"pepolar_ses{session}" if session else "pepolar"
+
+
+def write_reversed_phase(folder: Path, stem: Path, cohort: Cohort, participant: Participant, session: int) -> None:
+    """Write the images without diffusion weighting of both polarities of the phase encoding."""
+    for polarity, image in cohort.reversed_phase(participant, session).items():
+        label, direction = POLARITIES[polarity]
+        path = f"{folder / beside(stem, 'fmap')}_dir-{label}_epi"
+        write_image(f"{path}.nii.gz", image, participant.head.voxel_size, np.int16)
+        fields = {
+            "PhaseEncodingDirection": direction,
+            "B0FieldIdentifier": field_identifier(stem),
+            "IntendedFor": [f"bids::{stem.as_posix()}_dwi.nii.gz"],
+        }
+        write_json(Path(f"{path}.json"), SIDECAR | fields)
+
+
+def write_t1w(folder: Path, stem: Path, cohort: Cohort, participant: Participant, session: int) -> None:
+    """Write a T1-weighted image, and its tissues and position as truth."""
+    t1w = cohort.t1w_image(participant, session)
+    name = beside(stem, "anat")
+    write_image(f"{folder / name}_T1w.nii.gz", t1w.image, t1w.voxel_size, np.int16)
+    write_json(Path(f"{folder / name}_T1w.json"), T1W_SIDECAR)
+
+    source = f"bids:raw:{name.as_posix()}_T1w.nii.gz"
+    truth = folder / TRUTH / name
+    write_image(f"{truth}_dseg.nii.gz", t1w.tissue, t1w.voxel_size, np.uint8)
+    about = {"Description": "True tissue in the voxels of the T1-weighted image; dseg.tsv names the numbers"}
+    write_json(Path(f"{truth}_dseg.json"), about | {"Sources": [source], "SpatialReference": source})
+    transform = Path(f"{truth}_from-dwi_to-T1w_mode-image_xfm")
+    np.savetxt(transform.with_suffix(".txt"), t1w.transform, fmt="%.10g")
+    words = TRANSFORM_IN_WORDS.format(reference="diffusion-weighted images", moved="the T1-weighted image")
+    write_json(transform.with_suffix(".json"), {"Description": f"True rigid transform. {words}", "Sources": [source]})
+
+
+def write_scan_truth(stem: Path, cohort: Cohort, participant: Participant, session: int, source: str) -> None:
+    """Write what happened during one session: motion, field, drop-out, eddy currents."""
+    truth, imperfections = cohort.truth(participant, session), cohort.imperfections
+    sources = {"Sources": [source]}
+
+    def write_series(name: str, columns: dict[str, dict[str, str]], rows: NDArray, description: str) -> None:
+        values = [tuple(f"{value:.8g}" for value in row) for row in rows]
+        write_table(Path(f"{stem}_desc-{name}_timeseries.tsv"), tuple(columns), values)
+        fields = {"Description": description, **columns} | sources
+        write_json(Path(f"{stem}_desc-{name}_timeseries.json"), fields)
+
+    if imperfections.moves:
+        words = TRANSFORM_IN_WORDS.format(reference="first volume", moved="each volume")
+        write_series(
+            "motion",
+            {
+                name: {
+                    "Description": f"{'Translation along' if name.startswith('trans') else 'Rotation about'} the "
+                    f"{name[-1]} axis of the world",
+                    "Units": "mm" if name.startswith("trans") else "rad",
+                }
+                for name in MOTION_PARAMETERS
+            },
+            truth.motion,
+            f"True motion of the head, one row a volume. {words} The rotations are about the fixed axes through the "
+            "origin, about x first, then y, then z; the translation follows.",
+        )
+    if imperfections.eddy > 0:
+        write_series(
+            "eddy",
+            {
+                f"shift_{axis}": {
+                    "Description": f"Displacement along +{axis} of the world a mm from the origin, "
+                    "times the sign of the phase encoding",
+                    "Units": "mm/mm",
+                }
+                for axis in "xyz"
+            },
+            truth.eddy,
+            "True displacement by eddy currents along the phase-encoding axis, one row a volume.",
+        )
+    if imperfections.outliers > 0:
+        write_series(
+            "outliers",
+            {
+                f"slice_{z}": {"Description": f"Signal left in slice {z}, counted from 0", "Units": "1"}
+                for z in range(len(truth.outliers))
+            },
+            truth.outliers.T,
+            "True signal drop-out, one row a volume: the fraction of the signal that is left, 1 where all is.",
+        )
+    if imperfections.off_resonance > 0:
+        name = beside(stem, "fmap")
+        write_image(f"{name}_fieldmap.nii.gz", truth.field, participant.head.voxel_size, np.float32)
+        about = {
+            "Description": "True off-resonance. It stays where the scanner is when the head moves. Signal is displaced "
+            "by its product with TotalReadoutTime, in voxels, along PhaseEncodingDirection.",
+            "Units": "Hz",
+            "SpatialReference": source,
+            "SkullStripped": False,
+        }
+        write_json(Path(f"{name}_fieldmap.json"), about | sources)
+        # BIDS wants an image beside a field: here the b = 0 image that no field has distorted
+        write_image(f"{name}_magnitude.nii.gz", cohort.unweighted(participant), participant.head.voxel_size, np.float32)
+        about = {"Description": "True signal without diffusion weighting, distortion and noise", "SkullStripped": True}
+        write_json(Path(f"{name}_magnitude.json"), about | sources | {"SpatialReference": source})
+
+
+def write_truth(stem: Path, cohort: Cohort, participant: Participant, session: int, source: str) -> None:
     """Write the true maps, tissues and masks of one image."""
-    head = participant.head
+    head = cohort.head_at(participant, session)
     common = {"Sources": [source], "SpatialReference": source}
 
     def write_labels(name: str, labels: NDArray, **fields: str) -> None:
@@ -132,7 +302,10 @@ def write_truth(stem: Path, cohort: Cohort, participant: Participant, source: st
 
     write_labels("desc-brain_mask", head.mask, Type="Brain", Description="Every voxel that is not air")
     write_labels("dseg", head.tissue, Description="True tissue; dseg.tsv names the numbers")
-    if participant.group == "patient":
+    if cohort.study is not None:
+        description = cohort.lesion_name if head.lesion.any() else "White matter where patients have their lesion"
+        write_labels(f"label-{REGION}_mask", head.region, Type="ROI", Description=f"Homogeneous region. {description}")
+    elif participant.group == "patient":
         write_labels("label-lesion_mask", head.lesion, Type="Lesion", Description=cohort.lesion_name)
 
     model = cohort.signal_model
@@ -142,7 +315,7 @@ def write_truth(stem: Path, cohort: Cohort, participant: Participant, source: st
             "Parameters": {"FitMethod": "none: the truth of a simulation"},
         },
         "SkullStripped": True,
-        "Simulation": describe_simulation(cohort, participant),
+        "Simulation": describe_simulation(cohort, participant, session),
     }
     for parameter in model.parameters:
         unit, factor = FILE_UNITS[parameter.unit]
@@ -156,8 +329,7 @@ def write_image(path: str | Path, data: NDArray, voxel_size: float, dtype: DType
 
     Integers are scaled to the whole range of the data, as NIfTI's slope and intercept say.
     """
-    affine = np.diag([voxel_size, voxel_size, voxel_size, 1.0])
-    affine[:3, 3] = -voxel_size * (np.array(data.shape[:3]) - 1) / 2
+    affine = centred_affine(data.shape, voxel_size)
     image = nib.Nifti1Image(np.asarray(data, dtype=np.uint8 if dtype is np.uint8 else np.float32), affine)
     image.header.set_data_dtype(dtype)
     image.header.set_xyzt_units("mm", "sec")
@@ -179,7 +351,7 @@ def describe_parameter(parameter: Parameter, unit: str) -> dict[str, Any]:
     return {"Description": f"True value (simulated). {parameter.description}", "Units": unit}
 
 
-def describe_simulation(cohort: Cohort, participant: Participant) -> dict[str, Any]:
+def describe_simulation(cohort: Cohort, participant: Participant, session: int) -> dict[str, Any]:
     """How a participant was simulated, for sidecars."""
     return {
         "Seed": cohort.seed,
@@ -187,9 +359,19 @@ def describe_simulation(cohort: Cohort, participant: Participant) -> dict[str, A
         "SNRDefinition": SNR_DEFINITION,
         "NoiseSigma": participant.sigma,
         "NoiseDistribution": cohort.noise if participant.sigma > 0 else "none",
-        "Lesion": cohort.lesion_name if participant.group == "patient" else None,
+        "Lesion": cohort.lesion_name if participant.group != "healthy" else None,
         "TissueSource": cohort.recipe.source,
+        **({"Imperfections": asdict(cohort.imperfections)} if cohort.imperfections.any else {}),
+        **describe_variation(cohort, participant, session),
     }
+
+
+def describe_variation(cohort: Cohort, participant: Participant, session: int) -> dict[str, Any]:
+    """How the truth of a session varies, for sidecars; empty where it does not."""
+    if cohort.study is None:
+        return {}
+    factors = {"Factors": describe_factors(cohort, participant, session)}
+    return {"Study": planted(cohort.study, cohort.signal_model) | factors}
 
 
 def describe_dataset(cohort: Cohort) -> dict[str, Any]:
@@ -224,8 +406,42 @@ def generated_by(cohort: Cohort) -> dict[str, str]:
         "Version": __version__,
         "CodeURL": "https://github.com/bidsfit/bidsfit",
         "Description": f"Simulated with the model {cohort.model}, seed {cohort.seed}, SNR {cohort.snr:g}, "
-        f"{cohort.noise} noise.",
+        f"{cohort.noise} noise." + (f" {imperfections_in_words(cohort)}." if cohort.imperfections.any else ""),
     }
+
+
+def imperfections_in_words(cohort: Cohort) -> str:
+    """What the images have besides noise."""
+    amounts = cohort.imperfections
+    words = {
+        f"motion of up to {amounts.motion:g} mm": amounts.motion > 0,
+        f"rotation of up to {amounts.rotation:g} degrees": amounts.rotation > 0,
+        f"off-resonance of up to {amounts.off_resonance:g} Hz": amounts.off_resonance > 0,
+        f"eddy currents that displace by up to {amounts.eddy:g} %": amounts.eddy > 0,
+        "Gibbs ringing": amounts.gibbs,
+        f"signal drop-out in {amounts.outliers} volumes": amounts.outliers > 0,
+    }
+    return "Imperfections: " + ", ".join(text for text, present in words.items() if present)
+
+
+def truth_in_words(cohort: Cohort) -> str:
+    """What the derivative dataset holds."""
+    more = {
+        "motion, field, eddy currents and drop-out of each session as far as there are any": cohort.imperfections.any,
+        "tissues and position of the T1-weighted images": cohort.t1w,
+        f"the true medians of regions ({TABLE})": cohort.study is not None,
+    }
+    mask = "lesion mask" if cohort.study is None else "mask of the region"
+    words = TRUTH_IN_WORDS.format(mask=mask).removesuffix(".")
+    return words + "".join(f"; {text}" for text, present in more.items() if present) + "."
+
+
+def ignored(cohort: Cohort) -> list[str]:
+    """Names in the truth that are not part of BIDS."""
+    series = cohort.imperfections.moves or cohort.imperfections.outliers > 0 or cohort.imperfections.eddy > 0
+    patterns = {"*_dwimap.*": True, "*_timeseries.*": series, "*_xfm.*": cohort.t1w}
+    patterns[f"{Path(TABLE).stem}.*"] = cohort.study is not None
+    return [pattern for pattern, present in patterns.items() if present]
 
 
 def describe_in_words(cohort: Cohort) -> str:
@@ -234,18 +450,24 @@ def describe_in_words(cohort: Cohort) -> str:
     shells = ", ".join(
         f"{shell.b_value:g} ({shell.n_measurements} in {shell.n_directions})" for shell in acquisition.shells
     )
+    more = f"- {imperfections_in_words(cohort)}.\n" if cohort.imperfections.any else ""
+    more += "- A T1-weighted image in every session, taken in another position.\n" if cohort.t1w else ""
+    people = f"""\
+- Participants: {cohort.n_healthy} healthy, {cohort.n_patients} with a lesion ({cohort.lesion_name}) in white matter;
+  sessions of each: {cohort.n_sessions}, with the same truth and fresh noise."""
+    if cohort.study is not None:
+        people = study_in_words(cohort)
     return f"""# Phantom: {model.title}
 
 Simulated diffusion-weighted images with known truth, written by `bidsfit-lab phantom`. {model.description}
 
-- Participants: {cohort.n_healthy} healthy, {cohort.n_patients} with a lesion ({cohort.lesion_name}) in white matter;
-  sessions of each: {cohort.n_sessions}, with the same truth and fresh noise.
+{people}
 - b-values in s/mm^2 (how many measurements in how many directions): {shells}.
 - Noise: {cohort.noise}, SNR {cohort.snr:g}. SNR is the mean true S0 over the brain mask divided by the standard
   deviation of the noise of a single measurement (for Rician noise, of one of its two channels).
-- Tissue: fractal maps of every parameter in white matter, grey matter and cerebrospinal fluid.
+{more}- Tissue: fractal maps of every parameter in white matter, grey matter and cerebrospinal fluid.
   {cohort.recipe.source}
 - Seed: {cohort.seed}.
 
-The truth is the derivative dataset `{TRUTH}`: {TRUTH_IN_WORDS}
+The truth is the derivative dataset `{TRUTH}`: {truth_in_words(cohort)}
 """

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 
+from bidsfit.exceptions import UnknownNameError, UsageError
+from bidsfit.phantom.imperfections import RAW, Imperfections
+from bidsfit.phantom.study import STUDIES, Study
 from bidsfit.phantom.tissue import RECIPES
 
 
@@ -25,14 +30,15 @@ def add_phantom(commands: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("out", metavar="OUT", type=Path, help="folder of the dataset; must not exist, or be empty")
     parser.add_argument("--model", required=True, help=f"signal model: {', '.join(RECIPES)}")
-    parser.add_argument("--participants", type=int, default=2, metavar="N", help="healthy participants (default: 2)")
-    parser.add_argument("--patients", type=int, default=2, metavar="N", help="participants with a lesion (default: 2)")
+    others = "default: 2, or 0 where there are --retest or --treated"
+    parser.add_argument("--participants", type=int, metavar="N", help=f"healthy participants ({others})")
+    parser.add_argument("--patients", type=int, metavar="N", help=f"participants with a lesion ({others})")
     parser.add_argument(
         "--sessions",
         type=int,
         default=1,
         metavar="N",
-        help="sessions of each participant: same truth, fresh noise (default: 1, without a ses- entity)",
+        help="sessions of each of them: same truth, fresh noise (default: 1, without a ses- entity)",
     )
     parser.add_argument(
         "--shape", type=int, nargs=3, default=(48, 48, 3), metavar=("X", "Y", "Z"), help="voxels (default: 48 48 3)"
@@ -54,18 +60,152 @@ def add_phantom(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--noise", default="rician", help="rician (default) or gaussian")
     parser.add_argument("--lesion", metavar="NAME", help="the patients' lesion")
     parser.add_argument("--seed", type=int, default=0, help="same options and seed, same dataset (default: 0)")
+    parser.add_argument(
+        "--t1w", action="store_true", help="a T1-weighted image in every session too, taken in another position"
+    )
+    add_imperfections(parser)
+    add_study(parser)
     parser.set_defaults(run=run_phantom)
+
+
+def add_imperfections(parser: argparse.ArgumentParser) -> None:
+    """Add the options of what the scanner and the participant do to the images; off where none is given."""
+    group = parser.add_argument_group(
+        "imperfections", "what raw images have besides noise; the truth of the tissue stays the same"
+    )
+    # None where an option is not given, so that --raw fills in what is left
+    group.add_argument("--gibbs", action="store_true", default=None, help="Gibbs ringing")
+    group.add_argument("--motion", type=float, metavar="MM", help="largest translation of the head between volumes")
+    group.add_argument("--rotation", type=float, metavar="DEGREES", help="largest rotation of the head between volumes")
+    group.add_argument(
+        "--off-resonance",
+        type=float,
+        metavar="HZ",
+        help="largest off-resonance, which displaces signal; adds b = 0 images of both phase encodings in fmap/",
+    )
+    group.add_argument("--outliers", type=int, metavar="N", help="diffusion-weighted volumes with signal drop-out")
+    group.add_argument(
+        "--eddy", type=float, metavar="PERCENT", help="displacement by eddy currents at the largest b-value"
+    )
+    group.add_argument(
+        "--raw",
+        action="store_true",
+        help=f"all of these: --gibbs --motion {RAW.motion:g} --rotation {RAW.rotation:g} "
+        f"--off-resonance {RAW.off_resonance:g} --outliers {RAW.outliers} --eddy {RAW.eddy:g}, "
+        "or as much of each as is given",
+    )
+
+
+def add_study(parser: argparse.ArgumentParser) -> None:
+    """Add the options of a study of repeatability; off where none is given."""
+    group = parser.add_argument_group(
+        "repeatability and response",
+        "participants who are scanned again or treated, and a truth that varies; with any of these\n"
+        "everyone has a homogeneous region (label-roi_mask). PERCENT is for all parameters,\n"
+        "PARAMETER=PERCENT for one, such as f=10; what is given later counts",
+    )
+    group.add_argument(
+        "--study",
+        metavar="NAME",
+        help="all of these with illustrative amounts, or with what is given. repeatability: 14 retest, 9 treated",
+    )
+    group.add_argument("--retest", type=int, metavar="N", help="participants with a lesion, two sessions, no treatment")
+    group.add_argument(
+        "--treated", type=int, metavar="N", help="participants with a lesion that is treated between two sessions"
+    )
+    group.add_argument(
+        "--between", nargs="+", metavar="PERCENT", help="coefficient of variation between participants (log-normal)"
+    )
+    group.add_argument("--within", nargs="+", metavar="PERCENT", help="the same between the sessions of a participant")
+    group.add_argument(
+        "--effect",
+        nargs="+",
+        metavar="PARAMETER=PERCENT",
+        help="change by the treatment in the region, such as D=15 f=-20",
+    )
+
+
+def imperfections(arguments: argparse.Namespace) -> Imperfections:
+    """What the command line asks for."""
+    given = {field.name: getattr(arguments, field.name) for field in fields(Imperfections)}
+    start = RAW if arguments.raw else Imperfections()
+    return replace(start, **{name: value for name, value in given.items() if value is not None})
+
+
+def study(arguments: argparse.Namespace, parameters: Sequence[str]) -> Study | None:
+    """The study of repeatability that the command line asks for; None where it does not ask for one.
+
+    Parameters
+    ----------
+    arguments : argparse.Namespace
+    parameters : sequence of str
+        Of the model, those that can vary.
+    """
+    given = {
+        "n_retest": arguments.retest,
+        "n_treated": arguments.treated,
+        "between": shares(arguments.between, "--between", parameters),
+        "within": shares(arguments.within, "--within", parameters),
+        "effect": shares(arguments.effect, "--effect"),
+    }
+    given = {name: value for name, value in given.items() if value is not None}
+    if arguments.study is None:
+        return Study(**given) if given else None
+    if arguments.study not in STUDIES:
+        raise UnknownNameError("study", arguments.study, STUDIES)
+    start = STUDIES[arguments.study](parameters)
+    for name in given.keys() & {"between", "within", "effect"}:
+        given[name] = {**getattr(start, name), **given[name]}
+    if given.get("n_treated") == 0 and "effect" not in given:
+        given["effect"] = {}  # the named study's, which nobody is left for
+    return replace(start, **given)
+
+
+def shares(words: Sequence[str] | None, option: str, parameters: Sequence[str] = ()) -> dict[str, float] | None:
+    """Shares by parameter from words such as ``10 f=20``; None where the option is not given.
+
+    Parameters
+    ----------
+    words : sequence of str
+    option : str
+        For messages.
+    parameters : sequence of str
+        What a number without a name stands for; none: it needs one.
+
+    Raises
+    ------
+    UsageError
+        Where a word is not of that form.
+    """
+    if words is None:
+        return None
+    found: dict[str, float] = {}
+    for word in words:
+        name, _, number = word.rpartition("=")
+        try:
+            share = float(number.removesuffix("%")) / 100
+        except ValueError:
+            share = None
+        if share is None or not (name or parameters):
+            expected = "PERCENT or PARAMETER=PERCENT" if parameters else "PARAMETER=PERCENT"
+            raise UsageError(f"{option} takes {expected}, for example f=10; found {word!r}.")
+        found |= {name: share} if name else dict.fromkeys(parameters, share)
+    return found
 
 
 def run_phantom(arguments: argparse.Namespace) -> None:
     """Write the phantom that the command line asks for."""
+    from bidsfit import models
     from bidsfit.bids.phantom import TRUTH, write_phantom
     from bidsfit.phantom.cohort import Cohort
+    from bidsfit.phantom.variation import varying
 
+    wanted = study(arguments, varying(models.get(arguments.model)))
+    others = 0 if wanted is not None and wanted.repeats else 2
     cohort = Cohort(
         model=arguments.model,
-        n_healthy=arguments.participants,
-        n_patients=arguments.patients,
+        n_healthy=others if arguments.participants is None else arguments.participants,
+        n_patients=others if arguments.patients is None else arguments.patients,
         n_sessions=arguments.sessions,
         shape=tuple(arguments.shape),
         b_values=None if arguments.b_values is None else tuple(arguments.b_values),
@@ -74,7 +214,10 @@ def run_phantom(arguments: argparse.Namespace) -> None:
         noise=arguments.noise,
         lesion=arguments.lesion,
         seed=arguments.seed,
+        imperfections=imperfections(arguments),
+        t1w=arguments.t1w,
+        study=wanted,
     )
     write_phantom(cohort, arguments.out)
-    n = cohort.n_healthy + cohort.n_patients
-    print(f"{arguments.out}: {n} participants, {n * cohort.n_sessions} images. Truth: {arguments.out / TRUTH}")
+    images = sum(n * len(cohort.sessions(group)) for group, n in cohort.groups.items())
+    print(f"{arguments.out}: {cohort.n_participants} participants, {images} images. Truth: {arguments.out / TRUTH}")

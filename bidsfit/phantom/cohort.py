@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import get_args
+from typing import TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +15,15 @@ from bidsfit.acquisition import Acquisition
 from bidsfit.exceptions import UnknownNameError, UsageError
 from bidsfit.models.signal_model import SignalModel
 from bidsfit.noise import NoiseKind, add_noise
+from bidsfit.phantom.anatomy import T1wImage, make_t1w
 from bidsfit.phantom.directions import spread_directions
+from bidsfit.phantom.grid import centred_affine
 from bidsfit.phantom.head import Head, make_head
+from bidsfit.phantom.imperfections import NONE, Imperfections
+from bidsfit.phantom.scanner import ScanTruth, distorted, draw_truth, reversed_pair
+from bidsfit.phantom.study import REPEATED, Study
 from bidsfit.phantom.tissue import Recipe, recipe
+from bidsfit.phantom.variation import Factors, draw_factors, outside, times, vary, varying
 
 #: Intensity of the brightest cerebrospinal fluid at b = 0: what an S0 of 1 in the recipes stands for.
 INTENSITY = 1000.0
@@ -25,16 +31,24 @@ INTENSITY = 1000.0
 #: A slice must hold the head with some voxels to spare.
 SMALLEST_SIDE = 16
 
+#: Images of each polarity in a pair of opposite phase encoding.
+REVERSED_REPEATS = 2
+
+#: Groups of participants, in the order of their labels.
+GROUPS = ("healthy", "patient", "retest", "treated")
+
+Seen = TypeVar("Seen")
+
 
 @dataclass(frozen=True)
 class Participant:
-    """One participant and their truth, the same at every session.
+    """One participant and their truth: `Cohort.head_at` has that of a session, where sessions differ.
 
     Attributes
     ----------
     label : str
         Without the prefix ``sub-``.
-    group : {"healthy", "patient"}
+    group : {"healthy", "patient", "retest", "treated"}
     head : Head
         Parameters in the units of the model's table, its scale in the units of the image.
     sigma : float
@@ -56,6 +70,7 @@ class Cohort:
     model : str
         A model of the registry that has a recipe.
     n_healthy, n_patients, n_sessions : int
+        Sessions of healthy participants and patients; those of a study of repeatability have two.
     shape : tuple of int
         Voxels along x, y and z.
     b_values : sequence of float, optional
@@ -72,6 +87,15 @@ class Cohort:
     seed : int
         The same settings and seed give the same study. A participant's anatomy depends on the seed and the shape
         alone, and a patient without the lesion would be the healthy participant of the same number.
+    imperfections : Imperfections
+        What the scanner and the participant do to the images besides noise; nothing by default. The truth of the
+        tissue and the random numbers of the noise stay the same whatever is chosen.
+    t1w : bool
+        Whether every session has a T1-weighted image too, taken in another position.
+    study : Study, optional
+        Participants who are scanned again or treated, and how the truth varies. With it every participant has a
+        homogeneous region: the lesion, or white matter where a lesion would be. Without it, as by default, sessions
+        differ in their noise alone, and the truth in the anatomy.
 
     Raises
     ------
@@ -92,6 +116,9 @@ class Cohort:
     noise: NoiseKind = "rician"
     lesion: str | None = None
     seed: int = 0
+    imperfections: Imperfections = NONE
+    t1w: bool = False
+    study: Study | None = None
 
     def __post_init__(self) -> None:
         def require(condition: bool, message: str) -> None:
@@ -99,7 +126,7 @@ class Cohort:
                 raise UsageError(message)
 
         require(self.n_healthy >= 0 and self.n_patients >= 0, "Numbers of participants cannot be negative.")
-        require(self.n_healthy + self.n_patients > 0, "A study needs at least one participant.")
+        require(self.n_participants > 0, "A study needs at least one participant.")
         require(self.n_sessions >= 1, f"At least one session is needed, found {self.n_sessions}.")
         require(
             min(self.shape[:2]) >= SMALLEST_SIDE and self.shape[2] >= 1,
@@ -112,6 +139,34 @@ class Cohort:
             raise UnknownNameError("kind of noise", self.noise, get_args(NoiseKind))
         self.recipe.ranges("lesion", self.lesion_name)  # refuses an unknown lesion
         self.signal_model.require_support(self.acquisition)
+        weighted = int((self.acquisition.b_values > 0).sum())
+        require(
+            self.imperfections.outliers <= weighted,
+            f"{self.imperfections.outliers} outlier volumes need as many volumes with b above 0, found {weighted}.",
+        )
+        if self.study is not None:
+            self.study.require_parameters(varying(self.signal_model))
+            self._require_possible_truth()
+
+    @property
+    def groups(self) -> dict[str, int]:
+        """Groups and how many participants each has, in the order of their labels."""
+        repeated = (0, 0) if self.study is None else (self.study.n_retest, self.study.n_treated)
+        return dict(zip(GROUPS, (self.n_healthy, self.n_patients, *repeated), strict=True))
+
+    @property
+    def n_participants(self) -> int:
+        """Of all groups."""
+        return sum(self.groups.values())
+
+    def sessions(self, group: str) -> range:
+        """Sessions of a participant of a group, from 1."""
+        return range(1, (REPEATED if group in ("retest", "treated") else self.n_sessions) + 1)
+
+    @property
+    def has_sessions(self) -> bool:
+        """Whether somebody has more than one session."""
+        return any(n > 0 and len(self.sessions(group)) > 1 for group, n in self.groups.items())
 
     @cached_property
     def signal_model(self) -> SignalModel:
@@ -146,29 +201,144 @@ class Cohort:
             raise UsageError(str(error)) from error
 
     def participants(self) -> Iterator[Participant]:
-        """The healthy participants, then the patients."""
-        n = self.n_healthy + self.n_patients
-        width = max(2, len(str(n)))
-        scale = self.signal_model.scale
-        for i in range(n):
-            patient = i >= self.n_healthy
+        """Participants of all groups, group by group."""
+        for i, group in enumerate(self._group_of_each()):
             head = make_head(
-                self.shape, self.recipe, self._generator(i, 0), lesion=self.lesion_name if patient else None
+                self.shape,
+                self.recipe,
+                self._generator(i, 0),
+                lesion=self._lesion_of(group),
+                homogeneous=self.study is not None,
             )
+            scale = self.signal_model.scale
             head.parameters[scale] *= INTENSITY
-            yield Participant(
-                label=f"{i + 1:0{width}d}",
-                group="patient" if patient else "healthy",
-                head=head,
-                sigma=float(head.parameters[scale][head.mask].mean()) / self.snr,
-            )
+            sigma = float(head.parameters[scale][head.mask].mean()) / self.snr
+            if self.study is not None:
+                head = vary(head, self.signal_model, self._factors_of_participant(i))
+            yield Participant(label=self._label(i), group=group, head=head, sigma=sigma)
+
+    def head_at(self, participant: Participant, session: int) -> Head:
+        """The truth of one session; ``session`` counts from 1."""
+        if self.study is None:
+            return participant.head
+        return vary(
+            participant.head,
+            self.signal_model,
+            self._factors_of_session(int(participant.label) - 1, session),
+            self._factors_of_treatment(participant.group, session),
+        )
+
+    def factors(self, participant: Participant, session: int) -> dict[str, Factors]:
+        """By what the truth of a session was multiplied: by "participant", "session" and, in the region, "treatment".
+
+        Empty without a study.
+        """
+        if self.study is None:
+            return {}
+        i = int(participant.label) - 1
+        return {
+            "participant": self._factors_of_participant(i),
+            "session": self._factors_of_session(i, session),
+            "treatment": self._factors_of_treatment(participant.group, session),
+        }
 
     def scan(self, participant: Participant, session: int) -> NDArray[np.float32]:
         """The image of one session, shape (x, y, z, n_measurements); ``session`` counts from 1."""
         rng = self._generator(int(participant.label) - 1, session)
-        return simulate(
-            participant.head, self.signal_model, self.acquisition, rng, sigma=participant.sigma, noise=self.noise
-        )
+        if not self.imperfections.any:
+            return simulate(
+                self.head_at(participant, session),
+                self.signal_model,
+                self.acquisition,
+                rng,
+                sigma=participant.sigma,
+                noise=self.noise,
+            )
+        seen = self._seen(distorted, self.ideal(participant, session), self.truth(participant, session))
+        return noisy(seen, participant.sigma, self.noise, rng)
+
+    def ideal(self, participant: Participant, session: int = 1) -> NDArray[np.float32]:
+        """Noise-free signals of a head that lies still in a perfect scanner, shape (x, y, z, n_measurements)."""
+        return simulate(self.head_at(participant, session), self.signal_model, self.acquisition, self._generator(0, 0))
+
+    def unweighted(self, participant: Participant) -> NDArray[np.float32]:
+        """The ideal signal at b = 0, the same in every session, which the acquisition may not hold; shape (x, y, z)."""
+        at_zero = Acquisition([0.0], np.zeros((1, 3)))
+        return simulate(participant.head, self.signal_model, at_zero, self._generator(0, 0))[..., 0]
+
+    def truth(self, participant: Participant, session: int) -> ScanTruth:
+        """What happened during one session: motion, field, eddy currents, drop-out."""
+        rng = self._generator(int(participant.label) - 1, session, 1)
+        shape = participant.head.tissue.shape
+        affine = centred_affine(shape, participant.head.voxel_size)
+        return draw_truth(shape, affine, self.acquisition, self.imperfections, rng)
+
+    def reversed_phase(self, participant: Participant, session: int) -> dict[int, NDArray[np.float32]]:
+        """Images without diffusion weighting, acquired in both polarities before the head moved.
+
+        Returns
+        -------
+        dict of {-1, 1} to ndarray, shape (x, y, z, `REVERSED_REPEATS`)
+            By polarity of the phase encoding: positive along the second axis of the image.
+        """
+        rng = self._generator(int(participant.label) - 1, session, 2)
+        pair = self._seen(reversed_pair, self.unweighted(participant), self.truth(participant, session))
+        return {
+            polarity: noisy(np.stack([seen] * REVERSED_REPEATS, axis=-1), participant.sigma, self.noise, rng)
+            for polarity, seen in pair.items()
+        }
+
+    def t1w_image(self, participant: Participant, session: int) -> T1wImage:
+        """A T1-weighted image of one session, with its truth."""
+        return make_t1w(participant.head, self._generator(int(participant.label) - 1, session, 3))
+
+    def _seen(
+        self, see: Callable[[NDArray[np.float32], ScanTruth], Seen], image: NDArray[np.float32], truth: ScanTruth
+    ) -> Seen:
+        try:
+            return see(image, truth)
+        except ValueError as error:
+            amounts = f"{self.imperfections.off_resonance:g} Hz and eddy currents of {self.imperfections.eddy:g} %"
+            raise UsageError(f"An off-resonance of {amounts} cannot be simulated. {error}") from error
+
+    def _group_of_each(self) -> list[str]:
+        return [group for group, n in self.groups.items() for _ in range(n)]
+
+    def _label(self, i: int) -> str:
+        return f"{i + 1:0{max(2, len(str(self.n_participants)))}d}"
+
+    def _lesion_of(self, group: str) -> str | None:
+        return None if group == "healthy" else self.lesion_name
+
+    def _factors_of_participant(self, i: int) -> Factors:
+        assert self.study is not None
+        return draw_factors(varying(self.signal_model), self.study.between, self._generator(i, 0, 4))
+
+    def _factors_of_session(self, i: int, session: int) -> Factors:
+        assert self.study is not None
+        return draw_factors(varying(self.signal_model), self.study.within, self._generator(i, session, 4))
+
+    def _factors_of_treatment(self, group: str, session: int) -> Factors:
+        assert self.study is not None
+        after = group == "treated" and session > 1
+        return {name: 1 + self.study.effect.get(name, 0.0) if after else 1.0 for name in varying(self.signal_model)}
+
+    def _require_possible_truth(self) -> None:
+        """Refuse a study whose planted values a model does not allow: cut off at a bound they would not be known."""
+        for i, group in enumerate(self._group_of_each()):
+            middle = self.recipe.middle(self._lesion_of(group))
+            own = self._factors_of_participant(i)
+            visits = {"on average": own}
+            for session in self.sessions(group):
+                visit = times(own, self._factors_of_session(i, session), self._factors_of_treatment(group, session))
+                visits[f"in session {session}"] = visit
+            for when, factors in visits.items():
+                values = {name: value * factors.get(name, 1.0) for name, value in middle.items()}
+                if words := outside(values, self.signal_model):
+                    raise UsageError(
+                        f"The region of sub-{self._label(i)} ({group}) would have {words}, {when}. Choose less "
+                        "variation, a smaller effect, another lesion or another seed."
+                    )
 
     def _generator(self, *place: int) -> np.random.Generator:
         """Random numbers of one place of the study, whatever the size of the rest."""
@@ -198,4 +368,11 @@ def simulate(
             parameters = {name: values[:, :, z][mask] for name, values in head.parameters.items()}
             signals[mask] = model.signal(parameters, acquisition)
         image[:, :, z] = add_noise(signals, sigma, noise, rng)
+    return image
+
+
+def noisy(image: NDArray[np.float32], sigma: float, noise: NoiseKind, rng: np.random.Generator) -> NDArray[np.float32]:
+    """An image with noise, drawn in the order of `simulate`; shape (x, y, z, n)."""
+    for z in range(image.shape[2]):
+        image[:, :, z] = add_noise(image[:, :, z], sigma, noise, rng)
     return image

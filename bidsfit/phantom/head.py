@@ -43,11 +43,14 @@ class Head:
         In the units of the model's table; 0 in air.
     voxel_size : float
         mm.
+    region : ndarray of bool, shape (x, y, z)
+        White matter that a lesion takes the place of, where there is one.
     """
 
     tissue: NDArray[np.uint8]
     parameters: dict[str, NDArray[np.float64]]
     voxel_size: float
+    region: NDArray[np.bool_]
 
     @property
     def mask(self) -> NDArray[np.bool_]:
@@ -61,7 +64,12 @@ class Head:
 
 
 def make_head(
-    shape: tuple[int, int, int], recipe: Recipe, rng: np.random.Generator, *, lesion: str | None = None
+    shape: tuple[int, int, int],
+    recipe: Recipe,
+    rng: np.random.Generator,
+    *,
+    lesion: str | None = None,
+    homogeneous: bool = False,
 ) -> Head:
     """Draw the tissue and the parameters of one participant.
 
@@ -75,6 +83,9 @@ def make_head(
         The tissue is drawn first, so that one seed gives one anatomy for every model.
     lesion : str, optional
         Name of a lesion of the recipe.
+    homogeneous : bool
+        Whether every parameter has one value in the whole region: the middle of its range in the lesion, or in white
+        matter where there is none. The rest of the head stays the same.
     """
     voxel_size = FIELD_OF_VIEW / max(shape[:2])
     tissue = draw_tissue(shape, voxel_size, rng)
@@ -92,7 +103,10 @@ def make_head(
             if where.any():
                 values = parameters.setdefault(parameter, np.zeros(shape))
                 values[where] = rescale(noise, lower, upper, within=tissue > 0)[where]
-    return Head(tissue, parameters, voxel_size)
+    if homogeneous:
+        for parameter, value in recipe.middle(lesion).items():
+            parameters[parameter][place] = value
+    return Head(tissue, parameters, voxel_size, place)
 
 
 def draw_tissue(shape: tuple[int, int, int], voxel_size: float, rng: np.random.Generator) -> NDArray[np.uint8]:

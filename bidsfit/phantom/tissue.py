@@ -56,6 +56,11 @@ class Recipe:
             raise UnknownNameError("lesion", str(lesion), self.lesions)
         return {**self.tissues["WM"], **self.lesions[lesion]}
 
+    def middle(self, lesion: str | None = None) -> dict[str, float]:
+        """The middle of every range of a lesion, or of white matter where there is none."""
+        ranges = self.ranges("WM" if lesion is None else "lesion", lesion)
+        return {parameter: (lower + upper) / 2 for parameter, (lower, upper) in ranges.items()}
+
 
 # S0, D, f and D* as in the simulations of Kaandorp's thesis (paper III): fractal maps within these ranges.
 _IVIM = Recipe(

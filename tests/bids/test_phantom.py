@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -15,6 +16,8 @@ from bidsfit.bids import phantom
 from bidsfit.bids.phantom import write_phantom
 from bidsfit.exceptions import UsageError
 from bidsfit.phantom.cohort import Cohort
+from bidsfit.phantom.imperfections import RAW, Imperfections
+from bidsfit.phantom.movement import MOTION_PARAMETERS
 
 
 def load(path):
@@ -46,6 +49,23 @@ def plain(tmp_path_factory):
     return out
 
 
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory):
+    """All imperfections and a T1-weighted image; two sessions."""
+    cohort = Cohort(
+        "adc",
+        n_healthy=1,
+        n_patients=0,
+        n_sessions=2,
+        shape=(24, 24, 2),
+        imperfections=replace(RAW, off_resonance=20),
+        t1w=True,
+    )
+    out = tmp_path_factory.mktemp("phantom") / "ds"
+    write_phantom(cohort, out)
+    return cohort, out
+
+
 def test_files(plain):
     found = {str(path.relative_to(plain)) for path in plain.rglob("*") if path.is_file()}
     images = {f"sub-{s}/dwi/sub-{s}_dwi.{e}" for s in ("01", "02") for e in ("nii.gz", "bval", "bvec", "json")}
@@ -58,10 +78,12 @@ def test_files(plain):
     assert (plain / "participants.tsv").read_text() == "participant_id\tgroup\nsub-01\thealthy\nsub-02\tpatient\n"
 
 
-def test_valid_bids(study, plain):
-    for dataset in (study[1], plain):
-        for root in (dataset, dataset / "derivatives" / "truth"):
-            assert validate(root) == (0, [])
+@pytest.mark.parametrize("root", ["", "derivatives/truth"])
+@pytest.mark.parametrize("kind", ["study", "plain", "raw"])
+def test_valid_bids(request, kind, root):
+    dataset = request.getfixturevalue(kind)
+    folder = dataset if kind == "plain" else dataset[1]
+    assert validate(folder / root) == (0, [])
 
 
 def test_validator_would_tell(plain, tmp_path):
@@ -173,4 +195,93 @@ def test_whole_or_not_at_all(tmp_path, monkeypatch):
     monkeypatch.setattr(phantom, "write_truth", fail)
     with pytest.raises(RuntimeError, match="half-way"):
         write_phantom(Cohort("adc", shape=(16, 16, 1)), tmp_path / "ds")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_files_of_a_raw_scan(raw):
+    _, out = raw
+
+    def found(root):
+        name = "sub-01_ses-01_"
+        paths = [p.relative_to(root) for p in (root / "sub-01/ses-01").rglob("*") if p.suffix != ".json"]
+        return {f"{p.parent.name}/{p.name.removeprefix(name)}" for p in paths if p.suffix and "dwimap" not in p.name}
+
+    images = {f"fmap/dir-{label}_epi.nii.gz" for label in ("AP", "PA")} | {"anat/T1w.nii.gz"}
+    assert found(out) == images | {f"dwi/dwi.{extension}" for extension in ("nii.gz", "bval", "bvec")}
+    series = {f"dwi/desc-{name}_timeseries.tsv" for name in ("motion", "eddy", "outliers")}
+    field = {"fmap/fieldmap.nii.gz", "fmap/magnitude.nii.gz"}
+    anatomy = {"anat/dseg.nii.gz", "anat/from-dwi_to-T1w_mode-image_xfm.txt"}
+    labels = {"dwi/dseg.nii.gz", "dwi/desc-brain_mask.nii.gz"}
+    assert found(out / "derivatives/truth") == series | field | anatomy | labels
+
+
+@pytest.mark.parametrize("session", ["01", "02"])
+def test_pair_of_opposite_phase_encoding(raw, session):
+    """BIDS ties it to the image that it is for, in both of its ways."""
+    cohort, out = raw
+    folder, name = out / f"sub-01/ses-{session}", f"sub-01_ses-{session}"
+    image = json.loads((folder / f"dwi/{name}_dwi.json").read_text())
+    pair = cohort.reversed_phase(next(cohort.participants()), int(session))
+    for label, direction, polarity in (("AP", "j-", -1), ("PA", "j", 1)):
+        path = folder / f"fmap/{name}_dir-{label}_epi"
+        sidecar = json.loads(path.with_suffix(".json").read_text())
+        assert sidecar["PhaseEncodingDirection"] == direction
+        assert sidecar["TotalReadoutTime"] == image["TotalReadoutTime"] == 0.05
+        assert sidecar["B0FieldIdentifier"] == image["B0FieldSource"] == f"pepolar_ses{session}"
+        (uri,) = sidecar["IntendedFor"]
+        assert (out / uri.removeprefix("bids::")).is_file()
+        data = load(f"{path}.nii.gz")
+        np.testing.assert_allclose(data, pair[polarity], atol=data.max() / 30000)
+    assert image["PhaseEncodingDirection"] == "j-"
+
+
+def test_truth_of_a_session_on_disk(raw):
+    cohort, out = raw
+    truth = cohort.truth(next(cohort.participants()), 2)
+    stem = out / "derivatives/truth/sub-01/ses-02/dwi/sub-01_ses-02"
+
+    def table(name):
+        path = Path(f"{stem}_desc-{name}_timeseries.tsv")
+        rows = [line.split("\t") for line in path.read_text().splitlines()]
+        return tuple(rows[0]), np.array(rows[1:], dtype=float), json.loads(path.with_suffix(".json").read_text())
+
+    columns, motion, sidecar = table("motion")
+    assert columns == MOTION_PARAMETERS
+    np.testing.assert_allclose(motion, truth.motion, rtol=1e-6)
+    assert [sidecar[name]["Units"] for name in columns] == ["mm"] * 3 + ["rad"] * 3
+    columns, left, sidecar = table("outliers")
+    assert columns == ("slice_0", "slice_1")
+    np.testing.assert_allclose(left, truth.outliers.T, rtol=1e-6)
+    _, eddy, _ = table("eddy")
+    np.testing.assert_allclose(eddy, truth.eddy, rtol=1e-6)
+    fmap = out / "derivatives/truth/sub-01/ses-02/fmap/sub-01_ses-02"
+    np.testing.assert_allclose(load(f"{fmap}_fieldmap.nii.gz"), truth.field, rtol=1e-6, atol=1e-6)
+    assert json.loads(Path(f"{fmap}_fieldmap.json").read_text())["Units"] == "Hz"
+
+
+def test_t1w_on_disk(raw):
+    cohort, out = raw
+    t1w = cohort.t1w_image(next(cohort.participants()), 1)
+    image = nib.load(out / "sub-01/ses-01/anat/sub-01_ses-01_T1w.nii.gz")
+    assert image.shape == t1w.image.shape
+    np.testing.assert_allclose(image.header.get_zooms(), [5, 5, 5])
+    truth = out / "derivatives/truth/sub-01/ses-01/anat/sub-01_ses-01"
+    np.testing.assert_array_equal(load(f"{truth}_dseg.nii.gz"), t1w.tissue)
+    np.testing.assert_allclose(np.loadtxt(f"{truth}_from-dwi_to-T1w_mode-image_xfm.txt"), t1w.transform, atol=1e-8)
+
+
+def test_raw_scans_say_so(raw, plain):
+    out = raw[1]
+    for text in ("motion of up to 2 mm", "off-resonance of up to 20 Hz", "Gibbs ringing", "T1-weighted"):
+        assert text in (out / "README").read_text()
+    sidecar = json.loads(next(out.rglob("*param-adc_dwimap.json")).read_text())
+    assert sidecar["Simulation"]["Imperfections"]["outliers"] == 2
+    assert "Imperfections" not in (plain / "README").read_text()
+    assert "Imperfections" not in next(plain.rglob("*param-S0_dwimap.json")).read_text()
+
+
+def test_a_field_that_folds_the_image_leaves_nothing(tmp_path):
+    cohort = Cohort("adc", shape=(16, 16, 1), imperfections=Imperfections(off_resonance=500))
+    with pytest.raises(UsageError, match="fold"):
+        write_phantom(cohort, tmp_path / "ds")
     assert list(tmp_path.iterdir()) == []

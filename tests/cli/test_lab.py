@@ -2,12 +2,15 @@
 
 import subprocess
 import sys
+from dataclasses import asdict, replace
 
 import pytest
 
 from bidsfit import __version__
 from bidsfit.cli import lab
 from bidsfit.cli.lab import main
+from bidsfit.phantom.imperfections import RAW, Imperfections
+from bidsfit.phantom.study import Study, repeatability
 
 QUICK = ["--model", "adc", "--shape", "16", "16", "1", "--participants", "1", "--patients", "1"]
 
@@ -34,12 +37,83 @@ def test_options_arrive(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ([], {}),
+        (["--motion", "1.5", "--gibbs"], {"motion": 1.5, "gibbs": True}),
+        (["--off_resonance", "12", "--outliers", "1"], {"off_resonance": 12.0, "outliers": 1}),
+        (["--raw"], asdict(RAW)),
+        (["--raw", "--motion", "0", "--eddy", "3"], asdict(RAW) | {"motion": 0.0, "eddy": 3.0}),
+    ],
+)
+def test_imperfections(tmp_path, monkeypatch, options, expected):
+    seen = []
+    monkeypatch.setattr("bidsfit.bids.phantom.write_phantom", lambda cohort, out: seen.append(cohort))
+    assert main(["phantom", str(tmp_path / "ds"), *QUICK, *options]) == 0
+    assert seen[0].imperfections == Imperfections(**expected)
+    assert not seen[0].t1w
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ([], None),
+        (["--within", "5"], Study(within={"f": 0.05, "D": 0.05, "Dstar": 0.05})),
+        (["--between", "10%", "f=20"], Study(between={"f": 0.2, "D": 0.1, "Dstar": 0.1})),
+        (
+            ["--treated", "3", "--retest", "4", "--effect", "D=15", "f=-20"],
+            Study(n_retest=4, n_treated=3, effect={"D": 0.15, "f": -0.2}),
+        ),
+        (["--study", "repeatability"], repeatability(("f", "D", "Dstar"))),
+        (
+            ["--study", "repeatability", "--retest", "20", "--effect", "f=-20"],
+            replace(repeatability(("f", "D", "Dstar")), n_retest=20, effect={"f": -0.2, "D": 0.15, "Dstar": 0.0}),
+        ),
+        (
+            ["--study", "repeatability", "--treated", "0"],
+            replace(repeatability(("f", "D", "Dstar")), n_treated=0, effect={}),
+        ),
+    ],
+)
+def test_study(tmp_path, monkeypatch, options, expected):
+    seen = []
+    monkeypatch.setattr("bidsfit.bids.phantom.write_phantom", lambda cohort, out: seen.append(cohort))
+    assert main(["phantom", str(tmp_path / "ds"), "--model", "ivim", "--shape", "16", "16", "1", *options]) == 0
+    assert seen[0].study == expected
+    others = 0 if expected is not None and expected.repeats else 2
+    assert (seen[0].n_healthy, seen[0].n_patients) == (others, others)
+
+
+def test_healthy_participants_beside_a_study(tmp_path, capsys):
+    options = ["--model", "adc", "--shape", "16", "16", "1", "--participants", "2", "--retest", "1", "--treated", "1"]
+    assert main(["phantom", str(tmp_path / "ds"), *options]) == 0
+    assert "4 participants, 6 images" in capsys.readouterr().out
+    assert len(list((tmp_path / "ds").glob("sub-*/ses-*/dwi/*_dwi.nii.gz"))) == 6
+
+
+def test_raw_phantom(tmp_path):
+    assert main(["phantom", str(tmp_path / "ds"), *QUICK, "--raw", "--off-resonance", "10", "--t1w"]) == 0
+    names = {path.name for path in (tmp_path / "ds/sub-01").rglob("*.nii.gz")}
+    assert names == {"sub-01_T1w.nii.gz", "sub-01_dwi.nii.gz", "sub-01_dir-AP_epi.nii.gz", "sub-01_dir-PA_epi.nii.gz"}
+
+
+@pytest.mark.parametrize(
     ("options", "message"),
     [
+        (["--motion", "-1"], "motion must be a finite number of at least 0"),
+        (["--outliers", "1000"], "1000 outlier volumes need as many"),
+        (["--off-resonance", "1000"], "fold"),
         (["--model", "ivmi"], "Did you mean 'ivim'"),
         (["--snr", "0"], "SNR must be positive"),
         (["--model", "smt2", "--b-values", "0", "1000"], "does not support the model 'smt2'"),
         (["--lesion", "nothing"], "Unknown lesion"),
+        (["--study", "repeatabilty"], "Did you mean 'repeatability'"),
+        (["--within", "f"], "--within takes PERCENT or PARAMETER=PERCENT, for example f=10; found 'f'"),
+        (["--treated", "2", "--effect", "15"], "--effect takes PARAMETER=PERCENT"),
+        (["--effect", "D=15"], "needs treated participants"),
+        (["--between", "f=10"], "Unknown parameter that can vary 'f'"),
+        (["--between", "90"], "must be 0 to 50 %, found 90 %"),
+        (["--treated", "2", "--effect", "D=2000"], "outside its bounds"),
     ],
 )
 def test_refusals_are_one_line_on_stderr(tmp_path, capsys, options, message):

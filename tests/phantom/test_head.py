@@ -108,3 +108,17 @@ def test_unknown_names():
         head(lesion="hyperperfusd")
     with pytest.raises(UsageError, match="no table of tissues"):
         recipe("noddi")
+
+
+@pytest.mark.parametrize(("lesion", "d"), [(None, 0.8), ("hyperperfused", 1.15)])
+def test_homogeneous_region(lesion, d):
+    """The middle of the ranges in every voxel of the region; the rest of the head as it would be."""
+    varied = head(lesion=lesion)
+    same = make_head(SHAPE, recipe("ivim"), np.random.default_rng(0), lesion=lesion, homogeneous=True)
+    np.testing.assert_array_equal(same.region, head(lesion="hyperperfused").lesion)
+    np.testing.assert_allclose(same.parameters["D"][same.region], d)
+    assert same.region.sum() > 20
+    assert np.ptp(varied.parameters["D"][varied.region]) > 0
+    for name, values in varied.parameters.items():
+        assert np.ptp(same.parameters[name][same.region]) == 0
+        np.testing.assert_array_equal(same.parameters[name][~same.region], values[~same.region])

@@ -1,0 +1,80 @@
+"""How much an image has of each imperfection. Settings only, so that a command line can read them at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import isfinite
+
+from bidsfit.exceptions import UsageError
+
+
+@dataclass(frozen=True)
+class Imperfections:
+    """How much of each imperfection an image has; none of any by default.
+
+    They act in this order: tissue, motion, distortion (off-resonance and eddy currents), Gibbs ringing, drop-out,
+    noise. The truth of the tissue stays the same whatever is chosen here.
+
+    Parameters
+    ----------
+    gibbs : bool
+        Whether k-space ends where the voxels say, so that sharp edges ring.
+    motion : float
+        Largest translation along any axis, mm.
+    rotation : float
+        Largest rotation about any axis, degrees.
+    off_resonance : float
+        Largest off-resonance, Hz. With it, a pair of b = 0 images of opposite phase encoding is acquired.
+    outliers : int
+        Diffusion-weighted volumes with signal drop-out, in some of their slices or in all.
+    eddy : float
+        Displacement by eddy currents at the largest b-value, per cent of the distance from the centre of the image
+        along the gradient.
+
+    Raises
+    ------
+    UsageError
+        Where an amount is negative or not finite.
+    """
+
+    gibbs: bool = False
+    motion: float = 0.0
+    rotation: float = 0.0
+    off_resonance: float = 0.0
+    outliers: int = 0
+    eddy: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("motion", "rotation", "off_resonance", "outliers", "eddy"):
+            value = getattr(self, name)
+            if not (isfinite(value) and value >= 0):
+                raise UsageError(f"The imperfection {name} must be a finite number of at least 0, found {value}.")
+        if self.eddy > MAXIMUM_EDDY:
+            raise UsageError(
+                f"Eddy currents of {self.eddy:g} % would squeeze the image to nothing; give at most {MAXIMUM_EDDY:g} %."
+            )
+
+    @property
+    def moves(self) -> bool:
+        """Whether the head moves between volumes."""
+        return self.motion > 0 or self.rotation > 0
+
+    @property
+    def distorts(self) -> bool:
+        """Whether signal is displaced along the phase-encoding axis."""
+        return self.off_resonance > 0 or self.eddy > 0
+
+    @property
+    def any(self) -> bool:
+        """Whether there is any imperfection but noise."""
+        return self != NONE
+
+
+#: Beyond this the linear displacement folds the image.
+MAXIMUM_EDDY = 20.0
+
+#: No imperfection but noise.
+NONE = Imperfections()
+
+#: A restless but usable scan.
+RAW = Imperfections(gibbs=True, motion=2.0, rotation=2.0, off_resonance=40.0, outliers=2, eddy=1.0)

@@ -1,0 +1,175 @@
+"""How a scanner sees a head that moves in an imperfect field, and the truth about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bidsfit.acquisition import Acquisition
+from bidsfit.phantom.distortion import distort, draw_off_resonance, eddy_gradients, origins
+from bidsfit.phantom.imperfections import Imperfections
+from bidsfit.phantom.movement import draw_motion, move, rigid_transforms
+from bidsfit.phantom.ringing import draw_edges, ring
+
+#: Seconds from the first echo to the last.
+TOTAL_READOUT_TIME = 0.05
+
+#: Phase is encoded along the second axis of the image, front to back in the diffusion-weighted images.
+PHASE_ENCODING_AXIS = 1
+PHASE_ENCODING_POLARITY = -1
+
+#: Signal that is left where it drops out, as a fraction.
+DROP_OUT = (0.3, 0.7)
+
+
+@dataclass(frozen=True)
+class ScanTruth:
+    """What happened during one session.
+
+    Attributes
+    ----------
+    affine : ndarray, shape (4, 4)
+        From voxels to the world (mm, RAS+).
+    motion : ndarray, shape (n, 6)
+        See `bidsfit.phantom.movement.draw_motion`.
+    field : ndarray, shape (x, y, z)
+        Off-resonance, Hz, where the scanner is: it does not move with the head.
+    eddy : ndarray, shape (n, 3)
+        See `bidsfit.phantom.distortion.eddy_gradients`.
+    outliers : ndarray, shape (z, n)
+        Signal that is left in each slice of each volume, as a fraction: 1 where nothing dropped out.
+    edges : ndarray of int or None
+        See `bidsfit.phantom.ringing.draw_edges`; None without ringing.
+    """
+
+    affine: NDArray[np.float64]
+    motion: NDArray[np.float64]
+    field: NDArray[np.float64]
+    eddy: NDArray[np.float64]
+    outliers: NDArray[np.float64]
+    edges: NDArray[np.intp] | None
+
+    @property
+    def transforms(self) -> NDArray[np.float64]:
+        """World to world, from where tissue lies in the first volume to where it lies in each; shape (n, 4, 4)."""
+        return rigid_transforms(self.motion)
+
+    @property
+    def outlier_volumes(self) -> NDArray[np.intp]:
+        """Volumes in which signal dropped out, counted from 0."""
+        return np.flatnonzero((self.outliers < 1).any(axis=0))
+
+    def displacement(self, volume: int | None = None, polarity: int = PHASE_ENCODING_POLARITY) -> NDArray[np.float64]:
+        """How far signal is displaced along the phase-encoding axis, in voxels; shape (x, y, z).
+
+        Parameters
+        ----------
+        volume : int, optional
+            With the eddy currents of this volume; without any by default.
+        polarity : {-1, 1}
+            Of the phase encoding: positive along the axis of the image.
+        """
+        displacement = TOTAL_READOUT_TIME * self.field
+        if volume is not None and self.eddy[volume].any():
+            shape = self.field.shape
+            along = (self.affine[:3, :3].T @ self.eddy[volume])[:, None, None, None] * np.indices(shape)
+            mm = along.sum(0) + self.affine[:3, 3] @ self.eddy[volume]
+            displacement = displacement + mm / np.linalg.norm(self.affine[:3, PHASE_ENCODING_AXIS])
+        return polarity * displacement
+
+
+def draw_truth(
+    shape: tuple[int, int, int],
+    affine: NDArray[np.float64],
+    acquisition: Acquisition,
+    imperfections: Imperfections,
+    rng: np.random.Generator,
+) -> ScanTruth:
+    """Draw what happens during one session.
+
+    Each imperfection has random numbers of its own: how much there is of the others changes nothing.
+    """
+    n = len(acquisition)
+    for_motion, for_field, for_outliers, for_edges = rng.spawn(4)
+    directions = np.zeros((n, 3)) if acquisition.directions is None else acquisition.directions
+    # b-vectors lie along the axes of the image, x flipped where the voxels are right-handed, as FSL has it
+    flip = np.array([-1.0 if np.linalg.det(affine[:3, :3]) > 0 else 1.0, 1.0, 1.0])
+    axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    return ScanTruth(
+        affine=affine,
+        motion=draw_motion(n, imperfections.motion, imperfections.rotation, for_motion),
+        field=draw_off_resonance(shape, affine, imperfections.off_resonance, for_field),
+        eddy=eddy_gradients(acquisition.b_values, (directions * flip) @ axes.T, imperfections.eddy),
+        outliers=draw_outliers(shape[2], acquisition.b_values, imperfections.outliers, for_outliers),
+        edges=draw_edges(shape[:2], for_edges) if imperfections.gibbs else None,
+    )
+
+
+def draw_outliers(
+    n_slices: int, b_values: NDArray[np.float64], n_outliers: int, rng: np.random.Generator
+) -> NDArray[np.float64]:
+    """Draw signal drop-out of diffusion-weighted volumes: in neighbouring slices, or in all of them.
+
+    Returns
+    -------
+    ndarray, shape (n_slices, n_volumes)
+        Signal that is left, as a fraction.
+
+    Raises
+    ------
+    ValueError
+        Where there are fewer diffusion-weighted volumes than outliers.
+    """
+    weighted = np.flatnonzero(b_values > 0)
+    if n_outliers > len(weighted):
+        raise ValueError(f"{n_outliers} outlier volumes need as many with b above 0, found {len(weighted)}.")
+    left = np.ones((n_slices, len(b_values)))
+    for i, volume in enumerate(rng.choice(weighted, n_outliers, replace=False)):
+        first, last = 0, n_slices
+        if i % 2 == 0 and n_slices > 1:  # every other one in a part of the slices
+            size = int(rng.integers(1, n_slices))
+            first = int(rng.integers(0, n_slices - size + 1))
+            last = first + size
+        left[first:last, volume] = rng.uniform(*DROP_OUT)
+    return left
+
+
+def distorted(image: NDArray[np.float32], truth: ScanTruth) -> NDArray[np.float32]:
+    """What becomes of noise-free signals: motion, distortion, ringing, drop-out; shape (x, y, z, n)."""
+    seen = np.empty_like(image)
+    still = _origins(truth.displacement())
+    for i, transform in enumerate(truth.transforms):
+        origin = _origins(truth.displacement(i)) if truth.eddy[i].any() else still
+        volume = move(image[..., i], truth.affine, transform)
+        seen[..., i] = _encoded(volume, origin, truth) * truth.outliers[:, i]
+    return seen
+
+
+def reversed_pair(image: NDArray[np.float32], truth: ScanTruth) -> dict[int, NDArray[np.float32]]:
+    """Noise-free images without diffusion weighting, acquired in both polarities before the head moved.
+
+    Returns
+    -------
+    dict of {-1, 1} to ndarray, shape (x, y, z)
+        By polarity of the phase encoding.
+    """
+    return {
+        polarity: _encoded(image, _origins(truth.displacement(polarity=polarity)), truth).astype(np.float32)
+        for polarity in (PHASE_ENCODING_POLARITY, -PHASE_ENCODING_POLARITY)
+    }
+
+
+def _origins(displacement: NDArray[np.float64]) -> NDArray[np.float64] | None:
+    return origins(displacement, PHASE_ENCODING_AXIS) if displacement.any() else None
+
+
+def _encoded(volume: NDArray, origin: NDArray[np.float64] | None, truth: ScanTruth) -> NDArray[np.float64]:
+    if origin is not None:
+        volume = distort(volume, origin, PHASE_ENCODING_AXIS)
+    volume = np.maximum(volume, 0)  # splines overshoot
+    if truth.edges is not None:
+        slices = [ring(volume[:, :, z], truth.edges) for z in range(volume.shape[2])]  # little memory at a time
+        volume = np.abs(np.stack(slices, axis=-1))
+    return volume

@@ -1,0 +1,135 @@
+"""How participants differ, repeat and respond. Settings only, so that a command line can read them at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from math import isfinite
+from typing import NamedTuple
+
+from bidsfit.exceptions import UnknownNameError, UsageError
+
+#: Coefficients of variation above it leave hardly anybody within the bounds of a model.
+MAXIMUM_VARIATION = 0.5
+
+#: Sessions of those who are scanned again, treated or not.
+REPEATED = 2
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study of repeatability and of the response to a treatment.
+
+    A true value is the tissue's, times a factor of the participant, times a factor of the session, and in the region
+    of the treated, after the treatment, times that of the treatment. Factors of participants and sessions are
+    log-normal with mean 1, each of its own and for each parameter of its own; they act on the whole head.
+
+    Where values before a treatment have mean m, the within-subject standard deviation of the truth is therefore
+    ``m * within * sqrt(1 + between**2)``.
+
+    Parameters
+    ----------
+    n_retest : int
+        Participants with a lesion who are scanned twice without a treatment.
+    n_treated : int
+        Participants with a lesion who are scanned before and after its treatment.
+    between, within : mapping of str to float
+        Coefficients of variation of participants, and of the sessions of one participant, by parameter: 0.1 is 10 %.
+        Parameters that are not listed do not vary.
+    effect : mapping of str to float
+        By how much the treatment changes a parameter, as a share of it: -0.2 is 20 % less.
+
+    Raises
+    ------
+    UsageError
+        Where a number cannot be used.
+    """
+
+    n_retest: int = 0
+    n_treated: int = 0
+    between: Mapping[str, float] = field(default_factory=dict)
+    within: Mapping[str, float] = field(default_factory=dict)
+    effect: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.n_retest < 0 or self.n_treated < 0:
+            raise UsageError("Numbers of participants cannot be negative.")
+        for words, variation in (("between participants", self.between), ("within participants", self.within)):
+            for parameter, amount in variation.items():
+                if not 0 <= amount <= MAXIMUM_VARIATION:  # NaN is not either
+                    raise UsageError(
+                        f"The variation of {parameter} {words} must be 0 to {100 * MAXIMUM_VARIATION:g} %, "
+                        f"found {100 * amount:g} %."
+                    )
+        for parameter, amount in self.effect.items():
+            if not (isfinite(amount) and amount > -1):
+                raise UsageError(
+                    f"The effect of the treatment on {parameter} must be above -100 %, found {100 * amount:g} %."
+                )
+        if self.effect and self.n_treated == 0:
+            raise UsageError("An effect of a treatment needs treated participants, found none.")
+
+    @property
+    def repeats(self) -> bool:
+        """Whether somebody is scanned again."""
+        return self.n_retest + self.n_treated > 0
+
+    def require_parameters(self, known: Iterable[str]) -> None:
+        """Refuse parameters that are not among those that can vary.
+
+        Raises
+        ------
+        UnknownNameError
+        """
+        known = list(known)
+        for parameter in (*self.between, *self.within, *self.effect):
+            if parameter not in known:
+                raise UnknownNameError("parameter that can vary", parameter, known)
+
+
+class Amounts(NamedTuple):
+    """How much one parameter varies between participants and within them, and responds; see `Study`."""
+
+    between: float
+    within: float
+    effect: float
+
+
+#: Illustrative, from no measurement: with these about half of the treated change by more than two scans of a
+#: participant differ, so that a better estimator finds more of them.
+AMOUNTS = {
+    "D": Amounts(0.15, 0.05, 0.15),
+    "f": Amounts(0.20, 0.10, 0.30),
+    "Dstar": Amounts(0.20, 0.15, 0.0),
+    "vcyl": Amounts(0.12, 0.05, -0.15),
+    "vcsf": Amounts(0.12, 0.05, 0.0),
+    "lambda": Amounts(0.10, 0.04, 0.12),
+}
+
+
+def repeatability(parameters: Iterable[str]) -> Study:
+    """A study as large as that of pancreatic cancer of Kaandorp et al. [1]_: 14 retest pairs and 9 treated.
+
+    Parameters
+    ----------
+    parameters : iterable of str
+        Of the model: those of `AMOUNTS` vary.
+
+    References
+    ----------
+    .. [1] Kaandorp MPT, Barbieri S, Klaassen R, et al. Improved unsupervised physics-informed deep learning for
+       intravoxel incoherent motion modeling and evaluation in pancreatic cancer patients. Magnetic Resonance in
+       Medicine 2021;86:2250-2265.
+    """
+    amounts = {name: AMOUNTS[name] for name in parameters if name in AMOUNTS}
+    return Study(
+        n_retest=14,
+        n_treated=9,
+        between={name: amount.between for name, amount in amounts.items()},
+        within={name: amount.within for name, amount in amounts.items()},
+        effect={name: amount.effect for name, amount in amounts.items()},
+    )
+
+
+#: Studies that have a name, as functions of the parameters of the model.
+STUDIES = {"repeatability": repeatability}
