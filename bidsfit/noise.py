@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Literal, NamedTuple, get_args
 
@@ -13,6 +15,18 @@ from scipy.stats import chi2
 from bidsfit.acquisition import SHELL_TOLERANCE_ABSOLUTE, Acquisition, count_directions
 
 NoiseKind = Literal["gaussian", "rician"]
+
+#: The iteration of `rician_sigma` ends where no voxel's noise level changes by more than this fraction, or here.
+SIGMA_TOLERANCE, SIGMA_ITERATIONS = 1e-3, 100
+
+#: Smallest share of an image's voxels from whose noise alone its level is taken.
+LEAST_BACKGROUND = 0.005
+
+#: How far the ratio of the squared mean to the mean square of the background may lie from pi/4, as a fraction.
+RAYLEIGH_TOLERANCE = 0.05
+
+#: DIPY's PIESNO counts the voxels of a slice as 16-bit integers.
+LARGEST_SLICE = 32_767
 
 
 def add_noise(signals: ArrayLike, sigma: ArrayLike, kind: NoiseKind, rng: np.random.Generator) -> NDArray[np.float64]:
@@ -89,6 +103,130 @@ def remove_rician_bias(magnitude: ArrayLike, sigma: ArrayLike) -> NDArray[np.flo
     return np.where(noisy, np.where(ratio < means[-1], inside, beyond) * sigma, magnitude)
 
 
+def correct_rician_image(
+    data: NDArray[np.floating],
+    sigma: NDArray[np.floating],
+    *,
+    threads: int = 1,
+    progress: Callable[[float], None] | None = None,
+) -> NDArray[np.float32]:
+    """Take the bias of Rician noise out of an image, a slice at a time (see `remove_rician_bias`).
+
+    It is the bias of a mean: the image should be denoised, or else single magnitudes below the floor become 0, and
+    the mean of those that are left keeps most of the bias.
+
+    Parameters
+    ----------
+    data : ndarray, shape (x, y, z, n)
+    sigma : ndarray, shape (x, y, z)
+        Standard deviation of the noise of one channel; voxels where it is 0 or not finite keep their values.
+    threads : int
+    progress : callable, optional
+        Called with the done fraction.
+
+    Returns
+    -------
+    ndarray of float32, shape (x, y, z, n)
+    """
+    corrected = np.empty(data.shape, dtype=np.float32)
+    level = _on_grid(sigma, data)
+
+    def correct(z: int) -> None:
+        corrected[:, :, z] = remove_rician_bias(data[:, :, z], level[:, :, z, None])
+
+    _slice_by_slice(correct, data.shape[2], threads, progress)
+    return corrected
+
+
+def rician_sigma_map(
+    sigma: NDArray[np.floating],
+    data: NDArray[np.floating],
+    *,
+    threads: int = 1,
+    progress: Callable[[float], None] | None = None,
+) -> NDArray[np.float32]:
+    """Noise map of magnitudes made one of a channel, a slice at a time (see `rician_sigma`).
+
+    Parameters
+    ----------
+    sigma : ndarray, shape (x, y, z)
+        Standard deviation of the noise of the magnitudes, as MP-PCA finds it.
+    data : ndarray, shape (x, y, z, n)
+        The denoised magnitudes.
+    threads : int
+    progress : callable, optional
+        Called with the done fraction.
+
+    Returns
+    -------
+    ndarray of float32, shape (x, y, z)
+        0 where sigma is 0 or not finite.
+    """
+    converted = np.empty(sigma.shape, dtype=np.float32)
+    level = _on_grid(sigma, data)
+
+    def convert(z: int) -> None:
+        converted[:, :, z] = rician_sigma(level[:, :, z], np.nan_to_num(data[:, :, z], posinf=0.0, neginf=0.0))
+
+    _slice_by_slice(convert, data.shape[2], threads, progress)
+    return converted
+
+
+def _on_grid(sigma: NDArray[np.floating], data: NDArray[np.floating]) -> NDArray[np.floating]:
+    """A noise map with zeros where it is not finite, refused where it is not that of the image."""
+    if data.ndim != 4 or sigma.shape != data.shape[:3]:
+        raise ValueError(f"A noise map of shape {sigma.shape} does not fit an image of shape {data.shape}.")
+    return np.nan_to_num(sigma, posinf=0.0, neginf=0.0)
+
+
+def _slice_by_slice(
+    work: Callable[[int], None], n: int, threads: int, progress: Callable[[float], None] | None
+) -> None:
+    with ThreadPoolExecutor(max(threads, 1)) as pool:
+        for done, _ in enumerate(pool.map(work, range(n)), start=1):
+            if progress is not None:
+                progress(done / n)
+
+
+def rician_sigma(sigma: ArrayLike, mean_magnitudes: ArrayLike) -> NDArray[np.float64]:
+    r"""Noise level of a channel from the standard deviation of magnitudes, which the noise floor narrows.
+
+    The variance of a Rician magnitude is :math:`\sigma^2 \xi(A/\sigma)`, where :math:`\xi` rises from
+    :math:`2 - \pi/2` in air to 1 at high SNR. Where several magnitudes share one measured variance it is taken for
+    the mean of theirs. Solved for :math:`\sigma` by fixed-point iteration [1]_.
+
+    Parameters
+    ----------
+    sigma : array_like, shape (...)
+        Standard deviation of the magnitudes, one for all measurements of a voxel.
+    mean_magnitudes : array_like, shape (..., n)
+        Expected (in practice: denoised) magnitude of each measurement.
+
+    Returns
+    -------
+    ndarray, shape (...)
+        From ``sigma`` up to 1.53 times as much.
+
+    References
+    ----------
+    .. [1] Koay CG, Basser PJ. Journal of Magnetic Resonance 2006;179:317-322.
+    """
+    measured = np.atleast_1d(np.asarray(sigma, dtype=float))
+    magnitudes = np.asarray(mean_magnitudes, dtype=float).reshape(*measured.shape, -1)
+    means, amplitudes = _rician_mean_table()
+    variances = 2 + amplitudes**2 - means**2
+    level = measured.copy()
+    moving = measured > 0
+    for _ in range(SIGMA_ITERATIONS):
+        before = level[moving]
+        xi = np.interp(magnitudes[moving] / before[:, None], means, variances, right=1.0).mean(axis=-1)
+        level[moving] = after = measured[moving] / np.sqrt(xi)
+        moving[moving] = np.abs(after - before) > SIGMA_TOLERANCE * after
+        if not moving.any():
+            break
+    return level.reshape(np.shape(sigma))
+
+
 @cache
 def _rician_mean_table() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Means and amplitudes for sigma 1, close together where the curve bends."""
@@ -142,6 +280,50 @@ def sigma_from_repeats(
         sigma,
         f"scatter of repeated measurements ({groups_in_words}, the largest {largest.size} at b = {b:.0f} s/mm²), "
         "median over the mask",
+    )
+
+
+def sigma_from_background(data: NDArray[np.floating]) -> NoiseEstimate | None:
+    """Noise from the air around the body, by PIESNO (DIPY).
+
+    PIESNO finds in every slice the voxels whose magnitudes are noise alone in all volumes [1]_. Their magnitudes
+    must be of a Rayleigh distribution, as those of one channel (or of a SENSE combination) are.
+
+    Parameters
+    ----------
+    data : ndarray, shape (x, y, z, n)
+        Magnitudes as measured: denoising, and masking in the scanner, leave no background to look at.
+
+    Returns
+    -------
+    NoiseEstimate or None
+        None where there is no such background.
+
+    References
+    ----------
+    .. [1] Koay CG, Ozarslan E, Pierpaoli C. Journal of Magnetic Resonance 2009;199:94-103.
+    """
+    from dipy.denoise.noise_estimate import piesno
+
+    if data.ndim != 4:
+        raise ValueError(f"An image of shape (x, y, z, n) is needed, found the shape {data.shape}.")
+    step = int(np.ceil(np.sqrt(max(data.shape[0] * data.shape[1] / LARGEST_SLICE, 1))))
+    sample = np.array(data[::step, ::step], dtype=np.float32)
+    sample[~np.isfinite(sample).all(axis=-1)] = 0
+    if not sample.any():
+        return None
+    with np.errstate(divide="ignore", invalid="ignore"):
+        sigmas, air = piesno(sample, N=1, return_mask=True)
+    found = air.sum()
+    known = sigmas[air.any(axis=(0, 1)) & (sigmas > 0)]
+    if found < LEAST_BACKGROUND * air.size or known.size == 0:
+        return None
+    magnitudes = sample[air].astype(float)
+    if abs(magnitudes.mean() ** 2 / (magnitudes**2).mean() / (np.pi / 4) - 1) > RAYLEIGH_TOLERANCE:
+        return None
+    return NoiseEstimate(
+        float(np.median(known)),
+        f"background of the image (PIESNO, DIPY): {100 * found / air.size:.0f} % of its voxels, median over slices",
     )
 
 

@@ -7,10 +7,14 @@ from scipy import stats
 from bidsfit import Acquisition
 from bidsfit.noise import (
     add_noise,
+    correct_rician_image,
     remove_rician_bias,
     repeats,
     rician_log_likelihood,
     rician_mean,
+    rician_sigma,
+    rician_sigma_map,
+    sigma_from_background,
     sigma_from_repeats,
 )
 
@@ -104,3 +108,89 @@ def test_directions_are_no_repeats():
     assert sigma_from_repeats(np.ones((10, 4)), acquisition) is None
     again = Acquisition([0, 1000, 1000, 1000], np.r_[np.zeros((1, 3)), np.eye(3)[[0, 1, 0]]])
     assert [group.tolist() for group in repeats(again)] == [[0], [1, 3], [2]]
+
+
+@pytest.mark.parametrize("snr", [0.5, 1.0, 2.0, 5.0, 25.0])
+def test_the_noise_of_a_channel_follows_from_that_of_its_magnitudes(snr):
+    rice = stats.rice(snr, scale=3.0)
+    assert rician_sigma(rice.std(), [rice.mean()]) == pytest.approx(3.0, rel=0.02)
+
+
+def test_one_variance_may_be_that_of_several_magnitudes():
+    rice = stats.rice(np.array([0.3, 1.0, 4.0, 30.0]), scale=3.0)
+    pooled = np.sqrt((rice.std() ** 2).mean())
+    assert pooled < 2.7
+    assert rician_sigma(pooled, rice.mean()) == pytest.approx(3.0, rel=0.01)
+    assert rician_sigma([pooled, 0.0], [rice.mean(), rice.mean()]).tolist() == pytest.approx([3.0, 0.0], rel=0.01)
+
+
+def test_the_noise_of_magnitudes_is_never_more_than_that_of_a_channel():
+    """Air: 1.53 times as much, and no further where noise puts the mean below the floor."""
+    assert rician_sigma(1.0, [1.0]) == pytest.approx(1 / np.sqrt(2 - np.pi / 2), rel=1e-6)
+    assert rician_sigma(1.0, [1000.0]) == 1.0
+
+
+def decaying_image(shape=(12, 11, 4)):
+    """Decays to below the noise floor, and their level of noise."""
+    b = np.linspace(0, 3, 30)
+    d = np.random.default_rng(0).uniform(0.5, 2.0, (*shape, 1))
+    return 200.0 * np.exp(-b * d), np.full(shape, 20.0)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_bias_of_an_image_at_snr_10_falls_by_half(threads):
+    clean, sigma = decaying_image()
+    rice = stats.rice(clean / 20.0, scale=20.0)
+    magnitudes = np.sqrt((rice.std() ** 2).mean(axis=-1))
+    done = []
+    level = rician_sigma_map(magnitudes, rice.mean(), threads=threads)
+    corrected = correct_rician_image(rice.mean().astype(np.float32), level, threads=threads, progress=done.append)
+    assert corrected.dtype == level.dtype == np.float32
+    assert level == pytest.approx(sigma, rel=0.02)
+    assert abs((corrected - clean).mean()) < 0.1 * (rice.mean() - clean).mean()
+    assert done == [0.25, 0.5, 0.75, 1.0]
+
+
+def test_voxels_without_a_noise_level_keep_their_values():
+    image = np.full((2, 2, 1, 3), 5.0)
+    image[1, 1, 0, 1] = np.nan
+    sigma = np.array([[0.0, np.nan], [np.inf, 1.0]])[..., None]
+    corrected = correct_rician_image(image, sigma)
+    assert corrected[0, 0].tolist() == corrected[0, 1].tolist() == corrected[1, 0].tolist() == [[5, 5, 5]]
+    assert np.isnan(corrected[1, 1, 0]).tolist() == [False, True, False]
+    assert corrected[1, 1, 0, 0] < 5
+    assert rician_sigma_map(sigma, image)[:, :, 0].tolist()[0] == [0, 0]
+    for correct in (lambda: correct_rician_image(image, sigma[:1]), lambda: rician_sigma_map(sigma[:1], image)):
+        with pytest.raises(ValueError, match="does not fit"):
+            correct()
+
+
+def head_in_air(shape=(24, 24, 3, 20)):
+    clean = np.zeros(shape)
+    clean[6:18, 6:18] = 300 * np.exp(-np.linspace(0, 2, shape[3]))
+    return add_noise(clean, 12.0, "rician", np.random.default_rng(0))
+
+
+def test_noise_is_found_in_the_air():
+    image = head_in_air()
+    image[0, 0, 0, 0] = np.nan
+    estimate = sigma_from_background(image)
+    assert estimate.sigma == pytest.approx(12.0, rel=0.03)
+    assert "PIESNO" in estimate.method
+
+
+def test_no_air_is_no_estimate():
+    image = head_in_air()
+    assert sigma_from_background(image[6:18, 6:18]) is None
+    image[:6], image[18:], image[:, :6], image[:, 18:] = 0, 0, 0, 0  # masked by the scanner
+    assert sigma_from_background(image) is None
+    assert sigma_from_background(np.zeros((8, 8, 2, 5))) is None
+    smooth = np.full((16, 16, 2, 12), 50.0) + np.random.default_rng(0).normal(0, 1, (16, 16, 2, 12))
+    assert sigma_from_background(smooth) is None
+    with pytest.raises(ValueError, match="shape"):
+        sigma_from_background(np.ones((8, 8, 8)))
+
+
+def test_large_slices_are_sampled():
+    air = add_noise(np.zeros((256, 256, 1, 6)), 2.0, "rician", np.random.default_rng(0))
+    assert sigma_from_background(air).sigma == pytest.approx(2.0, rel=0.03)

@@ -1,0 +1,303 @@
+"""Gradient directions that do not fit: to the b-values, or to the data."""
+
+from __future__ import annotations
+
+from itertools import permutations, product
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+#: Up to this b-value (s/mm^2) a direction says nothing, and may be a zero vector.
+NO_WEIGHTING = 50.0
+
+#: Lengths within this of 1 are rounding.
+LENGTH_TOLERANCE = 0.02
+
+#: Directions a tensor needs, and the b-value up to which it describes the signal (s/mm^2).
+SMALLEST_NUMBER = 6
+TENSOR_LOWEST_B = 400.0
+TENSOR_LARGEST_B = 1500.0
+
+#: Where one bundle of fibres runs: at least so anisotropic.
+ANISOTROPIC = 0.4
+
+#: So many pairs of neighbouring anisotropic voxels are needed for a verdict,
+ENOUGH_PAIRS = 200
+#: and so large a gain of the best reading over the table as given: standard errors, and relative.
+STANDARD_ERRORS = 4.5
+LEAST_GAIN = 0.06
+#: Readings within so many standard errors of the best one cannot be told from it.
+INDISTINGUISHABLE = 3.0
+
+_AXES = "xyz"
+
+
+class Orientation(NamedTuple):
+    """A way to read a table of directions: the order of its axes, and which of them are flipped.
+
+    Component i of a direction that is right is component ``axes[i]`` as given, times ``signs[i]``.
+    """
+
+    axes: tuple[int, int, int]
+    signs: tuple[int, int, int]
+
+    @property
+    def matrix(self) -> NDArray[np.float64]:
+        """Turns a direction of the table into one that is right."""
+        result = np.zeros((3, 3))
+        result[np.arange(3), self.axes] = self.signs
+        return result
+
+    def __str__(self) -> str:
+        flipped = [_AXES[i] for i in range(3) if self.signs[i] < 0]
+        swapped = [i for i in range(3) if self.axes[i] != i]
+        words = []
+        if len(swapped) == 2:
+            words.append(f"{_AXES[swapped[0]]} and {_AXES[swapped[1]]} swapped")
+        elif swapped:
+            words.append("axes in the order " + " ".join(_AXES[i] for i in self.axes))
+        if flipped:
+            words.append(f"the sign of {' and '.join(flipped)} flipped")
+        return ", then ".join(words) or "as given"
+
+
+def orientations() -> list[Orientation]:
+    """The 24 tables that differ: 6 orders of the axes times 4 flips; a direction and its opposite are one."""
+    signs = [(1, 1, 1), (-1, 1, 1), (1, -1, 1), (1, 1, -1)]
+    return [Orientation((a, b, c), sign) for a, b, c in permutations(range(3)) for sign in signs]
+
+
+def normalise_directions(b_values: ArrayLike, directions: ArrayLike) -> tuple[NDArray[np.float64], list[str]]:
+    """Directions of unit length, and what had to be said about them.
+
+    Parameters
+    ----------
+    b_values : array_like, shape (n,)
+        s/mm^2.
+    directions : array_like, shape (n, 3)
+
+    Returns
+    -------
+    directions : ndarray, shape (n, 3)
+        Of length 1, or 0 where there is none.
+    warnings : list of str
+        Plain sentences; empty where all was well.
+
+    Raises
+    ------
+    ValueError
+        Where shapes disagree.
+
+    Notes
+    -----
+    Some scanners keep one b-value and scale the directions instead, so that the b-value is b |g|^2. Where the lengths
+    above b = 50 s/mm^2 fall into groups while the b-values do not, that is likely, and the warning says so: the
+    b-values are left as they are.
+    """
+    b = np.asarray(b_values, dtype=float)
+    table = np.array(directions, dtype=float)
+    if table.shape != (b.size, 3):
+        raise ValueError(f"{b.size} b-values need directions of shape ({b.size}, 3), found {table.shape}.")
+    warnings: list[str] = []
+    weighted = b > NO_WEIGHTING
+    broken = ~np.isfinite(table).all(axis=1)
+    if broken.any():
+        table[broken] = 0.0
+        if (broken & weighted).any():
+            warnings.append(
+                f"The gradient directions of volumes {_list(broken & weighted)} are not numbers; they count as unknown."
+            )
+    lengths = np.linalg.norm(table, axis=1)
+    missing = weighted & (lengths == 0) & ~broken
+    if missing.any():
+        warnings.append(
+            f"The gradient directions of volumes {_list(missing)} are zero although b is above "
+            f"{NO_WEIGHTING:.0f} s/mm²; they count as unknown."
+        )
+    known = weighted & (lengths > 0)
+    off = known & (np.abs(lengths - 1) > LENGTH_TOLERANCE)
+    if off.any():
+        warnings.append(
+            f"{off.sum()} of {known.sum()} gradient directions above b = {NO_WEIGHTING:.0f} s/mm² are not of unit "
+            f"length ({lengths[known].min():.3g} to {lengths[known].max():.3g}); they were scaled to 1."
+        )
+        effective = _scaled_b_values(b[known], lengths[known])
+        if effective:
+            warnings.append(
+                "THE LENGTHS OF THE DIRECTIONS SEEM TO HOLD THE B-VALUES: the b-values are all alike, and their "
+                f"product with the squared lengths gives shells at {effective} s/mm². They were left as they are "
+                "(which makes every map wrong, if so): check the .bval file."
+            )
+    scale = np.where(lengths > 0, lengths, 1.0)
+    return table / scale[:, None], warnings
+
+
+def _scaled_b_values(b: NDArray, lengths: NDArray) -> str:
+    """Shells that b |g|^2 falls into, where b alone has one and the lengths have several; empty otherwise."""
+    from bidsfit.acquisition import Acquisition
+
+    if len(Acquisition(b).shells) > 1:
+        return ""
+    largest = lengths.max()
+    shells = Acquisition(b * (lengths / largest) ** 2).shells
+    if len(shells) < 2 or len(shells) > max(2, b.size // 3):
+        return ""
+    return ", ".join(f"{shell.b_value:.0f}" for shell in shells)
+
+
+def _list(which: NDArray) -> str:
+    numbers = np.flatnonzero(which)
+    return ", ".join(map(str, numbers[:8])) + (", ..." if numbers.size > 8 else "")
+
+
+def coherence(
+    data: NDArray,
+    mask: NDArray,
+    b_values: ArrayLike,
+    directions: ArrayLike,
+    affine: ArrayLike,
+) -> tuple[list[Orientation], NDArray[np.float64]]:
+    r"""How well the fibres of neighbouring voxels join up, for every way to read the table of directions.
+
+    Parameters
+    ----------
+    data : ndarray, shape (x, y, z, n)
+    mask : ndarray of bool, shape (x, y, z)
+    b_values : array_like, shape (n,)
+        s/mm^2.
+    directions : array_like, shape (n, 3)
+        As in FSL's bvec files.
+    affine : array_like, shape (4, 4)
+        Voxel to world; its voxel sizes and the sign of its determinant matter.
+
+    Returns
+    -------
+    orientations : list of Orientation
+    values : ndarray, shape (n_orientations, n_pairs)
+        The contribution of each pair of neighbours; its mean is the coherence, 0 to 1. No pairs where the data cannot
+        tell.
+
+    Notes
+    -----
+    After the fibre coherence index [1]_: a tensor is fitted once (another reading of the table turns its
+    eigenvectors, nothing else). For a voxel and its neighbour in direction u, both anisotropic and with eigenvectors
+    e and e', the pair counts where u lies within 45 degrees of either, by :math:`(|e \cdot u| |e' \cdot u| |e
+    \cdot e'|)^2`; pairs that no reading counts are left out.
+
+    References
+    ----------
+    .. [1] Schilling KG, et al. Magnetic Resonance Imaging 2019;58:82-89.
+    """
+    ways = orientations()
+    nothing = np.zeros((len(ways), 0))
+    b, table = np.asarray(b_values, dtype=float), np.asarray(directions, dtype=float)
+    affine = np.asarray(affine, dtype=float)
+    known = np.isfinite(table).all(axis=1) & (np.linalg.norm(np.nan_to_num(table), axis=1) > 0)
+    chosen = _for_tensor(b, known)
+    if chosen.size == 0 or not np.any(mask):
+        return ways, nothing
+
+    from dipy.core.gradients import gradient_table
+    from dipy.reconst.dti import TensorModel, fractional_anisotropy
+
+    vectors = np.where(known[chosen, None], np.nan_to_num(table[chosen]), 0.0)
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    vectors = vectors / np.where(lengths > 0, lengths, 1)
+    low = b[chosen] <= NO_WEIGHTING
+    gradients = gradient_table(
+        np.where(low, 0, b[chosen]), bvecs=np.where(low[:, None], 0, vectors), b0_threshold=NO_WEIGHTING
+    )
+    signals = np.maximum(np.nan_to_num(data[mask][:, chosen]), 1e-6)
+    fit = TensorModel(gradients, fit_method="WLS").fit(signals)
+    anisotropy = np.zeros(mask.shape)
+    anisotropy[mask] = np.nan_to_num(fractional_anisotropy(fit.evals))
+    fibres = np.zeros((*mask.shape, 3))
+    fibres[mask] = np.nan_to_num(fit.evecs[..., :, 0])
+
+    sizes = np.sqrt((affine[:3, :3] ** 2).sum(0))
+    flip = np.diag([-1.0 if np.linalg.det(affine[:3, :3]) > 0 else 1.0, 1.0, 1.0])
+    inside = anisotropy > ANISOTROPIC
+    parts = []
+    for step in _half_of_the_neighbours():
+        here, there = _pairs(inside.shape, step)
+        both = inside[here] & inside[there]
+        if not both.any():
+            continue
+        towards = np.array(step) * sizes
+        towards = flip @ towards / np.linalg.norm(towards)  # in the frame of bvec files
+        first, second = fibres[here][both], fibres[there][both]
+        along = np.abs(np.einsum("pi,pi->p", first, second))
+        values = []
+        for way in ways:
+            toward = way.matrix.T @ towards
+            one, other = np.abs(first @ toward), np.abs(second @ toward)
+            values.append(np.where(np.maximum(one, other) > np.sqrt(0.5), (one * other * along) ** 2, 0.0))
+        parts.append(np.array(values))
+    if not parts:
+        return ways, nothing
+    joined = np.concatenate(parts, axis=1)
+    return ways, joined[:, joined.max(0) > 0]
+
+
+def detect_flip(
+    data: NDArray,
+    mask: NDArray,
+    b_values: ArrayLike,
+    directions: ArrayLike,
+    affine: ArrayLike,
+) -> str | None:
+    """Whether another reading of the table of directions suits the data better: a recommendation, or None.
+
+    Nothing is changed. None is no proof: fewer than `SMALLEST_NUMBER` directions, few anisotropic voxels or a small
+    difference give no verdict. An image of so few slices that no fibres run across them says less about z.
+
+    Parameters are those of `coherence`.
+    """
+    data, mask = np.asarray(data), np.asarray(mask, dtype=bool)
+    ways, values = coherence(data, mask, b_values, directions, affine)
+    if values.shape[1] < ENOUGH_PAIRS:
+        return None
+    means = values.mean(axis=1)
+    best = int(np.argmax(means))
+    given = ways.index(Orientation((0, 1, 2), (1, 1, 1)))
+    behind = [_standard_errors(values[best] - other) for other in values]
+    if behind[given] < STANDARD_ERRORS or means[best] < (1 + LEAST_GAIN) * means[given]:
+        return None
+    alike = [str(ways[i]) for i in np.argsort(-means) if i != best and behind[i] < INDISTINGUISHABLE]
+    also = f", and about as well with {'; or '.join(alike)}" if alike else ""
+    return (
+        f"The gradient directions do not suit the data: fibres of neighbouring voxels join up better with "
+        f"{ways[best]} (coherence {means[best]:.2f} instead of {means[given]:.2f}){also}. Check the .bvec file; "
+        "nothing was changed."
+    )
+
+
+def _standard_errors(difference: NDArray) -> float:
+    """Mean of paired differences in units of its standard error."""
+    spread = float(difference.std())
+    return float(difference.mean()) / spread * np.sqrt(difference.size) if spread > 0 else 0.0
+
+
+def _for_tensor(b: NDArray, known: NDArray) -> NDArray[np.intp]:
+    """Volumes for a tensor: the low b-values and the shells it describes; none where they do not suffice."""
+    low = b <= NO_WEIGHTING
+    high = known & (b >= TENSOR_LOWEST_B) & (b <= TENSOR_LARGEST_B)
+    if high.sum() < SMALLEST_NUMBER:  # only higher shells: their tensor still points along the fibres
+        above = known & (b >= TENSOR_LOWEST_B)
+        high = above & (b <= b[above].min() * 1.1) if above.any() else above
+    if high.sum() < SMALLEST_NUMBER or not low.any():
+        return np.zeros(0, dtype=np.intp)
+    return np.flatnonzero(low | high)
+
+
+def _half_of_the_neighbours() -> list[tuple[int, int, int]]:
+    """Steps to 13 of the 26 neighbours; the others are their opposites."""
+    steps = [(i, j, k) for i, j, k in product((-1, 0, 1), repeat=3)]
+    return [step for step in steps if step > (0, 0, 0)]
+
+
+def _pairs(shape: tuple[int, ...], step: tuple[int, int, int]) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+    here = tuple(slice(max(0, -s), size - max(0, s)) for s, size in zip(step, shape, strict=True))
+    there = tuple(slice(max(0, s), size + min(0, s)) for s, size in zip(step, shape, strict=True))
+    return here, there

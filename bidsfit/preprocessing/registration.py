@@ -1,0 +1,260 @@
+"""Linear registration of a noisy volume to a reference, by Gauss-Newton least squares.
+
+The reference is moved, not the volume. Interpolation smooths noise, most of all at half a voxel, so that a search which
+interpolates the volume finds small motion where there is none; here the noise stays where it was measured.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import expm, lstsq
+from scipy.ndimage import binary_dilation, gaussian_filter, map_coordinates
+
+#: Standard deviations of the Gaussian smoothing, mm, from coarse to fine; never less than `FINEST` voxels.
+SMOOTHING = (8.0, 4.0, 2.0)
+FINEST = 0.8
+
+#: Width of the rim around the mask that is compared too, mm.
+RIM = 5.0
+
+#: Points compared at each of these scales, at most.
+POINTS = (10_000, 20_000, 60_000)
+
+#: Iterations at each scale, at most; they end when no point of a head moves by more than `CONVERGED` mm.
+ITERATIONS = 12
+CONVERGED = 0.003
+
+#: Where a rotation or a strain is turned into a displacement, mm: about the radius of a head.
+RADIUS = 60.0
+
+#: One iteration moves nothing farther than this, mm.
+LONGEST_STEP = 10.0
+
+#: Residuals beyond so many robust standard deviations count less.
+HUBER = 1.345
+
+
+class Match(NamedTuple):
+    """How a volume lies to the reference.
+
+    Attributes
+    ----------
+    transform : ndarray, shape (4, 4)
+        World to world, from a point of the reference to where its tissue lies in the volume.
+    correlation : float
+        Between the volume and what the moved reference says it should be, at the finest scale; 0 where one of the
+        two has no contrast.
+    """
+
+    transform: NDArray[np.float64]
+    correlation: float
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where the voxels are and which of them are compared.
+
+    Attributes
+    ----------
+    affine : ndarray, shape (4, 4)
+        Voxel to world, mm.
+    mask : ndarray of bool, shape (x, y, z)
+        Tissue. A rim around it is compared too: edges say most about motion.
+    thin : tuple of int
+        Axes along which there is nothing to smooth or to follow.
+    """
+
+    affine: NDArray[np.float64]
+    mask: NDArray[np.bool_]
+    thin: tuple[int, ...] = ()
+
+    @cached_property
+    def voxel_sizes(self) -> NDArray[np.float64]:
+        """Along each axis, mm."""
+        return np.asarray(np.sqrt((self.affine[:3, :3] ** 2).sum(0)))
+
+    @cached_property
+    def axes(self) -> NDArray[np.float64]:
+        """Unit vectors of the axes in world coordinates, in columns."""
+        return np.asarray(self.affine[:3, :3] / self.voxel_sizes)
+
+    @cached_property
+    def centre(self) -> NDArray[np.float64]:
+        """Centre of the mask in world coordinates, mm."""
+        voxel = np.argwhere(self.mask).mean(0) if self.mask.any() else (np.array(self.mask.shape) - 1) / 2
+        return np.asarray(self.affine[:3, :3] @ voxel + self.affine[:3, 3])
+
+    def smooth(self, volume: NDArray, level: int) -> NDArray[np.float32]:
+        """The volume at one of the scales."""
+        sigma = [
+            0.0 if axis in self.thin else max(SMOOTHING[level] / size, FINEST)
+            for axis, size in enumerate(self.voxel_sizes)
+        ]
+        return np.asarray(gaussian_filter(volume, sigma, mode="nearest", truncate=3.0, output=np.float32))
+
+    @cached_property
+    def rim(self) -> NDArray[np.bool_]:
+        """The mask and what lies a few millimetres around it."""
+        rim = self.mask
+        for axis, size in enumerate(self.voxel_sizes):
+            if axis not in self.thin:
+                length = 2 * int(np.ceil(RIM / size)) + 1
+                rim = binary_dilation(rim, np.ones([length if i == axis else 1 for i in range(3)], dtype=bool))
+        return np.asarray(rim)
+
+    @cached_property
+    def points(self) -> tuple[NDArray[np.intp], ...]:
+        """Voxels that are compared at each scale, shape (3, n)."""
+        inside = np.flatnonzero(self.rim)
+        rng = np.random.default_rng(0)
+        return tuple(
+            np.array(np.unravel_index(np.sort(rng.permutation(inside)[:most]), self.mask.shape)) for most in POINTS
+        )
+
+
+def rigid_generators(grid: Grid) -> NDArray[np.float64]:
+    """Infinitesimal motions of a rigid body about the centre of the grid, shape (6 or 3, 4, 4).
+
+    Each moves a point at `RADIUS` by 1 mm. Across a thin axis there is no motion: three are left.
+    """
+    thick = [axis for axis in range(3) if axis not in grid.thin]
+    moves = []
+    for i in thick:
+        move = np.zeros((4, 4))
+        move[:3, 3] = grid.axes[:, i]
+        moves.append(move)
+    for i, j in [(1, 2), (2, 0), (0, 1)]:
+        if i in thick and j in thick:
+            turn = np.outer(grid.axes[:, j], grid.axes[:, i])
+            moves.append(_about(grid.centre, (turn - turn.T) / RADIUS))
+    return np.array(moves)
+
+
+def affine_generators(grid: Grid, axis: int | None = None) -> NDArray[np.float64]:
+    """Those of a rigid body, and strain: along ``axis`` alone, as eddy currents do in an EPI, or any (None)."""
+    strains = []
+    for i in range(3) if axis is None else (axis,):
+        for j in range(3):
+            if axis is None and j < i:
+                continue  # a shear and its transpose differ by a rotation
+            strains.append(_about(grid.centre, np.outer(grid.axes[:, i], grid.axes[:, j]) / RADIUS))
+    return np.concatenate([rigid_generators(grid), np.array(strains)])
+
+
+def _about(centre: NDArray, linear: NDArray) -> NDArray[np.float64]:
+    generator = np.zeros((4, 4))
+    generator[:3, :3] = linear
+    generator[:3, 3] = -linear @ centre
+    return generator
+
+
+class Reference:
+    """An image that volumes are registered to.
+
+    Parameters
+    ----------
+    image : ndarray, shape (x, y, z)
+    grid : Grid
+    degree : int
+        Of the polynomial that turns its intensities into those of a volume: 1 where both have the same contrast.
+    """
+
+    def __init__(self, image: NDArray, grid: Grid, degree: int = 1) -> None:
+        self.grid = grid
+        self.degree = degree
+        self.scale = float(np.abs(image[grid.mask]).mean()) or 1.0
+        self.image = (image / self.scale).astype(np.float32)
+
+    @cached_property
+    def levels(self) -> list[list[NDArray[np.float32]]]:
+        """Image and gradient (per voxel along each axis that is not thin) at each scale."""
+        levels = []
+        for level in range(len(SMOOTHING)):
+            smooth = self.grid.smooth(self.image, level)
+            slopes = [
+                np.zeros_like(smooth) if axis in self.grid.thin else np.gradient(smooth, axis=axis) for axis in range(3)
+            ]
+            levels.append([smooth, *slopes])
+        return levels
+
+    def match(self, volume: NDArray, start: NDArray, generators: NDArray, levels: tuple[int, ...] = (0, 1, 2)) -> Match:
+        """Find the transform from the reference to a volume.
+
+        Parameters
+        ----------
+        volume : ndarray, shape (x, y, z)
+        start : ndarray, shape (4, 4)
+        generators : ndarray, shape (n_parameters, 4, 4)
+            Motions that are sought: `rigid_generators` or `affine_generators`.
+        levels : tuple of int
+            Scales, from coarse to fine; a good start needs only the last.
+
+        Notes
+        -----
+        At each iteration the volume is compared with a polynomial of the moved reference and its derivatives along
+        the motions, in one linear least-squares problem with Huber's weights.
+        """
+        backward = np.linalg.inv(start)  # from the volume to the reference
+        correlation = 0.0
+        for level in levels:
+            points = self.grid.points[level]
+            values = self.grid.smooth(volume, level)[tuple(points)].astype(float)
+            if not np.isfinite(values).all() or values.std() <= 1e-6 * max(abs(values.mean()), 1e-30):
+                return Match(start, 0.0)
+            values /= np.abs(values).mean()
+            world = self.grid.affine[:3, :3] @ points + self.grid.affine[:3, 3:]
+            backward, correlation = self._descend(values, world, backward, generators, level)
+        return Match(np.linalg.inv(backward), correlation)
+
+    def _descend(
+        self, values: NDArray, world: NDArray, backward: NDArray, generators: NDArray, level: int
+    ) -> tuple[NDArray[np.float64], float]:
+        to_voxel = np.linalg.inv(self.grid.affine)
+        correlation = 0.0
+        for _ in range(ITERATIONS):
+            here = backward[:3, :3] @ world + backward[:3, 3:]
+            places = to_voxel[:3, :3] @ here + to_voxel[:3, 3:]
+            for axis in self.grid.thin:
+                places[axis] = np.rint(places[axis])
+            limits = np.array(self.image.shape)[:, None] - 0.5
+            seen = ((places > -0.5) & (places < limits)).all(0)
+            if seen.mean() < 0.3:
+                break
+            image, *slopes = (
+                map_coordinates(part, places[:, seen], order=1, mode="nearest").astype(float)
+                for part in self.levels[level]
+            )
+            slope = to_voxel[:3, :3].T @ np.array(slopes)  # per mm, world
+            derivatives = np.array(
+                [np.einsum("ip,ip->p", slope, g[:3, :3] @ here[:, seen] + g[:3, 3:]) for g in generators]
+            )
+            powers = np.array([image**d for d in range(self.degree + 1)])
+            target = values[seen]
+            intensities = lstsq(powers.T, target, check_finite=False)[0]
+            rate = sum(d * c * image ** (d - 1) for d, c in enumerate(intensities) if d)
+            design = np.concatenate([powers, derivatives * rate])
+            residual = target - intensities @ powers
+            correlation = _correlation(target, intensities @ powers)
+            spread = 1.4826 * np.median(np.abs(residual))
+            weight = np.minimum(1, HUBER * spread / np.maximum(np.abs(residual), 1e-12)) if spread > 0 else 1.0
+            weighted = design * weight
+            normal = weighted @ design.T
+            scale = np.sqrt(np.maximum(np.diag(normal), 1e-30))
+            step = lstsq(normal / np.outer(scale, scale), weighted @ residual / scale, cond=1e-9)[0] / scale
+            step = step[self.degree + 1 :]
+            step *= min(1.0, LONGEST_STEP / max(np.abs(step).max(), 1e-12))
+            backward = expm(np.einsum("k,kij->ij", step, generators)) @ backward
+            if np.abs(step).max() < CONVERGED:
+                break
+        return backward, correlation
+
+
+def _correlation(first: NDArray, second: NDArray) -> float:
+    first, second = first - first.mean(), second - second.mean()
+    size = float(np.sqrt((first**2).sum() * (second**2).sum()))
+    return float((first * second).sum()) / size if size > 0 else 0.0

@@ -1,0 +1,217 @@
+"""Motion, eddy currents and susceptibility undone in one interpolation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.ndimage import map_coordinates, spline_filter1d
+from threadpoolctl import threadpool_limits
+
+#: Along an axis of at most so many voxels nothing is interpolated: a spline through four slices is a guess.
+THIN = 4
+
+#: A displacement below this many voxels is none: the values are taken as they are.
+NO_DISPLACEMENT = 1e-6
+
+#: A voxel whose centre lies at most this far (voxels) outside the grid of centres still lies in the image.
+HALF_VOXEL = 0.5
+
+
+class Resampled(NamedTuple):
+    """Volumes in the frame of the reference, and where they are data.
+
+    Attributes
+    ----------
+    data : ndarray of float32, shape (x, y, z, n)
+        0 where a volume has no data.
+    covered : ndarray of bool, shape (x, y, z)
+        Voxels that every volume has data for. A mask must not reach beyond.
+    """
+
+    data: NDArray[np.float32]
+    covered: NDArray[np.bool_]
+
+
+def resample(
+    data: NDArray,
+    affine: ArrayLike,
+    transforms: ArrayLike,
+    shift: NDArray | None = None,
+    axis: int | None = None,
+    threads: int = 1,
+    progress: Callable[[float], None] | None = None,
+) -> Resampled:
+    """Every volume brought into the frame of the reference.
+
+    Parameters
+    ----------
+    data : ndarray, shape (x, y, z, n)
+    affine : array_like, shape (4, 4)
+        Voxel to world, mm.
+    transforms : array_like, shape (n, 4, 4)
+        World to world: from a point of the reference to where its tissue lies in the volume.
+    shift : ndarray, shape (x, y, z), optional
+        Displacement along ``axis`` in voxels by susceptibility: the signal of voxel y was recorded at y + shift(y).
+    axis : int, optional
+        Axis of the phase encoding, 0, 1 or 2; needed with ``shift``.
+    threads : int
+    progress : callable, optional
+        Called with the fraction that is done.
+
+    Returns
+    -------
+    Resampled
+
+    Raises
+    ------
+    ValueError
+        Where shapes disagree, or a transform is not finite or cannot be inverted.
+
+    Notes
+    -----
+    Cubic splines, times the Jacobian of the susceptibility displacement (signal that was piled up in one voxel is
+    spread over those it came from); overshoot below 0 is cut. Along axes of `THIN` voxels or fewer the nearest
+    voxel is taken. A volume that is neither moved nor distorted comes back with the very same values.
+    """
+    transforms = np.asarray(transforms, dtype=float)
+    if data.ndim != 4 or transforms.shape != (data.shape[3], 4, 4):
+        raise ValueError(
+            f"Resampling needs volumes (x, y, z, n) and n transforms (n, 4, 4), "
+            f"found shapes {data.shape} and {transforms.shape}."
+        )
+    result = np.empty(data.shape, dtype=np.float32)
+    displacement = Displacement(data.shape[:3], shift, axis)
+
+    def one(k: int) -> NDArray[np.bool_]:
+        result[..., k], covered = _resample(data[..., k], affine, transforms[k], displacement)
+        return covered
+
+    everywhere = np.ones(data.shape[:3], dtype=bool)
+    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(max(1, threads)) as pool:
+        for done, covered in enumerate(pool.map(one, range(data.shape[3])), start=1):
+            everywhere &= covered
+            if progress is not None:
+                progress(done / data.shape[3])
+    return Resampled(result, everywhere)
+
+
+def resample_volume(
+    volume: NDArray, affine: ArrayLike, transform: ArrayLike, shift: NDArray | None = None, axis: int = 1
+) -> NDArray[np.float32]:
+    """One volume in the frame of the reference, 0 where it has no data; see `resample`."""
+    return _resample(volume, affine, transform, Displacement(volume.shape, shift, axis))[0]
+
+
+class Displacement:
+    """Displacement by susceptibility and its Jacobian, sampled where tissue is.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Of the image.
+    shift : ndarray, shape (x, y, z), optional
+        Voxels along ``axis``; None for no displacement.
+    axis : int, optional
+        Axis of the phase encoding.
+    """
+
+    def __init__(self, shape: tuple[int, ...], shift: NDArray | None, axis: int | None) -> None:
+        self.shift: NDArray[np.float32] | None = None
+        self.axis = axis
+        if shift is None or not np.any(shift):
+            return
+        if axis not in (0, 1, 2):
+            raise ValueError(f"A displacement needs the axis of the phase encoding, 0, 1 or 2; found {axis}.")
+        if shift.shape != tuple(shape):
+            raise ValueError(f"The displacement has shape {shift.shape}, the image {tuple(shape)}; they must agree.")
+        if not np.isfinite(shift).all():
+            raise ValueError("The displacement by susceptibility holds values that are not finite.")
+        if shape[axis] < 2:
+            raise ValueError("The image has one voxel along the axis of the phase encoding, which cannot be distorted.")
+        self.shift = shift.astype(np.float32)
+        self.jacobian = np.maximum(1 + np.gradient(self.shift, axis=axis), 0)
+
+    def apply(self, places: NDArray[np.float64]) -> NDArray[np.float32]:
+        """Move the places (3, ...) in voxels to where their signal was recorded; the Jacobian there."""
+        if self.shift is None or self.axis is None:
+            return np.ones(places.shape[1:], dtype=np.float32)
+        jacobian = map_coordinates(self.jacobian, places, order=1, mode="nearest")
+        places[self.axis] += map_coordinates(self.shift, places, order=1, mode="nearest")
+        return np.asarray(jacobian)
+
+
+def _resample(
+    volume: NDArray, affine: ArrayLike, transform: ArrayLike, displacement: Displacement
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    affine, transform = np.asarray(affine, dtype=float), np.asarray(transform, dtype=float)
+    if not np.isfinite(transform).all() or abs(np.linalg.det(transform)) < 1e-6:
+        raise ValueError(f"A transform must be finite and have an inverse, found\n{transform}.")
+    shape = volume.shape
+    matrix = np.linalg.inv(affine) @ transform @ affine  # voxel to voxel
+    corners = np.array([[i, j, k, 1] for i in (0, shape[0]) for j in (0, shape[1]) for k in (0, shape[2])], dtype=float)
+    still = np.abs(corners @ matrix.T - corners).max() < NO_DISPLACEMENT
+    if still and displacement.shift is None:
+        return volume.astype(np.float32), np.isfinite(volume)
+    places = np.einsum("ij,jabc->iabc", matrix[:3, :3], np.indices(shape, dtype=float))
+    places += matrix[:3, 3, None, None, None]
+    return sample(volume, places, displacement)
+
+
+def sample(
+    volume: NDArray, places: NDArray[np.float64], displacement: Displacement
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """A volume at any places, and where it has data there.
+
+    Parameters
+    ----------
+    volume : ndarray, shape (x, y, z)
+    places : ndarray, shape (3, x, y, z)
+        For each voxel of the reference, where its tissue lies in the volume, voxels. Changed in place.
+    displacement : Displacement
+        By susceptibility, from there to where the signal was recorded.
+    """
+    shape = volume.shape
+    finite = np.isfinite(volume)
+    holes = not finite.all()
+    values = np.where(finite, volume, 0) if holes else volume  # a spline would spread one NaN over everything
+    jacobian = displacement.apply(places)
+    covered = np.ones(shape, dtype=bool)
+    thick = [axis for axis in range(3) if shape[axis] > THIN]
+    for axis in range(3):
+        if axis not in thick:
+            places[axis] = np.arange(shape[axis]).reshape([-1 if i == axis else 1 for i in range(3)])
+        covered &= (places[axis] >= -HALF_VOXEL) & (places[axis] <= shape[axis] - 1 + HALF_VOXEL)
+        np.clip(places[axis], 0, shape[axis] - 1, out=places[axis])
+    if holes:
+        covered &= map_coordinates(finite.astype(np.float32), places, order=1, mode="nearest") > 1 - HALF_VOXEL
+    if len(thick) == 3:
+        coefficients = values.astype(np.float32)
+        for axis in thick:
+            coefficients = spline_filter1d(coefficients, order=3, axis=axis, output=np.float32, mode="mirror")
+        sampled = map_coordinates(coefficients, places, order=3, mode="mirror", prefilter=False, output=np.float32)
+    else:
+        sampled = _along_planes(values.astype(np.float32), places, thick)
+    sampled *= jacobian
+    np.maximum(sampled, 0, out=sampled)
+    sampled[~covered] = 0
+    return sampled, covered
+
+
+def _along_planes(values: NDArray, places: NDArray, thick: list[int]) -> NDArray[np.float32]:
+    """Interpolate along the thick axes alone; every plane keeps its own place along the others."""
+    sampled = np.empty(values.shape, dtype=np.float32)
+    thin = [axis for axis in range(3) if axis not in thick]
+    for plane in np.ndindex(*(values.shape[axis] for axis in thin)):
+        index: list[slice | int] = [slice(None)] * 3
+        for axis, place in zip(thin, plane, strict=True):
+            index[axis] = place
+        at = tuple(index)
+        if thick:
+            sampled[at] = map_coordinates(values[at], [places[axis][at] for axis in thick], order=3, mode="mirror")
+        else:
+            sampled[at] = values[at]
+    return sampled
