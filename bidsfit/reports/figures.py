@@ -12,6 +12,14 @@ from bidsfit.reports.canvas import spread_limits
 from bidsfit.reports.charts import Curve, Histogram, plot_curves, plot_histograms, plot_shells
 from bidsfit.reports.comparisons import Column, Decay, plot_comparison, plot_decays
 from bidsfit.reports.mosaics import Panel, plot_maps, plot_mask, plot_quality, status_colour
+from bidsfit.reports.preprocessing import (
+    plot_before_after,
+    plot_carpet,
+    plot_motion,
+    plot_outliers,
+    plot_registration,
+    plot_snr,
+)
 
 __all__ = [
     "Column",
@@ -19,14 +27,20 @@ __all__ = [
     "Decay",
     "Histogram",
     "Panel",
+    "plot_before_after",
+    "plot_carpet",
     "plot_comparison",
     "plot_curves",
     "plot_decays",
     "plot_histograms",
     "plot_maps",
     "plot_mask",
+    "plot_motion",
+    "plot_outliers",
     "plot_quality",
+    "plot_registration",
     "plot_shells",
+    "plot_snr",
     "spread_limits",
     "status_colour",
 ]

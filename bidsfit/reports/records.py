@@ -96,6 +96,30 @@ class ComparisonRecord:
 
 
 @dataclass
+class PreprocessingRecord:
+    """How one image was prepared, and how good it is.
+
+    ``image``: as in its `ImageRecord`. ``source`` and ``output``: URI of the raw image, and path of the prepared one
+    relative to the output folder (empty where none was written).
+    ``steps`` rows, in their order: name, title, method (in words), applied (bool), reason (why it was skipped, or what
+    was done, with its numbers), seconds (None where it was skipped), and figures (kinds shown beneath the step's title;
+    the kind of its name where this is left out). An image that came prepared has none, but has its quality.
+    ``quality``: numbers, as `bidsfit.preprocessing.quality.Quality` gives them.
+    ``figures``: kind to path relative to the report's folder; those of no step are shown with the quality.
+    ``methods``: sentences with citations ``[@key]``.
+    """
+
+    image: str
+    source: str
+    output: str = ""
+    steps: list[dict[str, Any]] = field(default_factory=list)
+    quality: dict[str, Any] = field(default_factory=dict)
+    figures: dict[str, str] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    methods: list[str] = field(default_factory=list)
+
+
+@dataclass
 class ErrorRecord:
     """Something that went wrong: what was skipped or failed.
 
@@ -109,7 +133,7 @@ class ErrorRecord:
     traceback: str = ""
 
 
-Record = ImageRecord | FitRecord | ComparisonRecord | ErrorRecord
+Record = ImageRecord | PreprocessingRecord | FitRecord | ComparisonRecord | ErrorRecord
 
 
 def write_record(record: Record, path: Path) -> None:

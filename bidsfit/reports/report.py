@@ -24,9 +24,12 @@ from bidsfit.reports.canvas import readable
 from bidsfit.reports.comparisons import estimator_colour
 from bidsfit.reports.mosaics import status_colour
 from bidsfit.reports.prose import mathml, prose
-from bidsfit.reports.records import ComparisonRecord, ErrorRecord, FitRecord, ImageRecord
+from bidsfit.reports.records import ComparisonRecord, ErrorRecord, FitRecord, ImageRecord, PreprocessingRecord
 
 TEMPLATES = Path(__file__).with_name("templates")
+
+#: Figures of the quality of an image, in their order.
+QUALITY = ("traces", "outliers", "carpet", "registration", "snr")
 
 #: Kind of figure: what it shows (for those who cannot see it), and what to know when reading it.
 FIGURES = {
@@ -35,6 +38,63 @@ FIGURES = {
         "b-value of each volume, and gradient directions of each shell",
         "b-values in the order of acquisition, and the gradient directions of shells that have many: a half sphere "
         "seen along z in a projection that keeps areas, opposite directions taken as one.",
+    ),
+    "denoise": (
+        "Slices before and after denoising, and their difference",
+        "Denoising. The difference, on a scale of its own, should be noise and nothing else: anatomy in it is signal "
+        "that was lost.",
+    ),
+    "gibbs": (
+        "Slices before and after the removal of Gibbs ringing, and their difference",
+        "Gibbs ringing. The difference should be stripes along sharp edges.",
+    ),
+    "susceptibility": (
+        "Slices before and after the correction of susceptibility distortion",
+        "Susceptibility distortion. The outlines are those of the corrected image, on every picture: how far the "
+        "others lie beside them is what was corrected.",
+    ),
+    "motion": (
+        "Slices before and after the alignment of the volumes, and their difference",
+        "Motion. Spread of the volumes of a shell before and after they were aligned: at edges it should become less.",
+    ),
+    "deformation": (
+        "Slices before and after the deformable alignment of the volumes, and their difference",
+        "Deformable alignment. Spread of the volumes before and after: at the borders of organs it should become less.",
+    ),
+    "rician": (
+        "Slices before and after the correction of the bias of Rician noise, and their difference",
+        "Rician bias. What is taken away grows where the signal is close to the noise.",
+    ),
+    "tissue": (
+        "Tissue masks on slices of the image",
+        "Tissue masks in the space of the diffusion-weighted image.",
+    ),
+    "traces": (
+        "Translations, rotations, framewise displacement and differences from the shell, of each volume",
+        "Translation and rotation of each volume against the reference, framewise displacement (movement since the "
+        "volume before, rotations on a sphere of 50 mm), and standardised DVARS (difference from the median image of "
+        "the shell; 1 is typical). Volumes are counted from 1.",
+    ),
+    "outliers": (
+        "Mean signal of each slice and volume against what its shell predicts",
+        "Above: difference of each volume from its shell. Below: mean signal of each slice minus what the other "
+        "volumes of its shell predict, in standard deviations (SD). Dots: slices that have lost signal, 4 SD or more. "
+        "Grey: not judged, for want of volumes or voxels.",
+    ),
+    "carpet": (
+        "Signals of many voxels over all volumes, as differences from their shell",
+        "Voxels of the mask (rows, from the first slice to the last) over the volumes, as differences from the median "
+        "of their shell in standard deviations (SD). Stripes from top to bottom are volumes that differ as a whole.",
+    ),
+    "snr": (
+        "Signal-to-noise ratio of each shell",
+        "Mean signal inside the mask over the noise of one volume; n: volumes of the shell. Dashed: SNR 3, below which "
+        "noise alone raises magnitudes by more than 5 %.",
+    ),
+    "registration": (
+        "Outlines of the image of the lowest b-value on it and on the mean image of the highest shell",
+        "Registration. The outlines come from the first picture. Where fluid, bright on it, fills them as dark spots "
+        "on the other, the volumes are aligned.",
     ),
     "maps": (
         "Slices of the parameter maps",
@@ -91,6 +151,7 @@ class Section:
     anchor: str
     name: str
     image: ImageRecord | None = None
+    preprocessing: PreprocessingRecord | None = None
     comparisons: list[tuple[str, ComparisonRecord]] = field(default_factory=list)
     fits: list[tuple[str, FitRecord]] = field(default_factory=list)
 
@@ -105,6 +166,7 @@ def write_report(
     about: Mapping[str, Any],
     methods: str,
     comparisons: Sequence[ComparisonRecord] = (),
+    preprocessing: Sequence[PreprocessingRecord] = (),
 ) -> Path:
     """Write the report of a participant, whole or not at all.
 
@@ -123,10 +185,12 @@ def write_report(
         Paragraphs with citations ``[@key]`` and equations ``$...$``.
     comparisons : sequence of ComparisonRecord
         Shown before the fits of their image.
+    preprocessing : sequence of PreprocessingRecord
+        Shown after what was acquired, and before comparisons.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    sections = _sections(images, comparisons, fits)
+    sections = _sections(images, comparisons, fits, preprocessing)
     page = _template(path.parent).render(
         participant=participant.removeprefix("sub-"),
         sections=sections,
@@ -145,14 +209,19 @@ def write_report(
 
 
 def _sections(
-    images: Sequence[ImageRecord], comparisons: Sequence[ComparisonRecord], fits: Sequence[FitRecord]
+    images: Sequence[ImageRecord],
+    comparisons: Sequence[ComparisonRecord],
+    fits: Sequence[FitRecord],
+    preprocessing: Sequence[PreprocessingRecord],
 ) -> list[Section]:
     """Images in the order given, each with what was made of it; a fit whose image has no record is not lost."""
-    records: list[ComparisonRecord | FitRecord] = [*comparisons, *fits]
+    records: list[PreprocessingRecord | ComparisonRecord | FitRecord] = [*preprocessing, *comparisons, *fits]
     names = dict.fromkeys([image.name for image in images] + [record.image for record in records])
     sections = {name: Section(f"image-{i}", name) for i, name in enumerate(names, start=1)}
     for image in images:
         sections[image.name].image = image
+    for prepared in preprocessing:
+        sections[prepared.image].preprocessing = prepared
     for comparison in comparisons:
         section = sections[comparison.image]
         section.comparisons.append((f"{section.anchor}-comparison-{len(section.comparisons) + 1}", comparison))
@@ -167,6 +236,8 @@ def _worth_a_look(sections: Sequence[Section]) -> dict[str, list[tuple[str, str]
     found: dict[str, list[tuple[str, str]]] = {}
     for section in sections:
         places = [(section.anchor, section.name, section.image.warnings)] if section.image else []
+        if section.preprocessing is not None:
+            places.append((f"{section.anchor}-prepared", f"{section.name} · prepared", section.preprocessing.warnings))
         places += [(anchor, f"{c.model} · side by side", c.warnings) for anchor, c in section.comparisons]
         places += [(anchor, f"{fit.model} · {fit.estimator}", fit.warnings) for anchor, fit in section.fits]
         for anchor, where, warnings in places:
@@ -198,6 +269,7 @@ def _template(folder: Path) -> Any:
     )
     environment.globals.update(
         figure=partial(figure, folder),
+        quality_figures=QUALITY,
         colour=status_colour,
         estimator_colour=estimator_colour,
         style=Markup(_read("style.css")),

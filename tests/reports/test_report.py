@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from bidsfit.reports.prose import mathml, prose
-from bidsfit.reports.records import ErrorRecord, Record, read_record, write_record
+from bidsfit.reports.records import ErrorRecord, PreprocessingRecord, Record, read_record, write_record
 from bidsfit.reports.report import chunks, correlation, number, percent, spread, write_report
 
 DASH, MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"
@@ -299,3 +299,83 @@ def test_a_trained_estimator_says_what_it_was_trained_on(material: SimpleNamespa
     assert "Bias" in text
     plain = Page(written(material, tmp_path / "plain.html")).text
     assert "trained on" not in plain
+
+
+def prepared(material: SimpleNamespace, **changes: Any) -> PreprocessingRecord:
+    """The record of an image that got two steps of three."""
+    picture = material.image.figures["mask"]
+    row = {"name": "denoise", "title": "Noise", "method": "MP-PCA", "applied": True, "reason": "Sigma 4.", "seconds": 3}
+    skipped = {"name": "susceptibility", "title": "Distortion", "method": "", "applied": False, "seconds": None}
+    record = PreprocessingRecord(
+        image=material.image.name,
+        source="bids:raw:sub-01/dwi/sub-01_acq-low_dwi.nii.gz",
+        output="sub-01/dwi/sub-01_acq-low_desc-preproc_dwi.nii.gz",
+        steps=[
+            row,
+            skipped | {"reason": "No image of <reversed> phase encoding."},
+            row | {"name": "motion", "title": "Motion", "method": "affine registration", "figures": ["motion"]},
+        ],
+        quality={
+            "n_volumes": 103,
+            "fd_mean": 0.17,
+            "fd_max": 0.87,
+            "n_outlier_volumes": 2,
+            "outlier_indices": [51, 54],
+            "outlier_slices": 0.0146,
+            "ndc": None,
+            "shells": [
+                {"b_value": 0.0, "n_volumes": 3, "snr": 32.8},
+                {"b_value": 1000.0, "n_volumes": 9, "snr": None},
+                {"b_value": 2000.0, "n_volumes": 60, "snr": 6.7},
+            ],
+            "remarks": ["No gradient directions."],
+        },
+        figures=dict.fromkeys(("denoise", "motion", "snr", "traces", "other"), picture),
+        warnings=["Motion was large."],
+    )
+    return replace(record, **changes)
+
+
+def test_what_was_done_to_an_image_comes_before_its_fits(material: SimpleNamespace, tmp_path: Path) -> None:
+    text = written(material, material.folder / "prepared.html", preprocessing=[prepared(material)])
+    page = Page(text)
+    order = ["image-1-acquired", "image-1-prepared", "image-1-quality", "image-1-comparison-1", "image-1-fit-1"]
+    assert [identity for identity in page.values("id") if identity in order] == order
+    assert "#image-1-prepared" in page.values("href")
+    told = " ".join(page.text.split())
+    for words in (
+        "Noise yes MP-PCASigma 4. 3 s",
+        f"Distortion no No image of <reversed> phase encoding. {DASH}",
+        "bids:raw:sub-01/dwi/sub-01_acq-low_dwi.nii.gz",
+        "mean 0.17 mm, largest 0.87 mm",
+        "2 of 103 (counted from 1: 52, 55)",
+        "1.5 %",
+        "32.8 at b = 0, 6.7 at b = 2000 s/mm²",
+        "No gradient directions.",
+    ):
+        assert words in told, words
+    assert "Neighbouring DWI correlation" not in told
+    assert told.count("Motion was large.") == 2  # in its place and in the summary
+    shown = [value for value in page.values("class") if value in prepared(material).figures]
+    assert shown == ["denoise", "motion", "traces", "snr", "other"]
+
+
+def test_an_image_that_came_prepared_has_its_quality_alone(material: SimpleNamespace, tmp_path: Path) -> None:
+    record = prepared(material, steps=[], output="", figures={}, warnings=[])
+    told = " ".join(Page(written(material, tmp_path / "sub-01.html", preprocessing=[record])).text.split())
+    assert "It was taken as it came: this run did nothing to it." in told
+    assert "2 of 103" in told
+    bare = replace(record, quality={})
+    assert "image-1-quality" not in written(material, tmp_path / "sub-01.html", preprocessing=[bare])
+
+
+def test_a_prepared_image_that_could_not_be_read_again_is_shown(material: SimpleNamespace, tmp_path: Path) -> None:
+    record = prepared(material, image="sub-01_dwi")
+    page = Page(written(material, tmp_path / "sub-01.html", images=[], fits=[], comparisons=[], preprocessing=[record]))
+    assert "image-1-prepared" in page.values("id")
+    assert "image-1-acquired" not in page.values("id")
+
+
+def test_a_record_of_the_preprocessing_is_read_as_it_was_written(material: SimpleNamespace, tmp_path: Path) -> None:
+    write_record(prepared(material), tmp_path / "record.json")
+    assert read_record(tmp_path / "record.json") == prepared(material)
