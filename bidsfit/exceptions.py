@@ -26,6 +26,10 @@ class StepKilledError(BidsfitError):
     """The process of a step died without a word."""
 
 
+class ToolError(BidsfitError):
+    """A program outside Python is missing or failed; the message holds its command and what it said."""
+
+
 class UnknownNameError(UsageError):
     """A model, an estimator or a participant that does not exist; the nearest valid name is offered."""
 

@@ -169,7 +169,17 @@ def finished(phantom, tmp_path_factory):
     root = tmp_path_factory.mktemp("finished") / "ds"
     shutil.copytree(phantom, root)
     out = root / "derivatives" / "bidsfit"
-    words = [root, out, "participant", "-d", f"truth={root / 'derivatives' / 'truth'}", "--nprocs", "1"]
+    words = [
+        root,
+        out,
+        "participant",
+        "--preprocess",
+        "none",
+        "-d",
+        f"truth={root / 'derivatives' / 'truth'}",
+        "--nprocs",
+        "1",
+    ]
     assert main([str(word) for word in words]) == 0
     return root, out
 

@@ -18,12 +18,15 @@ from bidsfit.interfaces.figures import PlotFit, PlotImage, fit_figure_paths, ima
 from bidsfit.interfaces.image import PrepareImage
 from bidsfit.workflows.methods import fit_methods
 from bidsfit.workflows.plan import Fit, ImagePlan
+from bidsfit.workflows.preprocessing import add_assessment, add_scan
 from bidsfit.workflows.training import Training, init_training_node, shows_training
 
 #: Memory of Python with its libraries, GB.
 BASE_MEMORY = 0.5
 
-#: What `PrepareImage` finds and fits need; ``noise_map`` is there only where the noise level is a map.
+#: What fits need: the image that is fitted, and what `PrepareImage` finds; ``noise_map`` is there only where the noise
+#: level is a map.
+IMAGE = ("in_file", "bval", "bvec")
 FOUND = ("mask", "facts", "noise_map")
 
 #: Arrays of the size of a map that a fit holds at a time.
@@ -47,7 +50,7 @@ def init_image_wf(
 
     .. code-block:: text
 
-        prepare -> plot_image
+        [preprocessing_wf ->] scan -> prepare -> plot_image, assess
            |-> write_mask (where no mask was given), write_noise (with MP-PCA)
            |-> <model>_<estimator>_wf: [train ->] estimate -> write, plot   (one for each fit)
                                            '-> compare_<model>   (where a model is fitted with several estimators)
@@ -69,26 +72,31 @@ def init_image_wf(
     """
     image = plan.image
     workflow = pe.Workflow(name=f"{node_name(image.name)}_wf")
+    scan = add_scan(workflow, plan, output_dir=output_dir, omp_nthreads=omp_nthreads)
     prepare = pe.Node(
         PrepareImage(
-            in_file=str(image.path),
-            bval=str(image.bval),
             sidecar=image.sidecar,
             models=[row["name"] for row in plan.support if row["fitted"]],
-            sigma=plan.noise.level,
+            sigma="map" if plan.chain is not None and plan.chain.tells_noise else plan.noise.level,
             noise_kind=plan.noise.kind,
+            body=plan.chain is not None and plan.chain.body,
             low_memory=low_memory,
             version=__version__,
         ),
         name="prepare",
         mem_gb=_memory(plan, in_memory=not low_memory),
     )
-    if image.bvec is not None:
-        prepare.inputs.bvec = str(image.bvec)
     if image.mask is not None:
         prepare.inputs.in_mask = str(image.mask)
-    if image.noise_map is not None:
-        prepare.inputs.in_noise = str(image.noise_map)
+    workflow.connect(
+        [
+            (
+                scan,
+                prepare,
+                [*((name, name) for name in IMAGE), ("noise_map", "in_noise"), ("noise_words", "noise_words")],
+            )
+        ]
+    )
     common = {"image": image.to_dict(), "mask_name": plan.mask_name, "output_dir": str(output_dir)}
 
     plot_image = pe.Node(
@@ -97,11 +105,14 @@ def init_image_wf(
     plot_image.overwrite = _missing(image_figure_paths(output_dir, image).values())
     workflow.connect([(prepare, plot_image, [(name, name) for name in ("mask", "facts", "reference")])])
 
-    own = {"mask": image.mask is None, "noise": plan.noise.level == "mppca"}
+    add_assessment(workflow, plan, scan, prepare, output_dir=output_dir)
+    own = {"mask": image.mask is None, "noise": prepare.inputs.sigma == "mppca"}
     for kind in (kind for kind, wanted in own.items() if wanted):
         target = output_dir / file_output(kind, image)
         write = pe.Node(WriteVolume(kind=kind, image=image.to_dict(), output_dir=str(output_dir)), name=f"write_{kind}")
         write.overwrite = _missing([target, json_path(target)])
+        if kind == "mask":
+            write.inputs.method = plan.mask_name
         workflow.connect(prepare, {"mask": "mask", "noise": "noise_map"}[kind], write, "in_file")
 
     fitted: dict[str, list[tuple[Fit, pe.Workflow]]] = {}
@@ -109,7 +120,12 @@ def init_image_wf(
         fit_wf = init_fit_wf(
             plan, fit, output_dir=output_dir, omp_nthreads=omp_nthreads, low_memory=low_memory, training=training
         )
-        workflow.connect([(prepare, fit_wf, [(name, f"inputnode.{name}") for name in FOUND])])
+        workflow.connect(
+            [
+                (prepare, fit_wf, [(name, f"inputnode.{name}") for name in FOUND]),
+                (scan, fit_wf, [(name, f"inputnode.{name}") for name in IMAGE]),
+            ]
+        )
         fitted.setdefault(fit.model, []).append((fit, fit_wf))
 
     for model, fits in fitted.items():
@@ -164,15 +180,15 @@ def init_fit_wf(
 
     Inputs
     ------
+    in_file, bval, bvec
+        The image that is fitted.
     mask, facts, noise_map
         Of the image, as `PrepareImage` leaves them.
     """
     image = plan.image
-    inputnode = pe.Node(niu.IdentityInterface(list(FOUND)), name="inputnode")
+    inputnode = pe.Node(niu.IdentityInterface([*IMAGE, *FOUND], mandatory_inputs=False), name="inputnode")
     estimate = pe.Node(
         EstimateMaps(
-            in_file=str(image.path),
-            bval=str(image.bval),
             sidecar=image.sidecar,
             model=fit.model,
             estimator=fit.estimator,
@@ -187,8 +203,6 @@ def init_fit_wf(
         n_procs=omp_nthreads,
         mem_gb=_memory(plan, in_memory=not low_memory),
     )
-    if image.bvec is not None:
-        estimate.inputs.bvec = str(image.bvec)
     common = {
         "image": image.to_dict(),
         "mask_name": plan.mask_name,
@@ -211,7 +225,7 @@ def init_fit_wf(
     workflow = pe.Workflow(name=f"{node_name(fit.model)}_{node_name(fit.name)}_wf")
     workflow.connect(
         [
-            (inputnode, estimate, [(name, name) for name in FOUND]),
+            (inputnode, estimate, [(name, name) for name in (*IMAGE, *FOUND)]),
             (inputnode, plot, [("mask", "mask"), ("facts", "facts")]),
             (estimate, write, [("maps", "maps"), ("summary", "summary")]),
             (estimate, plot, [("maps", "maps"), ("summary", "summary")]),
@@ -222,7 +236,7 @@ def init_fit_wf(
         train = init_training_node(plan, fit, training=chosen, omp_nthreads=omp_nthreads)
         workflow.connect(
             [
-                (inputnode, train, [("facts", "facts")]),
+                (inputnode, train, [(name, name) for name in (*IMAGE, "facts")]),
                 (train, estimate, [("trained", "trained")]),
                 (train, plot, [("trained", "trained")]),
             ]

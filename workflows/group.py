@@ -1,4 +1,4 @@
-"""The group level: what the participants' maps amount to. Now: the distributions that estimators are trained on."""
+"""The group level: the quality of all images, and the distributions that estimators are trained on."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ from bidsfit.bids.distributions import KINDS, write_distribution
 from bidsfit.bids.files import whole_file
 from bidsfit.bids.fitted import FittedImage, converged_voxels, find_fitted, voxels
 from bidsfit.bids.inputs import Dataset
-from bidsfit.bids.tissues import tissue_mask
+from bidsfit.bids.quality import ENDING, TABLE, read_group_table, write_group_table
+from bidsfit.bids.tissues import Folder, tissue_mask
 from bidsfit.bids.units import REPORT_UNITS
 from bidsfit.exceptions import UnknownNameError, UnusableInputError, UsageError
 from bidsfit.models.signal_model import Parameter, SignalModel
 from bidsfit.reports.charts import Histogram, plot_histograms
 from bidsfit.reports.evaluation import Axis, Density, plot_distributions
+from bidsfit.reports.quality_page import write_quality_page
 from bidsfit.training.distributions import Pooled, pool
 from bidsfit.training.space import ParameterSpace
 
@@ -53,6 +55,30 @@ class _Gathered:
 
     fits: dict[str, list[NDArray[np.float32]]] = field(default_factory=dict)
     sources: list[str] = field(default_factory=list)
+
+
+def report_quality(output_dir: Path, *, dry_run: bool = False) -> list[str]:
+    """Gather the quality of all images in a table and a page; say so. Nothing where no image was assessed.
+
+    Parameters
+    ----------
+    output_dir : Path
+    dry_run : bool
+        Only say what would be made.
+
+    Raises
+    ------
+    UnusableInputError
+        Where the numbers of an image cannot be read.
+    """
+    if next(output_dir.glob(f"sub-*/**/dwi/*{ENDING}"), None) is None:
+        return []
+    if dry_run:
+        return [f"Quality: would gather all images in {TABLE}."]
+    table = write_group_table(output_dir)
+    rows = read_group_table(table)
+    page = write_quality_page(table.with_suffix(".html"), rows)
+    return [f"Quality of {len(rows)} image{'s' if len(rows) != 1 else ''}: {table.name}, {page.name}"]
 
 
 def plan_poolings(
@@ -110,15 +136,17 @@ def plan_poolings(
     return poolings, left_out
 
 
-def pool_fits(pooling: Pooling, output_dir: Path, segmentations: Sequence[Dataset], *, healthy: str) -> list[str]:
+def pool_fits(
+    pooling: Pooling, output_dir: Path, segmentations: Sequence[Dataset | Folder], *, healthy: str
+) -> list[str]:
     """Write the distributions of one model, each with its figure; return what was done, in words.
 
     Parameters
     ----------
     pooling : Pooling
     output_dir : Path
-    segmentations : sequence of Dataset
-        Where white and grey matter are looked for.
+    segmentations : sequence of Dataset or Folder
+        Where white and grey matter are looked for, before the output folder itself.
     healthy : str
         By which column and value the participants were chosen.
     """
@@ -153,14 +181,16 @@ def pool_fits(pooling: Pooling, output_dir: Path, segmentations: Sequence[Datase
     return said
 
 
-def _gather(pooling: Pooling, output_dir: Path, segmentations: Sequence[Dataset]) -> dict[str, _Gathered]:
+def _gather(pooling: Pooling, output_dir: Path, segmentations: Sequence[Dataset | Folder]) -> dict[str, _Gathered]:
     """Voxels of every distribution: those whose fit ended inside the bounds."""
     gathered: dict[str, _Gathered] = {}
     for image in pooling.images:
         status, good = converged_voxels(image)
         masks = {"healthy": (good, "")}
         for tissue in (kind for kind in KINDS if kind != "healthy"):
-            if found := tissue_mask(segmentations, image.image, status, image.status, tissue):
+            if found := tissue_mask(
+                [*segmentations, Folder("", output_dir)], image.image, status, image.status, tissue
+            ):
                 masks[tissue] = (good & found[0].reshape(good.shape), found[1])
         uris = [f"bids::{path.relative_to(output_dir).as_posix()}" for path in image.paths(pooling.model)]
         for kind, (where, segmentation) in masks.items():

@@ -12,31 +12,36 @@ import numpy as np
 from bidsfit import __version__
 from bidsfit.bids.units import REPORT_UNITS
 from bidsfit.estimators.estimator import Estimator
+from bidsfit.workflows.plan import FOUND_BODY, FOUND_MASK
+
+#: How the masks that a run finds are told of; others came with the data.
+MASKS = {
+    FOUND_MASK: "masks found by median_otsu of DIPY [@dipy] on the mean of the images of lowest b-value",
+    FOUND_BODY: "voxels whose mean signal at the lowest b-value is at least half its median",
+}
 
 
-def methods_text(masks_given: Iterable[bool], fits: Iterable[Sequence[str]]) -> str:
+def methods_text(masks: Iterable[str], fits: Iterable[Sequence[str]], preprocessing: Iterable[str] = ()) -> str:
     """Methods for a paper.
 
     Parameters
     ----------
-    masks_given : iterable of bool
-        For each image, whether its mask came with the data.
+    masks : iterable of str
+        For each image, where its mask came from.
+    preprocessing : iterable of str
+        Sentences on the steps that were applied; what several images share is said once.
     fits : iterable of [str, str]
         Texts of `fit_methods`; what several fits share is said once.
     """
-    given = set(masks_given)
-    masks = []
-    if True in given:
-        masks.append("masks that came with the data")
-    if False in given:
-        masks.append("masks found by median_otsu of DIPY [@dipy] on the mean of the images of lowest b-value")
+    phrases = dict.fromkeys(MASKS.get(mask, "masks that came with the data") for mask in masks)
     models, estimators = zip(*fits, strict=True)
     return "\n\n".join(
         [
             "Diffusion MRI data organised according to the Brain Imaging Data Structure [@gorgolewski2016] were "
             f"analysed with bidsfit {__version__}, a BIDS App [@gorgolewski2017] based on Nipype [@nipype], pybids "
             "[@pybids] and NiBabel [@nibabel].",
-            f"Fits were restricted to {' and to '.join(masks)}.",
+            *([" ".join(steps)] if (steps := dict.fromkeys(preprocessing)) else []),
+            f"Fits were restricted to {' and to '.join(phrases)}.",
             *dict.fromkeys(models),
             *dict.fromkeys(estimators),
             "Equations were differentiated with SymPy [@sympy] and compiled with Numba [@numba]; arrays are "

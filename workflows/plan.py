@@ -16,7 +16,7 @@ from bidsfit.acquisition import Acquisition, Shell
 from bidsfit.bids.distributions import PoolFile, find_pool
 from bidsfit.bids.images import image_shape, open_image, read_acquisition, read_b_values, read_mask, read_on_grid
 from bidsfit.bids.inputs import DwiImage, Inputs
-from bidsfit.bids.outputs import fit_settings, map_outputs, refuse_conflict
+from bidsfit.bids.outputs import file_output, fit_settings, map_outputs, own_uri, refuse_conflict
 from bidsfit.bids.units import FILE_UNITS
 from bidsfit.estimators.estimator import Estimator
 from bidsfit.estimators.given import describe_given
@@ -25,10 +25,11 @@ from bidsfit.exceptions import UnknownNameError, UnusableInputError, UsageError
 from bidsfit.models.signal_model import SignalModel
 from bidsfit.noise import NoiseKind
 from bidsfit.training.bundle import read_facts
+from bidsfit.workflows.chain import Chain, Companions, PreprocessingChoice, plan_chain
 
 #: Where a mask comes from that no dataset has.
 FOUND_MASK = "median_otsu (DIPY) on the mean image of the lowest b-value"
-
+FOUND_BODY = "voxels of at least half the median of the mean image of the lowest b-value"
 
 #: Options of estimators that have another name on the command line.
 OPTIONS = {"snr": "--training-snr", "recipe": "--training-recipe", "seed": "--training-seed"}
@@ -104,6 +105,10 @@ class Fit:
         """Whether the estimator must be trained before it fits."""
         return self.trained is None and isinstance(self.built, TrainedEstimator)
 
+    def with_noise(self, kind: NoiseKind) -> Fit:
+        """The fit whose estimator takes the noise for this kind, if it asks for one."""
+        return replace(self, options={**self.options, "noise": kind}) if "noise" in self.options else self
+
     def without(self, participant: str) -> Fit:
         """The fit whose estimator is not trained on this participant (with ``sub-``)."""
         if self.pool is None or participant not in self.pool.participants:
@@ -135,7 +140,9 @@ class Fit:
 class ImagePlan:
     """One image, what its protocol supports, and the fits it gets.
 
-    ``support`` rows: name, title, fitted, complete (by all estimators), reason.
+    ``image`` is the one that is fitted: where the ``chain`` changes the signals, the preprocessed one, which is in
+    the output folder when the run comes to it. ``support`` rows: name, title, fitted, complete (by all estimators),
+    reason.
     """
 
     image: DwiImage
@@ -146,11 +153,12 @@ class ImagePlan:
     support: tuple[dict[str, Any], ...]
     warnings: tuple[str, ...] = ()
     noise: NoiseChoice = DEFAULT_NOISE
+    chain: Chain | None = None
 
     @property
     def mask_name(self) -> str:
         """Where the mask comes from, in words for sidecars and reports."""
-        return self.image.mask_uri or FOUND_MASK
+        return self.image.mask_uri or (FOUND_BODY if self.chain is not None and self.chain.body else FOUND_MASK)
 
 
 @dataclass
@@ -334,6 +342,8 @@ def make_plan(
     output_dir: Path,
     noise: NoiseChoice = DEFAULT_NOISE,
     leave_one_out: bool = False,
+    preprocessing: PreprocessingChoice | None = None,
+    companions: Mapping[str, Companions] | None = None,
 ) -> list[ParticipantPlan]:
     """Decide what every image gets.
 
@@ -350,6 +360,10 @@ def make_plan(
     noise : NoiseChoice
     leave_one_out : bool
         An estimator that fits a participant is not trained on that participant.
+    preprocessing : PreprocessingChoice, optional
+        None: images are fitted as they are.
+    companions : mapping of image name to Companions, optional
+        Other images that help to preprocess each.
 
     Raises
     ------
@@ -362,19 +376,28 @@ def make_plan(
     for image in inputs.images:
         plan = plans[image.participant]
         own = [fit.without(f"sub-{image.participant}") for fit in fits] if leave_one_out else fits
+        helping = (companions or {}).get(image.name, Companions())
         try:
-            plan.images.append(_plan_image(image, own, noise))
+            plan.images.append(_plan_image(image, own, noise, preprocessing, helping, output_dir))
         except UnusableInputError as error:
             plan.problems.append(str(error))
     _require_each_model(plans.values(), asked)
     for plan in plans.values():
         for image_plan in plan.images:
+            _refuse_other_chain(image_plan, output_dir)
             for fit in image_plan.fits:
                 _refuse_conflicts(image_plan, fit, output_dir)
     return list(plans.values())
 
 
-def _plan_image(image: DwiImage, fits: Sequence[Fit], noise: NoiseChoice) -> ImagePlan:
+def _plan_image(
+    image: DwiImage,
+    fits: Sequence[Fit],
+    noise: NoiseChoice,
+    preprocessing: PreprocessingChoice | None,
+    companions: Companions,
+    output_dir: Path,
+) -> ImagePlan:
     """Check an image's header, b-values and mask, and choose the models that its protocol supports."""
     header = open_image(image.path)
     shape = image_shape(header, read_b_values(image.bval).size, image.path)
@@ -383,6 +406,12 @@ def _plan_image(image: DwiImage, fits: Sequence[Fit], noise: NoiseChoice) -> Ima
         read_mask(image.mask, header, image.path)
     if image.noise_map is not None:
         read_on_grid(image.noise_map, header, image.path, "noise map")
+    chain = None
+    if preprocessing is not None:
+        chain = plan_chain(image, shape, acquisition, preprocessing, companions, sigma=noise.level)
+    if chain is not None and chain.method("rician"):
+        noise = replace(noise, kind="gaussian")
+        fits = [fit.with_noise("gaussian") for fit in fits]
     rows: dict[str, dict[str, Any]] = {}
     chosen: list[Fit] = []
     for name in dict.fromkeys(fit.model for fit in fits):
@@ -402,14 +431,29 @@ def _plan_image(image: DwiImage, fits: Sequence[Fit], noise: NoiseChoice) -> Ima
         reasons = " ".join(f"{row['name']}: {row['reason']}." for row in rows.values())
         raise UnusableInputError(f"{image.path}: its protocol supports none of the models. {reasons}")
     return ImagePlan(
-        image=image,
+        image=_preprocessed(image, output_dir) if chain is not None and chain.changes else image,
         shape=shape,
         n_bytes=int(np.prod(shape, dtype=np.int64)) * header.get_data_dtype().itemsize,
         acquisition=acquisition,
         fits=tuple(chosen),
         support=tuple(rows.values()),
-        warnings=tuple(_image_warnings(image, acquisition, [fit.signal_model for fit in chosen], header.shape)),
+        warnings=tuple(_image_warnings(image, chain, acquisition, [fit.signal_model for fit in chosen], header.shape)),
         noise=noise,
+        chain=chain,
+    )
+
+
+def _preprocessed(image: DwiImage, output_dir: Path) -> DwiImage:
+    """The preprocessed image that a run leaves of a raw one."""
+    path = file_output("preproc", image)
+    base = output_dir / path.parent / path.name.split(".")[0]
+    return replace(
+        image,
+        path=output_dir / path,
+        bval=base.with_suffix(".bval"),
+        bvec=None if image.bvec is None else base.with_suffix(".bvec"),
+        uri=own_uri(path),
+        preprocessed=True,
     )
 
 
@@ -422,10 +466,16 @@ def _obstacle(fit: Fit, acquisition: Acquisition) -> str:
 
 
 def _image_warnings(
-    image: DwiImage, acquisition: Acquisition, chosen: Sequence[SignalModel], stored: tuple[int, ...]
+    image: DwiImage,
+    chain: Chain | None,
+    acquisition: Acquisition,
+    chosen: Sequence[SignalModel],
+    stored: tuple[int, ...],
 ) -> Iterable[str]:
-    if not image.preprocessed:
+    if not image.preprocessed and (chain is None or not chain.changes):
         yield "The image is fitted as it is: no denoising, motion or distortion correction was applied by this run."
+    if chain is not None and chain.companions.unusable and not chain.method("susceptibility"):
+        yield f"The susceptibility distortion was not corrected: {chain.companions.no_reversed_phase}"
     if image.mask is None:
         yield "No mask was given; it was found by median_otsu, which was made for brains. Check its outline."
     if image.bvec is None and any(model.averaging for model in chosen):
@@ -449,11 +499,19 @@ def _require_each_model(plans: Iterable[ParticipantPlan], asked: Sequence[str]) 
             )
 
 
+def _refuse_other_chain(plan: ImagePlan, output_dir: Path) -> None:
+    """Refuse to replace a preprocessed image that was made by other steps."""
+    if plan.chain is not None and plan.chain.changes:
+        refuse_conflict(
+            output_dir, file_output("preproc", plan.image), plan.chain.settings, plan.chain.raw.uri, ("Preprocessing",)
+        )
+
+
 def _refuse_conflicts(plan: ImagePlan, fit: Fit, output_dir: Path) -> None:
     estimator = fit.built
     settings = fit_settings(estimator.model, estimator, plan.mask_name, plan.noise.settings)
     for output in map_outputs(plan.image, estimator.model, estimator).values():
-        refuse_conflict(output_dir, output, settings, plan.image.uri)
+        refuse_conflict(output_dir, output.path, settings, plan.image.uri)
 
 
 def _shells_in_words(shells: Sequence[Shell]) -> str:
@@ -480,6 +538,8 @@ def describe_plan(plans: Sequence[ParticipantPlan]) -> str:
             lines.append(f"  {image.image.name}_dwi  {' x '.join(map(str, image.shape))}")
             lines.append(f"    b-values (s/mm²): {shells}")
             lines.append(f"    mask: {image.mask_name}")
+            if image.chain is not None:
+                lines += [f"    {step.title.lower()}: {step.in_words}" for step in image.chain.steps]
             for row in image.support:
                 verb = "fit" if row["fitted"] else "leave out"
                 with_ = ", ".join(fit.name for fit in image.fits if fit.model == row["name"])

@@ -40,13 +40,13 @@ def init_training_node(plan: ImagePlan, fit: Fit, *, training: Training, omp_nth
 
     Inputs
     ------
+    in_file, bval, bvec
+        The image that is fitted.
     facts
         Of the image, as `PrepareImage` leaves them: its noise level.
     """
     image = plan.image
     interface = TrainEstimator(
-        in_file=str(image.path),
-        bval=str(image.bval),
         sidecar=image.sidecar,
         model=fit.model,
         estimator=fit.estimator,
@@ -58,8 +58,6 @@ def init_training_node(plan: ImagePlan, fit: Fit, *, training: Training, omp_nth
         label=f"training {fit.model} {fit.name}",
         version=__version__,
     )
-    if image.bvec is not None:
-        interface.inputs.bvec = str(image.bvec)
     if fit.pool is not None:
         interface.inputs.pool = str(fit.pool.path)
     node = pe.Node(interface, name="train", n_procs=omp_nthreads, mem_gb=MEMORY)

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from bidsfit import __version__
 from bidsfit.bids.files import whole_file, write_json, write_text
 from bidsfit.bids.inputs import Dataset, DwiImage
+from bidsfit.bids.tissues import Folder
 from bidsfit.bids.units import FILE_UNITS
 from bidsfit.estimators.estimator import Estimator, Status
 from bidsfit.exceptions import UsageError
@@ -31,12 +32,17 @@ BIDS_VERSION = "1.10.0"
 CODE_URL = "https://github.com/bidsfit/bidsfit"
 
 #: What the validator must not look at: reports, logs, and maps whose names BIDS does not know yet (BEP016).
-BIDSIGNORE = ("*.html", "logs", "log", "figures", "work", "trained", "*_dwimap.*", "group_*", "*.bval", "*.bvec")
+BIDSIGNORE = (
+    *("*.html", "logs", "log", "figures", "work", "trained"),
+    *("*_dwimap.*", "group_*", "*.bval", "*.bvec", "*_desc-confounds_timeseries.*", "*_desc-quality_dwi.json"),
+)
 
 README = f"""Parameter maps from diffusion MRI, written by bidsfit ({CODE_URL}).
 
 sub-*.html: a report for each participant, which opens in any browser.
+sub-*/dwi/*_desc-preproc_dwi.nii.gz: preprocessed images, where raw ones were given.
 sub-*/dwi/*_dwimap.nii.gz: maps, each with a JSON file that says what it is, its unit and how it was made.
+group_dwi.tsv, group_dwi.html: the quality of all images, where the group level was run.
 group_*_distribution.*: fits of healthy participants, pooled, where the group level was run.
 trained/: estimators that were trained for these images.
 logs/CITATION.md: what was done, in words for a paper, with references.
@@ -214,23 +220,47 @@ def json_path(path: Path) -> Path:
     return path.with_name(path.name.split(".")[0] + ".json")
 
 
-def refuse_conflict(folder: Path, output: MapOutput, settings: Mapping[str, Any], source: str) -> None:
-    """Refuse to replace a map that was made with other settings or from another image.
+def own_uri(path: Path) -> str:
+    """BIDS URI of a file of the output folder, from its path relative to it."""
+    return f"bids::{path.as_posix()}"
+
+
+def refuse_conflict(
+    folder: Path,
+    output: Path,
+    settings: Mapping[str, Any],
+    source: str,
+    where: Sequence[str] = ("Model", "Parameters"),
+) -> None:
+    """Refuse to replace an image that was made with other settings or from another image.
+
+    Parameters
+    ----------
+    folder : Path
+    output : Path
+        Relative to the folder.
+    settings : mapping
+    source : str
+        BIDS URI of the image it is made from.
+    where : sequence of str
+        The settings' place in the sidecar.
 
     Raises
     ------
     UsageError
-        Naming the map and what differs.
+        Naming the image and what differs.
     """
-    path = folder / output.path
+    path = folder / output
     if not path.exists():
         return
     try:
         found = json.loads(json_path(path).read_text())
-        earlier, sources = found["Model"]["Parameters"], found["Sources"]
+        earlier, sources = found, found["Sources"]
+        for key in where:
+            earlier = earlier[key]
     except (OSError, ValueError, KeyError, TypeError):
         earlier, sources = None, [None]
-    advice = "Nothing is overwritten: choose another output folder, or move the old maps away."
+    advice = "Nothing is overwritten: choose another output folder, or move the old files away."
     if earlier is None:
         raise UsageError(f"{path} exists, but no readable sidecar says how it was made. {advice}")
     changed = [k for k in {*earlier, *settings} if earlier.get(k) != settings.get(k)]
@@ -240,7 +270,7 @@ def refuse_conflict(folder: Path, output: MapOutput, settings: Mapping[str, Any]
         raise UsageError(f"{path} exists and was made with other settings ({', '.join(sorted(changed))}). {advice}")
 
 
-def prepare_dataset(folder: Path, raw: Dataset, derivatives: Sequence[Dataset]) -> None:
+def prepare_dataset(folder: Path, raw: Dataset, derivatives: Sequence[Dataset | Folder]) -> None:
     """Write the dataset description, README and .bidsignore of the outputs, or add to those that are there.
 
     Many jobs may share one output folder: they are written under a lock.
@@ -266,7 +296,7 @@ def prepare_dataset(folder: Path, raw: Dataset, derivatives: Sequence[Dataset]) 
         raise UsageError(f"The output folder {folder} cannot be written: {error.strerror or error}.") from error
 
 
-def _describe_dataset(folder: Path, raw: Dataset, derivatives: Sequence[Dataset]) -> None:
+def _describe_dataset(folder: Path, raw: Dataset, derivatives: Sequence[Dataset | Folder]) -> None:
     path = folder / "dataset_description.json"
     links = {dataset.name: _link(dataset.root, folder, raw.root) for dataset in [raw, *derivatives]}
     if path.exists():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from bidsfit import __version__, estimators, models
+from bidsfit.preprocessing.steps import STEPS
 
 DESCRIPTION = """\
 Quantitative maps from diffusion MRI, and how far each map can be trusted.
@@ -19,6 +20,7 @@ examples:
   bidsfit data out participant --participant-label 01 02 --model ivim --estimators lsq
   bidsfit data out participant --dry-run
   bidsfit data out group --healthy group=control
+  bidsfit data out group --repeatability group=retest --treatment group=treated -d rois=data/derivatives/rois
   bidsfit data out participant --model smt2 --estimators lsq net-healthy --leave-one-out
 
 exit codes: 0 all is well; 1 something failed or was left out (see the summary and the report); 2 the command line or
@@ -40,13 +42,16 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "analysis_level",
         choices=("participant", "group"),
-        help="participant: maps and reports; group: pool the lsq maps of healthy participants in OUTPUT_DIR, for "
-        "estimators that are trained on them (net-healthy and others)",
+        help="participant: maps and reports; group: from the maps in OUTPUT_DIR, repeatability and response to "
+        "treatment, quality of all images, and pools of the lsq maps of healthy participants for estimators that are "
+        "trained on them (net-healthy and others)",
     )
     parser.add_argument("--version", action="version", version=f"bidsfit {__version__}")
     add_filter_options(parser.add_argument_group("what to run on"))
+    add_preprocessing_options(parser.add_argument_group("preprocessing"))
     add_fit_options(parser.add_argument_group("what to fit"))
     add_training_options(parser.add_argument_group("training"))
+    add_group_options(parser.add_argument_group("group level"))
     add_resource_options(parser.add_argument_group("resources"))
     add_subset_options(parser.add_argument_group("parts of a run"))
     add_other_options(parser.add_argument_group("other"))
@@ -77,6 +82,35 @@ def add_filter_options(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument("--bids-database-dir", metavar="DIR", help="folder of the index of the dataset, made once")
     group.add_argument("--skip-bids-validation", action="store_true", help="do not run the BIDS validator")
+
+
+def add_preprocessing_options(group: argparse._ArgumentGroup) -> None:
+    """How raw images are prepared."""
+    group.add_argument(
+        "--preprocess",
+        choices=("auto", "none", "dipy", "fsl"),
+        default="auto",
+        help="of raw images: auto (FSL's topup and eddy where they are installed and the metadata allow, DIPY "
+        "otherwise; default), dipy, fsl, or none (fit them as they are)",
+    )
+    group.add_argument(
+        "--skip",
+        nargs="+",
+        action="extend",
+        choices=STEPS,
+        metavar="STEP",
+        help=f"steps to leave out: {', '.join(STEPS)}",
+    )
+    group.add_argument(
+        "--denoise", choices=("mppca", "patch2self"), default="mppca", help="how noise is reduced (default: mppca)"
+    )
+    group.add_argument(
+        "--body-part",
+        choices=("auto", "brain", "body"),
+        default="auto",
+        help="body: deformable registration, and a mask for organs; auto: as BodyPart of the sidecar says, brain where "
+        "it says nothing (default: auto)",
+    )
 
 
 def add_fit_options(group: argparse._ArgumentGroup) -> None:
@@ -120,16 +154,16 @@ def add_fit_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--noise",
         choices=("rician", "gaussian"),
-        default="rician",
-        help="what mle and the Cramér-Rao bound take the noise for (default: rician)",
+        help="what mle and the Cramér-Rao bound take the noise for; given, the preprocessing does not correct the "
+        "Rician bias (default: gaussian where the preprocessing corrected it, rician elsewhere)",
     )
     group.add_argument(
         "--sigma",
         metavar="SOURCE",
         default="auto",
         help="noise level: a number (in units of the image), repeats (repeated volumes), b0 (repeats at b = 0), "
-        "residuals (of a fit), mppca (found by MP-PCA), map (*_param-noise_dwimap of -d), or auto (repeats, or else "
-        "residuals; default)",
+        "residuals (of a fit), mppca (found by MP-PCA), piesno (found in the background), map (*_param-noise_dwimap of "
+        "-d), or auto (mppca where the preprocessing denoises with it, else repeats, or else residuals; default)",
     )
     group.add_argument(
         "--debias",
@@ -172,11 +206,56 @@ def add_training_options(group: argparse._ArgumentGroup) -> None:
         action="store_true",
         help="an estimator that fits a participant of its pool is trained on the pool without that participant",
     )
+
+
+def add_group_options(group: argparse._ArgumentGroup) -> None:
+    """Who is compared with whom at the group level, and how."""
+    group.add_argument(
+        "--repeatability",
+        metavar="COLUMN=VALUE",
+        help="whose sessions are repeated scans, by participants.tsv (default: everyone with two sessions and no "
+        "treatment)",
+    )
+    group.add_argument(
+        "--treatment",
+        metavar="COLUMN=VALUE",
+        help="who was treated between sessions, by participants.tsv (default: whose sessions are called pre and post)",
+    )
+    group.add_argument(
+        "--sessions",
+        nargs=2,
+        metavar=("pre=LABEL", "post=LABEL"),
+        help="the sessions that are compared, of everyone (default: by condition, acq_time or label)",
+    )
+    group.add_argument(
+        "--condition",
+        metavar="COLUMN",
+        help="column of sub-*_sessions.tsv that says which session was before (pre) and which after (post) the "
+        "treatment (default: condition)",
+    )
+    group.add_argument(
+        "--regions",
+        nargs="+",
+        metavar="LABEL",
+        help="regions of the datasets of -d (label-LABEL_mask, or names of a dseg), tissues (wm, gm, csf), or whole "
+        "(default: all there are)",
+    )
+    group.add_argument(
+        "--statistic",
+        choices=("median", "mean"),
+        default="median",
+        help="over the voxels of a region (default: median)",
+    )
+    group.add_argument(
+        "--correction",
+        choices=("holm", "benjamini-hochberg", "none"),
+        default="holm",
+        help="of the p-values of responses, over the parameters and regions of an estimator (default: holm)",
+    )
     group.add_argument(
         "--healthy",
         metavar="COLUMN=VALUE",
-        help="group level: who is healthy, by participants.tsv (default: group=control, or group=healthy where nobody "
-        "is control)",
+        help="who is healthy, by participants.tsv (default: group=control, or group=healthy where nobody is control)",
     )
 
 

@@ -21,6 +21,7 @@ import yaml
 from nipype.pipeline import plugins
 
 from bidsfit import __version__
+from bidsfit.bids.anatomy import is_subjects_folder
 from bidsfit.bids.files import remove_abandoned, write_text
 from bidsfit.bids.inputs import (
     Dataset,
@@ -31,18 +32,28 @@ from bidsfit.bids.inputs import (
     read_filters,
 )
 from bidsfit.bids.outputs import prepare_dataset
+from bidsfit.bids.tissues import Folder
 from bidsfit.bids.validation import require_valid
 from bidsfit.cli.settings import Settings
 from bidsfit.exceptions import UnknownNameError, UnusableInputError, UsageError
+from bidsfit.interfaces.fsl import installed
 from bidsfit.reports.bibliography import write_citation
-from bidsfit.reports.records import ComparisonRecord, ErrorRecord, FitRecord, ImageRecord, read_record
+from bidsfit.reports.records import (
+    ComparisonRecord,
+    ErrorRecord,
+    FitRecord,
+    ImageRecord,
+    PreprocessingRecord,
+    read_record,
+)
 from bidsfit.reports.report import write_report
+from bidsfit.workflows.chain import PreprocessingChoice
+from bidsfit.workflows.companions import find_all_companions
 from bidsfit.workflows.estimation import init_image_wf
 from bidsfit.workflows.methods import fit_methods, methods_text
 from bidsfit.workflows.multiproc import MultiProc
 from bidsfit.workflows.participant import init_participants_wf, log_folder
 from bidsfit.workflows.plan import (
-    FOUND_MASK,
     Fit,
     NoiseChoice,
     ParticipantPlan,
@@ -70,7 +81,7 @@ PACKAGES = (
 )
 
 #: How a node's crash file shows an error that bidsfit raised on purpose.
-ON_PURPOSE = re.compile(r"^\s*bidsfit\.exceptions\.(\w+): (.+)$", re.MULTILINE)
+ON_PURPOSE = re.compile(r"^\s*bidsfit\.exceptions\.(\w+): (.+)\Z", re.MULTILINE | re.DOTALL)
 
 
 def run_participants(settings: Settings) -> int:
@@ -125,7 +136,26 @@ def run_participants(settings: Settings) -> int:
 
 def noise_choice(settings: Settings) -> NoiseChoice:
     """What the options say about the noise."""
-    return NoiseChoice(settings.noise, settings.sigma)
+    return NoiseChoice(settings.noise or "rician", settings.sigma)
+
+
+def preprocessing_choice(settings: Settings) -> PreprocessingChoice | None:
+    """What the options say about preprocessing; None where there is to be none."""
+    if settings.preprocess == "none":
+        return None
+    rician = ""
+    if settings.debias:
+        rician = "--debias takes it out before the fit"
+    elif settings.noise is not None:
+        rician = f"--noise {settings.noise}: the estimators take the noise for that"
+    return PreprocessingChoice(
+        settings.preprocess,
+        settings.skip,
+        settings.denoise,
+        settings.body_part,
+        installed() if settings.preprocess in ("auto", "fsl") else (),
+        rician,
+    )
 
 
 def training_choice(settings: Settings) -> Training:
@@ -150,7 +180,12 @@ def methods_of(plans: Sequence[ParticipantPlan]) -> str:
     """Methods text of a run."""
     images = [image for plan in plans for image in plan.images]
     fits = {(fit.model, fit.name): fit.built for image in images for fit in image.fits}
-    return methods_text([image.image.mask is not None for image in images], map(fit_methods, fits.values()))
+    chains = [image.chain for image in images if image.chain is not None]
+    return methods_text(
+        [image.mask_name for image in images],
+        map(fit_methods, fits.values()),
+        [sentence for chain in chains for sentence in chain.methods],
+    )
 
 
 def validate(settings: Settings) -> None:
@@ -159,7 +194,7 @@ def validate(settings: Settings) -> None:
         require_valid(settings.bids_dir, choose_participants(settings.bids_dir, settings.participant_label))
 
 
-def plan_run(settings: Settings, fits: Sequence[Fit]) -> tuple[Dataset, list[Dataset], list[ParticipantPlan]]:
+def plan_run(settings: Settings, fits: Sequence[Fit]) -> tuple[Dataset, list[Dataset | Folder], list[ParticipantPlan]]:
     """The input dataset, the derivative datasets, and what every participant gets."""
     is_derivative = describes_derivative(settings.bids_dir)
     labels = choose_participants(settings.bids_dir, settings.participant_label)
@@ -167,7 +202,9 @@ def plan_run(settings: Settings, fits: Sequence[Fit]) -> tuple[Dataset, list[Dat
     chosen = labels if settings.participant_label else []
     index = partial(open_dataset, participants=chosen, database=settings.bids_database_dir)
     raw = index(settings.bids_dir, "raw", derivative=is_derivative)
-    derivatives = [index(path, name, derivative=True) for name, path in (settings.derivatives or {}).items()]
+    given = settings.derivatives or {}
+    freesurfer = {name: path for name, path in given.items() if is_subjects_folder(path)}
+    derivatives = [index(path, name, derivative=True) for name, path in given.items() if name not in freesurfer]
     inputs = find_images(
         raw,
         derivatives,
@@ -177,6 +214,11 @@ def plan_run(settings: Settings, fits: Sequence[Fit]) -> tuple[Dataset, list[Dat
         filters=filters,
         noise_maps=settings.sigma == "map",
     )
+    preprocessing = preprocessing_choice(settings)
+    heads = [Folder(name, path) for name, path in freesurfer.items()]
+    companions = {}
+    if preprocessing is not None:
+        companions = find_all_companions(raw, [*derivatives, *heads], inputs)
     plans = make_plan(
         inputs,
         labels,
@@ -185,8 +227,10 @@ def plan_run(settings: Settings, fits: Sequence[Fit]) -> tuple[Dataset, list[Dat
         output_dir=settings.output_dir,
         noise=noise_choice(settings),
         leave_one_out=settings.leave_one_out,
+        preprocessing=preprocessing,
+        companions=companions,
     )
-    return raw, derivatives, plans
+    return raw, [*derivatives, *heads], plans
 
 
 def run_workflow(
@@ -356,7 +400,7 @@ def make_report(settings: Settings, raw: Dataset, plan: ParticipantPlan, errors:
     images = [record for record in records if isinstance(record, ImageRecord)]
     fits = [record for record in records if isinstance(record, FitRecord)]
     comparisons = [record for record in records if isinstance(record, ComparisonRecord)]
-    masks_given = [image.mask_description != FOUND_MASK for image in images]
+    preprocessing = [record for record in records if isinstance(record, PreprocessingRecord)]
     write_report(
         settings.output_dir / f"sub-{plan.label}.html",
         participant=f"sub-{plan.label}",
@@ -364,8 +408,15 @@ def make_report(settings: Settings, raw: Dataset, plan: ParticipantPlan, errors:
         fits=fits,
         errors=errors,
         about=about(settings, raw),
-        methods=methods_text(masks_given, [fit.methods for fit in fits]) if fits else "",
+        methods=methods_text(
+            [image.mask_description for image in images],
+            [fit.methods for fit in fits],
+            [sentence for record in preprocessing for sentence in record.methods],
+        )
+        if fits
+        else "",
         comparisons=comparisons,
+        preprocessing=preprocessing,
     )
 
 

@@ -15,8 +15,8 @@ import tomli_w
 
 from bidsfit.exceptions import UnknownNameError, UsageError
 
-#: Where the noise level may come from; "auto" takes repeats, or else residuals.
-SIGMA_SOURCES = ("auto", "repeats", "b0", "residuals", "mppca", "map")
+#: Where the noise level may come from; "auto" takes the best that there is.
+SIGMA_SOURCES = ("auto", "repeats", "b0", "residuals", "mppca", "piesno", "map")
 
 #: What a run writes to its configuration that is no option.
 NOT_OPTIONS = {"bids_dir", "output_dir", "analysis_level", "run_uuid", "command"}
@@ -26,8 +26,8 @@ NOT_OPTIONS = {"bids_dir", "output_dir", "analysis_level", "run_uuid", "command"
 class Settings:
     """Everything a run was told. Paths are absolute; tuples may be empty, which means all.
 
-    ``average``, ``s0``, ``threshold``, ``hold`` and what begins with ``training_`` are None or empty where the
-    estimators' defaults hold.
+    ``noise``, ``average``, ``s0``, ``threshold``, ``hold`` and what begins with ``training_`` are None or empty where
+    the defaults hold.
     """
 
     bids_dir: Path
@@ -40,6 +40,10 @@ class Settings:
     bids_database_dir: Path | None = None
     skip_bids_validation: bool = False
     derivatives: Mapping[str, Path] | None = None
+    preprocess: Literal["auto", "none", "dipy", "fsl"] = "auto"
+    skip: tuple[str, ...] = ()
+    denoise: Literal["mppca", "patch2self"] = "mppca"
+    body_part: Literal["auto", "brain", "body"] = "auto"
     model: tuple[str, ...] = ()
     estimators: tuple[str, ...] = ("lsq",)
     average: str | None = None
@@ -47,7 +51,7 @@ class Settings:
     threshold: float | None = None
     hold: tuple[str, ...] = ()
     debias: bool = False
-    noise: Literal["rician", "gaussian"] = "rician"
+    noise: Literal["rician", "gaussian"] | None = None
     sigma: str = "auto"
     bounds: Mapping[str, Mapping[str, tuple[float, float]]] | None = None
     training_snr: str | None = None
@@ -56,6 +60,13 @@ class Settings:
     device: Literal["cpu", "cuda"] = "cpu"
     store: Path = Path("trained")
     leave_one_out: bool = False
+    repeatability: str | None = None
+    treatment: str | None = None
+    sessions: tuple[str, ...] = ()
+    condition: str | None = None
+    regions: tuple[str, ...] = ()
+    statistic: Literal["median", "mean"] = "median"
+    correction: Literal["holm", "benjamini-hochberg", "none"] = "holm"
     healthy: str | None = None
     nprocs: int = 1
     omp_nthreads: int = 1
@@ -159,7 +170,10 @@ def settings_from(arguments: Namespace, command: Sequence[str]) -> Settings:
             "command": " ".join(command),
             **{
                 name: tuple(values[name] or ())
-                for name in ("participant_label", "session_label", "run_id", "model", "hold")
+                for name in (
+                    *("participant_label", "session_label", "run_id", "skip", "model", "hold"),
+                    *("sessions", "regions"),
+                )
             },
             "estimators": tuple(_file_or_name(word, ".zip") for word in values["estimators"]),
             **{

@@ -8,7 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from nipype.interfaces.base import BaseInterfaceInputSpec, Directory, File, SimpleInterface, TraitedSpec, traits
+from nipype.interfaces.base import (
+    BaseInterfaceInputSpec,
+    Directory,
+    File,
+    SimpleInterface,
+    TraitedSpec,
+    isdefined,
+    traits,
+)
 
 from bidsfit import estimators, models
 from bidsfit.bids.files import whole_file, write_json
@@ -61,8 +69,10 @@ class WriteMaps(SimpleInterface):
 
 
 class _WriteVolumeInput(BaseInterfaceInputSpec):
-    in_file = File(exists=True, mandatory=True)
-    kind = traits.Enum("mask", "noise", mandatory=True, desc="entry of outputs.yml")
+    in_file = File(exists=True, desc="nothing is written where there is none")
+    table = File(exists=True, desc="names of the labels, where there are some")
+    kind = traits.Enum("mask", "noise", "tissue", mandatory=True, desc="entry of outputs.yml")
+    method = traits.Str(desc="how it was found, in words")
     image = traits.Dict(mandatory=True, desc="as DwiImage.to_dict")
     output_dir = Directory(mandatory=True)
 
@@ -72,7 +82,7 @@ class _WriteVolumeOutput(TraitedSpec):
 
 
 class WriteVolume(SimpleInterface):
-    """Write a mask or a noise map that the run found itself."""
+    """Write a mask, a segmentation or a noise map that the run found itself."""
 
     input_spec = _WriteVolumeInput
     output_spec = _WriteVolumeOutput
@@ -80,10 +90,16 @@ class WriteVolume(SimpleInterface):
     def _run_interface(self, runtime: Any) -> Any:
         image = DwiImage.from_dict(self.inputs.image)
         target = Path(self.inputs.output_dir) / file_output(self.inputs.kind, image)
+        if not isdefined(self.inputs.in_file):
+            return runtime
+        if isdefined(self.inputs.table):
+            with whole_file(json_path(target).with_suffix(".tsv")) as temporary:
+                shutil.copyfile(self.inputs.table, temporary)
         entry = table()["files"][self.inputs.kind]
         content = {
             "Description": entry["description"],
             **entry["sidecar"],
+            **({"Method": self.inputs.method} if isdefined(self.inputs.method) else {}),
             "Sources": [image.uri],
             "SpatialReference": image.uri,
         }

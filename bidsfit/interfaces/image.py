@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,10 @@ from bidsfit.bids.images import MaskedSignals, image_shape, opened, read_acquisi
 from bidsfit.bids.outputs import write_nifti
 from bidsfit.estimators.least_squares import LeastSquares
 from bidsfit.exceptions import UnusableInputError
-from bidsfit.noise import NoiseEstimate, sigma_from_repeats
+from bidsfit.interfaces.preprocessing import background_noise
+from bidsfit.noise import NoiseEstimate, rician_sigma_map, sigma_from_repeats
+from bidsfit.preprocessing.denoising import denoise_mppca
+from bidsfit.preprocessing.masking import half_median_mask, otsu_mask
 
 #: Sources of one noise level for the image, beside a number.
 LOOKED_FOR = ("auto", "repeats", "b0", "residuals")
@@ -38,9 +40,11 @@ class _PrepareImageInput(BaseInterfaceInputSpec):
     sigma = traits.Str(
         "auto",
         usedefault=True,
-        desc="where the noise level comes from: auto, repeats, b0, residuals, mppca, map, or a number",
+        desc="where the noise level comes from: auto, repeats, b0, residuals, mppca, piesno, map, or a number",
     )
     in_noise = File(exists=True, desc="noise map, for sigma = map")
+    noise_words = traits.Str(desc="how that map was found; by default its name")
+    body = traits.Bool(False, usedefault=True, desc="the image is not of a head: another rule finds the mask")
     noise_kind = traits.Enum("rician", "gaussian", usedefault=True, desc="what the noise is taken for")
     low_memory = traits.Bool(False, usedefault=True, nohash=True, desc="unpack compressed images to disk")
     version = traits.Str(desc="of bidsfit: another version looks again")
@@ -78,7 +82,7 @@ class PrepareImage(SimpleInterface):
         if self.inputs.in_mask:
             mask = read_mask(Path(self.inputs.in_mask), image, path)
         else:
-            mask = otsu_mask(reference, path)
+            mask = self._find_mask(reference, path)
         signals = everywhere.within(mask)
         n_negative, n_not_finite, any_signal = count_intensities(signals)
         if not any_signal:
@@ -87,8 +91,12 @@ class PrepareImage(SimpleInterface):
         noise: NoiseEstimate | None
         if self.inputs.sigma in ("map", "mppca"):
             noise_map, noise = self._noise_map(signals, mask, image)
-            outputs["noise_map"] = cwd / "noise.nii.gz"
-            write_nifti(outputs["noise_map"], noise_map, image)
+            if noise.sigma > 0:
+                outputs["noise_map"] = cwd / "noise.nii.gz"
+                write_nifti(outputs["noise_map"], noise_map, image)
+        elif self.inputs.sigma == "piesno":
+            volumes = np.stack([everywhere.volume(k) for k in range(shape[3])], axis=-1, dtype=np.float32)
+            noise = background_noise(volumes.reshape(shape, order="F"), path)
         else:
             noise = self._noise(signals, acquisition)
         level = float(np.nanmedian(reference[mask]))
@@ -110,6 +118,15 @@ class PrepareImage(SimpleInterface):
         write_nifti(outputs["reference"], reference, image)
         outputs["facts"].write_text(json.dumps(facts))
         return {name: str(output) for name, output in outputs.items()}
+
+    def _find_mask(self, reference: NDArray, path: Path) -> NDArray[np.bool_]:
+        """A mask of our own."""
+        try:
+            return half_median_mask(reference) if self.inputs.body else otsu_mask(reference)
+        except ValueError as error:
+            raise UnusableInputError(
+                f"No mask was given for {path}. {error} Give one in a derivatives dataset: -d masks=PATH."
+            ) from error
 
     def _noise(self, signals: MaskedSignals, acquisition: Acquisition) -> NoiseEstimate | None:
         """One noise level for the image, as `sigma` asks; None where "auto" finds nothing."""
@@ -150,21 +167,24 @@ class PrepareImage(SimpleInterface):
         if self.inputs.sigma == "map":
             source = Path(self.inputs.in_noise)
             values = read_on_grid(source, image, path, "noise map")
-            method = f"noise map {source.name}, median over the mask"
+            words = self.inputs.noise_words if isdefined(self.inputs.noise_words) else f"noise map {source.name}"
+            method = f"{words}, median over the mask"
         else:
-            from dipy.denoise.localpca import mppca
-
             volumes = np.nan_to_num(signals[slice(None)]).T
             data = np.stack([signals.place(volume, mask) for volume in volumes], axis=-1)
-            with warnings.catch_warnings():  # fewer volumes than voxels of a patch: said by the docs of --sigma
-                warnings.simplefilter("ignore", UserWarning)
-                _, values = mppca(data, mask=mask, patch_radius=2, return_sigma=True)
+            denoised, sigma = denoise_mppca(data, mask)
+            own = rician_sigma_map(sigma, denoised) if self.inputs.noise_kind == "rician" else sigma
+            values = np.asarray(own, dtype=float)
             method = "Marchenko-Pastur principal component analysis (MP-PCA, DIPY), median over the mask"
         inside = values[mask]
         known = inside[np.isfinite(inside) & (inside > 0)]
+        if known.size == 0 and isdefined(self.inputs.noise_words):  # found on the way here: there is no noise
+            return values, NoiseEstimate(0.0, method)
         if known.size == 0:
             raise UnusableInputError(f"{path}: the noise map of --sigma {self.inputs.sigma} has no positive value.")
-        return np.where(mask, values, 0.0), NoiseEstimate(float(np.median(known)), method)
+        median = float(np.median(known))
+        values = np.where(np.isfinite(values) & (values > 0), values, median)
+        return np.where(mask, values, 0.0), NoiseEstimate(median, method)
 
 
 def mean_volume(signals: MaskedSignals, indices: Iterable[int], path: Path) -> NDArray[np.float64]:
@@ -179,29 +199,6 @@ def mean_volume(signals: MaskedSignals, indices: Iterable[int], path: Path) -> N
     if not np.any(np.isfinite(mean) & (mean != 0)):
         raise UnusableInputError(f"{path} holds only zeros or NaN at its lowest b-value: there is nothing to fit.")
     return mean
-
-
-def otsu_mask(reference: NDArray, path: Path) -> NDArray:
-    """Mask by DIPY's median_otsu.
-
-    Raises
-    ------
-    UnusableInputError
-        Where it finds nothing.
-    """
-    from dipy.segment.mask import median_otsu
-
-    with warnings.catch_warnings():  # three or four slices are no colours
-        warnings.filterwarnings("ignore", ".*RGB image", UserWarning)
-        _, mask = median_otsu(np.nan_to_num(reference), median_radius=2, numpass=1)
-    everything = bool(np.all(mask))  # no threshold at all: DIPY's answer to an image without contrast
-    mask = np.asarray(mask, dtype=bool) & np.isfinite(reference)
-    if everything or not mask.any():
-        raise UnusableInputError(
-            f"No mask was given for {path}, and median_otsu found none. "
-            "Give one in a derivatives dataset: -d masks=PATH."
-        )
-    return mask
 
 
 def count_intensities(signals: MaskedSignals) -> tuple[int, int, bool]:

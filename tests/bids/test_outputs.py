@@ -186,7 +186,7 @@ def written(tmp_path, image):
     description.write_text(json.dumps(sidecar_of(image, "D")))
 
     def check(source=image.uri, mask=image.mask_uri, **options):
-        refuse_conflict(tmp_path, output, fit_settings(IVIM, LeastSquares(IVIM, **options), mask, NOISE), source)
+        refuse_conflict(tmp_path, output.path, fit_settings(IVIM, LeastSquares(IVIM, **options), mask, NOISE), source)
 
     return check, description
 

@@ -29,7 +29,7 @@ def add_participant(tiny, label="02"):
 
 
 def maps(out):
-    return {path.name: path.read_bytes() for path in out.rglob("*_dwimap.nii.gz")}
+    return {path.name: path.read_bytes() for path in out.rglob("*_model-*_dwimap.nii.gz")}
 
 
 def times(folder, pattern):
@@ -84,7 +84,7 @@ def test_unusable_command_lines(app, words):
 def test_the_group_level_needs_the_participant_level(run, tmp_path):
     outcome = run(level="group")
     assert outcome.code == 2
-    assert "has no participants.tsv, which says who is healthy" in outcome.err
+    assert "does not exist: the group level needs what the participant level leaves there" in outcome.err
     assert not (tmp_path / "out").exists()
 
 
@@ -211,7 +211,7 @@ def test_session_label_and_run(app, tiny, tmp_path):
         for run in ("1", "2"):
             tiny.add(f"sub-01/ses-{session}/dwi/sub-01_ses-{session}_run-{run}_dwi")
     outcome = app(tiny, tmp_path / "out", "participant", *QUICK, "--dry-run", "--session-label", "ses-2", "--run-id", 1)
-    assert [line.split()[0] for line in outcome.out.splitlines() if "_dwi" in line] == ["sub-01_ses-2_run-1_dwi"]
+    assert [line.split()[0] for line in outcome.out.splitlines() if "_dwi  " in line] == ["sub-01_ses-2_run-1_dwi"]
 
 
 def test_bids_filter_file(run, pair, tmp_path):

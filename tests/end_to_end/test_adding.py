@@ -27,7 +27,9 @@ def run(app, tiny, masks, outputs, tmp_path):
         masks.add_mask(f"sub-01/ses-{session}/dwi/sub-01_ses-{session}_desc-brain_mask")
 
     def call(*options):
-        return app(tiny, tmp_path / "out", "participant", "-d", f"masks={masks}", *QUICK, *options)
+        return app(
+            tiny, tmp_path / "out", "participant", "--preprocess", "none", "-d", f"masks={masks}", *QUICK, *options
+        )
 
     call.out = outputs(tmp_path / "out")
     call.dataset = tiny
@@ -85,7 +87,7 @@ def test_another_dataset_is_refused(run, app, tmp_path, unchanged):
     other = tmp_path / "other"
     shutil.copytree(run.dataset, other)
     with unchanged(run.out.folder):
-        outcome = app(other, run.out.folder, "participant", *QUICK, "--model", "ivim")
+        outcome = app(other, run.out.folder, "participant", "--preprocess", "none", *QUICK, "--model", "ivim")
     assert outcome.code == 2
     assert "holds results of another dataset" in outcome.err
 
@@ -183,7 +185,7 @@ class TestPlugin:
 
     def test_the_command_fits_it(self, plugin, multi_echo, command, outputs, tmp_path):
         dataset, masks = multi_echo
-        words = (dataset, tmp_path / "out", "participant", "-d", f"masks={masks}", *QUICK)
+        words = (dataset, tmp_path / "out", "participant", "--preprocess", "none", "-d", f"masks={masks}", *QUICK)
         estimators = ["lsq", "mle", "bayes"]
         process = command(
             *words, "--model", "t2", "--estimators", *estimators, env=plugin.environment, stdout=-1, stderr=-1

@@ -22,7 +22,18 @@ def run(app, pair, outputs, tmp_path):
 
     def call(*options, masks_given=True):
         given = ("-d", f"masks={masks}") if masks_given else ()
-        return app(tiny, tmp_path / "out", "participant", "--nprocs", 1, "--skip-bids-validation", *given, *options)
+        return app(
+            tiny,
+            tmp_path / "out",
+            "participant",
+            "--preprocess",
+            "none",
+            "--nprocs",
+            1,
+            "--skip-bids-validation",
+            *given,
+            *options,
+        )
 
     call.tiny, call.masks, call.out = tiny, masks, outputs(tmp_path / "out")
     return call
@@ -140,14 +151,16 @@ def test_a_model_that_the_protocol_lacks_measurements_for(run):
 )
 def test_outputs_in_the_wrong_place(app, pair, tmp_path, unchanged, place, said):
     with unchanged(tmp_path):
-        outcome = app(pair[0], tmp_path / place, "participant", "-d", f"masks={pair[1]}")
+        outcome = app(pair[0], tmp_path / place, "participant", "--preprocess", "none", "-d", f"masks={pair[1]}")
     assert refused(outcome, 2, said)
 
 
 @pytest.mark.parametrize("place", ["file", "file/out", "/proc/out"])
 def test_outputs_that_cannot_be_written(app, pair, tmp_path, place):
     (tmp_path / "file").touch()
-    outcome = app(pair[0], tmp_path / place, "participant", "--skip-bids-validation", "--nprocs", 1)
+    outcome = app(
+        pair[0], tmp_path / place, "participant", "--preprocess", "none", "--skip-bids-validation", "--nprocs", 1
+    )
     assert refused(outcome, 2, "cannot be written", tmp_path / place)
 
 
@@ -162,7 +175,7 @@ def test_a_read_only_output_folder(pair):
         folder.chmod(0o755)
         shutil.copytree(pair[0], folder / "ds")
         (folder / "out").mkdir()
-        words = [folder / "ds", folder / "out", "participant", "--skip-bids-validation"]
+        words = [folder / "ds", folder / "out", "participant", "--preprocess", "none", "--skip-bids-validation"]
         done = subprocess.run(
             [*as_nobody, sys.executable, "-m", "bidsfit.cli.app", *map(str, words)],
             env=os.environ | {"HOME": "/nonexistent", "MPLCONFIGDIR": name, "PYTHONPATH": os.pathsep.join(sys.path)},
@@ -430,7 +443,10 @@ def test_a_dataset_of_links(app, pair, outputs, tmp_path):
         path.symlink_to(target)
     link = tmp_path / "link"
     link.symlink_to(tiny.root)
-    assert app(link, tmp_path / "out", "participant", "-d", f"masks={masks}", "--nprocs", 1).code == 0
+    assert (
+        app(link, tmp_path / "out", "participant", "--preprocess", "none", "-d", f"masks={masks}", "--nprocs", 1).code
+        == 0
+    )
     out = outputs(tmp_path / "out")
     assert out.sidecar("sub-01_model-adc_desc-lsq_param-adc_dwimap")["Sources"][0] == f"bids:raw:{IMAGE}"
     assert out.description()["DatasetLinks"]["raw"] == f"file://{link}"

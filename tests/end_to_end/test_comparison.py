@@ -12,7 +12,16 @@ def compared(phantom, tmp_path_factory):
     from bidsfit.cli.app import main
 
     out = tmp_path_factory.mktemp("compared") / "out"
-    words = [phantom, out, "participant", "-d", f"truth={phantom / 'derivatives' / 'truth'}", "--skip-bids-validation"]
+    words = [
+        phantom,
+        out,
+        "participant",
+        "--preprocess",
+        "none",
+        "-d",
+        f"truth={phantom / 'derivatives' / 'truth'}",
+        "--skip-bids-validation",
+    ]
     words += [
         "--participant-label",
         "01",

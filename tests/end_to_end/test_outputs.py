@@ -38,7 +38,7 @@ def test_maps_recover_the_truth(finished, out, subject, parameter, tolerance):
 
 def test_smt_maps_recover_the_truth(app, smt_phantom, outputs, tmp_path):
     words = ("-d", f"truth={smt_phantom / 'derivatives' / 'truth'}", "--model", "smt2", "--nprocs", 1)
-    assert app(smt_phantom, tmp_path / "out", "participant", *words).code == 0
+    assert app(smt_phantom, tmp_path / "out", "participant", "--preprocess", "none", *words).code == 0
     mask = truth_of(smt_phantom, "sub-01_desc-brain_mask") > 0
     for parameter in ("vcyl", "lambda"):
         truth = truth_of(smt_phantom, f"sub-01_model-smt2_desc-truth_param-{parameter}_dwimap")[mask]
@@ -171,7 +171,19 @@ def elsewhere(phantom, tmp_path_factory):
     from bidsfit.cli.app import main
 
     out = tmp_path_factory.mktemp("elsewhere") / "out"
-    words = [str(phantom), str(out), "participant", "--participant-label", "02", "--model", "adc", "--nprocs", "1"]
+    words = [
+        str(phantom),
+        str(out),
+        "participant",
+        "--preprocess",
+        "none",
+        "--participant-label",
+        "02",
+        "--model",
+        "adc",
+        "--nprocs",
+        "1",
+    ]
     assert main(words) == 0
     return out
 
@@ -183,7 +195,7 @@ def test_a_found_mask_is_written(phantom, elsewhere, outputs, valid):
     assert 2 * np.sum(mask & truth) / (mask.sum() + truth.sum()) > 0.9
     sidecar = out.sidecar("sub-02_desc-brain_mask")
     assert sidecar["Type"] == "Brain"
-    assert "median_otsu" in sidecar["Description"]
+    assert "median_otsu" in sidecar["Method"]
     assert sidecar["Sources"] == ["bids:raw:sub-02/dwi/sub-02_dwi.nii.gz"]
     parameters = out.sidecar("sub-02_model-adc_desc-lsq_param-adc_dwimap")["Model"]["Parameters"]
     assert parameters["Mask"].startswith("median_otsu")

@@ -15,7 +15,16 @@ import pytest
 def words(phantom, tmp_path):
     """A run over both participants of the phantom."""
     truth = phantom / "derivatives" / "truth"
-    return [phantom, tmp_path / "out", "participant", "-d", f"truth={truth}", "--skip-bids-validation"]
+    return [
+        phantom,
+        tmp_path / "out",
+        "participant",
+        "--preprocess",
+        "none",
+        "-d",
+        f"truth={truth}",
+        "--skip-bids-validation",
+    ]
 
 
 def results(folder):
@@ -32,7 +41,7 @@ def test_an_identical_run_does_nothing_again(app, words, tmp_path):
     one = [*words, "--participant-label", "01", "--model", "adc", "--nprocs", 1]
     assert app(*one).code == 0
     steps, files = results(out), written(out)
-    assert len(steps) == 5  # prepare, plot_image, estimate, write, plot
+    assert len(steps) == 6  # prepare, assess, plot_image, estimate, write, plot
     assert app(*one).code == 0
     assert results(out) == steps
     again = written(out)
@@ -46,7 +55,18 @@ def done(phantom, tmp_path_factory):
     from bidsfit.cli.app import main
 
     out = tmp_path_factory.mktemp("done") / "out"
-    words = [phantom, out, "participant", "--skip-bids-validation", "--participant-label", "01", "--model", "adc"]
+    words = [
+        phantom,
+        out,
+        "participant",
+        "--preprocess",
+        "none",
+        "--skip-bids-validation",
+        "--participant-label",
+        "01",
+        "--model",
+        "adc",
+    ]
     words = [str(word) for word in words] + ["--nprocs", "1"]
     assert main(words) == 0
     return out, words

@@ -25,7 +25,18 @@ def timed(command, cohort, *options):
     """Seconds of a dry run in a process of its own, and what it said."""
     raw, masks, out = cohort
     start = time.perf_counter()
-    process = command(raw, out, "participant", "-d", f"masks={masks}", "--dry-run", *options, stdout=subprocess.PIPE)
+    process = command(
+        raw,
+        out,
+        "participant",
+        "--preprocess",
+        "none",
+        "-d",
+        f"masks={masks}",
+        "--dry-run",
+        *options,
+        stdout=subprocess.PIPE,
+    )
     said, _ = process.communicate()
     seconds = time.perf_counter() - start
     assert process.returncode == 0
@@ -58,7 +69,18 @@ def test_many_jobs_share_an_output_folder(command, cohort, outputs):
     """As a scheduler starts them: one participant each, at the same time, one work folder."""
     raw, masks, out = cohort
     labels = [f"{i:03d}" for i in range(1, 5)]
-    words = (raw, out, "participant", "-d", f"masks={masks}", "--nprocs", 1, "--skip-bids-validation")
+    words = (
+        raw,
+        out,
+        "participant",
+        "--preprocess",
+        "none",
+        "-d",
+        f"masks={masks}",
+        "--nprocs",
+        1,
+        "--skip-bids-validation",
+    )
     jobs = [command(*words, "--participant-label", label, stdout=subprocess.DEVNULL) for label in labels]
     assert [job.wait(300) for job in jobs] == [0] * 4
     assert {name[:7] for name in outputs(out).maps()} == {f"sub-{label}" for label in labels}

@@ -26,7 +26,16 @@ def study(tmp_path_factory):
     size = ["--shape", "24", "24", "1", "--participants", "2", "--patients", "1"]
     assert main(["phantom", str(data), "--model", "smt2", *size]) == 0
     (folder / "tiny.yml").write_text(RECIPE)
-    words = [data, out, "participant", "-d", f"truth={data / 'derivatives' / 'truth'}", "--skip-bids-validation"]
+    words = [
+        data,
+        out,
+        "participant",
+        "--preprocess",
+        "none",
+        "-d",
+        f"truth={data / 'derivatives' / 'truth'}",
+        "--skip-bids-validation",
+    ]
     words += ["--nprocs", "1", "--model", "smt2", "--training-recipe", folder / "tiny.yml", "--estimators"]
     lsq = [word for word in words if word not in ("--training-recipe", folder / "tiny.yml")]
     assert run(*lsq, "lsq") == 0
@@ -229,7 +238,7 @@ def test_options_of_a_training_are_none_of_a_trained_file(uniform, file, app):
 
 def test_a_file_of_another_model_or_no_file_is_refused(uniform, file, app, tmp_path):
     data, out, _ = uniform
-    outcome = app(data, out, "participant", "--model", "adc", "--estimators", file)
+    outcome = app(data, out, "participant", "--preprocess", "none", "--model", "adc", "--estimators", file)
     assert "it was trained for the model 'smt2'" in outcome.err
     (tmp_path / "bad.zip").write_bytes(b"PK nothing")
     outcome = app(data, out, "participant", "--estimators", tmp_path / "bad.zip")
@@ -245,7 +254,18 @@ def test_another_protocol_is_refused_with_its_b_values(file, app, tmp_path):
     data = tmp_path / "other"
     size = ["--shape", "16", "16", "1", "--participants", "1", "--patients", "0"]
     assert main(["phantom", str(data), "--model", "smt2", *size, "--b-values", "0", "1000", "2500"]) == 0
-    words = [data, tmp_path / "out", "participant", "--skip-bids-validation", "--model", "smt2", "--estimators", file]
+    words = [
+        data,
+        tmp_path / "out",
+        "participant",
+        "--preprocess",
+        "none",
+        "--skip-bids-validation",
+        "--model",
+        "smt2",
+        "--estimators",
+        file,
+    ]
     outcome = app(*words, "--dry-run")
     assert outcome.code == 2
     assert "was trained for b = 2000, 3500, 5000 s/mm², which the protocol does not have" in outcome.err

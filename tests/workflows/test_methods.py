@@ -7,9 +7,12 @@ from bidsfit.bids.inputs import choose_participants, find_images, open_dataset
 from bidsfit.estimators.least_squares import LeastSquares
 from bidsfit.reports.bibliography import cited, entries
 from bidsfit.workflows.methods import fit_methods, methods_text
+from bidsfit.workflows.plan import FOUND_BODY, FOUND_MASK
+
+GIVEN = "bids:masks:sub-01/dwi/sub-01_desc-brain_mask.nii.gz"
 
 
-def text(*names, masks=(True,), **options):
+def text(*names, masks=(GIVEN,), **options):
     return methods_text(masks, [fit_methods(LeastSquares(models.get(name), **options)) for name in names])
 
 
@@ -23,7 +26,7 @@ def test_every_model_with_its_equation_and_references(name):
 
 
 def test_every_reference_is_in_the_bibliography():
-    assert set(cited(text(*models.available(), masks=(True, False)))) <= set(entries())
+    assert set(cited(text(*models.available(), masks=(GIVEN, FOUND_MASK)))) <= set(entries())
 
 
 def test_what_two_fits_share_is_said_once():
@@ -41,9 +44,10 @@ def test_bounds_are_in_the_units_of_reports():
 @pytest.mark.parametrize(
     ("masks", "said"),
     [
-        ([True, True], "restricted to masks that came with the data."),
-        ([False], "restricted to masks found by median_otsu"),
-        ([True, False], "masks that came with the data and to masks found by median_otsu"),
+        ([GIVEN, GIVEN], "restricted to masks that came with the data."),
+        ([FOUND_MASK], "restricted to masks found by median_otsu"),
+        ([FOUND_BODY], "restricted to voxels whose mean signal"),
+        ([GIVEN, FOUND_MASK], "masks that came with the data and to masks found by median_otsu"),
     ],
 )
 def test_where_the_masks_came_from(masks, said):

@@ -1,0 +1,308 @@
+"""The anatomy of a head: its T1-weighted image, and a segmentation of it where there is one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from bidsfit.bids.inputs import Dataset, DwiImage
+from bidsfit.bids.tissues import MAPPING, Folder, tissue_indices
+
+#: What the numbers of a segmentation mean: those of FreeSurfer, those of a table, probabilities of the tissues in
+#: files of their own, or nothing, for there is no segmentation.
+Kind = Literal["freesurfer", "dseg", "probseg", "none"]
+
+#: Spaces of a participant; images of others (templates) are passed over. None: files that name no space.
+OWN_SPACES = (None, "T1w", "ACPC", "individual", "scanner", "orig")
+
+#: Spaces in which fMRIPrep and QSIPrep write what lies on their T1-weighted image, which itself may name none.
+T1W_SPACES = (None, "T1w")
+ACPC_SPACES = (None, "ACPC")
+
+#: Descriptions of segmentations in FreeSurfer's numbers, the preferred first.
+FREESURFER_DESCRIPTIONS = ("aseg", "aparcaseg")
+
+#: Files of a subject of FreeSurfer: segmentations and heads, the preferred first.
+FREESURFER_SEGMENTATIONS = ("aseg.mgz", "aparc+aseg.mgz", "ribbon.mgz")
+FREESURFER_HEADS = ("T1.mgz", "brain.mgz", "nu.mgz", "orig.mgz")
+
+#: Tissues that have a file of probabilities each, in the order of the numbers of BIDS.
+PROBABILITIES = ("GM", "WM", "CSF")
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """What is known of the anatomy of the head that a diffusion image shows.
+
+    Attributes
+    ----------
+    t1w : Path or None
+        T1-weighted image. None only where the segmentation lies on the diffusion image already.
+    segmentation : tuple of Path
+        In the space of the T1-weighted image: one file; three where they are probabilities (`PROBABILITIES`); none.
+    kind : {"freesurfer", "dseg", "probseg", "none"}
+    labels : dict of tissue to list of int
+        Numbers of "GM", "WM" and "CSF" in a segmentation of the kind "dseg".
+    uris : tuple of str
+        BIDS URIs of all files.
+    aligned : bool
+        Whether it lies on the diffusion image already, as the anatomy of QSIPrep does on its diffusion images.
+    in_words : str
+        What was taken, and by which rule.
+    """
+
+    t1w: Path | None
+    segmentation: tuple[Path, ...]
+    kind: Kind
+    uris: tuple[str, ...]
+    in_words: str
+    labels: dict[str, list[int]] = field(default_factory=dict)
+    aligned: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for a node of a workflow."""
+        return {
+            **vars(self),
+            "t1w": None if self.t1w is None else str(self.t1w),
+            "segmentation": [str(path) for path in self.segmentation],
+            "uris": list(self.uris),
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Anatomy:
+        """The anatomy that `to_dict` described."""
+        return cls(
+            **{
+                **values,
+                "t1w": None if values["t1w"] is None else Path(values["t1w"]),
+                "segmentation": tuple(map(Path, values["segmentation"])),
+                "uris": tuple(values["uris"]),
+            }
+        )
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """Files of a segmentation, its kind, and its place in the order of preference."""
+
+    paths: tuple[Path, ...]
+    kind: Kind
+    rank: int
+    labels: dict[str, list[int]] = field(default_factory=dict)
+
+
+def is_subjects_folder(root: Path) -> bool:
+    """Whether a folder holds subjects of FreeSurfer, and is no BIDS dataset."""
+    return not (root / "dataset_description.json").exists() and any(
+        next(root.glob(f"*/mri/{name}"), None) is not None for name in FREESURFER_SEGMENTATIONS
+    )
+
+
+def find_anatomy(raw: Dataset, derivatives: Sequence[Dataset | Folder], image: DwiImage) -> Anatomy | None:
+    """The anatomy of the head that a diffusion image shows; None where there is none.
+
+    A segmentation of the derivatives is taken before one that has to be made, in the order of the datasets. Within a
+    dataset FreeSurfer's comes first, for it tells deep grey matter from white matter, where segmentations by intensity
+    mix them; then probabilities, which tell how much of a voxel a tissue fills, and then labels.
+
+    The session is that of the image, else files without a session, else the only session that there is, else the
+    nearest in the order of their names, and the earlier of two.
+
+    Parameters
+    ----------
+    raw : Dataset
+        The input dataset; it may itself be a derivative one.
+    derivatives : sequence of Dataset or Folder
+        Datasets, and folders of subjects of FreeSurfer (`is_subjects_folder`).
+    image : DwiImage
+    """
+    datasets = [*derivatives, *([raw] if raw.derivative else [])]
+    for dataset in datasets:
+        found = _of_subject(dataset, image) if isinstance(dataset, Folder) else _of_dataset(dataset, image)
+        if found is not None:
+            return found
+    for dataset in [*datasets, raw]:
+        if isinstance(dataset, Dataset) and (head := _unsegmented(dataset, image)) is not None:
+            return head
+    return None
+
+
+def _of_subject(folder: Folder, image: DwiImage) -> Anatomy | None:
+    """Segmentation of FreeSurfer: of the session of the image, or of the participant."""
+    session = image.entities.get("session")
+    labels = [f"{image.participant}_ses-{session}"] if session else []
+    labels.append(image.participant)
+    for name in (name for label in labels for name in (f"sub-{label}", label)):
+        mri = folder.root / name / "mri"
+        segmentation = next((mri / file for file in FREESURFER_SEGMENTATIONS if (mri / file).exists()), None)
+        head = next((mri / file for file in FREESURFER_HEADS if (mri / file).exists()), None)
+        if segmentation is not None and head is not None:
+            return Anatomy(
+                head,
+                (segmentation,),
+                "freesurfer",
+                (folder.uri(segmentation), folder.uri(head)),
+                f"the segmentation {segmentation.name} of FreeSurfer ({folder.name}: {name}) on {head.name}",
+            )
+    return None
+
+
+def _of_dataset(dataset: Dataset, image: DwiImage) -> Anatomy | None:
+    """The best segmentation of a derivative dataset that lies on the T1-weighted image of the participant."""
+    files = _anatomical(dataset, image, ("dseg", "probseg"))
+    heads = _anatomical(dataset, image, ("T1w",))
+    chosen, session = _of_session([path for path in files if _is_own(path)], image)
+    for candidate in _candidates(chosen, dataset):
+        first = candidate.paths[0]
+        space = _entities(first).get("space")
+        aligned = _lies_on(dataset, space, image)
+        head = _head_of(first, heads)
+        if head is None and not aligned:
+            continue
+        paths = [*candidate.paths, *([head] if head else [])]
+        on = f" on {head.name}" if head else ""
+        return Anatomy(
+            head,
+            candidate.paths,
+            candidate.kind,
+            tuple(dataset.uri(path) for path in paths),
+            f"the segmentation {', '.join(path.name for path in candidate.paths)} of {dataset.name}{on}{session}",
+            candidate.labels,
+            aligned,
+        )
+    return None
+
+
+def _unsegmented(dataset: Dataset, image: DwiImage) -> Anatomy | None:
+    """A T1-weighted image without a segmentation: preprocessed, or raw."""
+    heads = [path for path in _anatomical(dataset, image, ("T1w",)) if _is_own(path)]
+    if dataset.derivative:
+        heads = [path for path in heads if _entities(path).get("desc") == "preproc"]
+    chosen, session = _of_session(heads, image)
+    if not chosen:
+        return None
+    head = min(chosen, key=_plainness)
+    several = f", the first of {len(chosen)} by name" if len(chosen) > 1 else ""
+    return Anatomy(
+        head,
+        (),
+        "none",
+        (dataset.uri(head),),
+        f"the T1-weighted image {head.name} of {dataset.name}{session}{several}",
+        aligned=_lies_on(dataset, _entities(head).get("space"), image),
+    )
+
+
+def _anatomical(dataset: Dataset, image: DwiImage, suffixes: Iterable[str]) -> list[Path]:
+    """Anatomical volumes of the participant, in the order of their names."""
+    start = f"sub-{image.participant}"
+    return sorted(
+        path
+        for suffix in suffixes
+        for path in dataset.root.glob(f"{start}/**/anat/{start}_*{suffix}.nii*")
+        if _suffix(path) == suffix and "hemi" not in _entities(path) and _entities(path).get("part", "mag") == "mag"
+    )
+
+
+def _of_session(paths: Sequence[Path], image: DwiImage) -> tuple[list[Path], str]:
+    """Files of one session, and in words which, where it is not that of the image."""
+    groups: dict[str | None, list[Path]] = {}
+    for path in paths:
+        groups.setdefault(_entities(path).get("ses"), []).append(path)
+    own = image.entities.get("session")
+    for session in (own, None):
+        if session in groups:
+            return groups[session], ""
+    sessions = sorted(session for session in groups if session is not None)
+    if not sessions:
+        return [], ""
+    if len(sessions) == 1:
+        return groups[sessions[0]], f", of the only session that has one (ses-{sessions[0]})"
+    if own is None:
+        return groups[sessions[0]], f", of the first of {len(sessions)} sessions (ses-{sessions[0]})"
+    order = sorted([*sessions, own])
+    here = order.index(own)
+    nearest = min(sessions, key=lambda session: (abs(order.index(session) - here), order.index(session)))
+    return groups[nearest], f", of the nearest of {len(sessions)} sessions in the order of names (ses-{nearest})"
+
+
+def _candidates(paths: Sequence[Path], dataset: Dataset) -> list[_Candidate]:
+    """Segmentations whose numbers are known, the preferred first."""
+    found = []
+    for path in paths:
+        entities = _entities(path)
+        description = entities.get("desc")
+        if _suffix(path) == "probseg":
+            if entities.get("label") != PROBABILITIES[0]:
+                continue
+            each = [
+                path.with_name(path.name.replace(f"_label-{PROBABILITIES[0]}_", f"_label-{tissue}_"))
+                for tissue in PROBABILITIES
+            ]
+            if all(other in paths for other in each):
+                found.append(_Candidate(tuple(each), "probseg", len(FREESURFER_DESCRIPTIONS)))
+        elif description in FREESURFER_DESCRIPTIONS:
+            found.append(_Candidate((path,), "freesurfer", FREESURFER_DESCRIPTIONS.index(description)))
+        elif labels := _labels(path, dataset.root):
+            rank = len(FREESURFER_DESCRIPTIONS) + (1 if description is None else 2)
+            found.append(_Candidate((path,), "dseg", rank, labels))
+    return sorted(found, key=lambda candidate: (candidate.rank, *_plainness(candidate.paths[0])))
+
+
+def _labels(path: Path, root: Path) -> dict[str, list[int]]:
+    """Numbers of the tissues in a ``dseg``: of its table or sidecar, else those of BIDS; none where it has others."""
+    named = {tissue: tissue_indices(path, root, tissue.lower()) for tissue in PROBABILITIES}
+    if named["WM"] and named["GM"]:
+        return named
+    if any(named.values()) or {"desc", "atlas", "seg"} & set(_entities(path)):
+        return {}
+    return {tissue: [int(MAPPING[tissue.lower()])] for tissue in PROBABILITIES}
+
+
+def _head_of(segmentation: Path, heads: Sequence[Path]) -> Path | None:
+    """The T1-weighted image on which a segmentation lies: of its session and space, preprocessed before others."""
+    own = _entities(segmentation)
+    fitting = []
+    for path in heads:
+        entities = _entities(path)
+        if entities.get("ses") == own.get("ses") and _same_space(entities.get("space"), own.get("space")):
+            apart = {(key, label) for key, label in {**own, **entities}.items() if key in ("acq", "rec", "run")}
+            differing = sum(own.get(key) != entities.get(key) for key, _ in apart)
+            rank = (entities.get("space") != own.get("space"), entities.get("desc") != "preproc", differing)
+            fitting.append((*rank, path.name, path))
+    return min(fitting)[-1] if fitting else None
+
+
+def _lies_on(dataset: Dataset, space: str | None, image: DwiImage) -> bool:
+    """Whether the anatomy of a dataset lies on a diffusion image: where the dataset brought the image to it."""
+    there = image.entities.get("space")
+    return (
+        image.preprocessed
+        and image.uri.startswith(f"bids:{dataset.name}:")
+        and there is not None
+        and _same_space(space, there)
+    )
+
+
+def _same_space(first: str | None, second: str | None) -> bool:
+    return first == second or any({first, second} <= set(spaces) for spaces in (T1W_SPACES, ACPC_SPACES))
+
+
+def _is_own(path: Path) -> bool:
+    """Whether a file lies in the participant's own space."""
+    return _entities(path).get("space") in OWN_SPACES
+
+
+def _plainness(path: Path) -> tuple[int, str]:
+    """Order of files that serve equally well: fewest entities, then by name."""
+    return len(_entities(path)), path.name
+
+
+def _entities(path: Path) -> dict[str, str]:
+    return dict(word.split("-", 1) for word in path.name.split(".")[0].split("_") if "-" in word)
+
+
+def _suffix(path: Path) -> str:
+    return path.name.split(".")[0].rsplit("_", 1)[-1]

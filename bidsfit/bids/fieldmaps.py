@@ -1,0 +1,351 @@
+"""Images of the reversed phase-encoding direction: which belongs to a diffusion image, and whether it can be used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from nibabel.spatialimages import SpatialImage
+
+from bidsfit.bids.images import image_shape, open_image, read_b_values, read_sidecar, same_grid
+from bidsfit.bids.inputs import Dataset, DwiImage, inherited
+from bidsfit.exceptions import UnusableInputError
+from bidsfit.preprocessing.susceptibility import PhaseEncoding, phase_encoding
+
+#: Volumes of at most this b-value (s/mm^2) count as not weighted.
+UNWEIGHTED = 50.0
+
+#: Readout times that differ by less than this fraction are the same.
+SAME_READOUT = 0.01
+
+#: Where images of the reversed direction may be: folder and ends of their names.
+PLACES = (("fmap", "_epi"), ("dwi", "_dwi"), ("dwi", "_sbref"))
+
+#: Fields that say to which images a field map belongs.
+LINKS = ("B0FieldIdentifier", "IntendedFor")
+
+
+@dataclass(frozen=True)
+class ReversedPhase:
+    """An image of the reversed phase-encoding direction that belongs to a diffusion image.
+
+    Attributes
+    ----------
+    path, uri : Path, str
+        The reversed image.
+    volumes, own_volumes : tuple of int
+        Volumes without diffusion weighting of the reversed image, and of the diffusion image itself.
+    direction, own_direction : str
+        Phase-encoding directions as BIDS writes them (j, j-).
+    readout_time, own_readout_time : float
+        Total readout times, s.
+    link : str
+        What joins the two: a field of a sidecar, or the names of the files.
+    """
+
+    path: Path
+    uri: str
+    volumes: tuple[int, ...]
+    own_volumes: tuple[int, ...]
+    direction: str
+    own_direction: str
+    readout_time: float
+    own_readout_time: float
+    link: str
+
+    @property
+    def own_encoding(self) -> PhaseEncoding:
+        """Axis and sign of the diffusion image."""
+        return phase_encoding(self.own_direction)
+
+    @property
+    def same_readout(self) -> bool:
+        """Whether both images are displaced by equal amounts."""
+        return bool(np.isclose(self.readout_time, self.own_readout_time, rtol=SAME_READOUT, atol=0))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for a node of a workflow."""
+        values = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        return values | {"path": str(self.path)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> ReversedPhase:
+        """The pair that `to_dict` described."""
+        volumes = {key: tuple(values[key]) for key in ("volumes", "own_volumes")}
+        return cls(**{**values, **volumes, "path": Path(values["path"])})
+
+
+@dataclass(frozen=True)
+class NoReversedPhase:
+    """Why the susceptibility distortion of an image cannot be corrected.
+
+    Attributes
+    ----------
+    reason : str
+        For the user; names the file and the field.
+    present : bool
+        Whether there is an image that was meant for it, or the image's own fields are what is missing.
+    """
+
+    reason: str
+    present: bool
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    path: Path
+    sidecar: dict[str, Any]
+
+
+def find_reversed(dataset: Dataset, image: DwiImage) -> ReversedPhase | NoReversedPhase:
+    """The image of the reversed phase-encoding direction that BIDS joins to a diffusion image.
+
+    Looked for among the participant's ``fmap/*_epi``, ``dwi/*_dwi`` and ``dwi/*_sbref``, in this order: a
+    ``B0FieldIdentifier`` that the image has as its ``B0FieldSource``; ``IntendedFor`` (paths below the participant's
+    folder, or BIDS URIs) with the image; the same session and names but for ``dir-``, where the candidate has neither
+    field. The first of these that joins anything decides.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        That the image is part of.
+    image : DwiImage
+
+    Raises
+    ------
+    UnusableInputError
+        For a file that is damaged: a sidecar that is no JSON, a field of the wrong type, an image that cannot be read.
+    """
+    candidates = list(_candidates(dataset, image))
+    for link, joined in _joined(dataset, image, candidates):
+        own = _own(image)
+        if isinstance(own, str):
+            return NoReversedPhase(own, present=True)
+        reasons = []
+        found = []
+        for candidate in joined:
+            usable = _use(dataset, image, own, candidate, link)
+            if isinstance(usable, str):
+                reasons.append(usable)
+            else:
+                found.append(usable)
+        if found:
+            return min(found, key=lambda pair: (not pair.same_readout, pair.path.name))
+        return NoReversedPhase(" ".join(reasons), present=True)
+    return _none(image)
+
+
+def readout_time(sidecar: Mapping[str, Any], length: int | None = None) -> float | None:
+    """Total readout time, s; from the echo spacing and the number of lines where it is not there itself.
+
+    Parameters
+    ----------
+    sidecar : mapping
+    length : int, optional
+        Voxels along the phase-encoding axis, which are as many as the lines where ``ReconMatrixPE`` is missing.
+
+    Returns
+    -------
+    float or None
+        None where the fields that are there do not tell.
+    """
+    if _positive(total := sidecar.get("TotalReadoutTime")):
+        return float(total)  # type: ignore[arg-type]
+    spacing, lines = sidecar.get("EffectiveEchoSpacing"), sidecar.get("ReconMatrixPE", length)
+    if _positive(spacing) and _positive(lines) and lines > 1:
+        return float(spacing) * (float(lines) - 1)  # type: ignore[arg-type]
+    return None
+
+
+def _positive(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value) and value > 0
+
+
+# --- which images belong together -----------------------------------------------------------------------------------
+
+
+def _candidates(dataset: Dataset, image: DwiImage) -> Iterator[_Candidate]:
+    """Images of the participant that may be of the reversed direction, in the order of their names."""
+    folder = dataset.root / f"sub-{image.participant}"
+    for datatype, ending in PLACES:
+        for pattern in (datatype, f"ses-*/{datatype}"):
+            for path in sorted(folder.glob(f"{pattern}/sub-{image.participant}_*{ending}.nii*")):
+                magnitude = _labels(path).get("part", "mag") == "mag"
+                if path != image.path and path.name.endswith((".nii", ".nii.gz")) and magnitude:
+                    sidecar: dict[str, Any] = {}
+                    for json_path in reversed(list(inherited(path, dataset.root, ".json"))):
+                        sidecar |= read_sidecar(json_path)
+                    yield _Candidate(path, sidecar)
+
+
+def _joined(dataset: Dataset, image: DwiImage, candidates: list[_Candidate]) -> Iterator[tuple[str, list[_Candidate]]]:
+    """Candidates that each kind of link joins to the image, the strongest link first; only kinds that join any."""
+    sources = set(_words(image.path, image.sidecar, "B0FieldSource"))
+    target = image.path.relative_to(dataset.root).as_posix()
+
+    def by_identifier(candidate: _Candidate) -> bool:
+        return bool(sources & set(_words(candidate.path, candidate.sidecar, "B0FieldIdentifier")))
+
+    def by_intention(candidate: _Candidate) -> bool:
+        intended = _words(candidate.path, candidate.sidecar, "IntendedFor")
+        return target in {_target(dataset, image.participant, word) for word in intended}
+
+    def by_name(candidate: _Candidate) -> bool:
+        return not any(candidate.sidecar.get(field) for field in LINKS) and _alike(image.path, candidate.path)
+
+    kinds: dict[str, Callable[[_Candidate], bool]] = {
+        "B0FieldSource": by_identifier,
+        "IntendedFor": by_intention,
+        "dir- in the file names": by_name,
+    }
+    for link, joins in kinds.items():
+        if joined := [candidate for candidate in candidates if joins(candidate)]:
+            yield link, joined
+
+
+def _words(path: Path, sidecar: Mapping[str, Any], field: str) -> list[str]:
+    """A field that holds a string or a list of strings."""
+    value = sidecar.get(field, [])
+    words = [value] if isinstance(value, str) else value
+    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+        raise UnusableInputError(
+            f"{field} in the sidecar of {path} is {value!r}; expected a string or a list of strings. Correct it."
+        )
+    return words
+
+
+def _target(dataset: Dataset, participant: str, intended: str) -> str:
+    """Path from the root of the dataset of an entry of IntendedFor; as it is where it names another dataset."""
+    if intended.startswith("bids:"):
+        name, _, path = intended.removeprefix("bids:").partition(":")
+        return path if name in ("", dataset.name) else intended
+    path = intended.removeprefix("./").lstrip("/")
+    return path if path.startswith(f"sub-{participant}/") else f"sub-{participant}/{path}"
+
+
+def _alike(first: Path, second: Path) -> bool:
+    """Whether two names tell of a pair: the same session, other directions, and for two dwi all else the same."""
+    ours, theirs = _labels(first), _labels(second)
+    if "dir" not in theirs or ours.get("dir") == theirs["dir"] or ours.get("ses") != theirs.get("ses"):
+        return False
+    if second.parent.name == "fmap":
+        return theirs.get("acq") in (None, ours.get("acq"), "dwi")
+    return {**ours, "dir": "", "run": ""} == {**theirs, "dir": "", "run": ""}
+
+
+def _labels(path: Path) -> dict[str, str]:
+    """Entities of a file name: short key to label."""
+    return dict(word.split("-", 1) for word in path.name.split(".")[0].split("_") if "-" in word)
+
+
+def _none(image: DwiImage) -> NoReversedPhase:
+    if source := image.sidecar.get("B0FieldSource"):
+        return NoReversedPhase(
+            f"{image.path.name} has the B0FieldSource {source!r}, which is the B0FieldIdentifier of no fmap/*_epi or "
+            f"dwi image of sub-{image.participant}, and no IntendedFor names it.",
+            present=False,
+        )
+    return NoReversedPhase(
+        f"No image of the reversed phase-encoding direction belongs to {image.path.name}: no fmap/*_epi or dwi image "
+        f"of sub-{image.participant} is joined to it by B0FieldIdentifier, IntendedFor or dir-.",
+        present=False,
+    )
+
+
+# --- whether they can be used ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Own:
+    """What matters of the diffusion image."""
+
+    image: SpatialImage
+    shape: tuple[int, ...]
+    volumes: tuple[int, ...]
+    encoding: PhaseEncoding
+    readout: float
+
+
+def _own(image: DwiImage) -> _Own | str:
+    b_values = read_b_values(image.bval)
+    opened = open_image(image.path)
+    shape = image_shape(opened, b_values.size, image.path)
+    volumes = tuple(int(i) for i in np.flatnonzero(b_values <= UNWEIGHTED))
+    if not volumes:
+        return (
+            f"{image.path.name} has no volume of b = 0 (its smallest b-value is {b_values.min():g} s/mm^2), which is "
+            "what images of reversed directions are compared by."
+        )
+    encoding = _encoding(image.path, image.sidecar)
+    if isinstance(encoding, str):
+        return encoding
+    readout = _readout(image.path, image.sidecar, shape[encoding.axis])
+    return readout if isinstance(readout, str) else _Own(opened, shape, volumes, encoding, readout)
+
+
+def _use(dataset: Dataset, image: DwiImage, own: _Own, candidate: _Candidate, link: str) -> ReversedPhase | str:
+    """The pair, or why there is none."""
+    path, sidecar = candidate.path, candidate.sidecar
+    encoding = _encoding(path, sidecar)
+    if isinstance(encoding, str):
+        return encoding
+    ours, theirs = image.sidecar["PhaseEncodingDirection"], sidecar["PhaseEncodingDirection"]
+    if encoding.axis != own.encoding.axis:
+        return f"{path.name} is encoded along another axis ({theirs}) than {image.path.name} ({ours})."
+    if encoding.sign == own.encoding.sign:
+        expected = ours.removesuffix("-") if own.encoding.sign < 0 else f"{ours}-"
+        return (
+            f"{path.name} has the same PhaseEncodingDirection ({theirs}) as {image.path.name}; expected the reversed "
+            f"one ({expected})."
+        )
+    opened = open_image(path)
+    if tuple(opened.shape[:3]) != own.shape[:3]:
+        return f"{path.name} has shape {tuple(opened.shape[:3])}, but {image.path.name} has {own.shape[:3]}."
+    if not same_grid(opened, own.image, own.shape[:3]):
+        return f"{path.name} lies elsewhere in space than {image.path.name}: their affines differ."
+    readout = _readout(path, sidecar, own.shape[encoding.axis])
+    if isinstance(readout, str):
+        return readout
+    n_volumes = opened.shape[3] if len(opened.shape) > 3 else 1
+    volumes = tuple(range(n_volumes))
+    if (bval := next(inherited(path, dataset.root, ".bval"), None)) is not None:
+        b_values = read_b_values(bval)
+        image_shape(opened, b_values.size, path)
+        volumes = tuple(int(i) for i in np.flatnonzero(b_values <= UNWEIGHTED))
+        if not volumes:
+            return f"{path.name} has no volume of b = 0 (its smallest b-value is {b_values.min():g} s/mm^2)."
+    elif path.name.split(".")[0].endswith("_dwi"):
+        return f"{path.name} has no .bval file, so that its volumes of b = 0 are not known."
+    return ReversedPhase(
+        path=path,
+        uri=dataset.uri(path),
+        volumes=volumes,
+        own_volumes=own.volumes,
+        direction=theirs,
+        own_direction=ours,
+        readout_time=readout,
+        own_readout_time=own.readout,
+        link=link,
+    )
+
+
+def _encoding(path: Path, sidecar: Mapping[str, Any]) -> PhaseEncoding | str:
+    if "PhaseEncodingDirection" not in sidecar:
+        return f"The sidecar of {path.name} has no PhaseEncodingDirection (i, i-, j, j-, k or k-)."
+    try:
+        return phase_encoding(sidecar["PhaseEncodingDirection"])
+    except ValueError as error:
+        raise UnusableInputError(f"PhaseEncodingDirection in the sidecar of {path}: {error}") from error
+
+
+def _readout(path: Path, sidecar: Mapping[str, Any], length: int) -> float | str:
+    found = readout_time(sidecar, length)
+    if found is not None:
+        return found
+    if (total := sidecar.get("TotalReadoutTime")) is not None:
+        return f"TotalReadoutTime of {path.name} is {total!r}; expected a positive number of seconds."
+    return f"The sidecar of {path.name} has no TotalReadoutTime, nor an EffectiveEchoSpacing to derive it from."

@@ -1,0 +1,120 @@
+"""The node that leaves a preprocessed image among the derivatives, so that the next run starts there."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from nibabel.spatialimages import SpatialImage
+from nipype.interfaces.base import (
+    BaseInterfaceInputSpec,
+    Directory,
+    File,
+    SimpleInterface,
+    TraitedSpec,
+    isdefined,
+    traits,
+)
+
+from bidsfit import __version__
+from bidsfit.bids.files import whole_file, write_json
+from bidsfit.bids.images import open_image, read_data
+from bidsfit.bids.inputs import DwiImage
+from bidsfit.bids.outputs import file_output, json_path, own_uri, table, write_nifti
+
+#: Fields of a sidecar that stay true of the preprocessed image.
+KEPT = (
+    "BodyPart",
+    "EchoTime",
+    "FlipAngle",
+    "MagneticFieldStrength",
+    "Manufacturer",
+    "ManufacturersModelName",
+    "RepetitionTime",
+)
+
+
+class _WritePreprocessedInput(BaseInterfaceInputSpec):
+    in_file = File(exists=True, mandatory=True, desc="preprocessed image")
+    missing = File(exists=True, desc="voxels that become NaN")
+    bval = File(exists=True, mandatory=True)
+    bvec = File(exists=True, desc="directions, turned where the participant turned")
+    noise_map = File(exists=True, desc="noise level of the raw image")
+    noise_words = traits.Str(desc="how the noise level was found")
+    image = traits.Dict(mandatory=True, desc="the raw image, as DwiImage.to_dict")
+    steps = traits.Dict(mandatory=True, desc="method by step, as Chain.settings")
+    output_dir = Directory(mandatory=True)
+
+
+class _WritePreprocessedOutput(TraitedSpec):
+    out_file = File(exists=True)
+    bval = File(exists=True)
+    bvec = File()
+    noise_map = File()
+    noise_words = traits.Str()
+
+
+class WritePreprocessed(SimpleInterface):
+    """Write a preprocessed image with its b-values, directions, noise map and sidecar; the image itself last."""
+
+    input_spec = _WritePreprocessedInput
+    output_spec = _WritePreprocessedOutput
+
+    def _run_interface(self, runtime: Any) -> Any:
+        inputs, folder = self.inputs, Path(self.inputs.output_dir)
+        raw = DwiImage.from_dict(inputs.image)
+        target = folder / file_output("preproc", raw)
+        base = target.parent / target.name.split(".")[0]
+        source = open_image(Path(inputs.in_file))
+        own = {"bval": Path(f"{base}.bval")}
+        copies = [(inputs.bval, own["bval"])]
+        if isdefined(inputs.bvec):
+            own["bvec"] = Path(f"{base}.bvec")
+            copies.append((inputs.bvec, own["bvec"]))
+        for origin, copy in copies:
+            with whole_file(copy) as temporary:
+                shutil.copyfile(origin, temporary)
+        if isdefined(inputs.noise_map):
+            own["noise_map"] = folder / file_output("level", raw)
+            self._write_level(own["noise_map"], raw)
+            self._results["noise_words"] = inputs.noise_words
+        write_json(
+            json_path(target),
+            {key: value for key, value in raw.sidecar.items() if key in KEPT}
+            | {
+                "Description": table()["files"]["preproc"]["description"],
+                "Preprocessing": dict(inputs.steps),
+                "Sources": [uri for uri in (raw.uri, raw.mask_uri) if uri],
+                "SpatialReference": raw.uri,
+                "GeneratedBy": {"Name": "bidsfit", "Version": __version__},
+                **table()["files"]["preproc"]["sidecar"],
+            },
+        )
+        with whole_file(target) as temporary:
+            nib.save(self._without_missing(source), temporary)
+        self._results |= {"out_file": str(target)} | {key: str(path) for key, path in own.items()}
+        return runtime
+
+    def _without_missing(self, image: SpatialImage) -> SpatialImage:
+        """The image with NaN where there was no signal: no fit, and the status says so."""
+        if not isdefined(self.inputs.missing):
+            return image
+        data = np.array(read_data(image, Path(self.inputs.in_file)))
+        data[np.asarray(open_image(Path(self.inputs.missing)).dataobj) > 0] = np.nan
+        return nib.Nifti1Image(data, image.affine, image.header)
+
+    def _write_level(self, path: Path, raw: DwiImage) -> None:
+        level = open_image(Path(self.inputs.noise_map))
+        entry = table()["files"]["level"]
+        content = {
+            "Description": entry["description"],
+            "Method": self.inputs.noise_words,
+            **entry["sidecar"],
+            "Sources": [raw.uri],
+            "SpatialReference": own_uri(file_output("preproc", raw)),
+        }
+        write_json(json_path(path), content)
+        write_nifti(path, np.asarray(read_data(level, path)), level)

@@ -1,0 +1,406 @@
+"""The nodes that prepare a raw image: thin layers of files over `bidsfit.preprocessing`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from nibabel.spatialimages import SpatialImage
+from nipype.interfaces.base import File, TraitedSpec, isdefined, traits
+from numpy.typing import NDArray
+from scipy.ndimage import binary_dilation
+
+from bidsfit.acquisition import SHELL_TOLERANCE_ABSOLUTE
+from bidsfit.bids.fieldmaps import ReversedPhase
+from bidsfit.bids.images import image_shape, open_image, read_acquisition, read_data, read_mask, read_on_grid
+from bidsfit.exceptions import UnusableInputError
+from bidsfit.interfaces.step import Step, StepInput, StepOutput, progress_bar, read_volumes, write_volumes
+from bidsfit.noise import (
+    NoiseEstimate,
+    correct_rician_image,
+    rician_sigma_map,
+    sigma_from_background,
+    sigma_from_repeats,
+)
+from bidsfit.preprocessing import denoising, masking, ringing
+from bidsfit.preprocessing.deformation import Deformed, deform_to_mean
+from bidsfit.preprocessing.gradients import detect_flip, normalise_directions
+from bidsfit.preprocessing.motion import Motion, estimate_motion, rotate_directions
+from bidsfit.preprocessing.resampling import Resampled, resample
+from bidsfit.preprocessing.susceptibility import estimate_field, phase_encoding, undistort
+
+#: Voxels by which the mask grows for the steps that come before the image is in its place.
+MARGIN = 3
+
+
+def write_directions(path: Path, directions: NDArray) -> str:
+    """Write a .bvec file; return its path as text."""
+    np.savetxt(path, np.asarray(directions).T, fmt="%.8f")
+    return str(path)
+
+
+class _LoadRawInput(StepInput):
+    bval = File(exists=True, mandatory=True)
+    bvec = File(exists=True)
+    in_mask = File(exists=True, desc="mask that came with the data")
+    body = traits.Bool(False, usedefault=True, desc="the image is not of a head")
+
+
+class _LoadRawOutput(StepOutput):
+    bvec = File(desc="directions of unit length")
+    region = File(exists=True, desc="mask with a margin: where the steps look")
+    missing = File(exists=True, desc="voxels without a signal in every volume, and their neighbours, if there are any")
+
+
+class LoadRaw(Step):
+    """Read a raw image, check it, and find roughly where the participant is."""
+
+    input_spec = _LoadRawInput
+    output_spec = _LoadRawOutput
+
+    def _work(self, cwd: Path) -> dict[str, Any]:
+        path = Path(self.inputs.in_file)
+        bvec = Path(self.inputs.bvec) if isdefined(self.inputs.bvec) else None
+        acquisition = read_acquisition(Path(self.inputs.bval), bvec)
+        image = open_image(path)
+        shape = image_shape(image, len(acquisition), path)
+        data = np.asarray(read_data(image, path), dtype=np.float32).reshape(shape, order="F")
+        refuse_empty_volumes(data, path)
+        warnings = []
+        missing = ~np.isfinite(data).all(axis=-1)
+        if missing.any():
+            warnings.append(
+                f"{missing.sum()} voxels of the raw image have intensities that are not finite; they and their "
+                "neighbours are not fitted."
+            )
+            np.nan_to_num(data, copy=False, nan=0, posinf=0, neginf=0)
+            self._results["missing"] = write_volumes(cwd / "missing.nii", binary_dilation(missing), image)
+        reference = data[..., acquisition.shells[0].indices].mean(axis=-1)
+        mask = self._mask(reference, image, path)
+        if acquisition.directions is not None:
+            directions, said = normalise_directions(acquisition.b_values, acquisition.directions)
+            warnings += said
+            self._results["bvec"] = write_directions(cwd / "unit.bvec", directions)
+            flip = detect_flip(data, mask, acquisition.b_values, directions, image.affine)
+            if flip:
+                warnings.append(flip)
+        region = binary_dilation(mask, iterations=MARGIN)
+        self._results["out_file"] = write_volumes(cwd / "raw.nii", data, image)
+        self._results["region"] = write_volumes(cwd / "region.nii", region, image)
+        return {"warnings": warnings}
+
+    def _mask(self, reference: NDArray, image: SpatialImage, path: Path) -> NDArray[np.bool_]:
+        """The mask that came, or a first one of our own; everything where none can be found."""
+        if isdefined(self.inputs.in_mask):
+            return read_mask(Path(self.inputs.in_mask), image, path)
+        try:
+            return masking.half_median_mask(reference) if self.inputs.body else masking.otsu_mask(reference)
+        except ValueError:
+            return np.ones(reference.shape, dtype=bool)
+
+
+def refuse_empty_volumes(data: NDArray, path: Path) -> None:
+    """Refuse an image with volumes that hold no signal.
+
+    Raises
+    ------
+    UnusableInputError
+    """
+    empty = [k for k in range(data.shape[3]) if not np.any(np.nan_to_num(data[..., k]))]
+    if empty:
+        shown = ", ".join(map(str, empty[:10])) + (", ..." if len(empty) > 10 else "")
+        raise UnusableInputError(
+            f"{path}: {len(empty)} of {data.shape[3]} volumes hold only zeros or NaN (counted from 0: {shown}). Was "
+            "the scan stopped, or an export cut short? Remove them from the image and from its .bval and .bvec."
+        )
+
+
+def read_region(path: str) -> NDArray[np.bool_]:
+    """A mask between the nodes."""
+    return read_volumes(path)[0] > 0
+
+
+class _DenoiseInput(StepInput):
+    region = File(exists=True, mandatory=True)
+    method = traits.Enum("mppca", "patch2self", mandatory=True)
+
+
+class _DenoiseOutput(StepOutput):
+    noise_map = File(exists=True, desc="noise level of every voxel, by MP-PCA")
+
+
+class Denoise(Step):
+    """Reduce the noise."""
+
+    input_spec = _DenoiseInput
+    output_spec = _DenoiseOutput
+
+    def _work(self, cwd: Path) -> dict[str, Any]:
+        data, image = read_volumes(self.inputs.in_file)
+        region = read_region(self.inputs.region)
+        with progress_bar(self.inputs.label) as progress:
+            if self.inputs.method == "mppca":
+                denoised, sigma = denoising.denoise_mppca(data, region, threads=self.inputs.threads, progress=progress)
+                sigma = rician_sigma_map(sigma, denoised, threads=self.inputs.threads)
+                self._results["noise_map"] = write_volumes(cwd / "noise.nii", sigma, image)
+            else:
+                denoised = denoising.denoise_patch2self(data, region, threads=self.inputs.threads, progress=progress)
+        self._results["out_file"] = write_volumes(cwd / "denoised.nii", denoised, image)
+        return {}
+
+
+class _RemoveRingingInput(StepInput):
+    slice_axis = traits.Enum(2, 0, 1, usedefault=True, desc="axis across the slices")
+
+
+class RemoveRinging(Step):
+    """Remove Gibbs ringing."""
+
+    input_spec = _RemoveRingingInput
+    output_spec = StepOutput
+
+    def _work(self, cwd: Path) -> dict[str, Any]:
+        data, image = read_volumes(self.inputs.in_file)
+        with progress_bar(self.inputs.label) as progress:
+            unrung = ringing.remove_ringing(
+                data, slice_axis=self.inputs.slice_axis, threads=self.inputs.threads, progress=progress
+            )
+        self._results["out_file"] = write_volumes(cwd / "unrung.nii", unrung, image)
+        return {}
+
+
+class _EstimateFieldInput(StepInput):
+    reversed_phase = traits.Dict(mandatory=True, desc="as ReversedPhase.to_dict")
+
+
+class _EstimateFieldOutput(TraitedSpec):
+    field = File(exists=True, desc="displacement along the phase-encoding axis, voxels")
+    pictures = File(exists=True, desc="without diffusion weighting: as acquired, of reversed phase encoding, corrected")
+    facts = File(exists=True)
+
+
+class EstimateField(Step):
+    """Find the susceptibility distortion from images of opposite phase encoding."""
+
+    input_spec = _EstimateFieldInput
+    output_spec = _EstimateFieldOutput
+
+    def _work(self, cwd: Path) -> dict[str, Any]:
+        pair = ReversedPhase.from_dict(self.inputs.reversed_phase)
+        data, image = read_volumes(self.inputs.in_file)
+        forward = data[..., list(pair.own_volumes)].mean(axis=-1)
+        volumes, _ = read_volumes(pair.path)
+        backward = volumes if volumes.ndim == 3 else volumes[..., list(pair.volumes)].mean(axis=-1)
+        axis = pair.own_encoding.axis
+        with progress_bar(self.inputs.label) as progress:
+            try:
+                found = estimate_field(
+                    forward, backward, image.affine, axis, threads=self.inputs.threads, progress=progress
+                )
+            except ValueError as error:
+                raise UnusableInputError(
+                    f"The distortion of {self.inputs.label.split()[0]} could not be found from {pair.path}: {error} "
+                    "Leave the correction out with --skip susceptibility."
+                ) from error
+        pictures = np.stack([forward, backward, undistort(forward, found.shift, axis)], axis=-1)
+        self._results["field"] = write_volumes(cwd / "field.nii", found.shift, image)
+        self._results["pictures"] = write_volumes(cwd / "pictures.nii", pictures, image)
+        largest = float(np.percentile(np.abs(found.shift), 99))
+        words = (
+            f"displacements up to {largest:.1f} voxels (99th percentile); the two images differ by "
+            f"{100 * found.before:.0f} % before and {100 * found.after:.0f} % after"
+        )
+        return {"words": words, "largest_shift": largest, "before": found.before, "after": found.after}
+
+
+class _CorrectMotionInput(StepInput):
+    bval = File(exists=True, mandatory=True)
+    bvec = File(exists=True)
+    region = File(exists=True, mandatory=True)
+    method = traits.Enum("affine", "deformable", "none", mandatory=True, desc="none: only undo the distortion")
+    field = File(exists=True, desc="displacement along the phase-encoding axis, voxels")
+    direction = traits.Str(desc="phase-encoding direction, where it is known")
+
+
+class _CorrectMotionOutput(StepOutput):
+    bvec = File(desc="directions, turned with the head")
+    transforms = File(exists=True, desc="of every volume, world to world, as .npy")
+
+
+class CorrectMotion(Step):
+    """Bring every volume to its place: motion, eddy currents and the field at once, with one interpolation."""
+
+    input_spec = _CorrectMotionInput
+    output_spec = _CorrectMotionOutput
+
+    def _work(self, cwd: Path) -> dict[str, Any]:
+        inputs = self.inputs
+        data, image = read_volumes(inputs.in_file)
+        region = read_region(inputs.region)
+        bvec = Path(inputs.bvec) if isdefined(inputs.bvec) else None
+        acquisition = read_acquisition(Path(inputs.bval), bvec)
+        where: dict[str, Any] = {"axis": phase_encoding(inputs.direction).axis if inputs.direction else None}
+        if isdefined(inputs.field):
+            where["shift"] = read_volumes(inputs.field)[0]
+        facts: dict[str, Any] = {}
+        transforms = np.tile(np.eye(4), (len(acquisition), 1, 1))
+        placed: Resampled | Deformed
+        with progress_bar(inputs.label) as progress:
+            if inputs.method == "deformable":
+                placed = deform_to_mean(data, image.affine, region, threads=inputs.threads, progress=progress, **where)
+                transforms = placed.transforms
+                facts = describe_deformation(placed)
+            else:
+                if inputs.method == "affine":
+                    found = estimate_motion(
+                        data,
+                        image.affine,
+                        acquisition.b_values,
+                        region,
+                        directions=acquisition.directions,
+                        threads=inputs.threads,
+                        progress=progress,
+                        **where,
+                    )
+                    transforms = found.transforms
+                    facts = describe_motion(found)
+                placed = resample(data, image.affine, transforms, threads=inputs.threads, **where)
+        data = placed.data
+        data[~placed.covered] = np.nan  # not every volume has data there: no fit, and the status says so
+        if acquisition.directions is not None:
+            turned = rotate_directions(acquisition.directions, transforms, image.affine)
+            self._results["bvec"] = write_directions(cwd / "rotated.bvec", turned)
+        self._results["out_file"] = write_volumes(cwd / "aligned.nii", data, image)
+        self._results["transforms"] = str(cwd / "transforms.npy")
+        np.save(self._results["transforms"], transforms)
+        return facts
+
+
+def describe_motion(found: Motion) -> dict[str, Any]:
+    """What the motion of an image was, in words, and warnings."""
+    words = "within slices, of which there are too few to see motion across them" if found.in_plane else ""
+    return {"words": words, "warnings": not_believed(found.replaced, "that of their neighbours in time")}
+
+
+def describe_deformation(found: Deformed) -> dict[str, Any]:
+    """How far volumes were deformed, in words, and warnings."""
+    mean, largest = found.displacement.T
+    words = f"{found.method}; displacements of {np.median(mean):.1f} mm in the mean, {largest.max():.1f} mm at most"
+    return {"words": words, "warnings": not_believed(found.replaced, "the affine part alone")}
+
+
+def not_believed(replaced: NDArray[np.bool_], instead: str) -> list[str]:
+    """A warning about volumes whose motion could not be estimated."""
+    which = np.flatnonzero(replaced)
+    if which.size == 0:
+        return []
+    shown = ", ".join(map(str, which[:12])) + (", ..." if which.size > 12 else "")
+    return [
+        f"The motion of {which.size} of {replaced.size} volumes could not be estimated; they took {instead} (counted "
+        f"from 0: {shown})."
+    ]
+
+
+class _FindNoiseInput(StepInput):
+    bval = File(exists=True, mandatory=True)
+    bvec = File(exists=True)
+    region = File(exists=True, mandatory=True)
+    sigma = traits.Str("auto", usedefault=True, desc="where the noise level comes from, or the level itself")
+    mppca_map = File(exists=True, desc="noise map of the denoising")
+    in_noise = File(exists=True, desc="noise map that came with the data, for sigma = map")
+
+
+class _FindNoiseOutput(TraitedSpec):
+    facts = File(exists=True)
+    noise_map = File(exists=True, desc="noise level of every voxel of the raw image")
+    words = traits.Str(desc="how it was found")
+
+
+class FindNoise(Step):
+    """Find the noise level of the raw image: from the denoising, repeats, the background, a map or a number."""
+
+    input_spec = _FindNoiseInput
+    output_spec = _FindNoiseOutput
+
+    def _work(self, cwd: Path) -> dict[str, Any]:
+        image = open_image(Path(self.inputs.in_file))
+        region = read_region(self.inputs.region)
+        values, words = self._level(image, region)
+        self._results["noise_map"] = write_volumes(cwd / "level.nii", values, image)
+        self._results["words"] = words
+        return {"words": words, "sigma": float(np.median(values[region]))}
+
+    def _level(self, image: SpatialImage, region: NDArray[np.bool_]) -> tuple[NDArray, str]:
+        source, path = self.inputs.sigma, Path(self.inputs.in_file)
+        if source == "map":
+            given = Path(self.inputs.in_noise)
+            return read_on_grid(given, image, path, "noise map"), f"noise map {given.name}"
+        if source in ("auto", "mppca", "residuals") and isdefined(self.inputs.mppca_map):
+            return read_volumes(self.inputs.mppca_map)[0], "MP-PCA of the raw image (DIPY)"
+        data, _ = read_volumes(path)
+        if source == "mppca":
+            denoised, sigma = denoising.denoise_mppca(data, region, threads=self.inputs.threads)
+            return rician_sigma_map(sigma, denoised, threads=self.inputs.threads), "MP-PCA of the raw image (DIPY)"
+        level = self._one_level(data, region)
+        return np.full(region.shape, level.sigma), level.method
+
+    def _one_level(self, data: NDArray, region: NDArray[np.bool_]) -> NoiseEstimate:
+        """One level for the whole image."""
+        source, path = self.inputs.sigma, self.inputs.in_file
+        bvec = Path(self.inputs.bvec) if isdefined(self.inputs.bvec) else None
+        acquisition = read_acquisition(Path(self.inputs.bval), bvec)
+        if source == "piesno":
+            return background_noise(data, path)
+        if source in ("auto", "repeats", "b0", "residuals"):
+            limit = SHELL_TOLERANCE_ABSOLUTE if source == "b0" else np.inf
+            found = sigma_from_repeats(data[region].astype(float), acquisition, maximum_b=limit)
+            if found is None:
+                raise UnusableInputError(
+                    f"{path}: the noise level is not known, for no measurement was repeated. Give it (--sigma NUMBER, "
+                    "or --sigma piesno), or leave the Rician correction out (--skip rician)."
+                )
+            return found
+        return NoiseEstimate(float(source), "given (--sigma)")
+
+
+def background_noise(data: NDArray, path: str | Path) -> NoiseEstimate:
+    """Noise level of the background of an image.
+
+    Raises
+    ------
+    UnusableInputError
+        Where there is none.
+    """
+    found = sigma_from_background(data)
+    if found is None:
+        raise UnusableInputError(
+            f"{path}: --sigma piesno cannot find the noise level, for the image has no background of noise alone (it "
+            "was masked, or combined from several channels). Choose another source, or give a number."
+        )
+    return found
+
+
+class _CorrectRicianInput(StepInput):
+    noise_map = File(exists=True, mandatory=True)
+
+
+class CorrectRician(Step):
+    """Take the bias of the Rician noise floor out of the magnitudes."""
+
+    input_spec = _CorrectRicianInput
+    output_spec = StepOutput
+
+    def _work(self, cwd: Path) -> dict[str, Any]:
+        data, image = read_volumes(self.inputs.in_file)
+        sigma, _ = read_volumes(self.inputs.noise_map)
+        with progress_bar(self.inputs.label) as progress:
+            data = correct_rician_image(data, sigma, threads=self.inputs.threads, progress=progress)
+        self._results["out_file"] = write_volumes(cwd / "unbiased.nii", data, image)
+        return {}
+
+
+def slice_axis(sidecar: dict[str, Any]) -> int:
+    """Axis across the slices of an image, from its metadata (BIDS ``SliceEncodingDirection``); the third by default."""
+    direction = str(sidecar.get("SliceEncodingDirection", "k"))
+    return "ijk".find(direction[:1]) if direction[:1] in ("i", "j", "k") else 2

@@ -1,0 +1,276 @@
+"""The node that says how good an image is, and what its preprocessing did to it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from nipype.interfaces.base import (
+    BaseInterfaceInputSpec,
+    Directory,
+    File,
+    SimpleInterface,
+    TraitedSpec,
+    isdefined,
+    traits,
+)
+from numpy.typing import NDArray
+
+from bidsfit.acquisition import Acquisition
+from bidsfit.bids.files import whole_file
+from bidsfit.bids.images import image_shape, open_image, read_acquisition
+from bidsfit.bids.inputs import DwiImage
+from bidsfit.bids.outputs import file_output
+from bidsfit.bids.quality import write_confounds, write_quality
+from bidsfit.interfaces.figures import read_volume, relative
+from bidsfit.preprocessing import quality
+from bidsfit.preprocessing.motion import motion_parameters
+from bidsfit.reports import preprocessing as drawn
+from bidsfit.reports.records import PreprocessingRecord, write_record
+
+#: Figures of steps, and of quality, in the order of the report.
+STEP_FIGURES = ("denoise", "gibbs", "rician", "susceptibility", "motion", "tissue")
+QUALITY_FIGURES = ("traces", "outliers", "carpet", "snr", "registration")
+
+#: What their volumes or pictures are called.
+BEFORE_AFTER = ("before", "after")
+
+#: Rows of a carpet.
+CARPET_ROWS = 400
+
+
+def quality_figure_paths(folder: Path, image: DwiImage) -> dict[str, Path]:
+    """Where the record and the figures of the preprocessing go: kind to path."""
+    stem = folder / f"sub-{image.participant}" / "figures"
+    paths = {kind: stem / f"{image.name}_desc-{kind}_dwi.png" for kind in (*STEP_FIGURES, *QUALITY_FIGURES)}
+    return paths | {"record": quality_record_path(folder, image)}
+
+
+def quality_record_path(folder: Path, image: DwiImage) -> Path:
+    """Where the record of the preprocessing goes."""
+    return folder / f"sub-{image.participant}" / "figures" / f"{image.name}_desc-preprocessing_record.json"
+
+
+class _AssessQualityInput(BaseInterfaceInputSpec):
+    in_file = File(exists=True, mandatory=True, desc="the image that is fitted")
+    bval = File(exists=True, mandatory=True)
+    bvec = File(exists=True)
+    mask = File(exists=True, mandatory=True)
+    noise_map = File(exists=True, desc="noise level of every voxel of the raw image")
+    transforms = File(exists=True, desc="of every volume, world to world, as .npy")
+    pictures = File(exists=True, desc="at the lowest b: as acquired, of reversed phase encoding, corrected")
+    stages = traits.List(File(exists=True), desc="the raw image, and the image after each step")
+    stage_names = traits.List(traits.Str, desc="the steps; of the raw image: raw")
+    facts = traits.List(File(exists=True), desc="what each step found, as JSON")
+    fact_names = traits.List(traits.Str, desc="the steps")
+    image = traits.Dict(mandatory=True, desc="the image that is fitted, as DwiImage.to_dict")
+    source = traits.Str(mandatory=True, desc="URI of the raw image")
+    tissue = File(exists=True, desc="tissue of every voxel")
+    anatomical = File(exists=True, desc="T1-weighted image on the grid of the image")
+    tissue_facts = File(exists=True, desc="how the tissue was found, as JSON")
+    steps = traits.List(traits.Dict, usedefault=True, desc="rows: name, title, method, applied, reason")
+    methods = traits.List(traits.Str, usedefault=True, desc="sentences about the steps")
+    slice_axis = traits.Enum(2, 0, 1, usedefault=True, desc="axis across the slices")
+    version = traits.Str(desc="of bidsfit: another version looks again")
+    output_dir = Directory(mandatory=True)
+
+
+class _AssessQualityOutput(TraitedSpec):
+    record = File(exists=True)
+
+
+class AssessQuality(SimpleInterface):
+    """Write the confounds, the numbers and the figures of an image's quality, and the record of its preprocessing."""
+
+    input_spec = _AssessQualityInput
+    output_spec = _AssessQualityOutput
+
+    def _run_interface(self, runtime: Any) -> Any:
+        inputs, folder = self.inputs, Path(self.inputs.output_dir)
+        image = DwiImage.from_dict(inputs.image)
+        acquisition = read_acquisition(
+            Path(inputs.bval), Path(inputs.bvec) if isdefined(inputs.bvec) and inputs.bvec else None
+        )
+        data, affine = read_mapped(inputs.in_file, len(acquisition))
+        mask = read_volume(inputs.mask)[0] > 0
+        stages = (
+            []
+            if not isdefined(inputs.stages)
+            else [
+                (step, read_mapped(path, len(acquisition))[0])
+                for step, path in zip(inputs.stage_names, inputs.stages, strict=True)
+            ]
+        )
+        motion = None
+        if isdefined(inputs.transforms):
+            centre = affine @ [*np.argwhere(mask).mean(axis=0), 1]
+            motion = motion_parameters(np.load(inputs.transforms), centre[:3])
+        directions = acquisition.directions
+        found = quality.assess(
+            data,
+            acquisition.b_values,
+            mask,
+            directions=directions,
+            motion=motion,
+            sigma=read_volume(inputs.noise_map)[0] if isdefined(inputs.noise_map) else None,
+            outliers=quality.volume_outliers(
+                stages[0][1] if stages else data,
+                acquisition.b_values,
+                mask,
+                directions=directions,
+                slice_axis=inputs.slice_axis,
+            ),
+            slice_axis=inputs.slice_axis,
+        )
+        paths = quality_figure_paths(folder, image)
+        figures = [
+            *self._draw_steps(paths, data, stages, acquisition, mask, affine),
+            *draw_quality(paths, data, acquisition, mask, affine, found),
+        ]
+        write_confounds(folder / file_output("confounds", image), found.columns)
+        write_quality(folder / file_output("quality", image), found.numbers)
+        told = {name: json.loads(Path(path).read_text()) for name, path in self._facts().items()}
+        record = PreprocessingRecord(
+            image=f"{image.name}_dwi",
+            source=inputs.source,
+            output=image.uri.removeprefix("bids::") if image.uri.startswith("bids::") else "",
+            steps=[described(row, told.get(row["name"], {})) for row in inputs.steps],
+            quality=found.numbers,
+            figures=relative(paths, figures, inputs.output_dir),
+            warnings=[words for facts in told.values() for words in facts.get("warnings", [])],
+            methods=list(inputs.methods),
+        )
+        with whole_file(paths["record"]) as path:
+            write_record(record, path)
+        self._results["record"] = str(paths["record"])
+        return runtime
+
+    def _facts(self) -> dict[str, str]:
+        """File of what each step found."""
+        facts = {}
+        if isdefined(self.inputs.facts):
+            facts = dict(zip(self.inputs.fact_names, self.inputs.facts, strict=True))
+        return facts | ({"tissue": self.inputs.tissue_facts} if isdefined(self.inputs.tissue_facts) else {})
+
+    def _draw_steps(
+        self,
+        paths: Mapping[str, Path],
+        data: NDArray,
+        stages: list[tuple[str, NDArray]],
+        acquisition: Acquisition,
+        mask: NDArray,
+        affine: NDArray,
+    ) -> list[str]:
+        """Draw what each step changed; return the steps that were drawn."""
+        done = []
+        for (_, before), (step, after) in pairwise(stages):
+            pictures, rows = _shown(step, acquisition)
+            with whole_file(paths[step]) as path:
+                drawn.plot_before_after(path, pictures(before), pictures(after), mask, affine, rows=rows)
+            done.append(step)
+        if isdefined(self.inputs.pictures):
+            forward, backward, corrected = np.moveaxis(read_volume(self.inputs.pictures)[0], -1, 0)
+            with whole_file(paths["susceptibility"]) as path:
+                drawn.plot_before_after(
+                    path, forward, corrected, mask, affine, others={"reversed": backward}, outline=mask, edges=corrected
+                )
+            done.append("susceptibility")
+        if isdefined(self.inputs.tissue) and isdefined(self.inputs.anatomical):
+            with whole_file(paths["tissue"]) as path:
+                drawn.plot_registration(
+                    path,
+                    {
+                        "T1w": read_volume(self.inputs.anatomical)[0],
+                        "b0": np.mean(data[..., acquisition.shells[0].indices], axis=-1),
+                    },
+                    mask,
+                    affine,
+                )
+            done.append("tissue")
+        return done
+
+
+def described(row: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
+    """The row of a step, with what it found."""
+    said = [row["reason"], found.get("words") or found.get("method") or "", found.get("refused") or ""]
+    return {
+        **row,
+        "applied": row["applied"] and not found.get("refused"),
+        "reason": "; ".join(filter(None, said)),
+        "seconds": found.get("seconds"),
+    }
+
+
+def _shown(step: str, acquisition: Acquisition) -> tuple[Any, list[str]]:
+    """What shows best what a step did: a function of the volumes, and the names of its pictures."""
+    lowest, highest = acquisition.shells[0], acquisition.shells[-1]
+    largest = max(acquisition.shells, key=lambda shell: shell.indices.size)
+    if step == "motion":
+        return (
+            lambda data: np.std(data[..., largest.indices], axis=-1),
+            [f"SD over b = {largest.b_value:.0f}"],
+        )
+    if step == "rician":
+        return (
+            lambda data: np.mean(data[..., highest.indices], axis=-1),
+            [f"mean of b = {highest.b_value:.0f}"],
+        )
+    chosen = [lowest.indices[0], highest.indices[-1]]
+    names = [f"a volume of b = {acquisition.b_values[k]:.0f}" for k in chosen]
+    return lambda data: np.stack([data[..., k] for k in chosen], axis=-1), names
+
+
+def draw_quality(
+    paths: Mapping[str, Path],
+    data: NDArray,
+    acquisition: Acquisition,
+    mask: NDArray,
+    affine: NDArray,
+    found: quality.Quality,
+) -> list[str]:
+    """Draw the figures of quality; return those that were drawn."""
+    b_values, outliers = found.b_values, found.outliers
+    done = ["snr", "carpet"]
+    with whole_file(paths["snr"]) as path:
+        shells = found.shells
+        drawn.plot_snr(path, [s.b_value for s in shells], found.snr, [s.indices.size for s in shells])
+    with whole_file(paths["carpet"]) as path:
+        carpet = quality.carpet(data, b_values, mask, n=CARPET_ROWS)
+        drawn.plot_carpet(path, carpet.values, carpet.labels, b_values, is_outlier=outliers.is_outlier)
+    if found.motion is not None:
+        done.append("traces")
+        with whole_file(paths["traces"]) as path:
+            drawn.plot_motion(
+                path,
+                b_values,
+                found.motion,
+                found.framewise_displacement,
+                std_dvars=outliers.std_dvars,
+                is_outlier=outliers.is_outlier,
+            )
+    if np.isfinite(outliers.slice_z).any():
+        done.append("outliers")
+        with whole_file(paths["outliers"]) as path:
+            drawn.plot_outliers(path, outliers.slice_z, outliers.std_dvars, b_values, is_outlier=outliers.is_outlier)
+    if len(found.shells) > 1:
+        done.append("registration")
+        lowest, highest = found.shells[0], found.shells[-1]
+        with whole_file(paths["registration"]) as path:
+            drawn.plot_registration(
+                path,
+                {f"b = {shell.b_value:.0f}": np.mean(data[..., shell.indices], axis=-1) for shell in (lowest, highest)},
+                mask,
+                affine,
+            )
+    return done
+
+
+def read_mapped(path: str, n_volumes: int) -> tuple[NDArray, NDArray]:
+    """Volumes of an image, mapped from disk where it is not compressed, shape (x, y, z, n); and its affine."""
+    image = open_image(Path(path))
+    shape = image_shape(image, n_volumes, Path(path))
+    return np.asanyarray(image.dataobj).reshape(shape, order="F"), np.asarray(image.affine)

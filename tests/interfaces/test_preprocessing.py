@@ -1,0 +1,172 @@
+"""The nodes that prepare a raw image."""
+
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from bidsfit.exceptions import UnusableInputError
+from bidsfit.interfaces.preprocessing import (
+    CorrectMotion,
+    CorrectRician,
+    Denoise,
+    FindNoise,
+    LoadRaw,
+    RemoveRinging,
+    slice_axis,
+)
+from bidsfit.noise import rician_mean
+
+SHAPE, B_VALUES = (16, 16, 5), (0, 0, *[1000] * 10)
+SIGMA = 40.0
+
+
+@pytest.fixture
+def raw(tiny):
+    """``raw(data)``: paths of a raw image, its b-values and directions."""
+
+    def make(data=None, directions=None):
+        data = noisy() if data is None else data
+        path = tiny.add("sub-01/dwi/sub-01_dwi", data=data, b_values=B_VALUES)
+        stem = str(path).removesuffix(".nii.gz")
+        if directions is not None:
+            np.savetxt(f"{stem}.bvec", directions.T)
+        return {"in_file": str(path), "bval": f"{stem}.bval", "bvec": f"{stem}.bvec"}
+
+    return make
+
+
+def clean():
+    """A block of tissue in air; its signal falls to 0.3."""
+    data = np.zeros((*SHAPE, len(B_VALUES)), dtype=np.float32)
+    data[3:13, 3:13] = 1000 * np.where(np.array(B_VALUES) > 0, 0.3, 1.0)
+    return data
+
+
+def noisy(seed=0):
+    real, imaginary = SIGMA * np.random.default_rng(seed).standard_normal((2, *SHAPE, len(B_VALUES)))
+    return np.hypot(clean() + real, imaginary).astype(np.float32)
+
+
+def directions(seed=1):
+    found = np.random.default_rng(seed).normal(size=(len(B_VALUES), 3))
+    found /= np.linalg.norm(found, axis=1, keepdims=True)
+    found[:2] = 0
+    return found
+
+
+def data_of(path):
+    return np.asarray(nib.load(path).dataobj)
+
+
+def facts_of(outputs):
+    with open(outputs.facts) as file:
+        return json.load(file)
+
+
+@pytest.fixture
+def file(tmp_path):
+    """``file(array)``: an image of it."""
+
+    def write(array, name="image.nii"):
+        nib.save(nib.Nifti1Image(np.asarray(array, dtype=np.float32), np.diag([2.0, 2, 2, 1])), tmp_path / name)
+        return str(tmp_path / name)
+
+    return write
+
+
+def test_an_image_is_loaded_as_it_is(raw, run_in):
+    outputs = run_in(LoadRaw(**raw(directions=directions())))
+    np.testing.assert_array_equal(data_of(outputs.out_file), noisy())
+    np.testing.assert_allclose(np.loadtxt(outputs.bvec).T, directions(), atol=1e-6)
+    region = data_of(outputs.region) > 0
+    assert region[3:13, 3:13].all()
+    assert facts_of(outputs)["warnings"] == []
+    assert facts_of(outputs)["seconds"] > 0
+
+
+def test_volumes_of_zeros_are_refused_by_number(raw):
+    data = noisy()
+    data[..., [4, 7]] = 0
+    with pytest.raises(UnusableInputError, match=r"2 of 12 volumes hold only zeros or NaN \(counted from 0: 4, 7\)"):
+        LoadRaw(**raw(data, directions())).run()
+
+
+def test_voxels_that_are_not_finite_are_remembered(raw, run_in):
+    data = noisy()
+    data[8, 8, 2, 5] = np.nan
+    outputs = run_in(LoadRaw(**raw(data, directions())))
+    missing = data_of(outputs.missing) > 0
+    assert missing[8, 8, 2]
+    assert missing[7, 8, 2]
+    assert not missing[5, 8, 2]
+    assert np.isfinite(data_of(outputs.out_file)).all()
+    assert "1 voxels of the raw image have intensities that are not finite" in facts_of(outputs)["warnings"][0]
+
+
+def test_directions_that_are_not_of_unit_length_are_said(raw, run_in):
+    outputs = run_in(LoadRaw(**raw(directions=3 * directions())))
+    np.testing.assert_allclose(np.linalg.norm(np.loadtxt(outputs.bvec).T[2:], axis=1), 1, atol=1e-6)
+    assert facts_of(outputs)["warnings"]
+
+
+def test_denoising_lowers_the_error_and_finds_the_noise(file, run_in):
+    region = file(np.ones(SHAPE), "region.nii")
+    outputs = run_in(Denoise(in_file=file(noisy()), region=region, method="mppca"))
+    inside = np.s_[5:11, 5:11, 1:4]
+    expected = rician_mean(clean()[inside], SIGMA)
+    before = np.sqrt(np.mean((noisy()[inside] - expected) ** 2))
+    assert np.sqrt(np.mean((data_of(outputs.out_file)[inside] - expected) ** 2)) < 0.6 * before
+    assert np.median(data_of(outputs.noise_map)[inside]) == pytest.approx(SIGMA, rel=0.1)
+
+
+def test_ringing_is_sought_across_the_slices(file, run_in):
+    assert slice_axis({}) == 2
+    assert slice_axis({"SliceEncodingDirection": "i-"}) == 0
+    assert slice_axis({"SliceEncodingDirection": None}) == 2
+    outputs = run_in(RemoveRinging(in_file=file(clean()[..., :2])))
+    assert data_of(outputs.out_file).shape == (*SHAPE, 2)
+
+
+def test_a_known_field_is_undone(file, run_in):
+    """A shift of one voxel along the second axis everywhere: the image moves back by one."""
+    data = noisy()
+    shifted = np.roll(data, 1, axis=1)
+    nodes = {"in_file": file(shifted), "region": file(np.ones(SHAPE), "region.nii")}
+    nodes["field"] = file(np.ones(SHAPE), "field.nii")
+    bval = nodes["in_file"].replace("image.nii", "dwi.bval")
+    with open(bval, "w") as text:
+        text.write(" ".join(map(str, B_VALUES)))
+    outputs = run_in(CorrectMotion(**nodes, bval=bval, method="none", direction="j-"))
+    np.testing.assert_allclose(data_of(outputs.out_file)[:, 2:-2], data[:, 2:-2], rtol=1e-3, atol=0.5)
+    np.testing.assert_array_equal(np.load(outputs.transforms), np.tile(np.eye(4), (len(B_VALUES), 1, 1)))
+
+
+@pytest.mark.parametrize(
+    ("sigma", "expected", "words"),
+    [("25", 25.0, "given"), ("repeats", SIGMA, "repeated"), ("auto", 33.0, "MP-PCA"), ("residuals", 33.0, "MP-PCA")],
+)
+def test_where_the_noise_level_comes_from(raw, file, run_in, sigma, expected, words):
+    paths = raw(directions=directions())
+    region = np.zeros(SHAPE)
+    region[3:13, 3:13] = 1
+    given = {**paths, "in_file": file(noisy())}
+    level = file(np.full(SHAPE, 33.0), "level.nii")
+    outputs = run_in(FindNoise(**given, region=file(region, "region.nii"), sigma=sigma, mppca_map=level))
+    assert np.median(data_of(outputs.noise_map)) == pytest.approx(expected, rel=0.15)
+    assert words in outputs.words
+
+
+def test_a_noise_level_that_nothing_tells(raw, file, run_in):
+    paths = {**raw(directions=directions()), "in_file": file(noisy())}
+    with open(paths["bval"], "w") as text:
+        text.write(" ".join(str(100 * k) for k in range(len(B_VALUES))))
+    with pytest.raises(UnusableInputError, match=r"--sigma NUMBER, or --sigma piesno"):
+        FindNoise(**paths, region=file(np.ones(SHAPE), "region.nii"), sigma="repeats").run()
+
+
+def test_the_noise_floor_is_taken_out(file, run_in):
+    data = rician_mean(np.full((*SHAPE, 3), [0.0, 1.0, 4.0]) * SIGMA, SIGMA)
+    outputs = run_in(CorrectRician(in_file=file(data), noise_map=file(np.full(SHAPE, SIGMA), "level.nii")))
+    np.testing.assert_allclose(data_of(outputs.out_file)[0, 0, 0], [0, SIGMA, 4 * SIGMA], atol=0.02 * SIGMA)

@@ -1,0 +1,83 @@
+"""The node that says how good an image is."""
+
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from bidsfit.bids.inputs import find_images, open_dataset
+from bidsfit.interfaces.quality import AssessQuality, described
+
+SHAPE, B_VALUES = (16, 16, 4), (0, 0, 0, 0, *[1000] * 6)
+
+
+@pytest.fixture
+def assess(tiny, tmp_path, run_in):
+    """``assess(data)``: the output folder and the record of an image of these data."""
+
+    def run(data, **inputs):
+        path = tiny.add("sub-01/dwi/sub-01_dwi", data=data, b_values=B_VALUES)
+        (image,) = find_images(open_dataset(tiny.root, "raw"), [], ["01"]).images
+        mask = np.zeros(SHAPE)
+        mask[2:14, 2:14] = 1
+        nib.save(nib.Nifti1Image(mask.astype(np.uint8), tiny.AFFINE), tmp_path / "mask.nii")
+        given = {"in_file": str(path), "bval": str(image.bval), "bvec": str(image.bvec)}
+        interface = AssessQuality(
+            image=image.to_dict(),
+            source=image.uri,
+            mask=str(tmp_path / "mask.nii"),
+            output_dir=str(tmp_path / "out"),
+            **given,
+            **inputs,
+        )
+        with open(run_in(interface).record) as file:
+            return tmp_path / "out", json.load(file)
+
+    return run
+
+
+def signals(seed=0):
+    rng = np.random.default_rng(seed)
+    data = np.where(np.array(B_VALUES) > 0, 300.0, 1000.0) + rng.normal(0, 10, (*SHAPE, len(B_VALUES)))
+    return data.astype(np.float32)
+
+
+def test_an_image_that_is_taken_as_it_is_has_its_quality(assess):
+    out, record = assess(signals())
+    assert record["steps"] == []
+    assert record["output"] == ""
+    assert record["source"] == "bids:raw:sub-01/dwi/sub-01_dwi.nii.gz"
+    assert {"carpet", "snr", "registration"} <= set(record["figures"])
+    assert "traces" not in record["figures"]  # the motion is not known
+    assert len((out / "sub-01/dwi/sub-01_desc-confounds_timeseries.tsv").read_text().splitlines()) == 11
+    assert json.loads((out / "sub-01/dwi/sub-01_desc-quality_dwi.json").read_text())["n_voxels"] == 12 * 12 * 4
+
+
+def test_a_volume_that_lost_signal_is_found(assess):
+    data = signals()
+    data[..., 6] *= 0.6
+    out, record = assess(data)
+    lines = (out / "sub-01/dwi/sub-01_desc-confounds_timeseries.tsv").read_text().splitlines()
+    column = lines[0].split("\t").index("is_outlier")
+    assert [int(line.split("\t")[column]) for line in lines[1:]] == [0, 0, 0, 0, 0, 0, 1, 0, 0, 0]
+    assert record["quality"]["n_outlier_volumes"] == 1
+
+
+def test_motion_is_told_where_it_is_known(assess, tmp_path):
+    transforms = np.tile(np.eye(4), (len(B_VALUES), 1, 1))
+    transforms[3:, 0, 3] = 2.0
+    np.save(tmp_path / "transforms.npy", transforms)
+    out, record = assess(signals(), transforms=str(tmp_path / "transforms.npy"))
+    table = np.genfromtxt(out / "sub-01/dwi/sub-01_desc-confounds_timeseries.tsv", names=True, missing_values="n/a")
+    np.testing.assert_allclose(table["trans_x"], [0, 0, 0, 2, 2, 2, 2, 2, 2, 2], atol=1e-6)
+    assert record["quality"]["fd_max"] == pytest.approx(2)
+    assert "traces" in record["figures"]
+
+
+def test_steps_say_what_they_found_or_why_they_refused():
+    row = {"name": "tissue", "title": "Tissue masks", "method": "a method", "applied": True, "reason": ""}
+    assert described(row, {"words": "found", "seconds": 2.0}) == {**row, "reason": "found", "seconds": 2.0}
+    refused = described(row, {"refused": "it does not lie on the image"})
+    assert not refused["applied"]
+    assert refused["reason"] == "it does not lie on the image"
