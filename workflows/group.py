@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bidsfit import models
+from bidsfit import __version__, models
 from bidsfit.bids.distributions import KINDS, write_distribution
 from bidsfit.bids.files import whole_file
 from bidsfit.bids.fitted import FittedImage, converged_voxels, find_fitted, voxels
@@ -77,7 +77,7 @@ def report_quality(output_dir: Path, *, dry_run: bool = False) -> list[str]:
         return [f"Quality: would gather all images in {TABLE}."]
     table = write_group_table(output_dir)
     rows = read_group_table(table)
-    page = write_quality_page(table.with_suffix(".html"), rows)
+    page = write_quality_page(table.with_suffix(".html"), rows, about={"bidsfit": __version__})
     return [f"Quality of {len(rows)} image{'s' if len(rows) != 1 else ''}: {table.name}, {page.name}"]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -17,13 +18,15 @@ import psutil
 def whole_file(path: Path) -> Iterator[Path]:
     """A temporary path beside ``path`` that takes its name when the block ends without an error.
 
-    The folder is made where needed. The temporary name keeps the extensions, which tell writers the format.
+    The folder is made where needed. The temporary name keeps the extensions, which tell writers the format. A file that
+    is there with the very same content is left alone.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{gethostname()}.{os.getpid()}.{path.name}")
     try:
         yield temporary
-        os.replace(temporary, path)
+        if not (path.is_file() and filecmp.cmp(temporary, path, shallow=False)):
+            os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -43,6 +43,7 @@ sub-*.html: a report for each participant, which opens in any browser.
 sub-*/dwi/*_desc-preproc_dwi.nii.gz: preprocessed images, where raw ones were given.
 sub-*/dwi/*_dwimap.nii.gz: maps, each with a JSON file that says what it is, its unit and how it was made.
 group_dwi.tsv, group_dwi.html: the quality of all images, where the group level was run.
+group_rois.tsv, group_repeatability.tsv, group_response.tsv, group.html: values of regions, repeatability and response.
 group_*_distribution.*: fits of healthy participants, pooled, where the group level was run.
 trained/: estimators that were trained for these images.
 logs/CITATION.md: what was done, in words for a paper, with references.
@@ -270,7 +271,7 @@ def refuse_conflict(
         raise UsageError(f"{path} exists and was made with other settings ({', '.join(sorted(changed))}). {advice}")
 
 
-def prepare_dataset(folder: Path, raw: Dataset, derivatives: Sequence[Dataset | Folder]) -> None:
+def prepare_dataset(folder: Path, raw: Dataset | Folder, derivatives: Sequence[Dataset | Folder]) -> None:
     """Write the dataset description, README and .bidsignore of the outputs, or add to those that are there.
 
     Many jobs may share one output folder: they are written under a lock.
@@ -296,7 +297,7 @@ def prepare_dataset(folder: Path, raw: Dataset, derivatives: Sequence[Dataset | 
         raise UsageError(f"The output folder {folder} cannot be written: {error.strerror or error}.") from error
 
 
-def _describe_dataset(folder: Path, raw: Dataset, derivatives: Sequence[Dataset | Folder]) -> None:
+def _describe_dataset(folder: Path, raw: Dataset | Folder, derivatives: Sequence[Dataset | Folder]) -> None:
     path = folder / "dataset_description.json"
     links = {dataset.name: _link(dataset.root, folder, raw.root) for dataset in [raw, *derivatives]}
     if path.exists():

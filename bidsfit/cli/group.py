@@ -1,15 +1,27 @@
-"""The group level: pool the fits of healthy participants, for estimators that are trained on them."""
+"""The group level: quality of all images, pooled fits of healthy participants, repeatability and treatment response."""
 
 from __future__ import annotations
 
-from bidsfit.bids.inputs import describes_derivative, open_dataset
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from bidsfit import __version__
+from bidsfit.bids.anatomy import is_subjects_folder
+from bidsfit.bids.images import read_sidecar
+from bidsfit.bids.inputs import Dataset, describes_derivative, open_dataset
 from bidsfit.bids.outputs import prepare_dataset
 from bidsfit.bids.participants import healthy_participants
+from bidsfit.bids.tissues import Folder
 from bidsfit.cli.participant import say
 from bidsfit.cli.settings import Settings
-from bidsfit.exceptions import UnknownNameError, UnusableInputError
-from bidsfit.workflows.group import plan_poolings, pool_fits
+from bidsfit.exceptions import UnknownNameError, UnusableInputError, UsageError
+from bidsfit.workflows.cohort import CohortChoice, CohortPlan, analyse, describe, plan_cohort
+from bidsfit.workflows.group import plan_poolings, pool_fits, report_quality
 from bidsfit.workflows.plan import bounds_of_models
+
+#: Packages whose versions the page of repeatability and response states.
+PACKAGES = ("numpy", "scipy", "statsmodels", "nibabel")
 
 
 def run_group(settings: Settings) -> int:
@@ -18,19 +30,106 @@ def run_group(settings: Settings) -> int:
     Raises
     ------
     BidsfitError
-        Where nothing can be pooled.
+        Where nothing can be done, or what was asked for cannot.
     """
-    is_derivative = describes_derivative(settings.bids_dir)
+    describes_derivative(settings.bids_dir)  # refuses what is no dataset
+    if not settings.output_dir.is_dir():
+        raise UnusableInputError(
+            f"{settings.output_dir} does not exist: the group level needs what the participant level leaves there. Run "
+            f"first: bidsfit {settings.bids_dir} {settings.output_dir} participant --estimators lsq"
+        )
+    choice = cohort_choice(settings)
+    plan = plan_cohort(settings.bids_dir, settings.output_dir, choice) if choice.asked else None
+    quality = report_quality(settings.output_dir, dry_run=settings.dry_run)
+    for words in quality:
+        say(words)
+    asked = settings.healthy or settings.model or settings.participant_label
+    failure = None
+    try:
+        pool_healthy(settings)
+    except (UnusableInputError, UsageError) as error:
+        if asked and not choice.asked:
+            raise
+        failure = error
+    compared = compare_cohort(settings, choice, plan)
+    if failure is not None:
+        if not (quality or compared):
+            raise failure
+        say(f"No fits were pooled. {failure}")
+    return 0
+
+
+def cohort_choice(settings: Settings) -> CohortChoice:
+    """What the options say about the comparisons."""
+    return CohortChoice(
+        repeatability=settings.repeatability,
+        treatment=settings.treatment,
+        healthy=settings.healthy,
+        sessions=settings.sessions,
+        condition=settings.condition,
+        regions=settings.regions,
+        statistic=settings.statistic,
+        correction=settings.correction,
+        participants=tuple(label.removeprefix("sub-") for label in settings.participant_label),
+        session_labels=tuple(label.removeprefix("ses-") for label in settings.session_label),
+        models=settings.model,
+    )
+
+
+def compare_cohort(settings: Settings, choice: CohortChoice, plan: CohortPlan | None) -> bool:
+    """Repeatability and response; whether there was anything to compare.
+
+    Parameters
+    ----------
+    settings : Settings
+    choice : CohortChoice
+    plan : CohortPlan, optional
+        None where nothing was asked for: what cannot be read is then said, and nothing else stops.
+    """
+    if plan is None:
+        try:
+            plan = plan_cohort(settings.bids_dir, settings.output_dir, choice)
+        except (UnusableInputError, UsageError) as error:
+            say(f"Repeatability and response: nothing was compared. {error}")
+            return False
+    if settings.dry_run or plan.empty:
+        for words in describe(plan):
+            say(words)
+        return not plan.empty
+    folders = [Folder(name, path) for name, path in (settings.derivatives or {}).items()]
+    raw: Any = Folder("raw", settings.bids_dir)  # only its name and place are needed, not its index
+    prepare_dataset(settings.output_dir, raw, folders)
+    for words in analyse(
+        plan, settings.output_dir, folders, processes=settings.nprocs, about=about(settings.bids_dir, settings)
+    ):
+        say(words)
+    return True
+
+
+def about(root: Path, settings: Settings) -> dict[str, Any]:
+    """What the page says about the run, without what differs from run to run: the same results make the same page."""
+    return {
+        "version": __version__,
+        "command": settings.command,
+        "dataset": read_sidecar(root / "dataset_description.json").get("Name", root.name),
+        "software": {package: version(package) for package in PACKAGES},
+        "settings": {"Input": str(settings.bids_dir), "Output": str(settings.output_dir)},
+    }
+
+
+def pool_healthy(settings: Settings) -> None:
+    """Pool the fits of healthy participants.
+
+    Raises
+    ------
+    UnusableInputError, UsageError
+        Where nobody is healthy, or nothing can be pooled.
+    """
     healthy, chosen = healthy_participants(settings.bids_dir, settings.healthy)
     wanted = [label.removeprefix("sub-") for label in settings.participant_label]
     for label in wanted:
         if label not in healthy:
             raise UnknownNameError(f"healthy participant ({chosen})", label, healthy)
-    if not settings.output_dir.is_dir():
-        raise UnusableInputError(
-            f"{settings.output_dir} does not exist: the group level pools the maps that the participant level leaves "
-            f"there. Run first: bidsfit {settings.bids_dir} {settings.output_dir} participant --estimators lsq"
-        )
     labels = sorted(wanted) or healthy
     poolings, left_out = plan_poolings(
         settings.output_dir,
@@ -45,14 +144,16 @@ def run_group(settings: Settings) -> int:
     if settings.dry_run:
         for pooling in poolings:
             say(f"{pooling.model.name}: would pool the fits of {', '.join(image.image for image in pooling.images)}.")
-        return 0
+        return
+    is_derivative = describes_derivative(settings.bids_dir)
     raw = open_dataset(settings.bids_dir, "raw", derivative=is_derivative, participants=labels)
-    segmentations = [
-        open_dataset(path, name, derivative=True, participants=labels)
+    segmentations: list[Dataset | Folder] = [
+        Folder(name, path)
+        if is_subjects_folder(path)
+        else open_dataset(path, name, derivative=True, participants=labels)
         for name, path in (settings.derivatives or {}).items()
     ]
     prepare_dataset(settings.output_dir, raw, segmentations)
     for pooling in poolings:
         for words in pool_fits(pooling, settings.output_dir, segmentations, healthy=chosen):
             say(words)
-    return 0

@@ -102,7 +102,9 @@ def write_citation(folder: Path, methods: str) -> tuple[Path, Path]:
 
 
 def replace_file(path: Path, text: str) -> None:
-    """Write a text file whole or not at all."""
+    """Write a text file whole or not at all; one that is there with the same text is left alone."""
+    if path.is_file() and path.read_text(encoding="utf-8") == text:
+        return
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         beside.write_text(text, encoding="utf-8")

@@ -20,6 +20,18 @@ def test_the_name_appears_when_the_block_ends(tmp_path):
     assert path.read_text() == "half"
 
 
+def test_a_file_with_the_same_content_is_left_alone(tmp_path):
+    path = tmp_path / "map.json"
+    path.write_text("same")
+    before = path.stat().st_ino
+    for text, kept in (("same", True), ("other", False)):
+        with whole_file(path) as temporary:
+            temporary.write_text(text)
+        assert (path.stat().st_ino == before) is kept
+        assert path.read_text() == text
+    assert [p.name for p in tmp_path.iterdir()] == ["map.json"]
+
+
 def test_an_error_leaves_what_was_there(tmp_path):
     path = tmp_path / "map.json"
     path.write_text("old")

@@ -1,0 +1,355 @@
+"""The page of repeatability and treatment response: one HTML file that needs no network, no script, no other file."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from bidsfit.reports.bibliography import bibtex, cited, plain_text, reference_list, replace_file
+from bidsfit.reports.bland_altman import beyond, signed
+from bidsfit.reports.comparisons import estimator_colour
+from bidsfit.reports.forest import effect
+from bidsfit.reports.group_figures import draw_bland_altman, draw_distributions, draw_forest, shared_reach
+from bidsfit.reports.group_quantities import LIMIT_NAMES, REPEATABILITY, RESPONSE, Row, rows_of
+from bidsfit.reports.group_records import (
+    METHODS,
+    Change,
+    EstimatorRecord,
+    GroupRecord,
+    ParameterRecord,
+    RegionRecord,
+    TrainingRecord,
+)
+from bidsfit.reports.group_words import (
+    DIGITS,
+    SIGNIFICANT,
+    correction_words,
+    interval_parts,
+    names_words,
+    p_number,
+    plain_symbol,
+    sentences,
+    skewed_healthy_words,
+    trained_on_words,
+)
+from bidsfit.reports.laboratory import LaboratoryFigure
+from bidsfit.reports.laboratory import picture as embedded
+from bidsfit.reports.prose import mathml, prose
+from bidsfit.reports.report import TEMPLATES, breakable, correlation, count, number, percent
+from bidsfit.statistics.interval import Interval
+from bidsfit.statistics.limits import Method
+
+#: Warnings that concern one place only are folded away where there are more.
+MOST_WARNINGS = 8
+#: Links of one warning, at most.
+MOST_PLACES = 3
+#: Participants in a table; of more, those who stand out are listed.
+MOST_ROWS = 60
+
+
+@dataclass(frozen=True)
+class ParameterPart:
+    """One parameter in one region, ready to be shown."""
+
+    anchor: str
+    record: ParameterRecord
+    symbol: str
+    bland_altman: Markup
+    shared_axes: bool
+    distributions: Markup
+    sentences: tuple[str, ...]
+    repeatability: tuple[Row, ...]
+    response: tuple[Row, ...]
+    treated: tuple[tuple[str, tuple[Change | None, ...]], ...]
+    n_treated: int
+    patients: tuple[tuple[str, tuple[int | None, ...]], ...]
+    n_patients: int
+    warnings: tuple[tuple[str, str], ...]
+    missing: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class RegionPart:
+    """One model in one region, ready to be shown."""
+
+    anchor: str
+    record: RegionRecord
+    estimators: tuple[str, ...]
+    forest: Markup
+    parameters: tuple[ParameterPart, ...]
+
+    @property
+    def name(self) -> str:
+        """Model and region, and which images where they are several."""
+        return " · ".join(filter(None, [self.record.model, self.record.region, self.record.series]))
+
+    def any(self, attribute: str) -> bool:
+        """Whether some estimator has something."""
+        return any(getattr(e, attribute) for p in self.record.parameters for e in p.estimators)
+
+
+@dataclass
+class Warnings:
+    """Warnings, each once, with the anchors and names of the places that they are about.
+
+    Those that the statistics themselves give, about how sure they are, come after those about what they rest on.
+    """
+
+    serious: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
+    usual: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
+
+    def add(self, text: str, anchor: str = "", where: str = "", *, usual: bool = False) -> None:
+        """Note a warning, and the place that it is about."""
+        found = (self.usual if usual else self.serious).setdefault(text, [])
+        if anchor and (anchor, where) not in found:
+            found.append((anchor, where))
+
+    def split(self) -> tuple[dict[str, list[tuple[str, str]]], dict[str, list[tuple[str, str]]]]:
+        """Those shown at once, and those of single places that are folded away where there are too many."""
+        places = self.serious | self.usual
+        if len(places) <= MOST_WARNINGS:
+            return places, {}
+        single = {text: found for text, found in self.usual.items() if len(found) == 1}
+        return {text: found for text, found in places.items() if text not in single}, single
+
+
+def write_group_page(path: Path | str, record: GroupRecord, *, about: Mapping[str, Any]) -> Path:
+    """Write the page of repeatability and treatment response, whole or not at all.
+
+    Parameters
+    ----------
+    path : path
+        Such as ``<output>/group.html``; paths of figures in the record are relative to its folder.
+    record : GroupRecord
+    about : mapping
+        ``version``, ``command``, ``run_uuid``, ``date``, ``dataset``, and the mappings ``software`` (name to version)
+        and ``settings``; each may be missing, and more are shown as they come.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    warnings = Warnings()
+    for text in record.warnings:
+        warnings.add(text)
+    parts = [_region(f"region-{i}", region, record, warnings) for i, region in enumerate(record.regions, start=1)]
+    general, single = warnings.split()
+    page = _template(path.parent).render(
+        record=record,
+        parts=parts,
+        models=list(dict.fromkeys(part.record.model for part in parts)),
+        general=general,
+        single=single,
+        most_places=MOST_PLACES,
+        about=about,
+        p_name="p" if record.correction == "none" else "Corrected p",
+        correction=correction_words(record.correction, record.n_corrected),
+        significant=SIGNIFICANT,
+        methods=record.methods,
+        references=[(key, Markup(text)) for key, text in reference_list(cited(record.methods))],
+        manuscript=plain_text(record.methods),
+        bibtex=bibtex(cited(record.methods)),
+    )
+    replace_file(path, page)
+    return path
+
+
+def _region(anchor: str, region: RegionRecord, record: GroupRecord, warnings: Warnings) -> RegionPart:
+    estimators = tuple(dict.fromkeys(e.estimator for p in region.parameters for e in p.estimators))
+    part = RegionPart(anchor, region, estimators, draw_forest(region.parameters, estimators), ())
+    for text in region.warnings:
+        warnings.add(text, anchor, part.name)
+    parameters = tuple(
+        _parameter(f"{anchor}-{i}", parameter, part, record, warnings)
+        for i, parameter in enumerate(region.parameters, start=1)
+    )
+    return dataclasses.replace(part, parameters=parameters)
+
+
+def _parameter(
+    anchor: str, parameter: ParameterRecord, part: RegionPart, record: GroupRecord, warnings: Warnings
+) -> ParameterPart:
+    symbol, records = plain_symbol(parameter), parameter.estimators
+    serious = [("", text) for text in parameter.warnings]
+    serious += [(e.estimator, text) for e in records for text in _serious(e)]
+    usual = [(e.estimator, text) for e in records for text in _usual(e)]
+    for estimator, text in serious + usual:
+        where = " · ".join(filter(None, [part.name, symbol, estimator]))
+        warnings.add(text, anchor, where, usual=(estimator, text) in usual)
+    treated, n_treated = _treated(records)
+    patients, n_patients = _patients(records)
+    return ParameterPart(
+        anchor=anchor,
+        record=parameter,
+        symbol=symbol,
+        bland_altman=draw_bland_altman(records, symbol, parameter.unit),
+        shared_axes=shared_reach(records) is not None,
+        distributions=draw_distributions(records, symbol, parameter.unit, part.estimators),
+        sentences=tuple(
+            " ".join(found)
+            for e in records
+            if (found := sentences(parameter, e, part.record.region, record.correction, record.n_corrected))
+        ),
+        repeatability=rows_of(records, REPEATABILITY) if any(e.repeatability for e in records) else (),
+        response=rows_of(records, RESPONSE) if any(e.response or e.calls for e in records) else (),
+        treated=treated,
+        n_treated=n_treated,
+        patients=patients,
+        n_patients=n_patients,
+        warnings=(*serious, *usual),
+        missing=tuple((e.estimator, text) for e in records for text in e.missing),
+    )
+
+
+def _serious(record: EstimatorRecord) -> list[str]:
+    """What is wrong with the estimates of one estimator."""
+    trained = [trained_on_words(record.estimator, record.trained_on)] if record.trained_on else []
+    return [*trained, *record.warnings]
+
+
+def _usual(record: EstimatorRecord) -> list[str]:
+    """What a reader of the statistics must know."""
+    found = list(record.repeatability.warnings) if record.repeatability is not None else []
+    if record.normative is not None and record.normative.scores.healthy_normality_p_value < SIGNIFICANT:
+        found.append(skewed_healthy_words(record.normative.scores.healthy_normality_p_value))
+    return found
+
+
+def _treated(records: Sequence[EstimatorRecord]) -> tuple[tuple[tuple[str, tuple[Change | None, ...]], ...], int]:
+    """Treated participants, each with the changes by all estimators; of many, only those who changed."""
+    by_name = [{change.participant: change for change in record.treated} for record in records]
+    names = list(dict.fromkeys(name for changes in by_name for name in changes))
+    rows = [(name, tuple(changes.get(name) for changes in by_name)) for name in names]
+    if len(rows) > MOST_ROWS:
+        rows = [row for row in rows if any(change is not None and change.called_by for change in row[1])]
+    return tuple(rows), len(names)
+
+
+def _patients(records: Sequence[EstimatorRecord]) -> tuple[tuple[tuple[str, tuple[int | None, ...]], ...], int]:
+    """Patients, each with their places in the scores of all estimators; of many, only those who stand out."""
+    places = [{name: i for i, name in enumerate(e.normative.patients)} if e.normative else {} for e in records]
+    names = list(dict.fromkeys(name for found in places for name in found))
+    rows = [(name, tuple(found.get(name) for found in places)) for name in names]
+    if len(rows) > MOST_ROWS:
+        rows = [row for row in rows if any(unusual(e, i) for e, i in zip(records, row[1], strict=True))]
+    return tuple(rows), len(names)
+
+
+def unusual(record: EstimatorRecord, place: int | None) -> bool:
+    """Whether a patient is unlike the healthy participants, without correction for how many are looked at."""
+    return place is not None and record.normative is not None and record.normative.scores.p_value[place] < SIGNIFICANT
+
+
+def n_unusual(record: EstimatorRecord) -> int:
+    """Patients who are unlike the healthy participants."""
+    return sum(unusual(record, i) for i in range(len(record.normative.patients))) if record.normative else 0
+
+
+def estimate(interval: Interval | None, factor: float = 1.0, digits: int = DIGITS) -> Markup:
+    """An estimate with its interval in small type, which breaks between the two."""
+    if interval is None or math.isnan(interval.value):
+        return Markup(number(None))
+    value, lower, upper = interval_parts(interval.times(factor), digits)
+    if math.isnan(interval.lower) or math.isnan(interval.upper):
+        return Markup.escape(value)
+    between = "\N{EN DASH}" if interval.lower >= 0 else " to "
+    return Markup('{} <span class="range">({}{}{})</span>').format(value, lower, between, upper)
+
+
+def rounded(value: float | None) -> str:
+    """A number with two significant digits, as estimates have them beside it."""
+    if value is None or math.isnan(value):
+        return number(None)
+    return interval_parts(Interval(value, value, value), 2)[0]
+
+
+def detected(record: EstimatorRecord, method: str) -> str:
+    """How many participants changed, of how many."""
+    found = [call for call in record.calls if call.limits.method == method]
+    return f"{found[0].n_changed} of {found[0].n_participants}" if found else number(None)
+
+
+def called(changes: Sequence[Change], method: Method) -> list[Change]:
+    """Those changes that lie beyond limits of one kind."""
+    return [change for change in changes if method in change.called_by]
+
+
+def precision_of(parameter: ParameterRecord, estimator: str) -> float | None:
+    """Mean parameter-to-noise ratio of an estimator."""
+    found = parameter.precision
+    if found is None or estimator not in found.names:
+        return None
+    return float(found.means[found.names.index(estimator)])
+
+
+def glance(record: EstimatorRecord | None) -> Markup:
+    """The response of one estimator, or its repeatability, in a few words."""
+    if record is None:
+        return Markup(number(None))
+    if record.response is not None:
+        response = record.response
+        relative = math.isfinite(response.percent_change.value)
+        size = f"{_tenth(response.percent_change.value)} %" if relative else signed(response.mean_change.value)
+        p = f"p {p_number(record.adjusted_p_value)}"
+        words = ", ".join([p, *([f"{detected(record, METHODS[0])}"] if record.calls else [])])
+        look = "clear" if record.adjusted_p_value < SIGNIFICANT else "unclear"
+        return Markup('<span class="{}">{}</span> <span class="range">{}</span>').format(look, size, words)
+    if record.repeatability is not None:
+        cv, icc = record.repeatability.within_subject_cv.value, record.repeatability.intraclass_correlation
+        return Markup('wCV {} <span class="range">ICC {}</span>').format(
+            percent(cv) if math.isfinite(cv) else number(None), correlation(icc.coefficient.value)
+        )
+    return Markup(number(None))
+
+
+def _tenth(value: float) -> str:
+    return f"{value:+.{1 if abs(value) < 10 else 0}f}".replace("-", "\N{MINUS SIGN}")
+
+
+def _template(folder: Path) -> Any:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    def training(found: TrainingRecord) -> Markup:
+        return embedded(LaboratoryFigure(folder / found.figure, found.title))
+
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        number=number,
+        count=count,
+        signed=signed,
+        correlation=correlation,
+        math=mathml,
+        prose=prose,
+        breakable=breakable,
+        estimate=estimate,
+        p=p_number,
+        names=names_words,
+        glance=glance,
+        called=called,
+        rounded=rounded,
+    )
+    style = "".join((TEMPLATES / name).read_text(encoding="utf-8") for name in ("style.css", "group.css"))
+    environment.globals.update(
+        style=Markup(style),
+        colour=estimator_colour,
+        training=training,
+        beyond=beyond,
+        detected=detected,
+        effect=effect,
+        precision_of=precision_of,
+        unusual=unusual,
+        n_unusual=n_unusual,
+        methods_of_limits=METHODS,
+        limit_names=LIMIT_NAMES,
+    )
+    return environment.get_template("group.html.j2")
