@@ -25,10 +25,11 @@ from bidsfit.noise import correct_rician_image, rician_sigma_map
 from bidsfit.phantom.cohort import Cohort, Participant
 from bidsfit.phantom.imperfections import NONE, RAW, Imperfections
 from bidsfit.preprocessing.denoising import denoise_mppca
-from bidsfit.preprocessing.motion import estimate_motion, motion_parameters
+from bidsfit.preprocessing.motion import estimate_motion
 from bidsfit.preprocessing.resampling import resample
 from bidsfit.preprocessing.ringing import remove_ringing
 from bidsfit.preprocessing.susceptibility import estimate_field
+from bidsfit.preprocessing.trajectory import motion_parameters
 
 #: Protocols: b-values and numbers of directions.
 PROTOCOLS = {

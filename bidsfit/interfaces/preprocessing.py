@@ -279,7 +279,12 @@ class CorrectMotion(Step):
 
 def describe_motion(found: Motion) -> dict[str, Any]:
     """What the motion of an image was, in words, and warnings."""
-    words = "within slices, of which there are too few to see motion across them" if found.in_plane else ""
+    said = []
+    if found.in_plane:
+        said.append("within slices, of which there are too few to see motion across them")
+    if found.still:
+        said.append("the head lay still, as far as can be seen: no volume was moved")
+    words = "; ".join(said)
     return {"words": words, "warnings": not_believed(found.replaced, "that of their neighbours in time")}
 
 

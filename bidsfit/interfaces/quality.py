@@ -28,7 +28,7 @@ from bidsfit.bids.outputs import file_output
 from bidsfit.bids.quality import write_confounds, write_quality
 from bidsfit.interfaces.figures import read_volume, relative
 from bidsfit.preprocessing import quality
-from bidsfit.preprocessing.motion import motion_parameters
+from bidsfit.preprocessing.trajectory import motion_parameters
 from bidsfit.reports import preprocessing as drawn
 from bidsfit.reports.records import PreprocessingRecord, write_record
 

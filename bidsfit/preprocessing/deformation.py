@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import chdir
 from importlib.util import find_spec
+from tempfile import TemporaryDirectory
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -230,7 +232,8 @@ def _elastix(static: NDArray, moving: NDArray, sizes: NDArray) -> NDArray[np.flo
     _, found = itk.elastix_registration_method(
         fixed, floating, parameter_object=parameters, log_to_console=False, number_of_threads=1
     )
-    field = np.asarray(itk.transformix_deformation_field(floating, found))  # (..., y, x, component), mm
+    with TemporaryDirectory() as folder, chdir(folder):  # transformix leaves a copy of the field where it runs
+        field = np.asarray(itk.transformix_deformation_field(floating, found))  # (..., y, x, component), mm
     displacement = np.moveaxis(field, -1, 0).transpose(0, *range(static.ndim, 0, -1))
     return displacement / sizes.reshape(-1, *[1] * static.ndim)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Literal, NamedTuple, get_args
 
@@ -17,6 +17,7 @@ from threadpoolctl import threadpool_limits
 from bidsfit.acquisition import Acquisition
 from bidsfit.preprocessing.registration import RADIUS, Grid, Match, Reference, affine_generators, rigid_generators
 from bidsfit.preprocessing.resampling import THIN, resample_volume
+from bidsfit.preprocessing.trajectory import is_still, motion_parameters, rigid_transforms
 
 Kind = Literal["affine", "rigid"]
 
@@ -54,11 +55,14 @@ class Motion(NamedTuple):
         Volumes whose own estimate could not be believed, and that took the motion of their neighbours in time.
     in_plane : bool
         Motion was sought within slices alone, because there are too few of them.
+    still : bool
+        The head did not move by more than the errors of finding out; no volume is moved.
     """
 
     transforms: NDArray[np.float64]
     replaced: NDArray[np.bool_]
     in_plane: bool
+    still: bool
 
 
 def obstacle_to_motion(shape: tuple[int, ...], n_volumes: int) -> str:
@@ -167,7 +171,7 @@ def estimate_motion(
             else:
                 strain = affine_generators(grid, axis) if kind == "affine" and not grid.thin else search.rigid
                 search.shell(group, np.asarray(directions, dtype=float)[group], strain)
-    return search.result(first)
+    return search.result(first, groups)
 
 
 class _Search:
@@ -246,8 +250,11 @@ class _Search:
 
         self._register(group, across)
 
-    def result(self, first: int) -> Motion:
-        """Every volume against the first; those that were not found take the motion of their neighbours."""
+    def result(self, first: int, groups: Sequence[NDArray[np.intp]]) -> Motion:
+        """Every volume against the first; those that were not found take the motion of their neighbours.
+
+        Where the head lay still, only the strains of eddy currents stay.
+        """
         self.transforms = self.transforms @ np.linalg.inv(self.transforms[first])
         lost = np.flatnonzero(~self.believed)
         if lost.size:
@@ -258,7 +265,11 @@ class _Search:
             )
         if self.progress is not None and self.done < 2 * self.b.size:
             self.progress(1.0)
-        return Motion(self.transforms, ~self.believed, bool(self.grid.thin))
+        still = is_still(self.transforms, groups, self.grid.centre)
+        if still:
+            found = rigid_transforms(motion_parameters(self.transforms, self.grid.centre), self.grid.centre)
+            self.transforms = np.linalg.inv(found) @ self.transforms
+        return Motion(self.transforms, ~self.believed, bool(self.grid.thin), still)
 
     def _to_the_others(self, group: NDArray, weights: NDArray, generators: NDArray, levels: tuple[int, ...]) -> None:
         aligned = self._aligned(group)
@@ -535,41 +546,3 @@ def rotate_directions(directions: ArrayLike, transforms: ArrayLike, affine: Arra
     rotations = np.array([polar(transform[:3, :3])[0] for transform in transforms]).reshape(-1, 3, 3)
     world = directions @ axes.T
     return np.asarray(np.einsum("nji,nj->ni", rotations, world) @ axes)
-
-
-def motion_parameters(transforms: ArrayLike, centre: ArrayLike) -> NDArray[np.float64]:
-    """Translations (mm) along and rotations (radians) about the world axes, shape (n, 6).
-
-    Parameters
-    ----------
-    transforms : array_like, shape (n, 4, 4)
-    centre : array_like, shape (3,)
-        About which the head turns, world coordinates, mm: the centre of the mask.
-
-    Notes
-    -----
-    Rotations are about x, then y, then z (fixed axes). Strain is left out.
-    """
-    transforms, centre = np.asarray(transforms, dtype=float), np.asarray(centre, dtype=float)
-    rotations = np.array([polar(transform[:3, :3])[0] for transform in transforms]).reshape(-1, 3, 3)
-    translations = transforms[:, :3, :3] @ centre + transforms[:, :3, 3] - centre
-    return np.column_stack([translations, Rotation.from_matrix(rotations).as_euler("xyz")])
-
-
-def framewise_displacement(parameters: ArrayLike, radius: float = 50.0) -> NDArray[np.float64]:
-    """Motion from one volume to the next, mm: sum of absolute changes, rotations as arcs [1]_; 0 at the first.
-
-    Parameters
-    ----------
-    parameters : array_like, shape (n, 6)
-        As `motion_parameters` gives them.
-    radius : float
-        Of the sphere on which a rotation becomes an arc, mm.
-
-    References
-    ----------
-    .. [1] Power JD, et al. NeuroImage 2012;59:2142-2154.
-    """
-    parameters = np.asarray(parameters, dtype=float)
-    change = np.abs(np.diff(parameters, axis=0, prepend=parameters[:1]))
-    return np.asarray(change[:, :3].sum(1) + radius * change[:, 3:].sum(1))

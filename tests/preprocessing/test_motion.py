@@ -13,13 +13,8 @@ from bidsfit.noise import add_noise
 from bidsfit.phantom.cohort import Cohort
 from bidsfit.phantom.directions import spread_directions
 from bidsfit.phantom.fractal import fractal_noise
-from bidsfit.preprocessing.motion import (
-    estimate_motion,
-    framewise_displacement,
-    motion_parameters,
-    obstacle_to_motion,
-    rotate_directions,
-)
+from bidsfit.preprocessing.motion import estimate_motion, obstacle_to_motion, rotate_directions
+from bidsfit.preprocessing.trajectory import motion_parameters
 
 
 @pytest.fixture(autouse=True)
@@ -231,13 +226,3 @@ def test_strain_does_not_turn_directions_much():
     strained = np.eye(4)
     strained[1, 1] = 1.05
     assert rotate_directions([[0.6, 0.8, 0]], [strained], np.eye(4))[0] == pytest.approx([0.6, 0.8, 0])
-
-
-def test_parameters_and_framewise_displacement():
-    centre = np.array([10.0, -20, 30])
-    transforms = [np.eye(4), rigid(centre, [1, -2, 0.5], [1, 0, 0]), rigid(centre, [1, -2, 0.5], [1, 2, -1])]
-    parameters = motion_parameters(transforms, centre)
-    assert parameters[1] == pytest.approx([1, -2, 0.5, np.deg2rad(1), 0, 0])
-    assert np.rad2deg(parameters[2, 3:]) == pytest.approx([1, 2, -1])
-    expected = [0, 3.5 + 50 * np.deg2rad(1), 50 * np.deg2rad(3)]
-    assert framewise_displacement(parameters) == pytest.approx(expected)

@@ -1,0 +1,90 @@
+"""The path of a head through a scan, and whether it moved at all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.linalg import polar
+from scipy.spatial.transform import Rotation
+
+#: Rotations become distances on a sphere of this radius, mm.
+RADIUS = 50.0
+
+#: A head whose sharpest volumes lie within so many mm of each other (root mean square) did not move between them.
+STILL = 0.15
+
+#: Errors of volumes that are seen one by one differ from one volume to the next by twice their variance (von Neumann's
+#: ratio); a head that drifts or jumps has neighbours that lie together. Below this the differences tell of motion.
+WHITE = 1.2
+
+#: Groups of fewer volumes do not tell.
+FEWEST = 6
+
+
+def is_still(transforms: ArrayLike, groups: Sequence[NDArray[np.intp]], centre: ArrayLike) -> bool:
+    """Whether the motion that was found is no more than the errors of finding it.
+
+    A scan in which nobody moved should not be interpolated: volumes of a high b-value show little but noise, and the
+    means of shells differ in contrast, so that each seems to lie a little elsewhere. The head was still where the
+    volumes that are seen best lie together, and where in no other shell volumes that follow one another lie closer
+    together than any two [1]_.
+
+    Parameters
+    ----------
+    transforms : array_like, shape (n, 4, 4)
+        World to world, of every volume in the order of time.
+    groups : sequence of ndarray of int
+        Volumes whose motion is seen equally well, such as shells, the one that is seen best first.
+    centre : array_like, shape (3,)
+        About which the head turns, mm.
+
+    References
+    ----------
+    .. [1] von Neumann J. Annals of Mathematical Statistics 1941;12:367-395.
+    """
+    path = motion_parameters(transforms, centre) * [1, 1, 1, RADIUS, RADIUS, RADIUS]
+    if np.sqrt(np.var(path[groups[0]], axis=0).sum()) > STILL:
+        return False
+    return all(_ratio(path[np.sort(group)]) > WHITE for group in groups[1:] if len(group) >= FEWEST)
+
+
+def _ratio(path: NDArray) -> float:
+    """Mean squared difference of neighbours over the variance: 2 for white errors, less for a path."""
+    spread = np.var(path, axis=0).sum()
+    return float(np.mean(np.sum(np.diff(path, axis=0) ** 2, axis=1)) / spread) if spread > 0 else 2.0
+
+
+def motion_parameters(transforms: ArrayLike, centre: ArrayLike) -> NDArray[np.float64]:
+    """Translations (mm) along and rotations (radians) about the world axes, shape (n, 6).
+
+    Parameters
+    ----------
+    transforms : array_like, shape (n, 4, 4)
+    centre : array_like, shape (3,)
+        About which the head turns, world coordinates, mm: the centre of the mask.
+
+    Notes
+    -----
+    Rotations are about x, then y, then z (fixed axes). Strain is left out.
+    """
+    transforms, centre = np.asarray(transforms, dtype=float), np.asarray(centre, dtype=float)
+    rotations = np.array([polar(transform[:3, :3])[0] for transform in transforms]).reshape(-1, 3, 3)
+    translations = transforms[:, :3, :3] @ centre + transforms[:, :3, 3] - centre
+    return np.column_stack([translations, Rotation.from_matrix(rotations).as_euler("xyz")])
+
+
+def rigid_transforms(parameters: ArrayLike, centre: ArrayLike) -> NDArray[np.float64]:
+    """Transforms of translations (mm) and rotations (radians) about a centre: the inverse of `motion_parameters`.
+
+    Parameters
+    ----------
+    parameters : array_like, shape (n, 6)
+    centre : array_like, shape (3,)
+    """
+    values, centre = np.asarray(parameters, dtype=float), np.asarray(centre, dtype=float)
+    transforms = np.tile(np.eye(4), (len(values), 1, 1))
+    transforms[:, :3, :3] = Rotation.from_euler("xyz", values[:, 3:]).as_matrix()
+    transforms[:, :3, 3] = values[:, :3] + centre - transforms[:, :3, :3] @ centre
+    return transforms
