@@ -85,12 +85,14 @@ def rician(scan: Scan, threads: int) -> Scan:
 
 def susceptibility(scan: Scan, threads: int) -> Scan:
     """From the reversed pair; a scan without a field has one too."""
-    field = scan.cohort.imperfections.off_resonance
-    with_pair = scan.cohort if field else replace(scan.cohort, imperfections=replace(NONE, off_resonance=1e-6))
+    distorted = scan.cohort.imperfections.off_resonance
+    with_pair = scan.cohort if distorted else replace(scan.cohort, imperfections=replace(NONE, off_resonance=1e-6))
     pair = {polarity: v.mean(axis=-1) for polarity, v in with_pair.reversed_phase(scan.participant, 1).items()}
-    shift = estimate_field(pair[-1], pair[1], scan.affine, AXIS, threads=threads).shift
+    field = estimate_field(pair[-1], pair[1], scan.affine, AXIS, threads=threads)
+    if field.negligible:
+        return scan
     still = np.tile(np.eye(4), (scan.data.shape[3], 1, 1))
-    return replace(scan, data=resample(scan.data, scan.affine, still, shift, AXIS).data)
+    return replace(scan, data=resample(scan.data, scan.affine, still, field.shift, AXIS).data)
 
 
 def motion(scan: Scan, threads: int, shift: NDArray | None = None) -> Scan:

@@ -28,7 +28,7 @@ from bidsfit.preprocessing.deformation import Deformed, deform_to_mean
 from bidsfit.preprocessing.gradients import detect_flip, normalise_directions
 from bidsfit.preprocessing.motion import Motion, estimate_motion, rotate_directions
 from bidsfit.preprocessing.resampling import Resampled, resample
-from bidsfit.preprocessing.susceptibility import estimate_field, phase_encoding, undistort
+from bidsfit.preprocessing.susceptibility import NEGLIGIBLE, estimate_field, phase_encoding, undistort
 
 #: Voxels by which the mask grows for the steps that come before the image is in its place.
 MARGIN = 3
@@ -175,7 +175,7 @@ class _EstimateFieldInput(StepInput):
 
 
 class _EstimateFieldOutput(TraitedSpec):
-    field = File(exists=True, desc="displacement along the phase-encoding axis, voxels")
+    field = File(exists=True, desc="displacement along the phase-encoding axis, voxels; none where it is negligible")
     pictures = File(exists=True, desc="without diffusion weighting: as acquired, of reversed phase encoding, corrected")
     facts = File(exists=True)
 
@@ -204,14 +204,16 @@ class EstimateField(Step):
                     "Leave the correction out with --skip susceptibility."
                 ) from error
         pictures = np.stack([forward, backward, undistort(forward, found.shift, axis)], axis=-1)
-        self._results["field"] = write_volumes(cwd / "field.nii", found.shift, image)
+        if not found.negligible:
+            self._results["field"] = write_volumes(cwd / "field.nii", found.shift, image)
         self._results["pictures"] = write_volumes(cwd / "pictures.nii", pictures, image)
-        largest = float(np.percentile(np.abs(found.shift), 99))
         words = (
-            f"displacements up to {largest:.1f} voxels (99th percentile); the two images differ by "
+            f"displacements up to {found.largest:.1f} voxels (99th percentile); the two images differ by "
             f"{100 * found.before:.0f} % before and {100 * found.after:.0f} % after"
         )
-        return {"words": words, "largest_shift": largest, "before": found.before, "after": found.after}
+        if found.negligible:
+            words = f"displacements of less than {NEGLIGIBLE:g} voxels: nothing was moved"
+        return {"words": words, "largest_shift": found.largest, "before": found.before, "after": found.after}
 
 
 class _CorrectMotionInput(StepInput):

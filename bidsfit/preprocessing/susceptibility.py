@@ -40,6 +40,9 @@ MOTION_GAIN = 0.05
 #: Registration works on images of at most this many voxels a side, as fine as rigid motion needs.
 REGISTRATION_SIDE = 80
 
+#: Displacements of fewer voxels are below what a pair can tell from its noise: undoing them costs more than it gains.
+NEGLIGIBLE = 0.2
+
 #: Jacobians below this are folds, or noise; signal cannot be moved back from there.
 SMALLEST_JACOBIAN = 0.05
 
@@ -121,6 +124,16 @@ class SusceptibilityField:
     motion: NDArray[np.float64]
     before: float
     after: float
+
+    @property
+    def largest(self) -> float:
+        """Largest displacement, voxels (99th percentile of all voxels)."""
+        return float(np.percentile(np.abs(self.shift), 99))
+
+    @property
+    def negligible(self) -> bool:
+        """Whether there is hardly any distortion, so that volumes had better stay as they are."""
+        return self.largest < NEGLIGIBLE
 
 
 def disagreement(first: NDArray, second: NDArray) -> float:

@@ -13,6 +13,7 @@ from bidsfit.phantom.tissue import recipe
 from bidsfit.preprocessing import susceptibility
 from bidsfit.preprocessing.resampling import resample_volume
 from bidsfit.preprocessing.susceptibility import (
+    SusceptibilityField,
     disagreement,
     estimate_field,
     hertz_from_shift,
@@ -264,3 +265,11 @@ def test_without_pyhysco(monkeypatch):
     assert not susceptibility.available()
     with pytest.raises(ModuleNotFoundError, match="PyHySCO is not installed"):
         estimate_field(image, image, AFFINE, 1)
+
+
+@pytest.mark.parametrize(("displacement", "negligible"), [(0.1, True), (0.5, False)])
+def test_hardly_any_distortion_is_told(displacement, negligible):
+    shift = np.linspace(-displacement, displacement, 1000).reshape(10, 10, 10)
+    field = SusceptibilityField(shift.astype(np.float32), np.eye(4), 0.1, 0.1)
+    assert field.largest == pytest.approx(displacement, rel=0.02)
+    assert field.negligible is negligible
