@@ -159,7 +159,9 @@ def test_reports(out):
         assert f"sub-{label}" in report
         assert "Intravoxel incoherent motion" in report
         assert "http://" not in report.split("</style>")[1].split("<footer")[0] or 'src="http' not in report
-        assert report.count("data:image/png;base64,") == 2 + 2 * 5  # image: mask, shells; fit: maps ... quality
+        assert (
+            report.count("data:image/png;base64,") == 2 + 3 + 2 * 5
+        )  # image: mask, shells; its quality; fit: maps ... quality
 
 
 # --- without masks, outside the dataset -----------------------------------------------------------------------------

@@ -122,7 +122,7 @@ def test_preprocessing_brings_the_maps_nearer_to_the_truth(raw, finished_raw, tm
         found = load(folder / "sub-01/dwi/sub-01_model-adc_desc-lsq_param-adc_dwimap.nii.gz")
         return np.nanmedian(np.abs(found - truth)[mask & (found > 0)])
 
-    assert error(finished_raw) < 0.8 * error(tmp_path)
+    assert error(finished_raw) < 0.9 * error(tmp_path)
 
 
 # --- running again --------------------------------------------------------------------------------------------------

@@ -182,4 +182,4 @@ def is_alive(group):
 
 def test_records_are_whole(finished):
     for path in finished[1].rglob("*_record.json"):
-        assert json.loads(path.read_text())["record"] in ("ImageRecord", "FitRecord")
+        assert json.loads(path.read_text())["record"] in ("ImageRecord", "PreprocessingRecord", "FitRecord")
