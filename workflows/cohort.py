@@ -244,11 +244,15 @@ def analyse(
         results = compute(arranged, design, values, fits, choice.correction)
         tables = {ROIS: CONTENTS[ROIS]}
         for name, columns, rows in (
-            (REPEATABILITY_TABLE, REPEATABILITY_COLUMNS, list(repeatability_rows(results.whats, choice.statistic))),
+            (
+                REPEATABILITY_TABLE,
+                REPEATABILITY_COLUMNS,
+                list(repeatability_rows(results.quantities, choice.statistic)),
+            ),
             (
                 RESPONSE_TABLE,
                 RESPONSE_COLUMNS,
-                list(response_rows(results.whats, choice.statistic, choice.correction)),
+                list(response_rows(results.quantities, choice.statistic, choice.correction)),
             ),
         ):
             if rows:

@@ -58,14 +58,14 @@ class CohortResults:
     Attributes
     ----------
     regions : tuple of RegionRecord
-    whats : mapping of What to EstimatorRecord
+    quantities : mapping of What to EstimatorRecord
         The same records, for the tables.
     n_tests : mapping of str to int
         Responses that were tested, by estimator: what p-values are corrected over.
     """
 
     regions: tuple[RegionRecord, ...]
-    whats: Mapping[What, EstimatorRecord]
+    quantities: Mapping[What, EstimatorRecord]
     n_tests: Mapping[str, int]
 
 
@@ -108,7 +108,7 @@ def compute(
     regions: dict[tuple[str, str, str], list[What]] = {}
     for what in found:
         regions.setdefault((what.model, what.series, what.region), []).append(what)
-    records = tuple(_region(whats, found, values, names[whats[0].model]) for whats in regions.values())
+    records = tuple(_region(quantities, found, values, names[quantities[0].model]) for quantities in regions.values())
     return CohortResults(records, found, n_tests)
 
 
@@ -260,14 +260,14 @@ def _warnings(what: What, values: ValueNotes, trained: bool) -> list[str]:
 
 
 def _region(
-    whats: Sequence[What],
+    quantities: Sequence[What],
     found: Mapping[What, EstimatorRecord],
     values: ValueNotes,
     names: Mapping[str, ParameterNames],
 ) -> RegionRecord:
-    first = whats[0]
+    first = quantities[0]
     by_parameter: dict[str, list[What]] = {}
-    for what in whats:
+    for what in quantities:
         by_parameter.setdefault(what.parameter, []).append(what)
     parameters = []
     for label, own in by_parameter.items():
@@ -290,6 +290,6 @@ def _region(
         model_title=_title(first.model),
         region=first.region,
         parameters=tuple(parameters),
-        confounding=confoundings(whats, values, latex),
+        confounding=confoundings(quantities, values, latex),
         series=first.series,
     )

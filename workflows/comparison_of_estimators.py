@@ -43,18 +43,18 @@ def compare_calls(records: Sequence[EstimatorRecord]) -> dict[Method, DetectionC
     return found
 
 
-def compare_precision(whats: Sequence[What], notes: ValueNotes) -> EstimatorComparison | None:
+def compare_precision(quantities: Sequence[What], notes: ValueNotes) -> EstimatorComparison | None:
     """Parameter-to-noise ratios of one parameter in one region, between estimators.
 
     None for the whole mask, which is not homogeneous, and where there is nothing to compare.
 
     Parameters
     ----------
-    whats : sequence of What
+    quantities : sequence of What
         One for each estimator.
     notes : ValueNotes
     """
-    known = [what for what in whats if notes.precision.get(what)]
+    known = [what for what in quantities if notes.precision.get(what)]
     if len(known) < 2 or known[0].region == WHOLE:
         return None
     people = sorted({label for what in known for label in notes.precision[what]})
@@ -65,23 +65,23 @@ def compare_precision(whats: Sequence[What], notes: ValueNotes) -> EstimatorComp
         return None
 
 
-def confoundings(whats: Sequence[What], notes: ValueNotes, latex: Mapping[str, str]) -> tuple[Confounding, ...]:
+def confoundings(quantities: Sequence[What], notes: ValueNotes, latex: Mapping[str, str]) -> tuple[Confounding, ...]:
     """Rank correlations of D* and f, and of what else is read on a condition, by every estimator.
 
     Parameters
     ----------
-    whats : sequence of What
+    quantities : sequence of What
         Of one model in one region of one series.
     notes : ValueNotes
     latex : mapping of label to str
     """
     found = []
-    for what in whats:
+    for what in quantities:
         condition = CONDITIONS.get(what.parameter)
         if condition is None:
             continue
         across = None
-        other = next((w for w in whats if (w.estimator, w.parameter) == (what.estimator, condition.label)), None)
+        other = next((w for w in quantities if (w.estimator, w.parameter) == (what.estimator, condition.label)), None)
         if other is not None:
             first, second = notes.values.get(what, {}), notes.values.get(other, {})
             both = sorted(first.keys() & second.keys())

@@ -499,11 +499,11 @@ def missing_values(arranged: Sequence[Arranged], design: Design) -> list[Problem
             if known[table] and np.isnan(tables[table][row] if column is None else tables[table][row, column]):
                 lacking.setdefault((who, session, *where), set()).add(one.what)
     problems = []
-    for (who, session, region, series), whats in sorted(lacking.items()):
+    for (who, session, region, series), quantities in sorted(lacking.items()):
         place = (f" in ses-{session}" if session else "") + (f" ({series})" if series else "")
         words = "no values"
-        if len(whats) < len(every[region, series]):
-            fits = sorted({f"{what.parameter} by {what.estimator} ({what.model})" for what in whats})
+        if len(quantities) < len(every[region, series]):
+            fits = sorted({f"{what.parameter} by {what.estimator} ({what.model})" for what in quantities})
             words = f"no values of {', '.join(fits)}"
         problems.append(Problem(who, f"{words} in the region {region}{place}"))
     return problems

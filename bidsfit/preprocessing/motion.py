@@ -36,6 +36,9 @@ LARGEST_TRANSLATION = 40.0
 LARGEST_ROTATION = 30.0
 LARGEST_STRAIN = 0.1
 
+#: Nor does a whole shell lie farther (mm, degrees) from where the volumes around it in time say that it is.
+FARTHEST_SHELL = 5.0
+
 #: A volume that looks less like its reference than this correlation says nothing about motion.
 LEAST_CORRELATION = 0.15
 
@@ -226,7 +229,11 @@ class _Search:
                 reference = Reference(extrapolation(self.b[k], directions[place[k]]), self.grid, degree=2)
                 return reference.match(self.volumes[k], self.transforms[k], self.rigid)
 
+            start = self.transforms[group].copy()
             self._register(group, to_the_extrapolation)
+            if goes_astray(start, self.transforms[group], self.grid.centre):
+                self.transforms[group], self.believed[group] = start, False
+                return
             self._to_the_others(group, harmonics, generators, (2,))
             return
         self.one_by_one(group)
@@ -477,6 +484,23 @@ def _across_contrasts(below: NDArray, own: NDArray, grid: Grid, start: NDArray) 
         matrix[thick, 3] = voxels[:2, 2]
         result = grid.affine @ matrix @ np.linalg.inv(grid.affine)
     return result if _plausible(result, grid.centre) else start
+
+
+def goes_astray(start: NDArray, found: NDArray, centre: NDArray) -> bool:
+    """Whether a whole shell was found far from where the volumes around it in time lie.
+
+    Single volumes may lie elsewhere than their neighbours; that all of a shell do says that its contrast led astray.
+
+    Parameters
+    ----------
+    start, found : ndarray, shape (n, 4, 4)
+        Of the volumes of a shell: from their neighbours in time, and by registration.
+    centre : ndarray, shape (3,)
+        About which the head turns, mm.
+    """
+    apart = np.median(motion_parameters(np.linalg.inv(start) @ found, centre), axis=0)
+    shift, turn = np.linalg.norm(apart[:3]), np.rad2deg(np.linalg.norm(apart[3:]))
+    return bool(shift > FARTHEST_SHELL or turn > FARTHEST_SHELL)
 
 
 def _plausible(transform: NDArray, centre: NDArray) -> bool:

@@ -13,7 +13,7 @@ from bidsfit.noise import add_noise
 from bidsfit.phantom.cohort import Cohort
 from bidsfit.phantom.directions import spread_directions
 from bidsfit.phantom.fractal import fractal_noise
-from bidsfit.preprocessing.motion import estimate_motion, obstacle_to_motion, rotate_directions
+from bidsfit.preprocessing.motion import estimate_motion, goes_astray, obstacle_to_motion, rotate_directions
 from bidsfit.preprocessing.trajectory import motion_parameters
 
 
@@ -126,6 +126,18 @@ def test_stillness_is_left_still():
     translation, rotation = errors(motion.transforms, np.tile(np.eye(4), (B.size, 1, 1)), centre)
     assert translation.max() < 0.2  # of voxels of 6 mm
     assert rotation.max() < 0.3
+
+
+def test_a_shell_that_as_a_whole_lies_elsewhere_is_not_believed():
+    centre = np.array([0.0, -10, 20])
+    start = np.array([rigid(centre, [0.1 * k, 0, 0], [0, 0.1 * k, 0]) for k in range(20)])
+    jump = rigid(centre, [12, 0, 0], [0, 0, 0])
+    assert goes_astray(start, start @ jump, centre)
+    assert goes_astray(start, start @ rigid(centre, [0, 0, 0], [8, 0, 0]), centre)
+    assert not goes_astray(start, start @ rigid(centre, [2, 0, 0], [0, 2, 0]), centre)
+    some = start.copy()
+    some[:8] = some[:8] @ jump  # the head itself
+    assert not goes_astray(start, some, centre)
 
 
 def test_many_tiny_shells():

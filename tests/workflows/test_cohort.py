@@ -307,7 +307,7 @@ def test_settings_that_differ_are_pointed_out(study):
 def test_voxels_that_say_little_are_pointed_out(counts, words):
     design = design_of(("1", "2"))
     rows = [row_of(label, s, int(label) + 0.1 * int(s), **counts) for label in "12" for s in "12"]
-    found = results(rows, design, {("ivim", "lsq")}).whats[What("ivim", "lsq", "tumour", "D", "um^2/ms", "")]
+    found = results(rows, design, {("ivim", "lsq")}).quantities[What("ivim", "lsq", "tumour", "D", "um^2/ms", "")]
     assert len(found.warnings) == bool(words)
     assert all(words in warning for warning in found.warnings)
 
