@@ -38,9 +38,9 @@ METHODS = {
     "eddy": ("eddy (FSL)", "Motion and eddy-current distortions were corrected with eddy of FSL [@andersson2016]."),
     "affine": (
         "affine registration of every volume to its shell (DIPY)",
-        "Motion and eddy-current distortions were corrected by affine registration of every volume to what the others of "
-        "its shell predict, and of the lowest shell to the images of low b-value by mutual information [@dipy]; gradient "
-        "directions were rotated [@leemans2009].",
+        "Motion and eddy-current distortions were corrected by affine registration of every volume to what the others "
+        "of its shell predict, and of the lowest shell to the images of low b-value by mutual information [@dipy]; "
+        "gradient directions were rotated [@leemans2009].",
     ),
     "deformable": (
         "deformable registration of every volume to the mean image",
