@@ -48,6 +48,19 @@ CONTENTS = {
 }
 
 
+#: What is taken over the voxels of a region, in words.
+STATISTICS = {
+    "median": "median",
+    "mean": "mean",
+    "q05": "5th percentile",
+    "q25": "25th percentile",
+    "q75": "75th percentile",
+    "q95": "95th percentile",
+}
+
+Statistic = Literal["median", "mean", "q05", "q25", "q75", "q95"]
+
+
 @dataclass(frozen=True)
 class CohortChoice:
     """What the user asked for.
@@ -62,7 +75,7 @@ class CohortChoice:
         Column of the tables of sessions.
     regions : tuple of str
         Names; empty: all, and the whole mask.
-    statistic : {"median", "mean"}
+    statistic : {"median", "mean", "q05", "q25", "q75", "q95"}
         Over the voxels of a region.
     correction : {"holm", "benjamini-hochberg", "none"}
     participants, session_labels, models : tuple of str
@@ -75,7 +88,7 @@ class CohortChoice:
     sessions: tuple[str, ...] = ()
     condition: str | None = None
     regions: tuple[str, ...] = ()
-    statistic: Literal["median", "mean"] = "median"
+    statistic: Statistic = "median"
     correction: Correction = "holm"
     participants: tuple[str, ...] = ()
     session_labels: tuple[str, ...] = ()
@@ -188,7 +201,7 @@ def describe(plan: CohortPlan) -> list[str]:
     said.append(f"  fits: {', '.join(f'{model} by {estimator}' for model, estimator in fits)}")
     said.append(
         f"  regions: {', '.join(plan.choice.regions) or 'all that lie on the grid of the maps, and the whole mask'}; "
-        f"the {plan.choice.statistic} over their voxels; correction: {plan.choice.correction}"
+        f"the {STATISTICS[plan.choice.statistic]} over their voxels; correction: {plan.choice.correction}"
     )
     said += [f"  {words}" for words in plan.design.remarks]
     return [*said, *_left_out_of_cohorts(plan.design)]
@@ -263,14 +276,14 @@ def analyse(
         record = GroupRecord(
             cohorts=tuple(cohorts(plan)),
             regions=results.regions,
-            statistic=choice.statistic,
+            statistic=STATISTICS[choice.statistic],
             correction=choice.correction,
             n_corrected=max(results.n_tests.values(), default=0),
             training=_training(output_dir, {one.what.model for one in arranged}),
             left_out=tuple(_left_out(design, problems)),
             warnings=tuple(_warnings(plan, fits, results)),
             methods=cohort_methods(
-                design, choice.statistic, choice.correction, len({one.what.estimator for one in arranged})
+                design, STATISTICS[choice.statistic], choice.correction, len({one.what.estimator for one in arranged})
             ),
             tables=tables,
         )

@@ -21,7 +21,8 @@ def cohort_methods(design: Design, statistic: str, correction: Correction, n_est
     Parameters
     ----------
     design : Design
-    statistic : {"median", "mean"}
+    statistic : str
+        In words.
         Over the voxels of a region.
     correction : {"holm", "benjamini-hochberg", "none"}
     n_estimators : int

@@ -242,9 +242,9 @@ def add_group_options(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--statistic",
-        choices=("median", "mean"),
+        choices=("median", "mean", "q05", "q25", "q75", "q95"),
         default="median",
-        help="over the voxels of a region (default: median)",
+        help="over the voxels of a region; q05 to q95: quantiles (default: median)",
     )
     group.add_argument(
         "--correction",

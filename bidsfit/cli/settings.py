@@ -65,7 +65,7 @@ class Settings:
     sessions: tuple[str, ...] = ()
     condition: str | None = None
     regions: tuple[str, ...] = ()
-    statistic: Literal["median", "mean"] = "median"
+    statistic: Literal["median", "mean", "q05", "q25", "q75", "q95"] = "median"
     correction: Literal["holm", "benjamini-hochberg", "none"] = "holm"
     healthy: str | None = None
     nprocs: int = 1

@@ -54,6 +54,7 @@ def choice(*words):
         (["--condition", "visit"], "condition", "visit"),
         (["--regions", "roi", "whole"], "regions", ("roi", "whole")),
         (["--statistic", "mean"], "statistic", "mean"),
+        (["--statistic", "q75"], "statistic", "q75"),
         (["--correction", "benjamini-hochberg"], "correction", "benjamini-hochberg"),
         (["--participant-label", "sub-01", "2"], "participants", ("01", "2")),
         (["--session-label", "ses-1"], "session_labels", ("1",)),

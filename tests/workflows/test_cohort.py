@@ -172,9 +172,11 @@ def test_region_values_are_all_there(analysed):
     assert {row["source"] for row in rows if row["region"] == "whole"} == {"n/a"}
 
 
-def test_the_mean_may_be_compared_instead_of_the_median(study):
-    said = run(study, statistic="mean")
-    assert only(table(study / "out", "repeatability"), **LSQ)["statistic"] == "mean"
+@pytest.mark.parametrize(("statistic", "in_words"), [("mean", "mean"), ("q75", "75th percentile")])
+def test_the_mean_or_a_quantile_may_be_compared_instead_of_the_median(study, statistic, in_words):
+    said = run(study, statistic=statistic)
+    assert only(table(study / "out", "repeatability"), **LSQ)["statistic"] == statistic
+    assert f"the {in_words} over the" in (study / "out" / "group.html").read_text()
     assert any("group.html" in words for words in said)
 
 
