@@ -22,7 +22,7 @@ from bidsfit.bids.tissues import Folder
 from bidsfit.bids.units import FILE_UNITS
 from bidsfit.estimators.estimator import Status
 from bidsfit.exceptions import UnknownNameError, UnusableInputError
-from bidsfit.preprocessing.parallel import in_processes
+from bidsfit.parallel import in_processes
 
 #: Voxels whose estimates count. Those at a bound do: they say that the value is as low, or as high, as it may be, and
 #: without them a median would be that of the others.

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import affine_transform, gaussian_filter
 
+from bidsfit.parallel import in_processes
 from bidsfit.preprocessing.motion import estimate_motion
-from bidsfit.preprocessing.parallel import in_processes
 from bidsfit.preprocessing.resampling import Displacement, sample
 
 Method = Literal["elastix", "SyN"]

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bidsfit.preprocessing.parallel import in_processes
+from bidsfit.parallel import in_processes
 
 #: Fewer volumes leave too few components beside those of the signal to tell the level of the noise from.
 FEWEST_FOR_MPPCA = 6

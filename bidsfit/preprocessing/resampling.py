@@ -11,6 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import map_coordinates, spline_filter1d
 from threadpoolctl import threadpool_limits
 
+from bidsfit.preprocessing.susceptibility import jacobian
+
 #: Along an axis of at most so many voxels nothing is interpolated: a spline through four slices is a guess.
 THIN = 4
 
@@ -133,15 +135,15 @@ class Displacement:
         if shape[axis] < 2:
             raise ValueError("The image has one voxel along the axis of the phase encoding, which cannot be distorted.")
         self.shift = shift.astype(np.float32)
-        self.jacobian = np.maximum(1 + np.gradient(self.shift, axis=axis), 0)
+        self.jacobian = jacobian(self.shift, axis)
 
     def apply(self, places: NDArray[np.float64]) -> NDArray[np.float32]:
         """Move the places (3, ...) in voxels to where their signal was recorded; the Jacobian there."""
         if self.shift is None or self.axis is None:
             return np.ones(places.shape[1:], dtype=np.float32)
-        jacobian = map_coordinates(self.jacobian, places, order=1, mode="nearest")
+        stretch = map_coordinates(self.jacobian, places, order=1, mode="nearest")
         places[self.axis] += map_coordinates(self.shift, places, order=1, mode="nearest")
-        return np.asarray(jacobian)
+        return np.asarray(stretch)
 
 
 def _resample(
@@ -178,7 +180,7 @@ def sample(
     finite = np.isfinite(volume)
     holes = not finite.all()
     values = np.where(finite, volume, 0) if holes else volume  # a spline would spread one NaN over everything
-    jacobian = displacement.apply(places)
+    stretch = displacement.apply(places)
     covered = np.ones(shape, dtype=bool)
     thick = [axis for axis in range(3) if shape[axis] > THIN]
     for axis in range(3):
@@ -195,7 +197,7 @@ def sample(
         sampled = map_coordinates(coefficients, places, order=3, mode="mirror", prefilter=False, output=np.float32)
     else:
         sampled = _along_planes(values.astype(np.float32), places, thick)
-    sampled *= jacobian
+    sampled *= stretch
     np.maximum(sampled, 0, out=sampled)
     sampled[~covered] = 0
     return sampled, covered

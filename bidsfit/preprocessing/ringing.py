@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import maximum_filter, minimum_filter
 
+from bidsfit.parallel import in_processes
 from bidsfit.preprocessing.denoising import require_four_dimensions
-from bidsfit.preprocessing.parallel import in_processes
 
 #: The shift of a voxel is chosen by the total variation of three neighbours on either side.
 SMALLEST_SIDE = 8
