@@ -37,10 +37,10 @@ METHODS = {
     "pyhysco": ("PyHySCO", "Susceptibility distortions were estimated with PyHySCO [@pyhysco]."),
     "eddy": ("eddy (FSL)", "Motion and eddy-current distortions were corrected with eddy of FSL [@andersson2016]."),
     "affine": (
-        "affine registration of every volume to its shell (DIPY)",
+        "affine registration of every volume to its shell",
         "Motion and eddy-current distortions were corrected by affine registration of every volume to what the others "
-        "of its shell predict, and of the lowest shell to the images of low b-value by mutual information [@dipy]; "
-        "gradient directions were rotated [@leemans2009].",
+        "of its shell predict; how shells lie to one another was found by mutual information [@dipy] and from the "
+        "volumes around them in time; gradient directions were rotated [@leemans2009].",
     ),
     "deformable": (
         "deformable registration of every volume to the mean image",

@@ -10,34 +10,37 @@ from typing import Literal, NamedTuple, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import polar
-from scipy.ndimage import affine_transform
+from scipy.ndimage import affine_transform, gaussian_filter
 from scipy.spatial.transform import Rotation
 from threadpoolctl import threadpool_limits
 
 from bidsfit.acquisition import Acquisition
-from bidsfit.preprocessing.registration import RADIUS, Grid, Match, Reference, affine_generators, rigid_generators
-from bidsfit.preprocessing.resampling import THIN, resample_volume
-from bidsfit.preprocessing.trajectory import is_still, motion_parameters, rigid_transforms
+from bidsfit.preprocessing.contrasts import register_across_contrasts
+from bidsfit.preprocessing.prediction import Extrapolation, leave_one_out
+from bidsfit.preprocessing.registration import Grid, Match, Reference, affine_generators, rigid_generators
+from bidsfit.preprocessing.resampling import THIN, resample
+from bidsfit.preprocessing.trajectory import Link, is_still, join_groups, motion_parameters, rigid_transforms
 
 Kind = Literal["affine", "rigid"]
 
 #: Up to this b-value (s/mm^2) eddy currents are too small to look for.
 LOW_B = 100.0
 
-#: From so many volumes of a shell on, the others predict what a volume looks like.
+#: From so many volumes of a shell on, the others predict what a volume looks like: by their mean, and from so many
+#: directions on by spherical harmonics.
+ENOUGH_VOLUMES = 6
 ENOUGH_DIRECTIONS = 15
 
-#: From so many on, spherical harmonics of the fourth order; and the weight of their Laplace-Beltrami penalty.
-MANY_DIRECTIONS = 20
-SMOOTHNESS = 0.006
+#: Registrations of a volume, at most.
+PASSES = 4
+
+#: A voxel is never predicted better than this part of the mean variance of what is left to predict.
+SURE = 0.02
 
 #: No one moves farther between volumes of a usable scan (mm, degrees), and no eddy current strains more.
 LARGEST_TRANSLATION = 40.0
 LARGEST_ROTATION = 30.0
 LARGEST_STRAIN = 0.1
-
-#: Nor does a whole shell lie farther (mm, degrees) from where the volumes around it in time say that it is.
-FARTHEST_SHELL = 5.0
 
 #: A volume that looks less like its reference than this correlation says nothing about motion.
 LEAST_CORRELATION = 0.15
@@ -137,11 +140,14 @@ def estimate_motion(
     Notes
     -----
     Volumes of low b-values (up to `LOW_B`) are registered rigidly to the first, then to what the others of them say.
-    Volumes of higher b start from the motion of those around them in time, and are registered one by one, rigidly, to
-    the mean of the low b-values by mutual information [3]_. Those of a shell with at least `ENOUGH_DIRECTIONS` are
-    then registered to a prediction from all the others of the shell by a fit of spherical harmonics, so that none sees
-    its own noise, as in model-based corrections [1]_ [2]_. Where there is such a shell, those above it are compared
-    with its extrapolation along each direction first, instead of with the low b-values.
+    Volumes of higher b start from the motion of those around them in time. Those of a shell with at least
+    `ENOUGH_VOLUMES` are registered to the mean of the others, which knows no direction, and from `ENOUGH_DIRECTIONS`
+    on to a prediction from the others by a fit of spherical harmonics, so that none sees its own noise, as in
+    model-based corrections [1]_ [2]_; above the first shell to a mixture of that and of what the shell below says of
+    their direction (`Extrapolation`). That tells how they lie to one another. How the shell as a whole lies to the one
+    below it is found by mutual information of the two means [3]_, which hold little noise at any b, and from the
+    volumes around in time (`join_groups`). Volumes of a smaller shell are registered one by one, rigidly, to the mean
+    of the low b-values by mutual information.
 
     References
     ----------
@@ -158,22 +164,23 @@ def estimate_motion(
     obstacle = obstacle_to_motion(data.shape[:3], b.size)
     if obstacle:
         raise ValueError(f"Motion cannot be estimated: {obstacle}.")
-    volumes = _Volumes(data, affine, shift, axis)
+    volumes = _Volumes(data, affine, shift, axis, threads)
     groups = _groups(b)
     first = int(groups[0][np.argmin(b[groups[0]])])
     tissue = _rough_mask(volumes[first]) if mask is None else np.asarray(mask, dtype=bool)
     grid = Grid(affine, tissue, tuple(i for i in range(3) if data.shape[i] <= THIN))
+    along = None if directions is None else np.asarray(directions, dtype=float)
     with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(max(1, threads)) as pool:
         search = _Search(volumes, b, grid, pool, progress)
         search.low(groups[0], first)
         for group in groups[1:]:
             search.start(group)
-            if directions is None or group.size < ENOUGH_DIRECTIONS:
-                search.one_by_one(group)
-                search.report(group.size)
+            if group.size < ENOUGH_VOLUMES:
+                search.few(group)
             else:
                 strain = affine_generators(grid, axis) if kind == "affine" and not grid.thin else search.rigid
-                search.shell(group, np.asarray(directions, dtype=float)[group], strain)
+                search.shell(group, None if along is None else along[group], strain)
+    search.join(groups)
     return search.result(first, groups)
 
 
@@ -185,6 +192,12 @@ class _Search:
     transforms : ndarray, shape (n, 4, 4)
     believed : ndarray of bool, shape (n,)
         Volumes whose motion has been found.
+    low_mean, mean : ndarray, shape (x, y, z)
+        Of the low b-values, and of the group that was searched last, in the frame that its volumes agreed on.
+    extrapolation : Extrapolation or None
+        From the shell that was searched last.
+    links : list of Link
+        How each group above the low b-values lies to another.
     """
 
     def __init__(
@@ -200,62 +213,81 @@ class _Search:
         self.transforms = np.tile(np.eye(4), (b_values.size, 1, 1))
         self.believed = np.zeros(b_values.size, dtype=bool)
         self.low_mean: NDArray[np.float32] | None = None
-        self.extrapolation: _Extrapolation | None = None
+        self.mean: NDArray[np.float32] | None = None
+        self.extrapolation: Extrapolation | None = None
+        self.links: list[Link] = []
         self.done = 0.0
 
     def low(self, group: NDArray, first: int) -> None:
         """Volumes of low b: to the first, then to the others."""
         same = np.ptp(self.b[group]) < LOW_B / 5
-        reference = Reference(self.volumes[first], self.grid, degree=1 if same else 2)
-        reference.levels  # noqa: B018 - made once, before threads share them
+        reference = Reference([self.volumes[first]], self.grid, degree=1 if same else 2)
         self._register(group, lambda k: reference.match(self.volumes[k], np.eye(4), self.rigid))
         self.transforms[first], self.believed[first] = np.eye(4), True
         if group.size > 2:
-            self._to_the_others(group, _leave_one_out(self.b[group], None), self.rigid, (2,))
-        self.low_mean = self._mean(group)
+            self._to_the_others(group, leave_one_out(self.b[group]), self.rigid, (2,))
+        self.report((PASSES - 1 - (group.size > 2)) * group.size)
+        self.low_mean = self.mean = self._mean(group)
 
     def start(self, group: NDArray) -> None:
         """Begin from the motion of the volumes around in time."""
         self.transforms[group] = _interpolate(self.transforms, self.believed, group, self.grid.centre)
 
-    def shell(self, group: NDArray, directions: NDArray, generators: NDArray) -> None:
-        """A shell whose volumes predict one another."""
-        harmonics = _leave_one_out(self.b[group], directions)
-        extrapolation = self.extrapolation
-        if extrapolation is not None:
-            place = {int(k): i for i, k in enumerate(group)}
+    def shell(self, group: NDArray, directions: NDArray | None, generators: NDArray) -> None:
+        """A shell whose volumes predict one another.
 
-            def to_the_extrapolation(k: int) -> Match:
-                reference = Reference(extrapolation(self.b[k], directions[place[k]]), self.grid, degree=2)
-                return reference.match(self.volumes[k], self.transforms[k], self.rigid)
+        First the mean of the others, which is the same along all directions: a prediction along each follows volumes
+        that moved alike because they lie near one another on the sphere. Once the shell as a whole is in its place, the
+        shell below says what its volumes look like along each direction.
+        """
+        mean = leave_one_out(self.b[group])
+        self._to_the_others(group, mean, self.rigid, (0, 1, 2))
+        self.transforms[group] = self.transforms[group] @ self._across(group)
+        below = None
+        if directions is not None and self.extrapolation is not None:
+            below = self.extrapolation(float(self.b[group].mean()), directions)
+        if directions is None or group.size < ENOUGH_DIRECTIONS:
+            for _ in range(PASSES - 1):
+                self._to_the_others(group, mean, self.rigid, (2,), below)
+        else:
+            self._to_the_others(group, mean, self.rigid, (2,), below)
+            harmonics = leave_one_out(self.b[group], directions)
+            for _ in range(PASSES - 2):
+                self._to_the_others(group, harmonics, generators, (2,), below)
+        self.links.append(Link(len(self.links), motion_parameters(self._across(group)[None], self.grid.centre)[0]))
+        self.mean = self._mean(group)
+        good = self.believed[group]
+        if directions is not None and good.sum() >= ENOUGH_VOLUMES:
+            assert self.low_mean is not None
+            b_value = float(self.b[group].mean())
+            self.extrapolation = Extrapolation(self.low_mean, self._aligned(group[good]), b_value, directions[good])
 
-            start = self.transforms[group].copy()
-            self._register(group, to_the_extrapolation)
-            if goes_astray(start, self.transforms[group], self.grid.centre):
-                self.transforms[group], self.believed[group] = start, False
-                return
-            self._to_the_others(group, harmonics, generators, (2,))
-            return
-        self.one_by_one(group)
-        self._to_the_others(group, harmonics, generators, (2,))
-        if self.low_mean is not None:
-            good = self.believed[group]
-            if good.sum() >= ENOUGH_DIRECTIONS:
-                aligned = self._aligned(group[good])
-                b_value = float(self.b[group[good]].mean())
-                self.extrapolation = _Extrapolation(self.low_mean, aligned, b_value, directions[good])
+    def _across(self, group: NDArray) -> NDArray[np.float64]:
+        """How a shell as a whole lies to the one below it."""
+        assert self.mean is not None  # the low b-values come first
+        found = register_across_contrasts(self.mean, self._mean(group), self.grid)
+        return found if plausible(found, self.grid.centre) else np.eye(4)
 
-    def one_by_one(self, group: NDArray) -> None:
-        """Volumes that cannot predict one another: each to the mean of the low b-values."""
+    def few(self, group: NDArray) -> None:
+        """Volumes that are too few to predict one another: each to the mean of the low b-values."""
         low_mean = self.low_mean
         assert low_mean is not None  # the low b-values come first
 
         def across(k: int) -> Match:
             volume = self.volumes[k]
-            transform = _across_contrasts(low_mean, volume, self.grid, self.transforms[k])
+            transform = register_across_contrasts(low_mean, volume, self.grid, self.transforms[k])
             return Match(transform, 1.0 if np.ptp(volume) > 0 else 0.0)
 
         self._register(group, across)
+        self.report((PASSES - 1) * group.size)
+        self.links.append(Link(0, np.zeros(6)))
+
+    def join(self, groups: Sequence[NDArray[np.intp]]) -> None:
+        """Shift whole shells to where the others, and the volumes around in time, say that they lie."""
+        path = motion_parameters(self.transforms, self.grid.centre)
+        offsets = join_groups(path, groups, self.links, self.believed)
+        for group, offset in zip(groups, rigid_transforms(offsets, self.grid.centre), strict=True):
+            self.transforms[group] = self.transforms[group] @ offset
 
     def result(self, first: int, groups: Sequence[NDArray[np.intp]]) -> Motion:
         """Every volume against the first; those that were not found take the motion of their neighbours.
@@ -270,7 +302,7 @@ class _Search:
                 "The motion of volumes %s could not be estimated; they take that of their neighbours in time.",
                 ", ".join(map(str, lost)),
             )
-        if self.progress is not None and self.done < 2 * self.b.size:
+        if self.progress is not None and self.done < PASSES * self.b.size:
             self.progress(1.0)
         still = is_still(self.transforms, groups, self.grid.centre)
         if still:
@@ -278,15 +310,39 @@ class _Search:
             self.transforms = np.linalg.inv(found) @ self.transforms
         return Motion(self.transforms, ~self.believed, bool(self.grid.thin), still)
 
-    def _to_the_others(self, group: NDArray, weights: NDArray, generators: NDArray, levels: tuple[int, ...]) -> None:
+    def _to_the_others(
+        self,
+        group: NDArray,
+        weights: NDArray,
+        generators: NDArray,
+        levels: tuple[int, ...],
+        below: NDArray | None = None,
+    ) -> None:
+        """Each volume to what the others say, mixed with what the shell below says."""
         aligned = self._aligned(group)
+        predicted = np.tensordot(weights, aligned, (1, 3))
+        precision = self._precision(aligned, predicted) if self.b[group].min() > LOW_B else None
         place = {int(k): i for i, k in enumerate(group)}
 
         def one(k: int) -> Match:
-            predicted = np.einsum("xyzn,n->xyz", aligned, weights[place[k]])
-            return Reference(predicted, self.grid).match(self.volumes[k], self.transforms[k], generators, levels)
+            images = [predicted[place[k]]] if below is None else [predicted[place[k]], below[place[k]]]
+            reference = Reference(images, self.grid, precision=precision)
+            return reference.match(self.volumes[k], self.transforms[k], generators, levels)
 
         self._register(group, one)
+
+    def _precision(self, aligned: NDArray, predicted: NDArray) -> NDArray[np.float32]:
+        """Voxels by how well the volumes are predicted there.
+
+        Fibres differ between directions, and their differences would be taken for motion.
+        """
+        variance = np.zeros(self.grid.mask.shape, dtype=np.float32)
+        for k, volume in enumerate(predicted):
+            variance += (volume - aligned[..., k]) ** 2
+        sigma = [0.0 if axis in self.grid.thin else 1.0 for axis in range(3)]
+        variance = gaussian_filter(variance, sigma)
+        mean = float(variance[self.grid.rim].mean()) or 1.0
+        return np.asarray(1 / (variance / mean + SURE))
 
     def _register(self, group: NDArray, register: Callable[[int], Match]) -> None:
         matches = []
@@ -294,7 +350,7 @@ class _Search:
             matches.append(match)
             self.report(1)
         for k, match in zip(group, matches, strict=True):  # after all: they start from one another's
-            self.believed[k] = match.correlation >= LEAST_CORRELATION and _plausible(match.transform, self.grid.centre)
+            self.believed[k] = match.correlation >= LEAST_CORRELATION and plausible(match.transform, self.grid.centre)
             if self.believed[k]:
                 self.transforms[k] = match.transform
 
@@ -312,20 +368,20 @@ class _Search:
         """So many registrations are done, or need not be made."""
         self.done += n
         if self.progress is not None:
-            self.progress(self.done / (2 * self.b.size))
+            self.progress(self.done / (PASSES * self.b.size))
 
 
 class _Volumes:
     """The volumes to compare: finite, and with the susceptibility displacement undone where it is known."""
 
-    def __init__(self, data: NDArray, affine: NDArray, shift: NDArray | None, axis: int | None) -> None:
-        self.data, self.affine, self.shift, self.axis = data, affine, shift, axis
+    def __init__(self, data: NDArray, affine: NDArray, shift: NDArray | None, axis: int | None, threads: int) -> None:
+        self.data, self.affine = data, affine
+        if shift is not None:
+            still = np.tile(np.eye(4), (data.shape[3], 1, 1))
+            self.data = resample(data, affine, still, shift, 1 if axis is None else axis, threads).data
 
     def __getitem__(self, k: int) -> NDArray[np.float32]:
-        volume = np.nan_to_num(self.data[..., k], nan=0.0, posinf=0.0, neginf=0.0).astype(np.float32)
-        if self.shift is None:
-            return volume
-        return resample_volume(volume, self.affine, np.eye(4), self.shift, 1 if self.axis is None else self.axis)
+        return np.nan_to_num(self.data[..., k], nan=0.0, posinf=0.0, neginf=0.0).astype(np.float32)
 
     def aligned(self, k: int, transform: NDArray) -> NDArray[np.float32]:
         """A volume roughly in the frame of the reference; good enough to compare with."""
@@ -346,74 +402,6 @@ def _groups(b_values: NDArray) -> list[NDArray[np.intp]]:
     return [np.flatnonzero(b_values <= lowest), *(indices for indices in above if indices.size)]
 
 
-def _leave_one_out(b_values: NDArray, directions: NDArray | None) -> NDArray[np.float32]:
-    """Row k: weights of the volumes whose sum predicts volume k from all the others; its own weight is 0.
-
-    A least-squares fit over the group of a constant, of b where it varies, and of spherical harmonics where there are
-    directions.
-    """
-    n = b_values.size
-    if n == 1:
-        return np.ones((1, 1), dtype=np.float32)
-    columns, penalties = [np.ones(n)], [0.0]
-    if n >= 4 and np.ptp(b_values) > 0.2 * max(float(b_values.max()), 1.0):  # more than the jitter of a shell
-        columns.append((b_values - b_values.mean()) / np.ptp(b_values))
-        penalties.append(1e-3 * n)
-    design, penalty = np.column_stack(columns), np.diag(penalties)
-    if directions is not None:
-        harmonics, smoothness = _harmonics(directions, n)
-        design = np.column_stack([design, harmonics])
-        penalty = np.diag([*penalties, *smoothness])
-    hat = design @ np.linalg.solve(design.T @ design + penalty, design.T)
-    own = np.diag(hat)
-    weights = hat / np.maximum(1 - own, 0.1)[:, None]
-    np.fill_diagonal(weights, 0.0)
-    others = (1 - np.eye(n)) / (n - 1)
-    return np.where((own < 0.8)[:, None], weights, others).astype(np.float32)
-
-
-def _harmonics(directions: NDArray, n: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Even spherical harmonics (without the constant) that n directions support, and their smoothness penalties."""
-    from dipy.reconst.shm import real_sh_descoteaux_from_index, sph_harm_ind_list
-
-    lengths = np.linalg.norm(directions, axis=1, keepdims=True)
-    x, y, z = (directions / np.where(lengths > 0, lengths, 1)).T
-    order, degree = sph_harm_ind_list(4 if n >= MANY_DIRECTIONS else 2)
-    values = real_sh_descoteaux_from_index(
-        order, degree, np.arccos(np.clip(z, -1, 1))[:, None], np.arctan2(y, x)[:, None], legacy=False
-    )
-    return values[:, 1:], SMOOTHNESS * (degree * (degree + 1.0))[1:] ** 2
-
-
-class _Extrapolation:
-    """What a volume of a higher shell looks like, from the shell below.
-
-    Parameters
-    ----------
-    unweighted : ndarray, shape (x, y, z)
-    aligned : ndarray, shape (x, y, z, n)
-        The shell below, in the frame of the reference.
-    b_value : float
-        Of the shell below.
-    directions : ndarray, shape (n, 3)
-    """
-
-    def __init__(self, unweighted: NDArray, aligned: NDArray, b_value: float, directions: NDArray) -> None:
-        self.unweighted, self.aligned, self.b_value = unweighted, aligned, b_value
-        self.n = len(directions)
-        harmonics, penalties = _harmonics(directions, self.n)
-        design = np.column_stack([np.ones(self.n), harmonics])
-        self.fit = np.linalg.solve(design.T @ design + np.diag([0.0, *penalties]), design.T)
-
-    def __call__(self, b_value: float, direction: NDArray) -> NDArray[np.float32]:
-        """Mono-exponential in b along the direction; a polynomial of intensities makes up for what is not."""
-        row = np.append(1.0, _harmonics(direction[None], self.n)[0][0]) @ self.fit
-        there = np.einsum("xyzn,n->xyz", self.aligned, row.astype(np.float32))
-        base = np.maximum(self.unweighted, 1e-6 * self.unweighted.max())
-        ratio = np.clip(there / base, 0.02, 1.0)
-        return np.asarray(base * ratio ** np.float32(b_value / self.b_value), dtype=np.float32)
-
-
 def _rough_mask(volume: NDArray) -> NDArray[np.bool_]:
     from dipy.segment.threshold import otsu
     from scipy.ndimage import median_filter
@@ -424,86 +412,8 @@ def _rough_mask(volume: NDArray) -> NDArray[np.bool_]:
     return np.asarray(smooth > otsu(smooth))
 
 
-def _across_contrasts(below: NDArray, own: NDArray, grid: Grid, start: NDArray) -> NDArray[np.float64]:
-    """The rigid transform from the frame of one image to that of another of different b, by mutual information.
-
-    DIPY's search, without the strain: with it, mutual information takes the fluid that fades with b for a smaller head.
-    """
-    from dipy.align.imaffine import AffineRegistration, MutualInformationMetric
-    from dipy.align.transforms import RigidTransform2D, RigidTransform3D
-
-    if np.ptp(below) == 0 or np.ptp(own) == 0:
-        return start
-    registration = AffineRegistration(
-        metric=MutualInformationMetric(nbins=32),
-        level_iters=[50, 50, 20],
-        sigmas=[3.0, 1.5, 1.0],  # never 0: interpolated noise would attract
-        factors=[4, 2, 1],
-        verbosity=0,
-    )
-    # In units of a head's radius, from its centre, a rotation and a translation are alike in size, without which the
-    # search ends early.
-    around = grid.rim.astype(np.int32)  # noise in air has no place in the histogram
-    units = np.diag([1 / RADIUS] * 3 + [1.0])
-    if not grid.thin:
-        units[:3, 3] = -grid.centre / RADIUS
-        placed = units @ grid.affine
-        found = registration.optimize(
-            below.astype(float),
-            own.astype(float),
-            RigidTransform3D(),
-            None,
-            static_grid2world=placed,
-            moving_grid2world=placed,
-            static_mask=around,
-            starting_affine=units @ start @ np.linalg.inv(units),
-        ).affine
-        result = np.linalg.inv(units) @ found @ units
-    else:
-        thick = [axis for axis in range(3) if axis not in grid.thin]
-        middle = np.array([(below.shape[axis] - 1) / 2 for axis in thick])
-        plane = np.eye(3)
-        plane[:2, :2] = np.diag(grid.voxel_sizes[thick] / RADIUS)
-        plane[:2, 2] = -plane[:2, :2] @ middle
-        matrix = np.linalg.inv(grid.affine) @ start @ grid.affine
-        voxels = np.eye(3)
-        voxels[:2, :2], voxels[:2, 2] = matrix[np.ix_(thick, thick)], matrix[thick, 3]
-        found = registration.optimize(
-            below.mean(axis=grid.thin).astype(float),
-            own.mean(axis=grid.thin).astype(float),
-            RigidTransform2D(),
-            None,
-            static_grid2world=plane,
-            moving_grid2world=plane,
-            static_mask=around.max(axis=grid.thin),
-            starting_affine=plane @ voxels @ np.linalg.inv(plane),
-        ).affine
-        voxels = np.linalg.inv(plane) @ found @ plane
-        matrix = np.eye(4)
-        matrix[np.ix_(thick, thick)] = voxels[:2, :2]
-        matrix[thick, 3] = voxels[:2, 2]
-        result = grid.affine @ matrix @ np.linalg.inv(grid.affine)
-    return result if _plausible(result, grid.centre) else start
-
-
-def goes_astray(start: NDArray, found: NDArray, centre: NDArray) -> bool:
-    """Whether a whole shell was found far from where the volumes around it in time lie.
-
-    Single volumes may lie elsewhere than their neighbours; that all of a shell do says that its contrast led astray.
-
-    Parameters
-    ----------
-    start, found : ndarray, shape (n, 4, 4)
-        Of the volumes of a shell: from their neighbours in time, and by registration.
-    centre : ndarray, shape (3,)
-        About which the head turns, mm.
-    """
-    apart = np.median(motion_parameters(np.linalg.inv(start) @ found, centre), axis=0)
-    shift, turn = np.linalg.norm(apart[:3]), np.rad2deg(np.linalg.norm(apart[3:]))
-    return bool(shift > FARTHEST_SHELL or turn > FARTHEST_SHELL)
-
-
-def _plausible(transform: NDArray, centre: NDArray) -> bool:
+def plausible(transform: NDArray, centre: NDArray) -> bool:
+    """Whether a head can have moved so (`LARGEST_TRANSLATION`, `LARGEST_ROTATION`), and a field strained so much."""
     if not np.isfinite(transform).all():
         return False
     rotation, strain = polar(transform[:3, :3])

@@ -6,6 +6,7 @@ interpolates the volume finds small motion where there is none; here the noise s
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -154,33 +155,39 @@ def _about(centre: NDArray, linear: NDArray) -> NDArray[np.float64]:
 
 
 class Reference:
-    """An image that volumes are registered to.
+    """What volumes are registered to: an image, or several images a mixture of which they look like.
 
     Parameters
     ----------
-    image : ndarray, shape (x, y, z)
+    images : sequence of ndarray, shape (x, y, z)
     grid : Grid
     degree : int
-        Of the polynomial that turns its intensities into those of a volume: 1 where both have the same contrast.
+        Of the polynomial that turns the intensities of each into those of a volume: 1 where a volume has the contrast
+        of the image, or of a mixture of the images.
+    precision : ndarray, shape (x, y, z), optional
+        How much each voxel counts: the inverse variance of what the images do not tell of a volume. All count the same
+        where it is not given.
     """
 
-    def __init__(self, image: NDArray, grid: Grid, degree: int = 1) -> None:
+    def __init__(
+        self, images: Sequence[NDArray], grid: Grid, degree: int = 1, precision: NDArray | None = None
+    ) -> None:
         self.grid = grid
+        self.precision = precision
         self.degree = degree
-        self.scale = float(np.abs(image[grid.mask]).mean()) or 1.0
-        self.image = (image / self.scale).astype(np.float32)
+        scales = [float(np.abs(image[grid.mask]).mean()) or 1.0 for image in images]
+        self.images = [(image / scale).astype(np.float32) for image, scale in zip(images, scales, strict=True)]
+        self._scales: dict[int, list[list[NDArray[np.float32]]]] = {}
 
-    @cached_property
-    def levels(self) -> list[list[NDArray[np.float32]]]:
-        """Image and gradient (per voxel along each axis that is not thin) at each scale."""
-        levels = []
-        for level in range(len(SMOOTHING)):
-            smooth = self.grid.smooth(self.image, level)
-            slopes = [
-                np.zeros_like(smooth) if axis in self.grid.thin else np.gradient(smooth, axis=axis) for axis in range(3)
-            ]
-            levels.append([smooth, *slopes])
-        return levels
+    def at_scale(self, level: int) -> list[list[NDArray[np.float32]]]:
+        """Every image at one of the scales, and its gradient (per voxel along each axis that is not thin)."""
+        if level not in self._scales:
+            self._scales[level] = [self._with_gradient(self.grid.smooth(image, level)) for image in self.images]
+        return self._scales[level]
+
+    def _with_gradient(self, image: NDArray) -> list[NDArray[np.float32]]:
+        thin = self.grid.thin
+        return [image, *(np.zeros_like(image) if k in thin else np.gradient(image, axis=k) for k in range(3))]
 
     def match(self, volume: NDArray, start: NDArray, generators: NDArray, levels: tuple[int, ...] = (0, 1, 2)) -> Match:
         """Find the transform from the reference to a volume.
@@ -196,8 +203,8 @@ class Reference:
 
         Notes
         -----
-        At each iteration the volume is compared with a polynomial of the moved reference and its derivatives along
-        the motions, in one linear least-squares problem with Huber's weights.
+        At each iteration the volume is compared with polynomials of the moved images and their derivatives along the
+        motions, in one linear least-squares problem with Huber's weights times the precision.
         """
         backward = np.linalg.inv(start)  # from the volume to the reference
         correlation = 0.0
@@ -221,32 +228,37 @@ class Reference:
             places = to_voxel[:3, :3] @ here + to_voxel[:3, 3:]
             for axis in self.grid.thin:
                 places[axis] = np.rint(places[axis])
-            limits = np.array(self.image.shape)[:, None] - 0.5
+            limits = np.array(self.grid.mask.shape)[:, None] - 0.5
             seen = ((places > -0.5) & (places < limits)).all(0)
             if seen.mean() < 0.3:
                 break
-            image, *slopes = (
-                map_coordinates(part, places[:, seen], order=1, mode="nearest").astype(float)
-                for part in self.levels[level]
-            )
-            slope = to_voxel[:3, :3].T @ np.array(slopes)  # per mm, world
+            target = values[seen]
+            powers, slopes = [np.ones(target.size)], [np.zeros((3, target.size))]
+            for parts in self.at_scale(level):
+                image, *gradient = (
+                    map_coordinates(part, places[:, seen], order=1, mode="nearest").astype(float) for part in parts
+                )
+                for d in range(1, self.degree + 1):
+                    powers.append(image**d)
+                    slopes.append(d * image ** (d - 1) * np.array(gradient))
+            intensities = lstsq(np.transpose(powers), target, check_finite=False)[0]
+            predicted = intensities @ np.array(powers)
+            slope = to_voxel[:3, :3].T @ np.tensordot(intensities, slopes, 1)  # per mm, world
             derivatives = np.array(
                 [np.einsum("ip,ip->p", slope, g[:3, :3] @ here[:, seen] + g[:3, 3:]) for g in generators]
             )
-            powers = np.array([image**d for d in range(self.degree + 1)])
-            target = values[seen]
-            intensities = lstsq(powers.T, target, check_finite=False)[0]
-            rate = sum(d * c * image ** (d - 1) for d, c in enumerate(intensities) if d)
-            design = np.concatenate([powers, derivatives * rate])
-            residual = target - intensities @ powers
-            correlation = _correlation(target, intensities @ powers)
+            design = np.concatenate([powers, derivatives])
+            residual = target - predicted
+            correlation = _correlation(target, predicted)
             spread = 1.4826 * np.median(np.abs(residual))
             weight = np.minimum(1, HUBER * spread / np.maximum(np.abs(residual), 1e-12)) if spread > 0 else 1.0
+            if self.precision is not None:
+                weight = weight * map_coordinates(self.precision, places[:, seen], order=1, mode="nearest")
             weighted = design * weight
             normal = weighted @ design.T
             scale = np.sqrt(np.maximum(np.diag(normal), 1e-30))
             step = lstsq(normal / np.outer(scale, scale), weighted @ residual / scale, cond=1e-9)[0] / scale
-            step = step[self.degree + 1 :]
+            step = step[len(powers) :]
             step *= min(1.0, LONGEST_STEP / max(np.abs(step).max(), 1e-12))
             backward = expm(np.einsum("k,kij->ij", step, generators)) @ backward
             if np.abs(step).max() < CONVERGED:

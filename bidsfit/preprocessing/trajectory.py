@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,6 +22,19 @@ WHITE = 1.2
 
 #: Groups of fewer volumes do not tell.
 FEWEST = 6
+
+#: How far a difference in contrast misleads the registration of two shells, mm (rotations as on the sphere).
+MISLED = 0.1
+
+#: No head lies stiller than so from one volume to the next, mm.
+SMALLEST_STEP = 0.05
+
+#: Degrees of freedom of its steps: most are small, and some are jumps.
+FREEDOM = 3.0
+
+#: Iterations of joining the path, at most; they end when no group moves by more than so many mm.
+ITERATIONS = 50
+CONVERGED = 1e-4
 
 
 def is_still(transforms: ArrayLike, groups: Sequence[NDArray[np.intp]], centre: ArrayLike) -> bool:
@@ -88,3 +102,85 @@ def rigid_transforms(parameters: ArrayLike, centre: ArrayLike) -> NDArray[np.flo
     transforms[:, :3, :3] = Rotation.from_euler("xyz", values[:, 3:]).as_matrix()
     transforms[:, :3, 3] = values[:, :3] + centre - transforms[:, :3, :3] @ centre
     return transforms
+
+
+class Link(NamedTuple):
+    """How a group of volumes lies to another, as their contrast tells.
+
+    Attributes
+    ----------
+    reference : int
+        Index of the other group.
+    offset : ndarray, shape (6,)
+        From the frame of the other group to that of this one: mm and radians.
+    """
+
+    reference: int
+    offset: NDArray[np.float64]
+
+
+def join_groups(
+    path: NDArray[np.float64],
+    groups: Sequence[NDArray[np.intp]],
+    links: Sequence[Link],
+    known: NDArray[np.bool_],
+) -> NDArray[np.float64]:
+    """Offsets that make one path of groups of volumes, each of which was followed in a frame of its own.
+
+    Two things tell how a group lies to the others: the links, which differences in contrast mislead by about
+    `MISLED`, and time. A head goes on from where it was, wherever one volume of a group follows one of another.
+
+    Parameters
+    ----------
+    path : ndarray, shape (n, 6)
+        Of every volume in the order of time, in the frame of its group: mm and radians.
+    groups : sequence of ndarray of int
+        Volumes of each group; the first group's frame is that of all.
+    links : sequence of Link
+        Of every group but the first.
+    known : ndarray of bool, shape (n,)
+        Volumes whose place was found.
+
+    Returns
+    -------
+    ndarray, shape (n_groups, 6)
+        To add to the path of every group; 0 for the first.
+
+    Notes
+    -----
+    The steps between volumes in time and what the links leave open follow Student's distribution of `FREEDOM`,
+    because heads jump and contrast may mislead; the size of a step is the median absolute deviation of all steps.
+    Iteratively reweighted least squares from what the links say.
+    """
+    scale = np.array([1.0, 1, 1, RADIUS, RADIUS, RADIUS])
+    n = len(groups)
+    place = np.zeros(len(path), dtype=int)
+    for index, group in enumerate(groups):
+        place[group] = index
+    offsets = np.zeros((n, path.shape[1]))
+    for index, link in enumerate(links, start=1):
+        offsets[index] = offsets[link.reference] + link.offset * scale
+    linked = np.array([link.offset * scale for link in links]).reshape(n - 1, path.shape[1])
+    seen = np.flatnonzero(known)
+    stride = np.sqrt(np.diff(seen))  # of a random walk
+    design = np.concatenate(
+        [
+            np.eye(n)[place[seen[1:]]] - np.eye(n)[place[seen[:-1]]],
+            np.eye(n)[1:] - np.eye(n)[[link.reference for link in links]],
+        ]
+    )
+    steps = np.diff(path[seen] * scale, axis=0)
+    target = np.concatenate([-steps, linked])
+    for _ in range(ITERATIONS):
+        residual = design @ offsets - target
+        step = 1.4826 * np.median(np.abs(residual[: stride.size]) / stride[:, None]) if stride.size else 0.0
+        size = np.concatenate([max(step, SMALLEST_STEP) * stride, np.full(n - 1, MISLED)])[:, None]
+        weight = (FREEDOM + 1) / (FREEDOM + (residual / size) ** 2) / size**2
+        weight[stride.size :] = 1 / MISLED**2
+        before = offsets.copy()
+        for axis in range(path.shape[1]):
+            weighted = design[:, 1:].T * weight[:, axis]
+            offsets[1:, axis] = np.linalg.solve(weighted @ design[:, 1:], weighted @ target[:, axis])
+        if np.abs(offsets - before).max() < CONVERGED:
+            break
+    return offsets / scale

@@ -13,7 +13,7 @@ from bidsfit.noise import add_noise
 from bidsfit.phantom.cohort import Cohort
 from bidsfit.phantom.directions import spread_directions
 from bidsfit.phantom.fractal import fractal_noise
-from bidsfit.preprocessing.motion import estimate_motion, goes_astray, obstacle_to_motion, rotate_directions
+from bidsfit.preprocessing.motion import estimate_motion, obstacle_to_motion, rotate_directions
 from bidsfit.preprocessing.trajectory import motion_parameters
 
 
@@ -88,8 +88,8 @@ def some_motion(n, translation=2.0, degrees=2.0, seed=1):
 
 
 def test_known_motion_is_recovered():
-    """Voxels of 6 mm, SNR 20, up to 3 mm and 3 degrees."""
-    data, affine, true, mask, centre = scan(SHAPE, B, DIRECTIONS, some_motion(B.size))
+    """Voxels of 3.75 mm, SNR 20, up to 3 mm and 3 degrees."""
+    data, affine, true, mask, centre = scan((64, 64, 38), B, DIRECTIONS, some_motion(B.size))
     seen = []
     motion = estimate_motion(data, affine, B, mask, directions=DIRECTIONS, kind="rigid", progress=seen.append)
     translation, rotation = errors(motion.transforms, true, centre)
@@ -102,11 +102,30 @@ def test_known_motion_is_recovered():
     assert seen == sorted(seen)
 
 
+def test_a_shell_near_the_noise_is_found_and_placed():
+    """Single volumes of b = 3000 show little of the head at SNR 20; their mean does, and the shell below."""
+    b = np.r_[0, np.tile([1000.0, 0, 3000, 3000, 1000], 7)]
+    shells = [np.flatnonzero(b == value) for value in (1000, 3000)]
+    rng = np.random.default_rng(5)
+    directions = np.zeros((b.size, 3))
+    for shell in shells:
+        directions[shell] = rng.permutation(spread_directions(shell.size))
+    walk = np.cumsum(np.random.default_rng(3).normal(0, 0.15, (b.size, 6)), axis=0)
+    data, affine, true, mask, centre = scan((56, 56, 28), b, directions, walk - walk[0])
+    motion = estimate_motion(data, affine, b, mask, directions=directions, kind="rigid", threads=2)
+    translation, rotation = errors(motion.transforms, true, centre)
+    for shell in shells:
+        assert translation[shell].mean() < 0.3
+        assert rotation[shell].mean() < 0.3
+    assert not motion.replaced.any()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("strain", [0.0, 0.01])
 def test_known_motion_of_two_shells_is_recovered(strain):
     b = np.r_[np.zeros(4), np.full(24, 1000.0), np.full(24, 2500.0)]
-    directions = np.r_[np.zeros((4, 3)), spread_directions(24), spread_directions(24)]
+    sphere = spread_directions(24) * np.tile([1, -1], 12)[:, None]  # whole, so that strains are 0 in the mean
+    directions = np.r_[np.zeros((4, 3)), sphere, sphere]
     order = np.r_[0, np.random.default_rng(2).permutation(b.size - 1) + 1]
     b, directions = b[order], directions[order]
     data, affine, true, mask, centre = scan((80, 80, 40), b, directions, some_motion(b.size), strain=strain)
@@ -126,18 +145,6 @@ def test_stillness_is_left_still():
     translation, rotation = errors(motion.transforms, np.tile(np.eye(4), (B.size, 1, 1)), centre)
     assert translation.max() < 0.2  # of voxels of 6 mm
     assert rotation.max() < 0.3
-
-
-def test_a_shell_that_as_a_whole_lies_elsewhere_is_not_believed():
-    centre = np.array([0.0, -10, 20])
-    start = np.array([rigid(centre, [0.1 * k, 0, 0], [0, 0.1 * k, 0]) for k in range(20)])
-    jump = rigid(centre, [12, 0, 0], [0, 0, 0])
-    assert goes_astray(start, start @ jump, centre)
-    assert goes_astray(start, start @ rigid(centre, [0, 0, 0], [8, 0, 0]), centre)
-    assert not goes_astray(start, start @ rigid(centre, [2, 0, 0], [0, 2, 0]), centre)
-    some = start.copy()
-    some[:8] = some[:8] @ jump  # the head itself
-    assert not goes_astray(start, some, centre)
 
 
 def test_many_tiny_shells():
