@@ -254,6 +254,7 @@ class _Search:
             harmonics = leave_one_out(self.b[group], directions)
             for _ in range(PASSES - 2):
                 self._to_the_others(group, harmonics, generators, (2,), below)
+                self.transforms[group] = without_common_stretch(self.transforms[group], directions, self.grid.centre)
         self.links.append(Link(len(self.links), motion_parameters(self._across(group)[None], self.grid.centre)[0]))
         self.mean = self._mean(group)
         good = self.believed[group]
@@ -438,6 +439,30 @@ def _interpolate(transforms: NDArray, known: NDArray, wanted: NDArray, centre: N
     result[:, :3, :3] = rotations
     result[:, :3, 3] = centre - rotations @ centre + between[:, :3]
     return result
+
+
+def without_common_stretch(transforms: NDArray, directions: NDArray, centre: NDArray) -> NDArray[np.float64]:
+    """Take from the volumes of a shell what they are stretched by together.
+
+    Volumes that predict one another do not tell how large the head is: all could grow alike. Eddy currents turn their
+    sign with the gradient, so that what does not change with it is no eddy current.
+
+    Parameters
+    ----------
+    transforms : ndarray, shape (n, 4, 4)
+        World to world, from the reference to each volume.
+    directions : ndarray, shape (n, 3)
+        Gradient directions in any frame.
+    centre : ndarray, shape (3,)
+        A point that stays, world, mm.
+    """
+    stretches = np.array([polar(transform[:3, :3])[1] for transform in transforms]) - np.eye(3)
+    design = np.column_stack([np.ones(len(directions)), directions])
+    common = np.linalg.lstsq(design, stretches.reshape(-1, 9), rcond=None)[0][0].reshape(3, 3)
+    undone = np.eye(4)
+    undone[:3, :3] = np.linalg.inv(np.eye(3) + common)
+    undone[:3, 3] = centre - undone[:3, :3] @ centre
+    return np.asarray(transforms @ undone)
 
 
 def rotate_directions(directions: ArrayLike, transforms: ArrayLike, affine: ArrayLike) -> NDArray[np.float64]:
