@@ -193,7 +193,9 @@ class _Search:
     believed : ndarray of bool, shape (n,)
         Volumes whose motion has been found.
     low_mean, mean : ndarray, shape (x, y, z)
-        Of the low b-values, and of the group that was searched last, in the frame that its volumes agreed on.
+        Of the low b-values, and of the last shell (or the low b-values), in the frame that its volumes agreed on.
+    seen : int
+        Which group that last shell is.
     extrapolation : Extrapolation or None
         From the shell that was searched last.
     links : list of Link
@@ -214,6 +216,7 @@ class _Search:
         self.believed = np.zeros(b_values.size, dtype=bool)
         self.low_mean: NDArray[np.float32] | None = None
         self.mean: NDArray[np.float32] | None = None
+        self.seen = 0
         self.extrapolation: Extrapolation | None = None
         self.links: list[Link] = []
         self.done = 0.0
@@ -255,8 +258,8 @@ class _Search:
             for _ in range(PASSES - 2):
                 self._to_the_others(group, harmonics, generators, (2,), below)
                 self.transforms[group] = without_common_stretch(self.transforms[group], directions, self.grid.centre)
-        self.links.append(Link(len(self.links), motion_parameters(self._across(group)[None], self.grid.centre)[0]))
-        self.mean = self._mean(group)
+        self.links.append(Link(self.seen, motion_parameters(self._across(group)[None], self.grid.centre)[0]))
+        self.mean, self.seen = self._mean(group), len(self.links)
         good = self.believed[group]
         if directions is not None and good.sum() >= ENOUGH_VOLUMES:
             assert self.low_mean is not None

@@ -16,6 +16,9 @@ RADIUS = 50.0
 #: A head whose sharpest volumes lie within so many mm of each other (root mean square) did not move between them.
 STILL = 0.15
 
+#: Shells farther from the first than this (mm, beside three standard errors) are not only misled by contrast.
+APART = 0.5
+
 #: Errors of volumes that are seen one by one differ from one volume to the next by twice their variance (von Neumann's
 #: ratio); a head that drifts or jumps has neighbours that lie together. Below this the differences tell of motion.
 WHITE = 1.2
@@ -42,8 +45,8 @@ def is_still(transforms: ArrayLike, groups: Sequence[NDArray[np.intp]], centre: 
 
     A scan in which nobody moved should not be interpolated: volumes of a high b-value show little but noise, and the
     means of shells differ in contrast, so that each seems to lie a little elsewhere. The head was still where the
-    volumes that are seen best lie together, and where in no other shell volumes that follow one another lie closer
-    together than any two [1]_.
+    volumes that are seen best lie together, where no other shell lies farther from them than contrast misleads, and
+    where in none volumes that follow one another lie closer together than any two [1]_.
 
     Parameters
     ----------
@@ -61,7 +64,15 @@ def is_still(transforms: ArrayLike, groups: Sequence[NDArray[np.intp]], centre: 
     path = motion_parameters(transforms, centre) * [1, 1, 1, RADIUS, RADIUS, RADIUS]
     if np.sqrt(np.var(path[groups[0]], axis=0).sum()) > STILL:
         return False
-    return all(_ratio(path[np.sort(group)]) > WHITE for group in groups[1:] if len(group) >= FEWEST)
+    where = path[groups[0]].mean(axis=0)
+    for group in groups[1:]:
+        if len(group) > 1:
+            error = np.sqrt(np.var(path[group], axis=0, ddof=1).sum() / len(group))
+            if np.linalg.norm(path[group].mean(axis=0) - where) > APART + 3 * error:
+                return False
+        if len(group) >= FEWEST and _ratio(path[np.sort(group)]) <= WHITE:
+            return False
+    return True
 
 
 def _ratio(path: NDArray) -> float:

@@ -102,6 +102,22 @@ def test_known_motion_is_recovered():
     assert seen == sorted(seen)
 
 
+def test_shells_are_placed_across_smaller_ones():
+    """Three volumes of b = 500, which are sought one by one, between two shells that are placed as a whole."""
+    b = np.r_[0, 0, np.full(8, 300), np.full(3, 500), np.full(8, 1000)].astype(float)
+    directions = np.r_[np.zeros((2, 3)), spread_directions(8), np.eye(3), spread_directions(8)]
+    parameters = np.zeros((b.size, 6))
+    parameters[2:] = [2, -1, 1, 1, -2, 2]
+    parameters[10:13] = [-1, 2, 0, 0, 2, -1]
+    parameters[13:] = [0, -2, 2, -2, 0, 1]
+    data, affine, true, mask, centre = scan((48, 48, 24), b, directions, parameters)
+    motion = estimate_motion(data, affine, b, mask, directions=directions, kind="rigid", threads=2)
+    translation, rotation = errors(motion.transforms, true, centre)
+    for shell in (slice(2, 10), slice(10, 13), slice(13, 21)):
+        assert translation[shell].mean() < 0.4  # of voxels of 5 mm
+        assert rotation[shell].mean() < 0.5
+
+
 def test_a_shell_near_the_noise_is_found_and_placed():
     """Single volumes of b = 3000 show little of the head at SNR 20; their mean does, and the shell below."""
     b = np.r_[0, np.tile([1000.0, 0, 3000, 3000, 1000], 7)]
