@@ -28,7 +28,7 @@ LOW_B = 100.0
 
 #: From so many volumes of a shell on, the others predict what a volume looks like: by their mean, and from so many
 #: directions on by spherical harmonics.
-ENOUGH_VOLUMES = 6
+ENOUGH_VOLUMES = 8
 ENOUGH_DIRECTIONS = 15
 
 #: Registrations of a volume, at most.
