@@ -46,9 +46,10 @@ pytest: $(INSTALLED) ## Run the tests that take seconds, on all cores
 test-slow: $(INSTALLED) ## Run the tests that take minutes
 	$(BIN)/pytest -m slow
 
-format: $(INSTALLED) ## Format the sources and apply the fixes that are safe
+format: $(INSTALLED) ## Format the sources, apply the fixes that are safe, and renew what the docs take from the code
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
+	$(BIN)/python docs/_ext/generate.py
 
 docs: $(INSTALLED) ## Build the documentation in docs/_build/html
 	$(BIN)/sphinx-build -W --keep-going --quiet -b html docs docs/_build/html
@@ -57,6 +58,6 @@ benchmark: $(INSTALLED) ## Speed and accuracy against other tools (see benchmark
 	for script in benchmarks/[a-z]*.py; do $(BIN)/python $$script || exit; done
 
 clean: ## Remove what the targets make, the environment too
-	rm -rf $(VENV) $(DEMO) build dist docs/_build docs/generated *.egg-info
+	rm -rf $(VENV) $(DEMO) build dist docs/_build *.egg-info
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

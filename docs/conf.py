@@ -1,4 +1,4 @@
-"""Configuration of Sphinx. The reference pages are written from the code by `_ext/generate.py` at each build."""
+"""Configuration of Sphinx. `_ext/generate.py` checks what pages take from the code."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ extensions = [
     "generate",
     "mathml",
 ]
-exclude_patterns = ["_build", "generated"]
+exclude_patterns = ["_build"]
 source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
 
 html_theme = "furo"
@@ -33,7 +33,7 @@ html_math_renderer = "mathml"
 html_copy_source = False
 html_show_sourcelink = False
 
-myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
+myst_enable_extensions = ["colon_fence", "dollarmath"]
 myst_heading_anchors = 3
 
 autodoc_typehints = "none"

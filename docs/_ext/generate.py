@@ -1,7 +1,8 @@
-"""Reference pages written from the code: models, estimators, status codes, outputs and command lines.
+"""Parts of the pages written from the code: models, estimators, status codes, outputs and command lines.
 
-Each function returns Markdown. `write` puts it into ``docs/generated``, and the pages in ``docs`` include it, so that
-a new model, estimator, output or option is documented by being there.
+Each function returns Markdown. It stands in a page of ``docs`` between two comments that name it, so that the pages can
+be read where nothing builds them. Run as a program (``make format`` does), this module renews them; the build of the
+documentation fails where one is out of date.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from sphinx.application import Sphinx
+from sphinx.errors import ExtensionError
 
 from bidsfit import estimators, models
 from bidsfit.bids import outputs
@@ -40,6 +42,16 @@ def number(value: float) -> str:
     return "∞" if math.isinf(value) else f"{value:g}"
 
 
+def model_heading(model: SignalModel) -> str:
+    """Heading of the section of a model."""
+    return f"`{model.name}`: {model.title}"
+
+
+def anchor(heading: str) -> str:
+    """What a link to a heading of the same page is, by the rule that code hosts and MyST share."""
+    return "#" + re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
 def model_section(model: SignalModel) -> str:
     """One model: equation, parameters, what it needs, references."""
 
@@ -55,13 +67,13 @@ def model_section(model: SignalModel) -> str:
         )
 
     parts = [
-        f"(model-{model.name})=\n## `{model.name}`: {model.title}",
+        f"## {model_heading(model)}",
         escape(model.description),
         f"$$\n{model.latex}\n$$",
         table(("Symbol", "Python", "`param-`", "Meaning", "Unit", "Bounds"), map(row, model.parameters)),
     ]
     if model.variant_of:
-        principal = f"[`{model.variant_of}`](#model-{model.variant_of})"
+        principal = f"[`{model.variant_of}`]({anchor(model_heading(models.get(model.variant_of)))})"
         parts.append(f"A variant of {principal}: it is fitted only where `--model` names it.")
     if model.constraints:
         symbols = {parameter.symbol: parameter.latex for parameter in model.parameters}
@@ -107,7 +119,7 @@ def models_page() -> str:
         ("Model", "What it is", "Parameters"),
         (
             (
-                f"[`{model.name}`](#model-{model.name})",
+                f"[`{model.name}`]({anchor(model_heading(model))})",
                 model.title,
                 ", ".join(f"${parameter.latex}$" for parameter in model.parameters),
             )
@@ -125,7 +137,7 @@ def estimators_page() -> str:
         estimator = getattr(found, "func", found)  # what several names share is one class with a choice of its own
         trained_on = DISTRIBUTIONS.get(getattr(found, "keywords", {}).get("distribution", ""))
         title = estimator.title if trained_on is None else f"{estimator.title}; training parameters {trained_on}"
-        rows.append((f"`{name}`", title, f"{{py:obj}}`{estimator.__module__}.{estimator.__qualname__}`"))
+        rows.append((f"`{name}`", title, f"`{estimator.__module__}.{estimator.__qualname__}`"))
     return table(("`--estimators`", "Method", "Class"), rows)
 
 
@@ -203,9 +215,11 @@ def options_of(parser: argparse.ArgumentParser) -> str:
         parts.append(f"**{(group.title or 'Options').capitalize()}**")
         if group.description:
             parts.append(group.description)
+        lines = []
         for action in actions:
             help_text = " ".join(formatter._expand_help(action).split()) if action.help else ""
-            parts.append(f"`{invocation(formatter, action)}`\n: {escape(help_text)}")
+            lines.append(f"- `{invocation(formatter, action)}`: {escape(help_text)}")
+        parts.append("\n".join(lines))
     if parser.epilog:
         parts.append(f"```text\n{wrap(parser.epilog)}\n```")
     return "\n\n".join(parts)
@@ -259,7 +273,7 @@ def lab_page() -> str:
     )
 
 
-PAGES = {
+PARTS = {
     "models": models_page,
     "estimators": estimators_page,
     "status": status_page,
@@ -268,18 +282,40 @@ PAGES = {
     "lab": lab_page,
 }
 
+#: A part in a page: between comments that name it.
+PART = re.compile(r"<!-- begin (\w+)[^\n]*-->\n.*?<!-- end \1 -->", re.DOTALL)
 
-def write(app: Sphinx) -> None:
-    """Write the pages that changed."""
-    folder = Path(app.srcdir, "generated")
-    folder.mkdir(exist_ok=True)
-    for name, page in PAGES.items():
-        path, text = folder / f"{name}.md", page() + "\n"
-        if not path.exists() or path.read_text() != text:
-            path.write_text(text)
+
+def renewed(page: str) -> str:
+    """A page with the parts that it holds written anew."""
+
+    def part(match: re.Match[str]) -> str:
+        name = match[1]
+        begin = f"<!-- begin {name}: written from the code, see _ext/generate.py -->"
+        return f"{begin}\n\n{PARTS[name]()}\n\n<!-- end {name} -->"
+
+    return PART.sub(part, page)
+
+
+def stale(folder: Path) -> dict[Path, str]:
+    """Pages of a folder that are not as the code would write them, and how they should be."""
+    pages = {path: path.read_text("utf-8") for path in sorted(folder.glob("*.md"))}
+    return {path: new for path, old in pages.items() if (new := renewed(old)) != old}
+
+
+def check(app: Sphinx) -> None:
+    """Refuse to build pages that are out of date."""
+    if found := stale(Path(app.srcdir)):
+        names = ", ".join(path.name for path in found)
+        raise ExtensionError(f"Out of date: {names}. Run `make format`, which writes them anew from the code.")
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
-    """Write the pages before Sphinx reads."""
-    app.connect("builder-inited", write)
+    """Check the pages before Sphinx reads."""
+    app.connect("builder-inited", check)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
+
+
+if __name__ == "__main__":
+    for path, text in stale(Path(__file__).parents[1]).items():
+        path.write_text(text, "utf-8")
