@@ -26,9 +26,9 @@ demo: $(INSTALLED) ## Simulate an IVIM and an SMT dataset, fit both with several
 	$(BIN)/bidsfit-lab phantom $(DEMO)/ivim --model ivim
 	$(BIN)/bidsfit-lab phantom $(DEMO)/smt2 --model smt2
 	$(BIN)/bidsfit $(DEMO)/ivim $(DEMO)/ivim/derivatives/bidsfit participant \
-	  -d truth=$(DEMO)/ivim/derivatives/truth -w $(DEMO)/work/ivim --model ivim --estimators lsq segmented mle
+	  -d truth=$(DEMO)/ivim/derivatives/truth -w $(DEMO)/work/ivim --model ivim --estimators lsq segmented bayes
 	$(BIN)/bidsfit $(DEMO)/smt2 $(DEMO)/smt2/derivatives/bidsfit participant \
-	  -d truth=$(DEMO)/smt2/derivatives/truth -w $(DEMO)/work/smt2 --model smt2 --estimators lsq mle net-uniform \
+	  -d truth=$(DEMO)/smt2/derivatives/truth -w $(DEMO)/work/smt2 --model smt2 --estimators lsq net-uniform \
 	  --training-recipe network-quick
 	@echo; echo "Reports:"; ls -1 $(DEMO)/*/derivatives/bidsfit/sub-*.html
 

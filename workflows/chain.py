@@ -155,9 +155,9 @@ class Chain:
         ]
 
     @property
-    def methods(self) -> list[str]:
-        """Sentences for the methods text."""
-        return [METHODS[step.method][1] for step in self.steps if step.method]
+    def methods(self) -> dict[str, str]:
+        """Sentences for the methods text, by step, of the steps that are to be done."""
+        return {step.name: METHODS[step.method][1] for step in self.steps if step.method}
 
 
 def plan_chain(

@@ -16,10 +16,11 @@ from bidsfit.interfaces.derivatives import WriteMaps, WriteVolume
 from bidsfit.interfaces.estimate import EstimateMaps
 from bidsfit.interfaces.figures import PlotFit, PlotImage, fit_figure_paths, image_figure_paths
 from bidsfit.interfaces.image import PrepareImage
+from bidsfit.reports.records import is_drawn
 from bidsfit.workflows.methods import fit_methods
 from bidsfit.workflows.plan import Fit, ImagePlan
 from bidsfit.workflows.preprocessing import add_assessment, add_scan
-from bidsfit.workflows.training import Training, init_training_node, shows_training
+from bidsfit.workflows.training import Training, init_training_node
 
 #: Memory of Python with its libraries, GB.
 BASE_MEMORY = 0.5
@@ -217,10 +218,8 @@ def init_fit_wf(
     maps = [output_dir / output.path for output in map_outputs(image, estimator.model, estimator).values()]
     write.overwrite = _missing([*maps, *map(json_path, maps)])
     plot = pe.Node(PlotFit(methods=fit_methods(estimator), **common), name="plot", mem_gb=1)
-    figures = fit_figure_paths(output_dir, image, fit.model, fit.name)
-    if not shows_training(estimator):
-        del figures["training"]
-    plot.overwrite = _missing(figures.values())
+    record = fit_figure_paths(output_dir, image, fit.model, fit.name)["record"]
+    plot.overwrite = None if is_drawn(record, output_dir) else True
 
     workflow = pe.Workflow(name=f"{node_name(fit.model)}_{node_name(fit.name)}_wf")
     workflow.connect(

@@ -31,6 +31,15 @@ from bidsfit.workflows.chain import Chain, Companions, PreprocessingChoice, plan
 FOUND_MASK = "median_otsu (DIPY) on the mean image of the lowest b-value"
 FOUND_BODY = "voxels of at least half the median of the mean image of the lowest b-value"
 
+#: Why maximum likelihood and least squares give the same maps, and how to tell them apart.
+MLE_IS_LSQ = (
+    "mle gives the maps of lsq, because with Gaussian noise the most likely parameters are those of least squares"
+)
+MLE_APART = (
+    " (the bias of the Rician noise floor is taken out of the signals before they are fitted; --skip rician leaves it "
+    "to mle)"
+)
+
 #: Options of estimators that have another name on the command line.
 OPTIONS = {"snr": "--training-snr", "recipe": "--training-recipe", "seed": "--training-seed"}
 
@@ -409,7 +418,8 @@ def _plan_image(
     chain = None
     if preprocessing is not None:
         chain = plan_chain(image, shape, acquisition, preprocessing, companions, sigma=noise.level)
-    if chain is not None and chain.method("rician"):
+    corrected = _without_rician_bias(image, chain)
+    if corrected:
         noise = replace(noise, kind="gaussian")
         fits = [fit.with_noise("gaussian") for fit in fits]
     rows: dict[str, dict[str, Any]] = {}
@@ -419,8 +429,11 @@ def _plan_image(
         obstacles = {fit.name: _obstacle(fit, acquisition) for fit in its_fits}
         usable = [fit for fit in its_fits if not obstacles[fit.name]]
         if usable:
-            has = f"has {usable[0].signal_model.support(acquisition).used}"
-            reason = "; ".join([has, *(f"not with {estimator}: {why}" for estimator, why in obstacles.items() if why)])
+            said = [f"has {usable[0].signal_model.support(acquisition).used}"]
+            said += [f"not with {estimator}: {why}" for estimator, why in obstacles.items() if why]
+            if any(fit.estimator == "mle" for fit in usable) and noise.kind == "gaussian":
+                said.append(MLE_IS_LSQ + (MLE_APART if corrected else ""))
+            reason = "; ".join(said)
         else:
             reason = next(iter(obstacles.values()))
         title = its_fits[0].signal_model.title
@@ -441,6 +454,14 @@ def _plan_image(
         noise=noise,
         chain=chain,
     )
+
+
+def _without_rician_bias(image: DwiImage, chain: Chain | None) -> bool:
+    """Whether the bias of the Rician noise floor is taken out before the fit, by this run or by an earlier one."""
+    if chain is not None:
+        return bool(chain.method("rician"))
+    earlier = image.sidecar.get("Preprocessing")
+    return image.preprocessed and isinstance(earlier, dict) and earlier.get("Rician", "none") != "none"
 
 
 def _preprocessed(image: DwiImage, output_dir: Path) -> DwiImage:

@@ -101,7 +101,7 @@ def add_assessment(
             image=image.to_dict(),
             source=raw.uri,
             steps=[] if chain is None else chain.rows,
-            methods=[] if chain is None else chain.methods,
+            methods={} if chain is None else chain.methods,
             slice_axis=slice_axis(raw.sidecar),
             output_dir=str(output_dir),
             version=__version__,

@@ -8,8 +8,6 @@ from pathlib import Path
 from nipype.pipeline import engine as pe
 
 from bidsfit import __version__
-from bidsfit.estimators.estimator import Estimator
-from bidsfit.estimators.trained import TrainedEstimator
 from bidsfit.interfaces.training import TrainEstimator
 from bidsfit.workflows.plan import Fit, ImagePlan
 
@@ -63,8 +61,3 @@ def init_training_node(plan: ImagePlan, fit: Fit, *, training: Training, omp_nth
     node = pe.Node(interface, name="train", n_procs=omp_nthreads, mem_gb=MEMORY)
     node.overwrite = True
     return node
-
-
-def shows_training(estimator: Estimator) -> bool:
-    """Whether the report of a fit has a figure of what its estimator learned: a plane of two parameters."""
-    return isinstance(estimator, TrainedEstimator) and len(estimator.space.names) > 1

@@ -184,7 +184,7 @@ def methods_of(plans: Sequence[ParticipantPlan]) -> str:
     return methods_text(
         [image.mask_name for image in images],
         map(fit_methods, fits.values()),
-        [sentence for chain in chains for sentence in chain.methods],
+        [sentence for chain in chains for sentence in chain.methods.values()],
     )
 
 

@@ -178,23 +178,28 @@ class PlotFit(SimpleInterface):
                 end = max(limits[1], figures.spread_limits(np.abs(biases[name]), span)[1])
                 yield replace(panel(f"{name}_bias"), title=f"Bias of ${model[name].latex}$", limits=(-end, end))
 
-        with whole_file(paths["maps"]) as path:
-            figures.plot_maps(path, [panel(name) for name in model.names], mask, affine)
-        with whole_file(paths["uncertainty"]) as path:
-            spread = chain.from_iterable(spread_panels(name) for name in model.names if name != model.scale)
-            figures.plot_maps(path, list(spread), mask, affine, columns=3 if biases else 2)
+        drawn = ["quality"]
+        maps = [panel(name) for name in model.names]
+        if figures.with_values(maps, mask):
+            drawn += ["maps", "histograms"]
+            with whole_file(paths["maps"]) as path:
+                figures.plot_maps(path, maps, mask, affine)
+            with whole_file(paths["histograms"]) as path:
+                figures.plot_histograms(
+                    path,
+                    [
+                        figures.Histogram(p.title, p.unit, p.data[mask], p.limits, tuple(bounds))
+                        for p, bounds in zip(maps, estimator.bounds.tolist(), strict=True)
+                    ],
+                )
+        spread = list(chain.from_iterable(spread_panels(name) for name in model.names if name != model.scale))
+        if figures.with_values(spread, mask):
+            drawn.append("uncertainty")
+            with whole_file(paths["uncertainty"]) as path:
+                figures.plot_maps(path, spread, mask, affine, columns=3 if biases else 2)
         with whole_file(paths["quality"]) as path:
             messages = {status.value: status.message for status in Status}
-            figures.plot_quality(path, panel("rmse"), panel("r2"), volumes["status"], messages, mask, affine)
-        with whole_file(paths["histograms"]) as path:
-            figures.plot_histograms(
-                path,
-                [
-                    figures.Histogram(p.title, p.unit, p.data[mask], p.limits, tuple(bounds))
-                    for p, bounds in zip(map(panel, model.names), estimator.bounds.tolist(), strict=True)
-                ],
-            )
-        drawn = [kind for kind in FIT_FIGURES if kind not in ("curves", "training")]
+            figures.plot_quality(path, [panel("rmse"), panel("r2")], volumes["status"], messages, mask, affine)
         training, warnings = {}, _warnings(summary, model.scale, precisions)
         if isdefined(self.inputs.trained):
             bundle = read_bundle(Path(self.inputs.trained), machine=False)
@@ -318,8 +323,8 @@ def _warnings(summary: Mapping[str, Any], scale: str, precisions: Mapping[str, P
         warnings.append(f"{failed} of {summary['n_voxels']} voxels could not be fitted; the status map says why.")
     if summary["freedom"] == 0:
         warnings.append(
-            "There are as many different b-values as parameters: every curve passes through the points, and nothing "
-            "can be said about the quality of the fit. Residual and R² are left out."
+            "There are as many different b-values as parameters: where no parameter lies at a bound, the curve passes "
+            "through the points, and nothing can be said about the quality of the fit. Residual and R² are left out."
         )
     for row in summary["parameters"]:
         if row["name"] != scale and row["fraction_at_bound"] > MANY_AT_BOUND:

@@ -73,7 +73,7 @@ class _AssessQualityInput(BaseInterfaceInputSpec):
     anatomical = File(exists=True, desc="T1-weighted image on the grid of the image")
     tissue_facts = File(exists=True, desc="how the tissue was found, as JSON")
     steps = traits.List(traits.Dict, usedefault=True, desc="rows: name, title, method, applied, reason")
-    methods = traits.List(traits.Str, usedefault=True, desc="sentences about the steps")
+    methods = traits.Dict(traits.Str, traits.Str, usedefault=True, desc="a sentence about each step, by its name")
     slice_axis = traits.Enum(2, 0, 1, usedefault=True, desc="axis across the slices")
     version = traits.Str(desc="of bidsfit: another version looks again")
     output_dir = Directory(mandatory=True)
@@ -134,15 +134,18 @@ class AssessQuality(SimpleInterface):
         write_confounds(folder / file_output("confounds", image), found.columns)
         write_quality(folder / file_output("quality", image), found.numbers)
         told = {name: json.loads(Path(path).read_text()) for name, path in self._facts().items()}
+        steps = [described(row, told.get(row["name"], {})) for row in inputs.steps]
         record = PreprocessingRecord(
             image=f"{image.name}_dwi",
             source=inputs.source,
             output=image.uri.removeprefix("bids::") if image.uri.startswith("bids::") else "",
-            steps=[described(row, told.get(row["name"], {})) for row in inputs.steps],
+            steps=steps,
             quality=found.numbers,
             figures=relative(paths, figures, inputs.output_dir),
             warnings=[words for facts in told.values() for words in facts.get("warnings", [])],
-            methods=list(inputs.methods),
+            methods=[
+                told.get(row["name"], {}).get("methods", inputs.methods[row["name"]]) for row in steps if row["applied"]
+            ],
         )
         with whole_file(paths["record"]) as path:
             write_record(record, path)
@@ -234,13 +237,17 @@ def draw_quality(
 ) -> list[str]:
     """Draw the figures of quality; return those that were drawn."""
     b_values, outliers = found.b_values, found.outliers
-    done = ["snr", "carpet"]
-    with whole_file(paths["snr"]) as path:
-        shells = found.shells
-        drawn.plot_snr(path, [s.b_value for s in shells], found.snr, [s.indices.size for s in shells])
-    with whole_file(paths["carpet"]) as path:
-        carpet = quality.carpet(data, b_values, mask, n=CARPET_ROWS)
-        drawn.plot_carpet(path, carpet.values, carpet.labels, b_values, is_outlier=outliers.is_outlier)
+    done = []
+    if np.isfinite(found.snr).any():
+        done.append("snr")
+        with whole_file(paths["snr"]) as path:
+            shells = found.shells
+            drawn.plot_snr(path, [s.b_value for s in shells], found.snr, [s.indices.size for s in shells])
+    carpet = quality.carpet(data, b_values, mask, n=CARPET_ROWS)
+    if np.isfinite(carpet.values).any():
+        done.append("carpet")
+        with whole_file(paths["carpet"]) as path:
+            drawn.plot_carpet(path, carpet.values, carpet.labels, b_values, is_outlier=outliers.is_outlier)
     if found.motion is not None:
         done.append("traces")
         with whole_file(paths["traces"]) as path:

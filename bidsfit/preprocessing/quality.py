@@ -46,6 +46,9 @@ LOWEST_WEIGHTED = 50.0
 #: Radius of the sphere on which rotations become distances, mm (Power et al. 2012).
 HEAD_RADIUS = 50.0
 
+#: Decimals of displacements in mm that mean anything: beyond them is the rounding of matrices.
+DECIMALS = 6
+
 #: Names of the columns of motion: translations in mm, rotations in radians.
 MOTION = ("trans_x", "trans_y", "trans_z", "rot_x", "rot_y", "rot_z")
 
@@ -477,7 +480,8 @@ def framewise_displacement(motion: ArrayLike, radius: float = HEAD_RADIUS) -> ND
     .. [1] Power JD, Barnes KA, Snyder AZ, Schlaggar BL, Petersen SE. NeuroImage 2012;59:2142-2154.
     """
     steps = np.abs(np.diff(np.asarray(motion, dtype=float), axis=0))
-    return np.concatenate([[np.nan], steps[:, :3].sum(axis=1) + radius * steps[:, 3:].sum(axis=1)])
+    moved = steps[:, :3].sum(axis=1) + radius * steps[:, 3:].sum(axis=1)
+    return np.concatenate([[np.nan], np.round(moved, DECIMALS)])
 
 
 def carpet(

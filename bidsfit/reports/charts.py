@@ -91,10 +91,11 @@ def plot_histograms(path: Path | str, values: Sequence[Histogram | tuple[Any, ..
     ----------
     path : path
     values : sequence of Histogram, or of tuples (title, unit, values, limits, bounds)
-        ``values`` of shape (n,), NaN where there is no estimate; ``limits`` the range shown (None: from the
+        ``values`` of shape (n,), NaN where there is no estimate, one at least with a number (those without any are left
+        out); ``limits`` the range shown (None: from the
         data); ``bounds`` those of the fit, infinite or None where there are none.
     """
-    histograms = [Histogram(*entry) for entry in values]
+    histograms = [histogram for entry in values if np.isfinite((histogram := Histogram(*entry)).values).any()]
     columns = min(len(histograms), 4)
     rows = -(-len(histograms) // columns)
     width, height = (WIDTH if columns > 2 else columns * 4.0), 2.75
@@ -117,9 +118,6 @@ def _draw_histogram(axes: Any, histogram: Histogram) -> None:
     axes.spines["left"].set_visible(False)
     axes.xaxis.set_major_locator(ticks(4))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: readable(value)))
-    if finite.size == 0:
-        note(axes, 0.5, 0.5, "no finite value", "center", "center")
-        return
     p5, median, p95 = np.percentile(finite, [5, 50, 95])
     axes.axvspan(p5, p95, color=INK, alpha=0.06, linewidth=0)
     ends, remarks = _ends(finite, low, high, histogram.bounds)

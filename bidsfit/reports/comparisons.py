@@ -151,7 +151,7 @@ def plot_comparison(
     """One parameter by every estimator, and below how each differs from the first.
 
     All maps share a colour scale, and all differences one that is symmetric around zero. Below the first map, where
-    there is no difference to show, are the distributions of all.
+    there is no difference to show, are the distributions of all. Maps that are equal in every voxel are said to be so.
 
     Parameters
     ----------
@@ -172,6 +172,7 @@ def plot_comparison(
     shown = limits if limits is not None else robust_limits(inside)
     apart = inside[1:] - inside[0]
     extent = spread_limits(np.abs(apart), shown[1] - shown[0])[1]
+    difference: Any = None
 
     for i, (column, volume) in enumerate(zip(columns, maps, strict=True)):
         panel = Panel(volume, column.name, limits=shown)
@@ -179,11 +180,14 @@ def plot_comparison(
         if i > 0:
             title = f"{column.name} \N{MINUS SIGN} {columns[0].name}"
             panel = Panel(volume - maps[0], title, limits=(-extent, extent), cmap=DIVERGING)
+            if np.array_equal(inside[i], inside[0], equal_nan=True):
+                _say(figure, grid.left(i), grid.top(1) - 0.2, f"{title}: no difference in any voxel", INK, 10)
+                continue
             difference = _draw_column(figure, grid, (1, i), panel, mask, column.difference_words)
     _draw_distributions(figure, grid, inside, shown, unit)
     for row, drawn, values, span in ((0, picture, inside, shown), (1, difference, apart, (-extent, extent))):
         finite = values[np.isfinite(values)]
-        if finite.size:
+        if finite.size and drawn is not None:
             draw_scale(figure, drawn, finite, span, grid.right, grid.top(row), grid.tile[1])
             _say(figure, grid.right + 0.05, grid.top(row) + grid.tile[1] + 0.04, unit)
     draw_foot(figure, grid.slices, grid.tile, grid.height - FOOT + 0.05, colours_in_words(maps, mask))

@@ -11,7 +11,7 @@ from __future__ import annotations
 from bidsfit.reports.canvas import spread_limits
 from bidsfit.reports.charts import Curve, Histogram, plot_curves, plot_histograms, plot_shells
 from bidsfit.reports.comparisons import Column, Decay, plot_comparison, plot_decays
-from bidsfit.reports.mosaics import Panel, plot_maps, plot_mask, plot_quality, status_colour
+from bidsfit.reports.mosaics import Panel, plot_maps, plot_mask, plot_quality, status_colour, with_values
 from bidsfit.reports.preprocessing import (
     plot_before_after,
     plot_carpet,
@@ -43,4 +43,5 @@ __all__ = [
     "plot_snr",
     "spread_limits",
     "status_colour",
+    "with_values",
 ]

@@ -17,7 +17,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter
 from numpy.typing import NDArray
 
-from bidsfit.reports.canvas import FAINT, QUIET, inches, note, page, robust_limits, save, styled, ticks
+from bidsfit.reports.canvas import FAINT, QUIET, inches, page, robust_limits, save, styled, ticks
 from bidsfit.reports.slices import Slices
 from bidsfit.reports.tiles import (
     BACKGROUND,
@@ -86,8 +86,6 @@ def _draw_panel(figure: Figure, panel: Panel, mask: NDArray, layout: Layout, num
     if finite.size:
         left, top = layout.block(number)
         draw_scale(figure, picture, finite, limits, left + layout.block_width - BAR, top, layout.tile[1])
-    elif not np.isinf(inside).any():
-        note(row[len(row) // 2], 0.5, 0.4, "no finite value", "center", "center", "#ffffff")
 
 
 def draw_slices(
@@ -134,6 +132,11 @@ def _remark(panels: Sequence[Panel], mask: NDArray) -> str:
     return colours_in_words([panel.data for panel in panels], mask)
 
 
+def with_values(panels: Sequence[Panel], mask: NDArray) -> list[Panel]:
+    """The panels that hold a value, finite or infinite, in some voxel of the mask."""
+    return [panel for panel in panels if not np.isnan(panel.data[mask]).all()]
+
+
 @styled
 def plot_maps(
     path: Path | str, panels: Sequence[Panel], mask: NDArray, affine: NDArray, columns: int | None = None
@@ -145,6 +148,7 @@ def plot_maps(
     path : path
         ``.png`` (or ``.svg``).
     panels : sequence of Panel
+        Those without any value are left out, unless none has one.
     mask : ndarray of bool, shape (x, y, z)
         What lies outside is not shown.
     affine : ndarray, shape (4, 4)
@@ -153,6 +157,7 @@ def plot_maps(
         Panels side by side, each with as many slices as there is room for; else every panel shows all slices.
     """
     mask = np.asarray(mask, dtype=bool)
+    panels = with_values(panels, mask) or panels[:1]
     if columns is None:
         layout = Layout.of(Slices.around(mask, affine), len(panels))
     else:
@@ -203,8 +208,7 @@ def _outline(within: NDArray) -> list[list[tuple[float, float]]]:
 @styled
 def plot_quality(
     path: Path | str,
-    rmse: Panel,
-    r2: Panel,
+    residuals: Sequence[Panel],
     status: NDArray,
     status_names: Mapping[int, str],
     mask: NDArray,
@@ -215,7 +219,8 @@ def plot_quality(
     Parameters
     ----------
     path : path
-    rmse, r2 : Panel
+    residuals : sequence of Panel
+        Of the residual, and of the coefficient of determination; those without any value are left out.
     status : ndarray of int, shape (x, y, z)
     status_names : mapping of int to str
         What each code means.
@@ -224,7 +229,8 @@ def plot_quality(
     """
     mask, status = np.asarray(mask, dtype=bool), np.asarray(status)
     slices = Slices.around(mask, affine)
-    layout = Layout.of(slices, 3)
+    shown = with_values(residuals, mask)
+    layout = Layout.of(slices, len(shown) + 1)
     codes, counts = np.unique(status[mask], return_counts=True)
     entries = [
         Entry(status_colour(int(code)), int(n), n / mask.sum(), status_names.get(int(code), f"code {code}"))
@@ -232,11 +238,11 @@ def plot_quality(
     ]
     legend = LINE * sum(len(entry.lines(layout.width)) for entry in entries) + 0.1
     figure = page(layout.height + legend, layout.width)
-    _draw_panel(figure, rmse, mask, layout, 0)
-    _draw_panel(figure, r2, mask, layout, 1)
-    _draw_status(figure, status, mask, layout, 2)
+    for number, panel in enumerate(shown):
+        _draw_panel(figure, panel, mask, layout, number)
+    _draw_status(figure, status, mask, layout, len(shown))
     _draw_legend(figure, entries, layout.height - FOOT + 0.1, legend)
-    draw_foot(figure, layout.slices, layout.tile, layout.height + legend - FOOT + 0.05, _remark((rmse, r2), mask))
+    draw_foot(figure, layout.slices, layout.tile, layout.height + legend - FOOT + 0.05, _remark(shown, mask))
     return save(figure, path)
 
 

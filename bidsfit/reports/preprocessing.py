@@ -480,7 +480,7 @@ def plot_outliers(
     ----------
     path : path
     slice_z : ndarray, shape (n_slices, n)
-        Standard deviations; NaN (grey) where a slice is not judged.
+        Standard deviations; NaN (grey) where a slice is not judged, but not everywhere.
     std_dvars : ndarray, shape (n,)
     b_values : array_like, shape (n,)
     is_outlier : ndarray of bool, shape (n,), optional
@@ -514,8 +514,6 @@ def plot_outliers(
     if len(lost) > 0:
         below.plot(lost[:, 1], lost[:, 0], "o", color=OUTLINE, markersize=2.6)
     _bar(track, picture, 1, slice_z, SLICE_LIMIT)
-    if not np.isfinite(slice_z).any():
-        note(below, 0.5, 0.5, "nothing to compare with: every shell has too few volumes", "center", "center", INK)
     track.finish(is_outlier)
     return save(track.figure, path)
 
@@ -536,7 +534,8 @@ def plot_carpet(
     ----------
     path : path
     values : ndarray, shape (n_rows, n)
-        Standard deviations from the median of the shell; NaN (grey) where there is nothing to compare with.
+        Standard deviations from the median of the shell; NaN (grey) where there is nothing to compare with, but not
+        everywhere.
     labels : ndarray of int, shape (n_rows,)
         Groups of rows, such as tissues, in ascending order.
     b_values : array_like, shape (n,)
@@ -580,8 +579,6 @@ def plot_carpet(
             annotation_clip=False,
         )
     _bar(track, picture, 0, values, CARPET_LIMIT)
-    if not np.isfinite(values).any():
-        note(axes, 0.5, 0.5, "nothing to compare with: every shell has one volume", "center", "center", INK)
     track.finish(is_outlier)
     return save(track.figure, path)
 

@@ -141,6 +141,15 @@ def write_record(record: Record, path: Path) -> None:
     path.write_text(json.dumps({"record": type(record).__name__, **asdict(record)}, indent=1))
 
 
+def is_drawn(record: Path, folder: Path) -> bool:
+    """Whether a record lies below a folder of outputs, with all the figures that it names."""
+    try:
+        figures = json.loads(record.read_text())["figures"]
+    except (OSError, ValueError, KeyError):
+        return False
+    return all((folder / path).exists() for path in figures.values())
+
+
 def read_record(path: Path) -> Record:
     """Read a record written by `write_record`."""
     values = json.loads(path.read_text())

@@ -16,8 +16,8 @@ SHAPE, B_VALUES = (16, 16, 4), (0, 0, 0, 0, *[1000] * 6)
 def assess(tiny, tmp_path, run_in):
     """``assess(data)``: the output folder and the record of an image of these data."""
 
-    def run(data, **inputs):
-        path = tiny.add("sub-01/dwi/sub-01_dwi", data=data, b_values=B_VALUES)
+    def run(data, b_values=B_VALUES, **inputs):
+        path = tiny.add("sub-01/dwi/sub-01_dwi", data=data, b_values=b_values)
         (image,) = find_images(open_dataset(tiny.root, "raw"), [], ["01"]).images
         mask = np.zeros(SHAPE)
         mask[2:14, 2:14] = 1
@@ -48,10 +48,33 @@ def test_an_image_that_is_taken_as_it_is_has_its_quality(assess):
     assert record["steps"] == []
     assert record["output"] == ""
     assert record["source"] == "bids:raw:sub-01/dwi/sub-01_dwi.nii.gz"
-    assert {"carpet", "snr", "registration"} <= set(record["figures"])
-    assert "traces" not in record["figures"]  # the motion is not known
+    assert {"carpet", "registration"} <= set(record["figures"])
+    assert not {"traces", "snr"} & set(record["figures"])  # neither motion nor noise is known
     assert len((out / "sub-01/dwi/sub-01_desc-confounds_timeseries.tsv").read_text().splitlines()) == 11
     assert json.loads((out / "sub-01/dwi/sub-01_desc-quality_dwi.json").read_text())["n_voxels"] == 12 * 12 * 4
+
+
+def test_the_methods_text_tells_what_was_done_and_not_what_was_planned(assess, tmp_path):
+    steps = [
+        {"name": name, "title": name, "method": "m", "applied": True, "reason": ""} for name in ("gibbs", "motion")
+    ]
+    sentences = {"gibbs": "Ringing was removed.", "motion": "Motion was corrected."}
+    told = {"gibbs": {}, "motion": {"refused": "the volumes became less alike"}}
+    for name, facts in told.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(facts))
+    given = {"fact_names": list(told), "facts": [str(tmp_path / f"{name}.json") for name in told]}
+    _, record = assess(signals(), steps=steps, methods=sentences, **given)
+    assert record["methods"] == ["Ringing was removed."]
+
+    (tmp_path / "motion.json").write_text(json.dumps({"methods": "No volume was moved."}))
+    _, record = assess(signals(1), steps=steps, methods=sentences, **given)
+    assert record["methods"] == ["Ringing was removed.", "No volume was moved."]
+
+
+def test_figures_without_anything_to_show_are_not_drawn(assess):
+    """Every volume has a b-value of its own, and the noise level is not known."""
+    _, record = assess(signals(), b_values=range(0, 1000, 100))
+    assert not {"carpet", "snr", "outliers"} & set(record["figures"])
 
 
 def test_a_volume_that_lost_signal_is_found(assess):

@@ -167,6 +167,11 @@ def test_neighbour_correlation_falls_with_noise(data: np.ndarray) -> None:
     assert 1 > values[0] > values[1] > 0
 
 
+def test_a_head_that_lay_still_moved_by_nothing() -> None:
+    motion = np.random.default_rng(0).normal(scale=1e-14, size=(5, 6))  # what the products of matrices leave
+    assert not framewise_displacement(motion)[1:].any()
+
+
 def test_framewise_displacement_adds_translations_and_arcs() -> None:
     motion = np.array([[0, 0, 0, 0, 0, 0], [1, -2, 0, 0, 0.01, 0], [1, -2, 0, 0, 0.01, 0]])
     assert framewise_displacement(motion) == pytest.approx([np.nan, 3.5, 0], nan_ok=True)

@@ -48,7 +48,7 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     draw.plot_curves(
         folder / figures["curves"], [draw.Curve("voxel (9, 9, 1)", b_values, signal, None, b_values, signal)]
     )
-    draw.plot_quality(folder / figures["quality"], panel, panel, np.where(mask, 1, 0), {1: "converged"}, mask, affine)
+    draw.plot_quality(folder / figures["quality"], [panel, panel], np.where(mask, 1, 0), {1: "converged"}, mask, affine)
 
     model = get("ivim")
     name = "sub-01_acq-<low>_dwi"

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bidsfit.reports import charts, figures, mosaics
+from bidsfit.reports import charts, comparisons, figures, mosaics
 from bidsfit.reports.canvas import robust_limits, spread_limits
 from bidsfit.reports.figures import Column, Curve, Decay, Panel
 from bidsfit.reports.tiles import Layout
@@ -126,8 +126,34 @@ def test_quality_names_every_status_that_occurs(tmp_path: Path) -> None:
     status = np.where(INSIDE, np.random.default_rng(0).integers(1, 5, SHAPE), 0)
     names = {1: "converged", 2: "at a bound: " + "a long explanation " * 20, 3: "limit"}  # 4 has no name
     panel = Panel(VALUES, "residual")
-    path = figures.plot_quality(tmp_path / "quality.png", panel, panel, status, names, INSIDE, AFFINE)
+    path = figures.plot_quality(tmp_path / "quality.png", [panel, panel], status, names, INSIDE, AFFINE)
     assert_picture(path)
+
+
+def test_maps_that_are_equal_are_said_to_be_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(comparisons, "_say", lambda *arguments, **_: said.append(arguments[3]))
+    columns = [figures.Column("lsq", VALUES, ""), figures.Column("mle", VALUES.copy(), "", "")]
+    assert_picture(figures.plot_comparison(tmp_path / "comparison.png", columns, INSIDE, AFFINE))
+    assert any("no difference in any voxel" in words for words in said)
+    said.clear()
+    columns[1] = figures.Column("mle", VALUES + 0.1, "", "")
+    figures.plot_comparison(tmp_path / "comparison.png", columns, INSIDE, AFFINE)
+    assert not any("no difference" in words for words in said)
+
+
+def test_a_panel_without_any_value_is_left_out(tmp_path: Path) -> None:
+    empty, status = Panel(np.full(SHAPE, np.nan), "empty"), np.where(INSIDE, 1, 0)
+    with_it, without = (tmp_path / "with", tmp_path / "without")
+    for folder, more in ((with_it, [empty]), (without, [])):
+        figures.plot_maps(folder / "maps.png", [Panel(VALUES, "D"), *more], INSIDE, AFFINE)
+        figures.plot_quality(folder / "quality.png", [Panel(VALUES, "R"), *more], status, {1: "ok"}, INSIDE, AFFINE)
+        histograms = [(panel.title, "", panel.data[INSIDE], (0, 3), None) for panel in (Panel(VALUES, "D"), *more)]
+        figures.plot_histograms(folder / "histograms.png", histograms)
+    for name in ("maps.png", "quality.png", "histograms.png"):
+        assert (with_it / name).read_bytes() == (without / name).read_bytes()
+    undetermined = Panel(np.full(SHAPE, np.inf), "not determined")
+    assert figures.with_values([empty, undetermined], INSIDE) == [undetermined]
 
 
 def test_status_colours_differ_and_none_is_the_background() -> None:

@@ -8,11 +8,12 @@ import pytest
 
 from bidsfit import models
 from bidsfit.bids.distributions import write_distribution
-from bidsfit.bids.inputs import choose_participants, find_images, open_dataset
+from bidsfit.bids.inputs import Inputs, choose_participants, find_images, open_dataset
 from bidsfit.exceptions import UnknownNameError, UsageError
 from bidsfit.training.distributions import pool
 from bidsfit.training.space import ParameterSpace
-from bidsfit.workflows.plan import PoolChoice, describe_plan, make_fits, make_plan
+from bidsfit.workflows.chain import PreprocessingChoice
+from bidsfit.workflows.plan import NoiseChoice, PoolChoice, describe_plan, make_fits, make_plan
 
 SMT = [0] + [1000] * 6 + [2000] * 6
 IVIM = [0, 10, 20, 40, 80, 200, 400, 600, 800]
@@ -26,7 +27,9 @@ def plan(tiny, masks, tmp_path):
         datasets = [open_dataset(masks.root, "masks", derivative=True)]
         labels = choose_participants(tiny.root, ())
         inputs = find_images(open_dataset(tiny.root, "raw"), datasets, labels)
-        return make_plan(inputs, labels, make_fits(asked, **options), asked=asked, output_dir=tmp_path / "out")
+        noise = options.get("noise", NoiseChoice())
+        fits = make_fits(asked, **options)
+        return make_plan(inputs, labels, fits, asked=asked, output_dir=tmp_path / "out", noise=noise)
 
     return make
 
@@ -41,6 +44,35 @@ def add(tiny, b_values, label="01", **options):
 
 def fitted(plans):
     return [[fit.model for fit in image.fits] for plan in plans for image in plan.images]
+
+
+def test_the_plan_says_where_mle_cannot_differ_from_lsq(tiny, plan):
+    add(tiny, IVIM)
+    names = ("lsq", "mle")
+    (rician,) = plan("ivim", estimator_names=names)
+    (gaussian,) = plan("ivim", estimator_names=names, noise=NoiseChoice("gaussian"))
+    assert "mle" not in rician.images[0].support[0]["reason"]
+    assert "mle gives the maps of lsq" in gaussian.images[0].support[0]["reason"]
+    assert "mle gives the maps of lsq" in describe_plan([gaussian])
+
+
+def test_an_image_without_the_rician_bias_has_gaussian_noise(tiny, tmp_path):
+    """As the preprocessing leaves it, in this run or in an earlier one."""
+    path = add(tiny, IVIM)
+    (image,) = find_images(open_dataset(tiny.root, "raw"), [], ["01"]).images
+    fits = make_fits(["ivim"], ["mle"])
+
+    def planned(image, **options):
+        inputs = Inputs(images=[image])
+        return make_plan(inputs, ["01"], fits, output_dir=tmp_path / "out", **options)[0].images[0]
+
+    corrected = planned(image, preprocessing=PreprocessingChoice("dipy"), noise=NoiseChoice(level="12"))
+    assert corrected.noise.kind == corrected.fits[0].built.noise == "gaussian"
+    assert "--skip rician" in corrected.support[0]["reason"]
+    assert planned(image).noise.kind == "rician"
+    for method, kind in (("koay", "gaussian"), ("none", "rician")):
+        earlier = replace(image, path=path, preprocessed=True, sidecar={"Preprocessing": {"Rician": method}})
+        assert planned(earlier).noise.kind == planned(earlier).fits[0].built.noise == kind
 
 
 # --- which models ---------------------------------------------------------------------------------------------------
