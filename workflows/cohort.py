@@ -175,8 +175,13 @@ def cohorts(plan: CohortPlan) -> list[Cohort]:
     """Who is compared with whom."""
     design, choices = plan.design, plan.design.choices or {}
     found = [
-        ("Repeated scans", len(design.repeatability), choices.get("repeatability", ""), choices.get("sessions", "")),
-        ("Treated", len(design.treatment), choices.get("treatment", ""), choices.get("sessions", "")),
+        *(
+            (name, n, choices.get(key, ""), choices.get(f"{key} sessions", ""))
+            for name, key, n in (
+                ("Repeated scans", "repeatability", len(design.repeatability)),
+                ("Treated", "treatment", len(design.treatment)),
+            )
+        ),
         ("Healthy", len(design.healthy), choices.get("healthy", ""), "the first session"),
         ("Patients", len(design.patients), "everyone else with maps", "the first session"),
     ]

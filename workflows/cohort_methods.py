@@ -82,8 +82,9 @@ def _response(design: Design, correction: Correction) -> str:
     text += f"{CORRECTIONS[correction]} {over}" if correction in CORRECTIONS else "P-values were not corrected."
     if design.repeatability:
         text += (
-            " A treated participant was called changed where the change lay outside the limits of agreement of the "
-            "repeated scans about zero [@bland1986]. Two kinds of limits are given: "
+            " The change was set against that of the participants with repeated scans who were not treated by Welch's "
+            "t-test [@welch1947]. A treated participant was called changed where the change lay outside the limits of "
+            "agreement of the repeated scans about zero [@bland1986]. Two kinds of limits are given: "
             r"$\pm 1.96\sqrt{2}\,\mathrm{wSD}$, which takes wSD as known, and $\pm t_{0.975,\nu}\sqrt{2}\,"
             r"\mathrm{wSD}$ with the $\nu$ degrees of freedom of wSD, which allows for its estimate and holds 95 % of "
             "unchanged participants."

@@ -30,7 +30,14 @@ from bidsfit.statistics.limits import ChangeLimits, change_limits
 from bidsfit.statistics.multiplicity import Correction, adjust_p_values
 from bidsfit.statistics.normative import FEWEST_HEALTHY, normative_scores
 from bidsfit.statistics.repeatability import Repeatability, repeatability
-from bidsfit.statistics.response import ChangeCalls, CohortResponse, call_changes, cohort_response
+from bidsfit.statistics.response import (
+    ChangeCalls,
+    CohortResponse,
+    DifferenceInChange,
+    call_changes,
+    cohort_response,
+    difference_in_change,
+)
 from bidsfit.workflows.cohort_notes import FitNotes, ValueNotes, members
 from bidsfit.workflows.comparison_of_estimators import (
     compare_calls,
@@ -140,16 +147,19 @@ def estimator_record(one: Arranged, design: Design, values: ValueNotes, fits: Fi
     missing: list[str] = []
     repeated, limits = _repeatability(one, design, missing)
     response, calls = _response(one, design, limits, missing)
+    repeats, treated = _repeats(one, design), _treated(one, design, calls)
+    against = None if response is None else _against(treated, repeats, design)
     fit = one.what.model, one.what.estimator
     known = fits.trained_on.get(fit, set())
     return EstimatorRecord(
         estimator=one.what.estimator,
-        repeats=_repeats(one, design),
-        treated=_treated(one, design, calls),
+        repeats=repeats,
+        treated=treated,
         repeatability=repeated,
         limits=limits,
         calls=calls,
         response=response,
+        against=against,
         distributions=_distributions(one, design),
         normative=_normative(one, design, missing),
         trained_on=tuple(f"sub-{label}" for label in members(design) if label in known),
@@ -204,6 +214,16 @@ def _treated(one: Arranged, design: Design, calls: Sequence[ChangeCalls]) -> tup
     names = [f"sub-{pair.participant}" for pair in design.treatment]
     sessions = [(pair.first, pair.second) for pair in design.treatment]
     return changes_of(names, sessions, one.change[:, 0], one.change[:, 1], calls)
+
+
+def _against(treated: Sequence[Change], repeats: Sequence[Change], design: Design) -> DifferenceInChange | None:
+    """The change of the treated against that of the others who were scanned again; None where they are too few."""
+    cohort = {f"sub-{pair.participant}" for pair in design.treatment}
+    untreated = [change.change for change in repeats if change.participant not in cohort]
+    try:
+        return difference_in_change([change.change for change in treated], untreated)
+    except ValueError:
+        return None
 
 
 def _distributions(one: Arranged, design: Design) -> tuple[Values, ...]:

@@ -9,6 +9,7 @@ from bidsfit.bids.design import What
 from bidsfit.reports.group_records import EstimatorRecord
 from bidsfit.statistics.interval import Interval
 from bidsfit.statistics.multiplicity import Correction
+from bidsfit.statistics.response import DifferenceInChange
 
 
 def repeatability_rows(found: Mapping[What, EstimatorRecord], statistic: str) -> Iterator[dict[str, Any]]:
@@ -58,6 +59,7 @@ def response_rows(
                 "mean_after": result.mean_after,
                 **_columns("mean_change", result.mean_change),
                 "median_change": result.median_change,
+                **_against(record.against),
                 **_columns("percent_change", result.percent_change),
                 "t": result.t,
                 "freedom": result.freedom,
@@ -77,6 +79,18 @@ def response_rows(
         if calls:
             row["changed"] = ", ".join(change.participant for change in record.treated if "student" in change.called_by)
         yield row | _limits(record)
+
+
+def _against(found: DifferenceInChange | None) -> dict[str, Any]:
+    if found is None:
+        return {}
+    return {
+        "n_untreated": found.n_untreated,
+        **_columns("untreated_change", found.untreated),
+        "untreated_p_value": found.untreated_p_value,
+        **_columns("change_difference", found.difference),
+        "change_difference_p_value": found.p_value,
+    }
 
 
 def _head(what: What, statistic: str) -> dict[str, Any]:

@@ -195,7 +195,7 @@ def read_design(
             "cohort is tested."
         )
     if pairs or repeats:
-        _order_in_words(ordered, [*pairs, *repeats], named, notes)
+        _order_in_words(ordered, pairs, repeats, named, notes)
     well, ill = _groups(root, scanned, healthy, participants, notes)
     return Design(
         repeatability=tuple(repeats),
@@ -341,18 +341,26 @@ def _unidentified(what: str, notes: _Notes, cohort: str) -> UnusableInputError:
 
 
 def _order_in_words(
-    ordered: Mapping[str, Ordered], used: Sequence[Pair | Repeats], named: NamedSessions | None, notes: _Notes
+    ordered: Mapping[str, Ordered],
+    pairs: Sequence[Pair],
+    repeats: Sequence[Repeats],
+    named: NamedSessions | None,
+    notes: _Notes,
 ) -> None:
-    """Say by what the sessions of those who are compared were ordered."""
-    if named is not None:
-        return
-    ways = Counter(ordered[label].by for label in {one.participant for one in used})
-    words = [
-        ORDERS[way] + (f" ({count} participant{'s' if count > 1 else ''})" if len(ways) > 1 else "")
-        for way, count in ways.most_common()
-    ]
-    notes.choices["sessions"] = "; ".join(words)
-    if any(ordered[one.participant].by == "label" for one in used if isinstance(one, Pair)):
+    """Say by what the sessions of those who are compared were ordered, of all and of each cohort."""
+    cohorts: dict[str, Sequence[Pair | Repeats]] = {
+        "sessions": [*pairs, *repeats],
+        "treatment sessions": pairs,
+        "repeatability sessions": repeats,
+    }
+    for key, used in cohorts.items():
+        ways = Counter(ordered[label].by for label in {one.participant for one in used})
+        words = [
+            ORDERS[way] + (f" ({count} participant{'s' if count > 1 else ''})" if len(ways) > 1 else "")
+            for way, count in ways.most_common()
+        ]
+        notes.choices[key] = "; ".join(words) if named is None else notes.choices["sessions"]
+    if named is None and any(ordered[pair.participant].by == "label" for pair in pairs):
         notes.remarks.append(
             "Sessions before and after a treatment are told apart by the order of their labels. Name them with "
             "--sessions pre=LABEL post=LABEL, or write acq_time or condition into the tables of sessions."

@@ -17,7 +17,7 @@ from bidsfit.statistics.limits import ChangeLimits, Method
 SHORT: Mapping[Method, str] = {"student": "t", "normal": "1.96"}
 
 #: Pixels: height of a plot with its title and axis, and what is around it.
-HEIGHT, ABOVE, BELOW, LEFT, RIGHT = 310, 26, 44, 50, 78
+HEIGHT, ABOVE, BELOW, LEFT, RIGHT = 310, 26, 44, 50, 92
 #: Pixels: radius of a symbol, height of a line of text, width of a letter.
 SYMBOL, LINE, LETTER = 3.6, 12.5, 6.5
 #: Widths of a plot with its margins, where there are one, two or more in a row.
@@ -113,7 +113,7 @@ def _plot(
     parts += [_circle(change, x, y, size) for change in record.repeats if change.known]
     treated = sorted((change for change in record.treated if change.known), key=lambda c: len(c.called_by))
     parts += [_diamond(change, x, y, size + 1.6) for change in treated]
-    return parts + _names([change for change in treated if change.called_by], x, y)
+    return parts + _names([change for change in treated if change.called_by], x, y, record.limits)
 
 
 def _unit(symbol: str, unit: str) -> str:
@@ -182,12 +182,13 @@ def _diamond(change: Change, x: Axis, y: Axis, size: float) -> Markup:
     )
 
 
-def _names(changes: Sequence[Change], x: Axis, y: Axis) -> list[Markup]:
-    """Names beside symbols, at the first place where they lie on no other name or symbol and inside the plot."""
+def _names(changes: Sequence[Change], x: Axis, y: Axis, limits: Sequence[ChangeLimits]) -> list[Markup]:
+    """Names beside symbols, at the first place where they lie on no other name, symbol or limit and inside the plot."""
     if len(changes) > MOST_NAMES:
         return []
     places = [(x.place(change.mean), y.place(change.change)) for change in changes]
     taken = [Box(across - SYMBOL, down - SYMBOL, across + SYMBOL, down + SYMBOL) for across, down in places]
+    taken += [Box(x.start, p - 1, x.end, p + 1) for one in limits for p in map(y.place, (one.bound, -one.bound))]
     parts = []
     for i in sorted(range(len(changes)), key=lambda i: places[i][1]):
         name, (across, down) = changes[i].participant.removeprefix("sub-"), places[i]

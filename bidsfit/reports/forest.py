@@ -10,12 +10,14 @@ from markupsafe import Markup
 from bidsfit.reports.comparisons import estimator_colour
 from bidsfit.reports.group_records import EstimatorRecord, ParameterRecord
 from bidsfit.reports.group_words import SIGNIFICANT, interval_words, p_words, plain_symbol
-from bidsfit.reports.svg import WIDTH, Axis, line, picture, tag, text, told
-from bidsfit.statistics.interval import Interval
+from bidsfit.reports.svg import WIDTH, Axis, diamond, line, picture, tag, text, told
+from bidsfit.statistics.interval import NO_INTERVAL, Interval
 from bidsfit.statistics.response import CohortResponse
 
 #: Pixels: a row, the space before a parameter, titles above and the axes below; half of a symbol.
 ROW, SPACE, ABOVE, BELOW, SYMBOL = 22, 10, 24, 40, 4.2
+#: Pixels from a response to the same less that of the untreated.
+LOWER = 17
 #: Pixels: parameter, estimator, and the two plots, each with its numbers at its right.
 ESTIMATOR, FIRST, FIRST_WORDS, SECOND, SECOND_WORDS = 70, (180, 440), 450, (610, 820), 830
 
@@ -42,10 +44,15 @@ def draw_forest(parameters: Sequence[ParameterRecord], estimators: Sequence[str]
     if not groups:
         return Markup("")
     responses = [r.response for _, records in groups for r in records if r.response is not None]
-    bottom = ABOVE + sum(SPACE + ROW * len(records) for _, records in groups)
+    bottom = ABOVE + sum(SPACE + sum(map(_height, records)) for _, records in groups)
     plots = [
         (_axis([effect(r) for r in responses], FIRST), "effect size (Hedges' g)"),
-        (_axis([r.percent_change for r in responses], SECOND), "change of the mean (%)"),
+        (
+            _axis(
+                [r.percent_change for r in responses] + [relative(r) for _, records in groups for r in records], SECOND
+            ),
+            "change of the mean (%)",
+        ),
     ]
     parts = []
     for axis, title in plots:
@@ -61,8 +68,19 @@ def draw_forest(parameters: Sequence[ParameterRecord], estimators: Sequence[str]
         parts.append(text(0, y + 15, plain_symbol(parameter), "name"))
         for record in records:
             parts += _row(record, y + ROW / 2, [axis for axis, _ in plots], estimators.index(record.estimator))
-            y += ROW
+            y += _height(record)
     return picture(WIDTH, bottom + BELOW, parts, "Responses of the cohort with their intervals")
+
+
+def relative(record: EstimatorRecord) -> Interval:
+    """The change less that of the untreated, in per cent of the mean before the treatment; NaN where not known."""
+    if record.against is None or record.response is None or not math.isfinite(record.response.percent_change.value):
+        return NO_INTERVAL
+    return record.against.difference.times(100 / record.response.mean_before)
+
+
+def _height(record: EstimatorRecord) -> int:
+    return ROW + (LOWER if math.isfinite(relative(record).value) else 0)
 
 
 def effect(response: CohortResponse) -> Interval:
@@ -92,11 +110,23 @@ def _row(record: EstimatorRecord, y: float, axes: Sequence[Axis], index: int) ->
         if math.isfinite(found.value):
             parts += _interval(found, axis, y, colour, clear, words)
         parts.append(text(place, y + 4, interval_words(found)))
+    against = relative(record)
+    if record.against is not None and math.isfinite(against.value):
+        y += LOWER
+        p_value = record.against.p_value
+        words = f"{record.estimator}: change less that of the untreated {interval_words(against)} %, {p_words(p_value)}"
+        parts += [
+            text(FIRST_WORDS, y + 4, "less that of the untreated"),
+            *_interval(against, axes[1], y, colour, p_value < SIGNIFICANT, words, diamonds=True),
+            text(SECOND_WORDS, y + 4, interval_words(against)),
+        ]
     return parts
 
 
-def _interval(found: Interval, axis: Axis, y: float, colour: str, clear: bool, words: str) -> list[Markup]:
-    """A line for the interval, arrows where it leaves the plot, and a square for the estimate."""
+def _interval(
+    found: Interval, axis: Axis, y: float, colour: str, clear: bool, words: str, diamonds: bool = False
+) -> list[Markup]:
+    """A line for the interval, arrows where it leaves the plot, and a square or diamond for the estimate."""
     parts = []
     if not (math.isnan(found.lower) or math.isnan(found.upper)):
         left, right = axis.place(found.lower), axis.place(found.upper)
@@ -108,6 +138,9 @@ def _interval(found: Interval, axis: Axis, y: float, colour: str, clear: bool, w
     side = 2 * SYMBOL
     x = axis.place(found.value)
     fill = colour if clear else "#fff"
+    if diamonds:
+        corners = diamond(x, y, SYMBOL + 1)
+        return [*parts, told("polygon", words, class_="estimate", stroke=colour, fill=fill, points=corners)]
     square = told(
         "rect",
         words,

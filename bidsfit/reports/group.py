@@ -28,8 +28,11 @@ from bidsfit.reports.group_records import (
 )
 from bidsfit.reports.group_words import (
     DIGITS,
+    ENOUGH_HEALTHY,
     SIGNIFICANT,
     correction_words,
+    drift_words,
+    few_healthy_words,
     interval_parts,
     names_words,
     p_number,
@@ -44,6 +47,7 @@ from bidsfit.reports.prose import mathml, prose
 from bidsfit.reports.report import TEMPLATES, breakable, correlation, count, number, percent
 from bidsfit.statistics.interval import Interval
 from bidsfit.statistics.limits import Method
+from bidsfit.statistics.response import CohortResponse, DifferenceInChange
 
 #: Warnings that concern one place only are folded away where there are more.
 MOST_WARNINGS = 8
@@ -175,7 +179,7 @@ def _parameter(
 ) -> ParameterPart:
     symbol, records = plain_symbol(parameter), parameter.estimators
     serious = [("", text) for text in parameter.warnings]
-    serious += [(e.estimator, text) for e in records for text in _serious(e)]
+    serious += [(e.estimator, text) for e in records for text in _serious(e, symbol, parameter.unit)]
     usual = [(e.estimator, text) for e in records for text in _usual(e)]
     for estimator, text in serious + usual:
         where = " · ".join(filter(None, [part.name, symbol, estimator]))
@@ -205,10 +209,16 @@ def _parameter(
     )
 
 
-def _serious(record: EstimatorRecord) -> list[str]:
-    """What is wrong with the estimates of one estimator."""
-    trained = [trained_on_words(record.estimator, record.trained_on)] if record.trained_on else []
-    return [*trained, *record.warnings]
+def _serious(record: EstimatorRecord, symbol: str, unit: str) -> list[str]:
+    """What is wrong with the estimates of one estimator, or with what one would conclude from them at first sight."""
+    found = [trained_on_words(record.estimator, record.trained_on)] if record.trained_on else []
+    found += record.warnings
+    response, against, normative = record.response, record.against, record.normative
+    if response is not None and against is not None and against.drifts(response):
+        found.append(drift_words(record, response, against, symbol, unit))
+    if normative is not None and normative.scores.n_healthy < ENOUGH_HEALTHY and n_unusual(record):
+        found.append(few_healthy_words(normative.scores.n_healthy))
+    return found
 
 
 def _usual(record: EstimatorRecord) -> list[str]:
@@ -296,6 +306,8 @@ def glance(record: EstimatorRecord | None) -> Markup:
         size = f"{_tenth(response.percent_change.value)} %" if relative else signed(response.mean_change.value)
         p = f"p {p_number(record.adjusted_p_value)}"
         words = ", ".join([p, *([f"{detected(record, METHODS[0])}"] if record.calls else [])])
+        if record.against is not None:
+            words += f"; against untreated {_against_words(record.against, response)}"
         look = "clear" if record.adjusted_p_value < SIGNIFICANT else "unclear"
         return Markup('<span class="{}">{}</span> <span class="range">{}</span>').format(look, size, words)
     if record.repeatability is not None:
@@ -304,6 +316,14 @@ def glance(record: EstimatorRecord | None) -> Markup:
             percent(cv) if math.isfinite(cv) else number(None), correlation(icc.coefficient.value)
         )
     return Markup(number(None))
+
+
+def _against_words(found: DifferenceInChange, response: CohortResponse) -> str:
+    """The difference in change: in per cent of the mean before the treatment, where that is how changes are told."""
+    relative = math.isfinite(response.percent_change.value)
+    difference = found.difference.value
+    size = f"{_tenth(100 * difference / response.mean_before)} %" if relative else signed(difference)
+    return f"{size}, p {p_number(found.p_value)}"
 
 
 def _tenth(value: float) -> str:

@@ -20,7 +20,7 @@ from bidsfit.statistics.multiplicity import Correction
 from bidsfit.statistics.normative import NormativeScores
 from bidsfit.statistics.precision import Correlation
 from bidsfit.statistics.repeatability import Repeatability
-from bidsfit.statistics.response import ChangeCalls, CohortResponse
+from bidsfit.statistics.response import ChangeCalls, CohortResponse, DifferenceInChange
 
 #: Limits of change in the order in which they are shown; by the first of them participants are called changed.
 METHODS: tuple[Method, ...] = ("student", "normal")
@@ -162,6 +162,8 @@ class EstimatorRecord:
     calls : tuple of ChangeCalls
         One for each of the limits; empty where nobody was treated.
     response : CohortResponse or None
+    against : DifferenceInChange or None
+        The response against the change of those repeated scans whose participants were not treated.
     adjusted_p_value, adjusted_wilcoxon_p_value : float
         After the correction that the `GroupRecord` names; NaN without a response.
     distributions : tuple of Values
@@ -179,6 +181,7 @@ class EstimatorRecord:
     limits: tuple[ChangeLimits, ...] = ()
     calls: tuple[ChangeCalls, ...] = ()
     response: CohortResponse | None = None
+    against: DifferenceInChange | None = None
     adjusted_p_value: float = math.nan
     adjusted_wilcoxon_p_value: float = math.nan
     distributions: tuple[Values, ...] = ()

@@ -13,7 +13,7 @@ from bidsfit.statistics.interval import Interval
 from bidsfit.statistics.limits import ChangeLimits
 from bidsfit.statistics.multiplicity import Correction
 from bidsfit.statistics.repeatability import Repeatability
-from bidsfit.statistics.response import ChangeCalls, CohortResponse
+from bidsfit.statistics.response import ChangeCalls, CohortResponse, DifferenceInChange
 
 #: Corrected p-values below it are called significant, as the intervals are of 95 %.
 SIGNIFICANT = 0.05
@@ -37,6 +37,9 @@ GREEK = {
 
 #: Significant digits of a number with an interval, and decimals, at most, before an exponent is easier to read.
 DIGITS, MOST_DECIMALS = 3, 6
+
+#: With fewer healthy participants a comparison with them comes with a warning.
+ENOUGH_HEALTHY = 20
 
 #: Names in a sentence, at most.
 MOST_NAMES = 6
@@ -173,6 +176,8 @@ def sentences(
         found.append(
             response_sentence(record, record.response, region, symbol, parameter.unit, correction, n_corrected)
         )
+        if record.against is not None:
+            found.append(against_sentence(record.against, symbol, parameter.unit))
     found += [calls_sentence(call, symbol, parameter.unit) for call in record.calls[:1]]
     return found
 
@@ -221,6 +226,40 @@ def response_sentence(
         f"average from {three_digits(found.mean_before)} to {with_unit(three_digits(found.mean_after), unit)}, by "
         f"{first_interval(size, unit, found.level)}{relative}; paired t-test, t({found.freedom}) = "
         f"{three_digits(found.t)}, {p_words(found.p_value)}{corrected}; {name} {interval_words(effect)}."
+    )
+
+
+def against_sentence(found: DifferenceInChange, symbol: str, unit: str) -> str:
+    """What the untreated did in the meantime, and the difference."""
+    return (
+        f"In {found.n_untreated} participants who were not treated {symbol} changed by "
+        f"{first_interval(found.untreated, unit, found.level)} from the first session to the last (paired t-test, "
+        f"{p_words(found.untreated_p_value)}); the change of the treated differs from theirs by "
+        f"{with_unit(interval_words(found.difference), unit)} (Welch's t-test, t({found.freedom:.1f}) = "
+        f"{three_digits(found.t)}, {p_words(found.p_value)})."
+    )
+
+
+def drift_words(
+    record: EstimatorRecord, response: CohortResponse, found: DifferenceInChange, symbol: str, unit: str
+) -> str:
+    """The warning that untreated participants changed as well."""
+    share = found.untreated.value / response.mean_change.value
+    part = f", which is {100 * share:.0f} % of the change of the treated" if 0 < share < 1 else ""
+    return (
+        f"{symbol} by {record.estimator}: participants who were not treated changed as well, by "
+        f"{with_unit(interval_words(found.untreated), unit)} ({p_words(found.untreated_p_value)}){part}. The treatment "
+        f"is told by the difference between the two, {with_unit(interval_words(found.difference), unit)} "
+        f"({p_words(found.p_value)}), and not by the change of the treated alone."
+    )
+
+
+def few_healthy_words(n_healthy: int) -> str:
+    """The warning that a comparison with the healthy rests on few of them."""
+    return (
+        f"Patients are compared with {n_healthy} healthy participants. The prediction limits allow for so few, but all "
+        f"patients are judged by the same {n_healthy}: where these happen to lie apart from the healthy population, "
+        "every patient looks unlike it."
     )
 
 

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtr
 from scipy.stats import shapiro, t
 
-from bidsfit.statistics.interval import LEVEL, check_level, noncentrality_interval
+from bidsfit.statistics.interval import LEVEL, Interval, check_level, noncentrality_interval
 from bidsfit.statistics.samples import as_vector
 
 #: Healthy participants below which a standard deviation is a guess and normality cannot be looked at.
@@ -31,6 +31,9 @@ class NormativeScores:
     empirical_percentile : ndarray
         Percentage of the healthy participants below the value, half of those that equal it; it supposes no shape.
     healthy_mean, healthy_sd : float
+    prediction : Interval
+        The healthy mean, and limits between which the next healthy participant falls with the probability ``level``;
+        they know that mean and standard deviation come from few. A patient beyond them has a p-value below 1 - level.
     healthy_normality_p_value : float
         Shapiro-Wilk test of the healthy values, on whose normal distribution all but the last percentile rests.
     n_healthy, n_healthy_left_out, n_patients, n_patients_left_out : int
@@ -46,6 +49,7 @@ class NormativeScores:
     empirical_percentile: NDArray[np.float64]
     healthy_mean: float
     healthy_sd: float
+    prediction: Interval
     healthy_normality_p_value: float
     n_healthy: int
     n_healthy_left_out: int
@@ -100,6 +104,7 @@ def normative_scores(patients: ArrayLike, healthy: ArrayLike, *, level: float = 
     lower[known], upper[known] = 100 * ndtr(limits.reshape(-1, 2).T / np.sqrt(n))
     below = (reference < values[known, None]).mean(axis=1) + (reference == values[known, None]).mean(axis=1) / 2
     empirical[known] = 100 * below
+    half = float(t.ppf((1 + level) / 2, n - 1)) * sd * np.sqrt((n + 1) / n)
     return NormativeScores(
         z=z,
         t=statistic,
@@ -110,6 +115,7 @@ def normative_scores(patients: ArrayLike, healthy: ArrayLike, *, level: float = 
         empirical_percentile=empirical,
         healthy_mean=mean,
         healthy_sd=sd,
+        prediction=Interval(mean, mean - half, mean + half),
         healthy_normality_p_value=float(shapiro(reference).pvalue),
         n_healthy=n,
         n_healthy_left_out=everyone.size - n,

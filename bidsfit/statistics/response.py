@@ -11,7 +11,10 @@ from scipy import stats
 from bidsfit.statistics.effect_size import paired_effect_size
 from bidsfit.statistics.interval import LEVEL, NO_INTERVAL, Interval, check_level
 from bidsfit.statistics.limits import ChangeLimits
-from bidsfit.statistics.samples import paired
+from bidsfit.statistics.samples import as_vector, paired
+
+#: A change of the untreated that is larger than this share of that of the treated is not small.
+LARGE_SHARE = 0.25
 
 
 @dataclass(frozen=True)
@@ -167,6 +170,87 @@ def cohort_response(before: ArrayLike, after: ArrayLike, *, level: float = LEVEL
         wilcoxon_p_value=float(ranks.pvalue),
         cohen=effect.cohen,
         hedges=effect.hedges,
+        level=level,
+    )
+
+
+@dataclass(frozen=True)
+class DifferenceInChange:
+    """Change of a treated cohort against that of participants who were not treated.
+
+    Attributes
+    ----------
+    n_untreated : int
+        Participants with both values.
+    untreated : Interval
+        Their mean change, second minus first: what a session makes of nothing.
+    untreated_p_value : float
+        Paired t-test of it, two-sided.
+    difference : Interval
+        Mean change of the treated minus that of the untreated.
+    t, freedom, p_value : float
+        Welch's test of it, two-sided.
+    level : float
+    """
+
+    n_untreated: int
+    untreated: Interval
+    untreated_p_value: float
+    difference: Interval
+    t: float
+    freedom: float
+    p_value: float
+    level: float
+
+    def drifts(self, response: CohortResponse) -> bool:
+        """Whether the untreated changed too much to read the change of the treated alone.
+
+        They changed systematically (p below 0.05), or the treated did and the untreated by more than a quarter of it.
+        """
+        share = abs(self.untreated.value) > LARGE_SHARE * abs(response.mean_change.value)
+        return self.untreated_p_value < 1 - LEVEL or (response.p_value < 1 - LEVEL and share)
+
+
+def difference_in_change(treated: ArrayLike, untreated: ArrayLike, *, level: float = LEVEL) -> DifferenceInChange:
+    """Set the change of a treated cohort against that of an untreated one, by Welch's test [1]_.
+
+    Parameters
+    ----------
+    treated, untreated : array_like, shape (n,)
+        Changes, second value minus first; NaN where a value is missing.
+    level : float
+        Confidence level of the intervals.
+
+    Raises
+    ------
+    ValueError
+        Where a cohort has fewer than two changes, or none of the two scatters.
+
+    References
+    ----------
+    .. [1] Welch BL. Biometrika 1947;34:28-35.
+    """
+    check_level(level)
+    ours, theirs = (
+        array[np.isfinite(array)] for array in (as_vector(treated, "Treated"), as_vector(untreated, "Untreated"))
+    )
+    if min(ours.size, theirs.size) < 2 or (np.ptp(ours) == 0 and np.ptp(theirs) == 0):
+        raise ValueError(
+            "Treated and untreated participants are compared where there are two changes or more of each, and they "
+            f"scatter; found {ours.size} and {theirs.size}."
+        )
+    alone = stats.ttest_1samp(theirs, 0.0)
+    drift = alone.confidence_interval(level)
+    test = stats.ttest_ind(ours, theirs, equal_var=False)
+    interval = test.confidence_interval(level)
+    return DifferenceInChange(
+        n_untreated=theirs.size,
+        untreated=Interval(float(theirs.mean()), float(drift.low), float(drift.high)),
+        untreated_p_value=float(alone.pvalue),
+        difference=Interval(float(ours.mean() - theirs.mean()), float(interval.low), float(interval.high)),
+        t=float(test.statistic),
+        freedom=float(test.df),
+        p_value=float(test.pvalue),
         level=level,
     )
 

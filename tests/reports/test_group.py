@@ -239,7 +239,7 @@ def test_patients_against_healthy_participants(page: str) -> None:
     z = f"{scores.z[0]:.2f}".replace("-", "\N{MINUS SIGN}")
     assert f"{z} {scores.percentile[0]:.1f} ({scores.percentile_lower[0]:.1f}\N{EN DASH}" in row
     n = int(np.count_nonzero(scores.p_value < 0.05))
-    assert f"lsq {n} of 9 unlike them" in page
+    assert f"lsq {n} of 9 beyond the prediction limits of {scores.n_healthy} healthy" in page
 
 
 def test_confounding_training_and_what_was_left_out(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import numpy as np
@@ -13,7 +14,7 @@ from bidsfit.reports.group_figures import draw_bland_altman, draw_distributions,
 from bidsfit.reports.group_records import Change, EstimatorRecord, ParameterRecord, Values, changes_of
 from bidsfit.statistics.interval import Interval
 from bidsfit.statistics.limits import change_limits
-from bidsfit.statistics.response import CohortResponse, call_changes, cohort_response
+from bidsfit.statistics.response import CohortResponse, call_changes, cohort_response, difference_in_change
 
 SVG = ElementTree.Element
 
@@ -149,9 +150,37 @@ def test_forest_shows_every_estimator_with_its_interval() -> None:
     assert float(whiskers[2].get("x1", "")) > zero
 
 
-def test_an_interval_without_end_is_an_arrow() -> None:
-    from dataclasses import replace
+def test_forest_shows_the_change_less_that_of_the_untreated_beside_the_change() -> None:
+    found = response(0.3)
+    against = difference_in_change([0.3, 0.28, 0.34], [0.21, 0.2, 0.22])
+    record = EstimatorRecord("lsq", response=found, against=against, adjusted_p_value=0.001)
+    drawn = draw_forest([ParameterRecord("D", "D", "", "", (record,))], ["lsq"])
+    (diamond,) = elements(drawn, "polygon", "estimate")
+    whole = elements(drawn, "rect", "estimate")[1]
+    left = min(float(corner.split(",")[0]) for corner in diamond.get("points", "").split())
+    assert left < float(whole.get("x", ""))
+    assert f"{100 * against.difference.value / found.mean_before:.2f}" in told(diamond)
+    alone = draw_forest([ParameterRecord("D", "D", "", "", (replace(record, against=None),))], ["lsq"])
+    assert elements(alone, "polygon", "estimate") == []
 
+
+def test_names_lie_on_no_limit() -> None:
+    limits = (change_limits(0.1, 14), change_limits(0.1, 14, method="normal"))
+    bound = limits[0].bound
+    treated = tuple(
+        Change(f"sub-{i:02}", ("1", "2"), 1.0, 1.0 + change, change, 1.0 + 0.02 * i, frozenset({"student"}))
+        for i, change in enumerate((bound * 1.02, -bound * 1.03, bound * 1.05))
+    )
+    drawn = draw_bland_altman([EstimatorRecord("lsq", treated=treated, limits=limits)], "D", "")
+    heights = [float(one.get("y1", "")) for one in elements(drawn, "line", "limit")]
+    names = [one for kind in ("who", "who end") for one in elements(drawn, "text", kind)]
+    assert len(names) == 3
+    for name in names:  # written upwards from its foot
+        foot = float(name.get("y", ""))
+        assert not any(foot - 8 < height < foot for height in heights)
+
+
+def test_an_interval_without_end_is_an_arrow() -> None:
     endless = replace(response(0.3), percent_change=Interval(30.0, -math.inf, math.inf))
     record = EstimatorRecord("lsq", response=endless, adjusted_p_value=0.01)
     drawn = draw_forest([ParameterRecord("D", "D", "", "", (record,))], ["lsq"])

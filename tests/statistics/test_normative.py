@@ -71,3 +71,14 @@ def test_skewed_healthy_values_show():
 def test_distributions_that_are_none_are_refused(healthy, message):
     with pytest.raises(ValueError, match=message):
         normative_scores([1.0], healthy)
+
+
+@pytest.mark.parametrize("n", [3, 5, 20])
+def test_prediction_limits_hold_95_percent_of_newcomers_however_few_the_healthy_are(n):
+    rng = np.random.default_rng(n)
+    inside = 0
+    for _ in range(4000):
+        scores = normative_scores([newcomer := rng.normal()], rng.normal(size=n))
+        inside += (within := scores.prediction.lower <= newcomer <= scores.prediction.upper)
+        assert within == (scores.p_value[0] >= 0.05)
+    assert inside / 4000 == pytest.approx(0.95, abs=0.012)

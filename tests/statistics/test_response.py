@@ -6,7 +6,7 @@ from scipy import stats
 
 from bidsfit.statistics.effect_size import paired_effect_size
 from bidsfit.statistics.limits import change_limits
-from bidsfit.statistics.response import call_changes, cohort_response
+from bidsfit.statistics.response import call_changes, cohort_response, difference_in_change
 
 #: Student, Biometrika 1908;6:1: hours of sleep gained with two drugs.
 FIRST = np.array([0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0])
@@ -109,3 +109,37 @@ def test_one_treated_participant_can_be_judged_and_none_cannot():
     assert call_changes([1.0], [9.0], limits).n_changed == 1
     with pytest.raises(ValueError, match="found 0 of 1"):
         call_changes([np.nan], [9.0], limits)
+
+
+def test_the_change_of_the_treated_is_set_against_that_of_the_untreated():
+    """By hand: Welch's test of two samples of changes, and the t-test of the untreated alone."""
+    treated, untreated = np.array([0.2, 0.1, 0.18, 0.12, np.nan]), np.array([0.07, 0.05, 0.06, 0.08])
+    found = difference_in_change(treated, untreated)
+    ours = treated[:4]
+    assert found.n_untreated == 4
+    assert found.untreated.value == pytest.approx(0.065)
+    assert found.difference.value == pytest.approx(0.15 - 0.065)
+    variances = ours.var(ddof=1) / 4, untreated.var(ddof=1) / 4
+    freedom = sum(variances) ** 2 / sum(v**2 / 3 for v in variances)
+    assert found.freedom == pytest.approx(freedom)
+    half = stats.t.ppf(0.975, freedom) * np.sqrt(sum(variances))
+    assert found.difference.upper - found.difference.value == pytest.approx(half)
+    assert found.untreated.lower == pytest.approx(0.065 - stats.t.ppf(0.975, 3) * np.sqrt(variances[1]))
+    assert found.untreated_p_value == pytest.approx(stats.ttest_1samp(untreated, 0).pvalue)
+
+
+@pytest.mark.parametrize(
+    ("untreated", "drifts"),
+    [([0.07, 0.05, 0.06, 0.08], True), ([0.01, -0.01, 0.012, -0.011], False), ([0.3, -0.2, 0.1, 0.0], True)],
+    ids=["systematic", "none", "too uncertain to be called small"],
+)
+def test_a_drift_of_the_untreated_shows(untreated, drifts):
+    before = [1.0, 1.1, 0.9, 1.2]
+    response = cohort_response(before, [1.2, 1.2, 1.08, 1.32])
+    assert difference_in_change([0.2, 0.1, 0.18, 0.12], untreated).drifts(response) is drifts
+
+
+@pytest.mark.parametrize("untreated", [[], [0.1], [0.1, np.nan]])
+def test_without_untreated_participants_there_is_no_difference(untreated):
+    with pytest.raises(ValueError, match="two changes or more"):
+        difference_in_change([0.1, 0.2, 0.3], untreated)

@@ -144,6 +144,32 @@ def test_response_by_hand(analysed):
     assert row["changed"] == "sub-11, sub-13"
 
 
+def test_the_response_is_set_against_the_change_of_the_untreated(analysed):
+    row = only(table(analysed[0], "response"), **LSQ)
+    treated, untreated = ([b - a for a, b in group.values()] for group in (TREATED, RETEST))
+    assert int(row["n_untreated"]) == len(RETEST)
+    assert float(row["untreated_change"]) == pytest.approx(np.mean(untreated) * 1e-3, abs=1e-9)
+    difference = np.mean(treated) - np.mean(untreated)
+    assert float(row["change_difference"]) == pytest.approx(difference * 1e-3, rel=1e-5)
+    welch = stats.ttest_ind(treated, untreated, equal_var=False)
+    assert float(row["change_difference_p_value"]) == pytest.approx(welch.pvalue, rel=1e-4)
+    page = (analysed[0] / "group.html").read_text()
+    assert "In 5 participants who were not treated D changed by" in page
+    assert "against untreated" in page
+
+
+def test_each_cohort_is_described_by_its_own_sessions(study):
+    for label in TREATED:
+        rows = "session_id\tcondition\nses-1\tpre\nses-2\tpost\n"
+        (study / f"sub-{label}").mkdir(exist_ok=True)
+        (study / f"sub-{label}" / f"sub-{label}_sessions.tsv").write_text(rows)
+    plan = plan_cohort(study, study / "out", CohortChoice(**COHORTS))
+    sessions = {one.name: one.sessions for one in cohort.cohorts(plan)}
+    assert "label" in sessions["Repeated scans"]
+    assert "condition" in sessions["Treated"]
+    assert "participants" not in sessions["Treated"]  # one way for all three needs no count
+
+
 def test_p_values_are_corrected_over_parameters_and_regions_of_an_estimator(study):
     run(study)
     holm = [row for row in table(study / "out", "response") if row["estimator"] == "lsq"]
