@@ -28,7 +28,13 @@ def add_reproduce(commands: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("paper", choices=PAPERS)
     parser.add_argument("--table", nargs="+", default=[], metavar="N", help="these tables only: 1, 2, 3")
-    parser.add_argument("--figure", nargs="+", default=[], metavar="N", help="these figures only: 1 to 6, S4 to S16")
+    parser.add_argument(
+        "--figure",
+        nargs="+",
+        default=[],
+        metavar="N",
+        help="these figures only: 1 to 6, S4 to S16 (numbers of our own, not the paper's)",
+    )
     parser.add_argument(
         "--out", type=Path, default=Path("gyori2022"), metavar="DIR", help="folder (default: gyori2022)"
     )
@@ -75,7 +81,7 @@ def run_reproduce(arguments: argparse.Namespace) -> None:
         arguments.out / "report.html",
         title="Gyori et al. 2022, made again",
         lead="Training data distribution significantly impacts the estimation of tissue microstructure with machine "
-        "learning (Magnetic Resonance in Medicine 2022;87:932-947)."
+        "learning (Magnetic Resonance in Medicine 2022;87:932-947). Figures have numbers of our own, not the paper's."
         + (" A quick run: a tenth of the training and of the noise." if arguments.quick else ""),
         sections=paper.page(),
         about={**about(shlex.join(["bidsfit-lab", *sys.argv[1:]])), "Healthy pool": readable_pools(bench)},

@@ -350,7 +350,7 @@ Make = Callable[[Reproduction, str], None]
 NETS = (TRADITIONAL, *NETWORKS[:3])
 ALL = (TRADITIONAL, *NETWORKS[:3], *FORESTS)
 
-#: Figures 1 to 6 follow the course of the paper; the order of S4 to S16 is ours.
+#: Figures have numbers of our own: under most of them the paper shows something else.
 FIGURES: Mapping[str, Make] = {
     "1": lambda paper, n: paper.distributions(n),
     "2": lambda paper, n: paper.bias(n, "smt2", 25.0, NETS),
