@@ -12,6 +12,7 @@ import math
 import re
 import textwrap
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -273,6 +274,11 @@ def lab_page() -> str:
     )
 
 
+def example(path: Path) -> str:
+    """A program of the examples."""
+    return f"```python\n{path.read_text('utf-8').rstrip()}\n```"
+
+
 PARTS = {
     "models": models_page,
     "estimators": estimators_page,
@@ -280,6 +286,7 @@ PARTS = {
     "outputs": outputs_page,
     "app": app_page,
     "lab": lab_page,
+    **{path.stem: partial(example, path) for path in Path(__file__).parents[1].glob("examples/*.py")},
 }
 
 #: A part in a page: between comments that name it.
