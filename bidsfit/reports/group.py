@@ -277,10 +277,12 @@ def rounded(value: float | None) -> str:
     return interval_parts(Interval(value, value, value), 2)[0]
 
 
-def detected(record: EstimatorRecord, method: str) -> str:
-    """How many participants changed, of how many."""
-    found = [call for call in record.calls if call.limits.method == method]
-    return f"{found[0].n_changed} of {found[0].n_participants}" if found else number(None)
+def detected(record: EstimatorRecord, methods: Sequence[Method] = METHODS) -> str:
+    """How many participants changed by each kind of limits, of how many."""
+    found = [call for method in methods for call in record.calls if call.limits.method == method]
+    if not found:
+        return number(None)
+    return f"{' / '.join(str(call.n_changed) for call in found)} of {found[0].n_participants}"
 
 
 def called(changes: Sequence[Change], method: Method) -> list[Change]:
@@ -305,7 +307,7 @@ def glance(record: EstimatorRecord | None) -> Markup:
         relative = math.isfinite(response.percent_change.value)
         size = f"{_tenth(response.percent_change.value)} %" if relative else signed(response.mean_change.value)
         p = f"p {p_number(record.adjusted_p_value)}"
-        words = ", ".join([p, *([f"{detected(record, METHODS[0])}"] if record.calls else [])])
+        words = ", ".join([p, *([detected(record, METHODS[:1])] if record.calls else [])])
         if record.against is not None:
             words += f"; against untreated {_against_words(record.against, response)}"
         look = "clear" if record.adjusted_p_value < SIGNIFICANT else "unclear"

@@ -144,9 +144,9 @@ def test_estimators_stand_side_by_side_in_one_table(page: str) -> None:
         assert record.repeatability is not None
         within, detected = record.repeatability.within_subject_sd, record.calls[0].n_changed
         assert f"{record.estimator} {group_words.interval_parts(within, 2)[0]}" in text
-        assert f"0.012 {detected} of 9 {record.calls[1].n_changed} of 9" in text
+        assert f"0.012 {detected} / {record.calls[1].n_changed} of 9" in text
     assert text.startswith("Estimators side by side")
-    assert "wSD wCV % RC ICC Mean change Hedges' g Corrected p Changed, t Changed, 1.96 PNR" in text
+    assert "wSD wCV % RC ICC Mean change Hedges' g Corrected p Changed, t / 1.96 PNR" in text
 
 
 def test_who_changed_is_named_with_what_chance_would_give(page: str) -> None:
