@@ -63,8 +63,8 @@ def measure(folder: Path, n: int, processes: int) -> list[object]:
     from bidsfit.bids.design import read_design
     from bidsfit.bids.fitted import find_fitted, scanned_sessions
     from bidsfit.bids.group_tables import read_rois, write_rois
+    from bidsfit.bids.inputs import Folder
     from bidsfit.bids.region_values import region_values
-    from bidsfit.bids.tissues import Folder
 
     times = [perf_counter()]
     fits = find_fitted(folder / "out", estimators=None)

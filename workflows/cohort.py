@@ -21,9 +21,8 @@ from bidsfit.bids.group_tables import (
     write_table,
 )
 from bidsfit.bids.images import read_sidecar
-from bidsfit.bids.inputs import Dataset, Problem
+from bidsfit.bids.inputs import Folder, Problem
 from bidsfit.bids.region_values import grouped, region_values
-from bidsfit.bids.tissues import Folder
 from bidsfit.exceptions import UnknownNameError, UnusableInputError, UsageError
 from bidsfit.reports.group import write_group_page
 from bidsfit.reports.group_records import Cohort, GroupRecord, LeftOut, TrainingRecord
@@ -219,7 +218,7 @@ def _left_out_of_cohorts(design: Design) -> list[str]:
 def analyse(
     plan: CohortPlan,
     output_dir: Path,
-    datasets: Sequence[Dataset | Folder],
+    datasets: Sequence[Folder],
     *,
     processes: int = 1,
     about: Mapping[str, Any] | None = None,
@@ -232,7 +231,7 @@ def analyse(
     plan : CohortPlan
         That is not empty.
     output_dir : Path
-    datasets : sequence of Dataset or Folder
+    datasets : sequence of Folder
         Where regions are looked for, before the output folder itself.
     processes : int
     about : mapping, optional

@@ -6,13 +6,12 @@ from collections.abc import Sequence
 
 from bidsfit.bids.anatomy import find_anatomy
 from bidsfit.bids.fieldmaps import NoReversedPhase, find_reversed
-from bidsfit.bids.inputs import Dataset, DwiImage, Inputs, Problem
-from bidsfit.bids.tissues import Folder
+from bidsfit.bids.inputs import Dataset, DwiImage, Folder, Inputs, Problem
 from bidsfit.exceptions import UnusableInputError
 from bidsfit.workflows.chain import Companions
 
 
-def find_all_companions(raw: Dataset, derivatives: Sequence[Dataset | Folder], inputs: Inputs) -> dict[str, Companions]:
+def find_all_companions(raw: Dataset, derivatives: Sequence[Folder], inputs: Inputs) -> dict[str, Companions]:
     """Companions of all raw images, by image name; an image with a damaged one becomes a problem of the inputs."""
     found = {}
     for image in [image for image in inputs.images if not image.preprocessed]:
@@ -24,13 +23,13 @@ def find_all_companions(raw: Dataset, derivatives: Sequence[Dataset | Folder], i
     return found
 
 
-def find_companions(raw: Dataset, derivatives: Sequence[Dataset | Folder], image: DwiImage) -> Companions:
+def find_companions(raw: Dataset, derivatives: Sequence[Folder], image: DwiImage) -> Companions:
     """Images of reversed phase encoding, and of the anatomy, of one diffusion image.
 
     Parameters
     ----------
     raw : Dataset
-    derivatives : sequence of Dataset or Folder
+    derivatives : sequence of Folder
     image : DwiImage
 
     Raises

@@ -13,9 +13,9 @@ from bidsfit import __version__, models
 from bidsfit.bids.distributions import KINDS, write_distribution
 from bidsfit.bids.files import whole_file
 from bidsfit.bids.fitted import FittedImage, converged_voxels, find_fitted, voxels
-from bidsfit.bids.inputs import Dataset
+from bidsfit.bids.inputs import Folder
 from bidsfit.bids.quality import ENDING, TABLE, read_group_table, write_group_table
-from bidsfit.bids.tissues import Folder, tissue_mask
+from bidsfit.bids.tissues import tissue_mask
 from bidsfit.bids.units import REPORT_UNITS
 from bidsfit.exceptions import UnknownNameError, UnusableInputError, UsageError
 from bidsfit.models.signal_model import Parameter, SignalModel
@@ -136,16 +136,14 @@ def plan_poolings(
     return poolings, left_out
 
 
-def pool_fits(
-    pooling: Pooling, output_dir: Path, segmentations: Sequence[Dataset | Folder], *, healthy: str
-) -> list[str]:
+def pool_fits(pooling: Pooling, output_dir: Path, segmentations: Sequence[Folder], *, healthy: str) -> list[str]:
     """Write the distributions of one model, each with its figure; return what was done, in words.
 
     Parameters
     ----------
     pooling : Pooling
     output_dir : Path
-    segmentations : sequence of Dataset or Folder
+    segmentations : sequence of Folder
         Where white and grey matter are looked for, before the output folder itself.
     healthy : str
         By which column and value the participants were chosen.
@@ -181,7 +179,7 @@ def pool_fits(
     return said
 
 
-def _gather(pooling: Pooling, output_dir: Path, segmentations: Sequence[Dataset | Folder]) -> dict[str, _Gathered]:
+def _gather(pooling: Pooling, output_dir: Path, segmentations: Sequence[Folder]) -> dict[str, _Gathered]:
     """Voxels of every distribution: those whose fit ended inside the bounds."""
     gathered: dict[str, _Gathered] = {}
     for image in pooling.images:

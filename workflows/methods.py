@@ -38,8 +38,8 @@ def methods_text(masks: Iterable[str], fits: Iterable[Sequence[str]], preprocess
     return "\n\n".join(
         [
             "Diffusion MRI data organised according to the Brain Imaging Data Structure [@gorgolewski2016] were "
-            f"analysed with bidsfit {__version__}, a BIDS App [@gorgolewski2017] based on Nipype [@nipype], pybids "
-            "[@pybids] and NiBabel [@nibabel].",
+            f"analysed with bidsfit {__version__}, a BIDS App [@gorgolewski2017] based on Nipype [@nipype] and NiBabel "
+            "[@nibabel].",
             *([" ".join(steps)] if (steps := dict.fromkeys(preprocessing)) else []),
             f"Fits were restricted to {' and to '.join(phrases)}.",
             *dict.fromkeys(models),

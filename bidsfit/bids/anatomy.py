@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from bidsfit.bids.inputs import Dataset, DwiImage
-from bidsfit.bids.tissues import MAPPING, Folder, tissue_indices
+from bidsfit.bids.inputs import Dataset, DwiImage, Folder
+from bidsfit.bids.names import files_of, is_magnitude, matches, parse_name
+from bidsfit.bids.tissues import MAPPING, tissue_indices
 
 #: What the numbers of a segmentation mean: those of FreeSurfer, those of a table, probabilities of the tissues in
 #: files of their own, or nothing, for there is no segmentation.
@@ -100,7 +101,7 @@ def is_subjects_folder(root: Path) -> bool:
     )
 
 
-def find_anatomy(raw: Dataset, derivatives: Sequence[Dataset | Folder], image: DwiImage) -> Anatomy | None:
+def find_anatomy(raw: Dataset, derivatives: Sequence[Folder], image: DwiImage) -> Anatomy | None:
     """The anatomy of the head that a diffusion image shows; None where there is none.
 
     A segmentation of the derivatives is taken before one that has to be made, in the order of the datasets. Within a
@@ -114,13 +115,13 @@ def find_anatomy(raw: Dataset, derivatives: Sequence[Dataset | Folder], image: D
     ----------
     raw : Dataset
         The input dataset; it may itself be a derivative one.
-    derivatives : sequence of Dataset or Folder
+    derivatives : sequence of Folder
         Datasets, and folders of subjects of FreeSurfer (`is_subjects_folder`).
     image : DwiImage
     """
     datasets = [*derivatives, *([raw] if raw.derivative else [])]
     for dataset in datasets:
-        found = _of_subject(dataset, image) if isinstance(dataset, Folder) else _of_dataset(dataset, image)
+        found = _of_dataset(dataset, image) if isinstance(dataset, Dataset) else _of_subject(dataset, image)
         if found is not None:
             return found
     for dataset in [*datasets, raw]:
@@ -197,13 +198,12 @@ def _unsegmented(dataset: Dataset, image: DwiImage) -> Anatomy | None:
 
 def _anatomical(dataset: Dataset, image: DwiImage, suffixes: Iterable[str]) -> list[Path]:
     """Anatomical volumes of the participant, in the order of their names."""
-    start = f"sub-{image.participant}"
-    return sorted(
+    wanted = {"sub": image.participant, "suffix": list(suffixes), "extension": [".nii", ".nii.gz"], "hemi": None}
+    return [
         path
-        for suffix in suffixes
-        for path in dataset.root.glob(f"{start}/**/anat/{start}_*{suffix}.nii*")
-        if _suffix(path) == suffix and "hemi" not in _entities(path) and _entities(path).get("part", "mag") == "mag"
-    )
+        for path in files_of(dataset.root, image.participant, "anat")[0]
+        if matches(path, wanted) and is_magnitude(path)
+    ]
 
 
 def _of_session(paths: Sequence[Path], image: DwiImage) -> tuple[list[Path], str]:
@@ -234,7 +234,7 @@ def _candidates(paths: Sequence[Path], dataset: Dataset) -> list[_Candidate]:
     for path in paths:
         entities = _entities(path)
         description = entities.get("desc")
-        if _suffix(path) == "probseg":
+        if parse_name(path.name).suffix == "probseg":
             if entities.get("label") != PROBABILITIES[0]:
                 continue
             each = [
@@ -300,9 +300,5 @@ def _plainness(path: Path) -> tuple[int, str]:
     return len(_entities(path)), path.name
 
 
-def _entities(path: Path) -> dict[str, str]:
-    return dict(word.split("-", 1) for word in path.name.split(".")[0].split("_") if "-" in word)
-
-
-def _suffix(path: Path) -> str:
-    return path.name.split(".")[0].rsplit("_", 1)[-1]
+def _entities(path: Path) -> Mapping[str, str]:
+    return parse_name(path.name).entities

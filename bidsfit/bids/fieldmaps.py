@@ -13,6 +13,7 @@ from nibabel.spatialimages import SpatialImage
 
 from bidsfit.bids.images import image_shape, open_image, read_b_values, read_sidecar, same_grid
 from bidsfit.bids.inputs import Dataset, DwiImage, inherited
+from bidsfit.bids.names import is_magnitude, parse_name
 from bidsfit.exceptions import UnusableInputError
 from bidsfit.preprocessing.susceptibility import PhaseEncoding, phase_encoding
 
@@ -174,8 +175,7 @@ def _candidates(dataset: Dataset, image: DwiImage) -> Iterator[_Candidate]:
     for datatype, ending in PLACES:
         for pattern in (datatype, f"ses-*/{datatype}"):
             for path in sorted(folder.glob(f"{pattern}/sub-{image.participant}_*{ending}.nii*")):
-                magnitude = _labels(path).get("part", "mag") == "mag"
-                if path != image.path and path.name.endswith((".nii", ".nii.gz")) and magnitude:
+                if path != image.path and path.name.endswith((".nii", ".nii.gz")) and is_magnitude(path):
                     sidecar: dict[str, Any] = {}
                     for json_path in reversed(list(inherited(path, dataset.root, ".json"))):
                         sidecar |= read_sidecar(json_path)
@@ -229,17 +229,12 @@ def _target(dataset: Dataset, participant: str, intended: str) -> str:
 
 def _alike(first: Path, second: Path) -> bool:
     """Whether two names tell of a pair: the same session, other directions, and for two dwi all else the same."""
-    ours, theirs = _labels(first), _labels(second)
+    ours, theirs = parse_name(first.name).entities, parse_name(second.name).entities
     if "dir" not in theirs or ours.get("dir") == theirs["dir"] or ours.get("ses") != theirs.get("ses"):
         return False
     if second.parent.name == "fmap":
         return theirs.get("acq") in (None, ours.get("acq"), "dwi")
     return {**ours, "dir": "", "run": ""} == {**theirs, "dir": "", "run": ""}
-
-
-def _labels(path: Path) -> dict[str, str]:
-    """Entities of a file name: short key to label."""
-    return dict(word.split("-", 1) for word in path.name.split(".")[0].split("_") if "-" in word)
 
 
 def _none(image: DwiImage) -> NoReversedPhase:

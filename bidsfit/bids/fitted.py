@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,16 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bidsfit.bids.images import open_image, read_data, read_on_grid, read_sidecar
+from bidsfit.bids.names import FOLDERS, fault_of, parse_name, participant_labels
 from bidsfit.bids.outputs import QUALITY_MAPS, estimator_label
 from bidsfit.bids.units import FILE_UNITS
 from bidsfit.estimators.estimator import Status
 from bidsfit.exceptions import UnusableInputError
 from bidsfit.models.signal_model import SignalModel
 
-#: Name of a map of a fit, its statistics apart: entities of the image, model, estimator, parameter.
-MAP = re.compile(
-    r"(?P<image>sub-[^_]+.*?)_model-(?P<model>[^_]+)_desc-(?P<estimator>[^_]+)_param-(?P<label>[^_]+)_dwimap\.nii\.gz"
-)
+#: Entities of a map of a fit after those of the image; maps of its statistics have more.
+MAP = ("model", "desc", "param")
 
 #: Settings that differ between images that were fitted alike: what the mask is called, and who was left out of a pool.
 OWN_SETTINGS = ("Mask", "TrainingPool")
@@ -55,7 +53,7 @@ class FittedImage:
     @property
     def participant(self) -> str:
         """Label without ``sub-``."""
-        return self.image.split("_")[0].removeprefix("sub-")
+        return parse_name(self.image).entities["sub"]
 
     @property
     def session(self) -> str:
@@ -78,12 +76,12 @@ class FittedImage:
 
 def session_of(image: str) -> str:
     """Label of the session of an image, without ``ses-``; empty where its entities have none."""
-    return next((word.removeprefix("ses-") for word in image.split("_") if word.startswith("ses-")), "")
+    return parse_name(image).entities.get("ses", "")
 
 
 def series_of(image: str) -> str:
     """Entities of an image beside participant and session."""
-    return "_".join(word for word in image.split("_") if not word.startswith(("sub-", "ses-")))
+    return "_".join(f"{key}-{label}" for key, label in parse_name(image).entities.items() if key not in FOLDERS)
 
 
 def find_fitted(
@@ -100,17 +98,26 @@ def find_fitted(
     participants : sequence of str, optional
     estimators : collection of str, optional
         Names, or labels in file names; None: all.
+
+    Raises
+    ------
+    UnusableInputError
+        For a map whose name contradicts its folder: it cannot be told whose it is.
     """
     if participants is None:
-        participants = sorted(p.name.removeprefix("sub-") for p in folder.glob("sub-*") if p.is_dir())
+        participants = participant_labels(folder)
     wanted = None if estimators is None else {estimator_label(name) for name in estimators}
-    return [
+    found = [
         fitted
         for label in participants
         for dwi in (folder / f"sub-{label}" / "dwi", *sorted((folder / f"sub-{label}").glob("ses-*/dwi")))
         for fitted in _in_folder(dwi)
         if wanted is None or fitted.estimator in wanted
     ]
+    for fitted in found:
+        if fault := fault_of(fitted.status, folder):
+            raise UnusableInputError(fault)
+    return found
 
 
 def _in_folder(folder: Path) -> Iterator[FittedImage]:
@@ -121,8 +128,11 @@ def _in_folder(folder: Path) -> Iterator[FittedImage]:
     except (FileNotFoundError, NotADirectoryError):
         return
     for name in names:
-        if match := MAP.fullmatch(name):
-            fits.setdefault((match["image"], match["model"], match["estimator"]), set()).add(match["label"])
+        parsed = parse_name(name)
+        a_map = (parsed.suffix, parsed.extension) == ("dwimap", ".nii.gz") and tuple(parsed.entities)[-3:] == MAP
+        if a_map and name.startswith("sub-"):
+            model, estimator, label = (parsed.entities[key] for key in MAP)
+            fits.setdefault((name.partition("_model-")[0], model, estimator), set()).add(label)
     for (image, model, estimator), labels in sorted(fits.items()):
         if "status" in labels:
             status = folder / f"{image}_model-{model}_desc-{estimator}_param-status_dwimap.nii.gz"

@@ -3,56 +3,66 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-from bids.layout import BIDSLayout, BIDSLayoutIndexer, Query
-from bids.layout.models import Config, LayoutInfo
-from sqlalchemy.exc import SQLAlchemyError
-
 from bidsfit.bids.images import read_sidecar
+from bidsfit.bids.names import (
+    ANY,
+    ENTITIES,
+    KINDS,
+    fault_of,
+    files_of,
+    folder_fault,
+    is_magnitude,
+    matches,
+    parse_name,
+    participant_labels,
+)
 from bidsfit.exceptions import UnknownNameError, UnusableInputError, UsageError
 
 #: Entities that tell the images of one participant apart, in the order of their names in files.
 IMAGE_ENTITIES = {
-    "session": "ses",
-    "acquisition": "acq",
-    "reconstruction": "rec",
-    "direction": "dir",
-    "run": "run",
-    "echo": "echo",
-    "part": "part",
-    "space": "space",
-    "recording": "recording",
-    "chunk": "chunk",
-    "resolution": "res",
+    name: ENTITIES[name]
+    for name in (
+        "session",
+        "acquisition",
+        "reconstruction",
+        "direction",
+        "run",
+        "echo",
+        "part",
+        "space",
+        "recording",
+        "chunk",
+        "resolution",
+    )
 }
 
 #: Fields of `DwiImage` that are paths.
 PATHS = ("path", "bval", "bvec", "mask", "noise_map")
 
-#: What pybids knows entities from.
-CONFIGURATIONS = ("bids", "derivatives")
-
 #: Kinds of file that a filter may choose among.
 FILE_KINDS = ("dwi", "mask", "noise")
 
-#: What the special values of a filter file mean to pybids.
-SPECIAL = {None: Query.NONE, "*": Query.REQUIRED}
+#: What a filter may ask for; participants have an option of their own.
+FILTERS = frozenset({*ENTITIES, *ENTITIES.values(), *KINDS} - {"subject", "sub"})
+
+#: Names in a message, at most.
+SHOWN = 3
 
 
 @dataclass(frozen=True)
-class Dataset:
-    """A BIDS dataset, raw or derivative, and the name by which BIDS URIs refer to it."""
+class Folder:
+    """A folder of files that belong to participants, and the name by which BIDS URIs refer to it.
+
+    It is a BIDS dataset, subjects of FreeSurfer, or the outputs themselves (then its name is empty).
+    """
 
     name: str
     root: Path
-    layout: BIDSLayout
-    derivative: bool
 
     def uri(self, path: Path) -> str:
         """BIDS URI of one of its files."""
@@ -60,10 +70,18 @@ class Dataset:
 
 
 @dataclass(frozen=True)
+class Dataset(Folder):
+    """A BIDS dataset, raw or derivative."""
+
+    derivative: bool = False
+
+
+@dataclass(frozen=True)
 class DwiImage:
     """One diffusion image and what belongs to it.
 
-    ``mask`` is None where no derivatives dataset has one; ``noise_map`` is looked for only where it is asked for.
+    ``mask`` is None where no derivatives dataset has one that fits, and ``no_mask`` then says which ones there are;
+    ``noise_map`` is looked for only where it is asked for.
     """
 
     path: Path
@@ -77,6 +95,7 @@ class DwiImage:
     mask_uri: str | None = None
     noise_map: Path | None = None
     noise_uri: str | None = None
+    no_mask: str = ""
 
     @property
     def participant(self) -> str:
@@ -116,15 +135,8 @@ class Inputs:
     problems: list[Problem] = field(default_factory=list)
 
 
-def open_dataset(
-    root: Path,
-    name: str,
-    *,
-    derivative: bool | None = None,
-    participants: Sequence[str] = (),
-    database: Path | None = None,
-) -> Dataset:
-    """Index a BIDS dataset; only the folders of the chosen participants, where some are chosen.
+def open_dataset(root: Path, name: str, *, derivative: bool | None = None) -> Dataset:
+    """A BIDS dataset; its files are listed when they are looked for.
 
     Parameters
     ----------
@@ -133,46 +145,15 @@ def open_dataset(
         For BIDS URIs.
     derivative : bool, optional
         Whether it is a derivative dataset; None asks its ``dataset_description.json``.
-    participants : sequence of str
-        Labels without ``sub-``.
-    database : Path, optional
-        Folder of the index, reused when it exists; it then holds all participants.
 
     Raises
     ------
     UnusableInputError
         Where ``root`` is no BIDS dataset.
-    UsageError
-        Where the index cannot be used, or is that of another dataset.
     """
     root = root.absolute()
     described = describes_derivative(root)
-    if derivative is None:
-        derivative = described
-    ignore: list[Any] = ["code", "sourcedata", "stimuli", "work", re.compile(r"/\."), re.compile(r"/(figures|logs?)/")]
-    if not derivative or (root / "derivatives").is_dir():
-        ignore.append("derivatives")
-    if participants and database is None:
-        labels = "|".join(map(re.escape, participants))
-        ignore.append(re.compile(rf"^/sub-(?!({labels})(/|$))"))
-    indexer = BIDSLayoutIndexer(validate=False, index_metadata=False, ignore=ignore)
-    index = None if database is None else database / name
-    try:
-        layout = BIDSLayout(
-            root,
-            validate=False,
-            is_derivative=derivative,
-            config=list(CONFIGURATIONS),
-            indexer=indexer,
-            database_path=index,
-        )
-        indexed = layout.session.query(LayoutInfo).one().root
-    except (OSError, SQLAlchemyError) as error:
-        reason = str(error).splitlines()[0]
-        raise UsageError(f"The index {index} of {root} cannot be used: {reason}.") from error
-    if Path(indexed) != root:
-        raise UsageError(f"The index {index} is that of {indexed}, not of {root}. Choose another --bids-database-dir.")
-    return Dataset(name=name, root=root, layout=layout, derivative=derivative)
+    return Dataset(name, root, described if derivative is None else derivative)
 
 
 def describes_derivative(root: Path) -> bool:
@@ -195,20 +176,15 @@ def describes_derivative(root: Path) -> bool:
     return description.get("DatasetType") == "derivative" or "PipelineDescription" in description  # before BIDS 1.4
 
 
-def participant_labels(root: Path) -> list[str]:
-    """Labels of the participants that have a folder, sorted."""
-    return sorted(p.name.removeprefix("sub-") for p in root.glob("sub-*") if p.is_dir())
-
-
 def choose_participants(root: Path, wanted: Sequence[str]) -> list[str]:
-    """Labels of the wanted participants (with or without ``sub-``), or of all.
+    """Labels of the wanted participants (with or without ``sub-``), or of all that have a folder.
 
     Raises
     ------
     UnknownNameError
         For one without a folder.
     UnusableInputError
-        Where there is none at all.
+        Where there is none at all, or the folder of one that is wanted cannot be used.
     """
     labels = participant_labels(root)
     if not labels:
@@ -219,6 +195,8 @@ def choose_participants(root: Path, wanted: Sequence[str]) -> list[str]:
     for label in chosen:
         if label not in labels:
             raise UnknownNameError("participant", label, labels)
+        if fault := folder_fault(root / f"sub-{label}"):
+            raise UnusableInputError(fault)
     return sorted(set(chosen))
 
 
@@ -244,28 +222,11 @@ def read_filters(path: Path | None) -> dict[str, dict[str, Any]]:
             raise UnknownNameError(f"kind of file in {path}:", key, FILE_KINDS)
     for query in queries:
         for entity in query:
-            if entity not in known_entities():
-                raise UnknownNameError(f"entity in {path}:", entity, known_entities())
+            if entity not in FILTERS:
+                raise UnknownNameError(f"entity in {path}:", entity, FILTERS)
             if isinstance(query[entity], dict):
                 raise UsageError(f"The filter file {path} gives {entity!r} an object; give a value, or a list of them.")
-    return {kind: {entity: _from_json(v) for entity, v in query.items()} for kind, query in content.items()}
-
-
-def _from_json(value: Any) -> Any:
-    return [_from_json(v) for v in value] if isinstance(value, list) else SPECIAL.get(value, value)
-
-
-def _as_json(query: Mapping[str, Any]) -> str:
-    """A query as it is written in a filter file."""
-    words = {meaning: word for word, meaning in SPECIAL.items()}
-    return json.dumps(query, default=lambda value: words.get(value, str(value)))
-
-
-@cache
-def known_entities() -> frozenset[str]:
-    """Entities that a filter may name; participants have an option of their own."""
-    entities = {name for config in CONFIGURATIONS for name in Config.load(config).entities}
-    return frozenset(entities - {"subject"})
+    return content
 
 
 def find_images(
@@ -297,37 +258,38 @@ def find_images(
     """
     filters = filters or {}
     query: dict[str, Any] = dict(filters.get("dwi", {}))
-    if sessions:
-        query["session"] = [label.removeprefix("ses-") for label in sessions]
+    if sessions := [label.removeprefix("ses-") for label in sessions]:
+        query["session"] = sessions
     if runs:
-        query["run"] = [int(run) if str(run).isdigit() else run for run in runs]
+        query["run"] = list(runs)
     inputs = Inputs()
     datasets = [*derivatives, raw]
-    images = [_query(d, "dwi", {"desc": "preproc", **query} if d.derivative else query) for d in datasets]
-    masks = [_query(dataset, "mask", filters.get("mask", {})) for dataset in datasets]
-    noises = [
-        _query(dataset, "dwimap", filters.get("noise", {}), pattern="_param-noise_") if noise_maps else {}
-        for dataset in datasets
-    ]
     for label in participants:
-        dataset, found = next(
-            ((dataset, files[label]) for dataset, files in zip(datasets, images, strict=True) if label in files),
-            (raw, []),
-        )
-        if not found:
-            pattern = f"sub-{label}/**/dwi/*{'_desc-preproc' if raw.derivative else ''}_dwi.nii.gz"
-            chosen = f" that match {_as_json(query)}" if query else ""
-            inputs.problems.append(
-                Problem(label, f"sub-{label} has no diffusion images ({raw.root / pattern}){chosen}.")
-            )
-        own_masks = [(dataset, files.get(label, [])) for dataset, files in zip(datasets, masks, strict=True)]
-        own_noises = [(dataset, files.get(label, [])) for dataset, files in zip(datasets, noises, strict=True)]
+        if fault := folder_fault(raw.root / f"sub-{label}"):
+            inputs.problems.append(Problem(label, fault))
+            continue
+        images = [
+            _search(d, label, "dwi", {"desc": "preproc", **query} if d.derivative else query, sessions)
+            for d in datasets
+        ]
+        own_masks = [_search(dataset, label, "mask", filters.get("mask", {})) for dataset in datasets]
+        own_noises = [
+            _search(dataset, label, "dwimap", {"param": "noise", **filters.get("noise", {})})
+            for dataset in (datasets if noise_maps else [])
+        ]
+        found = next((one for one in images if one.magnitudes or one.faults), None)
+        if found is None:
+            inputs.problems.append(Problem(label, _no_images(raw, label, images, query)))
+            continue
+        inputs.problems += [Problem(label, fault) for fault in found.faults]
         named: dict[str, Path] = {}
-        for path in found:
+        for path in found.magnitudes:
             try:
-                image = _describe(dataset, label, path)
+                image = _describe(found.dataset, label, path)
                 if mask := _companion(image, own_masks, "mask"):
                     image = replace(image, mask=mask[0], mask_uri=mask[1])
+                else:
+                    image = replace(image, no_mask=_no_mask(image, own_masks, filters.get("mask", {}), raw))
                 if noise := _companion(image, own_noises, "noise map"):
                     image = replace(image, noise_map=noise[0], noise_uri=noise[1])
                 elif noise_maps:
@@ -347,17 +309,78 @@ def find_images(
     return inputs
 
 
-def _query(dataset: Dataset, suffix: str, query: Mapping[str, Any], pattern: str = "") -> dict[str, list[Path]]:
-    """NIfTI files of one suffix whose names hold a pattern, by participant, in the order of their names."""
-    options = {"suffix": suffix, "datatype": "dwi", "extension": [".nii", ".nii.gz"], **query}
-    found: dict[str, list[Path]] = {}
-    for file in dataset.layout.get(**options, invalid_filters="allow"):
-        path = Path(file.path)
-        if (
-            pattern in path.name and _labels(path).get("part", "mag") == "mag"
-        ):  # phase, real and imaginary images are not fitted
-            found.setdefault(str(file.entities["subject"]), []).append(path)
-    return {label: sorted(paths) for label, paths in found.items()}
+@dataclass(frozen=True)
+class _Searched:
+    """Files of one kind that a participant has in a dataset, and what cannot be read as one, in words."""
+
+    dataset: Dataset
+    paths: list[Path]
+    faults: list[str]
+
+    @property
+    def magnitudes(self) -> list[Path]:
+        """Without phase, real and imaginary images, which are not fitted."""
+        return [path for path in self.paths if is_magnitude(path)]
+
+
+def _search(
+    dataset: Dataset, label: str, suffix: str, query: Mapping[str, Any], sessions: Sequence[str] = ()
+) -> _Searched:
+    """NIfTI files of a participant that have one suffix and match a query, in the order of their names."""
+    query = {"suffix": suffix, "datatype": "dwi", "extension": [".nii", ".nii.gz"], **query}
+    datatype = query["datatype"]
+    found, faults = files_of(dataset.root, label, datatype if isinstance(datatype, str) else ANY, sessions)
+    paths = []
+    for path in (path for path in found if matches(path, query)):
+        if fault := fault_of(path, dataset.root):
+            faults.append(fault)
+        else:
+            paths.append(path)
+    return _Searched(dataset, paths, faults)
+
+
+def _no_images(raw: Dataset, label: str, searched: Sequence[_Searched], query: Mapping[str, Any]) -> str:
+    """What to say of a participant without an image that can be fitted."""
+    if parts := [path for one in searched for path in one.paths]:
+        return (
+            f"sub-{label} has diffusion images of phases, real or imaginary parts alone ({_listed(parts)}); bidsfit "
+            "fits magnitudes. Make them from the parts, and call them part-mag."
+        )
+    pattern = f"sub-{label}/[ses-*/]dwi/*{'_desc-preproc' if raw.derivative else ''}_dwi.nii.gz"
+    return f"sub-{label} has no diffusion images ({raw.root / pattern}){_that_match(query)}."
+
+
+def _no_mask(image: DwiImage, searched: Sequence[_Searched], query: Mapping[str, Any], raw: Dataset) -> str:
+    """Why an image has no mask although some were given, and which there are that were not; else empty."""
+    words = []
+    if others := [path for one in searched for path in one.paths]:
+        words.append(
+            f"No mask fits {image.path.name} by its name ({_listed(others)}): each session, run, acquisition or space "
+            "that a mask names must be that of the image."
+        )
+    elif given := [one.dataset.name for one in searched if one.dataset is not raw]:
+        masks = f"mask of sub-{image.participant} ([ses-*/]dwi/*_mask.nii.gz){_that_match(query)}"
+        words.append(f"No {masks} is in {' or '.join(given)} (-d).")
+    words += [fault for one in searched if one.dataset is not raw for fault in one.faults]
+    beside = Dataset("masks", raw.root / "derivatives" / "masks", derivative=True)
+    if beside.root not in [one.dataset.root for one in searched]:
+        try:
+            found = _companion(image, [_search(beside, image.participant, "mask", {})], "mask")
+        except UnusableInputError:
+            found = None
+        if found:
+            words.append(f"{found[0]} fits {image.path.name}, but was not given: add -d masks={beside.root} to use it.")
+    return " ".join(words)
+
+
+def _that_match(query: Mapping[str, Any]) -> str:
+    return f" that match {json.dumps(query)}" if query else ""
+
+
+def _listed(paths: Sequence[Path]) -> str:
+    """Names of files in a sentence."""
+    more = f" and {len(paths) - SHOWN} more" if len(paths) > SHOWN else ""
+    return ", ".join(path.name for path in paths[:SHOWN]) + more
 
 
 def _describe(dataset: Dataset, label: str, path: Path) -> DwiImage:
@@ -382,19 +405,18 @@ def _describe(dataset: Dataset, label: str, path: Path) -> DwiImage:
 
 
 def _labels(path: Path) -> dict[str, str]:
-    """Labels of the entities that tell images apart, as written (pybids turns ``run-01`` into 1)."""
-    pairs = dict(word.split("-", 1) for word in path.name.split(".")[0].split("_") if "-" in word)
+    """Labels of the entities that tell images apart, as written."""
+    pairs = parse_name(path.name).entities
     return {long: pairs[short] for long, short in IMAGE_ENTITIES.items() if short in pairs}
 
 
 def inherited(path: Path, root: Path, extension: str) -> Iterator[Path]:
     """Files that apply to an image by the inheritance principle, nearest and most specific first.
 
-    A file applies when all its entities are the image's. (`BIDSLayout.get_nearest` also takes files with entities that
-    the image does not have, and does not look above a folder that holds files of other images.)
+    A file applies when all its entities are the image's.
     """
     words = set(path.name.split(".")[0].split("_"))
-    suffix = path.name.split(".")[0].split("_")[-1]
+    suffix = parse_name(path.name).suffix
     for folder in path.parents:
         if folder != root and root not in folder.parents:
             return
@@ -403,9 +425,7 @@ def inherited(path: Path, root: Path, extension: str) -> Iterator[Path]:
         yield from sorted(applying, key=lambda file: (-len(stems[file]), file.name))
 
 
-def _companion(
-    image: DwiImage, candidates: Sequence[tuple[Dataset, Sequence[Path]]], kind: str
-) -> tuple[Path, str] | None:
+def _companion(image: DwiImage, searched: Sequence[_Searched], kind: str) -> tuple[Path, str] | None:
     """The file (a mask, say) that fits an image best, and its URI, from the first dataset that has one.
 
     A file fits when each of its entities that tells images apart is the image's. Among those that fit, the one that
@@ -416,9 +436,9 @@ def _companion(
     UnusableInputError
         Where two fit equally well.
     """
-    for dataset, found in candidates:
+    for one in searched:
         fitting: list[tuple[tuple[int, bool], Path]] = []
-        for path in found:
+        for path in one.paths:
             labels = _labels(path)
             shared = {long: label for long, label in labels.items() if image.entities.get(long) == label}
             same_session = labels.get("session") == image.entities.get("session")
@@ -433,5 +453,5 @@ def _companion(
                 f"Several {kind}s fit {image.path.name} equally well: {', '.join(p.name for p in paths)}. "
                 f'Choose one with --bids-filter-file, for example {{"{kind.split()[0]}": {{"desc": "..."}}}}.'
             )
-        return paths[0], dataset.uri(paths[0])
+        return paths[0], one.dataset.uri(paths[0])
     return None

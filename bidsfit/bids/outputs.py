@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 
 from bidsfit import __version__
 from bidsfit.bids.files import whole_file, write_json, write_text
-from bidsfit.bids.inputs import Dataset, DwiImage
-from bidsfit.bids.tissues import Folder
+from bidsfit.bids.images import read_sidecar
+from bidsfit.bids.inputs import DwiImage, Folder
 from bidsfit.bids.units import FILE_UNITS
 from bidsfit.estimators.estimator import Estimator, Status
-from bidsfit.exceptions import UsageError
+from bidsfit.exceptions import UnusableInputError, UsageError
 from bidsfit.models.signal_model import Parameter, SignalModel
 
 BIDS_VERSION = "1.10.0"
@@ -271,7 +271,7 @@ def refuse_conflict(
         raise UsageError(f"{path} exists and was made with other settings ({', '.join(sorted(changed))}). {advice}")
 
 
-def prepare_dataset(folder: Path, raw: Dataset | Folder, derivatives: Sequence[Dataset | Folder]) -> None:
+def prepare_dataset(folder: Path, raw: Folder, derivatives: Sequence[Folder]) -> None:
     """Write the dataset description, README and .bidsignore of the outputs, or add to those that are there.
 
     Many jobs may share one output folder: they are written under a lock.
@@ -297,18 +297,20 @@ def prepare_dataset(folder: Path, raw: Dataset | Folder, derivatives: Sequence[D
         raise UsageError(f"The output folder {folder} cannot be written: {error.strerror or error}.") from error
 
 
-def _describe_dataset(folder: Path, raw: Dataset | Folder, derivatives: Sequence[Dataset | Folder]) -> None:
+def _describe_dataset(folder: Path, raw: Folder, derivatives: Sequence[Folder]) -> None:
     path = folder / "dataset_description.json"
     links = {dataset.name: _link(dataset.root, folder, raw.root) for dataset in [raw, *derivatives]}
     if path.exists():
         try:
-            content = json.loads(path.read_text())
-        except ValueError as error:
-            raise UsageError(f"{path} cannot be read as JSON: {error}. Mend it or choose another folder.") from error
-        makers = [maker.get("Name") for maker in content.get("GeneratedBy", [])]
+            content = read_sidecar(path)
+        except UnusableInputError as error:
+            raise UsageError(f"{error} Mend it or choose another folder.") from error
+        made, earlier = content.get("GeneratedBy"), content.get("DatasetLinks", {})
+        makers = [maker.get("Name") for maker in made if isinstance(maker, dict)] if isinstance(made, list) else []
         if content.get("DatasetType") != "derivative" or "bidsfit" not in makers:
             raise UsageError(f"{folder} holds another dataset ({path} was not written by bidsfit). Choose another one.")
-        earlier = content.get("DatasetLinks", {})
+        if not isinstance(earlier, dict):
+            raise UsageError(f"DatasetLinks in {path} is {earlier!r}; expected an object. Mend it.")
         for name, link in links.items():
             if earlier.get(name, link) != link:
                 raise UsageError(

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from bidsfit import __version__
 from bidsfit.bids.files import whole_file, write_json
 from bidsfit.bids.images import read_sidecar
+from bidsfit.bids.names import parse_name
 from bidsfit.exceptions import UnusableInputError
 
 #: What stands for a value that is not there (BIDS).
@@ -118,7 +119,7 @@ def quality_row(path: Path) -> dict[str, Any]:
     """
     content = read_sidecar(path)
     name = path.name.removesuffix(ENDING)
-    entities = dict(part.split("-", 1) for part in name.split("_") if "-" in part)
+    entities = parse_name(path.name).entities
     session = f"ses-{entities['ses']}" if "ses" in entities else None
     who = {"participant_id": f"sub-{entities.get('sub', '')}", "session_id": session, "image": f"{name}_dwi"}
     numbers = {key: content.get(key) for key in IMAGES}

@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 from bidsfit import models
 from bidsfit.bids.fitted import FitFacts, FittedImage, read_facts, series_of
 from bidsfit.bids.images import open_image, read_data, read_sidecar, same_grid
-from bidsfit.bids.inputs import Dataset, Problem
+from bidsfit.bids.inputs import Folder, Problem
 from bidsfit.bids.regions import WHOLE, RegionFile, find_regions, region_files
-from bidsfit.bids.tissues import Folder
 from bidsfit.bids.units import FILE_UNITS
 from bidsfit.estimators.estimator import Status
 from bidsfit.exceptions import UnknownNameError, UnusableInputError
@@ -145,7 +144,7 @@ class ParticipantValues:
 
 def region_values(
     fits: Iterable[FittedImage],
-    datasets: Sequence[Dataset | Folder] = (),
+    datasets: Sequence[Folder] = (),
     *,
     wanted: Sequence[str] = (),
     scale: bool = False,
@@ -160,8 +159,8 @@ def region_values(
     ----------
     fits : iterable of FittedImage
         As `find_fitted` returns.
-    datasets : sequence of Dataset or Folder
-        Where regions are looked for, in this order. Datasets that were not indexed (`Folder`) do.
+    datasets : sequence of Folder
+        Where regions are looked for, in this order.
     wanted : sequence of str
         Names of regions; empty: all there are, and `WHOLE`.
     scale : bool
@@ -172,15 +171,14 @@ def region_values(
     """
     ordered = sorted(fits, key=lambda fitted: (fitted.participant, fitted.image, fitted.model, fitted.estimator))
     people = [list(group) for _, group in groupby(ordered, key=lambda fitted: fitted.participant)]
-    folders = [Folder(dataset.name, dataset.root) for dataset in datasets]  # an index does not travel to processes
     names = {model: _names(model) for model in sorted({fitted.model for fitted in ordered})}
-    jobs = ((own, folders, names, tuple(wanted), scale) for own in people)
+    jobs = ((own, datasets, names, tuple(wanted), scale) for own in people)
     yield from in_processes(participant_values, jobs, len(people), processes, progress)
 
 
 def participant_values(
     fits: Sequence[FittedImage],
-    datasets: Sequence[Dataset | Folder],
+    datasets: Sequence[Folder],
     names: Mapping[str, Mapping[str, str]],
     wanted: Sequence[str] = (),
     scale: bool = False,

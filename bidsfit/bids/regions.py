@@ -14,8 +14,9 @@ from nibabel.spatialimages import SpatialImage
 from numpy.typing import NDArray
 
 from bidsfit.bids.images import open_image, read_data, read_sidecar, same_grid
-from bidsfit.bids.inputs import Dataset, inherited
-from bidsfit.bids.tissues import LIKELY, NAMES, Folder, tissue_indices
+from bidsfit.bids.inputs import Folder, inherited
+from bidsfit.bids.names import parse_name
+from bidsfit.bids.tissues import LIKELY, NAMES, tissue_indices
 from bidsfit.exceptions import UnusableInputError
 
 #: The region that needs no file: all voxels of the mask that was fitted.
@@ -38,14 +39,14 @@ class RegionFile:
     Attributes
     ----------
     path : Path
-    dataset : Dataset or Folder
+    dataset : Folder
         To which it belongs.
     kind : str
         Of `SUFFIXES`.
     """
 
     path: Path
-    dataset: Dataset | Folder
+    dataset: Folder
     kind: str
 
     @property
@@ -63,7 +64,7 @@ class RegionFile:
         """Names of its regions, each with its labels; no labels where the file is of one region."""
         if self.kind == "dseg":
             return labelled_regions(self.path, self.dataset.root)
-        entities = dict(word.split("-", 1) for word in self.path.name.split("_") if "-" in word)
+        entities = parse_name(self.path.name).entities
         if "label" not in entities:
             return {}
         name = region_name(entities["label"])
@@ -89,17 +90,17 @@ class Regions:
     remarks: tuple[str, ...] = ()
 
 
-def region_files(datasets: Sequence[Dataset | Folder], participant: str) -> list[RegionFile]:
+def region_files(datasets: Sequence[Folder], participant: str) -> list[RegionFile]:
     """Files of a participant (label without ``sub-``) that may hold regions: by dataset, kind and name."""
     found = []
     for dataset in datasets:
         mine = []
         for folder, _, names in os.walk(dataset.root / f"sub-{participant}"):
             for name in names:
-                stem, dot, extension = name.partition(".")
-                kind = stem.rpartition("_")[2]
-                if kind in SUFFIXES and dot and extension in ("nii", "nii.gz") and name.startswith("sub-"):
-                    mine.append(RegionFile(Path(folder, name), dataset, kind))
+                parsed = parse_name(name)
+                image = parsed.extension in (".nii", ".nii.gz") and name.startswith("sub-")
+                if parsed.suffix in SUFFIXES and image:
+                    mine.append(RegionFile(Path(folder, name), dataset, parsed.suffix))
         found += sorted(mine, key=lambda file: (SUFFIXES.index(file.kind), file.path.name))
     return found
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ from nibabel.spatialimages import SpatialImage
 from numpy.typing import NDArray
 
 from bidsfit.bids.images import read_on_grid, read_sidecar
-from bidsfit.bids.inputs import Dataset, inherited
+from bidsfit.bids.inputs import Folder, inherited
 from bidsfit.exceptions import UnusableInputError
 
 #: Names of the tissues in segmentations, in small letters: abbreviations of BIDS, and words.
@@ -29,26 +28,14 @@ MAPPING = {"gm": "1", "wm": "2", "csf": "3"}
 LIKELY = 0.5
 
 
-@dataclass(frozen=True)
-class Folder:
-    """A folder that is not indexed: subjects of FreeSurfer, or the outputs themselves (then its name is empty)."""
-
-    name: str
-    root: Path
-
-    def uri(self, path: Path) -> str:
-        """BIDS URI of one of its files."""
-        return f"bids:{self.name}:{path.relative_to(self.root).as_posix()}"
-
-
 def tissue_mask(
-    datasets: Sequence[Dataset | Folder], image: str, like: SpatialImage, path: Path, tissue: str
+    datasets: Sequence[Folder], image: str, like: SpatialImage, path: Path, tissue: str
 ) -> tuple[NDArray[np.bool_], str] | None:
     """Where a tissue is, and the BIDS URI of the segmentation that says so; None where there is none on the grid.
 
     Parameters
     ----------
-    datasets : sequence of Dataset or Folder
+    datasets : sequence of Folder
         Searched in this order, for ``dseg``, then ``label-WM_mask``, then ``label-WM_probseg``.
     image : str
         Entities of the image (sub-01_ses-1): a segmentation belongs to it where each of its own is among them.
@@ -72,7 +59,7 @@ def tissue_mask(
     return None
 
 
-def _candidates(dataset: Dataset | Folder, image: str) -> Iterator[Path]:
+def _candidates(dataset: Folder, image: str) -> Iterator[Path]:
     """Segmentations of an image, the most specific first."""
     words = set(image.split("_"))
     participant = image.split("_")[0]

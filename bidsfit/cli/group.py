@@ -9,10 +9,9 @@ from typing import Any
 from bidsfit import __version__
 from bidsfit.bids.anatomy import is_subjects_folder
 from bidsfit.bids.images import read_sidecar
-from bidsfit.bids.inputs import Dataset, describes_derivative, open_dataset
+from bidsfit.bids.inputs import Folder, describes_derivative, open_dataset
 from bidsfit.bids.outputs import prepare_dataset
 from bidsfit.bids.participants import healthy_participants
-from bidsfit.bids.tissues import Folder
 from bidsfit.cli.participant import say
 from bidsfit.cli.settings import Settings
 from bidsfit.exceptions import UnknownNameError, UnusableInputError, UsageError
@@ -97,8 +96,7 @@ def compare_cohort(settings: Settings, choice: CohortChoice, plan: CohortPlan | 
             say(words)
         return not plan.empty
     folders = [Folder(name, path) for name, path in (settings.derivatives or {}).items()]
-    raw: Any = Folder("raw", settings.bids_dir)  # only its name and place are needed, not its index
-    prepare_dataset(settings.output_dir, raw, folders)
+    prepare_dataset(settings.output_dir, Folder("raw", settings.bids_dir), folders)
     for words in analyse(
         plan, settings.output_dir, folders, processes=settings.nprocs, about=about(settings.bids_dir, settings)
     ):
@@ -145,15 +143,11 @@ def pool_healthy(settings: Settings) -> None:
         for pooling in poolings:
             say(f"{pooling.model.name}: would pool the fits of {', '.join(image.image for image in pooling.images)}.")
         return
-    is_derivative = describes_derivative(settings.bids_dir)
-    raw = open_dataset(settings.bids_dir, "raw", derivative=is_derivative, participants=labels)
-    segmentations: list[Dataset | Folder] = [
-        Folder(name, path)
-        if is_subjects_folder(path)
-        else open_dataset(path, name, derivative=True, participants=labels)
+    segmentations = [
+        Folder(name, path) if is_subjects_folder(path) else open_dataset(path, name, derivative=True)
         for name, path in (settings.derivatives or {}).items()
     ]
-    prepare_dataset(settings.output_dir, raw, segmentations)
+    prepare_dataset(settings.output_dir, Folder("raw", settings.bids_dir), segmentations)
     for pooling in poolings:
         for words in pool_fits(pooling, settings.output_dir, segmentations, healthy=chosen):
             say(words)

@@ -80,7 +80,11 @@ def add_filter_options(group: argparse._ArgumentGroup) -> None:
         metavar="FILE",
         help='JSON of entities that images ("dwi") and masks ("mask") must have; null: absent, "*": any',
     )
-    group.add_argument("--bids-database-dir", metavar="DIR", help="folder of the index of the dataset, made once")
+    group.add_argument(
+        "--bids-database-dir",
+        metavar="DIR",
+        help="taken for the sake of scripts that give it to other BIDS Apps, and not used: there is no index to keep",
+    )
     group.add_argument("--skip-bids-validation", action="store_true", help="do not run the BIDS validator")
 
 

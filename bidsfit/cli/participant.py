@@ -13,7 +13,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import chdir, contextmanager
 from datetime import datetime
-from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -23,16 +22,18 @@ from nipype.pipeline import plugins
 from bidsfit import __version__
 from bidsfit.bids.anatomy import is_subjects_folder
 from bidsfit.bids.files import remove_abandoned, write_text
+from bidsfit.bids.images import read_sidecar
 from bidsfit.bids.inputs import (
     Dataset,
+    Folder,
     choose_participants,
     describes_derivative,
     find_images,
     open_dataset,
     read_filters,
 )
+from bidsfit.bids.names import is_label
 from bidsfit.bids.outputs import prepare_dataset
-from bidsfit.bids.tissues import Folder
 from bidsfit.bids.validation import require_valid
 from bidsfit.cli.settings import Settings
 from bidsfit.exceptions import UnknownNameError, UnusableInputError, UsageError
@@ -76,7 +77,6 @@ PACKAGES = (
     "nibabel",
     "dipy",
     "nipype",
-    "pybids",
     "matplotlib",
 )
 
@@ -123,12 +123,13 @@ def run_participants(settings: Settings) -> int:
     errors: dict[str, list[ErrorRecord]] = {
         plan.label: [ErrorRecord("An image was left out", problem) for problem in plan.problems] for plan in plans
     }
+    named = [plan for plan in plans if is_label(plan.label)]  # no file gets a label that BIDS does not allow
     if settings.reports_only:
-        found = {plan.label: read_crashes(settings, plan.label, last_run(settings, plan.label)) for plan in plans}
+        found = {plan.label: read_crashes(settings, plan.label, last_run(settings, plan.label)) for plan in named}
     else:
         say_plan(plans)
-        found = run_workflow(settings, plans, plugin)
-    for plan in plans:
+        found = run_workflow(settings, named, plugin)
+    for plan in named:
         errors[plan.label].extend(found[plan.label])
         make_report(settings, raw, plan, errors[plan.label])
     return say_outcome(settings, plans, errors)
@@ -191,20 +192,18 @@ def methods_of(plans: Sequence[ParticipantPlan]) -> str:
 def validate(settings: Settings) -> None:
     """Run the BIDS validator on the input dataset, unless it is a derivative one or the user said not to."""
     if not settings.skip_bids_validation and not describes_derivative(settings.bids_dir):
-        require_valid(settings.bids_dir, choose_participants(settings.bids_dir, settings.participant_label))
+        labels = choose_participants(settings.bids_dir, settings.participant_label)
+        require_valid(settings.bids_dir, [label for label in labels if is_label(label)])
 
 
-def plan_run(settings: Settings, fits: Sequence[Fit]) -> tuple[Dataset, list[Dataset | Folder], list[ParticipantPlan]]:
+def plan_run(settings: Settings, fits: Sequence[Fit]) -> tuple[Dataset, list[Folder], list[ParticipantPlan]]:
     """The input dataset, the derivative datasets, and what every participant gets."""
-    is_derivative = describes_derivative(settings.bids_dir)
+    raw = open_dataset(settings.bids_dir, "raw")
     labels = choose_participants(settings.bids_dir, settings.participant_label)
     filters = read_filters(settings.bids_filter_file)
-    chosen = labels if settings.participant_label else []
-    index = partial(open_dataset, participants=chosen, database=settings.bids_database_dir)
-    raw = index(settings.bids_dir, "raw", derivative=is_derivative)
     given = settings.derivatives or {}
     freesurfer = {name: path for name, path in given.items() if is_subjects_folder(path)}
-    derivatives = [index(path, name, derivative=True) for name, path in given.items() if name not in freesurfer]
+    derivatives = [open_dataset(path, name, derivative=True) for name, path in given.items() if name not in freesurfer]
     inputs = find_images(
         raw,
         derivatives,
@@ -422,8 +421,6 @@ def make_report(settings: Settings, raw: Dataset, plan: ParticipantPlan, errors:
 
 def about(settings: Settings, raw: Dataset) -> dict[str, Any]:
     """What a report says about the run."""
-    from json import loads
-
     versions = {"Python": sys.version.split()[0]}
     for package in PACKAGES:
         try:
@@ -436,7 +433,7 @@ def about(settings: Settings, raw: Dataset) -> dict[str, Any]:
         "run_uuid": settings.run_uuid,
         "date": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
         "software": versions,
-        "dataset": loads((raw.root / "dataset_description.json").read_text()).get("Name", raw.root.name),
+        "dataset": read_sidecar(raw.root / "dataset_description.json").get("Name") or raw.root.name,
         "settings": {
             "Input": str(settings.bids_dir),
             "Output": str(settings.output_dir),
@@ -457,6 +454,8 @@ def say_plan(plans: Sequence[ParticipantPlan]) -> None:
         for image in plan.images:
             fits = ", ".join(f"{fit.model} ({fit.name})" for fit in image.fits)
             say(f"{image.image.name}_dwi: {fits}")
+            if image.image.no_mask:
+                say(f"  {image.image.no_mask}")
             for words in trainings_in_words(image):
                 say(f"  {words}")
             for row in image.support:

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from bidsfit.bids.anatomy import Anatomy, find_anatomy, is_subjects_folder
-from bidsfit.bids.inputs import find_images, open_dataset
-from bidsfit.bids.tissues import Folder
+from bidsfit.bids.inputs import Folder, find_images, open_dataset
 
 VOLUME = np.ones((2, 2, 2), dtype=np.uint8)
 

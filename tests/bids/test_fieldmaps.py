@@ -29,7 +29,7 @@ def add_epi(dataset, stem=EPI, sidecar=THEIRS, data=None, **options):
 
 def find(dataset, name="sub-01_dir-AP"):
     """What is found for one image; the dataset is not indexed, which is slow and not needed."""
-    opened = Dataset(name="raw", root=dataset.root, layout=None, derivative=False)
+    opened = Dataset(name="raw", root=dataset.root, derivative=False)
     path = next(dataset.root.glob(f"sub-01/**/{name}_dwi.nii.gz"))
     sidecar = {}
     for file in reversed(list(inherited(path, dataset.root, ".json"))):

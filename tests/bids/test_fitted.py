@@ -63,6 +63,13 @@ def test_by_default_those_of_least_squares_and_otherwise_those_named(outputs):
     assert find_fitted(outputs.root, ["77"]) == []
 
 
+@pytest.mark.parametrize("name", ["sub-02/dwi/sub-10", "sub-01/ses-b/dwi/sub-01_ses-a", "sub-pat-1/dwi/sub-pat-1"])
+def test_a_map_that_may_be_somebody_elses_is_refused(outputs, name):
+    path = outputs.write(f"{name}_model-adc_desc-lsq_param-status_dwimap.nii.gz", "")
+    with pytest.raises(UnusableInputError, match=f"{path} has "):
+        find_fitted(outputs.root)
+
+
 def test_sessions_with_maps(outputs):
     assert scanned_sessions(find_fitted(outputs.root, estimators=None)) == {"01": ("b",), "02": ("",), "10": ("",)}
 

@@ -222,7 +222,7 @@ def test_a_map_of_unknown_origin_is_not_replaced(written, text):
 
 
 def dataset(name, root, derivative=False):
-    return Dataset(name, root, layout=None, derivative=derivative)
+    return Dataset(name, root, derivative=derivative)
 
 
 def description(folder):
@@ -278,7 +278,14 @@ def test_an_identical_run_writes_nothing(tmp_path, unchanged):
 
 
 @pytest.mark.parametrize(
-    "other", [{"DatasetType": "raw"}, {"DatasetType": "derivative", "GeneratedBy": [{"Name": "x"}]}]
+    "other",
+    [
+        {"DatasetType": "raw"},
+        *(
+            {"DatasetType": "derivative", "GeneratedBy": maker}
+            for maker in ([{"Name": "x"}], ["bidsfit"], {"Name": "x"}, "bidsfit", None)
+        ),
+    ],
 )
 def test_the_folder_of_another_dataset_is_refused(tmp_path, other):
     (tmp_path / "dataset_description.json").write_text(json.dumps(other))
@@ -296,6 +303,10 @@ def test_results_of_two_inputs_are_not_mixed(tmp_path):
 def test_a_broken_description(tmp_path):
     (tmp_path / "dataset_description.json").write_text("{")
     with pytest.raises(UsageError, match="cannot be read as JSON"):
+        prepare_dataset(tmp_path, dataset("raw", tmp_path / "ds"), [])
+    own = {"DatasetType": "derivative", "GeneratedBy": [{"Name": "bidsfit"}], "DatasetLinks": "raw"}
+    (tmp_path / "dataset_description.json").write_text(json.dumps(own))
+    with pytest.raises(UsageError, match=r"DatasetLinks in .* is 'raw'; expected an object"):
         prepare_dataset(tmp_path, dataset("raw", tmp_path / "ds"), [])
 
 

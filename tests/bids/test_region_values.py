@@ -10,9 +10,8 @@ from scipy.stats import spearmanr
 
 from bidsfit.bids.design import Design, Pair, Repeats, arrange, missing_values
 from bidsfit.bids.fitted import find_fitted
-from bidsfit.bids.inputs import Problem
+from bidsfit.bids.inputs import Folder, Problem
 from bidsfit.bids.region_values import RegionValues, grouped, region_values
-from bidsfit.bids.tissues import Folder
 
 SHAPE = (5, 6, 3)
 N = 90

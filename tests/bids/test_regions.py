@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from bidsfit.bids.images import open_image
+from bidsfit.bids.inputs import Folder
 from bidsfit.bids.regions import find_regions, region_files
-from bidsfit.bids.tissues import Folder
 
 IMAGE = "sub-01_ses-1_acq-ap"
 ONE, TWO = np.zeros((2, 5, 6, 3), dtype=np.uint8)

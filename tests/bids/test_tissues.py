@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from bidsfit.bids.images import open_image
-from bidsfit.bids.inputs import open_dataset
-from bidsfit.bids.tissues import Folder, tissue_indices, tissue_mask
+from bidsfit.bids.inputs import Folder, open_dataset
+from bidsfit.bids.tissues import tissue_indices, tissue_mask
 
 LABELS = np.zeros((5, 6, 3), dtype=np.uint8)
 LABELS[1], LABELS[2] = 2, 3

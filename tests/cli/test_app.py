@@ -6,6 +6,8 @@ import subprocess
 import sys
 import time
 
+import nibabel as nib
+import numpy as np
 import pytest
 
 from bidsfit import __version__
@@ -98,10 +100,47 @@ def test_messages_have_no_traceback_unless_asked_for(run, tmp_path):
 
 
 def test_names_are_checked_before_the_dataset_is_read(app, tmp_path):
-    """An index of a large dataset takes a while."""
+    """Large datasets take a while."""
     outcome = app(tmp_path / "none", tmp_path / "out", "participant", "--estimators", "lsqq")
     assert outcome.code == 2
     assert "Did you mean 'lsq'" in outcome.err
+
+
+# --- where a dataset lies, and what is in it ------------------------------------------------------------------------
+
+
+def test_everyone_gets_their_own_map_wherever_the_dataset_lies(app, new_dataset, tmp_path):
+    """Folders above a dataset may be called like entities."""
+    raw = new_dataset(tmp_path / "sub-03" / "ds")
+    masks = new_dataset(tmp_path / "sub-03" / "func" / "masks", derivative=True)
+    true = {"01": 0.5e-3, "02": 1e-3, "03": 2e-3}
+    for label, diffusivity in true.items():
+        stem = f"sub-{label}/dwi/sub-{label}"
+        raw.add(f"{stem}_dwi", data=raw.signals(np.array(raw.B_VALUES) * diffusivity / 1e-3))
+        masks.add_mask(f"{stem}_desc-brain_mask")
+    out = tmp_path / "sub-03" / "out"
+    options = ("--model", "adc", "--preprocess", "none", "-d", f"masks={masks}", *QUICK)
+    assert app(raw, out, "participant", *options).code == 0
+    for label, diffusivity in true.items():
+        path = out / f"sub-{label}" / "dwi" / f"sub-{label}_model-adc_desc-lsq_param-adc_dwimap.nii.gz"
+        values = nib.load(path).get_fdata()
+        assert np.median(values[values > 0]) == pytest.approx(diffusivity, rel=1e-3)
+
+
+def test_folders_of_other_labels_are_named_and_nothing_is_written_for_them(run, pair, tmp_path):
+    tiny, _ = pair
+    add_participant(tiny, "01-rescan")
+    outcome = run("--model", "adc", "--preprocess", "none")
+    assert outcome.code == 1
+    assert f"The folder {tiny}/sub-01-rescan has the label '01-rescan'" in outcome.err
+    assert "Done, with errors for 1 of 2 participants: 01-rescan." in outcome.out
+    assert (tmp_path / "out" / "sub-01.html").exists()
+    assert not list((tmp_path / "out").glob("*rescan*"))
+    assert run("--participant-label", "01-rescan").code == 2
+    shutil.rmtree(tiny / "sub-01")
+    outcome = run("--dry-run")
+    assert outcome.code == 2
+    assert "sub-01-rescan has the label" in outcome.err
 
 
 # --- what a run says ------------------------------------------------------------------------------------------------
@@ -222,13 +261,9 @@ def test_bids_filter_file(run, pair, tmp_path):
         assert [line.split()[0] for line in outcome.out.splitlines() if "_dwi " in line] == [expected]
 
 
-def test_bids_database_dir(run, tmp_path):
-    first = run("--dry-run", "--bids-database-dir", tmp_path / "index")
-    before = times(tmp_path / "index", "*")
-    assert any(path.is_file() for path in before)
-    second = run("--dry-run", "--bids-database-dir", tmp_path / "index")
-    assert first == second
-    assert times(tmp_path / "index", "*") == before
+def test_an_index_of_another_app_is_neither_read_nor_written(run, tmp_path):
+    assert run("--dry-run", "--bids-database-dir", tmp_path / "index") == run("--dry-run")
+    assert not (tmp_path / "index").exists()
 
 
 def test_validation(app, pair, tmp_path):

@@ -1,6 +1,7 @@
 """The options of the group level, and what it says and refuses before anything is computed."""
 
 import json
+import shutil
 
 import nibabel as nib
 import numpy as np
@@ -82,6 +83,22 @@ def test_repeatability_from_the_command_line(study, app):
     assert "No fits were pooled. No row of" in outcome.out
     assert "QIBA" in (out / "group.html").read_text()
     assert json.loads((out / "dataset_description.json").read_text())["DatasetType"] == "derivative"
+
+
+def test_what_is_above_the_datasets_says_nothing(study, app, tmp_path):
+    data, out = study(healthy=[("1", 2), ("2", 2)])
+    expected = app(data, out, "group", "--nprocs", 1)
+    above = tmp_path / "sub-03" / "ses-2" / "func"
+    above.mkdir(parents=True)
+    shutil.rmtree(out)
+    data, out = study(healthy=[("1", 2), ("2", 2)])
+    shutil.move(data, above / "ds")
+    shutil.move(out, above / "out")
+    found = app(above / "ds", above / "out", "group", "--healthy", "group=healthy", "--nprocs", 1)
+    assert found.code == expected.code == 0
+    assert found.out == expected.out
+    rows = (above / "out" / "group_rois.tsv").read_text().splitlines()
+    assert {row.split("\t")[0] for row in rows[1:]} == {"sub-1", "sub-2"}
 
 
 def test_a_dry_run_says_the_design_and_writes_nothing(study, app, unchanged):

@@ -100,7 +100,7 @@ def test_what_the_validator_finds(app, tiny, tmp_path):
         (("--model", "ivmi"), "Unknown model 'ivmi'. Did you mean 'ivim'?"),
         (("--estimators", "lsqr"), "Unknown estimator 'lsqr'. Did you mean 'lsq'?"),
         (("--session-label", "baseline"), 'match {"session": ["baseline"]}'),
-        (("--run-id", "7"), 'match {"run": [7]}'),
+        (("--run-id", "7"), 'match {"run": ["7"]}'),
     ],
 )
 def test_unknown_names(run, options, said):

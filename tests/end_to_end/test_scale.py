@@ -57,14 +57,6 @@ def test_all_of_many(command, cohort):
     assert seconds < 60
 
 
-def test_a_kept_index_saves_time_and_changes_nothing(command, cohort, tmp_path):
-    option = ("--bids-database-dir", tmp_path / "index")
-    first = timed(command, cohort, *option)
-    second = timed(command, cohort, *option)
-    print(f"\nall {N} participants: {first[0]:.1f} s, with the index kept: {second[0]:.1f} s")
-    assert second[1] == first[1]
-
-
 def test_many_jobs_share_an_output_folder(command, cohort, outputs):
     """As a scheduler starts them: one participant each, at the same time, one work folder."""
     raw, masks, out = cohort

@@ -10,7 +10,8 @@ import pytest
 
 from bidsfit.bids.anatomy import Anatomy
 from bidsfit.bids.images import open_image
-from bidsfit.bids.tissues import Folder, tissue_mask
+from bidsfit.bids.inputs import Folder
+from bidsfit.bids.tissues import tissue_mask
 from bidsfit.interfaces.tissue import SegmentTissue
 from bidsfit.phantom.head import draw_tissue
 from bidsfit.phantom.tissue import TISSUES as PHANTOM

@@ -14,8 +14,8 @@ import pytest
 from scipy import stats
 
 from bidsfit.bids.design import Design, Pair, Repeats, What, arrange
+from bidsfit.bids.inputs import Folder
 from bidsfit.bids.region_values import RegionValues
-from bidsfit.bids.tissues import Folder
 from bidsfit.exceptions import UnknownNameError, UnusableInputError, UsageError
 from bidsfit.reports.bibliography import cited, entries
 from bidsfit.workflows import cohort

@@ -1,0 +1,236 @@
+"""The one parser of names: what the path of a file says, below the root of its dataset."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+#: Entities: their names, as filter files have them, and their keys in the names of files.
+ENTITIES = {
+    "subject": "sub",
+    "session": "ses",
+    "sample": "sample",
+    "task": "task",
+    "tracksys": "tracksys",
+    "acquisition": "acq",
+    "nucleus": "nuc",
+    "volume": "voi",
+    "ceagent": "ce",
+    "staining": "stain",
+    "tracer": "trc",
+    "reconstruction": "rec",
+    "direction": "dir",
+    "run": "run",
+    "proc": "proc",
+    "modality": "mod",
+    "echo": "echo",
+    "flip": "flip",
+    "inv": "inv",
+    "mt": "mt",
+    "part": "part",
+    "recording": "recording",
+    "space": "space",
+    "chunk": "chunk",
+    "atlas": "atlas",
+    "roi": "roi",
+    "label": "label",
+    "desc": "desc",
+    "from": "from",
+    "to": "to",
+    "mode": "mode",
+    "hemi": "hemi",
+    "segmentation": "seg",
+    "resolution": "res",
+    "density": "den",
+    "model": "model",
+    "subset": "subset",
+    "param": "param",
+    "stat": "stat",
+}
+
+#: What else a path says that a filter may ask for.
+KINDS = ("suffix", "extension", "datatype")
+
+#: Entities whose labels are numbers: run-1 is run-01.
+NUMBERED = ("run", "echo", "flip", "inv", "chunk")
+
+#: Entities that folders repeat.
+FOLDERS = ("sub", "ses")
+
+#: In a query: the entity is there, with any label.
+ANY = "*"
+
+LABEL = re.compile("[0-9A-Za-z+]+")
+
+
+@dataclass(frozen=True)
+class Name:
+    """What the name of a file says.
+
+    Attributes
+    ----------
+    entities : mapping of str to str
+        Labels as they are written by keys (sub, ses, acq), in the order of the name.
+    suffix : str
+        The last word; empty where there is none.
+    extension : str
+        With its dot (.nii.gz); empty where there is none.
+    """
+
+    entities: Mapping[str, str]
+    suffix: str
+    extension: str
+
+
+def parse_name(name: str) -> Name:
+    """Entities, suffix and extension of the name of a file; `fault_of` says whether BIDS allows them."""
+    stem, dot, extension = name.partition(".")
+    words = stem.split("_")
+    suffix = words.pop() if "-" not in words[-1] else ""
+    return Name(dict(word.split("-", 1) for word in words if "-" in word), suffix, dot + extension)
+
+
+def is_label(text: str) -> bool:
+    """Whether BIDS allows a label: letters, digits and ``+``."""
+    return LABEL.fullmatch(text) is not None
+
+
+def is_magnitude(path: Path) -> bool:
+    """Whether an image is of magnitudes, as far as its name says: not a phase, a real or an imaginary part."""
+    return parse_name(path.name).entities.get("part", "mag") == "mag"
+
+
+def matches(path: Path, query: Mapping[str, Any]) -> bool:
+    """Whether a file has what a query asks for.
+
+    Parameters
+    ----------
+    path : Path
+    query : mapping
+        A label, or a list of labels of which one is enough, by entity (its name or its key), suffix, extension or
+        datatype. None: the entity is absent; `ANY`: it is there.
+    """
+    name = parse_name(path.name)
+    values = {**name.entities, "suffix": name.suffix, "extension": name.extension, "datatype": path.parent.name}
+    for entity, wanted in query.items():
+        key = ENTITIES.get(entity, entity)
+        value = values.get(key)
+        if not any(_is(value, one, key) for one in (wanted if isinstance(wanted, list | tuple) else [wanted])):
+            return False
+    return True
+
+
+def _is(value: str | None, wanted: Any, key: str) -> bool:
+    if wanted is None or wanted == ANY:
+        return (value is None) == (wanted is None)
+    return value is not None and _comparable(value, key) == _comparable(str(wanted), key)
+
+
+def _comparable(label: str, key: str) -> str:
+    if key == "extension":
+        return label.lstrip(".")
+    return str(int(label)) if key in NUMBERED and label.isdecimal() else label
+
+
+# --- what BIDS does not allow ---------------------------------------------------------------------------------------
+
+
+def folder_fault(folder: Path) -> str:
+    """Why the folder of a participant or of a session cannot be used, and what to do; empty where it can."""
+    key, _, label = folder.name.partition("-")
+    if not is_label(label):
+        plain = re.sub("[^0-9A-Za-z+]", "", label)
+        example = f", for example to {key}-{plain}" if plain else ""
+        return (
+            f"The folder {folder} has the label {label!r}: BIDS allows only letters, digits and +. Rename the folder, "
+            f"and the files in it{example}."
+        )
+    return _broken(folder)
+
+
+def _broken(link: Path) -> str:
+    """What to say of a link to nothing; empty for all else."""
+    if not link.is_symlink() or link.exists():
+        return ""
+    return f"{link} is a link to {os.readlink(link)}, which is not there. Get what it points to, or mend it."
+
+
+def fault_of(path: Path, root: Path) -> str:
+    """Why BIDS does not allow the name of a participant's file, and what to do; empty where it does.
+
+    Each word but the last must be an entity with a label of letters, digits and ``+``, no entity may be there twice,
+    and participant and session must be those of the folders, and the other way about.
+
+    Parameters
+    ----------
+    path : Path
+    root : Path
+        Of the dataset: what is above it says nothing.
+    """
+    words = [word.partition("-") for word in path.name.partition(".")[0].split("_")[:-1]]
+    keys = [key for key, _, _ in words]
+    in_name = {key: f"{key}-{label}" for key, _, label in words}
+    in_path = {part[:3]: part for part in path.relative_to(root).parts[:2] if part.startswith(("sub-", "ses-"))}
+    reasons = [
+        f"has {''.join(word)!r} in its name, where BIDS allows an entity with a label of letters, digits and +"
+        for word in words
+        if not is_label(word[2])
+    ]
+    reasons += [f"has {key!r} twice in its name" for key in dict.fromkeys(keys) if keys.count(key) > 1]
+    reasons += [
+        f"has {in_name.get(key, f'no {key}-')} in its name, but lies in {in_path.get(key, f'no folder {key}-')}"
+        for key in FOLDERS
+        if in_name.get(key) != in_path.get(key)
+    ]
+    return f"{path} {', and '.join(reasons)}. Rename it, and what belongs to it." if reasons else ""
+
+
+# --- files of a participant -----------------------------------------------------------------------------------------
+
+
+def participant_labels(root: Path) -> list[str]:
+    """Labels of all folders (and links) called sub-, sorted; `folder_fault` says which cannot be used."""
+    folders = (path for path in root.glob("sub-*") if path.is_dir() or path.is_symlink())
+    return sorted(folder.name.removeprefix("sub-") for folder in folders)
+
+
+def files_of(root: Path, participant: str, datatype: str, sessions: Sequence[str] = ()) -> tuple[list[Path], list[str]]:
+    """Files of a participant in ``sub-<label>/[ses-<label>/]<datatype>``, sorted.
+
+    Parameters
+    ----------
+    root : Path
+        Of the dataset.
+    participant : str
+        Label without ``sub-``.
+    datatype : str
+        Of BIDS, or `ANY`.
+    sessions : sequence of str
+        Labels of the sessions that matter; empty: all.
+
+    Returns
+    -------
+    files : list of Path
+        Hidden ones are left out.
+    faults : list of str
+        Why folders that may hold more cannot be used.
+    """
+    own = root / f"sub-{participant}"
+    found: list[Path] = []
+    faults: list[str] = []
+    for parent in [own, *sorted(own.glob("ses-*"))]:
+        if parent != own and sessions and parent.name.removeprefix("ses-") not in sessions:
+            continue
+        places = [parent / datatype] if datatype != ANY else sorted(parent.glob("[!.]*"))
+        folders = [place for place in places if place.is_dir() and not place.name.startswith("ses-")]
+        wrong = [_broken(place) for place in places]
+        if folders or parent.is_symlink():
+            wrong.append(folder_fault(parent))
+        if not any(wrong):
+            found += [folder / name for folder in folders for name in os.listdir(folder) if not name.startswith(".")]
+        faults += filter(None, wrong)
+    return sorted(found), faults
