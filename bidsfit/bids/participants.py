@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from bidsfit.exceptions import UnknownNameError, UnusableInputError, UsageError
@@ -72,21 +72,35 @@ def participants_by(root: Path, choices: Sequence[str], option: str, *, advice: 
     Raises
     ------
     UsageError, UnknownNameError, UnusableInputError
-        Where the table, the column or the value is not there.
+        Where the table, the column or the value is not there, or somebody has two values.
     """
     rows = read_participants(root)
     for word in choices:
         column, equals, value = word.partition("=")
         if not (equals and column and value):
             raise UsageError(f"{option} takes COLUMN=VALUE, for example group=control; found {word!r}.")
-        found = [row["participant_id"].removeprefix("sub-") for row in rows if row.get(column) == value]
-        if found:
-            return sorted(set(found)), word
+        if any(row.get(column) == value for row in rows):
+            values = _values(rows, column, root / "participants.tsv")
+            return sorted(label for label, own in values.items() if own == value), word
     columns = [name for name in rows[0] if name and name != "participant_id"]
     if column not in columns:
         raise UnknownNameError(f"column of {root / 'participants.tsv'} ({option} {choices[-1]}):", column, columns)
-    values = ", ".join(sorted({row[column] or "nothing" for row in rows}))
+    there = ", ".join(sorted({row[column] or "nothing" for row in rows}))
     raise UsageError(
-        f"No row of {root / 'participants.tsv'} has {' or '.join(choices)}. Its column {column!r} holds: {values}. "
+        f"No row of {root / 'participants.tsv'} has {' or '.join(choices)}. Its column {column!r} holds: {there}. "
         f"{advice or f'Choose one of them with {option} COLUMN=VALUE.'}"
     )
+
+
+def _values(rows: Sequence[Mapping[str, str]], column: str, path: Path) -> dict[str, str]:
+    """What a column holds of everyone (labels without ``sub-``), who must have one value however many rows."""
+    values: dict[str, str] = {}
+    for row in rows:
+        label, value = (row["participant_id"] or "").removeprefix("sub-"), row.get(column) or ""
+        if label and values.setdefault(label, value) != value:
+            found = " and ".join(one or "nothing" for one in (values[label], value))
+            raise UnusableInputError(
+                f"{path} has two rows of sub-{label} whose {column} differs ({found}). Nobody can be in two groups: "
+                "correct it, or choose another column."
+            )
+    return values

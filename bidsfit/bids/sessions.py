@@ -116,7 +116,7 @@ def read_sessions(root: Path, participant: str) -> dict[str, dict[str, str]]:
     Raises
     ------
     UnusableInputError
-        Where it cannot be read.
+        Where it cannot be read, or says two things of one session.
     """
     path = root / f"sub-{participant}" / f"sub-{participant}_sessions.tsv"
     try:
@@ -128,7 +128,12 @@ def read_sessions(root: Path, participant: str) -> dict[str, dict[str, str]]:
         raise UnusableInputError(f"{path} cannot be read as a table: {error}.") from error
     if rows and "session_id" not in rows[0]:
         raise UnusableInputError(f"{path} must have a column session_id; found {', '.join(filter(None, rows[0]))}.")
-    return {(row["session_id"] or "").removeprefix("ses-"): row for row in rows}
+    found: dict[str, dict[str, str]] = {}
+    for row in rows:
+        label = (row["session_id"] or "").removeprefix("ses-")
+        if found.setdefault(label, row) != row:
+            raise UnusableInputError(f"{path} has two rows of ses-{label} that differ. Leave the one that is right.")
+    return found
 
 
 def order_sessions(labels: Collection[str], rows: dict[str, dict[str, str]], condition: str | None = None) -> Ordered:

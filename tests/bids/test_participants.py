@@ -45,3 +45,10 @@ def test_a_dataset_without_a_table_is_refused(tmp_path):
         healthy_participants(tmp_path, None)
     with pytest.raises(UnusableInputError, match="must have a column participant_id"):
         healthy_participants(table(tmp_path, "name\nx\n"), None)
+
+
+def test_nobody_is_in_two_groups(tmp_path):
+    twice = TABLE + "sub-01\tpatient\tM\n"
+    with pytest.raises(UnusableInputError, match=r"two rows of sub-01 whose group differs \(control and patient\)"):
+        healthy_participants(table(tmp_path, twice), None)
+    assert healthy_participants(tmp_path, "sex=M") == (["01"], "sex=M")  # a row a session, say: the column agrees

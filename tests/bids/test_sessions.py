@@ -76,6 +76,14 @@ def test_the_table_is_read_without_prefixes(tmp_path):
         read_sessions(tmp_path, "01")
 
 
+def test_a_session_has_one_row(tmp_path):
+    path = tmp_path / "sub-01" / "sub-01_sessions.tsv"
+    path.parent.mkdir()
+    path.write_text("session_id\tcondition\nses-1\tpre\n1\tpost\n")
+    with pytest.raises(UnusableInputError, match="two rows of ses-1 that differ"):
+        read_sessions(tmp_path, "01")
+
+
 def test_sessions_may_be_named():
     known = {"1", "2", ""}
     assert named_sessions([], known) is None
