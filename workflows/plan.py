@@ -409,7 +409,7 @@ def _plan_image(
 ) -> ImagePlan:
     """Check an image's header, b-values and mask, and choose the models that its protocol supports."""
     header = open_image(image.path)
-    shape = image_shape(header, read_b_values(image.bval).size, image.path)
+    shape = image_shape(header, read_b_values(image.bval).size, image.path, image.bval)
     acquisition = read_acquisition(image.bval, image.bvec, image.sidecar)
     if image.mask is not None:
         read_mask(image.mask, header, image.path)
@@ -498,7 +498,10 @@ def _image_warnings(
     if chain is not None and chain.companions.unusable and not chain.method("susceptibility"):
         yield f"The susceptibility distortion was not corrected: {chain.companions.no_reversed_phase}"
     if image.mask is None:
-        yield "No mask was given; it was found by median_otsu, which was made for brains. Check its outline."
+        yield (
+            f"{image.no_mask or 'No mask was given.'} The mask was found by median_otsu, which was made for brains. "
+            "Check its outline."
+        )
     if image.bvec is None and any(model.averaging for model in chosen):
         yield "There is no .bvec file; the directions of each shell are not known."
     lowest = acquisition.shells[0].b_value
@@ -558,7 +561,7 @@ def describe_plan(plans: Sequence[ParticipantPlan]) -> str:
             shells = _shells_in_words(image.acquisition.shells)
             lines.append(f"  {image.image.name}_dwi  {' x '.join(map(str, image.shape))}")
             lines.append(f"    b-values (s/mm²): {shells}")
-            lines.append(f"    mask: {image.mask_name}")
+            lines.append(f"    mask: {image.mask_name}{f'. {image.image.no_mask}' if image.image.no_mask else ''}")
             if image.chain is not None:
                 lines += [f"    {step.title.lower()}: {step.in_words}" for step in image.chain.steps]
             for row in image.support:

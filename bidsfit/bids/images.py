@@ -43,27 +43,40 @@ def open_image(path: Path) -> SpatialImage:
     return image
 
 
-def image_shape(image: SpatialImage, n_volumes: int, path: Path) -> tuple[int, int, int, int]:
+def image_shape(image: SpatialImage, n_volumes: int, path: Path, bval: Path | None = None) -> tuple[int, int, int, int]:
     """Shape (x, y, z, volumes) of an image whose header may leave out dimensions of size one.
+
+    ``bval``: the file of its b-values. Where it is that of another image, volumes are not sought among the slices.
 
     Raises
     ------
     UnusableInputError
         Where the number of volumes is not the number of b-values.
     """
-    shape = list(image.shape)
+    shape, inherited = list(image.shape), _inherited(bval, path)
     while len(shape) > 4 and shape[-1] == 1:
         shape.pop()
     if len(shape) == 3:  # one volume, or one slice whose third dimension holds the volumes
-        shape = [*shape, 1] if n_volumes == 1 or shape[2] != n_volumes else [*shape[:2], 1, shape[2]]
+        whole = n_volumes == 1 or shape[2] != n_volumes or inherited
+        shape = [*shape, 1] if whole else [*shape[:2], 1, shape[2]]
     if len(shape) != 4:
         raise UnusableInputError(f"{path} has shape {image.shape}; expected three dimensions and volumes.")
     if shape[3] != n_volumes:
         raise UnusableInputError(
-            f"{path} has {shape[3]} volumes, but its .bval file has {n_volumes} b-values. "
+            f"{path} has {shape[3]} volumes, but its .bval file has {n_volumes} b-values{inherited}. "
             "They must agree: was a volume removed from one of them?"
         )
     return shape[0], shape[1], shape[2], shape[3]
+
+
+def _inherited(bval: Path | None, path: Path) -> str:
+    """In words, which file the b-values of an image are from; empty where it is its own."""
+    if bval is None or bval.name.split(".")[0] == path.name.split(".")[0]:
+        return ""
+    return (
+        f" ({bval}, which it inherits: if it is no series of volumes, such as an ADC map of the scanner, leave it out "
+        "with --bids-filter-file)"
+    )
 
 
 def read_numbers(path: Path) -> NDArray[np.float64]:

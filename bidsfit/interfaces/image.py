@@ -125,7 +125,7 @@ class PrepareImage(SimpleInterface):
             return half_median_mask(reference) if self.inputs.body else otsu_mask(reference)
         except ValueError as error:
             raise UnusableInputError(
-                f"No mask was given for {path}. {error} Give one in a derivatives dataset: -d masks=PATH."
+                f"No mask that fits {path} by name was given. {error} Give one in a derivatives dataset: -d masks=PATH."
             ) from error
 
     def _noise(self, signals: MaskedSignals, acquisition: Acquisition) -> NoiseEstimate | None:

@@ -156,6 +156,23 @@ def test_warnings(tiny, masks, plan):
     assert "median_otsu" not in warnings_of(plan())
 
 
+def test_a_mask_that_does_not_fit_is_not_called_no_mask(tiny, masks, plan):
+    add(tiny, [0, 500, 1000])
+    masks.add_mask("sub-01/dwi/sub-01_run-2_desc-brain_mask")
+    plans = plan()
+    assert "No mask was given" not in warnings_of(plans)
+    for said in (warnings_of(plans), describe_plan(plans)):
+        assert "No mask fits sub-01_dwi.nii.gz by its name (sub-01_run-2_desc-brain_mask.nii.gz)" in said
+
+
+def test_b_values_of_another_image_are_named(tiny, plan):
+    add(tiny, [0, 500, 1000])
+    path = tiny.nifti("sub-01/dwi/sub-01_acq-ADC_dwi.nii.gz", tiny.signals([500])[..., 0])  # of three slices
+    (problem,) = plan()[0].problems
+    assert f"{path} has 1 volumes, but its .bval file has 3 b-values" in problem
+    assert f"({tiny}/sub-01/dwi/sub-01_dwi.bval, which it inherits: if it is no series" in problem
+
+
 def test_a_single_slice_in_three_dimensions_is_said(tiny, plan):
     data = tiny.signals()[:, :, 0]
     tiny.add("sub-01/dwi/sub-01_dwi", data=data)
