@@ -11,8 +11,8 @@ from typing import Any
 from bidsfit.bids.images import read_sidecar
 from bidsfit.bids.names import (
     ANY,
-    ENTITIES,
     KINDS,
+    entity_keys,
     fault_of,
     files_of,
     folder_fault,
@@ -25,20 +25,17 @@ from bidsfit.exceptions import UnknownNameError, UnusableInputError, UsageError
 
 #: Entities that tell the images of one participant apart, in the order of their names in files.
 IMAGE_ENTITIES = {
-    name: ENTITIES[name]
-    for name in (
-        "session",
-        "acquisition",
-        "reconstruction",
-        "direction",
-        "run",
-        "echo",
-        "part",
-        "space",
-        "recording",
-        "chunk",
-        "resolution",
-    )
+    "session": "ses",
+    "acquisition": "acq",
+    "reconstruction": "rec",
+    "direction": "dir",
+    "run": "run",
+    "echo": "echo",
+    "part": "part",
+    "space": "space",
+    "recording": "recording",
+    "chunk": "chunk",
+    "resolution": "res",
 }
 
 #: Fields of `DwiImage` that are paths.
@@ -46,9 +43,6 @@ PATHS = ("path", "bval", "bvec", "mask", "noise_map")
 
 #: Kinds of file that a filter may choose among.
 FILE_KINDS = ("dwi", "mask", "noise")
-
-#: What a filter may ask for; participants have an option of their own.
-FILTERS = frozenset({*ENTITIES, *ENTITIES.values(), *KINDS} - {"subject", "sub"})
 
 #: Names in a message, at most.
 SHOWN = 3
@@ -220,13 +214,20 @@ def read_filters(path: Path | None) -> dict[str, dict[str, Any]]:
     for key in content:
         if key not in FILE_KINDS:
             raise UnknownNameError(f"kind of file in {path}:", key, FILE_KINDS)
+    names = entity_keys()
+    known = {*names, *names.values(), *KINDS} - {"subject", "sub"}  # participants have an option of their own
     for query in queries:
         for entity in query:
-            if entity not in FILTERS:
-                raise UnknownNameError(f"entity in {path}:", entity, FILTERS)
+            if entity not in known:
+                raise UnknownNameError(f"entity in {path}:", entity, known)
             if isinstance(query[entity], dict):
                 raise UsageError(f"The filter file {path} gives {entity!r} an object; give a value, or a list of them.")
     return content
+
+
+def _with_keys(query: Mapping[str, Any]) -> dict[str, Any]:
+    """A query with the keys of entities in place of their names."""
+    return {IMAGE_ENTITIES.get(entity) or entity_keys().get(entity, entity): v for entity, v in query.items()}
 
 
 def find_images(
@@ -262,6 +263,7 @@ def find_images(
         query["session"] = sessions
     if runs:
         query["run"] = list(runs)
+    keys = _with_keys(query)
     inputs = Inputs()
     datasets = [*derivatives, raw]
     for label in participants:
@@ -269,12 +271,11 @@ def find_images(
             inputs.problems.append(Problem(label, fault))
             continue
         images = [
-            _search(d, label, "dwi", {"desc": "preproc", **query} if d.derivative else query, sessions)
-            for d in datasets
+            _search(d, label, "dwi", {"desc": "preproc", **keys} if d.derivative else keys, sessions) for d in datasets
         ]
-        own_masks = [_search(dataset, label, "mask", filters.get("mask", {})) for dataset in datasets]
+        own_masks = [_search(dataset, label, "mask", _with_keys(filters.get("mask", {}))) for dataset in datasets]
         own_noises = [
-            _search(dataset, label, "dwimap", {"param": "noise", **filters.get("noise", {})})
+            _search(dataset, label, "dwimap", {"param": "noise", **_with_keys(filters.get("noise", {}))})
             for dataset in (datasets if noise_maps else [])
         ]
         found = next((one for one in images if one.magnitudes or one.faults), None)

@@ -6,51 +6,9 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
-
-#: Entities: their names, as filter files have them, and their keys in the names of files.
-ENTITIES = {
-    "subject": "sub",
-    "session": "ses",
-    "sample": "sample",
-    "task": "task",
-    "tracksys": "tracksys",
-    "acquisition": "acq",
-    "nucleus": "nuc",
-    "volume": "voi",
-    "ceagent": "ce",
-    "staining": "stain",
-    "tracer": "trc",
-    "reconstruction": "rec",
-    "direction": "dir",
-    "run": "run",
-    "proc": "proc",
-    "modality": "mod",
-    "echo": "echo",
-    "flip": "flip",
-    "inv": "inv",
-    "mt": "mt",
-    "part": "part",
-    "recording": "recording",
-    "space": "space",
-    "chunk": "chunk",
-    "atlas": "atlas",
-    "roi": "roi",
-    "label": "label",
-    "desc": "desc",
-    "from": "from",
-    "to": "to",
-    "mode": "mode",
-    "hemi": "hemi",
-    "segmentation": "seg",
-    "resolution": "res",
-    "density": "den",
-    "model": "model",
-    "subset": "subset",
-    "param": "param",
-    "stat": "stat",
-}
 
 #: What else a path says that a filter may ask for.
 KINDS = ("suffix", "extension", "datatype")
@@ -86,6 +44,16 @@ class Name:
     extension: str
 
 
+@cache
+def entity_keys() -> Mapping[str, str]:
+    """Entities that pybids knows: their names, as filter files have them, and their keys in the names of files."""
+    from bids.layout.models import Config  # takes a while, and only filter files need it
+
+    patterns = {n: e.pattern for name in ("bids", "derivatives") for n, e in Config.load(name).entities.items()}
+    found = {name: re.search(r"([a-z]+)-\(", pattern) for name, pattern in patterns.items()}
+    return {name: key[1] for name, key in found.items() if key}
+
+
 def parse_name(name: str) -> Name:
     """Entities, suffix and extension of the name of a file; `fault_of` says whether BIDS allows them."""
     stem, dot, extension = name.partition(".")
@@ -111,13 +79,12 @@ def matches(path: Path, query: Mapping[str, Any]) -> bool:
     ----------
     path : Path
     query : mapping
-        A label, or a list of labels of which one is enough, by entity (its name or its key), suffix, extension or
-        datatype. None: the entity is absent; `ANY`: it is there.
+        A label, or a list of labels of which one is enough, by the key of an entity, suffix, extension or datatype.
+        None: the entity is absent; `ANY`: it is there.
     """
     name = parse_name(path.name)
     values = {**name.entities, "suffix": name.suffix, "extension": name.extension, "datatype": path.parent.name}
-    for entity, wanted in query.items():
-        key = ENTITIES.get(entity, entity)
+    for key, wanted in query.items():
         value = values.get(key)
         if not any(_is(value, one, key) for one in (wanted if isinstance(wanted, list | tuple) else [wanted])):
             return False

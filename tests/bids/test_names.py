@@ -2,7 +2,18 @@
 
 import pytest
 
-from bidsfit.bids.names import ANY, Name, fault_of, files_of, is_label, matches, parse_name, participant_labels
+from bidsfit.bids.inputs import IMAGE_ENTITIES
+from bidsfit.bids.names import (
+    ANY,
+    Name,
+    entity_keys,
+    fault_of,
+    files_of,
+    is_label,
+    matches,
+    parse_name,
+    participant_labels,
+)
 
 
 @pytest.mark.parametrize(
@@ -31,16 +42,15 @@ def test_labels(label):
     ("query", "expected"),
     [
         ({}, True),
-        ({"session": "1"}, True),
         ({"ses": "1"}, True),
-        ({"session": "01"}, False),  # labels are words
+        ({"ses": "01"}, False),  # labels are words
         ({"run": 2}, True),  # but runs are numbers
         ({"run": ["002"]}, True),
         ({"run": ["1", "3"]}, False),
-        ({"direction": None, "acquisition": ANY}, True),
-        ({"acquisition": None}, False),
-        ({"direction": ANY}, False),
-        ({"direction": [None, "AP"]}, True),
+        ({"dir": None, "acq": ANY}, True),
+        ({"acq": None}, False),
+        ({"dir": ANY}, False),
+        ({"dir": [None, "AP"]}, True),
         ({"suffix": "dwi", "datatype": "dwi", "extension": "nii.gz"}, True),
         ({"extension": [".nii", ".json"]}, False),
         ({"datatype": "anat"}, False),
@@ -81,3 +91,11 @@ def test_participants_have_folders(tmp_path):
     (tmp_path / "sub-01.html").touch()
     (tmp_path / "sub-03").symlink_to("nowhere")
     assert participant_labels(tmp_path) == ["01", "02", "03", "a-b"]
+
+
+def test_entities_are_those_that_pybids_knows():
+    keys = entity_keys()
+    assert (keys["acquisition"], keys["direction"], keys["run"], keys["desc"]) == ("acq", "dir", "run", "desc")
+    assert {name: keys[name] for name in IMAGE_ENTITIES if name in keys} == {
+        name: key for name, key in IMAGE_ENTITIES.items() if name in keys
+    }
