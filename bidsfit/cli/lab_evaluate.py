@@ -27,7 +27,12 @@ def add_evaluate(commands: argparse._SubParsersAction) -> None:
         "and a page (report.html) of bias, standard deviation and error.",
     )
     parser.add_argument(
-        "--estimators", nargs="+", required=True, metavar="ESTIMATOR", help="names, lsq first for instance"
+        "--estimators",
+        nargs="+",
+        action="extend",
+        required=True,
+        metavar="ESTIMATOR",
+        help="names, lsq first for instance",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder; what is there is gone on from")
     add_setting_options(parser)

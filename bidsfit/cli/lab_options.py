@@ -25,6 +25,7 @@ def add_setting_options(parser: argparse.ArgumentParser) -> None:
         "--b-values",
         type=float,
         nargs="+",
+        action="extend",
         metavar="B",
         help="of the protocol, s/mm^2; a value that is listed twice is measured twice (default: those of its phantom)",
     )
@@ -44,6 +45,7 @@ def add_setting_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--bounds",
         nargs="+",
+        action="extend",
         metavar="PARAMETER=LOWER,UPPER",
         help="of the space of parameters, in the units of the maps (mm^2/s), for example Dstar=0.003,0.1",
     )

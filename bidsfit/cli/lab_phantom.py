@@ -47,6 +47,7 @@ def add_phantom(commands: argparse._SubParsersAction) -> None:
         "--b-values",
         type=float,
         nargs="+",
+        action="extend",
         metavar="B",
         help="in s/mm^2; those above 0 are measured along every direction, a value listed twice is measured twice",
     )
@@ -114,12 +115,19 @@ def add_study(parser: argparse.ArgumentParser) -> None:
         "--treated", type=int, metavar="N", help="participants with a lesion that is treated between two sessions"
     )
     group.add_argument(
-        "--between", nargs="+", metavar="PERCENT", help="coefficient of variation between participants (log-normal)"
+        "--between",
+        nargs="+",
+        action="extend",
+        metavar="PERCENT",
+        help="coefficient of variation between participants (log-normal)",
     )
-    group.add_argument("--within", nargs="+", metavar="PERCENT", help="the same between the sessions of a participant")
+    group.add_argument(
+        "--within", nargs="+", action="extend", metavar="PERCENT", help="the same between the sessions of a participant"
+    )
     group.add_argument(
         "--effect",
         nargs="+",
+        action="extend",
         metavar="PARAMETER=PERCENT",
         help="change by the treatment in the region, such as D=15 f=-20",
     )

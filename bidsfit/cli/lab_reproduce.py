@@ -27,10 +27,13 @@ def add_reproduce(commands: argparse._SubParsersAction) -> None:
         "trained and computed is kept in the folder; the same command goes on where it ended.",
     )
     parser.add_argument("paper", choices=PAPERS)
-    parser.add_argument("--table", nargs="+", default=[], metavar="N", help="these tables only: 1, 2, 3")
+    parser.add_argument(
+        "--table", nargs="+", action="extend", default=[], metavar="N", help="these tables only: 1, 2, 3"
+    )
     parser.add_argument(
         "--figure",
         nargs="+",
+        action="extend",
         default=[],
         metavar="N",
         help="these figures only: 1 to 6, S4 to S16 (numbers of our own, not the paper's)",

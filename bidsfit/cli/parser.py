@@ -24,7 +24,7 @@ examples:
   bidsfit data out participant --model smt2 --estimators lsq net-healthy --leave-one-out
 
 exit codes: 0 all is well; 1 something failed or was left out (see the summary and the report); 2 the command line or
-the input cannot be used.
+the input cannot be used; 130 or 143 stopped by Ctrl-C or SIGTERM. Lists that are given twice add up.
 """
 
 
@@ -61,12 +61,20 @@ def build_parser() -> argparse.ArgumentParser:
 def add_filter_options(group: argparse._ArgumentGroup) -> None:
     """Which images."""
     group.add_argument(
-        "--participant-label", nargs="+", metavar="LABEL", help="participants, with or without sub- (default: all)"
+        "--participant-label",
+        nargs="+",
+        action="extend",
+        metavar="LABEL",
+        help="participants, with or without sub- (default: all)",
     )
     group.add_argument(
-        "--session-label", nargs="+", metavar="LABEL", help="sessions, with or without ses- (default: all)"
+        "--session-label",
+        nargs="+",
+        action="extend",
+        metavar="LABEL",
+        help="sessions, with or without ses- (default: all)",
     )
-    group.add_argument("-r", "--run-id", nargs="+", metavar="RUN", help="runs (default: all)")
+    group.add_argument("-r", "--run-id", nargs="+", action="extend", metavar="RUN", help="runs (default: all)")
     group.add_argument(
         "-d",
         "--derivatives",
@@ -122,14 +130,15 @@ def add_fit_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--model",
         nargs="+",
+        action="extend",
         metavar="MODEL",
         help=f"signal models: {', '.join(models.available())} (default: all that the protocol supports)",
     )
     group.add_argument(
         "--estimators",
         nargs="+",
+        action="extend",
         metavar="ESTIMATOR",
-        default=["lsq"],
         help=f"estimators: {', '.join(estimators.available())}, or files of trained ones (bidsfit-lab train), such as "
         "my.zip (default: lsq)",
     )
@@ -152,6 +161,7 @@ def add_fit_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--hold",
         nargs="+",
+        action="extend",
         choices=("D", "f"),
         help="segmented: what the second step does not fit again, D, or D f (default: D)",
     )
@@ -240,6 +250,7 @@ def add_group_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--regions",
         nargs="+",
+        action="extend",
         metavar="LABEL",
         help="regions of the datasets of -d (label-LABEL_mask, or names of a dseg), tissues (wm, gm, csf), or whole "
         "(default: all there are)",
@@ -291,7 +302,9 @@ def add_other_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "-w", "--work-dir", metavar="DIR", help="work folder, from which a run resumes (default: OUTPUT_DIR/work)"
     )
-    group.add_argument("--clean-workdir", action="store_true", help="empty the work folder first: fit everything again")
+    group.add_argument(
+        "--clean-workdir", action="store_true", help="forget the work on the images of this run: fit them again"
+    )
     group.add_argument(
         "--resource-monitor",
         action="store_true",

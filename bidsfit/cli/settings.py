@@ -175,7 +175,7 @@ def settings_from(arguments: Namespace, command: Sequence[str]) -> Settings:
                     *("sessions", "regions"),
                 )
             },
-            "estimators": tuple(_file_or_name(word, ".zip") for word in values["estimators"]),
+            "estimators": tuple(_file_or_name(word, ".zip") for word in values["estimators"] or ("lsq",)),
             **{
                 name: None if values[name] is None else absolute(values[name])
                 for name in ("bids_filter_file", "bids_database_dir", "nipype_plugin_file")
