@@ -22,6 +22,14 @@ class UnsupportedProtocolError(UnusableInputError):
     """The acquisition lacks measurements that a model needs; the message names them."""
 
 
+class ConflictError(UsageError):
+    """A result that exists was made otherwise, and is not overwritten; the message names it and what differs."""
+
+
+class DiskFullError(BidsfitError):
+    """A file could not be written for want of space; the message names it and says how much is free."""
+
+
 class StepKilledError(BidsfitError):
     """The process of a step died without a word."""
 

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from itertools import islice
 from typing import Any, TypeVar
 
 Result = TypeVar("Result")
+
+#: Seconds between two looks at whether the parent of a process is still there.
+LOOK = 0.5
 
 #: Libraries of linear algebra that would each start as many threads as there are cores, in every process.
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
@@ -59,7 +67,7 @@ def _shared(function: Callable[..., Result], jobs: Iterable[tuple[Any, ...]], n_
     from joblib.externals.loky import ProcessPoolExecutor  # processes that share no locks with this one
 
     left = iter(jobs)
-    with ProcessPoolExecutor(n_processes, env=ONE_THREAD) as pool:
+    with ProcessPoolExecutor(n_processes, initializer=end_with_parent, initargs=(os.getpid(),), env=ONE_THREAD) as pool:
         ahead = deque(pool.submit(function, *job) for job in islice(left, n_processes + 1))
         try:
             while ahead:
@@ -69,3 +77,34 @@ def _shared(function: Callable[..., Result], jobs: Iterable[tuple[Any, ...]], n_
         finally:
             for future in ahead:
                 future.cancel()
+
+
+def end_with_parent(parent: int) -> None:
+    """Let this process and all that it starts end soon after its parent did, however that happened.
+
+    An interrupt from the keyboard, which goes to all processes, is left to the parent.
+
+    Parameters
+    ----------
+    parent : int
+        Its process id; a parent that ended before it was asked for would not be noticed.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(LOOK)
+        end_children()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def end_children() -> None:
+    """End all processes that this one started, and those that they started, at once."""
+    import psutil
+
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            process.kill()

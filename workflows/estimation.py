@@ -53,7 +53,7 @@ def init_image_wf(
 
         [preprocessing_wf ->] scan -> prepare -> plot_image, assess
            |-> write_mask (where no mask was given), write_noise (with MP-PCA)
-           |-> <model>_<estimator>_wf: [train ->] estimate -> write, plot   (one for each fit)
+           |-> <model>_<estimator>_wf: [train ->] estimate -> write -> plot   (one for each fit)
                                            '-> compare_<model>   (where a model is fitted with several estimators)
 
     Parameters
@@ -145,10 +145,11 @@ def init_image_wf(
         )
         compare.overwrite = _missing(comparison_figure_paths(output_dir, image, fits[0][0].signal_model).values())
         workflow.connect(prepare, "mask", compare, "mask")
-        for output, port in (("maps", "maps"), ("summary", "summaries")):
+        ports = (("estimate.maps", "maps"), ("estimate.summary", "summaries"), ("write.out_files", "written"))
+        for output, port in ports:
             merge = pe.Node(niu.Merge(len(fits)), name=f"{port}_{node_name(model)}", run_without_submitting=True)
             for i, (_, fit_wf) in enumerate(fits, start=1):
-                workflow.connect(fit_wf, f"estimate.{output}", merge, f"in{i}")
+                workflow.connect(fit_wf, output, merge, f"in{i}")
             workflow.connect(merge, "out", compare, port)
     return workflow
 
@@ -166,9 +167,9 @@ def init_fit_wf(
 
     .. code-block:: text
 
-        inputnode -> [train ->] estimate -> write
-             |          '----------'-----> plot
-             '-----------------------------^
+        inputnode -> [train ->] estimate -> write -> plot
+             |          '----------'------------------^
+             '----------------------------------------'
 
     Parameters
     ----------
@@ -228,6 +229,7 @@ def init_fit_wf(
             (inputnode, plot, [("mask", "mask"), ("facts", "facts")]),
             (estimate, write, [("maps", "maps"), ("summary", "summary")]),
             (estimate, plot, [("maps", "maps"), ("summary", "summary")]),
+            (write, plot, [("out_files", "written")]),
         ]
     )
     if fit.trains:

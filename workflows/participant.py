@@ -8,8 +8,21 @@ from pathlib import Path
 from nipype.pipeline import engine as pe
 
 from bidsfit.workflows.estimation import init_image_wf, node_name
-from bidsfit.workflows.plan import ParticipantPlan
+from bidsfit.workflows.plan import ImagePlan, ParticipantPlan
 from bidsfit.workflows.training import Training
+
+#: Name of the workflow, and of its folder in the work folder.
+WORKFLOW = "bidsfit_wf"
+
+
+def participant_name(label: str) -> str:
+    """The workflow of a participant."""
+    return f"sub_{node_name(label)}_wf"
+
+
+def image_part(plan: ImagePlan) -> str:
+    """The workflow of an image, below that of its participant, in the names of its nodes."""
+    return f"{participant_name(plan.image.participant)}.{node_name(plan.image.name)}_wf"
 
 
 def init_participants_wf(
@@ -37,11 +50,11 @@ def init_participants_wf(
     training : Training, optional
         Where trained estimators are kept, and where they are trained.
     """
-    workflow = pe.Workflow(name="bidsfit_wf", base_dir=str(work_dir))
+    workflow = pe.Workflow(name=WORKFLOW, base_dir=str(work_dir))
     for plan in plans:
         if not plan.images:
             continue
-        participant_wf = pe.Workflow(name=f"sub_{node_name(plan.label)}_wf")
+        participant_wf = pe.Workflow(name=participant_name(plan.label))
         for image in plan.images:
             image_wf = init_image_wf(
                 image,

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from bidsfit import estimators, models
-from bidsfit.acquisition import Acquisition, Shell
+from bidsfit.acquisition import Acquisition
 from bidsfit.bids.distributions import PoolFile, find_pool
 from bidsfit.bids.images import image_shape, open_image, read_acquisition, read_b_values, read_mask, read_on_grid
 from bidsfit.bids.inputs import DwiImage, Inputs
@@ -165,6 +165,11 @@ class ImagePlan:
     chain: Chain | None = None
 
     @property
+    def given(self) -> Path:
+        """The image of the dataset: the raw one where that is prepared first."""
+        return self.image.path if self.chain is None else self.chain.raw.path
+
+    @property
     def mask_name(self) -> str:
         """Where the mask comes from, in words for sidecars and reports."""
         return self.image.mask_uri or (FOUND_BODY if self.chain is not None and self.chain.body else FOUND_MASK)
@@ -172,11 +177,15 @@ class ImagePlan:
 
 @dataclass
 class ParticipantPlan:
-    """The images of one participant, and why others are left out."""
+    """The images of one participant, and why others are left out.
+
+    ``unmet``: what the user named and an image does not get, and why.
+    """
 
     label: str
     images: list[ImagePlan] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    unmet: list[str] = field(default_factory=list)
 
 
 def make_fits(
@@ -388,6 +397,7 @@ def make_plan(
         helping = (companions or {}).get(image.name, Companions())
         try:
             plan.images.append(_plan_image(image, own, noise, preprocessing, helping, output_dir))
+            plan.unmet.extend(_unmet(plan.images[-1], own, asked))
         except UnusableInputError as error:
             plan.problems.append(str(error))
     _require_each_model(plans.values(), asked)
@@ -523,6 +533,28 @@ def _require_each_model(plans: Iterable[ParticipantPlan], asked: Sequence[str]) 
             )
 
 
+def _unmet(plan: ImagePlan, fits: Sequence[Fit], asked: Sequence[str]) -> Iterable[str]:
+    """What the user named and an image does not get: a model, or an estimator with any of its models."""
+    for row in plan.support:
+        if row["name"] in asked and not row["fitted"]:
+            yield f"{plan.given}: {row['name']} of --model is not fitted, {row['reason']}."
+    its_models = {fit.model for fit in plan.fits}
+    for name in dict.fromkeys(fit.name for fit in fits):
+        if name not in {fit.name for fit in plan.fits}:
+            own = sorted((fit for fit in fits if fit.name == name), key=lambda fit: fit.model not in its_models)
+            reason = _obstacle(own[0], plan.acquisition).removesuffix(".")
+            yield f"{plan.given}: {name} of --estimators fits nothing. {own[0].model}: {reason}."
+
+
+def is_done(plan: ImagePlan, output_dir: Path) -> bool:
+    """Whether all maps of an image are there."""
+    return all(
+        (output_dir / output.path).exists()
+        for fit in plan.fits
+        for output in map_outputs(plan.image, fit.signal_model, fit.built).values()
+    )
+
+
 def _refuse_other_chain(plan: ImagePlan, output_dir: Path) -> None:
     """Refuse to replace a preprocessed image that was made by other steps."""
     if plan.chain is not None and plan.chain.changes:
@@ -536,38 +568,3 @@ def _refuse_conflicts(plan: ImagePlan, fit: Fit, output_dir: Path) -> None:
     settings = fit_settings(estimator.model, estimator, plan.mask_name, plan.noise.settings)
     for output in map_outputs(plan.image, estimator.model, estimator).values():
         refuse_conflict(output_dir, output.path, settings, plan.image.uri)
-
-
-def _shells_in_words(shells: Sequence[Shell]) -> str:
-    """b-values, echo times where there are several, and how often each was measured."""
-    several = len({shell.echo_time for shell in shells}) > 1
-    return ", ".join(
-        f"{shell.b_value:.0f}{f' at TE {shell.echo_time:g} ms' if several else ''} (x{shell.n_measurements})"
-        for shell in shells
-    )
-
-
-def trainings_in_words(plan: ImagePlan) -> list[str]:
-    """What the trained estimators of an image are trained on; one that serves several models is said once."""
-    return list(dict.fromkeys(f"{f.name}: {f.training_in_words}" for f in plan.fits if f.training_in_words))
-
-
-def describe_plan(plans: Sequence[ParticipantPlan]) -> str:
-    """The plan in words, one line a decision."""
-    lines = []
-    for plan in plans:
-        lines.append(f"sub-{plan.label}")
-        for image in plan.images:
-            shells = _shells_in_words(image.acquisition.shells)
-            lines.append(f"  {image.image.name}_dwi  {' x '.join(map(str, image.shape))}")
-            lines.append(f"    b-values (s/mm²): {shells}")
-            lines.append(f"    mask: {image.mask_name}{f'. {image.image.no_mask}' if image.image.no_mask else ''}")
-            if image.chain is not None:
-                lines += [f"    {step.title.lower()}: {step.in_words}" for step in image.chain.steps]
-            for row in image.support:
-                verb = "fit" if row["fitted"] else "leave out"
-                with_ = ", ".join(fit.name for fit in image.fits if fit.model == row["name"])
-                lines.append(f"    {verb} {row['name']}{f' with {with_}' if with_ else ''}: {row['reason']}")
-            lines += [f"    {words}" for words in trainings_in_words(image)]
-        lines.extend(f"  left out: {problem}" for problem in plan.problems)
-    return "\n".join(lines)

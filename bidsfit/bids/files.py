@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import filecmp
 import json
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +15,11 @@ from typing import Any
 
 import psutil
 
+from bidsfit.exceptions import DiskFullError
+
+#: What the system says of a disk without space, and of a quota that is used up.
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
@@ -20,15 +27,51 @@ def whole_file(path: Path) -> Iterator[Path]:
 
     The folder is made where needed. The temporary name keeps the extensions, which tell writers the format. A file that
     is there with the very same content is left alone.
+
+    Raises
+    ------
+    DiskFullError
+        Where there is no space for it.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{gethostname()}.{os.getpid()}.{path.name}")
+    with needing_space(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield temporary
+            if not (path.is_file() and filecmp.cmp(temporary, path, shallow=False)):
+                os.replace(temporary, path)
+        except OSError as error:
+            if error.errno in FULL:  # said before the space of the half-written file is free again
+                raise DiskFullError(no_space(path)) from error
+            raise
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def needing_space(path: Path) -> Iterator[None]:
+    """Say which file was being written where the block fails for want of space.
+
+    Raises
+    ------
+    DiskFullError
+    """
     try:
-        yield temporary
-        if not (path.is_file() and filecmp.cmp(temporary, path, shallow=False)):
-            os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        yield
+    except OSError as error:
+        if error.errno in FULL:
+            raise DiskFullError(no_space(Path(error.filename or path))) from error
+        raise
+
+
+def no_space(path: Path) -> str:
+    """The message for a file or folder that could not be written for want of space."""
+    there = next(folder for folder in (path, *path.parents) if folder.exists())
+    free = shutil.disk_usage(there).free / 1e6
+    return (
+        f"No space is left to write {path}: {free:.1f} MB are free on its disk, or a quota is used up. Make room "
+        "there, and run the same command again: it resumes."
+    )
 
 
 def remove_abandoned(folder: Path) -> None:

@@ -20,12 +20,12 @@ from nibabel.spatialimages import SpatialImage
 from numpy.typing import NDArray
 
 from bidsfit import __version__
-from bidsfit.bids.files import whole_file, write_json, write_text
+from bidsfit.bids.files import needing_space, whole_file, write_json, write_text
 from bidsfit.bids.images import read_sidecar
 from bidsfit.bids.inputs import DwiImage, Folder
 from bidsfit.bids.units import FILE_UNITS
 from bidsfit.estimators.estimator import Estimator, Status
-from bidsfit.exceptions import UnusableInputError, UsageError
+from bidsfit.exceptions import ConflictError, UnusableInputError, UsageError
 from bidsfit.models.signal_model import Parameter, SignalModel
 
 BIDS_VERSION = "1.10.0"
@@ -226,6 +226,15 @@ def own_uri(path: Path) -> str:
     return f"bids::{path.as_posix()}"
 
 
+def writing(folder: Path, image: DwiImage) -> FileLock:
+    """Keep other processes from writing results of a participant for the time of a ``with`` block.
+
+    What `refuse_conflict` finds inside stays true until the end of the block.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    return FileLock(folder / f".sub-{image.participant}.lock")
+
+
 def refuse_conflict(
     folder: Path,
     output: Path,
@@ -248,7 +257,7 @@ def refuse_conflict(
 
     Raises
     ------
-    UsageError
+    ConflictError
         Naming the image and what differs.
     """
     path = folder / output
@@ -263,12 +272,12 @@ def refuse_conflict(
         earlier, sources = None, [None]
     advice = "Nothing is overwritten: choose another output folder, or move the old files away."
     if earlier is None:
-        raise UsageError(f"{path} exists, but no readable sidecar says how it was made. {advice}")
+        raise ConflictError(f"{path} exists, but no readable sidecar says how it was made. {advice}")
     changed = [k for k in {*earlier, *settings} if earlier.get(k) != settings.get(k)]
     if sources[0] != source:
         changed.append("Sources")
     if changed:
-        raise UsageError(f"{path} exists and was made with other settings ({', '.join(sorted(changed))}). {advice}")
+        raise ConflictError(f"{path} exists and was made with other settings ({', '.join(sorted(changed))}). {advice}")
 
 
 def prepare_dataset(folder: Path, raw: Folder, derivatives: Sequence[Folder]) -> None:
@@ -282,7 +291,8 @@ def prepare_dataset(folder: Path, raw: Folder, derivatives: Sequence[Folder]) ->
         Where the folder cannot be written, or belongs to something else.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        with needing_space(folder):
+            folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".bidsfit.lock"):
             _describe_dataset(folder, raw, derivatives)
             readme = folder / "README"

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 from bidsfit.cli.options import hyphenated
 from bidsfit.cli.parser import build_parser
-from bidsfit.exceptions import BidsfitError
+from bidsfit.exceptions import BidsfitError, DiskFullError
 
-#: Exit codes.
-OK, FAILED, UNUSABLE = 0, 1, 2
+#: Exit codes. A run that a signal stopped ends with STOPPED and the number of the signal, as shells have it.
+OK, FAILED, UNUSABLE, STOPPED = 0, 1, 2, 128
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -24,8 +29,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     -------
     int
         0: all is well. 1: something failed or was left out. 2: the command line or the input cannot be used;
-        a message on stderr says what is wrong with which file and what to do.
+        a message on stderr says what is wrong with which file and what to do. Stopped by Ctrl-C or SIGTERM, the process
+        ends with 130 or 143.
     """
+    with stopping_at_once():
+        return run(argv)
+
+
+def run(argv: Sequence[str] | None = None) -> int:
+    """The same, and signals do what they do elsewhere."""
     words = hyphenated(sys.argv[1:] if argv is None else argv)
     arguments = argparse.Namespace(verbosity=0)
     try:
@@ -44,15 +56,40 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.verbosity >= 2:
             traceback.print_exc()
         print(f"bidsfit: error: {error}", file=sys.stderr)
-        return UNUSABLE
-    except OSError as error:  # a full disk, a folder that went away
+        return FAILED if isinstance(error, DiskFullError) else UNUSABLE
+    except OSError as error:  # a folder that went away, a disk that was taken off
         if arguments.verbosity >= 2:
             traceback.print_exc()
-        print(f"bidsfit: error: {error}.", file=sys.stderr)
+        what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        print(f"bidsfit: error: a file could not be read or written. {what}.", file=sys.stderr)
         return FAILED
-    except KeyboardInterrupt:
-        print("bidsfit: interrupted; the same command resumes from the work folder.", file=sys.stderr)
-        return FAILED
+
+
+@contextmanager
+def stopping_at_once() -> Iterator[None]:
+    """Let Ctrl-C, and SIGTERM, which schedulers and containers send, end this process and all that it started.
+
+    No exception is raised: libraries take one for a failure of what they were doing, and go on. Files are written whole
+    or not at all, and locks end with their process, so that the same command goes on from where this one ended.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        from bidsfit.parallel import end_children
+
+        os.write(2, b"bidsfit: interrupted; the same command resumes from the work folder.\n")
+        end_children()
+        os._exit(STOPPED + number)
+
+    wanted = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) != signal.SIG_IGN]
+    earlier = {number: signal.signal(number, stop) for number in wanted}
+    try:
+        yield
+    finally:
+        for number, handler in earlier.items():
+            signal.signal(number, handler)
 
 
 def parse(words: Sequence[str]) -> argparse.Namespace:

@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import shutil
-import signal
 import sys
-import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import chdir, contextmanager
+from contextlib import ExitStack, chdir, suppress
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import yaml
 from nipype.pipeline import plugins
+from nipype.pipeline.plugins.base import PluginBase
 
 from bidsfit import __version__
 from bidsfit.bids.anatomy import is_subjects_folder
-from bidsfit.bids.files import remove_abandoned, write_text
+from bidsfit.bids.files import needing_space, remove_abandoned, write_text
 from bidsfit.bids.images import read_sidecar
 from bidsfit.bids.inputs import (
     Dataset,
@@ -35,8 +33,9 @@ from bidsfit.bids.inputs import (
 from bidsfit.bids.names import is_label
 from bidsfit.bids.outputs import prepare_dataset
 from bidsfit.bids.validation import require_valid
+from bidsfit.cli.progress import Progress
 from bidsfit.cli.settings import Settings
-from bidsfit.exceptions import UnknownNameError, UnusableInputError, UsageError
+from bidsfit.exceptions import BidsfitError, UnknownNameError, UnusableInputError, UsageError
 from bidsfit.interfaces.fsl import installed
 from bidsfit.reports.bibliography import write_citation
 from bidsfit.reports.records import (
@@ -50,21 +49,15 @@ from bidsfit.reports.records import (
 from bidsfit.reports.report import write_report
 from bidsfit.workflows.chain import PreprocessingChoice
 from bidsfit.workflows.companions import find_all_companions
+from bidsfit.workflows.description import describe_plan, summarise_plan
 from bidsfit.workflows.estimation import init_image_wf
+from bidsfit.workflows.failures import explain, read_crash
 from bidsfit.workflows.methods import fit_methods, methods_text
-from bidsfit.workflows.multiproc import MultiProc
-from bidsfit.workflows.participant import init_participants_wf, log_folder
-from bidsfit.workflows.plan import (
-    Fit,
-    NoiseChoice,
-    ParticipantPlan,
-    PoolChoice,
-    describe_plan,
-    make_fits,
-    make_plan,
-    trainings_in_words,
-)
+from bidsfit.workflows.participant import WORKFLOW, image_part, init_participants_wf, log_folder
+from bidsfit.workflows.plan import Fit, NoiseChoice, ParticipantPlan, PoolChoice, make_fits, make_plan
+from bidsfit.workflows.scheduler import Finished, Scheduler
 from bidsfit.workflows.training import Training
+from bidsfit.workflows.work_folder import clean, held
 
 #: Packages whose versions a report states.
 PACKAGES = (
@@ -79,9 +72,6 @@ PACKAGES = (
     "nipype",
     "matplotlib",
 )
-
-#: How a node's crash file shows an error that bidsfit raised on purpose.
-ON_PURPOSE = re.compile(r"^\s*bidsfit\.exceptions\.(\w+): (.+)\Z", re.MULTILINE | re.DOTALL)
 
 
 def run_participants(settings: Settings) -> int:
@@ -105,9 +95,9 @@ def run_participants(settings: Settings) -> int:
     with ThreadPoolExecutor() as pool:
         validity = pool.submit(validate, settings)
         raw, derivatives, plans = plan_run(settings, fits)
-    problems = [problem for plan in plans for problem in plan.problems]
+    problems = [problem for plan in plans for problem in (*plan.problems, *plan.unmet)]
     if settings.dry_run:
-        say(describe_plan(plans))
+        say(describe_plan(plans, settings.output_dir))
     if not any(plan.images for plan in plans):
         raise UnusableInputError("Nothing can be run.\n" + "\n".join(f"  {problem}" for problem in problems))
     validity.result()
@@ -120,19 +110,43 @@ def run_participants(settings: Settings) -> int:
         say(f"Methods text: {settings.output_dir / 'logs' / 'CITATION.md'}")
         return int(bool(problems))
 
-    errors: dict[str, list[ErrorRecord]] = {
-        plan.label: [ErrorRecord("An image was left out", problem) for problem in plan.problems] for plan in plans
-    }
     named = [plan for plan in plans if is_label(plan.label)]  # no file gets a label that BIDS does not allow
+    reports = Reports(settings, raw, plans)
+    for plan in plans:
+        if plan not in named:
+            say_errors(settings, plan.label, reports.errors[plan.label])
     if settings.reports_only:
-        found = {plan.label: read_crashes(settings, plan.label, last_run(settings, plan.label)) for plan in named}
+        for plan in named:
+            reports.write(plan, last_run(settings, plan.label))
     else:
-        say_plan(plans)
-        found = run_workflow(settings, named, plugin)
-    for plan in named:
-        errors[plan.label].extend(found[plan.label])
-        make_report(settings, raw, plan, errors[plan.label])
-    return say_outcome(settings, plans, errors)
+        say(summarise_plan(plans))
+        run_workflow(settings, named, plugin, reports)
+    return say_outcome(settings, plans, reports.errors)
+
+
+class Reports:
+    """The reports of a run's participants, and what went wrong with each."""
+
+    def __init__(self, settings: Settings, raw: Dataset, plans: Sequence[ParticipantPlan]) -> None:
+        self.settings, self.raw = settings, raw
+        self.errors = {
+            plan.label: [
+                *(ErrorRecord("An image was left out", problem) for problem in plan.problems),
+                *(ErrorRecord("A fit was left out", words) for words in plan.unmet),
+            ]
+            for plan in plans
+        }
+        self.written: set[str] = set()
+
+    def write(self, plan: ParticipantPlan, run_uuid: str) -> None:
+        """Write the report of a participant, once, with what failed in a run; and say what did."""
+        if plan.label in self.written:
+            return
+        errors = [*self.errors[plan.label], *read_crashes(self.settings, plan, run_uuid)]
+        make_report(self.settings, self.raw, plan, errors)
+        self.errors[plan.label] = errors
+        self.written.add(plan.label)
+        say_errors(self.settings, plan.label, errors)
 
 
 def noise_choice(settings: Settings) -> NoiseChoice:
@@ -233,15 +247,38 @@ def plan_run(settings: Settings, fits: Sequence[Fit]) -> tuple[Dataset, list[Fol
 
 
 def run_workflow(
-    settings: Settings, plans: Sequence[ParticipantPlan], plugin: Mapping[str, Any]
-) -> dict[str, list[ErrorRecord]]:
-    """Run the graph; return what failed, by participant."""
-    try:
+    settings: Settings, plans: Sequence[ParticipantPlan], plugin: Mapping[str, Any], reports: Reports
+) -> None:
+    """Run the graph, and write the report of every participant when it is done.
+
+    Participants that another run works on in the same folder are left to it.
+    """
+    folder = settings.work_dir / WORKFLOW
+    with ExitStack() as stack:
+        try:
+            labels = [plan.label for plan in plans]
+            elsewhere = stack.enter_context(held(folder, labels, settings.run_uuid, settings.command))
+        except OSError as error:
+            raise UsageError(f"The work folder {settings.work_dir} cannot be written: {error.strerror}.") from error
+        mine = [plan for plan in plans if plan.label not in elsewhere]
+        for label, run in elsewhere.items():
+            words = (
+                f"Another run works on sub-{label} in {settings.work_dir} ({run}). Wait for it, or choose another -w."
+            )
+            reports.errors[label].append(ErrorRecord("It was left out", words))
+        if not any(plan.images for plan in mine):
+            raise UsageError("\n".join(reports.errors[label][-1].message for label in elsewhere))
+        for label in elsewhere:
+            say_errors(settings, label, reports.errors[label])
         if settings.clean_workdir:
-            shutil.rmtree(settings.work_dir / "bidsfit_wf", ignore_errors=True)
-        settings.work_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"The work folder {settings.work_dir} cannot be written: {error.strerror}.") from error
+            clean(folder, mine)
+        run_graph(settings, mine, plugin, reports)
+
+
+def run_graph(
+    settings: Settings, plans: Sequence[ParticipantPlan], plugin: Mapping[str, Any], reports: Reports
+) -> None:
+    """Run the graph of participants that nobody else works on."""
     for plan in plans:
         remove_abandoned(settings.output_dir / f"sub-{plan.label}")
         folder = log_folder(settings.output_dir, plan.label) / settings.run_uuid
@@ -258,30 +295,27 @@ def run_workflow(
     )
     if settings.write_graph:
         write_graph(workflow, settings, plans)
+
+    def complete(plan: ParticipantPlan) -> None:
+        with suppress(Exception):  # what stands in the way of a report stops no other work; it is tried again below
+            reports.write(plan, settings.run_uuid)
+
     failure: Exception | None = None
     try:
-        with chdir(settings.work_dir), sigterm_interrupts():  # whatever Nipype leaves beside its nodes stays there
-            workflow.run(**started(plugin))
-    except Exception as error:  # Nipype raises RuntimeError, or with --stop-on-first-crash whatever the node raised
+        with (
+            chdir(settings.work_dir),
+            needing_space(settings.work_dir),
+        ):  # what Nipype leaves beside its nodes stays here
+            workflow.run(plugin=started(plugin, plans, Progress(plans, say, complete)))
+    except (BidsfitError, OSError):
+        raise
+    except Exception as error:  # Nipype raises RuntimeError where a step failed
         failure = error
-    errors = {plan.label: read_crashes(settings, plan.label, settings.run_uuid) for plan in plans}
-    if failure is not None and not any(errors.values()):
-        message = f"{type(failure).__name__}: {failure}"
-        errors[plans[0].label].append(ErrorRecord("The workflow stopped", message))
-    return errors
-
-
-@contextmanager
-def sigterm_interrupts() -> Iterator[None]:
-    """Let SIGTERM, which schedulers and containers send, stop a run as Ctrl-C does: workers end with it."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    earlier = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, earlier)
+    if failure is not None and not any(read_crashes(settings, plan, settings.run_uuid) for plan in plans):
+        words = f"Nipype gave up: {type(failure).__name__}: {failure}. The same command runs the steps that are left."
+        reports.errors[plans[0].label].append(ErrorRecord("The run stopped", words))
+    for plan in plans:
+        reports.write(plan, settings.run_uuid)
 
 
 def configure_nipype(settings: Settings) -> None:
@@ -294,6 +328,7 @@ def configure_nipype(settings: Settings) -> None:
             "execution": {
                 "crashfile_format": "txt",
                 "check_version": "false",
+                "create_report": "false",
                 "remove_unnecessary_outputs": "false",
                 "stop_on_first_crash": str(settings.stop_on_first_crash).lower(),
                 "poll_sleep_duration": "0.2",
@@ -326,19 +361,25 @@ def read_plugin(settings: Settings) -> dict[str, Any]:
             names = [name.removesuffix("Plugin") for name in vars(plugins) if name.endswith("Plugin")]
             raise UnknownNameError(f"Nipype plugin in {settings.nipype_plugin_file}:", str(content["plugin"]), names)
         return content
-    if settings.nprocs == 1:
-        return {"plugin": "Linear"}
-    arguments: dict[str, Any] = {"n_procs": settings.nprocs, "raise_insufficient": False}
+    arguments: dict[str, Any] = {"n_procs": settings.nprocs}
     if settings.mem_gb is not None:
         arguments["memory_gb"] = settings.mem_gb
     return {"plugin": "MultiProc", "plugin_args": arguments}
 
 
-def started(plugin: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The plugin with bidsfit's `MultiProc` in the place of Nipype's; its workers start, and stay, in this folder."""
-    if plugin["plugin"] != "MultiProc":
-        return plugin
-    return {"plugin": MultiProc(plugin_args=plugin.get("plugin_args"))}
+def started(
+    plugin: Mapping[str, Any], plans: Sequence[ParticipantPlan], finished: Callable[[Finished], None]
+) -> PluginBase:
+    """The plugin; bidsfit's scheduler in the place of those that run on this machine, whose workers start here."""
+    name, arguments = plugin["plugin"], plugin.get("plugin_args") or {}
+    if name not in ("Linear", "MultiProc"):
+        return getattr(plugins, f"{name}Plugin")(plugin_args=arguments)
+    return Scheduler(
+        1 if name == "Linear" else arguments.get("n_procs", len(os.sched_getaffinity(0))),
+        arguments.get("memory_gb"),
+        order=[image_part(image) for plan in plans for image in plan.images],
+        finished=finished,
+    )
 
 
 def write_graph(workflow: Any, settings: Settings, plans: Sequence[ParticipantPlan]) -> None:
@@ -370,25 +411,14 @@ def last_run(settings: Settings, label: str) -> str:
     return folders[-1].name
 
 
-def read_crashes(settings: Settings, label: str, run_uuid: str) -> list[ErrorRecord]:
+def read_crashes(settings: Settings, plan: ParticipantPlan, run_uuid: str) -> list[ErrorRecord]:
     """What failed for one participant in a run, from Nipype's crash files."""
-    from nireports.assembler.misc import read_crashfile
-
+    images = {image_part(image): image for image in plan.images}
     records = []
-    for path in sorted((log_folder(settings.output_dir, label) / run_uuid).glob("crash-*.txt")):
-        crash = read_crashfile(path)
-        trace = crash.get("traceback", "")
-        on_purpose = ON_PURPOSE.search(trace)
-        message = on_purpose[2] if on_purpose else trace.strip().splitlines()[-1] if trace.strip() else "unknown"
-        unusable = on_purpose is not None and on_purpose[1] == UnusableInputError.__name__
-        records.append(
-            ErrorRecord(
-                title="An image cannot be used" if unusable else f"A step failed: {crash.get('node', path.name)}",
-                message=message,
-                crash_file=path.relative_to(settings.output_dir).as_posix(),
-                traceback=trace,
-            )
-        )
+    for path in sorted((log_folder(settings.output_dir, plan.label) / run_uuid).glob("crash-*.txt")):
+        crash = read_crash(path)
+        title, message = explain(crash, images.get(crash.part))
+        records.append(ErrorRecord(title, message, path.relative_to(settings.output_dir).as_posix(), crash.traceback))
     return records
 
 
@@ -448,34 +478,21 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
-def say_plan(plans: Sequence[ParticipantPlan]) -> None:
-    """Say what is about to run, one line an image."""
-    for plan in plans:
-        for image in plan.images:
-            fits = ", ".join(f"{fit.model} ({fit.name})" for fit in image.fits)
-            say(f"{image.image.name}_dwi: {fits}")
-            if image.image.no_mask:
-                say(f"  {image.image.no_mask}")
-            for words in trainings_in_words(image):
-                say(f"  {words}")
-            for row in image.support:
-                if not row["fitted"]:
-                    say(f"  not {row['name']}, {row['reason']}")
-                elif not row["complete"]:
-                    say(f"  {row['name']}, {row['reason']}")
+def say_errors(settings: Settings, label: str, errors: Sequence[ErrorRecord]) -> None:
+    """Say on the standard error what went wrong with a participant."""
+    for error in errors:
+        sys.stderr.write(f"sub-{label}: {error.title}. {error.message}\n")
+        if error.crash_file:
+            sys.stderr.write(f"  Details: {settings.output_dir / error.crash_file}\n")
+        if settings.verbosity >= 2 and error.traceback:
+            sys.stderr.write(error.traceback + "\n")
+    sys.stderr.flush()
 
 
 def say_outcome(
     settings: Settings, plans: Sequence[ParticipantPlan], errors: Mapping[str, Sequence[ErrorRecord]]
 ) -> int:
     """Say how it went; return the exit code."""
-    for plan in plans:
-        for error in errors[plan.label]:
-            sys.stderr.write(f"sub-{plan.label}: {error.title}. {error.message}\n")
-            if error.crash_file:
-                sys.stderr.write(f"  Details: {settings.output_dir / error.crash_file}\n")
-            if settings.verbosity >= 2 and error.traceback:
-                sys.stderr.write(error.traceback + "\n")
     failed = [plan.label for plan in plans if errors[plan.label]]
     say(f"Reports: {settings.output_dir}{'' if len(plans) > 1 else f'/sub-{plans[0].label}.html'}")
     if failed:

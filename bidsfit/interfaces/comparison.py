@@ -64,6 +64,7 @@ class _PlotComparisonInput(BaseInterfaceInputSpec):
     titles = traits.List(traits.Str, mandatory=True, desc="what each is, in words")
     maps = traits.List(traits.Dict, mandatory=True, desc="of each estimator, as EstimateMaps leaves them")
     summaries = InputMultiObject(File(exists=True), mandatory=True, desc="of each estimator")
+    written = traits.List(traits.Str, nohash=True, desc="all maps: where some were refused, nothing is drawn")
 
 
 class _PlotComparisonOutput(TraitedSpec):

@@ -22,7 +22,17 @@ from bidsfit import estimators, models
 from bidsfit.bids.files import whole_file, write_json
 from bidsfit.bids.images import open_image, read_data
 from bidsfit.bids.inputs import DwiImage
-from bidsfit.bids.outputs import file_output, fit_settings, json_path, map_outputs, sidecar, table, write_nifti
+from bidsfit.bids.outputs import (
+    file_output,
+    fit_settings,
+    json_path,
+    map_outputs,
+    refuse_conflict,
+    sidecar,
+    table,
+    write_nifti,
+    writing,
+)
 
 
 class _WriteMapsInput(BaseInterfaceInputSpec):
@@ -42,7 +52,10 @@ class _WriteMapsOutput(TraitedSpec):
 
 
 class WriteMaps(SimpleInterface):
-    """Write the maps of a fit with their sidecars, in the units of files; each whole or not at all."""
+    """Write the maps of a fit with their sidecars, in the units of files; each whole or not at all.
+
+    None is written where one is there that was made with other settings.
+    """
 
     input_spec = _WriteMapsInput
     output_spec = _WriteMapsOutput
@@ -54,16 +67,19 @@ class WriteMaps(SimpleInterface):
         summary = json.loads(Path(self.inputs.summary).read_text())
         settings = fit_settings(model, estimator, self.inputs.mask_name, self.inputs.noise)
         folder = Path(self.inputs.output_dir)
-        written = []
-        for name, output in map_outputs(image, model, estimator).items():
-            source = open_image(Path(self.inputs.maps[name]))
-            data = np.asarray(read_data(source, Path(self.inputs.maps[name])))
-            if output.factor != 1:
-                data = data * output.factor
-            target = folder / output.path
-            write_json(json_path(target), sidecar(output, image, model, settings, summary))
-            write_nifti(target, data, source)
-            written.append(str(target))
+        outputs, written = map_outputs(image, model, estimator), []
+        with writing(folder, image):
+            for output in outputs.values():  # another run may have written since this one was planned
+                refuse_conflict(folder, output.path, settings, image.uri)
+            for name, output in outputs.items():
+                source = open_image(Path(self.inputs.maps[name]))
+                data = np.asarray(read_data(source, Path(self.inputs.maps[name])))
+                if output.factor != 1:
+                    data = data * output.factor
+                target = folder / output.path
+                write_json(json_path(target), sidecar(output, image, model, settings, summary))
+                write_nifti(target, data, source)
+                written.append(str(target))
         self._results = {"out_files": written}
         return runtime
 

@@ -131,6 +131,7 @@ class _PlotFitInput(_PlotInput):
     options = traits.Dict()
     trained = File(exists=True, desc="what the estimator was taught, where it is a trained one")
     methods = traits.List(traits.Str, desc="texts about the model and the estimator")
+    written = traits.List(traits.Str, nohash=True, desc="the maps: where they were refused, nothing is drawn")
 
 
 class PlotFit(SimpleInterface):

@@ -23,7 +23,7 @@ from bidsfit import __version__
 from bidsfit.bids.files import whole_file, write_json
 from bidsfit.bids.images import open_image, read_data
 from bidsfit.bids.inputs import DwiImage
-from bidsfit.bids.outputs import file_output, json_path, own_uri, table, write_nifti
+from bidsfit.bids.outputs import file_output, json_path, own_uri, refuse_conflict, table, write_nifti, writing
 
 #: Fields of a sidecar that stay true of the preprocessed image.
 KEPT = (
@@ -64,8 +64,14 @@ class WritePreprocessed(SimpleInterface):
     output_spec = _WritePreprocessedOutput
 
     def _run_interface(self, runtime: Any) -> Any:
-        inputs, folder = self.inputs, Path(self.inputs.output_dir)
-        raw = DwiImage.from_dict(inputs.image)
+        folder, raw = Path(self.inputs.output_dir), DwiImage.from_dict(self.inputs.image)
+        with writing(folder, raw):  # another run may have written since this one was planned
+            refuse_conflict(folder, file_output("preproc", raw), self.inputs.steps, raw.uri, ("Preprocessing",))
+            self._write(folder, raw)
+        return runtime
+
+    def _write(self, folder: Path, raw: DwiImage) -> None:
+        inputs = self.inputs
         target = folder / file_output("preproc", raw)
         base = target.parent / target.name.split(".")[0]
         source = open_image(Path(inputs.in_file))
@@ -96,7 +102,6 @@ class WritePreprocessed(SimpleInterface):
         with whole_file(target) as temporary:
             nib.save(self._without_missing(source), temporary)
         self._results |= {"out_file": str(target)} | {key: str(path) for key, path in own.items()}
-        return runtime
 
     def _without_missing(self, image: SpatialImage) -> SpatialImage:
         """The image with NaN where there was no signal: no fit, and the status says so."""

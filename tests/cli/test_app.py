@@ -242,7 +242,24 @@ def test_participant_label(run, pair, tmp_path):
     add_participant(pair[0], "02")
     add_participant(pair[0], "03")
     outcome = run("--participant_label", "sub-02", "03", "--dry-run")
-    assert [line for line in outcome.out.splitlines() if line.startswith("sub-")] == ["sub-02", "sub-03"]
+    assert "2 images  5 x 6 x 3 x 5\n  sub-02_dwi, sub-03_dwi\n" in outcome.out
+    assert "sub-01" not in outcome.out
+
+
+def test_an_option_given_twice_adds_up(run, pair):
+    add_participant(pair[0], "02")
+    add_participant(pair[0], "03")
+    outcome = run("--participant-label", "02", "--participant-label", "03", "--dry-run")
+    assert "  sub-02_dwi, sub-03_dwi\n" in outcome.out
+
+
+def test_every_list_of_the_command_line_adds_up():
+    from bidsfit.cli.parser import build_parser
+
+    lists = [action for action in build_parser()._actions if action.nargs == "+"]
+    assert len(lists) > 9
+    for action in lists:
+        assert (type(action).__name__, action.default) == ("_ExtendAction", None), action.dest
 
 
 def test_session_label_and_run(app, tiny, tmp_path):
@@ -301,9 +318,20 @@ def test_every_measurement_by_itself(run, tmp_path):
 
 
 def test_an_estimator_that_is_left_out_is_said(run, tmp_path):
+    """The others are run, and the exit code says that not all was done that was asked for."""
     outcome = run("--estimators", "lsq", "segmented")
-    assert outcome.code == 0
+    assert outcome.code == 1
     assert "adc, has b = 0, 300, 600, 1000 s/mm²; not with segmented: A segmented fit needs a model" in outcome.out
+    assert "sub-01_dwi.nii.gz: segmented of --estimators fits nothing. adc: A segmented fit needs" in outcome.err
+    assert len(maps(tmp_path / "out")) == 9
+
+
+def test_a_model_that_one_image_leaves_out_is_said(run, pair, tmp_path):
+    pair[0].add("sub-02/dwi/sub-02_dwi", b_values=[0, 10, 20, 50, 100, 200, 500, 900])
+    outcome = run("--model", "adc", "ivim", "--dry-run")
+    assert outcome.code == 1
+    assert "sub-01_dwi.nii.gz: ivim of --model is not fitted, missing: 5 different b-values" in outcome.out
+    assert "sub-02_dwi.nii.gz: ivim" not in outcome.out
 
 
 def test_an_estimator_named_twice_runs_once(run, tmp_path):

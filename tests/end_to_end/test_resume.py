@@ -152,16 +152,29 @@ def test_leftovers_of_a_killed_run_are_removed(app, words, tmp_path):
     assert not left.exists()
 
 
-def test_a_terminated_run_takes_its_workers_along(command, words, tmp_path):
-    """SIGTERM to the main process alone, as a scheduler may send it."""
+@pytest.mark.parametrize(
+    ("nprocs", "number", "code"),
+    [
+        (1, signal.SIGTERM, 143),
+        (2, signal.SIGINT, 130),
+        (2, signal.SIGKILL, -9),
+        pytest.param(1, signal.SIGINT, 130, marks=pytest.mark.slow),
+        pytest.param(2, signal.SIGTERM, 143, marks=pytest.mark.slow),
+    ],
+)
+def test_a_stopped_run_ends_at_once_with_its_workers(command, words, tmp_path, nprocs, number, code):
+    """A signal to the main process alone, as a scheduler may send it, in the middle of a long fit."""
     log = tmp_path / "log.txt"
+    slow = ("--estimators", "bayes", "--model", "ivim", "--nprocs", nprocs, "-v")
     with log.open("w") as file:
-        process = command(*words, "--nprocs", 2, "-v", stdout=file, stderr=subprocess.STDOUT)
-    wait_for(process, log, 'Executing "estimate"')
-    process.terminate()
+        listening = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}  # as in the foreground
+        process = command(*words, *slow, stdout=file, stderr=subprocess.STDOUT, **listening)
     try:
-        assert process.wait(30) == 1
-        assert "resumes" in log.read_text()
+        wait_for(process, log, 'Executing "estimate"')
+        process.send_signal(number)
+        assert process.wait(10) == code  # some hundredths of a second on a quiet machine
+        assert ("resumes" in log.read_text()) == (number != signal.SIGKILL)
+        assert "failed" not in log.read_text()
         deadline = time.monotonic() + 10
         while is_alive(process.pid):
             assert time.monotonic() < deadline, "a worker outlived the run"

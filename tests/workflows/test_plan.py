@@ -13,7 +13,8 @@ from bidsfit.exceptions import UnknownNameError, UsageError
 from bidsfit.training.distributions import pool
 from bidsfit.training.space import ParameterSpace
 from bidsfit.workflows.chain import PreprocessingChoice
-from bidsfit.workflows.plan import NoiseChoice, PoolChoice, describe_plan, make_fits, make_plan
+from bidsfit.workflows.description import describe_plan
+from bidsfit.workflows.plan import NoiseChoice, PoolChoice, make_fits, make_plan
 
 SMT = [0] + [1000] * 6 + [2000] * 6
 IVIM = [0, 10, 20, 40, 80, 200, 400, 600, 800]
@@ -53,7 +54,7 @@ def test_the_plan_says_where_mle_cannot_differ_from_lsq(tiny, plan):
     (gaussian,) = plan("ivim", estimator_names=names, noise=NoiseChoice("gaussian"))
     assert "mle" not in rician.images[0].support[0]["reason"]
     assert "mle gives the maps of lsq" in gaussian.images[0].support[0]["reason"]
-    assert "mle gives the maps of lsq" in describe_plan([gaussian])
+    assert "mle gives the maps of lsq" in describe_plan([gaussian], tiny.root)
 
 
 def test_an_image_without_the_rician_bias_has_gaussian_noise(tiny, tmp_path):
@@ -161,7 +162,7 @@ def test_a_mask_that_does_not_fit_is_not_called_no_mask(tiny, masks, plan):
     masks.add_mask("sub-01/dwi/sub-01_run-2_desc-brain_mask")
     plans = plan()
     assert "No mask was given" not in warnings_of(plans)
-    for said in (warnings_of(plans), describe_plan(plans)):
+    for said in (warnings_of(plans), describe_plan(plans, tiny.root)):
         assert "No mask fits sub-01_dwi.nii.gz by its name (sub-01_run-2_desc-brain_mask.nii.gz)" in said
 
 
@@ -321,10 +322,10 @@ def test_a_map_of_other_settings_stops_the_run(tiny, plan, tmp_path):
 # --- in words -------------------------------------------------------------------------------------------------------
 
 
-def test_the_plan_in_words(tiny, plan):
+def test_the_plan_in_words(tiny, plan, tmp_path):
     add(tiny, [0, 0, 500, 1000])
     tiny.add("sub-02/dwi/sub-02_dwi", bval=False)
-    said = describe_plan(plan())
+    said = describe_plan(plan(), tmp_path)
     assert "sub-01_dwi  5 x 6 x 3 x 4" in said
     assert "b-values (s/mm²): 0 (x2), 500 (x1), 1000 (x1)" in said
     assert "mask: median_otsu" in said
