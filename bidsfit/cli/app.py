@@ -79,9 +79,12 @@ def stopping_at_once() -> Iterator[None]:
     def stop(number: int, frame: FrameType | None) -> None:
         from bidsfit.parallel import end_children
 
-        os.write(2, b"bidsfit: interrupted; the same command resumes from the work folder.\n")
+        if os.getpid() == owner:  # else a process that was forked from this one, and says nothing
+            os.write(2, b"bidsfit: interrupted; the same command resumes from the work folder.\n")
         end_children()
         os._exit(STOPPED + number)
+
+    owner = os.getpid()
 
     wanted = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) != signal.SIG_IGN]
     earlier = {number: signal.signal(number, stop) for number in wanted}
