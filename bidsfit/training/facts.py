@@ -6,22 +6,21 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Annotated, Any, Literal, NotRequired
 
-from annotated_types import Ge, Gt, Len
 from pydantic import AllowInfNan, Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict  # that of typing tells pydantic too little before Python 3.12
 
 Finite = Annotated[float, AllowInfNan(False)]
-Positive = Annotated[Finite, Gt(0)]
-NotNegative = Annotated[Finite, Ge(0)]
-Count = Annotated[int, Ge(1)]
+Positive = Annotated[Finite, Field(gt=0)]
+NotNegative = Annotated[Finite, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
 Names = list[str]
-Bounds = dict[str, Annotated[list[Finite], Len(2, 2)]]
+Bounds = dict[str, Annotated[list[Finite], Field(min_length=2, max_length=2)]]
 
 
 class AcquisitionFacts(TypedDict):
     """Averages of one protocol: a number each."""
 
-    BValues: Annotated[list[NotNegative], Len(1)]  # s/mm^2
+    BValues: Annotated[list[NotNegative], Field(min_length=1)]  # s/mm^2
     Measurements: list[Count]
     Directions: list[Count]
     EchoTimes: NotRequired[list[Finite]]  # ms
@@ -65,7 +64,7 @@ class MixtureFacts(TypedDict):
     Kind: Literal["mixture"]
     Bounds: Bounds
     Weights: list[NotNegative]
-    Parts: Annotated[list[Annotated[UniformFacts | PooledFacts, Field(discriminator="Kind")]], Len(1)]
+    Parts: Annotated[list[Annotated[UniformFacts | PooledFacts, Field(discriminator="Kind")]], Field(min_length=1)]
 
 
 class TrainingFacts(TypedDict):
@@ -87,7 +86,7 @@ class Facts(TypedDict):
     Kind: Literal["network", "forest"]
     Model: str
     Equation: str
-    Parameters: Annotated[Names, Len(1)]
+    Parameters: Annotated[Names, Field(min_length=1)]
     Features: Count
     Acquisition: AcquisitionFacts
     Noise: NoiseFacts
@@ -95,7 +94,7 @@ class Facts(TypedDict):
     DistributionDigest: str
     Participants: Names
     Recipe: dict[str, str | int | float | None]
-    Seed: Annotated[int, Ge(0)]
+    Seed: Annotated[int, Field(ge=0)]
     Training: TrainingFacts
     Software: dict[str, str]
     Files: dict[str, str]
