@@ -42,7 +42,7 @@ def opened(stream: BinaryIO) -> Iterator[zipfile.ZipFile]:
         raise zipfile.BadZipFile("it does not end as a zip file")
     with zipfile.ZipFile(stream) as archive:
         members = archive.infolist()
-        unpacked, most = sum(member.file_size for member in members), min(LARGEST, max(SMALL, RATIO * size))
+        unpacked, most = sum(member.file_size for member in members), most_unpacked(size)
         if unpacked > most:
             raise ValueError(f"it would unpack to {unpacked:,} bytes, and a file of its size to {most:,} at most")
         if len(set(archive.namelist())) < len(members):
@@ -50,6 +50,11 @@ def opened(stream: BinaryIO) -> Iterator[zipfile.ZipFile]:
         if any(member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for member in members):
             raise ValueError("a member is compressed in a way that such a file is not")
         yield archive
+
+
+def most_unpacked(size: int) -> int:
+    """Bytes to which a file of this size may unpack."""
+    return min(LARGEST, max(SMALL, RATIO * size))
 
 
 def read(archive: zipfile.ZipFile, name: str) -> bytes:
