@@ -315,8 +315,8 @@ def read_plugin(settings: Settings) -> dict[str, Any]:
     """Nipype's plugin and its arguments: from a file, or the cores and memory of the run."""
     if settings.nipype_plugin_file is not None:
         content = read_yaml(settings.nipype_plugin_file, "plugin file")
-        arguments = content.get("plugin_args", {})
-        if "plugin" not in content or set(content) - {"plugin", "plugin_args"} or not isinstance(arguments, dict):
+        foreign = set(content) - {"plugin", "plugin_args"}
+        if "plugin" not in content or foreign or not isinstance(content.get("plugin_args", {}), dict):
             raise UsageError(
                 f"The plugin file {settings.nipype_plugin_file} must hold 'plugin' and perhaps a table 'plugin_args'."
             )

@@ -292,7 +292,7 @@ class Estimator(ABC):
             )
         rows: NDArray = np.asarray(signals)
         rows = rows.reshape(-1, len(acquisition)) if mask is None else rows[inside]
-        level = np.asarray(noise)[inside] if np.ndim(noise) else noise
+        level = None if noise is None else np.broadcast_to(noise, grid)[inside]
         return self._estimate_rows(rows, acquisition, level, threads, progress).placed(inside)
 
     def _estimate_rows(
