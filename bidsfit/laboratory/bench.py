@@ -277,7 +277,7 @@ class Bar:
             self._start = self._said = now
             self._bar = tqdm(total=total, desc=self._text, unit=self._unit, unit_scale=True, disable=None)
         self._bar.update(done - self._bar.n)
-        if self._bar.disable and done and now - self._said > LINES_APART:
+        if self._bar.disable and 0 < done < total and now - self._said > LINES_APART:
             left = (now - self._start) * (total - done) / done
             say(f"{self._text}: {done:,} of {total:,} {self._unit}s, about {left:.0f} s left")
             self._said = now
