@@ -24,7 +24,7 @@ from bidsfit.estimators.trained import TrainedEstimator
 from bidsfit.exceptions import UnknownNameError, UnusableInputError, UsageError
 from bidsfit.models.signal_model import SignalModel
 from bidsfit.noise import NoiseKind
-from bidsfit.training.bundle import read_facts
+from bidsfit.training.bundle import read_bundle
 from bidsfit.workflows.chain import Chain, Companions, PreprocessingChoice, plan_chain
 
 #: Where a mask comes from that no dataset has.
@@ -280,7 +280,7 @@ def _choose(word: str) -> _Choice:
         return _Choice(word, word)
     path = Path(word)
     try:
-        given = describe_given(read_facts(path))
+        given = describe_given(read_bundle(path).facts)  # all of it, before anything runs
         models.get(given.model)
     except UnknownNameError as error:
         raise UsageError(f"--estimators {word}: it is for a model that is not installed. {error}") from error
