@@ -28,7 +28,9 @@ SNR = 25.0
 def add_setting_options(parser: argparse.ArgumentParser, *, of_file: bool = False) -> None:
     """What is measured, and how noisily; with ``of_file`` a trained file may say it instead."""
     otherwise = "that of the first trained file, or " if of_file else ""
-    parser.add_argument("--model", required=not of_file, help="signal model" + of_file * " (default: that of the first trained file)")
+    parser.add_argument(
+        "--model", required=not of_file, help="signal model" + of_file * " (default: that of the first trained file)"
+    )
     group = parser.add_argument_group("protocol", f"one of these (default: {otherwise}that of the model's phantom)")
     group.add_argument(
         "--image", type=Path, metavar="FILE", help="as the .bval, .bvec and .json files beside an image (.nii.gz) say"
