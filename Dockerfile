@@ -1,14 +1,16 @@
 # bidsfit as a container: docker build -t bidsfit .
+# With PyHySCO, which is under the GPL: docker build --target distortion -t bidsfit:distortion .
 ARG BASE=docker.io/library/python:3.11-slim-bookworm
 
 FROM ${BASE} AS build
 WORKDIR /src
 RUN python3 -m venv /opt/bidsfit
 COPY . .
-RUN /opt/bidsfit/bin/pip install --no-cache-dir --disable-pip-version-check -c constraints.txt '.[distortion]' \
+RUN /opt/bidsfit/bin/pip install --no-cache-dir --disable-pip-version-check -c constraints.txt . \
+    && cp constraints.txt /opt/bidsfit \
     && TEMPLATEFLOW_HOME=/opt/bidsfit/templateflow /opt/bidsfit/bin/python -c 'import templateflow.api'
 
-FROM ${BASE}
+FROM ${BASE} AS plain
 ARG VERSION=0.1.0
 LABEL org.opencontainers.image.title="bidsfit" \
       org.opencontainers.image.description="Quantitative maps from diffusion MRI, and how far each can be trusted" \
@@ -27,3 +29,11 @@ ENV PATH=/opt/bidsfit/bin:$PATH \
     BIDSFIT_CONTAINER_TAG=bidsfit:${VERSION}
 WORKDIR /tmp
 ENTRYPOINT ["bidsfit"]
+
+# The same with PyHySCO; whoever passes this image on does so under both licences.
+FROM plain AS distortion
+LABEL org.opencontainers.image.licenses="Apache-2.0 AND GPL-3.0-only"
+RUN /opt/bidsfit/bin/pip install --no-cache-dir --disable-pip-version-check -c /opt/bidsfit/constraints.txt \
+    'bidsfit[distortion]'
+
+FROM plain

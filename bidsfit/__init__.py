@@ -7,7 +7,18 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from bidsfit import estimators as estimators
+    from bidsfit import models as models
     from bidsfit.acquisition import Acquisition as Acquisition
+    from bidsfit.bounds import cramer_rao_bound as cramer_rao_bound
+    from bidsfit.estimators.bayesian import Bayesian as Bayesian
+    from bidsfit.estimators.estimator import Estimate as Estimate
+    from bidsfit.estimators.estimator import Estimator as Estimator
+    from bidsfit.estimators.estimator import Status as Status
+    from bidsfit.estimators.least_squares import LeastSquares as LeastSquares
+    from bidsfit.estimators.maximum_a_posteriori import MaximumAPosteriori as MaximumAPosteriori
+    from bidsfit.estimators.maximum_likelihood import MaximumLikelihood as MaximumLikelihood
+    from bidsfit.estimators.segmented import Segmented as Segmented
     from bidsfit.models.signal_model import SignalModel as SignalModel
 
 try:
@@ -30,10 +41,19 @@ _HOMES = {
     "cramer_rao_bound": "bidsfit.bounds",
 }
 
-__all__ = ["Acquisition", "SignalModel", "__version__"]
+#: Packages that are imported when first asked for, likewise.
+_PACKAGES = ("estimators", "models")
+
+__all__ = ["__version__", *_HOMES, *_PACKAGES]
 
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
+    if name in _PACKAGES:
+        return import_module(f"bidsfit.{name}")
     raise AttributeError(f"module 'bidsfit' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)  # for tab completion, whether they were imported before or not

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -120,6 +121,31 @@ class Acquisition:
         object.__setattr__(self, "counts", counted)
         object.__setattr__(self, "n_directions", optional(n_directions, "Numbers of directions", int, b.shape))
         object.__setattr__(self, "echo_times", times)
+
+    @classmethod
+    def from_files(
+        cls, bval: Path | str, bvec: Path | str | None = None, sidecar: Path | str | None = None
+    ) -> Acquisition:
+        """The acquisition that the files beside an image describe.
+
+        Parameters
+        ----------
+        bval : path
+            b-values of the volumes, s/mm^2.
+        bvec : path, optional
+            Gradient directions, in FSL's layout or a row a volume; without it every b-value counts as one direction.
+        sidecar : path, optional
+            JSON file of the image, whose ``EchoTime`` (s) is used where it is there; echo times are held in ms.
+
+        Raises
+        ------
+        UnusableInputError
+            Where a file cannot be read, or the numbers of volumes disagree.
+        """
+        from bidsfit.bids.images import read_acquisition, read_sidecar  # the rest of this module knows no files
+
+        found = {} if sidecar is None else read_sidecar(Path(sidecar))
+        return read_acquisition(Path(bval), None if bvec is None else Path(bvec), found)
 
     def __len__(self) -> int:
         return self.b_values.size

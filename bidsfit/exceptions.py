@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+#: Of an unknown name, so many characters are shown.
+LONGEST_NAME = 100
+
 
 class BidsfitError(Exception):
     """Base class: the message is for the user, and no traceback is needed to act on it."""
@@ -42,6 +45,7 @@ class UnknownNameError(UsageError):
     """A model, an estimator or a participant that does not exist; the nearest valid name is offered."""
 
     def __init__(self, kind: str, name: str, valid: Iterable[str]) -> None:
+        name = name if len(name) <= LONGEST_NAME else name[:LONGEST_NAME] + "..."
         valid = sorted(valid)
         nearest = get_close_matches(name, valid, n=1)
         hint = f"Did you mean {nearest[0]!r}? " if nearest else ""

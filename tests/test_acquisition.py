@@ -10,6 +10,7 @@ from hypothesis.extra.numpy import arrays
 from scipy.optimize import least_squares
 
 from bidsfit.acquisition import Acquisition, DirectionAverage, count_directions
+from bidsfit.exceptions import UnusableInputError
 
 
 def shell_values(b_values: object) -> list[float]:
@@ -279,3 +280,31 @@ class TestErrors:
     def test_unknown_average(self):
         with pytest.raises(ValueError, match="'median'; valid: arithmetic, geometric, none"):
             DirectionAverage(Acquisition([0]), "median")
+
+
+class TestFromFiles:
+    @pytest.fixture
+    def beside(self, tmp_path):
+        (tmp_path / "dwi.bval").write_text("0 500 1000\n")
+        (tmp_path / "dwi.bvec").write_text("0 1 0\n0 0 1\n0 0 0\n")
+        (tmp_path / "dwi.json").write_text('{"EchoTime": 0.08}')
+        return tmp_path
+
+    def test_all_of_them(self, beside):
+        files = (beside / "dwi.bval", beside / "dwi.bvec", beside / "dwi.json")
+        for found in (Acquisition.from_files(*files), Acquisition.from_files(*map(str, files))):
+            assert found.b_values.tolist() == [0, 500, 1000]
+            assert found.directions[1].tolist() == [1, 0, 0]
+            assert found.echo_times == pytest.approx(80)
+
+    def test_b_values_alone(self, beside):
+        found = Acquisition.from_files(beside / "dwi.bval")
+        assert found.directions is None
+        assert found.echo_times is None
+
+    def test_files_that_disagree_or_are_not_there(self, beside):
+        (beside / "dwi.bvec").write_text("0 1\n0 0\n0 0\n")
+        with pytest.raises(UnusableInputError, match=r"dwi\.bvec"):
+            Acquisition.from_files(beside / "dwi.bval", beside / "dwi.bvec")
+        with pytest.raises(UnusableInputError, match=r"none\.json"):
+            Acquisition.from_files(beside / "dwi.bval", sidecar=beside / "none.json")

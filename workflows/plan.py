@@ -19,12 +19,12 @@ from bidsfit.bids.inputs import DwiImage, Inputs
 from bidsfit.bids.outputs import file_output, fit_settings, map_outputs, own_uri, refuse_conflict
 from bidsfit.bids.units import FILE_UNITS
 from bidsfit.estimators.estimator import Estimator
-from bidsfit.estimators.given import describe_given
+from bidsfit.estimators.given import describe_given, is_file_name
 from bidsfit.estimators.trained import TrainedEstimator
 from bidsfit.exceptions import UnknownNameError, UnusableInputError, UsageError
 from bidsfit.models.signal_model import SignalModel
 from bidsfit.noise import NoiseKind
-from bidsfit.training.bundle import read_facts
+from bidsfit.training.bundle import read_bundle
 from bidsfit.workflows.chain import Chain, Companions, PreprocessingChoice, plan_chain
 
 #: Where a mask comes from that no dataset has.
@@ -289,18 +289,11 @@ def _choose(word: str) -> _Choice:
         return _Choice(word, word)
     path = Path(word)
     try:
-        given = describe_given(read_facts(path))
+        given = describe_given(read_bundle(path).facts)  # all of it, before anything runs
         models.get(given.model)
     except UnknownNameError as error:
         raise UsageError(f"--estimators {word}: it is for a model that is not installed. {error}") from error
-    except (KeyError, TypeError, ValueError) as error:
-        raise UsageError(f"--estimators {word}: its description is incomplete ({error!r}).") from error
     return _Choice(word, given.estimator, given.model, given.options, path)
-
-
-def is_file_name(word: str) -> bool:
-    """Whether a word of --estimators is the path of a trained file, and not a name."""
-    return word.endswith(".zip") or "/" in word
 
 
 def _with_pool(fit: Fit, pools: PoolChoice | None) -> Fit:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from bidsfit.bids.images import read_sidecar
 from bidsfit.bids.units import FILE_UNITS
 from bidsfit.exceptions import UnusableInputError
 from bidsfit.models.signal_model import Parameter, SignalModel
+from bidsfit.training.archive import most_unpacked
 from bidsfit.training.distributions import Pooled, digest, distribution_from, participants_of
 
 #: Kinds of pools, and what each holds.
@@ -143,7 +145,7 @@ def read_distribution(path: Path, model: SignalModel) -> tuple[str, Pooled]:
         arrays = _read_samples(samples_path(path), model, facts["Participants"])
         found = distribution_from(facts, arrays, model)
         same = digest(found) == content["Digest"]
-    except (KeyError, ValueError, TypeError, OSError, EOFError) as error:
+    except (KeyError, ValueError, TypeError, AttributeError, OSError, EOFError, zlib.error) as error:
         raise _refusal(path, f"{type(error).__name__}: {error}") from error
     if not same or not isinstance(found, Pooled):
         raise _refusal(path, f"{samples_path(path).name} is not the table that it was written with")
@@ -190,7 +192,12 @@ def _write_samples(path: Path, pool: Pooled) -> None:
 def _read_samples(path: Path, model: SignalModel, participants: Sequence[str]) -> Mapping[str, NDArray]:
     """Arrays of a pool, in the units of the numerics."""
     parameters = _estimated(model)
-    text = gzip.decompress(path.read_bytes()).decode()
+    most = most_unpacked(path.stat().st_size)
+    with gzip.open(path) as stream:
+        content = stream.read(most + 1)
+    if len(content) > most:
+        raise ValueError(f"{path.name} unpacks to more than {most:,} bytes, which a table of its size never does")
+    text = content.decode()
     head, _, body = text.partition("\n")
     expected = ["participant_id", *(p.label for p in parameters)]
     if head.split("\t") != expected:

@@ -1,4 +1,4 @@
-"""Writing files whole or not at all."""
+"""Files: text is read within bounds, and what is written is written whole or not at all."""
 
 from __future__ import annotations
 
@@ -15,10 +15,33 @@ from typing import Any
 
 import psutil
 
-from bidsfit.exceptions import DiskFullError
+from bidsfit.exceptions import DiskFullError, UnusableInputError
 
 #: What the system says of a disk without space, and of a quota that is used up.
 FULL = (errno.ENOSPC, errno.EDQUOT)
+
+#: A text of b-values, directions, metadata or a table is never as large as this (bytes).
+LARGEST_TEXT = 1 << 24
+
+
+def read_text(path: Path) -> str:
+    """Text of an ordinary file in UTF-8.
+
+    Raises
+    ------
+    UnusableInputError
+        Where it cannot be read, is too large, or is no text.
+    """
+    try:
+        if path.exists() and not path.is_file():
+            raise UnusableInputError(f"{path} is not an ordinary file.")
+        if path.stat().st_size > LARGEST_TEXT:
+            raise UnusableInputError(f"{path} is larger than {LARGEST_TEXT >> 20} MB, which such a text never is.")
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise UnusableInputError(f"{path} cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise UnusableInputError(f"{path} is not text in UTF-8. Save it as UTF-8.") from error
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from bidsfit.bids.files import read_text
 from bidsfit.bids.images import read_sidecar
 from bidsfit.bids.names import (
     ANY,
@@ -205,8 +206,8 @@ def read_filters(path: Path | None) -> dict[str, dict[str, Any]]:
     if path is None:
         return {}
     try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+        content = json.loads(read_text(path))
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"The filter file {path} cannot be read as JSON: {error}.") from error
     queries = list(content.values()) if isinstance(content, dict) else []
     if not queries or not all(isinstance(query, dict) for query in queries):

@@ -32,19 +32,20 @@ def add_evaluate(commands: argparse._SubParsersAction) -> None:
         action="extend",
         required=True,
         metavar="ESTIMATOR",
-        help="names, lsq first for instance",
+        help="names, or files that `bidsfit-lab train` wrote (.zip): lsq bayes net.zip",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder; what is there is gone on from")
-    add_setting_options(parser)
+    add_setting_options(parser, of_file=True)
     parser.add_argument(
         "--pool", type=Path, metavar="FILE", help="distribution of a group-level run (*_distribution.json)"
     )
     parser.add_argument(
-        "--points", type=int, default=0, metavar="N", help="values of a parameter (default: 21, or fewer)"
+        "--points",
+        type=int,
+        metavar="N",
+        help="values of a parameter (default: 21, or 11 of three and more parameters)",
     )
-    parser.add_argument(
-        "--repeats", type=int, default=500, metavar="N", help="noise realisations a point (default: 500)"
-    )
+    parser.add_argument("--repeats", type=int, metavar="N", help="noise realisations a point (default: 500)")
     parser.add_argument(
         "--at",
         nargs="+",
@@ -55,47 +56,81 @@ def add_evaluate(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--lesion", metavar="NAME", help="of a simulated patient, where the model has a phantom (default: its first)"
     )
-    parser.add_argument("--quick", action="store_true", help="a tenth of the training, for a look")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="for a look, a minute or so on two cores: a tenth of the training, --points 7 (or 5), --repeats 20, "
+        "a smaller patient",
+    )
     add_training_options(parser)
     parser.set_defaults(run=run_evaluate)
 
 
 def run_evaluate(arguments: argparse.Namespace) -> None:
     """Make the evaluation that the command line asks for."""
+    from bidsfit.estimators.given import describe_given, is_file_name
     from bidsfit.laboratory.bench import Bench
-    from bidsfit.laboratory.evaluation import evaluate_estimators, named_points
+    from bidsfit.laboratory.evaluation import evaluate_estimators, in_words, named_points
     from bidsfit.laboratory.gallery import Gallery
     from bidsfit.laboratory.gyori2022 import quick_recipes
+    from bidsfit.laboratory.patients import QUICK_SHAPE, SHAPE
     from bidsfit.reports.laboratory import write_laboratory_report
+    from bidsfit.training.bundle import read_facts
 
-    setting = setting_of(arguments)
-    if arguments.repeats < 2 or arguments.points < 0 or arguments.points == 1:
+    files = [Path(word) for word in arguments.estimators if is_file_name(word)]
+    setting = setting_of(arguments, files[0] if files else None)
+    quick = arguments.quick
+    n_parameters = len(setting.space.names)
+    points = (7 if quick else 21) if n_parameters < 3 else (5 if quick else 11)
+    points = points if arguments.points is None else arguments.points
+    repeats = (20 if quick else 500) if arguments.repeats is None else arguments.repeats
+    if min(points, repeats) < 2:
         raise UsageError("--repeats and --points must be 2 or more.")
+    given = {describe_given(read_facts(path)).name: path for path in files}
+    called = {str(path): name for name, path in given.items()}
+    names = list(dict.fromkeys(called.get(str(Path(word)), word) for word in arguments.estimators))
     bench = Bench(
         arguments.out,
         pools_of(arguments.pool, setting),
         threads=threads_of(arguments),
         device=arguments.device,
         seed=arguments.seed,
-        recipes=quick_recipes() if arguments.quick else {},
+        recipes=quick_recipes() if quick else {},
+        given=given,
     )
+    at = named_points(setting.space, arguments.at or ())
+    bench.require(names, setting)
     gallery = Gallery(arguments.out)
     sections = evaluate_estimators(
         bench,
         gallery,
         setting,
-        arguments.estimators,
-        points=arguments.points,
-        repeats=arguments.repeats,
-        at=named_points(setting.space, arguments.at or ()),
+        names,
+        points=points,
+        repeats=repeats,
+        at=at,
         lesion=arguments.lesion,
+        patient_shape=QUICK_SHAPE if quick else SHAPE,
     )
     command = shlex.join(["bidsfit-lab", *sys.argv[1:]])
     path = write_laboratory_report(
         arguments.out / "report.html",
         title=f"Estimators of {setting.space.model.name}",
-        lead=f"{setting.space.model.title}: what each estimator makes of signals whose parameters are known.",
+        lead=f"{setting.space.model.title}: what each estimator makes of signals whose parameters are known."
+        + quick * " A quick run, for a look: few points, little noise, short training.",
+        head=in_words(setting, repeats) | {name: _trained(path) for name, path in given.items()},
         sections=sections,
         about=about(command),
     )
     print(path)
+
+
+def _trained(path: Path) -> str:
+    """A trained file, and the noise that it was trained with."""
+    from bidsfit.training.bundle import read_facts
+
+    noise = read_facts(path)["Noise"]
+    level = (
+        "without noise" if noise["SNR"] is None else f"with {noise['Kind'].capitalize()} noise of SNR {noise['SNR']:g}"
+    )
+    return f"{path}, trained {level}"

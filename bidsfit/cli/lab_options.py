@@ -3,46 +3,66 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from bidsfit import __version__
 from bidsfit.exceptions import UsageError
 
 if TYPE_CHECKING:
+    from bidsfit.acquisition import Acquisition
     from bidsfit.evaluation.experiments import Setting
+    from bidsfit.models.signal_model import SignalModel
+    from bidsfit.noise import NoiseKind
     from bidsfit.training.distributions import Distribution
 
+#: S0 / standard deviation of one measurement, where nothing says it.
+SNR = 25.0
 
-def add_setting_options(parser: argparse.ArgumentParser) -> None:
-    """What is measured, and how noisily."""
-    parser.add_argument("--model", required=True, help="signal model")
+
+def add_setting_options(parser: argparse.ArgumentParser, *, of_file: bool = False) -> None:
+    """What is measured, and how noisily; with ``of_file`` a trained file may say it instead."""
+    otherwise = "that of the first trained file, or " if of_file else ""
     parser.add_argument(
+        "--model", required=not of_file, help="signal model" + of_file * " (default: that of the first trained file)"
+    )
+    group = parser.add_argument_group("protocol", f"one of these (default: {otherwise}that of the model's phantom)")
+    group.add_argument(
+        "--image", type=Path, metavar="FILE", help="as the .bval, .bvec and .json files beside an image (.nii.gz) say"
+    )
+    group.add_argument("--bval", type=Path, metavar="FILE", help="b-values of a protocol, s/mm^2")
+    group.add_argument("--bvec", type=Path, metavar="FILE", help="its directions; without, each b-value has one")
+    group.add_argument(
         "--b-values",
         type=float,
         nargs="+",
         action="extend",
         metavar="B",
-        help="of the protocol, s/mm^2; a value that is listed twice is measured twice (default: those of its phantom)",
+        help="of the protocol, s/mm^2; a value that is listed twice is measured twice",
     )
-    parser.add_argument(
+    group.add_argument(
         "--directions",
         type=int,
         metavar="N",
-        help="in which each b-value above 0 is measured (default: as its phantom)",
+        help="in which each of --b-values above 0 is measured (default: as the phantom)",
     )
-    parser.add_argument(
-        "--snr", type=float, default=25.0, help="S0 / sigma of one measurement; inf: none (default: 25)"
+    group = parser.add_argument_group("noise and parameters")
+    group.add_argument(
+        "--snr", type=float, help=f"S0 / sigma of one measurement; inf: none (default: {otherwise}{SNR:g})"
     )
-    parser.add_argument("--noise", choices=("rician", "gaussian"), default="gaussian", help="default: gaussian")
-    parser.add_argument(
-        "--noise-free-s0", action="store_true", help="no noise in the images of the lowest b-value (Gyori et al. 2022)"
+    group.add_argument("--noise", choices=("rician", "gaussian"), help=f"default: {otherwise}gaussian")
+    group.add_argument(
+        "--noise-free-s0",
+        action="store_true",
+        default=None,
+        help="no noise in the images of the lowest b-value (Gyori et al. 2022)",
     )
-    parser.add_argument(
+    group.add_argument(
         "--bounds",
         nargs="+",
         action="extend",
@@ -66,30 +86,110 @@ def threads_of(arguments: argparse.Namespace) -> int:
     return threads
 
 
-def setting_of(arguments: argparse.Namespace) -> Setting:
+def setting_of(arguments: argparse.Namespace, file: Path | None = None) -> Setting:
     """The setting that the options describe.
+
+    Parameters
+    ----------
+    arguments : argparse.Namespace
+    file : Path, optional
+        A trained estimator, whose setting holds where there is no option.
 
     Raises
     ------
-    UsageError, UnsupportedProtocolError
+    UsageError, UnusableInputError, UnsupportedProtocolError
         Where an option cannot be used, or the protocol lacks what the model needs.
     """
     from bidsfit import models
-    from bidsfit.acquisition import Acquisition, DirectionAverage
-    from bidsfit.bids.units import FILE_UNITS
+    from bidsfit.acquisition import DirectionAverage
     from bidsfit.evaluation.experiments import Setting
-    from bidsfit.phantom.tissue import RECIPES
+    from bidsfit.training.bundle import read_bundle
     from bidsfit.training.simulation import Noise
     from bidsfit.training.space import ParameterSpace
 
-    model = models.get(arguments.model)
+    bundle = None if file is None else read_bundle(file, machine=False)
+    if arguments.model is None and bundle is None:
+        raise UsageError("Give the signal model (--model), or a trained file among --estimators.")
+    model = models.get(arguments.model or bundle.facts["Model"])  # type: ignore[union-attr]
+    bounds: dict[str, Any] = {}
+    snr, kind, lowest = SNR, "gaussian", True
+    if bundle is not None and bundle.facts["Model"] != model.name:
+        bundle = None
+    acquisition = acquisition_of(arguments, model, may_be_none=bundle is not None)
+    if bundle is not None:
+        bounds, noise = bundle.facts["Distribution"]["Bounds"], bundle.facts["Noise"]
+        snr, kind, lowest = noise["SNR"] or math.inf, noise["Kind"], noise["AtLowestBValue"]
+    try:
+        if acquisition is None:
+            averages = bundle.acquisition  # type: ignore[union-attr]
+        else:
+            averages = DirectionAverage(acquisition.select(model.usable(acquisition))).acquisition
+        setting = Setting(
+            ParameterSpace(model, bounds | _bounds(arguments.bounds, model)),
+            averages,
+            Noise(
+                snr if arguments.snr is None else arguments.snr,
+                cast("NoiseKind", arguments.noise or kind),
+                lowest=lowest if arguments.noise_free_s0 is None else not arguments.noise_free_s0,
+            ),
+        )
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    model.require_support(setting.acquisition)
+    return setting
+
+
+def acquisition_of(
+    arguments: argparse.Namespace, model: SignalModel, *, may_be_none: bool = False
+) -> Acquisition | None:
+    """The protocol that the options describe, measurement by measurement; by default that of the model's phantom.
+
+    Parameters
+    ----------
+    arguments : argparse.Namespace
+    model : SignalModel
+    may_be_none : bool
+        None where there is no option.
+    """
+    from bidsfit.acquisition import Acquisition
+    from bidsfit.phantom.tissue import RECIPES
+
+    given = [f"--{name.replace('_', '-')}" for name in ("image", "bval", "b_values") if getattr(arguments, name)]
+    if len(given) > 1:
+        raise UsageError(f"{' and '.join(given)} each give a protocol; give one of them.")
+    if arguments.bvec and not arguments.bval:
+        raise UsageError("--bvec needs the --bval that it belongs to.")
+    if arguments.directions is not None and (given and not arguments.b_values):
+        raise UsageError(f"--directions belongs to --b-values; {given[0]} says itself how many there are.")
+    if arguments.image:
+        stem = str(arguments.image).removesuffix(".gz").removesuffix(".nii")
+        files = [Path(stem + suffix) for suffix in (".bval", ".bvec", ".json")]
+        return Acquisition.from_files(files[0], files[1], files[2] if files[2].exists() else None)
+    if arguments.bval:
+        return Acquisition.from_files(arguments.bval, arguments.bvec)
+    if may_be_none and not given and arguments.directions is None:
+        return None
     recipe = RECIPES.get(model.name)
     b_values = arguments.b_values or (recipe and recipe.b_values)
     directions = arguments.directions or (recipe and recipe.n_directions)
     if not b_values or not directions or directions < 1:
-        raise UsageError(f"The model {model.name!r} has no protocol of its own: give --b-values and --directions.")
+        raise UsageError(
+            f"The model {model.name!r} has no protocol of its own: give --image, --bval, or --b-values with "
+            "--directions."
+        )
+    try:
+        each = [b for b in b_values for _ in range(directions if b > 0 else 1)]
+        return Acquisition(each, n_directions=[directions if b > 0 else 1 for b in each])
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+def _bounds(words: Sequence[str] | None, model: SignalModel) -> dict[str, tuple[float, float]]:
+    """``PARAMETER=LOWER,UPPER`` of ``--bounds``, in the units of the numerics."""
+    from bidsfit.bids.units import FILE_UNITS
+
     bounds: dict[str, tuple[float, float]] = {}
-    for word in arguments.bounds or ():
+    for word in words or ():
         name, _, numbers = word.partition("=")
         try:
             low, high = (float(number) / FILE_UNITS[model[name].unit].factor for number in numbers.split(","))
@@ -98,16 +198,7 @@ def setting_of(arguments: argparse.Namespace) -> Setting:
                 f"--bounds takes PARAMETER=LOWER,UPPER of {', '.join(model.names)}; found {word!r}."
             ) from error
         bounds[name] = (low, high)
-    try:
-        each = [b for b in b_values for _ in range(directions if b > 0 else 1)]
-        single = Acquisition(each, n_directions=[directions if b > 0 else 1 for b in each])
-        used = single.select(model.usable(single))
-        noise = Noise(arguments.snr, arguments.noise, lowest=not arguments.noise_free_s0)
-        setting = Setting(ParameterSpace(model, bounds), DirectionAverage(used).acquisition, noise)
-    except ValueError as error:
-        raise UsageError(str(error)) from error
-    model.require_support(setting.acquisition)
-    return setting
+    return bounds
 
 
 def pools_of(path: Path | None, setting: Setting) -> dict[tuple[str, str], Distribution]:

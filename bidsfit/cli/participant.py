@@ -13,12 +13,12 @@ from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-import yaml
 from nipype.pipeline import plugins
 from nipype.pipeline.plugins.base import PluginBase
 
 from bidsfit import __version__
 from bidsfit.bids.anatomy import is_subjects_folder
+from bidsfit.bids.choices import read_yaml
 from bidsfit.bids.files import needing_space, remove_abandoned, write_text
 from bidsfit.bids.images import read_sidecar
 from bidsfit.bids.inputs import (
@@ -349,13 +349,11 @@ def configure_nipype(settings: Settings) -> None:
 def read_plugin(settings: Settings) -> dict[str, Any]:
     """Nipype's plugin and its arguments: from a file, or the cores and memory of the run."""
     if settings.nipype_plugin_file is not None:
-        try:
-            content = yaml.safe_load(settings.nipype_plugin_file.read_text())
-        except (OSError, yaml.YAMLError) as error:
-            raise UsageError(f"The plugin file {settings.nipype_plugin_file} cannot be read: {error}.") from error
-        if not isinstance(content, dict) or "plugin" not in content or set(content) - {"plugin", "plugin_args"}:
+        content = read_yaml(settings.nipype_plugin_file, "plugin file")
+        foreign = set(content) - {"plugin", "plugin_args"}
+        if "plugin" not in content or foreign or not isinstance(content.get("plugin_args", {}), dict):
             raise UsageError(
-                f"The plugin file {settings.nipype_plugin_file} must hold 'plugin' and perhaps 'plugin_args'."
+                f"The plugin file {settings.nipype_plugin_file} must hold 'plugin' and perhaps a table 'plugin_args'."
             )
         if not hasattr(plugins, f"{content['plugin']}Plugin"):
             names = [name.removesuffix("Plugin") for name in vars(plugins) if name.endswith("Plugin")]

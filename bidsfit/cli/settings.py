@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import tomllib
+import reprlib
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -13,10 +13,14 @@ from uuid import uuid4
 
 import tomli_w
 
+from bidsfit.bids.choices import read_toml
 from bidsfit.exceptions import UnknownNameError, UsageError
 
 #: Where the noise level may come from; "auto" takes the best that there is.
 SIGMA_SOURCES = ("auto", "repeats", "b0", "residuals", "mppca", "piesno", "map")
+
+#: More of -v say no more.
+MOST_VERBOSE = 10
 
 #: What a run writes to its configuration that is no option.
 NOT_OPTIONS = {"bids_dir", "output_dir", "analysis_level", "run_uuid", "command"}
@@ -310,12 +314,12 @@ def config_words(path: Path, known: Mapping[str, str]) -> list[str]:
     UsageError, UnknownNameError
         Where the file cannot be read, or holds an option that does not exist.
     """
-    try:
-        content = tomllib.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise UsageError(f"The configuration {path} cannot be read as TOML: {error}.") from error
+    content = read_toml(path, "configuration")
+    options = content.get("bidsfit", content)
+    if not isinstance(options, dict):
+        raise UsageError(f"The configuration {path} must hold options in the table [bidsfit], found {options!r:.50}.")
     words: list[str] = []
-    for name, value in content.get("bidsfit", content).items():
+    for name, value in options.items():
         key = name.replace("-", "_")
         if key in NOT_OPTIONS:
             continue
@@ -323,16 +327,34 @@ def config_words(path: Path, known: Mapping[str, str]) -> list[str]:
             key, value = "mem", f"{value}G"
         if key not in known:
             raise UnknownNameError(f"option in {path}:", name, known)
-        if key == "bounds" and isinstance(value, dict):
-            value = [f"{m}.{p}={b[0]},{b[1]}" for m, rows in value.items() for p, b in rows.items()]
-        elif isinstance(value, dict):
-            value = [f"{k}={v}" for k, v in value.items()]
-        if key == "verbosity":
-            words += [known[key]] * int(value)
-        elif isinstance(value, bool):
-            words += [known[key]] * value
-        elif isinstance(value, list):
-            words += [known[key], *map(str, value)] if value else []
-        else:
-            words.append(f"{known[key]}={value}")
+        words += _config_words(path, key, known[key], value)
     return words
+
+
+def _config_words(path: Path, key: str, option: str, value: Any) -> list[str]:
+    """Words of one option; a list of values follows it, and a table becomes such a list."""
+    match value:
+        case bool():
+            return [option] * value
+        case int() if key == "verbosity" and 0 <= value <= MOST_VERBOSE:
+            return [option] * value
+        case str() | int() | float() if key != "verbosity":
+            return [f"{option}={value}"]
+        case list() if key != "verbosity" and all(isinstance(word, str | int | float) for word in value):
+            return [option, *map(str, value)] if value else []
+        case dict() if key == "derivatives" and all(isinstance(word, str) for word in value.values()):
+            return [option, *(f"{name}={word}" for name, word in value.items())] if value else []
+        case dict() if key == "bounds" and all(_are_bounds(rows) for rows in value.values()):
+            return [option, *(f"{m}.{p}={b[0]},{b[1]}" for m, rows in value.items() for p, b in rows.items())]
+    raise UsageError(
+        f"The configuration {path} gives {key} {reprlib.repr(value)}; expected text, a number, true, false, or a list "
+        "of them (of derivatives: a table NAME = PATH; of bounds: tables PARAMETER = [LOWER, UPPER])."
+    )
+
+
+def _are_bounds(rows: Any) -> bool:
+    """Whether a table holds a pair of numbers for each of its names."""
+    return isinstance(rows, dict) and all(
+        isinstance(pair, list) and len(pair) == 2 and all(isinstance(x, int | float) for x in pair)
+        for pair in rows.values()
+    )

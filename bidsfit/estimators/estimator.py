@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import Any, NamedTuple, Protocol
 
@@ -65,33 +65,36 @@ class Signals(Protocol):
     def __getitem__(self, rows: slice, /) -> Any: ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Estimate:
     """What an estimator returns.
 
     Attributes
     ----------
-    parameters : dict of name to ndarray, shape (n_voxels,)
-        In the units of the model's parameter table; NaN where a voxel could not be fitted.
-    status : ndarray of uint8, shape (n_voxels,)
+    parameters : dict of name to ndarray, shape (...)
+        In the units of the model's parameter table; NaN where a voxel could not be fitted. The shape of all arrays is
+        that of the signals without their last dimension: (n_voxels,) or (x, y, z).
+    status : ndarray of uint8, shape (...)
         Codes of `Status`.
-    rmse : ndarray, shape (n_voxels,)
+    rmse : ndarray, shape (...)
         Root mean square of the residuals of the fitted signals, weighted as the fit was, in signal units.
-    r2 : ndarray, shape (n_voxels,)
+    r2 : ndarray, shape (...)
         Coefficient of determination of the fitted signals, weighted as the fit was.
-    sigma : ndarray, shape (n_voxels,)
+    sigma : ndarray, shape (...)
         Noise standard deviation of a single measurement as the residuals suggest it.
     freedom : int
         Fitted signals less estimated parameters. Where it is 0 the curve passes through every point and says nothing
         about the fit: ``rmse``, ``r2`` and ``sigma`` are NaN.
     acquisition : Acquisition
         What was fitted, after averaging and selection.
-    statistics : dict of statistic to dict of name to ndarray, shape (n_voxels,)
+    statistics : dict of statistic to dict of name to ndarray, shape (...)
         What the estimator says about its uncertainty: the keys of `Estimator.statistics`, each with an array for every
         parameter. "sd" is the standard deviation, "q025" and "q975" bound the central 95 % interval. Infinite where
         the data do not determine a parameter.
     notes : dict
         Facts of the data that shaped the estimate, such as a prior that was fitted to them: for sidecars (JSON).
+    units : dict of name to str
+        Of the parameters, as the model's parameter table names them.
     """
 
     parameters: dict[str, NDArray[np.float64]]
@@ -103,11 +106,55 @@ class Estimate:
     acquisition: Acquisition
     statistics: dict[str, dict[str, NDArray[np.float64]]] = field(default_factory=dict)
     notes: dict[str, Any] = field(default_factory=dict)
+    units: dict[str, str] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        """A short table of the fitted voxels: median and percentiles of each parameter, and the status of all."""
+        sd = self.statistics.get("sd", {})
+        rows: list[Sequence[str]] = [("parameter", "unit", "median", "5 %", "95 %", *(["median sd"] if sd else []))]
+        fitted = np.isin(self.status, FITTED)
+        for name, values in self.parameters.items():
+            numbers = [*_percentiles(values[fitted], 50, 5, 95), *(_percentiles(sd[name][fitted], 50) if sd else [])]
+            rows.append((name, self.units.get(name, ""), *(f"{number:.4g}" for number in numbers)))
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = [
+            "  ".join(
+                cell.ljust(width) if i < 2 else cell.rjust(width)
+                for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+            )
+            for row in rows
+        ]
+        counts = [f"{n:,} {'voxel' if n == 1 else 'voxels'}: {status.message}" for status, n in self.count().items()]
+        title = f"Estimate of {' x '.join(map(str, self.status.shape))} voxels; percentiles over the fitted ones"
+        return "\n".join([title, *lines, *counts])
+
+    def placed(self, mask: NDArray[np.bool_]) -> Estimate:
+        """The same voxels as maps of the shape of a mask that holds as many; NaN outside, and not fitted."""
+
+        def place(values: NDArray, outside: float = np.nan) -> NDArray:
+            found = np.full(mask.shape, outside, dtype=values.dtype)
+            found[mask] = values
+            return found
+
+        return replace(
+            self,
+            parameters={name: place(values) for name, values in self.parameters.items()},
+            status=place(self.status, Status.NOT_FITTED),
+            rmse=place(self.rmse),
+            r2=place(self.r2),
+            sigma=place(self.sigma),
+            statistics={s: {name: place(v) for name, v in maps.items()} for s, maps in self.statistics.items()},
+        )
 
     def count(self) -> dict[Status, int]:
         """Number of voxels of each status that occurs."""
         codes, counts = np.unique(self.status, return_counts=True)
         return {Status(int(code)): int(n) for code, n in zip(codes, counts, strict=True)}
+
+
+def _percentiles(values: NDArray[np.float64], *which: float) -> list[float]:
+    known = values[~np.isnan(values)]
+    return [float(np.percentile(known, share)) if known.size else np.nan for share in which]
 
 
 class Fitted(NamedTuple):
@@ -190,6 +237,7 @@ class Estimator(ABC):
         acquisition: Acquisition,
         noise: float | NDArray[np.float64] | None = None,
         *,
+        mask: NDArray | None = None,
         threads: int = 1,
         progress: Callable[[int], object] | None = None,
     ) -> Estimate:
@@ -197,14 +245,16 @@ class Estimator(ABC):
 
         Parameters
         ----------
-        signals : array_like, shape (n_voxels, n_measurements)
-            As measured; any scale. Read in chunks, never written to.
+        signals : array_like, shape (n_voxels, n_measurements) or (x, y, z, n_measurements)
+            As measured; any scale. Rows are read in chunks; never written to.
         acquisition : Acquisition
             Of the n_measurements.
-        noise : float or ndarray, shape (n_voxels,), optional
+        noise : float or ndarray, shape (n_voxels,) or (x, y, z), optional
             Standard deviation of the noise of one measurement (of one channel where it is Rician). Estimators that
             need it refuse to run without; others use it for their standard deviations, and the residuals where it is
             not given.
+        mask : array_like, shape (n_voxels,) or (x, y, z), optional
+            Only voxels where it is above 0 are estimated; by default all.
         threads : int
         progress : callable, optional
             Called with the number of voxels that were just finished.
@@ -212,18 +262,48 @@ class Estimator(ABC):
         Returns
         -------
         Estimate
+            Its arrays have the shape (n_voxels,) or (x, y, z); NaN outside the mask.
 
         Raises
         ------
         ValueError
-            Shapes disagree, or the estimator needs the noise and none is given.
+            Shapes disagree, the mask is empty, or the estimator needs the noise and none is given.
         UnsupportedProtocolError
             The acquisition cannot support the model.
         """
-        if len(signals.shape) != 2 or signals.shape[1] != len(acquisition):
+        if not hasattr(signals, "shape"):
+            signals = np.asarray(signals)
+        if len(signals.shape) < 2 or signals.shape[-1] != len(acquisition):
             raise ValueError(
-                f"Signals must have shape (n_voxels, {len(acquisition)}) for this acquisition, found {signals.shape}."
+                f"Signals must have shape (n_voxels, {len(acquisition)}) or (x, y, z, {len(acquisition)}) for this "
+                f"acquisition, found {signals.shape}."
             )
+        grid = signals.shape[:-1]
+        if noise is not None and np.ndim(noise) and np.shape(noise) != grid:
+            raise ValueError(
+                f"The noise must be one number, or of shape {grid} like the signals; found {np.shape(noise)}."
+            )
+        if mask is None and len(grid) == 1:
+            return self._estimate_rows(signals, acquisition, noise, threads, progress)
+        inside = np.full(grid, True) if mask is None else np.asarray(mask) > 0
+        if inside.shape != grid or not inside.any():
+            raise ValueError(
+                f"The mask must have shape {grid} and hold voxels; found {inside.sum()} of {inside.shape}."
+            )
+        rows: NDArray = np.asarray(signals)
+        rows = rows.reshape(-1, len(acquisition)) if mask is None else rows[inside]
+        level = None if noise is None else np.broadcast_to(noise, grid)[inside]
+        return self._estimate_rows(rows, acquisition, level, threads, progress).placed(inside)
+
+    def _estimate_rows(
+        self,
+        signals: Signals,
+        acquisition: Acquisition,
+        noise: float | NDArray[np.float64] | None,
+        threads: int,
+        progress: Callable[[int], object] | None,
+    ) -> Estimate:
+        """Estimate the parameters of voxels in rows, see `estimate`."""
         self.model.require_support(acquisition)
         missing = self.missing(acquisition)
         if missing:
@@ -294,6 +374,7 @@ class Estimator(ABC):
             acquisition=average.acquisition,
             statistics={name: dict(zip(self.model.names, array.T, strict=True)) for name, array in statistics.items()},
             notes=notes,
+            units={parameter.name: parameter.unit for parameter in self.model.parameters},
         )
 
     def adapted(

@@ -33,6 +33,16 @@ class Given(NamedTuple):
     model: str
     options: dict[str, Any]
 
+    @property
+    def name(self) -> str:
+        """What its maps and tables are called: the estimator's name and the first characters of the checksum."""
+        return f"{self.estimator}-{self.options['checksum']}"
+
+
+def is_file_name(word: str) -> bool:
+    """Whether a word of --estimators is the path of a trained file, and not a name."""
+    return word.endswith(".zip") or "/" in word
+
 
 def describe_given(facts: Mapping[str, Any]) -> Given:
     """What the facts of a trained file say.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -212,17 +212,9 @@ class TrainedEstimator(Estimator):
         noisy = self.trained.facts["Noise"]["AtLowestBValue"]
         return differences(self.averaged(acquisition), self.trained.acquisition, noisy_lowest=noisy)
 
-    def estimate(
-        self,
-        signals: Signals,
-        acquisition: Acquisition,
-        noise: float | NDArray[np.float64] | None = None,
-        *,
-        threads: int = 1,
-        progress: Callable[[int], object] | None = None,
-    ) -> Estimate:
+    def _estimate_rows(self, *arguments: Any) -> Estimate:
         with threadpool_limits(1, user_api="blas"):  # chunks run side by side; their products must not
-            return super().estimate(signals, acquisition, noise, threads=threads, progress=progress)
+            return super()._estimate_rows(*arguments)
 
     def prepare(self, acquisition: Acquisition) -> FitChunk:
         if self.trained is None:

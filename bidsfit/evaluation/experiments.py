@@ -49,10 +49,16 @@ class Setting:
         """Noisy averages, shape (n_points * repeats, n_averages): all repeats of the first point come first."""
         return self.simulator.measure(np.repeat(truth, repeats, axis=0), np.random.default_rng(seed))
 
-    def estimate(self, estimator: Estimator, signals: NDArray[np.float64], threads: int = 1) -> NDArray[np.float64]:
-        """Parameters but the scale, shape (n, n_parameters)."""
+    def estimate(
+        self,
+        estimator: Estimator,
+        signals: NDArray[np.float64],
+        threads: int = 1,
+        progress: Callable[[int], object] | None = None,
+    ) -> NDArray[np.float64]:
+        """Parameters but the scale, shape (n, n_parameters); ``progress`` as `Estimator.estimate` has it."""
         sigma = None if np.isinf(self.noise.snr) else 1 / self.noise.snr
-        found = estimator.estimate(signals, self.acquisition, sigma, threads=threads)
+        found = estimator.estimate(signals, self.acquisition, sigma, threads=threads, progress=progress)
         return np.stack([found.parameters[name] for name in self.space.names], axis=1)
 
 
@@ -94,17 +100,24 @@ def evaluate(
         Estimators that are evaluated with the same seed see the same signals.
     threads : int
     progress : callable, optional
-        Called with the points that are done and their number.
+        Called with the voxels (a point in one noise realisation) that are done and their number.
     """
     rows = []
+    done, total = 0, len(truth) * repeats
+
+    def advance(voxels: int) -> None:
+        nonlocal done
+        done += voxels
+        if progress is not None:
+            progress(done, total)
+
+    advance(0)
     per_step = max(200_000 // repeats, 1)
     for start in range(0, len(truth), per_step):
         part = truth[start : start + per_step]
         signals = setting.measure(part, repeats, seed + start)
-        found = setting.estimate(estimator, signals, threads)
+        found = setting.estimate(estimator, signals, threads, advance)
         rows.append([accuracy(found[:, j], part[:, j]) for j in range(part.shape[1])])
-        if progress is not None:
-            progress(start + len(part), len(truth))
     columns = [
         np.stack([np.concatenate([row[j][k] for row in rows]) for j in range(truth.shape[1])], axis=1) for k in range(4)
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -16,14 +16,20 @@ from tqdm import tqdm
 
 from bidsfit import estimators
 from bidsfit.estimators.estimator import Estimator
+from bidsfit.estimators.given import describe_given
 from bidsfit.estimators.trained import TrainedEstimator
 from bidsfit.evaluation.experiments import Evaluation, Setting, evaluate
+from bidsfit.exceptions import UsageError
 from bidsfit.laboratory.results import Results
-from bidsfit.training.bundle import acquisition_facts, read_facts
+from bidsfit.models.signal_model import SignalModel
+from bidsfit.training.bundle import acquisition_facts, read_bundle, read_facts
 from bidsfit.training.distributions import Distribution
 from bidsfit.training.recipe import Recipe
 from bidsfit.training.store import Store
 from bidsfit.training.task import Task
+
+#: Seconds between two lines of progress where there is no terminal.
+LINES_APART = 30.0
 
 
 def say(text: str) -> None:
@@ -50,6 +56,8 @@ class Bench:
         Replace the default recipes ("network", "network-noise-free", "forest").
     options : mapping of estimator to its options
         Beyond those that follow from the setting.
+    given : mapping of name to path
+        Files of trained estimators, by the names that `require` and the rest know them by.
     """
 
     folder: Path
@@ -59,6 +67,7 @@ class Bench:
     seed: int = 0
     recipes: Mapping[str, Recipe] = field(default_factory=dict)
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    given: Mapping[str, Path] = field(default_factory=dict)
 
     @cached_property
     def store(self) -> Store:
@@ -69,6 +78,32 @@ class Bench:
     def results(self) -> Results:
         """What was computed."""
         return Results(self.folder / "results")
+
+    def require(self, names: Iterable[str], setting: Setting) -> None:
+        """Refuse estimators that cannot be asked about a setting, before anything is computed.
+
+        Raises
+        ------
+        UsageError, UnknownNameError, UnusableInputError
+            Naming the estimator, or its file, and what does not fit.
+        """
+        for name in names:
+            try:
+                if self._is_taught(name):
+                    self.task(name, setting)  # which may lack a pool
+                    continue
+                missing = self.estimator(name, setting).missing(setting.acquisition)
+            except ValueError as error:
+                raise UsageError(f"--estimators {self.given.get(name, name)}: {error}") from error
+            if missing:
+                raise UsageError(
+                    f"--estimators {self.given.get(name, name)}: {'; '.join(missing)}. Without an option of the "
+                    "protocol, that of the first trained file is taken."
+                )
+
+    def _is_taught(self, name: str) -> bool:
+        """Whether it is trained here for the setting that is asked about."""
+        return name not in self.given and is_trained(name)
 
     def task(self, name: str, setting: Setting) -> Task:
         """What trains an estimator of that name for a setting."""
@@ -93,6 +128,8 @@ class Bench:
     def estimator(self, name: str, setting: Setting) -> Estimator:
         """An estimator, trained where it needs it, ready for a setting."""
         model = setting.space.model
+        if name in self.given:
+            return estimator_of(self.given[name], model)
         made: Any = estimators.get(name)
         bounds = {key: (low, high) for key, (low, high) in setting.space.facts.items()}
         if not is_trained(name):
@@ -103,7 +140,7 @@ class Bench:
 
     def obtain(self, name: str, setting: Setting) -> Path:
         """The file of a trained estimator; it is trained where the store does not have it."""
-        with Bar(f"training {name}, {setting_in_words(setting)}") as bar:
+        with Bar(f"training {name}, {setting_in_words(setting)}", "step") as bar:
             return self.store.obtain(
                 self.task(name, setting), name, threads=self.threads, device=self.device, progress=bar.show
             )
@@ -118,6 +155,8 @@ class Bench:
             "Noise": [None if np.isinf(noise.snr) else noise.snr, noise.kind, noise.lowest],
             "Estimator": name,
         }
+        if name in self.given:
+            return facts | {"File": read_facts(self.given[name])["Checksum"]}
         if is_trained(name):
             return facts | {"Task": self.task(name, setting).key}
         return facts | {"Options": {k: str(v) for k, v in self.options.get(name, {}).items()}}
@@ -150,13 +189,34 @@ class Bench:
 
     def training_samples(self, name: str, setting: Setting, n: int = 200_000) -> NDArray[np.float64] | None:
         """Draws from what an estimator is trained on; None where it is not trained."""
-        if not is_trained(name):
+        if name in self.given:
+            distribution = read_bundle(self.given[name], machine=False).distribution(setting.space.model)
+        elif is_trained(name):
+            distribution = self.task(name, setting).distribution
+        else:
             return None
-        return self.task(name, setting).distribution.sample(n, np.random.default_rng(self.seed))
+        return distribution.sample(n, np.random.default_rng(self.seed))
 
     def training_facts(self, name: str, setting: Setting) -> dict[str, Any]:
         """What the file of a trained estimator says of itself."""
         return read_facts(self.obtain(name, setting))
+
+
+def estimator_of(path: Path, model: SignalModel) -> Estimator:
+    """The estimator of a trained file, as it was trained.
+
+    Raises
+    ------
+    UnusableInputError, UsageError
+        Where the file cannot be used, or is for another model.
+    """
+    bundle = read_bundle(path)
+    given = describe_given(bundle.facts)
+    if given.model != model.name:
+        raise UsageError(f"--estimators {path}: it was trained for the model {given.model!r}, not for {model.name!r}.")
+    build: Any = estimators.get(given.estimator)
+    made: Estimator = build(model, trained=bundle, **given.options)
+    return made
 
 
 def is_trained(name: str) -> bool:
@@ -190,10 +250,21 @@ def _digest(array: NDArray) -> str:
 
 
 class Bar:
-    """A progress bar of something whose length is known when it begins; and one line when it is done."""
+    """Progress of something whose length is known when it begins, with the time that is left; and a line at its end.
 
-    def __init__(self, text: str) -> None:
-        self._text, self._start = text, time.perf_counter()
+    In a terminal it is a bar; elsewhere, as in the log of a cluster, a line every half minute.
+
+    Parameters
+    ----------
+    text : str
+        What is done.
+    unit : str
+        Of the progress.
+    """
+
+    def __init__(self, text: str, unit: str = "voxel") -> None:
+        self._text, self._unit, self._start = text, unit, time.perf_counter()
+        self._said = self._start
         self._bar: Any = None
 
     def __enter__(self) -> Bar:
@@ -201,10 +272,15 @@ class Bar:
 
     def show(self, done: int, total: int) -> None:
         """So much of so much is done."""
+        now = time.perf_counter()
         if self._bar is None:
-            self._start = time.perf_counter()
-            self._bar = tqdm(total=total, desc=self._text, disable=None)
+            self._start = self._said = now
+            self._bar = tqdm(total=total, desc=self._text, unit=self._unit, unit_scale=True, disable=None)
         self._bar.update(done - self._bar.n)
+        if self._bar.disable and 0 < done < total and now - self._said > LINES_APART:
+            left = (now - self._start) * (total - done) / done
+            say(f"{self._text}: {done:,} of {total:,} {self._unit}s, about {left:.0f} s left")
+            self._said = now
 
     def __exit__(self, *_: object) -> None:
         if self._bar is not None:

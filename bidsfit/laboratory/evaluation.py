@@ -7,17 +7,24 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from bidsfit.bids.units import FILE_UNITS
+from bidsfit.bids.units import FILE_UNITS, REPORT_UNITS
 from bidsfit.evaluation.experiments import Evaluation, Setting, noised_truth, plane
 from bidsfit.evaluation.metrics import cohen_d
 from bidsfit.exceptions import UsageError
 from bidsfit.laboratory.bench import Bench
 from bidsfit.laboratory.gallery import Gallery, axes_of, draw_bias, draw_maps, draw_sd
-from bidsfit.laboratory.patients import draw_differences, draw_lesion, simulated_patient
+from bidsfit.laboratory.patients import SHAPE, draw_differences, draw_lesion, simulated_patient
 from bidsfit.phantom.tissue import RECIPES
 from bidsfit.reports.evaluation import Case, Group, plot_boxes
-from bidsfit.reports.laboratory import Cell, LaboratorySection, Table
+from bidsfit.reports.laboratory import LaboratorySection, Table
 from bidsfit.training.space import ParameterSpace
+
+#: What is measured of every estimator.
+QUANTITIES = {
+    "rmse": "Root mean square error",
+    "bias": "Bias, without its sign",
+    "sd": "Standard deviation over the noise",
+}
 
 #: Combinations that box plots show at most.
 MOST_CASES = 4
@@ -61,6 +68,7 @@ def evaluate_estimators(
     repeats: int,
     at: dict[str, NDArray[np.float64]],
     lesion: str | None = None,
+    patient_shape: tuple[int, int, int] = SHAPE,
 ) -> list[LaboratorySection]:
     """Bias, standard deviation and error of every estimator over a grid, and box plots at named combinations.
 
@@ -72,20 +80,22 @@ def evaluate_estimators(
     setting : Setting
     names : sequence of str
     points : int
-        Values of each parameter on the grid; 0 for as many as the number of parameters allows.
+        Values of each parameter on the grid.
     repeats : int
         Noise realisations of every point.
     at : mapping of title to ndarray, shape (n_parameters,)
     lesion : str, optional
         Of the simulated patient, where the model has a phantom; by default the phantom's first.
+    patient_shape : tuple of int
+        Voxels of the patient.
     """
     space = setting.space
     patient = None
     if space.model.name in RECIPES or lesion is not None:
-        patient = simulated_patient(space, lesion=lesion, seed=bench.seed)
-    truth = plane(space, points or (21 if len(space.names) < 3 else 11))
+        patient = simulated_patient(space, lesion=lesion, seed=bench.seed, shape=patient_shape)
+    truth = plane(space, points)
     found = {name: bench.evaluate(name, setting, truth, repeats=repeats, seed=bench.seed) for name in names}
-    means = mean_table(gallery, space, found)
+    means = mean_tables(gallery, space, found)
     for name, evaluation in found.items():
         write_points(gallery, space, name, evaluation)
     if len(space.names) in (2, 3):
@@ -101,22 +111,51 @@ def evaluate_estimators(
         if len(names) > 1:
             draw_differences(bench, gallery, "differences", "Differences between maps", setting, patient, names)
     return [
-        LaboratorySection("Means over the space of true parameters", tables=(means,)),
+        LaboratorySection("Means over the space of true parameters", tables=means),
         LaboratorySection("Figures", figures=tuple(gallery.figures)),
     ]
 
 
-def mean_table(gallery: Gallery, space: ParameterSpace, found: dict[str, Evaluation]) -> Table:
-    """Means over the grid, one row an estimator."""
-    quantities = [f"{quantity}_{name}" for quantity in ("rmse", "bias", "sd") for name in space.names]
-    rows: list[list[Cell]] = []
-    for name, evaluation in found.items():
-        means = evaluation.summary(space.names)
-        rows.append([name, *[means[quantity] for quantity in quantities]])
+def mean_tables(gallery: Gallery, space: ParameterSpace, found: dict[str, Evaluation]) -> list[Table]:
+    """Means over the grid, one row an estimator: a CSV file of all, and for the page a table of each quantity."""
+    summaries = {name: evaluation.summary(space.names) for name, evaluation in found.items()}
+    quantities = [f"{quantity}_{name}" for quantity in QUANTITIES for name in space.names]
+    rows = [[name, *(means[quantity] for quantity in quantities)] for name, means in summaries.items()]
     gallery.table("means", ["estimator", *quantities], rows)
-    return Table(
-        "Root mean square error, bias without its sign, and standard deviation", ["estimator", *quantities], rows
-    )
+    columns = ["estimator", *(_with_unit(space, name) for name in space.names)]
+    return [
+        Table(caption, columns, [[e, *(m[f"{quantity}_{n}"] for n in space.names)] for e, m in summaries.items()])
+        for quantity, caption in QUANTITIES.items()
+    ]
+
+
+def _with_unit(space: ParameterSpace, name: str) -> str:
+    """A parameter, and the unit that numbers of it have in tables."""
+    unit = REPORT_UNITS[space.model[name].unit].name
+    return f"{name} ({unit})" if unit else name
+
+
+def in_words(setting: Setting, repeats: int) -> dict[str, str]:
+    """What is measured, how noisily, and of which parameters: for the head of a page."""
+    acquisition, noise, space = setting.acquisition, setting.noise, setting.space
+    times = acquisition.echo_times
+    several = times is not None and np.ptp(times) > 0
+    averages = [
+        f"{b:.0f}" + (f" at TE {times[i]:g} ms" if several and times is not None else "") + f" (x{n:.0f})"
+        for i, (b, n) in enumerate(zip(acquisition.b_values, acquisition.weights, strict=True))
+    ]
+    level = "none"
+    if np.isfinite(noise.snr):
+        level = f"SNR {noise.snr:g} (S0 / standard deviation of one measurement), {noise.kind.capitalize()}"
+        level += "" if noise.lowest else ", none at the lowest b-value"
+        level += f"; {repeats:,} realisations of each combination of parameters"
+    bounds = zip(space.names, space.bounds, strict=True)
+    ranges = [f"{_with_unit(space, name)} {low:g} to {high:g}" for name, (low, high) in bounds]
+    return {
+        "Protocol": f"b = {', '.join(averages)} s/mm²",
+        "Noise": level,
+        "Parameters": ", ".join(ranges),
+    }
 
 
 def write_points(gallery: Gallery, space: ParameterSpace, name: str, evaluation: Evaluation) -> None:

@@ -16,8 +16,8 @@ from bidsfit.phantom.tissue import TISSUES
 from bidsfit.reports.lesions import DifferenceColumn, LesionColumn, plot_difference_maps, plot_lesions
 from bidsfit.training.space import ParameterSpace
 
-#: Voxels of the patient.
-SHAPE = (96, 96, 3)
+#: Voxels of the patient, and of one for a look.
+SHAPE, QUICK_SHAPE = (96, 96, 3), (48, 48, 3)
 #: Estimators whose differences fit in one figure.
 MOST = 8
 
@@ -46,7 +46,9 @@ class PatientSlice:
     truth: Maps
 
 
-def simulated_patient(space: ParameterSpace, *, lesion: str | None, seed: int) -> PatientSlice:
+def simulated_patient(
+    space: ParameterSpace, *, lesion: str | None, seed: int, shape: tuple[int, int, int] = SHAPE
+) -> PatientSlice:
     """A patient of a model that has a phantom, with the named lesion or the model's first.
 
     Raises
@@ -54,7 +56,7 @@ def simulated_patient(space: ParameterSpace, *, lesion: str | None, seed: int) -
     UsageError, UnknownNameError
         Where the model has no phantom, or the lesion does not exist.
     """
-    cohort = Cohort(space.model.name, n_healthy=0, n_patients=1, shape=SHAPE, lesion=lesion, seed=seed)
+    cohort = Cohort(space.model.name, n_healthy=0, n_patients=1, shape=shape, lesion=lesion, seed=seed)
     head = next(cohort.participants()).head
     z = int((head.tissue == TISSUES["lesion"]).sum(axis=(0, 1)).argmax())
     mask, tissue = head.mask[:, :, z], head.tissue[:, :, z]

@@ -104,6 +104,7 @@ def write_laboratory_report(
     lead: str,
     sections: Sequence[LaboratorySection],
     about: Mapping[str, Any],
+    head: Mapping[str, str] | None = None,
 ) -> Path:
     """Write the page of an experiment, whole or not at all.
 
@@ -117,13 +118,15 @@ def write_laboratory_report(
         In their order; a figure whose file is missing is replaced by a sentence that says so.
     about : mapping of str to object
         Facts such as the date and versions, in their order; ``command`` is shown for copying.
+    head : mapping of str to str, optional
+        Facts that all numbers of the page rest on, such as the protocol: shown below the lead.
     """
     for section in sections:
         for table in section.tables:
             _check(table)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    page = _template().render(title=title, lead=lead, sections=sections, about=about)
+    page = _template().render(title=title, lead=lead, sections=sections, about=about, head=head or {})
     replace_file(path, page)
     return path
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-import itertools
 import json
 import zipfile
 from collections.abc import Mapping
@@ -22,11 +21,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bidsfit import models
 from bidsfit.acquisition import Acquisition
 from bidsfit.bids.files import whole_file
 from bidsfit.exceptions import UnusableInputError
 from bidsfit.models.signal_model import SignalModel
+from bidsfit.training.archive import opened, read, unpacked
+from bidsfit.training.checks import network_of, require_forest, require_performance
 from bidsfit.training.distributions import Distribution, distribution_from
+from bidsfit.training.facts import require_facts
+from bidsfit.training.recipe import recipe_from
 from bidsfit.training.simulation import Features
 
 FORMAT = "bidsfit trained estimator"
@@ -35,6 +39,9 @@ VERSION = 1
 FACTS = "estimator.json"
 NETWORK, FOREST = "weights.safetensors", "forest.skops"
 SAMPLES, PERFORMANCE, CURVE = "distribution.safetensors", "performance.csv", "learning_curve.csv"
+
+#: What a learning curve is over.
+CURVE_UNITS = {"network": "step", "forest": "trees"}
 
 #: What a forest is made of beside what skops trusts anyway.
 TRUSTED = ["sklearn.tree._tree.Tree"]
@@ -161,24 +168,32 @@ def read_bundle(path: Path, *, machine: bool = True) -> Bundle:
     """
     facts, members = _read(path)
     try:
-        found = None
+        model = models.get(facts["Model"])
+        samples = _arrays(members[SAMPLES]) if SAMPLES in members else {}
+        distribution = distribution_from(facts["Distribution"], samples, model)
+        if {name: array.shape for name, array in distribution.arrays.items()} != {
+            name: array.shape for name, array in samples.items()
+        }:
+            raise ValueError(f"{SAMPLES} holds other arrays than its distribution, or samples outside the bounds")
+        space = distribution.space
+        if list(space.names) != facts["Parameters"]:
+            raise ValueError(f"the model {model.name!r} has the parameters {', '.join(space.names)}")
         if len(Features(_acquisition(facts["Acquisition"]))) != facts["Features"]:
             raise ValueError("its protocol gives another number of signals than it takes")
-        if machine:
-            network = facts["Kind"] == "network"
-            found = _network(members[NETWORK], facts) if network else _forest(members[FOREST], facts)
-        return Bundle(
-            facts=facts,
-            machine=found,
-            samples=_arrays(members[SAMPLES]) if SAMPLES in members else {},
-            performance=_table(members[PERFORMANCE]),
-            curve=_table(members[CURVE]),
-            path=path,
-        )
-    except UnusableInputError:
-        raise
+        if recipe_from(facts["Recipe"], "its recipe").kind != facts["Kind"]:
+            raise ValueError("its recipe is of another kind")
+        performance, curve = _table(members[PERFORMANCE]), _table(members[CURVE])
+        require_performance(performance, space)
+        if set(curve) != {CURVE_UNITS[facts["Kind"]], "training", "validation"}:
+            raise ValueError(f"{CURVE} has the columns {', '.join(curve)}")
+        found, sizes = None, (facts["Features"], len(space.names))
+        if machine and facts["Kind"] == "network":
+            found = network_of(_arrays(members[NETWORK]), *sizes)
+        elif machine:
+            require_forest(found := _forest(members[FOREST]), *sizes)
+        return Bundle(facts, found, samples, performance, curve, path)
     except Exception as error:  # whatever a parser raises on content that it did not expect
-        raise _refusal(path, f"its content cannot be read ({type(error).__name__}: {error})") from error
+        raise _refusal(path, f"its content cannot be read ({_in_words(error)})") from error
 
 
 def _read(path: Path, names: tuple[str, ...] | None = None) -> tuple[dict[str, Any], dict[str, bytes]]:
@@ -186,23 +201,40 @@ def _read(path: Path, names: tuple[str, ...] | None = None) -> tuple[dict[str, A
     if not path.is_file():
         raise UnusableInputError(f"The trained estimator {path} does not exist.")
     try:
-        with zipfile.ZipFile(path) as archive:
-            facts = json.loads(archive.read(FACTS))
-            if not isinstance(facts, dict) or facts.get("Format") != FORMAT or not isinstance(facts["Files"], dict):
-                raise KeyError("Format")
-            wanted = facts["Files"] if names is None else names
-            members = {name: archive.read(name) for name in wanted}
+        with path.open("rb") as stream, opened(stream) as archive:
             listed = set(archive.namelist())
+            facts = json.loads(read(archive, FACTS))
+        if not isinstance(facts, dict) or facts.get("Format") != FORMAT:
+            raise KeyError("Format")
     except Exception as error:  # a damaged archive has many ways to fail: in its directory, in what it unpacks
-        raise _refusal(path, f"it is damaged, or no file of that kind ({type(error).__name__}: {error})") from error
+        raise _refusal(path, f"it is damaged, or no file of that kind ({_in_words(error)})") from error
     if facts.get("Version") != VERSION:
-        raise _refusal(path, f"its format has version {facts.get('Version')}, and this release reads {VERSION}")
-    if facts.get("Checksum") != _checksum(facts) or listed != {FACTS, *facts["Files"]}:
+        raise _refusal(path, f"its format has version {facts.get('Version')!r:.20}, and this release reads {VERSION}")
+    try:
+        require_facts(facts)
+    except ValueError as error:
+        raise _refusal(path, f"its {FACTS} is not that of a trained estimator ({error})") from error
+    machine = {"network": NETWORK, "forest": FOREST}[facts["Kind"]]
+    needed = {machine, PERFORMANCE, CURVE}
+    files = set(facts["Files"])
+    if facts["Checksum"] != _checksum(facts) or listed != {FACTS, *files} or files - {SAMPLES} != needed:
         raise _refusal(path, f"its {FACTS} was changed after it was written")
-    for name, content in members.items():
-        if _sha256(content) != facts["Files"][name]:
+    try:
+        with path.open("rb") as stream, opened(stream) as archive:
+            members = {name: read(archive, name) for name in (files if names is None else names)}
+    except Exception as error:
+        raise _refusal(path, f"it is damaged ({_in_words(error)})") from error
+    for name, member in members.items():
+        if _sha256(member) != facts["Files"][name]:
             raise _refusal(path, f"its {name} was changed after it was written")
     return facts, members
+
+
+def _in_words(error: Exception) -> str:
+    """An error of a parser, in one line that is not endless."""
+    text = " ".join(str(error).split())
+    text = text if len(text) < 300 else text[:300] + "..."
+    return text if type(error) is ValueError else f"{type(error).__name__}: {text}"
 
 
 def _refusal(path: Path, reason: str) -> UnusableInputError:
@@ -212,43 +244,15 @@ def _refusal(path: Path, reason: str) -> UnusableInputError:
     )
 
 
-def _network(content: bytes, facts: Mapping[str, Any]) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
-    arrays = _arrays(content)
-    layers = [(arrays[f"{i}.weight"], arrays[f"{i}.bias"]) for i in range(len(arrays) // 2)]
-    shapes = [weight.shape for weight, _ in layers]
-    chained = all(before[1] == after[0] for before, after in itertools.pairwise(shapes))
-    if not chained or shapes[-1][1] != len(facts["Parameters"]) or shapes[0][0] != facts["Features"]:
-        raise ValueError(f"layers of shapes {shapes} are no network of this estimator")
-    return layers
-
-
-def _forest(content: bytes, facts: Mapping[str, Any]) -> Any:
-    """A forest; every tree is walked through in advance, because a wrong index would read foreign memory."""
-    from sklearn.ensemble import RandomForestRegressor
+def _forest(content: bytes) -> Any:
+    """What a file of skops holds, where all of it is of types that a forest is made of."""
     from skops import io as skops
 
+    content = unpacked(content)
     unknown = sorted(set(skops.get_untrusted_types(data=content)) - set(TRUSTED))
     if unknown:
         raise ValueError(f"it holds objects of types that no forest has: {', '.join(unknown)}")
-    forest = skops.loads(content, trusted=TRUSTED)
-    inputs, outputs = facts["Features"], len(facts["Parameters"])
-    if not isinstance(forest, RandomForestRegressor) or not forest.estimators_:
-        raise ValueError("it holds no forest of this estimator")
-    trees = [found.tree_ for found in forest.estimators_]
-    if any(found.n_features_in_ != inputs or found.n_outputs_ != outputs for found in (forest, *forest.estimators_)):
-        raise ValueError("it holds no forest of this estimator")
-    for tree in trees:
-        if tree.n_features != inputs or tree.n_outputs != outputs or not 0 < tree.node_count <= tree.capacity:
-            raise ValueError("it holds a tree that is none of this estimator")
-        left, right, nodes = tree.children_left, tree.children_right, np.arange(tree.node_count)
-        inner = left != -1
-        ordered = all(
-            np.all((side[inner] > nodes[inner]) & (side[inner] < tree.node_count)) and np.all(side[~inner] == -1)
-            for side in (left, right)
-        )
-        if not ordered or np.any((tree.feature[inner] < 0) | (tree.feature[inner] >= inputs)):
-            raise ValueError("it holds a tree whose branches lead nowhere")
-    return forest
+    return skops.loads(content, trusted=TRUSTED)
 
 
 def _arrays(content: bytes) -> dict[str, NDArray]:
@@ -267,8 +271,9 @@ def _csv(table: Table) -> bytes:
 
 
 def _table(content: bytes) -> Table:
-    names, *rows = csv.reader(io.StringIO(content.decode()))
-    values = np.array(rows, dtype=float).reshape(len(rows), len(names))
+    head, *rows = content.decode().splitlines()
+    names = head.split(",")
+    values = np.loadtxt(rows, delimiter=",", ndmin=2, comments=None)
     return dict(zip(names, values.T, strict=True))
 
 

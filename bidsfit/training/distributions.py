@@ -116,6 +116,11 @@ class Pooled:
             raise ValueError(
                 f"A pool needs at least {FEWEST_SAMPLES} fitted voxels inside the bounds, found {len(self.samples)}."
             )
+        first, last = self.participant.min(), self.participant.max()
+        if first < 0 or last >= len(self.participants):
+            raise ValueError(
+                f"A pool has participants from 0 to {len(self.participants) - 1}, found {first} to {last}."
+            )
         few = len(self.space.names) <= MOST_HISTOGRAM_DIMENSIONS
         if self.density is None:
             object.__setattr__(self, "density", "histogram" if few else "kernel")

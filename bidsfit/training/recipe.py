@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import math
+import reprlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import yaml
-
+from bidsfit.bids.choices import read_yaml
 from bidsfit.exceptions import UnknownNameError, UsageError
+
+#: Every number of a recipe is below this.
+LARGEST = 2**31
 
 LossName = Literal["parameters", "logits"]
 
@@ -105,8 +107,9 @@ def recipe_from(facts: Mapping[str, Any], source: str) -> Recipe:
         elif not (value is None and name == "depth"):
             whole = known[name].type != "float"
             number = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
-            if not number or not 0 < value < math.inf:
-                raise UsageError(f"{source}: {name} must be a {'whole ' * whole}number above 0, found {value!r}.")
+            if not number or not 0 < value < LARGEST:
+                found = reprlib.repr(value)
+                raise UsageError(f"{source}: {name} must be a {'whole ' * whole}number above 0, found {found}.")
     return KINDS[kind](**content)
 
 
@@ -122,10 +125,4 @@ def load_recipe(name: str) -> Recipe:
     path = known.get(name, Path(name))
     if path.suffix != ".yml":
         raise UnknownNameError("recipe", name, known)
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UsageError(f"The recipe {path} cannot be read as YAML: {error}.") from error
-    if not isinstance(content, dict):
-        raise UsageError(f"The recipe {path} must hold a table of choices, such as kind: network.")
-    return recipe_from(content, str(path))
+    return recipe_from(read_yaml(path, "recipe"), str(path))

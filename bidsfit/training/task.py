@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_limits
 from bidsfit import __version__
 from bidsfit.acquisition import Acquisition
 from bidsfit.evaluation.performance_table import performance_table
-from bidsfit.training.bundle import Bundle, acquisition_facts
+from bidsfit.training.bundle import CURVE_UNITS, Bundle, acquisition_facts
 from bidsfit.training.distributions import Distribution, digest, participants_of
 from bidsfit.training.inference import Inverter
 from bidsfit.training.recipe import NetworkRecipe, Recipe, recipe_facts
@@ -110,10 +110,8 @@ def train(task: Task, *, threads: int = 1, device: str = "cpu", progress: Progre
         trained = train_network(
             task.recipe, simulator, seed=task.seed, device=device, threads=threads, progress=progress
         )
-        unit = "step"
     else:
         trained = train_forest(task.recipe, simulator, seed=task.seed, threads=threads, progress=progress)
-        unit = "trees"
     seconds = time.perf_counter() - start
     invert = Inverter(trained.machine, simulator.space, task.acquisition)
     with threadpool_limits(threads):
@@ -134,7 +132,7 @@ def train(task: Task, *, threads: int = 1, device: str = "cpu", progress: Progre
             **{package: version(package) for package in PACKAGES},
         },
     }
-    curve = dict(zip((unit, "training", "validation"), trained.curve.T, strict=True))
+    curve = dict(zip((CURVE_UNITS[task.recipe.kind], "training", "validation"), trained.curve.T, strict=True))
     return Bundle(facts, trained.machine, task.distribution.arrays, table, curve)
 
 

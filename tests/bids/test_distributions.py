@@ -95,6 +95,8 @@ def test_none_is_none(tmp_path):
         (".tsv.gz", lambda b: b[:-40], "cannot be used"),
         (".tsv.gz", lambda b: gzip.compress(gzip.decompress(b).replace(b"sub-02", b"sub-09", 1)), "sub-09"),
         (".tsv.gz", lambda b: gzip.compress(gzip.decompress(b).replace(b"vcsf", b"csf", 1)), "has the columns"),
+        (".tsv.gz", lambda b: gzip.compress(bytes(40_000_000)), "unpacks to more than"),
+        (".tsv.gz", lambda b: b[:60] + b"\xff" * 60 + b[120:], "cannot be used"),
         (".json", lambda b: re.sub(rb'"Digest": "..', b'"Digest": "zz', b), "is not the table"),
         (".json", lambda b: b.replace(b'"Distribution":', b'"distribution":'), "Distribution"),
     ],

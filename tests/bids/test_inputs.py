@@ -487,6 +487,7 @@ def test_filters_are_not_changed(varied, tmp_path):
     ("content", "error", "message"),
     [
         ("{", UsageError, "cannot be read as JSON"),
+        ("[" * 100_000, UsageError, "cannot be read as JSON"),
         ([], UsageError, "must look like"),
         ({"dwi": "ap"}, UsageError, "must look like"),
         ({"dwi": {"acquisition": {"a": 1}}}, UsageError, "'acquisition'"),
@@ -501,7 +502,7 @@ def test_filter_files_that_cannot_be(tmp_path, content, error, message):
 
 
 def test_a_filter_file_that_is_not_there(tmp_path):
-    with pytest.raises(UsageError, match=str(tmp_path / "none.json")):
+    with pytest.raises(UnusableInputError, match=str(tmp_path / "none.json")):
         read_filters(tmp_path / "none.json")
 
 

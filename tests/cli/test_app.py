@@ -369,7 +369,9 @@ def test_use_plugin(run, tmp_path):
     ("text", "message"),
     [
         ("plugin: Linearr", "Did you mean 'Linear'"),
-        ("- Linear", "must hold 'plugin'"),
+        ("- Linear", "must hold a table"),
+        ("plugin: Linear\nplugin_args: 3", "perhaps a table 'plugin_args'"),
+        ("plugin: &x [a]\nplugin_args: {b: *x}", "has an alias (*x)"),
         ("plugin: Linear\nnprocs: 2", "must hold 'plugin'"),
         ("plugin: [", "cannot be read"),
         ("plugin: 3", "Unknown Nipype plugin"),

@@ -1,6 +1,8 @@
 """The laboratory trains and evaluates: what the command line takes, leaves and refuses."""
 
 import csv
+import json
+import re
 
 import numpy as np
 import pytest
@@ -19,6 +21,20 @@ def recipe(tmp_path):
     path = tmp_path / "tiny.yml"
     path.write_text("kind: network\nunits: 16\nsteps: 40\nbatch: 256\nvalidation: 1024\nchecks: 2\n")
     return path
+
+
+@pytest.fixture(scope="module")
+def net(tmp_path_factory):
+    """A trained file, of SNR 20 and Rician noise."""
+    folder = tmp_path_factory.mktemp("net")
+    (folder / "tiny.yml").write_text("kind: network\nunits: 16\nsteps: 40\nbatch: 256\nvalidation: 1024\nchecks: 2\n")
+    words = ["train", "net-uniform", *PROTOCOL, "--snr", "20", "--noise", "rician", "--bounds", "lambda=0.0001,0.003"]
+    assert main([*words, "--recipe", str(folder / "tiny.yml"), "--out", str(folder / "net.zip"), "--threads", "1"]) == 0
+    return folder / "net.zip"
+
+
+def name_of(path):
+    return f"net-uniform-{read_bundle(path).facts['Checksum'][:6]}"
 
 
 def test_what_was_trained_fits_data_of_its_protocol(tmp_path, recipe, capsys):
@@ -80,3 +96,163 @@ def test_evaluate_leaves_tables_figures_and_a_page(tmp_path, capsys):
     page = (out / "report.html").read_text()
     assert page.count("data:image/png") == 6
     assert "http" not in page.split("<style>")[0]
+
+
+def test_evaluate_judges_what_train_wrote(net, tmp_path, capsys):
+    """In the model, protocol, noise and bounds of the file, without another word."""
+    out = tmp_path / "judged"
+    words = ["evaluate", "--estimators", "lsq", str(net), "--points", "3", "--repeats", "30", "--out", str(out)]
+    assert main([*words, "--threads", "1"]) == 0
+    with (out / "means.csv").open(newline="") as stream:
+        rows = {row["estimator"]: row for row in csv.DictReader(stream)}
+    assert list(rows) == ["lsq", name_of(net)]
+    assert 0.01 < float(rows[name_of(net)]["rmse_vcyl"]) < 0.6
+    with (out / "points_lsq.csv").open(newline="") as stream:
+        assert min(float(point["lambda"]) for point in csv.DictReader(stream)) == 0.1
+    page = re.sub(r"<[^>]*>|\s+", " ", (out / "report.html").read_text())
+    for words in (
+        "b = 0 (x2), 1000 (x20), 2500 (x20) s/mm²",
+        "SNR 20 (S0 / standard deviation of one measurement), Rician; 30 realisations",
+        "lambda (10⁻³ mm²/s) 0.1 to 3",
+        f"{net}, trained with Rician noise of SNR 20",
+        "estimator vcyl lambda (10⁻³ mm²/s)",
+    ):
+        assert words in re.sub(r" +", " ", page)
+
+
+def test_options_win_over_the_file(net, tmp_path):
+    from argparse import Namespace
+
+    from bidsfit.cli.lab_options import setting_of
+
+    options = dict.fromkeys(
+        ("model", "image", "bval", "bvec", "b_values", "directions", "snr", "noise", "noise_free_s0")
+    )
+    asked = setting_of(Namespace(**options, bounds=None), net)
+    assert (asked.noise.snr, asked.noise.kind, asked.noise.lowest) == (20, "rician", True)
+    assert asked.acquisition.weights.tolist() == [2, 20, 20]
+    given = options | {
+        "snr": 7.0,
+        "noise": "gaussian",
+        "noise_free_s0": True,
+        "b_values": [0, 700, 2000],
+        "directions": 9,
+    }
+    asked = setting_of(Namespace(**given, bounds=["vcyl=0.2,0.9"]), net)
+    assert (asked.noise.snr, asked.noise.kind, asked.noise.lowest) == (7, "gaussian", False)
+    assert asked.acquisition.b_values.tolist() == [0, 700, 2000]
+    assert asked.space.facts == {"vcyl": [0.2, 0.9], "lambda": pytest.approx([0.1, 3])}
+    other = setting_of(Namespace(**options | {"model": "adc"}, bounds=None), net)
+    assert (other.space.model.name, other.noise.snr) == ("adc", 25)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["lsq", "NET", "bays"], "Did you mean 'bayes'"),
+        (["lsq", "NET", "net-healthy"], "--estimators net-healthy: .*pooled fits"),
+        (["lsq", "NET", "none.zip"], "none.zip does not exist"),
+        (["lsq", "NET", "--model", "adc"], "NET: it was trained for the model 'smt2', not for 'adc'"),
+        (["lsq", "NET", "--b-values", "0", "1000", "2000"], "NET: it was trained for b = 2500 s/mm², which"),
+        (["lsq", "NET", "--b-values", "0", "1000", "2500", "--directions", "60"], "other numbers of measurements"),
+        (["segmented", "NET"], "--estimators segmented"),
+        (["lsq"], "--model"),
+    ],
+)
+def test_estimators_are_checked_before_anything_is_computed(net, tmp_path, monkeypatch, capsys, words, message):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("bidsfit.laboratory.bench.evaluate", None)
+    assert main(["evaluate", "--out", "x", "--estimators", *[word.replace("NET", str(net)) for word in words]]) == 2
+    found = capsys.readouterr().err
+    assert re.search(message.replace("NET", re.escape(str(net))), found)
+    assert found.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+class TestProtocolsOfFiles:
+    @pytest.fixture
+    def image(self, tmp_path):
+        """Files beside an image, which itself is not needed."""
+        b_values = np.array([0, 0, *[995, 1005] * 5, *[2500] * 10])
+        directions = np.random.default_rng(0).standard_normal((3, b_values.size)) * (b_values > 0)
+        np.savetxt(tmp_path / "sub-01_dwi.bval", b_values[None], "%d")
+        np.savetxt(tmp_path / "sub-01_dwi.bvec", directions / np.fmax(np.linalg.norm(directions, axis=0), 1), "%.6f")
+        (tmp_path / "sub-01_dwi.json").write_text(json.dumps({"EchoTime": 0.08}))
+        return tmp_path / "sub-01_dwi.nii.gz"
+
+    def test_train(self, image, tmp_path, recipe):
+        for n, words in enumerate(
+            (["--image", image], ["--bval", tmp_path / "sub-01_dwi.bval", "--bvec", tmp_path / "sub-01_dwi.bvec"])
+        ):
+            out = tmp_path / f"{n}.zip"
+            words = [
+                "train",
+                "net-uniform",
+                "--model",
+                "smt2",
+                *words,
+                "--recipe",
+                recipe,
+                "--out",
+                out,
+                "--threads",
+                "1",
+            ]
+            assert main([str(word) for word in words]) == 0
+            facts = read_bundle(out).facts["Acquisition"]
+            assert facts["BValues"] == [0, 1000, 2500]
+            assert facts["Measurements"] == [2, 10, 10]
+            assert facts["Directions"] == [1, 10, 10]
+            assert facts.get("EchoTimes") == ([80.0] * 3 if n == 0 else None)
+
+    @pytest.mark.parametrize(
+        ("words", "message"),
+        [
+            (["--image", "IMAGE", "--b-values", "0", "1000"], "--image and --b-values each give a protocol"),
+            (["--image", "IMAGE", "--bval", "x.bval"], "--image and --bval each give a protocol"),
+            (["--bvec", "x.bvec"], "--bvec needs the --bval"),
+            (["--image", "IMAGE", "--directions", "3"], "--directions belongs to --b-values"),
+            (["--image", "none.nii.gz"], "none.bval"),
+            (["--bval", "none.bval"], "none.bval"),
+        ],
+    )
+    def test_options_that_contradict_each_other(self, image, tmp_path, capsys, words, message):
+        words = [word.replace("IMAGE", str(image)) for word in words]
+        assert main(["train", "net-uniform", "--model", "smt2", "--out", str(tmp_path / "x.zip"), *words]) == 2
+        assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("model", "voxels"), [("adc", 7), ("smt2", 49), ("ivim", 175)])
+def test_quick_bounds_the_voxels_of_every_estimator(tmp_path, monkeypatch, model, voxels):
+    """Whatever the estimator costs: a few thousand voxels, and a tenth of a training."""
+    asked = {}
+
+    def keep(bench, gallery, setting, names, **options):
+        asked.update(options, recipes=bench.recipes, setting=setting)
+        return []
+
+    monkeypatch.setattr("bidsfit.laboratory.evaluation.evaluate_estimators", keep)
+    words = ["evaluate", "--model", model, "--estimators", "lsq", "--out", str(tmp_path / "x"), "--quick"]
+    assert main(words) == 0
+    from bidsfit.evaluation.experiments import plane
+
+    assert len(plane(asked["setting"].space, asked["points"])) <= voxels
+    assert asked["repeats"] == 20
+    assert np.prod(asked["patient_shape"]) < 7000
+    assert asked["recipes"]["network"].steps == 600
+    assert main([*words, "--points", "9", "--repeats", "11"]) == 0  # what is asked for counts
+    assert (asked["points"], asked["repeats"]) == (9, 11)
+
+
+def test_progress_says_how_long(capsys, monkeypatch):
+    from bidsfit.laboratory import bench
+
+    seconds = iter([0.0, 0.0, 10.0, 40.0, 60.0, 80.0, 80.0])
+    monkeypatch.setattr(bench.time, "perf_counter", lambda: next(seconds))
+    with bench.Bar("evaluating lsq") as bar:
+        for done in (0, 500, 2000, 3000, 4000):
+            bar.show(done, 4000)
+    assert capsys.readouterr().err.splitlines() == [
+        "evaluating lsq: 2,000 of 4,000 voxels, about 40 s left",
+        "evaluating lsq: 80 s",
+    ]

@@ -8,7 +8,7 @@ import pytest
 from bidsfit.cli.app import parse
 from bidsfit.cli.options import hyphenated
 from bidsfit.cli.settings import parse_memory, settings_from
-from bidsfit.exceptions import UnknownNameError, UsageError
+from bidsfit.exceptions import UnknownNameError, UnusableInputError, UsageError
 
 
 def settings(*words, bids="/data/ds", out="/data/out", level="participant"):
@@ -256,8 +256,37 @@ def test_values_in_the_file_are_checked_as_words_are(tmp_path, text, capsys):
     assert "invalid" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "model = 2024-01-01",
+        "model = [[1]]",
+        "model = {a = 1}",
+        "nprocs = {a = {b = 1}}",
+        "nprocs = 12:30:00",
+        "verbosity = [1]",
+        "verbosity = -1",
+        "verbosity = 10000000000",
+        "derivatives = {a = 1}",
+        "bounds = {ivim = 3}",
+        "bounds = {ivim = {D = 3}}",
+        "bounds = {ivim = {D = [1]}}",
+        "bounds = {ivim = {D = ['a', 'b']}}",
+        "low_mem = [[true]]",
+        "bidsfit = 3",
+        "bidsfit = [1]",
+    ],
+)
+def test_odd_types_in_the_file(tmp_path, text):
+    """One sentence that names the file and what was found."""
+    with pytest.raises(UsageError, match=r"The configuration .*config\.toml (gives|must hold)") as caught:
+        settings(*config(tmp_path, text))
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 500
+
+
 def test_a_file_that_cannot_be_read(tmp_path):
-    with pytest.raises(UsageError, match=r"none\.toml cannot be read"):
+    with pytest.raises(UnusableInputError, match=r"none\.toml cannot be read"):
         settings("--config-file", tmp_path / "none.toml")
     with pytest.raises(UsageError, match="as TOML"):
         settings(*config(tmp_path, "{"))

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -246,6 +247,24 @@ def test_a_file_of_another_model_or_no_file_is_refused(uniform, file, app, tmp_p
     assert "it is damaged, or no file of that kind" in outcome.err
     outcome = app(data, out, "participant", "--estimators", tmp_path / "none.zip")
     assert "none.zip does not exist" in outcome.err
+
+
+def test_weights_that_are_no_numbers_leave_no_map(uniform, file, app, tmp_path):
+    """The checksum is right: what is wrong is found before anything runs."""
+    from bidsfit.training.bundle import read_bundle, write_bundle
+
+    bundle = read_bundle(file)
+    bundle.machine[0][0][0, 0] = np.nan
+    own = ("Format", "Version", "Files", "Checksum")
+    facts = {name: value for name, value in bundle.facts.items() if name not in own}
+    write_bundle(tmp_path / "nan.zip", replace(bundle, facts=facts))
+    words = [uniform[0], tmp_path / "out", "participant", "--preprocess", "none", "--skip-bids-validation"]
+    outcome = app(*words, "--estimators", tmp_path / "nan.zip")
+    assert outcome.code == 2
+    assert "nan.zip cannot be used as a trained estimator" in outcome.err
+    assert "0.weight holds something that is not a finite number" in outcome.err
+    assert outcome.err.count("\n") == 1
+    assert not list(tmp_path.rglob("*.nii.gz"))
 
 
 def test_another_protocol_is_refused_with_its_b_values(file, app, tmp_path):

@@ -423,7 +423,7 @@ class TestErrors:
         with pytest.raises(ValueError, match="'smt2' describes direction averages"):
             LeastSquares(models.get("smt2"), averaging="none")
 
-    @pytest.mark.parametrize("shape", [(5, 4), (6,), (2, 3, 6)])
+    @pytest.mark.parametrize("shape", [(5, 4), (6,), (2, 6, 3)])
     def test_signals_of_another_shape(self, shape):
         with pytest.raises(ValueError, match=r"must have shape \(n_voxels, 6\)"):
             fit("adc", np.ones(shape))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import json
 import pickle
+import re
 import shutil
+import tracemalloc
 import zipfile
 from dataclasses import replace
 
@@ -13,6 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import load, save
 
 from bidsfit import Acquisition, models
 from bidsfit.exceptions import UnusableInputError
@@ -259,6 +262,192 @@ class TestDamage:
             write_bundle(path, replace(bundles["network"], facts={"Value": np.nan}))
         assert path.read_bytes() == before
         assert list(tmp_path.iterdir()) == [path]
+
+
+def altered(path, name, change):
+    """A consistent file whose arrays, table or facts were changed."""
+    members = members_of(path)
+    if name == FACTS:
+        facts = json.loads(members[FACTS])
+        change(facts)
+        members[FACTS] = json.dumps(facts)
+    elif name.endswith(".csv"):
+        rows = [line.split(",") for line in members[name].decode().splitlines()]
+        change(rows)
+        members[name] = "\n".join(map(",".join, rows)).encode()
+    else:
+        arrays = load(members[name])
+        change(arrays)
+        members[name] = save({key: np.ascontiguousarray(array) for key, array in arrays.items()})
+    return members
+
+
+def put(key, value):
+    """A change of one entry; of an array, of its first number."""
+
+    def change(content):
+        *way, last = key if isinstance(key, tuple) else (key,)
+        for step in way:
+            content = content[step]
+        if value is MISSING:
+            del content[last]
+        else:
+            content[last] = value
+
+    return change
+
+
+def cast(name, change):
+    """A change of a whole array."""
+    return lambda arrays: arrays.update({name: change(arrays[name])})
+
+
+MISSING = object()
+FIRST = (0, 0)
+
+
+class TestContentThatCannotBe:
+    """Checksums are right, and what they vouch for cannot be used: refused in one sentence, with no map."""
+
+    @pytest.mark.parametrize(
+        ("name", "change", "words"),
+        [
+            (NETWORK, put(("0.weight", FIRST), np.nan), "0.weight holds something that is not a finite number"),
+            (NETWORK, put(("1.bias", 0), np.inf), "1.bias holds something that is not a finite number"),
+            (NETWORK, put("0.bias", np.zeros(3, np.float32)), "are no network of 4 signals and 2 parameters"),
+            (NETWORK, cast("0.bias", lambda bias: bias[:, None]), "are not matrices and vectors"),
+            (NETWORK, cast("0.weight", lambda weight: weight.astype(int)), "are not matrices and vectors"),
+            (NETWORK, put("1.weight", MISSING), "not the weights and biases of layers"),
+            (SAMPLES, put(("1.samples", FIRST), np.nan), "or samples outside the bounds"),
+            (SAMPLES, put(("1.samples", FIRST), 1e6), "or samples outside the bounds"),
+            (SAMPLES, put(("1.participant", 0), 7), "participants from 0 to 1, found 0 to 7"),
+            (SAMPLES, put("1.samples", np.zeros((300, 5), np.float32)), "cannot be read"),
+            (SAMPLES, put("1.samples", MISSING), "incomplete"),
+            (SAMPLES, put("more", np.zeros(3)), "holds other arrays"),
+            (PERFORMANCE, put((1, 2), "nan"), "bias_S0 holds something that is not a finite number"),
+            (PERFORMANCE, put((5, 3), "inf"), "sd_S0 holds something that is not a finite number"),
+            (PERFORMANCE, put((5, 3), "-1"), "negative standard deviations"),
+            (PERFORMANCE, put((0, 3), "sd"), "lacks columns"),
+            (PERFORMANCE, put(7, MISSING), "440 rows, which are no grid"),
+            (PERFORMANCE, put((3, 0), "0.9"), "not over the grid"),
+            (PERFORMANCE, put(7, ["0", "0"]), "cannot be read"),
+            (CURVE, put((0, 0), "epoch"), "has the columns epoch"),
+            (FACTS, put("Kind", MISSING), "Kind: field required"),
+            (FACTS, put("Kind", ["network"]), "Kind: input should be"),
+            (FACTS, put("Model", "none"), "Unknown model"),
+            (FACTS, put("Parameters", ["lambda", "vcyl"]), "the model 'smt2' has the parameters vcyl, lambda"),
+            (FACTS, put("Noise", MISSING), "Noise: field required"),
+            (FACTS, put(("Noise", "SNR"), -25), "Noise.SNR: input should be greater than 0"),
+            (FACTS, put(("Noise", "SNR"), "25"), "Noise.SNR: input should be a valid number"),
+            (FACTS, put(("Noise", "SNR"), np.nan), "Noise.SNR"),
+            (FACTS, put(("Noise", "AtLowestBValue"), "no"), "Noise.AtLowestBValue: input should be a valid boolean"),
+            (FACTS, put(("Acquisition", "BValues"), [0, -1000]), "Acquisition.BValues.1"),
+            (FACTS, put(("Acquisition", "Measurements"), None), "Acquisition.Measurements"),
+            (FACTS, put(("Acquisition", "Directions"), [1, 2]), "cannot be read"),
+            (FACTS, put(("Distribution", "Kind"), "normal"), "Distribution: input tag 'normal'"),
+            (FACTS, put(("Distribution", "Bounds", "vcyl"), [0]), "Distribution.mixture.Bounds.vcyl"),
+            (FACTS, put(("Distribution", "Bounds", "vcyl"), [1, 0]), "lower <= upper"),
+            (FACTS, put(("Distribution", "Parts"), []), "Distribution.mixture.Parts"),
+            (FACTS, put(("Distribution", "Weights"), [1, 1]), "sum of 1"),
+            (FACTS, put(("Training", "ResidualLimit"), MISSING), "Training.ResidualLimit: field required"),
+            (FACTS, put(("Training", "ResidualLimit"), np.nan), "Training.ResidualLimit: input should be a finite"),
+            (FACTS, put("Recipe", {"kind": "network", "units": "many"}), "units must be a whole number"),
+            (FACTS, put("Recipe", {"kind": "forest"}), "recipe is of another kind"),
+            (FACTS, put("Seed", "zero"), "Seed: input should be a valid integer"),
+            (FACTS, put("Software", 3), "Software: input should be a valid dictionary"),
+        ],
+        ids=lambda value: value if isinstance(value, str) else "",
+    )
+    def test_one_clear_sentence(self, tmp_path, files, name, change, words):
+        path = consistent(tmp_path / "odd.zip", altered(files["network"], name, change))
+        refused(path, re.escape(words))
+        with pytest.raises(UnusableInputError) as caught:
+            read_bundle(path)
+        assert "\n" not in str(caught.value)
+        assert len(str(caught.value)) < 700
+
+    def test_what_is_changed_above_was_good(self, tmp_path, files):
+        for name in (NETWORK, SAMPLES, PERFORMANCE, CURVE, FACTS):
+            read_bundle(consistent(tmp_path / f"{name}.zip", altered(files["network"], name, lambda content: None)))
+
+    def test_deep_json(self, tmp_path, files):
+        deep = "[" * 100_000 + "]" * 100_000
+        refused(zipped(tmp_path / "deep.zip", {**members_of(files["network"]), FACTS: deep}), "RecursionError")
+        facts = (
+            members_of(files["network"])[FACTS]
+            .decode()
+            .replace('"mixture"', '"uniform", "More": ' + deep[99_500:100_500])
+        )
+        refused(zipped(tmp_path / "deeper.zip", {**members_of(files["network"]), FACTS: facts}))
+
+    @pytest.mark.parametrize("value", [np.nan, np.inf, -3.0, 1e30])
+    def test_a_forest_of_numbers_that_cannot_be(self, tmp_path, bundles, value):
+        forest = pickle.loads(pickle.dumps(bundles["forest"].machine))
+        forest.estimators_[1].tree_.value[:] = value
+        write_bundle(tmp_path / "forest.zip", replace(bundles["forest"], machine=forest))
+        refused(tmp_path / "forest.zip", "not numbers between the bounds")
+        forest = pickle.loads(pickle.dumps(bundles["forest"].machine))
+        forest.estimators_[1].tree_.threshold[:] = np.nan
+        write_bundle(tmp_path / "forest.zip", replace(bundles["forest"], machine=forest))
+        refused(tmp_path / "forest.zip", "not numbers between the bounds")
+
+
+class TestBombs:
+    """What would unpack to far more than it holds is refused before it is unpacked."""
+
+    @staticmethod
+    def refused(path, message=None):
+        tracemalloc.start()
+        refused(path, message)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 32e6
+
+    @staticmethod
+    def bomb(name, method=zipfile.ZIP_DEFLATED, size=200_000_000):
+        content = io.BytesIO()
+        with zipfile.ZipFile(content, "w", method) as archive, archive.open(name, "w") as stream:
+            for _ in range(size // 1_000_000):
+                stream.write(bytes(1_000_000))
+        return content.getvalue()
+
+    @pytest.mark.parametrize("name", [FACTS, NETWORK, PERFORMANCE])
+    def test_of_a_member(self, tmp_path, name):
+        path = tmp_path / "bomb.zip"
+        path.write_bytes(self.bomb(name))
+        self.refused(path, "would unpack to 200,000,000 bytes")
+        with pytest.raises(UnusableInputError, match="would unpack"):
+            read_facts(path)
+
+    @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+    def test_of_other_compression(self, tmp_path, method):
+        """Python unpacks these whole, whatever size is asked for."""
+        path = tmp_path / "bomb.zip"
+        path.write_bytes(self.bomb(FACTS, method).replace((200_000_000).to_bytes(4, "little"), b"\1\0\0\0"))
+        self.refused(path, "compressed in a way")
+
+    def test_that_hides_its_size(self, tmp_path):
+        path = tmp_path / "bomb.zip"
+        path.write_bytes(self.bomb(FACTS).replace((200_000_000).to_bytes(4, "little"), b"\1\0\0\0"))
+        self.refused(path, "damaged")
+
+    def test_inside_the_forest(self, tmp_path, files):
+        members = members_of(files["forest"])
+        hidden = self.bomb("schema.json").replace((200_000_000).to_bytes(4, "little"), b"\1\0\0\0")
+        for content in (self.bomb("schema.json"), hidden):
+            self.refused(consistent(tmp_path / "bomb.zip", {**members, FOREST: content}), "cannot be read")
+
+    def test_of_members(self, tmp_path):
+        path = tmp_path / "many.zip"
+        zipped(path, {f"{i:060}": b"" for i in range(12_000)})
+        self.refused(path, "more members than such a file has")
+
+    def test_a_member_twice(self, tmp_path, files):
+        members = members_of(files["network"])
+        path = zipped(tmp_path / "twice.zip", members)
+        with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate"):
+            archive.writestr(FACTS, members[FACTS])
+        refused(path, "twice")
 
 
 class Harmful:

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from bidsfit.exceptions import UnknownNameError, UsageError
+from bidsfit.exceptions import BidsfitError, UnknownNameError, UsageError
 from bidsfit.training.recipe import ForestRecipe, NetworkRecipe, available, load_recipe, recipe_facts, recipe_from
 
 
@@ -64,6 +64,7 @@ def test_unknown_names_are_refused_with_the_nearest(facts, message):
         ("forest", "depth", 0),
         ("forest", "trees", None),
         ("forest", "trees", 1e400),
+        ("forest", "trees", 10**300),
     ],
 )
 def test_values_that_cannot_be_are_refused(kind, name, value):
@@ -81,18 +82,22 @@ def test_a_tree_may_be_of_any_depth():
     [
         (b"- 1\n- 2\n", "must hold a table"),
         (b"{", "cannot be read as YAML"),
-        (b"\xff\xfe\x00", "cannot be read as YAML"),
+        (b"\xff\xfe\x00", "is not text"),
+        (b"kind: &k [network]\nunits: *k\n", "has an alias"),
+        (b"kind: network\nunits: [" + b"1, " * 10_000 + b"]", "units must be a whole number above 0, found .1, 1"),
+        (b"kind: " + b"n" * 10_000, "Unknown kind of recipe"),
     ],
 )
 def test_files_that_are_no_recipe_are_refused(tmp_path, content, message):
     path = tmp_path / "mine.yml"
     path.write_bytes(content)
-    with pytest.raises(UsageError, match=message):
+    with pytest.raises(BidsfitError, match=message) as caught:
         load_recipe(str(path))
+    assert len(str(caught.value)) < 500
 
 
 def test_missing_recipes(tmp_path):
     with pytest.raises(UnknownNameError, match="Did you mean 'network'"):
         load_recipe("networ")
-    with pytest.raises(UsageError, match=r"nowhere\.yml cannot be read"):
+    with pytest.raises(BidsfitError, match=r"nowhere\.yml cannot be read"):
         load_recipe(str(tmp_path / "nowhere.yml"))

@@ -38,7 +38,10 @@ def trainings(monkeypatch, tmp_path):
     def train(task, **options):
         time.sleep(0.5)
         (notes / f"{time.time_ns()}").touch()
-        return Bundle(task.facts, LAYERS, performance={"D": np.zeros(1)}, curve={"step": np.ones(1)})
+        found = {"ValidationLoss": 0.1, "Converged": True, "ResidualLimit": 1.0}
+        found |= {"Seconds": 0.5, "Device": "cpu", "Threads": 1}
+        facts = {**task.facts, "Training": found, "Software": {}}
+        return Bundle(facts, LAYERS, performance={"D": np.zeros(1)}, curve={"step": np.ones(1)})
 
     monkeypatch.setattr(module, "train", train)
     return lambda: len(list(notes.iterdir()))

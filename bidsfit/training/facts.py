@@ -1,0 +1,122 @@
+"""What the JSON of a trained estimator holds, as types that its content is checked against."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Annotated, Any, Literal, NotRequired
+
+from pydantic import AllowInfNan, Field, TypeAdapter, ValidationError
+from typing_extensions import TypedDict  # that of typing tells pydantic too little before Python 3.12
+
+Finite = Annotated[float, AllowInfNan(False)]
+Positive = Annotated[Finite, Field(gt=0)]
+NotNegative = Annotated[Finite, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+Names = list[str]
+Bounds = dict[str, Annotated[list[Finite], Field(min_length=2, max_length=2)]]
+
+
+class AcquisitionFacts(TypedDict):
+    """Averages of one protocol: a number each."""
+
+    BValues: Annotated[list[NotNegative], Field(min_length=1)]  # s/mm^2
+    Measurements: list[Count]
+    Directions: list[Count]
+    EchoTimes: NotRequired[list[Finite]]  # ms
+
+
+class NoiseFacts(TypedDict):
+    """Noise of the training signals; an SNR of null is none."""
+
+    SNR: Positive | None
+    Kind: Literal["gaussian", "rician"]
+    AtLowestBValue: bool
+
+
+class UniformFacts(TypedDict):
+    """See `bidsfit.training.distributions.Uniform`."""
+
+    Kind: Literal["uniform"]
+    Bounds: Bounds
+
+
+class OriginFacts(TypedDict, total=False):
+    """Where pooled fits came from; there may be more."""
+
+    Tissue: str
+    LeftOut: Names
+
+
+class PooledFacts(TypedDict):
+    """See `bidsfit.training.distributions.Pooled`."""
+
+    Kind: Literal["pooled"]
+    Bounds: Bounds
+    Density: Literal["histogram", "kernel"]
+    Participants: Names
+    Origin: OriginFacts
+
+
+class MixtureFacts(TypedDict):
+    """See `bidsfit.training.distributions.Mixture`."""
+
+    Kind: Literal["mixture"]
+    Bounds: Bounds
+    Weights: list[NotNegative]
+    Parts: Annotated[list[Annotated[UniformFacts | PooledFacts, Field(discriminator="Kind")]], Field(min_length=1)]
+
+
+class TrainingFacts(TypedDict):
+    """What the training found; there may be more."""
+
+    ValidationLoss: NotNegative
+    Converged: bool
+    ResidualLimit: NotNegative
+    Seconds: NotNegative
+    Device: str
+    Threads: Count
+
+
+class Facts(TypedDict):
+    """``estimator.json``, see `bidsfit.training.task.Task.facts` and `bidsfit.training.bundle`."""
+
+    Format: Literal["bidsfit trained estimator"]
+    Version: int
+    Kind: Literal["network", "forest"]
+    Model: str
+    Equation: str
+    Parameters: Annotated[Names, Field(min_length=1)]
+    Features: Count
+    Acquisition: AcquisitionFacts
+    Noise: NoiseFacts
+    Distribution: Annotated[UniformFacts | PooledFacts | MixtureFacts, Field(discriminator="Kind")]
+    DistributionDigest: str
+    Participants: Names
+    Recipe: dict[str, str | int | float | None]
+    Seed: Annotated[int, Field(ge=0)]
+    Training: TrainingFacts
+    Software: dict[str, str]
+    Files: dict[str, str]
+    Checksum: str
+
+
+@cache
+def _schema() -> TypeAdapter[Any]:
+    return TypeAdapter(Facts)
+
+
+def require_facts(content: Mapping[str, Any]) -> None:
+    """Refuse content that is not what `Facts` says.
+
+    Raises
+    ------
+    ValueError
+        Naming the first entry that is missing or of another type.
+    """
+    try:
+        _schema().validate_python(content, strict=True)
+    except ValidationError as error:
+        first, *_ = error.errors(include_url=False, include_input=False)
+        place = ".".join(map(str, first["loc"])) or "its content"
+        raise ValueError(f"{place:.100}: {first['msg'][0].lower()}{first['msg'][1:]}") from None
