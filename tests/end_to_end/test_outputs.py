@@ -160,8 +160,8 @@ def test_reports(out):
         assert "Intravoxel incoherent motion" in report
         assert "http://" not in report.split("</style>")[1].split("<footer")[0] or 'src="http' not in report
         assert (
-            report.count("data:image/png;base64,") == 2 + 3 + 2 * 5
-        )  # image: mask, shells; its quality; fit: maps ... quality
+            report.count("data:image/png;base64,") == 2 + 2 + 2 * 5
+        )  # image: mask, shells; its quality (the noise level, so the SNR, is not known); fit: maps ... quality
 
 
 # --- without masks, outside the dataset -----------------------------------------------------------------------------
