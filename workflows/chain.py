@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from bidsfit.acquisition import Acquisition
@@ -57,8 +58,17 @@ METHODS = {
     ),
 }
 
-#: Words of a BIDS BodyPart that mean the head.
-HEAD = ("brain", "head", "skull")
+#: Words of BodyPart (BIDS) or BodyPartExamined (DICOM) that mean the head, or nothing that deforms, and other parts.
+HEAD = ("brain", "cranium", "head", "headneck", "neuro", "phantom", "skull", "whole")
+BODY = (
+    *("abdomen", "bladder", "body", "bone", "bowel", "breast", "calf", "cervix", "chest", "colon", "cord", "cspine"),
+    *("extremity", "hand", "heart", "hip", "kidney", "kidneys", "knee", "leg", "liver", "lspine", "lung", "lungs"),
+    *("muscle", "ovary", "pancreas", "pelvis", "placenta", "prostate", "rectum", "shoulder", "spinal", "spine"),
+    *("spleen", "stomach", "thigh", "thorax", "tspine", "uterus"),
+)
+
+#: What says nothing of the part of the body.
+NOT_TOLD = ("", "n a", "na", "none", "unknown", "unspecified")
 
 
 @dataclass(frozen=True)
@@ -190,7 +200,7 @@ def plan_chain(
     """
     if choice.tools == "none" or image.preprocessed:
         return None
-    body = _is_body(image, choice)
+    body, unknown = _is_body(image, choice)
     left_out = {name: Step(name, reason=f"--skip {name}") for name in choice.skip}
     denoise = left_out.get("denoise") or _denoise(shape, choice)
     rician = left_out.get("rician") or _rician(denoise, acquisition, choice, sigma)
@@ -199,7 +209,7 @@ def plan_chain(
         left_out.get("gibbs") or _gibbs(image, shape),
         rician,
         left_out.get("susceptibility") or _susceptibility(choice, companions),
-        left_out.get("motion") or _motion(image, shape, choice, body),
+        left_out.get("motion") or _remarked(_motion(image, shape, choice, body), unknown),
         left_out.get("tissue") or _tissue(companions, body),
     ]
     measures = bool(rician.method or denoise.method) and _knows_noise(denoise, acquisition, sigma)
@@ -207,9 +217,25 @@ def plan_chain(
     return Chain(image, tuple(steps), body, measures, tells, companions)
 
 
-def _is_body(image: DwiImage, choice: PreprocessingChoice) -> bool:
-    part = str(image.sidecar.get("BodyPart", "")).lower()
-    return choice.body_part == "body" or (choice.body_part == "auto" and bool(part) and part not in HEAD)
+def _is_body(image: DwiImage, choice: PreprocessingChoice) -> tuple[bool, str]:
+    """Whether the image is of a part of the body that deforms; and what to say of a word that is not known."""
+    if choice.body_part != "auto":
+        return choice.body_part == "body", ""
+    for field_name in ("BodyPart", "BodyPartExamined"):
+        told = str(image.sidecar.get(field_name) or "")
+        words = " ".join(re.findall("[a-z]+", told.lower()))
+        if words in NOT_TOLD:
+            continue
+        if set(words.split()) & set(BODY):
+            return True, ""
+        known = set(words.split()) & set(HEAD)
+        return False, "" if known else f"{field_name} {told!r} is not known, and taken for a head; --body-part says it"
+    return False, ""
+
+
+def _remarked(step: Step, remark: str) -> Step:
+    """A step with one more remark."""
+    return replace(step, reason="; ".join(filter(None, [step.reason, remark])))
 
 
 def _denoise(shape: tuple[int, int, int, int], choice: PreprocessingChoice) -> Step:
@@ -231,7 +257,7 @@ def _susceptibility(choice: PreprocessingChoice, companions: Companions) -> Step
         return Step("susceptibility", "", companions.no_reversed_phase)
     if choice.tools == "fsl" or (choice.tools == "auto" and {"topup", "eddy"} <= set(choice.fsl)):
         _require_fsl(choice, "topup")
-        return Step("susceptibility", "topup")
+        return Step("susceptibility", "topup", f"with {companions.reversed_phase.path.name}")
     if not available():
         return Step(
             "susceptibility",
@@ -244,7 +270,7 @@ def _susceptibility(choice: PreprocessingChoice, companions: Companions) -> Step
             reason=f"the readout time of {companions.reversed_phase.path.name} is not that of the image, which only "
             "FSL's topup can use",
         )
-    return Step("susceptibility", "pyhysco")
+    return Step("susceptibility", "pyhysco", f"with {companions.reversed_phase.path.name}")
 
 
 def _motion(image: DwiImage, shape: tuple[int, int, int, int], choice: PreprocessingChoice, body: bool) -> Step:

@@ -14,6 +14,7 @@ import numpy as np
 from bidsfit import estimators, models
 from bidsfit.acquisition import Acquisition
 from bidsfit.bids.distributions import PoolFile, find_pool
+from bidsfit.bids.fieldmaps import UNWEIGHTED
 from bidsfit.bids.images import image_shape, open_image, read_acquisition, read_b_values, read_mask, read_on_grid
 from bidsfit.bids.inputs import DwiImage, Inputs
 from bidsfit.bids.outputs import file_output, fit_settings, map_outputs, own_uri, refuse_conflict
@@ -384,7 +385,10 @@ def make_plan(
     plans = {label: ParticipantPlan(label) for label in participants}
     for problem in inputs.problems:
         plans[problem.participant].problems.append(problem.message)
+    reversed_images = {c.reversed_phase.path for c in (companions or {}).values() if c.reversed_phase is not None}
     for image in inputs.images:
+        if image.path in reversed_images and _is_unweighted(image):
+            continue  # it helps another image, and holds nothing to fit
         plan = plans[image.participant]
         own = [fit.without(f"sub-{image.participant}") for fit in fits] if leave_one_out else fits
         helping = (companions or {}).get(image.name, Companions())
@@ -400,6 +404,14 @@ def make_plan(
             for fit in image_plan.fits:
                 _refuse_conflicts(image_plan, fit, output_dir)
     return list(plans.values())
+
+
+def _is_unweighted(image: DwiImage) -> bool:
+    """Whether an image holds volumes without diffusion weighting alone."""
+    try:
+        return bool(np.all(read_b_values(image.bval) <= UNWEIGHTED))
+    except UnusableInputError:
+        return False
 
 
 def _plan_image(

@@ -10,6 +10,7 @@ from nipype.interfaces import utility as niu
 from nipype.pipeline import engine as pe
 
 from bidsfit import __version__
+from bidsfit.bids.fieldmaps import phase_encoding_of
 from bidsfit.bids.images import read_sidecar
 from bidsfit.bids.outputs import file_output, json_path
 from bidsfit.interfaces.derivatives import WriteVolume
@@ -241,7 +242,7 @@ def _place(
     """The node that brings every volume to its place; the distortion is found before it."""
     chain = plan.chain
     assert chain is not None
-    bval, direction = str(chain.raw.bval), chain.raw.sidecar.get("PhaseEncodingDirection")
+    bval, direction = str(chain.raw.bval), phase_encoding_of(chain.raw.sidecar)
     field = None
     if chain.method("susceptibility"):
         assert chain.companions.reversed_phase is not None

@@ -140,6 +140,16 @@ def find_reversed(dataset: Dataset, image: DwiImage) -> ReversedPhase | NoRevers
     return _none(image)
 
 
+def phase_encoding_of(sidecar: Mapping[str, Any]) -> str | None:
+    """The phase-encoding direction of an image; None where its metadata have none that BIDS knows."""
+    direction = sidecar.get("PhaseEncodingDirection")
+    try:
+        phase_encoding(direction)
+    except ValueError:
+        return None
+    return str(direction)
+
+
 def readout_time(sidecar: Mapping[str, Any], length: int | None = None) -> float | None:
     """Total readout time, s; from the echo spacing and the number of lines where it is not there itself.
 

@@ -250,7 +250,15 @@ class CorrectMotion(Step):
         placed: Resampled | Deformed
         with progress_bar(inputs.label) as progress:
             if inputs.method == "deformable":
-                placed = deform_to_mean(data, image.affine, region, threads=inputs.threads, progress=progress, **where)
+                placed = deform_to_mean(
+                    data,
+                    image.affine,
+                    acquisition.b_values,
+                    region,
+                    threads=inputs.threads,
+                    progress=progress,
+                    **where,
+                )
                 transforms = placed.transforms
                 facts = describe_deformation(placed)
             else:

@@ -131,7 +131,9 @@ def test_a_number_or_residuals_are_the_noise_of_the_fits_themselves():
     assert chain(sigma="repeats").tells_noise
 
 
-@pytest.mark.parametrize(("part", "body"), [("", False), ("BRAIN", False), ("PANCREAS", True), ("spine", True)])
+@pytest.mark.parametrize(
+    ("part", "body"), [("", False), ("BRAIN", False), ("whole brain", False), ("PANCREAS", True), ("spine", True)]
+)
 def test_the_body_part_of_the_sidecar(part, body):
     found = chain(image(BodyPart=part) if part else image(), companions=Companions(anatomy=HEAD))
     assert found.body is body
@@ -139,6 +141,20 @@ def test_the_body_part_of_the_sidecar(part, body):
     assert bool(found.method("tissue")) is not body
     assert chain(image(BodyPart=part), body_part="body").body
     assert not chain(image(BodyPart=part), body_part="brain").body
+
+
+@pytest.mark.parametrize("part", [None, "n/a", "N/A", "unknown", "NEURO", "PHANTOM", ["HEAD", "NECK"]])
+def test_parts_that_are_not_told_or_do_not_deform_are_aligned_like_heads(part):
+    assert chain(image(BodyPart=part)).method("motion") == "affine"
+    assert reason(chain(image(BodyPart=part)), "motion") == ""
+
+
+def test_what_dcm2niix_writes_is_read_and_an_unknown_word_is_named():
+    assert chain(image(BodyPart=None, BodyPartExamined="LIVER")).body
+    assert not chain(image(BodyPartExamined="BRAIN")).body
+    found = chain(image(BodyPart="XYZZY"))
+    assert not found.body
+    assert "'XYZZY' is not known" in reason(found, "motion")
 
 
 def test_partial_fourier_is_remarked_on():
