@@ -30,6 +30,12 @@ from bidsfit.preprocessing.motion import Motion, estimate_motion, rotate_directi
 from bidsfit.preprocessing.resampling import Resampled, resample
 from bidsfit.preprocessing.susceptibility import NEGLIGIBLE, estimate_field, phase_encoding, undistort
 
+#: What the methods text tells of a head that did not move.
+STILL = (
+    "Motion was sought by registration of every volume to what the others of its shell predict; no volume was moved, "
+    "because the head lay still as far as can be seen."
+)
+
 #: Voxels by which the mask grows for the steps that come before the image is in its place.
 MARGIN = 3
 
@@ -294,8 +300,8 @@ def describe_motion(found: Motion) -> dict[str, Any]:
         said.append("within slices, of which there are too few to see motion across them")
     if found.still:
         said.append("the head lay still, as far as can be seen: no volume was moved")
-    words = "; ".join(said)
-    return {"words": words, "warnings": not_believed(found.replaced, "that of their neighbours in time")}
+    facts = {"words": "; ".join(said), "warnings": not_believed(found.replaced, "that of their neighbours in time")}
+    return facts | ({"methods": STILL} if found.still else {})
 
 
 def describe_deformation(found: Deformed) -> dict[str, Any]:

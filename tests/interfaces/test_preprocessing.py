@@ -16,9 +16,11 @@ from bidsfit.interfaces.preprocessing import (
     FindNoise,
     LoadRaw,
     RemoveRinging,
+    describe_motion,
     slice_axis,
 )
 from bidsfit.noise import rician_mean
+from bidsfit.preprocessing.motion import Motion
 
 SHAPE, B_VALUES = (16, 16, 5), (0, 0, *[1000] * 10)
 SIGMA = 40.0
@@ -173,6 +175,12 @@ def test_an_organ_that_bends_is_brought_to_its_mean(file, run_in, monkeypatch):
     assert np.isfinite(found[inside]).all()
     assert error(found.clip(1)) < 0.67 * error(data.clip(1))
     assert "displacements" in json.loads(Path(outputs.facts).read_text())["words"]
+
+
+@pytest.mark.parametrize("still", [True, False])
+def test_the_methods_text_tells_whether_a_volume_was_moved(still):
+    found = Motion(np.tile(np.eye(4), (3, 1, 1)), np.zeros(3, dtype=bool), in_plane=False, still=still)
+    assert ("no volume was moved" in describe_motion(found).get("methods", "")) is still
 
 
 @pytest.mark.parametrize(
