@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-from bidsfit.bids.anatomy import Anatomy, find_anatomy
+from bidsfit.bids.anatomy import find_anatomy
 from bidsfit.bids.fieldmaps import NoReversedPhase, find_reversed
 from bidsfit.bids.inputs import Dataset, DwiImage, Folder, Inputs
 from bidsfit.exceptions import UnusableInputError
@@ -27,16 +28,16 @@ def find_companions(raw: Dataset, derivatives: Sequence[Folder], image: DwiImage
     derivatives : sequence of Folder
     image : DwiImage
     """
-    reasons: dict[str, str] = {}
-    anatomy: Anatomy | None = None
+    anatomy, no_anatomy = None, Companions.no_anatomy
     try:
         anatomy = find_anatomy(raw, derivatives, image)
     except UnusableInputError as error:
-        reasons["no_anatomy"] = str(error)
+        no_anatomy = str(error)
     try:
         found = find_reversed(raw, image)
     except UnusableInputError as error:
         found = NoReversedPhase(str(error), present=True)
+    companions = Companions(anatomy=anatomy, no_anatomy=no_anatomy)
     if isinstance(found, NoReversedPhase):
-        return Companions(unusable=found.present, no_reversed_phase=found.reason, anatomy=anatomy, **reasons)
-    return Companions(reversed_phase=found, anatomy=anatomy, **reasons)
+        return replace(companions, unusable=found.present, no_reversed_phase=found.reason)
+    return replace(companions, reversed_phase=found)
