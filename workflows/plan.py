@@ -513,10 +513,10 @@ def _image_warnings(
     if chain is not None and chain.companions.unusable and not chain.method("susceptibility"):
         yield f"The susceptibility distortion was not corrected: {chain.companions.no_reversed_phase}"
     if image.mask is None:
-        yield (
-            f"{image.no_mask or 'No mask was given.'} The mask was found by median_otsu, which was made for brains. "
-            "Check its outline."
-        )
+        found = "was found by median_otsu, which was made for brains"
+        if chain is not None and chain.body:
+            found = f"holds {FOUND_BODY}"
+        yield f"{image.no_mask or 'No mask was given.'} The mask {found}. Check its outline."
     if image.bvec is None and any(model.averaging for model in chosen):
         yield "There is no .bvec file; the directions of each shell are not known."
     lowest = acquisition.shells[0].b_value
