@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal
 
 from bidsfit.acquisition import Acquisition
@@ -91,7 +92,8 @@ class PreprocessingChoice:
 class Companions:
     """Other images that help to preprocess one, or why there are none.
 
-    ``unusable``: there is an image of reversed phase encoding, and it cannot be used.
+    ``unusable``: there is an image of reversed phase encoding, and it cannot be used. ``joined``: the images that BIDS
+    joins to this one as those of the reversed direction, usable or not.
     """
 
     reversed_phase: ReversedPhase | None = None
@@ -99,6 +101,7 @@ class Companions:
     no_reversed_phase: str = "no image of the reversed phase encoding belongs to it"
     anatomy: Anatomy | None = None
     no_anatomy: str = "there is no T1w image, and no segmentation of one"
+    joined: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -126,7 +129,8 @@ class Chain:
 
     ``raw`` is the image as acquired; ``body`` says that it is none of a head; ``measures_noise`` that the noise level
     of the raw image is found on the way, and ``tells_noise`` that the fits take it (denoising makes the scatter of
-    repeated measurements smaller than the error of the signals).
+    repeated measurements smaller than the error of the signals); ``prepared`` that an earlier run left an image, which
+    lacks steps that it had to leave out.
     """
 
     raw: DwiImage
@@ -135,6 +139,17 @@ class Chain:
     measures_noise: bool = False
     tells_noise: bool = False
     companions: Companions = field(default_factory=Companions)
+    prepared: bool = False
+
+    def without(self, refused: Mapping[str, str]) -> Chain:
+        """The chain of an image that an earlier run left without some steps; ``refused`` says why, by step."""
+        steps = [
+            Step(step.name, reason=f"{refused[step.name]} (found by an earlier run, whose image is kept)")
+            if step.method and step.name in refused
+            else step
+            for step in self.steps
+        ]
+        return replace(self, steps=tuple(steps), prepared=True)
 
     def method(self, name: str) -> str:
         """Method of a step; empty where it is left out."""
@@ -143,7 +158,7 @@ class Chain:
     @property
     def changes(self) -> bool:
         """Whether any step changes the signals."""
-        return any(self.method(name) for name in CHANGING)
+        return self.prepared or any(self.method(name) for name in CHANGING)
 
     @property
     def settings(self) -> dict[str, Any]:

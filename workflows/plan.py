@@ -15,9 +15,25 @@ from bidsfit import estimators, models
 from bidsfit.acquisition import Acquisition
 from bidsfit.bids.distributions import PoolFile, find_pool
 from bidsfit.bids.fieldmaps import UNWEIGHTED
-from bidsfit.bids.images import image_shape, open_image, read_acquisition, read_b_values, read_mask, read_on_grid
+from bidsfit.bids.images import (
+    image_shape,
+    open_image,
+    read_acquisition,
+    read_b_values,
+    read_mask,
+    read_on_grid,
+    read_sidecar,
+)
 from bidsfit.bids.inputs import DwiImage, Inputs
-from bidsfit.bids.outputs import file_output, fit_settings, map_outputs, own_uri, refuse_conflict
+from bidsfit.bids.outputs import (
+    LEFT_OUT,
+    file_output,
+    fit_settings,
+    json_path,
+    map_outputs,
+    own_uri,
+    refuse_conflict,
+)
 from bidsfit.bids.units import FILE_UNITS
 from bidsfit.estimators.estimator import Estimator
 from bidsfit.estimators.given import describe_given, is_file_name
@@ -385,10 +401,10 @@ def make_plan(
     plans = {label: ParticipantPlan(label) for label in participants}
     for problem in inputs.problems:
         plans[problem.participant].problems.append(problem.message)
-    reversed_images = {c.reversed_phase.path for c in (companions or {}).values() if c.reversed_phase is not None}
+    joined = {path for helping in (companions or {}).values() for path in helping.joined}
     for image in inputs.images:
-        if image.path in reversed_images and _is_unweighted(image):
-            continue  # it helps another image, and holds nothing to fit
+        if image.path in joined and _is_unweighted(image):
+            continue  # it is there to help another image, and holds nothing to fit
         plan = plans[image.participant]
         own = [fit.without(f"sub-{image.participant}") for fit in fits] if leave_one_out else fits
         helping = (companions or {}).get(image.name, Companions())
@@ -407,9 +423,10 @@ def make_plan(
 
 
 def _is_unweighted(image: DwiImage) -> bool:
-    """Whether an image holds volumes without diffusion weighting alone."""
+    """Whether an image holds volumes without diffusion weighting alone, all of one b-value."""
     try:
-        return bool(np.all(read_b_values(image.bval) <= UNWEIGHTED))
+        b_values = read_b_values(image.bval)
+        return bool(np.all(b_values <= UNWEIGHTED)) and len(Acquisition(b_values).shells) == 1
     except UnusableInputError:
         return False
 
@@ -433,6 +450,8 @@ def _plan_image(
     chain = None
     if preprocessing is not None:
         chain = plan_chain(image, shape, acquisition, preprocessing, companions, sigma=noise.level)
+        refused = _refused_before(image, output_dir)
+        chain = chain.without(refused) if chain is not None and refused else chain
     corrected = _without_rician_bias(image, chain)
     if corrected:
         noise = replace(noise, kind="gaussian")
@@ -477,6 +496,18 @@ def _without_rician_bias(image: DwiImage, chain: Chain | None) -> bool:
         return bool(chain.method("rician"))
     earlier = image.sidecar.get("Preprocessing")
     return image.preprocessed and isinstance(earlier, dict) and earlier.get("Rician", "none") != "none"
+
+
+def _refused_before(image: DwiImage, output_dir: Path) -> dict[str, str]:
+    """Steps that an earlier run had to leave out of the image that it left, and why; empty where it left none."""
+    path = output_dir / file_output("preproc", image)
+    if image.preprocessed or not path.exists():
+        return {}
+    try:
+        left_out = read_sidecar(json_path(path)).get(LEFT_OUT)
+    except UnusableInputError:
+        return {}  # what made it is not known, which is refused later
+    return {name.lower(): str(why) for name, why in left_out.items()} if isinstance(left_out, dict) else {}
 
 
 def _preprocessed(image: DwiImage, output_dir: Path) -> DwiImage:

@@ -227,6 +227,8 @@ def init_preprocessing_wf(plan: ImagePlan, *, output_dir: Path, omp_nthreads: in
             workflow.connect(steps[name], output, merge, f"in{i}")
         workflow.connect(merge, "out", outputnode, f"{port}s")
         setattr(outputnode.inputs, f"{port}_names", names)
+    workflow.connect(merge, "out", write, "facts")
+    write.inputs.fact_names = names
     return workflow
 
 

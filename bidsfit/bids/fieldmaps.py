@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 from nibabel.spatialimages import SpatialImage
+from numpy.typing import NDArray
 
-from bidsfit.bids.images import image_shape, open_image, read_b_values, read_sidecar, same_grid
+from bidsfit.bids.images import image_shape, open_image, read_b_values, read_data, read_sidecar, same_grid
 from bidsfit.bids.inputs import Dataset, DwiImage, inherited
 from bidsfit.bids.names import is_magnitude, parse_name
 from bidsfit.exceptions import UnusableInputError
@@ -138,6 +139,50 @@ def find_reversed(dataset: Dataset, image: DwiImage) -> ReversedPhase | NoRevers
             return min(found, key=lambda pair: (not pair.same_readout, pair.path.name))
         return NoReversedPhase(" ".join(reasons), present=True)
     return _none(image)
+
+
+def joined_images(dataset: Dataset, image: DwiImage) -> tuple[Path, ...]:
+    """Images that BIDS joins to a diffusion image as those of the reversed direction, usable or not.
+
+    Only names and sidecars are read.
+
+    Raises
+    ------
+    UnusableInputError
+        For a sidecar that is damaged.
+    """
+    _, joined = next(_joined(dataset, image, list(_candidates(dataset, image))), ("", []))
+    return tuple(candidate.path for candidate in joined)
+
+
+def read_reversed(pair: ReversedPhase, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Volumes without diffusion weighting of the reversed image, shape (x, y, z, n).
+
+    Parameters
+    ----------
+    pair : ReversedPhase
+    shape : (x, y, z)
+        Of the diffusion image.
+
+    Raises
+    ------
+    UnusableInputError
+        Where the file is damaged, or holds nothing that the diffusion image can be compared with.
+    """
+    data = np.asarray(read_data(open_image(pair.path), pair.path), dtype=np.float32)
+    if data.shape[:3] != tuple(shape) or data[0, 0, 0].size <= max(pair.volumes):
+        raise UnusableInputError(
+            f"{pair.path} has shape {data.shape}; expected {tuple(shape)} and {max(pair.volumes) + 1} volumes or more."
+        )
+    volumes = data.reshape(*shape, -1)[..., list(pair.volumes)]
+    for number, volume in zip(pair.volumes, np.moveaxis(volumes, -1, 0), strict=True):
+        finite = volume[np.isfinite(volume)]
+        if finite.size < volume.size / 2 or np.ptp(finite) == 0:
+            raise UnusableInputError(
+                f"Volume {number} of {pair.path} (counted from 0) holds no picture: most of its values are not finite, "
+                "or all are the same."
+            )
+    return np.nan_to_num(volumes, nan=0.0, posinf=0.0, neginf=0.0)
 
 
 def phase_encoding_of(sidecar: Mapping[str, Any]) -> str | None:

@@ -31,6 +31,9 @@ from bidsfit.models.signal_model import Parameter, SignalModel
 BIDS_VERSION = "1.10.0"
 CODE_URL = "https://github.com/bidsfit/bidsfit"
 
+#: Field of the sidecar of a preprocessed image: steps that were planned and had to be left out, and why.
+LEFT_OUT = "PreprocessingLeftOut"
+
 #: What the validator must not look at: reports, logs, and maps whose names BIDS does not know yet (BEP016).
 BIDSIGNORE = (
     *("*.html", "logs", "log", "figures", "work", "trained"),

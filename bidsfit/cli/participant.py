@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, chdir, suppress
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 from nipype.pipeline import plugins
@@ -37,6 +38,7 @@ from bidsfit.cli.progress import Progress
 from bidsfit.cli.settings import Settings
 from bidsfit.exceptions import BidsfitError, UnknownNameError, UnusableInputError, UsageError
 from bidsfit.interfaces.fsl import installed
+from bidsfit.interfaces.quality import quality_record_path
 from bidsfit.reports.bibliography import write_citation
 from bidsfit.reports.records import (
     ComparisonRecord,
@@ -54,7 +56,15 @@ from bidsfit.workflows.estimation import init_image_wf
 from bidsfit.workflows.failures import explain, read_crash
 from bidsfit.workflows.methods import fit_methods, methods_text
 from bidsfit.workflows.participant import WORKFLOW, image_part, init_participants_wf, log_folder
-from bidsfit.workflows.plan import Fit, NoiseChoice, ParticipantPlan, PoolChoice, make_fits, make_plan
+from bidsfit.workflows.plan import (
+    Fit,
+    ImagePlan,
+    NoiseChoice,
+    ParticipantPlan,
+    PoolChoice,
+    make_fits,
+    make_plan,
+)
 from bidsfit.workflows.scheduler import Finished, Scheduler
 from bidsfit.workflows.training import Training
 from bidsfit.workflows.work_folder import clean, held
@@ -105,7 +115,7 @@ def run_participants(settings: Settings) -> int:
         return int(bool(problems))
 
     prepare_dataset(settings.output_dir, raw, derivatives)
-    write_citation(settings.output_dir / "logs", methods_of(plans))
+    write_citation(settings.output_dir / "logs", methods_of(plans, settings.output_dir))
     if settings.boilerplate_only:
         say(f"Methods text: {settings.output_dir / 'logs' / 'CITATION.md'}")
         return int(bool(problems))
@@ -121,6 +131,7 @@ def run_participants(settings: Settings) -> int:
     else:
         say(summarise_plan(plans))
         run_workflow(settings, named, plugin, reports)
+        write_citation(settings.output_dir / "logs", methods_of(plans, settings.output_dir))
     return say_outcome(settings, plans, reports.errors)
 
 
@@ -144,6 +155,8 @@ class Reports:
             return
         errors = [*self.errors[plan.label], *read_crashes(self.settings, plan, run_uuid)]
         make_report(self.settings, self.raw, plan, errors)
+        for record in filter(None, (preprocessing_record(image, self.settings.output_dir) for image in plan.images)):
+            say_refused(record)
         self.errors[plan.label] = errors
         self.written.add(plan.label)
         say_errors(self.settings, plan.label, errors)
@@ -191,16 +204,25 @@ def require_device(settings: Settings, fits: Sequence[Fit]) -> None:
         raise UsageError("--device cuda: torch finds no GPU here. Leave the option out to train on the processor.")
 
 
-def methods_of(plans: Sequence[ParticipantPlan]) -> str:
-    """Methods text of a run."""
+def methods_of(plans: Sequence[ParticipantPlan], output_dir: Path) -> str:
+    """Methods text of a run: of images that are prepared what was done, and of others what is planned."""
     images = [image for plan in plans for image in plan.images]
     fits = {(fit.model, fit.name): fit.built for image in images for fit in image.fits}
-    chains = [image.chain for image in images if image.chain is not None]
-    return methods_text(
-        [image.mask_name for image in images],
-        map(fit_methods, fits.values()),
-        [sentence for chain in chains for sentence in chain.methods.values()],
-    )
+    sentences: list[str] = []
+    for image in images:
+        record = preprocessing_record(image, output_dir)
+        if record is not None:
+            sentences += record.methods
+        elif image.chain is not None:
+            sentences += image.chain.methods.values()
+    return methods_text([image.mask_name for image in images], map(fit_methods, fits.values()), sentences)
+
+
+def preprocessing_record(image: ImagePlan, output_dir: Path) -> PreprocessingRecord | None:
+    """What a run told of the preprocessing of an image; None where there is no such run yet."""
+    path = quality_record_path(output_dir, image.image)
+    record = read_record(path) if path.exists() else None
+    return record if isinstance(record, PreprocessingRecord) else None
 
 
 def validate(settings: Settings) -> None:
@@ -229,9 +251,8 @@ def plan_run(settings: Settings, fits: Sequence[Fit]) -> tuple[Dataset, list[Fol
     )
     preprocessing = preprocessing_choice(settings)
     heads = [Folder(name, path) for name, path in freesurfer.items()]
-    companions = {}
-    if preprocessing is not None:
-        companions = find_all_companions(raw, [*derivatives, *heads], inputs)
+    skip = ("susceptibility", "tissue") if preprocessing is None else preprocessing.skip
+    companions = find_all_companions(raw, [*derivatives, *heads], inputs, skip)
     plans = make_plan(
         inputs,
         labels,
@@ -484,6 +505,14 @@ def say_errors(settings: Settings, label: str, errors: Sequence[ErrorRecord]) ->
             sys.stderr.write(f"  Details: {settings.output_dir / error.crash_file}\n")
         if settings.verbosity >= 2 and error.traceback:
             sys.stderr.write(error.traceback + "\n")
+    sys.stderr.flush()
+
+
+def say_refused(record: PreprocessingRecord) -> None:
+    """Say on the standard error which planned steps an image had to do without, and why."""
+    for row in record.steps:
+        if row.get("refused"):
+            sys.stderr.write(f"{record.image}: {row['title']} was left out: {row['refused']}\n")
     sys.stderr.flush()
 
 

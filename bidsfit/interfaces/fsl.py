@@ -13,7 +13,7 @@ from nipype.interfaces.base import File, TraitedSpec, isdefined, traits
 from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.transform import Rotation
 
-from bidsfit.bids.fieldmaps import ReversedPhase, readout_time
+from bidsfit.bids.fieldmaps import ReversedPhase, read_reversed, readout_time
 from bidsfit.bids.images import open_image
 from bidsfit.exceptions import ToolError, UnusableInputError
 from bidsfit.interfaces.step import Step, StepInput, StepOutput, read_volumes, write_volumes
@@ -143,7 +143,10 @@ class _TopupOutput(TraitedSpec):
 
 
 class Topup(Step):
-    """Find the susceptibility distortion with FSL's topup."""
+    """Find the susceptibility distortion with FSL's topup.
+
+    A reversed image that cannot be used leaves no field, and the reason in the facts; a program that fails is an error.
+    """
 
     input_spec = _TopupInput
     output_spec = _TopupOutput
@@ -153,10 +156,11 @@ class Topup(Step):
 
         pair = ReversedPhase.from_dict(self.inputs.reversed_phase)
         data, image = read_volumes(self.inputs.in_file)
-        other, _ = read_volumes(pair.path)
-        other = other.reshape(*data.shape[:3], -1)
+        try:
+            other = read_reversed(pair, data.shape[:3])[..., :TOPUP_VOLUMES]
+        except UnusableInputError as error:
+            return {"refused": f"it could not be found from {pair.path.name}: {error}"}
         own = data[..., list(pair.own_volumes[:TOPUP_VOLUMES])]
-        other = other[..., list(pair.volumes[:TOPUP_VOLUMES])]
         both = np.concatenate([own, other], axis=-1)
         rows = [acquisition_row(pair.own_encoding, pair.own_readout_time, image.affine)] * own.shape[-1]
         encoding = phase_encoding(pair.direction)

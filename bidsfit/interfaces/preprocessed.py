@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,16 @@ from bidsfit import __version__
 from bidsfit.bids.files import whole_file, write_json
 from bidsfit.bids.images import open_image, read_data
 from bidsfit.bids.inputs import DwiImage
-from bidsfit.bids.outputs import file_output, json_path, own_uri, refuse_conflict, table, write_nifti, writing
+from bidsfit.bids.outputs import (
+    LEFT_OUT,
+    file_output,
+    json_path,
+    own_uri,
+    refuse_conflict,
+    table,
+    write_nifti,
+    writing,
+)
 
 #: Fields of a sidecar that stay true of the preprocessed image.
 KEPT = (
@@ -46,6 +56,8 @@ class _WritePreprocessedInput(BaseInterfaceInputSpec):
     noise_words = traits.Str(desc="how the noise level was found")
     image = traits.Dict(mandatory=True, desc="the raw image, as DwiImage.to_dict")
     steps = traits.Dict(mandatory=True, desc="method by step, as Chain.settings")
+    facts = traits.List(File(exists=True), desc="what each step found, as JSON")
+    fact_names = traits.List(traits.Str, desc="the steps")
     output_dir = Directory(mandatory=True)
 
 
@@ -65,12 +77,22 @@ class WritePreprocessed(SimpleInterface):
 
     def _run_interface(self, runtime: Any) -> Any:
         folder, raw = Path(self.inputs.output_dir), DwiImage.from_dict(self.inputs.image)
+        refused = self._refused()
+        steps = {**self.inputs.steps, **dict.fromkeys(refused, "none")}
         with writing(folder, raw):  # another run may have written since this one was planned
-            refuse_conflict(folder, file_output("preproc", raw), self.inputs.steps, raw.uri, ("Preprocessing",))
-            self._write(folder, raw)
+            refuse_conflict(folder, file_output("preproc", raw), steps, raw.uri, ("Preprocessing",))
+            self._write(folder, raw, steps, refused)
         return runtime
 
-    def _write(self, folder: Path, raw: DwiImage) -> None:
+    def _refused(self) -> dict[str, str]:
+        """Steps that were planned and had to be left out, as the sidecar names them, and why."""
+        if not isdefined(self.inputs.facts):
+            return {}
+        told = zip(self.inputs.fact_names, self.inputs.facts, strict=True)
+        reasons = {name.capitalize(): json.loads(Path(path).read_text()).get("refused") for name, path in told}
+        return {name: reason for name, reason in reasons.items() if reason}
+
+    def _write(self, folder: Path, raw: DwiImage, steps: dict[str, str], refused: dict[str, str]) -> None:
         inputs = self.inputs
         target = folder / file_output("preproc", raw)
         base = target.parent / target.name.split(".")[0]
@@ -92,7 +114,8 @@ class WritePreprocessed(SimpleInterface):
             {key: value for key, value in raw.sidecar.items() if key in KEPT}
             | {
                 "Description": table()["files"]["preproc"]["description"],
-                "Preprocessing": dict(inputs.steps),
+                "Preprocessing": steps,
+                **({LEFT_OUT: refused} if refused else {}),
                 "Sources": [uri for uri in (raw.uri, raw.mask_uri) if uri],
                 "SpatialReference": raw.uri,
                 "GeneratedBy": {"Name": "bidsfit", "Version": __version__},

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation
 
 from bidsfit.acquisition import SHELL_TOLERANCE_ABSOLUTE
-from bidsfit.bids.fieldmaps import ReversedPhase
+from bidsfit.bids.fieldmaps import ReversedPhase, read_reversed
 from bidsfit.bids.images import image_shape, open_image, read_acquisition, read_data, read_mask, read_on_grid
 from bidsfit.exceptions import UnusableInputError
 from bidsfit.interfaces.step import Step, StepInput, StepOutput, progress_bar, read_volumes, write_volumes
@@ -181,13 +181,16 @@ class _EstimateFieldInput(StepInput):
 
 
 class _EstimateFieldOutput(TraitedSpec):
-    field = File(exists=True, desc="displacement along the phase-encoding axis, voxels; none where it is negligible")
+    field = File(exists=True, desc="displacement along the phase-encoding axis, voxels; none where there is no need")
     pictures = File(exists=True, desc="without diffusion weighting: as acquired, of reversed phase encoding, corrected")
     facts = File(exists=True)
 
 
 class EstimateField(Step):
-    """Find the susceptibility distortion from images of opposite phase encoding."""
+    """Find the susceptibility distortion from images of opposite phase encoding.
+
+    A reversed image that cannot be used leaves no field, and the reason in the facts: it is not the image to be fitted.
+    """
 
     input_spec = _EstimateFieldInput
     output_spec = _EstimateFieldOutput
@@ -196,19 +199,20 @@ class EstimateField(Step):
         pair = ReversedPhase.from_dict(self.inputs.reversed_phase)
         data, image = read_volumes(self.inputs.in_file)
         forward = data[..., list(pair.own_volumes)].mean(axis=-1)
-        volumes, _ = read_volumes(pair.path)
-        backward = volumes if volumes.ndim == 3 else volumes[..., list(pair.volumes)].mean(axis=-1)
         axis = pair.own_encoding.axis
-        with progress_bar(self.inputs.label) as progress:
-            try:
+        try:
+            backward = read_reversed(pair, data.shape[:3]).mean(axis=-1)
+            with progress_bar(self.inputs.label) as progress:
                 found = estimate_field(
                     forward, backward, image.affine, axis, threads=self.inputs.threads, progress=progress
                 )
-            except ValueError as error:
-                raise UnusableInputError(
-                    f"The distortion of {self.inputs.label.split()[0]} could not be found from {pair.path}: {error} "
-                    "Leave the correction out with --skip susceptibility."
-                ) from error
+            if not found.after < found.before:
+                raise ValueError(
+                    f"The two images differ by {found.before:.0%}, and no less once they are undistorted "
+                    f"({found.after:.0%}); do they show the same?"
+                )
+        except (UnusableInputError, ValueError) as error:
+            return {"refused": f"it could not be found from {pair.path.name}: {error}"}
         pictures = np.stack([forward, backward, undistort(forward, found.shift, axis)], axis=-1)
         if not found.negligible:
             self._results["field"] = write_volumes(cwd / "field.nii", found.shift, image)

@@ -142,7 +142,10 @@ class AssessQuality(SimpleInterface):
             steps=steps,
             quality=found.numbers,
             figures=relative(paths, figures, inputs.output_dir),
-            warnings=[words for facts in told.values() for words in facts.get("warnings", [])],
+            warnings=[
+                *(f"{row['title']}: left out, {row['refused']}" for row in steps if row["refused"]),
+                *(words for facts in told.values() for words in facts.get("warnings", [])),
+            ],
             methods=[
                 told.get(row["name"], {}).get("methods", inputs.methods[row["name"]]) for row in steps if row["applied"]
             ],
@@ -199,11 +202,13 @@ class AssessQuality(SimpleInterface):
 
 def described(row: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
     """The row of a step, with what it found."""
-    said = [row["reason"], found.get("words") or found.get("method") or "", found.get("refused") or ""]
+    refused = found.get("refused") or ""
+    said = [row["reason"], found.get("words") or found.get("method") or "", refused]
     return {
         **row,
-        "applied": row["applied"] and not found.get("refused"),
+        "applied": row["applied"] and not refused,
         "reason": "; ".join(filter(None, said)),
+        "refused": refused,
         "seconds": found.get("seconds"),
     }
 

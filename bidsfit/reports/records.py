@@ -102,7 +102,8 @@ class PreprocessingRecord:
     ``image``: as in its `ImageRecord`. ``source`` and ``output``: URI of the raw image, and path of the prepared one
     relative to the output folder (empty where none was written).
     ``steps`` rows, in their order: name, title, method (in words), applied (bool), reason (why it was skipped, or what
-    was done, with its numbers), seconds (None where it was skipped), and figures (kinds shown beneath the step's title;
+    was done, with its numbers), refused (why it was left out although it was planned; empty where it was not), seconds
+    (None where it was skipped), and figures (kinds shown beneath the step's title;
     the kind of its name where this is left out). An image that came prepared has none, but has its quality.
     ``quality``: numbers, as `bidsfit.preprocessing.quality.Quality` gives them.
     ``figures``: kind to path relative to the report's folder; those of no step are shown with the quality.

@@ -154,6 +154,51 @@ def test_another_study_takes_it_as_it_is(raw, finished_raw, tmp_path, app):
     assert content["Sources"][0] == f"bids:first:{PREPROC}.nii.gz"
 
 
+# --- companions that turn out to be damaged --------------------------------------------------------------------------
+
+
+def cut_short(path):
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+
+
+def test_damage_that_shows_at_run_time_costs_the_step_and_not_the_image(raw, app, tmp_path):
+    """Headers are sound, so that both steps are planned; the next run knows what the first found."""
+    data, out = tmp_path / "ds", tmp_path / "out"
+    shutil.copytree(raw, data, ignore=shutil.ignore_patterns("derivatives"))
+    for path in (data / "sub-01/fmap").glob("*_epi.nii.gz"):
+        cut_short(path)
+    (data / "sub-01/anat").mkdir()
+    t1w = data / "sub-01/anat/sub-01_T1w.nii.gz"
+    nib.save(nib.Nifti1Image(np.random.default_rng(0).random((16, 16, 16)), 10 * np.eye(4)), t1w)
+    cut_short(t1w)
+    words = (data, out, "participant", "--nprocs", 1, "--skip-bids-validation")
+    words = (*words, "--skip", "denoise", "gibbs", "rician", "motion", "--model")
+    outcome = app(*words, "adc")
+    assert outcome.code == 0
+    for step, name in (("Susceptibility distortion", "_epi.nii.gz"), ("Tissue masks", t1w.name)):
+        (line,) = [line for line in outcome.err.splitlines() if step in line]
+        assert line.startswith(f"sub-01_dwi: {step} was left out: ")
+        assert name in line
+        assert "damaged or truncated" in line
+    record = json.loads((out / "sub-01/figures/sub-01_desc-preprocessing_record.json").read_text())
+    assert not any(step["applied"] for step in record["steps"])
+    assert len([words for words in record["warnings"] if "damaged or truncated" in words]) == 2
+    assert record["methods"] == []
+    content = sidecar(out, PREPROC)
+    assert content["Preprocessing"]["Susceptibility"] == "none"
+    assert "_epi.nii.gz" in content["PreprocessingLeftOut"]["Susceptibility"]
+    assert "PyHySCO" not in (out / "logs/CITATION.md").read_text()
+    given = load(data / "sub-01/dwi/sub-01_dwi.nii.gz")
+    np.testing.assert_allclose(load(out / f"{PREPROC}.nii.gz"), given, rtol=1e-6)  # nothing was moved
+
+    plan = app(*words, "adc", "--dry-run")
+    assert plan.code == 0
+    assert "found by an earlier run, whose image is kept" in plan.out
+    assert app(*words, "adc", "--estimators", "mle").code == 0
+    assert (out / "sub-01/dwi/sub-01_model-adc_desc-mle_param-adc_dwimap.nii.gz").exists()
+
+
 # --- the group ------------------------------------------------------------------------------------------------------
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from nipype.interfaces.base import isdefined
 from scipy.spatial.transform import Rotation
 
 from bidsfit.bids.fieldmaps import ReversedPhase
@@ -173,6 +174,15 @@ def test_topup(program, scan, run_in):
     rows = np.loadtxt(folder / "acquisition.txt")
     assert rows.tolist() == [[0, -1, 0, 0.05], [0, -1, 0, 0.05], [0, 1, 0, 0.05]]
     assert "subsamp" not in (folder / "arguments.txt").read_text()
+
+
+def test_a_reversed_image_that_cannot_be_read_leaves_no_field_and_a_reason(program, scan, run_in, tiny):
+    program("topup", TOPUP)
+    (tiny / "epi.nii").write_bytes((tiny / "epi.nii").read_bytes()[:400])
+    found = run_in(Topup(**scan["topup"]))
+    assert "epi.nii cannot be read to its end" in json.loads(Path(found.facts).read_text())["refused"]
+    assert not isdefined(found.topup)
+    assert not isdefined(found.field)
 
 
 def test_topup_does_not_halve_an_odd_image(program, scan, run_in, tiny):

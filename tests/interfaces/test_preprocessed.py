@@ -41,6 +41,15 @@ def test_the_sidecar_says_what_was_done_and_keeps_what_stays_true(write):
     assert content["Sources"] == ["bids:raw:sub-01/dwi/sub-01_dwi.nii.gz"]
 
 
+def test_the_sidecar_says_what_was_planned_and_left_out(write, tmp_path):
+    (tmp_path / "denoise.json").write_text('{"refused": "it did not work", "seconds": 1}')
+    (tmp_path / "gibbs.json").write_text('{"seconds": 1}')
+    facts = [str(tmp_path / f"{name}.json") for name in ("denoise", "gibbs")]
+    content = json.loads((write(facts=facts, fact_names=["denoise", "gibbs"]) / f"{PREPROC}.json").read_text())
+    assert content["Preprocessing"] == {"Denoise": "none", "Gibbs": "none"}
+    assert content["PreprocessingLeftOut"] == {"Denoise": "it did not work"}
+
+
 def test_the_signals_and_tables_are_those_given(write, tiny):
     out = write()
     np.testing.assert_array_equal(nib.load(out / f"{PREPROC}.nii.gz").get_fdata(), tiny.signals())

@@ -1,18 +1,22 @@
 """The nodes that prepare a raw image."""
 
 import json
+import re
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
+from nipype.interfaces.base import isdefined
 from scipy.ndimage import gaussian_filter, map_coordinates
 
+from bidsfit.bids.fieldmaps import ReversedPhase
 from bidsfit.exceptions import UnusableInputError
 from bidsfit.interfaces.preprocessing import (
     CorrectMotion,
     CorrectRician,
     Denoise,
+    EstimateField,
     FindNoise,
     LoadRaw,
     RemoveRinging,
@@ -145,6 +149,39 @@ def test_a_known_field_is_undone(file, run_in):
     outputs = run_in(CorrectMotion(**nodes, bval=bval, method="none", direction="j-"))
     np.testing.assert_allclose(data_of(outputs.out_file)[:, 2:-2], data[:, 2:-2], rtol=1e-3, atol=0.5)
     np.testing.assert_array_equal(np.load(outputs.transforms), np.tile(np.eye(4), (len(B_VALUES), 1, 1)))
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        ("cut short", "damaged or truncated"),
+        ("gone", "does not exist"),
+        ("no image", "cannot be read as NIfTI"),
+        ("zeros", "Volume 1 of .* holds no picture"),
+        ("nan", "Volume 1 of .* holds no picture"),
+        ("another shape", "expected \\(16, 16, 5\\)"),
+        ("fewer volumes", "and 2 volumes or more"),
+    ],
+)
+def test_a_reversed_image_that_cannot_be_used_leaves_no_field_and_a_reason(file, run_in, tmp_path, damage, words):
+    other = noisy()[..., :2]
+    if damage in ("zeros", "nan"):
+        other[..., 1] = 0 if damage == "zeros" else np.nan
+    path = file({"another shape": other[:8], "fewer volumes": other[..., 0]}.get(damage, other), "epi.nii.gz")
+    if damage == "cut short":
+        content = Path(path).read_bytes()
+        Path(path).write_bytes(content[: len(content) // 2])
+    elif damage == "gone":
+        Path(path).unlink()
+    elif damage == "no image":
+        Path(path).write_text("<html>404</html>")
+    pair = ReversedPhase(Path(path), "bids::epi.nii.gz", (1,), (0, 1), "j", "j-", 0.05, 0.05, "IntendedFor")
+    outputs = run_in(EstimateField(in_file=file(noisy()), reversed_phase=pair.to_dict()))
+    refused = facts_of(outputs)["refused"]
+    assert refused.startswith("it could not be found from epi.nii.gz: ")
+    assert re.search(words, refused)
+    assert not isdefined(outputs.field)
+    assert not isdefined(outputs.pictures)
 
 
 def test_an_organ_that_bends_is_brought_to_its_mean(file, run_in, monkeypatch):

@@ -65,6 +65,7 @@ def test_the_methods_text_tells_what_was_done_and_not_what_was_planned(assess, t
     given = {"fact_names": list(told), "facts": [str(tmp_path / f"{name}.json") for name in told]}
     _, record = assess(signals(), steps=steps, methods=sentences, **given)
     assert record["methods"] == ["Ringing was removed."]
+    assert record["warnings"] == ["motion: left out, the volumes became less alike"]
 
     (tmp_path / "motion.json").write_text(json.dumps({"methods": "No volume was moved."}))
     _, record = assess(signals(1), steps=steps, methods=sentences, **given)
@@ -100,7 +101,8 @@ def test_motion_is_told_where_it_is_known(assess, tmp_path):
 
 def test_steps_say_what_they_found_or_why_they_refused():
     row = {"name": "tissue", "title": "Tissue masks", "method": "a method", "applied": True, "reason": ""}
-    assert described(row, {"words": "found", "seconds": 2.0}) == {**row, "reason": "found", "seconds": 2.0}
+    found = described(row, {"words": "found", "seconds": 2.0})
+    assert found == {**row, "reason": "found", "refused": "", "seconds": 2.0}
     refused = described(row, {"refused": "it does not lie on the image"})
     assert not refused["applied"]
-    assert refused["reason"] == "it does not lie on the image"
+    assert refused["reason"] == refused["refused"] == "it does not lie on the image"

@@ -196,6 +196,15 @@ def test_a_damaged_image(segment, tmp_path):
     assert f"{path} cannot be read as NIfTI" in refused(*segment(t1w=path))
 
 
+@pytest.mark.parametrize("content", ["zeros", "nan", "cut short"])
+def test_an_image_without_a_head(segment, head, content):
+    values = {"zeros": 0.0, "nan": np.nan}.get(content, 1.0)
+    path = head.save(f"{content.replace(' ', '-')}.nii.gz", np.full(SHAPE, values), head.head_affine)
+    if content == "cut short":
+        path.write_bytes(path.read_bytes()[:-200])
+    refused(*segment(t1w=path))
+
+
 def test_several_volumes(segment, head):
     path = head.save("series.nii.gz", np.ones((4, 4, 4, 2)), np.eye(4))
     assert "expected one volume" in refused(*segment(t1w=path))

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from bidsfit.bids.images import open_image
 from bidsfit.bids.inputs import choose_participants, find_images, open_dataset
 from bidsfit.workflows.chain import PreprocessingChoice
 from bidsfit.workflows.companions import find_all_companions
@@ -26,7 +27,7 @@ def planned(tiny, tmp_path):
             make_fits(["adc"]),
             output_dir=tmp_path / "out",
             preprocessing=PreprocessingChoice("dipy", **choice),
-            companions=find_all_companions(raw, [], inputs),
+            companions=find_all_companions(raw, [], inputs, choice.get("skip", ())),
         )
         return plan
 
@@ -87,8 +88,32 @@ def test_a_reversed_series_without_weighting_is_used_and_not_fitted(tiny, planne
     assert "sub-01_dir-PA_dwi.nii.gz" in steps(plan)["susceptibility"].in_words
 
 
+@pytest.mark.parametrize("why", ["same PhaseEncodingDirection", "--skip"])
+def test_a_reversed_series_that_is_not_used_is_not_fitted_either(tiny, planned, why):
+    tiny.add("sub-01/dwi/sub-01_dir-AP_dwi", b_values=[0, 0, 500, 1000], sidecar=OWN)
+    other = OWN | ({"PhaseEncodingDirection": "j"} if why == "--skip" else {})
+    tiny.add("sub-01/dwi/sub-01_dir-PA_dwi", b_values=[0, 0], data=tiny.signals()[..., :2], sidecar=other)
+    plan = planned(skip=("susceptibility",) if why == "--skip" else ())
+    assert plan.problems == []
+    assert [image.image.name for image in plan.images] == ["sub-01_dir-AP"]
+    assert why in steps(plan)["susceptibility"].reason
+
+
+def test_what_would_help_a_step_that_is_skipped_is_not_opened(tiny, planned, monkeypatch):
+    tiny.add("sub-01/dwi/sub-01_dwi", b_values=[0, 0, 500, 1000], sidecar=OWN)
+    tiny.nifti("sub-01/fmap/sub-01_dir-PA_epi.nii.gz", tiny.signals()[..., 0])
+    tiny.write("sub-01/fmap/sub-01_dir-PA_epi.json", json.dumps({**OWN, "PhaseEncodingDirection": "j"}))
+    opened = []
+    monkeypatch.setattr("bidsfit.bids.fieldmaps.open_image", lambda path: opened.append(path.name) or open_image(path))
+    assert steps(planned())["susceptibility"].method == "pyhysco"
+    assert "sub-01_dir-PA_epi.nii.gz" in opened
+    opened.clear()
+    planned(skip=("susceptibility",))
+    assert opened == []
+
+
 def test_a_series_without_weighting_that_helps_nobody_is_said(tiny, planned):
-    tiny.add("sub-01/dwi/sub-01_dir-AP_dwi", b_values=[0, 0, 500, 1000])
-    tiny.add("sub-01/dwi/sub-01_dir-PA_dwi", b_values=[0, 0], data=tiny.signals()[..., :2])
+    tiny.add("sub-01/dwi/sub-01_acq-main_dwi", b_values=[0, 0, 500, 1000])
+    tiny.add("sub-01/dwi/sub-01_acq-other_dwi", b_values=[0, 0], data=tiny.signals()[..., :2])
     (problem,) = planned().problems
     assert "supports none of the models" in problem
