@@ -59,6 +59,9 @@ METHODS = {
     ),
 }
 
+#: Settings of an image that is fitted as it is.
+NOTHING_DONE = {name.capitalize(): "none" for name in CHANGING}
+
 #: Words of BodyPart (BIDS) or BodyPartExamined (DICOM) that mean the head, or nothing that deforms, and other parts.
 HEAD = ("brain", "cranium", "head", "headneck", "neuro", "phantom", "skull", "whole")
 BODY = (
@@ -163,7 +166,7 @@ class Chain:
     @property
     def settings(self) -> dict[str, Any]:
         """What shaped the signals, as the sidecar says it: method by step."""
-        return {name.capitalize(): self.method(name) or "none" for name in CHANGING}
+        return NOTHING_DONE | {name.capitalize(): self.method(name) for name in CHANGING if self.method(name)}
 
     @property
     def rows(self) -> list[dict[str, Any]]:

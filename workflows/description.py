@@ -9,6 +9,7 @@ from textwrap import wrap
 
 from bidsfit.acquisition import Shell
 from bidsfit.workflows.plan import ImagePlan, ParticipantPlan, is_done
+from bidsfit.workflows.replacing import Replaced, find_replaced
 
 #: Entities by which images differ that are otherwise alike.
 OWN = ("sub", "ses", "run")
@@ -18,7 +19,7 @@ SOME = 3
 
 
 def describe_plan(plans: Sequence[ParticipantPlan], output_dir: Path) -> str:
-    """The plan in words, one line a decision, and which images have all their maps already."""
+    """The plan in words, one line a decision; which images have all their maps already, and what must be moved away."""
     lines = []
     for group in alike(plans, decisions):
         shape = " x ".join(map(str, group[0].shape))
@@ -27,7 +28,9 @@ def describe_plan(plans: Sequence[ParticipantPlan], output_dir: Path) -> str:
         else:
             lines += [f"{len(group)} images  {shape}", *wrap(", ".join(names(group)), 116, initial_indent="  ")]
             lines += [general(line, group[0]) for line in decisions(group[0])]
-        done = [image for image in group if is_done(image, output_dir)]
+        replaced = {names([image])[0]: one for image in group if (one := find_replaced(image, output_dir))}
+        lines += [f"    moved away first{_of(name, group)}: {one.in_words}" for name, one in replaced.items()]
+        done = [image for image in group if is_done(image, output_dir) and names([image])[0] not in replaced]
         if done:
             which = (
                 f"{len(done)} of them: " + ", ".join(names(done)) if len(done) < len(group) else "all maps are there"
@@ -35,6 +38,11 @@ def describe_plan(plans: Sequence[ParticipantPlan], output_dir: Path) -> str:
             lines += [f"    done before, {which}"]
     lines += [f"sub-{plan.label} left out: {problem}" for plan in plans for problem in (*plan.problems, *plan.unmet)]
     return "\n".join(lines)
+
+
+def _of(name: str, group: Sequence[ImagePlan]) -> str:
+    """Which of a group, where there are several."""
+    return f", {name}" if len(group) > 1 else ""
 
 
 def summarise_plan(plans: Sequence[ParticipantPlan]) -> str:
@@ -81,6 +89,11 @@ def decisions(image: ImagePlan) -> list[str]:
         with_ = ", ".join(fit.name for fit in image.fits if fit.model == row["name"])
         lines.append(f"    {verb} {row['name']}{f' with {with_}' if with_ else ''}: {row['reason']}")
     return lines + [f"    {words}" for words in trainings_in_words(image)]
+
+
+def describe_replaced(replaced: Sequence[Replaced]) -> str:
+    """What was moved out of the way, where to, and why."""
+    return "\n".join(f"{names([one.image])[0]}: moved to {one.folder}: {one.in_words}" for one in replaced)
 
 
 def fits(image: ImagePlan) -> list[str]:

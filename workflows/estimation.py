@@ -101,7 +101,9 @@ def init_image_wf(
     common = {"image": image.to_dict(), "mask_name": plan.mask_name, "output_dir": str(output_dir)}
 
     plot_image = pe.Node(
-        PlotImage(models=list(plan.support), warnings=list(plan.warnings), **common), name="plot_image", mem_gb=1
+        PlotImage(models=list(plan.support), warnings=list(plan.warnings), noise=plan.noise.settings, **common),
+        name="plot_image",
+        mem_gb=1,
     )
     plot_image.overwrite = _missing(image_figure_paths(output_dir, image).values())
     workflow.connect([(prepare, plot_image, [(name, name) for name in ("mask", "facts", "reference")])])

@@ -12,6 +12,7 @@ import numpy as np
 from bidsfit import __version__
 from bidsfit.bids.units import REPORT_UNITS
 from bidsfit.estimators.estimator import Estimator
+from bidsfit.reports.records import FitRecord, ImageRecord, PreprocessingRecord, Record
 from bidsfit.workflows.plan import FOUND_BODY, FOUND_MASK
 
 #: How the masks that a run finds are told of; others came with the data.
@@ -19,6 +20,25 @@ MASKS = {
     FOUND_MASK: "masks found by median_otsu of DIPY [@dipy] on the mean of the images of lowest b-value",
     FOUND_BODY: "voxels whose mean signal at the lowest b-value is at least half its median",
 }
+
+
+def methods_of(records: Iterable[Record]) -> str:
+    """Methods for a paper: what was done to the images that were fitted, as records tell it; empty without fits."""
+    found = list(records)
+    fits = [record for record in found if isinstance(record, FitRecord)]
+    fitted = {fit.image for fit in fits}
+    if not fits:
+        return ""
+    return methods_text(
+        [one.mask_description for one in found if isinstance(one, ImageRecord) and one.name in fitted],
+        [fit.methods for fit in fits],
+        [
+            sentence
+            for one in found
+            if isinstance(one, PreprocessingRecord) and one.image in fitted
+            for sentence in one.methods
+        ],
+    )
 
 
 def methods_text(masks: Iterable[str], fits: Iterable[Sequence[str]], preprocessing: Iterable[str] = ()) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from inspect import signature
@@ -13,6 +13,7 @@ import numpy as np
 
 from bidsfit import estimators, models
 from bidsfit.acquisition import Acquisition
+from bidsfit.bids.conflicts import Conflict, conflicts_of_fit, conflicts_of_preprocessing, refuse
 from bidsfit.bids.distributions import PoolFile, find_pool
 from bidsfit.bids.fieldmaps import UNWEIGHTED
 from bidsfit.bids.images import (
@@ -25,15 +26,7 @@ from bidsfit.bids.images import (
     read_sidecar,
 )
 from bidsfit.bids.inputs import DwiImage, Inputs
-from bidsfit.bids.outputs import (
-    LEFT_OUT,
-    file_output,
-    fit_settings,
-    json_path,
-    map_outputs,
-    own_uri,
-    refuse_conflict,
-)
+from bidsfit.bids.outputs import LEFT_OUT, file_output, fit_settings, json_path, map_outputs, own_uri
 from bidsfit.bids.units import FILE_UNITS
 from bidsfit.estimators.estimator import Estimator
 from bidsfit.estimators.given import describe_given, is_file_name
@@ -42,7 +35,7 @@ from bidsfit.exceptions import UnknownNameError, UnusableInputError, UsageError
 from bidsfit.models.signal_model import SignalModel
 from bidsfit.noise import NoiseKind
 from bidsfit.training.bundle import read_bundle
-from bidsfit.workflows.chain import Chain, Companions, PreprocessingChoice, plan_chain
+from bidsfit.workflows.chain import NOTHING_DONE, Chain, Companions, PreprocessingChoice, plan_chain
 
 #: Where a mask comes from that no dataset has.
 FOUND_MASK = "median_otsu (DIPY) on the mean image of the lowest b-value"
@@ -372,6 +365,7 @@ def make_plan(
     leave_one_out: bool = False,
     preprocessing: PreprocessingChoice | None = None,
     companions: Mapping[str, Companions] | None = None,
+    overwrite: bool = False,
 ) -> list[ParticipantPlan]:
     """Decide what every image gets.
 
@@ -384,7 +378,7 @@ def make_plan(
     asked : sequence of str
         Models that the user named: each must be supported by some image.
     output_dir : Path
-        Maps that are there already must have been made with the same settings.
+        What is there already must have been made in the same way.
     noise : NoiseChoice
     leave_one_out : bool
         An estimator that fits a participant is not trained on that participant.
@@ -392,6 +386,8 @@ def make_plan(
         None: images are fitted as they are.
     companions : mapping of image name to Companions, optional
         Other images that help to preprocess each.
+    overwrite : bool
+        What was made otherwise is no obstacle: it is to be moved out of the way.
 
     Raises
     ------
@@ -409,16 +405,15 @@ def make_plan(
         own = [fit.without(f"sub-{image.participant}") for fit in fits] if leave_one_out else fits
         helping = (companions or {}).get(image.name, Companions())
         try:
-            plan.images.append(_plan_image(image, own, noise, preprocessing, helping, output_dir))
+            plan.images.append(_plan_image(image, own, noise, preprocessing, helping, output_dir, overwrite))
             plan.unmet.extend(_unmet(plan.images[-1], own, asked))
         except UnusableInputError as error:
             plan.problems.append(str(error))
     _require_each_model(plans.values(), asked)
-    for plan in plans.values():
-        for image_plan in plan.images:
-            _refuse_other_chain(image_plan, output_dir)
-            for fit in image_plan.fits:
-                _refuse_conflicts(image_plan, fit, output_dir)
+    if not overwrite:
+        for plan in plans.values():
+            for image_plan in plan.images:
+                refuse(conflicts(image_plan, output_dir))
     return list(plans.values())
 
 
@@ -438,6 +433,7 @@ def _plan_image(
     preprocessing: PreprocessingChoice | None,
     companions: Companions,
     output_dir: Path,
+    overwrite: bool,
 ) -> ImagePlan:
     """Check an image's header, b-values and mask, and choose the models that its protocol supports."""
     header = open_image(image.path)
@@ -450,7 +446,7 @@ def _plan_image(
     chain = None
     if preprocessing is not None:
         chain = plan_chain(image, shape, acquisition, preprocessing, companions, sigma=noise.level)
-        refused = _refused_before(image, output_dir)
+        refused = {} if overwrite else _refused_before(image, output_dir)
         chain = chain.without(refused) if chain is not None and refused else chain
     corrected = _without_rician_bias(image, chain)
     if corrected:
@@ -591,16 +587,11 @@ def is_done(plan: ImagePlan, output_dir: Path) -> bool:
     )
 
 
-def _refuse_other_chain(plan: ImagePlan, output_dir: Path) -> None:
-    """Refuse to replace a preprocessed image that was made by other steps."""
-    if plan.chain is not None and plan.chain.changes:
-        refuse_conflict(
-            output_dir, file_output("preproc", plan.image), plan.chain.settings, plan.chain.raw.uri, ("Preprocessing",)
-        )
-
-
-def _refuse_conflicts(plan: ImagePlan, fit: Fit, output_dir: Path) -> None:
-    estimator = fit.built
-    settings = fit_settings(estimator.model, estimator, plan.mask_name, plan.noise.settings)
-    for output in map_outputs(plan.image, estimator.model, estimator).values():
-        refuse_conflict(output_dir, output.path, settings, plan.image.uri)
+def conflicts(plan: ImagePlan, output_dir: Path) -> Iterator[Conflict]:
+    """What earlier runs left of an image that the plan would make otherwise."""
+    for fit in plan.fits:
+        settings = fit_settings(fit.signal_model, fit.built, plan.mask_name, plan.noise.settings)
+        outputs = [output.path for output in map_outputs(plan.image, fit.signal_model, fit.built).values()]
+        yield from conflicts_of_fit(output_dir, plan.image, outputs, settings)
+    raw, steps = (plan.image, NOTHING_DONE) if plan.chain is None else (plan.chain.raw, plan.chain.settings)
+    yield from conflicts_of_preprocessing(output_dir, raw, steps)

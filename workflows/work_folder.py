@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 
 from bidsfit.bids.files import write_json
 from bidsfit.workflows.participant import image_part
-from bidsfit.workflows.plan import ParticipantPlan
+from bidsfit.workflows.plan import ImagePlan
 
 
 @contextmanager
@@ -72,8 +72,7 @@ def held(folder: Path, participants: Iterable[str], run_uuid: str, command: str)
             Path(lock.lock_file).unlink(missing_ok=True)
 
 
-def clean(folder: Path, plans: Iterable[ParticipantPlan]) -> None:
-    """Remove the work on the images of plans, and no other."""
-    for plan in plans:
-        for image in plan.images:
-            shutil.rmtree(folder.joinpath(*image_part(image).split(".")), ignore_errors=True)
+def clean(folder: Path, images: Iterable[ImagePlan]) -> None:
+    """Remove the work on some images, and no other."""
+    for image in images:
+        shutil.rmtree(folder.joinpath(*image_part(image).split(".")), ignore_errors=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from bidsfit.bids.images import read_sidecar
 from bidsfit.bids.inputs import DwiImage, Folder
 from bidsfit.bids.units import FILE_UNITS
 from bidsfit.estimators.estimator import Estimator, Status
-from bidsfit.exceptions import ConflictError, UnusableInputError, UsageError
+from bidsfit.exceptions import UnusableInputError, UsageError
 from bidsfit.models.signal_model import Parameter, SignalModel
 
 BIDS_VERSION = "1.10.0"
@@ -38,6 +37,7 @@ LEFT_OUT = "PreprocessingLeftOut"
 BIDSIGNORE = (
     *("*.html", "logs", "log", "figures", "work", "trained"),
     *("*_dwimap.*", "group_*", "*.bval", "*.bvec", "*_desc-confounds_timeseries.*", "*_desc-quality_dwi.json"),
+    "replaced-*",
 )
 
 README = f"""Parameter maps from diffusion MRI, written by bidsfit ({CODE_URL}).
@@ -49,6 +49,7 @@ group_dwi.tsv, group_dwi.html: the quality of all images, where the group level 
 group_rois.tsv, group_repeatability.tsv, group_response.tsv, group.html: values of regions, repeatability and response.
 group_*_distribution.*: fits of healthy participants, pooled, where the group level was run.
 trained/: estimators that were trained for these images.
+replaced-*/: what a run with --overwrite moved out of the way, and when.
 logs/CITATION.md: what was done, in words for a paper, with references.
 """
 
@@ -182,7 +183,7 @@ def sidecar(
         "ParameterURL": f"{CODE_URL}/blob/main/docs/{'models' if output.parameter else 'outputs'}.md",
         "BValuesFitted": [round(float(b), 2) for b in summary["b_values"]],
         **({"EchoTimesFitted": [round(t * 1e-3, 6) for t in echo_times]} if echo_times else {}),
-        "Sources": [image.uri, *filter(None, [image.mask_uri, image.noise_uri])],
+        "Sources": sources_of(image),
         "SpatialReference": image.uri,
         "SkullStripped": True,
         "EstimationSoftware": {"Name": "bidsfit", "Version": __version__},
@@ -202,6 +203,11 @@ def sidecar(
     if output.key == "status":
         content["Levels"] = {str(int(status)): status.message for status in Status}
     return content
+
+
+def sources_of(image: DwiImage) -> list[str]:
+    """BIDS URIs of what the maps of an image are made from: the image, and the mask and noise map that came with it."""
+    return [image.uri, *filter(None, [image.mask_uri, image.noise_uri])]
 
 
 def write_nifti(path: Path, data: NDArray, like: SpatialImage) -> None:
@@ -227,60 +233,6 @@ def json_path(path: Path) -> Path:
 def own_uri(path: Path) -> str:
     """BIDS URI of a file of the output folder, from its path relative to it."""
     return f"bids::{path.as_posix()}"
-
-
-def writing(folder: Path, image: DwiImage) -> FileLock:
-    """Keep other processes from writing results of a participant for the time of a ``with`` block.
-
-    What `refuse_conflict` finds inside stays true until the end of the block.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    return FileLock(folder / f".sub-{image.participant}.lock")
-
-
-def refuse_conflict(
-    folder: Path,
-    output: Path,
-    settings: Mapping[str, Any],
-    source: str,
-    where: Sequence[str] = ("Model", "Parameters"),
-) -> None:
-    """Refuse to replace an image that was made with other settings or from another image.
-
-    Parameters
-    ----------
-    folder : Path
-    output : Path
-        Relative to the folder.
-    settings : mapping
-    source : str
-        BIDS URI of the image it is made from.
-    where : sequence of str
-        The settings' place in the sidecar.
-
-    Raises
-    ------
-    ConflictError
-        Naming the image and what differs.
-    """
-    path = folder / output
-    if not path.exists():
-        return
-    try:
-        found = json.loads(json_path(path).read_text())
-        earlier, sources = found, found["Sources"]
-        for key in where:
-            earlier = earlier[key]
-    except (OSError, ValueError, KeyError, TypeError):
-        earlier, sources = None, [None]
-    advice = "Nothing is overwritten: choose another output folder, or move the old files away."
-    if earlier is None:
-        raise ConflictError(f"{path} exists, but no readable sidecar says how it was made. {advice}")
-    changed = [k for k in {*earlier, *settings} if earlier.get(k) != settings.get(k)]
-    if sources[0] != source:
-        changed.append("Sources")
-    if changed:
-        raise ConflictError(f"{path} exists and was made with other settings ({', '.join(sorted(changed))}). {advice}")
 
 
 def prepare_dataset(folder: Path, raw: Folder, derivatives: Sequence[Folder]) -> None:

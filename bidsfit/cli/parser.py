@@ -306,6 +306,12 @@ def add_other_options(group: argparse._ArgumentGroup) -> None:
         "--clean-workdir", action="store_true", help="forget the work on the images of this run: fit them again"
     )
     group.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="fit again what was made with other options, or from another image or mask; what is there is moved into "
+        "OUTPUT_DIR/replaced-<date>",
+    )
+    group.add_argument(
         "--resource-monitor",
         action="store_true",
         help="record memory and processor use of every step in the work folder",

@@ -14,6 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
 from nipype.pipeline import plugins
 from nipype.pipeline.plugins.base import PluginBase
 
@@ -47,14 +48,15 @@ from bidsfit.reports.records import (
     ImageRecord,
     PreprocessingRecord,
     read_record,
+    read_records,
 )
 from bidsfit.reports.report import write_report
 from bidsfit.workflows.chain import PreprocessingChoice
 from bidsfit.workflows.companions import find_all_companions
-from bidsfit.workflows.description import describe_plan, summarise_plan
+from bidsfit.workflows.description import describe_plan, describe_replaced, summarise_plan
 from bidsfit.workflows.estimation import init_image_wf
 from bidsfit.workflows.failures import explain, read_crash
-from bidsfit.workflows.methods import fit_methods, methods_text
+from bidsfit.workflows.methods import fit_methods, methods_of, methods_text
 from bidsfit.workflows.participant import WORKFLOW, image_part, init_participants_wf, log_folder
 from bidsfit.workflows.plan import (
     Fit,
@@ -65,6 +67,7 @@ from bidsfit.workflows.plan import (
     make_fits,
     make_plan,
 )
+from bidsfit.workflows.replacing import replace_earlier
 from bidsfit.workflows.scheduler import Finished, Scheduler
 from bidsfit.workflows.training import Training
 from bidsfit.workflows.work_folder import clean, held
@@ -115,9 +118,9 @@ def run_participants(settings: Settings) -> int:
         return int(bool(problems))
 
     prepare_dataset(settings.output_dir, raw, derivatives)
-    write_citation(settings.output_dir / "logs", methods_of(plans, settings.output_dir))
     if settings.boilerplate_only:
-        say(f"Methods text: {settings.output_dir / 'logs' / 'CITATION.md'}")
+        told = write_methods(settings.output_dir, plans)
+        say(f"Methods text of {told}: {settings.output_dir / 'logs' / 'CITATION.md'}")
         return int(bool(problems))
 
     named = [plan for plan in plans if is_label(plan.label)]  # no file gets a label that BIDS does not allow
@@ -131,7 +134,7 @@ def run_participants(settings: Settings) -> int:
     else:
         say(summarise_plan(plans))
         run_workflow(settings, named, plugin, reports)
-        write_citation(settings.output_dir / "logs", methods_of(plans, settings.output_dir))
+    write_methods(settings.output_dir)
     return say_outcome(settings, plans, reports.errors)
 
 
@@ -204,18 +207,16 @@ def require_device(settings: Settings, fits: Sequence[Fit]) -> None:
         raise UsageError("--device cuda: torch finds no GPU here. Leave the option out to train on the processor.")
 
 
-def methods_of(plans: Sequence[ParticipantPlan], output_dir: Path) -> str:
-    """Methods text of a run: of images that are prepared what was done, and of others what is planned."""
+def methods_of_plans(plans: Sequence[ParticipantPlan]) -> str:
+    """Methods text of what is planned."""
     images = [image for plan in plans for image in plan.images]
     fits = {(fit.model, fit.name): fit.built for image in images for fit in image.fits}
-    sentences: list[str] = []
-    for image in images:
-        record = preprocessing_record(image, output_dir)
-        if record is not None:
-            sentences += record.methods
-        elif image.chain is not None:
-            sentences += image.chain.methods.values()
-    return methods_text([image.mask_name for image in images], map(fit_methods, fits.values()), sentences)
+    chains = [image.chain for image in images if image.chain is not None]
+    return methods_text(
+        [image.mask_name for image in images],
+        map(fit_methods, fits.values()),
+        [sentence for chain in chains for sentence in chain.methods.values()],
+    )
 
 
 def preprocessing_record(image: ImagePlan, output_dir: Path) -> PreprocessingRecord | None:
@@ -263,6 +264,7 @@ def plan_run(settings: Settings, fits: Sequence[Fit]) -> tuple[Dataset, list[Fol
         leave_one_out=settings.leave_one_out,
         preprocessing=preprocessing,
         companions=companions,
+        overwrite=settings.overwrite,
     )
     return raw, [*derivatives, *heads], plans
 
@@ -291,8 +293,13 @@ def run_workflow(
             raise UsageError("\n".join(reports.errors[label][-1].message for label in elsewhere))
         for label in elsewhere:
             say_errors(settings, label, reports.errors[label])
+        if settings.overwrite:
+            replaced = replace_earlier(mine, settings.output_dir, datetime.now())
+            clean(folder, [one.image for one in replaced if one.conflict.whole])
+            if replaced:
+                say(describe_replaced(replaced))
         if settings.clean_workdir:
-            clean(folder, mine)
+            clean(folder, [image for plan in mine for image in plan.images])
         run_graph(settings, mine, plugin, reports)
 
 
@@ -443,29 +450,36 @@ def read_crashes(settings: Settings, plan: ParticipantPlan, run_uuid: str) -> li
 
 def make_report(settings: Settings, raw: Dataset, plan: ParticipantPlan, errors: Sequence[ErrorRecord]) -> None:
     """Write the report of one participant from all records in its folder, those of earlier runs included."""
-    folder = settings.output_dir / f"sub-{plan.label}" / "figures"
-    records = [read_record(path) for path in sorted(folder.glob("*_record.json"))]
-    images = [record for record in records if isinstance(record, ImageRecord)]
-    fits = [record for record in records if isinstance(record, FitRecord)]
-    comparisons = [record for record in records if isinstance(record, ComparisonRecord)]
-    preprocessing = [record for record in records if isinstance(record, PreprocessingRecord)]
+    records = read_records(settings.output_dir, plan.label)
     write_report(
         settings.output_dir / f"sub-{plan.label}.html",
         participant=f"sub-{plan.label}",
-        images=images,
-        fits=fits,
+        images=[record for record in records if isinstance(record, ImageRecord)],
+        fits=[record for record in records if isinstance(record, FitRecord)],
         errors=errors,
         about=about(settings, raw),
-        methods=methods_text(
-            [image.mask_description for image in images],
-            [fit.methods for fit in fits],
-            [sentence for record in preprocessing for sentence in record.methods],
-        )
-        if fits
-        else "",
-        comparisons=comparisons,
-        preprocessing=preprocessing,
+        methods=methods_of(records),
+        comparisons=[record for record in records if isinstance(record, ComparisonRecord)],
+        preprocessing=[record for record in records if isinstance(record, PreprocessingRecord)],
     )
+
+
+def write_methods(output_dir: Path, planned: Sequence[ParticipantPlan] = ()) -> str:
+    """Write the methods text of all that an output folder holds; where it holds nothing yet, of what is planned.
+
+    Returns
+    -------
+    str
+        What it tells of; empty where nothing was written.
+    """
+    with FileLock(output_dir / ".bidsfit.lock"):
+        told, text = "what was done", methods_of(read_records(output_dir))
+        if not text and planned:
+            told, text = "what is planned", methods_of_plans(planned)
+        if not text:
+            return ""
+        write_citation(output_dir / "logs", text)
+    return told
 
 
 def about(settings: Settings, raw: Dataset) -> dict[str, Any]:

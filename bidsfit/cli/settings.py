@@ -83,6 +83,7 @@ class Settings:
     dry_run: bool = False
     work_dir: Path = Path("work")
     clean_workdir: bool = False
+    overwrite: bool = False
     resource_monitor: bool = False
     stop_on_first_crash: bool = False
     verbosity: int = 0
@@ -155,6 +156,8 @@ def settings_from(arguments: Namespace, command: Sequence[str]) -> Settings:
     ]
     if len(exclusive) > 1:
         raise UsageError(f"{' and '.join(exclusive)} contradict each other; give one of them.")
+    if arguments.overwrite and exclusive in (["--reports-only"], ["--boilerplate-only"]):
+        raise UsageError(f"--overwrite fits again, and {exclusive[0]} fits nothing; give one of them.")
     settings = Settings(
         **{
             **{f.name: values[f.name] for f in fields(Settings) if f.name in values},

@@ -19,6 +19,7 @@ from nipype.interfaces.base import (
 )
 
 from bidsfit import estimators, models
+from bidsfit.bids.conflicts import conflicts_of_fit, conflicts_of_image, refuse, writing
 from bidsfit.bids.files import whole_file, write_json
 from bidsfit.bids.images import open_image, read_data
 from bidsfit.bids.inputs import DwiImage
@@ -27,11 +28,9 @@ from bidsfit.bids.outputs import (
     fit_settings,
     json_path,
     map_outputs,
-    refuse_conflict,
     sidecar,
     table,
     write_nifti,
-    writing,
 )
 
 
@@ -54,7 +53,7 @@ class _WriteMapsOutput(TraitedSpec):
 class WriteMaps(SimpleInterface):
     """Write the maps of a fit with their sidecars, in the units of files; each whole or not at all.
 
-    None is written where one is there that was made with other settings.
+    None is written where one is there that was made otherwise, or a fit of another image, mask or noise.
     """
 
     input_spec = _WriteMapsInput
@@ -68,9 +67,8 @@ class WriteMaps(SimpleInterface):
         settings = fit_settings(model, estimator, self.inputs.mask_name, self.inputs.noise)
         folder = Path(self.inputs.output_dir)
         outputs, written = map_outputs(image, model, estimator), []
-        with writing(folder, image):
-            for output in outputs.values():  # another run may have written since this one was planned
-                refuse_conflict(folder, output.path, settings, image.uri)
+        with writing(folder, image):  # another run may have written since this one was planned
+            refuse(conflicts_of_fit(folder, image, [output.path for output in outputs.values()], settings))
             for name, output in outputs.items():
                 source = open_image(Path(self.inputs.maps[name]))
                 data = np.asarray(read_data(source, Path(self.inputs.maps[name])))
@@ -104,10 +102,15 @@ class WriteVolume(SimpleInterface):
     output_spec = _WriteVolumeOutput
 
     def _run_interface(self, runtime: Any) -> Any:
-        image = DwiImage.from_dict(self.inputs.image)
-        target = Path(self.inputs.output_dir) / file_output(self.inputs.kind, image)
-        if not isdefined(self.inputs.in_file):
-            return runtime
+        image, folder = DwiImage.from_dict(self.inputs.image), Path(self.inputs.output_dir)
+        if isdefined(self.inputs.in_file):
+            with writing(folder, image):
+                shared = {"Mask": self.inputs.method} if self.inputs.kind == "mask" else {}
+                refuse(conflicts_of_image(folder, image, shared))
+                self._write(image, folder / file_output(self.inputs.kind, image))
+        return runtime
+
+    def _write(self, image: DwiImage, target: Path) -> None:
         if isdefined(self.inputs.table):
             with whole_file(json_path(target).with_suffix(".tsv")) as temporary:
                 shutil.copyfile(self.inputs.table, temporary)
@@ -123,4 +126,3 @@ class WriteVolume(SimpleInterface):
         with whole_file(target) as temporary:
             shutil.copyfile(self.inputs.in_file, temporary)
         self._results = {"out_file": str(target)}
-        return runtime

@@ -22,6 +22,7 @@ from nipype.interfaces.base import (
 from numpy.typing import NDArray
 
 from bidsfit import estimators, models
+from bidsfit.bids.conflicts import conflicts_of_image, refuse, writing
 from bidsfit.bids.files import whole_file
 from bidsfit.bids.images import open_image, read_acquisition, read_data
 from bidsfit.bids.inputs import DwiImage
@@ -93,16 +94,12 @@ class PlotImage(SimpleInterface):
     output_spec = _PlotOutput
 
     def _run_interface(self, runtime: Any) -> Any:
-        image = DwiImage.from_dict(self.inputs.image)
-        paths = image_figure_paths(Path(self.inputs.output_dir), image)
+        image, folder = DwiImage.from_dict(self.inputs.image), Path(self.inputs.output_dir)
+        paths = image_figure_paths(folder, image)
         facts = json.loads(Path(self.inputs.facts).read_text())
         acquisition = read_acquisition(image.bval, image.bvec, image.sidecar)
         mask, affine = read_volume(self.inputs.mask)
         reference, _ = read_volume(self.inputs.reference)
-        with whole_file(paths["mask"]) as path:
-            figures.plot_mask(path, reference, mask > 0, affine)
-        with whole_file(paths["shells"]) as path:
-            figures.plot_shells(path, acquisition.b_values, acquisition.directions)
         record = ImageRecord(
             name=f"{image.name}_dwi",
             source=image.uri,
@@ -116,8 +113,14 @@ class PlotImage(SimpleInterface):
             warnings=list(self.inputs.warnings),
             **facts,
         )
-        with whole_file(paths["record"]) as path:
-            write_record(record, path)
+        with writing(folder, image):
+            refuse(conflicts_of_image(folder, image, {"Mask": self.inputs.mask_name, **self.inputs.noise}))
+            with whole_file(paths["mask"]) as path:
+                figures.plot_mask(path, reference, mask > 0, affine)
+            with whole_file(paths["shells"]) as path:
+                figures.plot_shells(path, acquisition.b_values, acquisition.directions)
+            with whole_file(paths["record"]) as path:
+                write_record(record, path)
         self._results = {"record": str(paths["record"])}
         return runtime
 
@@ -243,6 +246,7 @@ class PlotFit(SimpleInterface):
             warnings=warnings,
             methods=list(self.inputs.methods),
             training=training,
+            source=image.uri,
         )
         with whole_file(paths["record"]) as path:
             write_record(record, path)

@@ -21,19 +21,11 @@ from nipype.interfaces.base import (
 )
 
 from bidsfit import __version__
+from bidsfit.bids.conflicts import conflicts_of_preprocessing, refuse, writing
 from bidsfit.bids.files import whole_file, write_json
 from bidsfit.bids.images import open_image, read_data
 from bidsfit.bids.inputs import DwiImage
-from bidsfit.bids.outputs import (
-    LEFT_OUT,
-    file_output,
-    json_path,
-    own_uri,
-    refuse_conflict,
-    table,
-    write_nifti,
-    writing,
-)
+from bidsfit.bids.outputs import LEFT_OUT, file_output, json_path, own_uri, table, write_nifti
 
 #: Fields of a sidecar that stay true of the preprocessed image.
 KEPT = (
@@ -80,7 +72,7 @@ class WritePreprocessed(SimpleInterface):
         refused = self._refused()
         steps = {**self.inputs.steps, **dict.fromkeys(refused, "none")}
         with writing(folder, raw):  # another run may have written since this one was planned
-            refuse_conflict(folder, file_output("preproc", raw), steps, raw.uri, ("Preprocessing",))
+            refuse(conflicts_of_preprocessing(folder, raw, steps))
             self._write(folder, raw, steps, refused)
         return runtime
 

@@ -21,6 +21,7 @@ from nipype.interfaces.base import (
 from numpy.typing import NDArray
 
 from bidsfit.acquisition import Acquisition
+from bidsfit.bids.conflicts import conflicts_of_image, refuse
 from bidsfit.bids.files import whole_file
 from bidsfit.bids.images import image_shape, open_image, read_acquisition
 from bidsfit.bids.inputs import DwiImage
@@ -126,6 +127,7 @@ class AssessQuality(SimpleInterface):
             ),
             slice_axis=inputs.slice_axis,
         )
+        refuse(conflicts_of_image(folder, image, {}))  # another run may have come first with another image
         paths = quality_figure_paths(folder, image)
         figures = [
             *self._draw_steps(paths, data, stages, acquisition, mask, affine),

@@ -7,9 +7,13 @@ The numbers are computed elsewhere; a record only carries them, in the units of 
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, get_args
+
+from bidsfit import __version__
+from bidsfit.exceptions import UnusableInputError
 
 
 @dataclass
@@ -50,6 +54,7 @@ class FitRecord:
     and status maps).
     ``maps``: paths of the written maps relative to the output folder.
     ``methods``: texts for the methods section, about the model and about the estimator.
+    ``source``: URI of the image that was fitted.
     ``training``, of a trained estimator: distribution (in words), participants, snr (None for no noise), noise, recipe
     (in words), seconds, device, converged, file, averaged_over (parameters over which its figure is a mean).
     """
@@ -71,6 +76,7 @@ class FitRecord:
     warnings: list[str] = field(default_factory=list)
     methods: list[str] = field(default_factory=list)
     training: dict[str, Any] = field(default_factory=dict)
+    source: str = ""
 
 
 @dataclass
@@ -152,7 +158,31 @@ def is_drawn(record: Path, folder: Path) -> bool:
 
 
 def read_record(path: Path) -> Record:
-    """Read a record written by `write_record`."""
-    values = json.loads(path.read_text())
+    """Read a record written by `write_record`.
+
+    Raises
+    ------
+    UnusableInputError
+        Where it is none.
+    """
     kinds: dict[str, type[Record]] = {kind.__name__: kind for kind in get_args(Record)}
-    return kinds[values.pop("record")](**values)
+    try:
+        values = json.loads(path.read_text())
+        return kinds[values.pop("record")](**values)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UnusableInputError(
+            f"{path} is no record that bidsfit {__version__} can read ({error}). Remove it: the next run of that "
+            "participant writes it again."
+        ) from error
+
+
+def read_records(folder: Path, participant: str = "*") -> list[Record]:
+    """Records that runs left of a participant (label without ``sub-``) in an output folder, or of all; sorted by path.
+
+    One that another run moves away meanwhile is left out.
+    """
+    records = []
+    for path in sorted(folder.glob(f"sub-{participant}/figures/*_record.json")):
+        with suppress(FileNotFoundError):
+            records.append(read_record(path))
+    return records

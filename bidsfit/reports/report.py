@@ -12,7 +12,7 @@ import math
 import re
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -227,8 +227,25 @@ def _sections(
         section.comparisons.append((f"{section.anchor}-comparison-{len(section.comparisons) + 1}", comparison))
     for fit in fits:
         section = sections[fit.image]
-        section.fits.append((f"{section.anchor}-fit-{len(section.fits) + 1}", fit))
+        labelled = replace(fit, warnings=[*_apart(section, fit), *fit.warnings])
+        section.fits.append((f"{section.anchor}-fit-{len(section.fits) + 1}", labelled))
     return list(sections.values())
+
+
+def _apart(section: Section, fit: FitRecord) -> list[str]:
+    """What to say of a fit that is not of the image, preparation, mask or noise that its section tells of.
+
+    Runs refuse to make one; of two that start together, one may still describe the image after the other has fitted it.
+    """
+    image, prepared = section.image, section.preprocessing
+    told: list[tuple[str, str | None, str | None]] = []
+    if image is not None:
+        told += [("image", fit.source, image.source), ("mask", fit.options.get("Mask"), image.mask_description)]
+        told += [("noise", fit.options.get("NoiseKind"), image.noise.get("kind"))]
+    if prepared is not None:
+        told += [("image", fit.source, f"bids::{prepared.output}" if prepared.output else prepared.source)]
+    differing = dict.fromkeys(f"the {what} {own}" for what, own, other in told if own and other and own != other)
+    return [f"It was made with {' and '.join(differing)}, which is not what is told above."] if differing else []
 
 
 def _worth_a_look(sections: Sequence[Section]) -> dict[str, list[tuple[str, str]]]:

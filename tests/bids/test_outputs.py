@@ -16,7 +16,6 @@ from bidsfit.bids.outputs import (
     fit_settings,
     map_outputs,
     prepare_dataset,
-    refuse_conflict,
     sidecar,
     table,
     write_nifti,
@@ -169,53 +168,6 @@ def test_labels_are_whole_numbers(tmp_path):
         tmp_path / "mask.nii.gz", np.ones((2, 2, 2), dtype=bool), nib.Nifti1Image(np.zeros((2, 2, 2)), np.eye(4))
     )
     assert nib.load(tmp_path / "mask.nii.gz").get_data_dtype() == np.uint8
-
-
-# --- what is there already ------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def written(tmp_path, image):
-    """A map with its sidecar, and the function that would refuse to replace it."""
-    estimator = LeastSquares(IVIM)
-    output = map_outputs(image, IVIM, estimator)["D"]
-    path = tmp_path / output.path
-    path.parent.mkdir(parents=True)
-    path.touch()
-    description = path.with_name(path.name.replace(".nii.gz", ".json"))
-    description.write_text(json.dumps(sidecar_of(image, "D")))
-
-    def check(source=image.uri, mask=image.mask_uri, **options):
-        refuse_conflict(tmp_path, output.path, fit_settings(IVIM, LeastSquares(IVIM, **options), mask, NOISE), source)
-
-    return check, description
-
-
-def test_the_same_settings_may_be_written_again(written):
-    written[0]()
-
-
-@pytest.mark.parametrize(
-    ("change", "named"),
-    [
-        ({"averaging": "geometric"}, "Averaging"),
-        ({"s0": "measured"}, "S0"),
-        ({"bounds": {"D": (0.0, 3.0)}}, "Bounds"),
-        ({"mask": "bids:masks:other.nii.gz"}, "Mask"),
-        ({"source": "bids:raw:other_dwi.nii.gz"}, "Sources"),
-    ],
-)
-def test_other_settings_are_refused_and_named(written, change, named):
-    with pytest.raises(UsageError, match=rf"param-D_dwimap\.nii\.gz exists .*\({named}\)"):
-        written[0](**change)
-
-
-@pytest.mark.parametrize("text", ["{", "[]", "{}", None])
-def test_a_map_of_unknown_origin_is_not_replaced(written, text):
-    check, description = written
-    description.unlink() if text is None else description.write_text(text)
-    with pytest.raises(UsageError, match="no readable sidecar"):
-        check()
 
 
 # --- the dataset ----------------------------------------------------------------------------------------------------

@@ -79,7 +79,8 @@ def test_another_mask_is_another_setting(run, masks, unchanged):
     with unchanged(run.out.folder):
         outcome = run("--model", "adc")
     assert outcome.code == 2
-    assert "(Mask)" in outcome.err
+    assert "was made from another image, mask or noise (Mask: found bids:masks:sub-01/ses-1/" in outcome.err
+    assert "expected median_otsu (DIPY)" in outcome.err
 
 
 def test_another_dataset_is_refused(run, app, tmp_path, unchanged):

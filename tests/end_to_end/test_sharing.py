@@ -38,11 +38,11 @@ def test_maps_that_came_after_the_plan_was_made_are_not_overwritten(run, tmp_pat
     one = ("--participant-label", "01", "--estimators", "lsq", "mle", "--sigma", 10)
     assert run(*one, "-w", tmp_path / "w1").code == 0
     before = stored(tmp_path / "out")
-    monkeypatch.setattr(plan, "refuse_conflict", lambda *_: None)
+    monkeypatch.setattr(plan, "refuse", lambda _: None)
     outcome = run(*one, "-w", tmp_path / "w2", "--bounds", "adc.D=0,0.002")
     assert outcome.code == 1
     assert "sub-01: Maps that were made otherwise were not overwritten." in outcome.err
-    assert "sub-01_model-adc_desc-lsq_param-S0_dwimap.nii.gz exists and was made with other settings (Bounds)" in (
+    assert "sub-01_model-adc_desc-lsq_param-S0_dwimap.nii.gz exists and was made with other settings (Bounds: " in (
         outcome.err
     )
     after = stored(tmp_path / "out")

@@ -1,0 +1,212 @@
+"""What earlier runs left of an image, where a run would make it otherwise: refused, or moved out of the way."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from textwrap import shorten
+from typing import Any
+
+from filelock import FileLock
+
+from bidsfit.bids.inputs import DwiImage
+from bidsfit.bids.outputs import file_output, image_folder, json_path, sources_of
+from bidsfit.exceptions import ConflictError
+
+#: Settings that all fits of an image in one folder share, for one report tells of them together.
+SHARED = ("Mask", "NoiseKind", "NoiseLevel")
+
+#: Of a value in a message, so many characters are shown.
+LONGEST_VALUE = 200
+
+#: What every folder is called into which earlier results are moved; the date follows.
+REPLACED = "replaced-"
+
+
+@dataclass(frozen=True)
+class Conflict:
+    """An image of the outputs that was made otherwise than a run would make it.
+
+    Attributes
+    ----------
+    path : Path
+    differences : mapping of str to (found, expected)
+        By the name of the setting; empty where no sidecar says how it was made.
+    whole : bool
+        Whether they are about the image itself (what was fitted, its preprocessing, mask or noise), and so about
+        everything that earlier runs left of it.
+    """
+
+    path: Path
+    differences: Mapping[str, tuple[Any, Any]]
+    whole: bool
+
+    @property
+    def in_words(self) -> str:
+        """What differs."""
+        return "; ".join(
+            f"{name}: found {_shown(found)}, expected {_shown(expected)}"
+            for name, (found, expected) in sorted(self.differences.items())
+        )
+
+
+def _shown(value: Any) -> str:
+    words = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return shorten(words, LONGEST_VALUE, placeholder=" ...")
+
+
+def writing(folder: Path, image: DwiImage) -> FileLock:
+    """Keep other processes from writing results of a participant for the time of a ``with`` block.
+
+    Conflicts that are found inside, or not found, stay so until the end of the block.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    return FileLock(folder / f".sub-{image.participant}.lock")
+
+
+def conflicts_of_fit(
+    folder: Path, image: DwiImage, outputs: Collection[Path], settings: Mapping[str, Any]
+) -> Iterator[Conflict]:
+    """Maps that a fit would replace and that were made otherwise; and fits of the image that it cannot stand beside.
+
+    Parameters
+    ----------
+    folder : Path
+    image : DwiImage
+        That is fitted.
+    outputs : collection of Path
+        Maps of the fit, relative to the folder.
+    settings : mapping
+        Of the fit, as `fit_settings` returns them.
+    """
+    for output in outputs:
+        yield from _conflict(folder / output, settings, sources_of(image))
+    shared = {name: settings[name] for name in SHARED if name in settings}
+    yield from conflicts_of_image(folder, image, shared, but=outputs)
+
+
+def conflicts_of_image(
+    folder: Path, image: DwiImage, shared: Mapping[str, Any], *, but: Collection[Path] = ()
+) -> Iterator[Conflict]:
+    """Fits that a folder holds of an image whose source, mask or noise is another.
+
+    Parameters
+    ----------
+    folder : Path
+    image : DwiImage
+        That is fitted.
+    shared : mapping
+        Those of `SHARED` that are to be compared.
+    but : collection of Path
+        Maps, relative to the folder, of fits that are not looked at.
+    """
+    for path in sorted((folder / image_folder(image)).glob(f"{image.name}_model-*_param-status_dwimap.nii.gz")):
+        if path.relative_to(folder) not in but:
+            yield from _conflict(path, shared, sources_of(image), names=tuple(shared))
+
+
+def conflicts_of_preprocessing(folder: Path, raw: DwiImage, steps: Mapping[str, str]) -> Iterator[Conflict]:
+    """The preprocessed image that was made otherwise.
+
+    Parameters
+    ----------
+    folder : Path
+    raw : DwiImage
+        The image before its preprocessing.
+    steps : mapping
+        Method by step, as `Chain.settings` says it.
+    """
+    path = folder / file_output("preproc", raw)
+    for found in _conflict(path, steps, [uri for uri in (raw.uri, raw.mask_uri) if uri], where=("Preprocessing",)):
+        yield Conflict(path, found.differences, whole=True)
+
+
+def _conflict(
+    path: Path,
+    settings: Mapping[str, Any],
+    sources: Sequence[str],
+    *,
+    where: Sequence[str] = ("Model", "Parameters"),
+    names: Sequence[str] | None = None,
+) -> Iterator[Conflict]:
+    """The conflict with an image, where it exists and its settings (by default all of them) or sources differ."""
+    if not path.exists():
+        return
+    try:
+        earlier = content = json.loads(json_path(path).read_text())
+        found_sources = [str(source) for source in content["Sources"]]
+        for key in where:
+            earlier = earlier[key]
+        earlier = dict(earlier)
+    except (OSError, ValueError, KeyError, TypeError):
+        yield Conflict(path, {}, whole=names is not None)
+        return
+    compared = {*earlier, *settings} if names is None else names
+    differences = {
+        key: (earlier.get(key, "nothing"), settings.get(key, "nothing"))
+        for key in compared
+        if earlier.get(key) != settings.get(key)
+    }
+    if found_sources != list(sources):
+        differences["Sources"] = (", ".join(found_sources), ", ".join(sources))
+    if differences:
+        yield Conflict(path, differences, whole=bool({"Sources", *SHARED} & set(differences)))
+
+
+def refuse(conflicts: Iterable[Conflict]) -> None:
+    """Refuse to go on where there is a conflict.
+
+    Raises
+    ------
+    ConflictError
+        Naming the image, what differs, and what to do.
+    """
+    for conflict in conflicts:
+        if not conflict.differences:
+            words = "exists, but no readable sidecar says how it was made"
+        elif conflict.whole:
+            words = (
+                f"exists and was made from another image, mask or noise ({conflict.in_words}), which all fits of an "
+                "image in one folder share"
+            )
+        else:
+            words = f"exists and was made with other settings ({conflict.in_words})"
+        what = "all that was made of this image" if conflict.whole else "that fit"
+        raise ConflictError(
+            f"{conflict.path} {words}. Nothing is overwritten. To fit anew, add --overwrite, which moves {what} into "
+            f"{REPLACED}<date> in the output folder; to have both, choose another output folder."
+        )
+
+
+def files_of_image(folder: Path, image: DwiImage) -> list[Path]:
+    """Everything that runs left of an image: maps, masks, the preprocessed image, figures and records."""
+    places = (folder / image_folder(image), folder / f"sub-{image.participant}" / "figures")
+    return [path for place in places for key in ("desc", "model") for path in place.glob(f"{image.name}_{key}-*")]
+
+
+def dated_folder(folder: Path, participant: str, moment: datetime) -> Path:
+    """A folder for what is moved at a moment, in which nothing of the participant lies yet."""
+    while (dated := folder / f"{REPLACED}{moment:%Y%m%dT%H%M%S}").joinpath(f"sub-{participant}").exists():
+        moment += timedelta(seconds=1)
+    return dated
+
+
+def move(files: Iterable[Path], folder: Path, target: Path) -> None:
+    """Move files of a folder below another, each to the same relative path.
+
+    What tells of the conflict comes last, and a sidecar before its image: where this is interrupted, the next run finds
+    the conflict again, and refuses, or moves what is left.
+    """
+    for path in sorted(files, key=lambda path: (_tells(path.name), path.name)):
+        moved = target / path.relative_to(folder)
+        moved.parent.mkdir(parents=True, exist_ok=True)
+        os.rename(path, moved)
+
+
+def _tells(name: str) -> int:
+    """How long a file stays where it is."""
+    return 2 if "_param-status_" in name else 1 if "_desc-preproc_dwi." in name else 0
