@@ -50,7 +50,7 @@ class Conflict:
         """What differs."""
         return "; ".join(
             f"{name}: found {_shown(found)}, expected {_shown(expected)}"
-            for name, (found, expected) in sorted(self.differences.items())
+            for name, (found, expected) in sorted(self.differences.items(), key=lambda one: (one[0] not in SHARED, one))
         )
 
 
@@ -151,7 +151,11 @@ def _conflict(
         for key in compared
         if earlier.get(key) != settings.get(key)
     }
-    if found_sources != list(sources):
+    found_sources, sources = (  # the mask is told of as such
+        [source for source in given if source != told.get("Mask")]
+        for given, told in ((found_sources, earlier), (sources, settings))
+    )
+    if found_sources != sources:
         differences["Sources"] = (", ".join(found_sources), ", ".join(sources))
     if differences:
         yield Conflict(path, differences, whole=bool({"Sources", *SHARED} & set(differences)))

@@ -262,26 +262,46 @@ def prepare_dataset(folder: Path, raw: Folder, derivatives: Sequence[Folder]) ->
         raise UsageError(f"The output folder {folder} cannot be written: {error.strerror or error}.") from error
 
 
-def _describe_dataset(folder: Path, raw: Folder, derivatives: Sequence[Folder]) -> None:
+def earlier_description(folder: Path, raw: Folder, derivatives: Sequence[Folder]) -> dict[str, Any] | None:
+    """The description of an output folder that these datasets may add to; None where there is none yet.
+
+    Raises
+    ------
+    UsageError
+        Where the folder belongs to something else, or holds results of other datasets.
+    """
     path = folder / "dataset_description.json"
-    links = {dataset.name: _link(dataset.root, folder, raw.root) for dataset in [raw, *derivatives]}
-    if path.exists():
-        try:
-            content = read_sidecar(path)
-        except UnusableInputError as error:
-            raise UsageError(f"{error} Mend it or choose another folder.") from error
-        made, earlier = content.get("GeneratedBy"), content.get("DatasetLinks", {})
-        makers = [maker.get("Name") for maker in made if isinstance(maker, dict)] if isinstance(made, list) else []
-        if content.get("DatasetType") != "derivative" or "bidsfit" not in makers:
-            raise UsageError(f"{folder} holds another dataset ({path} was not written by bidsfit). Choose another one.")
-        if not isinstance(earlier, dict):
-            raise UsageError(f"DatasetLinks in {path} is {earlier!r}; expected an object. Mend it.")
-        for name, link in links.items():
-            if earlier.get(name, link) != link:
-                raise UsageError(
-                    f"{folder} holds results of another dataset: its link {name!r} is {earlier[name]}, now {link}. "
-                    "Choose another output folder, or another name for -d/--derivatives."
-                )
+    if not path.exists():
+        return None
+    try:
+        content = read_sidecar(path)
+    except UnusableInputError as error:
+        raise UsageError(f"{error} Mend it or choose another folder.") from error
+    made, earlier = content.get("GeneratedBy"), content.get("DatasetLinks", {})
+    makers = [maker.get("Name") for maker in made if isinstance(maker, dict)] if isinstance(made, list) else []
+    if content.get("DatasetType") != "derivative" or "bidsfit" not in makers:
+        raise UsageError(f"{folder} holds another dataset ({path} was not written by bidsfit). Choose another one.")
+    if not isinstance(earlier, dict):
+        raise UsageError(f"DatasetLinks in {path} is {earlier!r}; expected an object. Mend it.")
+    for name, link in _links(folder, raw, derivatives).items():
+        if earlier.get(name, link) != link:
+            raise UsageError(
+                f"{folder} holds results of another dataset: its link {name!r} is {earlier[name]}, now {link}. "
+                "Choose another output folder, or another name for -d/--derivatives."
+            )
+    return content
+
+
+def _links(folder: Path, raw: Folder, derivatives: Sequence[Folder]) -> dict[str, str]:
+    """URIs of datasets by the names that BIDS URIs use."""
+    return {dataset.name: _link(dataset.root, folder, raw.root) for dataset in [raw, *derivatives]}
+
+
+def _describe_dataset(folder: Path, raw: Folder, derivatives: Sequence[Folder]) -> None:
+    path, links = folder / "dataset_description.json", _links(folder, raw, derivatives)
+    content = earlier_description(folder, raw, derivatives)
+    if content is not None:
+        earlier = content.get("DatasetLinks", {})
         if earlier | links == earlier:
             return
         content["DatasetLinks"] = earlier | links

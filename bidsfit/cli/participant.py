@@ -33,7 +33,7 @@ from bidsfit.bids.inputs import (
     read_filters,
 )
 from bidsfit.bids.names import is_label
-from bidsfit.bids.outputs import prepare_dataset
+from bidsfit.bids.outputs import earlier_description, prepare_dataset
 from bidsfit.bids.validation import require_valid
 from bidsfit.cli.progress import Progress
 from bidsfit.cli.settings import Settings
@@ -252,6 +252,7 @@ def plan_run(settings: Settings, fits: Sequence[Fit]) -> tuple[Dataset, list[Fol
     )
     preprocessing = preprocessing_choice(settings)
     heads = [Folder(name, path) for name, path in freesurfer.items()]
+    earlier_description(settings.output_dir, raw, [*derivatives, *heads])  # else what differs is the dataset
     skip = ("susceptibility", "tissue") if preprocessing is None else preprocessing.skip
     companions = find_all_companions(raw, [*derivatives, *heads], inputs, skip)
     plans = make_plan(

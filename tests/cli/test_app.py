@@ -1,5 +1,6 @@
 """The command ``bidsfit``: what its options do, and how it ends."""
 
+import html
 import json
 import shutil
 import subprocess
@@ -218,7 +219,9 @@ def test_reports_only_needs_a_run(run):
 
 def test_boilerplate_only(run, tmp_path):
     out = tmp_path / "out"
-    assert run("--boilerplate-only").code == 0
+    outcome = run("--boilerplate-only")
+    assert outcome.code == 0
+    assert outcome.out == f"Methods text of what is planned: {out / 'logs' / 'CITATION.md'}\n"
     assert "Apparent diffusion coefficient" in (out / "logs" / "CITATION.md").read_text()
     assert "@article" in (out / "logs" / "CITATION.bib").read_text().lower()
     assert sorted(path.name for path in out.iterdir() if not path.name.startswith(".")) == [
@@ -226,6 +229,27 @@ def test_boilerplate_only(run, tmp_path):
         "dataset_description.json",
         "logs",
     ]
+
+
+def test_the_methods_text_of_the_folder_is_that_of_its_reports(run, pair, tmp_path):
+    """Of all participants, not of those of the last run; what is planned is told before anything was done only."""
+    add_participant(pair[0])
+    pair[1].add_mask("sub-02/dwi/sub-02_desc-brain_mask")
+    out = tmp_path / "out"
+
+    def told():
+        return (out / "logs" / "CITATION.md").read_text()
+
+    assert run("--participant-label", "01").code == 0
+    first = told()
+    assert first in html.unescape((out / "sub-01.html").read_text())
+    assert run("--participant-label", "02", "--average", "geometric").code == 0
+    both = told()
+    assert both != first
+    assert set(first.split("\n\n")) <= set(both.split("\n\n"))
+    outcome = run("--boilerplate-only", "--participant-label", "01")
+    assert outcome.out.startswith("Methods text of what was done: ")
+    assert told() == both
 
 
 def test_write_graph(run, tmp_path):

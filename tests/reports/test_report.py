@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from bidsfit.exceptions import UnusableInputError
 from bidsfit.reports.prose import mathml, prose
 from bidsfit.reports.records import ErrorRecord, PreprocessingRecord, Record, read_record, write_record
 from bidsfit.reports.report import chunks, correlation, number, percent, spread, write_report
@@ -379,3 +380,29 @@ def test_a_prepared_image_that_could_not_be_read_again_is_shown(material: Simple
 def test_a_record_of_the_preprocessing_is_read_as_it_was_written(material: SimpleNamespace, tmp_path: Path) -> None:
     write_record(prepared(material), tmp_path / "record.json")
     assert read_record(tmp_path / "record.json") == prepared(material)
+
+
+def test_a_fit_of_what_its_section_does_not_tell_of_is_labelled(material: SimpleNamespace, tmp_path: Path) -> None:
+    """As where two runs started together, and the second described the image before it was refused."""
+    fit = replace(material.fit, source=material.image.source, options={"Mask": material.image.mask_description})
+
+    def told(**changes: Any) -> str:
+        return " ".join(Page(written(material, tmp_path / "sub-01.html", **changes)).text.split())
+
+    assert "not what is told above" not in told(fits=[fit])
+    mask = told(fits=[replace(fit, options={"Mask": "bids:masks:other.nii.gz"})])
+    assert "It was made with the mask bids:masks:other.nii.gz, which is not what is told above." in mask
+    assert mask.count("not what is told above") == 2  # in its place and in the summary
+    image = told(fits=[replace(fit, source="bids::sub-01_desc-preproc_dwi.nii.gz")])
+    assert "made with the image bids::sub-01_desc-preproc_dwi.nii.gz, which is not" in image
+    assert "made with the image" in told(
+        fits=[fit], preprocessing=[prepared(material, output="sub-01/dwi/sub-01_desc-preproc_dwi.nii.gz")]
+    )
+
+
+def test_a_file_that_is_no_record_is_named(tmp_path: Path) -> None:
+    for text in ("{", "[]", "{}", '{"record": "FitRecord", "image": "sub-01_dwi"}', '{"record": "Nothing"}'):
+        path = tmp_path / "sub-01_record.json"
+        path.write_text(text)
+        with pytest.raises(UnusableInputError, match=r"sub-01_record\.json is no record"):
+            read_record(path)

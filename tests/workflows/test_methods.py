@@ -6,7 +6,8 @@ from bidsfit import models
 from bidsfit.bids.inputs import choose_participants, find_images, open_dataset
 from bidsfit.estimators.least_squares import LeastSquares
 from bidsfit.reports.bibliography import cited, entries
-from bidsfit.workflows.methods import fit_methods, methods_text
+from bidsfit.reports.records import FitRecord, ImageRecord, PreprocessingRecord
+from bidsfit.workflows.methods import fit_methods, methods_of, methods_text
 from bidsfit.workflows.plan import FOUND_BODY, FOUND_MASK
 
 GIVEN = "bids:masks:sub-01/dwi/sub-01_desc-brain_mask.nii.gz"
@@ -76,3 +77,17 @@ def test_the_workflow_says_it_of_its_fits(pair):
     plans = make_plan(inputs, choose_participants(tiny.root, ()), make_fits(["adc"]), output_dir=tiny / "none")
     (fit,) = plans[0].images[0].fits
     assert fit_methods(fit.built) == fit_methods(LeastSquares(models.get("adc")))
+
+
+def test_what_was_done_to_images_without_a_fit_is_left_out():
+    def records(name, mask, *sentences):
+        image = ImageRecord(name, "bids:raw:x", [], [], mask, 1, [], {}, {}, [])
+        return [image, PreprocessingRecord(name, "bids:raw:x", methods=list(sentences))]
+
+    methods = fit_methods(LeastSquares(models.get("adc")))
+    fit = FitRecord("sub-01_dwi", "adc", "", "", "", "lsq", "", 1, 1.0, [], [], methods=methods)
+    fitted = records("sub-01_dwi", GIVEN, "Noise was reduced.", "No volume was moved.")
+    failed = records("sub-02_dwi", FOUND_MASK, "Motion was corrected.")
+    said = methods_of([*fitted, *failed, fit])
+    assert said == methods_text([GIVEN], [methods], ["Noise was reduced.", "No volume was moved."])
+    assert methods_of([*fitted, *failed]) == ""
