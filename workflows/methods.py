@@ -65,7 +65,7 @@ def methods_text(masks: Iterable[str], fits: Iterable[Sequence[str]], preprocess
             *dict.fromkeys(models),
             *dict.fromkeys(estimators),
             "Equations were differentiated with SymPy [@sympy] and compiled with Numba [@numba]; arrays are "
-            "NumPy's [@numpy], and SciPy [@scipy] served the statistics.",
+            "NumPy's [@numpy], and further numerics SciPy's [@scipy].",
         ]
     )
 
@@ -80,9 +80,12 @@ def fit_methods(estimator: Estimator) -> list[str]:
     )
     limit = ""
     if np.isfinite(model.maximum_b):
-        limit = f" Measurements above b = {model.maximum_b:g} s/mm² were left out."
-    if model.excluded_b is not None:
-        limit += " So were those between b = {:g} and {:g} s/mm².".format(*model.excluded_b)
+        limit = f" Measurements up to b = {model.maximum_b:g} s/mm² were fitted"
+        limit += (
+            "."
+            if model.excluded_b is None
+            else ", without those between {:g} and {:g} s/mm².".format(*model.excluded_b)
+        )
     return [
         f"{model.title} ({model.name}){_cite(model.references)}. {model.description} The signal is\n\n"
         f"$${model.latex}$$\n\n"

@@ -219,7 +219,7 @@ def _shown(step: str, acquisition: Acquisition) -> tuple[Any, list[str]]:
     """What shows best what a step did: a function of the volumes, and the names of its pictures."""
     lowest, highest = acquisition.shells[0], acquisition.shells[-1]
     largest = max(acquisition.shells, key=lambda shell: shell.indices.size)
-    if step == "motion":
+    if step == "motion" and largest.indices.size > 1:
         return (
             lambda data: np.std(data[..., largest.indices], axis=-1),
             [f"SD over b = {largest.b_value:.0f}"],

@@ -142,12 +142,14 @@ class Quality:
         """Numbers of the whole image, as plain values; None where they are not known."""
         lost = self.outliers.slice_z < -DROP_OUT
         judged = np.isfinite(self.outliers.slice_z)
+        compared = judged.any(axis=0) | np.isfinite(self.outliers.std_dvars)
         return {
             "n_volumes": int(self.b_values.size),
             "n_voxels": self.n_voxels,
             "fd_mean": _plain(_over(np.mean, self.framewise_displacement)),
             "fd_max": _plain(_over(np.max, self.framewise_displacement)),
-            "n_outlier_volumes": int(self.outliers.is_outlier.sum()),
+            "n_outlier_volumes": int(self.outliers.is_outlier.sum()) if compared.any() else None,
+            "n_compared_volumes": int(compared.sum()),
             "outlier_slices": _plain(lost.sum() / judged.sum() if judged.any() else np.nan),
             "dvars_max": _plain(_over(np.max, self.outliers.std_dvars)),
             "ndc": _plain(self.neighbour_correlation),

@@ -55,7 +55,8 @@ FIGURES = {
     ),
     "motion": (
         "Slices before and after the alignment of the volumes, and their difference",
-        "Motion. Spread of the volumes of a shell before and after they were aligned: at edges it should become less.",
+        "Motion. Before and after the volumes were aligned: the spread (SD) of the volumes of a shell, which should "
+        "become less at edges, or two volumes, where no shell has several.",
     ),
     "deformation": (
         "Slices before and after the deformable alignment of the volumes, and their difference",
@@ -134,12 +135,13 @@ FIGURES = {
     ),
     "curves": (
         "Measured signals and fitted curves of some voxels against b-value",
-        "Measured signal and fitted curve in a few voxels (indices count from 0).",
+        "Measured signal and fitted curve in a few voxels: where a parameter lies at the percentile that is named, "
+        "among the half of the voxels that is fitted best; and one whose residual is large.",
     ),
     "quality": (
         "Slices of the residual, of R squared and of the status of the fit",
         "Root mean square of the residuals, coefficient of determination, and what happened in each voxel. A high "
-        "R² says that the curve passes through the points, not that the parameters are right.",
+        "R² says that the curve comes near the points, not that the parameters are right.",
     ),
 }
 

@@ -6,8 +6,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from bidsfit.acquisition import Acquisition
 from bidsfit.bids.inputs import find_images, open_dataset
-from bidsfit.interfaces.quality import AssessQuality, described
+from bidsfit.interfaces.quality import AssessQuality, _shown, described
 
 SHAPE, B_VALUES = (16, 16, 4), (0, 0, 0, 0, *[1000] * 6)
 
@@ -76,6 +77,15 @@ def test_figures_without_anything_to_show_are_not_drawn(assess):
     """Every volume has a b-value of its own, and the noise level is not known."""
     _, record = assess(signals(), b_values=range(0, 1000, 100))
     assert not {"carpet", "snr", "outliers"} & set(record["figures"])
+
+
+@pytest.mark.parametrize("b_values", [B_VALUES, range(0, 1000, 100)])
+def test_what_motion_correction_changed_is_to_be_seen(b_values):
+    """A shell of one volume has no spread: the picture was black."""
+    data = signals()
+    pictures, names = _shown("motion", Acquisition(b_values))
+    assert len(names) == (1 if b_values == B_VALUES else 2)
+    assert np.ptp(pictures(data)) > 0
 
 
 def test_a_volume_that_lost_signal_is_found(assess):

@@ -111,7 +111,8 @@ def test_small_shells_have_nothing_to_compare_with(b_values: list[float]) -> Non
         assert words in remarks
     numbers = found.numbers
     assert numbers["ndc"] is numbers["fd_mean"] is numbers["outlier_slices"] is numbers["dvars_max"] is None
-    assert numbers["n_outlier_volumes"] == 0
+    assert numbers["n_outlier_volumes"] is None
+    assert numbers["n_compared_volumes"] == 0
     json.dumps(numbers, allow_nan=False)
 
 

@@ -103,7 +103,7 @@ def test_it_says_what_was_found(page: Page) -> None:
         "97.2 % converged, 2.8 % at bound",
         "14 intensities are negative.",
         "Missing: two shells.",
-        "25, with a noise standard deviation of 4 in units of the image; from: repeats at b = 0.",
+        "25, of the median signal at the lowest b-value, with a noise standard deviation of 4 in units of the image; from: repeats at b = 0.",
         "14 negative and 0 not finite",
         f"0.1 to {DASH}",  # a percentile that is not a number
         "< 0.1 %",
@@ -366,6 +366,9 @@ def test_an_image_that_came_prepared_has_its_quality_alone(material: SimpleNames
     told = " ".join(Page(written(material, tmp_path / "sub-01.html", preprocessing=[record])).text.split())
     assert "It was taken as it came: this run did nothing to it." in told
     assert "2 of 103" in told
+    some = prepared(material, quality=record.quality | {"n_compared_volumes": 40})
+    told = " ".join(Page(written(material, tmp_path / "sub-01.html", preprocessing=[some])).text.split())
+    assert "2 of 40 that could be compared with others (counted from 1: 52, 55)" in told
     bare = replace(record, quality={})
     assert "image-1-quality" not in written(material, tmp_path / "sub-01.html", preprocessing=[bare])
 
