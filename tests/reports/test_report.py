@@ -103,7 +103,8 @@ def test_it_says_what_was_found(page: Page) -> None:
         "97.2 % converged, 2.8 % at bound",
         "14 intensities are negative.",
         "Missing: two shells.",
-        "25, of the median signal at the lowest b-value, with a noise standard deviation of 4 in units of the image; from: repeats at b = 0.",
+        "25, of the median signal at the lowest b-value, with a noise standard deviation of 4 in units of the image; "
+        "from: repeats at b = 0.",
         "14 negative and 0 not finite",
         f"0.1 to {DASH}",  # a percentile that is not a number
         "< 0.1 %",

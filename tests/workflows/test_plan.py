@@ -9,12 +9,14 @@ import pytest
 from bidsfit import models
 from bidsfit.bids.distributions import write_distribution
 from bidsfit.bids.inputs import Inputs, choose_participants, find_images, open_dataset
+from bidsfit.bids.outputs import LEFT_OUT, file_output, json_path
 from bidsfit.exceptions import UnknownNameError, UsageError
 from bidsfit.training.distributions import pool
 from bidsfit.training.space import ParameterSpace
 from bidsfit.workflows.chain import PreprocessingChoice
 from bidsfit.workflows.description import describe_plan
 from bidsfit.workflows.plan import NoiseChoice, PoolChoice, make_fits, make_plan
+from bidsfit.workflows.replacing import find_replaced
 
 SMT = [0] + [1000] * 6 + [2000] * 6
 IVIM = [0, 10, 20, 40, 80, 200, 400, 600, 800]
@@ -317,6 +319,29 @@ def test_a_map_of_other_settings_stops_the_run(tiny, plan, tmp_path):
     with pytest.raises(UsageError, match=r"another image, mask or noise \(Mask: found nothing, expected median_otsu"):
         plan()
     assert fitted(plan("adc")) == [["adc"]]  # its names are others
+
+
+def test_a_step_that_an_earlier_run_left_out_is_tried_again_where_it_may_be_replaced(tiny, tmp_path):
+    add(tiny, IVIM)
+    (image,) = find_images(open_dataset(tiny.root, "raw"), [], ["01"]).images
+    fits, choice = make_fits(["ivim"]), PreprocessingChoice("dipy", skip=("gibbs",))
+
+    def planned(**options):
+        plans = make_plan(
+            Inputs(images=[image]), ["01"], fits, output_dir=tmp_path / "out", preprocessing=choice, **options
+        )
+        return plans[0].images[0]
+
+    steps = planned().chain.settings
+    path = tmp_path / "out" / file_output("preproc", image)
+    path.parent.mkdir(parents=True)
+    path.touch()
+    left = {"Preprocessing": steps | {"Rician": "none"}, LEFT_OUT: {"Rician": "damaged"}, "Sources": [image.uri]}
+    json_path(path).write_text(json.dumps(left))
+    assert planned().chain.method("rician") == ""
+    plan = planned(overwrite=True)
+    assert plan.chain.method("rician") == "koay"
+    assert find_replaced(plan, tmp_path / "out").conflict.in_words == "Rician: found none, expected koay"
 
 
 # --- in words -------------------------------------------------------------------------------------------------------
