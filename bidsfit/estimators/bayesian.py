@@ -117,8 +117,8 @@ class Bayesian(Estimator):
     def methods(self) -> str:
         debias = "Every magnitude was replaced by the amplitude whose Rician mean it is. " if self.debias else ""
         noise = {
-            "auto": "and, where the protocol tells it, the standard deviation of the noise (Jeffreys' prior) were "
-            "integrated out",
+            "auto": "and, where there are more averaged measurements than parameters, the standard deviation of the "
+            "noise (Jeffreys' prior) were integrated out",
             "marginalised": "and the standard deviation of the noise (Jeffreys' prior) were integrated out",
             "known": "was integrated out, with the standard deviation of the noise given",
         }[self.sigma]
@@ -127,9 +127,9 @@ class Bayesian(Estimator):
         constraints = f", where {rules}" if rules else ""
         return (
             f"{debias}The posterior distribution was found in each voxel by adaptive importance sampling, with "
-            f"Gaussian noise; the signal without diffusion weighting (flat prior) {noise}. The priors (diffusivities "
-            f"in µm²/ms) were: {stated}{constraints}. The estimate is the posterior mean, reported with the posterior "
-            "standard deviation and the central 95 % interval."
+            f"Gaussian noise; the signal without diffusion weighting (flat prior) {noise}. The priors of "
+            f"{self.model.name} (diffusivities in µm²/ms) were: {stated}{constraints}. The estimate is the "
+            "posterior mean, reported with the posterior standard deviation and the central 95 % interval."
         )
 
     def _takes_noise(self, averaged: Acquisition) -> bool:

@@ -236,8 +236,8 @@ def _disagreements(parameters: Sequence[Mapping[str, Any]]) -> list[str]:
             if row["exceeds_floor"]:
                 warnings.append(
                     f"{parameter['name']} by {row['estimator']} differs from {first['estimator']} by "
-                    f"{readable(row['absolute_difference'])} in a typical voxel, more than the Cramér-Rao bound: noise "
-                    "alone does not explain it. At least one of the two is biased, or scatters more than it must."
+                    f"{readable(row['absolute_difference'])} in a typical voxel, more than the Cramér-Rao bound: at "
+                    "least one of the two is biased, or scatters more than it must."
                 )
     return warnings
 
