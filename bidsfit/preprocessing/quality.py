@@ -243,7 +243,7 @@ def _remarks(outliers: Outliers, shells: Sequence[Shell], motion: Any, sigma: An
     if motion is None:
         yield "Motion is not known: volumes were not aligned here."
     if sigma is None:
-        yield "The signal-to-noise ratio is not known: the noise level could not be estimated."
+        yield "The signal-to-noise ratio of each shell is not told: there is no map of the noise level."
     if directions is None:
         yield "The neighbouring DWI correlation needs gradient directions, and there are none."
 
