@@ -22,7 +22,7 @@ from bidsfit.preprocessing.steps import CHANGING, STEPS
 from bidsfit.preprocessing.susceptibility import available, phase_encoding
 
 Tools = Literal["auto", "none", "dipy", "fsl"]
-BodyPart = Literal["auto", "brain", "body"]
+BodyPart = Literal["auto", "brain", "body", "cord"]
 
 #: What a step is done with: in words, and for the methods text with its references.
 METHODS = {
@@ -62,13 +62,15 @@ METHODS = {
 #: Settings of an image that is fitted as it is.
 NOTHING_DONE = {name.capitalize(): "none" for name in CHANGING}
 
-#: Words of BodyPart (BIDS) or BodyPartExamined (DICOM) that mean the head, or nothing that deforms, and other parts.
+#: Words of BodyPart (BIDS) or BodyPartExamined (DICOM) that mean the head, or nothing that deforms; the spinal cord,
+#: which moves in its canal and keeps its shape; and other parts.
 HEAD = ("brain", "cranium", "head", "headneck", "neuro", "phantom", "skull", "whole")
+CORD = ("cord", "cspine", "ctspine", "lspine", "lsspine", "spinal", "spine", "tlspine", "tspine")
 BODY = (
-    *("abdomen", "bladder", "body", "bone", "bowel", "breast", "calf", "cervix", "chest", "colon", "cord", "cspine"),
-    *("extremity", "hand", "heart", "hip", "kidney", "kidneys", "knee", "leg", "liver", "lspine", "lung", "lungs"),
-    *("muscle", "ovary", "pancreas", "pelvis", "placenta", "prostate", "rectum", "shoulder", "spinal", "spine"),
-    *("spleen", "stomach", "thigh", "thorax", "tspine", "uterus"),
+    *("abdomen", "bladder", "body", "bone", "bowel", "breast", "calf", "cervix", "chest", "colon", "extremity"),
+    *("hand", "heart", "hip", "kidney", "kidneys", "knee", "leg", "liver", "lung", "lungs", "muscle", "ovary"),
+    *("pancreas", "pelvis", "placenta", "prostate", "rectum", "shoulder", "spleen", "stomach", "thigh", "thorax"),
+    "uterus",
 )
 
 #: What says nothing of the part of the body.
@@ -218,7 +220,8 @@ def plan_chain(
     """
     if choice.tools == "none" or image.preprocessed:
         return None
-    body, unknown = _is_body(image, choice)
+    part, unknown = _part(image, choice)
+    body = part != "brain"
     left_out = {name: Step(name, reason=f"--skip {name}") for name in choice.skip}
     denoise = left_out.get("denoise") or _denoise(shape, choice)
     rician = left_out.get("rician") or _rician(denoise, acquisition, choice, sigma)
@@ -227,7 +230,7 @@ def plan_chain(
         left_out.get("gibbs") or _gibbs(image, shape),
         rician,
         left_out.get("susceptibility") or _susceptibility(choice, companions),
-        left_out.get("motion") or _remarked(_motion(image, shape, choice, body), unknown),
+        left_out.get("motion") or _remarked(_motion(image, shape, choice, part), unknown),
         left_out.get("tissue") or _tissue(companions, body),
     ]
     measures = bool(rician.method or denoise.method) and _knows_noise(denoise, acquisition, sigma)
@@ -235,20 +238,25 @@ def plan_chain(
     return Chain(image, tuple(steps), body, measures, tells, companions)
 
 
-def _is_body(image: DwiImage, choice: PreprocessingChoice) -> tuple[bool, str]:
-    """Whether the image is of a part of the body that deforms; and what to say of a word that is not known."""
+def _part(image: DwiImage, choice: PreprocessingChoice) -> tuple[BodyPart, str]:
+    """The part of the body that the image shows; and what to say of a word that is not known."""
     if choice.body_part != "auto":
-        return choice.body_part == "body", ""
+        return choice.body_part, ""
     for field_name in ("BodyPart", "BodyPartExamined"):
         told = str(image.sidecar.get(field_name) or "")
         words = " ".join(re.findall("[a-z]+", told.lower()))
         if words in NOT_TOLD:
             continue
+        if set(words.split()) & set(CORD):
+            return "cord", ""
         if set(words.split()) & set(BODY):
-            return True, ""
+            return "body", ""
         known = set(words.split()) & set(HEAD)
-        return False, "" if known else f"{field_name} {told!r} is not known, and taken for a head; --body-part says it"
-    return False, ""
+        return (
+            "brain",
+            "" if known else f"{field_name} {told!r} is not known, and taken for a head; --body-part says it",
+        )
+    return "brain", ""
 
 
 def _remarked(step: Step, remark: str) -> Step:
@@ -291,11 +299,11 @@ def _susceptibility(choice: PreprocessingChoice, companions: Companions) -> Step
     return Step("susceptibility", "pyhysco", f"with {companions.reversed_phase.path.name}")
 
 
-def _motion(image: DwiImage, shape: tuple[int, int, int, int], choice: PreprocessingChoice, body: bool) -> Step:
+def _motion(image: DwiImage, shape: tuple[int, int, int, int], choice: PreprocessingChoice, part: BodyPart) -> Step:
     obstacle = obstacle_to_motion(shape, shape[3])
     if obstacle:
         return Step("motion", "", obstacle)
-    if body:
+    if part == "body":
         return Step("motion", "deformable")
     missing = _missing_fields(image, shape)
     if choice.tools == "fsl":
@@ -306,6 +314,8 @@ def _motion(image: DwiImage, shape: tuple[int, int, int, int], choice: Preproces
                 "or choose --preprocess dipy."
             )
         return Step("motion", "eddy")
+    if part == "cord":
+        return Step("motion", "affine", "a cord keeps its shape, and FSL's eddy is for heads")
     if choice.tools == "auto" and "eddy" in choice.fsl:
         if not missing:
             return Step("motion", "eddy")

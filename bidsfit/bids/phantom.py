@@ -36,7 +36,6 @@ from bidsfit.phantom.cohort import Cohort, Participant
 from bidsfit.phantom.grid import centred_affine
 from bidsfit.phantom.movement import MOTION_PARAMETERS
 from bidsfit.phantom.scanner import PHASE_ENCODING_POLARITY, TOTAL_READOUT_TIME
-from bidsfit.phantom.tissue import TISSUE_NAMES, TISSUES
 
 BIDS_VERSION = "1.10.0"
 
@@ -76,9 +75,9 @@ TRANSFORM_IN_WORDS = (
     "lies in {moved}."
 )
 
-TRUTH_IN_WORDS = "brain mask, tissues, {mask}, and the map of every parameter, with the noise in its sidecar."
+TRUTH_IN_WORDS = "mask, tissues, {mask}, and the map of every parameter, with the noise in its sidecar."
 
-SNR_DEFINITION = "Mean true S0 over the brain mask / standard deviation of the noise of a single measurement"
+SNR_DEFINITION = "Mean true S0 over all that is not air / standard deviation of the noise of a single measurement"
 
 
 def write_phantom(cohort: Cohort, out: Path) -> None:
@@ -105,7 +104,7 @@ def write_phantom(cohort: Cohort, out: Path) -> None:
         write_table(
             truth / "dseg.tsv",
             ("index", "name", "abbreviation"),
-            [(number, TISSUE_NAMES[tissue], tissue) for tissue, number in TISSUES.items()],
+            [(number, name, tissue) for tissue, (number, name) in cohort.tissues.items()],
         )
         groups: list[tuple[str, str]] = []
         true_medians: list[dict[str, Any]] = []
@@ -182,7 +181,8 @@ def write_scan(stem: Path, cohort: Cohort, participant: Participant, session: in
     assert acquisition.directions is not None
     np.savetxt(f"{stem}_dwi.bvec", acquisition.directions.T, fmt="%.8f")
     source = {"B0FieldSource": field_identifier(stem)} if cohort.imperfections.off_resonance > 0 else {}
-    write_json(Path(f"{stem}_dwi.json"), SIDECAR | source)
+    part = {"BodyPart": cohort.anatomy.upper()} if cohort.anatomy != "head" else {}
+    write_json(Path(f"{stem}_dwi.json"), SIDECAR | part | source)
 
 
 def field_identifier(stem: Path) -> str:
@@ -224,7 +224,7 @@ def write_t1w(folder: Path, stem: Path, cohort: Cohort, participant: Participant
 
 
 def write_scan_truth(stem: Path, cohort: Cohort, participant: Participant, session: int, source: str) -> None:
-    """Write what happened during one session: motion, field, drop-out, eddy currents."""
+    """Write what happened during one session: breathing, motion, field, drop-out, eddy currents."""
     truth, imperfections = cohort.truth(participant, session), cohort.imperfections
     sources = {"Sources": [source]}
 
@@ -249,6 +249,14 @@ def write_scan_truth(stem: Path, cohort: Cohort, participant: Participant, sessi
             truth.motion,
             f"True motion of the head, one row a volume. {words} The rotations are about the fixed axes through the "
             "origin, about x first, then y, then z; the translation follows.",
+        )
+    if imperfections.breathing > 0:
+        write_series(
+            "breathing",
+            {"depth": {"Description": "Movement of the middle of the liver to the feet", "Units": "mm"}},
+            truth.breathing[:, None],
+            "True depth of the breath, one row a volume, from the mean of all volumes, which is what the true maps "
+            "show. Organs move by a fraction of it and to the front, the wall and the spine hardly at all.",
         )
     if imperfections.eddy > 0:
         write_series(
@@ -300,10 +308,11 @@ def write_truth(stem: Path, cohort: Cohort, participant: Participant, session: i
         write_image(f"{stem}_{name}.nii.gz", labels, head.voxel_size, np.uint8)
         write_json(Path(f"{stem}_{name}.json"), fields | common)
 
-    write_labels("desc-brain_mask", head.mask, Type="Brain", Description="Every voxel that is not air")
+    part, kind = ("brain", "Brain") if cohort.anatomy == "head" else ("body", "ROI")
+    write_labels(f"desc-{part}_mask", head.mask, Type=kind, Description="Every voxel that is not air")
     write_labels("dseg", head.tissue, Description="True tissue; dseg.tsv names the numbers")
     if cohort.study is not None:
-        description = cohort.lesion_name if head.lesion.any() else "White matter where patients have their lesion"
+        description = cohort.lesion_name if head.lesion.any() else f"{cohort.host} where patients have their lesion"
         write_labels(f"label-{REGION}_mask", head.region, Type="ROI", Description=f"Homogeneous region. {description}")
     elif participant.group == "patient":
         write_labels("label-lesion_mask", head.lesion, Type="Lesion", Description=cohort.lesion_name)
@@ -414,6 +423,7 @@ def imperfections_in_words(cohort: Cohort) -> str:
     """What the images have besides noise."""
     amounts = cohort.imperfections
     words = {
+        f"breathing of {amounts.breathing:g} mm": amounts.breathing > 0,
         f"motion of up to {amounts.motion:g} mm": amounts.motion > 0,
         f"rotation of up to {amounts.rotation:g} degrees": amounts.rotation > 0,
         f"off-resonance of up to {amounts.off_resonance:g} Hz": amounts.off_resonance > 0,
@@ -427,7 +437,9 @@ def imperfections_in_words(cohort: Cohort) -> str:
 def truth_in_words(cohort: Cohort) -> str:
     """What the derivative dataset holds."""
     more = {
-        "motion, field, eddy currents and drop-out of each session as far as there are any": cohort.imperfections.any,
+        "breathing, motion, field, eddy currents and drop-out of each session, where there are any": (
+            cohort.imperfections.any
+        ),
         "tissues and position of the T1-weighted images": cohort.t1w,
         f"the true medians of regions ({TABLE})": cohort.study is not None,
     }
@@ -438,7 +450,8 @@ def truth_in_words(cohort: Cohort) -> str:
 
 def ignored(cohort: Cohort) -> list[str]:
     """Names in the truth that are not part of BIDS."""
-    series = cohort.imperfections.moves or cohort.imperfections.outliers > 0 or cohort.imperfections.eddy > 0
+    amounts = cohort.imperfections
+    series = amounts.moves or amounts.outliers > 0 or amounts.eddy > 0 or amounts.breathing > 0
     patterns = {"*_dwimap.*": True, "*_timeseries.*": series, "*_xfm.*": cohort.t1w}
     patterns[f"{Path(TABLE).stem}.*"] = cohort.study is not None
     return [pattern for pattern, present in patterns.items() if present]
@@ -452,20 +465,22 @@ def describe_in_words(cohort: Cohort) -> str:
     )
     more = f"- {imperfections_in_words(cohort)}.\n" if cohort.imperfections.any else ""
     more += "- A T1-weighted image in every session, taken in another position.\n" if cohort.t1w else ""
+    host = cohort.host.lower()
     people = f"""\
-- Participants: {cohort.n_healthy} healthy, {cohort.n_patients} with a lesion ({cohort.lesion_name}) in white matter;
+- Participants: {cohort.n_healthy} healthy, {cohort.n_patients} with a lesion ({cohort.lesion_name}) in {host};
   sessions of each: {cohort.n_sessions}, with the same truth and fresh noise."""
     if cohort.study is not None:
         people = study_in_words(cohort)
+    tissues = ", ".join(name.lower() for tissue, (_, name) in cohort.tissues.items() if tissue != "lesion")
     return f"""# Phantom: {model.title}
 
 Simulated diffusion-weighted images with known truth, written by `bidsfit-lab phantom`. {model.description}
 
 {people}
 - b-values in s/mm^2 (how many measurements in how many directions): {shells}.
-- Noise: {cohort.noise}, SNR {cohort.snr:g}. SNR is the mean true S0 over the brain mask divided by the standard
+- Noise: {cohort.noise}, SNR {cohort.snr:g}. SNR is the mean true S0 over all that is not air divided by the standard
   deviation of the noise of a single measurement (for Rician noise, of one of its two channels).
-{more}- Tissue: fractal maps of every parameter in white matter, grey matter and cerebrospinal fluid.
+{more}- Tissue: fractal maps of every parameter in {tissues}.
   {cohort.recipe.source}
 - Seed: {cohort.seed}.
 

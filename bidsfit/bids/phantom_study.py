@@ -11,7 +11,6 @@ from typing import Any
 from bidsfit.models.signal_model import SignalModel
 from bidsfit.phantom.cohort import Cohort, Participant
 from bidsfit.phantom.study import Study
-from bidsfit.phantom.tissue import TISSUES
 from bidsfit.phantom.variation import region_medians
 
 #: Name of the region that everyone has.
@@ -60,7 +59,7 @@ def visits(cohort: Cohort, participant: Participant) -> Iterator[Visit]:
 
 def describe_groups(cohort: Cohort) -> dict[str, str]:
     """What the groups of participants.tsv are."""
-    lesion = f"A lesion ({cohort.lesion_name}) in white matter"
+    lesion = f"A lesion ({cohort.lesion_name}) in {cohort.host.lower()}"
     levels = {"healthy": "No lesion", "patient": lesion}
     if cohort.study is not None:
         levels["retest"] = f"{lesion}; scanned twice without a treatment"
@@ -78,7 +77,9 @@ def region_rows(cohort: Cohort, participant: Participant, session: int) -> Itera
     head, model = cohort.head_at(participant, session), cohort.signal_model
     names = {parameter.label: parameter.name for parameter in model.parameters}
     regions = {REGION: head.region, "whole": head.mask}
-    regions |= {tissue.lower(): head.tissue == number for tissue, number in TISSUES.items() if tissue != "lesion"}
+    regions |= {
+        tissue.lower(): head.tissue == number for tissue, (number, _) in cohort.tissues.items() if tissue != "lesion"
+    }
     least = {
         names[label]: (names[condition.label], condition.least)
         for label, condition in CONDITIONS.items()
@@ -106,7 +107,9 @@ def write_region_truth(path: Path, cohort: Cohort, rows: Sequence[Mapping[str, A
         "participant": ROI_COLUMNS["participant"],
         "session": ROI_COLUMNS["session"],
         "group": Column("Group", "As in participants.tsv", "words"),
-        "region": Column("Region", f"{REGION}: the homogeneous region; whole: the brain mask; else a tissue", "words"),
+        "region": Column(
+            "Region", f"{REGION}: the homogeneous region; whole: all that is not air; else a tissue", "words"
+        ),
         "parameter": WHAT["parameter"],
         "unit": WHAT["unit"],
         "n_voxels": Column("Voxels", "Of the region; of Dstar those where f is 0.05 or more", "count"),
@@ -156,8 +159,8 @@ def study_in_words(cohort: Cohort) -> str:
     return f"""\
 - Participants: {groups["healthy"]} healthy and {groups["patient"]} patients, sessions of each: {cohort.n_sessions};
   {groups["retest"]} patients scanned twice without a treatment (retest) and {groups["treated"]} scanned before and
-  after one (treated). Patients have a lesion ({cohort.lesion_name}) in white matter.
-- Region: `label-{REGION}_mask` in the truth, homogeneous: the lesion, or white matter where a lesion would be.
+  after one (treated). Patients have a lesion ({cohort.lesion_name}) in {cohort.host.lower()}.
+- Region: `label-{REGION}_mask` in the truth, homogeneous: the lesion, or {cohort.host.lower()} where a lesion would be.
 - Between participants (coefficient of variation): {amounts(study.between)}.
 - Within participants, between their sessions: {amounts(study.within)}.
 - Treatment, a change of the region of the treated: {amounts(study.effect, "+")}.

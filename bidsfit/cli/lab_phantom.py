@@ -8,9 +8,9 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 from bidsfit.exceptions import UnknownNameError, UsageError
-from bidsfit.phantom.imperfections import RAW, Imperfections
+from bidsfit.phantom.imperfections import RAW, RAW_ABDOMEN, Imperfections
 from bidsfit.phantom.study import STUDIES, Study
-from bidsfit.phantom.tissue import RECIPES
+from bidsfit.phantom.tissue import ABDOMEN_RECIPES, RECIPES
 
 
 def add_phantom(commands: argparse._SubParsersAction) -> None:
@@ -30,6 +30,11 @@ def add_phantom(commands: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("out", metavar="OUT", type=Path, help="folder of the dataset; must not exist, or be empty")
     parser.add_argument("--model", required=True, help=f"signal model: {', '.join(RECIPES)}")
+    parser.add_argument(
+        "--anatomy",
+        default="head",
+        help=f"head (default), or abdomen, whose lesions lie in the liver (models: {', '.join(ABDOMEN_RECIPES)})",
+    )
     others = "default: 2, or 0 where there are --retest or --treated"
     parser.add_argument("--participants", type=int, metavar="N", help=f"healthy participants ({others})")
     parser.add_argument("--patients", type=int, metavar="N", help=f"participants with a lesion ({others})")
@@ -56,7 +61,7 @@ def add_phantom(commands: argparse._SubParsersAction) -> None:
         "--snr",
         type=float,
         default=30.0,
-        help="mean S0 over the brain mask / sigma of a single measurement; inf for no noise (default: 30)",
+        help="mean S0 over all that is not air / sigma of a single measurement; inf for no noise (default: 30)",
     )
     parser.add_argument("--noise", default="rician", help="rician (default) or gaussian")
     parser.add_argument("--lesion", metavar="NAME", help="the patients' lesion")
@@ -79,6 +84,12 @@ def add_imperfections(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--motion", type=float, metavar="MM", help="largest translation of the head between volumes")
     group.add_argument("--rotation", type=float, metavar="DEGREES", help="largest rotation of the head between volumes")
     group.add_argument(
+        "--breathing",
+        type=float,
+        metavar="MM",
+        help="movement of the liver from breathing out to breathing in, another depth in every volume (abdomen)",
+    )
+    group.add_argument(
         "--off-resonance",
         type=float,
         metavar="HZ",
@@ -93,7 +104,8 @@ def add_imperfections(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help=f"all of these: --gibbs --motion {RAW.motion:g} --rotation {RAW.rotation:g} "
         f"--off-resonance {RAW.off_resonance:g} --outliers {RAW.outliers} --eddy {RAW.eddy:g}, "
-        "or as much of each as is given",
+        "or as much of each as is given; for the abdomen "
+        f"--breathing {RAW_ABDOMEN.breathing:g} instead of --motion and --rotation",
     )
 
 
@@ -136,7 +148,7 @@ def add_study(parser: argparse.ArgumentParser) -> None:
 def imperfections(arguments: argparse.Namespace) -> Imperfections:
     """What the command line asks for."""
     given = {field.name: getattr(arguments, field.name) for field in fields(Imperfections)}
-    start = RAW if arguments.raw else Imperfections()
+    start = (RAW_ABDOMEN if arguments.anatomy == "abdomen" else RAW) if arguments.raw else Imperfections()
     return replace(start, **{name: value for name, value in given.items() if value is not None})
 
 
@@ -225,6 +237,7 @@ def run_phantom(arguments: argparse.Namespace) -> None:
         imperfections=imperfections(arguments),
         t1w=arguments.t1w,
         study=wanted,
+        anatomy=arguments.anatomy,
     )
     write_phantom(cohort, arguments.out)
     images = sum(n * len(cohort.sessions(group)) for group, n in cohort.groups.items())

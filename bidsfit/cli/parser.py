@@ -118,10 +118,10 @@ def add_preprocessing_options(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--body-part",
-        choices=("auto", "brain", "body"),
+        choices=("auto", "brain", "body", "cord"),
         default="auto",
-        help="body: deformable registration, and a mask for organs; auto: as BodyPart of the sidecar says, brain where "
-        "it says nothing (default: auto)",
+        help="body: deformable registration, and a mask for organs; cord: moved as a whole; auto: as BodyPart of the "
+        "sidecar says, brain where it says nothing (default: auto)",
     )
 
 

@@ -47,7 +47,7 @@ class Settings:
     preprocess: Literal["auto", "none", "dipy", "fsl"] = "auto"
     skip: tuple[str, ...] = ()
     denoise: Literal["mppca", "patch2self"] = "mppca"
-    body_part: Literal["auto", "brain", "body"] = "auto"
+    body_part: Literal["auto", "brain", "body", "cord"] = "auto"
     model: tuple[str, ...] = ()
     estimators: tuple[str, ...] = ("lsq",)
     average: str | None = None

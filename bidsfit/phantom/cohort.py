@@ -15,6 +15,7 @@ from bidsfit.acquisition import Acquisition
 from bidsfit.exceptions import UnknownNameError, UsageError
 from bidsfit.models.signal_model import SignalModel
 from bidsfit.noise import NoiseKind, add_noise
+from bidsfit.phantom.abdomen import breathing_pattern, make_abdomen
 from bidsfit.phantom.anatomy import T1wImage, make_t1w
 from bidsfit.phantom.directions import spread_directions
 from bidsfit.phantom.grid import centred_affine
@@ -22,7 +23,7 @@ from bidsfit.phantom.head import Head, make_head
 from bidsfit.phantom.imperfections import NONE, Imperfections
 from bidsfit.phantom.scanner import ScanTruth, distorted, draw_truth, reversed_pair
 from bidsfit.phantom.study import REPEATED, Study
-from bidsfit.phantom.tissue import Recipe, recipe
+from bidsfit.phantom.tissue import ABDOMEN, ABDOMEN_NAMES, TISSUE_NAMES, TISSUES, Recipe, recipe
 from bidsfit.phantom.variation import Factors, draw_factors, outside, times, vary, varying
 
 #: Intensity of the brightest cerebrospinal fluid at b = 0: what an S0 of 1 in the recipes stands for.
@@ -36,6 +37,9 @@ REVERSED_REPEATS = 2
 
 #: Groups of participants, in the order of their labels.
 GROUPS = ("healthy", "patient", "retest", "treated")
+
+#: What can be imaged.
+ANATOMIES = ("head", "abdomen")
 
 Seen = TypeVar("Seen")
 
@@ -79,7 +83,7 @@ class Cohort:
     n_directions : int, optional
         The recipe's by default.
     snr : float
-        Mean S0 over the brain mask divided by the standard deviation of the noise of a single measurement;
+        Mean S0 over all that is not air divided by the standard deviation of the noise of a single measurement;
         infinity for no noise.
     noise : {"rician", "gaussian"}
     lesion : str, optional
@@ -96,6 +100,8 @@ class Cohort:
         Participants who are scanned again or treated, and how the truth varies. With it every participant has a
         homogeneous region: the lesion, or white matter where a lesion would be. Without it, as by default, sessions
         differ in their noise alone, and the truth in the anatomy.
+    anatomy : {"head", "abdomen"}
+        What is imaged; lesions of the abdomen lie in the liver. Its truth is the middle between breathing in and out.
 
     Raises
     ------
@@ -119,6 +125,7 @@ class Cohort:
     imperfections: Imperfections = NONE
     t1w: bool = False
     study: Study | None = None
+    anatomy: str = "head"
 
     def __post_init__(self) -> None:
         def require(condition: bool, message: str) -> None:
@@ -137,6 +144,10 @@ class Cohort:
         require(self.seed >= 0, f"The seed cannot be negative, found {self.seed}.")
         if self.noise not in get_args(NoiseKind):
             raise UnknownNameError("kind of noise", self.noise, get_args(NoiseKind))
+        if self.anatomy not in ANATOMIES:
+            raise UnknownNameError("anatomy", self.anatomy, ANATOMIES)
+        require(self.anatomy == "abdomen" or self.imperfections.breathing == 0, "Breathing moves no head.")
+        require(self.anatomy == "head" or not self.t1w, "A T1-weighted image is one of the head.")
         self.recipe.ranges("lesion", self.lesion_name)  # refuses an unknown lesion
         self.signal_model.require_support(self.acquisition)
         weighted = int((self.acquisition.b_values > 0).sum())
@@ -177,7 +188,18 @@ class Cohort:
     def recipe(self) -> Recipe:
         """Tissues and defaults of the model; an unknown model is refused first."""
         models.get(self.model)
-        return recipe(self.model)
+        return recipe(self.model, self.anatomy)
+
+    @property
+    def tissues(self) -> dict[str, tuple[int, str]]:
+        """Number and name of every tissue."""
+        numbers, names = (ABDOMEN, ABDOMEN_NAMES) if self.anatomy == "abdomen" else (TISSUES, TISSUE_NAMES)
+        return {tissue: (number, names[tissue]) for tissue, number in numbers.items()}
+
+    @property
+    def host(self) -> str:
+        """The tissue that lesions lie in, in words."""
+        return self.tissues[self.recipe.host][1]
 
     @property
     def lesion_name(self) -> str:
@@ -203,7 +225,8 @@ class Cohort:
     def participants(self) -> Iterator[Participant]:
         """Participants of all groups, group by group."""
         for i, group in enumerate(self._group_of_each()):
-            head = make_head(
+            make = make_abdomen if self.anatomy == "abdomen" else make_head
+            head = make(
                 self.shape,
                 self.recipe,
                 self._generator(i, 0),
@@ -267,11 +290,14 @@ class Cohort:
         return simulate(participant.head, self.signal_model, at_zero, self._generator(0, 0))[..., 0]
 
     def truth(self, participant: Participant, session: int) -> ScanTruth:
-        """What happened during one session: motion, field, eddy currents, drop-out."""
+        """What happened during one session: breathing, motion, field, eddy currents, drop-out."""
         rng = self._generator(int(participant.label) - 1, session, 1)
         shape = participant.head.tissue.shape
         affine = centred_affine(shape, participant.head.voxel_size)
-        return draw_truth(shape, affine, self.acquisition, self.imperfections, rng)
+        pattern = None
+        if self.imperfections.breathing > 0:
+            pattern = breathing_pattern(participant.head.tissue, participant.head.voxel_size)
+        return draw_truth(shape, affine, self.acquisition, self.imperfections, rng, pattern)
 
     def reversed_phase(self, participant: Participant, session: int) -> dict[int, NDArray[np.float32]]:
         """Images without diffusion weighting, acquired in both polarities before the head moved.

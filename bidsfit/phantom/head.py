@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,18 +34,18 @@ FOLDS = 7.0
 
 @dataclass(frozen=True)
 class Head:
-    """Truth of one participant.
+    """Truth of one participant: of the head, or of another part of the body (`bidsfit.phantom.abdomen`).
 
     Attributes
     ----------
     tissue : ndarray of uint8, shape (x, y, z)
-        Numbers of `bidsfit.phantom.tissue.TISSUES`; 0 is air.
+        Numbers of the tissues, such as `bidsfit.phantom.tissue.TISSUES`; 0 is air.
     parameters : dict of name to ndarray, shape (x, y, z)
         In the units of the model's table; 0 in air.
     voxel_size : float
         mm.
     region : ndarray of bool, shape (x, y, z)
-        White matter that a lesion takes the place of, where there is one.
+        White matter (or liver) that a lesion takes the place of, where there is one.
     """
 
     tissue: NDArray[np.uint8]
@@ -54,7 +55,7 @@ class Head:
 
     @property
     def mask(self) -> NDArray[np.bool_]:
-        """The brain: every voxel that is not air, shape (x, y, z)."""
+        """Every voxel that is not air, shape (x, y, z)."""
         return self.tissue > 0
 
     @property
@@ -90,11 +91,40 @@ def make_head(
     voxel_size = FIELD_OF_VIEW / max(shape[:2])
     tissue = draw_tissue(shape, voxel_size, rng)
     place = draw_lesion(tissue, voxel_size, rng)  # drawn for everyone: a lesion changes nothing else
-    if lesion is not None:
-        tissue[place] = TISSUES["lesion"]
+    return with_parameters(tissue, place, voxel_size, recipe, TISSUES, rng, lesion=lesion, homogeneous=homogeneous)
 
+
+def with_parameters(
+    tissue: NDArray[np.uint8],
+    place: NDArray[np.bool_],
+    voxel_size: float,
+    recipe: Recipe,
+    numbers: Mapping[str, int],
+    rng: np.random.Generator,
+    *,
+    lesion: str | None = None,
+    homogeneous: bool = False,
+) -> Head:
+    """Draw the parameters of every tissue: fractal maps within the ranges of a recipe.
+
+    Parameters
+    ----------
+    tissue : ndarray of uint8, shape (x, y, z)
+    place : ndarray of bool, shape (x, y, z)
+        Where the lesion lies, or would lie.
+    voxel_size : float
+        mm.
+    recipe : Recipe
+    numbers : mapping of tissue to number
+    rng : numpy.random.Generator
+    lesion, homogeneous
+        As of `make_head`.
+    """
+    if lesion is not None:
+        tissue[place] = numbers["lesion"]
+    shape = tissue.shape
     parameters: dict[str, NDArray[np.float64]] = {}
-    for name, number in TISSUES.items():
+    for name, number in numbers.items():
         if name == "lesion" and lesion is None:
             continue
         where = tissue == number
@@ -132,20 +162,22 @@ def draw_tissue(shape: tuple[int, int, int], voxel_size: float, rng: np.random.G
     return tissue
 
 
-def draw_lesion(tissue: NDArray[np.uint8], voxel_size: float, rng: np.random.Generator) -> NDArray[np.bool_]:
-    """White matter inside an ellipsoid around one of the places deepest in the white matter.
+def draw_lesion(
+    tissue: NDArray[np.uint8], voxel_size: float, rng: np.random.Generator, host: int = TISSUES["WM"]
+) -> NDArray[np.bool_]:
+    """White matter, or the tissue of another number, inside an ellipsoid around one of the places deepest in it.
 
     Returns
     -------
     ndarray of bool, shape of ``tissue``
     """
-    white = tissue == TISSUES["WM"]
-    inside = distance_transform_edt(white) * voxel_size  # the head goes on above and below the slab
+    within = tissue == host
+    inside = distance_transform_edt(within) * voxel_size  # the head goes on above and below the slab
     candidates = np.argwhere(inside >= 0.8 * inside.max())
     centre = candidates[rng.integers(len(candidates))]
     semi_axes = rng.uniform(*LESION_SEMI_AXES, size=3)
     ellipsoid = squared_radius(tissue.shape, voxel_size, semi_axes, centre) <= 1
-    return white & ellipsoid
+    return within & ellipsoid
 
 
 def squared_radius(

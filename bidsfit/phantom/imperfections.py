@@ -12,8 +12,8 @@ from bidsfit.exceptions import UsageError
 class Imperfections:
     """How much of each imperfection an image has; none of any by default.
 
-    They act in this order: tissue, motion, distortion (off-resonance and eddy currents), Gibbs ringing, drop-out,
-    noise. The truth of the tissue stays the same whatever is chosen here.
+    They act in this order: tissue, breathing, motion, distortion (off-resonance and eddy currents), Gibbs ringing,
+    drop-out, noise. The truth of the tissue stays the same whatever is chosen here.
 
     Parameters
     ----------
@@ -23,6 +23,9 @@ class Imperfections:
         Largest translation along any axis, mm.
     rotation : float
         Largest rotation about any axis, degrees.
+    breathing : float
+        How far breathing moves the middle of the liver to the feet, from the end of breathing out to the end of
+        breathing in, mm. For the abdomen alone.
     off_resonance : float
         Largest off-resonance, Hz. With it, a pair of b = 0 images of opposite phase encoding is acquired.
     outliers : int
@@ -43,15 +46,21 @@ class Imperfections:
     off_resonance: float = 0.0
     outliers: int = 0
     eddy: float = 0.0
+    breathing: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("motion", "rotation", "off_resonance", "outliers", "eddy"):
+        for name in ("motion", "rotation", "off_resonance", "outliers", "eddy", "breathing"):
             value = getattr(self, name)
             if not (isfinite(value) and value >= 0):
                 raise UsageError(f"The imperfection {name} must be a finite number of at least 0, found {value}.")
         if self.eddy > MAXIMUM_EDDY:
             raise UsageError(
                 f"Eddy currents of {self.eddy:g} % would squeeze the image to nothing; give at most {MAXIMUM_EDDY:g} %."
+            )
+        if self.breathing > MAXIMUM_BREATHING:
+            raise UsageError(
+                f"Breathing of {self.breathing:g} mm would fold the tissue over itself; give at most "
+                f"{MAXIMUM_BREATHING:g} mm."
             )
 
     @property
@@ -73,8 +82,14 @@ class Imperfections:
 #: Beyond this the linear displacement folds the image.
 MAXIMUM_EDDY = 20.0
 
+#: Beyond this tissue folds where organs border on what stays, mm.
+MAXIMUM_BREATHING = 30.0
+
 #: No imperfection but noise.
 NONE = Imperfections()
 
 #: A restless but usable scan.
 RAW = Imperfections(gibbs=True, motion=2.0, rotation=2.0, off_resonance=40.0, outliers=2, eddy=1.0)
+
+#: The same of an abdomen.
+RAW_ABDOMEN = Imperfections(gibbs=True, off_resonance=40.0, outliers=2, eddy=1.0, breathing=15.0)

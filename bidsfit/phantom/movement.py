@@ -1,10 +1,10 @@
-"""The head moves between volumes."""
+"""Tissue moves between volumes: the head as a whole, organs with the breath."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.ndimage import gaussian_filter1d
+from scipy.ndimage import gaussian_filter1d, map_coordinates
 from scipy.spatial.transform import Rotation
 
 from bidsfit.phantom.grid import sample
@@ -17,6 +17,10 @@ SMOOTHNESS = 2.0
 
 #: About one sudden movement in this many volumes.
 VOLUMES_PER_JUMP = 30
+
+
+#: Steps to where the tissue of a place comes from; each brings it nearer by the slope of the displacement.
+FIXED_POINT_STEPS = 12
 
 
 def draw_motion(n: int, translation: float, rotation: float, rng: np.random.Generator) -> NDArray[np.float64]:
@@ -88,3 +92,52 @@ def move(
     if np.array_equal(transform, np.eye(4)):
         return np.array(volume, dtype=float)
     return sample(volume, np.linalg.inv(transform @ affine) @ affine, order=order)
+
+
+def draw_breathing(n: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Draw how deep the breath is in each volume, relative to the mean of all volumes.
+
+    Breathing is the fourth power of a cosine [1]_, so that more volumes are taken near the end of breathing out; they
+    are taken at random times.
+
+    Parameters
+    ----------
+    n : int
+        Volumes.
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    ndarray, shape (n,)
+        From the end of breathing out to that of breathing in is 1; the mean is 0.
+
+    References
+    ----------
+    .. [1] Lujan AE, Larsen EW, Balter JM, Ten Haken RK. Medical Physics 1999;26:715-720.
+    """
+    depth = np.cos(np.pi * rng.random(n)) ** 4
+    return np.asarray(depth - depth.mean())
+
+
+def deform(volume: NDArray, displacement: NDArray[np.float64], order: int = 3) -> NDArray[np.float64]:
+    """A volume after its tissue was displaced.
+
+    Parameters
+    ----------
+    volume : ndarray, shape (x, y, z)
+    displacement : ndarray, shape (3, x, y, z)
+        Of the tissue that lies in each voxel before, voxels; smooth, and steep nowhere by 1 or more.
+    order : int
+        Of the splines.
+
+    Returns
+    -------
+    ndarray, shape (x, y, z)
+        There is air beyond the sides of the slices. Above and below, tissue goes on as its own mirror image.
+    """
+    here = np.indices(volume.shape, dtype=float)
+    origin = here - displacement
+    for _ in range(FIXED_POINT_STEPS):
+        there = [map_coordinates(line, origin, order=1, mode="nearest") for line in displacement]
+        origin = here - np.array(there)
+    return np.asarray(map_coordinates(np.asarray(volume, dtype=float), origin, order=order, mode="reflect"))

@@ -1,4 +1,4 @@
-"""How a scanner sees a head that moves in an imperfect field, and the truth about it."""
+"""How a scanner sees a head that moves, or organs that breathe, in an imperfect field, and the truth about it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from bidsfit.acquisition import Acquisition
 from bidsfit.phantom.distortion import distort, draw_off_resonance, eddy_gradients, origins
 from bidsfit.phantom.imperfections import Imperfections
-from bidsfit.phantom.movement import draw_motion, move, rigid_transforms
+from bidsfit.phantom.movement import deform, draw_breathing, draw_motion, move, rigid_transforms
 from bidsfit.phantom.ringing import draw_edges, ring
 
 #: Seconds from the first echo to the last.
@@ -42,6 +42,11 @@ class ScanTruth:
         Signal that is left in each slice of each volume, as a fraction: 1 where nothing dropped out.
     edges : ndarray of int or None
         See `bidsfit.phantom.ringing.draw_edges`; None without ringing.
+    breathing : ndarray, shape (n,)
+        How far breathing has moved the middle of the liver to the feet, from where it lies in the mean over all
+        volumes, mm.
+    pattern : ndarray, shape (3, x, y, z), or None
+        See `bidsfit.phantom.abdomen.breathing_pattern`; None where nothing breathes.
     """
 
     affine: NDArray[np.float64]
@@ -50,6 +55,14 @@ class ScanTruth:
     eddy: NDArray[np.float64]
     outliers: NDArray[np.float64]
     edges: NDArray[np.intp] | None
+    breathing: NDArray[np.float64]
+    pattern: NDArray[np.float64] | None = None
+
+    def deformation(self, volume: int) -> NDArray[np.float64] | None:
+        """How far breathing has moved the tissue of each voxel in a volume, voxels, shape (3, x, y, z)."""
+        if self.pattern is None:
+            return None
+        return self.breathing[volume] * np.einsum("ij,jxyz->ixyz", np.linalg.inv(self.affine[:3, :3]), self.pattern)
 
     @property
     def transforms(self) -> NDArray[np.float64]:
@@ -86,13 +99,15 @@ def draw_truth(
     acquisition: Acquisition,
     imperfections: Imperfections,
     rng: np.random.Generator,
+    pattern: NDArray[np.float64] | None = None,
 ) -> ScanTruth:
     """Draw what happens during one session.
 
-    Each imperfection has random numbers of its own: how much there is of the others changes nothing.
+    Each imperfection has random numbers of its own: how much there is of the others changes nothing. ``pattern`` is
+    that of `bidsfit.phantom.abdomen.breathing_pattern`, where there is breathing.
     """
     n = len(acquisition)
-    for_motion, for_field, for_outliers, for_edges = rng.spawn(4)
+    for_motion, for_field, for_outliers, for_edges, for_breathing = rng.spawn(5)
     directions = np.zeros((n, 3)) if acquisition.directions is None else acquisition.directions
     # b-vectors lie along the axes of the image, x flipped where the voxels are right-handed, as FSL has it
     flip = np.array([-1.0 if np.linalg.det(affine[:3, :3]) > 0 else 1.0, 1.0, 1.0])
@@ -104,6 +119,8 @@ def draw_truth(
         eddy=eddy_gradients(acquisition.b_values, (directions * flip) @ axes.T, imperfections.eddy),
         outliers=draw_outliers(shape[2], acquisition.b_values, imperfections.outliers, for_outliers),
         edges=draw_edges(shape[:2], for_edges) if imperfections.gibbs else None,
+        breathing=imperfections.breathing * draw_breathing(n, for_breathing),
+        pattern=pattern,
     )
 
 
@@ -137,12 +154,14 @@ def draw_outliers(
 
 
 def distorted(image: NDArray[np.float32], truth: ScanTruth) -> NDArray[np.float32]:
-    """What becomes of noise-free signals: motion, distortion, ringing, drop-out; shape (x, y, z, n)."""
+    """What becomes of noise-free signals: breathing, motion, distortion, ringing, drop-out; shape (x, y, z, n)."""
     seen = np.empty_like(image)
     still = _origins(truth.displacement())
     for i, transform in enumerate(truth.transforms):
         origin = _origins(truth.displacement(i)) if truth.eddy[i].any() else still
-        volume = move(image[..., i], truth.affine, transform)
+        deformation = truth.deformation(i)
+        volume = image[..., i] if deformation is None else deform(image[..., i], deformation)
+        volume = move(volume, truth.affine, transform)
         seen[..., i] = _encoded(volume, origin, truth) * truth.outliers[:, i]
     return seen
 

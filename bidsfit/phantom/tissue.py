@@ -23,6 +23,30 @@ TISSUE_NAMES = {
     "lesion": "Lesion",
 }
 
+#: The same for the abdomen.
+ABDOMEN = {
+    "liver": 1,
+    "spleen": 2,
+    "kidney": 3,
+    "lesion": 4,
+    "muscle": 5,
+    "bone": 6,
+    "fluid": 7,
+    "bowel": 8,
+    "fat": 9,
+}
+ABDOMEN_NAMES = {
+    "liver": "Liver",
+    "spleen": "Spleen",
+    "kidney": "Kidney",
+    "lesion": "Lesion",
+    "muscle": "Muscle",
+    "bone": "Vertebra",
+    "fluid": "Fluid",
+    "bowel": "Bowel",
+    "fat": "Fat",
+}
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -31,15 +55,17 @@ class Recipe:
     Parameters
     ----------
     tissues : dict of tissue to ranges
-        For the healthy tissues of `TISSUES`.
+        For the healthy tissues of `TISSUES`, or of `ABDOMEN`.
     lesions : dict of name to ranges
-        The first is the default. Parameters that are not listed keep the range of white matter.
+        The first is the default. Parameters that are not listed keep the range of the host.
     b_values : tuple of float
         Default scheme, s/mm^2; a value that is listed twice is measured twice.
     n_directions : int
         Default number of directions in which each b-value above 0 is measured.
     source : str
         Where the ranges come from, for sidecars.
+    host : str
+        Tissue that lesions lie in.
     """
 
     tissues: Mapping[str, Ranges]
@@ -47,6 +73,7 @@ class Recipe:
     b_values: tuple[float, ...]
     n_directions: int
     source: str
+    host: str = "WM"
 
     def ranges(self, tissue: str, lesion: str | None = None) -> Ranges:
         """Ranges of a tissue, the lesion included."""
@@ -54,11 +81,11 @@ class Recipe:
             return self.tissues[tissue]
         if lesion is None or lesion not in self.lesions:
             raise UnknownNameError("lesion", str(lesion), self.lesions)
-        return {**self.tissues["WM"], **self.lesions[lesion]}
+        return {**self.tissues[self.host], **self.lesions[lesion]}
 
     def middle(self, lesion: str | None = None) -> dict[str, float]:
-        """The middle of every range of a lesion, or of white matter where there is none."""
-        ranges = self.ranges("WM" if lesion is None else "lesion", lesion)
+        """The middle of every range of a lesion, or of its host where there is none."""
+        ranges = self.ranges(self.host if lesion is None else "lesion", lesion)
         return {parameter: (lower + upper) / 2 for parameter, (lower, upper) in ranges.items()}
 
 
@@ -138,20 +165,59 @@ _SMT3 = Recipe(
     "Resonance in Medicine 2022, table 2), without free water.",
 )
 
+# Illustrative, the liver within what Li et al. gathered from many studies (Quantitative Imaging in Medicine and Surgery
+# 2017;7:59-78). Signals at b = 0 follow the short T2 of liver and muscle; fat is suppressed.
+_ABDOMEN_IVIM = Recipe(
+    tissues={
+        "liver": {"S0": (0.16, 0.26), "D": (0.9, 1.3), "f": (0.15, 0.30), "Dstar": (40.0, 90.0)},
+        "spleen": {"S0": (0.35, 0.50), "D": (0.7, 0.9), "f": (0.08, 0.16), "Dstar": (30.0, 80.0)},
+        "kidney": {"S0": (0.35, 0.60), "D": (1.6, 2.1), "f": (0.12, 0.28), "Dstar": (15.0, 40.0)},
+        "muscle": {"S0": (0.10, 0.18), "D": (1.2, 1.6), "f": (0.04, 0.12), "Dstar": (15.0, 40.0)},
+        "bone": {"S0": (0.08, 0.16), "D": (0.3, 0.6), "f": (0.05, 0.15), "Dstar": (10.0, 30.0)},
+        "fluid": {"S0": (0.80, 1.00), "D": (2.6, 3.0), "f": (0.00, 0.02), "Dstar": (10.0, 20.0)},
+        "bowel": {"S0": (0.15, 0.50), "D": (1.0, 2.4), "f": (0.05, 0.20), "Dstar": (10.0, 40.0)},
+        "fat": {"S0": (0.02, 0.05), "D": (0.1, 0.3), "f": (0.00, 0.05), "Dstar": (5.0, 15.0)},
+    },
+    lesions={
+        "hypoperfused": {"S0": (0.35, 0.50), "D": (0.8, 1.1), "f": (0.03, 0.10), "Dstar": (15.0, 40.0)},
+        "hyperperfused": {"S0": (0.30, 0.45), "D": (0.9, 1.3), "f": (0.30, 0.45), "Dstar": (50.0, 90.0)},
+    },
+    b_values=(0, 0, 10, 20, 30, 40, 50, 75, 100, 150, 200, 400, 600, 800),
+    n_directions=3,
+    source="Illustrative; liver within what Li et al. gathered (Quantitative Imaging in Medicine and Surgery "
+    "2017;7:59-78).",
+    host="liver",
+)
+
+_ABDOMEN_ADC = Recipe(
+    tissues={
+        tissue: {name: limits for name, limits in ranges.items() if name in ("S0", "D")}
+        for tissue, ranges in _ABDOMEN_IVIM.tissues.items()
+    },
+    lesions={name: {key: r[key] for key in ("S0", "D")} for name, r in _ABDOMEN_IVIM.lesions.items()},
+    b_values=(0, 0, 50, 400, 800),
+    n_directions=3,
+    source=f"S0 and D of the phantom of ivim. {_ABDOMEN_IVIM.source}",
+    host="liver",
+)
+
 #: Models that have a phantom.
 RECIPES: Mapping[str, Recipe] = {"adc": _ADC, "ivim": _IVIM, "smt2": _SMT2, "smt3": _SMT3}
+ABDOMEN_RECIPES: Mapping[str, Recipe] = {"adc": _ABDOMEN_ADC, "ivim": _ABDOMEN_IVIM}
 
 
-def recipe(model: str) -> Recipe:
-    """The recipe of a model.
+def recipe(model: str, anatomy: str = "head") -> Recipe:
+    """The recipe of a model, for the head or the abdomen.
 
     Raises
     ------
     UsageError
         Where the model has no table of tissues.
     """
-    if model not in RECIPES:
+    recipes = ABDOMEN_RECIPES if anatomy == "abdomen" else RECIPES
+    if model not in recipes:
         raise UsageError(
-            f"The model {model!r} has no table of tissues, so no phantom. These have: {', '.join(RECIPES)}."
+            f"The model {model!r} has no table of tissues of the {anatomy}, so no phantom. These have: "
+            f"{', '.join(recipes)}."
         )
-    return RECIPES[model]
+    return recipes[model]

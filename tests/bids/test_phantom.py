@@ -66,6 +66,31 @@ def raw(tmp_path_factory):
     return cohort, out
 
 
+@pytest.fixture(scope="module")
+def abdomen(tmp_path_factory):
+    """A patient who breathes."""
+    settings = {"n_healthy": 0, "n_patients": 1, "shape": (24, 20, 4), "imperfections": Imperfections(breathing=10)}
+    cohort = Cohort("adc", anatomy="abdomen", **settings)
+    out = tmp_path_factory.mktemp("phantom") / "ds"
+    write_phantom(cohort, out)
+    return cohort, out
+
+
+def test_an_abdomen_says_what_it_is_and_how_it_breathed(abdomen):
+    cohort, out = abdomen
+    assert json.loads((out / "sub-01/dwi/sub-01_dwi.json").read_text())["BodyPart"] == "ABDOMEN"
+    truth = out / "derivatives/truth"
+    assert "1\tLiver\tliver" in (truth / "dseg.tsv").read_text()
+    depth = np.loadtxt(truth / "sub-01/dwi/sub-01_desc-breathing_timeseries.tsv", skiprows=1)
+    assert len(depth) == len(cohort.acquisition)
+    assert 5 < np.ptp(depth) <= 10
+    lesion = load(truth / "sub-01/dwi/sub-01_label-lesion_mask.nii.gz")
+    tissue = load(truth / "sub-01/dwi/sub-01_dseg.nii.gz")
+    np.testing.assert_array_equal(lesion > 0, tissue == 4)
+    assert "in liver" in (out / "README").read_text()
+    assert "breathing of 10 mm" in (out / "README").read_text()
+
+
 def test_files(plain):
     found = {str(path.relative_to(plain)) for path in plain.rglob("*") if path.is_file()}
     images = {f"sub-{s}/dwi/sub-{s}_dwi.{e}" for s in ("01", "02") for e in ("nii.gz", "bval", "bvec", "json")}
@@ -79,7 +104,7 @@ def test_files(plain):
 
 
 @pytest.mark.parametrize("root", ["", "derivatives/truth"])
-@pytest.mark.parametrize("kind", ["study", "plain", "raw"])
+@pytest.mark.parametrize("kind", ["study", "plain", "raw", "abdomen"])
 def test_valid_bids(request, kind, root):
     dataset = request.getfixturevalue(kind)
     folder = dataset if kind == "plain" else dataset[1]

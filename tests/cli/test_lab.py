@@ -9,7 +9,7 @@ import pytest
 from bidsfit import __version__
 from bidsfit.cli import lab
 from bidsfit.cli.lab import main
-from bidsfit.phantom.imperfections import RAW, Imperfections
+from bidsfit.phantom.imperfections import RAW, RAW_ABDOMEN, Imperfections
 from bidsfit.phantom.study import Study, repeatability
 
 QUICK = ["--model", "adc", "--shape", "16", "16", "1", "--participants", "1", "--patients", "1"]
@@ -44,6 +44,8 @@ def test_options_arrive(tmp_path, capsys):
         (["--off_resonance", "12", "--outliers", "1"], {"off_resonance": 12.0, "outliers": 1}),
         (["--raw"], asdict(RAW)),
         (["--raw", "--motion", "0", "--eddy", "3"], asdict(RAW) | {"motion": 0.0, "eddy": 3.0}),
+        (["--anatomy", "abdomen", "--breathing", "8"], {"breathing": 8.0}),
+        (["--anatomy", "abdomen", "--raw"], asdict(RAW_ABDOMEN)),
     ],
 )
 def test_imperfections(tmp_path, monkeypatch, options, expected):
@@ -52,6 +54,7 @@ def test_imperfections(tmp_path, monkeypatch, options, expected):
     assert main(["phantom", str(tmp_path / "ds"), *QUICK, *options]) == 0
     assert seen[0].imperfections == Imperfections(**expected)
     assert not seen[0].t1w
+    assert seen[0].anatomy == ("abdomen" if "abdomen" in options else "head")
 
 
 @pytest.mark.parametrize(

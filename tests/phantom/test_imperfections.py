@@ -2,19 +2,20 @@
 
 import subprocess
 import sys
-from dataclasses import astuple
+from dataclasses import astuple, replace
 
 import numpy as np
 import pytest
 
 from bidsfit.exceptions import UsageError
-from bidsfit.phantom.imperfections import NONE, RAW, Imperfections
+from bidsfit.phantom.imperfections import NONE, RAW, RAW_ABDOMEN, Imperfections
 
 
 def test_none_by_default_and_all_in_a_raw_scan():
     assert Imperfections() == NONE
     assert not any(astuple(NONE))
-    assert all(astuple(RAW))
+    assert all(astuple(replace(RAW, breathing=1)))  # heads do not breathe
+    assert all(astuple(replace(RAW_ABDOMEN, motion=1, rotation=1)))
     assert not NONE.any
     assert Imperfections(outliers=1).any
 

@@ -132,7 +132,7 @@ def test_a_number_or_residuals_are_the_noise_of_the_fits_themselves():
 
 
 @pytest.mark.parametrize(
-    ("part", "body"), [("", False), ("BRAIN", False), ("whole brain", False), ("PANCREAS", True), ("spine", True)]
+    ("part", "body"), [("", False), ("BRAIN", False), ("whole brain", False), ("PANCREAS", True), ("calf", True)]
 )
 def test_the_body_part_of_the_sidecar(part, body):
     found = chain(image(BodyPart=part) if part else image(), companions=Companions(anatomy=HEAD))
@@ -141,6 +141,17 @@ def test_the_body_part_of_the_sidecar(part, body):
     assert bool(found.method("tissue")) is not body
     assert chain(image(BodyPart=part), body_part="body").body
     assert not chain(image(BodyPart=part), body_part="brain").body
+
+
+@pytest.mark.parametrize("part", ["CSPINE", "spinal cord", "cord"])
+def test_a_cord_keeps_its_shape_and_is_none_of_a_head(part):
+    """Its motion is that of a whole, and FSL's eddy, which is made for heads, is taken only where it is asked for."""
+    for found in (chain(image(**FIELDS, BodyPart=part), fsl=FSL), chain(image(**FIELDS), body_part="cord", fsl=FSL)):
+        assert found.body
+        assert found.method("motion") == "affine"
+        assert not found.method("tissue")
+    assert chain(image(**FIELDS, BodyPart=part), fsl=FSL, tools="fsl").method("motion") == "eddy"
+    assert chain(image(BodyPart=part), body_part="body").method("motion") == "deformable"
 
 
 @pytest.mark.parametrize("part", [None, "n/a", "N/A", "unknown", "NEURO", "PHANTOM", ["HEAD", "NECK"]])
