@@ -99,9 +99,8 @@ def head_mask(
         )
         bright_weighted, tissue = bright, smooth
     elif common < REMAINING * of_unweighted.sum():
-        doubts.append(
-            f"shows diffusion unlike a head's: {common / of_unweighted.sum():.0%} stays bright with weighting"
-        )
+        remaining = common / of_unweighted.sum()
+        doubts.append(f"shows diffusion unlike a head's: {remaining:.0%} of what is bright stays so with weighting")
     core, radius, share = _core(tissue, voxel_size)
     if share < LARGEST_PART:
         doubts.append(f"is the largest of several parts, with {share:.0%} of their volume")
