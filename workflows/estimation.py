@@ -106,7 +106,7 @@ def init_image_wf(
         mem_gb=1,
     )
     plot_image.overwrite = _missing(image_figure_paths(output_dir, image).values())
-    workflow.connect([(prepare, plot_image, [(name, name) for name in ("mask", "facts", "reference")])])
+    workflow.connect([(prepare, plot_image, [(name, name) for name in ("mask", "mask_doubt", "facts", "reference")])])
 
     add_assessment(workflow, plan, scan, prepare, output_dir=output_dir)
     own = {"mask": image.mask is None, "noise": prepare.inputs.sigma == "mppca"}
@@ -116,6 +116,7 @@ def init_image_wf(
         write.overwrite = _missing([target, json_path(target)])
         if kind == "mask":
             write.inputs.method = plan.mask_name
+            workflow.connect(prepare, "mask_doubt", write, "doubt")
         workflow.connect(prepare, {"mask": "mask", "noise": "noise_map"}[kind], write, "in_file")
 
     fitted: dict[str, list[tuple[Fit, pe.Workflow]]] = {}

@@ -17,7 +17,8 @@ from bidsfit.workflows.plan import FOUND_BODY, FOUND_MASK
 
 #: How the masks that a run finds are told of; others came with the data.
 MASKS = {
-    FOUND_MASK: "masks found by median_otsu of DIPY [@dipy] on the mean of the images of lowest b-value",
+    FOUND_MASK: "masks found by Otsu's threshold [@otsu1979; @dipy] on the median-filtered mean images of the lowest "
+    "b-value and of that nearest to 1000 s/mm², without thin bridges and islands, and with holes filled",
     FOUND_BODY: "voxels whose mean signal at the lowest b-value is at least half its median",
 }
 

@@ -38,7 +38,7 @@ from bidsfit.training.bundle import read_bundle
 from bidsfit.workflows.chain import NOTHING_DONE, Chain, Companions, PreprocessingChoice, plan_chain
 
 #: Where a mask comes from that no dataset has.
-FOUND_MASK = "median_otsu (DIPY) on the mean image of the lowest b-value"
+FOUND_MASK = "Otsu's threshold on the mean images of the lowest b-value and of that nearest to 1000 s/mm²"
 FOUND_BODY = "voxels of at least half the median of the mean image of the lowest b-value"
 
 #: Why maximum likelihood and least squares give the same maps, and how to tell them apart.
@@ -540,7 +540,7 @@ def _image_warnings(
     if chain is not None and chain.companions.unusable and not chain.method("susceptibility"):
         yield f"The susceptibility distortion was not corrected: {chain.companions.no_reversed_phase}"
     if image.mask is None:
-        found = "was found by median_otsu, which was made for brains"
+        found = "was found by Otsu's threshold, by a rule for brains"
         if chain is not None and chain.body:
             found = f"holds {FOUND_BODY}"
         yield f"{image.no_mask or 'No mask was given.'} The mask {found}. Check its outline."

@@ -87,6 +87,7 @@ class _WriteVolumeInput(BaseInterfaceInputSpec):
     table = File(exists=True, desc="names of the labels, where there are some")
     kind = traits.Enum("mask", "noise", "tissue", mandatory=True, desc="entry of outputs.yml")
     method = traits.Str(desc="how it was found, in words")
+    doubt = traits.Str(desc="why it is doubtful, in words")
     image = traits.Dict(mandatory=True, desc="as DwiImage.to_dict")
     output_dir = Directory(mandatory=True)
 
@@ -119,6 +120,7 @@ class WriteVolume(SimpleInterface):
             "Description": entry["description"],
             **entry["sidecar"],
             **({"Method": self.inputs.method} if isdefined(self.inputs.method) else {}),
+            **({"Doubt": f"The mask {self.inputs.doubt}."} if self.inputs.doubt else {}),
             "Sources": [image.uri],
             "SpatialReference": image.uri,
         }

@@ -30,6 +30,7 @@ from bidsfit.bids.outputs import estimator_label, fit_settings, map_outputs
 from bidsfit.bids.units import REPORT_UNITS
 from bidsfit.estimators.comparison import Precision, precision
 from bidsfit.estimators.estimator import FITTED, Estimator, Status
+from bidsfit.interfaces.image import doubtful_mask
 from bidsfit.interfaces.learned import plot_learned, training_row, training_warnings
 from bidsfit.models.signal_model import SignalModel
 from bidsfit.reports import figures
@@ -84,6 +85,7 @@ class _PlotImageInput(_PlotInput):
     facts = File(exists=True, mandatory=True)
     reference = File(exists=True, mandatory=True)
     models = traits.List(traits.Dict, desc="rows: name, title, fitted, reason")
+    mask_doubt = traits.Str(desc="why the mask is doubtful")
     warnings = traits.List(traits.Str)
 
 
@@ -110,7 +112,7 @@ class PlotImage(SimpleInterface):
             ],
             models=[dict(row) for row in self.inputs.models],
             figures=relative(paths, ("mask", "shells"), self.inputs.output_dir),
-            warnings=list(self.inputs.warnings),
+            warnings=[*self.inputs.warnings, *([doubtful_mask(doubt)] if (doubt := self.inputs.mask_doubt) else [])],
             **facts,
         )
         with writing(folder, image):

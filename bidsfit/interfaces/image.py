@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from bidsfit.exceptions import UnusableInputError
 from bidsfit.interfaces.preprocessing import background_noise
 from bidsfit.noise import NoiseEstimate, rician_sigma_map, sigma_from_repeats
 from bidsfit.preprocessing.denoising import denoise_mppca
-from bidsfit.preprocessing.masking import half_median_mask, otsu_mask
+from bidsfit.preprocessing.masking import HeadMask, half_median_mask, head_mask, tissue_shell
 
 #: Sources of one noise level for the image, beside a number.
 LOOKED_FOR = ("auto", "repeats", "b0", "residuals")
@@ -35,7 +36,7 @@ class _PrepareImageInput(BaseInterfaceInputSpec):
     bval = File(exists=True, mandatory=True)
     bvec = File(exists=True)
     sidecar = traits.Dict(desc="metadata of the image")
-    in_mask = File(exists=True, desc="mask to use; found by median_otsu where there is none")
+    in_mask = File(exists=True, desc="mask to use; found where there is none")
     models = traits.List(traits.Str, desc="models that the protocol supports, for the noise of unrepeated data")
     sigma = traits.Str(
         "auto",
@@ -52,6 +53,7 @@ class _PrepareImageInput(BaseInterfaceInputSpec):
 
 class _PrepareImageOutput(TraitedSpec):
     mask = File(exists=True, desc="voxels to fit")
+    mask_doubt = traits.Str(desc="why the mask that was found is doubtful; empty where it is not")
     reference = File(exists=True, desc="mean of the images of the lowest b-value")
     facts = File(exists=True, desc="what was found, as JSON")
     noise_map = File(exists=True, desc="noise level of every voxel, where it is a map")
@@ -69,7 +71,7 @@ class PrepareImage(SimpleInterface):
             self._results = self._look_at(image, Path(runtime.cwd))
         return runtime
 
-    def _look_at(self, image: SpatialImage, cwd: Path) -> dict[str, str]:
+    def _look_at(self, image: SpatialImage, cwd: Path) -> dict[str, Any]:
         path = Path(self.inputs.in_file)
         acquisition = read_acquisition(
             Path(self.inputs.bval),
@@ -78,11 +80,15 @@ class PrepareImage(SimpleInterface):
         )
         shape = image_shape(image, len(acquisition), path)
         everywhere = MaskedSignals(image, shape, np.ones(shape[:3], dtype=bool), path)
-        reference = mean_volume(everywhere, acquisition.shells[0].indices, path).reshape(shape[:3], order="F")
+        reference = mean_volume(everywhere, acquisition.shells[0].indices).reshape(shape[:3], order="F")
+        if not np.any(np.isfinite(reference) & (reference != 0)):
+            raise UnusableInputError(f"{path} holds only zeros or NaN at its lowest b-value: there is nothing to fit.")
         if self.inputs.in_mask:
-            mask = read_mask(Path(self.inputs.in_mask), image, path)
+            found = HeadMask(read_mask(Path(self.inputs.in_mask), image, path))
         else:
-            mask = self._find_mask(reference, path)
+            tissue = mean_volume(everywhere, tissue_shell(acquisition).indices).reshape(shape[:3], order="F")
+            found = self._find_mask(reference, tissue, image)
+        mask = found.mask
         signals = everywhere.within(mask)
         n_negative, n_not_finite, any_signal = count_intensities(signals)
         if not any_signal:
@@ -117,16 +123,22 @@ class PrepareImage(SimpleInterface):
         write_nifti(outputs["mask"], mask, image)
         write_nifti(outputs["reference"], reference, image)
         outputs["facts"].write_text(json.dumps(facts))
-        return {name: str(output) for name, output in outputs.items()}
+        return {"mask_doubt": found.doubt} | {name: str(output) for name, output in outputs.items()}
 
-    def _find_mask(self, reference: NDArray, path: Path) -> NDArray[np.bool_]:
+    def _find_mask(self, reference: NDArray, tissue: NDArray, image: SpatialImage) -> HeadMask:
         """A mask of our own."""
         try:
-            return half_median_mask(reference) if self.inputs.body else otsu_mask(reference)
+            if self.inputs.body:
+                return HeadMask(half_median_mask(reference))
+            found = head_mask(reference, tissue, image.header.get_zooms()[:3])
         except ValueError as error:
             raise UnusableInputError(
-                f"No mask that fits {path} by name was given. {error} Give one in a derivatives dataset: -d masks=PATH."
+                f"No mask that fits {self.inputs.in_file} by name was given. {error} Give one in a derivatives "
+                "dataset: -d masks=PATH."
             ) from error
+        if found.doubt:
+            logging.getLogger(__name__).warning("%s: %s", Path(self.inputs.in_file).name, doubtful_mask(found.doubt))
+        return found
 
     def _noise(self, signals: MaskedSignals, acquisition: Acquisition) -> NoiseEstimate | None:
         """One noise level for the image, as `sigma` asks; None where "auto" finds nothing."""
@@ -187,7 +199,15 @@ class PrepareImage(SimpleInterface):
         return np.where(mask, values, 0.0), NoiseEstimate(median, method)
 
 
-def mean_volume(signals: MaskedSignals, indices: Iterable[int], path: Path) -> NDArray[np.float64]:
+def doubtful_mask(doubt: str) -> str:
+    """What users are told of a doubtful mask."""
+    return (
+        f"The mask is doubtful: it {doubt}. Look at its outline in the report, or give another one in a derivatives "
+        "dataset: -d masks=PATH."
+    )
+
+
+def mean_volume(signals: MaskedSignals, indices: Iterable[int]) -> NDArray[np.float64]:
     """Mean of some volumes, shape (n_voxels,); voxels that are never finite are NaN."""
     total, count = np.zeros(signals.shape[0]), np.zeros(signals.shape[0])
     for k in indices:
@@ -195,10 +215,7 @@ def mean_volume(signals: MaskedSignals, indices: Iterable[int], path: Path) -> N
         finite = np.isfinite(volume)
         total[finite] += volume[finite]
         count += finite
-    mean = np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
-    if not np.any(np.isfinite(mean) & (mean != 0)):
-        raise UnusableInputError(f"{path} holds only zeros or NaN at its lowest b-value: there is nothing to fit.")
-    return mean
+    return np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
 
 
 def count_intensities(signals: MaskedSignals) -> tuple[int, int, bool]:

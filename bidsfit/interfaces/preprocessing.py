@@ -11,7 +11,7 @@ from nipype.interfaces.base import File, TraitedSpec, isdefined, traits
 from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation
 
-from bidsfit.acquisition import SHELL_TOLERANCE_ABSOLUTE
+from bidsfit.acquisition import SHELL_TOLERANCE_ABSOLUTE, Acquisition
 from bidsfit.bids.fieldmaps import ReversedPhase, read_reversed
 from bidsfit.bids.images import image_shape, open_image, read_acquisition, read_data, read_mask, read_on_grid
 from bidsfit.exceptions import UnusableInputError
@@ -56,7 +56,7 @@ class _LoadRawInput(StepInput):
 class _LoadRawOutput(StepOutput):
     bvec = File(desc="directions of unit length")
     region = File(exists=True, desc="mask with a margin: where the steps look")
-    missing = File(exists=True, desc="voxels without a signal in every volume, and their neighbours, if there are any")
+    missing = File(exists=True, desc="voxels that are not fitted, for lack of data, if there are any")
 
 
 class LoadRaw(Step):
@@ -74,16 +74,19 @@ class LoadRaw(Step):
         data = np.asarray(read_data(image, path), dtype=np.float32).reshape(shape, order="F")
         refuse_empty_volumes(data, path)
         warnings = []
-        missing = ~np.isfinite(data).all(axis=-1)
+        finite = np.isfinite(data)
+        no_data = ~finite.any(axis=-1)  # around a head that was cut out, say
+        missing = ~finite.all(axis=-1) & ~no_data
         if missing.any():
             warnings.append(
                 f"{missing.sum()} voxels of the raw image have intensities that are not finite; they and their "
                 "neighbours are not fitted."
             )
+        if missing.any() or no_data.any():
             np.nan_to_num(data, copy=False, nan=0, posinf=0, neginf=0)
-            self._results["missing"] = write_volumes(cwd / "missing.nii", binary_dilation(missing), image)
-        reference = data[..., acquisition.shells[0].indices].mean(axis=-1)
-        mask = self._mask(reference, image, path)
+            without = binary_dilation(missing) | no_data
+            self._results["missing"] = write_volumes(cwd / "missing.nii", without, image)
+        mask = self._mask(data, acquisition, image, path) & ~no_data
         if acquisition.directions is not None:
             directions, said = normalise_directions(acquisition.b_values, acquisition.directions)
             warnings += said
@@ -91,17 +94,21 @@ class LoadRaw(Step):
             flip = detect_flip(data, mask, acquisition.b_values, directions, image.affine)
             if flip:
                 warnings.append(flip)
-        region = binary_dilation(mask, iterations=MARGIN)
+        region = binary_dilation(mask, iterations=MARGIN) & ~no_data
         self._results["out_file"] = write_volumes(cwd / "raw.nii", data, image)
         self._results["region"] = write_volumes(cwd / "region.nii", region, image)
         return {"warnings": warnings}
 
-    def _mask(self, reference: NDArray, image: SpatialImage, path: Path) -> NDArray[np.bool_]:
+    def _mask(self, data: NDArray, acquisition: Acquisition, image: SpatialImage, path: Path) -> NDArray[np.bool_]:
         """The mask that came, or a first one of our own; everything where none can be found."""
         if isdefined(self.inputs.in_mask):
             return read_mask(Path(self.inputs.in_mask), image, path)
+        shells = acquisition.shells[0], masking.tissue_shell(acquisition)
+        reference, tissue = (data[..., shell.indices].mean(axis=-1) for shell in shells)
         try:
-            return masking.half_median_mask(reference) if self.inputs.body else masking.otsu_mask(reference)
+            if self.inputs.body:
+                return masking.half_median_mask(reference)
+            return masking.head_mask(reference, tissue, image.header.get_zooms()[:3]).mask
         except ValueError:
             return np.ones(reference.shape, dtype=bool)
 

@@ -2,46 +2,173 @@
 
 from __future__ import annotations
 
-import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-#: Radius of the median filter of median_otsu, voxels.
-MEDIAN_RADIUS = 2
+from bidsfit.acquisition import Acquisition, Shell
+
+#: The b-value whose images tell tissue from fluid (eyes, CSF) best, s/mm^2.
+TISSUE_B = 1000.0
+
+#: Voxels of the median filter along each axis.
+MEDIAN_SIZE = 3
+
+#: Bridges between the brain and other tissue are thinner than twice this share of the brain's inner radius.
+BRIDGE = 0.125
+
+#: A mask of a head is doubtful where less of what is bright with diffusion weighting is so without, ...
+WITHIN = 0.9
+#: ... where it is less than this share of what is bright without, ...
+REMAINING = 0.5
+#: ... where its core holds less than this share of all that is as thick, ...
+LARGEST_PART = 0.8
+#: ... where more than this share of it are holes that were filled, ...
+FILLED_SHARE = 0.2
+#: ... where it covers more than this share of the sides of the image, ...
+SIDE_SHARE = 0.1
+#: ... or where it is larger, ml: an adult's brain with its fluid has up to 2000 ml.
+LARGEST_VOLUME = 3000.0
 
 #: Parts of the body that are smaller than this share of the largest are noise or the table.
 SMALLEST_PART = 0.1
 
+#: Neighbours within a slice: a hole of a slice is one, though it is open above.
+IN_SLICES = ndimage.generate_binary_structure(3, 1) & (np.arange(3) == 1)
 
-def otsu_mask(reference: NDArray[np.floating]) -> NDArray[np.bool_]:
-    """Mask of a head by DIPY's median_otsu.
+
+@dataclass(frozen=True)
+class HeadMask:
+    """A mask, and why it is doubtful, as the end of "The mask ..."; empty where nothing speaks against it."""
+
+    mask: NDArray[np.bool_]
+    doubt: str = ""
+
+
+def tissue_shell(acquisition: Acquisition) -> Shell:
+    """The measurements that tell tissue from fluid best: of the b-value nearest to `TISSUE_B`."""
+    return min(acquisition.shells, key=lambda shell: abs(shell.b_value - TISSUE_B))
+
+
+def head_mask(
+    unweighted: NDArray[np.floating], weighted: NDArray[np.floating], voxel_size: Sequence[float]
+) -> HeadMask:
+    """Mask of a brain, or of a phantom.
+
+    In images without diffusion weighting fluid is so bright that Otsu's threshold [1]_ can lie above grey and white
+    matter, and the eyes are as bright as the brain; with diffusion weighting the edges of the brain are dark. So both
+    are used: the core of the mask is what is bright with diffusion weighting, without bridges to other tissue; around
+    it the mask holds what is bright in either image. Holes in slices are filled, and islands dropped.
 
     Parameters
     ----------
-    reference : ndarray, shape (x, y, z)
+    unweighted : ndarray, shape (x, y, z)
         Mean of the images of the lowest b-value; NaN where it is not known.
+    weighted : ndarray, shape (x, y, z)
+        Mean of the images of `tissue_shell`.
+    voxel_size : sequence of float, length 3
+        mm.
 
     Returns
     -------
-    ndarray of bool, shape (x, y, z)
+    HeadMask
+        The mask holds no voxel where ``unweighted`` is not known.
 
     Raises
     ------
     ValueError
-        Where the reference has no contrast, so that there is no threshold.
-    """
-    from dipy.segment.mask import median_otsu
+        Where the images have no contrast, so that there is no threshold.
 
-    with warnings.catch_warnings():  # three or four slices are no colours
-        warnings.filterwarnings("ignore", ".*RGB image", UserWarning)
-        _, mask = median_otsu(_filled(reference), median_radius=MEDIAN_RADIUS, numpass=1)
-    everything = bool(np.all(mask))  # no threshold at all: DIPY's answer to an image without contrast
-    mask = np.asarray(mask, dtype=bool) & np.isfinite(reference)
-    if everything or not mask.any():
-        raise ValueError("median_otsu found none: the image of the lowest b-value has no contrast.")
-    return mask
+    References
+    ----------
+    .. [1] Otsu N. IEEE Transactions on Systems, Man, and Cybernetics 1979;9:62-66.
+    """
+    known = np.isfinite(unweighted)
+    bright, smooth = _bright(_filled(unweighted))
+    bright_weighted, tissue = _bright(_filled(weighted))
+    of_unweighted, of_weighted = _fill_holes(smooth), _fill_holes(tissue)
+    common = (of_unweighted & of_weighted).sum()
+    doubts = []
+    if common < WITHIN * of_weighted.sum():
+        doubts.append(
+            "was found without diffusion weighting alone, because the images with it show something else: "
+            f"{1 - common / of_weighted.sum():.0%} of what is bright there lies outside"
+        )
+        bright_weighted, tissue = bright, smooth
+    elif common < REMAINING * of_unweighted.sum():
+        remaining = common / of_unweighted.sum()
+        doubts.append(f"shows diffusion unlike a head's: {remaining:.0%} of what is bright stays so with weighting")
+    core, radius, share = _core(tissue, voxel_size)
+    if share < LARGEST_PART:
+        doubts.append(f"is the largest of several parts, with {share:.0%} of their volume")
+    away = ndimage.distance_transform_edt(~core, sampling=voxel_size)
+    reach = max(2 * radius, radius + float(np.linalg.norm(voxel_size[:2])))  # across the fluid around the brain
+    candidates = (bright | bright_weighted) & known & (away <= reach)
+    within_slices = ndimage.binary_propagation(
+        candidates & (away <= radius + min(voxel_size) / 2), structure=IN_SLICES, mask=candidates
+    )
+    mask = _fill_holes(within_slices) & known
+    doubts += _doubts_of_shape(mask, 1 - within_slices.sum() / mask.sum(), voxel_size)
+    return HeadMask(mask, ", and ".join(doubts))
+
+
+def _bright(image: NDArray[np.floating]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """What is brighter than half of what lies above Otsu's threshold: with the voxels at its edge, and smooth.
+
+    The median filter rounds the edges off; voxels beside what is bright are judged by their own signal.
+    """
+    from dipy.segment.threshold import otsu
+
+    smooth = ndimage.median_filter(image, MEDIAN_SIZE)
+    if smooth.max() <= smooth.min():
+        raise ValueError("The images have no contrast, so that no head is found in them.")
+    brightest = smooth > otsu(smooth)
+    level = otsu(np.minimum(smooth, np.median(smooth[brightest])))  # fluid is no brighter than tissue
+    bright = smooth > level
+    beside = ndimage.binary_dilation(bright, np.ones((3, 3, 3), dtype=bool))
+    return bright | (beside & (image > level)), bright
+
+
+def _core(tissue: NDArray[np.bool_], voxel_size: Sequence[float]) -> tuple[NDArray[np.bool_], float, float]:
+    """The largest part of what is left where everything thin is worn away.
+
+    Returns
+    -------
+    core : ndarray of bool, shape (x, y, z)
+    radius : float
+        By which it was worn away, mm.
+    share : float
+        Share of the core in all that is left.
+    """
+    framed = np.pad(_fill_holes(tissue), ((1, 1), (1, 1), (0, 0)))  # a head may be cut by slices, not by their sides
+    depth = ndimage.distance_transform_edt(framed, sampling=voxel_size)[1:-1, 1:-1]
+    radius = BRIDGE * float(depth.max())
+    parts, _ = ndimage.label(depth > radius)
+    sizes = np.bincount(parts.ravel())
+    sizes[0] = 0
+    return parts == sizes.argmax(), radius, float(sizes.max() / sizes.sum())
+
+
+def _doubts_of_shape(mask: NDArray[np.bool_], filled: float, voxel_size: Sequence[float]) -> list[str]:
+    """What of a mask's shape speaks against it; ``filled``: the share of its voxels that were holes."""
+    doubts = []
+    if filled > FILLED_SHARE:
+        doubts.append(f"had holes, now filled, that make up {filled:.0%} of it")
+    sides = [mask[side] for side in (np.s_[0], np.s_[-1], np.s_[:, 0], np.s_[:, -1])]
+    at_sides = float(np.concatenate([side.ravel() for side in sides]).mean())
+    if at_sides > SIDE_SHARE:
+        doubts.append(f"covers {at_sides:.0%} of the sides of the image, as if the head were cut off")
+    volume = mask.sum() * float(np.prod(voxel_size)) / 1000
+    if volume > LARGEST_VOLUME:
+        doubts.append(f"holds {volume:.0f} ml, which no brain has")
+    return doubts
+
+
+def _fill_holes(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    return np.asarray(ndimage.binary_fill_holes(mask, IN_SLICES))
 
 
 def half_median_mask(reference: NDArray[np.floating], region: NDArray[np.bool_] | None = None) -> NDArray[np.bool_]:
@@ -111,9 +238,7 @@ def body(reference: NDArray[np.floating]) -> NDArray[np.bool_]:
     sizes = np.bincount(parts.ravel())
     sizes[0] = 0
     large = np.isin(parts, np.flatnonzero((sizes > 0) & (sizes >= SMALLEST_PART * sizes.max())))
-    in_slices = ndimage.generate_binary_structure(3, 1)
-    in_slices[:, :, [0, 2]] = False  # a hole of a slice is one, though it is open above
-    return np.asarray(ndimage.binary_fill_holes(large, in_slices))
+    return _fill_holes(large)
 
 
 def _filled(reference: NDArray[np.floating]) -> NDArray[np.floating]:

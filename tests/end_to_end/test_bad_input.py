@@ -301,7 +301,7 @@ def test_no_mask_to_be_found(run):
     data = np.zeros((12, 12, 4, 5), dtype=np.float32)
     data[5, 5, 1] = run.tiny.signals()[0, 0, 0]
     store(run.tiny, data)
-    assert refused(run(masks_given=False), 1, IMAGE, "median_otsu found none", "-d masks=PATH")
+    assert refused(run(masks_given=False), 1, IMAGE, "have no contrast", "-d masks=PATH")
     assert run.out.maps() == {}
 
 

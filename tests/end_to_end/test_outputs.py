@@ -197,11 +197,11 @@ def test_a_found_mask_is_written(phantom, elsewhere, outputs, valid):
     assert 2 * np.sum(mask & truth) / (mask.sum() + truth.sum()) > 0.9
     sidecar = out.sidecar("sub-02_desc-brain_mask")
     assert sidecar["Type"] == "Brain"
-    assert "median_otsu" in sidecar["Method"]
+    assert "Otsu" in sidecar["Method"]
     assert sidecar["Sources"] == ["bids:raw:sub-02/dwi/sub-02_dwi.nii.gz"]
     parameters = out.sidecar("sub-02_model-adc_desc-lsq_param-adc_dwimap")["Model"]["Parameters"]
-    assert parameters["Mask"].startswith("median_otsu")
-    assert "median_otsu" in out.report("02")
+    assert parameters["Mask"].startswith("Otsu")
+    assert "Otsu" in out.report("02")
     assert valid(elsewhere)
 
 

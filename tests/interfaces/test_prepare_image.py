@@ -72,7 +72,7 @@ def test_a_mask_is_found_where_none_is_given(prepare):
 def test_no_mask_can_be_found(prepare):
     data = np.zeros((12, 12, 4, 5), dtype=np.float32)
     data[5, 5, 1] = 1000  # a single voxel, which the median filter removes
-    with pytest.raises(UnusableInputError, match=r"median_otsu found none.*-d masks=PATH"):
+    with pytest.raises(UnusableInputError, match=r"have no contrast.*-d masks=PATH"):
         prepare(data, mask=False)
 
 

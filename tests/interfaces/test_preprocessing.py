@@ -113,6 +113,18 @@ def test_voxels_that_are_not_finite_are_remembered(raw, run_in):
     assert "1 voxels of the raw image have intensities that are not finite" in facts_of(outputs)["warnings"][0]
 
 
+def test_voxels_without_data_are_left_out_alone(raw, run_in):
+    """NaN around a head costs none of its voxels, and no step looks there."""
+    data = noisy()
+    data[:4] = np.nan
+    outputs = run_in(LoadRaw(**raw(data, directions())))
+    missing = data_of(outputs.missing) > 0
+    assert missing[:4].all()
+    assert not missing[4:].any()
+    assert not data_of(outputs.region)[:4].any()
+    assert not facts_of(outputs)["warnings"]
+
+
 def test_directions_that_are_not_of_unit_length_are_said(raw, run_in):
     outputs = run_in(LoadRaw(**raw(directions=3 * directions())))
     np.testing.assert_allclose(np.linalg.norm(np.loadtxt(outputs.bvec).T[2:], axis=1), 1, atol=1e-6)

@@ -60,7 +60,7 @@ def test_an_odd_field_map_costs_its_step(tiny, planned, sidecar, skip):
     assert ("--skip" if skip else "sub-01_dir-PA_epi") in left_out.reason
 
 
-@pytest.mark.parametrize(("part", "rule"), [("BRAIN", "median_otsu"), ("LIVER", "half the median")])
+@pytest.mark.parametrize(("part", "rule"), [("BRAIN", "Otsu"), ("LIVER", "half the median")])
 def test_the_warning_names_the_rule_that_found_the_mask(tiny, planned, part, rule):
     tiny.add("sub-01/dwi/sub-01_dwi", b_values=[0, 0, 500, 1000], sidecar={"BodyPart": part})
     (image,) = planned().images

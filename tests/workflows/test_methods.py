@@ -46,9 +46,9 @@ def test_bounds_are_in_the_units_of_reports():
     ("masks", "said"),
     [
         ([GIVEN, GIVEN], "restricted to masks that came with the data."),
-        ([FOUND_MASK], "restricted to masks found by median_otsu"),
+        ([FOUND_MASK], "restricted to masks found by Otsu's threshold"),
         ([FOUND_BODY], "restricted to voxels whose mean signal"),
-        ([GIVEN, FOUND_MASK], "masks that came with the data and to masks found by median_otsu"),
+        ([GIVEN, FOUND_MASK], "masks that came with the data and to masks found by Otsu's threshold"),
     ],
 )
 def test_where_the_masks_came_from(masks, said):

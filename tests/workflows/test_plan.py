@@ -153,10 +153,10 @@ def test_warnings(tiny, masks, plan):
     add(tiny, [5, 10, 20, 50, 200, 400, 700])
     said = warnings_of(plan())
     assert "no image at b = 0: the lowest b-value is 5" in said
-    assert "found by median_otsu" in said
+    assert "found by Otsu's threshold" in said
     assert "no denoising" in said
     masks.add_mask("sub-01/dwi/sub-01_desc-brain_mask")
-    assert "median_otsu" not in warnings_of(plan())
+    assert "Otsu" not in warnings_of(plan())
 
 
 def test_a_mask_that_does_not_fit_is_not_called_no_mask(tiny, masks, plan):
@@ -353,7 +353,7 @@ def test_the_plan_in_words(tiny, plan, tmp_path):
     said = describe_plan(plan(), tmp_path)
     assert "sub-01_dwi  5 x 6 x 3 x 4" in said
     assert "b-values (s/mm²): 0 (x2), 500 (x1), 1000 (x1)" in said
-    assert "mask: median_otsu" in said
+    assert "mask: Otsu's threshold" in said
     assert "fit adc with lsq: has b = 0, 500, 1000 s/mm²" in said
     assert "leave out ivim: missing: " in said
     assert "left out: " in said
