@@ -41,7 +41,7 @@ STILL = (
 )
 
 #: What is said of a displacement that goes with b.
-FOLLOWS_B = "the displacement that was found follows the b-value, as fluid that fades with b feigns it"
+FOLLOWS_B = "the displacement that was found follows the b-value, as when fluid that fades with b is taken for motion"
 
 #: Voxels by which the mask grows for the steps that come before the image is in its place.
 MARGIN = 3
@@ -326,7 +326,8 @@ def judged(facts: dict[str, Any], gain: float, follows_b: bool) -> dict[str, Any
     follows_b : bool
         Whether its displacement goes with b.
     """
-    change = f"what the others do not predict of each volume changes by {-100 * gain:+.0f} %"
+    direction = "falls" if gain > 0 else "rises"
+    change = f"the error of predicting each volume from the others {direction} by {100 * abs(gain):.1f} %"
     told = {**facts, "gain": gain, "follows_b": follows_b}
     if gain > likeness.LEAST_GAIN:
         warnings = [f"Motion was corrected, but {FOLLOWS_B}."] if follows_b else []
@@ -344,7 +345,7 @@ def describe_motion(found: Motion) -> dict[str, Any]:
     """What the motion of an image was, in words, and warnings."""
     said = []
     if found.in_plane:
-        said.append("within slices: to see motion across them there are too few, or the mask is too small")
+        said.append("sought within slices alone: they are too few, or the mask is too small, to see motion across them")
     if found.still:
         said.append("the head lay still, as far as can be seen: no volume was moved")
     facts = {"words": "; ".join(said), "warnings": not_believed(found.replaced, "that of their neighbours in time")}

@@ -19,7 +19,7 @@ LARGEST_LEVERAGE = 0.8
 LOWEST_B, LENGTH, ANISOTROPY, ANGLE, NOISE = 50.0, 1.0, 0.5, 1.2, 0.17
 
 #: Variance of the mean signal in these units: nothing is known of it.
-MEAN = 10.0
+MEAN = 100.0
 
 
 def leave_one_out(b_values: NDArray, directions: NDArray | None = None) -> NDArray[np.float32]:

@@ -30,8 +30,8 @@ POINTS = (10_000, 20_000, 60_000)
 ITERATIONS = 12
 CONVERGED = 0.003
 
-#: Lengths in mm are meant for a head. What is smaller than this, mm, is looked at as if it were enlarged to it, so that a
-#: cord or a mouse is registered as a head of as many voxels.
+#: Lengths in mm are meant for a head. What is smaller than this, mm, is registered as if it were enlarged to it: a
+#: cord or a mouse as a head of as many voxels.
 SMALL_HEAD = 100.0
 
 #: Where a rotation or a strain is turned into a displacement, mm: about the radius of a head.

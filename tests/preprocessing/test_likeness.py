@@ -8,7 +8,6 @@ from scipy.ndimage import gaussian_filter, map_coordinates
 
 from bidsfit.phantom.directions import spread_directions
 from bidsfit.preprocessing.likeness import LEAST_GAIN, follows_b, gain
-from bidsfit.preprocessing.prediction import held_out
 
 B = np.array([5.0, 10, 20, 30, 50, 75, 150, 250, 600, 700, 800])
 
@@ -41,20 +40,6 @@ def moved_back(data, moves):
 
 SHELLS = np.r_[np.zeros(3), np.full(8, 1000.0), np.full(8, 2000.0)]
 ALONG = np.r_[np.zeros((3, 3)), spread_directions(8), spread_directions(8)]
-
-
-@pytest.mark.parametrize("b", [np.repeat([0.0, 20, 60, 150, 400, 800], 2), SHELLS, np.array([0.0, 1000])])
-def test_no_volume_predicts_itself_and_the_mean_is_predicted(b):
-    weights = held_out(b, ALONG if b is SHELLS else None)
-    assert np.all(np.diag(weights) == 0)
-    assert weights.sum(axis=1) == pytest.approx(np.ones(b.size), abs=0.02)
-
-
-def test_signals_are_predicted_across_shells_and_directions():
-    signals = np.exp(-SHELLS * (0.5e-3 + 0.6e-3 * ALONG[:, 0] ** 2))
-    apart = held_out(SHELLS, ALONG) @ signals - signals
-    within = np.concatenate([signals[part] - signals[part].mean() for part in np.split(np.arange(19), [3, 11])])
-    assert np.sqrt(np.mean(apart**2)) < 0.7 * np.sqrt(np.mean(within**2))
 
 
 @pytest.mark.parametrize(("b", "directions"), [(B, None), (SHELLS, ALONG)], ids=["ivim", "shells"])

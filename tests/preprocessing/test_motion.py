@@ -228,8 +228,9 @@ def test_motion_in_voxels_does_not_depend_on_their_size():
         transforms[:, :3, 3] /= ratio
         found.append(transforms)
     assert np.abs(found[0][1:, :3, 3]).max() > 1
-    assert found[1] == pytest.approx(found[0], abs=1e-3)
-    assert found[2] == pytest.approx(found[0], abs=1e-3)
+    for other in found[1:]:
+        assert other[:, :3, :3] == pytest.approx(found[0][:, :3, :3], abs=2e-3)
+        assert other[:, :3, 3] == pytest.approx(found[0][:, :3, 3], abs=0.02 * 6)  # the search ends by rounding
 
 
 @pytest.mark.parametrize(
