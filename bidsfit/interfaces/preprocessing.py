@@ -274,7 +274,7 @@ class CorrectMotion(Step):
                 gain = likeness.gain(placed.data, moved.data, acquisition.b_values, inside, acquisition.directions)
                 facts = judged(facts, gain, likeness.follows_b(path, acquisition.b_values))
                 if "refused" in facts:
-                    logging.getLogger(__name__).warning("%s: %s", inputs.label, facts["refused"])
+                    logging.getLogger(__name__).warning("%s: left out, %s", inputs.label, facts["refused"])
                     transforms = None
                 else:
                     placed = moved
@@ -334,11 +334,7 @@ def judged(facts: dict[str, Any], gain: float, follows_b: bool) -> dict[str, Any
         words = "; ".join(filter(None, [facts["words"], change]))
         return told | {"words": words, "warnings": [*facts["warnings"], *warnings]}
     why = "; ".join([f"it does not make the volumes more alike ({change})", *[FOLLOWS_B] * follows_b])
-    return told | {
-        "refused": f"the correction was left out, because {why}",
-        "warnings": [f"Motion was not corrected: {why}. Motion that there may have been is still there."],
-        "methods": f"Motion was sought; its correction was left out, because {why}.",
-    }
+    return told | {"refused": why, "methods": f"Motion was sought; its correction was left out: {why}."}
 
 
 def describe_motion(found: Motion) -> dict[str, Any]:

@@ -119,7 +119,7 @@ class AssessQuality(SimpleInterface):
             directions=directions,
             motion=motion,
             radius=radius,
-            no_motion=told.get("motion", {}).get("refused", "volumes were not aligned here"),
+            no_motion=told.get("motion", {}).get("refused") or "volumes were not aligned here",
             sigma=read_volume(inputs.noise_map)[0] if isdefined(inputs.noise_map) else None,
             outliers=quality.volume_outliers(
                 stages[0][1] if stages else data,
