@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -274,7 +273,6 @@ class CorrectMotion(Step):
                 gain = likeness.gain(placed.data, moved.data, acquisition.b_values, inside, acquisition.directions)
                 facts = judged(facts, gain, likeness.follows_b(path, acquisition.b_values))
                 if "refused" in facts:
-                    logging.getLogger(__name__).warning("%s: left out, %s", inputs.label, facts["refused"])
                     transforms = None
                 else:
                     placed = moved
