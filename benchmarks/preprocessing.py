@@ -24,6 +24,7 @@ from bidsfit.estimators.least_squares import LeastSquares
 from bidsfit.noise import correct_rician_image, rician_sigma_map
 from bidsfit.phantom.cohort import Cohort, Participant
 from bidsfit.phantom.imperfections import NONE, RAW, Imperfections
+from bidsfit.preprocessing import likeness
 from bidsfit.preprocessing.denoising import denoise_mppca
 from bidsfit.preprocessing.motion import estimate_motion
 from bidsfit.preprocessing.resampling import resample
@@ -107,8 +108,14 @@ def motion(scan: Scan, threads: int, shift: NDArray | None = None) -> Scan:
         axis=AXIS,
         threads=threads,
     )
-    placed = resample(scan.data, scan.affine, found.transforms, shift, AXIS if shift is not None else None)
-    return replace(scan, data=np.where(placed.covered[..., None], placed.data, np.nan), transforms=found.transforms)
+    axis, still = AXIS if shift is not None else None, np.tile(np.eye(4), (scan.data.shape[3], 1, 1))
+    placed = resample(scan.data, scan.affine, found.transforms, shift, axis)
+    unmoved, transforms = resample(scan.data, scan.affine, still, shift, axis), found.transforms
+    inside = scan.region & placed.covered & unmoved.covered
+    gain = likeness.gain(unmoved.data, placed.data, acquisition.b_values, inside, acquisition.directions)
+    if gain <= likeness.LEAST_GAIN:
+        placed, transforms = unmoved, still
+    return replace(scan, data=np.where(placed.covered[..., None], placed.data, np.nan), transforms=transforms)
 
 
 def whole(scan: Scan, threads: int) -> Scan:

@@ -44,7 +44,8 @@ VOLUMES: Mapping[str, Column] = {
     "rot_z": Column("Rotation about z", "Of the volume against the reference", "rad"),
     "framewise_displacement": Column(
         "Framewise displacement",
-        "Movement from the volume before: sum of the changes of translations, and of rotations on a sphere of 50 mm",
+        "Movement from the volume before: sum of the changes of translations, and of rotations on a sphere of 50 mm "
+        "(of the size of the mask where that is smaller)",
         "mm",
     ),
     "std_dvars": Column(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,18 +24,23 @@ from bidsfit.noise import (
     sigma_from_background,
     sigma_from_repeats,
 )
-from bidsfit.preprocessing import denoising, masking, ringing
+from bidsfit.preprocessing import denoising, likeness, masking, ringing
 from bidsfit.preprocessing.deformation import Deformed, deform_to_mean
 from bidsfit.preprocessing.gradients import detect_flip, normalise_directions
 from bidsfit.preprocessing.motion import Motion, estimate_motion, rotate_directions
+from bidsfit.preprocessing.registration import Grid
 from bidsfit.preprocessing.resampling import Resampled, resample
 from bidsfit.preprocessing.susceptibility import NEGLIGIBLE, estimate_field, phase_encoding, undistort
+from bidsfit.preprocessing.trajectory import RADIUS, motion_parameters
 
 #: What the methods text tells of a head that did not move.
 STILL = (
     "Motion was sought by registration of every volume to what the others of its shell predict; no volume was moved, "
     "because the head lay still as far as can be seen."
 )
+
+#: What is said of a displacement that goes with b.
+FOLLOWS_B = "the displacement that was found follows the b-value, as when fluid that fades with b is taken for motion"
 
 #: Voxels by which the mask grows for the steps that come before the image is in its place.
 MARGIN = 3
@@ -262,53 +268,85 @@ class CorrectMotion(Step):
         where: dict[str, Any] = {"axis": phase_encoding(inputs.direction).axis if inputs.direction else None}
         if isdefined(inputs.field):
             where["shift"] = read_volumes(inputs.field)[0]
+        unmoved = np.tile(np.eye(4), (len(acquisition), 1, 1))
+        placed: Resampled | Deformed = resample(data, image.affine, unmoved, threads=inputs.threads, **where)
+        transforms: NDArray[np.float64] | None = unmoved
         facts: dict[str, Any] = {}
-        transforms = np.tile(np.eye(4), (len(acquisition), 1, 1))
-        placed: Resampled | Deformed
-        with progress_bar(inputs.label) as progress:
-            if inputs.method == "deformable":
-                placed = deform_to_mean(
-                    data,
-                    image.affine,
-                    acquisition.b_values,
-                    region,
-                    threads=inputs.threads,
-                    progress=progress,
-                    **where,
-                )
-                transforms = placed.transforms
-                facts = describe_deformation(placed)
-            else:
-                if inputs.method == "affine":
-                    found = estimate_motion(
-                        data,
-                        image.affine,
-                        acquisition.b_values,
-                        region,
-                        directions=acquisition.directions,
-                        threads=inputs.threads,
-                        progress=progress,
-                        **where,
-                    )
-                    transforms = found.transforms
-                    facts = describe_motion(found)
-                placed = resample(data, image.affine, transforms, threads=inputs.threads, **where)
+        if inputs.method != "none":
+            with progress_bar(inputs.label) as progress:
+                moved, transforms, path, facts = self._move(data, image, acquisition, region, where, progress)
+            if moved is not None:
+                inside = region & placed.covered & moved.covered
+                gain = likeness.gain(placed.data, moved.data, acquisition.b_values, inside, acquisition.directions)
+                facts = judged(facts, gain, likeness.follows_b(path, acquisition.b_values))
+                if "refused" in facts:
+                    transforms = None
+                else:
+                    placed = moved
         data = placed.data
         data[~placed.covered] = np.nan  # not every volume has data there: no fit, and the status says so
         if acquisition.directions is not None:
-            turned = rotate_directions(acquisition.directions, transforms, image.affine)
+            turned = rotate_directions(
+                acquisition.directions, unmoved if transforms is None else transforms, image.affine
+            )
             self._results["bvec"] = write_directions(cwd / "rotated.bvec", turned)
         self._results["out_file"] = write_volumes(cwd / "aligned.nii", data, image)
-        self._results["transforms"] = str(cwd / "transforms.npy")
-        np.save(self._results["transforms"], transforms)
+        if transforms is not None:
+            self._results["transforms"] = str(cwd / "transforms.npy")
+            np.save(self._results["transforms"], transforms)
         return facts
+
+    def _move(
+        self,
+        data: NDArray,
+        image: SpatialImage,
+        acquisition: Acquisition,
+        region: NDArray[np.bool_],
+        where: dict[str, Any],
+        progress: Callable[[float], None],
+    ) -> tuple[Resampled | Deformed | None, NDArray[np.float64], NDArray[np.float64], dict[str, Any]]:
+        """Volumes in their place (None where none moved), their transforms, how far each moved (mm), and facts."""
+        given = (data, image.affine, acquisition.b_values, region)
+        threads = self.inputs.threads
+        if self.inputs.method == "deformable":
+            deformed = deform_to_mean(*given, threads=threads, progress=progress, **where)
+            return deformed, deformed.transforms, deformed.displacement[:, :1], describe_deformation(deformed)
+        found = estimate_motion(*given, directions=acquisition.directions, threads=threads, progress=progress, **where)
+        path = motion_parameters(found.transforms, Grid(image.affine, region).centre) * [1, 1, 1, *[RADIUS] * 3]
+        if np.allclose(found.transforms, np.eye(4), rtol=0, atol=1e-9):
+            return None, found.transforms, path, describe_motion(found)
+        moved = resample(data, image.affine, found.transforms, threads=threads, **where)
+        return moved, found.transforms, path, describe_motion(found)
+
+
+def judged(facts: dict[str, Any], gain: float, follows_b: bool) -> dict[str, Any]:
+    """What a correction is said to have done; "refused" where it did not make the volumes more alike.
+
+    Parameters
+    ----------
+    facts : dict
+        Of the correction.
+    gain : float
+        As `likeness.gain` finds it.
+    follows_b : bool
+        Whether its displacement goes with b.
+    """
+    direction = "falls" if gain > 0 else "rises"
+    change = f"the error of predicting each volume from the others {direction} by {100 * abs(gain):.1f} %"
+    told = {**facts, "gain": gain, "follows_b": follows_b}
+    if gain > likeness.LEAST_GAIN:
+        warnings = [f"Motion was corrected, but {FOLLOWS_B}."] if follows_b else []
+        words = "; ".join(filter(None, [facts["words"], change]))
+        return told | {"words": words, "warnings": [*facts["warnings"], *warnings]}
+    why = "; ".join([f"it does not make the volumes more alike ({change})", *[FOLLOWS_B] * follows_b])
+    return told | {"refused": why, "methods": f"Motion was sought; its correction was left out: {why}."}
 
 
 def describe_motion(found: Motion) -> dict[str, Any]:
     """What the motion of an image was, in words, and warnings."""
     said = []
     if found.in_plane:
-        said.append("within slices, of which there are too few to see motion across them")
+        said.append("sought within slices alone: they are too few, or the mask is too small, to see motion across them")
     if found.still:
         said.append("the head lay still, as far as can be seen: no volume was moved")
     facts = {"words": "; ".join(said), "warnings": not_believed(found.replaced, "that of their neighbours in time")}

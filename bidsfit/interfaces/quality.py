@@ -29,7 +29,8 @@ from bidsfit.bids.outputs import file_output
 from bidsfit.bids.quality import write_confounds, write_quality
 from bidsfit.interfaces.figures import read_volume, relative
 from bidsfit.preprocessing import quality
-from bidsfit.preprocessing.trajectory import motion_parameters
+from bidsfit.preprocessing.registration import extent
+from bidsfit.preprocessing.trajectory import RADIUS, motion_parameters
 from bidsfit.reports import preprocessing as drawn
 from bidsfit.reports.records import PreprocessingRecord, write_record
 
@@ -106,7 +107,8 @@ class AssessQuality(SimpleInterface):
                 for step, path in zip(inputs.stage_names, inputs.stages, strict=True)
             ]
         )
-        motion = None
+        told = {name: json.loads(Path(path).read_text()) for name, path in self._facts().items()}
+        motion, radius = None, min(RADIUS, extent(mask, affine) / 2)
         if isdefined(inputs.transforms):
             centre = affine @ [*np.argwhere(mask).mean(axis=0), 1]
             motion = motion_parameters(np.load(inputs.transforms), centre[:3])
@@ -117,6 +119,8 @@ class AssessQuality(SimpleInterface):
             mask,
             directions=directions,
             motion=motion,
+            radius=radius,
+            no_motion=told.get("motion", {}).get("refused") or "volumes were not aligned here",
             sigma=read_volume(inputs.noise_map)[0] if isdefined(inputs.noise_map) else None,
             outliers=quality.volume_outliers(
                 stages[0][1] if stages else data,
@@ -135,7 +139,6 @@ class AssessQuality(SimpleInterface):
         ]
         write_confounds(folder / file_output("confounds", image), found.columns)
         write_quality(folder / file_output("quality", image), found.numbers)
-        told = {name: json.loads(Path(path).read_text()) for name, path in self._facts().items()}
         steps = [described(row, told.get(row["name"], {})) for row in inputs.steps]
         record = PreprocessingRecord(
             image=f"{image.name}_dwi",
@@ -149,7 +152,9 @@ class AssessQuality(SimpleInterface):
                 *(words for facts in told.values() for words in facts.get("warnings", [])),
             ],
             methods=[
-                told.get(row["name"], {}).get("methods", inputs.methods[row["name"]]) for row in steps if row["applied"]
+                told.get(row["name"], {}).get("methods") or inputs.methods[row["name"]]
+                for row in steps
+                if row["applied"] or "methods" in told.get(row["name"], {})
             ],
         )
         with whole_file(paths["record"]) as path:
@@ -177,8 +182,11 @@ class AssessQuality(SimpleInterface):
         done = []
         for (_, before), (step, after) in pairwise(stages):
             pictures, rows = _shown(step, acquisition)
+            left, right = pictures(before), pictures(after)
+            if np.array_equal(left, right, equal_nan=True):
+                continue
             with whole_file(paths[step]) as path:
-                drawn.plot_before_after(path, pictures(before), pictures(after), mask, affine, rows=rows)
+                drawn.plot_before_after(path, left, right, mask, affine, rows=rows)
             done.append(step)
         if isdefined(self.inputs.pictures):
             forward, backward, corrected = np.moveaxis(read_volume(self.inputs.pictures)[0], -1, 0)

@@ -14,6 +14,7 @@ from scipy.ndimage import affine_transform, gaussian_filter
 
 from bidsfit.parallel import in_processes
 from bidsfit.preprocessing.motion import estimate_motion
+from bidsfit.preprocessing.registration import enlargement
 from bidsfit.preprocessing.resampling import Displacement, sample
 
 Method = Literal["elastix", "SyN"]
@@ -21,7 +22,7 @@ Method = Literal["elastix", "SyN"]
 #: With fewer slices each slice is deformed by itself: a pyramid needs some to halve.
 FEWEST_SLICES = 12
 
-#: A B-spline has one control point every so many mm (elastix).
+#: A B-spline has one control point every so many mm (elastix); lengths in mm are those of what is enlarged to a head's.
 GRID_SPACING = 24.0
 
 #: Smoothing of the images before they are compared, voxels: noise must not steer the deformation.
@@ -128,7 +129,7 @@ def deform_to_mean(
     n = data.shape[3]
     shape = data.shape[:3]
     inside = np.ones(shape, dtype=bool) if mask is None else np.asarray(mask, dtype=bool)
-    sizes = np.sqrt((affine[:3, :3] ** 2).sum(0))
+    sizes = enlargement(inside, affine) * np.sqrt((affine[:3, :3] ** 2).sum(0))
     displacement = Displacement(shape, shift, axis)
     identity = np.indices(shape, dtype=float)
     matrices = [np.linalg.inv(affine) @ transform @ affine for transform in motion.transforms]

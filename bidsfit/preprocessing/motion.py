@@ -17,7 +17,7 @@ from threadpoolctl import threadpool_limits
 from bidsfit.acquisition import Acquisition
 from bidsfit.preprocessing.contrasts import register_across_contrasts
 from bidsfit.preprocessing.prediction import Extrapolation, leave_one_out
-from bidsfit.preprocessing.registration import Grid, Match, Reference, affine_generators, rigid_generators
+from bidsfit.preprocessing.registration import Grid, Match, Reference, affine_generators, enlargement, rigid_generators
 from bidsfit.preprocessing.resampling import THIN, resample
 from bidsfit.preprocessing.trajectory import Link, is_still, join_groups, motion_parameters, rigid_transforms
 
@@ -36,6 +36,10 @@ PASSES = 4
 
 #: A voxel is never predicted better than this part of the mean variance of what is left to predict.
 SURE = 0.02
+
+#: Motion through the plane is sought where the mask spans so many slices, and so many voxels within them.
+FEWEST_SLICES = 8
+FEWEST_IN_PLANE = 16
 
 #: No one moves farther between volumes of a usable scan (mm, degrees), and no eddy current strains more.
 LARGEST_TRANSLATION = 40.0
@@ -60,7 +64,7 @@ class Motion(NamedTuple):
     replaced : ndarray of bool, shape (n,)
         Volumes whose own estimate could not be believed, and that took the motion of their neighbours in time.
     in_plane : bool
-        Motion was sought within slices alone, because there are too few of them.
+        Motion was sought within slices alone, because there are too few of them or the mask is too small.
     still : bool
         The head did not move by more than the errors of finding out; no volume is moved.
     """
@@ -164,11 +168,13 @@ def estimate_motion(
     obstacle = obstacle_to_motion(data.shape[:3], b.size)
     if obstacle:
         raise ValueError(f"Motion cannot be estimated: {obstacle}.")
-    volumes = _Volumes(data, affine, shift, axis, threads)
+    volumes = _Volumes(data, shift, axis, threads)
     groups = _groups(b)
     first = int(groups[0][np.argmin(b[groups[0]])])
     tissue = _rough_mask(volumes[first]) if mask is None else np.asarray(mask, dtype=bool)
-    grid = Grid(affine, tissue, tuple(i for i in range(3) if data.shape[i] <= THIN))
+    thin = thin_axes(tissue)
+    scale = enlargement(tissue, affine, thin)
+    grid = Grid(np.diag([scale, scale, scale, 1.0]) @ affine, tissue, thin)
     along = None if directions is None else np.asarray(directions, dtype=float)
     with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(max(1, threads)) as pool:
         search = _Search(volumes, b, grid, pool, progress)
@@ -181,7 +187,26 @@ def estimate_motion(
                 strain = affine_generators(grid, axis) if kind == "affine" and not grid.thin else search.rigid
                 search.shell(group, None if along is None else along[group], strain)
     search.join(groups)
-    return search.result(first, groups)
+    found = search.result(first, groups)
+    found.transforms[:, :3, 3] /= scale
+    return found
+
+
+def thin_axes(mask: NDArray[np.bool_]) -> tuple[int, ...]:
+    """Axes along which motion is not sought: there are few slices, or the mask is too small to tell it from noise.
+
+    Parameters
+    ----------
+    mask : ndarray of bool, shape (x, y, z)
+    """
+    thin = {axis for axis in range(3) if mask.shape[axis] <= THIN}
+    spans = [np.flatnonzero(mask.any(axis=tuple(other for other in range(3) if other != axis))) for axis in range(3)]
+    sides = [int(np.ptp(span)) + 1 if span.size else mask.shape[axis] for axis, span in enumerate(spans)]
+    across = int(np.argmin(mask.shape))
+    in_plane = min(side for axis, side in enumerate(sides) if axis != across)
+    if sides[across] < FEWEST_SLICES or in_plane < FEWEST_IN_PLANE:
+        thin.add(across)
+    return tuple(sorted(thin))
 
 
 class _Search:
@@ -359,13 +384,17 @@ class _Search:
                 self.transforms[k] = match.transform
 
     def _aligned(self, group: NDArray) -> NDArray[np.float32]:
-        return np.stack([self.volumes.aligned(k, self.transforms[k]) for k in group], axis=-1)
+        return np.stack([self.volumes.aligned(k, self._matrix(k)) for k in group], axis=-1)
+
+    def _matrix(self, k: int) -> NDArray[np.float64]:
+        """From voxels of the reference to voxels of a volume."""
+        return np.asarray(np.linalg.inv(self.grid.affine) @ self.transforms[k] @ self.grid.affine)
 
     def _mean(self, group: NDArray) -> NDArray[np.float32]:
         used = group[self.believed[group]] if self.believed[group].any() else group
         total = np.zeros(self.grid.mask.shape, dtype=np.float32)
         for k in used:
-            total += self.volumes.aligned(k, self.transforms[k])
+            total += self.volumes.aligned(k, self._matrix(k))
         return total / np.float32(used.size)
 
     def report(self, n: int) -> None:
@@ -378,21 +407,20 @@ class _Search:
 class _Volumes:
     """The volumes to compare: finite, and with the susceptibility displacement undone where it is known."""
 
-    def __init__(self, data: NDArray, affine: NDArray, shift: NDArray | None, axis: int | None, threads: int) -> None:
-        self.data, self.affine = data, affine
+    def __init__(self, data: NDArray, shift: NDArray | None, axis: int | None, threads: int) -> None:
+        self.data = data
         if shift is not None:
             still = np.tile(np.eye(4), (data.shape[3], 1, 1))
-            self.data = resample(data, affine, still, shift, 1 if axis is None else axis, threads).data
+            self.data = resample(data, np.eye(4), still, shift, 1 if axis is None else axis, threads).data
 
     def __getitem__(self, k: int) -> NDArray[np.float32]:
         return np.nan_to_num(self.data[..., k], nan=0.0, posinf=0.0, neginf=0.0).astype(np.float32)
 
-    def aligned(self, k: int, transform: NDArray) -> NDArray[np.float32]:
-        """A volume roughly in the frame of the reference; good enough to compare with."""
+    def aligned(self, k: int, matrix: NDArray) -> NDArray[np.float32]:
+        """A volume roughly in the frame of the reference, voxel to voxel; good enough to compare with."""
         volume = self[k]
-        if np.array_equal(transform, np.eye(4)):
+        if np.allclose(matrix, np.eye(4), rtol=0, atol=1e-9):
             return volume
-        matrix = np.linalg.inv(self.affine) @ transform @ self.affine
         return np.asarray(
             affine_transform(volume, matrix[:3, :3], matrix[:3, 3], order=1, mode="nearest", output=np.float32)
         )

@@ -1,4 +1,4 @@
-"""What a volume looks like, as the other volumes of its shell tell, and those of the shell below."""
+"""What a volume looks like, as the other volumes of its shell tell, those of the shell below, or all others."""
 
 from __future__ import annotations
 
@@ -13,6 +13,13 @@ SMOOTHNESS = 0.006
 
 #: A volume that weighs more than this in its own fit is predicted by the mean of the others.
 LARGEST_LEVERAGE = 0.8
+
+#: Signals are alike in log(b + this), s/mm^2, over this length; they differ between directions by this much of their
+#: size where b is high, over this angle (radians), and by this much without a reason.
+LOWEST_B, LENGTH, ANISOTROPY, ANGLE, NOISE = 50.0, 1.0, 0.5, 1.2, 0.17
+
+#: Variance of the mean signal in these units: nothing is known of it.
+MEAN = 100.0
 
 
 def leave_one_out(b_values: NDArray, directions: NDArray | None = None) -> NDArray[np.float32]:
@@ -50,6 +57,68 @@ def leave_one_out(b_values: NDArray, directions: NDArray | None = None) -> NDArr
     np.fill_diagonal(weights, 0.0)
     others = (1 - np.eye(n)) / (n - 1)
     return np.where((own < LARGEST_LEVERAGE)[:, None], weights, others).astype(np.float32)
+
+
+def held_out(b_values: NDArray, directions: NDArray | None = None) -> NDArray[np.float64]:
+    """Weights of volumes in the sum that predicts each of them from all the others, of whatever b.
+
+    A Gaussian process: signals are alike the nearer they lie in log b and, where there are directions, in angle, as in
+    the predictions of eddy [1]_. Held out are all volumes in turn, in closed form [2]_.
+
+    Parameters
+    ----------
+    b_values : ndarray, shape (n,)
+        s/mm^2.
+    directions : ndarray, shape (n, 3), optional
+
+    Returns
+    -------
+    ndarray, shape (n, n)
+        Row k predicts volume k; its own weight is 0.
+
+    References
+    ----------
+    .. [1] Andersson JLR, Sotiropoulos SN. NeuroImage 2015;122:166-176.
+    .. [2] Rasmussen CE, Williams CKI. Gaussian Processes for Machine Learning. MIT Press 2006, section 5.4.2.
+    """
+    b = np.asarray(b_values, dtype=float)
+    near = _near(log_b(b))
+    covariance = MEAN + near
+    if directions is not None:
+        lengths = np.linalg.norm(directions, axis=1)
+        unit = directions / np.where(lengths > 0, lengths, 1)[:, None]
+        apart = np.arccos(np.clip(np.abs(unit @ unit.T), 0, 1)) / ANGLE
+        spherical = np.where(apart < 1, 1 - 1.5 * apart + 0.5 * apart**3, 0)
+        size = np.where(lengths > 0, ANISOTROPY * (1 - np.exp(-b / 1000)), 0)
+        covariance += near * spherical * np.outer(size, size)
+    return _each_held_out(covariance)
+
+
+def held_out_along(places: NDArray) -> NDArray[np.float64]:
+    """As `held_out`, of values that lie the nearer to one another the nearer their places on a line.
+
+    Parameters
+    ----------
+    places : ndarray, shape (n,)
+        In units of the length over which values are alike.
+    """
+    return _each_held_out(MEAN + _near(places))
+
+
+def log_b(b_values: NDArray) -> NDArray[np.float64]:
+    """Where b-values (s/mm^2) lie on the line along which signals change, in units of `LENGTH`."""
+    return np.asarray(np.log(np.maximum(b_values, 0) + LOWEST_B) / LENGTH)
+
+
+def _near(places: NDArray) -> NDArray[np.float64]:
+    return np.asarray(np.exp(-0.5 * (places[:, None] - places) ** 2))
+
+
+def _each_held_out(covariance: NDArray) -> NDArray[np.float64]:
+    precision = np.linalg.inv(covariance + NOISE**2 * np.eye(len(covariance)))
+    weights = -precision / np.diag(precision)[:, None]
+    np.fill_diagonal(weights, 0.0)
+    return np.asarray(weights)
 
 
 class Extrapolation:

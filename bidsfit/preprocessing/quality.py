@@ -173,6 +173,8 @@ def assess(
     *,
     directions: ArrayLike | None = None,
     motion: ArrayLike | None = None,
+    radius: float = HEAD_RADIUS,
+    no_motion: str = "volumes were not aligned here",
     sigma: ArrayLike | None = None,
     outliers: Outliers | None = None,
     slice_axis: int = 2,
@@ -191,6 +193,10 @@ def assess(
         Gradient directions; signs do not matter.
     motion : array_like, shape (n, 6), optional
         Translations (mm) and rotations (radians) about x, y and z.
+    radius : float
+        Of the sphere on which rotations become distances, mm.
+    no_motion : str
+        Why motion is not known, where it is not.
     sigma : float or array_like, shape (x, y, z), optional
         Standard deviation of the noise of one volume, in the units of the data.
     outliers : Outliers, optional
@@ -221,17 +227,17 @@ def assess(
     return Quality(
         b_values=b,
         motion=moved,
-        framewise_displacement=np.full(b.size, np.nan) if moved is None else framewise_displacement(moved),
+        framewise_displacement=np.full(b.size, np.nan) if moved is None else framewise_displacement(moved, radius),
         outliers=outliers,
         shells=shells,
         snr=snr,
         neighbour_correlation=correlation,
         n_voxels=int(mask.sum()),
-        remarks=tuple(_remarks(outliers, shells, moved, sigma, gradients)),
+        remarks=tuple(_remarks(outliers, shells, "" if moved is not None else no_motion, sigma, gradients)),
     )
 
 
-def _remarks(outliers: Outliers, shells: Sequence[Shell], motion: Any, sigma: Any, directions: Any) -> Iterator[str]:
+def _remarks(outliers: Outliers, shells: Sequence[Shell], no_motion: str, sigma: Any, directions: Any) -> Iterator[str]:
     """What could not be judged, and why."""
     silent = [shell for shell in shells if not np.isfinite(outliers.std_dvars[shell.indices]).any()]
     if silent:
@@ -240,8 +246,8 @@ def _remarks(outliers: Outliers, shells: Sequence[Shell], motion: Any, sigma: An
             f"Outliers were not sought at b = {values} s/mm²: a shell needs {FEWEST_VOLUMES} volumes or more, of which "
             "the mask holds signal, to tell which of them is unusual."
         )
-    if motion is None:
-        yield "Motion is not known: volumes were not aligned here."
+    if no_motion:
+        yield f"Motion is not known: {no_motion}."
     if sigma is None:
         yield "The signal-to-noise ratio of each shell is not told: there is no map of the noise level."
     if directions is None:

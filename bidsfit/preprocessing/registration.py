@@ -30,6 +30,10 @@ POINTS = (10_000, 20_000, 60_000)
 ITERATIONS = 12
 CONVERGED = 0.003
 
+#: Lengths in mm are meant for a head. What is smaller than this, mm, is registered as if it were enlarged to it: a
+#: cord or a mouse as a head of as many voxels.
+SMALL_HEAD = 100.0
+
 #: Where a rotation or a strain is turned into a displacement, mm: about the radius of a head.
 RADIUS = 60.0
 
@@ -54,6 +58,18 @@ class Match(NamedTuple):
 
     transform: NDArray[np.float64]
     correlation: float
+
+
+def extent(mask: NDArray[np.bool_], affine: NDArray, thin: Sequence[int] = ()) -> float:
+    """Longest diameter, mm, of the ellipsoid that is spread in space as the voxels of a mask; not along thin axes."""
+    thick = [axis for axis in range(3) if axis not in thin]
+    inside = np.argwhere(mask)[:, thick] @ np.asarray(affine)[:3, thick].T
+    return float(2 * np.sqrt(5 * np.linalg.eigvalsh(np.cov(inside.T)).max())) if len(inside) > 1 else 0.0
+
+
+def enlargement(mask: NDArray[np.bool_], affine: NDArray, thin: Sequence[int] = ()) -> float:
+    """The factor by which what a mask covers is enlarged, so that lengths in mm fit it: 1 from `SMALL_HEAD` on."""
+    return max(1.0, SMALL_HEAD / (extent(mask, affine, thin) or SMALL_HEAD))
 
 
 @dataclass(frozen=True)

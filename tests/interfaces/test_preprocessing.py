@@ -21,6 +21,7 @@ from bidsfit.interfaces.preprocessing import (
     LoadRaw,
     RemoveRinging,
     describe_motion,
+    judged,
     slice_axis,
 )
 from bidsfit.noise import rician_mean
@@ -259,3 +260,100 @@ def test_the_noise_floor_is_taken_out(file, run_in):
     data = rician_mean(np.full((*SHAPE, 3), [0.0, 1.0, 4.0]) * SIGMA, SIGMA)
     outputs = run_in(CorrectRician(in_file=file(data), noise_map=file(np.full(SHAPE, SIGMA), "level.nii")))
     np.testing.assert_allclose(data_of(outputs.out_file)[0, 0, 0], [0, SIGMA, 4 * SIGMA], atol=0.02 * SIGMA)
+
+
+CORD_B = np.array([5.0, 10, 20, 30, 50, 75, 150, 250, 600, 700, 800])
+
+
+def cord(moves, seed=0):
+    """A curved cord in bright fluid that fades with b, in muscle: volumes, and the muscle with what it surrounds."""
+    rng, shape = np.random.default_rng(seed), (56, 56, 6)
+    x, y, z = np.indices(shape, dtype=float)
+    radius = np.hypot(x - 25.5 - 0.8 * z, y - 27.5 - 0.3 * z)
+    texture = gaussian_filter(rng.standard_normal(shape), [2, 2, 0.5])
+    texture = 1 + 0.2 * texture / texture.std()
+
+    def ivim(b, diffusivity, fraction):
+        return (1 - fraction) * np.exp(-b * diffusivity) + fraction * np.exp(-b * 20e-3)
+
+    volumes = []
+    for b, move in zip(CORD_B, moves, strict=True):
+        signal = np.where(radius < 24, 350 * texture * ivim(b, 1.3e-3, 0.08), 0)
+        signal = np.where(radius < 9.5 - 0.2 * z, 1400 * ivim(b, 3e-3, 0.25), signal)
+        signal = np.where(radius < 5.5 + 0.3 * z, 400 * texture * ivim(b, 0.7e-3, 0.05), signal)
+        signal = gaussian_filter(signal, [0.7, 0.7, 0])
+        places = np.indices(shape) - np.reshape([*move, 0], (3, 1, 1, 1))
+        volumes.append(map_coordinates(signal, places, order=3, mode="nearest"))
+    noise = 10 * rng.standard_normal((2, *shape, CORD_B.size))
+    return np.hypot(np.stack(volumes, axis=-1) + noise[0], noise[1]).astype(np.float32), radius < 27
+
+
+@pytest.fixture
+def correct_cord(file, run_in, tmp_path):
+    """``correct_cord(moves)``: volumes before the correction of motion and after it, and what the node leaves."""
+
+    def run(moves, region=None):
+        data, body = cord(moves)
+        affine = np.diag([0.8, 0.8, 5.0, 1.0])
+        paths = {"in_file": data, "region": body if region is None else region}
+        for name, values in paths.items():
+            paths[name] = str(tmp_path / f"{name}.nii")
+            nib.save(nib.Nifti1Image(np.asarray(values, dtype=np.float32), affine), paths[name])
+        np.savetxt(tmp_path / "dwi.bval", CORD_B[None])
+        outputs = run_in(CorrectMotion(**paths, bval=str(tmp_path / "dwi.bval"), method="affine"))
+        return data, data_of(outputs.out_file), outputs
+
+    return run
+
+
+STILL_CORD = np.zeros((CORD_B.size, 2))
+
+
+def test_fluid_that_fades_is_no_motion(correct_cord):
+    before, after, _ = correct_cord(STILL_CORD)
+    np.testing.assert_array_equal(after, before)
+
+
+def test_motion_within_slices_is_corrected(correct_cord):
+    moves = np.random.default_rng(1).uniform(-1.5, 1.5, (CORD_B.size, 2))
+    moves[0] = 0
+    _, after, outputs = correct_cord(moves)
+    found = np.load(outputs.transforms)
+    np.testing.assert_allclose(found[:, :2, 3] / 0.8, moves, atol=0.5)  # at the corner; turns are about the centre
+    still, body = cord(STILL_CORD)
+    moved, _ = cord(moves)
+    inside = body & np.isfinite(after).all(axis=-1)
+    assert np.mean((after - still)[inside] ** 2) < 0.4 * np.mean((moved - still)[inside] ** 2)
+    facts = facts_of(outputs)
+    assert facts["gain"] > 0.2
+    assert not facts["follows_b"]
+    assert "within slices" in facts["words"]
+
+
+def test_a_correction_that_makes_volumes_less_alike_is_left_out_and_said(correct_cord, monkeypatch):
+    """Volumes are taken to lie farther off the less the fluid shines."""
+    feigned = np.tile(np.eye(4), (CORD_B.size, 1, 1))
+    feigned[:, 0, 3] = 2 * (1 - np.exp(-3e-3 * (CORD_B - CORD_B[0])))
+    found = Motion(feigned, np.zeros(CORD_B.size, dtype=bool), in_plane=True, still=False)
+    monkeypatch.setattr("bidsfit.interfaces.preprocessing.estimate_motion", lambda *args, **kwargs: found)
+    before, after, outputs = correct_cord(STILL_CORD)
+    np.testing.assert_array_equal(after, before)
+    assert not isdefined(outputs.transforms)
+    facts = facts_of(outputs)
+    assert facts["gain"] < 0
+    assert facts["follows_b"]
+    for words in (facts["refused"], facts["methods"]):
+        assert "does not make the volumes more alike" in words
+        assert "follows the b-value" in words
+
+
+def test_what_is_said_of_a_correction_that_is_kept():
+    plain = {"words": "", "warnings": []}
+    assert judged(plain, 0.3, False) == {
+        "words": "the error of predicting each volume from the others falls by 30.0 %",
+        "warnings": [],
+        "gain": 0.3,
+        "follows_b": False,
+    }
+    assert "follows the b-value" in judged(plain, 0.3, True)["warnings"][0]
+    assert "follows" not in judged(plain, 0.0, False)["refused"]

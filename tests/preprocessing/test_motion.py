@@ -13,7 +13,13 @@ from bidsfit.noise import add_noise
 from bidsfit.phantom.cohort import Cohort
 from bidsfit.phantom.directions import spread_directions
 from bidsfit.phantom.fractal import fractal_noise
-from bidsfit.preprocessing.motion import estimate_motion, obstacle_to_motion, rotate_directions, without_common_stretch
+from bidsfit.preprocessing.motion import (
+    estimate_motion,
+    obstacle_to_motion,
+    rotate_directions,
+    thin_axes,
+    without_common_stretch,
+)
 from bidsfit.preprocessing.trajectory import motion_parameters
 
 
@@ -208,6 +214,40 @@ def test_few_slices_are_followed_in_their_plane(n_slices):
     translation, rotation = errors(motion.transforms, true, centre)
     assert translation[:3].max() < 0.2
     assert rotation[:3].max() < 0.2
+
+
+def test_motion_in_voxels_does_not_depend_on_their_size():
+    """The same array in voxels of 1.5, 0.15 and 0.075 mm: 60 mm, 6 mm and 3 mm of tissue."""
+    data, affine, _, mask, _ = scan((40, 40, 16), B, DIRECTIONS, some_motion(B.size))
+    found = []
+    for voxel in (1.5, 0.15, 0.075):
+        ratio = voxel / 6
+        transforms = estimate_motion(
+            data, np.diag([ratio] * 3 + [1]) @ affine, B, mask, directions=DIRECTIONS
+        ).transforms
+        transforms[:, :3, 3] /= ratio
+        found.append(transforms)
+    assert np.abs(found[0][1:, :3, 3]).max() > 1
+    for other in found[1:]:
+        assert other[:, :3, :3] == pytest.approx(found[0][:, :3, :3], abs=2e-3)
+        assert other[:, :3, 3] == pytest.approx(found[0][:, :3, 3], abs=0.02 * 6)  # the search ends by rounding
+
+
+@pytest.mark.parametrize(
+    ("shape", "box", "thin"),
+    [
+        ((64, 64, 24), np.s_[10:50, 10:50, 2:22], ()),
+        ((64, 64, 6), np.s_[10:50, 10:50], (2,)),
+        ((64, 64, 24), np.s_[10:50, 10:50, 3:9], (2,)),
+        ((64, 64, 24), np.s_[20:32, 20:34], (2,)),
+        ((6, 64, 64), np.s_[:, 10:50, 10:50], (0,)),
+    ],
+    ids=["head", "few slices", "mask of few slices", "small mask", "sagittal"],
+)
+def test_where_motion_is_sought_within_slices_alone(shape, box, thin):
+    mask = np.zeros(shape, dtype=bool)
+    mask[box] = True
+    assert thin_axes(mask) == thin
 
 
 def test_a_volume_without_contrast_takes_the_motion_of_its_neighbours(caplog):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from bidsfit.phantom.directions import spread_directions
-from bidsfit.preprocessing.prediction import leave_one_out
+from bidsfit.preprocessing.prediction import held_out, leave_one_out
 
 
 @pytest.mark.parametrize("n", [2, 6, 15, 30])
@@ -50,3 +50,21 @@ def test_a_volume_that_alone_tells_of_a_direction_is_predicted_by_the_mean():
 
 def test_one_volume_is_itself():
     assert leave_one_out(np.array([0.0])).tolist() == [[1.0]]
+
+
+SHELLS = np.r_[np.zeros(3), np.full(8, 1000.0), np.full(8, 2000.0)]
+ALONG = np.r_[np.zeros((3, 3)), spread_directions(8), spread_directions(8)]
+
+
+@pytest.mark.parametrize("b", [np.repeat([0.0, 20, 60, 150, 400, 800], 2), SHELLS, np.array([0.0, 1000])])
+def test_no_volume_predicts_itself_and_the_mean_is_predicted(b):
+    weights = held_out(b, ALONG if b is SHELLS else None)
+    assert np.all(np.diag(weights) == 0)
+    assert weights.sum(axis=1) == pytest.approx(np.ones(b.size), abs=0.02)
+
+
+def test_signals_are_predicted_across_shells_and_directions():
+    signals = np.exp(-SHELLS * (0.5e-3 + 0.6e-3 * ALONG[:, 0] ** 2))
+    apart = held_out(SHELLS, ALONG) @ signals - signals
+    within = np.concatenate([signals[part] - signals[part].mean() for part in np.split(np.arange(19), [3, 11])])
+    assert np.sqrt(np.mean(apart**2)) < 0.7 * np.sqrt(np.mean(within**2))
