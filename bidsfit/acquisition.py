@@ -142,7 +142,8 @@ class Acquisition:
         UnusableInputError
             Where a file cannot be read, or the numbers of volumes disagree.
         """
-        from bidsfit.bids.images import read_acquisition, read_sidecar  # the rest of this module knows no files
+        from bidsfit.bids.acquisitions import read_acquisition  # the rest of this module knows no files
+        from bidsfit.bids.metadata import read_sidecar
 
         found = {} if sidecar is None else read_sidecar(Path(sidecar))
         return read_acquisition(Path(bval), None if bvec is None else Path(bvec), found)

@@ -13,18 +13,12 @@ import numpy as np
 
 from bidsfit import estimators, models
 from bidsfit.acquisition import Acquisition
+from bidsfit.bids.acquisitions import read_acquisition, read_b_values
 from bidsfit.bids.distributions import PoolFile, find_pool
 from bidsfit.bids.fieldmaps import UNWEIGHTED
-from bidsfit.bids.images import (
-    image_shape,
-    open_image,
-    read_acquisition,
-    read_b_values,
-    read_mask,
-    read_on_grid,
-    read_sidecar,
-)
+from bidsfit.bids.images import image_shape, open_image, read_mask, read_on_grid
 from bidsfit.bids.inputs import DwiImage, Inputs
+from bidsfit.bids.metadata import read_sidecar
 from bidsfit.bids.outputs import (
     LEFT_OUT,
     file_output,

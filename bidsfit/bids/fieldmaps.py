@@ -12,8 +12,10 @@ import numpy as np
 from nibabel.spatialimages import SpatialImage
 from numpy.typing import NDArray
 
-from bidsfit.bids.images import image_shape, open_image, read_b_values, read_data, read_sidecar, same_grid
+from bidsfit.bids.acquisitions import read_b_values
+from bidsfit.bids.images import image_shape, open_image, read_data, same_grid
 from bidsfit.bids.inputs import Dataset, DwiImage, inherited
+from bidsfit.bids.metadata import read_sidecar
 from bidsfit.bids.names import is_magnitude, parse_name
 from bidsfit.exceptions import UnusableInputError
 from bidsfit.preprocessing.susceptibility import PhaseEncoding, phase_encoding

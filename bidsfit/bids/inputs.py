@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bidsfit.bids.files import read_text
-from bidsfit.bids.images import read_sidecar
+from bidsfit.bids.metadata import read_sidecar
 from bidsfit.bids.names import (
     ANY,
     KINDS,

@@ -13,8 +13,9 @@ import numpy as np
 from nibabel.spatialimages import SpatialImage
 from numpy.typing import NDArray
 
-from bidsfit.bids.images import open_image, read_data, read_sidecar, same_grid
+from bidsfit.bids.images import open_image, read_data, same_grid
 from bidsfit.bids.inputs import Folder, inherited
+from bidsfit.bids.metadata import read_sidecar
 from bidsfit.bids.names import parse_name
 from bidsfit.bids.tissues import LIKELY, NAMES, tissue_indices
 from bidsfit.exceptions import UnusableInputError

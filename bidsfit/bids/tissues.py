@@ -10,8 +10,9 @@ import numpy as np
 from nibabel.spatialimages import SpatialImage
 from numpy.typing import NDArray
 
-from bidsfit.bids.images import read_on_grid, read_sidecar
+from bidsfit.bids.images import read_on_grid
 from bidsfit.bids.inputs import Folder, inherited
+from bidsfit.bids.metadata import read_sidecar
 from bidsfit.exceptions import UnusableInputError
 
 #: Names of the tissues in segmentations, in small letters: abbreviations of BIDS, and words.

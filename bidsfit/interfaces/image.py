@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from bidsfit import models
 from bidsfit.acquisition import SHELL_TOLERANCE_ABSOLUTE, Acquisition
-from bidsfit.bids.images import MaskedSignals, image_shape, opened, read_acquisition, read_mask, read_on_grid
+from bidsfit.bids.acquisitions import read_acquisition
+from bidsfit.bids.images import MaskedSignals, image_shape, opened, read_mask, read_on_grid
 from bidsfit.bids.outputs import write_nifti
 from bidsfit.estimators.least_squares import LeastSquares
 from bidsfit.exceptions import UnusableInputError

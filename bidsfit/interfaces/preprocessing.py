@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation
 
 from bidsfit.acquisition import SHELL_TOLERANCE_ABSOLUTE
+from bidsfit.bids.acquisitions import read_acquisition
 from bidsfit.bids.fieldmaps import ReversedPhase, read_reversed
-from bidsfit.bids.images import image_shape, open_image, read_acquisition, read_data, read_mask, read_on_grid
+from bidsfit.bids.images import image_shape, open_image, read_data, read_mask, read_on_grid
 from bidsfit.exceptions import UnusableInputError
 from bidsfit.interfaces.step import Step, StepInput, StepOutput, progress_bar, read_volumes, write_volumes
 from bidsfit.noise import (

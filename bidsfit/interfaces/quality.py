@@ -21,8 +21,9 @@ from nipype.interfaces.base import (
 from numpy.typing import NDArray
 
 from bidsfit.acquisition import Acquisition
+from bidsfit.bids.acquisitions import read_acquisition
 from bidsfit.bids.files import whole_file
-from bidsfit.bids.images import image_shape, open_image, read_acquisition
+from bidsfit.bids.images import image_shape, open_image
 from bidsfit.bids.inputs import DwiImage
 from bidsfit.bids.outputs import file_output
 from bidsfit.bids.quality import write_confounds, write_quality

@@ -1,0 +1,74 @@
+"""Reading b-values, directions and echo times as they come."""
+
+import numpy as np
+import pytest
+
+from bidsfit.bids.acquisitions import read_acquisition, read_numbers
+from bidsfit.exceptions import UnusableInputError
+
+
+@pytest.mark.parametrize(
+    "text", ["0 500 1000", "0 500 1000\n", "0\t500  1000 \n\n", "0\n500\n1000\n", "0,500,1000", "0 5e2 1e3"]
+)
+def test_ways_to_write_b_values(tmp_path, text):
+    (tmp_path / "a.bval").write_text(text)
+    assert read_acquisition(tmp_path / "a.bval", None).b_values.tolist() == [0, 500, 1000]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("0 500 b1000", "not a number"),
+        ("", "empty"),
+        ("0 500\n1000", "differ in length"),
+        ("0 -500", "negative"),
+        ("0 nan", "not finite"),
+        ("0 inf", "not finite"),
+    ],
+)
+def test_b_values_that_cannot_be(tmp_path, text, message):
+    (tmp_path / "a.bval").write_text(text)
+    with pytest.raises(UnusableInputError, match=rf"{tmp_path / 'a.bval'}.*{message}"):
+        read_acquisition(tmp_path / "a.bval", None)
+
+
+def test_binary_rubbish_is_no_list_of_numbers(tmp_path):
+    (tmp_path / "a.bval").write_bytes(b"\xff\xfe\x00\x80")
+    with pytest.raises(UnusableInputError, match="not a number"):
+        read_numbers(tmp_path / "a.bval")
+
+
+def test_directions_in_rows_or_columns(tmp_path):
+    (tmp_path / "a.bval").write_text("0 500 500 1000")
+    directions = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1.0]])
+    for layout in (directions, directions.T):
+        np.savetxt(tmp_path / "a.bvec", layout)
+        np.testing.assert_array_equal(read_acquisition(tmp_path / "a.bval", tmp_path / "a.bvec").directions, directions)
+
+
+def test_nan_directions_at_b0_are_zero(tmp_path):
+    """Some converters write them so."""
+    (tmp_path / "a.bval").write_text("0 500 500 500")
+    (tmp_path / "a.bvec").write_text("nan 1 0 0\nnan 0 1 0\nnan 0 0 1\n")
+    acquisition = read_acquisition(tmp_path / "a.bval", tmp_path / "a.bvec")
+    assert acquisition.directions[0].tolist() == [0, 0, 0]
+    assert acquisition.shells[1].n_directions == 3
+
+
+@pytest.mark.parametrize("text", ["1 0\n0 1\n", "1 0 0\n0 1 0\n", "1 0 0 1\n0 1 0 1\n0 0 1 1\n"])
+def test_directions_that_do_not_fit(tmp_path, text):
+    (tmp_path / "a.bval").write_text("0 500 1000")
+    (tmp_path / "a.bvec").write_text(text)
+    with pytest.raises(UnusableInputError, match=rf"{tmp_path / 'a.bvec'} holds . x . numbers"):
+        read_acquisition(tmp_path / "a.bval", tmp_path / "a.bvec")
+
+
+@pytest.mark.parametrize(
+    ("echo_time", "expected"),
+    [(0.085, [85, 85]), ([0.06, 0.09], [60, 90]), ([0.06], None), ("85 ms", None), (None, None), (["a", "b"], None)],
+)
+def test_echo_time(tmp_path, echo_time, expected):
+    """Seconds in metadata; what makes no sense is left out."""
+    (tmp_path / "a.bval").write_text("0 500")
+    found = read_acquisition(tmp_path / "a.bval", None, {"EchoTime": echo_time}).echo_times
+    assert (found if found is None else found.tolist()) == expected
