@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from bidsfit import estimators, models
-from bidsfit.acquisition import Acquisition
-from bidsfit.bids.acquisitions import read_acquisition, read_b_values
+from bidsfit.acquisition import B0_TOLERANCE, Acquisition
+from bidsfit.bids.acquisitions import listed, read_acquisition, read_b_values
 from bidsfit.bids.distributions import PoolFile, find_pool
 from bidsfit.bids.fieldmaps import UNWEIGHTED
 from bidsfit.bids.images import image_shape, open_image, read_mask, read_on_grid
@@ -35,6 +35,7 @@ from bidsfit.estimators.trained import TrainedEstimator
 from bidsfit.exceptions import UnknownNameError, UnusableInputError, UsageError
 from bidsfit.models.signal_model import SignalModel
 from bidsfit.noise import NoiseKind
+from bidsfit.preprocessing.gradients import NO_WEIGHTING
 from bidsfit.training.bundle import read_bundle
 from bidsfit.workflows.chain import Chain, Companions, PreprocessingChoice, plan_chain
 
@@ -537,6 +538,8 @@ def _image_warnings(
         yield "The image is fitted as it is: no denoising, motion or distortion correction was applied by this run."
     if chain is not None and chain.companions.unusable and not chain.method("susceptibility"):
         yield f"The susceptibility distortion was not corrected: {chain.companions.no_reversed_phase}"
+    if image.odd_metadata:
+        yield image.odd_metadata
     if image.mask is None:
         found = "was found by median_otsu, which was made for brains"
         if chain is not None and chain.body:
@@ -544,8 +547,16 @@ def _image_warnings(
         yield f"{image.no_mask or 'No mask was given.'} The mask {found}. Check its outline."
     if image.bvec is None and any(model.averaging for model in chosen):
         yield "There is no .bvec file; the directions of each shell are not known."
+    elif image.bvec is not None and acquisition.directions is not None:
+        weighted = acquisition.b_values > NO_WEIGHTING
+        unknown = weighted & ~acquisition.directions.any(axis=1)
+        if unknown.any() and (unknown.sum() < weighted.sum() or any(model.averaging for model in chosen)):
+            yield (
+                f"{image.bvec.name} has zero or NaN for the directions of volumes {listed(np.flatnonzero(unknown))} "
+                f"(counted from 0) although b is above {NO_WEIGHTING:g} s/mm²; they count as unknown."
+            )
     lowest = acquisition.shells[0].b_value
-    if lowest > 1:
+    if lowest > B0_TOLERANCE:
         yield f"There is no image at b = 0: the lowest b-value is {lowest:.0f} s/mm², and S0 is extrapolated."
     if len(stored) == 3 and len(acquisition) > 1:
         yield "The image has three dimensions; the third was read as the volumes of a single slice."

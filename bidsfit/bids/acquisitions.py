@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,18 +10,30 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bidsfit.acquisition import Acquisition
+from bidsfit.acquisition import LARGEST_B, LONGEST_DIRECTION, Acquisition
+from bidsfit.bids.files import read_text
 from bidsfit.exceptions import UnusableInputError
+
+#: Echo times are below this (s).
+LONGEST_ECHO_TIME = 10
+
+#: A comma amid digits.
+_DECIMAL_COMMA = re.compile(r"\d,\d")
 
 
 def read_numbers(path: Path) -> NDArray[np.float64]:
-    """Read a .bval or .bvec file into an array of its rows."""
+    """Read a .bval or .bvec file into an array of its rows; numbers are set apart by blanks, or by commas alone."""
+    lines = [line.split() for line in read_text(path).splitlines()]
+    if decimal := next(
+        (word for words in lines if len(words) > 1 for word in words if _DECIMAL_COMMA.search(word)), ""
+    ):
+        raise UnusableInputError(
+            f"{path} writes numbers with a decimal comma ({decimal}); expected a point ({decimal.replace(',', '.')})."
+        )
     try:
-        rows = [[float(word) for word in line.replace(",", " ").split()] for line in path.read_text().splitlines()]
-    except (ValueError, UnicodeDecodeError) as error:
+        rows = [[float(number) for number in " ".join(words).replace(",", " ").split()] for words in lines]
+    except ValueError as error:
         raise UnusableInputError(f"{path} holds something that is not a number: {error}.") from error
-    except OSError as error:
-        raise UnusableInputError(f"{path} cannot be read: {error.strerror}.") from error
     rows = [row for row in rows if row]
     if not rows or len({len(row) for row in rows}) != 1:
         raise UnusableInputError(f"{path} is empty, or its lines differ in length.")
@@ -29,10 +42,25 @@ def read_numbers(path: Path) -> NDArray[np.float64]:
 
 def read_b_values(path: Path) -> NDArray[np.float64]:
     """Read a .bval file: one number a volume, s/mm^2."""
-    b_values = read_numbers(path).ravel()
-    if not np.all(np.isfinite(b_values)) or np.any(b_values < 0):
-        raise UnusableInputError(f"{path} holds b-values that are negative or not finite: {b_values.tolist()[:8]}.")
+    rows = read_numbers(path)
+    if min(rows.shape) > 1:
+        raise UnusableInputError(
+            f"{path} holds {rows.shape[0]} lines of {rows.shape[1]} numbers; expected the b-values in one line, or one "
+            "a line, with decimal points and not commas."
+        )
+    b_values = rows.ravel()
+    wrong = ~((b_values >= 0) & (b_values <= LARGEST_B))
+    if wrong.any():
+        raise UnusableInputError(
+            f"{path} holds b-values that are negative or not finite, or above {LARGEST_B:g} s/mm²: "
+            f"{listed(b_values[wrong])} (volumes {listed(np.flatnonzero(wrong))}, counted from 0)."
+        )
     return b_values
+
+
+def write_b_values(path: Path, b_values: NDArray[np.float64]) -> None:
+    """Write a .bval file as every program reads it: one line, apart by blanks."""
+    np.savetxt(path, b_values[None], fmt="%.10g")
 
 
 def read_acquisition(bval: Path, bvec: Path | None, sidecar: dict[str, Any] | None = None) -> Acquisition:
@@ -41,9 +69,15 @@ def read_acquisition(bval: Path, bvec: Path | None, sidecar: dict[str, Any] | No
     Parameters
     ----------
     bval, bvec : Path
-        ``bvec`` may be missing; then every b-value counts as one direction.
+        ``bvec`` may be missing; then every b-value counts as one direction. A direction that is zero or NaN is not
+        known; it is zero in the result.
     sidecar : dict, optional
         Metadata; ``EchoTime`` (s) is used where it is there.
+
+    Raises
+    ------
+    UnusableInputError
+        Where a file cannot be read, numbers are not such as can be, or the numbers of volumes disagree.
     """
     b_values = read_b_values(bval)
     directions = None
@@ -56,7 +90,13 @@ def read_acquisition(bval: Path, bvec: Path | None, sidecar: dict[str, Any] | No
                 f"{bvec} holds {directions.shape[0]} x {directions.shape[1]} numbers; expected 3 rows of "
                 f"{b_values.size}, one column for each b-value in {bval.name}."
             )
-        directions = np.nan_to_num(directions)
+        directions[np.isnan(directions).any(axis=1)] = 0  # which is how converters write that they know none
+        wrong = ~(np.abs(directions) <= LONGEST_DIRECTION).all(axis=1)
+        if wrong.any():
+            raise UnusableInputError(
+                f"{bvec} holds gradient directions that are not finite, or longer than {LONGEST_DIRECTION:g} (volumes "
+                f"{listed(np.flatnonzero(wrong))}, counted from 0)."
+            )
     return Acquisition(b_values, directions, echo_times=echo_times_of(sidecar or {}, b_values.size))
 
 
@@ -64,6 +104,16 @@ def echo_times_of(sidecar: Mapping[str, Any], n_volumes: int) -> NDArray[np.floa
     """Echo time of each volume in ms, from metadata in s: one for all, or one a volume; None where neither is there."""
     found = sidecar.get("EchoTime")
     times = found if isinstance(found, list) else [found] * n_volumes
-    if len(times) != n_volumes or not all(isinstance(time, int | float) and 0 < time < np.inf for time in times):
+    if len(times) != n_volumes or not all(map(_is_time, times)):
         return None
     return np.array(times, dtype=float) * 1e3
+
+
+def _is_time(value: Any) -> bool:
+    """Whether a value can be an echo time in s."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= LONGEST_ECHO_TIME
+
+
+def listed(values: NDArray, most: int = 8) -> str:
+    """The first of some numbers in words."""
+    return ", ".join(f"{value:g}" for value in values[:most]) + (", ..." if values.size > most else "")

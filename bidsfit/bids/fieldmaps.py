@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from bidsfit.bids.acquisitions import read_b_values
 from bidsfit.bids.images import image_shape, open_image, read_data, same_grid
 from bidsfit.bids.inputs import Dataset, DwiImage, inherited
-from bidsfit.bids.metadata import read_sidecar
+from bidsfit.bids.metadata import read_metadata
 from bidsfit.bids.names import is_magnitude, parse_name
 from bidsfit.exceptions import UnusableInputError
 from bidsfit.preprocessing.susceptibility import PhaseEncoding, phase_encoding
@@ -233,9 +233,7 @@ def _candidates(dataset: Dataset, image: DwiImage) -> Iterator[_Candidate]:
         for pattern in (datatype, f"ses-*/{datatype}"):
             for path in sorted(folder.glob(f"{pattern}/sub-{image.participant}_*{ending}.nii*")):
                 if path != image.path and path.name.endswith((".nii", ".nii.gz")) and is_magnitude(path):
-                    sidecar: dict[str, Any] = {}
-                    for json_path in reversed(list(inherited(path, dataset.root, ".json"))):
-                        sidecar |= read_sidecar(json_path)
+                    sidecar, _ = read_metadata(reversed(list(inherited(path, dataset.root, ".json"))))
                     yield _Candidate(path, sidecar)
 
 

@@ -11,7 +11,7 @@ from nipype.interfaces.base import File, TraitedSpec, isdefined, traits
 from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation
 
-from bidsfit.acquisition import SHELL_TOLERANCE_ABSOLUTE
+from bidsfit.acquisition import B0_TOLERANCE
 from bidsfit.bids.acquisitions import read_acquisition
 from bidsfit.bids.fieldmaps import ReversedPhase, read_reversed
 from bidsfit.bids.images import image_shape, open_image, read_data, read_mask, read_on_grid
@@ -379,7 +379,7 @@ class FindNoise(Step):
         if source == "piesno":
             return background_noise(data, path)
         if source in ("auto", "repeats", "b0", "residuals"):
-            limit = SHELL_TOLERANCE_ABSOLUTE if source == "b0" else np.inf
+            limit = B0_TOLERANCE if source == "b0" else np.inf
             found = sigma_from_repeats(data[region].astype(float), acquisition, maximum_b=limit)
             if found is None:
                 raise UnusableInputError(

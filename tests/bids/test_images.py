@@ -1,10 +1,13 @@
 """Reading images and masks as they come."""
 
+import gzip
+import os
+
 import nibabel as nib
 import numpy as np
 import pytest
 
-from bidsfit.bids.images import MaskedSignals, image_shape, open_image, read_mask, same_grid
+from bidsfit.bids.images import MaskedSignals, image_shape, open_image, opened, read_data, read_mask, same_grid
 from bidsfit.exceptions import UnusableInputError
 
 
@@ -96,6 +99,189 @@ def test_truncated(tiny, extension, kept):
     path.write_bytes(content[: kept if kept != 0.5 else len(content) // 2])
     with pytest.raises(UnusableInputError, match=rf"{path} cannot be read.*truncated"):
         read_signals(path)
+
+
+def read_low_memory(path):
+    (path.parent / "scratch").mkdir(exist_ok=True)
+    with opened(path, path.parent / "scratch") as image:
+        assert isinstance(image.dataobj.get_unscaled(), np.memmap)
+        return np.array(read_data(image, path))
+
+
+def read_in_memory(path):
+    return read_data(open_image(path), path)
+
+
+def read_as_signals(path):
+    return read_signals(path)[:].reshape(5, 6, 3, 5, order="F")
+
+
+WAYS = [read_in_memory, read_low_memory, read_as_signals]
+
+
+@pytest.mark.parametrize("read", WAYS)
+def test_flipped_bits(tiny, read):
+    """What gzip's checksum tells is refused; what it does not cover (name and time of the file) changes nothing."""
+    data = np.random.default_rng(5).integers(0, 2000, (5, 6, 3, 5)).astype(np.int16)
+    path = tiny.nifti("image.nii.gz", data)
+    whole = path.read_bytes()
+    rng = np.random.default_rng(6)
+    said = []
+    for bit in rng.choice(8 * len(whole), 300, replace=False):
+        content = bytearray(whole)
+        content[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(content)
+        try:
+            found = read(path)
+        except UnusableInputError as error:
+            said.append(str(error))
+        else:
+            np.testing.assert_array_equal(found, data)
+    assert len(said) > 280
+    assert all(str(path) in words for words in said)
+    assert list((tiny / "scratch").glob("*")) == []
+
+
+@pytest.mark.parametrize("read", WAYS)
+def test_a_checksum_that_does_not_match(tiny, read):
+    path = tiny.nifti("image.nii.gz", tiny.signals())
+    content = bytearray(path.read_bytes())
+    content[-8] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(UnusableInputError, match=rf"{path} is damaged: its checksum does not match"):
+        read(path)
+
+
+@pytest.mark.parametrize("read", WAYS)
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda content: content + b"garbage", "cannot be read to its end"),
+        (lambda content: content[:-4], "truncated"),
+        (lambda content: gzip.compress(gzip.decompress(content) + bytes(4)), "holds more than the 2152 bytes"),
+        (lambda content: gzip.compress(gzip.decompress(content)[:-4]), "4 bytes of its data are missing"),
+    ],
+)
+def test_too_much_or_too_little(tiny, read, spoil, said):
+    path = tiny.nifti("image.nii.gz", tiny.signals())
+    path.write_bytes(spoil(path.read_bytes()))
+    with pytest.raises(UnusableInputError, match=f"{path}.*{said}"):
+        read(path)
+
+
+@pytest.mark.parametrize("read", WAYS)
+def test_parts_that_were_packed_apart(tiny, read):
+    """As bgzip does, and with zeros at the end, as tapes have them."""
+    path = tiny.nifti("image.nii.gz", tiny.signals())
+    content = gzip.decompress(path.read_bytes())
+    path.write_bytes(b"".join(gzip.compress(content[i : i + 500]) for i in range(0, len(content), 500)) + bytes(512))
+    np.testing.assert_array_equal(read(path), tiny.signals())
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.float32])
+def test_the_values_are_those_of_nibabel(tiny, dtype):
+    image = nib.Nifti1Image(tiny.signals().astype(dtype), tiny.AFFINE)
+    image.header.set_slope_inter(*((0.25, -7) if dtype == np.int16 else (1, 0)))
+    nib.save(image, tiny / "image.nii.gz")
+    expected = np.asanyarray(nib.load(tiny / "image.nii.gz").dataobj)
+    found = read_in_memory(tiny / "image.nii.gz")
+    assert found.dtype == expected.dtype
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_images_of_freesurfer_may_have_a_footer(tmp_path):
+    data = np.arange(60, dtype=np.float32).reshape(3, 4, 5)
+    nib.save(nib.MGHImage(data, np.eye(4)), tmp_path / "a.mgz")
+    np.testing.assert_array_equal(read_in_memory(tmp_path / "a.mgz"), data)
+    content = bytearray((tmp_path / "a.mgz").read_bytes())
+    content[-8] ^= 1
+    (tmp_path / "a.mgz").write_bytes(content)
+    with pytest.raises(UnusableInputError, match="checksum"):
+        read_in_memory(tmp_path / "a.mgz")
+
+
+# --- headers --------------------------------------------------------------------------------------------------------
+
+
+def spoiled(path, **fields):
+    """An image of 5 x 6 x 3 x 5 whose header was changed as it is stored."""
+    stored = nib.Nifti1Image(np.ones((5, 6, 3, 5), dtype=np.float32), np.diag([2.0, 2, 3, 1]))
+    stored.set_qform(stored.affine, code=1)
+    header = stored.header
+    header.set_slope_inter(1, 0)
+    header["vox_offset"], header["magic"] = 352, b"n+1"
+    for name, value in fields.items():
+        header[name] = value
+    content = header.binaryblock + bytes(4) + np.ones(450, dtype=np.float32).tobytes()
+    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
+    return path
+
+
+@pytest.mark.parametrize("extension", [".nii.gz", ".nii"])
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"dim": [4, -5, 6, 3, 5, 1, 1, 1]}, "the dimensions .* each must be at least 1"),
+        ({"dim": [4, 5, 0, 3, 5, 1, 1, 1]}, "the dimensions .* each must be at least 1"),
+        ({"dim": [4, 32000, 32000, 32000, 32000, 1, 1, 1]}, "cannot be read to its end: by its header it has"),
+        ({"dim": [4, 4, 6, 3, 5, 1, 1, 1]}, "holds more than the 1792 bytes"),
+        ({"dim": [3, 5, 6, 3, 5, 1, 1, 1]}, "holds more than the 712 bytes"),
+        ({"datatype": 32}, "complex"),
+        ({"datatype": 128, "bitpix": 24}, "does not hold an image of numbers"),
+        ({"datatype": 1, "bitpix": 1}, "cannot be read as NIfTI"),
+        ({"scl_slope": np.inf}, "scl_slope inf"),
+        ({"scl_slope": np.nan}, "scl_slope nan"),
+        ({"scl_inter": np.inf}, "scl_inter inf"),
+        ({"pixdim": [1, 2, 0, 3, 1, 1, 1, 1]}, "voxels of 2 x 0 x 3 mm"),
+        ({"pixdim": [1, 2, np.nan, 3, 1, 1, 1, 1]}, "voxels of 2 x nan x 3 mm"),
+        ({"srow_x": [np.nan, 0, 0, 0]}, "affine is singular or not finite"),
+        ({"srow_x": [0, 0, 0, 0]}, "affine is singular or not finite"),
+        ({"srow_x": [0, 2, 0, 0]}, "affine is singular or not finite"),
+        ({"qoffset_x": np.inf}, "qform is singular or not finite"),
+        ({"quatern_b": 5}, "impossible qform"),
+        ({"sform_code": 0, "quatern_b": np.nan}, "singular or not finite|cannot be read as NIfTI"),
+        ({"vox_offset": 2.0**30}, "vox_offset"),
+    ],
+)
+def test_headers_that_cannot_be(tmp_path, extension, fields, said):
+    path = spoiled(tmp_path / f"image{extension}", **fields)
+    with pytest.raises(UnusableInputError, match=rf"{path}.*({said})"):
+        read_in_memory(path)
+
+
+def test_headers_that_nibabel_mends_too(tmp_path):
+    """A negative voxel size is its absolute value."""
+    path = spoiled(tmp_path / "image.nii", pixdim=[1, -2, 2, 3, 1, 1, 1, 1])
+    assert open_image(path).header.get_zooms()[:3] == (2, 2, 3)
+
+
+def test_a_small_file_that_unpacks_to_gigabytes(tmp_path):
+    """It is left as soon as it goes on after its data."""
+    path = spoiled(tmp_path / "image.nii.gz")
+    packed = path.read_bytes() + gzip.compress(bytes(1 << 24)) * 300
+    path.write_bytes(packed)
+    assert len(packed) < 1 << 23
+    with pytest.raises(UnusableInputError, match="holds more than the 2152 bytes"):
+        read_in_memory(path)
+
+
+def test_a_pipe_in_place_of_an_image_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.nii.gz")
+    with pytest.raises(UnusableInputError, match=rf"{tmp_path / 'a.nii.gz'} is not an ordinary file"):
+        open_image(tmp_path / "a.nii.gz")
+
+
+@pytest.mark.parametrize(
+    ("pointer", "command"),
+    [
+        ("/annex/objects/MD5E-s1234--0123456789abcdef.nii.gz\n", "datalad get"),
+        ("version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
+    ],
+)
+def test_a_pointer_to_content_that_is_not_here(tmp_path, pointer, command):
+    (tmp_path / "a.nii.gz").write_text(pointer)
+    with pytest.raises(UnusableInputError, match=command):
+        open_image(tmp_path / "a.nii.gz")
 
 
 def test_complex_numbers_are_refused(tmp_path):
