@@ -163,7 +163,7 @@ class ImagePlan:
 
     ``image`` is the one that is fitted: where the ``chain`` changes the signals, the preprocessed one, which is in
     the output folder when the run comes to it. ``support`` rows: name, title, fitted, complete (by all estimators),
-    reason.
+    reason. ``remarks``, which are among the ``warnings``, are of files beside the image that cannot be used in full.
     """
 
     image: DwiImage
@@ -173,6 +173,7 @@ class ImagePlan:
     fits: tuple[Fit, ...]
     support: tuple[dict[str, Any], ...]
     warnings: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
     noise: NoiseChoice = DEFAULT_NOISE
     chain: Chain | None = None
 
@@ -472,6 +473,8 @@ def _plan_image(
     if not chosen:
         reasons = " ".join(f"{row['name']}: {row['reason']}." for row in rows.values())
         raise UnusableInputError(f"{image.path}: its protocol supports none of the models. {reasons}")
+    its_models = [fit.signal_model for fit in chosen]
+    remarks = tuple(_remarks(image, acquisition, its_models))
     return ImagePlan(
         image=_preprocessed(image, output_dir) if chain is not None and chain.changes else image,
         shape=shape,
@@ -479,7 +482,8 @@ def _plan_image(
         acquisition=acquisition,
         fits=tuple(chosen),
         support=tuple(rows.values()),
-        warnings=tuple(_image_warnings(image, chain, acquisition, [fit.signal_model for fit in chosen], header.shape)),
+        warnings=(*remarks, *_image_warnings(image, chain, acquisition, its_models, header.shape)),
+        remarks=remarks,
         noise=noise,
         chain=chain,
     )
@@ -527,6 +531,21 @@ def _obstacle(fit: Fit, acquisition: Acquisition) -> str:
     return "missing: " + "; ".join(missing) if missing else ""
 
 
+def _remarks(image: DwiImage, acquisition: Acquisition, chosen: Sequence[SignalModel]) -> Iterable[str]:
+    """What the files beside an image say that cannot be used."""
+    if image.odd_metadata:
+        yield image.odd_metadata
+    if image.bvec is None or acquisition.directions is None:
+        return
+    weighted = acquisition.b_values > NO_WEIGHTING
+    unknown = weighted & ~acquisition.directions.any(axis=1)
+    if unknown.any() and (unknown.sum() < weighted.sum() or any(model.averaging for model in chosen)):
+        yield (
+            f"{image.bvec.name} has zero or NaN for the directions of volumes {listed(np.flatnonzero(unknown))} "
+            f"(counted from 0) although b is above {NO_WEIGHTING:g} s/mm²; they count as unknown."
+        )
+
+
 def _image_warnings(
     image: DwiImage,
     chain: Chain | None,
@@ -538,8 +557,6 @@ def _image_warnings(
         yield "The image is fitted as it is: no denoising, motion or distortion correction was applied by this run."
     if chain is not None and chain.companions.unusable and not chain.method("susceptibility"):
         yield f"The susceptibility distortion was not corrected: {chain.companions.no_reversed_phase}"
-    if image.odd_metadata:
-        yield image.odd_metadata
     if image.mask is None:
         found = "was found by median_otsu, which was made for brains"
         if chain is not None and chain.body:
@@ -547,14 +564,6 @@ def _image_warnings(
         yield f"{image.no_mask or 'No mask was given.'} The mask {found}. Check its outline."
     if image.bvec is None and any(model.averaging for model in chosen):
         yield "There is no .bvec file; the directions of each shell are not known."
-    elif image.bvec is not None and acquisition.directions is not None:
-        weighted = acquisition.b_values > NO_WEIGHTING
-        unknown = weighted & ~acquisition.directions.any(axis=1)
-        if unknown.any() and (unknown.sum() < weighted.sum() or any(model.averaging for model in chosen)):
-            yield (
-                f"{image.bvec.name} has zero or NaN for the directions of volumes {listed(np.flatnonzero(unknown))} "
-                f"(counted from 0) although b is above {NO_WEIGHTING:g} s/mm²; they count as unknown."
-            )
     lowest = acquisition.shells[0].b_value
     if lowest > B0_TOLERANCE:
         yield f"There is no image at b = 0: the lowest b-value is {lowest:.0f} s/mm², and S0 is extrapolated."

@@ -44,9 +44,7 @@ def open_image(path: Path) -> SpatialImage:
     except UnusableInputError:
         raise
     except Exception as error:  # nibabel raises many types on damaged headers
-        raise UnusableInputError(
-            f"{path} cannot be read as NIfTI ({in_one_line(error)}). Is it damaged or truncated?"
-        ) from error
+        raise unreadable(path, error, "as NIfTI") from error
     return judge_image(image, path)
 
 
@@ -166,7 +164,7 @@ def _read_stored(image: SpatialImage, path: Path) -> NDArray:
         try:
             return np.asanyarray(proxy.get_unscaled())
         except Exception as error:
-            raise truncated(path, error) from error
+            raise unreadable(path, error) from error
     content = np.empty(end_of_data(image), dtype=np.uint8)
     position = 0
     for piece in _unpacked(image, path):
@@ -196,7 +194,7 @@ def _unpacked(image: SpatialImage, path: Path) -> Iterator[bytes]:
                 while file.read(PIECE):
                     pass
     except (EOFError, OSError, zlib.error) as error:
-        raise truncated(path, error) from error
+        raise unreadable(path, error) from error
 
 
 @contextmanager
@@ -215,13 +213,13 @@ def opened(path: Path, scratch: Path | None = None) -> Iterator[SpatialImage]:
         unpacked.unlink(missing_ok=True)
 
 
-def truncated(path: Path, error: Exception) -> UnusableInputError:
-    """What to say of an image that cannot be read to its end, or whose content is not what was packed."""
-    if isinstance(error, gzip.BadGzipFile) and str(error).startswith(("CRC check", "Incorrect length")):
-        return UnusableInputError(
-            f"{path} is damaged: its checksum does not match its content. Copy or convert it again."
-        )
-    return UnusableInputError(f"{path} cannot be read to its end ({in_one_line(error)}). It is damaged or truncated.")
+def unreadable(path: Path, error: Exception, how: str = "to its end") -> UnusableInputError:
+    """What to say of an image that cannot be read, or whose content is not what was packed."""
+    if str(error).startswith(("CRC check failed", "Incorrect length of data")):  # gzip's words
+        said = f"{path} is damaged: its checksum does not match its content. Copy or convert it again."
+    else:
+        said = f"{path} cannot be read {how} ({in_one_line(error)}). Is it damaged or truncated?"
+    return UnusableInputError(said)
 
 
 class MaskedSignals:
