@@ -83,7 +83,7 @@ def read_tsv(path: Path) -> list[dict[str, str]]:
         rows = list(csv.DictReader(io.StringIO(read_text(path), newline=""), delimiter="\t", restval=""))
     except csv.Error as error:
         raise UnusableInputError(f"{path} cannot be read as a table: {error}.") from error
-    if any(None in row for row in rows):
+    if any(any(row.pop(None, [])) for row in rows):  # an empty cell more is a tab at the end of the line
         raise UnusableInputError(f"{path} has a row with more cells than there are columns. Correct it.")
     return rows
 
