@@ -215,7 +215,8 @@ def readout_time(sidecar: Mapping[str, Any], length: int | None = None) -> float
         return float(total)  # type: ignore[arg-type]
     spacing, lines = sidecar.get("EffectiveEchoSpacing"), sidecar.get("ReconMatrixPE", length)
     if _positive(spacing) and _positive(lines) and lines > 1:
-        return float(spacing) * (float(lines) - 1)  # type: ignore[arg-type]
+        seconds = float(spacing) * (float(lines) - 1)  # type: ignore[arg-type]
+        return seconds if isfinite(seconds) else None
     return None
 
 
