@@ -14,9 +14,14 @@ from nibabel.spatialimages import SpatialImage
 from bidsfit.bids.files import LARGEST_TEXT
 from bidsfit.exceptions import UnusableInputError
 
-#: Ends of the names of files that gzip packed, and how many times smaller than their content they can be (deflate).
+#: Ends of the names of files that gzip packed.
 PACKED = (".gz", ".mgz")
+
+#: How many times smaller than their content they can be at most, which takes content of one value (deflate), and how
+#: many times smaller they may be where that content (bytes) would fill a memory: at 500, 1 in 500 voxels has a value.
 GREATEST_PACKING = 1032
+PLAUSIBLE_PACKING = 500
+LARGE = 1 << 30
 
 #: An affine whose axes are closer to one plane than this condition number says does not place voxels in space.
 LARGEST_CONDITION = 1e6
@@ -82,9 +87,10 @@ def _judge_size(image: SpatialImage, path: Path) -> None:
     if not image.shape or min(image.shape) < 1:
         raise UnusableInputError(f"{path} has the dimensions {image.shape} in its header; each must be at least 1.")
     expected, found = end_of_data(image), path.stat().st_size
-    most = found * GREATEST_PACKING if is_packed(path) else found
+    packing = GREATEST_PACKING if expected < LARGE else PLAUSIBLE_PACKING
+    most = found * packing if is_packed(path) else found
     if expected > most:
-        size = f"not more than {most}, unpacked" if is_packed(path) else f"{found}"
+        size = f"{found}, which do not unpack to more than {most} of an image" if is_packed(path) else f"{found}"
         raise UnusableInputError(
             f"{path} cannot be read to its end: by its header it has {expected} bytes (dimensions {image.shape}), but "
             f"it has {size}. It is damaged or truncated."

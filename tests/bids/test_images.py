@@ -265,6 +265,15 @@ def test_a_small_file_that_unpacks_to_gigabytes(tmp_path):
         read_in_memory(path)
 
 
+def test_gigabytes_of_one_value(tmp_path):
+    """What deflate could just hold, but no image: refused before anything is unpacked."""
+    path = spoiled(tmp_path / "image.nii.gz", dim=[4, 1000, 1000, 500, 2, 1, 1, 1])
+    with path.open("ab") as file:
+        file.truncate(4_200_000)
+    with pytest.raises(UnusableInputError, match="by its header it has 4000000352 bytes"):
+        open_image(path)
+
+
 def test_a_pipe_in_place_of_an_image_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "a.nii.gz")
     with pytest.raises(UnusableInputError, match=rf"{tmp_path / 'a.nii.gz'} is not an ordinary file"):
