@@ -43,6 +43,9 @@ from bidsfit.workflows.companions import find_all_companions
 from bidsfit.workflows.description import describe_plan, summarise_plan
 from bidsfit.workflows.plan import make_fits, make_plan
 
+#: Each example has a limit of its own, which takes the same signal.
+pytestmark = pytest.mark.timeout(0)
+
 #: Seconds an example may take; an endless loop, or waiting, is found so.
 LIMIT = 60
 
