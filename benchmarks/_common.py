@@ -129,7 +129,8 @@ def real(name: str, dataset: str, folder: Path) -> Case | None:
     """Voxels of a real image inside its mask, or None (and a line that says so) where the data are not there."""
     import nibabel as nib
 
-    from bidsfit.bids.images import image_shape, open_image, read_acquisition, read_data, read_mask
+    from bidsfit.bids.acquisitions import read_acquisition
+    from bidsfit.bids.images import image_shape, open_image, read_data, read_mask
 
     found = sorted((folder / dataset).glob("sub-*/dwi/*_dwi.nii.gz"))
     masks = sorted((folder / dataset).glob("derivatives/masks/sub-*/dwi/*_mask.nii.gz"))

@@ -24,6 +24,16 @@ SHELL_TOLERANCE_ABSOLUTE = 1.0
 #: Two echo times are the same when they differ by at most this (ms).
 ECHO_TIME_TOLERANCE = 0.1
 
+#: Up to this b-value (s/mm^2) an image counts as one at b = 0: the gradients that form an image reach 1 or 2 by
+#: themselves, and the smallest weightings of purpose (IVIM) are 5.
+B0_TOLERANCE = 2.0
+
+#: No scanner reaches higher b-values (s/mm^2): those of microimaging and spectroscopy stay below 1e5.
+LARGEST_B = 1e6
+
+#: Directions are near 1 long, or up to the b-value where they hold it.
+LONGEST_DIRECTION = 1e6
+
 #: Directions closer than this angle (degrees, antipodes identified) count as one.
 SAME_DIRECTION = 1.0
 
@@ -60,9 +70,10 @@ class Acquisition:
     Parameters
     ----------
     b_values : array_like, shape (n,)
-        b-values as acquired, s/mm^2.
+        b-values as acquired, s/mm^2, at most `LARGEST_B`.
     directions : array_like, shape (n, 3), optional
-        Gradient directions. Length is ignored; zero vectors are allowed where b is (nearly) 0.
+        Gradient directions. Length is ignored (up to `LONGEST_DIRECTION`); zero vectors are directions that are not
+        known.
     counts : array_like of int, shape (n,), optional
         How many measurements were averaged into each entry (1 by default). Least squares weights by it.
     n_directions : array_like of int, shape (n,), optional
@@ -73,7 +84,8 @@ class Acquisition:
     Raises
     ------
     ValueError
-        Where shapes disagree, a b-value is negative or not finite, or an echo time is not finite.
+        Where shapes disagree, a b-value is negative, not finite or beyond reach, or a direction or an echo time is not
+        finite.
 
     Examples
     --------
@@ -98,9 +110,11 @@ class Acquisition:
         b = np.atleast_1d(np.asarray(b_values, dtype=float))
         if b.ndim != 1 or b.size == 0:
             raise ValueError(f"b-values must be a list of numbers, found an array of shape {b.shape}.")
-        impossible = ~(np.isfinite(b) & (b >= 0))
+        impossible = ~((b >= 0) & (b <= LARGEST_B))
         if impossible.any():
-            raise ValueError(f"b-values must be finite and not negative, found {b[impossible][:5]}.")
+            raise ValueError(
+                f"b-values must be finite, not negative and at most {LARGEST_B:g} s/mm^2, found {b[impossible][:5]}."
+            )
 
         def optional(values: ArrayLike | None, name: str, dtype: type, shape: tuple[int, ...]) -> NDArray | None:
             if values is None:
@@ -116,8 +130,14 @@ class Acquisition:
         times = optional(echo_times, "Echo times", float, b.shape)
         if times is not None and not np.isfinite(times).all():
             raise ValueError(f"Echo times must be finite, found {times[~np.isfinite(times)][:5]}.")
+        table = optional(directions, "Directions", float, (b.size, 3))
+        if table is not None and (wrong := ~(np.abs(table) <= LONGEST_DIRECTION)).any():
+            raise ValueError(
+                f"Directions must be finite and at most {LONGEST_DIRECTION:g} long, found {table[wrong][:5]}. Give "
+                "zeros where they are not known."
+            )
         object.__setattr__(self, "b_values", b)
-        object.__setattr__(self, "directions", optional(directions, "Directions", float, (b.size, 3)))
+        object.__setattr__(self, "directions", table)
         object.__setattr__(self, "counts", counted)
         object.__setattr__(self, "n_directions", optional(n_directions, "Numbers of directions", int, b.shape))
         object.__setattr__(self, "echo_times", times)
@@ -142,7 +162,8 @@ class Acquisition:
         UnusableInputError
             Where a file cannot be read, or the numbers of volumes disagree.
         """
-        from bidsfit.bids.images import read_acquisition, read_sidecar  # the rest of this module knows no files
+        from bidsfit.bids.acquisitions import read_acquisition  # the rest of this module knows no files
+        from bidsfit.bids.metadata import read_sidecar
 
         found = {} if sidecar is None else read_sidecar(Path(sidecar))
         return read_acquisition(Path(bval), None if bvec is None else Path(bvec), found)
@@ -287,10 +308,12 @@ def nominal(values: NDArray, weights: NDArray, relative: float, absolute: float)
 
 def count_directions(directions: NDArray) -> int:
     """Number of different gradient directions, antipodes identified; at least 1."""
-    lengths = np.linalg.norm(directions, axis=1)
-    unit = directions[lengths > 0] / lengths[lengths > 0, None]
-    different: list[NDArray] = []
+    known = directions[np.any(directions != 0, axis=1)]
+    unit = known / np.abs(known).max(axis=1, keepdims=True)  # squares of very small numbers are 0
+    unit /= np.linalg.norm(unit, axis=1, keepdims=True)
+    different, count = np.empty_like(unit), 0
     for direction in unit:
-        if all(abs(direction @ other) < np.cos(np.deg2rad(SAME_DIRECTION)) for other in different):
-            different.append(direction)
-    return max(len(different), 1)
+        if not np.any(np.abs(different[:count] @ direction) >= np.cos(np.deg2rad(SAME_DIRECTION))):
+            different[count] = direction
+            count += 1
+    return max(count, 1)

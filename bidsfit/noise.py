@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import ive
 from scipy.stats import chi2
 
-from bidsfit.acquisition import SHELL_TOLERANCE_ABSOLUTE, Acquisition, count_directions
+from bidsfit.acquisition import B0_TOLERANCE, Acquisition, count_directions
 
 NoiseKind = Literal["gaussian", "rician"]
 
@@ -328,19 +328,24 @@ def sigma_from_background(data: NDArray[np.floating]) -> NoiseEstimate | None:
 
 
 def repeats(acquisition: Acquisition) -> list[NDArray[np.intp]]:
-    """Groups of measurements of the same shell and direction; at b = 0 the direction does not matter."""
+    """Groups of measurements of the same shell and direction; at b = 0 the direction does not matter.
+
+    Directions that are not known (zero) are like no other.
+    """
     groups = []
     for shell in acquisition.shells:
         left = list(shell.indices)
         while left:
             first = left[0]
-            same = [i for i in left if _same_direction(acquisition, first, i)]
+            same = [i for i in left if i == first or _same_direction(acquisition, first, i)]
             groups.append(np.array(same, dtype=np.intp))
             left = [i for i in left if i not in same]
     return groups
 
 
 def _same_direction(acquisition: Acquisition, i: int, j: int) -> bool:
-    if acquisition.b_values[i] <= SHELL_TOLERANCE_ABSOLUTE and acquisition.b_values[j] <= SHELL_TOLERANCE_ABSOLUTE:
+    if max(acquisition.b_values[[i, j]]) <= B0_TOLERANCE:
         return True
-    return acquisition.directions is not None and count_directions(acquisition.directions[[i, j]]) == 1
+    if acquisition.directions is None or not acquisition.directions[[i, j]].any(axis=1).all():
+        return False
+    return count_directions(acquisition.directions[[i, j]]) == 1

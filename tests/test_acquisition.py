@@ -244,11 +244,21 @@ class TestAverage:
         assert abs(unweighted.x[1] / everything.x[1] - 1) > 1e-4  # the weights matter here
 
 
+def test_directions_of_any_length_count():
+    """Squares of very small numbers are 0, and so would be the lengths."""
+    assert count_directions(np.array([[1e-200, 0, 0], [5, 0, 0], [0, 1e5, 0], [0, 0, 0]])) == 2
+
+
 class TestErrors:
     @pytest.mark.parametrize("value", [-5, np.nan, np.inf])
     def test_impossible_b_values_are_named(self, value):
-        with pytest.raises(ValueError, match=rf"finite and not negative, found \[ ?{value}"):
+        with pytest.raises(ValueError, match=rf"at most 1e\+06 s/mm\^2, found \[ ?{value}"):
             Acquisition([0, value])
+
+    @pytest.mark.parametrize(("value", "said"), [(np.nan, "nan"), (np.inf, "inf"), (1e308, r"1\.e\+308")])
+    def test_impossible_directions_are_named(self, value, said):
+        with pytest.raises(ValueError, match=rf"Directions must be finite .* found \[ ?{said}"):
+            Acquisition([0, 1000], directions=[[0, 0, 0], [0, value, 1]])
 
     @pytest.mark.parametrize("b_values", [[], [[0, 1000]]])
     def test_not_a_list(self, b_values):

@@ -103,6 +103,14 @@ def test_sigma_from_repeats_is_the_noise_that_was_added():
     assert "6 at b = 0" in estimate.method
 
 
+@pytest.mark.parametrize("directions", [np.zeros((4, 3)), None])
+def test_directions_that_are_not_known_are_no_repeats(directions):
+    """They may differ; at b = 0, and so near to it that it makes no difference, they do not matter."""
+    acquisition = Acquisition([0, 1.29, 500, 500], directions=directions)
+    assert [group.tolist() for group in repeats(acquisition)] == [[0], [1], [2], [3]]
+    assert [group.tolist() for group in repeats(Acquisition([1, 1.29, 500, 500]))] == [[0, 1], [2], [3]]
+
+
 def test_directions_are_no_repeats():
     acquisition = Acquisition([0, 1000, 1000, 1000], np.r_[np.zeros((1, 3)), np.eye(3)])
     assert sigma_from_repeats(np.ones((10, 4)), acquisition) is None

@@ -20,8 +20,8 @@ from bidsfit.bids.group_tables import (
     write_rois,
     write_table,
 )
-from bidsfit.bids.images import read_sidecar
 from bidsfit.bids.inputs import Folder, Problem
+from bidsfit.bids.metadata import read_sidecar
 from bidsfit.bids.region_values import grouped, region_values
 from bidsfit.exceptions import UnknownNameError, UnusableInputError, UsageError
 from bidsfit.reports.group import write_group_page

@@ -88,7 +88,7 @@ def decisions(image: ImagePlan) -> list[str]:
         verb = "fit" if row["fitted"] else "leave out"
         with_ = ", ".join(fit.name for fit in image.fits if fit.model == row["name"])
         lines.append(f"    {verb} {row['name']}{f' with {with_}' if with_ else ''}: {row['reason']}")
-    return lines + [f"    {words}" for words in trainings_in_words(image)]
+    return lines + [f"    {words}" for words in (*trainings_in_words(image), *image.remarks)]
 
 
 def describe_replaced(replaced: Sequence[Replaced]) -> str:
@@ -99,7 +99,7 @@ def describe_replaced(replaced: Sequence[Replaced]) -> str:
 def fits(image: ImagePlan) -> list[str]:
     """The fits of an image in one line, then what they are trained on, and what is left out."""
     lines = [", ".join(f"{fit.model} ({fit.name})" for fit in image.fits)]
-    lines += [f"  {image.image.no_mask}"] if image.image.no_mask else []
+    lines += [f"  {words}" for words in (image.image.no_mask, *image.remarks) if words]
     lines += [f"  {words}" for words in trainings_in_words(image)]
     for row in image.support:
         if not row["fitted"]:

@@ -12,20 +12,14 @@ from typing import Any
 import numpy as np
 
 from bidsfit import estimators, models
-from bidsfit.acquisition import Acquisition
+from bidsfit.acquisition import B0_TOLERANCE, Acquisition
+from bidsfit.bids.acquisitions import listed, read_acquisition, read_b_values
 from bidsfit.bids.conflicts import Conflict, conflicts_of_fit, conflicts_of_preprocessing, refuse
 from bidsfit.bids.distributions import PoolFile, find_pool
 from bidsfit.bids.fieldmaps import UNWEIGHTED
-from bidsfit.bids.images import (
-    image_shape,
-    open_image,
-    read_acquisition,
-    read_b_values,
-    read_mask,
-    read_on_grid,
-    read_sidecar,
-)
+from bidsfit.bids.images import image_shape, open_image, read_mask, read_on_grid
 from bidsfit.bids.inputs import DwiImage, Inputs
+from bidsfit.bids.metadata import read_sidecar
 from bidsfit.bids.outputs import LEFT_OUT, file_output, fit_settings, json_path, map_outputs, own_uri
 from bidsfit.bids.units import FILE_UNITS
 from bidsfit.estimators.estimator import Estimator
@@ -34,6 +28,7 @@ from bidsfit.estimators.trained import TrainedEstimator
 from bidsfit.exceptions import UnknownNameError, UnusableInputError, UsageError
 from bidsfit.models.signal_model import SignalModel
 from bidsfit.noise import NoiseKind
+from bidsfit.preprocessing.gradients import NO_WEIGHTING
 from bidsfit.training.bundle import read_bundle
 from bidsfit.workflows.chain import NOTHING_DONE, Chain, Companions, PreprocessingChoice, plan_chain
 
@@ -161,7 +156,7 @@ class ImagePlan:
 
     ``image`` is the one that is fitted: where the ``chain`` changes the signals, the preprocessed one, which is in
     the output folder when the run comes to it. ``support`` rows: name, title, fitted, complete (by all estimators),
-    reason.
+    reason. ``remarks``, which are among the ``warnings``, are of files beside the image that cannot be used in full.
     """
 
     image: DwiImage
@@ -171,6 +166,7 @@ class ImagePlan:
     fits: tuple[Fit, ...]
     support: tuple[dict[str, Any], ...]
     warnings: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
     noise: NoiseChoice = DEFAULT_NOISE
     chain: Chain | None = None
 
@@ -473,6 +469,8 @@ def _plan_image(
     if not chosen:
         reasons = " ".join(f"{row['name']}: {row['reason']}." for row in rows.values())
         raise UnusableInputError(f"{image.path}: its protocol supports none of the models. {reasons}")
+    its_models = [fit.signal_model for fit in chosen]
+    remarks = tuple(_remarks(image, acquisition, its_models))
     return ImagePlan(
         image=_preprocessed(image, output_dir) if chain is not None and chain.changes else image,
         shape=shape,
@@ -480,7 +478,8 @@ def _plan_image(
         acquisition=acquisition,
         fits=tuple(chosen),
         support=tuple(rows.values()),
-        warnings=tuple(_image_warnings(image, chain, acquisition, [fit.signal_model for fit in chosen], header.shape)),
+        warnings=(*remarks, *_image_warnings(image, chain, acquisition, its_models, header.shape)),
+        remarks=remarks,
         noise=noise,
         chain=chain,
     )
@@ -528,6 +527,21 @@ def _obstacle(fit: Fit, acquisition: Acquisition) -> str:
     return "missing: " + "; ".join(missing) if missing else ""
 
 
+def _remarks(image: DwiImage, acquisition: Acquisition, chosen: Sequence[SignalModel]) -> Iterable[str]:
+    """What the files beside an image say that cannot be used."""
+    if image.odd_metadata:
+        yield image.odd_metadata
+    if image.bvec is None or acquisition.directions is None:
+        return
+    weighted = acquisition.b_values > NO_WEIGHTING
+    unknown = weighted & ~acquisition.directions.any(axis=1)
+    if unknown.any() and (unknown.sum() < weighted.sum() or any(model.averaging for model in chosen)):
+        yield (
+            f"{image.bvec.name} has zero or NaN for the directions of volumes {listed(np.flatnonzero(unknown))} "
+            f"(counted from 0) although b is above {NO_WEIGHTING:g} s/mm²; they count as unknown."
+        )
+
+
 def _image_warnings(
     image: DwiImage,
     chain: Chain | None,
@@ -547,7 +561,7 @@ def _image_warnings(
     if image.bvec is None and any(model.averaging for model in chosen):
         yield "There is no .bvec file; the directions of each shell are not known."
     lowest = acquisition.shells[0].b_value
-    if lowest > 1:
+    if lowest > B0_TOLERANCE:
         yield f"There is no image at b = 0: the lowest b-value is {lowest:.0f} s/mm², and S0 is extrapolated."
     if len(stored) == 3 and len(acquisition) > 1:
         yield "The image has three dimensions; the third was read as the volumes of a single slice."

@@ -11,7 +11,7 @@ from nipype.pipeline import engine as pe
 
 from bidsfit import __version__
 from bidsfit.bids.fieldmaps import phase_encoding_of
-from bidsfit.bids.images import read_sidecar
+from bidsfit.bids.metadata import read_sidecar
 from bidsfit.bids.outputs import file_output, json_path
 from bidsfit.interfaces.derivatives import WriteVolume
 from bidsfit.interfaces.fsl import Eddy, Topup

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from bidsfit import __version__
 from bidsfit.bids.files import whole_file, write_json
-from bidsfit.bids.images import read_sidecar
+from bidsfit.bids.metadata import read_sidecar
 from bidsfit.bids.units import FILE_UNITS
 from bidsfit.exceptions import UnusableInputError
 from bidsfit.models.signal_model import Parameter, SignalModel

@@ -12,8 +12,10 @@ import numpy as np
 from nibabel.spatialimages import SpatialImage
 from numpy.typing import NDArray
 
-from bidsfit.bids.images import image_shape, open_image, read_b_values, read_data, read_sidecar, same_grid
+from bidsfit.bids.acquisitions import read_b_values
+from bidsfit.bids.images import image_shape, open_image, read_data, same_grid
 from bidsfit.bids.inputs import Dataset, DwiImage, inherited
+from bidsfit.bids.metadata import read_metadata
 from bidsfit.bids.names import is_magnitude, parse_name
 from bidsfit.exceptions import UnusableInputError
 from bidsfit.preprocessing.susceptibility import PhaseEncoding, phase_encoding
@@ -213,7 +215,8 @@ def readout_time(sidecar: Mapping[str, Any], length: int | None = None) -> float
         return float(total)  # type: ignore[arg-type]
     spacing, lines = sidecar.get("EffectiveEchoSpacing"), sidecar.get("ReconMatrixPE", length)
     if _positive(spacing) and _positive(lines) and lines > 1:
-        return float(spacing) * (float(lines) - 1)  # type: ignore[arg-type]
+        seconds = float(spacing) * (float(lines) - 1)  # type: ignore[arg-type]
+        return seconds if isfinite(seconds) else None
     return None
 
 
@@ -231,9 +234,7 @@ def _candidates(dataset: Dataset, image: DwiImage) -> Iterator[_Candidate]:
         for pattern in (datatype, f"ses-*/{datatype}"):
             for path in sorted(folder.glob(f"{pattern}/sub-{image.participant}_*{ending}.nii*")):
                 if path != image.path and path.name.endswith((".nii", ".nii.gz")) and is_magnitude(path):
-                    sidecar: dict[str, Any] = {}
-                    for json_path in reversed(list(inherited(path, dataset.root, ".json"))):
-                        sidecar |= read_sidecar(json_path)
+                    sidecar, _ = read_metadata(reversed(list(inherited(path, dataset.root, ".json"))))
                     yield _Candidate(path, sidecar)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import errno
 import filecmp
+import io
 import json
 import os
 import shutil
@@ -23,6 +25,32 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 #: A text of b-values, directions, metadata or a table is never as large as this (bytes).
 LARGEST_TEXT = 1 << 24
 
+#: How a small file begins that stands in place of content that is kept elsewhere, and the command that gets it.
+POINTERS = {b"/annex/objects/": "datalad get", b"version https://git-lfs": "git lfs pull"}
+
+
+def require_file(path: Path) -> None:
+    """Refuse what is no ordinary file, or one whose content is not here; nothing waits, as it would for a pipe.
+
+    Raises
+    ------
+    UnusableInputError
+    """
+    try:
+        if path.is_symlink() and not path.exists():
+            raise UnusableInputError(f"{path} is a link whose content is not here: get it first (datalad get).")
+        if not path.exists():
+            raise UnusableInputError(f"{path} does not exist.")
+        if not path.is_file():
+            raise UnusableInputError(f"{path} is not an ordinary file.")
+        with path.open("rb") as file:
+            start = file.read(max(map(len, POINTERS)))
+    except OSError as error:
+        raise UnusableInputError(f"{path} cannot be read: {error.strerror}.") from error
+    for pointer, command in POINTERS.items():
+        if start.startswith(pointer):
+            raise UnusableInputError(f"{path} only points to content that is not here: get it first ({command}).")
+
 
 def read_text(path: Path) -> str:
     """Text of an ordinary file in UTF-8.
@@ -32,9 +60,8 @@ def read_text(path: Path) -> str:
     UnusableInputError
         Where it cannot be read, is too large, or is no text.
     """
+    require_file(path)
     try:
-        if path.exists() and not path.is_file():
-            raise UnusableInputError(f"{path} is not an ordinary file.")
         if path.stat().st_size > LARGEST_TEXT:
             raise UnusableInputError(f"{path} is larger than {LARGEST_TEXT >> 20} MB, which such a text never is.")
         return path.read_text(encoding="utf-8-sig")
@@ -42,6 +69,23 @@ def read_text(path: Path) -> str:
         raise UnusableInputError(f"{path} cannot be read: {error.strerror}.") from error
     except UnicodeDecodeError as error:
         raise UnusableInputError(f"{path} is not text in UTF-8. Save it as UTF-8.") from error
+
+
+def read_tsv(path: Path) -> list[dict[str, str]]:
+    """Rows of a table of BIDS by the names of its columns; a cell that a row lacks is empty.
+
+    Raises
+    ------
+    UnusableInputError
+        Where it cannot be read, or a row has more cells than there are columns.
+    """
+    try:
+        rows = list(csv.DictReader(io.StringIO(read_text(path), newline=""), delimiter="\t", restval=""))
+    except csv.Error as error:
+        raise UnusableInputError(f"{path} cannot be read as a table: {error}.") from error
+    if any(any(row.pop(None, [])) for row in rows):  # an empty cell more is a tab at the end of the line
+        raise UnusableInputError(f"{path} has a row with more cells than there are columns. Correct it.")
+    return rows
 
 
 @contextmanager

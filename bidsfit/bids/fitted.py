@@ -13,7 +13,8 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
-from bidsfit.bids.images import open_image, read_data, read_on_grid, read_sidecar
+from bidsfit.bids.images import open_image, read_data, read_on_grid
+from bidsfit.bids.metadata import read_sidecar
 from bidsfit.bids.names import FOLDERS, fault_of, parse_name, participant_labels
 from bidsfit.bids.outputs import QUALITY_MAPS, estimator_label
 from bidsfit.bids.units import FILE_UNITS

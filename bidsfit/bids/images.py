@@ -1,12 +1,10 @@
-"""Reading diffusion images: header, b-values and directions, mask, and signals by chunk."""
+"""Reading images: header, data, mask, and signals by chunk."""
 
 from __future__ import annotations
 
 import gzip
-import json
-import shutil
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import copy
 from pathlib import Path
@@ -16,31 +14,38 @@ import nibabel as nib
 import numpy as np
 from nibabel.affines import apply_affine
 from nibabel.spatialimages import SpatialImage
+from nibabel.volumeutils import apply_read_scaling
 from numpy.typing import NDArray
 
-from bidsfit.acquisition import Acquisition
+from bidsfit.bids.files import require_file
+from bidsfit.bids.headers import end_of_data, in_one_line, is_packed, judge_image, judge_stored_header, refuse_more
 from bidsfit.exceptions import UnusableInputError
 
 #: Two grids are the same when their corners lie within this fraction of a voxel of each other.
 SAME_GRID = 0.5
 
+#: Packed files are read in pieces of so many bytes.
+PIECE = 1 << 20
+
 
 def open_image(path: Path) -> SpatialImage:
-    """Open a NIfTI image without reading its data."""
+    """Open a NIfTI image (or one of FreeSurfer) without reading its data, and judge its header.
+
+    Raises
+    ------
+    UnusableInputError
+        Where there is no such file, or its header cannot be that of the image: dimensions below 1 or beyond the size of
+        the file, numbers that are complex, a scaling, voxel sizes or affines that are not finite or singular.
+    """
+    require_file(path)
     try:
+        judge_stored_header(path)
         image = nib.load(path)
-    except FileNotFoundError as error:
-        advice = " It is a link whose content is not here: get it first (datalad get)." if path.is_symlink() else ""
-        raise UnusableInputError(f"{path} does not exist.{advice}") from error
+    except UnusableInputError:
+        raise
     except Exception as error:  # nibabel raises many types on damaged headers
-        raise UnusableInputError(
-            f"{path} cannot be read as NIfTI ({in_one_line(error)}). Is it damaged or truncated?"
-        ) from error
-    if not isinstance(image, SpatialImage) or not np.issubdtype(image.get_data_dtype(), np.number):
-        raise UnusableInputError(f"{path} does not hold an image of numbers; found {type(image).__name__}.")
-    if np.issubdtype(image.get_data_dtype(), np.complexfloating):
-        raise UnusableInputError(f"{path} holds complex numbers; bidsfit fits magnitude images.")
-    return image
+        raise unreadable(path, error, "as NIfTI") from error
+    return judge_image(image, path)
 
 
 def image_shape(image: SpatialImage, n_volumes: int, path: Path, bval: Path | None = None) -> tuple[int, int, int, int]:
@@ -77,73 +82,6 @@ def _inherited(bval: Path | None, path: Path) -> str:
         f" ({bval}, which it inherits: if it is no series of volumes, such as an ADC map of the scanner, leave it out "
         "with --bids-filter-file)"
     )
-
-
-def read_numbers(path: Path) -> NDArray[np.float64]:
-    """Read a .bval or .bvec file into an array of its rows."""
-    try:
-        rows = [[float(word) for word in line.replace(",", " ").split()] for line in path.read_text().splitlines()]
-    except (ValueError, UnicodeDecodeError) as error:
-        raise UnusableInputError(f"{path} holds something that is not a number: {error}.") from error
-    except OSError as error:
-        raise UnusableInputError(f"{path} cannot be read: {error.strerror}.") from error
-    rows = [row for row in rows if row]
-    if not rows or len({len(row) for row in rows}) != 1:
-        raise UnusableInputError(f"{path} is empty, or its lines differ in length.")
-    return np.array(rows)
-
-
-def read_b_values(path: Path) -> NDArray[np.float64]:
-    """Read a .bval file: one number a volume, s/mm^2."""
-    b_values = read_numbers(path).ravel()
-    if not np.all(np.isfinite(b_values)) or np.any(b_values < 0):
-        raise UnusableInputError(f"{path} holds b-values that are negative or not finite: {b_values.tolist()[:8]}.")
-    return b_values
-
-
-def read_acquisition(bval: Path, bvec: Path | None, sidecar: dict[str, Any] | None = None) -> Acquisition:
-    """Acquisition of an image from its .bval and .bvec files (FSL's layout, or one row a volume).
-
-    Parameters
-    ----------
-    bval, bvec : Path
-        ``bvec`` may be missing; then every b-value counts as one direction.
-    sidecar : dict, optional
-        Metadata; ``EchoTime`` (s) is used where it is there.
-    """
-    b_values = read_b_values(bval)
-    directions = None
-    if bvec is not None:
-        directions = read_numbers(bvec)
-        if directions.shape[0] == 3 and directions.shape[1] == b_values.size:
-            directions = directions.T
-        if directions.shape != (b_values.size, 3):
-            raise UnusableInputError(
-                f"{bvec} holds {directions.shape[0]} x {directions.shape[1]} numbers; expected 3 rows of "
-                f"{b_values.size}, one column for each b-value in {bval.name}."
-            )
-        directions = np.nan_to_num(directions)
-    return Acquisition(b_values, directions, echo_times=echo_times_of(sidecar or {}, b_values.size))
-
-
-def echo_times_of(sidecar: Mapping[str, Any], n_volumes: int) -> NDArray[np.float64] | None:
-    """Echo time of each volume in ms, from metadata in s: one for all, or one a volume; None where neither is there."""
-    found = sidecar.get("EchoTime")
-    times = found if isinstance(found, list) else [found] * n_volumes
-    if len(times) != n_volumes or not all(isinstance(time, int | float) and 0 < time < np.inf for time in times):
-        return None
-    return np.array(times, dtype=float) * 1e3
-
-
-def read_sidecar(path: Path) -> dict[str, Any]:
-    """Read a JSON file that holds an object, such as a sidecar."""
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise UnusableInputError(f"{path} cannot be read as JSON: {error}.") from error
-    if not isinstance(content, dict):
-        raise UnusableInputError(f"{path} must hold a JSON object ({{...}}); found {type(content).__name__}.")
-    return content
 
 
 def read_mask(path: Path, image: SpatialImage, image_path: Path) -> NDArray[np.bool_]:
@@ -209,38 +147,79 @@ def same_grid(first: SpatialImage, second: SpatialImage, shape: tuple[int, ...])
 
 
 def read_data(image: SpatialImage, path: Path) -> NDArray:
-    """All data of an image, as stored where no scaling applies."""
+    """All data of an image, as stored where no scaling applies.
+
+    Raises
+    ------
+    UnusableInputError
+        Where the file ends too early, or the checksum of a compressed one does not match its content.
+    """
+    return np.asanyarray(apply_read_scaling(_read_stored(image, path), *_scaling(image)))
+
+
+def _read_stored(image: SpatialImage, path: Path) -> NDArray:
+    """All data of an image without scaling: mapped from disk, or unpacked and verified."""
+    proxy: Any = image.dataobj
+    if not is_packed(path):
+        try:
+            return np.asanyarray(proxy.get_unscaled())
+        except Exception as error:
+            raise unreadable(path, error) from error
+    content = np.empty(end_of_data(image), dtype=np.uint8)
+    position = 0
+    for piece in _unpacked(image, path):
+        content[position : position + len(piece)] = np.frombuffer(piece, dtype=np.uint8)
+        position += len(piece)
+    return np.ndarray(proxy.shape, proxy.dtype, content, proxy.offset, order=proxy.order)
+
+
+def _scaling(image: SpatialImage) -> tuple[np.float64, np.float64]:
+    """Slope and intercept by which stored numbers are scaled."""
+    proxy: Any = image.dataobj
+    return np.float64(proxy.slope), np.float64(proxy.inter)
+
+
+def _unpacked(image: SpatialImage, path: Path) -> Iterator[bytes]:
+    """Header and data of a compressed image in pieces; read to the end, which is where gzip compares checksums."""
+    left = end_of_data(image)
     try:
-        return np.asanyarray(image.dataobj)
-    except Exception as error:  # truncated files raise EOFError, OSError, zlib.error or ValueError
-        raise truncated(path, error) from error
+        with gzip.open(path) as file:
+            while piece := file.read(min(left, PIECE)):
+                left -= len(piece)
+                yield piece
+            if left:
+                raise EOFError(f"{left} bytes of its data are missing")
+            if file.read(1):
+                refuse_more(image, path)
+                while file.read(PIECE):
+                    pass
+    except (EOFError, OSError, zlib.error) as error:
+        raise unreadable(path, error) from error
 
 
 @contextmanager
 def opened(path: Path, scratch: Path | None = None) -> Iterator[SpatialImage]:
     """Open an image; given a folder to unpack it to, a compressed one is mapped from there, not held in memory."""
-    if scratch is None or path.suffix != ".gz":
-        yield open_image(path)
+    image = open_image(path)
+    if scratch is None or not is_packed(path):
+        yield image
         return
     unpacked = scratch / path.stem
     try:
-        with gzip.open(path) as source, unpacked.open("wb") as target:
-            shutil.copyfileobj(source, target, 1 << 20)
+        with unpacked.open("wb") as target:
+            target.writelines(_unpacked(image, path))
         yield open_image(unpacked)
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise truncated(path, error) from error
     finally:
         unpacked.unlink(missing_ok=True)
 
 
-def truncated(path: Path, error: Exception) -> UnusableInputError:
-    """What to say of an image whose data end too early."""
-    return UnusableInputError(f"{path} cannot be read to its end ({in_one_line(error)}). It is damaged or truncated.")
-
-
-def in_one_line(error: Exception) -> str:
-    """The message of an error, which some libraries spread over lines."""
-    return " ".join(str(error).split())
+def unreadable(path: Path, error: Exception, how: str = "to its end") -> UnusableInputError:
+    """What to say of an image that cannot be read, or whose content is not what was packed."""
+    if str(error).startswith(("CRC check failed", "Incorrect length of data")):  # gzip's words
+        said = f"{path} is damaged: its checksum does not match its content. Copy or convert it again."
+    else:
+        said = f"{path} cannot be read {how} ({in_one_line(error)}). Is it damaged or truncated?"
+    return UnusableInputError(said)
 
 
 class MaskedSignals:
@@ -262,14 +241,9 @@ class MaskedSignals:
     def __init__(
         self, image: SpatialImage, shape: tuple[int, int, int, int], mask: NDArray[np.bool_], path: Path
     ) -> None:
-        proxy: Any = image.dataobj
-        try:
-            stored = np.asanyarray(proxy.get_unscaled())
-        except Exception as error:  # see read_data
-            raise truncated(path, error) from error
-        self._stored = stored.reshape(-1, shape[3], order="F")
-        slope, intercept = float(proxy.slope), float(proxy.inter)
-        self._scaling = None if (slope, intercept) == (1.0, 0.0) else (slope, intercept)
+        self._stored = _read_stored(image, path).reshape(-1, shape[3], order="F")
+        scaling = _scaling(image)
+        self._scaling = None if scaling == (1.0, 0.0) else scaling
         self._index = np.flatnonzero(mask.ravel(order="F"))
 
     def within(self, mask: NDArray[np.bool_]) -> MaskedSignals:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bidsfit.bids.files import read_text
-from bidsfit.bids.images import read_sidecar
+from bidsfit.bids.metadata import read_metadata, read_sidecar
 from bidsfit.bids.names import (
     ANY,
     KINDS,
@@ -76,7 +76,8 @@ class DwiImage:
     """One diffusion image and what belongs to it.
 
     ``mask`` is None where no derivatives dataset has one that fits, and ``no_mask`` then says which ones there are;
-    ``noise_map`` is looked for only where it is asked for.
+    ``noise_map`` is looked for only where it is asked for. ``odd_metadata`` says what of
+    the metadata could not be used.
     """
 
     path: Path
@@ -91,6 +92,7 @@ class DwiImage:
     noise_map: Path | None = None
     noise_uri: str | None = None
     no_mask: str = ""
+    odd_metadata: str = ""
 
     @property
     def participant(self) -> str:
@@ -392,9 +394,7 @@ def _describe(dataset: Dataset, label: str, path: Path) -> DwiImage:
         raise UnusableInputError(
             f"{path} has no .bval file. Put {path.name.split('.')[0]}.bval beside it, or one that it inherits above it."
         )
-    sidecar: dict[str, Any] = {}
-    for json_path in reversed(list(inherited(path, dataset.root, ".json"))):
-        sidecar |= read_sidecar(json_path)
+    sidecar, odd = read_metadata(reversed(list(inherited(path, dataset.root, ".json"))))
     return DwiImage(
         path=path,
         bval=bval,
@@ -403,6 +403,7 @@ def _describe(dataset: Dataset, label: str, path: Path) -> DwiImage:
         entities={"subject": label, **_labels(path)},
         uri=dataset.uri(path),
         preprocessed=dataset.derivative,
+        odd_metadata=odd,
     )
 
 

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from bidsfit import __version__
 from bidsfit.bids.files import needing_space, whole_file, write_json, write_text
-from bidsfit.bids.images import read_sidecar
 from bidsfit.bids.inputs import DwiImage, Folder
+from bidsfit.bids.metadata import read_sidecar
 from bidsfit.bids.units import FILE_UNITS
 from bidsfit.estimators.estimator import Estimator, Status
 from bidsfit.exceptions import UnusableInputError, UsageError

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from bidsfit.bids.files import read_tsv
 from bidsfit.exceptions import UnknownNameError, UnusableInputError, UsageError
 
 #: Who is healthy where the user does not say: the first that somebody is.
@@ -21,16 +21,12 @@ def read_participants(root: Path) -> list[dict[str, str]]:
         Where there is none, or it names nobody.
     """
     path = root / "participants.tsv"
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file, delimiter="\t"))
-    except FileNotFoundError as error:
+    if not (path.exists() or path.is_symlink()):
         raise UnusableInputError(
             f"{root} has no participants.tsv, which says who is healthy, and who was treated. Write one with the "
             "columns participant_id and, for example, group."
-        ) from error
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UnusableInputError(f"{path} cannot be read as a table: {error}.") from error
+        )
+    rows = read_tsv(path)
     if not rows or "participant_id" not in rows[0]:
         raise UnusableInputError(f"{path} must have a column participant_id and a row for each participant.")
     return rows

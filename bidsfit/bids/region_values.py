@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from bidsfit import models
 from bidsfit.bids.fitted import FitFacts, FittedImage, read_facts, series_of
-from bidsfit.bids.images import open_image, read_data, read_sidecar, same_grid
+from bidsfit.bids.images import open_image, read_data, same_grid
 from bidsfit.bids.inputs import Folder, Problem
+from bidsfit.bids.metadata import read_sidecar
 from bidsfit.bids.regions import WHOLE, RegionFile, find_regions, region_files
 from bidsfit.bids.units import FILE_UNITS
 from bidsfit.estimators.estimator import Status

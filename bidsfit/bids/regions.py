@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,8 +12,10 @@ import numpy as np
 from nibabel.spatialimages import SpatialImage
 from numpy.typing import NDArray
 
-from bidsfit.bids.images import open_image, read_data, read_sidecar, same_grid
+from bidsfit.bids.files import read_tsv
+from bidsfit.bids.images import open_image, read_data, same_grid
 from bidsfit.bids.inputs import Folder, inherited
+from bidsfit.bids.metadata import read_sidecar
 from bidsfit.bids.names import parse_name
 from bidsfit.bids.tissues import LIKELY, NAMES, tissue_indices
 from bidsfit.exceptions import UnusableInputError
@@ -132,7 +133,12 @@ def find_regions(files: Sequence[RegionFile], image: str, like: SpatialImage, wa
     remarks = []
     fitting = sorted((file for file in files if file.words <= entities), key=lambda file: -len(file.words))
     for file in fitting:
-        names = {name: labels for name, labels in file.regions.items() if not asked or name.lower() in asked}
+        try:
+            regions = file.regions
+        except UnusableInputError as error:
+            remarks.append(str(error))
+            continue
+        names = {name: labels for name, labels in regions.items() if not asked or name.lower() in asked}
         for name in names:
             first = chosen.get(name.lower())
             if first and (first.words, first.dataset, first.kind) == (file.words, file.dataset, file.kind):
@@ -201,19 +207,18 @@ def region_name(name: str) -> str:
 def _lookup(path: Path, root: Path) -> Iterator[tuple[str, int]]:
     """Names and labels of a ``dseg``."""
     for table in inherited(path, root, ".tsv"):
-        with table.open(encoding="utf-8-sig", newline="") as file:
-            for row in csv.DictReader(file, delimiter="\t"):
-                name = (row.get("name") or row.get("abbreviation") or "").strip()
-                if name and (row.get("index") or "").strip().isdigit():
-                    yield name, int(row["index"])
+        for row in read_tsv(table):
+            name = (row.get("name") or row.get("abbreviation") or "").strip()
+            if name and (row.get("index") or "").strip().isdecimal():
+                yield name, int(row["index"])
         return
     for sidecar in inherited(path, root, ".json"):
         content = read_sidecar(sidecar)
         for key in ("Levels", "LabelMap"):
             if isinstance(content.get(key), dict):
                 for left, right in content[key].items():
-                    name, label = (str(right), left) if str(left).isdigit() else (str(left), right)
-                    if str(label).isdigit():
+                    name, label = (str(right), left) if str(left).isdecimal() else (str(left), right)
+                    if str(label).isdecimal():
                         yield name, int(label)
                 return
 

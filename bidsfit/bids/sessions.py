@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from bidsfit.bids.files import read_tsv
 from bidsfit.exceptions import UnknownNameError, UnusableInputError, UsageError
 
 #: What a session was with respect to a treatment.
@@ -119,13 +119,9 @@ def read_sessions(root: Path, participant: str) -> dict[str, dict[str, str]]:
         Where it cannot be read, or says two things of one session.
     """
     path = root / f"sub-{participant}" / f"sub-{participant}_sessions.tsv"
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file, delimiter="\t"))
-    except FileNotFoundError:
+    if not (path.exists() or path.is_symlink()):
         return {}
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UnusableInputError(f"{path} cannot be read as a table: {error}.") from error
+    rows = read_tsv(path)
     if rows and "session_id" not in rows[0]:
         raise UnusableInputError(f"{path} must have a column session_id; found {', '.join(filter(None, rows[0]))}.")
     found: dict[str, dict[str, str]] = {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -10,8 +9,10 @@ import numpy as np
 from nibabel.spatialimages import SpatialImage
 from numpy.typing import NDArray
 
-from bidsfit.bids.images import read_on_grid, read_sidecar
+from bidsfit.bids.files import read_tsv
+from bidsfit.bids.images import read_on_grid
 from bidsfit.bids.inputs import Folder, inherited
+from bidsfit.bids.metadata import read_sidecar
 from bidsfit.exceptions import UnusableInputError
 
 #: Names of the tissues in segmentations, in small letters: abbreviations of BIDS, and words.
@@ -88,16 +89,15 @@ def tissue_indices(path: Path, root: Path, tissue: str) -> list[int]:
     if "_dseg.nii" not in path.name:
         return []
     for table in inherited(path, root, ".tsv"):
-        with table.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file, delimiter="\t"))
-        return [int(row["index"]) for row in rows if _is_tissue(row, tissue)]
+        found = [(row.get("index") or "").strip() for row in read_tsv(table) if _is_tissue(row, tissue)]
+        return [int(index) for index in found if index.isdecimal()]
     for sidecar in inherited(path, root, ".json"):
         content = read_sidecar(sidecar)
         for key in ("Levels", "LabelMap"):
             if isinstance(content.get(key), dict):
                 names = {str(v).lower(): k for k, v in content[key].items()}
                 names |= {str(k).lower(): v for k, v in content[key].items()}
-                return [int(names[name]) for name in NAMES[tissue] if str(names.get(name, "")).isdigit()]
+                return [int(names[name]) for name in NAMES[tissue] if str(names.get(name, "")).isdecimal()]
     return []
 
 

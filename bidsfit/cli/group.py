@@ -8,8 +8,8 @@ from typing import Any
 
 from bidsfit import __version__
 from bidsfit.bids.anatomy import is_subjects_folder
-from bidsfit.bids.images import read_sidecar
 from bidsfit.bids.inputs import Folder, describes_derivative, open_dataset
+from bidsfit.bids.metadata import read_sidecar
 from bidsfit.bids.outputs import prepare_dataset
 from bidsfit.bids.participants import healthy_participants
 from bidsfit.cli.participant import say

@@ -150,7 +150,7 @@ def add_fit_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--s0",
         choices=("fitted", "measured"),
-        help="fit S0, or fix it at the mean of the images at b = 0 (default: fitted)",
+        help="fit S0, or fix it at the mean of the images at b = 0 (of at most 2 s/mm^2; default: fitted)",
     )
     group.add_argument(
         "--threshold",

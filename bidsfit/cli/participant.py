@@ -22,7 +22,6 @@ from bidsfit import __version__
 from bidsfit.bids.anatomy import is_subjects_folder
 from bidsfit.bids.choices import read_yaml
 from bidsfit.bids.files import needing_space, remove_abandoned, write_text
-from bidsfit.bids.images import read_sidecar
 from bidsfit.bids.inputs import (
     Dataset,
     Folder,
@@ -32,6 +31,7 @@ from bidsfit.bids.inputs import (
     open_dataset,
     read_filters,
 )
+from bidsfit.bids.metadata import read_sidecar
 from bidsfit.bids.names import is_label
 from bidsfit.bids.outputs import earlier_description, prepare_dataset
 from bidsfit.bids.validation import require_valid

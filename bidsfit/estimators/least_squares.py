@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from bidsfit.acquisition import Acquisition, Averaging
+from bidsfit.acquisition import B0_TOLERANCE, Acquisition, Averaging
 from bidsfit.bounds import bound_of_voxels
 from bidsfit.estimators.estimator import Estimator, FitChunk, Fitted
 from bidsfit.estimators.levenberg_marquardt import Problem, fit_voxels
@@ -104,7 +104,7 @@ class LeastSquares(Estimator):
 
     def missing(self, acquisition: Acquisition) -> list[str]:
         lowest = acquisition.b_values.min()
-        if self.s0 == "measured" and lowest > 0:
+        if self.s0 == "measured" and lowest > B0_TOLERANCE:
             return [f"an image at b = 0 (a measured S0 is its mean); the lowest b-value is {lowest:g} s/mm²"]
         return []
 

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 from bidsfit import models
 from bidsfit.acquisition import DirectionAverage
+from bidsfit.bids.acquisitions import read_acquisition
 from bidsfit.bids.files import whole_file
-from bidsfit.bids.images import read_acquisition
 from bidsfit.bids.inputs import DwiImage
 from bidsfit.bids.units import REPORT_UNITS
 from bidsfit.estimators.comparison import correlations, difference, precision

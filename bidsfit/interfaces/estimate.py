@@ -21,7 +21,8 @@ from tqdm import tqdm
 
 from bidsfit import estimators, models
 from bidsfit.acquisition import Acquisition, DirectionAverage
-from bidsfit.bids.images import MaskedSignals, image_shape, open_image, opened, read_acquisition, read_data
+from bidsfit.bids.acquisitions import read_acquisition
+from bidsfit.bids.images import MaskedSignals, image_shape, open_image, opened, read_data
 from bidsfit.bids.outputs import BOUND, write_nifti
 from bidsfit.bounds import cramer_rao_bound
 from bidsfit.estimators.estimator import FITTED, Estimate, Estimator, Status

@@ -22,9 +22,10 @@ from nipype.interfaces.base import (
 from numpy.typing import NDArray
 
 from bidsfit import estimators, models
+from bidsfit.bids.acquisitions import read_acquisition
 from bidsfit.bids.conflicts import conflicts_of_image, refuse, writing
 from bidsfit.bids.files import whole_file
-from bidsfit.bids.images import open_image, read_acquisition, read_data
+from bidsfit.bids.images import open_image, read_data
 from bidsfit.bids.inputs import DwiImage
 from bidsfit.bids.outputs import estimator_label, fit_settings, map_outputs
 from bidsfit.bids.units import REPORT_UNITS

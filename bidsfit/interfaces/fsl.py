@@ -13,6 +13,7 @@ from nipype.interfaces.base import File, TraitedSpec, isdefined, traits
 from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.transform import Rotation
 
+from bidsfit.bids.acquisitions import read_b_values, write_b_values
 from bidsfit.bids.fieldmaps import ReversedPhase, read_reversed, readout_time
 from bidsfit.bids.images import open_image
 from bidsfit.exceptions import ToolError, UnusableInputError
@@ -232,6 +233,7 @@ class Eddy(Step):
         folder.mkdir(exist_ok=True)
         encoding, seconds = _encoding_of(inputs.sidecar, image.shape, inputs.label)
         (folder / "acquisition.txt").write_text(acquisition_row(encoding, seconds, image.affine) + "\n")
+        write_b_values(folder / "bvals", read_b_values(Path(inputs.bval)))
         (folder / "index.txt").write_text(" ".join(["1"] * image.shape[3]) + "\n")
         program = next(filter(shutil.which, EDDY), EDDY[0])
         eddy = fsl.Eddy(
@@ -239,7 +241,7 @@ class Eddy(Step):
             in_mask=inputs.region,
             in_index=str(folder / "index.txt"),
             in_acqp=str(folder / "acquisition.txt"),
-            in_bval=inputs.bval,
+            in_bval=str(folder / "bvals"),
             in_bvec=inputs.bvec,
             out_base=str(folder / "eddy"),
             repol=True,

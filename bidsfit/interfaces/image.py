@@ -14,8 +14,9 @@ from nipype.interfaces.base import BaseInterfaceInputSpec, File, SimpleInterface
 from numpy.typing import NDArray
 
 from bidsfit import models
-from bidsfit.acquisition import SHELL_TOLERANCE_ABSOLUTE, Acquisition
-from bidsfit.bids.images import MaskedSignals, image_shape, opened, read_acquisition, read_mask, read_on_grid
+from bidsfit.acquisition import B0_TOLERANCE, Acquisition
+from bidsfit.bids.acquisitions import read_acquisition
+from bidsfit.bids.images import MaskedSignals, image_shape, opened, read_mask, read_on_grid
 from bidsfit.bids.outputs import write_nifti
 from bidsfit.estimators.least_squares import LeastSquares
 from bidsfit.exceptions import UnusableInputError
@@ -149,7 +150,7 @@ class PrepareImage(SimpleInterface):
         sample = signals[slice(None, None, step)]
         noise = None
         if source in ("auto", "repeats", "b0"):
-            maximum_b = SHELL_TOLERANCE_ABSOLUTE if source == "b0" else np.inf
+            maximum_b = B0_TOLERANCE if source == "b0" else np.inf
             noise = sigma_from_repeats(sample, acquisition, maximum_b=maximum_b)
         if source == "residuals" or (source == "auto" and noise is None):
             noise = self._residual_noise(sample, acquisition)

@@ -21,6 +21,7 @@ from nipype.interfaces.base import (
 )
 
 from bidsfit import __version__
+from bidsfit.bids.acquisitions import read_b_values, write_b_values
 from bidsfit.bids.conflicts import conflicts_of_preprocessing, refuse, writing
 from bidsfit.bids.files import whole_file, write_json
 from bidsfit.bids.images import open_image, read_data
@@ -90,13 +91,12 @@ class WritePreprocessed(SimpleInterface):
         base = target.parent / target.name.split(".")[0]
         source = open_image(Path(inputs.in_file))
         own = {"bval": Path(f"{base}.bval")}
-        copies = [(inputs.bval, own["bval"])]
+        with whole_file(own["bval"]) as temporary:
+            write_b_values(temporary, read_b_values(Path(inputs.bval)))
         if isdefined(inputs.bvec):
             own["bvec"] = Path(f"{base}.bvec")
-            copies.append((inputs.bvec, own["bvec"]))
-        for origin, copy in copies:
-            with whole_file(copy) as temporary:
-                shutil.copyfile(origin, temporary)
+            with whole_file(own["bvec"]) as temporary:
+                shutil.copyfile(inputs.bvec, temporary)
         if isdefined(inputs.noise_map):
             own["noise_map"] = folder / file_output("level", raw)
             self._write_level(own["noise_map"], raw)
@@ -123,7 +123,7 @@ class WritePreprocessed(SimpleInterface):
         if not isdefined(self.inputs.missing):
             return image
         data = np.array(read_data(image, Path(self.inputs.in_file)))
-        data[np.asarray(open_image(Path(self.inputs.missing)).dataobj) > 0] = np.nan
+        data[read_data(open_image(Path(self.inputs.missing)), Path(self.inputs.missing)) > 0] = np.nan
         return nib.Nifti1Image(data, image.affine, image.header)
 
     def _write_level(self, path: Path, raw: DwiImage) -> None:
@@ -137,4 +137,4 @@ class WritePreprocessed(SimpleInterface):
             "SpatialReference": own_uri(file_output("preproc", raw)),
         }
         write_json(json_path(path), content)
-        write_nifti(path, np.asarray(read_data(level, path)), level)
+        write_nifti(path, np.asarray(read_data(level, Path(self.inputs.noise_map))), level)

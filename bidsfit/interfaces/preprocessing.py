@@ -12,9 +12,10 @@ from nipype.interfaces.base import File, TraitedSpec, isdefined, traits
 from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation
 
-from bidsfit.acquisition import SHELL_TOLERANCE_ABSOLUTE, Acquisition
+from bidsfit.acquisition import B0_TOLERANCE, Acquisition
+from bidsfit.bids.acquisitions import read_acquisition
 from bidsfit.bids.fieldmaps import ReversedPhase, read_reversed
-from bidsfit.bids.images import image_shape, open_image, read_acquisition, read_data, read_mask, read_on_grid
+from bidsfit.bids.images import image_shape, open_image, read_data, read_mask, read_on_grid
 from bidsfit.exceptions import UnusableInputError
 from bidsfit.interfaces.step import Step, StepInput, StepOutput, progress_bar, read_volumes, write_volumes
 from bidsfit.noise import (
@@ -423,7 +424,7 @@ class FindNoise(Step):
         if source == "piesno":
             return background_noise(data, path)
         if source in ("auto", "repeats", "b0", "residuals"):
-            limit = SHELL_TOLERANCE_ABSOLUTE if source == "b0" else np.inf
+            limit = B0_TOLERANCE if source == "b0" else np.inf
             found = sigma_from_repeats(data[region].astype(float), acquisition, maximum_b=limit)
             if found is None:
                 raise UnusableInputError(

@@ -21,9 +21,10 @@ from nipype.interfaces.base import (
 from numpy.typing import NDArray
 
 from bidsfit.acquisition import Acquisition
+from bidsfit.bids.acquisitions import read_acquisition
 from bidsfit.bids.conflicts import conflicts_of_image, refuse
 from bidsfit.bids.files import whole_file
-from bidsfit.bids.images import image_shape, open_image, read_acquisition
+from bidsfit.bids.images import image_shape, open_image, read_data
 from bidsfit.bids.inputs import DwiImage
 from bidsfit.bids.outputs import file_output
 from bidsfit.bids.quality import write_confounds, write_quality
@@ -295,4 +296,4 @@ def read_mapped(path: str, n_volumes: int) -> tuple[NDArray, NDArray]:
     """Volumes of an image, mapped from disk where it is not compressed, shape (x, y, z, n); and its affine."""
     image = open_image(Path(path))
     shape = image_shape(image, n_volumes, Path(path))
-    return np.asanyarray(image.dataobj).reshape(shape, order="F"), np.asarray(image.affine)
+    return read_data(image, Path(path)).reshape(shape, order="F"), np.asarray(image.affine)

@@ -20,8 +20,8 @@ from nipype.interfaces.base import (
 from tqdm import tqdm
 
 from bidsfit import estimators, models
+from bidsfit.bids.acquisitions import read_acquisition
 from bidsfit.bids.distributions import read_distribution
-from bidsfit.bids.images import read_acquisition
 from bidsfit.estimators.trained import TrainedEstimator
 from bidsfit.exceptions import UnusableInputError
 from bidsfit.training.distributions import Pooled

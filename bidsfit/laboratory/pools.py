@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from bidsfit import models
 from bidsfit.acquisition import Acquisition
-from bidsfit.bids.images import MaskedSignals, image_shape, open_image, read_acquisition, read_mask
+from bidsfit.bids.acquisitions import read_acquisition
+from bidsfit.bids.images import MaskedSignals, image_shape, open_image, read_mask
 from bidsfit.bids.inputs import find_images, open_dataset
 from bidsfit.bids.names import participant_labels
 from bidsfit.estimators.least_squares import LeastSquares

@@ -22,7 +22,7 @@ def test_a_table(tmp_path):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (None, "cannot be read"),
+        (None, "does not exist"),
         ("folder", "is not an ordinary file"),
         (b"\xff\xfe\x00", "is not text in UTF-8"),
         (b"# " + b"x" * LONGEST, "expected at most"),

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from bidsfit.bids.fieldmaps import NoReversedPhase, ReversedPhase, find_reversed, readout_time
-from bidsfit.bids.images import read_sidecar
 from bidsfit.bids.inputs import Dataset, DwiImage, inherited
+from bidsfit.bids.metadata import read_sidecar
 from bidsfit.exceptions import UnusableInputError
 
 OURS = {"PhaseEncodingDirection": "j-", "TotalReadoutTime": 0.05}

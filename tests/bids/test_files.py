@@ -8,7 +8,8 @@ from socket import gethostname
 
 import pytest
 
-from bidsfit.bids.files import remove_abandoned, whole_file, write_json
+from bidsfit.bids.files import read_tsv, remove_abandoned, whole_file, write_json
+from bidsfit.exceptions import UnusableInputError
 
 
 def test_the_name_appears_when_the_block_ends(tmp_path):
@@ -70,3 +71,34 @@ def test_leftovers_of_dead_processes_go(tmp_path):
     remove_abandoned(tmp_path)
     assert not left.exists()
     assert all(path.exists() for path in (living, elsewhere, other))
+
+
+@pytest.mark.parametrize("text", ["\ufeffid\tgroup\nsub-01\ta b\n", "id\tgroup\r\nsub-01\ta b\t\r\n"])
+def test_rows_of_a_table(tmp_path, text):
+    (tmp_path / "a.tsv").write_bytes(text.encode())
+    assert read_tsv(tmp_path / "a.tsv") == [{"id": "sub-01", "group": "a b"}]
+
+
+def test_a_cell_that_a_row_lacks_is_empty(tmp_path):
+    (tmp_path / "a.tsv").write_text("id\tgroup\nsub-01\n")
+    assert read_tsv(tmp_path / "a.tsv") == [{"id": "sub-01", "group": ""}]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"id\nsub-01\tcontrol\n", "more cells than there are columns"),
+        (b"id\tgroup\nsub-01\t\xe4\n", "not text in UTF-8"),
+        (b"id\tgroup\n" + b"x" * 200_000, "cannot be read as a table"),
+        (b"/annex/objects/MD5E-s3--0.tsv\n", "datalad get"),
+        (None, "not an ordinary file"),
+    ],
+)
+def test_tables_that_cannot_be_read(tmp_path, content, said):
+    path = tmp_path / "a.tsv"
+    if content is None:
+        os.mkfifo(path)
+    else:
+        path.write_bytes(content)
+    with pytest.raises(UnusableInputError, match=f"{path}.*{said}"):
+        read_tsv(path)

@@ -1,21 +1,13 @@
-"""Reading images, b-values, directions and masks as they come."""
+"""Reading images and masks as they come."""
 
-import json
+import gzip
+import os
 
 import nibabel as nib
 import numpy as np
 import pytest
 
-from bidsfit.bids.images import (
-    MaskedSignals,
-    image_shape,
-    open_image,
-    read_acquisition,
-    read_mask,
-    read_numbers,
-    read_sidecar,
-    same_grid,
-)
+from bidsfit.bids.images import MaskedSignals, image_shape, open_image, opened, read_data, read_mask, same_grid
 from bidsfit.exceptions import UnusableInputError
 
 
@@ -109,6 +101,198 @@ def test_truncated(tiny, extension, kept):
         read_signals(path)
 
 
+def read_low_memory(path):
+    (path.parent / "scratch").mkdir(exist_ok=True)
+    with opened(path, path.parent / "scratch") as image:
+        assert isinstance(image.dataobj.get_unscaled(), np.memmap)
+        return np.array(read_data(image, path))
+
+
+def read_in_memory(path):
+    return read_data(open_image(path), path)
+
+
+def read_as_signals(path):
+    return read_signals(path)[:].reshape(5, 6, 3, 5, order="F")
+
+
+WAYS = [read_in_memory, read_low_memory, read_as_signals]
+
+
+@pytest.mark.parametrize("read", WAYS)
+def test_flipped_bits(tiny, read):
+    """What gzip's checksum tells is refused; what it does not cover (name and time of the file) changes nothing."""
+    data = np.random.default_rng(5).integers(0, 2000, (5, 6, 3, 5)).astype(np.int16)
+    path = tiny.nifti("image.nii.gz", data)
+    whole = path.read_bytes()
+    rng = np.random.default_rng(6)
+    said = []
+    for bit in rng.choice(8 * len(whole), 300, replace=False):
+        content = bytearray(whole)
+        content[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(content)
+        try:
+            found = read(path)
+        except UnusableInputError as error:
+            said.append(str(error))
+        else:
+            np.testing.assert_array_equal(found, data)
+    assert len(said) > 280
+    assert all(str(path) in words for words in said)
+    assert list((tiny / "scratch").glob("*")) == []
+
+
+@pytest.mark.parametrize("read", WAYS)
+def test_a_checksum_that_does_not_match(tiny, read):
+    path = tiny.nifti("image.nii.gz", tiny.signals())
+    content = bytearray(path.read_bytes())
+    content[-8] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(UnusableInputError, match=rf"{path} is damaged: its checksum does not match"):
+        read(path)
+
+
+@pytest.mark.parametrize("read", WAYS)
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda content: content + b"garbage", "cannot be read to its end"),
+        (lambda content: content[:-4], "truncated"),
+        (lambda content: gzip.compress(gzip.decompress(content) + bytes(4)), "holds more than the 2152 bytes"),
+        (lambda content: gzip.compress(gzip.decompress(content)[:-4]), "4 bytes of its data are missing"),
+    ],
+)
+def test_too_much_or_too_little(tiny, read, spoil, said):
+    path = tiny.nifti("image.nii.gz", tiny.signals())
+    path.write_bytes(spoil(path.read_bytes()))
+    with pytest.raises(UnusableInputError, match=f"{path}.*{said}"):
+        read(path)
+
+
+@pytest.mark.parametrize("read", WAYS)
+def test_parts_that_were_packed_apart(tiny, read):
+    """As bgzip does, and with zeros at the end, as tapes have them."""
+    path = tiny.nifti("image.nii.gz", tiny.signals())
+    content = gzip.decompress(path.read_bytes())
+    path.write_bytes(b"".join(gzip.compress(content[i : i + 500]) for i in range(0, len(content), 500)) + bytes(512))
+    np.testing.assert_array_equal(read(path), tiny.signals())
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.float32])
+def test_the_values_are_those_of_nibabel(tiny, dtype):
+    image = nib.Nifti1Image(tiny.signals().astype(dtype), tiny.AFFINE)
+    image.header.set_slope_inter(*((0.25, -7) if dtype == np.int16 else (1, 0)))
+    nib.save(image, tiny / "image.nii.gz")
+    expected = np.asanyarray(nib.load(tiny / "image.nii.gz").dataobj)
+    found = read_in_memory(tiny / "image.nii.gz")
+    assert found.dtype == expected.dtype
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_images_of_freesurfer_may_have_a_footer(tmp_path):
+    data = np.arange(60, dtype=np.float32).reshape(3, 4, 5)
+    nib.save(nib.MGHImage(data, np.eye(4)), tmp_path / "a.mgz")
+    np.testing.assert_array_equal(read_in_memory(tmp_path / "a.mgz"), data)
+    content = bytearray((tmp_path / "a.mgz").read_bytes())
+    content[-8] ^= 1
+    (tmp_path / "a.mgz").write_bytes(content)
+    with pytest.raises(UnusableInputError, match="checksum"):
+        read_in_memory(tmp_path / "a.mgz")
+
+
+# --- headers --------------------------------------------------------------------------------------------------------
+
+
+def spoiled(path, **fields):
+    """An image of 5 x 6 x 3 x 5 whose header was changed as it is stored."""
+    stored = nib.Nifti1Image(np.ones((5, 6, 3, 5), dtype=np.float32), np.diag([2.0, 2, 3, 1]))
+    stored.set_qform(stored.affine, code=1)
+    header = stored.header
+    header.set_slope_inter(1, 0)
+    header["vox_offset"], header["magic"] = 352, b"n+1"
+    for name, value in fields.items():
+        header[name] = value
+    content = header.binaryblock + bytes(4) + np.ones(450, dtype=np.float32).tobytes()
+    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
+    return path
+
+
+@pytest.mark.parametrize("extension", [".nii.gz", ".nii"])
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"dim": [4, -5, 6, 3, 5, 1, 1, 1]}, "the dimensions .* each must be at least 1"),
+        ({"dim": [4, 5, 0, 3, 5, 1, 1, 1]}, "the dimensions .* each must be at least 1"),
+        ({"dim": [4, 32000, 32000, 32000, 32000, 1, 1, 1]}, "cannot be read to its end: by its header it has"),
+        ({"dim": [4, 4, 6, 3, 5, 1, 1, 1]}, "holds more than the 1792 bytes"),
+        ({"dim": [3, 5, 6, 3, 5, 1, 1, 1]}, "holds more than the 712 bytes"),
+        ({"datatype": 32}, "complex"),
+        ({"datatype": 128, "bitpix": 24}, "does not hold an image of numbers"),
+        ({"datatype": 1, "bitpix": 1}, "cannot be read as NIfTI"),
+        ({"scl_slope": np.inf}, "scl_slope inf"),
+        ({"scl_slope": np.nan}, "scl_slope nan"),
+        ({"scl_inter": np.inf}, "scl_inter inf"),
+        ({"pixdim": [1, 2, 0, 3, 1, 1, 1, 1]}, "voxels of 2 x 0 x 3 mm"),
+        ({"pixdim": [1, 2, np.nan, 3, 1, 1, 1, 1]}, "voxels of 2 x nan x 3 mm"),
+        ({"srow_x": [np.nan, 0, 0, 0]}, "affine is singular or not finite"),
+        ({"srow_x": [0, 0, 0, 0]}, "affine is singular or not finite"),
+        ({"srow_x": [0, 2, 0, 0]}, "affine is singular or not finite"),
+        ({"qoffset_x": np.inf}, "qform is singular or not finite"),
+        ({"quatern_b": 5}, "impossible qform"),
+        ({"sform_code": 0, "quatern_b": np.nan}, "singular or not finite|cannot be read as NIfTI"),
+        ({"vox_offset": 2.0**30}, "vox_offset"),
+    ],
+)
+def test_headers_that_cannot_be(tmp_path, extension, fields, said):
+    path = spoiled(tmp_path / f"image{extension}", **fields)
+    with pytest.raises(UnusableInputError, match=rf"{path}.*({said})"):
+        read_in_memory(path)
+
+
+def test_headers_that_nibabel_mends_too(tmp_path):
+    """A negative voxel size is its absolute value."""
+    path = spoiled(tmp_path / "image.nii", pixdim=[1, -2, 2, 3, 1, 1, 1, 1])
+    assert open_image(path).header.get_zooms()[:3] == (2, 2, 3)
+
+
+def test_a_small_file_that_unpacks_to_gigabytes(tmp_path):
+    """It is left as soon as it goes on after its data."""
+    path = spoiled(tmp_path / "image.nii.gz")
+    packed = path.read_bytes() + gzip.compress(bytes(1 << 24)) * 300
+    path.write_bytes(packed)
+    assert len(packed) < 1 << 23
+    with pytest.raises(UnusableInputError, match="holds more than the 2152 bytes"):
+        read_in_memory(path)
+
+
+def test_gigabytes_of_one_value(tmp_path):
+    """What deflate could just hold, but no image: refused before anything is unpacked."""
+    path = spoiled(tmp_path / "image.nii.gz", dim=[4, 1000, 1000, 500, 2, 1, 1, 1])
+    with path.open("ab") as file:
+        file.truncate(4_200_000)
+    with pytest.raises(UnusableInputError, match="by its header it has 4000000352 bytes"):
+        open_image(path)
+
+
+def test_a_pipe_in_place_of_an_image_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.nii.gz")
+    with pytest.raises(UnusableInputError, match=rf"{tmp_path / 'a.nii.gz'} is not an ordinary file"):
+        open_image(tmp_path / "a.nii.gz")
+
+
+@pytest.mark.parametrize(
+    ("pointer", "command"),
+    [
+        ("/annex/objects/MD5E-s1234--0123456789abcdef.nii.gz\n", "datalad get"),
+        ("version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
+    ],
+)
+def test_a_pointer_to_content_that_is_not_here(tmp_path, pointer, command):
+    (tmp_path / "a.nii.gz").write_text(pointer)
+    with pytest.raises(UnusableInputError, match=command):
+        open_image(tmp_path / "a.nii.gz")
+
+
 def test_complex_numbers_are_refused(tmp_path):
     nib.save(nib.Nifti1Image(np.zeros((2, 2, 2, 2), dtype=np.complex64), np.eye(4)), tmp_path / "a.nii")
     with pytest.raises(UnusableInputError, match="magnitude"):
@@ -125,88 +309,6 @@ def test_a_link_to_nowhere_is_content_to_be_fetched(tmp_path):
     (tmp_path / "a.nii.gz").symlink_to(tmp_path / "annex" / "gone.nii.gz")
     with pytest.raises(UnusableInputError, match="datalad get"):
         open_image(tmp_path / "a.nii.gz")
-
-
-# --- b-values and directions ----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "text", ["0 500 1000", "0 500 1000\n", "0\t500  1000 \n\n", "0\n500\n1000\n", "0,500,1000", "0 5e2 1e3"]
-)
-def test_ways_to_write_b_values(tmp_path, text):
-    (tmp_path / "a.bval").write_text(text)
-    assert read_acquisition(tmp_path / "a.bval", None).b_values.tolist() == [0, 500, 1000]
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("0 500 b1000", "not a number"),
-        ("", "empty"),
-        ("0 500\n1000", "differ in length"),
-        ("0 -500", "negative"),
-        ("0 nan", "not finite"),
-        ("0 inf", "not finite"),
-    ],
-)
-def test_b_values_that_cannot_be(tmp_path, text, message):
-    (tmp_path / "a.bval").write_text(text)
-    with pytest.raises(UnusableInputError, match=rf"{tmp_path / 'a.bval'}.*{message}"):
-        read_acquisition(tmp_path / "a.bval", None)
-
-
-def test_binary_rubbish_is_no_list_of_numbers(tmp_path):
-    (tmp_path / "a.bval").write_bytes(b"\xff\xfe\x00\x80")
-    with pytest.raises(UnusableInputError, match="not a number"):
-        read_numbers(tmp_path / "a.bval")
-
-
-def test_directions_in_rows_or_columns(tmp_path):
-    (tmp_path / "a.bval").write_text("0 500 500 1000")
-    directions = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1.0]])
-    for layout in (directions, directions.T):
-        np.savetxt(tmp_path / "a.bvec", layout)
-        np.testing.assert_array_equal(read_acquisition(tmp_path / "a.bval", tmp_path / "a.bvec").directions, directions)
-
-
-def test_nan_directions_at_b0_are_zero(tmp_path):
-    """Some converters write them so."""
-    (tmp_path / "a.bval").write_text("0 500 500 500")
-    (tmp_path / "a.bvec").write_text("nan 1 0 0\nnan 0 1 0\nnan 0 0 1\n")
-    acquisition = read_acquisition(tmp_path / "a.bval", tmp_path / "a.bvec")
-    assert acquisition.directions[0].tolist() == [0, 0, 0]
-    assert acquisition.shells[1].n_directions == 3
-
-
-@pytest.mark.parametrize("text", ["1 0\n0 1\n", "1 0 0\n0 1 0\n", "1 0 0 1\n0 1 0 1\n0 0 1 1\n"])
-def test_directions_that_do_not_fit(tmp_path, text):
-    (tmp_path / "a.bval").write_text("0 500 1000")
-    (tmp_path / "a.bvec").write_text(text)
-    with pytest.raises(UnusableInputError, match=rf"{tmp_path / 'a.bvec'} holds . x . numbers"):
-        read_acquisition(tmp_path / "a.bval", tmp_path / "a.bvec")
-
-
-@pytest.mark.parametrize(
-    ("echo_time", "expected"),
-    [(0.085, [85, 85]), ([0.06, 0.09], [60, 90]), ([0.06], None), ("85 ms", None), (None, None), (["a", "b"], None)],
-)
-def test_echo_time(tmp_path, echo_time, expected):
-    """Seconds in metadata; what makes no sense is left out."""
-    (tmp_path / "a.bval").write_text("0 500")
-    found = read_acquisition(tmp_path / "a.bval", None, {"EchoTime": echo_time}).echo_times
-    assert (found if found is None else found.tolist()) == expected
-
-
-@pytest.mark.parametrize("text", ["{", "[1, 2]", "3"])
-def test_sidecars_that_are_no_objects(tmp_path, text):
-    (tmp_path / "a.json").write_text(text)
-    with pytest.raises(UnusableInputError, match=str(tmp_path / "a.json")):
-        read_sidecar(tmp_path / "a.json")
-
-
-def test_sidecar(tmp_path):
-    (tmp_path / "a.json").write_text(json.dumps({"EchoTime": 0.08}))
-    assert read_sidecar(tmp_path / "a.json") == {"EchoTime": 0.08}
 
 
 # --- masks ----------------------------------------------------------------------------------------------------------

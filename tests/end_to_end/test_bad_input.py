@@ -197,6 +197,18 @@ def cut(path, kept):
     path.write_bytes(content[: int(len(content) * kept)])
 
 
+def damage(path):
+    """Flip a bit of the checksum."""
+    content = bytearray(path.read_bytes())
+    content[-8] ^= 1
+    path.write_bytes(content)
+
+
+def become_a_pipe(path):
+    path.unlink()
+    os.mkfifo(path)
+
+
 def store(tiny, data, name=IMAGE):
     tiny.nifti(name, np.asarray(data, dtype=np.float32))
 
@@ -228,6 +240,27 @@ SEEN_AT_ONCE = {
     "not an image": (lambda d, m: d.write(IMAGE, "hello"), [IMAGE, "cannot be read as NIfTI"]),
     "empty image": (lambda d, m: d.write(IMAGE, ""), [IMAGE, "cannot be read as NIfTI"]),
     "cut in its header": (lambda d, m: cut(d / IMAGE, 0.02), [IMAGE, "Is it damaged or truncated?"]),
+    "bval with decimal commas": (
+        lambda d, m: d.write("sub-01/dwi/sub-01_dwi.bval", "0,0 0,5 300,0 600,0 1000,0"),
+        ["sub-01_dwi.bval", "decimal comma (0,0)"],
+    ),
+    "bvec with an infinite direction": (
+        lambda d, m: d.write("sub-01/dwi/sub-01_dwi.bvec", "0 0 inf 0 1\n0 0 1 0 0\n0 0 0 1 0"),
+        ["sub-01_dwi.bvec", "not finite, or longer than 1e+06 (volumes 2, counted from 0)"],
+    ),
+    "a pipe": (lambda d, m: become_a_pipe(d / IMAGE), [IMAGE, "is not an ordinary file"]),
+    "a pipe for a mask": (
+        lambda d, m: become_a_pipe(m / "sub-01/dwi/sub-01_desc-brain_mask.nii.gz"),
+        ["sub-01_desc-brain_mask.nii.gz", "is not an ordinary file"],
+    ),
+    "a sidecar nested without end": (
+        lambda d, m: d.write("sub-01/dwi/sub-01_dwi.json", '{"a":' * 100_000),
+        ["sub-01_dwi.json", "nested too deep"],
+    ),
+    "damaged mask": (
+        lambda d, m: damage(m / "sub-01/dwi/sub-01_desc-brain_mask.nii.gz"),
+        ["sub-01_desc-brain_mask.nii.gz is damaged: its checksum does not match"],
+    ),
     "content not here": (
         lambda d, m: ((d / IMAGE).unlink(), (d / IMAGE).symlink_to(d / ".git/annex/objects/gone")),
         [IMAGE, "datalad get"],
@@ -257,6 +290,7 @@ SEEN_AT_ONCE = {
 #: Seen only while the data are read.
 SEEN_LATER = {
     "cut in its data": (lambda d, m: cut(d / IMAGE, 0.7), [IMAGE, "truncated"]),
+    "a flipped bit": (lambda d, m: damage(d / IMAGE), [IMAGE, "is damaged: its checksum does not match"]),
     "all zero": (lambda d, m: store(d, np.zeros((*d.SHAPE, 5))), [IMAGE, "holds only zeros or NaN"]),
     "all NaN": (lambda d, m: store(d, np.full((*d.SHAPE, 5), np.nan)), [IMAGE, "holds only zeros or NaN"]),
     "a volume of NaN": (
@@ -289,12 +323,28 @@ def test_seen_while_reading(run, case):
 
 
 def test_cut_without_compression(run):
-    """.nii is mapped from disk, and fails in another place."""
+    """The size of .nii is known when planning."""
     (run.tiny / IMAGE).unlink()
     path = run.tiny.add("sub-01/dwi/sub-01_dwi", extension=".nii")
     cut(path, 0.7)
-    assert refused(run(), 1, path, "truncated")
+    assert refused(run(), 2, path, "truncated")
+    assert not run.out.folder.exists()
+
+
+def test_a_flipped_bit_with_little_memory(run):
+    damage(run.tiny / IMAGE)
+    assert refused(run("--low-mem"), 1, IMAGE, "is damaged: its checksum does not match")
     assert run.out.maps() == {}
+
+
+def test_numbers_of_a_sidecar_that_are_none(run):
+    run.tiny.write("sub-01/dwi/sub-01_dwi.json", '{"EchoTime": NaN, "BodyPart": "HEAD"}')
+    planned = run("--dry-run")
+    assert planned.code == 0
+    assert "sub-01_dwi.json holds NaN" in planned.out
+    assert "'EchoTime'" in planned.out
+    assert run().code == 0
+    assert "sub-01_dwi.json holds NaN" in run.out.report().replace("<wbr>", "")
 
 
 def test_no_mask_to_be_found(run):

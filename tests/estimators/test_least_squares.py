@@ -227,6 +227,12 @@ class TestScale:
         assert estimate.freedom == 4 - 2, "a measured S0 uses up the measurement at b = 0"
         assert LeastSquares(model, s0="measured").options["s0"] == "measured"
 
+    def test_what_the_imaging_gradients_weight_is_b_0(self):
+        b = np.array([1.29, 200, 400, 800])
+        model = models.get("adc")
+        estimate = LeastSquares(model, s0="measured").estimate(100 * np.exp(-b * 1e-3)[None], Acquisition(b))
+        assert estimate.parameters["D"] == pytest.approx(1.0, rel=0.005)
+
     def test_measured_s0_needs_b_0(self):
         signals = np.ones((1, 5))
         with pytest.raises(UnsupportedProtocolError, match="an image at b = 0"):

@@ -105,7 +105,8 @@ def scan(tiny):
     own = tiny.nifti("dwi.nii", tiny.signals((0, 1000, 0), SHAPE))
     other = tiny.nifti("epi.nii", 3 * tiny.signals((0, 0), SHAPE))
     pair = ReversedPhase(other, "bids::epi.nii", (1,), (0, 2), "j", "j-", 0.05, 0.05, "IntendedFor")
-    bval, bvec = tiny.write("dwi.bval", "0 1000 0"), tiny.write("dwi.bvec", "0 1 0\n0 0 0\n0 0 0")
+    bval = tiny.write("dwi.bval", "\ufeff0,1000,0")  # as spreadsheets write it
+    bvec = tiny.write("dwi.bvec", "0 1 0\n0 0 0\n0 0 0")
     region = tiny.nifti("region.nii", np.ones(SHAPE, dtype=np.float32))
     given = {"in_file": str(own), "threads": 2, "label": "sub-01 step"}
     return {

@@ -1,6 +1,7 @@
 """What a run would do and why, decided before anything is computed."""
 
 import json
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -274,6 +275,46 @@ def test_measured_s0_needs_an_image_without_diffusion_weighting(tiny, plan):
     (participant,) = plan(options={"s0": "measured"})
     assert participant.images == []
     assert "an image at b = 0 (a measured S0 is its mean); the lowest b-value is 5 s/mm²" in participant.problems[0]
+
+
+def test_what_the_imaging_gradients_weight_is_without_diffusion_weighting(tiny, plan):
+    add(tiny, [1.29, 10, 20, 50, 200, 400, 700])
+    (participant,) = plan(options={"s0": "measured"})
+    assert participant.problems == []
+    assert not any("no image at b = 0" in words for words in participant.images[0].warnings)
+
+
+def test_directions_that_are_not_known_are_named(tiny, plan):
+    """Zeros or NaN: some of them in any image, or all of them where a model needs directions."""
+    add(tiny, SMT)
+    path = tiny / "sub-01/dwi/sub-01_dwi.bvec"
+    table = np.loadtxt(path)
+    said = "sub-01_dwi.bvec has zero or NaN for the directions of volumes 3, 7 (counted from 0)"
+    for value in (0, np.nan):
+        table[:, [3, 7]] = value
+        np.savetxt(path, table)
+        (participant,) = plan()
+        assert any(said in words for words in participant.images[0].warnings)
+    table[:, 0] = np.nan  # at b = 0
+    table[:, 1:] = np.random.default_rng(0).normal(size=(3, len(SMT) - 1))
+    np.savetxt(path, table)
+    (participant,) = plan()
+    assert not any("bvec" in words for words in participant.images[0].warnings)
+
+
+def test_one_bad_image_is_the_problem_of_its_participant(tiny, plan):
+    """Damaged sidecars, headers and pipes: the others are planned."""
+    for label in ("01", "02", "03", "04"):
+        add(tiny, IVIM, label)
+    tiny.write("sub-01/dwi/sub-01_dwi.json", '{"a":' * 100_000)
+    tiny.write("sub-02/dwi/sub-02_dwi.json", '{"EchoTime": NaN}')
+    (tiny / "sub-03/dwi/sub-03_dwi.bval").unlink()
+    os.mkfifo(tiny / "sub-03/dwi/sub-03_dwi.bval")
+    plans = plan("ivim")
+    assert [len(one.images) for one in plans] == [0, 1, 0, 1]
+    assert "sub-01_dwi.json cannot be read as JSON: it is nested too deep" in plans[0].problems[0]
+    assert any("'EchoTime'" in words for words in plans[1].images[0].warnings)
+    assert "sub-03_dwi.bval is not an ordinary file" in plans[2].problems[0]
 
 
 def test_an_option_that_an_estimator_does_not_have():

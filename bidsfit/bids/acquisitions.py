@@ -1,0 +1,119 @@
+"""Reading how an image was acquired: the .bval and .bvec files beside it, and its echo times."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bidsfit.acquisition import LARGEST_B, LONGEST_DIRECTION, Acquisition
+from bidsfit.bids.files import read_text
+from bidsfit.exceptions import UnusableInputError
+
+#: Echo times are below this (s).
+LONGEST_ECHO_TIME = 10
+
+#: A comma amid digits.
+_DECIMAL_COMMA = re.compile(r"\d,\d")
+
+
+def read_numbers(path: Path) -> NDArray[np.float64]:
+    """Read a .bval or .bvec file into an array of its rows; numbers are set apart by blanks, or by commas alone."""
+    lines = [line.split() for line in read_text(path).splitlines()]
+    if decimal := next(
+        (word for words in lines if len(words) > 1 for word in words if _DECIMAL_COMMA.search(word)), ""
+    ):
+        raise UnusableInputError(
+            f"{path} writes numbers with a decimal comma ({decimal}); expected a point ({decimal.replace(',', '.')})."
+        )
+    try:
+        rows = [[float(number) for number in " ".join(words).replace(",", " ").split()] for words in lines]
+    except ValueError as error:
+        raise UnusableInputError(f"{path} holds something that is not a number: {error}.") from error
+    rows = [row for row in rows if row]
+    if not rows or len({len(row) for row in rows}) != 1:
+        raise UnusableInputError(f"{path} is empty, or its lines differ in length.")
+    return np.array(rows)
+
+
+def read_b_values(path: Path) -> NDArray[np.float64]:
+    """Read a .bval file: one number a volume, s/mm^2."""
+    rows = read_numbers(path)
+    if min(rows.shape) > 1:
+        raise UnusableInputError(
+            f"{path} holds {rows.shape[0]} lines of {rows.shape[1]} numbers; expected the b-values in one line, or one "
+            "a line, with decimal points and not commas."
+        )
+    b_values = rows.ravel()
+    wrong = ~((b_values >= 0) & (b_values <= LARGEST_B))
+    if wrong.any():
+        raise UnusableInputError(
+            f"{path} holds b-values that are negative or not finite, or above {LARGEST_B:g} s/mm²: "
+            f"{listed(b_values[wrong])} (volumes {listed(np.flatnonzero(wrong))}, counted from 0)."
+        )
+    return b_values
+
+
+def write_b_values(path: Path, b_values: NDArray[np.float64]) -> None:
+    """Write a .bval file as every program reads it: one line, apart by blanks."""
+    np.savetxt(path, b_values[None], fmt="%.10g")
+
+
+def read_acquisition(bval: Path, bvec: Path | None, sidecar: dict[str, Any] | None = None) -> Acquisition:
+    """Acquisition of an image from its .bval and .bvec files (FSL's layout, or one row a volume).
+
+    Parameters
+    ----------
+    bval, bvec : Path
+        ``bvec`` may be missing; then every b-value counts as one direction. A direction that is zero or NaN is not
+        known; it is zero in the result.
+    sidecar : dict, optional
+        Metadata; ``EchoTime`` (s) is used where it is there.
+
+    Raises
+    ------
+    UnusableInputError
+        Where a file cannot be read, numbers are not such as can be, or the numbers of volumes disagree.
+    """
+    b_values = read_b_values(bval)
+    directions = None
+    if bvec is not None:
+        directions = read_numbers(bvec)
+        if directions.shape[0] == 3 and directions.shape[1] == b_values.size:
+            directions = directions.T
+        if directions.shape != (b_values.size, 3):
+            raise UnusableInputError(
+                f"{bvec} holds {directions.shape[0]} x {directions.shape[1]} numbers; expected 3 rows of "
+                f"{b_values.size}, one column for each b-value in {bval.name}."
+            )
+        directions[np.isnan(directions).any(axis=1)] = 0  # which is how converters write that they know none
+        wrong = ~(np.abs(directions) <= LONGEST_DIRECTION).all(axis=1)
+        if wrong.any():
+            raise UnusableInputError(
+                f"{bvec} holds gradient directions that are not finite, or longer than {LONGEST_DIRECTION:g} (volumes "
+                f"{listed(np.flatnonzero(wrong))}, counted from 0)."
+            )
+    return Acquisition(b_values, directions, echo_times=echo_times_of(sidecar or {}, b_values.size))
+
+
+def echo_times_of(sidecar: Mapping[str, Any], n_volumes: int) -> NDArray[np.float64] | None:
+    """Echo time of each volume in ms, from metadata in s: one for all, or one a volume; None where neither is there."""
+    found = sidecar.get("EchoTime")
+    times = found if isinstance(found, list) else [found] * n_volumes
+    if len(times) != n_volumes or not all(map(_is_time, times)):
+        return None
+    return np.array(times, dtype=float) * 1e3
+
+
+def _is_time(value: Any) -> bool:
+    """Whether a value can be an echo time in s."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= LONGEST_ECHO_TIME
+
+
+def listed(values: NDArray, most: int = 8) -> str:
+    """The first of some numbers in words."""
+    return ", ".join(f"{value:g}" for value in values[:most]) + (", ..." if values.size > most else "")
