@@ -27,7 +27,7 @@ BASE_MEMORY = 0.5
 
 #: What fits need: the image that is fitted, and what `PrepareImage` finds; ``noise_map`` is there only where the noise
 #: level is a map.
-IMAGE = ("in_file", "bval", "bvec")
+IMAGE = ("in_file", "bval", "bvec", "sidecar")
 FOUND = ("mask", "facts", "noise_map")
 
 #: Arrays of the size of a map that a fit holds at a time.
@@ -51,7 +51,7 @@ def init_image_wf(
 
     .. code-block:: text
 
-        [preprocessing_wf ->] scan -> prepare -> plot_image, assess
+        volumes -> [preprocessing_wf ->] scan -> prepare -> plot_image, assess
            |-> write_mask (where no mask was given), write_noise (with MP-PCA)
            |-> <model>_<estimator>_wf: [train ->] estimate -> write -> plot   (one for each fit)
                                            '-> compare_<model>   (where a model is fitted with several estimators)
@@ -73,10 +73,9 @@ def init_image_wf(
     """
     image = plan.image
     workflow = pe.Workflow(name=f"{node_name(image.name)}_wf")
-    scan = add_scan(workflow, plan, output_dir=output_dir, omp_nthreads=omp_nthreads)
+    scan = add_scan(workflow, plan, output_dir=output_dir, omp_nthreads=omp_nthreads, low_memory=low_memory)
     prepare = pe.Node(
         PrepareImage(
-            sidecar=image.sidecar,
             models=[row["name"] for row in plan.support if row["fitted"]],
             sigma="map" if plan.chain is not None and plan.chain.tells_noise else plan.noise.level,
             noise_kind=plan.noise.kind,
@@ -94,7 +93,10 @@ def init_image_wf(
             (
                 scan,
                 prepare,
-                [*((name, name) for name in IMAGE), ("noise_map", "in_noise"), ("noise_words", "noise_words")],
+                [
+                    *((name, name) for name in (*IMAGE, "left_out", "noise_words")),
+                    ("noise_map", "in_noise"),
+                ],
             )
         ]
     )
@@ -106,7 +108,12 @@ def init_image_wf(
         mem_gb=1,
     )
     plot_image.overwrite = _missing(image_figure_paths(output_dir, image).values())
-    workflow.connect([(prepare, plot_image, [(name, name) for name in ("mask", "mask_doubt", "facts", "reference")])])
+    workflow.connect(
+        [
+            (prepare, plot_image, [(name, name) for name in ("mask", "mask_doubt", "facts", "reference")]),
+            (scan, plot_image, [(name, name) for name in IMAGE[1:]]),
+        ]
+    )
 
     add_assessment(workflow, plan, scan, prepare, output_dir=output_dir)
     own = {"mask": image.mask is None, "noise": prepare.inputs.sigma == "mppca"}
@@ -147,7 +154,7 @@ def init_image_wf(
             mem_gb=_memory(plan, in_memory=False),
         )
         compare.overwrite = _missing(comparison_figure_paths(output_dir, image, fits[0][0].signal_model).values())
-        workflow.connect(prepare, "mask", compare, "mask")
+        workflow.connect([(prepare, compare, [("mask", "mask")]), (scan, compare, [(n, n) for n in IMAGE[1:]])])
         ports = (("estimate.maps", "maps"), ("estimate.summary", "summaries"), ("write.out_files", "written"))
         for output, port in ports:
             merge = pe.Node(niu.Merge(len(fits)), name=f"{port}_{node_name(model)}", run_without_submitting=True)
@@ -185,7 +192,7 @@ def init_fit_wf(
 
     Inputs
     ------
-    in_file, bval, bvec
+    in_file, bval, bvec, sidecar
         The image that is fitted.
     mask, facts, noise_map
         Of the image, as `PrepareImage` leaves them.
@@ -194,7 +201,6 @@ def init_fit_wf(
     inputnode = pe.Node(niu.IdentityInterface([*IMAGE, *FOUND], mandatory_inputs=False), name="inputnode")
     estimate = pe.Node(
         EstimateMaps(
-            sidecar=image.sidecar,
             model=fit.model,
             estimator=fit.estimator,
             options=fit.options,

@@ -33,6 +33,7 @@ TITLES = {
 #: Nodes of an image's workflow, in words.
 WORDS = {
     "scan": "reading the image",
+    "volumes": "looking for volumes that do not belong",
     "prepare": "reading the image, and finding its mask and noise level",
     "plot_image": "drawing the image",
     "assess": "assessing the quality of the image",

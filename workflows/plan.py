@@ -28,7 +28,7 @@ from bidsfit.estimators.trained import TrainedEstimator
 from bidsfit.exceptions import UnknownNameError, UnusableInputError, UsageError
 from bidsfit.models.signal_model import SignalModel
 from bidsfit.noise import NoiseKind
-from bidsfit.preprocessing.gradients import NO_WEIGHTING
+from bidsfit.preprocessing.gradients import NO_WEIGHTING, refuse_scaled_directions
 from bidsfit.training.bundle import read_bundle
 from bidsfit.workflows.chain import NOTHING_DONE, Chain, Companions, PreprocessingChoice, plan_chain
 
@@ -435,6 +435,14 @@ def _plan_image(
     header = open_image(image.path)
     shape = image_shape(header, read_b_values(image.bval).size, image.path, image.bval)
     acquisition = read_acquisition(image.bval, image.bvec, image.sidecar)
+    if image.bvec is not None and acquisition.directions is not None:
+        try:
+            refuse_scaled_directions(acquisition.b_values, acquisition.directions)
+        except ValueError as error:
+            raise UnusableInputError(
+                f"{image.path}: {error}. Write these b-values to {image.bval.name}; where the lengths mean nothing, "
+                f"scale the directions in {image.bvec.name} to a length of 1."
+            ) from error
     if image.mask is not None:
         read_mask(image.mask, header, image.path)
     if image.noise_map is not None:

@@ -11,6 +11,7 @@ from nipype.pipeline import engine as pe
 
 from bidsfit import __version__
 from bidsfit.bids.fieldmaps import phase_encoding_of
+from bidsfit.bids.left_out import left_out_of, without_in_sidecar
 from bidsfit.bids.metadata import read_sidecar
 from bidsfit.bids.outputs import file_output, json_path
 from bidsfit.interfaces.derivatives import WriteVolume
@@ -28,14 +29,17 @@ from bidsfit.interfaces.preprocessing import (
 )
 from bidsfit.interfaces.quality import AssessQuality, quality_record_path
 from bidsfit.interfaces.tissue import SegmentTissue
+from bidsfit.interfaces.volumes import LeaveOutVolumes
 from bidsfit.preprocessing.steps import CHANGING
 from bidsfit.workflows.plan import ImagePlan
 
 #: Memory of Python with its libraries, GB, and how many copies of the image a step holds at most.
 BASE_MEMORY, COPIES = 0.7, 4
 
-#: What the fits need of an image.
-SCAN = ("in_file", "bval", "bvec", "noise_map", "noise_words")
+#: What is known of an image after volumes that do not belong were left out, and what else the fits need.
+KEPT = ("in_file", "bval", "bvec", "sidecar", "left_out")
+NOISE = ("noise_map", "noise_words")
+SCAN = (*KEPT, *NOISE)
 
 #: What is told of the way there.
 TOLD = ("stages", "stage_names", "facts", "fact_names", "transforms", "pictures")
@@ -58,23 +62,53 @@ def noise_of(plan: ImagePlan, output_dir: Path) -> tuple[str, str]:
     return str(path), str(read_sidecar(json_path(path)).get("Method", path.name))
 
 
-def add_scan(workflow: pe.Workflow, plan: ImagePlan, *, output_dir: Path, omp_nthreads: int) -> pe.Node:
+def add_scan(
+    workflow: pe.Workflow, plan: ImagePlan, *, output_dir: Path, omp_nthreads: int, low_memory: bool = False
+) -> pe.Node:
     """Add the node that gives the image that is fitted, and what is told of it.
 
-    The image is taken as it is, or as an earlier run left it, or it is preprocessed first.
+    Volumes that do not belong are left out first. Then the image is taken as it is, or preprocessed; or it is taken as
+    an earlier run left it.
     """
     image, chain = plan.image, plan.chain
     scan = pe.Node(niu.IdentityInterface([*SCAN, *TOLD], mandatory_inputs=False), name="scan")
-    if chain is not None and chain.changes and not is_preprocessed(plan, output_dir):
-        preprocessing_wf = init_preprocessing_wf(plan, output_dir=output_dir, omp_nthreads=omp_nthreads)
-        workflow.connect([(preprocessing_wf, scan, [(f"outputnode.{name}", name) for name in (*SCAN, *TOLD)])])
+    changes = chain is not None and chain.changes
+    done = changes and is_preprocessed(plan, output_dir)
+    if image.noise_map is not None and (done or not changes):
+        scan.inputs.noise_map = str(image.noise_map)
+    if done:
+        rows = left_out_of(json_path(image.path))
+        scan.inputs.in_file, scan.inputs.bval, scan.inputs.left_out = str(image.path), str(image.bval), rows
+        scan.inputs.sidecar = without_in_sidecar(image.sidecar, rows)
+        if image.bvec is not None:
+            scan.inputs.bvec = str(image.bvec)
+        if chain is not None and chain.tells_noise:
+            scan.inputs.noise_map, scan.inputs.noise_words = noise_of(plan, output_dir)
         return scan
-    for name in ("bval", "bvec", "noise_map"):
-        if getattr(image, name) is not None:
-            setattr(scan.inputs, name, str(getattr(image, name)))
-    scan.inputs.in_file = str(image.path)
-    if chain is not None and chain.tells_noise:
-        scan.inputs.noise_map, scan.inputs.noise_words = noise_of(plan, output_dir)
+    raw = image if chain is None else chain.raw
+    leave_out = pe.Node(
+        LeaveOutVolumes(
+            in_file=str(raw.path),
+            bval=str(raw.bval),
+            sidecar=raw.sidecar,
+            low_memory=low_memory,
+            version=__version__,
+        ),
+        name="volumes",
+        mem_gb=_memory(plan),
+    )
+    if raw.bvec is not None:
+        leave_out.inputs.bvec = str(raw.bvec)
+    if changes:
+        preprocessing_wf = init_preprocessing_wf(plan, output_dir=output_dir, omp_nthreads=omp_nthreads)
+        workflow.connect(
+            [
+                (leave_out, preprocessing_wf, [(name, f"inputnode.{name}") for name in KEPT]),
+                (preprocessing_wf, scan, [(f"outputnode.{name}", name) for name in (*SCAN, *TOLD)]),
+            ]
+        )
+    else:
+        workflow.connect([(leave_out, scan, [(name, name) for name in KEPT])])
     return scan
 
 
@@ -111,7 +145,8 @@ def add_assessment(
         mem_gb=_memory(plan),
     )
     assess.overwrite = True  # what it leaves is not all there
-    workflow.connect([(scan, assess, [(name, name) for name in ("in_file", "bval", "bvec", "noise_map", *TOLD)])])
+    given = ("in_file", "bval", "bvec", "left_out", "noise_map", *TOLD)
+    workflow.connect([(scan, assess, [(name, name) for name in given])])
     workflow.connect(prepare, "mask", assess, "mask")
     if chain is None or not chain.method("tissue"):
         return
@@ -139,8 +174,8 @@ def init_preprocessing_wf(plan: ImagePlan, *, output_dir: Path, omp_nthreads: in
 
     .. code-block:: text
 
-        load -> denoise -> gibbs -> noise, rician -> susceptibility -> motion -> write -> outputnode
-                                                     (or topup -> eddy)
+        inputnode -> load -> denoise -> gibbs -> noise, rician -> susceptibility -> motion -> write -> outputnode
+                                                                  (or topup -> eddy)
 
     Parameters
     ----------
@@ -150,9 +185,14 @@ def init_preprocessing_wf(plan: ImagePlan, *, output_dir: Path, omp_nthreads: in
     omp_nthreads : int
         Threads of one step.
 
+    Inputs
+    ------
+    in_file, bval, bvec, sidecar, left_out
+        The raw image as `LeaveOutVolumes` gives it.
+
     Outputs
     -------
-    in_file, bval, bvec, noise_map, noise_words
+    in_file, bval, bvec, sidecar, left_out, noise_map, noise_words
         The preprocessed image in ``output_dir``, and the noise level of the raw one.
     """
     chain = plan.chain
@@ -167,20 +207,19 @@ def init_preprocessing_wf(plan: ImagePlan, *, output_dir: Path, omp_nthreads: in
         made = interface(label=f"{raw.name} {name}", threads=threads, version=__version__, **given)
         return pe.Node(made, name=name, n_procs=threads, mem_gb=memory)
 
-    bval = str(raw.bval)
-    load = node(
-        LoadRaw,
-        "load",
-        in_file=str(raw.path),
-        bval=bval,
-        bvec=None if raw.bvec is None else str(raw.bvec),
-        in_mask=None if raw.mask is None else str(raw.mask),
-        body=body,
-    )
+    inputnode = pe.Node(niu.IdentityInterface([*KEPT], mandatory_inputs=False), name="inputnode")
+    load = node(LoadRaw, "load", in_mask=None if raw.mask is None else str(raw.mask), body=body)
     write = pe.Node(
-        WritePreprocessed(image=raw.to_dict(), bval=bval, steps=chain.settings, output_dir=str(output_dir)),
+        WritePreprocessed(image=raw.to_dict(), steps=chain.settings, output_dir=str(output_dir)),
         name="write",
         mem_gb=memory,
+    )
+    workflow.connect(
+        [
+            (inputnode, load, [(name, name) for name in ("in_file", "bval", "bvec")]),
+            (inputnode, write, [(name, name) for name in ("bval", "sidecar", "left_out")]),
+            (inputnode, outputnode, [(name, name) for name in ("sidecar", "left_out")]),
+        ]
     )
     steps: dict[str, pe.Node] = {"load": load}  # in their order; what each finds is told
     last = load
@@ -197,7 +236,8 @@ def init_preprocessing_wf(plan: ImagePlan, *, output_dir: Path, omp_nthreads: in
     if chain.method("gibbs"):
         last = add("gibbs", node(RemoveRinging, "gibbs", omp_nthreads, slice_axis=slice_axis(raw.sidecar)))
     if chain.measures_noise:
-        noise = node(FindNoise, "noise", omp_nthreads, bval=bval, sigma=plan.noise.level)
+        noise = node(FindNoise, "noise", omp_nthreads, sigma=plan.noise.level)
+        workflow.connect(inputnode, "bval", noise, "bval")
         if raw.noise_map is not None:
             noise.inputs.in_noise = str(raw.noise_map)
         workflow.connect([(load, noise, [("out_file", "in_file"), ("region", "region"), ("bvec", "bvec")])])
@@ -210,14 +250,13 @@ def init_preprocessing_wf(plan: ImagePlan, *, output_dir: Path, omp_nthreads: in
 
     directions = load
     if chain.method("susceptibility") or chain.method("motion"):
-        workflow.add_nodes([outputnode])
         last = directions = add("motion", _place(node, workflow, plan, load, last, steps, omp_nthreads))
     workflow.connect(
         [
             (last, write, [("out_file", "in_file")]),
             (directions, write, [("bvec", "bvec")]),
             (load, write, [("missing", "missing")]),
-            (write, outputnode, [("out_file", "in_file"), *((name, name) for name in SCAN[1:])]),
+            (write, outputnode, [("out_file", "in_file"), *((name, name) for name in ("bval", "bvec", *NOISE))]),
         ]
     )
     stages = ["load", *(name for name in CHANGING if name in steps and name != "susceptibility")]
@@ -244,7 +283,7 @@ def _place(
     """The node that brings every volume to its place; the distortion is found before it."""
     chain = plan.chain
     assert chain is not None
-    bval, direction = str(chain.raw.bval), phase_encoding_of(chain.raw.sidecar)
+    inputnode, direction = workflow.get_node("inputnode"), phase_encoding_of(chain.raw.sidecar)
     field = None
     if chain.method("susceptibility"):
         assert chain.companions.reversed_phase is not None
@@ -256,17 +295,17 @@ def _place(
             reversed_phase=chain.companions.reversed_phase.to_dict(),
         )
         steps["susceptibility"] = field
-        workflow.connect(last, "out_file", field, "in_file")
+        workflow.connect([(last, field, [("out_file", "in_file")]), (inputnode, field, [("left_out", "left_out")])])
         workflow.connect(field, "pictures", workflow.get_node("outputnode"), "pictures")
     method = chain.method("motion") or "none"
     if method == "eddy":
-        place = node(Eddy, "motion", omp_nthreads, bval=bval, sidecar=chain.raw.sidecar)
+        place = node(Eddy, "motion", omp_nthreads, sidecar=chain.raw.sidecar)
         if chain.method("susceptibility") == "topup":
             workflow.connect(field, "topup", place, "topup")
     else:
-        place = node(CorrectMotion, "motion", omp_nthreads, bval=bval, method=method, direction=direction)
+        place = node(CorrectMotion, "motion", omp_nthreads, method=method, direction=direction)
         if field is not None:
             workflow.connect(field, "field", place, "field")
-    workflow.connect([(load, place, [("bvec", "bvec"), ("region", "region")])])
+    workflow.connect([(load, place, [("bvec", "bvec"), ("region", "region")]), (inputnode, place, [("bval", "bval")])])
     workflow.connect(place, "transforms", workflow.get_node("outputnode"), "transforms")
     return place

@@ -38,14 +38,12 @@ def init_training_node(plan: ImagePlan, fit: Fit, *, training: Training, omp_nth
 
     Inputs
     ------
-    in_file, bval, bvec
+    in_file, bval, bvec, sidecar
         The image that is fitted.
     facts
         Of the image, as `PrepareImage` leaves them: its noise level.
     """
-    image = plan.image
     interface = TrainEstimator(
-        sidecar=image.sidecar,
         model=fit.model,
         estimator=fit.estimator,
         options=fit.options,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -70,6 +70,11 @@ class ReversedPhase:
     def same_readout(self) -> bool:
         """Whether both images are displaced by equal amounts."""
         return bool(np.isclose(self.readout_time, self.own_readout_time, rtol=SAME_READOUT, atol=0))
+
+    def without(self, left_out: Collection[int]) -> ReversedPhase:
+        """The pair of the diffusion image without some of its volumes; those that are left are counted anew."""
+        kept = [k for k in self.own_volumes if k not in left_out]
+        return replace(self, own_volumes=tuple(k - sum(gone < k for gone in left_out) for k in kept))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for a node of a workflow."""

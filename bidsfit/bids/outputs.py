@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from bidsfit import __version__
 from bidsfit.bids.files import needing_space, whole_file, write_json, write_text
 from bidsfit.bids.inputs import DwiImage, Folder
+from bidsfit.bids.left_out import FIELD
 from bidsfit.bids.metadata import read_sidecar
 from bidsfit.bids.units import FILE_UNITS
 from bidsfit.estimators.estimator import Estimator, Status
@@ -194,6 +195,8 @@ def sidecar(
             "StandardDeviation": float(f"{noise['sigma']:.6g}"),
             "Description": f"Of one measurement, in the units of the image. Found from: {noise['method']}.",
         }
+    if summary.get("left_out"):
+        content[FIELD] = summary["left_out"]
     if summary.get("notes"):
         content["EstimationNotes"] = summary["notes"]
     if output.statistic:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from bidsfit import __version__
 from bidsfit.bids.files import whole_file, write_json
+from bidsfit.bids.left_out import FIELD
 from bidsfit.bids.metadata import read_sidecar
 from bidsfit.bids.names import parse_name
 from bidsfit.exceptions import UnusableInputError
@@ -35,6 +36,7 @@ class Column(NamedTuple):
 
 #: Columns of the table of volumes.
 VOLUMES: Mapping[str, Column] = {
+    "volume": Column("Volume", "Number in the image as it was given, counted from 0; what was left out has no row"),
     "b_value": Column("b-value", "As acquired", "s/mm^2"),
     "trans_x": Column("Translation along x", "Of the volume against the reference", "mm"),
     "trans_y": Column("Translation along y", "Of the volume against the reference", "mm"),
@@ -77,7 +79,8 @@ IMAGES: Mapping[str, Column] = {
     "snr_highest": Column("SNR at the highest b-value", "Mean signal over the noise of one volume, inside the mask"),
     "b_lowest": Column("Lowest b-value", "Of the shells", "s/mm^2"),
     "b_highest": Column("Highest b-value", "Of the shells", "s/mm^2"),
-    "n_volumes": Column("Volumes", "Of the image"),
+    "n_volumes": Column("Volumes", "Of the image, without those that were left out"),
+    "n_left_out": Column("Volumes left out", "No diffusion images of their b-value: empty ones, maps, other scans"),
     "n_voxels": Column("Voxels", "Of the mask"),
 }
 
@@ -88,7 +91,9 @@ WHO: Mapping[str, Column] = {
 }
 
 
-def write_confounds(path: Path, columns: Mapping[str, Sequence[Any] | NDArray]) -> Path:
+def write_confounds(
+    path: Path, columns: Mapping[str, Sequence[Any] | NDArray], left_out: Sequence[Mapping[str, Any]] = ()
+) -> Path:
     """Write the table of volumes, one a row, with a JSON file that says what each column is.
 
     Parameters
@@ -97,10 +102,13 @@ def write_confounds(path: Path, columns: Mapping[str, Sequence[Any] | NDArray]) 
         ``.tsv``.
     columns : mapping of str to sequence or array
         Of equal lengths, under the names of `VOLUMES`.
+    left_out : sequence of mapping
+        Volumes that have no row, as `bidsfit.bids.left_out.left_out` describes them.
     """
     rows = zip(*(_plain(values) for values in columns.values()), strict=True)
     _write_table(path, list(columns), rows)
-    write_json(path.with_suffix(".json"), _described({name: VOLUMES[name] for name in columns}))
+    described = _described({name: VOLUMES[name] for name in columns})
+    write_json(path.with_suffix(".json"), described | ({FIELD: list(left_out)} if left_out else {}))
     return path
 
 

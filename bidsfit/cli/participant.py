@@ -31,6 +31,7 @@ from bidsfit.bids.inputs import (
     open_dataset,
     read_filters,
 )
+from bidsfit.bids.left_out import in_words
 from bidsfit.bids.metadata import read_sidecar
 from bidsfit.bids.names import is_label
 from bidsfit.bids.outputs import earlier_description, prepare_dataset
@@ -38,6 +39,7 @@ from bidsfit.bids.validation import require_valid
 from bidsfit.cli.progress import Progress
 from bidsfit.cli.settings import Settings
 from bidsfit.exceptions import BidsfitError, UnknownNameError, UnusableInputError, UsageError
+from bidsfit.interfaces.figures import image_figure_paths
 from bidsfit.interfaces.fsl import installed
 from bidsfit.interfaces.quality import quality_record_path
 from bidsfit.reports.bibliography import write_citation
@@ -160,6 +162,7 @@ class Reports:
         make_report(self.settings, self.raw, plan, errors)
         for record in filter(None, (preprocessing_record(image, self.settings.output_dir) for image in plan.images)):
             say_refused(record)
+        say_left_out(self.settings, plan)
         self.errors[plan.label] = errors
         self.written.add(plan.label)
         say_errors(self.settings, plan.label, errors)
@@ -510,6 +513,16 @@ def say(text: str) -> None:
     """Tell the user, on standard output."""
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
+
+
+def say_left_out(settings: Settings, plan: ParticipantPlan) -> None:
+    """Say on the standard error which volumes of a participant's images were left out."""
+    for image in plan.images:
+        path = image_figure_paths(settings.output_dir, image.image)["record"]
+        record = read_record(path) if path.exists() else None
+        if isinstance(record, ImageRecord) and record.left_out:
+            sys.stderr.write(f"Warning, {record.name}: {in_words(record.left_out)}\n")
+    sys.stderr.flush()
 
 
 def say_errors(settings: Settings, label: str, errors: Sequence[ErrorRecord]) -> None:

@@ -15,6 +15,7 @@ from nipype.interfaces.base import (
     InputMultiObject,
     SimpleInterface,
     TraitedSpec,
+    isdefined,
     traits,
 )
 from numpy.typing import NDArray
@@ -57,6 +58,9 @@ def compared(model: SignalModel) -> list[Parameter]:
 
 class _PlotComparisonInput(BaseInterfaceInputSpec):
     image = traits.Dict(mandatory=True, desc="as DwiImage.to_dict")
+    bval = File(exists=True, mandatory=True)
+    bvec = File(exists=True)
+    sidecar = traits.Dict(desc="metadata of the image")
     mask = File(exists=True, mandatory=True)
     output_dir = Directory(mandatory=True)
     model = traits.Str(mandatory=True)
@@ -111,7 +115,7 @@ class PlotComparison(SimpleInterface):
             )
         correlated = [correlations(found) for found in values]
         drawn = []
-        if decays := self._decays(image, model, mask, summaries[0]["curves"]):
+        if decays := self._decays(model, mask, summaries[0]["curves"]):
             drawn.append("curves")
             with whole_file(paths["curves"]) as path:
                 figures.plot_decays(path, decays)
@@ -133,11 +137,10 @@ class PlotComparison(SimpleInterface):
         self._results = {"record": str(paths["record"])}
         return runtime
 
-    def _decays(
-        self, image: DwiImage, model: SignalModel, mask: NDArray, curves: Sequence[Mapping[str, Any]]
-    ) -> list[figures.Decay]:
+    def _decays(self, model: SignalModel, mask: NDArray, curves: Sequence[Mapping[str, Any]]) -> list[figures.Decay]:
         """The voxels whose curves the first fit shows, with the curves of all; none where no curve can be drawn."""
-        acquisition = read_acquisition(image.bval, image.bvec, image.sidecar)
+        bvec = Path(self.inputs.bvec) if isdefined(self.inputs.bvec) else None
+        acquisition = read_acquisition(Path(self.inputs.bval), bvec, self.inputs.sidecar or None)
         _, _, fine = curve_axis(model, DirectionAverage(acquisition.select(model.usable(acquisition))).acquisition)
         if fine is None:
             return []

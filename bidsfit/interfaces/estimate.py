@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,12 @@ from bidsfit import estimators, models
 from bidsfit.acquisition import Acquisition, DirectionAverage
 from bidsfit.bids.acquisitions import read_acquisition
 from bidsfit.bids.images import MaskedSignals, image_shape, open_image, opened, read_data
+from bidsfit.bids.left_out import in_words
 from bidsfit.bids.outputs import BOUND, write_nifti
 from bidsfit.bounds import cramer_rao_bound
 from bidsfit.estimators.estimator import FITTED, Estimate, Estimator, Status
 from bidsfit.estimators.summary import representative_voxels, summarise
-from bidsfit.exceptions import UnusableInputError
+from bidsfit.exceptions import UnsupportedProtocolError, UnusableInputError
 from bidsfit.models.signal_model import SignalModel
 
 #: Points of a fitted curve.
@@ -79,8 +81,10 @@ class EstimateMaps(SimpleInterface):
         if isdefined(self.inputs.trained):
             options["trained"] = self.inputs.trained
         estimator = estimators.get(self.inputs.estimator)(model, **options)
+        found = json.loads(Path(self.inputs.facts).read_text())
+        noise, left_out = found["noise"], found.get("left_out", [])
+        require_support(estimator, acquisition, left_out, path)
         with opened(path, cwd if self.inputs.low_memory else None) as image:
-            noise = json.loads(Path(self.inputs.facts).read_text())["noise"]
             sigma = self._sigma(noise, mask)
             if estimator.needs_noise and sigma is None:
                 raise UnusableInputError(
@@ -102,6 +106,7 @@ class EstimateMaps(SimpleInterface):
                 "seconds": seconds,
                 "noise": noise,
                 "notes": estimate.notes,
+                "left_out": left_out,
             }
 
         statistics = estimate.statistics | {BOUND: self._bound(estimate, estimator, sigma)}
@@ -137,6 +142,24 @@ class EstimateMaps(SimpleInterface):
             estimate.sigma if sigma is None else sigma,
             self.inputs.noise_kind,
             fixed=estimator.fixed,
+        )
+
+
+def require_support(
+    estimator: Estimator, acquisition: Acquisition, left_out: Sequence[Mapping[str, Any]], path: Path
+) -> None:
+    """Refuse a fit that the volumes which are left do not support.
+
+    Raises
+    ------
+    UnsupportedProtocolError
+    """
+    model = estimator.model
+    missing = model.support(acquisition).missing or estimator.missing(acquisition)
+    if left_out and missing:
+        raise UnsupportedProtocolError(
+            f"{path.name.split('.')[0]}: {model.name} ({estimator.name}) cannot be fitted to the volumes that are "
+            f"left. Missing: {'; '.join(missing)}. {in_words(left_out)}"
         )
 
 

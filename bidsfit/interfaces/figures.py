@@ -27,6 +27,7 @@ from bidsfit.bids.conflicts import conflicts_of_image, refuse, writing
 from bidsfit.bids.files import whole_file
 from bidsfit.bids.images import open_image, read_data
 from bidsfit.bids.inputs import DwiImage
+from bidsfit.bids.left_out import in_words
 from bidsfit.bids.outputs import estimator_label, fit_settings, map_outputs
 from bidsfit.bids.units import REPORT_UNITS
 from bidsfit.estimators.comparison import Precision, precision
@@ -83,6 +84,9 @@ class _PlotOutput(TraitedSpec):
 
 
 class _PlotImageInput(_PlotInput):
+    bval = File(exists=True, mandatory=True)
+    bvec = File(exists=True)
+    sidecar = traits.Dict(desc="metadata of the image")
     facts = File(exists=True, mandatory=True)
     reference = File(exists=True, mandatory=True)
     models = traits.List(traits.Dict, desc="rows: name, title, fitted, reason")
@@ -100,7 +104,8 @@ class PlotImage(SimpleInterface):
         image, folder = DwiImage.from_dict(self.inputs.image), Path(self.inputs.output_dir)
         paths = image_figure_paths(folder, image)
         facts = json.loads(Path(self.inputs.facts).read_text())
-        acquisition = read_acquisition(image.bval, image.bvec, image.sidecar)
+        bvec = Path(self.inputs.bvec) if isdefined(self.inputs.bvec) else None
+        acquisition = read_acquisition(Path(self.inputs.bval), bvec, self.inputs.sidecar or None)
         mask, affine = read_volume(self.inputs.mask)
         reference, _ = read_volume(self.inputs.reference)
         record = ImageRecord(
@@ -113,7 +118,11 @@ class PlotImage(SimpleInterface):
             ],
             models=[dict(row) for row in self.inputs.models],
             figures=relative(paths, ("mask", "shells"), self.inputs.output_dir),
-            warnings=[*self.inputs.warnings, *([doubtful_mask(doubt)] if (doubt := self.inputs.mask_doubt) else [])],
+            warnings=[
+                *filter(None, [in_words(facts.get("left_out", ()))]),
+                *self.inputs.warnings,
+                *([doubtful_mask(doubt)] if (doubt := self.inputs.mask_doubt) else []),
+            ],
             **facts,
         )
         with writing(folder, image):
@@ -207,7 +216,11 @@ class PlotFit(SimpleInterface):
         with whole_file(paths["quality"]) as path:
             messages = {status.value: status.message for status in Status}
             figures.plot_quality(path, [panel("rmse"), panel("r2")], volumes["status"], messages, mask, affine)
-        training, warnings = {}, _warnings(summary, model.scale, precisions)
+        training = {}
+        warnings = [
+            *filter(None, [in_words(summary.get("left_out", ()))]),
+            *_warnings(summary, model.scale, precisions),
+        ]
         if isdefined(self.inputs.trained):
             bundle = read_bundle(Path(self.inputs.trained), machine=False)
             training = training_row(bundle)

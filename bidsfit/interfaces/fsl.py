@@ -14,9 +14,10 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.transform import Rotation
 
 from bidsfit.bids.acquisitions import read_b_values, write_b_values
-from bidsfit.bids.fieldmaps import ReversedPhase, read_reversed, readout_time
+from bidsfit.bids.fieldmaps import read_reversed, readout_time
 from bidsfit.bids.images import open_image
 from bidsfit.exceptions import ToolError, UnusableInputError
+from bidsfit.interfaces.preprocessing import own_pair
 from bidsfit.interfaces.step import Step, StepInput, StepOutput, read_volumes, write_volumes
 from bidsfit.preprocessing.susceptibility import PhaseEncoding, disagreement, phase_encoding, shift_from_hertz
 
@@ -134,6 +135,7 @@ def eddy_transforms(parameters: ArrayLike, affine: ArrayLike, shape: tuple[int, 
 
 class _TopupInput(StepInput):
     reversed_phase = traits.Dict(mandatory=True, desc="as ReversedPhase.to_dict")
+    left_out = traits.List(traits.Dict, usedefault=True, desc="volumes of the image as acquired that are not in it")
 
 
 class _TopupOutput(TraitedSpec):
@@ -155,7 +157,7 @@ class Topup(Step):
     def _work(self, cwd: Path) -> dict[str, Any]:
         from nipype.interfaces import fsl
 
-        pair = ReversedPhase.from_dict(self.inputs.reversed_phase)
+        pair = own_pair(self.inputs)
         data, image = read_volumes(self.inputs.in_file)
         try:
             other = read_reversed(pair, data.shape[:3])[..., :TOPUP_VOLUMES]

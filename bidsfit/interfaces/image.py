@@ -37,6 +37,7 @@ class _PrepareImageInput(BaseInterfaceInputSpec):
     bval = File(exists=True, mandatory=True)
     bvec = File(exists=True)
     sidecar = traits.Dict(desc="metadata of the image")
+    left_out = traits.List(traits.Dict, usedefault=True, desc="volumes that are not in it, and why")
     in_mask = File(exists=True, desc="mask to use; found where there is none")
     models = traits.List(traits.Str, desc="models that the protocol supports, for the noise of unrepeated data")
     sigma = traits.Str(
@@ -111,6 +112,7 @@ class PrepareImage(SimpleInterface):
             "shape": list(shape),
             "voxel_size": [float(zoom) for zoom in image.header.get_zooms()[:3]],
             "n_voxels": int(mask.sum()),
+            "left_out": [dict(row) for row in self.inputs.left_out],
             "intensities": {"n_negative": n_negative, "n_not_finite": n_not_finite},
             "noise": {}
             if noise is None

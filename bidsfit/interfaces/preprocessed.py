@@ -26,6 +26,7 @@ from bidsfit.bids.conflicts import conflicts_of_preprocessing, refuse, writing
 from bidsfit.bids.files import whole_file, write_json
 from bidsfit.bids.images import open_image, read_data
 from bidsfit.bids.inputs import DwiImage
+from bidsfit.bids.left_out import FIELD
 from bidsfit.bids.outputs import LEFT_OUT, file_output, json_path, own_uri, table, write_nifti
 
 #: Fields of a sidecar that stay true of the preprocessed image.
@@ -45,6 +46,10 @@ class _WritePreprocessedInput(BaseInterfaceInputSpec):
     missing = File(exists=True, desc="voxels that become NaN")
     bval = File(exists=True, mandatory=True)
     bvec = File(exists=True, desc="directions, turned where the participant turned")
+    sidecar = traits.Dict(usedefault=True, desc="metadata of the raw image")
+    left_out = traits.List(
+        traits.Dict, usedefault=True, desc="volumes of the raw image that are not in this one, and why"
+    )
     noise_map = File(exists=True, desc="noise level of the raw image")
     noise_words = traits.Str(desc="how the noise level was found")
     image = traits.Dict(mandatory=True, desc="the raw image, as DwiImage.to_dict")
@@ -103,7 +108,8 @@ class WritePreprocessed(SimpleInterface):
             self._results["noise_words"] = inputs.noise_words
         write_json(
             json_path(target),
-            {key: value for key, value in raw.sidecar.items() if key in KEPT}
+            {key: value for key, value in inputs.sidecar.items() if key in KEPT}
+            | ({FIELD: [dict(row) for row in inputs.left_out]} if inputs.left_out else {})
             | {
                 "Description": table()["files"]["preproc"]["description"],
                 "Preprocessing": steps,

@@ -16,6 +16,7 @@ from bidsfit.acquisition import B0_TOLERANCE, Acquisition
 from bidsfit.bids.acquisitions import read_acquisition
 from bidsfit.bids.fieldmaps import ReversedPhase, read_reversed
 from bidsfit.bids.images import image_shape, open_image, read_data, read_mask, read_on_grid
+from bidsfit.bids.left_out import numbers
 from bidsfit.exceptions import UnusableInputError
 from bidsfit.interfaces.step import Step, StepInput, StepOutput, progress_bar, read_volumes, write_volumes
 from bidsfit.noise import (
@@ -79,7 +80,6 @@ class LoadRaw(Step):
         image = open_image(path)
         shape = image_shape(image, len(acquisition), path)
         data = np.asarray(read_data(image, path), dtype=np.float32).reshape(shape, order="F")
-        refuse_empty_volumes(data, path)
         warnings = []
         finite = np.isfinite(data)
         no_data = ~finite.any(axis=-1)  # around a head that was cut out, say
@@ -118,22 +118,6 @@ class LoadRaw(Step):
             return masking.head_mask(reference, tissue, image.header.get_zooms()[:3]).mask
         except ValueError:
             return np.ones(reference.shape, dtype=bool)
-
-
-def refuse_empty_volumes(data: NDArray, path: Path) -> None:
-    """Refuse an image with volumes that hold no signal.
-
-    Raises
-    ------
-    UnusableInputError
-    """
-    empty = [k for k in range(data.shape[3]) if not np.any(np.nan_to_num(data[..., k]))]
-    if empty:
-        shown = ", ".join(map(str, empty[:10])) + (", ..." if len(empty) > 10 else "")
-        raise UnusableInputError(
-            f"{path}: {len(empty)} of {data.shape[3]} volumes hold only zeros or NaN (counted from 0: {shown}). Was "
-            "the scan stopped, or an export cut short? Remove them from the image and from its .bval and .bvec."
-        )
 
 
 def read_region(path: str) -> NDArray[np.bool_]:
@@ -192,6 +176,7 @@ class RemoveRinging(Step):
 
 class _EstimateFieldInput(StepInput):
     reversed_phase = traits.Dict(mandatory=True, desc="as ReversedPhase.to_dict")
+    left_out = traits.List(traits.Dict, usedefault=True, desc="volumes of the image as acquired that are not in it")
 
 
 class _EstimateFieldOutput(TraitedSpec):
@@ -210,7 +195,7 @@ class EstimateField(Step):
     output_spec = _EstimateFieldOutput
 
     def _work(self, cwd: Path) -> dict[str, Any]:
-        pair = ReversedPhase.from_dict(self.inputs.reversed_phase)
+        pair = own_pair(self.inputs)
         data, image = read_volumes(self.inputs.in_file)
         forward = data[..., list(pair.own_volumes)].mean(axis=-1)
         axis = pair.own_encoding.axis
@@ -238,6 +223,24 @@ class EstimateField(Step):
         if found.negligible:
             words = f"displacements of less than {NEGLIGIBLE:g} voxels: nothing was moved"
         return {"words": words, "largest_shift": found.largest, "before": found.before, "after": found.after}
+
+
+def own_pair(inputs: Any) -> ReversedPhase:
+    """The reversed image of the inputs of a step, with the volumes of the image that are left of it.
+
+    Raises
+    ------
+    UnusableInputError
+        Where none without diffusion weighting is left.
+    """
+    given = ReversedPhase.from_dict(inputs.reversed_phase)
+    pair = given.without(numbers(inputs.left_out))
+    if not pair.own_volumes:
+        raise UnusableInputError(
+            f"The distortion of {inputs.label.split()[0]} cannot be found from {given.path}: all its volumes without "
+            "diffusion weighting were left out, for they are none. Leave the correction out with --skip susceptibility."
+        )
+    return pair
 
 
 class _CorrectMotionInput(StepInput):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,8 @@ from bidsfit.bids.conflicts import conflicts_of_image, refuse
 from bidsfit.bids.files import whole_file
 from bidsfit.bids.images import image_shape, open_image, read_data
 from bidsfit.bids.inputs import DwiImage
+from bidsfit.bids.left_out import FIELD, without
+from bidsfit.bids.left_out import numbers as left_out_numbers
 from bidsfit.bids.outputs import file_output
 from bidsfit.bids.quality import write_confounds, write_quality
 from bidsfit.interfaces.figures import read_volume, relative
@@ -63,6 +65,7 @@ class _AssessQualityInput(BaseInterfaceInputSpec):
     bval = File(exists=True, mandatory=True)
     bvec = File(exists=True)
     mask = File(exists=True, mandatory=True)
+    left_out = traits.List(traits.Dict, usedefault=True, desc="volumes that are not in it, and why")
     noise_map = File(exists=True, desc="noise level of every voxel of the raw image")
     transforms = File(exists=True, desc="of every volume, world to world, as .npy")
     pictures = File(exists=True, desc="at the lowest b: as acquired, of reversed phase encoding, corrected")
@@ -133,20 +136,24 @@ class AssessQuality(SimpleInterface):
             slice_axis=inputs.slice_axis,
         )
         refuse(conflicts_of_image(folder, image, {}))  # another run may have come first with another image
-        paths = quality_figure_paths(folder, image)
+        paths, left_out = quality_figure_paths(folder, image), [dict(row) for row in inputs.left_out]
         figures = [
             *self._draw_steps(paths, data, stages, acquisition, mask, affine),
-            *draw_quality(paths, data, acquisition, mask, affine, found),
+            *draw_quality(paths, data, acquisition, mask, affine, found, left_out),
         ]
-        write_confounds(folder / file_output("confounds", image), found.columns)
-        write_quality(folder / file_output("quality", image), found.numbers)
+        given = np.array(without(range(len(acquisition) + len(left_out)), left_out))
+        columns = {"volume": given, **found.columns}
+        write_confounds(folder / file_output("confounds", image), columns, left_out)
+        outliers = {"outlier_indices": given[found.numbers["outlier_indices"]].tolist()}
+        numbers = {**found.numbers, **outliers, "n_left_out": len(left_out), FIELD: left_out}
+        write_quality(folder / file_output("quality", image), numbers)
         steps = [described(row, told.get(row["name"], {})) for row in inputs.steps]
         record = PreprocessingRecord(
             image=f"{image.name}_dwi",
             source=inputs.source,
             output=image.uri.removeprefix("bids::") if image.uri.startswith("bids::") else "",
             steps=steps,
-            quality=found.numbers,
+            quality=numbers,
             figures=relative(paths, figures, inputs.output_dir),
             warnings=[
                 *(f"{row['title']}: left out, {row['refused']}" for row in steps if row["refused"]),
@@ -250,35 +257,61 @@ def draw_quality(
     mask: NDArray,
     affine: NDArray,
     found: quality.Quality,
+    left_out: Sequence[Mapping[str, Any]] = (),
 ) -> list[str]:
-    """Draw the figures of quality; return those that were drawn."""
-    b_values, outliers = found.b_values, found.outliers
+    """Draw the figures of quality; return those that were drawn.
+
+    Volumes are numbered as in the image that was given: what was left out of it has a place, and no values.
+    """
+    outliers = found.outliers
+    n = found.b_values.size + len(left_out)
+    kept, gone = without(range(n), left_out), left_out_numbers(left_out)
+
+    def spread(values: NDArray) -> NDArray:
+        """Values of the volumes (the last axis) in their places."""
+        placed = np.full((*values.shape[:-1], n), np.nan)
+        placed[..., kept] = values
+        return placed
+
+    b_values = spread(found.b_values)
+    b_values[gone] = [row["BValue"] for row in left_out]
+    is_outlier = spread(outliers.is_outlier) == 1
     done = []
     if np.isfinite(found.snr).any():
         done.append("snr")
         with whole_file(paths["snr"]) as path:
             shells = found.shells
             drawn.plot_snr(path, [s.b_value for s in shells], found.snr, [s.indices.size for s in shells])
-    carpet = quality.carpet(data, b_values, mask, n=CARPET_ROWS)
+    carpet = quality.carpet(data, found.b_values, mask, n=CARPET_ROWS)
     if np.isfinite(carpet.values).any():
         done.append("carpet")
         with whole_file(paths["carpet"]) as path:
-            drawn.plot_carpet(path, carpet.values, carpet.labels, b_values, is_outlier=outliers.is_outlier)
+            drawn.plot_carpet(
+                path, spread(carpet.values), carpet.labels, b_values, is_outlier=is_outlier, left_out=gone
+            )
     if found.motion is not None:
         done.append("traces")
         with whole_file(paths["traces"]) as path:
             drawn.plot_motion(
                 path,
                 b_values,
-                found.motion,
-                found.framewise_displacement,
-                std_dvars=outliers.std_dvars,
-                is_outlier=outliers.is_outlier,
+                spread(found.motion.T).T,
+                spread(found.framewise_displacement),
+                std_dvars=spread(outliers.std_dvars),
+                is_outlier=is_outlier,
+                left_out=gone,
             )
     if np.isfinite(outliers.slice_z).any():
         done.append("outliers")
         with whole_file(paths["outliers"]) as path:
-            drawn.plot_outliers(path, outliers.slice_z, outliers.std_dvars, b_values, is_outlier=outliers.is_outlier)
+            drawn.plot_outliers(
+                path,
+                spread(outliers.slice_z),
+                spread(outliers.std_dvars),
+                b_values,
+                is_outlier=is_outlier,
+                left_out=gone,
+            )
     if len(found.shells) > 1:
         done.append("registration")
         lowest, highest = found.shells[0], found.shells[-1]

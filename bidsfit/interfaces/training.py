@@ -24,6 +24,7 @@ from bidsfit.bids.acquisitions import read_acquisition
 from bidsfit.bids.distributions import read_distribution
 from bidsfit.estimators.trained import TrainedEstimator
 from bidsfit.exceptions import UnusableInputError
+from bidsfit.interfaces.estimate import require_support
 from bidsfit.training.distributions import Pooled
 from bidsfit.training.store import Store
 
@@ -64,6 +65,8 @@ class TrainEstimator(SimpleInterface):
         )
         model = models.get(self.inputs.model)
         estimator: Any = estimators.get(self.inputs.estimator)(model, **self.inputs.options)
+        left_out = json.loads(Path(self.inputs.facts).read_text()).get("left_out", [])
+        require_support(estimator, acquisition, left_out, Path(self.inputs.in_file))
         task = estimator.task(estimator.averaged(acquisition), self._snr(estimator), self._pool(estimator))
         with tqdm(desc=self.inputs.label, disable=None, delay=1) as bar:
 

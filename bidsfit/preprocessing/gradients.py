@@ -88,12 +88,6 @@ def normalise_directions(b_values: ArrayLike, directions: ArrayLike) -> tuple[ND
     ------
     ValueError
         Where shapes disagree.
-
-    Notes
-    -----
-    Some scanners keep one b-value and scale the directions instead, so that the b-value is b |g|^2. Where the lengths
-    above b = 50 s/mm^2 fall into groups while the b-values do not, that is likely, and the warning says so: the
-    b-values are left as they are.
     """
     b = np.asarray(b_values, dtype=float)
     table = np.array(directions, dtype=float)
@@ -122,15 +116,36 @@ def normalise_directions(b_values: ArrayLike, directions: ArrayLike) -> tuple[ND
             f"{off.sum()} of {known.sum()} gradient directions above b = {NO_WEIGHTING:.0f} s/mm² are not of unit "
             f"length ({lengths[known].min():.3g} to {lengths[known].max():.3g}); they were scaled to 1."
         )
-        effective = _scaled_b_values(b[known], lengths[known])
-        if effective:
-            warnings.append(
-                "THE LENGTHS OF THE DIRECTIONS SEEM TO HOLD THE B-VALUES: the b-values are all alike, and their "
-                f"product with the squared lengths gives shells at {effective} s/mm². They were left as they are "
-                "(which makes every map wrong, if so): check the .bval file."
-            )
     scale = np.where(lengths > 0, lengths, 1.0)
     return table / scale[:, None], warnings
+
+
+def refuse_scaled_directions(b_values: ArrayLike, directions: ArrayLike) -> None:
+    """Refuse a table whose directions hold the b-values in their lengths.
+
+    Parameters
+    ----------
+    b_values : array_like, shape (n,)
+        s/mm^2.
+    directions : array_like, shape (n, 3)
+
+    Raises
+    ------
+    ValueError
+        Where the b-values above 50 s/mm^2 are all alike, while b |g|^2 falls into shells; it names them.
+    """
+    b, table = np.asarray(b_values, dtype=float), np.asarray(directions, dtype=float)
+    lengths = np.linalg.norm(np.nan_to_num(table), axis=1)
+    known = (b > NO_WEIGHTING) & (lengths > 0)
+    if not np.any(np.abs(lengths[known] - 1) > LENGTH_TOLERANCE):
+        return
+    effective = _scaled_b_values(b[known], lengths[known])
+    if effective:
+        raise ValueError(
+            f"the b-values above {NO_WEIGHTING:.0f} s/mm² are all alike ({b[known].mean():.0f}), but the lengths of "
+            f"the gradient directions differ ({lengths[known].min():.3g} to {lengths[known].max():.3g}): some scanners "
+            f"scale the directions instead of the b-value, which then is b |g|². That gives b = {effective} s/mm²"
+        )
 
 
 def _scaled_b_values(b: NDArray, lengths: NDArray) -> str:

@@ -337,6 +337,7 @@ def plot_motion(
     *,
     std_dvars: NDArray | None = None,
     is_outlier: NDArray | None = None,
+    left_out: Sequence[int] = (),
 ) -> Path:
     """How each volume lies against the reference, how far it moved since the one before, and how it differs.
 
@@ -352,6 +353,8 @@ def plot_motion(
     std_dvars : ndarray, shape (n,), optional
     is_outlier : ndarray of bool, shape (n,), optional
         Marked by bands.
+    left_out : sequence of int, optional
+        Volumes without values, counted from 0; marked by grey bands.
     """
     b = np.asarray(b_values, dtype=float)
     plots: list[tuple[str, list[NDArray], tuple[str, ...]]] = []
@@ -384,8 +387,8 @@ def plot_motion(
             note(axes, 1.015, 0.5, words, "left", "center")
         _calm(axes, values, signed)
         axes.yaxis.set_major_locator(ticks(4))
-        track.mark(axes, is_outlier)
-    track.finish(is_outlier)
+        track.mark(axes, is_outlier, left_out)
+    track.finish(is_outlier, left_out)
     return save(track.figure, path)
 
 
@@ -417,16 +420,18 @@ class _Track:
         axes.tick_params(labelbottom=False)
         return axes
 
-    def mark(self, axes: Any, is_outlier: NDArray | None) -> None:
-        """Bands over the volumes that are outliers."""
+    def mark(self, axes: Any, is_outlier: NDArray | None, left_out: Sequence[int] = ()) -> None:
+        """Bands over the volumes that are outliers, and over those that were left out."""
+        for k in left_out:
+            axes.axvspan(k + 0.5, k + 1.5, color=FAINT, linewidth=0, zorder=0)
         for volume in self._outliers(is_outlier):
             axes.axvspan(volume - 0.5, volume + 0.5, color=WARM, alpha=0.25, linewidth=0, zorder=0)
 
     def _outliers(self, is_outlier: NDArray | None) -> NDArray:
         return self.volumes[:0] if is_outlier is None else self.volumes[np.asarray(is_outlier, dtype=bool)]
 
-    def finish(self, is_outlier: NDArray | None) -> None:
-        """The strip of b-values, its colours in words, and the number of the outliers."""
+    def finish(self, is_outlier: NDArray | None, left_out: Sequence[int] = ()) -> None:
+        """The strip of b-values, its colours in words, and the numbers of the outliers and of what was left out."""
         shells = Acquisition(self.b_values).shells
         colours = matplotlib.colormaps[SHELLS](np.linspace(DARKEST, LIGHTEST, max(len(shells), 2)))[: len(shells)]
         member = np.zeros(self.b_values.size, dtype=int)
@@ -462,6 +467,10 @@ class _Track:
         if count:
             _say(self.figure, left + 0.75, top, "\N{BLACK SQUARE}", WARM, 9)
             _say(self.figure, left + 0.9, top + 0.01, f"outlier volume{'s' if count > 1 else ''} ({count})")
+            left += 1.6
+        if len(left_out) > 0:
+            _say(self.figure, left + 0.75, top, "\N{BLACK SQUARE}", FAINT, 9)
+            _say(self.figure, left + 0.9, top + 0.01, f"left out ({len(left_out)})")
 
 
 @styled
@@ -472,6 +481,7 @@ def plot_outliers(
     b_values: ArrayLike,
     *,
     is_outlier: NDArray | None = None,
+    left_out: Sequence[int] = (),
     threshold: float = 4.0,
 ) -> Path:
     """Mean signal of every slice of every volume against what its shell predicts; above, differences of volumes.
@@ -484,6 +494,7 @@ def plot_outliers(
     std_dvars : ndarray, shape (n,)
     b_values : array_like, shape (n,)
     is_outlier : ndarray of bool, shape (n,), optional
+    left_out : sequence of int, optional
     threshold : float
         Standard deviations below which a slice has lost signal; ringed where there is room.
     """
@@ -496,7 +507,7 @@ def plot_outliers(
     above.plot(track.volumes, std_dvars, color=INK, linewidth=1.0, marker="o", markersize=2.2)
     above.set(ylim=(0, max(1.15 * finite.max(initial=0.0), 2.0)), ylabel="standardised\nDVARS")
     above.yaxis.set_major_locator(ticks(3))
-    track.mark(above, is_outlier)
+    track.mark(above, is_outlier, left_out)
     below = track.axes(1)
     _label(track, (above, below))
     picture = below.imshow(
@@ -514,7 +525,7 @@ def plot_outliers(
     if len(lost) > 0:
         below.plot(lost[:, 1], lost[:, 0], "o", color=OUTLINE, markersize=2.6)
     _bar(track, picture, 1, slice_z, SLICE_LIMIT)
-    track.finish(is_outlier)
+    track.finish(is_outlier, left_out)
     return save(track.figure, path)
 
 
@@ -526,6 +537,7 @@ def plot_carpet(
     b_values: ArrayLike,
     *,
     is_outlier: NDArray | None = None,
+    left_out: Sequence[int] = (),
     label_names: Mapping[int, str] | None = None,
 ) -> Path:
     """Many voxels (rows) over all volumes (columns), as differences from the shell: outliers are vertical stripes.
@@ -541,6 +553,7 @@ def plot_carpet(
     b_values : array_like, shape (n,)
     is_outlier : ndarray of bool, shape (n,), optional
         Marked above.
+    left_out : sequence of int, optional
     label_names : mapping of int to str, optional
     """
     values, labels = np.asarray(values, dtype=float), np.asarray(labels)
@@ -579,7 +592,7 @@ def plot_carpet(
             annotation_clip=False,
         )
     _bar(track, picture, 0, values, CARPET_LIMIT)
-    track.finish(is_outlier)
+    track.finish(is_outlier, left_out)
     return save(track.figure, path)
 
 

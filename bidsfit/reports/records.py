@@ -25,6 +25,7 @@ class ImageRecord:
     ``intensities``: n_negative and n_not_finite, counted over voxels of the mask and volumes.
     ``models`` rows: name, title, fitted (bool), reason (a sentence).
     ``figures``: kind to path relative to the report's folder. Kinds: shells, mask.
+    ``left_out`` rows, of volumes that are no diffusion images of their b-value: Volume (from 0), BValue, Reason.
     """
 
     name: str
@@ -39,6 +40,7 @@ class ImageRecord:
     models: list[dict[str, Any]]
     figures: dict[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    left_out: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass

@@ -143,6 +143,9 @@ def test_two_diffusion_images_of_opposite_directions(tiny):
     other = add_dwi(tiny, "sub-01/dwi/sub-01_dir-PA_dwi", THEIRS, b_values=(300, 0, 1000, 0))
     one = find(tiny)
     assert (one.path, one.volumes, one.own_volumes) == (other, (1, 3), (0, 1))
+    assert one.without([0, 5]).own_volumes == (0,)
+    assert one.without([5]) == one
+    assert one.without([0, 1]).own_volumes == ()
     assert find(tiny, "sub-01_dir-PA").path == tiny / f"{DWI}.nii.gz"
 
 

@@ -102,9 +102,10 @@ def test_every_number_and_column_that_is_measured_is_described(tmp_path: Path) -
     rng = np.random.default_rng(0)
     data, mask = rng.uniform(90, 110, (6, 6, 3, 12)).astype(np.float32), np.ones((6, 6, 3), dtype=bool)
     found = assess(data, np.repeat([0, 1000], 6), mask, motion=np.full((12, 6), 0.25))
-    assert list(found.columns) == list(VOLUMES)
-    assert set(IMAGES) <= set(found.numbers)
-    path = write_confounds(tmp_path / "sub-01_desc-confounds_timeseries.tsv", found.columns)
+    columns = {"volume": np.arange(12), **found.columns}
+    assert list(columns) == list(VOLUMES)
+    assert set(IMAGES) <= {*found.numbers, "n_left_out"}
+    path = write_confounds(tmp_path / "sub-01_desc-confounds_timeseries.tsv", columns)
     rows = table(path)
     assert len(rows) == 12
     assert rows[0]["framewise_displacement"] == "n/a"

@@ -293,10 +293,6 @@ SEEN_LATER = {
     "a flipped bit": (lambda d, m: damage(d / IMAGE), [IMAGE, "is damaged: its checksum does not match"]),
     "all zero": (lambda d, m: store(d, np.zeros((*d.SHAPE, 5))), [IMAGE, "holds only zeros or NaN"]),
     "all NaN": (lambda d, m: store(d, np.full((*d.SHAPE, 5), np.nan)), [IMAGE, "holds only zeros or NaN"]),
-    "a volume of NaN": (
-        lambda d, m: store(d, np.where(np.arange(5) == 2, np.nan, d.signals())),
-        [IMAGE, "no voxel of the mask could be fitted"],
-    ),
 }
 
 
@@ -320,6 +316,35 @@ def test_seen_while_reading(run, case):
     assert str(crash) in outcome.err
     assert crash.name in run.out.report().replace("<wbr>", "")
     assert outcome.out.endswith("Done, with errors for 1 of 1 participants: 01.\n")
+
+
+@pytest.mark.parametrize(("value", "words"), [(np.nan, "no finite value"), (0, "only zeros")])
+def test_a_volume_without_values_is_left_out_and_named(run, value, words):
+    store(run.tiny, np.where(np.arange(5) == 2, value, run.tiny.signals()))
+    outcome = run()
+    assert outcome.code == 0
+    assert f"2 (b = 300 s/mm²): it holds {words}" in outcome.err
+    assert f"it holds {words}" in run.out.report()
+    content = run.out.sidecar("sub-01_model-adc_desc-lsq_param-adc_dwimap")
+    assert content["VolumesLeftOut"] == [{"Volume": 2, "BValue": 300, "Reason": f"it holds {words}"}]
+    assert content["BValuesFitted"] == [0, 600, 1000]
+    np.testing.assert_allclose(run.out.data("sub-01_model-adc_desc-lsq_param-adc_dwimap")[2:, 2:], 1e-3, rtol=1e-3)
+
+
+def test_what_is_left_must_support_the_model(run):
+    data = run.tiny.signals()
+    data[..., 2:] = 0
+    store(run.tiny, data)
+    assert refused(
+        run(), 1, IMAGE.split("/")[-1], "adc (lsq) cannot be fitted to the volumes that are left", "only zeros"
+    )
+    assert run.out.maps() == {}
+
+
+def test_b_values_in_the_lengths_of_the_directions(run):
+    run.tiny.write("sub-01/dwi/sub-01_dwi.bval", "0 0 1000 1000 1000")
+    run.tiny.write("sub-01/dwi/sub-01_dwi.bvec", "0 0 0.7071 0 0\n0 0 0 0.7071 0\n0 0 0 0 1\n")
+    assert refused(run(), 2, IMAGE, "Nothing can be run", "b |g|². That gives b = 500, 1000 s/mm²")
 
 
 def test_cut_without_compression(run):

@@ -53,7 +53,7 @@ def test_another_mask_is_refused_and_with_overwrite_nothing_is_lost(run, tmp_pat
     assert refused.code == 2
     assert re.search(
         r"error: .*param-S0_dwimap\.nii\.gz exists and was made from another image, mask or noise \(Mask: found "
-        r"median_otsu .*, expected bids:masks:sub-01/dwi/sub-01_desc-brain_mask\.nii\.gz\), which .*--overwrite",
+        r"Otsu's threshold .*, expected bids:masks:sub-01/dwi/sub-01_desc-brain_mask\.nii\.gz\), which .*--overwrite",
         refused.err,
     )
     with unchanged(out):
@@ -65,7 +65,7 @@ def test_another_mask_is_refused_and_with_overwrite_nothing_is_lost(run, tmp_pat
         dry = run("--overwrite", "--dry-run")
     assert dry.code == 0
     files = [path for path in before if path.parent.name in ("dwi", "figures")]
-    assert f"moved away first: {len(files)} files (Mask: found median_otsu" in dry.out
+    assert f"moved away first: {len(files)} files (Mask: found Otsu's threshold" in dry.out
 
     assert run("--overwrite").code == 0
     kept, (dated,) = moved(out)
@@ -75,9 +75,9 @@ def test_another_mask_is_refused_and_with_overwrite_nothing_is_lost(run, tmp_pat
     for name in ("S0", "status"):
         sidecar = json.loads((out / f"sub-01/dwi/sub-01_model-adc_desc-lsq_param-{name}_dwimap.json").read_text())
         assert sidecar["Model"]["Parameters"]["Mask"] == "bids:masks:sub-01/dwi/sub-01_desc-brain_mask.nii.gz"
-    assert "median_otsu" in (dated / "sub-01.html").read_text()
-    assert "median_otsu" not in run.out.report()
-    assert "median_otsu" not in (out / "logs/CITATION.md").read_text()
+    assert "Otsu's threshold" in (dated / "sub-01.html").read_text()
+    assert "Otsu's threshold" not in run.out.report()
+    assert "Otsu's threshold" not in (out / "logs/CITATION.md").read_text()
     assert valid(out)
 
     fresh = tmp_path / "fresh"

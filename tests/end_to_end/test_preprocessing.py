@@ -229,24 +229,32 @@ def test_fsl_that_is_not_there_is_refused(raw, app, tmp_path, monkeypatch):
     assert "is not installed" in outcome.err
 
 
-def test_an_image_with_empty_volumes_is_left_out_and_the_rest_goes_on(raw, app, tmp_path):
+def test_an_empty_volume_is_left_out_of_everything(raw, app, tmp_path):
     data = tmp_path / "ds"
     shutil.copytree(raw, data, ignore=shutil.ignore_patterns("derivatives"))
-    shutil.copytree(data / "sub-01", data / "sub-02")
-    for path in sorted((data / "sub-02").rglob("sub-01*")):
-        path.rename(path.with_name(path.name.replace("sub-01", "sub-02")))
-    (data / "participants.tsv").unlink()
-    path = data / "sub-02/dwi/sub-02_dwi.nii.gz"
+    path = data / "sub-01/dwi/sub-01_dwi.nii.gz"
     image = nib.load(path)
     values = image.get_fdata()
     values[..., 5] = 0
     nib.save(nib.Nifti1Image(values.astype(np.float32), image.affine), path)
     skipped = ("--skip", "denoise", "gibbs", "susceptibility", "motion", "--skip-bids-validation")
-    outcome = app(data, tmp_path / "out", "participant", "--nprocs", 1, "--model", "adc", *skipped)
-    assert outcome.code == 1
-    assert "sub-02_dwi.nii.gz: 1 of 14 volumes hold only zeros or NaN (counted from 0: 5)" in outcome.err
-    assert (tmp_path / "out/sub-01/dwi/sub-01_model-adc_desc-lsq_param-adc_dwimap.nii.gz").exists()
-    assert not list((tmp_path / "out/sub-02").rglob("*_dwimap.nii.gz"))
+    words = (data, tmp_path / "out", "participant", "--nprocs", 1, "--model", "adc", *skipped)
+    for _ in range(2):  # the next run starts from the preprocessed image, and says it again
+        outcome = app(*words)
+        assert outcome.code == 0
+        assert "5 (b = 500 s/mm²): it holds only zeros" in outcome.err
+    out = tmp_path / "out"
+    assert nib.load(out / f"{PREPROC}.nii.gz").shape[3] == np.loadtxt(out / f"{PREPROC}.bval").size == 13
+    assert np.loadtxt(out / f"{PREPROC}.bvec").shape == (3, 13)
+    for name in (
+        PREPROC,
+        "sub-01/dwi/sub-01_model-adc_desc-lsq_param-adc_dwimap",
+        "sub-01/dwi/sub-01_desc-quality_dwi",
+    ):
+        assert [row["Volume"] for row in sidecar(out, name)["VolumesLeftOut"]] == [5]
+    table = (out / "sub-01/dwi/sub-01_desc-confounds_timeseries.tsv").read_text().splitlines()
+    assert [line.split("\t")[0] for line in table] == ["volume", *(str(k) for k in range(14) if k != 5)]
+    assert "it holds only zeros" in (out / "sub-01.html").read_text()
 
 
 def test_a_program_that_fails_in_the_middle_leaves_nothing_half_done(raw, app, tmp_path, monkeypatch):

@@ -78,7 +78,9 @@ def test_a_found_mask_is_written(fitted, run_in):
 def test_the_record_of_an_image(fitted, run_in):
     f = fitted()
     rows = [{"name": "adc", "title": "ADC", "fitted": True, "reason": "has b = 0"}]
-    interface = PlotImage(reference=f.reference, models=rows, warnings=["Take care."], **f.image_inputs)
+    interface = PlotImage(
+        reference=f.reference, bval=str(f.image.bval), models=rows, warnings=["Take care."], **f.image_inputs
+    )
     record = read_record(f.out / run_in(interface).record)
     assert isinstance(record, ImageRecord)
     assert record.shells[0] == {"b_value": 0, "n_measurements": 2, "n_directions": 1}

@@ -22,7 +22,9 @@ def write(tiny, tmp_path, run_in):
     def run(**inputs):
         given = {"in_file": str(path), "bval": str(image.bval), "bvec": str(image.bvec), **inputs}
         out = tmp_path / "out"
-        run_in(WritePreprocessed(image=image.to_dict(), steps=STEPS, output_dir=str(out), **given))
+        run_in(
+            WritePreprocessed(image=image.to_dict(), sidecar=image.sidecar, steps=STEPS, output_dir=str(out), **given)
+        )
         return out
 
     return run

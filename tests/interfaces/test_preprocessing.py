@@ -95,13 +95,6 @@ def test_an_image_is_loaded_as_it_is(raw, run_in):
     assert facts_of(outputs)["seconds"] > 0
 
 
-def test_volumes_of_zeros_are_refused_by_number(raw):
-    data = noisy()
-    data[..., [4, 7]] = 0
-    with pytest.raises(UnusableInputError, match=r"2 of 12 volumes hold only zeros or NaN \(counted from 0: 4, 7\)"):
-        LoadRaw(**raw(data, directions())).run()
-
-
 def test_voxels_that_are_not_finite_are_remembered(raw, run_in):
     data = noisy()
     data[8, 8, 2, 5] = np.nan

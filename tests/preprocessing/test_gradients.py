@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 
 from bidsfit.phantom.directions import spread_directions
-from bidsfit.preprocessing.gradients import coherence, detect_flip, normalise_directions, orientations
+from bidsfit.preprocessing.gradients import (
+    coherence,
+    detect_flip,
+    normalise_directions,
+    orientations,
+    refuse_scaled_directions,
+)
 
 FLIPS = {"x": (-1, 1, 1), "y": (1, -1, 1), "z": (1, 1, -1)}
 AFFINE = np.diag([-2.0, 2.0, 2.0, 1.0])
@@ -28,11 +34,23 @@ def test_lengths_are_scaled_and_said():
 
 def test_b_values_hidden_in_the_lengths():
     directions = np.r_[np.zeros((1, 3)), np.sqrt(0.5) * spread_directions(10), spread_directions(10)]
-    _, warnings = normalise_directions([0] + [2000] * 20, directions)
-    assert "SEEM TO HOLD THE B-VALUES" in warnings[1]
-    assert "1000, 2000" in warnings[1]
-    _, warnings = normalise_directions([0] + [1000] * 10 + [2000] * 10, directions)
-    assert len(warnings) == 1  # the b-values say it already
+    with pytest.raises(ValueError, match=r"all alike.*b = 1000, 2000 s/mm"):
+        refuse_scaled_directions([0] + [2000] * 20, directions)
+
+
+@pytest.mark.parametrize(
+    "lengths",
+    [np.ones(20), np.full(20, 0.9), np.r_[0.0, np.ones(19)], np.linspace(0.99, 1.01, 20), np.full(20, np.nan)],
+)
+def test_lengths_that_hide_nothing(lengths):
+    directions = np.r_[np.zeros((1, 3)), lengths[:, None] * spread_directions(20)]
+    refuse_scaled_directions([0] + [2000] * 20, directions)
+
+
+def test_lengths_beside_b_values_that_differ_hide_nothing():
+    directions = np.r_[np.zeros((1, 3)), np.sqrt(0.5) * spread_directions(10), spread_directions(10)]
+    refuse_scaled_directions([0] + [1000] * 10 + [2000] * 10, directions)
+    assert len(normalise_directions([0] + [1000] * 10 + [2000] * 10, directions)[1]) == 1
 
 
 def test_missing_directions():

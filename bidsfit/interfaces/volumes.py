@@ -1,0 +1,79 @@
+"""The node that leaves out volumes which are no diffusion images of their b-value."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from nipype.interfaces.base import BaseInterfaceInputSpec, File, SimpleInterface, TraitedSpec, isdefined, traits
+
+from bidsfit.bids.acquisitions import read_acquisition
+from bidsfit.bids.images import MaskedSignals, image_shape, opened
+from bidsfit.bids.left_out import left_out, without_in_sidecar
+from bidsfit.exceptions import UnusableInputError
+from bidsfit.interfaces.step import write_volumes
+from bidsfit.preprocessing.volumes import find_strangers
+
+
+class _LeaveOutVolumesInput(BaseInterfaceInputSpec):
+    in_file = File(exists=True, mandatory=True, desc="diffusion image")
+    bval = File(exists=True, mandatory=True)
+    bvec = File(exists=True)
+    sidecar = traits.Dict(usedefault=True, desc="metadata of the image")
+    low_memory = traits.Bool(False, usedefault=True, nohash=True, desc="unpack compressed images to disk")
+    version = traits.Str(desc="of bidsfit: another version looks again")
+
+
+class _LeaveOutVolumesOutput(TraitedSpec):
+    in_file = File(exists=True, desc="the image without them; the image itself where none is left out")
+    bval = File(exists=True)
+    bvec = File(exists=True)
+    sidecar = traits.Dict(desc="metadata, without what they say of these volumes")
+    left_out = traits.List(traits.Dict, desc="as `bidsfit.bids.left_out.left_out`")
+
+
+class LeaveOutVolumes(SimpleInterface):
+    """Pass an image on without volumes that are empty or do not belong to their shell; nothing is copied if all do."""
+
+    input_spec = _LeaveOutVolumesInput
+    output_spec = _LeaveOutVolumesOutput
+
+    def _run_interface(self, runtime: Any) -> Any:
+        cwd, inputs = Path(runtime.cwd), self.inputs
+        path, bval = Path(inputs.in_file), Path(inputs.bval)
+        bvec = Path(inputs.bvec) if isdefined(inputs.bvec) else None
+        acquisition = read_acquisition(bval, bvec, inputs.sidecar)
+        n = len(acquisition)
+        with opened(path, cwd if inputs.low_memory else None) as image:
+            shape = image_shape(image, n, path)
+            everywhere = MaskedSignals(image, shape, np.ones(shape[:3], dtype=bool), path)
+            found = find_strangers(
+                lambda k: everywhere.volume(k).reshape(shape[:3], order="F"), acquisition, image.header.get_zooms()[:3]
+            )
+            kept = [k for k in range(n) if k not in found]
+            if len(kept) < 2 and found:
+                reasons = "; ".join(f"{k}: {reason}" for k, reason in found.items())
+                raise UnusableInputError(
+                    f"{path} holds {len(kept)} of {n} volumes that are diffusion images (counted from 0, {reasons})."
+                )
+            rows = [left_out(k, float(acquisition.b_values[k]), reason) for k, reason in found.items()]
+            if found:
+                folder, name = cwd / "kept", path.name.split(".")[0]  # messages go on naming the image
+                folder.mkdir(exist_ok=True)
+                volumes = np.empty((*shape[:3], len(kept)), dtype=np.float32, order="F")
+                for i, k in enumerate(kept):
+                    volumes[..., i] = everywhere.volume(k).reshape(shape[:3], order="F")
+                path = Path(write_volumes(folder / f"{name}.nii", volumes, image))
+                bval = folder / f"{name}.bval"
+                np.savetxt(bval, acquisition.b_values[None, kept], fmt="%.8g")
+                if bvec is not None and acquisition.directions is not None:
+                    bvec = folder / f"{name}.bvec"
+                    np.savetxt(bvec, acquisition.directions[kept].T, fmt="%.8g")
+        self._results = {
+            "in_file": str(path),
+            "bval": str(bval),
+            "sidecar": without_in_sidecar(inputs.sidecar, rows),
+            "left_out": rows,
+        } | ({} if bvec is None else {"bvec": str(bvec)})
+        return runtime
