@@ -156,7 +156,7 @@ def _scaled_b_values(b: NDArray, lengths: NDArray) -> str:
         return ""
     largest = lengths.max()
     shells = Acquisition(b * (lengths / largest) ** 2).shells
-    if len(shells) < 2 or len(shells) > max(2, b.size // 3):
+    if len(shells) < 2 or len(shells) > b.size // 3:
         return ""
     return ", ".join(f"{shell.b_value:.0f}" for shell in shells)
 

@@ -335,15 +335,18 @@ def test_what_is_left_must_support_the_model(run):
     data = run.tiny.signals()
     data[..., 2:] = 0
     store(run.tiny, data)
-    assert refused(
-        run(), 1, IMAGE.split("/")[-1], "adc (lsq) cannot be fitted to the volumes that are left", "only zeros"
-    )
+    said = "sub-01_dwi: adc (lsq) cannot be fitted to the volumes that are left"
+    assert refused(run(), 1, said, "2 (b = 300 s/mm²), 3 (b = 600 s/mm²), 4 (b = 1000 s/mm²): it holds only zeros")
     assert run.out.maps() == {}
 
 
 def test_b_values_in_the_lengths_of_the_directions(run):
-    run.tiny.write("sub-01/dwi/sub-01_dwi.bval", "0 0 1000 1000 1000")
-    run.tiny.write("sub-01/dwi/sub-01_dwi.bvec", "0 0 0.7071 0 0\n0 0 0 0.7071 0\n0 0 0 0 1\n")
+    b_values = [0, *[1000] * 6]
+    run.tiny.add(
+        "sub-01/dwi/sub-01_dwi", b_values=b_values, data=run.tiny.signals([0, 500, 500, 500, 1000, 1000, 1000])
+    )
+    vectors = np.vstack([np.zeros(3), np.sqrt(0.5) * np.eye(3), np.eye(3)])
+    run.tiny.write("sub-01/dwi/sub-01_dwi.bvec", "\n".join(" ".join(f"{v:.4f}" for v in row) for row in vectors.T))
     assert refused(run(), 2, IMAGE, "Nothing can be run", "b |g|². That gives b = 500, 1000 s/mm²")
 
 
