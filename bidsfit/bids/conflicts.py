@@ -174,8 +174,8 @@ def refuse(conflicts: Iterable[Conflict]) -> None:
             words = "exists, but no readable sidecar says how it was made"
         elif conflict.whole:
             words = (
-                f"exists and was made from another image, mask or noise ({conflict.in_words}), which all fits of an "
-                "image in one folder share"
+                "exists and was made from another image, or with another preprocessing, mask or noise "
+                f"({conflict.in_words}), which all fits of an image in one folder share"
             )
         else:
             words = f"exists and was made with other settings ({conflict.in_words})"

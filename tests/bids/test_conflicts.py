@@ -119,7 +119,10 @@ def test_fits_of_another_image_mask_or_noise_are_refused(tmp_path, change, model
     conflicts = found(tmp_path, model, **change)
     assert conflicts
     assert all(conflict.whole for conflict in conflicts)
-    with pytest.raises(ConflictError, match=r"made from another image, mask or noise .*--overwrite, which moves all"):
+    with pytest.raises(
+        ConflictError,
+        match=r"made from another image, or with another preprocessing, mask or noise .*--overwrite, which moves all",
+    ):
         refuse(conflicts)
 
 

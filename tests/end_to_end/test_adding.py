@@ -79,7 +79,7 @@ def test_another_mask_is_another_setting(run, masks, unchanged):
     with unchanged(run.out.folder):
         outcome = run("--model", "adc")
     assert outcome.code == 2
-    assert "was made from another image, mask or noise (Mask: found bids:masks:sub-01/ses-1/" in outcome.err
+    assert "or with another preprocessing, mask or noise (Mask: found bids:masks:sub-01/ses-1/" in outcome.err
     assert "expected Otsu's threshold" in outcome.err
 
 

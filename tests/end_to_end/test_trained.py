@@ -204,7 +204,7 @@ def test_other_settings_are_refused(uniform, app):
     _, _, words = uniform
     outcome = app(*words, "net-uniform", "--training-seed", "3")
     assert outcome.code == 2
-    assert "was made with other settings (TrainingSeed)" in outcome.err
+    assert "was made with other settings (TrainingSeed: " in outcome.err
 
 
 # --- a file of the user ----------------------------------------------------------------------------------------------

@@ -357,9 +357,7 @@ def test_a_map_of_other_settings_stops_the_run(tiny, plan, tmp_path):
     name.parent.mkdir(parents=True)
     name.with_suffix(".nii.gz").touch()
     name.with_suffix(".json").write_text(json.dumps({"Model": {"Parameters": {}}, "Sources": ["bids:raw:x"]}))
-    with pytest.raises(
-        UsageError, match=r"another image, mask or noise \(Mask: found nothing, expected Otsu's threshold"
-    ):
+    with pytest.raises(UsageError, match=r"another preprocessing, mask or noise \(Mask: found nothing, expected Otsu"):
         plan()
     assert fitted(plan("adc")) == [["adc"]]  # its names are others
 
