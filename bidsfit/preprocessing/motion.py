@@ -38,7 +38,7 @@ PASSES = 4
 SURE = 0.02
 
 #: Motion through the plane is sought where the mask spans so many slices, and so many voxels within them.
-FEWEST_SLICES = 8
+FEWEST_SLICES = 5
 FEWEST_IN_PLANE = 16
 
 #: No one moves farther between volumes of a usable scan (mm, degrees), and no eddy current strains more.

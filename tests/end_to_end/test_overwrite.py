@@ -54,7 +54,7 @@ def test_another_mask_is_refused_and_with_overwrite_nothing_is_lost(run, tmp_pat
     assert re.search(
         r"error: .*param-S0_dwimap\.nii\.gz exists and was made from another image, or with another preprocessing, "
         r"mask or noise \(Mask: found "
-        r"Otsu .*, expected bids:masks:sub-01/dwi/sub-01_desc-brain_mask\.nii\.gz\), which .*--overwrite",
+        r"Otsu's .*, expected bids:masks:sub-01/dwi/sub-01_desc-brain_mask\.nii\.gz\), which .*--overwrite",
         refused.err,
     )
     with unchanged(out):

@@ -41,7 +41,7 @@ def test_an_identical_run_does_nothing_again(app, words, tmp_path):
     one = [*words, "--participant-label", "01", "--model", "adc", "--nprocs", 1]
     assert app(*one).code == 0
     steps, files = results(out), written(out)
-    assert len(steps) == 6  # prepare, assess, plot_image, estimate, write, plot
+    assert len(steps) == 7  # leave_out, prepare, assess, plot_image, estimate, write, plot
     assert app(*one).code == 0
     assert results(out) == steps
     again = written(out)

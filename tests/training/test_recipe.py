@@ -99,5 +99,5 @@ def test_files_that_are_no_recipe_are_refused(tmp_path, content, message):
 def test_missing_recipes(tmp_path):
     with pytest.raises(UnknownNameError, match="Did you mean 'network'"):
         load_recipe("networ")
-    with pytest.raises(BidsfitError, match=r"nowhere\.yml cannot be read"):
+    with pytest.raises(BidsfitError, match=r"nowhere\.yml does not exist"):
         load_recipe(str(tmp_path / "nowhere.yml"))
