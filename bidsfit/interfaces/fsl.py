@@ -17,7 +17,7 @@ from bidsfit.bids.acquisitions import read_b_values, write_b_values
 from bidsfit.bids.fieldmaps import read_reversed, readout_time
 from bidsfit.bids.images import open_image
 from bidsfit.exceptions import ToolError, UnusableInputError
-from bidsfit.interfaces.preprocessing import own_pair
+from bidsfit.interfaces.preprocessing import not_found, own_pair
 from bidsfit.interfaces.step import Step, StepInput, StepOutput, read_volumes, write_volumes
 from bidsfit.preprocessing.susceptibility import PhaseEncoding, disagreement, phase_encoding, shift_from_hertz
 
@@ -157,12 +157,12 @@ class Topup(Step):
     def _work(self, cwd: Path) -> dict[str, Any]:
         from nipype.interfaces import fsl
 
-        pair = own_pair(self.inputs)
         data, image = read_volumes(self.inputs.in_file)
         try:
+            pair = own_pair(self.inputs)
             other = read_reversed(pair, data.shape[:3])[..., :TOPUP_VOLUMES]
         except UnusableInputError as error:
-            return {"refused": f"it could not be found from {pair.path.name}: {error}"}
+            return not_found(self.inputs, error)
         own = data[..., list(pair.own_volumes[:TOPUP_VOLUMES])]
         both = np.concatenate([own, other], axis=-1)
         rows = [acquisition_row(pair.own_encoding, pair.own_readout_time, image.affine)] * own.shape[-1]

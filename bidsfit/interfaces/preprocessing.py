@@ -195,11 +195,11 @@ class EstimateField(Step):
     output_spec = _EstimateFieldOutput
 
     def _work(self, cwd: Path) -> dict[str, Any]:
-        pair = own_pair(self.inputs)
         data, image = read_volumes(self.inputs.in_file)
-        forward = data[..., list(pair.own_volumes)].mean(axis=-1)
-        axis = pair.own_encoding.axis
         try:
+            pair = own_pair(self.inputs)
+            forward = data[..., list(pair.own_volumes)].mean(axis=-1)
+            axis = pair.own_encoding.axis
             backward = read_reversed(pair, data.shape[:3]).mean(axis=-1)
             with progress_bar(self.inputs.label) as progress:
                 found = estimate_field(
@@ -211,7 +211,7 @@ class EstimateField(Step):
                     f"({found.after:.0%}); do they show the same?"
                 )
         except (UnusableInputError, ValueError) as error:
-            return {"refused": f"it could not be found from {pair.path.name}: {error}"}
+            return not_found(self.inputs, error)
         pictures = np.stack([forward, backward, undistort(forward, found.shift, axis)], axis=-1)
         if not found.negligible:
             self._results["field"] = write_volumes(cwd / "field.nii", found.shift, image)
@@ -233,14 +233,17 @@ def own_pair(inputs: Any) -> ReversedPhase:
     UnusableInputError
         Where none without diffusion weighting is left.
     """
-    given = ReversedPhase.from_dict(inputs.reversed_phase)
-    pair = given.without(numbers(inputs.left_out))
+    pair = ReversedPhase.from_dict(inputs.reversed_phase).without(numbers(inputs.left_out))
     if not pair.own_volumes:
         raise UnusableInputError(
-            f"The distortion of {inputs.label.split()[0]} cannot be found from {given.path}: all its volumes without "
-            "diffusion weighting were left out, for they are none. Leave the correction out with --skip susceptibility."
+            "all volumes without diffusion weighting of the image itself were left out, for they are none."
         )
     return pair
+
+
+def not_found(inputs: Any, error: Exception) -> dict[str, str]:
+    """The facts of a step that cannot find the distortion: it is left out, and the image is not."""
+    return {"refused": f"it could not be found from {Path(inputs.reversed_phase['path']).name}: {error}"}
 
 
 class _CorrectMotionInput(StepInput):

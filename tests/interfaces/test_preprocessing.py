@@ -190,6 +190,17 @@ def test_a_reversed_image_that_cannot_be_used_leaves_no_field_and_a_reason(file,
     assert not isdefined(outputs.pictures)
 
 
+def test_without_own_unweighted_volumes_there_is_no_field_and_a_reason(file, run_in):
+    """Those of the image were left out, for they are none: the step is lost, and not the image."""
+    path = Path(file(noisy()[..., :2], "epi.nii.gz"))
+    pair = ReversedPhase(path, "bids::epi.nii.gz", (1,), (0, 1), "j", "j-", 0.05, 0.05, "IntendedFor")
+    gone = [{"Volume": k, "BValue": 0, "Reason": "it holds only zeros"} for k in (0, 1)]
+    outputs = run_in(EstimateField(in_file=file(noisy()), reversed_phase=pair.to_dict(), left_out=gone))
+    words = "it could not be found from epi.nii.gz: all volumes without diffusion weighting"
+    assert facts_of(outputs)["refused"].startswith(words)
+    assert not isdefined(outputs.field)
+
+
 def test_an_organ_that_bends_is_brought_to_its_mean(file, run_in, monkeypatch):
     """An organ of one diffusivity that bends from volume to volume: the error of ADC falls to less than two thirds."""
     monkeypatch.setattr("bidsfit.preprocessing.deformation.available_method", lambda: "SyN")  # DIPY alone
