@@ -14,8 +14,9 @@ from typing import Any
 from filelock import FileLock
 
 from bidsfit.bids.inputs import DwiImage
+from bidsfit.bids.metadata import read_sidecar
 from bidsfit.bids.outputs import file_output, image_folder, json_path, sources_of
-from bidsfit.exceptions import ConflictError
+from bidsfit.exceptions import ConflictError, UnusableInputError
 
 #: Settings that all fits of an image in one folder share, for one report tells of them together.
 SHARED = ("Mask", "NoiseKind", "NoiseLevel")
@@ -137,12 +138,12 @@ def _conflict(
     if not path.exists():
         return
     try:
-        earlier = content = json.loads(json_path(path).read_text())
+        earlier = content = read_sidecar(json_path(path))
         found_sources = [str(source) for source in content["Sources"]]
         for key in where:
             earlier = earlier[key]
         earlier = dict(earlier)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (UnusableInputError, ValueError, KeyError, TypeError):
         yield Conflict(path, {}, whole=names is not None)
         return
     compared = {*earlier, *settings} if names is None else names

@@ -36,8 +36,8 @@ FIGURES = {
     "mask": ("Mask outlined on slices of the image", "The mask, outlined on the image."),
     "shells": (
         "b-value of each volume, and gradient directions of each shell",
-        "b-values in the order of acquisition, and the gradient directions of shells that have many: a half sphere "
-        "seen along z in a projection that keeps areas, opposite directions taken as one.",
+        "b-values in the order of acquisition. Where a shell has many gradient directions, they are drawn too: a half "
+        "sphere seen along z in a projection that keeps areas, opposite directions taken as one.",
     ),
     "denoise": (
         "Slices before and after denoising, and their difference",
