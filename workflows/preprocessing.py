@@ -216,7 +216,7 @@ def init_preprocessing_wf(plan: ImagePlan, *, output_dir: Path, omp_nthreads: in
     )
     workflow.connect(
         [
-            (inputnode, load, [(name, name) for name in ("in_file", "bval", "bvec")]),
+            (inputnode, load, [(name, name) for name in ("in_file", "bval", "bvec", "left_out")]),
             (inputnode, write, [(name, name) for name in ("bval", "sidecar", "left_out")]),
             (inputnode, outputnode, [(name, name) for name in ("sidecar", "left_out")]),
         ]
@@ -304,6 +304,7 @@ def _place(
             workflow.connect(field, "topup", place, "topup")
     else:
         place = node(CorrectMotion, "motion", omp_nthreads, method=method, direction=direction)
+        workflow.connect(inputnode, "left_out", place, "left_out")
         if field is not None:
             workflow.connect(field, "field", place, "field")
     workflow.connect([(load, place, [("bvec", "bvec"), ("region", "region")]), (inputnode, place, [("bval", "bval")])])

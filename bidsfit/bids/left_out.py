@@ -44,6 +44,23 @@ def without_in_sidecar(sidecar: Mapping[str, Any], rows: Sequence[Mapping[str, A
     return {**sidecar, "EchoTime": without(times, rows)} if rows and isinstance(times, list) else dict(sidecar)
 
 
+def numbers_of_others(n_volumes: int, rows: Sequence[Mapping[str, Any]]) -> list[int]:
+    """Where the volumes of an image that lacks some were in the image as it was given, counted from 0.
+
+    ``n_volumes`` counts those that are left.
+    """
+    return without(range(n_volumes + len(rows)), rows)
+
+
+def methods_sentence(image: str, n_volumes: int, rows: Sequence[Mapping[str, Any]]) -> str:
+    """For the methods text: that volumes of an image of ``n_volumes`` were left out."""
+    one = len(rows) == 1
+    return (
+        f"Of the {n_volumes} volumes of {image}, {len(rows)} {'was' if one else 'were'} left out before everything "
+        f"else, because {'it is' if one else 'they are'} no diffusion image{'' if one else 's'} of the b-value given."
+    )
+
+
 def in_words(rows: Sequence[Mapping[str, Any]]) -> str:
     """A warning about volumes that were left out; empty where there are none."""
     if not rows:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from bidsfit.acquisition import B0_TOLERANCE, Acquisition
 from bidsfit.bids.acquisitions import read_acquisition
 from bidsfit.bids.fieldmaps import ReversedPhase, read_reversed
 from bidsfit.bids.images import image_shape, open_image, read_data, read_mask, read_on_grid
-from bidsfit.bids.left_out import numbers
+from bidsfit.bids.left_out import numbers, numbers_of_others
 from bidsfit.exceptions import UnusableInputError
 from bidsfit.interfaces.step import Step, StepInput, StepOutput, progress_bar, read_volumes, write_volumes
 from bidsfit.noise import (
@@ -59,6 +59,7 @@ class _LoadRawInput(StepInput):
     bvec = File(exists=True)
     in_mask = File(exists=True, desc="mask that came with the data")
     body = traits.Bool(False, usedefault=True, desc="the image is not of a head")
+    left_out = traits.List(traits.Dict, usedefault=True, desc="volumes of the image as acquired that are not in it")
 
 
 class _LoadRawOutput(StepOutput):
@@ -95,7 +96,8 @@ class LoadRaw(Step):
             self._results["missing"] = write_volumes(cwd / "missing.nii", without, image)
         mask = self._mask(data, acquisition, image, path) & ~no_data
         if acquisition.directions is not None:
-            directions, said = normalise_directions(acquisition.b_values, acquisition.directions)
+            called = numbers_of_others(len(acquisition), self.inputs.left_out)
+            directions, said = normalise_directions(acquisition.b_values, acquisition.directions, called)
             warnings += said
             self._results["bvec"] = write_directions(cwd / "unit.bvec", directions)
             flip = detect_flip(data, mask, acquisition.b_values, directions, image.affine)
@@ -253,6 +255,7 @@ class _CorrectMotionInput(StepInput):
     method = traits.Enum("affine", "deformable", "none", mandatory=True, desc="none: only undo the distortion")
     field = File(exists=True, desc="displacement along the phase-encoding axis, voxels")
     direction = traits.Str(desc="phase-encoding direction, where it is known")
+    left_out = traits.List(traits.Dict, usedefault=True, desc="volumes of the image as acquired that are not in it")
 
 
 class _CorrectMotionOutput(StepOutput):
@@ -314,16 +317,17 @@ class CorrectMotion(Step):
     ) -> tuple[Resampled | Deformed | None, NDArray[np.float64], NDArray[np.float64], dict[str, Any]]:
         """Volumes in their place (None where none moved), their transforms, how far each moved (mm), and facts."""
         given = (data, image.affine, acquisition.b_values, region)
+        called = numbers_of_others(len(acquisition), self.inputs.left_out)
         threads = self.inputs.threads
         if self.inputs.method == "deformable":
             deformed = deform_to_mean(*given, threads=threads, progress=progress, **where)
-            return deformed, deformed.transforms, deformed.displacement[:, :1], describe_deformation(deformed)
+            return deformed, deformed.transforms, deformed.displacement[:, :1], describe_deformation(deformed, called)
         found = estimate_motion(*given, directions=acquisition.directions, threads=threads, progress=progress, **where)
         path = motion_parameters(found.transforms, Grid(image.affine, region).centre) * [1, 1, 1, *[RADIUS] * 3]
         if np.allclose(found.transforms, np.eye(4), rtol=0, atol=1e-9):
-            return None, found.transforms, path, describe_motion(found)
+            return None, found.transforms, path, describe_motion(found, called)
         moved = resample(data, image.affine, found.transforms, threads=threads, **where)
-        return moved, found.transforms, path, describe_motion(found)
+        return moved, found.transforms, path, describe_motion(found, called)
 
 
 def judged(facts: dict[str, Any], gain: float, follows_b: bool) -> dict[str, Any]:
@@ -349,27 +353,28 @@ def judged(facts: dict[str, Any], gain: float, follows_b: bool) -> dict[str, Any
     return told | {"refused": why, "methods": f"Motion was sought; its correction was left out: {why}."}
 
 
-def describe_motion(found: Motion) -> dict[str, Any]:
-    """What the motion of an image was, in words, and warnings."""
+def describe_motion(found: Motion, called: Sequence[int]) -> dict[str, Any]:
+    """What the motion of an image was, in words, and warnings, in which volumes are ``called`` by their numbers."""
     said = []
     if found.in_plane:
         said.append("sought within slices alone: they are too few, or the mask is too small, to see motion across them")
     if found.still:
         said.append("the head lay still, as far as can be seen: no volume was moved")
-    facts = {"words": "; ".join(said), "warnings": not_believed(found.replaced, "that of their neighbours in time")}
+    warnings = not_believed(found.replaced, "that of their neighbours in time", called)
+    facts = {"words": "; ".join(said), "warnings": warnings}
     return facts | ({"methods": STILL} if found.still else {})
 
 
-def describe_deformation(found: Deformed) -> dict[str, Any]:
-    """How far volumes were deformed, in words, and warnings."""
+def describe_deformation(found: Deformed, called: Sequence[int]) -> dict[str, Any]:
+    """How far volumes were deformed, in words, and warnings, in which volumes are ``called`` by their numbers."""
     mean, largest = found.displacement.T
     words = f"{found.method}; displacements of {np.median(mean):.1f} mm in the mean, {largest.max():.1f} mm at most"
-    return {"words": words, "warnings": not_believed(found.replaced, "the affine part alone")}
+    return {"words": words, "warnings": not_believed(found.replaced, "the affine part alone", called)}
 
 
-def not_believed(replaced: NDArray[np.bool_], instead: str) -> list[str]:
-    """A warning about volumes whose motion could not be estimated."""
-    which = np.flatnonzero(replaced)
+def not_believed(replaced: NDArray[np.bool_], instead: str, called: Sequence[int]) -> list[str]:
+    """A warning about volumes whose motion could not be estimated, ``called`` by their numbers, counted from 0."""
+    which = np.asarray(called)[replaced]
     if which.size == 0:
         return []
     shown = ", ".join(map(str, which[:12])) + (", ..." if which.size > 12 else "")

@@ -26,7 +26,7 @@ from bidsfit.bids.conflicts import conflicts_of_image, refuse
 from bidsfit.bids.files import whole_file
 from bidsfit.bids.images import image_shape, open_image, read_data
 from bidsfit.bids.inputs import DwiImage
-from bidsfit.bids.left_out import FIELD, without
+from bidsfit.bids.left_out import FIELD, methods_sentence, numbers_of_others, without
 from bidsfit.bids.left_out import numbers as left_out_numbers
 from bidsfit.bids.outputs import file_output
 from bidsfit.bids.quality import write_confounds, write_quality
@@ -141,7 +141,7 @@ class AssessQuality(SimpleInterface):
             *self._draw_steps(paths, data, stages, acquisition, mask, affine),
             *draw_quality(paths, data, acquisition, mask, affine, found, left_out),
         ]
-        given = np.array(without(range(len(acquisition) + len(left_out)), left_out))
+        given = np.array(numbers_of_others(len(acquisition), left_out))
         columns = {"volume": given, **found.columns}
         write_confounds(folder / file_output("confounds", image), columns, left_out)
         outliers = {"outlier_indices": given[found.numbers["outlier_indices"]].tolist()}
@@ -160,9 +160,12 @@ class AssessQuality(SimpleInterface):
                 *(words for facts in told.values() for words in facts.get("warnings", [])),
             ],
             methods=[
-                told.get(row["name"], {}).get("methods") or inputs.methods[row["name"]]
-                for row in steps
-                if row["applied"] or "methods" in told.get(row["name"], {})
+                *([methods_sentence(f"{image.name}_dwi", given.size + len(left_out), left_out)] if left_out else []),
+                *(
+                    told.get(row["name"], {}).get("methods") or inputs.methods[row["name"]]
+                    for row in steps
+                    if row["applied"] or "methods" in told.get(row["name"], {})
+                ),
             ],
         )
         with whole_file(paths["record"]) as path:

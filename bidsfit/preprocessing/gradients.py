@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import permutations, product
 from typing import NamedTuple
 
@@ -68,7 +69,9 @@ def orientations() -> list[Orientation]:
     return [Orientation((a, b, c), sign) for a, b, c in permutations(range(3)) for sign in signs]
 
 
-def normalise_directions(b_values: ArrayLike, directions: ArrayLike) -> tuple[NDArray[np.float64], list[str]]:
+def normalise_directions(
+    b_values: ArrayLike, directions: ArrayLike, numbers: Sequence[int] | None = None
+) -> tuple[NDArray[np.float64], list[str]]:
     """Directions of unit length, and what had to be said about them.
 
     Parameters
@@ -76,6 +79,8 @@ def normalise_directions(b_values: ArrayLike, directions: ArrayLike) -> tuple[ND
     b_values : array_like, shape (n,)
         s/mm^2.
     directions : array_like, shape (n, 3)
+    numbers : sequence of int, optional
+        What the volumes are called in warnings; their places, counted from 0, by default.
 
     Returns
     -------
@@ -90,6 +95,7 @@ def normalise_directions(b_values: ArrayLike, directions: ArrayLike) -> tuple[ND
         Where shapes disagree.
     """
     b = np.asarray(b_values, dtype=float)
+    called = np.arange(b.size) if numbers is None else np.asarray(numbers)
     table = np.array(directions, dtype=float)
     if table.shape != (b.size, 3):
         raise ValueError(f"{b.size} b-values need directions of shape ({b.size}, 3), found {table.shape}.")
@@ -100,14 +106,15 @@ def normalise_directions(b_values: ArrayLike, directions: ArrayLike) -> tuple[ND
         table[broken] = 0.0
         if (broken & weighted).any():
             warnings.append(
-                f"The gradient directions of volumes {_list(broken & weighted)} are not numbers; they count as unknown."
+                f"The gradient directions of volumes {_list(called[broken & weighted])} (counted from 0) are not "
+                "numbers; they count as unknown."
             )
     lengths = np.linalg.norm(table, axis=1)
     missing = weighted & (lengths == 0) & ~broken
     if missing.any():
         warnings.append(
-            f"The gradient directions of volumes {_list(missing)} are zero although b is above "
-            f"{NO_WEIGHTING:.0f} s/mm²; they count as unknown."
+            f"The gradient directions of volumes {_list(called[missing])} (counted from 0) are zero although b is "
+            f"above {NO_WEIGHTING:.0f} s/mm²; they count as unknown."
         )
     known = weighted & (lengths > 0)
     off = known & (np.abs(lengths - 1) > LENGTH_TOLERANCE)
@@ -161,8 +168,7 @@ def _scaled_b_values(b: NDArray, lengths: NDArray) -> str:
     return ", ".join(f"{shell.b_value:.0f}" for shell in shells)
 
 
-def _list(which: NDArray) -> str:
-    numbers = np.flatnonzero(which)
+def _list(numbers: NDArray) -> str:
     return ", ".join(map(str, numbers[:8])) + (", ..." if numbers.size > 8 else "")
 
 

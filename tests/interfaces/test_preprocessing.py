@@ -234,7 +234,14 @@ def test_an_organ_that_bends_is_brought_to_its_mean(file, run_in, monkeypatch):
 @pytest.mark.parametrize("still", [True, False])
 def test_the_methods_text_tells_whether_a_volume_was_moved(still):
     found = Motion(np.tile(np.eye(4), (3, 1, 1)), np.zeros(3, dtype=bool), in_plane=False, still=still)
-    assert ("no volume was moved" in describe_motion(found).get("methods", "")) is still
+    assert ("no volume was moved" in describe_motion(found, range(3)).get("methods", "")) is still
+
+
+def test_volumes_are_called_as_in_the_image_as_acquired():
+    found = Motion(np.tile(np.eye(4), (3, 1, 1)), np.array([False, True, True]), in_plane=False, still=False)
+    (warning,) = describe_motion(found, [0, 2, 5])["warnings"]
+    assert warning.startswith("The motion of 2 of 3 volumes")
+    assert warning.endswith("(counted from 0: 2, 5).")
 
 
 @pytest.mark.parametrize(

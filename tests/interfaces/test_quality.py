@@ -73,6 +73,15 @@ def test_the_methods_text_tells_what_was_done_and_not_what_was_planned(assess, t
     assert record["methods"] == ["Ringing was removed.", "No volume was moved."]
 
 
+def test_the_methods_text_tells_of_volumes_that_were_left_out(assess):
+    gone = [{"Volume": k, "BValue": 0, "Reason": "it holds only zeros"} for k in (1, 11)]
+    _, record = assess(signals(), left_out=gone)
+    assert record["methods"] == [
+        "Of the 12 volumes of sub-01_dwi, 2 were left out before everything else, because they are no diffusion images "
+        "of the b-value given."
+    ]
+
+
 def test_figures_without_anything_to_show_are_not_drawn(assess):
     """Every volume has a b-value of its own, and the noise level is not known."""
     _, record = assess(signals(), b_values=range(0, 1000, 100))

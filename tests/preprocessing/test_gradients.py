@@ -59,8 +59,10 @@ def test_missing_directions():
     directions[5] = np.nan
     normalised, warnings = normalise_directions([0, 0] + [1000] * 6, directions)
     assert np.all(normalised[[2, 5]] == 0)
-    assert any("volumes 2 are zero" in warning for warning in warnings)
-    assert any("volumes 5 are not numbers" in warning for warning in warnings)
+    assert any("volumes 2 (counted from 0) are zero" in warning for warning in warnings)
+    assert any("volumes 5 (counted from 0) are not numbers" in warning for warning in warnings)
+    _, warnings = normalise_directions([0, 0] + [1000] * 6, directions, [0, 1, 4, 5, 6, 7, 8, 9])
+    assert any("volumes 4 (counted from 0) are zero" in warning for warning in warnings)
     directions = np.r_[np.full((2, 3), np.nan), spread_directions(6)]
     assert normalise_directions([0, 5] + [1000] * 6, directions)[1] == []  # at b = 0 it does not matter
 
