@@ -75,7 +75,7 @@ def fit_methods(estimator: Estimator) -> list[str]:
     """Texts about the model of a fit, with its equation and bounds, and about its estimator."""
     model = estimator.model
     bounds = "; ".join(
-        f"${p.latex}$ {lower:g} to {upper:g} {REPORT_UNITS[p.unit].name}".rstrip()
+        f"${p.latex}$ {REPORT_UNITS[p.unit].of(f'{lower:g} to {upper:g}')}"
         for p, (lower, upper) in zip(model.parameters, estimator.bounds, strict=True)
         if p.name != model.scale
     )

@@ -14,6 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
+#: A difference below this part of the floor is none.
+NEGLIGIBLE = 0.05
+
 #: Fewer voxels than this have no correlation worth a number.
 FEWEST = 10
 
@@ -58,12 +61,20 @@ class Difference:
         Spearman's, between the two.
     floor : float
         Median Cramér-Rao bound of the reference over the same voxels; NaN where it is not known.
+    largest : float
+        95th percentile of the absolute difference.
     """
 
     median: float
     median_absolute: float
     correlation: float
     floor: float
+    largest: float = np.nan
+
+    @property
+    def negligible(self) -> bool:
+        """Far less than the noise that no estimator escapes, in nearly every voxel."""
+        return bool(np.isfinite(self.floor) and self.largest <= NEGLIGIBLE * self.floor)
 
     @property
     def exceeds_floor(self) -> bool:
@@ -83,7 +94,8 @@ def difference(values: NDArray, reference: NDArray, crb: NDArray | None = None) 
     both = np.isfinite(values) & np.isfinite(reference)
     apart = values[both].astype(float) - reference[both]
     floor = np.nan if crb is None else _median(_known(crb[both]))
-    return Difference(_median(apart), _median(np.abs(apart)), rank_correlation(values, reference), floor)
+    largest = float(np.percentile(np.abs(apart), 95)) if apart.size else np.nan
+    return Difference(_median(apart), _median(np.abs(apart)), rank_correlation(values, reference), floor, largest)
 
 
 def rank_correlation(x: NDArray, y: NDArray) -> float:

@@ -25,7 +25,7 @@ from bidsfit.acquisition import DirectionAverage
 from bidsfit.bids.acquisitions import read_acquisition
 from bidsfit.bids.files import whole_file
 from bidsfit.bids.inputs import DwiImage
-from bidsfit.bids.units import REPORT_UNITS
+from bidsfit.bids.units import REPORT_UNITS, Unit
 from bidsfit.estimators.comparison import correlations, difference, precision
 from bidsfit.estimators.estimator import FITTED
 from bidsfit.interfaces.estimate import curve_axis
@@ -98,11 +98,14 @@ class PlotComparison(SimpleInterface):
             rows = compare(names, parameter.name, voxels, summaries)
             unit = REPORT_UNITS[parameter.unit].name
             columns = [
-                figures.Column(row["estimator"], found["estimate"], *_words(row))
+                figures.Column(row["estimator"], found["estimate"], *_words(row), alike=row.get("negligible", False))
                 for row, found in zip(rows, volumes, strict=True)
             ]
+            limits = parameter.display
+            if limits is not None:
+                limits = figures.widened(limits, np.concatenate([found["estimate"] for found in voxels]))
             with whole_file(paths[parameter.name]) as path:
-                figures.plot_comparison(path, columns, mask, affine, unit, parameter.display)
+                figures.plot_comparison(path, columns, mask, affine, unit, limits)
             parameters.append(
                 {
                     "name": parameter.name,
@@ -205,6 +208,7 @@ def compare(
                 "absolute_difference": apart.median_absolute,
                 "correlation": apart.correlation,
                 "exceeds_floor": apart.exceeds_floor,
+                "negligible": apart.negligible,
             }
         rows.append(row)
     return rows
@@ -235,12 +239,13 @@ def _disagreements(parameters: Sequence[Mapping[str, Any]]) -> list[str]:
     warnings = []
     for parameter in parameters:
         first, *others = parameter["rows"]
+        unit = Unit(parameter["unit"], 1.0)
         for row in others:
             if row["exceeds_floor"]:
                 warnings.append(
                     f"{parameter['name']} by {row['estimator']} differs from {first['estimator']} by "
-                    f"{readable(row['absolute_difference'])} in a typical voxel, more than the Cramér-Rao bound: at "
-                    "least one of the two is biased, or scatters more than it must."
+                    f"{unit.of(readable(row['absolute_difference']))} in a typical voxel, more than the Cramér-Rao "
+                    "bound: at least one of the two is biased, or scatters more than it must."
                 )
     return warnings
 

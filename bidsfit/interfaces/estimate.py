@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from bidsfit import estimators, models
-from bidsfit.acquisition import Acquisition, DirectionAverage
+from bidsfit.acquisition import B0_TOLERANCE, Acquisition, DirectionAverage
 from bidsfit.bids.acquisitions import read_acquisition
 from bidsfit.bids.images import MaskedSignals, image_shape, open_image, opened, read_data
 from bidsfit.bids.left_out import in_words
@@ -192,6 +192,7 @@ def describe(
     return {
         "n_voxels": int(estimate.status.size),
         "freedom": estimate.freedom,
+        "over_directions": estimator.averaging == "none" and _over_directions(model, average.acquisition),
         "b_values": average.acquisition.b_values.tolist(),
         "echo_times": average.acquisition.variable("TE").tolist() if "TE" in model.variables else [],
         "parameters": [vars(row) for row in summarise(estimate, model, estimator.bounds)],
@@ -200,6 +201,12 @@ def describe(
         "sigma": float(np.median(sigma)) if sigma.size else None,
         "curves": curves,
     }
+
+
+def _over_directions(model: SignalModel, fitted: Acquisition) -> bool:
+    """Whether shells of several directions are described by a model that does not know directions."""
+    several = any(shell.n_directions > 1 for shell in fitted.shells if shell.b_value > B0_TOLERANCE)
+    return several and "direction" not in model.variables
 
 
 def curve_axis(

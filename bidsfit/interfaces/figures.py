@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -29,15 +30,15 @@ from bidsfit.bids.images import open_image, read_data
 from bidsfit.bids.inputs import DwiImage
 from bidsfit.bids.left_out import in_words
 from bidsfit.bids.outputs import estimator_label, fit_settings, map_outputs
-from bidsfit.bids.units import REPORT_UNITS
+from bidsfit.bids.units import REPORT_UNITS, Unit
 from bidsfit.estimators.comparison import Precision, precision
 from bidsfit.estimators.estimator import FITTED, Estimator, Status
 from bidsfit.interfaces.image import doubtful_mask
 from bidsfit.interfaces.learned import plot_learned, training_row, training_warnings
 from bidsfit.models.signal_model import SignalModel
 from bidsfit.reports import figures
+from bidsfit.reports.canvas import percent
 from bidsfit.reports.records import FitRecord, ImageRecord, write_record
-from bidsfit.reports.report import percent
 from bidsfit.training.bundle import read_bundle
 
 #: Shares of the voxels above which the report warns.
@@ -45,6 +46,9 @@ MANY_AT_BOUND = 0.2
 MANY_FAILED = 0.01
 #: Floor, as a share of the estimate, above which it warns.
 MUCH_SPREAD = 0.5
+
+#: Choices that are b-values.
+B_VALUES = ("ExcludedBValues", "MaximumBValue", "Threshold")
 
 #: Maps of spread that are drawn, and what their figure calls them.
 SPREADS = {"sd": "SD", "crb": "Floor"}
@@ -171,8 +175,10 @@ class PlotFit(SimpleInterface):
             output = outputs[name]
             unit = output.parameter.unit if output.parameter else "arbitrary" if name == "rmse" else "1"
             data = np.where(mask, volumes[name].astype(float), np.nan)
-            shown = REPORT_UNITS[unit].name
-            return figures.Panel(data, output.title, shown, output.figure_range, output.colours or "viridis")
+            limits = output.figure_range
+            if limits is not None and name in model.names:
+                limits = figures.widened(limits, data[mask])
+            return figures.Panel(data, output.title, REPORT_UNITS[unit].name, limits, output.colours or "viridis")
 
         spreads = {
             name: {s: volumes[f"{name}_{s}"][mask] for s in SPREADS if f"{name}_{s}" in volumes} for name in model.names
@@ -183,7 +189,7 @@ class PlotFit(SimpleInterface):
         }
 
         def spread_panels(name: str) -> Iterator[figures.Panel]:
-            span = np.ptp(model[name].display or model[name].bounds)
+            span = np.ptp(panel(name).limits or model[name].bounds)
             limits = figures.spread_limits(np.concatenate(list(spreads[name].values())), span)
             for statistic, values in spreads[name].items():
                 undetermined = precision(None, values).undetermined
@@ -257,7 +263,7 @@ class PlotFit(SimpleInterface):
             ],
             status=_status_rows(summary),
             options=_options_in_words(settings, estimator, summary),
-            figures=relative(paths, drawn, self.inputs.output_dir),
+            figures=_called(relative(paths, drawn, self.inputs.output_dir), summary["freedom"]),
             maps=[output.path.as_posix() for output in outputs.values()],
             warnings=warnings,
             methods=list(self.inputs.methods),
@@ -296,6 +302,11 @@ def _curve(curve: Mapping[str, Any], model: SignalModel, sigma: float | None) ->
     return figures.Curve(title, x, signal, error, fine[0], fine[1], signal - predicted, curve["x_label"])
 
 
+def _called(drawn: dict[str, str], freedom: int) -> dict[str, str]:
+    """Figures by their kind: that of the quality shows the status alone where no residual is left to judge it by."""
+    return {"status" if kind == "quality" and freedom == 0 else kind: path for kind, path in drawn.items()}
+
+
 def _status_rows(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [
         {
@@ -314,26 +325,43 @@ def _options_in_words(settings: Mapping[str, Any], estimator: Estimator, summary
     words = {}
     for key, value in settings.items():
         if isinstance(value, Mapping) and key != "Bounds":  # such as a recipe of the user
-            words[key] = ", ".join(f"{name} {choice}" for name, choice in value.items())
+            words[key] = ", ".join(f"{name} {_plain(choice)}" for name, choice in value.items())
         elif key not in ("Bounds", "FitMethodDescription"):
-            words[key] = str(value)
+            words[key] = f"{_plain(value)} s/mm²" if key in B_VALUES else _plain(value)
     for parameter, (lower, upper) in zip(estimator.model.parameters, estimator.bounds.tolist(), strict=True):
         if parameter.name != estimator.model.scale:
-            unit = REPORT_UNITS[parameter.unit].name
-            words[f"Bounds of {parameter.name}"] = f"{bounds_in_words(lower, upper)} {unit}".strip()
-    words["b-values fitted (s/mm²)"] = ", ".join(f"{b:.0f}" for b in summary["b_values"])
+            unit = REPORT_UNITS[parameter.unit]
+            words[f"Bounds of {parameter.name}"] = bounds_in_words(lower, upper, unit)
+    words["b-values fitted (s/mm²)"] = _counted(summary["b_values"])
     if summary["sigma"] is not None:
         words["Noise of one measurement as the residuals suggest it"] = f"{summary['sigma']:.4g}"
     return words
 
 
-def bounds_in_words(lower: float, upper: float) -> str:
+def _plain(value: Any) -> str:
+    """A choice without the marks of the language that it was programmed in."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:g}"
+    return ", ".join(map(_plain, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def _counted(b_values: Sequence[float]) -> str:
+    """b-values in ascending order, and how often each was measured where that is more than once."""
+    found = Counter(round(b) for b in b_values)
+    return ", ".join(f"{b} ({n} times)" if n > 1 else f"{b}" for b, n in sorted(found.items()))
+
+
+def bounds_in_words(lower: float, upper: float, unit: Unit) -> str:
     """A range, one end of which may be open."""
     if lower == upper:
-        return f"held at {lower:g}"
+        return f"held at {unit.of(f'{lower:g}')}"
     if np.isfinite([lower, upper]).all():
-        return f"{lower:g} to {upper:g}"
-    return f"from {lower:g} on" if np.isfinite(lower) else f"up to {upper:g}" if np.isfinite(upper) else "none"
+        return unit.of(f"{lower:g} to {upper:g}")
+    if np.isfinite(lower):
+        return f"from {unit.of(f'{lower:g}')} on"
+    return f"up to {unit.of(f'{upper:g}')}" if np.isfinite(upper) else "none"
 
 
 def _warnings(summary: Mapping[str, Any], scale: str, precisions: Mapping[str, Precision]) -> list[str]:
@@ -345,11 +373,20 @@ def _warnings(summary: Mapping[str, Any], scale: str, precisions: Mapping[str, P
     if summary["freedom"] == 0:
         warnings.append(
             "There are as many different b-values as parameters: where no parameter lies at a bound, the curve passes "
-            "through the points, and nothing can be said about the quality of the fit. Residual and R² are left out."
+            "through the points, and nothing can be said about the quality of the fit. Residual and R² are not drawn."
+        )
+    if summary["over_directions"]:
+        warnings.append(
+            "Every measurement was fitted by itself, and the model does not know directions: how the signal varies "
+            "over the directions of a shell counts as residual. It lowers R², and raises the noise that the residuals "
+            "suggest."
         )
     for row in summary["parameters"]:
         if row["name"] != scale and row["fraction_at_bound"] > MANY_AT_BOUND:
-            warnings.append(f"{row['name']} lies at a bound in many voxels: the data hardly determine it.")
+            warnings.append(
+                f"{row['name']} lies at a bound in {percent(row['fraction_at_bound'])} of the voxels: there, the data "
+                "hardly determine it."
+            )
         floor = precisions[row["name"]].crb
         if row["name"] != scale and floor > MUCH_SPREAD * abs(row["median"]):
             found = "is infinite" if np.isinf(floor) else "is more than half of its value"

@@ -38,7 +38,7 @@ from bidsfit.preprocessing.trajectory import RADIUS, motion_parameters
 #: What the methods text tells of a head that did not move.
 STILL = (
     "Motion was sought by registration of every volume to what the others of its shell predict; no volume was moved, "
-    "because the head lay still as far as can be seen."
+    "because nothing had moved as far as can be seen."
 )
 
 #: What is said of a displacement that goes with b.
@@ -286,9 +286,11 @@ class CorrectMotion(Step):
             with progress_bar(inputs.label) as progress:
                 moved, transforms, path, facts = self._move(data, image, acquisition, region, where, progress)
             if moved is not None:
-                inside = region & placed.covered & moved.covered
+                before = region & placed.covered
+                inside = before & moved.covered
                 gain = likeness.gain(placed.data, moved.data, acquisition.b_values, inside, acquisition.directions)
-                facts = judged(facts, gain, likeness.follows_b(path, acquisition.b_values))
+                lost = 1 - float(inside.sum() / max(before.sum(), 1))
+                facts = judged(facts, gain, lost, likeness.follows_b(path, acquisition.b_values))
                 if "refused" in facts:
                     transforms = None
                 else:
@@ -330,8 +332,10 @@ class CorrectMotion(Step):
         return moved, found.transforms, path, describe_motion(found, called)
 
 
-def judged(facts: dict[str, Any], gain: float, follows_b: bool) -> dict[str, Any]:
-    """What a correction is said to have done; "refused" where it did not make the volumes more alike.
+def judged(facts: dict[str, Any], gain: float, lost: float, follows_b: bool) -> dict[str, Any]:
+    """What a correction is said to have done; "refused" where it did not help.
+
+    It helps where it makes the volumes more alike, by a larger part than it takes away of what there is to fit.
 
     Parameters
     ----------
@@ -339,18 +343,33 @@ def judged(facts: dict[str, Any], gain: float, follows_b: bool) -> dict[str, Any
         Of the correction.
     gain : float
         As `likeness.gain` finds it.
+    lost : float
+        Share of what was to be fitted that is not in every volume any more, such as a slice at the end.
     follows_b : bool
         Whether its displacement goes with b.
     """
-    direction = "falls" if gain > 0 else "rises"
-    change = f"the error of predicting each volume from the others {direction} by {100 * abs(gain):.1f} %"
-    told = {**facts, "gain": gain, "follows_b": follows_b}
-    if gain > likeness.LEAST_GAIN:
+    direction = "fell" if gain > 0 else "rose"
+    change = f"the error of predicting each volume from the others {direction} by {_percent(abs(gain))}"
+    told = {**facts, "gain": gain, "lost": lost, "follows_b": follows_b}
+    if gain > max(likeness.LEAST_GAIN, lost):
         warnings = [f"Motion was corrected, but {FOLLOWS_B}."] if follows_b else []
+        if lost > likeness.LEAST_GAIN:
+            warnings.append(
+                f"After the correction of motion, {_percent(lost)} of what was to be fitted is not in every volume, as "
+                "at the first or last slice; it is not fitted."
+            )
         words = "; ".join(filter(None, [facts["words"], change]))
         return told | {"words": words, "warnings": [*facts["warnings"], *warnings]}
-    why = "; ".join([f"it does not make the volumes more alike ({change})", *[FOLLOWS_B] * follows_b])
-    return told | {"refused": why, "methods": f"Motion was sought; its correction was left out: {why}."}
+    why = f"the correction did not make the volumes more alike ({change})"
+    if gain > likeness.LEAST_GAIN:
+        why = f"the correction would cost more than it helps ({change}, but {_percent(lost)} of what was to be fitted was lost)"
+    why = "; ".join([why, *[FOLLOWS_B] * follows_b])
+    return told | {"refused": why, "methods": f"Motion was sought, and was not corrected: {why}."}
+
+
+def _percent(part: float) -> str:
+    """A part as per cent, with a decimal where it is small."""
+    return f"{100 * part:.{0 if part >= 0.1 else 1}f} %"
 
 
 def describe_motion(found: Motion, called: Sequence[int]) -> dict[str, Any]:
@@ -359,7 +378,7 @@ def describe_motion(found: Motion, called: Sequence[int]) -> dict[str, Any]:
     if found.in_plane:
         said.append("sought within slices alone: they are too few, or the mask is too small, to see motion across them")
     if found.still:
-        said.append("the head lay still, as far as can be seen: no volume was moved")
+        said.append("nothing had moved, as far as can be seen: no volume was moved")
     warnings = not_believed(found.replaced, "that of their neighbours in time", called)
     facts = {"words": "; ".join(said), "warnings": warnings}
     return facts | ({"methods": STILL} if found.still else {})

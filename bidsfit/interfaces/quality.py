@@ -292,7 +292,7 @@ def draw_quality(
             drawn.plot_carpet(
                 path, spread(carpet.values), carpet.labels, b_values, is_outlier=is_outlier, left_out=gone
             )
-    if found.motion is not None:
+    if found.motion is not None and np.any(found.motion):  # flat lines show nothing
         done.append("traces")
         with whole_file(paths["traces"]) as path:
             drawn.plot_motion(

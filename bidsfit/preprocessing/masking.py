@@ -100,10 +100,13 @@ def head_mask(
         bright_weighted, tissue = bright, smooth
     elif common < REMAINING * of_unweighted.sum():
         remaining = common / of_unweighted.sum()
-        doubts.append(f"shows diffusion unlike a head's: {remaining:.0%} of what is bright stays so with weighting")
+        doubts.append(
+            f"shows diffusion unlike a head's: only {100 * remaining:.0f} % of what is bright without diffusion "
+            "weighting is bright with it, too"
+        )
     core, radius, share = _core(tissue, voxel_size)
     if share < LARGEST_PART:
-        doubts.append(f"is the largest of several parts, with {share:.0%} of their volume")
+        doubts.append(f"is the largest of several parts, with {100 * share:.0f} % of their volume")
     away = ndimage.distance_transform_edt(~core, sampling=voxel_size)
     reach = max(2 * radius, radius + float(np.linalg.norm(voxel_size[:2])))  # across the fluid around the brain
     candidates = (bright | bright_weighted) & known & (away <= reach)
@@ -156,11 +159,11 @@ def _doubts_of_shape(mask: NDArray[np.bool_], filled: float, voxel_size: Sequenc
     """What of a mask's shape speaks against it; ``filled``: the share of its voxels that were holes."""
     doubts = []
     if filled > FILLED_SHARE:
-        doubts.append(f"had holes, now filled, that make up {filled:.0%} of it")
+        doubts.append(f"had holes, now filled, that make up {100 * filled:.0f} % of it")
     sides = [mask[side] for side in (np.s_[0], np.s_[-1], np.s_[:, 0], np.s_[:, -1])]
     at_sides = float(np.concatenate([side.ravel() for side in sides]).mean())
     if at_sides > SIDE_SHARE:
-        doubts.append(f"covers {at_sides:.0%} of the sides of the image, as if the head were cut off")
+        doubts.append(f"covers {100 * at_sides:.0f} % of the sides of the image, as if the head were cut off")
     volume = mask.sum() * float(np.prod(voxel_size)) / 1000
     if volume > LARGEST_VOLUME:
         doubts.append(f"holds {volume:.0f} ml, which no brain has")

@@ -29,6 +29,9 @@ WARM = "#c2410c"
 #: Values below are rounding errors, such as the residuals of as many measurements as parameters: shown as 0.
 NEGLIGIBLE = 1e-9
 
+#: The usual display range is widened where so many values lie beyond one of its ends.
+MANY_BEYOND = 0.2
+
 #: Distances between ticks, times a power of ten.
 STEPS = (1, 2, 2.5, 5, 10)
 
@@ -133,6 +136,21 @@ def robust_limits(values: NDArray) -> tuple[float, float]:
     return float(np.floor(low / step + 1e-9) * step), float(np.ceil(high / step - 1e-9) * step)
 
 
+def widened(limits: tuple[float, float], values: NDArray) -> tuple[float, float]:
+    """The usual display range of a parameter; where many values lie beyond one of its ends, that end moves outwards.
+
+    A picture in which half of the voxels have the colour of one end shows nothing.
+    """
+    finite = np.asarray(values, dtype=float)
+    finite = finite[np.isfinite(finite)]
+    low, high = limits
+    if finite.size:
+        found = robust_limits(finite)
+        low = min(low, found[0]) if np.mean(finite < low) > MANY_BEYOND else low
+        high = max(high, found[1]) if np.mean(finite > high) > MANY_BEYOND else high
+    return low, high
+
+
 def spread_limits(values: NDArray, span: float = np.inf) -> tuple[float, float]:
     """Display range of spreads or differences: from 0 to what few exceed, and at most half the range of the maps."""
     finite = np.asarray(values, dtype=float)
@@ -140,6 +158,17 @@ def spread_limits(values: NDArray, span: float = np.inf) -> tuple[float, float]:
     if finite.size == 0:
         return 0.0, 1.0
     return 0.0, min(robust_limits(finite[finite <= np.percentile(finite, 95)])[1], span / 2)
+
+
+def percent(fraction: float | None) -> str:
+    """A fraction as per cent; what is there but rare is not rounded to nothing, nor nearly all to all."""
+    if fraction is None or not np.isfinite(fraction):
+        return "\N{EN DASH}"
+    if fraction in (0, 1):
+        return f"{100 * fraction:.0f} %"
+    if fraction < 0.001:
+        return "< 0.1 %"
+    return "> 99.9 %" if fraction > 0.999 else f"{100 * fraction:.1f} %"
 
 
 def readable(value: float) -> str:

@@ -26,6 +26,7 @@ from bidsfit.reports.canvas import (
     inches,
     note,
     page,
+    percent,
     readable,
     robust_limits,
     save,
@@ -148,16 +149,12 @@ def _ends(
             at_bound = np.isclose(finite, bound, rtol=1e-5, atol=1e-6 * max(abs(high), abs(low)))
             ends |= at_bound
             if at_bound.any():
-                remarks.append(f"{_percent(at_bound.mean())} at the {name} bound, {readable(bound)}")
+                remarks.append(f"{percent(float(at_bound.mean()))} at the {name} bound, {readable(bound)}")
     for outside, name in ((finite < low, "below"), (finite > high, "above")):
         if np.any(outside & ~ends):
-            remarks.append(f"{_percent(np.mean(outside & ~ends))} {name} the range shown")
+            remarks.append(f"{percent(float(np.mean(outside & ~ends)))} {name} the range shown")
         ends |= outside
     return ends, remarks
-
-
-def _percent(share: float | np.floating) -> str:
-    return "< 0.1 %" if share < 0.001 else f"{100 * share:.1f} %" if share < 1 else "100 %"
 
 
 @styled

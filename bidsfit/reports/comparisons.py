@@ -59,12 +59,15 @@ class Column:
         Below its map, such as its median; two lines.
     difference_words : str
         Below its difference from the first, two lines; empty for the first.
+    alike : bool
+        The difference from the first is negligible beside the noise, and not drawn.
     """
 
     name: str
     data: NDArray
     words: str
     difference_words: str = ""
+    alike: bool = False
 
 
 @dataclass(frozen=True)
@@ -151,7 +154,8 @@ def plot_comparison(
     """One parameter by every estimator, and below how each differs from the first.
 
     All maps share a colour scale, and all differences one that is symmetric around zero. Below the first map, where
-    there is no difference to show, are the distributions of all. Maps that are equal in every voxel are said to be so.
+    there is no difference to show, are the distributions of all. Maps that do not differ, or by nothing but rounding,
+    are said to be so.
 
     Parameters
     ----------
@@ -170,7 +174,8 @@ def plot_comparison(
     maps = [np.where(mask, np.asarray(column.data, dtype=float), np.nan) for column in columns]
     inside = np.stack([volume[mask] for volume in maps])
     shown = limits if limits is not None else robust_limits(inside)
-    apart = inside[1:] - inside[0]
+    differing = [i for i, column in enumerate(columns) if i > 0 and not column.alike]
+    apart = inside[differing] - inside[0]
     extent = spread_limits(np.abs(apart), shown[1] - shown[0])[1]
     difference: Any = None
 
@@ -182,6 +187,10 @@ def plot_comparison(
             panel = Panel(volume - maps[0], title, limits=(-extent, extent), cmap=DIVERGING)
             if np.array_equal(inside[i], inside[0], equal_nan=True):
                 _say(figure, grid.left(i), grid.top(1) - 0.2, f"{title}: no difference in any voxel", INK, 10)
+                continue
+            if column.alike:
+                _say(figure, grid.left(i), grid.top(1) - 0.2, f"{title}: far less than the noise", INK, 10)
+                _say(figure, grid.left(i), grid.top(1) + 0.05, column.difference_words)
                 continue
             difference = _draw_column(figure, grid, (1, i), panel, mask, column.difference_words)
     _draw_distributions(figure, grid, inside, shown, unit)

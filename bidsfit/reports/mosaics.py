@@ -17,7 +17,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter
 from numpy.typing import NDArray
 
-from bidsfit.reports.canvas import FAINT, QUIET, inches, page, robust_limits, save, styled, ticks
+from bidsfit.reports.canvas import FAINT, QUIET, inches, page, percent, robust_limits, save, styled, ticks
 from bidsfit.reports.slices import Slices
 from bidsfit.reports.tiles import (
     BACKGROUND,
@@ -281,9 +281,8 @@ def _draw_legend(figure: Figure, entries: Sequence[Entry], top: float, height: f
     y = 0.1
     for entry in entries:
         lines = entry.lines(figure.get_size_inches()[0])
-        percent = "< 0.1 %" if entry.fraction < 0.001 else f"{100 * entry.fraction:.1f} %"
         axes.add_patch(Rectangle((0, y - 0.06), 0.2, 0.12, facecolor=entry.colour, edgecolor=FAINT, linewidth=0.5))
-        axes.text(0.82, y, percent, ha="right", va="center_baseline", fontsize=8)
+        axes.text(0.82, y, percent(entry.fraction), ha="right", va="center_baseline", fontsize=8)
         axes.text(1.55, y, f"{entry.count:,}", ha="right", va="center_baseline", fontsize=8, color=QUIET)
         for i, line in enumerate(lines):
             axes.text(1.7, y + i * LINE, line, va="center_baseline", fontsize=8)

@@ -19,8 +19,8 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from bidsfit.reports.bibliography import replace_file
-from bidsfit.reports.canvas import ticks
-from bidsfit.reports.report import TEMPLATES, breakable, count, number, percent
+from bidsfit.reports.canvas import percent, ticks
+from bidsfit.reports.report import TEMPLATES, breakable, count, number
 
 #: Among fewer images, none is called unusual.
 FEWEST_IMAGES = 5

@@ -20,7 +20,7 @@ from typing import Any
 from markupsafe import Markup
 
 from bidsfit.reports.bibliography import bibtex, cited, plain_text, reference_list, replace_file
-from bidsfit.reports.canvas import readable
+from bidsfit.reports.canvas import percent, readable
 from bidsfit.reports.comparisons import estimator_colour
 from bidsfit.reports.mosaics import status_colour
 from bidsfit.reports.prose import mathml, prose
@@ -119,8 +119,9 @@ FIGURES = {
     "comparison": (
         "Slices of one parameter by every estimator, and of the differences from the first",
         "Above: the maps on one colour scale, with the median and in brackets the 5th to 95th percentile. Below: what "
-        "each adds to or takes from the first, on one scale, where white is no difference; and the distributions, "
-        "values beyond the range in the last bins.",
+        "each adds to or takes from the first, on one scale, where white is no difference (not drawn where it is less "
+        "than a twentieth of the floor in 95 % of the voxels); and the distributions, values beyond the range in the "
+        "last bins.",
     ),
     "estimators": (
         "Measured signals and the curves of all estimators in some voxels",
@@ -136,8 +137,10 @@ FIGURES = {
     "curves": (
         "Measured signals and fitted curves of some voxels against b-value",
         "Measured signal and fitted curve in a few voxels: where a parameter lies at the percentile that is named, "
-        "among the half of the voxels that is fitted best; and one whose residual is large.",
+        "among the half of the voxels that is fitted best; and, where curves leave residuals, one whose residual is "
+        "large.",
     ),
+    "status": ("Slices of the status of the fit", "What happened in each voxel."),
     "quality": (
         "Slices of the residual, of R squared and of the status of the fit",
         "Root mean square of the residuals, coefficient of determination, and what happened in each voxel. A high "
@@ -318,23 +321,13 @@ def spread(value: float | None, typical: float | None) -> str:
         return "\N{INFINITY}"
     if value is None or math.isnan(value) or not typical or not math.isfinite(typical):
         return number(value)
-    return f"{number(value)} ({100 * value / abs(typical):.0f} %)"
+    share = value / abs(typical)
+    return f"{number(value)} ({f'{100 * share:.0f} %' if share >= 0.01 else percent(share)})"
 
 
 def count(value: int) -> str:
     """A whole number with its thousands apart."""
     return f"{value:,}"
-
-
-def percent(fraction: float | None) -> str:
-    """A fraction as per cent; what is there but rare is not rounded to nothing, nor nearly all to all."""
-    if fraction is None or not math.isfinite(fraction):
-        return "\N{EN DASH}"
-    if fraction in (0, 1):
-        return f"{100 * fraction:.0f} %"
-    if fraction < 0.001:
-        return "< 0.1 %"
-    return "> 99.9 %" if fraction > 0.999 else f"{100 * fraction:.1f} %"
 
 
 def breakable(text: str) -> Markup:

@@ -40,6 +40,12 @@ def test_no_difference_exceeds_a_floor_that_is_not_known_or_infinite(crb: np.nda
     assert not difference(X + 100, X, crb).exceeds_floor
 
 
+def test_a_difference_far_below_the_floor_is_negligible() -> None:
+    assert difference(X + 1e-4, X, np.full(200, 0.1)).negligible
+    assert not difference(X + 0.01, X, np.full(200, 0.1)).negligible
+    assert not difference(X + 100, X, np.full(200, INF)).negligible
+
+
 def test_nothing_in_common() -> None:
     found = difference(np.full(200, NAN), X, np.ones(200))
     assert np.isnan([found.median, found.median_absolute, found.correlation, found.floor]).all()

@@ -4,12 +4,20 @@ import numpy as np
 import pytest
 
 from bidsfit import models
+from bidsfit.bids.units import REPORT_UNITS
 from bidsfit.estimators.comparison import Precision
 from bidsfit.estimators.least_squares import LeastSquares
 from bidsfit.interfaces.comparison import _disagreements, _entangled, compare
-from bidsfit.interfaces.figures import _curve, _options_in_words, _warnings, bounds_in_words
+from bidsfit.interfaces.figures import _called, _curve, _options_in_words, _warnings, bounds_in_words
 
-SUMMARY = {"n_voxels": 100, "status": {"1": 100}, "freedom": 3, "b_values": [0, 1000], "sigma": None}
+SUMMARY = {
+    "n_voxels": 100,
+    "status": {"1": 100},
+    "freedom": 3,
+    "b_values": [0, 1000],
+    "sigma": None,
+    "over_directions": False,
+}
 
 
 def summary(**medians):
@@ -23,24 +31,43 @@ def summary(**medians):
 @pytest.mark.parametrize(
     ("bounds", "expected"),
     [
-        ((0, 5), "0 to 5"),
-        ((1.2, 1.2), "held at 1.2"),
-        ((0, np.inf), "from 0 on"),
-        ((-np.inf, 3), "up to 3"),
+        ((0, 5), "0 to 5 · 10⁻³ mm²/s"),
+        ((1.2, 1.2), "held at 1.2 · 10⁻³ mm²/s"),
+        ((0, np.inf), "from 0 · 10⁻³ mm²/s on"),
+        ((-np.inf, 3), "up to 3 · 10⁻³ mm²/s"),
         ((-np.inf, np.inf), "none"),
     ],
 )
 def test_bounds_in_words(bounds, expected):
-    assert bounds_in_words(*bounds) == expected
+    assert bounds_in_words(*bounds, REPORT_UNITS["um^2/ms"]) == expected
 
 
 def test_choices_state_bounds_with_their_unit():
     estimator = LeastSquares(models.get("ivim"), bounds={"D": (0.0, np.inf), "f": (0.0, 0.5)})
     words = _options_in_words({"Mask": "found", "Bounds": {"D": [0, None]}}, estimator, SUMMARY)
-    assert words["Bounds of D"] == "from 0 on 10⁻³ mm²/s"
+    assert words["Bounds of D"] == "from 0 · 10⁻³ mm²/s on"
     assert words["Bounds of f"] == "0 to 0.5"
-    assert words["Bounds of Dstar"] == "3 to 200 10⁻³ mm²/s"
+    assert words["Bounds of Dstar"] == "3 to 200 · 10⁻³ mm²/s"
     assert not {"Bounds", "Bounds of S0"} & set(words)
+
+
+def test_choices_are_told_in_plain_words():
+    settings = {"Debias": False, "Hold": ["D"], "Threshold": 200.0, "MaximumBValue": 1000.0}
+    summary = SUMMARY | {"b_values": [1000, 0, 0, 1000.2, 2000]}
+    words = _options_in_words(settings, LeastSquares(models.get("ivim")), summary)
+    assert [words[name] for name in settings] == ["no", "D", "200 s/mm²", "1000 s/mm²"]
+    assert words["b-values fitted (s/mm²)"] == "0 (2 times), 1000 (2 times), 2000"
+
+
+def test_what_directions_do_to_the_residual_is_said():
+    (warning,) = _warnings(summary(D=1.0) | {"over_directions": True}, "S0", {"D": Precision(0.1, 0.1, 0)})
+    assert "over the directions of a shell counts as residual" in warning
+
+
+def test_the_figure_of_a_fit_without_residuals_is_called_by_what_it_shows():
+    drawn = {"maps": "maps.png", "quality": "quality.png"}
+    assert _called(drawn, 0) == {"maps": "maps.png", "status": "quality.png"}
+    assert _called(drawn, 3) == drawn
 
 
 @pytest.mark.parametrize(("crb", "found"), [(0.4, None), (0.6, "is more than half"), (np.inf, "is infinite")])
@@ -62,8 +89,8 @@ def test_estimators_are_compared_with_the_first():
     assert [row.get("exceeds_floor") for row in rows] == [None, True, False]
     assert rows[1]["difference"] == pytest.approx(0.3)
     assert rows[1]["correlation"] == pytest.approx(1)
-    (warning,) = _disagreements([{"name": "D", "rows": rows}])
-    assert warning.startswith("D by net differs from lsq by 0.3 in a typical voxel")
+    (warning,) = _disagreements([{"name": "D", "unit": "10⁻³ mm²/s", "rows": rows}])
+    assert warning.startswith("D by net differs from lsq by 0.3 · 10⁻³ mm²/s in a typical voxel")
 
 
 def test_parameters_that_go_together_are_named():

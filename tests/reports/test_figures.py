@@ -140,6 +140,16 @@ def test_maps_that_are_equal_are_said_to_be_so(tmp_path: Path, monkeypatch: pyte
     columns[1] = figures.Column("mle", VALUES + 0.1, "", "")
     figures.plot_comparison(tmp_path / "comparison.png", columns, INSIDE, AFFINE)
     assert not any("no difference" in words for words in said)
+    columns[1] = figures.Column("mle", VALUES + 1e-9, "", "median 1e-9", alike=True)
+    assert_picture(figures.plot_comparison(tmp_path / "comparison.png", columns, INSIDE, AFFINE))
+    assert any("far less than the noise" in words for words in said)
+
+
+def test_a_range_beyond_which_many_values_lie_is_widened() -> None:
+    values = np.linspace(0, 1, 101)
+    assert figures.widened((0.0, 0.4), values) == (0.0, 1.0)
+    assert figures.widened((0.0, 0.9), values) == (0.0, 0.9)
+    assert figures.widened((0.0, 0.4), np.full(3, np.nan)) == (0.0, 0.4)
 
 
 def test_a_panel_without_any_value_is_left_out(tmp_path: Path) -> None:

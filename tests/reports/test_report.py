@@ -248,6 +248,8 @@ def test_numbers(value: float | None, expected: str) -> None:
     [
         (0.08, 0.95, "0.08 (8 %)"),
         (0.08, -0.95, "0.08 (8 %)"),
+        (2.25, 594.0, "2.25 (0.4 %)"),
+        (1e-6, 1.72, "1e\N{MINUS SIGN}06 (< 0.1 %)"),
         (0.08, 0.0, "0.08"),
         (0.08, float("nan"), "0.08"),
         (float("inf"), 3.0, "\N{INFINITY}"),
