@@ -362,7 +362,8 @@ def judged(facts: dict[str, Any], gain: float, lost: float, follows_b: bool) -> 
         return told | {"words": words, "warnings": [*facts["warnings"], *warnings]}
     why = f"the correction did not make the volumes more alike ({change})"
     if gain > likeness.LEAST_GAIN:
-        why = f"the correction would cost more than it helps ({change}, but {_percent(lost)} of what was to be fitted was lost)"
+        cost = f"but {_percent(lost)} of what was to be fitted was lost"
+        why = f"the correction would cost more than it helps ({change}, {cost})"
     why = "; ".join([why, *[FOLLOWS_B] * follows_b])
     return told | {"refused": why, "methods": f"Motion was sought, and was not corrected: {why}."}
 
