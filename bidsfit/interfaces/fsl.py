@@ -196,8 +196,8 @@ class Topup(Step):
         before = disagreement(means[0], means[1])
         after = disagreement(means[2], corrected[..., n:].mean(axis=-1))
         words = (
-            f"displacements up to {largest:.1f} voxels (99th percentile); the two images differ by {before:.0%} "
-            f"before and {after:.0%} after"
+            f"displacements up to {largest:.1f} voxels (99th percentile); the two images differ by "
+            f"{100 * before:.0f} % before and {100 * after:.0f} % after"
         )
         return {"words": words, "largest_shift": largest, "before": before, "after": after}
 
@@ -326,6 +326,6 @@ def _outliers(found: Any) -> dict[str, Any]:
         return {}
     outliers = np.loadtxt(found.out_outlier_map, skiprows=1, ndmin=2)
     return {
-        "words": f"{outliers.mean():.1%} of all slices were outliers and were replaced",
+        "words": f"{100 * outliers.mean():.1f} % of all slices were outliers and were replaced",
         "outlier_fraction": outliers.mean(axis=1).tolist(),
     }

@@ -209,8 +209,8 @@ class EstimateField(Step):
                 )
             if not found.after < found.before:
                 raise ValueError(
-                    f"The two images differ by {found.before:.0%}, and no less once they are undistorted "
-                    f"({found.after:.0%}); do they show the same?"
+                    f"The two images differ by {100 * found.before:.0f} %, and no less once they are undistorted "
+                    f"({100 * found.after:.0f} %); do they show the same?"
                 )
         except (UnusableInputError, ValueError) as error:
             return not_found(self.inputs, error)

@@ -110,7 +110,9 @@ class SegmentTissue(SimpleInterface):
             name: round(float(fractions[mask][:, k].sum()) * volume, 2) for k, (_, _, name, _) in enumerate(TABLE[1:])
         }
         if not (facts["voxels"]["GM"] or facts["voxels"]["WM"]):
-            raise ValueError(f"no voxel of the mask is filled to more than {PURITY:.0%} by grey or by white matter.")
+            raise ValueError(
+                f"no voxel of the mask is filled to more than {100 * PURITY:.0f} % by grey or by white matter."
+            )
         outputs |= {"dseg": str(cwd / "dseg.nii.gz"), "table": str(cwd / "dseg.tsv")}
         write_nifti(Path(outputs["dseg"]), tissue, like)
         write_text(Path(outputs["table"]), table_of_labels())
@@ -163,7 +165,7 @@ def in_words(anatomy: Anatomy, alignment: Alignment | None) -> str:
         second += (
             f" (normalised mutual information {alignment.information:.3f}, {alignment.apart:.3f} when moved apart)"
         )
-    return f"{first}{second}. A voxel belongs to a tissue that fills more than {PURITY:.0%} of it."
+    return f"{first}{second}. A voxel belongs to a tissue that fills more than {100 * PURITY:.0f} % of it."
 
 
 def table_of_labels() -> str:

@@ -94,8 +94,8 @@ def head_mask(
     doubts = []
     if common < WITHIN * of_weighted.sum():
         doubts.append(
-            "was found without diffusion weighting alone, because the images with it show something else: "
-            f"{1 - common / of_weighted.sum():.0%} of what is bright there lies outside"
+            "was found on the images without diffusion weighting alone, because those with it show something else: "
+            f"{100 - 100 * common / of_weighted.sum():.0f} % of what is bright there lies outside"
         )
         bright_weighted, tissue = bright, smooth
     elif common < REMAINING * of_unweighted.sum():

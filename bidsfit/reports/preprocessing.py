@@ -274,14 +274,17 @@ class _Lines:
     def draw(self, tiles: Sequence[Any]) -> None:
         for drawn, level, colour in ((self.masks, 0.5, OUTLINE), (self.images, BRIGHT, EDGE)):
             for axes, tile in zip(tiles, drawn, strict=False):
-                if np.min(tile) < level < np.max(tile):
+                if _crosses(tile, level):
                     axes.contour(tile, levels=[level], colors=[colour], linewidths=0.8)
 
     def legend(self, figure: Figure) -> None:
-        """What the colours are, in the last line of a page that has room for it."""
+        """What the colours are that are drawn, in the last line of a page that has room for it."""
         left, top = LEFT, figure.get_size_inches()[1] - 0.2
-        for drawn, colour, words in ((self.masks, OUTLINE, "mask"), (self.images, EDGE, self.name)):
-            if len(drawn):
+        for drawn, level, colour, words in (
+            (self.masks, 0.5, OUTLINE, "mask"),
+            (self.images, BRIGHT, EDGE, self.name),
+        ):
+            if any(_crosses(tile, level) for tile in drawn):
                 _say(figure, left, top, "\N{BLACK SQUARE}", colour, 9)
                 _say(figure, left + 0.15, top + 0.01, words)
                 left += 0.35 + 0.065 * len(words)
@@ -290,6 +293,11 @@ class _Lines:
     def height(self) -> float:
         """Inches that the legend needs."""
         return 0.2 if len(self.masks) or len(self.images) else 0.0
+
+
+def _crosses(tile: NDArray, level: float) -> bool:
+    """Whether a slice has an outline at a level."""
+    return bool(np.min(tile) < level < np.max(tile))
 
 
 @styled

@@ -89,6 +89,17 @@ def test_bright_structures_are_outlined_however_coils_see_them(tmp_path: Path, m
     assert bright[:25].sum() < 60
 
 
+def test_the_legend_names_what_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a bottle of water nothing is brighter than what lies around it."""
+    said: list[str] = []
+    monkeypatch.setattr(preprocessing, "_say", lambda *arguments, **_: said.append(arguments[3]))
+    for image, expected in ((np.full(BEFORE.shape, 7.0), []), (BEFORE, ["bright structures of b = 0"])):
+        said.clear()
+        figures.plot_registration(tmp_path / "registration.png", {"b = 0": image}, INSIDE, AFFINE)
+        assert "mask" in said
+        assert [words for words in said if words.startswith("bright")] == expected
+
+
 @pytest.mark.parametrize(
     ("motion", "displacement", "dvars"),
     [
