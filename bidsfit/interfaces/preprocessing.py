@@ -280,7 +280,7 @@ class CorrectMotion(Step):
             where["shift"] = read_volumes(inputs.field)[0]
         unmoved = np.tile(np.eye(4), (len(acquisition), 1, 1))
         placed: Resampled | Deformed = resample(data, image.affine, unmoved, threads=inputs.threads, **where)
-        transforms: NDArray[np.float64] | None = unmoved
+        transforms: NDArray[np.float64] | None = None  # not known where motion is not sought
         facts: dict[str, Any] = {}
         if inputs.method != "none":
             with progress_bar(inputs.label) as progress:
