@@ -12,6 +12,7 @@ import numpy as np
 from bidsfit import __version__
 from bidsfit.bids.units import REPORT_UNITS
 from bidsfit.estimators.estimator import Estimator
+from bidsfit.reports.canvas import with_unit
 from bidsfit.reports.records import FitRecord, ImageRecord, PreprocessingRecord, Record
 from bidsfit.workflows.plan import FOUND_BODY, FOUND_MASK
 
@@ -75,7 +76,7 @@ def fit_methods(estimator: Estimator) -> list[str]:
     """Texts about the model of a fit, with its equation and bounds, and about its estimator."""
     model = estimator.model
     bounds = "; ".join(
-        f"${p.latex}$ {REPORT_UNITS[p.unit].of(f'{lower:g} to {upper:g}')}"
+        f"${p.latex}$ {with_unit(f'{lower:g} to {upper:g}', REPORT_UNITS[p.unit].name)}"
         for p, (lower, upper) in zip(model.parameters, estimator.bounds, strict=True)
         if p.name != model.scale
     )

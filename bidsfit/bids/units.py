@@ -11,11 +11,6 @@ class Unit(NamedTuple):
     name: str
     factor: float
 
-    def of(self, words: str) -> str:
-        """A number or range in words, with the unit."""
-        times = "\N{MIDDLE DOT} " if self.name.startswith("10") else ""
-        return f"{words} {times}{self.name}".rstrip()
-
 
 #: In NIfTI files and sidecars: what FSL, MRtrix and DIPY users expect.
 FILE_UNITS = {

@@ -25,14 +25,14 @@ from bidsfit.acquisition import DirectionAverage
 from bidsfit.bids.acquisitions import read_acquisition
 from bidsfit.bids.files import whole_file
 from bidsfit.bids.inputs import DwiImage
-from bidsfit.bids.units import REPORT_UNITS, Unit
+from bidsfit.bids.units import REPORT_UNITS
 from bidsfit.estimators.comparison import correlations, difference, precision
 from bidsfit.estimators.estimator import FITTED
 from bidsfit.interfaces.estimate import curve_axis
 from bidsfit.interfaces.figures import curve_title, read_volume, relative
 from bidsfit.models.signal_model import Parameter, SignalModel
 from bidsfit.reports import figures
-from bidsfit.reports.canvas import readable
+from bidsfit.reports.canvas import readable, with_unit
 from bidsfit.reports.records import ComparisonRecord, write_record
 
 #: Voxels whose curves are drawn.
@@ -239,13 +239,12 @@ def _disagreements(parameters: Sequence[Mapping[str, Any]]) -> list[str]:
     warnings = []
     for parameter in parameters:
         first, *others = parameter["rows"]
-        unit = Unit(parameter["unit"], 1.0)
         for row in others:
             if row["exceeds_floor"]:
                 warnings.append(
                     f"{parameter['name']} by {row['estimator']} differs from {first['estimator']} by "
-                    f"{unit.of(readable(row['absolute_difference']))} in a typical voxel, more than the Cramér-Rao "
-                    "bound: at least one of the two is biased, or scatters more than it must."
+                    f"{with_unit(readable(row['absolute_difference']), parameter['unit'])} in a typical voxel, more than "
+                    "the Cramér-Rao bound: at least one of the two is biased, or scatters more than it must."
                 )
     return warnings
 

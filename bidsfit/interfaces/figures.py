@@ -30,14 +30,14 @@ from bidsfit.bids.images import open_image, read_data
 from bidsfit.bids.inputs import DwiImage
 from bidsfit.bids.left_out import in_words
 from bidsfit.bids.outputs import estimator_label, fit_settings, map_outputs
-from bidsfit.bids.units import REPORT_UNITS, Unit
+from bidsfit.bids.units import REPORT_UNITS
 from bidsfit.estimators.comparison import Precision, precision
 from bidsfit.estimators.estimator import FITTED, Estimator, Status
 from bidsfit.interfaces.image import doubtful_mask
 from bidsfit.interfaces.learned import plot_learned, training_row, training_warnings
 from bidsfit.models.signal_model import SignalModel
 from bidsfit.reports import figures
-from bidsfit.reports.canvas import percent
+from bidsfit.reports.canvas import percent, with_unit
 from bidsfit.reports.records import FitRecord, ImageRecord, write_record
 from bidsfit.training.bundle import read_bundle
 
@@ -330,7 +330,7 @@ def _options_in_words(settings: Mapping[str, Any], estimator: Estimator, summary
             words[key] = f"{_plain(value)} s/mm²" if key in B_VALUES else _plain(value)
     for parameter, (lower, upper) in zip(estimator.model.parameters, estimator.bounds.tolist(), strict=True):
         if parameter.name != estimator.model.scale:
-            unit = REPORT_UNITS[parameter.unit]
+            unit = REPORT_UNITS[parameter.unit].name
             words[f"Bounds of {parameter.name}"] = bounds_in_words(lower, upper, unit)
     words["b-values fitted (s/mm²)"] = _counted(summary["b_values"])
     if summary["sigma"] is not None:
@@ -353,15 +353,15 @@ def _counted(b_values: Sequence[float]) -> str:
     return ", ".join(f"{b} ({n} times)" if n > 1 else f"{b}" for b, n in sorted(found.items()))
 
 
-def bounds_in_words(lower: float, upper: float, unit: Unit) -> str:
+def bounds_in_words(lower: float, upper: float, unit: str) -> str:
     """A range, one end of which may be open."""
     if lower == upper:
-        return f"held at {unit.of(f'{lower:g}')}"
+        return f"held at {with_unit(f'{lower:g}', unit)}"
     if np.isfinite([lower, upper]).all():
-        return unit.of(f"{lower:g} to {upper:g}")
+        return with_unit(f"{lower:g} to {upper:g}", unit)
     if np.isfinite(lower):
-        return f"from {unit.of(f'{lower:g}')} on"
-    return f"up to {unit.of(f'{upper:g}')}" if np.isfinite(upper) else "none"
+        return f"from {with_unit(f'{lower:g}', unit)} on"
+    return f"up to {with_unit(f'{upper:g}', unit)}" if np.isfinite(upper) else "none"
 
 
 def _warnings(summary: Mapping[str, Any], scale: str, precisions: Mapping[str, Precision]) -> list[str]:

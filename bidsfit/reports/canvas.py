@@ -171,6 +171,13 @@ def percent(fraction: float | None) -> str:
     return "> 99.9 %" if fraction > 0.999 else f"{100 * fraction:.1f} %"
 
 
+def with_unit(words: str, unit: str) -> str:
+    """A number or range with its unit."""
+    if not unit:
+        return words
+    return f"{words} \N{MULTIPLICATION SIGN} {unit}" if unit.startswith("10") else f"{words} {unit}"
+
+
 def readable(value: float) -> str:
     """Three significant digits, without an exponent where that is readable."""
     text = f"{value:.3g}"

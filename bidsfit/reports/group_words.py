@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from bidsfit.reports.canvas import with_unit
 from bidsfit.reports.group_records import EstimatorRecord, ParameterRecord
 from bidsfit.reports.report import number
 from bidsfit.statistics.interval import Interval
@@ -156,13 +157,6 @@ def p_words(p_value: float) -> str:
     if math.isnan(p_value):
         return "p unknown"
     return f"p {p_number(p_value)}" if p_value < 0.001 else f"p = {p_number(p_value)}"
-
-
-def with_unit(words: str, unit: str) -> str:
-    """A number with its unit."""
-    if not unit:
-        return words
-    return f"{words} \N{MULTIPLICATION SIGN} {unit}" if unit.startswith("10") else f"{words} {unit}"
 
 
 def sentences(

@@ -132,7 +132,7 @@ FIGURES = {
     "histograms": (
         "Histograms of the parameters over the mask",
         "Distribution over the mask. Line: median; grey, and in brackets: 5th to 95th percentile; orange: values at a "
-        "bound of the fit or beyond the range shown, drawn in the last bins.",
+        "bound of the fit or beyond the range shown, drawn in the last bins, where they may be cut off.",
     ),
     "curves": (
         "Measured signals and fitted curves of some voxels against b-value",

@@ -40,8 +40,8 @@ class SessionEffect:
         test = f"F({self.freedom[0]}, {self.freedom[1]}) = {self.statistic:.2f}, p = {self.p_value:.3g}"
         if self.p_value < 0.05:
             return (
-                f"The sessions differ systematically ({test}; last minus first {self.difference.value:.3g}): the "
-                "within-subject standard deviation holds this difference too."
+                f"The sessions differ systematically ({test}; last minus first {self.difference.value:.3g} "
+                "in the unit of the values): the within-subject standard deviation holds this difference too."
             )
         return f"No sign of a systematic difference between sessions ({test})."
 

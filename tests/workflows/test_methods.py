@@ -38,7 +38,7 @@ def test_what_two_fits_share_is_said_once():
 
 def test_bounds_are_in_the_units_of_reports():
     said = text("ivim", bounds={"Dstar": (5.0, 250.0)})
-    assert "$D^{*}$ 5 to 250 · 10⁻³ mm²/s" in said
+    assert "$D^{*}$ 5 to 250 \N{MULTIPLICATION SIGN} 10⁻³ mm²/s" in said
     assert "Measurements up to b = 1000 s/mm² were fitted." in said
 
 
