@@ -241,10 +241,11 @@ def _disagreements(parameters: Sequence[Mapping[str, Any]]) -> list[str]:
         first, *others = parameter["rows"]
         for row in others:
             if row["exceeds_floor"]:
+                size = with_unit(readable(row["absolute_difference"]), parameter["unit"])
                 warnings.append(
-                    f"{parameter['name']} by {row['estimator']} differs from {first['estimator']} by "
-                    f"{with_unit(readable(row['absolute_difference']), parameter['unit'])} in a typical voxel, more than "
-                    "the Cramér-Rao bound: at least one of the two is biased, or scatters more than it must."
+                    f"{parameter['name']} by {row['estimator']} differs from {first['estimator']} by {size} in a "
+                    "typical voxel, more than the Cramér-Rao bound: at least one of the two is biased, or scatters "
+                    "more than it must."
                 )
     return warnings
 
