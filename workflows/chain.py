@@ -15,6 +15,7 @@ from bidsfit.bids.fieldmaps import ReversedPhase, readout_time
 from bidsfit.bids.inputs import DwiImage
 from bidsfit.exceptions import UnusableInputError, UsageError
 from bidsfit.noise import repeats
+from bidsfit.preprocessing.breathing import obstacle_to_breathing
 from bidsfit.preprocessing.denoising import obstacle_to_mppca, obstacle_to_patch2self
 from bidsfit.preprocessing.motion import obstacle_to_motion
 from bidsfit.preprocessing.ringing import obstacle_to_gibbs
@@ -45,8 +46,10 @@ METHODS = {
         "volumes around them in time; gradient directions were rotated [@leemans2009].",
     ),
     "deformable": (
-        "deformable registration of every volume to the mean image",
-        "Motion was corrected by deformable registration of every volume to the mean image.",
+        "deformable registration by one displacement that all volumes share",
+        "Motion of organs was corrected by deformable registration: one displacement that all volumes share, each to a "
+        "depth of its own [@mcclelland2013], was found from what a change of contrast with b does not explain, and the "
+        "depths that go with b from mutual information [@studholme1999].",
     ),
     "koay": (
         "inversion of the Rician mean",
@@ -230,7 +233,7 @@ def plan_chain(
         left_out.get("gibbs") or _gibbs(image, shape),
         rician,
         left_out.get("susceptibility") or _susceptibility(choice, companions),
-        left_out.get("motion") or _remarked(_motion(image, shape, choice, part), unknown),
+        left_out.get("motion") or _remarked(_motion(image, shape, acquisition, choice, part), unknown),
         left_out.get("tissue") or _tissue(companions, body),
     ]
     measures = bool(rician.method or denoise.method) and _knows_noise(denoise, acquisition, sigma)
@@ -299,8 +302,16 @@ def _susceptibility(choice: PreprocessingChoice, companions: Companions) -> Step
     return Step("susceptibility", "pyhysco", f"with {companions.reversed_phase.path.name}")
 
 
-def _motion(image: DwiImage, shape: tuple[int, int, int, int], choice: PreprocessingChoice, part: BodyPart) -> Step:
+def _motion(
+    image: DwiImage,
+    shape: tuple[int, int, int, int],
+    acquisition: Acquisition,
+    choice: PreprocessingChoice,
+    part: BodyPart,
+) -> Step:
     obstacle = obstacle_to_motion(shape, shape[3])
+    if part == "body":
+        obstacle = obstacle or obstacle_to_breathing(acquisition.b_values)
     if obstacle:
         return Step("motion", "", obstacle)
     if part == "body":

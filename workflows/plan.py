@@ -36,12 +36,6 @@ from bidsfit.workflows.chain import NOTHING_DONE, Chain, Companions, Preprocessi
 FOUND_MASK = "Otsu's threshold on the mean images of the lowest b-value and of that nearest to 1000 s/mm²"
 FOUND_BODY = "voxels of at least half the median of the mean image of the lowest b-value"
 
-#: What must be known of deformable registration, as measured on simulated abdomens (docs/preprocessing.md).
-DEFORMS = (
-    "Motion is corrected by deformable registration, which can do harm: in simulated abdomens it made the error of D "
-    "and ADC larger. Fit again with --skip motion in another folder, and compare."
-)
-
 #: Why maximum likelihood and least squares give the same maps, and how to tell them apart.
 MLE_IS_LSQ = (
     "mle gives the maps of lsq, because with Gaussian noise the most likely parameters are those of least squares"
@@ -567,8 +561,6 @@ def _image_warnings(
         yield "The image is fitted as it is: no denoising, motion or distortion correction was applied by this run."
     if chain is not None and chain.companions.unusable and not chain.method("susceptibility"):
         yield f"The susceptibility distortion was not corrected: {chain.companions.no_reversed_phase}"
-    if chain is not None and chain.method("motion") == "deformable":
-        yield DEFORMS
     if image.mask is None:
         found = "was found by Otsu's threshold, by a rule for brains"
         if chain is not None and chain.body:

@@ -27,7 +27,7 @@ from bidsfit.noise import (
     sigma_from_repeats,
 )
 from bidsfit.preprocessing import denoising, likeness, masking, ringing
-from bidsfit.preprocessing.deformation import Deformed, deform_to_mean
+from bidsfit.preprocessing.breathing import Breathing, estimate_breathing, obstacle_to_breathing, undo_breathing
 from bidsfit.preprocessing.gradients import detect_flip, normalise_directions
 from bidsfit.preprocessing.motion import Motion, estimate_motion, rotate_directions
 from bidsfit.preprocessing.registration import Grid
@@ -35,10 +35,14 @@ from bidsfit.preprocessing.resampling import Resampled, resample
 from bidsfit.preprocessing.susceptibility import NEGLIGIBLE, estimate_field, phase_encoding, undistort
 from bidsfit.preprocessing.trajectory import RADIUS, motion_parameters
 
-#: What the methods text tells of a head that did not move.
+#: What the methods text tells where nothing moved.
 STILL = (
     "Motion was sought by registration of every volume to what the others of its shell predict; no volume was moved, "
     "because nothing had moved as far as can be seen."
+)
+STILL_ORGANS = (
+    "Motion of organs was sought as one displacement that all volumes share; no volume was moved, because the organs "
+    "lay still as far as can be seen."
 )
 
 #: What is said of a displacement that goes with b.
@@ -279,7 +283,7 @@ class CorrectMotion(Step):
         if isdefined(inputs.field):
             where["shift"] = read_volumes(inputs.field)[0]
         unmoved = np.tile(np.eye(4), (len(acquisition), 1, 1))
-        placed: Resampled | Deformed = resample(data, image.affine, unmoved, threads=inputs.threads, **where)
+        placed = resample(data, image.affine, unmoved, threads=inputs.threads, **where)
         transforms: NDArray[np.float64] | None = None  # not known where motion is not sought
         facts: dict[str, Any] = {}
         if inputs.method != "none":
@@ -316,14 +320,21 @@ class CorrectMotion(Step):
         region: NDArray[np.bool_],
         where: dict[str, Any],
         progress: Callable[[float], None],
-    ) -> tuple[Resampled | Deformed | None, NDArray[np.float64], NDArray[np.float64], dict[str, Any]]:
+    ) -> tuple[Resampled | None, NDArray[np.float64], NDArray[np.float64], dict[str, Any]]:
         """Volumes in their place (None where none moved), their transforms, how far each moved (mm), and facts."""
         given = (data, image.affine, acquisition.b_values, region)
         called = numbers_of_others(len(acquisition), self.inputs.left_out)
         threads = self.inputs.threads
+        transforms = np.tile(np.eye(4), (len(acquisition), 1, 1))
         if self.inputs.method == "deformable":
-            deformed = deform_to_mean(*given, threads=threads, progress=progress, **where)
-            return deformed, deformed.transforms, deformed.displacement[:, :1], describe_deformation(deformed, called)
+            obstacle = obstacle_to_breathing(acquisition.b_values)
+            if obstacle:
+                return None, transforms, np.zeros((len(acquisition), 1)), {"refused": obstacle}
+            shared = estimate_breathing(*given, threads=threads, progress=progress, **where)
+            pattern, facts = shared.world(image.affine, region), describe_breathing(shared, image.affine, region)
+            transforms[:, :3, 3] = shared.depth[:, None] * pattern.mean(axis=1)
+            undone = undo_breathing(data, shared, threads=threads, **where) if shared.depth.any() else None
+            return undone, transforms, shared.depth[:, None] * np.sqrt((pattern**2).sum(axis=0).mean()), facts
         found = estimate_motion(*given, directions=acquisition.directions, threads=threads, progress=progress, **where)
         path = motion_parameters(found.transforms, Grid(image.affine, region).centre) * [1, 1, 1, *[RADIUS] * 3]
         if np.allclose(found.transforms, np.eye(4), rtol=0, atol=1e-9):
@@ -380,27 +391,32 @@ def describe_motion(found: Motion, called: Sequence[int]) -> dict[str, Any]:
         said.append("sought within slices alone: they are too few, or the mask is too small, to see motion across them")
     if found.still:
         said.append("nothing had moved, as far as can be seen: no volume was moved")
-    warnings = not_believed(found.replaced, "that of their neighbours in time", called)
-    facts = {"words": "; ".join(said), "warnings": warnings}
+    facts = {"words": "; ".join(said), "warnings": not_believed(found.replaced, called)}
     return facts | ({"methods": STILL} if found.still else {})
 
 
-def describe_deformation(found: Deformed, called: Sequence[int]) -> dict[str, Any]:
-    """How far volumes were deformed, in words, and warnings, in which volumes are ``called`` by their numbers."""
-    mean, largest = found.displacement.T
-    words = f"{found.method}; displacements of {np.median(mean):.1f} mm in the mean, {largest.max():.1f} mm at most"
-    return {"words": words, "warnings": not_believed(found.replaced, "the affine part alone", called)}
+def describe_breathing(found: Breathing, affine: NDArray, region: NDArray[np.bool_]) -> dict[str, Any]:
+    """How far organs moved, in words."""
+    if not found.depth.any():
+        words = "the organs lay still, as far as can be seen: no volume was moved"
+        return {"words": words, "warnings": [], "methods": STILL_ORGANS}
+    length = np.sqrt((found.world(affine, region) ** 2).sum(axis=0))
+    words = (
+        f"from the volume of the shallowest breath to that of the deepest, tissue moves by "
+        f"{np.ptp(found.depth) * length.mean():.1f} mm in the mean, {np.ptp(found.depth) * length.max():.1f} mm at most"
+    )
+    return {"words": words, "warnings": []}
 
 
-def not_believed(replaced: NDArray[np.bool_], instead: str, called: Sequence[int]) -> list[str]:
+def not_believed(replaced: NDArray[np.bool_], called: Sequence[int]) -> list[str]:
     """A warning about volumes whose motion could not be estimated, ``called`` by their numbers, counted from 0."""
     which = np.asarray(called)[replaced]
     if which.size == 0:
         return []
     shown = ", ".join(map(str, which[:12])) + (", ..." if which.size > 12 else "")
     return [
-        f"The motion of {which.size} of {replaced.size} volumes could not be estimated; they took {instead} (counted "
-        f"from 0: {shown})."
+        f"The motion of {which.size} of {replaced.size} volumes could not be estimated; they took that of their "
+        f"neighbours in time (counted from 0: {shown})."
     ]
 
 

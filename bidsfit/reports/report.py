@@ -58,10 +58,6 @@ FIGURES = {
         "Motion. Before and after the volumes were aligned: the spread (SD) of the volumes of a shell, which should "
         "become less at edges, or two volumes, where no shell has several.",
     ),
-    "deformation": (
-        "Slices before and after the deformable alignment of the volumes, and their difference",
-        "Deformable alignment. Spread of the volumes before and after: at the borders of organs it should become less.",
-    ),
     "rician": (
         "Slices before and after the correction of the bias of Rician noise, and their difference",
         "Rician bias. What is taken away grows where the signal is close to the noise.",

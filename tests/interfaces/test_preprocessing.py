@@ -201,34 +201,65 @@ def test_without_own_unweighted_volumes_there_is_no_field_and_a_reason(file, run
     assert not isdefined(outputs.field)
 
 
-def test_an_organ_that_bends_is_brought_to_its_mean(file, run_in, monkeypatch):
-    """An organ of one diffusivity that bends from volume to volume: the error of ADC falls to less than two thirds."""
-    monkeypatch.setattr("bidsfit.preprocessing.deformation.available_method", lambda: "SyN")  # DIPY alone
-    shape, b_values, diffusivity = (48, 48, 2), np.linspace(0, 800, 5), 1e-3
-    rng, grid = np.random.default_rng(0), np.indices(shape, dtype=float)
+def bent_organ(depths, b_values, diffusivity):
+    """An organ of one diffusivity that bends by another depth in every volume, (48, 48, 2, n), and its inside."""
+    shape, rng = (48, 48, 2), np.random.default_rng(0)
+    grid = np.indices(shape, dtype=float)
     texture = gaussian_filter(rng.standard_normal(shape), [2.5, 2.5, 0])
     radius = np.hypot(grid[0] - 23.5, grid[1] - 23.5) / 18
     organ = gaussian_filter(np.where(radius < 1, 400 + 150 * texture / texture.std(), 0).clip(0), [0.8, 0.8, 0])
     volumes = []
-    for b in b_values:
+    for b, depth in zip(b_values, depths, strict=True):
         bent = grid.copy()
-        bent[0] += 2 * np.sin(2 * np.pi * grid[1] / 48 + rng.uniform(0, 6))
+        bent[0] += depth * np.sin(2 * np.pi * grid[1] / 48)
         volumes.append(np.exp(-b * diffusivity) * map_coordinates(organ, bent, order=3, mode="nearest"))
-    data = np.stack(volumes, axis=-1) + 4 * rng.standard_normal((*shape, b_values.size))
-    inside = radius < 0.75
-    nodes = {"in_file": file(data.clip(1)), "region": file(radius < 1.1, "region.nii")}
+    return (np.stack(volumes, axis=-1) + 4 * rng.standard_normal((*shape, b_values.size))).clip(1), radius
+
+
+def corrected(data, radius, b_values, file, run_in):
+    nodes = {"in_file": file(data), "region": file(radius < 1.1, "region.nii")}
     bval = nodes["in_file"].replace("image.nii", "dwi.bval")
     np.savetxt(bval, b_values[None])
+    outputs = run_in(CorrectMotion(**nodes, bval=bval, method="deformable"))
+    return outputs, json.loads(Path(outputs.facts).read_text())
+
+
+def test_an_organ_that_bends_is_brought_to_its_mean(file, run_in):
+    """The error of ADC falls to less than three quarters; where volumes lie is told by the mean displacement."""
+    b_values, diffusivity = np.repeat([0.0, 100, 400, 800], 5), 1e-3
+    depths = 2 * np.random.default_rng(3).standard_normal(b_values.size)
+    data, radius = bent_organ(depths, b_values, diffusivity)
+    inside = radius < 0.75
 
     def error(values):
         slope = np.polyfit(b_values, np.log(values[inside]).T, 1)[0]
         return np.sqrt(np.mean((-slope - diffusivity) ** 2))
 
-    outputs = run_in(CorrectMotion(**nodes, bval=bval, method="deformable"))
+    outputs, facts = corrected(data, radius, b_values, file, run_in)
     found = data_of(outputs.out_file)
     assert np.isfinite(found[inside]).all()
-    assert error(found.clip(1)) < 0.67 * error(data.clip(1))
-    assert "displacements" in json.loads(Path(outputs.facts).read_text())["words"]
+    assert error(found.clip(1)) < 0.75 * error(data)
+    assert "tissue moves by" in facts["words"]
+    assert facts["gain"] > 0.1
+    assert np.load(outputs.transforms)[:, :3, 3].any()
+
+
+def test_an_organ_that_lies_still_is_not_interpolated(file, run_in):
+    b_values = np.repeat([0.0, 100, 400, 800], 3)
+    data, radius = bent_organ(np.zeros(b_values.size), b_values, 1e-3)
+    outputs, facts = corrected(data, radius, b_values, file, run_in)
+    np.testing.assert_allclose(data_of(outputs.out_file), data, rtol=1e-5)
+    assert "lay still" in facts["words"]
+    assert "no volume was moved" in facts["methods"]
+
+
+def test_too_few_volumes_of_an_organ_cost_the_step(file, run_in):
+    """As when volumes that are no measurement were left out after planning."""
+    b_values = np.array([0.0, 400, 800])
+    data, radius = bent_organ(np.zeros(3), b_values, 1e-3)
+    outputs, facts = corrected(data, radius, b_values, file, run_in)
+    assert facts["refused"].startswith("3 volumes do not tell movement from contrast")
+    np.testing.assert_allclose(data_of(outputs.out_file), data, rtol=1e-5)
 
 
 @pytest.mark.parametrize("still", [True, False])

@@ -182,3 +182,9 @@ def test_pairs_of_other_readout_times_are_for_topup_alone():
 def test_all_references_are_in_the_bibliography():
     sentences = " ".join(sentence for _, sentence in METHODS.values())
     assert set(cited(sentences)) <= set(entries())
+
+
+def test_a_body_needs_volumes_that_tell_movement_from_contrast():
+    few = chain(image(BodyPart="LIVER"), shape=(32, 32, 10, 4), repeated=False)
+    assert not few.method("motion")
+    assert reason(few, "motion").startswith("4 volumes do not tell movement from contrast (at least 5")

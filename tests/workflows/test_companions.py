@@ -68,15 +68,6 @@ def test_the_warning_names_the_rule_that_found_the_mask(tiny, planned, part, rul
     assert rule in words
 
 
-@pytest.mark.parametrize(("part", "warned"), [("BRAIN", 0), ("CSPINE", 0), ("LIVER", 1)])
-def test_deformable_registration_comes_with_a_warning(tiny, planned, part, warned):
-    b_values = [0, 0, 500, 1000]
-    data = tiny.signals(b_values, shape=(24, 24, 8))
-    tiny.add("sub-01/dwi/sub-01_dwi", b_values=b_values, data=data, sidecar={"BodyPart": part})
-    (image,) = planned().images
-    assert sum("can do harm" in words and "--skip motion" in words for words in image.warnings) == warned
-
-
 @pytest.mark.parametrize("direction", [None, "AP", 3])
 def test_an_odd_direction_of_the_image_itself_costs_the_step(tiny, planned, direction):
     tiny.add("sub-01/dwi/sub-01_dwi", b_values=[0, 0, 500, 1000], sidecar={"PhaseEncodingDirection": direction})

@@ -1,0 +1,403 @@
+"""Organs that move with the breath: one displacement that all volumes share, each to a depth of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.ndimage import gaussian_filter, map_coordinates
+from scipy.optimize import minimize_scalar
+from threadpoolctl import threadpool_limits
+
+from bidsfit.acquisition import Acquisition
+from bidsfit.preprocessing.registration import enlargement
+from bidsfit.preprocessing.resampling import THIN, Displacement, Resampled, resample, sample
+
+#: Standard deviations of the Gaussian by which volumes are smoothed before they are compared, from coarse to fine, mm.
+SMOOTHING = (18.0, 9.0)
+
+#: Improvements of the pattern and of the depths at each of these scales.
+PASSES = 8
+
+#: Displacements are found in a Gaussian window of this standard deviation, mm, and smoothed by this part of it.
+WINDOW = 30.0
+STIFFNESS = 0.3
+
+#: Voxels are passed over until those that are left are about so large, mm: the pattern is smooth.
+WORKING_SIZE = 6.0
+
+#: Diffusivities (mm^2/s) between that of fat and that of flowing blood: every signal is a mixture of their decays.
+DIFFUSIVITIES = np.concatenate([[0.0], np.geomspace(1e-4, 5e-2, 40)])
+
+#: A mixture that reaches less than this part of the strongest is no contrast.
+WEAKEST_CONTRAST = 0.01
+
+#: At least so many volumes more than there are contrasts say how tissue moves.
+FEWEST_SPARE = 2
+
+#: A depth is pulled to 0 by this part of what the volumes say, and a displacement by this part.
+SHRINKAGE = 0.05
+RIDGE = 0.01
+
+#: Intensities below this part of the mean count as this, when changes are compared with intensities.
+DIM = 0.3
+
+#: Smoothing before images of different b are compared, mm, and how well their mutual information tells the depth at one
+#: from that at the other, voxels.
+SHARP = 4.0
+SURE_TO = 0.1
+
+#: Depths that are compared by mutual information reach so far, in standard deviations.
+DEEPEST = 3.0
+
+#: Displacements of less than this, root mean square in voxels, are not told from noise: nothing is moved.
+STILL = 0.1
+
+#: Bins of the joint histogram along each axis.
+BINS = 32
+
+
+class Breathing(NamedTuple):
+    """How the tissue of every volume is displaced.
+
+    Attributes
+    ----------
+    pattern : ndarray, shape (3, x, y, z)
+        Displacement at depth 1 along each axis of the voxels, in voxels: from each voxel of the mean of all volumes to
+        where its tissue lies in a volume.
+    depth : ndarray, shape (n,)
+        Of every volume, in standard deviations of those that do not go with b; the mean is 0. All are 0 where nothing
+        moves by more than the errors of finding out.
+    """
+
+    pattern: NDArray[np.float64]
+    depth: NDArray[np.float64]
+
+    def world(self, affine: ArrayLike, mask: NDArray[np.bool_]) -> NDArray[np.float64]:
+        """The pattern within a mask along the axes of the world, mm, shape (3, n_voxels)."""
+        return np.asarray(np.asarray(affine, dtype=float)[:3, :3] @ self.pattern[:, mask])
+
+
+def obstacle_to_breathing(b_values: ArrayLike) -> str:
+    """Why the displacement cannot be found, in words; empty where it can.
+
+    Parameters
+    ----------
+    b_values : array_like, shape (n,)
+        s/mm^2.
+    """
+    b = np.asarray(b_values, dtype=float)
+    needed = contrasts(b).shape[1] + FEWEST_SPARE
+    if b.size >= needed:
+        return ""
+    return f"{b.size} volumes do not tell movement from contrast (at least {needed} are needed with these b-values)"
+
+
+def contrasts(b_values: NDArray) -> NDArray[np.float64]:
+    """How signals change with b where nothing moves: columns that are orthonormal, shape (n, k).
+
+    Mixtures of mono-exponential decays (`DIFFUSIVITIES`), the constant among them.
+    """
+    decays = np.exp(-np.outer(b_values, DIFFUSIVITIES))
+    left, sizes, _ = np.linalg.svd(decays, full_matrices=False)
+    return np.asarray(left[:, sizes > WEAKEST_CONTRAST * sizes[0]])
+
+
+def estimate_breathing(
+    data: NDArray,
+    affine: ArrayLike,
+    b_values: ArrayLike,
+    mask: NDArray[np.bool_],
+    *,
+    shift: NDArray | None = None,
+    axis: int | None = None,
+    threads: int = 1,
+    progress: Callable[[float], None] | None = None,
+) -> Breathing:
+    """Find one displacement that all volumes share, and how far each volume is displaced by it.
+
+    Parameters
+    ----------
+    data : ndarray, shape (x, y, z, n)
+    affine : array_like, shape (4, 4)
+        Voxel to world, mm.
+    b_values : array_like, shape (n,)
+        s/mm^2.
+    mask : ndarray of bool, shape (x, y, z)
+        Tissue and a margin around it: where volumes are compared.
+    shift : ndarray, shape (x, y, z), optional
+        Displacement by susceptibility along ``axis``, voxels, undone before volumes are compared.
+    axis : int, optional
+        Axis of the phase encoding.
+    threads : int
+    progress : callable, optional
+        Called with the fraction that is done.
+
+    Returns
+    -------
+    Breathing
+
+    Raises
+    ------
+    ValueError
+        Where `obstacle_to_breathing` names an obstacle.
+
+    Notes
+    -----
+    A registration that is free to deform each volume fits it to any image by changing its intensities. Motion by the
+    breath has few degrees of freedom: a pattern in space times a depth in every volume, a motion model [1]_. Both are
+    found by turns, by Gauss-Newton steps from coarse to fine, of
+
+        sum over voxels and volumes of (R I(x + depth * pattern(x)))^2,
+
+    where R takes from the signals of a voxel whatever any mixture of decays in b explains (`contrasts`; separable
+    least squares, as of variable projection [2]_). The first guess is a translation of every volume, and its principal
+    direction. Depths that go with b cannot be told from contrast in this way and are kept out of it. They are found
+    last, along the pattern alone, by the mutual information [3]_ of the means of the b-values, and believed by as much
+    as it can be trusted (`SURE_TO`) against depths that have nothing to do with b.
+
+    Every volume is taken to lie at one depth, as when images are triggered. The trunk as a whole is taken to
+    lie still. Lengths in mm are those of what is enlarged to a head's size.
+
+    References
+    ----------
+    .. [1] McClelland JR, Hawkes DJ, Schaeffter T, King AP. Medical Image Analysis 2013;17:19-42.
+    .. [2] Golub GH, Pereyra V. SIAM Journal on Numerical Analysis 1973;10:413-432.
+    .. [3] Studholme C, Hill DLG, Hawkes DJ. Pattern Recognition 1999;32:71-86.
+    """
+    b = np.asarray(b_values, dtype=float)
+    obstacle = obstacle_to_breathing(b)
+    if obstacle:
+        raise ValueError(f"The movement of organs cannot be found: {obstacle}.")
+    if shift is not None:
+        unmoved = np.tile(np.eye(4), (b.size, 1, 1))
+        data = resample(data, np.eye(4), unmoved, shift, 1 if axis is None else axis, threads).data
+    affine = np.asarray(affine, dtype=float)
+    sizes = enlargement(mask, affine) * np.sqrt((affine[:3, :3] ** 2).sum(axis=0))
+    steps = np.maximum(1, np.round(WORKING_SIZE / sizes)).astype(int)
+    every = tuple(slice(None, None, step) for step in steps)
+    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(max(1, threads)) as pool:
+        search = _Search(np.nan_to_num(data), sizes, every, mask[every], contrasts(b), pool)
+        for turn, smoothing in enumerate(SMOOTHING):
+            search.smooth(smoothing)
+            for done in range(PASSES):
+                search.improve()
+                if progress is not None:
+                    progress((turn * PASSES + done + 1) / (len(SMOOTHING) * PASSES))
+            search.follow_b([shell.indices for shell in Acquisition(b).shells])
+    pattern = _on_grid(search.pattern / sizes[:, None, None, None], data.shape[:3], steps)
+    if not mask.any() or np.sqrt((pattern[:, mask] ** 2).sum(axis=0).mean()) < STILL:
+        return Breathing(np.zeros_like(pattern), np.zeros(b.size))
+    return Breathing(pattern, search.depth - search.depth.mean())
+
+
+class _Search:
+    """The pattern (mm along the axes of the voxels) and the depths, as far as they are known.
+
+    Volumes lie on a coarser grid, ``every`` so many voxels of the image.
+    """
+
+    def __init__(
+        self,
+        data: NDArray,
+        sizes: NDArray,
+        every: tuple[slice, ...],
+        mask: NDArray[np.bool_],
+        explained: NDArray,
+        pool: ThreadPoolExecutor,
+    ) -> None:
+        self.data, self.fine, self.every, self.mask, self.pool = data, sizes, every, mask, pool
+        self.sizes = sizes * [one.step for one in every]
+        self.thin = [axis for axis in range(3) if mask.shape[axis] <= THIN]
+        self.here = np.indices(mask.shape, dtype=float)
+        n = data.shape[3]
+        self.explained = explained
+        self.unexplained = (np.eye(n) - explained @ explained.T).astype(np.float32)
+        constant = np.column_stack([np.ones(n), explained])
+        self.free = np.linalg.svd(constant)[0][:, np.linalg.matrix_rank(constant) :]
+        self.pattern = np.zeros((3, *mask.shape))
+        self.depth = np.zeros(n)
+
+    def smooth(self, scale: float) -> None:
+        """Volumes smoothed by a Gaussian of so many mm, on the coarser grid."""
+        sigma = [0.0 if axis in self.thin else scale / self.fine[axis] for axis in range(3)]
+
+        def one(k: int) -> NDArray[np.float32]:
+            volume = self.data[..., k].astype(np.float32)
+            return np.asarray(gaussian_filter(volume, sigma, mode="nearest")[self.every])
+
+        self.volumes = list(self.pool.map(one, range(self.depth.size)))
+
+    def improve(self) -> None:
+        """One step of the pattern, then one of the depths."""
+        left, slopes = self._compare()
+        if not self.depth.any():
+            self._start(left, slopes)
+            return
+        self.pattern += self._step(left, slopes)
+        stiff = self._window(STIFFNESS)
+        self.pattern = np.stack([gaussian_filter(line, stiff, mode="nearest") for line in self.pattern])
+        left, slopes = self._compare()
+        along = np.einsum("ixyzn,ixyz->xyzn", slopes, self.pattern)[self.mask]
+        depth = self.depth + self._depths(along[None], left[self.mask], self.depth)[0]
+        spread = depth.std()
+        if spread > 0:
+            self.depth, self.pattern = depth / spread, self.pattern * spread
+
+    def _compare(self) -> tuple[NDArray, NDArray]:
+        """What contrast leaves unexplained of every voxel, shape (x, y, z, n), and slopes (3, x, y, z, n) a mm.
+
+        Both are relative to the voxel's mean, so that bright tissue does not decide alone.
+        """
+        last = (np.array(self.mask.shape) - 1.0)[:, None, None, None]
+        inside = self.mask.copy()
+        for depth in (self.depth.min(), self.depth.max()):
+            places = self.here + depth * self.pattern / self.sizes[:, None, None, None]
+            inside &= ((places >= 0) & (places <= last)).all(axis=0)
+        aligned = np.stack(list(self.pool.map(self._moved, range(self.depth.size), self.depth)), axis=-1)
+        predicted = np.maximum(aligned - aligned @ self.unexplained, 0)
+        brightness = predicted.mean(axis=-1)
+        dim = DIM * float(brightness[self.mask].mean()) + float(np.finfo(np.float32).tiny)
+        weight = np.where(inside, 1 / np.hypot(brightness, dim), 0)[..., None]
+        slopes = np.zeros((3, *predicted.shape), dtype=np.float32)
+        for axis in range(3):
+            if axis not in self.thin:
+                slopes[axis] = np.gradient(predicted, self.sizes[axis], axis=axis) * weight
+        return -(aligned @ self.unexplained) * weight, slopes
+
+    def _moved(self, k: int, depth: float) -> NDArray[np.float32]:
+        """A volume as it looks at the mean depth, if it lies at this depth."""
+        places = self.here + depth * self.pattern / self.sizes[:, None, None, None]
+        return np.asarray(map_coordinates(self.volumes[k], places, order=1, mode="nearest"))
+
+    def _start(self, left: NDArray, slopes: NDArray) -> None:
+        """A translation of every volume, of which the principal direction is kept."""
+        shifts = self._depths(slopes[:, self.mask], left[self.mask])
+        shifts -= shifts.mean(axis=1, keepdims=True)
+        directions, strengths, depths = np.linalg.svd(shifts, full_matrices=False)
+        if strengths[0] > 0:
+            self.depth = depths[0] / depths[0].std()
+            self.pattern[:] = (directions[:, 0] * strengths[0] * depths[0].std())[:, None, None, None]
+
+    def _depths(self, along: NDArray, left: NDArray, now: NDArray | None = None) -> NDArray[np.float64]:
+        """Steps of the depths, shape (m, n), from slopes along m directions (m, voxels, n), by least squares."""
+        m, _, n = along.shape
+        normal = np.einsum("pvk,qvl->pkql", along, along, optimize=True) * self.unexplained[:, None, :]
+        matrix = normal.reshape(m * n, m * n)
+        towards = np.einsum("pvk,vk->pk", along, left).ravel()
+        pull = SHRINKAGE * np.trace(matrix) / (m * n)
+        towards = towards - pull * (0 if now is None else np.tile(now, m))
+        free = np.kron(np.eye(m), self.free)
+        inner = free.T @ matrix @ free + (pull + np.finfo(float).tiny) * np.eye(free.shape[1])
+        return (free @ np.linalg.solve(inner, free.T @ towards)).reshape(m, n)
+
+    def _step(self, left: NDArray, slopes: NDArray) -> NDArray[np.float64]:
+        """A step of the pattern: least squares within a Gaussian window around every voxel, shape (3, x, y, z)."""
+        window = self._window(1.0)
+        changes = [slope * self.depth.astype(np.float32) @ self.unexplained for slope in slopes]
+        jobs = [(i, j) for i in range(3) for j in range(i, 3)]
+
+        def product(first: NDArray, second: NDArray) -> NDArray[np.float64]:
+            return np.asarray(gaussian_filter(np.einsum("xyzn,xyzn->xyz", first, second), window, mode="nearest"))
+
+        matrix = np.empty((*self.mask.shape, 3, 3))
+        for (i, j), found in zip(
+            jobs, self.pool.map(lambda ij: product(changes[ij[0]], changes[ij[1]]), jobs), strict=True
+        ):
+            matrix[..., i, j] = matrix[..., j, i] = found
+        towards = np.stack(list(self.pool.map(lambda change: product(change, left), changes)), axis=-1)
+        ridge = RIDGE * np.percentile(np.trace(matrix, axis1=-2, axis2=-1)[self.mask] / 3, 90)
+        matrix += (ridge + np.finfo(float).tiny) * np.eye(3)
+        return np.asarray(np.moveaxis(np.linalg.solve(matrix, towards[..., None])[..., 0], -1, 0), dtype=float)
+
+    def _window(self, part: float) -> NDArray[np.float64]:
+        return part * WINDOW / self.sizes
+
+    def follow_b(self, levels: list[NDArray[np.intp]]) -> None:
+        """Add the depths that go with b, from the mutual information of each b-value's mean with the lowest's.
+
+        A Bayesian estimate: of depths that have nothing to do with b, every contrast is as likely to hold some.
+        """
+        voxels = np.sqrt(((self.pattern / self.sizes[:, None, None, None]) ** 2).sum(axis=0)[self.mask].mean())
+        if len(levels) < 2 or voxels == 0:
+            return
+        self.smooth(SHARP)
+        self.depth -= self.explained @ (self.explained.T @ self.depth)
+        reference = self._mean(levels[0], 0.0)
+
+        def offset(level: NDArray[np.intp]) -> float:
+            found = minimize_scalar(
+                lambda extra: -_mutual_information(reference[self.mask], self._mean(level, extra)[self.mask]),
+                bounds=(-DEEPEST, DEEPEST),
+                method="bounded",
+                options={"xatol": 0.02},
+            )
+            return float(found.x)
+
+        offsets = np.array(list(self.pool.map(offset, levels[1:])))
+        means = np.array([self.explained[level].mean(axis=0) for level in levels])
+        design = means[1:] - means[0]
+        doubt = (SURE_TO / voxels) ** 2
+        strength = np.linalg.solve(design.T @ design + doubt * np.eye(design.shape[1]), design.T @ offsets)
+        self.depth += self.explained @ strength
+
+    def _mean(self, level: NDArray[np.intp], extra: float) -> NDArray[np.float64]:
+        return np.mean([self._moved(k, self.depth[k] + extra) for k in level], axis=0)
+
+
+def _mutual_information(first: NDArray, second: NDArray) -> float:
+    """Normalised: the entropies of both by that of their joint histogram (reference 3 of `estimate_breathing`)."""
+    joint = np.histogram2d(first, second, bins=BINS)[0] / first.size
+    apart = [_entropy(joint.sum(axis=axis)) for axis in (0, 1)]
+    together = _entropy(joint)
+    return sum(apart) / together if together > 0 else 0.0
+
+
+def _entropy(parts: NDArray) -> float:
+    some = parts[parts > 0]
+    return float(-(some * np.log(some)).sum())
+
+
+def _on_grid(pattern: NDArray, shape: tuple[int, ...], steps: NDArray) -> NDArray[np.float64]:
+    """The pattern on the grid of the image."""
+    if (steps == 1).all():
+        return pattern
+    places = np.indices(shape, dtype=float) / steps[:, None, None, None]
+    return np.stack([map_coordinates(line, places, order=1, mode="nearest") for line in pattern])
+
+
+def undo_breathing(
+    data: NDArray,
+    found: Breathing,
+    shift: NDArray | None = None,
+    axis: int | None = None,
+    threads: int = 1,
+) -> Resampled:
+    """Every volume brought to the mean depth, in one interpolation.
+
+    Parameters
+    ----------
+    data : ndarray, shape (x, y, z, n)
+    found : Breathing
+    shift, axis
+        As for `bidsfit.preprocessing.resampling.resample`.
+    threads : int
+
+    Notes
+    -----
+    The signal is not scaled by the change of volume: tissue that is compressed does not shine brighter.
+    """
+    displacement = Displacement(data.shape[:3], shift, axis)
+    result = np.empty(data.shape, dtype=np.float32)
+    here = np.indices(data.shape[:3], dtype=float)
+
+    def one(k: int) -> NDArray[np.bool_]:
+        result[..., k], covered = sample(data[..., k], here + found.depth[k] * found.pattern, displacement)
+        return covered
+
+    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(max(1, threads)) as pool:
+        covered = np.logical_and.reduce(list(pool.map(one, range(data.shape[3]))))
+    return Resampled(result, covered)
