@@ -295,10 +295,8 @@ class CorrectMotion(Step):
                 gain = likeness.gain(placed.data, moved.data, acquisition.b_values, inside, acquisition.directions)
                 lost = 1 - float(inside.sum() / max(before.sum(), 1))
                 facts = judged(facts, gain, lost, likeness.follows_b(path, acquisition.b_values))
-                if "refused" in facts:
-                    transforms = None
-                else:
-                    placed = moved
+                placed = placed if "refused" in facts else moved
+            transforms = None if "refused" in facts else transforms
         data = placed.data
         data[~placed.covered] = np.nan  # not every volume has data there: no fit, and the status says so
         if acquisition.directions is not None:
