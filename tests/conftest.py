@@ -1,7 +1,10 @@
 """Datasets and commands that tests share."""
 
+import base64
+import importlib
 import json
 import os
+import pkgutil
 import shutil
 import subprocess
 import sys
@@ -182,6 +185,47 @@ def finished(phantom, tmp_path_factory):
     ]
     assert main([str(word) for word in words]) == 0
     return root, out
+
+
+#: The smallest pictures.
+BLANK = {
+    ".png": base64.b64decode(
+        "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGP4DwABAQEAsTj2FAAAAABJRU5ErkJggg=="
+    ),
+    ".svg": b'<svg xmlns="http://www.w3.org/2000/svg" width="1" height="1"/>',
+}
+
+
+@pytest.fixture(scope="session")
+def _functions_that_draw():
+    """Places of functions that write a figure: (module, name)."""
+    from bidsfit import interfaces, reports, workflows
+
+    # All are imported now: one that is imported while a function is replaced would keep the replacement.
+    for package in (reports, interfaces, workflows):
+        for found in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
+            importlib.import_module(found.name)
+    return [
+        (module, name)
+        for place, module in list(sys.modules.items())
+        if place.startswith("bidsfit.")
+        for name, value in list(vars(module).items())
+        if name.startswith("plot_") and hasattr(value, "__wrapped__")
+    ]
+
+
+@pytest.fixture
+def blank_figures(_functions_that_draw, monkeypatch):
+    """Figures are written and are blank, in runs inside this process: for tests that do not look at them."""
+
+    def draw(path, *_, **__):
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(BLANK[path.suffix])
+        return path
+
+    for module, name in _functions_that_draw:
+        monkeypatch.setattr(module, name, draw)
 
 
 def files_below(folder):

@@ -13,6 +13,9 @@ import pytest
 
 from bidsfit import __version__
 
+#: What is drawn is looked at elsewhere.
+pytestmark = pytest.mark.usefixtures("blank_figures")
+
 QUICK = ("--nprocs", 1, "--skip-bids-validation")
 
 

@@ -14,6 +14,9 @@ import pytest
 from bidsfit import Acquisition, Bayesian, LeastSquares, MaximumLikelihood, models
 from bidsfit.bounds import cramer_rao_bound
 
+#: What is drawn is looked at elsewhere.
+pytestmark = pytest.mark.usefixtures("blank_figures")
+
 PROJECT = Path(__file__).resolve().parents[2]
 QUICK = ("--nprocs", 1, "--skip-bids-validation")
 

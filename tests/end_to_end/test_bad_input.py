@@ -165,6 +165,7 @@ def test_outputs_that_cannot_be_written(app, pair, tmp_path, place):
 
 
 @pytest.mark.skipif(os.getuid() != 0 or shutil.which("setpriv") is None, reason="needs root, to run as nobody")
+@pytest.mark.usefixtures("blank_figures")
 def test_a_read_only_output_folder(pair):
     """As a user who may read everything and write nothing."""
     as_nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
@@ -394,6 +395,7 @@ def test_the_traceback_on_request(run):
 
 
 @pytest.mark.parametrize("case", ["bval of words", "empty mask", "cut in its data"])
+@pytest.mark.usefixtures("blank_figures")
 def test_the_others_finish(run, case, valid):
     spoil, said = (SEEN_AT_ONCE | SEEN_LATER)[case]
     run.tiny.add("sub-02/dwi/sub-02_dwi")
@@ -410,6 +412,7 @@ def test_the_others_finish(run, case, valid):
     assert said[0].split("/")[-1] not in run.out.report("02").replace("<wbr>", "")
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_an_unsupported_protocol_among_others(run):
     run.tiny.add("sub-02/dwi/sub-02_dwi", b_values=[1000, 1000])
     outcome = run()
@@ -417,12 +420,14 @@ def test_an_unsupported_protocol_among_others(run):
     assert "missing: 2 different b-values" in run.out.report("02").replace("<wbr>", "")
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_a_participant_without_images_among_others(run):
     run.tiny.nifti("sub-02/anat/sub-02_T1w.nii.gz", run.tiny.signals()[..., 0])
     assert refused(run(), 1, "sub-02 has no diffusion images")
     assert "no diffusion images" in run.out.report("02")
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_a_map_of_an_earlier_run_outlives_a_bad_image(run):
     """What was right stays; the report says what is wrong now."""
     assert run().code == 0
@@ -450,6 +455,7 @@ def test_an_unexpected_error_is_reported_with_its_crash_file(run, monkeypatch):
     assert len(run.out.maps()) == 9  # the maps were good
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_an_image_that_becomes_good_is_fitted(run):
     good = (run.tiny / IMAGE).read_bytes()
     cut(run.tiny / IMAGE, 0.7)
@@ -494,6 +500,7 @@ def test_odd_images_that_are_fitted(run):
     assert json.loads(json.dumps(run.out.sidecar("sub-odd_model-adc_desc-lsq_param-status_dwimap")))["Levels"]["4"]
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_qsiprep_outputs(app, tiny, new_dataset, outputs, tmp_path):
     """As the input, and as a derivative in the place of the raw image."""
     qsiprep = new_dataset(tmp_path / "qsiprep", derivative=True)
@@ -514,6 +521,7 @@ def test_qsiprep_outputs(app, tiny, new_dataset, outputs, tmp_path):
         assert "no denoising" not in out.report()
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_a_dataset_of_links(app, pair, outputs, tmp_path):
     """As DataLad lays it out: the dataset is a link, and so is every file."""
     tiny, masks = pair

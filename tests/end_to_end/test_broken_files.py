@@ -380,7 +380,7 @@ CHECKS = {
     "phases": PHASES,
     "suppress_health_check": list(HealthCheck),
 }
-MANY = pytest.mark.parametrize("examples", [200, pytest.param(2000, marks=pytest.mark.slow)])
+MANY = pytest.mark.parametrize("examples", [60, pytest.param(2000, marks=pytest.mark.slow)])
 
 
 @MANY

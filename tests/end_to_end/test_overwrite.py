@@ -10,6 +10,9 @@ import pytest
 
 from bidsfit.bids import conflicts
 
+#: What is drawn is looked at elsewhere.
+pytestmark = pytest.mark.usefixtures("blank_figures")
+
 QUICK = ("--nprocs", 1, "--skip-bids-validation", "--model", "adc", "--sigma", 10)
 
 

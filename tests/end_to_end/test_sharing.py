@@ -10,6 +10,9 @@ import pytest
 from bidsfit.workflows import plan
 from bidsfit.workflows.work_folder import held
 
+#: What is drawn is looked at elsewhere.
+pytestmark = pytest.mark.usefixtures("blank_figures")
+
 
 @pytest.fixture
 def run(app, pair, outputs, tmp_path):
