@@ -10,9 +10,6 @@ from contextlib import suppress
 import psutil
 import pytest
 
-#: What is drawn is looked at elsewhere.
-pytestmark = pytest.mark.usefixtures("blank_figures")
-
 
 @pytest.fixture
 def words(phantom, tmp_path):
