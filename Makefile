@@ -41,7 +41,7 @@ lint: $(INSTALLED) ## Format, lint, types and spelling; changes nothing
 	$(BIN)/codespell
 
 pytest: $(INSTALLED) ## Run the tests that take seconds, on all cores
-	$(BIN)/pytest -n auto --dist loadfile
+	$(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder
 
 test-slow: $(INSTALLED) ## Run the tests that take minutes
 	$(BIN)/pytest -m slow
