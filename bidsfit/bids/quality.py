@@ -34,13 +34,15 @@ class Column(NamedTuple):
     units: str = ""
 
 
+TRANSLATION = "Of the volume against the reference; of organs that were deformed, the mean displacement"
+
 #: Columns of the table of volumes.
 VOLUMES: Mapping[str, Column] = {
     "volume": Column("Volume", "Number in the image as it was given, counted from 0; what was left out has no row"),
     "b_value": Column("b-value", "As acquired", "s/mm^2"),
-    "trans_x": Column("Translation along x", "Of the volume against the reference", "mm"),
-    "trans_y": Column("Translation along y", "Of the volume against the reference", "mm"),
-    "trans_z": Column("Translation along z", "Of the volume against the reference", "mm"),
+    "trans_x": Column("Translation along x", TRANSLATION, "mm"),
+    "trans_y": Column("Translation along y", TRANSLATION, "mm"),
+    "trans_z": Column("Translation along z", TRANSLATION, "mm"),
     "rot_x": Column("Rotation about x", "Of the volume against the reference", "rad"),
     "rot_y": Column("Rotation about y", "Of the volume against the reference", "rad"),
     "rot_z": Column("Rotation about z", "Of the volume against the reference", "rad"),

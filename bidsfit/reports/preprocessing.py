@@ -369,7 +369,8 @@ def plot_motion(
     if motion is not None:
         moved = np.asarray(motion, dtype=float).T
         plots.append(("translation (mm)", list(moved[:3]), AXES))
-        plots.append(("rotation (°)", list(np.rad2deg(moved[3:])), AXES))
+        if moved[3:].any() or not moved.any():  # organs that are deformed are not turned
+            plots.append(("rotation (°)", list(np.rad2deg(moved[3:])), AXES))
     if framewise_displacement is not None and np.isfinite(framewise_displacement).any():
         plots.append(("framewise\ndisplacement (mm)", [np.asarray(framewise_displacement, dtype=float)], (INK,)))
     if std_dvars is not None and np.isfinite(std_dvars).any():
