@@ -159,8 +159,8 @@ def estimate_breathing(
     last, along the pattern alone, by the mutual information [3]_ of the means of the b-values, and believed by as much
     as it can be trusted (`SURE_TO`) against depths that have nothing to do with b.
 
-    Every volume is taken to lie at one depth, as when images are triggered. The trunk as a whole is taken to
-    lie still. Lengths in mm are those of what is enlarged to a head's size.
+    Every volume is taken to lie at one depth, as when images are triggered, and the trunk as a whole to lie still.
+    Lengths in mm are those of what is enlarged to a head's size.
 
     References
     ----------
@@ -179,6 +179,9 @@ def estimate_breathing(
     sizes = enlargement(mask, affine) * np.sqrt((affine[:3, :3] ** 2).sum(axis=0))
     steps = np.maximum(1, np.round(WORKING_SIZE / sizes)).astype(int)
     every = tuple(slice(None, None, step) for step in steps)
+    still = Breathing(np.zeros((3, *data.shape[:3])), np.zeros(b.size))
+    if not mask[every].any():
+        return still
     with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(max(1, threads)) as pool:
         search = _Search(np.nan_to_num(data), sizes, every, mask[every], contrasts(b), pool)
         for turn, smoothing in enumerate(SMOOTHING):
@@ -189,8 +192,8 @@ def estimate_breathing(
                     progress((turn * PASSES + done + 1) / (len(SMOOTHING) * PASSES))
             search.follow_b([shell.indices for shell in Acquisition(b).shells])
     pattern = _on_grid(search.pattern / sizes[:, None, None, None], data.shape[:3], steps)
-    if not mask.any() or np.sqrt((pattern[:, mask] ** 2).sum(axis=0).mean()) < STILL:
-        return Breathing(np.zeros_like(pattern), np.zeros(b.size))
+    if np.sqrt((pattern[:, mask] ** 2).sum(axis=0).mean()) < STILL:
+        return still
     return Breathing(pattern, search.depth - search.depth.mean())
 
 

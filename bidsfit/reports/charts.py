@@ -329,9 +329,9 @@ def plot_shells(path: Path | str, b_values: ArrayLike, directions: ArrayLike | N
     figure = page(2.35, WIDTH if spheres else width)
     axes = inches(figure, 0.7, 0.3, width - 0.85, 1.55)
     for shell, colour in zip(shells, colours, strict=True):
-        axes.vlines(shell.indices + 1, 0, b[shell.indices], color=colour, linewidth=0.6, alpha=0.5)
-        axes.plot(shell.indices + 1, b[shell.indices], "o", color=colour, markersize=3.5, clip_on=False)
-    axes.set(xlim=(0.3, b.size + 0.7), ylim=(0, max(float(b.max()), 1.0) * 1.05), xlabel="volume", ylabel="b (s/mm²)")
+        axes.vlines(shell.indices, 0, b[shell.indices], color=colour, linewidth=0.6, alpha=0.5)
+        axes.plot(shell.indices, b[shell.indices], "o", color=colour, markersize=3.5, clip_on=False)
+    axes.set(xlim=(-0.7, b.size - 0.3), ylim=(0, max(float(b.max()), 1.0) * 1.05), xlabel="volume", ylabel="b (s/mm²)")
     axes.xaxis.set_major_locator(ticks(8, integer=True, min_n_ticks=1))
     axes.yaxis.set_major_locator(ticks(4))
     axes.set_title("b-values in the order of acquisition", fontsize=9)

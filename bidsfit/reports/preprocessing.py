@@ -414,7 +414,7 @@ class _Track:
 
     def __init__(self, b_values: NDArray, n_plots: int, heights: Sequence[float]) -> None:
         self.b_values = b_values
-        self.volumes = np.arange(1, b_values.size + 1)
+        self.volumes = np.arange(b_values.size)
         self.heights = heights
         self.tops = [0.22 + float(np.sum(heights[:i])) + i * SPACE for i in range(n_plots)]
         self.strip_top = (self.tops[-1] + heights[-1] if n_plots else 0.0) + 0.14
@@ -424,7 +424,7 @@ class _Track:
     def axes(self, row: int) -> Any:
         """Empty axes of one plot."""
         axes = inches(self.figure, LEFT_OF_PLOT, self.tops[row], self.plot_width, self.heights[row])
-        axes.set_xlim(0.5, self.volumes.size + 0.5)
+        axes.set_xlim(-0.5, self.volumes.size - 0.5)
         axes.xaxis.set_major_locator(ticks(10, integer=True, min_n_ticks=1))
         axes.tick_params(labelbottom=False)
         return axes
@@ -432,7 +432,7 @@ class _Track:
     def mark(self, axes: Any, is_outlier: NDArray | None, left_out: Sequence[int] = ()) -> None:
         """Bands over the volumes that are outliers, and over those that were left out."""
         for k in left_out:
-            axes.axvspan(k + 0.5, k + 1.5, color=FAINT, linewidth=0, zorder=0)
+            axes.axvspan(k - 0.5, k + 0.5, color=FAINT, linewidth=0, zorder=0)
         for volume in self._outliers(is_outlier):
             axes.axvspan(volume - 0.5, volume + 0.5, color=WARM, alpha=0.25, linewidth=0, zorder=0)
 
@@ -454,7 +454,7 @@ class _Track:
             cmap=ListedColormap(colours),
             vmin=-0.5,
             vmax=len(shells) - 0.5,
-            extent=(0.5, self.volumes.size + 0.5, 0, 1),
+            extent=(-0.5, self.volumes.size - 0.5, 0, 1),
         )
         axes.spines[:].set_visible(False)
         axes.set(yticks=[])
@@ -526,11 +526,11 @@ def plot_outliers(
         interpolation="nearest",
         cmap=_with_unknown(DIVERGING),
         norm=Normalize(-SLICE_LIMIT, SLICE_LIMIT),
-        extent=(0.5, track.volumes.size + 0.5, 0.5, len(slice_z) + 0.5),
+        extent=(-0.5, track.volumes.size - 0.5, -0.5, len(slice_z) - 0.5),
     )
     below.set_ylabel("slice")
     below.yaxis.set_major_locator(ticks(4, integer=True, min_n_ticks=1))
-    lost = np.argwhere(slice_z < -threshold) + 1
+    lost = np.argwhere(slice_z < -threshold)
     if len(lost) > 0:
         below.plot(lost[:, 1], lost[:, 0], "o", color=OUTLINE, markersize=2.6)
     _bar(track, picture, 1, slice_z, SLICE_LIMIT)
@@ -574,7 +574,7 @@ def plot_carpet(
         interpolation="nearest" if len(values) < 390 else "antialiased",
         cmap=_with_unknown("gray"),
         norm=Normalize(-CARPET_LIMIT, CARPET_LIMIT),
-        extent=(0.5, track.volumes.size + 0.5, len(values), 0),
+        extent=(-0.5, track.volumes.size - 0.5, len(values), 0),
     )
     axes.set(yticks=[])
     axes.spines[:].set_visible(False)

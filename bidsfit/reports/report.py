@@ -71,7 +71,7 @@ FIGURES = {
         "As far as they are known: translation and rotation of each volume against the reference (of organs that were "
         "deformed, the mean displacement), framewise displacement (movement since the volume before, rotations on a "
         "sphere of 50 mm or of the size of a smaller mask), and standardised DVARS (difference from the median image "
-        "of the shell; 1 is typical). Volumes are counted from 1.",
+        "of the shell; 1 is typical). Volumes are counted from 0.",
     ),
     "outliers": (
         "Mean signal of each slice and volume against what its shell predicts",

@@ -352,7 +352,7 @@ def test_what_was_done_to_an_image_comes_before_its_fits(material: SimpleNamespa
         f"Distortion no No image of <reversed> phase encoding. {DASH}",
         "bids:raw:sub-01/dwi/sub-01_acq-low_dwi.nii.gz",
         "mean 0.17 mm, largest 0.87 mm",
-        "2 of 103 (counted from 1: 52, 55)",
+        "2 of 103 (counted from 0: 51, 54)",
         "1.5 %",
         "32.8 at b = 0, 6.7 at b = 2000 s/mm²",
         "No gradient directions.",
@@ -371,7 +371,7 @@ def test_an_image_that_came_prepared_has_its_quality_alone(material: SimpleNames
     assert "2 of 103" in told
     some = prepared(material, quality=record.quality | {"n_compared_volumes": 40})
     told = " ".join(Page(written(material, tmp_path / "sub-01.html", preprocessing=[some])).text.split())
-    assert "2 of 40 that could be compared with others (counted from 1: 52, 55)" in told
+    assert "2 of 40 that could be compared with others (counted from 0: 51, 54)" in told
     bare = replace(record, quality={})
     assert "image-1-quality" not in written(material, tmp_path / "sub-01.html", preprocessing=[bare])
 
