@@ -7,7 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from bidsfit.exceptions import UnusableInputError
@@ -43,6 +43,9 @@ def errors_of(root: Path) -> list[tuple[str, str]] | None:
 def require_valid(root: Path, participants: Collection[str]) -> None:
     """Raise `UnusableInputError`, listing the first errors, unless a dataset is valid.
 
+    Errors of images of other kinds, such as field maps and anatomy, are said, and stop nothing: where such an image
+    cannot be used, the step that it would help is left out.
+
     Parameters
     ----------
     root : Path
@@ -53,15 +56,24 @@ def require_valid(root: Path, participants: Collection[str]) -> None:
     if found is None:
         sys.stderr.write(f"The BIDS validator ({EXECUTABLE}) cannot be run here; {root} was not validated.\n")
         return
-    errors = []
+    errors: list[str] = []
+    elsewhere: list[str] = []
     for location, text in found:
-        owner = re.match(r"/sub-([^/]+)/", location)
+        owner = re.match(r"/sub-([^/]+)/(?:ses-[^/]+/)?(?:([^/]+)/)?", location)
         if owner is None or owner[1] in participants:
-            errors.append(f"  {location}: {text}")
+            other_kind = owner is not None and owner[2] not in (None, "dwi")
+            (elsewhere if other_kind else errors).append(f"  {location}: {text}")
     if errors:
-        shown = "\n".join(errors[:8])
-        more = f"\n  ... and {len(errors) - 8} more" if len(errors) > 8 else ""
         raise UnusableInputError(
-            f"{root} is not valid BIDS ({len(errors)} error{'s' if len(errors) > 1 else ''}):\n{shown}{more}\n"
+            f"{root} is not valid BIDS ({_listed(errors)}\n"
             "Mend the dataset, or give --skip-bids-validation to run all the same."
         )
+    if elsewhere:
+        sys.stderr.write(f"{root} is not valid BIDS beside its diffusion images ({_listed(elsewhere)}\n")
+
+
+def _listed(errors: Sequence[str]) -> str:
+    """How many errors there are, and the first of them."""
+    shown = "\n".join(errors[:8])
+    more = f"\n  ... and {len(errors) - 8} more" if len(errors) > 8 else ""
+    return f"{len(errors)} error{'s' if len(errors) > 1 else ''}):\n{shown}{more}"

@@ -93,7 +93,11 @@ def add_filter_options(group: argparse._ArgumentGroup) -> None:
         metavar="DIR",
         help="taken for the sake of scripts that give it to other BIDS Apps, and not used: there is no index to keep",
     )
-    group.add_argument("--skip-bids-validation", action="store_true", help="do not run the BIDS validator")
+    group.add_argument(
+        "--skip-bids-validation",
+        action="store_true",
+        help="do not run the BIDS validator, whose errors stop the run, but for those of other kinds of images",
+    )
 
 
 def add_preprocessing_options(group: argparse._ArgumentGroup) -> None:

@@ -51,3 +51,14 @@ def test_a_validator_that_does_not_work(tiny, tmp_path, monkeypatch, capsys, scr
     monkeypatch.setattr(validation, "validator", lambda: str(fake))
     require_valid(tiny.root, [])
     assert "was not validated" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("folder", ["fmap", "anat"])
+def test_errors_of_other_kinds_of_images_are_said_and_stop_nothing(tiny, capsys, folder):
+    tiny.add("sub-01/dwi/sub-01_dwi", b_values=[0, 0, 500, 1000])
+    (tiny / "sub-01" / folder).mkdir()
+    (tiny / "sub-01" / folder / "sub-01_notes.txt").write_text("")
+    require_valid(tiny.root, ["01"])
+    said = capsys.readouterr().err
+    assert "is not valid BIDS beside its diffusion images (" in said
+    assert f"/sub-01/{folder}/sub-01_notes.txt" in said
