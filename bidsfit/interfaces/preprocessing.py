@@ -342,9 +342,7 @@ class CorrectMotion(Step):
 
 
 def judged(facts: dict[str, Any], gain: float, lost: float, follows_b: bool) -> dict[str, Any]:
-    """What a correction is said to have done; "refused" where it did not help.
-
-    It helps where it makes the volumes more alike, by a larger part than it takes away of what there is to fit.
+    """What a correction is said to have done; "refused" where it did not make the volumes more alike.
 
     Parameters
     ----------
@@ -360,19 +358,18 @@ def judged(facts: dict[str, Any], gain: float, lost: float, follows_b: bool) -> 
     direction = "fell" if gain > 0 else "rose"
     change = f"the error of predicting each volume from the others {direction} by {_percent(abs(gain))}"
     told = {**facts, "gain": gain, "lost": lost, "follows_b": follows_b}
-    if gain > max(likeness.LEAST_GAIN, lost):
+    if gain > likeness.LEAST_GAIN:
         warnings = [f"Motion was corrected, but {FOLLOWS_B}."] if follows_b else []
         if lost > likeness.LEAST_GAIN:
-            warnings.append(
+            cost = (
                 f"After the correction of motion, {_percent(lost)} of what was to be fitted is not in every volume, as "
                 "at the first or last slice; it is not fitted."
             )
+            little = f" Volumes are predicted better by only {_percent(gain)}: --skip motion may serve better."
+            warnings.append(cost + little * (gain < lost))
         words = "; ".join(filter(None, [facts["words"], change]))
         return told | {"words": words, "warnings": [*facts["warnings"], *warnings]}
     why = f"the correction did not make the volumes more alike ({change})"
-    if gain > likeness.LEAST_GAIN:
-        cost = f"but {_percent(lost)} of what was to be fitted was lost"
-        why = f"the correction would cost more than it helps ({change}, {cost})"
     why = "; ".join([why, *[FOLLOWS_B] * follows_b])
     return told | {"refused": why, "methods": f"Motion was sought, and was not corrected: {why}."}
 
