@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections import namedtuple
+from contextlib import contextmanager
 from pathlib import Path
 
 import nibabel as nib
@@ -18,6 +19,10 @@ import pytest
 PROJECT = Path(__file__).resolve().parents[1]
 
 Outcome = namedtuple("Outcome", "code out err")
+
+
+def pytest_addoption(parser):
+    parser.addoption("--golden", action="store_true", help="pin the outputs of the golden runs as they are now")
 
 
 @pytest.fixture
@@ -214,9 +219,9 @@ def _functions_that_draw():
     ]
 
 
-@pytest.fixture
-def blank_figures(_functions_that_draw, monkeypatch):
-    """Figures are written and are blank, in runs inside this process: for tests that do not look at them."""
+@pytest.fixture(scope="session")
+def without_figures(_functions_that_draw):
+    """``with without_figures():`` figures are written and are blank, in runs inside this process."""
 
     def draw(path, *_, **__):
         path = Path(path)
@@ -224,8 +229,21 @@ def blank_figures(_functions_that_draw, monkeypatch):
         path.write_bytes(BLANK[path.suffix])
         return path
 
-    for module, name in _functions_that_draw:
-        monkeypatch.setattr(module, name, draw)
+    @contextmanager
+    def blank():
+        with pytest.MonkeyPatch.context() as patch:
+            for module, name in _functions_that_draw:
+                patch.setattr(module, name, draw)
+            yield
+
+    return blank
+
+
+@pytest.fixture
+def blank_figures(without_figures):
+    """Blank figures, for tests that do not look at them."""
+    with without_figures():
+        yield
 
 
 def files_below(folder):

@@ -12,6 +12,8 @@ from bidsfit.cli.app import main
 from bidsfit.cli.lab import main as lab
 from bidsfit.phantom.tissue import ABDOMEN
 
+pytestmark = pytest.mark.usefixtures("blank_figures")
+
 ADC = "sub-01_model-adc_desc-lsq_param-adc_dwimap"
 OPTIONS = ("participant", "--nprocs", 1, "--model", "adc", "--skip", "denoise", "gibbs", "rician")
 
@@ -51,10 +53,11 @@ def errors(abdomen):
 
 
 @pytest.fixture(scope="module")
-def corrected(abdomen, tmp_path_factory):
+def corrected(abdomen, tmp_path_factory, without_figures):
     """The body part is told by the sidecar."""
     out = tmp_path_factory.mktemp("corrected") / "out"
-    run(main, abdomen, out, *OPTIONS)
+    with without_figures():
+        run(main, abdomen, out, *OPTIONS)
     return out
 
 

@@ -17,8 +17,8 @@ def run(*words):
     return main([str(word) for word in words])
 
 
-def analysed(folder, size, *options):
-    """A study that was simulated, fitted and analysed: the dataset and the outputs."""
+def analysed(folder, without_figures, size, *options):
+    """A study that was simulated, fitted and analysed, with the figures of the group: the dataset and the outputs."""
     from bidsfit.cli.lab import main
 
     data, out = folder / "ds", folder / "out"
@@ -26,15 +26,16 @@ def analysed(folder, size, *options):
     assert main([str(word) for word in words]) == 0
     truth = ["-d", f"truth={data / 'derivatives' / 'truth'}", "--nprocs", 1]
     fit = ["--preprocess", "none", "--model", "ivim", "--skip-bids-validation"]
-    assert run(data, out, "participant", *truth, *fit, *options) == 0
+    with without_figures():
+        assert run(data, out, "participant", *truth, *fit, *options) == 0
     cohorts = ["--repeatability", "group=retest", "--treatment", "group=treated", "--regions", "roi"]
     assert run(data, out, "group", *truth, *cohorts) == 0
     return data, out
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory):
-    return analysed(tmp_path_factory.mktemp("small"), SMALL, "--estimators", "lsq", "segmented")
+def small(tmp_path_factory, without_figures):
+    return analysed(tmp_path_factory.mktemp("small"), without_figures, SMALL, "--estimators", "lsq", "segmented")
 
 
 def table(path):
@@ -129,11 +130,10 @@ def test_the_group_level_again_changes_no_table_and_no_page(small, app):
 
 
 @pytest.fixture(scope="module")
-def large(tmp_path_factory):
+def large(tmp_path_factory, without_figures):
     estimators = ["lsq", "segmented", "bayes", "net-uniform"]
-    return analysed(
-        tmp_path_factory.mktemp("large"), LARGE, "--estimators", *estimators, "--training-recipe", "network-quick"
-    )
+    options = ["--estimators", *estimators, "--training-recipe", "network-quick"]
+    return analysed(tmp_path_factory.mktemp("large"), without_figures, LARGE, *options)
 
 
 @pytest.mark.slow

@@ -10,6 +10,9 @@ import pytest
 from bidsfit.cli.app import main
 from bidsfit.cli.lab import main as lab
 
+#: Those of the first run are drawn, which is made before.
+pytestmark = pytest.mark.usefixtures("blank_figures")
+
 SIZE = ("--shape", 32, 32, 6, "--participants", 1, "--patients", 0, "--directions", 6)
 PREPROC = "sub-01/dwi/sub-01_desc-preproc_dwi"
 

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.usefixtures("blank_figures")
+
 RECIPE = "kind: network\nsteps: 60\nbatch: 256\nunits: 16\nvalidation: 2048\nchecks: 10\n"
 
 
@@ -18,7 +20,7 @@ def run(*words):
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory):
+def study(tmp_path_factory, without_figures):
     """A phantom of two healthy participants and a patient, outputs with lsq maps, and the words of a run."""
     from bidsfit.cli.lab import main
 
@@ -39,7 +41,8 @@ def study(tmp_path_factory):
     ]
     words += ["--nprocs", "1", "--model", "smt2", "--training-recipe", folder / "tiny.yml", "--estimators"]
     lsq = [word for word in words if word not in ("--training-recipe", folder / "tiny.yml")]
-    assert run(*lsq, "lsq") == 0
+    with without_figures():
+        assert run(*lsq, "lsq") == 0
     return data, out, words
 
 
@@ -52,16 +55,18 @@ def pooled(study):
 
 
 @pytest.fixture(scope="module")
-def uniform(study):
+def uniform(study, without_figures):
     """The study after a run of net-uniform."""
-    assert run(*study[2], "net-uniform") == 0
+    with without_figures():
+        assert run(*study[2], "net-uniform") == 0
     return study
 
 
 @pytest.fixture(scope="module")
-def left_out(pooled):
+def left_out(pooled, without_figures):
     """The study after a run of net-healthy that leaves out whom it fits: a healthy participant, and the patient."""
-    assert run(*pooled[2], "net-healthy", "--leave-one-out", "--participant-label", "01", "03") == 0
+    with without_figures():
+        assert run(*pooled[2], "net-healthy", "--leave-one-out", "--participant-label", "01", "03") == 0
     return pooled
 
 

@@ -20,6 +20,11 @@ ACQUISITIONS = {
 }
 
 
+def slow(*values: object):
+    """A case that takes many seconds."""
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
 def drawn(name: str, n: int, snr: float, seed: int = 0, **options: object):
     """Voxels drawn from the prior, with Gaussian noise: estimator, truth (n, n_parameters), signals."""
     model, acquisition, rng = models.get(name), ACQUISITIONS[name], np.random.default_rng(seed)
@@ -38,7 +43,7 @@ def summaries(model, estimate) -> np.ndarray:
     return np.array([[table[name] for name in model.names] for table in tables])
 
 
-@pytest.mark.parametrize(("name", "steps"), [("adc", 5000), ("ivim", 64), ("smt2", 400), ("smt3", 64)])
+@pytest.mark.parametrize(("name", "steps"), [("adc", 5000), slow("ivim", 64), ("smt2", 400), slow("smt3", 64)])
 @pytest.mark.parametrize(("sigma", "snr"), [("marginalised", 10), ("known", 30)])
 def test_it_agrees_with_a_dense_grid(name: str, steps: int, sigma: str, snr: float) -> None:
     snr = snr / 4 if name.startswith("smt") else snr  # the dense grid resolves no narrower posteriors
@@ -80,12 +85,12 @@ def test_it_agrees_with_a_dense_grid(name: str, steps: int, sigma: str, snr: flo
 @pytest.mark.parametrize(
     ("name", "snr", "sigma"),
     [
-        ("ivim", 20, "known"),
-        ("ivim", 50, "marginalised"),
-        ("smt2", 20, "known"),
+        slow("ivim", 20, "known"),
+        slow("ivim", 50, "marginalised"),
+        slow("smt2", 20, "known"),
         ("smt2", 50, "marginalised"),
-        ("smt3", 20, "known"),
-        ("smt3", 50, "marginalised"),
+        slow("smt3", 20, "known"),
+        slow("smt3", 50, "marginalised"),
     ],
 )
 def test_intervals_hold_the_truth_as_often_as_they_say(name: str, snr: float, sigma: str) -> None:
@@ -118,7 +123,7 @@ def test_signals_without_noise_give_the_truth() -> None:
     assert np.median(np.abs(estimate.parameters["D"] - truth[:, 2])) < 1e-3
 
 
-@pytest.mark.parametrize("name", ["ivim", "smt3"])
+@pytest.mark.parametrize("name", ["ivim", slow("smt3")])
 def test_bounds_and_constraints_hold(name: str) -> None:
     estimator, _, signals = drawn(name, 300, 5)
     estimate = estimator.estimate(signals, ACQUISITIONS[name])

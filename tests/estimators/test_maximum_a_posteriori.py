@@ -53,7 +53,9 @@ def densities(estimate) -> dict:
     return found
 
 
-@pytest.mark.parametrize(("name", "n", "snr"), [("ivim", 30, 20), ("ivim", 15, 5), ("smt3", 10, 30)])
+@pytest.mark.parametrize(
+    ("name", "n", "snr"), [("ivim", 30, 20), ("ivim", 15, 5), pytest.param("smt3", 10, 30, marks=pytest.mark.slow)]
+)
 def test_the_mode_is_as_high_as_that_of_scipy(name: str, n: int, snr: float) -> None:
     model, acquisition = models.get(name), ACQUISITIONS[name]
     _, signals = simulated(name, 1000, snr)

@@ -107,7 +107,11 @@ def test_what_was_computed_is_gone_on_from(tmp_path, pools, monkeypatch):
     assert (tmp_path / "table3.csv").read_text() == before
 
 
-@pytest.mark.parametrize("number", ["1", "2", "4", "5", "6", "S14"])
+#: Figures of each kind; the first is drawn by default.
+OF_EACH_KIND = ("1", "2", "4", "5", "6", "S14")
+
+
+@pytest.mark.parametrize("number", ["1", *(pytest.param(n, marks=pytest.mark.slow) for n in OF_EACH_KIND[1:])])
 def test_figures_are_written_twice(tmp_path_factory, pools, number):
     folder = tmp_path_factory.getbasetemp() / "gyori2022"  # trainings are shared
     paper = reproduction(folder, pools, TINY)
@@ -119,7 +123,7 @@ def test_figures_are_written_twice(tmp_path_factory, pools, number):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [number for number in FIGURES if number not in ("1", "2", "4", "5", "6", "S14")])
+@pytest.mark.parametrize("number", [number for number in FIGURES if number not in OF_EACH_KIND])
 def test_all_other_figures_are_written(tmp_path_factory, pools, number):
     folder = tmp_path_factory.getbasetemp() / "gyori2022"
     FIGURES[number](reproduction(folder, pools, TINY), number)
@@ -135,6 +139,7 @@ def test_table_1_lists_every_estimator(tmp_path_factory, pools):
     assert all((row["rmse_vcsf"] != "") == (row["model"] == "smt3") for row in rows)
 
 
+@pytest.mark.slow
 def test_at_low_snr_learned_estimates_of_abnormality_3_move_towards_white_matter(tmp_path, pools):
     """Gyori et al.: at SNR 5 what was learned from simulations covers a subtle abnormality; a fit stays centred."""
     paper = reproduction(tmp_path, pools, SMALL)
@@ -151,6 +156,7 @@ def test_at_low_snr_learned_estimates_of_abnormality_3_move_towards_white_matter
         assert shift_of_the_box(name) > 0.4
 
 
+@pytest.mark.slow
 def test_a_healthy_pool_makes_estimates_biased_and_smooth(tmp_path, pools):
     paper = reproduction(tmp_path, pools, SMALL)
     found = paper._evaluate("smt2", 25.0, ("net-uniform", "net-healthy"))

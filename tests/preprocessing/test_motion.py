@@ -124,6 +124,7 @@ def test_shells_are_placed_across_smaller_ones():
         assert rotation[shell].mean() < 0.5
 
 
+@pytest.mark.slow
 def test_a_shell_near_the_noise_is_found_and_placed():
     """Single volumes of b = 3000 show little of the head at SNR 20; their mean does, and the shell below."""
     b = np.r_[0, np.tile([1000.0, 0, 3000, 3000, 1000], 7)]
