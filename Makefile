@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 DEMO := demo
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow lint pytest format docs benchmark clean
+.PHONY: help install demo test test-slow lint pytest golden format docs benchmark clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -45,6 +45,9 @@ pytest: $(INSTALLED) ## Run the tests that take seconds, on all cores
 
 test-slow: $(INSTALLED) ## Run the tests that take minutes
 	$(BIN)/pytest -m slow
+
+golden: $(INSTALLED) ## Pin the outputs of the golden runs anew, where a change of them is meant
+	$(BIN)/pytest -m slow tests/end_to_end/test_golden.py --golden
 
 format: $(INSTALLED) ## Format the sources, apply the fixes that are safe, and renew what the docs take from the code
 	$(BIN)/ruff check --fix-only .
