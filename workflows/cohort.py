@@ -349,8 +349,8 @@ def _warnings(plan: CohortPlan, fits: FitNotes, results: CohortResults) -> list[
         _, low, high = scale_interval(1.0, freedom)
         found.append(
             f"Only {n} participants have repeated scans, which leaves every within-subject standard deviation "
-            f"uncertain, from {100 * (1 - low):.0f} % less to {100 * (high - 1):.0f} % more. Read repeatability, and who changed, "
-            "as a first impression."
+            f"uncertain, from {100 * (1 - low):.0f} % less to {100 * (high - 1):.0f} % more. Read repeatability, and "
+            "who changed, as a first impression."
         )
     for (model, estimator), names in sorted(fits.differing.items()):
         found.append(

@@ -74,7 +74,8 @@ class Repeatability:
             low, high = 100 * (within.lower / within.value - 1), 100 * (within.upper / within.value - 1)
             found.append(
                 f"{self.n_participants} participants with repeated scans leave the within-subject standard deviation "
-                f"uncertain, from {-low:.0f} % less to {high:.0f} % more; QIBA asks for {ADVISED_PARTICIPANTS} participants."
+                f"uncertain, from {-low:.0f} % less to {high:.0f} % more; QIBA asks for {ADVISED_PARTICIPANTS} "
+                "participants."
             )
         if self.n_left_out:
             found.append(f"Participants with fewer than two values, left out: {self.n_left_out}.")
