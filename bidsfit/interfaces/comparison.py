@@ -32,8 +32,8 @@ from bidsfit.interfaces.estimate import curve_axis
 from bidsfit.interfaces.figures import curve_title, read_volume, relative
 from bidsfit.models.signal_model import Parameter, SignalModel
 from bidsfit.reports import figures
-from bidsfit.reports.canvas import readable, with_unit
 from bidsfit.reports.records import ComparisonRecord, write_record
+from bidsfit.reports.words import readable, with_unit
 
 #: Voxels whose curves are drawn.
 N_CURVES = 3

@@ -37,8 +37,8 @@ from bidsfit.interfaces.image import doubtful_mask
 from bidsfit.interfaces.learned import plot_learned, training_row, training_warnings
 from bidsfit.models.signal_model import SignalModel
 from bidsfit.reports import figures
-from bidsfit.reports.canvas import percent, with_unit
 from bidsfit.reports.records import FitRecord, ImageRecord, write_record
+from bidsfit.reports.words import percent, with_unit
 from bidsfit.training.bundle import read_bundle
 
 #: Shares of the voxels above which the report warns.

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from bidsfit.bids.units import REPORT_UNITS
 from bidsfit.estimators.estimator import Status
 from bidsfit.models.signal_model import SignalModel
-from bidsfit.reports.canvas import percent
 from bidsfit.reports.evaluation import Axis, Bias, plot_bias
+from bidsfit.reports.words import percent
 from bidsfit.training.bundle import Bundle
 from bidsfit.training.distributions import Distribution, Mixture, Pooled
 

@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 from markupsafe import Markup
 
-from bidsfit.reports.canvas import readable
 from bidsfit.reports.group_records import METHODS, Change, EstimatorRecord
 from bidsfit.reports.svg import WIDTH, Axis, diamond, line, picture, span, tag, text, told
+from bidsfit.reports.words import readable
 from bidsfit.statistics.limits import ChangeLimits, Method
 
 #: Limits of change beside a plot, and in sentences.

@@ -158,27 +158,3 @@ def spread_limits(values: NDArray, span: float = np.inf) -> tuple[float, float]:
     if finite.size == 0:
         return 0.0, 1.0
     return 0.0, min(robust_limits(finite[finite <= np.percentile(finite, 95)])[1], span / 2)
-
-
-def percent(fraction: float | None) -> str:
-    """A fraction as per cent; what is there but rare is not rounded to nothing, nor nearly all to all."""
-    if fraction is None or not np.isfinite(fraction):
-        return "\N{EN DASH}"
-    if fraction in (0, 1):
-        return f"{100 * fraction:.0f} %"
-    if fraction < 0.001:
-        return "< 0.1 %"
-    return "> 99.9 %" if fraction > 0.999 else f"{100 * fraction:.1f} %"
-
-
-def with_unit(words: str, unit: str) -> str:
-    """A number or range with its unit."""
-    if not unit:
-        return words
-    return f"{words} \N{MULTIPLICATION SIGN} {unit}" if unit.startswith("10") else f"{words} {unit}"
-
-
-def readable(value: float) -> str:
-    """Three significant digits, without an exponent where that is readable."""
-    text = f"{value:.3g}"
-    return (f"{value:,.0f}" if "e+0" in text and abs(value) < 1e9 else text).replace("-", "\N{MINUS SIGN}")

@@ -26,13 +26,12 @@ from bidsfit.reports.canvas import (
     inches,
     note,
     page,
-    percent,
-    readable,
     robust_limits,
     save,
     styled,
     ticks,
 )
+from bidsfit.reports.words import percent, readable
 
 #: Colours of shells, from low to high b: ordered in lightness, none too light for paper.
 SHELLS = "plasma"

@@ -19,7 +19,6 @@ from bidsfit.reports.canvas import (
     inches,
     note,
     page,
-    readable,
     robust_limits,
     save,
     spread_limits,
@@ -30,6 +29,7 @@ from bidsfit.reports.charts import scale_signal, scale_x, stretched_below
 from bidsfit.reports.mosaics import Panel, colours_in_words, draw_scale, draw_slices
 from bidsfit.reports.slices import Slices
 from bidsfit.reports.tiles import BAR, FOOT, GAP, LABEL, LEFT, NARROWEST_PAGE, RIGHT, draw_foot, row_of_tiles, say_where
+from bidsfit.reports.words import readable
 
 #: Colours of estimators in plots of lines (Okabe and Ito's, told apart by the colour-blind), the first one's first.
 ESTIMATORS = (INK, "#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")

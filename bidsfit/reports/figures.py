@@ -8,7 +8,7 @@ pyplot's global state; so none is used here.
 
 from __future__ import annotations
 
-from bidsfit.reports.canvas import percent, spread_limits, widened
+from bidsfit.reports.canvas import spread_limits, widened
 from bidsfit.reports.charts import Curve, Histogram, plot_curves, plot_histograms, plot_shells
 from bidsfit.reports.comparisons import Column, Decay, plot_comparison, plot_decays
 from bidsfit.reports.mosaics import Panel, plot_maps, plot_mask, plot_quality, status_colour, with_values
@@ -27,7 +27,6 @@ __all__ = [
     "Decay",
     "Histogram",
     "Panel",
-    "percent",
     "plot_before_after",
     "plot_carpet",
     "plot_comparison",

@@ -13,7 +13,6 @@ from markupsafe import Markup
 
 from bidsfit.reports.bibliography import bibtex, cited, plain_text, reference_list, replace_file
 from bidsfit.reports.bland_altman import beyond, signed
-from bidsfit.reports.canvas import percent
 from bidsfit.reports.comparisons import estimator_colour
 from bidsfit.reports.forest import effect
 from bidsfit.reports.group_figures import draw_bland_altman, draw_distributions, draw_forest, shared_reach
@@ -46,6 +45,7 @@ from bidsfit.reports.laboratory import LaboratoryFigure
 from bidsfit.reports.laboratory import picture as embedded
 from bidsfit.reports.prose import mathml, prose
 from bidsfit.reports.report import TEMPLATES, breakable, correlation, count, number
+from bidsfit.reports.words import percent
 from bidsfit.statistics.interval import Interval
 from bidsfit.statistics.limits import Method
 from bidsfit.statistics.response import CohortResponse, DifferenceInChange

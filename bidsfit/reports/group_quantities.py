@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bidsfit.reports.canvas import percent
 from bidsfit.reports.group_records import METHODS, EstimatorRecord
 from bidsfit.reports.group_words import interval_parts, limit_words, p_number
 from bidsfit.reports.report import count
+from bidsfit.reports.words import percent
 from bidsfit.statistics.interval import Interval
 from bidsfit.statistics.limits import Method
 

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 from markupsafe import Markup
 
-from bidsfit.reports.canvas import readable
 from bidsfit.reports.comparisons import estimator_colour
 from bidsfit.reports.group_records import EstimatorRecord, Values
 from bidsfit.reports.svg import WIDTH, Axis, line, picture, pile, span, tag, text, told
+from bidsfit.reports.words import readable
 
 #: Pixels: a strip, the space between estimators, the axis, the names at the left, and half of a dot.
 STRIP, SPACE, AXIS, ESTIMATOR, COHORT, LEFT, RIGHT, DOT = 32, 10, 40, 0, 110, 290, 12, 3.4

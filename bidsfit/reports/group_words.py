@@ -7,9 +7,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from bidsfit.reports.canvas import with_unit
 from bidsfit.reports.group_records import EstimatorRecord, ParameterRecord
 from bidsfit.reports.report import number
+from bidsfit.reports.words import with_unit
 from bidsfit.statistics.interval import Interval
 from bidsfit.statistics.limits import ChangeLimits
 from bidsfit.statistics.multiplicity import Correction

@@ -8,7 +8,8 @@ import numpy as np
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from numpy.typing import ArrayLike
 
-from bidsfit.reports.canvas import ACCENT, INK, QUIET, inches, page, readable, save, styled, ticks
+from bidsfit.reports.canvas import ACCENT, INK, QUIET, inches, page, save, styled, ticks
+from bidsfit.reports.words import readable
 
 
 @styled

@@ -17,11 +17,12 @@ from matplotlib.patches import Rectangle
 from matplotlib.patheffects import Normal, Stroke
 from numpy.typing import NDArray
 
-from bidsfit.reports.canvas import INK, QUIET, WIDTH, inches, page, readable, save, spread_limits, styled
+from bidsfit.reports.canvas import INK, QUIET, WIDTH, inches, page, save, spread_limits, styled
 from bidsfit.reports.comparisons import DIVERGING
 from bidsfit.reports.mosaics import NOT_A_NUMBER, draw_scale
 from bidsfit.reports.spaces import Axis
 from bidsfit.reports.tiles import BACKGROUND
+from bidsfit.reports.words import readable
 
 OUTLINE = "#ffffff"
 

@@ -17,7 +17,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter
 from numpy.typing import NDArray
 
-from bidsfit.reports.canvas import FAINT, QUIET, inches, page, percent, robust_limits, save, styled, ticks
+from bidsfit.reports.canvas import FAINT, QUIET, inches, page, robust_limits, save, styled, ticks
 from bidsfit.reports.slices import Slices
 from bidsfit.reports.tiles import (
     BACKGROUND,
@@ -34,6 +34,7 @@ from bidsfit.reports.tiles import (
     start_block,
     strip,
 )
+from bidsfit.reports.words import percent
 
 #: Colours of the status codes 1, 2, 3, ...; quiet where all is well. The report's tables use them too.
 STATUS_COLOURS = ("#9db4c6", "#e69f00", "#d1495b", "#a56cc1", "#009e73", "#0072b2", "#cc79a7", "#8c6d31")

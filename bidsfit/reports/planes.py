@@ -14,22 +14,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 from numpy.typing import NDArray
 
-from bidsfit.reports.canvas import (
-    INK,
-    QUIET,
-    WIDTH,
-    inches,
-    page,
-    readable,
-    robust_limits,
-    save,
-    spread_limits,
-    styled,
-    ticks,
-)
+from bidsfit.reports.canvas import INK, QUIET, WIDTH, inches, page, robust_limits, save, spread_limits, styled, ticks
 from bidsfit.reports.comparisons import DIVERGING
 from bidsfit.reports.mosaics import draw_scale
 from bidsfit.reports.spaces import Axis
+from bidsfit.reports.words import readable
 
 NamedAxes = Sequence[tuple[str, Axis]]
 

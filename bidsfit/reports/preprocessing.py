@@ -15,21 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import gaussian_filter
 
 from bidsfit.acquisition import Acquisition
-from bidsfit.reports.canvas import (
-    ACCENT,
-    FAINT,
-    INK,
-    QUIET,
-    WARM,
-    WIDTH,
-    inches,
-    note,
-    page,
-    readable,
-    save,
-    styled,
-    ticks,
-)
+from bidsfit.reports.canvas import ACCENT, FAINT, INK, QUIET, WARM, WIDTH, inches, note, page, save, styled, ticks
 from bidsfit.reports.charts import DARKEST, LIGHTEST, SHELLS
 from bidsfit.reports.comparisons import BETWEEN, DIVERGING, ESTIMATORS, HEADING
 from bidsfit.reports.mosaics import OUTLINE, draw_scale
@@ -47,6 +33,7 @@ from bidsfit.reports.tiles import (
     say_where,
     show,
 )
+from bidsfit.reports.words import readable
 
 #: Colours of edges over a grey picture, of x, y and z, and of labels beside a carpet.
 EDGE = "#35d0ba"

@@ -19,8 +19,9 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from bidsfit.reports.bibliography import replace_file
-from bidsfit.reports.canvas import percent, ticks
+from bidsfit.reports.canvas import ticks
 from bidsfit.reports.report import TEMPLATES, breakable, count, number
+from bidsfit.reports.words import percent
 
 #: Among fewer images, none is called unusual.
 FEWEST_IMAGES = 5

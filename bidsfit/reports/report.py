@@ -20,11 +20,11 @@ from typing import Any
 from markupsafe import Markup
 
 from bidsfit.reports.bibliography import bibtex, cited, plain_text, reference_list, replace_file
-from bidsfit.reports.canvas import percent, readable
 from bidsfit.reports.comparisons import estimator_colour
 from bidsfit.reports.mosaics import status_colour
 from bidsfit.reports.prose import mathml, prose
 from bidsfit.reports.records import ComparisonRecord, ErrorRecord, FitRecord, ImageRecord, PreprocessingRecord
+from bidsfit.reports.words import percent, readable
 
 TEMPLATES = Path(__file__).with_name("templates")
 
