@@ -4,8 +4,9 @@ Volumes of an abdomen that breathes, and of one that lies still, are fitted as t
 after the deformation of every volume to the mean of all by DIPY's SyN (local correlation) and, where itk-elastix is
 installed, by elastix (B-splines, mutual information), and after the true movement was undone.
 
-    python benchmarks/breathing.py                            # about half an hour on two cores
-    python benchmarks/breathing.py --protocol adc --method "as it is" bidsfit truth
+    python benchmarks/breathing.py --method "as it is" bidsfit truth                # some minutes
+    python benchmarks/breathing.py --protocol adc --breathing 15 --method SyN elastix
+    python benchmarks/breathing.py                  # elastix: half a minute a volume
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ from bidsfit.phantom.cohort import Cohort
 from bidsfit.phantom.imperfections import NONE, Imperfections
 from bidsfit.phantom.tissue import ABDOMEN
 from bidsfit.preprocessing import likeness
-from bidsfit.preprocessing.breathing import estimate_breathing, undo_breathing
-from bidsfit.preprocessing.resampling import Displacement, Resampled, sample
+from bidsfit.preprocessing.breathing import estimate_breathing
+from bidsfit.preprocessing.resampling import Resampled, displace
 
 #: Model, b-values (s/mm^2, those above 0 three times), voxels.
 PROTOCOLS = {
@@ -95,14 +96,6 @@ def freely(register: Callable, data: NDArray, size: float, threads: int) -> NDAr
     return np.stack(list(in_processes(partial(_one, register, size), jobs(), n, threads)))
 
 
-def displaced(data: NDArray, fields: NDArray) -> Resampled:
-    """Volumes with a displacement of each undone."""
-    none = Displacement(data.shape[:3], None, None)
-    here = np.indices(data.shape[:3], dtype=float)
-    taken = [sample(data[..., k].astype(np.float32), here + field, none) for k, field in enumerate(fields)]
-    return Resampled(np.stack([one for one, _ in taken], axis=-1), np.all([covered for _, covered in taken], axis=0))
-
-
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -133,17 +126,16 @@ def main() -> None:
             b, region = cohort.acquisition.b_values, binary_dilation(head.mask, iterations=3)
             for method in arguments.method:
                 start = time.perf_counter()
-                if method == "as it is":
+                if method == "as it is" or (method == "truth" and not breathing):
                     found = Resampled(data.astype(np.float32), np.ones(shape, dtype=bool))
                 elif method == "bidsfit":
                     shared = estimate_breathing(data, truth.affine, b, region, threads=arguments.threads)
-                    found = undo_breathing(data, shared, threads=arguments.threads)
+                    found = shared.undone(data, threads=arguments.threads)
                 elif method == "truth":
-                    still = np.zeros((b.size, 3, *shape))
-                    found = displaced(data, still if not breathing else [truth.deformation(k) for k in range(b.size)])
+                    found = displace(data, truth.deformation)
                 else:
                     register = {"SyN": syn, "elastix": elastix}[method]
-                    found = displaced(data, freely(register, data, truth.affine[0, 0], arguments.threads))
+                    found = displace(data, freely(register, data, truth.affine[0, 0], arguments.threads).__getitem__)
                 seconds = time.perf_counter() - start
                 gain = likeness.gain(data, found.data, b, region & found.covered)
                 inside = head.mask & found.covered

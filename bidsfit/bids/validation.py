@@ -65,15 +65,15 @@ def require_valid(root: Path, participants: Collection[str]) -> None:
             (elsewhere if other_kind else errors).append(f"  {location}: {text}")
     if errors:
         raise UnusableInputError(
-            f"{root} is not valid BIDS ({_listed(errors)}\n"
+            f"{root} is not valid BIDS {_listed(errors)}\n"
             "Mend the dataset, or give --skip-bids-validation to run all the same."
         )
     if elsewhere:
-        sys.stderr.write(f"{root} is not valid BIDS beside its diffusion images ({_listed(elsewhere)}\n")
+        sys.stderr.write(f"{root} is not valid BIDS beside its diffusion images {_listed(elsewhere)}\n")
 
 
 def _listed(errors: Sequence[str]) -> str:
     """How many errors there are, and the first of them."""
     shown = "\n".join(errors[:8])
     more = f"\n  ... and {len(errors) - 8} more" if len(errors) > 8 else ""
-    return f"{len(errors)} error{'s' if len(errors) > 1 else ''}):\n{shown}{more}"
+    return f"({len(errors)} error{'s' if len(errors) > 1 else ''}):\n{shown}{more}"

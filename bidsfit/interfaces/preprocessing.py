@@ -27,13 +27,14 @@ from bidsfit.noise import (
     sigma_from_repeats,
 )
 from bidsfit.preprocessing import denoising, likeness, masking, ringing
-from bidsfit.preprocessing.breathing import Breathing, estimate_breathing, obstacle_to_breathing, undo_breathing
+from bidsfit.preprocessing.breathing import Breathing, estimate_breathing, obstacle_to_breathing
 from bidsfit.preprocessing.gradients import detect_flip, normalise_directions
 from bidsfit.preprocessing.motion import Motion, estimate_motion, rotate_directions
 from bidsfit.preprocessing.registration import Grid
 from bidsfit.preprocessing.resampling import Resampled, resample
 from bidsfit.preprocessing.susceptibility import NEGLIGIBLE, estimate_field, phase_encoding, undistort
 from bidsfit.preprocessing.trajectory import RADIUS, motion_parameters
+from bidsfit.reports.words import percent
 
 #: What the methods text tells where nothing moved.
 STILL = (
@@ -331,7 +332,7 @@ class CorrectMotion(Step):
             shared = estimate_breathing(*given, threads=threads, progress=progress, **where)
             pattern, facts = shared.world(image.affine, region), describe_breathing(shared, image.affine, region)
             transforms[:, :3, 3] = shared.depth[:, None] * pattern.mean(axis=1)
-            undone = undo_breathing(data, shared, threads=threads, **where) if shared.depth.any() else None
+            undone = shared.undone(data, threads=threads, **where) if shared.depth.any() else None
             return undone, transforms, shared.depth[:, None] * np.sqrt((pattern**2).sum(axis=0).mean()), facts
         found = estimate_motion(*given, directions=acquisition.directions, threads=threads, progress=progress, **where)
         path = motion_parameters(found.transforms, Grid(image.affine, region).centre) * [1, 1, 1, *[RADIUS] * 3]
@@ -356,27 +357,21 @@ def judged(facts: dict[str, Any], gain: float, lost: float, follows_b: bool) -> 
         Whether its displacement goes with b.
     """
     direction = "fell" if gain > 0 else "rose"
-    change = f"the error of predicting each volume from the others {direction} by {_percent(abs(gain))}"
+    change = f"the error of predicting each volume from the others {direction} by {percent(abs(gain))}"
     told = {**facts, "gain": gain, "lost": lost, "follows_b": follows_b}
     if gain > likeness.LEAST_GAIN:
         warnings = [f"Motion was corrected, but {FOLLOWS_B}."] if follows_b else []
         if lost > likeness.LEAST_GAIN:
             cost = (
-                f"After the correction of motion, {_percent(lost)} of what was to be fitted is not in every volume, as "
+                f"After the correction of motion, {percent(lost)} of what was to be fitted is not in every volume, as "
                 "at the first or last slice; it is not fitted."
             )
-            little = f" Volumes are predicted better by only {_percent(gain)}: --skip motion may serve better."
+            little = f" Volumes are predicted better by only {percent(gain)}: --skip motion may serve better."
             warnings.append(cost + little * (gain < lost))
         words = "; ".join(filter(None, [facts["words"], change]))
         return told | {"words": words, "warnings": [*facts["warnings"], *warnings]}
-    why = f"the correction did not make the volumes more alike ({change})"
-    why = "; ".join([why, *[FOLLOWS_B] * follows_b])
+    why = "; ".join([f"the correction did not make the volumes more alike ({change})", *[FOLLOWS_B] * follows_b])
     return told | {"refused": why, "methods": f"Motion was sought, and was not corrected: {why}."}
-
-
-def _percent(part: float) -> str:
-    """A part as per cent, with a decimal where it is small."""
-    return f"{100 * part:.{0 if part >= 0.1 else 1}f} %"
 
 
 def describe_motion(found: Motion, called: Sequence[int]) -> dict[str, Any]:

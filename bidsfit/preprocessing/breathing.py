@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import gaussian_filter, map_coordinates
 from scipy.optimize import minimize_scalar
+from scipy.special import entr
 from threadpoolctl import threadpool_limits
 
 from bidsfit.acquisition import Acquisition
 from bidsfit.preprocessing.registration import enlargement
-from bidsfit.preprocessing.resampling import THIN, Displacement, Resampled, resample, sample
+from bidsfit.preprocessing.resampling import THIN, Resampled, displace, resample
 
 #: Standard deviations of the Gaussian by which volumes are smoothed before they are compared, from coarse to fine, mm.
 SMOOTHING = (18.0, 9.0)
@@ -69,12 +70,17 @@ class Breathing(NamedTuple):
         Displacement at depth 1 along each axis of the voxels, in voxels: from each voxel of the mean of all volumes to
         where its tissue lies in a volume.
     depth : ndarray, shape (n,)
-        Of every volume, in standard deviations of those that do not go with b; the mean is 0. All are 0 where nothing
-        moves by more than the errors of finding out.
+        Of every volume; the mean is 0. All are 0 where nothing moves by more than the errors of finding out.
     """
 
     pattern: NDArray[np.float64]
     depth: NDArray[np.float64]
+
+    def undone(
+        self, data: NDArray, shift: NDArray | None = None, axis: int | None = None, threads: int = 1
+    ) -> Resampled:
+        """Volumes (x, y, z, n) at the mean depth, in one interpolation; ``shift`` and ``axis`` as for `displace`."""
+        return displace(data, lambda k: self.depth[k] * self.pattern, shift, axis, threads)
 
     def world(self, affine: ArrayLike, mask: NDArray[np.bool_]) -> NDArray[np.float64]:
         """The pattern within a mask along the axes of the world, mm, shape (3, n_voxels)."""
@@ -354,14 +360,9 @@ class _Search:
 def _mutual_information(first: NDArray, second: NDArray) -> float:
     """Normalised: the entropies of both by that of their joint histogram (reference 3 of `estimate_breathing`)."""
     joint = np.histogram2d(first, second, bins=BINS)[0] / first.size
-    apart = [_entropy(joint.sum(axis=axis)) for axis in (0, 1)]
-    together = _entropy(joint)
-    return sum(apart) / together if together > 0 else 0.0
-
-
-def _entropy(parts: NDArray) -> float:
-    some = parts[parts > 0]
-    return float(-(some * np.log(some)).sum())
+    apart = sum(entr(joint.sum(axis=axis)).sum() for axis in (0, 1))
+    together = entr(joint).sum()
+    return float(apart / together) if together > 0 else 0.0
 
 
 def _on_grid(pattern: NDArray, shape: tuple[int, ...], steps: NDArray) -> NDArray[np.float64]:
@@ -370,37 +371,3 @@ def _on_grid(pattern: NDArray, shape: tuple[int, ...], steps: NDArray) -> NDArra
         return pattern
     places = np.indices(shape, dtype=float) / steps[:, None, None, None]
     return np.stack([map_coordinates(line, places, order=1, mode="nearest") for line in pattern])
-
-
-def undo_breathing(
-    data: NDArray,
-    found: Breathing,
-    shift: NDArray | None = None,
-    axis: int | None = None,
-    threads: int = 1,
-) -> Resampled:
-    """Every volume brought to the mean depth, in one interpolation.
-
-    Parameters
-    ----------
-    data : ndarray, shape (x, y, z, n)
-    found : Breathing
-    shift, axis
-        As for `bidsfit.preprocessing.resampling.resample`.
-    threads : int
-
-    Notes
-    -----
-    The signal is not scaled by the change of volume: tissue that is compressed does not shine brighter.
-    """
-    displacement = Displacement(data.shape[:3], shift, axis)
-    result = np.empty(data.shape, dtype=np.float32)
-    here = np.indices(data.shape[:3], dtype=float)
-
-    def one(k: int) -> NDArray[np.bool_]:
-        result[..., k], covered = sample(data[..., k], here + found.depth[k] * found.pattern, displacement)
-        return covered
-
-    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(max(1, threads)) as pool:
-        covered = np.logical_and.reduce(list(pool.map(one, range(data.shape[3]))))
-    return Resampled(result, covered)

@@ -85,19 +85,58 @@ def resample(
             f"Resampling needs volumes (x, y, z, n) and n transforms (n, 4, 4), "
             f"found shapes {data.shape} and {transforms.shape}."
         )
-    result = np.empty(data.shape, dtype=np.float32)
     displacement = Displacement(data.shape[:3], shift, axis)
 
-    def one(k: int) -> NDArray[np.bool_]:
-        result[..., k], covered = _resample(data[..., k], affine, transforms[k], displacement)
-        return covered
+    def one(k: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        return _resample(data[..., k], affine, transforms[k], displacement)
 
-    everywhere = np.ones(data.shape[:3], dtype=bool)
+    return _together(data.shape, one, threads, progress)
+
+
+def displace(
+    data: NDArray,
+    displacement_of: Callable[[int], NDArray],
+    shift: NDArray | None = None,
+    axis: int | None = None,
+    threads: int = 1,
+) -> Resampled:
+    """Every volume with a displacement of its tissue undone.
+
+    Parameters
+    ----------
+    data : ndarray, shape (x, y, z, n)
+    displacement_of : callable
+        Of a volume's number: from each voxel of the reference to where its tissue lies, voxels, shape (3, x, y, z).
+    shift, axis, threads
+        As for `resample`.
+
+    Notes
+    -----
+    The signal is not scaled by the change of volume: tissue that is compressed does not shine brighter.
+    """
+    distortion, here = Displacement(data.shape[:3], shift, axis), np.indices(data.shape[:3], dtype=float)
+
+    def one(k: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        return sample(data[..., k], here + displacement_of(k), distortion)
+
+    return _together(data.shape, one, threads)
+
+
+def _together(
+    shape: tuple[int, ...],
+    one: Callable[[int], tuple[NDArray[np.float32], NDArray[np.bool_]]],
+    threads: int,
+    progress: Callable[[float], None] | None = None,
+) -> Resampled:
+    """The volumes that ``one`` makes, and where all of them have data."""
+    result = np.empty(shape, dtype=np.float32)
+    everywhere = np.ones(shape[:3], dtype=bool)
     with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(max(1, threads)) as pool:
-        for done, covered in enumerate(pool.map(one, range(data.shape[3])), start=1):
+        for k, (volume, covered) in enumerate(pool.map(one, range(shape[3]))):
+            result[..., k] = volume
             everywhere &= covered
             if progress is not None:
-                progress(done / data.shape[3])
+                progress((k + 1) / shape[3])
     return Resampled(result, everywhere)
 
 

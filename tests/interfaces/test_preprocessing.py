@@ -391,7 +391,7 @@ def test_a_correction_that_makes_volumes_less_alike_is_left_out_and_said(correct
 def test_what_is_said_of_a_correction_that_is_kept():
     plain = {"words": "", "warnings": []}
     assert judged(plain, 0.3, 0.0, False) == {
-        "words": "the error of predicting each volume from the others fell by 30 %",
+        "words": "the error of predicting each volume from the others fell by 30.0 %",
         "warnings": [],
         "gain": 0.3,
         "lost": 0.0,

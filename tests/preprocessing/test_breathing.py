@@ -10,7 +10,6 @@ from bidsfit.preprocessing.breathing import (
     contrasts,
     estimate_breathing,
     obstacle_to_breathing,
-    undo_breathing,
 )
 
 #: Largest and smallest b-values as often as an ADC protocol has them.
@@ -85,7 +84,7 @@ def test_an_organ_that_bends_is_undone(shape, left):
     affine = np.diag([4.0, 4.0, 6.0, 1.0])
     found = estimate_breathing(data, affine, B_VALUES, binary_dilation(inside, iterations=6))
     assert apart(found, moved, inside) < 0.5 * np.sqrt((moved[:, :, inside] ** 2).sum(axis=1).mean())
-    undone = undo_breathing(data, found)
+    undone = found.undone(data)
     seen = inside & undone.covered
     assert seen.sum() > 0.9 * inside.sum()
     assert adc_error(undone.data, B_VALUES, seen) < left * adc_error(data, B_VALUES, seen)
@@ -134,7 +133,7 @@ def test_a_distortion_is_undone_in_the_same_interpolation():
     found = estimate_breathing(distorted, affine, B_VALUES, region, shift=shift, axis=1)
     plain = estimate_breathing(data, affine, B_VALUES, region)
     np.testing.assert_allclose(found.pattern[:, inside], plain.pattern[:, inside], atol=0.02)
-    there, here = undo_breathing(distorted, found, shift, 1), undo_breathing(data, plain)
+    there, here = found.undone(distorted, shift, 1), plain.undone(data)
     np.testing.assert_allclose(there.data[inside], here.data[inside], atol=0.03 * data.max())
 
 
@@ -165,7 +164,7 @@ def test_an_image_without_anything_in_it_is_not_moved(value):
     b_values = np.repeat([0.0, 800.0], 4)
     found = estimate_breathing(data, np.eye(4), b_values, np.ones(data.shape[:3], dtype=bool))
     assert not found.depth.any()
-    np.testing.assert_array_equal(undo_breathing(data, found).data, data)
+    np.testing.assert_array_equal(found.undone(data).data, data)
 
 
 def test_progress_ends_at_one():
