@@ -101,7 +101,6 @@ def setting_of(arguments: argparse.Namespace, file: Path | None = None) -> Setti
         Where an option cannot be used, or the protocol lacks what the model needs.
     """
     from bidsfit import models
-    from bidsfit.acquisition import DirectionAverage
     from bidsfit.evaluation.experiments import Setting
     from bidsfit.training.bundle import read_bundle
     from bidsfit.training.simulation import Noise
@@ -123,7 +122,7 @@ def setting_of(arguments: argparse.Namespace, file: Path | None = None) -> Setti
         if acquisition is None:
             averages = bundle.acquisition  # type: ignore[union-attr]
         else:
-            averages = DirectionAverage(acquisition.select(model.usable(acquisition))).acquisition
+            averages = model.average(acquisition.select(model.usable(acquisition))).acquisition
         setting = Setting(
             ParameterSpace(model, bounds | _bounds(arguments.bounds, model)),
             averages,

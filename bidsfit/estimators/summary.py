@@ -54,8 +54,8 @@ def representative_voxels(estimate: Estimate, model: SignalModel) -> dict[str, i
     fitted = np.flatnonzero(np.isin(estimate.status, FITTED))
     if fitted.size == 0:
         return {}
-    name = next(n for n in model.names if n != model.scale)
-    level = np.maximum(estimate.parameters[model.scale][fitted], np.finfo(float).tiny)
+    name = model.shape_names[0]
+    level = np.maximum(estimate.parameters[model.scale][fitted], np.finfo(float).tiny) if model.scale else 1.0
     relative = np.nan_to_num(estimate.rmse[fitted] / level)  # NaN where no degree of freedom is left: all alike
     good = fitted[relative <= np.median(relative)]
     values = estimate.parameters[name][good]

@@ -11,10 +11,9 @@ from numpy.typing import NDArray
 from scipy.stats import chi2
 from threadpoolctl import threadpool_limits
 
-from bidsfit.acquisition import Acquisition, Averaging
+from bidsfit.acquisition import COLUMNS, Acquisition, Averaging, column_of
 from bidsfit.estimators.estimator import Estimate, Estimator, FitChunk, Fitted, Signals, Status
 from bidsfit.evaluation.performance_table import PerformanceLookup
-from bidsfit.models.requirements import listed
 from bidsfit.models.signal_model import SignalModel
 from bidsfit.noise import NoiseKind
 from bidsfit.training.bundle import Bundle, read_bundle
@@ -276,24 +275,21 @@ def differences(own: Acquisition, trained: Acquisition, *, noisy_lowest: bool = 
     def same(x: NDArray, y: NDArray) -> NDArray[np.bool_]:
         return np.abs(x - y) <= np.maximum(SAME_B * np.maximum(x, y), SAME_B_ABSOLUTE)
 
-    words = []
+    words, column = [], COLUMNS["b"]
     absent = [value for value in expected if not same(b, value).any()]
     foreign = [value for value in b if not same(expected, value).any()]
     if absent:
-        words.append(f"it was trained for b = {listed(set(absent))} s/mm², which the protocol does not have")
+        words.append(f"it was trained for b = {column.listed(absent)} s/mm², which the protocol does not have")
     if foreign:
-        words.append(f"it was not trained for b = {listed(set(foreign))} s/mm²")
+        words.append(f"it was not trained for b = {column.listed(foreign)} s/mm²")
     if words or len(own) != len(trained):
         return words or [f"it was trained for {len(trained)} averages, and the protocol gives {len(own)}"]
     if not same(b, expected).all():  # where nothing is averaged, measurements come as they were made
         shown = ", ".join(f"{value:.0f}" for value in expected)
         return [f"it was trained for measurements at b = {shown} s/mm², in this order"]
-    if (
-        own.echo_times is not None
-        and trained.echo_times is not None
-        and not same(own.echo_times, trained.echo_times).all()
-    ):
-        return [f"it was trained for TE = {listed(set(trained.echo_times), 1)} ms"]
+    for name in own.columns.keys() & trained.columns.keys() - {"b"}:
+        if not same(own.columns[name], trained.columns[name]).all():
+            return [f"it was trained for {column_of(name).in_words(trained.columns[name])}"]
     counts, taught = own.weights, trained.weights
     other = (np.abs(counts / taught - 1) > SAME_COUNT) & (noisy_lowest | (expected > expected.min()))
     if other.any():

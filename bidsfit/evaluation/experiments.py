@@ -177,7 +177,7 @@ def floor(setting: Setting, truth: NDArray[np.float64]) -> NDArray[np.float64]:
     space, noise = setting.space, setting.noise
     if np.isinf(noise.snr):
         return np.zeros_like(truth)
-    fixed = () if noise.lowest else (space.model.scale,)
+    fixed = () if noise.lowest or space.model.scale is None else (space.model.scale,)
     parameters = space.with_scale(truth)
     bound = cramer_rao_bound(space.model, parameters, setting.acquisition, 1 / noise.snr, noise.kind, fixed=fixed)
     return np.stack([bound[name] for name in space.names], axis=1)

@@ -21,7 +21,6 @@ from nipype.interfaces.base import (
 from numpy.typing import NDArray
 
 from bidsfit import models
-from bidsfit.acquisition import DirectionAverage
 from bidsfit.bids.acquisitions import read_acquisition
 from bidsfit.bids.files import whole_file
 from bidsfit.bids.inputs import DwiImage
@@ -144,7 +143,7 @@ class PlotComparison(SimpleInterface):
         """The voxels whose curves the first fit shows, with the curves of all; none where no curve can be drawn."""
         bvec = Path(self.inputs.bvec) if isdefined(self.inputs.bvec) else None
         acquisition = read_acquisition(Path(self.inputs.bval), bvec, self.inputs.sidecar or None)
-        _, _, fine = curve_axis(model, DirectionAverage(acquisition.select(model.usable(acquisition))).acquisition)
+        _, _, fine = curve_axis(model, model.average(acquisition.select(model.usable(acquisition))).acquisition)
         if fine is None:
             return []
         volumes = [{name: read_volume(maps[name])[0] for name in model.names} for maps in self.inputs.maps]

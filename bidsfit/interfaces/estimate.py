@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from bidsfit import estimators, models
-from bidsfit.acquisition import B0_TOLERANCE, Acquisition, DirectionAverage
+from bidsfit.acquisition import B0_TOLERANCE, Acquisition
 from bidsfit.bids.acquisitions import read_acquisition
 from bidsfit.bids.images import MaskedSignals, image_shape, open_image, opened, read_data
 from bidsfit.bids.left_out import in_words
@@ -138,7 +138,7 @@ class EstimateMaps(SimpleInterface):
         return cramer_rao_bound(
             estimator.model,
             estimate.parameters,
-            DirectionAverage(estimate.acquisition).acquisition,
+            estimator.model.average(estimate.acquisition).acquisition,
             estimate.sigma if sigma is None else sigma,
             self.inputs.noise_kind,
             fixed=estimator.fixed,
@@ -170,7 +170,7 @@ def describe(
     model = estimator.model
     sigma = estimate.sigma[np.isfinite(estimate.sigma)]
     used = model.usable(acquisition)
-    average = DirectionAverage(acquisition.select(used), estimator.averaging)
+    average = model.average(acquisition.select(used), estimator.averaging)
     label, x, fine = curve_axis(model, average.acquisition)
     curves = []
     for title, index in representative_voxels(estimate, model).items():
@@ -220,7 +220,7 @@ def curve_axis(
     if model.variables == ("TE",):
         echo_times = acquisition.variable("TE")
         fine = points * echo_times.max()
-        return "TE (ms)", echo_times, (fine, Acquisition(np.zeros_like(fine), echo_times=fine))
+        return "TE (ms)", echo_times, (fine, Acquisition(np.zeros_like(fine), TE=fine))
     b_values = acquisition.b_values
     fine = points * b_values.max()
     return "b (s/mm²)", b_values, (fine, Acquisition(fine)) if model.variables == ("b",) else None

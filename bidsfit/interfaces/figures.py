@@ -364,7 +364,7 @@ def bounds_in_words(lower: float, upper: float, unit: str) -> str:
     return f"up to {with_unit(f'{upper:g}', unit)}" if np.isfinite(upper) else "none"
 
 
-def _warnings(summary: Mapping[str, Any], scale: str, precisions: Mapping[str, Precision]) -> list[str]:
+def _warnings(summary: Mapping[str, Any], scale: str | None, precisions: Mapping[str, Precision]) -> list[str]:
     warnings = []
     fitted = sum(summary["status"].get(str(int(status)), 0) for status in FITTED)
     failed = summary["n_voxels"] - fitted

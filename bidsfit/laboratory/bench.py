@@ -151,7 +151,7 @@ class Bench:
         facts: dict[str, Any] = {
             "Model": setting.space.model.name,
             "Bounds": setting.space.facts,
-            "Acquisition": acquisition_facts(setting.acquisition),
+            "Acquisition": acquisition_facts(setting.acquisition, setting.space.model.variables),
             "Noise": [None if np.isinf(noise.snr) else noise.snr, noise.kind, noise.lowest],
             "Estimator": name,
         }

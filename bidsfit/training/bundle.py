@@ -12,7 +12,7 @@ import hashlib
 import io
 import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -87,16 +87,21 @@ class Bundle:
         return distribution_from(self.facts["Distribution"], self.samples, model)
 
 
-def acquisition_facts(acquisition: Acquisition) -> dict[str, Any]:
-    """An acquisition of averages, for JSON."""
+def acquisition_facts(acquisition: Acquisition, variables: Collection[str]) -> dict[str, Any]:
+    """What of an acquisition of averages a model of these variables sees, for JSON."""
     directions = acquisition.n_directions
     facts: dict[str, Any] = {
         "BValues": [round(float(b), 3) for b in acquisition.b_values],
         "Measurements": acquisition.weights.astype(int).tolist(),
         "Directions": np.ones(len(acquisition), dtype=int).tolist() if directions is None else directions.tolist(),
     }
-    if acquisition.echo_times is not None:
-        facts["EchoTimes"] = [round(float(t), 3) for t in acquisition.echo_times]
+    if "TE" in acquisition.columns:
+        facts["EchoTimes"] = [round(float(t), 3) for t in acquisition.columns["TE"]]
+    others = acquisition.columns.keys() & set(variables) - {"b", "TE"}
+    if others:
+        facts["Columns"] = {name: [round(float(v), 6) for v in acquisition.columns[name]] for name in sorted(others)}
+    if "direction" in variables and acquisition.directions is not None:
+        facts["Vectors"] = np.round(acquisition.directions, 6).tolist()
     return facts
 
 
@@ -106,7 +111,9 @@ def _acquisition(facts: Mapping[str, Any]) -> Acquisition:
         facts["BValues"],
         counts=facts["Measurements"],
         n_directions=facts["Directions"],
-        echo_times=facts.get("EchoTimes"),
+        directions=facts.get("Vectors"),
+        TE=facts.get("EchoTimes"),
+        **facts.get("Columns", {}),
     )
 
 

@@ -24,6 +24,8 @@ class AcquisitionFacts(TypedDict):
     Measurements: list[Count]
     Directions: list[Count]
     EchoTimes: NotRequired[list[Finite]]  # ms
+    Columns: NotRequired[dict[str, list[Finite]]]  # in the units of bidsfit.acquisition.COLUMNS
+    Vectors: NotRequired[list[list[Finite]]]  # directions, where they were not averaged
 
 
 class NoiseFacts(TypedDict):

@@ -67,7 +67,7 @@ class Task:
             "Equation": space.model.latex,
             "Parameters": list(space.names),
             "Features": len(Features(self.acquisition)),
-            "Acquisition": acquisition_facts(self.acquisition),
+            "Acquisition": acquisition_facts(self.acquisition, space.model.variables),
             "Noise": {
                 "SNR": None if np.isinf(self.noise.snr) else float(self.noise.snr),
                 "Kind": self.noise.kind,

@@ -232,7 +232,7 @@ class TestProtocols:
         assert differences(Acquisition(own), Acquisition(trained)) != []
 
     def test_echo_times(self):
-        times = [Acquisition([0, 0, 1000], echo_times=[60, last, 60]) for last in (90, 120)]
+        times = [Acquisition([0, 0, 1000], TE=[60, last, 60]) for last in (90, 120)]
         assert "TE = 60, 90 ms" in differences(times[1], times[0])[0]
         assert differences(times[0], times[0]) == []
 

@@ -104,7 +104,7 @@ class TestFeatures:
         np.testing.assert_allclose(found, [[0.5, 0.25]])
 
     def test_several_are_kept_relative_to_their_weighted_mean(self):
-        acquisition = Acquisition([0, 0, 1000], counts=[1, 3, 4], echo_times=[60, 90, 60])
+        acquisition = Acquisition([0, 0, 1000], counts=[1, 3, 4], TE=[60, 90, 60])
         found = Features(acquisition)
         assert len(found) == 3
         np.testing.assert_allclose(found(np.array([[4.0, 2.0, 1.0]])), [[1.6, 0.8, 0.4]], rtol=1e-6)

@@ -44,7 +44,7 @@ OTHERS = {
     "b-values": replace(BASE, acquisition=acquisition(b=(0, 1000, 2000, 3500, 5001))),
     "counts": replace(BASE, acquisition=acquisition(counts=(8, 32, 32, 32, 31))),
     "echo times": replace(
-        BASE, acquisition=Acquisition(B, counts=COUNTS, n_directions=(1, 32, 32, 32, 32), echo_times=[80] * 5)
+        BASE, acquisition=Acquisition(B, counts=COUNTS, n_directions=(1, 32, 32, 32, 32), TE=[80] * 5)
     ),
     "bounds": replace(BASE, distribution=Uniform(ParameterSpace(SPACE.model, {"lambda": (0.0, 2.9)}))),
     "model": replace(BASE, distribution=Uniform(ParameterSpace(models.get("smt3")))),
