@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bidsfit.acquisition import COLUMNS, LARGEST_B, LONGEST_DIRECTION, Acquisition, Column
-from bidsfit.bids.files import read_text
+from bidsfit.bids.files import read_text, read_tsv
 from bidsfit.exceptions import UnusableInputError
 
 #: A comma amid digits.
@@ -95,6 +95,32 @@ def read_acquisition(bval: Path, bvec: Path | None, sidecar: dict[str, Any] | No
                 f"{listed(np.flatnonzero(wrong))}, counted from 0)."
             )
     return Acquisition(b_values, directions, **columns_of(sidecar or {}, b_values.size))
+
+
+def read_table(path: Path) -> Acquisition:
+    """Acquisition of a table (TSV): a row a measurement, a column for each variable.
+
+    Columns are named and in the units of `bidsfit.acquisition.COLUMNS`: b (s/mm^2), TE, TI, TR (ms), flip_angle
+    (degrees); gx, gy and gz are directions, and ``averages`` says how many measurements were averaged. Others are taken
+    for variables without a unit.
+
+    Raises
+    ------
+    UnusableInputError
+        Where it cannot be read, or holds something that no acquisition has.
+    """
+    rows = read_tsv(path)
+    try:
+        table: dict[str, Any] = {name: [float(row[name]) for row in rows] for name in (rows[0] if rows else ())}
+        vectors = [table.pop(name) for name in COLUMNS["direction"].components if name in table]
+        return Acquisition(
+            table.pop("b", None),
+            directions=np.transpose(vectors) if vectors else None,
+            counts=table.pop("averages", None),
+            **table,
+        )
+    except ValueError as error:
+        raise UnusableInputError(f"{path} describes no acquisition: {error}") from error
 
 
 def columns_of(sidecar: Mapping[str, Any], n_volumes: int) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from nibabel.spatialimages import SpatialImage
 from numpy.typing import NDArray
 
 from bidsfit import __version__
+from bidsfit.acquisition import column_of
 from bidsfit.bids.files import needing_space, whole_file, write_json, write_text
 from bidsfit.bids.inputs import DwiImage, Folder
 from bidsfit.bids.left_out import FIELD
@@ -171,7 +172,6 @@ def sidecar(
 
     ``summary``: of the fit, as `EstimateMaps` leaves it.
     """
-    echo_times = summary.get("echo_times") if "TE" in model.variables else None
     content: dict[str, Any] = {
         "Description": output.description,
         "Units": output.unit,
@@ -182,8 +182,7 @@ def sidecar(
             "Parameters": dict(settings),
         },
         "ParameterURL": f"{CODE_URL}/blob/main/docs/{'models' if output.parameter else 'outputs'}.md",
-        "BValuesFitted": [round(float(b), 2) for b in summary["b_values"]],
-        **({"EchoTimesFitted": [round(t * 1e-3, 6) for t in echo_times]} if echo_times else {}),
+        **_fitted(summary["columns"]),
         "Sources": sources_of(image),
         "SpatialReference": image.uri,
         "SkullStripped": True,
@@ -206,6 +205,17 @@ def sidecar(
     if output.key == "status":
         content["Levels"] = {str(int(status)): status.message for status in Status}
     return content
+
+
+def _fitted(columns: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
+    """Variables of the signals that were fitted, in the units of BIDS metadata: ``BValuesFitted``."""
+    found = {}
+    for name, values in columns.items():
+        column = column_of(name)
+        words = column.field or "".join(word.capitalize() for word in name.split("_"))
+        decimals = 2 if name == "b" else 6
+        found[f"{words}sFitted"] = [round(float(value) / column.field_factor, decimals) for value in values]
+    return found
 
 
 def sources_of(image: DwiImage) -> list[str]:

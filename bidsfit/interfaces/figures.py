@@ -23,6 +23,7 @@ from nipype.interfaces.base import (
 from numpy.typing import NDArray
 
 from bidsfit import estimators, models
+from bidsfit.acquisition import column_of
 from bidsfit.bids.acquisitions import read_acquisition
 from bidsfit.bids.conflicts import conflicts_of_image, refuse, writing
 from bidsfit.bids.files import whole_file
@@ -332,7 +333,10 @@ def _options_in_words(settings: Mapping[str, Any], estimator: Estimator, summary
         if parameter.name != estimator.model.scale:
             unit = REPORT_UNITS[parameter.unit].name
             words[f"Bounds of {parameter.name}"] = bounds_in_words(lower, upper, unit)
-    words["b-values fitted (s/mm²)"] = _counted(summary["b_values"])
+    for name, values in summary["columns"].items():
+        column = column_of(name)
+        unit = f" ({column.unit})" if column.unit else ""
+        words[f"{column.title}s fitted{unit}"] = _counted(values, column.decimals)
     if summary["sigma"] is not None:
         words["Noise of one measurement as the residuals suggest it"] = f"{summary['sigma']:.4g}"
     return words
@@ -347,10 +351,10 @@ def _plain(value: Any) -> str:
     return ", ".join(map(_plain, value)) if isinstance(value, list | tuple) else str(value)
 
 
-def _counted(b_values: Sequence[float]) -> str:
-    """b-values in ascending order, and how often each was measured where that is more than once."""
-    found = Counter(round(b) for b in b_values)
-    return ", ".join(f"{b} ({n} times)" if n > 1 else f"{b}" for b, n in sorted(found.items()))
+def _counted(values: Sequence[float], decimals: int) -> str:
+    """Values in ascending order, and how often each was measured where that is more than once."""
+    found = Counter(round(value, decimals) for value in values)
+    return ", ".join(f"{value:g} ({n} times)" if n > 1 else f"{value:g}" for value, n in sorted(found.items()))
 
 
 def bounds_in_words(lower: float, upper: float, unit: str) -> str:
