@@ -12,7 +12,7 @@ from scipy import stats
 from bidsfit import models
 from bidsfit.models.common import signal_scale
 from bidsfit.models.signal_model import Parameter, SignalModel
-from bidsfit.training.space import ParameterSpace, fill
+from bidsfit.models.space import ParameterSpace, fill
 
 NAMES = ("adc", "ivim", "ivimlebihan", "smt2", "smt3", "smt3normalised")
 SPACES = {name: ParameterSpace(models.get(name)) for name in NAMES}
