@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from bidsfit.evaluation.experiments import Setting
     from bidsfit.models.signal_model import SignalModel
     from bidsfit.noise import NoiseKind
-    from bidsfit.training.distributions import Distribution
+    from bidsfit.simulation.distributions import Distribution
 
 #: S0 / standard deviation of one measurement, where nothing says it.
 SNR = 25.0
@@ -109,9 +109,9 @@ def setting_of(arguments: argparse.Namespace, file: Path | None = None) -> Setti
     """
     from bidsfit import models
     from bidsfit.evaluation.experiments import Setting
+    from bidsfit.models.space import ParameterSpace
+    from bidsfit.simulation.simulator import Noise
     from bidsfit.training.bundle import read_bundle
-    from bidsfit.training.simulation import Noise
-    from bidsfit.training.space import ParameterSpace
 
     bundle = None if file is None else read_bundle(file, machine=False)
     if arguments.model is None and bundle is None:
@@ -161,7 +161,9 @@ def acquisition_of(
     from bidsfit.bids.acquisitions import read_table
     from bidsfit.phantom.tissue import RECIPES
 
-    given = [f"--{name.replace('_', '-')}" for name in ("image", "bval", "b_values", "table") if getattr(arguments, name)]
+    given = [
+        f"--{name.replace('_', '-')}" for name in ("image", "bval", "b_values", "table") if getattr(arguments, name)
+    ]
     if len(given) > 1:
         raise UsageError(f"{' and '.join(given)} each give a protocol; give one of them.")
     if arguments.bvec and not arguments.bval:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from bidsfit.acquisition import Acquisition, Averaging
 from bidsfit.exceptions import UnsupportedProtocolError
 from bidsfit.models.signal_model import SignalModel, as_real
+from bidsfit.models.space import bounds_of
 from bidsfit.noise import remove_rician_bias
 
 #: Voxels that one thread works on at a time: large enough to hide Python, small enough for the cache.
@@ -442,22 +443,3 @@ class Estimator(ABC):
         (about 1 at the lowest b-value; of complex signals the real parts, then the imaginary parts), and the standard
         deviation of their noise on the same scale, shape (n,); it returns `Fitted`. It is called from several threads.
         """
-
-
-def bounds_of(model: SignalModel, changes: Mapping[str, tuple[float, float]] | None = None) -> NDArray[np.float64]:
-    """Bounds of a model's parameters, shape (n_parameters, 2), with some of them replaced.
-
-    Raises
-    ------
-    ValueError
-        For a parameter that does not exist, or a lower bound above the upper one.
-    """
-    changes = dict(changes or {})
-    unknown = set(changes) - set(model.names)
-    if unknown:
-        raise ValueError(f"Model {model.name!r} has no parameter {sorted(unknown)}; it has {', '.join(model.names)}.")
-    bounds = np.array([changes.get(p.name, p.bounds) for p in model.parameters], dtype=float)
-    for name, (lower, upper) in zip(model.names, bounds, strict=True):
-        if not lower <= upper or np.isnan(lower):
-            raise ValueError(f"Bounds of {name!r} must be lower <= upper, found {lower:g} and {upper:g}.")
-    return bounds

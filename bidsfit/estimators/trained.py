@@ -15,13 +15,13 @@ from bidsfit.acquisition import COLUMNS, Acquisition, Averaging, column_of
 from bidsfit.estimators.estimator import Estimate, Estimator, FitChunk, Fitted, Signals, Status
 from bidsfit.evaluation.performance_table import PerformanceLookup
 from bidsfit.models.signal_model import SignalModel
+from bidsfit.models.space import ParameterSpace
 from bidsfit.noise import NoiseKind
+from bidsfit.simulation.distributions import Distribution, Mixture, Uniform
+from bidsfit.simulation.simulator import Noise
 from bidsfit.training.bundle import Bundle, read_bundle
-from bidsfit.training.distributions import Distribution, Mixture, Uniform
 from bidsfit.training.inference import Inverter
 from bidsfit.training.recipe import Recipe, load_recipe, recipe_from
-from bidsfit.training.simulation import Noise
-from bidsfit.training.space import ParameterSpace
 from bidsfit.training.task import USUAL, Task
 
 #: What an estimator of the package may be trained on, and how that reads.

@@ -14,9 +14,9 @@ from bidsfit.acquisition import Acquisition
 from bidsfit.bounds import cramer_rao_bound
 from bidsfit.estimators.estimator import Estimator, Status
 from bidsfit.evaluation.metrics import accuracy
-from bidsfit.training.distributions import Uniform
-from bidsfit.training.simulation import Noise, Simulator
-from bidsfit.training.space import ParameterSpace
+from bidsfit.models.space import ParameterSpace
+from bidsfit.simulation.distributions import Uniform
+from bidsfit.simulation.simulator import Noise, Simulator
 
 #: A sink reaches this far, as a fraction of the bounds, and holds at least this share of the grid.
 REACH, SHARE = 0.06, 0.04

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bidsfit.evaluation.metrics import accuracy
-from bidsfit.training.simulation import Simulator
-from bidsfit.training.space import ParameterSpace
+from bidsfit.models.space import ParameterSpace
+from bidsfit.simulation.simulator import Simulator
 
 #: Points along each axis of the unit cube, by the number of parameters.
 POINTS = {1: 61, 2: 21, 3: 9, 4: 6}

@@ -14,8 +14,8 @@ from bidsfit.estimators.estimator import Status
 from bidsfit.models.signal_model import SignalModel
 from bidsfit.reports.evaluation import Axis, Bias, plot_bias
 from bidsfit.reports.words import percent
+from bidsfit.simulation.distributions import Distribution, Mixture, Pooled
 from bidsfit.training.bundle import Bundle
-from bidsfit.training.distributions import Distribution, Mixture, Pooled
 
 #: Share of the voxels unlike all of the training above which the report warns.
 MANY_UNLIKE = 0.05

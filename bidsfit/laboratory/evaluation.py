@@ -15,10 +15,10 @@ from bidsfit.exceptions import UsageError
 from bidsfit.laboratory.bench import Bench
 from bidsfit.laboratory.gallery import Gallery, axes_of, draw_bias, draw_maps, draw_sd
 from bidsfit.laboratory.patients import SHAPE, draw_differences, draw_lesion, simulated_patient
+from bidsfit.models.space import ParameterSpace
 from bidsfit.phantom.tissue import RECIPES
 from bidsfit.reports.evaluation import Case, Group, plot_boxes
 from bidsfit.reports.laboratory import LaboratorySection, Table
-from bidsfit.training.space import ParameterSpace
 
 #: What is measured of every estimator.
 QUANTITIES = {

@@ -26,12 +26,12 @@ from bidsfit.acquisition import Acquisition
 from bidsfit.bids.files import whole_file
 from bidsfit.exceptions import UnusableInputError
 from bidsfit.models.signal_model import SignalModel
+from bidsfit.simulation.distributions import Distribution, distribution_from
+from bidsfit.simulation.simulator import Features
 from bidsfit.training.archive import opened, read, unpacked
 from bidsfit.training.checks import network_of, require_forest, require_performance
-from bidsfit.training.distributions import Distribution, distribution_from
 from bidsfit.training.facts import require_facts
 from bidsfit.training.recipe import recipe_from
-from bidsfit.training.simulation import Features
 
 FORMAT = "bidsfit trained estimator"
 VERSION = 1

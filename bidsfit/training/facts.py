@@ -37,7 +37,7 @@ class NoiseFacts(TypedDict):
 
 
 class UniformFacts(TypedDict):
-    """See `bidsfit.training.distributions.Uniform`."""
+    """See `bidsfit.simulation.distributions.Uniform`."""
 
     Kind: Literal["uniform"]
     Bounds: Bounds
@@ -51,7 +51,7 @@ class OriginFacts(TypedDict, total=False):
 
 
 class PooledFacts(TypedDict):
-    """See `bidsfit.training.distributions.Pooled`."""
+    """See `bidsfit.simulation.distributions.Pooled`."""
 
     Kind: Literal["pooled"]
     Bounds: Bounds
@@ -61,7 +61,7 @@ class PooledFacts(TypedDict):
 
 
 class MixtureFacts(TypedDict):
-    """See `bidsfit.training.distributions.Mixture`."""
+    """See `bidsfit.simulation.distributions.Mixture`."""
 
     Kind: Literal["mixture"]
     Bounds: Bounds

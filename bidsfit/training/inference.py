@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bidsfit.acquisition import Acquisition
+from bidsfit.models.space import ParameterSpace
+from bidsfit.simulation.simulator import Features
 from bidsfit.training.architectures import forward, sigmoid
-from bidsfit.training.simulation import Features
-from bidsfit.training.space import ParameterSpace
 
 
 class Inverted(NamedTuple):

@@ -13,10 +13,10 @@ from bidsfit.estimators.network import Network
 from bidsfit.estimators.trained import SNR_LEVELS, differences, nearest_level
 from bidsfit.evaluation.performance_table import PerformanceLookup
 from bidsfit.exceptions import UnsupportedProtocolError
+from bidsfit.simulation.distributions import Mixture, Pooled
+from bidsfit.simulation.simulator import Noise, Simulator
 from bidsfit.training.bundle import write_bundle
-from bidsfit.training.distributions import Mixture, Pooled
 from bidsfit.training.recipe import ForestRecipe, NetworkRecipe, load_recipe
-from bidsfit.training.simulation import Noise, Simulator
 from bidsfit.training.task import Task, train
 
 SMT2 = models.get("smt2")

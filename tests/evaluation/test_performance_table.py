@@ -7,9 +7,9 @@ import pytest
 
 from bidsfit import Acquisition, LeastSquares, models
 from bidsfit.evaluation.performance_table import POINTS, PerformanceLookup, grid, performance_table
-from bidsfit.training.distributions import Uniform
-from bidsfit.training.simulation import Noise, Simulator
-from bidsfit.training.space import ParameterSpace
+from bidsfit.models.space import ParameterSpace
+from bidsfit.simulation.distributions import Uniform
+from bidsfit.simulation.simulator import Noise, Simulator
 
 SHELLS = Acquisition([0, 1000, 2000, 3500, 5000], counts=[8, 32, 32, 32, 32], n_directions=[1, 32, 32, 32, 32])
 SPACES = {name: ParameterSpace(models.get(name)) for name in ("smt2", "smt3", "adc")}

@@ -19,6 +19,9 @@ from safetensors.numpy import load, save
 
 from bidsfit import Acquisition, models
 from bidsfit.exceptions import UnusableInputError
+from bidsfit.models.space import ParameterSpace
+from bidsfit.simulation.distributions import Mixture, Pooled, Uniform, digest
+from bidsfit.simulation.simulator import Noise
 from bidsfit.training.bundle import (
     CURVE,
     FACTS,
@@ -33,11 +36,8 @@ from bidsfit.training.bundle import (
     read_facts,
     write_bundle,
 )
-from bidsfit.training.distributions import Mixture, Pooled, Uniform, digest
 from bidsfit.training.inference import Inverter
 from bidsfit.training.recipe import ForestRecipe, NetworkRecipe
-from bidsfit.training.simulation import Noise
-from bidsfit.training.space import ParameterSpace
 from bidsfit.training.task import Task, train
 
 SPACE = ParameterSpace(models.get("smt2"))

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from bidsfit import Acquisition, models
-from bidsfit.training.distributions import Mixture, Pooled, Uniform
+from bidsfit.models.space import ParameterSpace
+from bidsfit.simulation.distributions import Mixture, Pooled, Uniform
+from bidsfit.simulation.simulator import Noise
 from bidsfit.training.recipe import ForestRecipe, NetworkRecipe, recipe_from
-from bidsfit.training.simulation import Noise
-from bidsfit.training.space import ParameterSpace
 from bidsfit.training.task import Task, train
 
 SPACE = ParameterSpace(models.get("smt2"))

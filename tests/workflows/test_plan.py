@@ -12,8 +12,8 @@ from bidsfit.bids.distributions import write_distribution
 from bidsfit.bids.inputs import Inputs, choose_participants, find_images, open_dataset
 from bidsfit.bids.outputs import LEFT_OUT, file_output, json_path
 from bidsfit.exceptions import UnknownNameError, UsageError
-from bidsfit.training.distributions import pool
-from bidsfit.training.space import ParameterSpace
+from bidsfit.models.space import ParameterSpace
+from bidsfit.simulation.distributions import pool
 from bidsfit.workflows.chain import PreprocessingChoice
 from bidsfit.workflows.description import describe_plan
 from bidsfit.workflows.plan import NoiseChoice, PoolChoice, make_fits, make_plan

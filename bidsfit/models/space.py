@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bidsfit.estimators.estimator import bounds_of
 from bidsfit.models.signal_model import SignalModel
 
 #: How far rounding to the 32 bits of an image may carry a point over a constraint.
@@ -168,3 +167,22 @@ def fill(n: int, propose: Any, accept: Any, rng: np.random.Generator, most: int 
         if tried > most and found < 1e-5 * tried:
             raise ValueError(f"Only {found} of {tried} draws lie inside the bounds and constraints: widen the bounds.")
     return np.concatenate(parts)[:n]
+
+
+def bounds_of(model: SignalModel, changes: Mapping[str, tuple[float, float]] | None = None) -> NDArray[np.float64]:
+    """Bounds of a model's parameters, shape (n_parameters, 2), with some of them replaced.
+
+    Raises
+    ------
+    ValueError
+        For a parameter that does not exist, or a lower bound above the upper one.
+    """
+    changes = dict(changes or {})
+    unknown = set(changes) - set(model.names)
+    if unknown:
+        raise ValueError(f"Model {model.name!r} has no parameter {sorted(unknown)}; it has {', '.join(model.names)}.")
+    bounds = np.array([changes.get(p.name, p.bounds) for p in model.parameters], dtype=float)
+    for name, (lower, upper) in zip(model.names, bounds, strict=True):
+        if not lower <= upper or np.isnan(lower):
+            raise ValueError(f"Bounds of {name!r} must be lower <= upper, found {lower:g} and {upper:g}.")
+    return bounds

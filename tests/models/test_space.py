@@ -12,8 +12,8 @@ from scipy import stats
 from bidsfit import models
 from bidsfit.models.common import signal_scale
 from bidsfit.models.parameter import Parameter
+from bidsfit.models.space import ParameterSpace, fill
 from bidsfit.models.symbolic import SymbolicModel
-from bidsfit.training.space import ParameterSpace, fill
 
 NAMES = ("adc", "ivim", "ivimlebihan", "smt2", "smt3", "smt3normalised")
 SPACES = {name: ParameterSpace(models.get(name)) for name in NAMES}
