@@ -223,11 +223,12 @@ class TrainedEstimator(Estimator):
         table = PerformanceLookup(bundle.performance, self.space)
         limit, level = bundle.facts["Training"]["ResidualLimit"], bundle.facts["Noise"]["SNR"] or np.inf
 
-        noise_quantile = chi2.ppf(USUAL, len(acquisition))
+        n, is_complex = len(acquisition), self.model.complex_valued
+        noise_quantile = chi2.ppf(USUAL, n * (1 + is_complex))
 
         def fit(y: NDArray[np.float64], sigma: NDArray[np.float64]) -> Fitted:
-            found = invert(y)
-            s0 = found.parameters[:, scale]
+            found = invert(y[:, :n] + 1j * y[:, n:] if is_complex else y)
+            s0 = found.parameters[:, scale] if self.model.scale else np.ones(len(y))
             with np.errstate(invalid="ignore", divide="ignore"):
                 if np.isfinite(level):
                     usual = limit * (s0 * np.fmax(level * sigma / s0, 1.0)) ** 2  # more, where there is more noise
@@ -236,7 +237,7 @@ class TrainedEstimator(Estimator):
                 unlike = found.squares > usual  # never where the noise would have to be known and is not
             status = np.where(unlike, Status.UNLIKE_TRAINING, Status.CONVERGED).astype(np.uint8)
             statistics = {name: table.at(found.cube, name) for name in self.statistics}
-            for values in statistics.values():
+            for values in statistics.values() if self.model.scale else ():
                 values[:, scale] *= s0
             return Fitted(found.parameters, found.squares, status, statistics)
 

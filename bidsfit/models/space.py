@@ -121,7 +121,8 @@ class ParameterSpace:
     def sample(self, n: int, rng: np.random.Generator) -> NDArray[np.float64]:
         """Draw n points that are uniform over the space, shape (n, n_parameters).
 
-        Fractions whose sum is at most 1 are drawn from a Dirichlet distribution, which is uniform over their simplex.
+        Fractions whose sum is at most 1 are drawn from a Dirichlet distribution, which is uniform over their simplex;
+        orientations are uniform on the sphere.
         """
         return fill(n, self._propose, self.contains, rng)
 
@@ -129,11 +130,16 @@ class ParameterSpace:
         found = self.bounds[:, 0] + self.span * rng.random((n, len(self.names)))
         for members in self.groups:
             found[:, members] = rng.dirichlet(np.ones(len(members) + 1), n)[:, :-1]
+        for j, name in enumerate(self.names):
+            if self.model[name].kind == "polar":  # as likely as the area on the sphere
+                low, high = np.cos(self.bounds[j])
+                found[:, j] = np.arccos(low + (high - low) * (found[:, j] - self.bounds[j, 0]) / self.span[j])
         return found
 
     def with_scale(self, parameters: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Parameters as the model has them, with a scale of 1: shape (n, n_parameters + 1)."""
-        return np.insert(np.asarray(parameters, dtype=float), self.model.scale_index, 1.0, axis=1)
+        """Parameters as the model has them, with a scale of 1 if there is one: shape (n, n_parameters of the model)."""
+        found = np.asarray(parameters, dtype=float)
+        return found if self.model.scale is None else np.insert(found, self.model.scale_index, 1.0, axis=1)
 
 
 def fill(n: int, propose: Any, accept: Any, rng: np.random.Generator, most: int = 1 << 20) -> NDArray[np.float64]:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bidsfit.acquisition import Acquisition
+from bidsfit.models.signal_model import SignalModel, as_real
 from bidsfit.models.space import ParameterSpace
 from bidsfit.noise import NoiseKind, add_noise, rician_mean
 from bidsfit.simulation.distributions import Distribution
@@ -177,7 +178,7 @@ class Simulator:
 
     @cached_property
     def features(self) -> Features:
-        return Features(self.acquisition)
+        return Features(self.space.model, self.acquisition)
 
     def draw(self, n: int, rng: np.random.Generator) -> Batch[NDArray]:
         """Draw n voxels."""
@@ -267,21 +268,23 @@ def noisy_averages(
 
 
 class Features:
-    """What of the averaged signals a trained estimator is shown: all relative to that of the lowest b-value.
+    """What of the averaged signals a trained estimator is shown: all relative to the reference of the model.
 
-    The lowest itself is then 1 and is left out, unless there are several of them (at several echo times).
+    Where that is the signal of the lowest b-value, it is then 1 and is left out, unless there are several of them (at
+    several echo times). Of complex signals the real parts are shown, then the imaginary parts.
     """
 
-    def __init__(self, acquisition: Acquisition) -> None:
-        self.lowest = acquisition.b_values == acquisition.b_values.min()
-        self._weights = acquisition.weights[self.lowest]
+    def __init__(self, model: SignalModel, acquisition: Acquisition) -> None:
+        self._model, self._acquisition = model, acquisition
+        lowest = acquisition.b_values == acquisition.b_values.min()
+        self.lowest = lowest if model.reference == "lowest b" else np.full(len(acquisition), False)
         self._shown = ~self.lowest if self.lowest.sum() == 1 else np.full(len(acquisition), True)
 
-    def __call__(self, signals: NDArray[np.float64]) -> NDArray[np.float32]:
+    def __call__(self, signals: NDArray) -> NDArray[np.float32]:
         """Features, shape (n, n_features), of averaged signals, shape (n, n_averages)."""
-        reference = np.average(signals[:, self.lowest], axis=1, weights=self._weights)
+        reference = self._model.reference_signal(signals, self._acquisition)
         with np.errstate(divide="ignore", invalid="ignore"):
-            return np.asarray(signals[:, self._shown] / reference[:, None], dtype=np.float32)
+            return np.asarray(as_real(signals[:, self._shown] / reference[:, None]), dtype=np.float32)
 
     def __len__(self) -> int:
-        return int(self._shown.sum())
+        return int(self._shown.sum()) * (1 + self._model.complex_valued)

@@ -185,7 +185,7 @@ def read_bundle(path: Path, *, machine: bool = True) -> Bundle:
         space = distribution.space
         if list(space.names) != facts["Parameters"]:
             raise ValueError(f"the model {model.name!r} has the parameters {', '.join(space.names)}")
-        if len(Features(_acquisition(facts["Acquisition"]))) != facts["Features"]:
+        if len(Features(model, _acquisition(facts["Acquisition"]))) != facts["Features"]:
             raise ValueError("its protocol gives another number of signals than it takes")
         if recipe_from(facts["Recipe"], "its recipe").kind != facts["Kind"]:
             raise ValueError("its recipe is of another kind")

@@ -66,7 +66,7 @@ class Task:
             "Model": space.model.name,
             "Equation": space.model.latex,
             "Parameters": list(space.names),
-            "Features": len(Features(self.acquisition)),
+            "Features": len(Features(space.model, self.acquisition)),
             "Acquisition": acquisition_facts(self.acquisition, space.model.variables),
             "Noise": {
                 "SNR": None if np.isinf(self.noise.snr) else float(self.noise.snr),
@@ -143,5 +143,6 @@ def residual_limit(invert: Inverter, simulator: Simulator, seed: int) -> float:
     """
     rng = np.random.default_rng([seed, 1])
     found = invert(simulator.measure(simulator.distribution.sample(DRAWS, rng), rng))
-    scale = found.parameters[:, simulator.space.model.scale_index]
+    model = simulator.space.model
+    scale = found.parameters[:, model.scale_index] if model.scale else 1.0
     return float(np.quantile(found.squares / scale**2, USUAL))

@@ -13,7 +13,8 @@ from bidsfit.simulation.simulator import Features, Noise, Simulation, Simulator,
 
 N = 100_000
 SHELLS = Acquisition([0, 1000, 2000, 3500, 5000], counts=[8, 32, 32, 3, 1], n_directions=[1, 32, 32, 3, 1])
-SPACE = ParameterSpace(models.get("smt2"))
+SMT2 = models.get("smt2")
+SPACE = ParameterSpace(SMT2)
 CLEAN = np.array([1.0, 0.6, 0.4, 0.3, 0.2])
 
 
@@ -185,21 +186,21 @@ class TestSimulation:
 class TestFeatures:
     def test_the_lowest_is_left_out(self):
         signals = np.array([[2.0, 1.0, 0.5, 0.4, 0.2], [4.0, 1.0, 1.0, 1.0, 1.0]])
-        found = Features(SHELLS)(signals)
-        assert len(Features(SHELLS)) == 4
+        found = Features(SMT2, SHELLS)(signals)
+        assert len(Features(SMT2, SHELLS)) == 4
         assert found.dtype == np.float32
         np.testing.assert_allclose(found, [[0.5, 0.25, 0.2, 0.1], [0.25] * 4])
 
     def test_it_need_not_come_first(self):
-        found = Features(Acquisition([1000, 500, 2000]))(np.array([[1.0, 2.0, 0.5]]))
+        found = Features(SMT2, Acquisition([1000, 500, 2000]))(np.array([[1.0, 2.0, 0.5]]))
         np.testing.assert_allclose(found, [[0.5, 0.25]])
 
     def test_several_are_kept_relative_to_their_weighted_mean(self):
         acquisition = Acquisition([0, 0, 1000], counts=[1, 3, 4], TE=[60, 90, 60])
-        found = Features(acquisition)
+        found = Features(SMT2, acquisition)
         assert len(found) == 3
         np.testing.assert_allclose(found(np.array([[4.0, 2.0, 1.0]])), [[1.6, 0.8, 0.4]], rtol=1e-6)
 
     def test_the_scale_of_the_image_does_not_matter(self):
         signals = np.random.default_rng(0).random((50, 5)) + 0.1
-        np.testing.assert_allclose(Features(SHELLS)(signals * 1000), Features(SHELLS)(signals), rtol=1e-6)
+        np.testing.assert_allclose(Features(SMT2, SHELLS)(signals * 1000), Features(SMT2, SHELLS)(signals), rtol=1e-6)
