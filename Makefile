@@ -47,7 +47,7 @@ test-slow: $(INSTALLED) ## Run the tests that take minutes
 	$(BIN)/pytest -m slow
 
 golden: $(INSTALLED) ## Pin the outputs of the golden runs anew, where a change of them is meant
-	$(BIN)/pytest -m slow tests/end_to_end/test_golden.py --golden
+	$(BIN)/pytest tests/end_to_end/test_golden.py --golden
 
 format: $(INSTALLED) ## Format the sources, apply the fixes that are safe, and renew what the docs take from the code
 	$(BIN)/ruff check --fix-only .
