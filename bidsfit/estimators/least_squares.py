@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bidsfit.acquisition import B0_TOLERANCE, Acquisition, Averaging
-from bidsfit.bounds import bound_of_voxels
 from bidsfit.estimators.estimator import Estimator, FitChunk, Fitted
 from bidsfit.estimators.levenberg_marquardt import Problem, fit_voxels
 from bidsfit.estimators.misfits import gaussian
@@ -35,10 +34,6 @@ class LeastSquares(Estimator):
     debias : bool
         Take the Rician bias out of the magnitudes first.
 
-    Notes
-    -----
-    Standard deviations are those of the Fisher information of Gaussian noise at the estimate, as if no bound existed.
-
     References
     ----------
     .. [1] Levenberg K. Quarterly of Applied Mathematics 1944;2:164-168.
@@ -48,7 +43,7 @@ class LeastSquares(Estimator):
     name = "lsq"
     title = "Bounded non-linear least squares (Levenberg-Marquardt)"
     references = ("levenberg1944", "marquardt1963")
-    statistics = ("sd",)
+    likelihood = "gaussian"
 
     def __init__(
         self,
@@ -111,16 +106,12 @@ class LeastSquares(Estimator):
     def prepare(self, acquisition: Acquisition) -> FitChunk:
         model = self.model
         problem = make_problem(model, self._working_bounds(), acquisition)
-        freedom = len(acquisition) - self.n_free
 
         def fit(y: NDArray[np.float64], sigma: NDArray[np.float64]) -> Fitted:
             found = np.full((y.shape[0], len(model.parameters)), np.nan)
             squares, status = np.empty(y.shape[0]), np.empty(y.shape[0], dtype=np.uint8)
             fit_voxels(model.kernel, gaussian, y, np.ones(y.shape[0]), problem, found, squares, status)
-            residual = np.sqrt(squares / freedom) if freedom > 0 else np.nan
-            spread = np.where(np.isnan(sigma), residual, sigma)
-            sd = bound_of_voxels(model, found, acquisition, spread, fixed=self.fixed)
-            return Fitted(found, squares, status, {"sd": sd})
+            return Fitted(found, squares, status)
 
         return fit
 

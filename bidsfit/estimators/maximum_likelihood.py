@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bidsfit.acquisition import Acquisition, DirectionAverage
-from bidsfit.bounds import bound_of_voxels
 from bidsfit.estimators.estimator import Estimator, FitChunk, Fitted
 from bidsfit.estimators.least_squares import make_problem
 from bidsfit.estimators.levenberg_marquardt import fit_voxels
@@ -33,10 +32,6 @@ class MaximumLikelihood(Estimator):
         Kind of noise [1]_. With Gaussian noise the result is that of least squares.
     bounds : dict of name to (lower, upper), optional
 
-    Notes
-    -----
-    Standard deviations are those of the Fisher information at the estimate, as if no bound existed.
-
     References
     ----------
     .. [1] Gudbjartsson H, Patz S. Magnetic Resonance in Medicine 1995;34:910-914.
@@ -45,7 +40,6 @@ class MaximumLikelihood(Estimator):
     name = "mle"
     title = "Maximum likelihood"
     references = ("gudbjartsson1995", "levenberg1944", "marquardt1963")
-    statistics = ("sd",)
     needs_noise = True
 
     def __init__(
@@ -58,7 +52,7 @@ class MaximumLikelihood(Estimator):
         super().__init__(model, bounds=bounds, averaging="none")
         if noise not in ("rician", "gaussian"):
             raise ValueError(f"noise must be 'rician' or 'gaussian', found {noise!r}.")
-        self.noise = noise
+        self.noise = self.likelihood = noise
 
     @property
     def options(self) -> dict[str, Any]:
@@ -89,7 +83,6 @@ class MaximumLikelihood(Estimator):
             magnitudes = np.maximum(y, 0.0) if self.noise == "rician" else y
             fit_voxels(model.kernel, misfit, magnitudes, 1.0 / sigma**2, problem, found, cost, status)
             residuals = y - model.signal(found, shells)[:, rows]
-            sd = bound_of_voxels(model, found, shells, sigma, self.noise, fixed=self.fixed)
-            return Fitted(found, residuals**2 @ weights, status, {"sd": sd})
+            return Fitted(found, residuals**2 @ weights, status)
 
         return fit

@@ -40,6 +40,7 @@ from bidsfit.reports import figures
 from bidsfit.reports.records import FitRecord, ImageRecord, write_record
 from bidsfit.reports.words import percent, with_unit
 from bidsfit.training.bundle import read_bundle
+from bidsfit.trust.companions import companions_of
 
 #: Shares of the voxels above which the report warns.
 MANY_AT_BOUND = 0.2
@@ -49,9 +50,6 @@ MUCH_SPREAD = 0.5
 
 #: Choices that are b-values.
 B_VALUES = ("ExcludedBValues", "MaximumBValue", "Threshold")
-
-#: Maps of spread that are drawn, and what their figure calls them.
-SPREADS = {"sd": "SD", "crb": "Floor"}
 
 #: Figures of a fit, in the order of the report; the first is that of a trained estimator only.
 FIT_FIGURES = ("training", "maps", "uncertainty", "histograms", "curves", "quality")
@@ -173,32 +171,35 @@ class PlotFit(SimpleInterface):
 
         def panel(name: str) -> figures.Panel:
             output = outputs[name]
-            unit = output.parameter.unit if output.parameter else "arbitrary" if name == "rmse" else "1"
             data = np.where(mask, volumes[name].astype(float), np.nan)
             limits = output.figure_range
             if limits is not None and name in model.names:
                 limits = figures.widened(limits, data[mask])
-            return figures.Panel(data, output.title, REPORT_UNITS[unit].name, limits, output.colours or "viridis")
+            unit, colours = REPORT_UNITS[output.unit].name, output.quantity.colours or "viridis"
+            return figures.Panel(data, output.title, unit, limits, colours)
 
-        spreads = {
-            name: {s: volumes[f"{name}_{s}"][mask] for s in SPREADS if f"{name}_{s}" in volumes} for name in model.names
-        }
-        biases = {name: volumes[f"{name}_bias"][mask] for name in model.names if f"{name}_bias" in volumes}
+        quantities = [companion.quantity for companion in companions_of(estimator).values()]
+        judged = {name: {q.key: volumes[f"{name}_{q.key}"][mask] for q in quantities} for name in model.names}
         precisions = {
-            name: precision(arrays.get("sd"), arrays.get("crb"), biases.get(name)) for name, arrays in spreads.items()
+            name: precision(found.get("sd"), found.get("crb"), found.get("bias")) for name, found in judged.items()
         }
+        shown = sorted((q for q in quantities if q.word), key=lambda q: ("spread", "signed", "own").index(q.scale))
 
-        def spread_panels(name: str) -> Iterator[figures.Panel]:
+        def judged_panels(name: str) -> Iterator[figures.Panel]:
             span = np.ptp(panel(name).limits or model[name].bounds)
-            limits = figures.spread_limits(np.concatenate(list(spreads[name].values())), span)
-            for statistic, values in spreads[name].items():
-                undetermined = precision(None, values).undetermined
-                remark = f"{percent(undetermined)} not determined" if undetermined > 0 else ""
-                title = f"{SPREADS[statistic]} of ${model[name].latex}$"
-                yield replace(panel(f"{name}_{statistic}"), title=title, limits=limits, remark=remark)
-            if name in biases:
-                end = max(limits[1], figures.spread_limits(np.abs(biases[name]), span)[1])
-                yield replace(panel(f"{name}_bias"), title=f"Bias of ${model[name].latex}$", limits=(-end, end))
+            spreads = [judged[name][q.key] for q in shown if q.scale == "spread"]
+            limits = figures.spread_limits(np.concatenate(spreads), span) if spreads else (0.0, 0.0)
+            for quantity in shown:
+                values, drawn_as = judged[name][quantity.key], panel(f"{name}_{quantity.key}")
+                drawn_as = replace(drawn_as, title=f"{quantity.word} of ${model[name].latex}$")
+                if quantity.scale == "spread":
+                    undetermined = precision(None, values).undetermined
+                    remark = f"{percent(undetermined)} not determined" if undetermined > 0 else ""
+                    drawn_as = replace(drawn_as, limits=limits, remark=remark)
+                elif quantity.scale == "signed":
+                    end = max(limits[1], figures.spread_limits(np.abs(values), span)[1])
+                    drawn_as = replace(drawn_as, limits=(-end, end))
+                yield drawn_as
 
         drawn = ["quality"]
         maps = [panel(name) for name in model.names]
@@ -214,11 +215,11 @@ class PlotFit(SimpleInterface):
                         for p, bounds in zip(maps, estimator.bounds.tolist(), strict=True)
                     ],
                 )
-        spread = list(chain.from_iterable(spread_panels(name) for name in model.names if name != model.scale))
+        spread = list(chain.from_iterable(judged_panels(name) for name in model.names if name != model.scale))
         if figures.with_values(spread, mask):
             drawn.append("uncertainty")
             with whole_file(paths["uncertainty"]) as path:
-                figures.plot_maps(path, spread, mask, affine, columns=3 if biases else 2)
+                figures.plot_maps(path, spread, mask, affine, columns=max(len(shown), 2))
         with whole_file(paths["quality"]) as path:
             messages = {status.value: status.message for status in Status}
             figures.plot_quality(path, [panel("rmse"), panel("r2")], volumes["status"], messages, mask, affine)

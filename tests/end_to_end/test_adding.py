@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from bidsfit import Acquisition, Bayesian, LeastSquares, MaximumLikelihood, models
-from bidsfit.bounds import cramer_rao_bound
+from bidsfit.trust.bounds import cramer_rao_bound
 
 #: What is drawn is looked at elsewhere.
 pytestmark = pytest.mark.usefixtures("blank_figures")
