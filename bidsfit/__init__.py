@@ -10,7 +10,6 @@ if TYPE_CHECKING:
     from bidsfit import estimators as estimators
     from bidsfit import models as models
     from bidsfit.acquisition import Acquisition as Acquisition
-    from bidsfit.bounds import cramer_rao_bound as cramer_rao_bound
     from bidsfit.estimators.bayesian import Bayesian as Bayesian
     from bidsfit.estimators.estimator import Estimate as Estimate
     from bidsfit.estimators.estimator import Estimator as Estimator
@@ -20,6 +19,8 @@ if TYPE_CHECKING:
     from bidsfit.estimators.maximum_likelihood import MaximumLikelihood as MaximumLikelihood
     from bidsfit.estimators.segmented import Segmented as Segmented
     from bidsfit.models.signal_model import SignalModel as SignalModel
+    from bidsfit.trust.bounds import cramer_rao_bound as cramer_rao_bound
+    from bidsfit.trust.companions import companions as companions
 
 try:
     __version__ = version("bidsfit")
@@ -38,7 +39,8 @@ _HOMES = {
     "MaximumAPosteriori": "bidsfit.estimators.maximum_a_posteriori",
     "Segmented": "bidsfit.estimators.segmented",
     "Status": "bidsfit.estimators.estimator",
-    "cramer_rao_bound": "bidsfit.bounds",
+    "companions": "bidsfit.trust.companions",
+    "cramer_rao_bound": "bidsfit.trust.bounds",
 }
 
 #: Packages that are imported when first asked for, likewise.

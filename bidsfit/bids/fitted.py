@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from bidsfit.bids.images import open_image, read_data, read_on_grid
 from bidsfit.bids.metadata import read_sidecar
 from bidsfit.bids.names import FOLDERS, fault_of, parse_name, participant_labels
-from bidsfit.bids.outputs import QUALITY_MAPS, estimator_label
+from bidsfit.bids.outputs import estimator_label, quality_quantities
 from bidsfit.bids.units import FILE_UNITS
 from bidsfit.estimators.estimator import Status
 from bidsfit.exceptions import UnusableInputError
@@ -134,10 +134,11 @@ def _in_folder(folder: Path) -> Iterator[FittedImage]:
         if a_map and name.startswith("sub-"):
             model, estimator, label = (parsed.entities[key] for key in MAP)
             fits.setdefault((name.partition("_model-")[0], model, estimator), set()).add(label)
+    fits_own = {quantity.key for quantity in quality_quantities()}
     for (image, model, estimator), labels in sorted(fits.items()):
         if "status" in labels:
             status = folder / f"{image}_model-{model}_desc-{estimator}_param-status_dwimap.nii.gz"
-            yield FittedImage(status, image, model, estimator, tuple(sorted(labels - set(QUALITY_MAPS))))
+            yield FittedImage(status, image, model, estimator, tuple(sorted(labels - fits_own)))
 
 
 def scanned_sessions(fits: Iterable[FittedImage]) -> dict[str, tuple[str, ...]]:

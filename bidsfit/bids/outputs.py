@@ -24,10 +24,13 @@ from bidsfit.bids.files import needing_space, whole_file, write_json, write_text
 from bidsfit.bids.inputs import DwiImage, Folder
 from bidsfit.bids.left_out import FIELD
 from bidsfit.bids.metadata import read_sidecar
-from bidsfit.bids.units import FILE_UNITS
+from bidsfit.bids.units import FILE_UNITS, Unit
 from bidsfit.estimators.estimator import Estimator, Status
 from bidsfit.exceptions import UnusableInputError, UsageError
-from bidsfit.models.signal_model import Parameter, SignalModel
+from bidsfit.models.parameter import Derived, Parameter
+from bidsfit.models.signal_model import SignalModel
+from bidsfit.quantity import Quantity
+from bidsfit.trust.companions import companions_of
 
 BIDS_VERSION = "1.10.0"
 CODE_URL = "https://github.com/bidsfit/bidsfit"
@@ -55,12 +58,6 @@ replaced-*/: what a run with --overwrite moved out of the way, and when.
 logs/CITATION.md: what was done, in words for a paper, with references.
 """
 
-#: The statistic that every parameter of every fit has.
-BOUND = "crb"
-
-#: Maps that every fit has beside those of the parameters.
-QUALITY_MAPS = ("rmse", "r2", "status")
-
 
 @cache
 def table() -> Mapping[str, Any]:
@@ -69,25 +66,47 @@ def table() -> Mapping[str, Any]:
     return content
 
 
+def quality_quantities() -> tuple[Quantity, ...]:
+    """What every fit has a map of, beside its parameters."""
+    return tuple(Quantity(**entry) for entry in table()["fit"])
+
+
 @dataclass(frozen=True)
 class MapOutput:
     """One map of a fit: where it goes and what its sidecar says.
 
-    ``unit`` and ``factor``: the map in the file is ``factor`` times the values of the numerics.
-    ``statistic``: which one of its parameter, "sd" for example; None where the map is the parameter's estimate, or
-    belongs to none.
+    Parameters
+    ----------
+    quantity : Quantity
+    path : Path
+    title, description : str
+        Of this map.
+    unit : str
+        As the numerics name it.
+    parameter : Parameter or Derived, optional
+        What it tells of; None where it is the fit as a whole.
+    statistic : bool
+        Whether it tells how far an estimate can be trusted, and is not the estimate of the parameter itself.
     """
 
-    key: str
+    quantity: Quantity
     path: Path
     title: str
     description: str
     unit: str
-    factor: float
-    parameter: Parameter | None
-    figure_range: tuple[float, float] | None
-    colours: str | None
-    statistic: str | None = None
+    parameter: Parameter | Derived | None
+    statistic: bool = False
+
+    @property
+    def file_unit(self) -> Unit:
+        """The unit in the file."""
+        return FILE_UNITS[self.unit]
+
+    @property
+    def figure_range(self) -> tuple[float, float] | None:
+        """Limits of its figure; None: from the data."""
+        displayed = self.parameter.display if self.parameter and not self.statistic else self.quantity.limits
+        return None if displayed is None else (float(displayed[0]), float(displayed[1]))
 
 
 def image_folder(image: DwiImage) -> str:
@@ -108,35 +127,40 @@ def estimator_label(name: str) -> str:
 
 
 def map_outputs(image: DwiImage, model: SignalModel, estimator: Estimator) -> dict[str, MapOutput]:
-    """All maps of one fit: by parameter name, parameter name and statistic ("D_sd"), or key of outputs.yml."""
-    statistics = (*estimator.statistics, BOUND)
-    wanted: list[tuple[str, Parameter | None]] = [("parameter", p) for p in model.parameters]
-    wanted += [(statistic, p) for p in model.parameters for statistic in statistics]
-    wanted += [(key, None) for key in QUALITY_MAPS]
+    """All maps of one fit, by key.
+
+    That of a parameter, or of what is derived, is its name; that of a statistic "D_sd"; others are keys of quantities.
+    """
+    wanted: list[tuple[Quantity, Parameter | Derived | None, bool]] = [
+        *((Quantity(**table()["parameter"]), parameter, False) for parameter in model.quantities),
+        *(
+            (companion.quantity, parameter, True)
+            for parameter in model.quantities
+            for companion in companions_of(estimator).values()
+            if companion.applies(estimator, parameter)
+        ),
+        *((quantity, None, False) for quantity in quality_quantities()),
+    ]
     outputs = {}
-    for key, parameter in wanted:
-        statistic = key if key in statistics else None
-        entry = table()["maps"][key]
-        unit, factor = FILE_UNITS[parameter.unit if parameter else entry["unit"]]
-        label = parameter.label if parameter else key
-        name = entry["name"].format(
+    for quantity, parameter, statistic in wanted:
+        own_unit = "1" if parameter is None else "rad" if statistic and parameter.axis else parameter.unit
+        name = table()["map"].format(
             folder=image_folder(image),
             image=image.name,
             model=model.name,
             estimator=estimator_label(estimator.name),
-            label=label,
+            label=parameter.label if parameter else quantity.key,
+            statistic=f"_stat-{quantity.key}" if statistic else "",
         )
-        displayed = parameter.display if parameter and not statistic else entry["figure"]["range"]
-        outputs["_".join(filter(None, [parameter.name, statistic])) if parameter else key] = MapOutput(
-            key=key,
+        symbol = f"${parameter.latex}$" if parameter else ""
+        key = f"{parameter.name}_{quantity.key}" if statistic and parameter else ""
+        outputs[key or (parameter.name if parameter else quantity.key)] = MapOutput(
+            quantity=quantity,
             path=Path(name),
-            title=" ".join(filter(None, [f"${parameter.latex}$" if parameter else "", entry.get("title")])),
-            description=entry["description"].format(parameter=parameter, model=model, estimator=estimator),
-            unit=unit,
-            factor=factor,
+            title=f"{symbol} {quantity.title}".strip(),
+            description=quantity.description.format(parameter=parameter, model=model, estimator=estimator),
+            unit=own_unit if quantity.unit is None else quantity.unit,
             parameter=parameter,
-            figure_range=None if displayed is None else (float(displayed[0]), float(displayed[1])),
-            colours=entry["figure"]["colours"],
             statistic=statistic,
         )
     return outputs
@@ -174,7 +198,7 @@ def sidecar(
     """
     content: dict[str, Any] = {
         "Description": output.description,
-        "Units": output.unit,
+        "Units": output.file_unit.name,
         "Model": {
             "Description": f"{model.title}. {model.description}",
             "Equation": model.latex,
@@ -201,8 +225,11 @@ def sidecar(
     if output.statistic:
         content["StatisticOf"] = output.parameter.label if output.parameter else None
     elif output.parameter is not None:
-        content["NonNegativity"] = "constrained" if output.parameter.bounds[0] >= 0 else "unconstrained"
-    if output.key == "status":
+        if isinstance(output.parameter, Parameter):
+            content["NonNegativity"] = "constrained" if output.parameter.bounds[0] >= 0 else "unconstrained"
+        elif output.parameter.axis:  # three volumes: components in the frame of the gradient directions
+            content["OrientationEncoding"] = {"EncodingAxis": 3, "Reference": "bvec", "Type": "unit3DVector"}
+    if output.quantity.key == "status":
         content["Levels"] = {str(int(status)): status.message for status in Status}
     return content
 

@@ -16,7 +16,7 @@ from bidsfit.acquisition import Acquisition, Averaging
 from bidsfit.exceptions import UnsupportedProtocolError
 from bidsfit.models.signal_model import SignalModel, as_real
 from bidsfit.models.space import bounds_of
-from bidsfit.noise import remove_rician_bias
+from bidsfit.noise import NoiseKind, remove_rician_bias
 
 #: Voxels that one thread works on at a time: large enough to hide Python, small enough for the cache.
 CHUNK = 8192
@@ -89,9 +89,9 @@ class Estimate:
     acquisition : Acquisition
         What was fitted, after averaging and selection.
     statistics : dict of statistic to dict of name to ndarray, shape (...)
-        What the estimator says about its uncertainty: the keys of `Estimator.statistics`, each with an array for every
-        parameter. "sd" is the standard deviation, "q025" and "q975" bound the central 95 % interval. Infinite where
-        the data do not determine a parameter.
+        What only the estimator can tell of its uncertainty: the keys of `Estimator.statistics`, each with an array for
+        every parameter. Of a posterior, "sd" is the standard deviation, "q025" and "q975" bound the central 95 %
+        interval. `bidsfit.companions` has these, and what else is known of every estimate.
     notes : dict
         Facts of the data that shaped the estimate, such as a prior that was fitted to them: for sidecars (JSON).
     units : dict of name to str
@@ -117,8 +117,7 @@ class Estimate:
         sd = self.statistics.get("sd", {})
         rows: list[Sequence[str]] = [("parameter", "unit", "median", "5 %", "95 %", *(["median sd"] if sd else []))]
         fitted = np.isin(self.status, FITTED)
-        scalars = {name: values for name, values in self.derived.items() if values.shape == self.status.shape}
-        for name, values in (self.parameters | scalars).items():
+        for name, values in self.values.items():
             numbers = [
                 *_percentiles(values[fitted], 50, 5, 95),
                 *(_percentiles(sd[name][fitted] if name in sd else np.empty(0), 50) if sd else []),
@@ -155,6 +154,12 @@ class Estimate:
             derived={name: place(values) for name, values in self.derived.items()},
         )
 
+    @property
+    def values(self) -> dict[str, NDArray[np.float64]]:
+        """Parameters and derived quantities that are numbers (no axes), by name."""
+        derived = {name: array for name, array in self.derived.items() if array.shape == self.status.shape}
+        return self.parameters | derived
+
     def count(self) -> dict[Status, int]:
         """Number of voxels of each status that occurs."""
         codes, counts = np.unique(self.status, return_counts=True)
@@ -189,6 +194,16 @@ class Fitted(NamedTuple):
 FitChunk = Callable[[NDArray[np.float64], NDArray[np.float64]], Fitted]
 
 
+class Performance(Protocol):
+    """What was measured of an estimator over the space of true parameters."""
+
+    def at(self, parameters: NDArray[np.float64], quantity: str) -> NDArray[np.float64]:
+        """Its bias ("bias") or standard deviation ("sd") where these parameters are true.
+
+        Both arrays have the shape (n, n_parameters); NaN where the parameters are.
+        """
+
+
 class Estimator(ABC):
     """How a signal model is inverted.
 
@@ -210,10 +225,14 @@ class Estimator(ABC):
     name: str
     title: str
     references: tuple[str, ...] = ()
-    #: What it says about its uncertainty: keys of `Estimate.statistics`.
+    #: What it alone can tell of its uncertainty, such as the width of a posterior: keys of `Estimate.statistics`.
     statistics: tuple[str, ...] = ()
     #: Whether it needs the compiled kernel of a `SymbolicModel`.
     needs_equation: bool = False
+    #: Noise whose likelihood it maximises: its standard deviation is then the Cramér-Rao bound. None: no likelihood.
+    likelihood: NoiseKind | None = None
+    #: Whether it comes with a measurement of its bias and standard deviation, as trained ones do.
+    has_performance: bool = False
     #: Whether the standard deviation of the noise must be given.
     needs_noise: bool = False
     #: Voxels that one thread works on at a time.
@@ -424,6 +443,11 @@ class Estimator(ABC):
     @abstractmethod
     def methods(self) -> str:
         """What it does, in sentences for the methods of a paper."""
+
+    @property
+    def performance(self) -> Performance | None:
+        """What was measured of it, where `has_performance`; None where it was not trained yet."""
+        return None
 
     @property
     def fixed(self) -> tuple[str, ...]:

@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bidsfit.acquisition import B0_TOLERANCE, Acquisition, Averaging
-from bidsfit.bounds import bound_of_voxels
 from bidsfit.estimators.estimator import Estimator, FitChunk, Fitted
 from bidsfit.estimators.misfits import gaussian
 from bidsfit.estimators.solver import Solver, starting_points
@@ -34,10 +33,6 @@ class LeastSquares(Estimator):
     debias : bool
         Take the Rician bias out of the magnitudes first.
 
-    Notes
-    -----
-    Standard deviations are those of the Fisher information of Gaussian noise at the estimate, as if no bound existed.
-
     References
     ----------
     .. [1] Levenberg K. Quarterly of Applied Mathematics 1944;2:164-168.
@@ -47,7 +42,7 @@ class LeastSquares(Estimator):
     name = "lsq"
     title = "Bounded non-linear least squares (Levenberg-Marquardt)"
     references = ("levenberg1944", "marquardt1963")
-    statistics = ("sd",)
+    likelihood = "gaussian"
 
     def __init__(
         self,
@@ -110,13 +105,8 @@ class LeastSquares(Estimator):
     def prepare(self, acquisition: Acquisition) -> FitChunk:
         model = self.model
         solver = Solver(model, self._working_bounds(), acquisition, gaussian)
-        freedom = len(acquisition) * (1 + model.complex_valued) - self.n_free
 
         def fit(y: NDArray[np.float64], sigma: NDArray[np.float64]) -> Fitted:
-            found, squares, status = solver(y, np.ones(len(y)))
-            residual = np.sqrt(squares / freedom) if freedom > 0 else np.nan
-            spread = np.where(np.isnan(sigma), residual, sigma)
-            sd = bound_of_voxels(model, found, acquisition, spread, fixed=self.fixed)
-            return Fitted(found, squares, status, {"sd": sd})
+            return Fitted(*solver(y, np.ones(len(y))))
 
         return fit

@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bidsfit.acquisition import Acquisition
-from bidsfit.bounds import bound_of_voxels
 from bidsfit.estimators.estimator import Estimator, FitChunk, Fitted
 from bidsfit.estimators.misfits import gaussian, rician
 from bidsfit.estimators.solver import Solver
@@ -32,10 +31,6 @@ class MaximumLikelihood(Estimator):
         Kind of noise [1]_. With Gaussian noise the result is that of least squares.
     bounds : dict of name to (lower, upper), optional
 
-    Notes
-    -----
-    Standard deviations are those of the Fisher information at the estimate, as if no bound existed.
-
     References
     ----------
     .. [1] Gudbjartsson H, Patz S. Magnetic Resonance in Medicine 1995;34:910-914.
@@ -44,7 +39,6 @@ class MaximumLikelihood(Estimator):
     name = "mle"
     title = "Maximum likelihood"
     references = ("gudbjartsson1995", "levenberg1944", "marquardt1963")
-    statistics = ("sd",)
     needs_noise = True
 
     def __init__(
@@ -59,7 +53,7 @@ class MaximumLikelihood(Estimator):
             raise ValueError(f"noise must be 'rician' or 'gaussian', found {noise!r}.")
         if noise == "rician" and model.complex_valued:
             raise ValueError(f"Signals of {model.name!r} are complex and their noise is Gaussian, found {noise!r}.")
-        self.noise = noise
+        self.noise = self.likelihood = noise
 
     @property
     def options(self) -> dict[str, Any]:
@@ -86,7 +80,6 @@ class MaximumLikelihood(Estimator):
             magnitudes = np.maximum(y, 0.0) if self.noise == "rician" else y
             found, _, status = solver(magnitudes, 1.0 / sigma**2)
             residuals = y - as_real(model.signal(found, shells))[:, solver.problem.rows]
-            sd = bound_of_voxels(model, found, shells, sigma, self.noise, fixed=self.fixed)
-            return Fitted(found, residuals**2 @ solver.problem.weights, status, {"sd": sd})
+            return Fitted(found, residuals**2 @ solver.problem.weights, status)
 
         return fit

@@ -13,7 +13,6 @@ from threadpoolctl import threadpool_limits
 
 from bidsfit.acquisition import COLUMNS, Acquisition, Averaging, column_of
 from bidsfit.estimators.estimator import Estimate, Estimator, FitChunk, Fitted, Signals, Status
-from bidsfit.evaluation.performance_table import PerformanceLookup
 from bidsfit.models.signal_model import SignalModel
 from bidsfit.models.space import ParameterSpace
 from bidsfit.noise import NoiseKind
@@ -23,6 +22,7 @@ from bidsfit.training.bundle import Bundle, read_bundle
 from bidsfit.training.inference import Inverter
 from bidsfit.training.recipe import Recipe, load_recipe, recipe_from
 from bidsfit.training.task import USUAL, Task
+from bidsfit.trust.performance import PerformanceLookup
 
 #: What an estimator of the package may be trained on, and how that reads.
 DISTRIBUTIONS = {
@@ -73,12 +73,10 @@ class TrainedEstimator(Estimator):
 
     Notes
     -----
-    S0 follows from the other parameters in closed form. Standard deviation ("sd") and bias are read from the
-    estimator's own performance table at the estimate, for the SNR of its training: the bias is what the estimate would
-    be off on average if it were the truth.
+    S0 follows from the other parameters in closed form.
     """
 
-    statistics = ("sd", "bias")
+    has_performance = True
     chunk = 32768  # larger, because so little is done for a voxel that the turns of Python would show
     kind: str
 
@@ -148,6 +146,11 @@ class TrainedEstimator(Estimator):
             "the other parameters by least squares. Its standard deviation and bias were measured on simulated signals "
             "over the space of parameters and are given at the estimate."
         )
+
+    @property
+    def performance(self) -> PerformanceLookup | None:
+        """For the SNR of its training, at parameters of the model; S0 only scales it."""
+        return None if self.trained is None else PerformanceLookup(self.trained.performance, self.space)
 
     @property
     def needs_pool(self) -> bool:
@@ -220,7 +223,6 @@ class TrainedEstimator(Estimator):
             raise ValueError(f"The estimator {self.name!r} was not trained yet: give it the file of its training.")
         bundle, scale = self.trained, self.model.scale_index
         invert = Inverter(bundle.machine, self.space, acquisition)
-        table = PerformanceLookup(bundle.performance, self.space)
         limit, level = bundle.facts["Training"]["ResidualLimit"], bundle.facts["Noise"]["SNR"] or np.inf
 
         n, is_complex = len(acquisition), self.model.complex_valued
@@ -236,10 +238,7 @@ class TrainedEstimator(Estimator):
                     usual = limit * s0**2 + sigma**2 * noise_quantile
                 unlike = found.squares > usual  # never where the noise would have to be known and is not
             status = np.where(unlike, Status.UNLIKE_TRAINING, Status.CONVERGED).astype(np.uint8)
-            statistics = {name: table.at(found.cube, name) for name in self.statistics}
-            for values in statistics.values() if self.model.scale else ():
-                values[:, scale] *= s0
-            return Fitted(found.parameters, found.squares, status, statistics)
+            return Fitted(found.parameters, found.squares, status)
 
         return fit
 

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from scipy.interpolate import RegularGridInterpolator
 
 from bidsfit.acquisition import Acquisition
-from bidsfit.bounds import cramer_rao_bound
 from bidsfit.estimators.estimator import Estimator, Status
-from bidsfit.evaluation.metrics import accuracy
 from bidsfit.models.space import ParameterSpace
 from bidsfit.simulation.distributions import Uniform
 from bidsfit.simulation.simulator import Noise, Simulator
+from bidsfit.trust.bounds import cramer_rao_bound
+from bidsfit.trust.metrics import accuracy
 
 #: A sink reaches this far, as a fraction of the bounds, and holds at least this share of the grid.
 REACH, SHARE = 0.06, 0.04

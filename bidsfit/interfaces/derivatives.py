@@ -72,8 +72,8 @@ class WriteMaps(SimpleInterface):
             for name, output in outputs.items():
                 source = open_image(Path(self.inputs.maps[name]))
                 data = np.asarray(read_data(source, Path(self.inputs.maps[name])))
-                if output.factor != 1:
-                    data = data * output.factor
+                if output.file_unit.factor != 1:
+                    data = data * output.file_unit.factor
                 target = folder / output.path
                 write_json(json_path(target), sidecar(output, image, model, settings, summary))
                 write_nifti(target, data, source)

@@ -25,12 +25,12 @@ from bidsfit.acquisition import B0_TOLERANCE, Acquisition, column_of
 from bidsfit.bids.acquisitions import read_acquisition
 from bidsfit.bids.images import MaskedSignals, image_shape, open_image, opened, read_data
 from bidsfit.bids.left_out import in_words
-from bidsfit.bids.outputs import BOUND, write_nifti
-from bidsfit.bounds import cramer_rao_bound
+from bidsfit.bids.outputs import write_nifti
 from bidsfit.estimators.estimator import FITTED, Estimate, Estimator, Status
 from bidsfit.estimators.summary import representative_voxels, summarise
 from bidsfit.exceptions import UnsupportedProtocolError, UnusableInputError
 from bidsfit.models.signal_model import SignalModel
+from bidsfit.trust.companions import companions
 
 #: Points of a fitted curve.
 CURVE_POINTS = 200
@@ -109,14 +109,18 @@ class EstimateMaps(SimpleInterface):
                 "left_out": left_out,
             }
 
-        statistics = estimate.statistics | {BOUND: self._bound(estimate, estimator, sigma)}
-        values: dict[str, NDArray] = estimate.parameters | {
-            "rmse": estimate.rmse,
-            "r2": estimate.r2,
-            "status": estimate.status,
-        }
-        for statistic, arrays in statistics.items():
-            values |= {f"{name}_{statistic}": array for name, array in arrays.items()}
+        values: dict[str, NDArray] = (
+            estimate.parameters
+            | estimate.derived
+            | {
+                "rmse": estimate.rmse,
+                "r2": estimate.r2,
+                "status": estimate.status,
+            }
+        )
+        judged = companions(estimator, estimate, sigma, kind=self.inputs.noise_kind, threads=self.inputs.threads)
+        for key, arrays in judged.items():
+            values |= {f"{name}_{key}": array for name, array in arrays.items()}
         maps = {}
         for name, value in values.items():
             maps[name] = str(cwd / f"{name}.nii.gz")
@@ -132,17 +136,6 @@ class EstimateMaps(SimpleInterface):
             path = Path(self.inputs.noise_map)
             return np.asarray(read_data(open_image(path), path), dtype=float).ravel("F")[mask.ravel("F")]
         return float(noise["sigma"]) if noise and noise["sigma"] > 0 else None
-
-    def _bound(self, estimate: Estimate, estimator: Estimator, sigma: float | NDArray | None) -> dict[str, NDArray]:
-        """Cramér-Rao bound at the estimates; with the residuals' noise where that of the image is not known."""
-        return cramer_rao_bound(
-            estimator.model,
-            estimate.parameters,
-            estimator.model.average(estimate.acquisition).acquisition,
-            estimate.sigma if sigma is None else sigma,
-            self.inputs.noise_kind,
-            fixed=estimator.fixed,
-        )
 
 
 def require_support(

@@ -41,6 +41,7 @@ from bidsfit.reports import figures
 from bidsfit.reports.records import FitRecord, ImageRecord, write_record
 from bidsfit.reports.words import percent, with_unit
 from bidsfit.training.bundle import read_bundle
+from bidsfit.trust.companions import companions_of
 
 #: Shares of the voxels above which the report warns.
 MANY_AT_BOUND = 0.2
@@ -48,11 +49,11 @@ MANY_FAILED = 0.01
 #: Floor, as a share of the estimate, above which it warns.
 MUCH_SPREAD = 0.5
 
+#: What the colours of an axis are.
+AXIS_COLOURS = "red, green, blue: along the first, second, third axis of the gradient directions"
+
 #: Choices that are b-values.
 B_VALUES = ("ExcludedBValues", "MaximumBValue", "Threshold")
-
-#: Maps of spread that are drawn, and what their figure calls them.
-SPREADS = {"sd": "SD", "crb": "Floor"}
 
 #: Figures of a fit, in the order of the report; the first is that of a trained estimator only.
 FIT_FIGURES = ("training", "maps", "uncertainty", "histograms", "curves", "quality")
@@ -171,55 +172,67 @@ class PlotFit(SimpleInterface):
         mask_data, affine = read_volume(self.inputs.mask)
         mask = mask_data > 0
         volumes = {name: read_volume(path)[0] for name, path in self.inputs.maps.items()}
+        bounds = dict(zip(model.names, map(tuple, estimator.bounds.tolist()), strict=True))
+        names = [quantity.name for quantity in model.quantities if not quantity.axis]
+        axes = [quantity.name for quantity in model.quantities if quantity.axis]
 
         def panel(name: str) -> figures.Panel:
             output = outputs[name]
-            unit = output.parameter.unit if output.parameter else "arbitrary" if name == "rmse" else "1"
-            data = np.where(mask, volumes[name].astype(float), np.nan)
+            inside = mask if volumes[name].ndim == 3 else mask[..., None]
+            data = np.where(inside, volumes[name].astype(float), np.nan)
             limits = output.figure_range
-            if limits is not None and name in model.names:
+            if limits is not None and name in names:
                 limits = figures.widened(limits, data[mask])
-            return figures.Panel(data, output.title, REPORT_UNITS[unit].name, limits, output.colours or "viridis")
+            unit, colours = REPORT_UNITS[output.unit].name, output.quantity.colours or "viridis"
+            return figures.Panel(data, output.title, unit, limits, colours)
 
-        spreads = {
-            name: {s: volumes[f"{name}_{s}"][mask] for s in SPREADS if f"{name}_{s}" in volumes} for name in model.names
+        quantities = [companion.quantity for companion in companions_of(estimator).values()]
+        judged = {
+            name: {q.key: volumes[f"{name}_{q.key}"][mask] for q in quantities if f"{name}_{q.key}" in volumes}
+            for name in names
         }
-        biases = {name: volumes[f"{name}_bias"][mask] for name in model.names if f"{name}_bias" in volumes}
         precisions = {
-            name: precision(arrays.get("sd"), arrays.get("crb"), biases.get(name)) for name, arrays in spreads.items()
+            name: precision(found.get("sd"), found.get("crb"), found.get("bias")) for name, found in judged.items()
         }
+        shown = sorted((q for q in quantities if q.word), key=lambda q: ("spread", "signed", "own").index(q.scale))
 
-        def spread_panels(name: str) -> Iterator[figures.Panel]:
-            span = np.ptp(panel(name).limits or model[name].bounds)
-            limits = figures.spread_limits(np.concatenate(list(spreads[name].values())), span)
-            for statistic, values in spreads[name].items():
-                undetermined = precision(None, values).undetermined
-                remark = f"{percent(undetermined)} not determined" if undetermined > 0 else ""
-                title = f"{SPREADS[statistic]} of ${model[name].latex}$"
-                yield replace(panel(f"{name}_{statistic}"), title=title, limits=limits, remark=remark)
-            if name in biases:
-                end = max(limits[1], figures.spread_limits(np.abs(biases[name]), span)[1])
-                yield replace(panel(f"{name}_bias"), title=f"Bias of ${model[name].latex}$", limits=(-end, end))
+        def judged_panels(name: str) -> Iterator[figures.Panel]:
+            known = [q for q in shown if q.key in judged[name]]
+            span = np.ptp(panel(name).limits or figures.robust_limits(volumes[name][mask]))
+            spreads = [judged[name][q.key] for q in known if q.scale == "spread"]
+            limits = figures.spread_limits(np.concatenate(spreads), span) if spreads else (0.0, 0.0)
+            for quantity in known:
+                values, drawn_as = judged[name][quantity.key], panel(f"{name}_{quantity.key}")
+                drawn_as = replace(drawn_as, title=f"{quantity.word} of ${model.quantity(name).latex}$")
+                if quantity.scale == "spread":
+                    undetermined = precision(None, values).undetermined
+                    remark = f"{percent(undetermined)} not determined" if undetermined > 0 else ""
+                    drawn_as = replace(drawn_as, limits=limits, remark=remark)
+                elif quantity.scale == "signed":
+                    end = max(limits[1], figures.spread_limits(np.abs(values), span)[1])
+                    drawn_as = replace(drawn_as, limits=(-end, end))
+                yield drawn_as
 
         drawn = ["quality"]
-        maps = [panel(name) for name in model.names]
+        maps = [panel(name) for name in names]
         if figures.with_values(maps, mask):
             drawn += ["maps", "histograms"]
             with whole_file(paths["maps"]) as path:
-                figures.plot_maps(path, maps, mask, affine)
+                directions = [replace(panel(name), remark=AXIS_COLOURS) for name in axes]
+                figures.plot_maps(path, [*maps, *directions], mask, affine)
             with whole_file(paths["histograms"]) as path:
                 figures.plot_histograms(
                     path,
                     [
-                        figures.Histogram(p.title, p.unit, p.data[mask], p.limits, tuple(bounds))
-                        for p, bounds in zip(maps, estimator.bounds.tolist(), strict=True)
+                        figures.Histogram(p.title, p.unit, p.data[mask], p.limits, bounds.get(name, (-np.inf, np.inf)))
+                        for name, p in zip(names, maps, strict=True)
                     ],
                 )
-        spread = list(chain.from_iterable(spread_panels(name) for name in model.names if name != model.scale))
+        spread = list(chain.from_iterable(judged_panels(name) for name in names if name != model.scale))
         if figures.with_values(spread, mask):
             drawn.append("uncertainty")
             with whole_file(paths["uncertainty"]) as path:
-                figures.plot_maps(path, spread, mask, affine, columns=3 if biases else 2)
+                figures.plot_maps(path, spread, mask, affine, columns=max(len(shown), 2))
         with whole_file(paths["quality"]) as path:
             messages = {status.value: status.message for status in Status}
             figures.plot_quality(path, [panel("rmse"), panel("r2")], volumes["status"], messages, mask, affine)
@@ -256,9 +269,9 @@ class PlotFit(SimpleInterface):
                 row
                 | vars(precisions[row["name"]])
                 | {
-                    "latex": model[row["name"]].latex,
-                    "unit": REPORT_UNITS[model[row["name"]].unit].name,
-                    "description": model[row["name"]].description,
+                    "latex": model.quantity(row["name"]).latex,
+                    "unit": REPORT_UNITS[model.quantity(row["name"]).unit].name,
+                    "description": model.quantity(row["name"]).description,
                 }
                 for row in summary["parameters"]
             ],

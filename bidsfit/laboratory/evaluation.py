@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from bidsfit.acquisition import protocol_in_words
 from bidsfit.bids.units import FILE_UNITS, REPORT_UNITS
 from bidsfit.evaluation.experiments import Evaluation, Setting, noised_truth, plane
-from bidsfit.evaluation.metrics import cohen_d
 from bidsfit.exceptions import UsageError
 from bidsfit.laboratory.bench import Bench
 from bidsfit.laboratory.gallery import Gallery, axes_of, draw_bias, draw_maps, draw_sd
@@ -19,6 +18,7 @@ from bidsfit.models.space import ParameterSpace
 from bidsfit.phantom.tissue import RECIPES
 from bidsfit.reports.evaluation import Case, Group, plot_boxes
 from bidsfit.reports.laboratory import LaboratorySection, Table
+from bidsfit.trust.metrics import cohen_d
 
 #: What is measured of every estimator.
 QUANTITIES = {

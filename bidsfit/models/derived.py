@@ -37,6 +37,14 @@ class Derivation:
             return np.empty((len(parameters), 0, len(self._names)))
         return np.concatenate([function(parameters)[1] for function in self._functions], axis=1)
 
+    def spreads(self, components: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+        """By name, from standard deviations of all components, shape (n, n_components): of an axis, the angle (rad)."""
+        found, start = {}, 0
+        for quantity in self._quantities:
+            own = components[:, start : start + quantity.components]
+            found[quantity.name], start = np.linalg.norm(own, axis=1), start + quantity.components
+        return found
+
     @cached_property
     def _functions(self) -> list[Any]:
         """For each quantity, a function to values (n, n_components) and gradients (n, n_components, n_parameters)."""

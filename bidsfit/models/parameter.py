@@ -69,6 +69,11 @@ class Parameter(ModelQuantity):
     kind: Kind = "scalar"
 
     @property
+    def axis(self) -> bool:
+        """Whether it is an axis: never, that is what its angles give."""
+        return False
+
+    @property
     def symbol(self) -> sp.Symbol:
         return sp.Symbol(self.name, real=True)
 

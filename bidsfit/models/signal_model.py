@@ -129,10 +129,11 @@ class SignalModel(ABC):
             )
 
     def __getitem__(self, name: str) -> Parameter:
-        for parameter in self.parameters:
-            if parameter.name == name:
-                return parameter
-        raise KeyError(name)
+        return {parameter.name: parameter for parameter in self.parameters}[name]
+
+    def quantity(self, name: str) -> Parameter | Derived:
+        """The parameter or derived quantity of that name."""
+        return {quantity.name: quantity for quantity in self.quantities}[name]
 
     @property
     def names(self) -> tuple[str, ...]:

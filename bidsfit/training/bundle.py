@@ -63,7 +63,7 @@ class Bundle:
     samples : dict of name to ndarray
         `Distribution.arrays` of what it was trained on.
     performance : dict of column to ndarray, shape (n_points,)
-        `bidsfit.evaluation.performance_table`.
+        `bidsfit.trust.performance`.
     curve : dict of column to ndarray, shape (n_checks,)
         Its learning curve.
     path : Path, optional

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bidsfit.evaluation.performance_table import grid
 from bidsfit.models.space import ParameterSpace
 from bidsfit.training.architectures import Layers
+from bidsfit.trust.performance import grid
 
 
 def network_of(arrays: Mapping[str, NDArray], features: int, outputs: int) -> Layers:

@@ -15,13 +15,13 @@ from threadpoolctl import threadpool_limits
 
 from bidsfit import __version__
 from bidsfit.acquisition import Acquisition
-from bidsfit.evaluation.performance_table import performance_table
 from bidsfit.simulation.distributions import Distribution, digest, participants_of
 from bidsfit.simulation.simulator import Features, Noise, Simulator
 from bidsfit.training.bundle import CURVE_UNITS, Bundle, acquisition_facts
 from bidsfit.training.inference import Inverter
 from bidsfit.training.recipe import NetworkRecipe, Recipe, recipe_facts
 from bidsfit.training.trainer import Progress, train_forest, train_network
+from bidsfit.trust.performance import performance_table
 
 #: Packages whose versions decide what comes out of a training.
 PACKAGES = ("numpy", "scipy", "torch", "scikit-learn")

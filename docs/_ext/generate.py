@@ -25,6 +25,7 @@ from bidsfit.bids.units import FILE_UNITS, REPORT_UNITS
 from bidsfit.estimators.trained import DISTRIBUTIONS
 from bidsfit.models.signal_model import Parameter, SignalModel
 from bidsfit.reports import bibliography
+from bidsfit.trust import companions
 
 #: Characters that fit into a block of code.
 WIDTH = 86
@@ -161,7 +162,7 @@ def outputs_page() -> str:
         "estimator": "<estimator>",
         "label": "<parameter>",
     }
-    folder, name = declared["maps"]["parameter"]["name"].format(**shown).rsplit("/", 1)
+    folder, name = declared["map"].format(**shown, statistic="").rsplit("/", 1)
     maps = [
         (
             f"`{model.name}`",
@@ -173,14 +174,11 @@ def outputs_page() -> str:
         for model in map(models.get, models.BUILT_IN)
         for p in model.parameters
     ]
-    others = {key: entry for key, entry in declared["maps"].items() if key != "parameter"}
-    statistics = [
-        (f"`{key}`", plain_text(entry["description"])) for key, entry in others.items() if "{parameter" in entry["unit"]
-    ]
+    quantities = [companions.get(key).quantity for key in companions.BUILT_IN]
+    statistics = [(f"`{quantity.key}`", plain_text(quantity.description)) for quantity in quantities]
     quality = [
-        (f"`{key}`", plain_text(entry["description"]), FILE_UNITS[entry["unit"]].name)
-        for key, entry in others.items()
-        if "{parameter" not in entry["unit"]
+        (f"`{quantity.key}`", plain_text(quantity.description), FILE_UNITS[quantity.unit or "1"].name)
+        for quantity in outputs.quality_quantities()
     ]
     files = [
         (f"`{entry['name'].format(**shown)}`", escape(entry["description"])) for entry in declared["files"].values()

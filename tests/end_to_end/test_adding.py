@@ -1,4 +1,4 @@
-"""Adding: runs into a folder that holds results add to them, or refuse; a model comes with another package."""
+"""Adding: runs add to a folder that holds results, or refuse; a model and a companion come with other packages."""
 
 import os
 import re
@@ -11,8 +11,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from bidsfit import Acquisition, Bayesian, LeastSquares, MaximumLikelihood, models
-from bidsfit.bounds import cramer_rao_bound
+from bidsfit import Acquisition, Bayesian, LeastSquares, MaximumLikelihood, Segmented, models
+from bidsfit.bids.inputs import DwiImage
+from bidsfit.bids.outputs import map_outputs
+from bidsfit.trust.bounds import cramer_rao_bound
 
 #: What is drawn is looked at elsewhere.
 pytestmark = pytest.mark.usefixtures("blank_figures")
@@ -118,18 +120,18 @@ def test_outputs_are_not_inputs_of_the_next_run(run, valid):
     assert valid(run.out.folder)
 
 
-# --- a model in a package of its own --------------------------------------------------------------------------------
+# --- a model and a companion in a package of their own ---------------------------------------------------------------
 
 
 @pytest.fixture
 def plugin(tmp_path, monkeypatch):
-    """The package of docs/adding.md, installed for this test as pip would: importable, and its entry point is found.
+    """The packages of docs/adding.md as one, installed for this test as pip would: its entry points are found.
 
     ``plugin.environment`` is that of a process which has it installed: ``command(words..., env=plugin.environment)``.
     """
     folder = tmp_path / "site-packages"
-    (block,) = re.findall(r"```toml\n(.*?)```", (PROJECT / "docs" / "adding.md").read_text(), re.DOTALL)
-    project = tomllib.loads(block)
+    blocks = re.findall(r"```toml\n(.*?)```", (PROJECT / "docs" / "adding.md").read_text(), re.DOTALL)
+    project = tomllib.loads("\n".join(blocks))
     info = folder / f"{project['project']['name'].replace('-', '_')}-{project['project']['version']}.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text(
@@ -139,7 +141,9 @@ def plugin(tmp_path, monkeypatch):
     for group, entries in project["project"]["entry-points"].items():
         lines += [f"[{group}]", *(f"{name} = {place}" for name, place in entries.items())]
     (info / "entry_points.txt").write_text("\n".join(lines) + "\n")
-    modules = project["tool"]["setuptools"]["py-modules"]
+    places = [place for entries in project["project"]["entry-points"].values() for place in entries.values()]
+    modules = [place.split(":")[0] for place in places]
+    assert set(project["tool"]["setuptools"]["py-modules"]) <= set(modules)
     for module in modules:
         shutil.copy(PROJECT / "docs" / "examples" / f"{module}.py", folder)
     monkeypatch.syspath_prepend(folder)
@@ -204,3 +208,19 @@ class TestPlugin:
             assert left.path(f"sub-01_model-t2_desc-{estimator}_param-T2_stat-crb_dwimap")
         assert "t2 · estimators side by side" in left.report()
         assert left.sidecar("sub-01_model-t2_desc-lsq_param-T2_dwimap")["Units"] == "s"
+        for estimator in estimators:  # the companion of the package: a map, its unit and its words
+            stem = f"sub-01_model-t2_desc-{estimator}_param-T2"
+            relative, sd, t2 = (left.data(f"{stem}{part}_dwimap")[1:, 1:] for part in ("_stat-cv", "_stat-sd", ""))
+            np.testing.assert_allclose(relative, sd / t2, rtol=1e-5)
+            assert relative.min() > 0
+            sidecar = left.sidecar(f"{stem}_stat-cv_dwimap")
+            assert (sidecar["Units"], sidecar["StatisticOf"]) == ("1", "T2")
+            assert sidecar["Description"].startswith("Standard deviation of T2 (Transverse relaxation time;")
+
+    def test_its_companion_has_a_unit_and_colours_of_its_own(self, plugin):
+        t2, ivim, path = models.get("t2"), models.get("ivim"), Path("sub-01_dwi.nii.gz")
+        image = DwiImage(path, path, None, {}, {"subject": "01"}, "bids:raw:sub-01_dwi.nii.gz", False)
+        output = map_outputs(image, t2, LeastSquares(t2))["T2_cv"]
+        assert (output.unit, output.figure_range, output.quantity.colours) == ("1", (0.0, 1.0), "magma")
+        assert output.title == "$T_2$ coefficient of variation"
+        assert "D_cv" not in map_outputs(image, ivim, Segmented(ivim))  # it has no standard deviation

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from bidsfit import Acquisition, LeastSquares, Status, models
-from bidsfit.bounds import cramer_rao_bound
 from bidsfit.estimators.bayesian import Bayesian
 from bidsfit.exceptions import UnsupportedProtocolError
+from bidsfit.trust.bounds import cramer_rao_bound
 
 ACQUISITIONS = {
     "adc": Acquisition([0, 100, 300, 500, 800, 1000]),

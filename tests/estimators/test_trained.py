@@ -7,17 +7,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bidsfit import Acquisition, LeastSquares, Status, estimators, models
+from bidsfit import Acquisition, LeastSquares, Status, companions, estimators, models
 from bidsfit.estimators.forest import Forest
 from bidsfit.estimators.network import Network
 from bidsfit.estimators.trained import SNR_LEVELS, differences, nearest_level
-from bidsfit.evaluation.performance_table import PerformanceLookup
 from bidsfit.exceptions import UnsupportedProtocolError
 from bidsfit.simulation.distributions import Mixture, Pooled
 from bidsfit.simulation.simulator import Noise, Simulator
 from bidsfit.training.bundle import write_bundle
 from bidsfit.training.recipe import ForestRecipe, NetworkRecipe, load_recipe
 from bidsfit.training.task import Task, train
+from bidsfit.trust.performance import PerformanceLookup
 
 SMT2 = models.get("smt2")
 B, COUNTS, DIRECTIONS = [0, 1000, 2000, 3500, 5000], [8, 32, 32, 32, 32], [1, 32, 32, 32, 32]
@@ -64,9 +64,10 @@ class TestVerb:
         signals, truth = simulated(estimator, 500)
         found = estimator.estimate(signals, SHELLS)
         assert set(found.parameters) == set(SMT2.names)
-        assert set(found.statistics) == {"sd", "bias"}
+        judged = companions(estimator, found)
+        assert set(judged) == {"sd", "bias", "crb"}
         arrays = [found.status, found.rmse, found.r2, found.sigma, *found.parameters.values()]
-        arrays += [array for statistic in found.statistics.values() for array in statistic.values()]
+        arrays += [array for key in ("sd", "bias") for array in judged[key].values()]
         assert all(array.shape == (500,) and np.isfinite(array).all() for array in arrays)
         assert found.freedom == 2
         for name, known in zip(estimator.space.names, truth.T, strict=True):
@@ -96,11 +97,12 @@ class TestVerb:
     def test_the_scale_of_the_image_scales_s0_alone(self, estimator):
         signals, _ = simulated(estimator, 300)
         one, thousand = (estimator.estimate(y, SHELLS) for y in (signals, signals * 1000))
+        small, large = companions(estimator, one), companions(estimator, thousand)
         for name in SMT2.names:
             scale = 1000 if name == "S0" else 1
             np.testing.assert_allclose(thousand.parameters[name], one.parameters[name] * scale, rtol=1e-4, atol=1e-5)
             for statistic in ("sd", "bias"):
-                first, second = one.statistics[statistic][name], thousand.statistics[statistic][name]
+                first, second = small[statistic][name], large[statistic][name]
                 np.testing.assert_allclose(second, first * scale, rtol=1e-3, atol=1e-4 * scale)
         np.testing.assert_allclose(thousand.rmse, one.rmse * 1000, rtol=1e-3)
         np.testing.assert_array_equal(thousand.status, one.status)
@@ -108,13 +110,14 @@ class TestVerb:
     def test_statistics_are_those_of_the_table_at_the_estimate(self, estimator):
         signals, _ = simulated(estimator, 200)
         found = estimator.estimate(signals * 50, SHELLS)
-        others = np.stack([found.parameters[name] for name in estimator.space.names], axis=1)
-        lookup = PerformanceLookup(estimator.trained.performance, estimator.space)
+        parameters = np.stack([found.parameters[name] for name in SMT2.names], axis=1)
+        relative = parameters / np.where(np.array(SMT2.names) == "S0", parameters[:, :1], 1)
+        lookup, judged = PerformanceLookup(estimator.trained.performance, estimator.space), companions(estimator, found)
         for statistic in ("sd", "bias"):
-            expected = lookup.at(estimator.space.to_cube(others), statistic)
+            expected = lookup.at(relative, statistic)
             expected[:, 0] *= found.parameters["S0"]
             for j, name in enumerate(SMT2.names):
-                values = found.statistics[statistic][name]
+                values = judged[statistic][name]
                 np.testing.assert_allclose(values, expected[:, j], rtol=1e-4, atol=1e-6)
 
     def test_the_sd_is_about_the_scatter(self, network):
@@ -122,17 +125,17 @@ class TestVerb:
         truth = np.tile([0.5, 1.5], (n, 1))
         simulator = Simulator(Network(SMT2).task(SHELLS, SNR).distribution, SHELLS, Noise(SNR))
         found = network.estimate(simulator.measure(truth, np.random.default_rng(0)), SHELLS)
+        judged = companions(network, found)
         for name, known in (("vcyl", 0.5), ("lambda", 1.5), ("S0", 1.0)):
             values = found.parameters[name]
-            assert np.median(found.statistics["sd"][name]) == pytest.approx(values.std(), rel=0.3)
-            assert np.median(found.statistics["bias"][name]) == pytest.approx(values.mean() - known, abs=0.05 * known)
+            assert np.median(judged["sd"][name]) == pytest.approx(values.std(), rel=0.3)
+            assert np.median(judged["bias"][name]) == pytest.approx(values.mean() - known, abs=0.05 * known)
 
     def test_threads_do_not_matter(self, estimator):
         signals, _ = simulated(estimator, 2 * Network.chunk + 100)
         one, two = (estimator.estimate(signals, SHELLS, threads=threads) for threads in (1, 2))
         for name in SMT2.names:
             np.testing.assert_array_equal(one.parameters[name], two.parameters[name])
-            np.testing.assert_array_equal(one.statistics["sd"][name], two.statistics["sd"][name])
         np.testing.assert_array_equal(one.status, two.status)
 
     def test_unusable_voxels_do_not_disturb_the_others(self, estimator):
@@ -147,9 +150,10 @@ class TestVerb:
         bad = [3, 5, 7, 8]
         assert found.status[bad].tolist() == [Status.NOT_FINITE] * 2 + [Status.NO_SIGNAL] * 2
         good = np.setdiff1d(np.arange(30), bad)
+        judged = companions(estimator, found)
         for name in SMT2.names:
             assert np.isnan(found.parameters[name][bad]).all()
-            assert np.isnan(found.statistics["sd"][name][bad]).all()
+            assert np.isnan(judged["sd"][name][bad]).all()
             np.testing.assert_allclose(found.parameters[name][good], clean.parameters[name][good], rtol=1e-5)
         np.testing.assert_array_equal(found.status[good], clean.status[good])
 

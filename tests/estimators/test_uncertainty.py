@@ -1,11 +1,20 @@
-"""What estimators say about their own spread, and what taking the Rician bias out does."""
+"""The standard deviation of estimators of a likelihood, and what taking the Rician bias out does."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from bidsfit import Acquisition, LeastSquares, MaximumLikelihood, Segmented, Status, cramer_rao_bound, models
+from bidsfit import (
+    Acquisition,
+    LeastSquares,
+    MaximumLikelihood,
+    Segmented,
+    Status,
+    companions,
+    cramer_rao_bound,
+    models,
+)
 from bidsfit.noise import add_noise
 
 IVIM = models.get("ivim")
@@ -24,45 +33,55 @@ def test_the_stated_standard_deviation_is_the_spread(kind: str) -> None:
     signals = noisy(IVIM, TRUTH, PROTOCOL, sigma, kind, 4000)
     for estimator in (LeastSquares(IVIM), MaximumLikelihood(IVIM, noise=kind)):
         estimate = estimator.estimate(signals, PROTOCOL, sigma)
+        sd = companions(estimator, estimate, sigma, kind=kind)["sd"]
         for name in IVIM.names:
-            stated = np.median(estimate.statistics["sd"][name])
+            stated = np.median(sd[name])
             assert stated == pytest.approx(np.std(estimate.parameters[name]), rel=0.05), name
 
 
 def test_without_a_noise_level_least_squares_takes_that_of_the_residuals() -> None:
     signals = noisy(IVIM, TRUTH, PROTOCOL, 0.2, "gaussian", 500)
-    estimate = LeastSquares(IVIM).estimate(signals, PROTOCOL)
+    estimator = LeastSquares(IVIM)
+    estimate = estimator.estimate(signals, PROTOCOL)
     bound = cramer_rao_bound(IVIM, estimate.parameters, PROTOCOL, estimate.sigma)
+    level = np.where(np.arange(500) < 250, np.nan, 0.3)  # known in half of the voxels
+    known = cramer_rao_bound(IVIM, estimate.parameters, PROTOCOL, 0.3)
+    sd, partly = companions(estimator, estimate)["sd"], companions(estimator, estimate, level)["sd"]
     for name in IVIM.names:
-        np.testing.assert_allclose(estimate.statistics["sd"][name], bound[name])
+        np.testing.assert_allclose(sd[name], bound[name])
+        np.testing.assert_allclose(partly[name], np.where(np.isnan(level), bound[name], known[name]))
 
 
 def test_averages_count_as_often_as_they_were_measured() -> None:
     """The noise is that of one measurement, whether a shell comes as measurements or as their average."""
     acquisition = Acquisition(np.repeat(PROTOCOL.b_values, 4))
     signals = noisy(IVIM, TRUTH, acquisition, 0.5, "gaussian", 50)
-    each = LeastSquares(IVIM).estimate(signals, acquisition, 0.5)
+    estimator, few = LeastSquares(IVIM), Acquisition(PROTOCOL.b_values, counts=np.full(16, 4))
+    each = companions(estimator, estimator.estimate(signals, acquisition, 0.5), 0.5)["sd"]
     averaged = signals.reshape(50, -1, 4).mean(axis=2)
-    together = LeastSquares(IVIM).estimate(averaged, Acquisition(PROTOCOL.b_values, counts=np.full(16, 4)), 0.5)
+    together = companions(estimator, estimator.estimate(averaged, few, 0.5), 0.5)["sd"]
     for name in IVIM.names:
-        np.testing.assert_allclose(each.statistics["sd"][name], together.statistics["sd"][name], rtol=1e-6)
+        np.testing.assert_allclose(each[name], together[name], rtol=1e-6)
 
 
 def test_what_is_known_has_no_spread_and_what_is_not_determined_an_infinite_one() -> None:
     signals = noisy(IVIM, TRUTH, PROTOCOL, 0.2, "gaussian", 5)
-    fixed = LeastSquares(IVIM, bounds={"Dstar": (20.0, 20.0)}).estimate(signals, PROTOCOL, 0.2)
-    assert np.all(fixed.statistics["sd"]["Dstar"] == 0)
-    assert np.all(fixed.statistics["sd"]["f"] > 0)
-    no_blood = LeastSquares(IVIM, bounds={"f": (0.0, 0.0)}).estimate(signals, PROTOCOL, 0.2)
-    assert np.all(np.isinf(no_blood.statistics["sd"]["Dstar"]))
+    fixed = LeastSquares(IVIM, bounds={"Dstar": (20.0, 20.0)})
+    sd = companions(fixed, fixed.estimate(signals, PROTOCOL, 0.2), 0.2)["sd"]
+    assert np.all(sd["Dstar"] == 0)
+    assert np.all(sd["f"] > 0)
+    no_blood = LeastSquares(IVIM, bounds={"f": (0.0, 0.0)})
+    assert np.all(np.isinf(companions(no_blood, no_blood.estimate(signals, PROTOCOL, 0.2), 0.2)["sd"]["Dstar"]))
 
 
 def test_a_voxel_that_is_not_fitted_has_no_spread_and_a_segmented_fit_states_none() -> None:
     signals = noisy(IVIM, TRUTH, PROTOCOL, 0.2, "gaussian", 2)
     signals[0, 3] = np.nan
-    estimate = LeastSquares(IVIM).estimate(signals, PROTOCOL, 0.2)
-    assert np.isnan(estimate.statistics["sd"]["D"]).tolist() == [True, False]
-    assert Segmented(IVIM).estimate(signals, PROTOCOL, 0.2).statistics == {}
+    for estimator, keys in ((LeastSquares(IVIM), {"sd", "crb"}), (Segmented(IVIM), {"crb"})):
+        found = companions(estimator, estimator.estimate(signals, PROTOCOL, 0.2), 0.2)
+        assert set(found) == keys
+        for arrays in found.values():
+            assert np.isnan(arrays["D"]).tolist() == [True, False]
 
 
 SMT2 = models.get("smt2")

@@ -8,10 +8,10 @@ import pytest
 
 from bidsfit import models
 from bidsfit.acquisition import Acquisition
-from bidsfit.bounds import cramer_rao_bound
 from bidsfit.estimators.estimator import Status
 from bidsfit.exceptions import UnusableInputError
 from bidsfit.interfaces.estimate import EstimateMaps
+from bidsfit.trust.bounds import cramer_rao_bound
 
 
 @pytest.fixture

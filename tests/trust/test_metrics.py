@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bidsfit.evaluation.metrics import accuracy, cohen_d
+from bidsfit.trust.metrics import accuracy, cohen_d
 
 
 def test_accuracy_of_known_errors():

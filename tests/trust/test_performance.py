@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from bidsfit import Acquisition, LeastSquares, models
-from bidsfit.evaluation.performance_table import POINTS, PerformanceLookup, grid, performance_table
 from bidsfit.models.space import ParameterSpace
 from bidsfit.simulation.distributions import Uniform
 from bidsfit.simulation.simulator import Noise, Simulator
+from bidsfit.trust.performance import POINTS, PerformanceLookup, grid, performance_table
 
 SHELLS = Acquisition([0, 1000, 2000, 3500, 5000], counts=[8, 32, 32, 32, 32], n_directions=[1, 32, 32, 32, 32])
 SPACES = {name: ParameterSpace(models.get(name)) for name in ("smt2", "smt3", "adc")}
@@ -122,20 +122,29 @@ class TestLookup:
         table = dict(zip(space.names, grid(space).T, strict=True))
         table |= {column: 0.3 + cube @ slope for column, slope in slopes.items()}
         lookup = PerformanceLookup(table, space)
-        places = rng.random((500, p))
+        places = rng.uniform(0.01, 0.99, (500, p))
+        parameters = space.with_scale(space.from_cube(places))
         for quantity in ("sd", "bias"):
             expected = np.stack([0.3 + places @ slopes[f"{quantity}_{n}"] for n in space.model.names], axis=1)
-            np.testing.assert_allclose(lookup.at(places, quantity), expected, atol=1e-12)
-            corners = np.stack([np.zeros(p), np.ones(p)])
-            expected = [[0.3 + corner @ slopes[f"{quantity}_{n}"] for n in space.model.names] for corner in corners]
-            np.testing.assert_allclose(lookup.at(corners, quantity), expected, atol=1e-12)
+            np.testing.assert_allclose(lookup.at(parameters, quantity), expected, atol=1e-12)
+            expected[:, 0] *= 50.0  # S0, the first, and only it grows with S0
+            scaled = parameters * np.where(np.array(space.model.names) == "S0", 50.0, 1.0)
+            np.testing.assert_allclose(lookup.at(scaled, quantity), expected, atol=1e-9)
+
+    def test_edges_are_held_and_what_was_not_fitted_stays_unknown(self):
+        space = SPACES["smt2"]
+        table = performance_table(lambda signals: signals[:, :3].copy(), simulator(), points=5, repeats=10)
+        lookup = PerformanceLookup(table, space)
+        edges = space.with_scale(space.bounds.T)
+        found = lookup.at(np.vstack([edges, [1.0, np.nan, 1.0]]), "sd")
+        np.testing.assert_allclose(found[0, 1:], [table["sd_vcyl"][0], table["sd_lambda"][0]])
+        np.testing.assert_allclose(found[1, 1:], [table["sd_vcyl"][-1], table["sd_lambda"][-1]])
+        assert np.isnan(found[2]).all()
 
     def test_it_reads_what_the_table_holds(self):
         made = simulator()
         table = performance_table(lambda signals: signals[:, :3].copy(), made, points=5, repeats=10)
-        axis = np.linspace(0, 1, 5)
-        cube = np.stack(np.meshgrid(axis, axis, indexing="ij"), axis=-1).reshape(-1, 2)
-        found = PerformanceLookup(table, made.space).at(cube, "sd")
+        found = PerformanceLookup(table, made.space).at(made.space.with_scale(grid(made.space, 5)), "sd")
         np.testing.assert_allclose(found[:, 0], table["sd_S0"])
         np.testing.assert_allclose(found[:, 1], table["sd_vcyl"])
         np.testing.assert_allclose(found[:, 2], table["sd_lambda"])

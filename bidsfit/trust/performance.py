@@ -8,9 +8,9 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from bidsfit.evaluation.metrics import accuracy
 from bidsfit.models.space import ParameterSpace
 from bidsfit.simulation.simulator import Simulator
+from bidsfit.trust.metrics import accuracy
 
 #: Points along each axis of the unit cube, by the number of parameters.
 POINTS = {1: 61, 2: 21, 3: 9, 4: 6}
@@ -91,7 +91,7 @@ def _neighbours(
 
 
 class PerformanceLookup:
-    """Linear interpolation of a performance table over the unit cube.
+    """A performance table at any parameters, by linear interpolation over the unit cube of their space.
 
     Parameters
     ----------
@@ -102,13 +102,21 @@ class PerformanceLookup:
 
     def __init__(self, table: Mapping[str, NDArray[np.float64]], space: ParameterSpace) -> None:
         self._points = round(len(table[space.names[0]]) ** (1 / len(space.names)))
-        self._table, self._names = table, space.model.names
+        self._table, self._space, self._names = table, space, space.model.names
 
-    def at(self, cube: NDArray[np.float64], quantity: str) -> NDArray[np.float64]:
-        """A quantity ("sd", "bias") of all parameters, shape (n, n_parameters), at points of the unit cube."""
+    def at(self, parameters: NDArray[np.float64], quantity: str) -> NDArray[np.float64]:
+        """A quantity ("sd", "bias") of all parameters where they are true; both of shape (n, n_parameters).
+
+        That of the scale grows with the scale; NaN where a parameter is.
+        """
+        scale, known = self._space.model.scale_index, np.isfinite(parameters).all(axis=1)
+        cube = self._space.to_cube(np.delete(parameters[known], scale, axis=1))
         columns = np.column_stack([self._table[f"{quantity}_{name}"] for name in self._names])
-        found = np.empty((len(cube), len(self._names)))
-        _interpolate(np.ascontiguousarray(cube), columns, self._points, found)
+        at_cube = np.empty((len(cube), len(self._names)))
+        _interpolate(cube, columns, self._points, at_cube)
+        at_cube[:, scale] *= parameters[known, scale]
+        found = np.full(parameters.shape, np.nan)
+        found[known] = at_cube
         return found
 
 

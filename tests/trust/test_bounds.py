@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from bidsfit import Acquisition, LeastSquares, models
-from bidsfit.bounds import cramer_rao_bound, fisher_information, rician_information
 from bidsfit.estimators.maximum_likelihood import MaximumLikelihood
 from bidsfit.noise import add_noise, rician_log_likelihood
+from bidsfit.trust.bounds import CHUNK, bound_of_voxels, cramer_rao_bound, fisher_information, rician_information
 
 B_VALUES = [0, 5, 10, 20, 30, 40, 60, 80, 100, 150, 200, 300, 400, 500, 600, 800]
 TRUTH = {"S0": 1.0, "f": 0.2, "D": 1.0, "Dstar": 20.0}
@@ -123,3 +123,62 @@ def test_estimators_reach_the_bound_at_high_snr(name: str, kind: str) -> None:
         for parameter in model.names:
             spread = np.std(estimate.parameters[parameter])
             assert spread == pytest.approx(float(bound[parameter]), rel=0.05), parameter
+
+
+class TestCombinations:
+    """Bounds of functions of the parameters, by their gradients."""
+
+    model, acquisition = models.get("ivim"), Acquisition(B_VALUES)
+
+    def points(self, n=50):
+        low, high = np.array([0.5, 0.05, 0.5, 10.0]), np.array([2.0, 0.3, 2.0, 60.0])
+        return np.random.default_rng(0).uniform(low, high, (n, 4))
+
+    @pytest.mark.parametrize("kind", ["gaussian", "rician"])
+    def test_they_follow_from_the_inverse_of_the_information(self, kind) -> None:
+        points, sigma = self.points(), np.full(50, 0.05)
+        gradients = np.random.default_rng(1).normal(size=(50, 2, 4))
+        found = bound_of_voxels(self.model, points, self.acquisition, sigma, kind, gradients=gradients)
+        inverse = np.linalg.inv(fisher_information(self.model, points, self.acquisition, sigma, kind))
+        expected = np.sqrt(np.einsum("vqj,vjk,vqk->vq", gradients, inverse, gradients))
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+    def test_what_is_known_adds_nothing(self) -> None:
+        points, sigma = self.points(), np.full(50, 0.05)
+        gradients = np.tile([0.0, 1.0, 0.0, 3.0], (50, 1, 1))
+        found = bound_of_voxels(self.model, points, self.acquisition, sigma, gradients=gradients, fixed=("Dstar",))
+        alone = bound_of_voxels(self.model, points, self.acquisition, sigma, fixed=("Dstar",))
+        np.testing.assert_allclose(found[:, 0], alone[:, 1])
+
+    def test_they_are_infinite_only_where_they_need_what_is_not_determined(self) -> None:
+        """Without blood D* has no information; of two b-values only the sum of some parameters is known."""
+        point = np.array([[1.0, 0.0, 1.0, 20.0]])
+        gradients = np.array([[[0.0, 0.0, 1.0, 0.0], [0.0, 0.0, 1.0, 1e-3]]])
+        found = bound_of_voxels(self.model, point, self.acquisition, np.full(1, 0.05), gradients=gradients)
+        assert np.isfinite(found[0, 0])
+        assert np.isinf(found[0, 1])
+        two = Acquisition([0, 1000])
+        jacobian = self.model.signal_and_jacobian(self.points(1), two)[1]
+        own = bound_of_voxels(self.model, self.points(1), two, np.full(1, 0.05), gradients=jacobian)
+        assert own[0] == pytest.approx([0.05, 0.05], rel=1e-6)  # each signal itself is measured
+        assert np.isinf(bound_of_voxels(self.model, self.points(1), two, np.full(1, 0.05))).sum() >= 3
+
+    @pytest.mark.parametrize("kind", ["gaussian", "rician"])
+    def test_a_model_without_a_kernel_has_the_same(self, kind) -> None:
+        class Uncompiled:
+            compiled, complex_valued = False, False
+            names, parameter_array = self.model.names, self.model.parameter_array
+            signal_and_jacobian = self.model.signal_and_jacobian
+
+        points, sigma = self.points(), np.full(50, 0.05)
+        own, other = (bound_of_voxels(m, points, self.acquisition, sigma, kind) for m in (self.model, Uncompiled()))
+        np.testing.assert_allclose(other, own, rtol=1e-4)
+
+    def test_threads_do_not_matter(self) -> None:
+        points = np.resize(self.points(), (CHUNK + 10, 4))
+        one, two = (
+            bound_of_voxels(self.model, points, self.acquisition, np.full(len(points), 0.05), threads=threads)
+            for threads in (1, 2)
+        )
+        np.testing.assert_array_equal(one, two)
+        assert np.isfinite(one).all()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any, get_args
 
@@ -14,7 +15,7 @@ from scipy.interpolate import CubicSpline
 from scipy.special import ive
 
 from bidsfit.acquisition import Acquisition
-from bidsfit.models.signal_model import SignalModel
+from bidsfit.models.signal_model import SignalModel, as_real
 from bidsfit.noise import NoiseKind
 
 #: A direction of parameter space whose (scaled) information is smaller than this fraction of the largest is unknown.
@@ -23,6 +24,10 @@ SINGULAR = 1e-12
 WELL_CONDITIONED = 1e-6
 #: Steps of the table of g(a) in one unit of a, and the largest a: linear interpolation is good to 1e-5.
 STEPS, LARGEST = 200, 30
+#: Voxels whose information is held at a time, by one thread.
+CHUNK = 8192
+#: A combination of parameters is not determined where this fraction of it, squared, lies in unknown directions.
+LOST = 1e-6
 
 
 def rician_information(amplitude: ArrayLike) -> NDArray[np.float64]:
@@ -83,13 +88,10 @@ def fisher_information(
     -------
     ndarray, shape (..., n_parameters, n_parameters)
     """
-    _require_kind(noise)
-    signal, jacobian = model.signal_and_jacobian(parameters, acquisition)
-    spread = np.broadcast_to(np.asarray(sigma, dtype=float), signal.shape[:-1])[..., None]
-    weights = acquisition.weights / spread**2
-    if noise == "rician":
-        weights = weights * rician_information(np.abs(signal) / spread)
-    return np.einsum("...nj,...n,...nk->...jk", jacobian, weights, jacobian)
+    array = model.parameter_array(parameters)
+    spread = np.broadcast_to(np.asarray(sigma, dtype=float), array.shape[:-1])
+    found = _information(model, array.reshape(-1, array.shape[-1]), acquisition, spread.reshape(-1), noise)
+    return found.reshape(*array.shape, array.shape[-1])
 
 
 def cramer_rao_bound(
@@ -100,8 +102,9 @@ def cramer_rao_bound(
     noise: NoiseKind = "gaussian",
     *,
     fixed: tuple[str, ...] = (),
+    threads: int = 1,
 ) -> dict[str, NDArray[np.float64]]:
-    """Smallest standard deviation that an unbiased estimator can have, for each parameter.
+    """Smallest standard deviation that an unbiased estimator can have, for each parameter and derived quantity.
 
     Parameters
     ----------
@@ -109,18 +112,24 @@ def cramer_rao_bound(
         As in `fisher_information`.
     fixed : tuple of str
         Parameters that are known; their bound is 0.
+    threads : int
 
     Returns
     -------
     dict of name to ndarray, shape (...)
         Infinite where the measurements do not determine a parameter (D* of IVIM where f is 0); NaN where the
-        parameters are.
+        parameters are. That of an axis is an angle in radians.
     """
     array = model.parameter_array(parameters)
     flat = array.reshape(-1, array.shape[-1])
     spread = np.broadcast_to(np.asarray(sigma, dtype=float), array.shape[:-1]).reshape(-1)
-    bound = bound_of_voxels(model, flat, acquisition, spread, noise, fixed=fixed).reshape(array.shape)
-    return {name: bound[..., j] for j, name in enumerate(model.names)}
+    p, gradients = len(model.names), None
+    if model.derived:
+        slopes = model.derivation.gradients(flat)
+        gradients = np.concatenate([np.broadcast_to(np.eye(p), (len(flat), p, p)), slopes], axis=1)
+    bound = bound_of_voxels(model, flat, acquisition, spread, noise, gradients=gradients, fixed=fixed, threads=threads)
+    found = dict(zip(model.names, bound.T, strict=False)) | model.derivation.spreads(bound[:, p:])
+    return {name: values.reshape(array.shape[:-1]) for name, values in found.items()}
 
 
 def bound_of_voxels(
@@ -130,54 +139,92 @@ def bound_of_voxels(
     sigma: NDArray[np.float64],
     noise: NoiseKind = "gaussian",
     *,
+    gradients: NDArray[np.float64] | None = None,
     fixed: tuple[str, ...] = (),
+    threads: int = 1,
 ) -> NDArray[np.float64]:
-    """`cramer_rao_bound` as arrays: parameters (n_voxels, n_parameters), sigma (n_voxels,), bound like the former."""
-    _require_kind(noise)
-    bound = np.zeros(parameters.shape)
+    """Cramér-Rao bound of the parameters, or of quantities that are functions of them, in every voxel.
+
+    Parameters
+    ----------
+    model : SignalModel
+    parameters : ndarray, shape (n_voxels, n_parameters)
+    acquisition : Acquisition
+    sigma : ndarray, shape (n_voxels,)
+    noise : {"gaussian", "rician"}
+    gradients : ndarray, shape (n_voxels, m, n_parameters), optional
+        Derivatives of m quantities with respect to the parameters; by default the quantities are the parameters.
+    fixed : tuple of str
+        Parameters that are known.
+    threads : int
+
+    Returns
+    -------
+    ndarray, shape (n_voxels, m)
+        Infinite where a quantity depends on something that the measurements do not determine, NaN where the
+        parameters are.
+    """
+    n, p = parameters.shape
     free = np.array([j for j, name in enumerate(model.names) if name not in fixed], dtype=np.intp)
-    table = _information_table() if noise == "rician" else np.empty(0)
-    _bound(
-        model.kernel,
-        np.ascontiguousarray(parameters),
-        model.design(acquisition),
-        acquisition.weights,
-        np.ascontiguousarray(sigma),
-        table,
-        free,
-        bound,
-    )
+    own = np.eye(p)[None] if gradients is None else gradients
+    bound = np.empty((n, own.shape[1]))
+
+    def work(start: int) -> None:
+        rows = slice(start, start + CHUNK)
+        information = _information(model, parameters[rows], acquisition, sigma[rows], noise)
+        moved = own if gradients is None else own[rows]
+        _bound(
+            np.ascontiguousarray(information[:, free[:, None], free]),
+            np.ascontiguousarray(moved[:, :, free]),
+            bound[rows],
+        )
+
+    with ThreadPoolExecutor(max(threads, 1)) as pool:
+        list(pool.map(work, range(0, n, CHUNK)))
     return bound
 
 
-def _require_kind(noise: str) -> None:
+def _information(
+    model: SignalModel,
+    parameters: NDArray[np.float64],
+    acquisition: Acquisition,
+    sigma: NDArray[np.float64],
+    noise: NoiseKind,
+) -> NDArray[np.float64]:
+    """Fisher information of voxels, shape (n_voxels, n_parameters, n_parameters); by the kernel where there is one."""
     if noise not in get_args(NoiseKind):
         raise ValueError(f"Unknown kind of noise {noise!r}; valid: {', '.join(get_args(NoiseKind))}.")
+    if noise == "rician" and model.complex_valued:
+        raise ValueError(f"Signals of {model.name!r} are complex and their noise is Gaussian, found {noise!r}.")
+    if not model.compiled:
+        signal, jacobian = model.signal_and_jacobian(parameters, acquisition)
+        jacobian = as_real(jacobian, axis=1)
+        weights = np.tile(acquisition.weights, 1 + model.complex_valued) / sigma[:, None] ** 2
+        if noise == "rician":
+            weights = weights * rician_information(np.abs(signal) / sigma[:, None])
+        return np.asarray(np.einsum("vnj,vn,vnk->vjk", jacobian, weights, jacobian))
+    table = _information_table() if noise == "rician" else np.empty(0)
+    found = np.zeros((*parameters.shape, parameters.shape[1]))
+    rows, level = np.ascontiguousarray(parameters), np.ascontiguousarray(sigma)
+    _fill_information(model.kernel, rows, model.design(acquisition), acquisition.weights, level, table, found)
+    return found
 
 
 @numba.njit(nogil=True, error_model="numpy")
-def _bound(
+def _fill_information(
     kernel: Any,
     parameters: NDArray,
     design: NDArray,
     weights: NDArray,
     sigma: NDArray,
     table: NDArray,
-    free: NDArray,
-    bound: NDArray,
+    information: NDArray,
 ) -> None:
-    """Fill ``bound`` with the square root of the diagonal of the inverse Fisher information, one voxel at a time.
-
-    ``table`` holds g(a); empty for Gaussian noise. The matrix is scaled to a unit diagonal; a parameter is not
-    determined where its column vanishes or where it takes part in a direction of (nearly) no information.
-    """
-    n, p = design.shape[0], free.size
-    signal, jacobian = np.empty(n), np.empty((n, parameters.shape[1]))
-    information, factor = np.empty((p, p)), np.empty((p, p))
-    scale, unknown = np.empty(p), np.empty(p, dtype=np.bool_)
+    """Add the information of every measurement. ``table`` holds g(a); empty for Gaussian noise."""
+    n, p = design.shape[0], parameters.shape[1]
+    signal, jacobian = np.empty(n), np.empty((n, p))
     for v in range(parameters.shape[0]):
         kernel(parameters[v], design, signal, jacobian)
-        information[:] = 0.0
         for i in range(n):
             weight = weights[i] / sigma[v] ** 2
             if table.size > 0:
@@ -187,37 +234,55 @@ def _bound(
                 weight *= inside if position < table.size - 1 else 1.0 - 0.5 * (STEPS / position) ** 2
             for j in range(p):
                 for k in range(p):
-                    information[j, k] += weight * jacobian[i, free[j]] * jacobian[i, free[k]]
-        if not np.isfinite(information).all():
-            for j in range(p):
-                bound[v, free[j]] = np.nan
+                    information[v, j, k] += weight * jacobian[i, j] * jacobian[i, k]
+
+
+@numba.njit(nogil=True, error_model="numpy")
+def _bound(information: NDArray, gradients: NDArray, bound: NDArray) -> None:
+    """Fill ``bound`` with the standard deviation of linear combinations, from the inverse of the information.
+
+    ``information`` (n, p, p) is overwritten; ``gradients`` is (n, m, p), or (1, m, p) where all voxels share them;
+    ``bound`` is (n, m). A matrix is scaled to a unit diagonal. A combination is not determined where it holds a
+    parameter of no information, or has a part in a direction of (nearly) none.
+    """
+    p = information.shape[1]
+    factor, scale, unknown = np.empty((p, p)), np.empty(p), np.empty(p, dtype=np.bool_)
+    for v in range(information.shape[0]):
+        matrix, moved = information[v], gradients[min(v, gradients.shape[0] - 1)]
+        if not np.isfinite(matrix).all():
+            bound[v] = np.nan
             continue
         for j in range(p):
-            unknown[j] = information[j, j] <= 0.0
-            scale[j] = 1.0 if unknown[j] else np.sqrt(information[j, j])
+            unknown[j] = matrix[j, j] <= 0.0
+            scale[j] = 1.0 if unknown[j] else np.sqrt(matrix[j, j])
         for j in range(p):
             for k in range(p):
                 if unknown[j] or unknown[k]:
-                    information[j, k] = 1.0 if j == k else 0.0
+                    matrix[j, k] = 1.0 if j == k else 0.0
                 else:
-                    information[j, k] /= scale[j] * scale[k]
-        if _invert_factor(information, factor):
+                    matrix[j, k] /= scale[j] * scale[k]
+        regular = _invert_factor(matrix, factor)
+        if not regular:  # the eigenvectors over the roots of their values take the place of the inverse factor
+            values, vectors = np.linalg.eigh(matrix)
+        for q in range(moved.shape[0]):
+            variance, loss, size, undetermined = 0.0, 0.0, 0.0, False
             for j in range(p):
-                variance = 0.0
-                for k in range(j, p):
-                    variance += factor[k, j] ** 2
-                bound[v, free[j]] = np.inf if unknown[j] else np.sqrt(variance) / scale[j]
-            continue
-        values, vectors = np.linalg.eigh(information)
-        for j in range(p):
-            variance, loss = 0.0, 0.0
+                undetermined |= unknown[j] and moved[q, j] != 0.0
+                size += (moved[q, j] / scale[j]) ** 2
             for k in range(p):
+                part = 0.0
+                if regular:
+                    for j in range(k + 1):
+                        part += factor[k, j] * moved[q, j] / scale[j]
+                    variance += part**2
+                    continue
+                for j in range(p):
+                    part += vectors[j, k] * moved[q, j] / scale[j]
                 if values[k] <= SINGULAR * values[-1]:
-                    loss += vectors[j, k] ** 2
+                    loss += part**2
                 else:
-                    variance += vectors[j, k] ** 2 / values[k]
-            undetermined = unknown[j] or loss > 1e-6
-            bound[v, free[j]] = np.inf if undetermined else np.sqrt(variance) / scale[j]
+                    variance += part**2 / values[k]
+            bound[v, q] = np.inf if undetermined or loss > LOST * size else np.sqrt(variance)
 
 
 @numba.njit(nogil=True, error_model="numpy")
