@@ -220,7 +220,7 @@ class TrainedEstimator(Estimator):
         if self.trained is None:
             raise ValueError(f"The estimator {self.name!r} was not trained yet: give it the file of its training.")
         bundle, scale = self.trained, self.model.scale_index
-        invert = Inverter(bundle.machine, self.space, acquisition)
+        invert = Inverter(bundle.recipe, bundle.machine, self.space, acquisition)
         table = PerformanceLookup(bundle.performance, self.space)
         limit, level = bundle.facts["Training"]["ResidualLimit"], bundle.facts["Noise"]["SNR"] or np.inf
 

@@ -13,6 +13,7 @@ import pytest
 
 from bidsfit import Acquisition, Bayesian, LeastSquares, MaximumLikelihood, models
 from bidsfit.bounds import cramer_rao_bound
+from bidsfit.exceptions import UnusableInputError
 
 #: What is drawn is looked at elsewhere.
 pytestmark = pytest.mark.usefixtures("blank_figures")
@@ -121,15 +122,19 @@ def test_outputs_are_not_inputs_of_the_next_run(run, valid):
 # --- a model in a package of its own --------------------------------------------------------------------------------
 
 
+def blocks(language):
+    """The blocks of a language in docs/adding.md."""
+    return re.findall(rf"```{language}\n(.*?)```", (PROJECT / "docs" / "adding.md").read_text(), re.DOTALL)
+
+
 @pytest.fixture
-def plugin(tmp_path, monkeypatch):
-    """The package of docs/adding.md, installed for this test as pip would: importable, and its entry point is found.
+def plugin(request, tmp_path, monkeypatch):
+    """A package of docs/adding.md, installed for this test as pip would: importable, and its entry points are found.
 
     ``plugin.environment`` is that of a process which has it installed: ``command(words..., env=plugin.environment)``.
     """
-    folder = tmp_path / "site-packages"
-    (block,) = re.findall(r"```toml\n(.*?)```", (PROJECT / "docs" / "adding.md").read_text(), re.DOTALL)
-    project = tomllib.loads(block)
+    folder, name = tmp_path / "site-packages", getattr(request, "param", "bidsfit-relaxation")
+    (project,) = (p for p in map(tomllib.loads, blocks("toml")) if p["project"]["name"] == name)
     info = folder / f"{project['project']['name'].replace('-', '_')}-{project['project']['version']}.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text(
@@ -204,3 +209,31 @@ class TestPlugin:
             assert left.path(f"sub-01_model-t2_desc-{estimator}_param-T2_stat-crb_dwimap")
         assert "t2 · estimators side by side" in left.report()
         assert left.sidecar("sub-01_model-t2_desc-lsq_param-T2_dwimap")["Units"] == "s"
+
+
+# --- an objective and an architecture in a package of their own -----------------------------------------------------
+
+
+@pytest.mark.parametrize("plugin", ["bidsfit-learning"], indirect=True)
+def test_a_recipe_names_parts_of_another_package(plugin, tmp_path, monkeypatch):
+    """Trained by the command, written, read and asked; without the package the file is refused."""
+    from bidsfit.cli.lab import main
+    from bidsfit.laboratory.bench import estimator_of
+    from bidsfit.training.bundle import read_bundle
+
+    (tmp_path / "mine.yml").write_text(blocks("yaml")[0])
+    words = ["--model", "adc", "--b-values", "0", "500", "1000", "--directions", "6", "--snr", "30", "--threads", "1"]
+    path = tmp_path / "net.zip"
+    assert main(["train", "net-uniform", *words, "--recipe", str(tmp_path / "mine.yml"), "--out", str(path)]) == 0
+    bundle, model = read_bundle(path), models.get("adc")
+    assert bundle.facts["Recipe"]["architecture"] == {"name": "polynomial", "degree": 4}
+    assert bundle.facts["Recipe"]["objective"] == {"name": "likelihood"}
+    assert bundle.machine["1.weight"].shape == (2, 8)
+    truth = np.linspace(0.5, 2.5, 200)
+    clean = model.signal({"S0": 100.0, "D": truth}, bundle.acquisition)
+    noisy = clean + 100 / 30 / np.sqrt(6) * np.random.default_rng(0).standard_normal(clean.shape)
+    found = estimator_of(path, model).estimate(noisy, bundle.acquisition).parameters["D"]
+    assert np.sqrt(np.mean((found - truth) ** 2)) < truth.std() / 3  # who always tells the mean errs by truth.std()
+    monkeypatch.setattr(sys, "path", [place for place in sys.path if place != str(plugin.folder)])
+    with pytest.raises(UnusableInputError, match="Unknown architecture in its recipe: 'polynomial'"):
+        read_bundle(path)
