@@ -17,8 +17,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load, save
 
-from bidsfit import Acquisition, models
+from bidsfit import Acquisition, companions, models
+from bidsfit.estimators.network import Network
 from bidsfit.exceptions import UnusableInputError
+from bidsfit.interfaces.learned import MOST_ARROWS, mean_errors
 from bidsfit.training.bundle import (
     CURVE,
     FACTS,
@@ -39,6 +41,7 @@ from bidsfit.training.recipe import ForestRecipe, NetworkRecipe
 from bidsfit.training.simulation import Noise
 from bidsfit.training.space import ParameterSpace
 from bidsfit.training.task import Task, train
+from bidsfit.trust import performance
 
 SPACE = ParameterSpace(models.get("smt2"))
 SHELLS = Acquisition([0, 1000, 2000, 3500, 5000], counts=[8, 32, 32, 32, 32], n_directions=[1, 32, 32, 32, 32])
@@ -617,3 +620,29 @@ def test_the_file_is_a_plain_zip_that_anyone_can_look_into(files):
     facts = json.loads(members_of(files["network"])[FACTS])
     assert facts["Format"] == "bidsfit trained estimator"
     assert zipfile.ZipFile(io.BytesIO(files["network"].read_bytes())).testzip() is None
+
+
+def test_a_model_of_many_parameters(triexponential, tmp_path, monkeypatch):
+    """Its table is of scattered points; it is written, read, drawn from, and stands beside every estimate."""
+    monkeypatch.setattr(performance, "SCATTERED", 256)
+    space = ParameterSpace(triexponential)
+    b_values = [0, 10, 20, 50, 100, 200, 400, 800, 1500, 2500]
+    task = Task(Uniform(space), Acquisition(b_values, counts=[6] * 10), Noise(50.0), RECIPES["network"])
+    trained = train(task)
+    write_bundle(tmp_path / "net.zip", trained)
+    found = read_bundle(tmp_path / "net.zip")
+    assert len(found.performance["D3"]) == 256
+    rng = np.random.default_rng(0)
+    truth = space.sample(50, rng)
+    network = Network(triexponential, trained=found)
+    estimate = network.estimate(task.simulator.measure(truth, rng), task.acquisition)
+    judged = companions(network, estimate, 0.02)
+    for name, column in ((name, found.performance[f"sd_{name}"]) for name in space.names):
+        assert np.all((judged["sd"][name] >= column.min()) & (judged["sd"][name] <= column.max()))
+        assert np.isfinite(judged["bias"][name]).all()
+    first, bias = mean_errors(found.performance, space)
+    assert first.shape == bias.shape == (MOST_ARROWS**2, 2)
+    assert np.all((first >= 0) & (first <= 1))
+    known = found.performance | {"bias_f1": -0.3 * found.performance["f1"], "bias_f2": 0.2 * found.performance["f2"]}
+    first, bias = mean_errors(known, space)
+    np.testing.assert_allclose(bias, first * [-0.3, 0.2], atol=0.02)
