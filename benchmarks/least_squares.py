@@ -19,7 +19,8 @@ from scipy.optimize import least_squares
 from scipy.special import erf
 
 from bidsfit.acquisition import Acquisition
-from bidsfit.estimators.least_squares import LeastSquares, starting_points
+from bidsfit.estimators.least_squares import LeastSquares
+from bidsfit.estimators.solver import starting_points
 
 Function = Callable[..., NDArray[np.float64]]
 

@@ -22,9 +22,9 @@ from bidsfit.acquisition import Acquisition
 from bidsfit.estimators.forest import Forest
 from bidsfit.estimators.least_squares import LeastSquares
 from bidsfit.estimators.network import Network
+from bidsfit.simulation.simulator import Features
 from bidsfit.training.architectures import perceptron
 from bidsfit.training.bundle import read_bundle
-from bidsfit.training.simulation import Features
 from bidsfit.training.task import train
 
 

@@ -25,9 +25,10 @@ from numpy.typing import NDArray
 
 from bidsfit import models
 from bidsfit.acquisition import Acquisition
-from bidsfit.estimators.least_squares import LeastSquares, make_problem
+from bidsfit.estimators.least_squares import LeastSquares
 from bidsfit.estimators.levenberg_marquardt import fit_voxels
 from bidsfit.estimators.misfits import gaussian
+from bidsfit.estimators.solver import make_problem
 from bidsfit.noise import add_noise
 
 PROTOCOLS = {"11 b-values": (0, 5, 10, 20, 30, 40, 60, 150, 300, 500, 700), "16 b-values": IVIM_B_VALUES}

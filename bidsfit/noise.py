@@ -29,13 +29,14 @@ RAYLEIGH_TOLERANCE = 0.05
 LARGEST_SLICE = 32_767
 
 
-def add_noise(signals: ArrayLike, sigma: ArrayLike, kind: NoiseKind, rng: np.random.Generator) -> NDArray[np.float64]:
+def add_noise(signals: ArrayLike, sigma: ArrayLike, kind: NoiseKind, rng: np.random.Generator) -> NDArray:
     r"""Noisy copies of noise-free signals.
 
     Parameters
     ----------
     signals : array_like, shape (...)
-        Noise-free signals, not negative where the noise is Rician (they are magnitudes).
+        Noise-free signals, not negative where the noise is Rician (they are magnitudes). Complex ones have Gaussian
+        noise in both parts.
     sigma : array_like, broadcastable to the signals
         Standard deviation of the Gaussian noise of one channel, in the units of the signals.
     kind : {"gaussian", "rician"}
@@ -51,15 +52,16 @@ def add_noise(signals: ArrayLike, sigma: ArrayLike, kind: NoiseKind, rng: np.ran
     ----------
     .. [1] Gudbjartsson H, Patz S. Magnetic Resonance in Medicine 1995;34:910-914.
     """
-    signals = np.asarray(signals, dtype=float)
-    sigma = np.asarray(sigma, dtype=float)
+    signals, sigma = np.asarray(signals), np.asarray(sigma, dtype=float)
     if kind not in get_args(NoiseKind):
         raise ValueError(f"Unknown kind of noise {kind!r}; valid: {', '.join(get_args(NoiseKind))}.")
     if not np.all(sigma >= 0):
         raise ValueError(f"The standard deviation of noise cannot be negative or NaN, found {sigma.min()}.")
     real = signals + sigma * rng.standard_normal(signals.shape)
     if kind == "gaussian":
-        return real
+        return real + 1j * sigma * rng.standard_normal(signals.shape) if np.iscomplexobj(signals) else real
+    if np.iscomplexobj(signals):
+        raise ValueError("Rician noise acts on magnitudes, and these signals are complex: their noise is Gaussian.")
     if np.any(signals < 0):
         raise ValueError("Rician noise acts on magnitudes, and some of these signals are negative.")
     return np.hypot(real, sigma * rng.standard_normal(signals.shape))

@@ -150,7 +150,8 @@ def triexponential(tmp_path, monkeypatch):
 
 TRIEXPONENTIAL = """
 import sympy as sp
-from bidsfit.models.signal_model import Parameter, SignalModel
+from bidsfit.models.parameter import Parameter
+from bidsfit.models.symbolic import SymbolicModel
 
 ROWS = {"f1": ("1", 0.0, 1.0), "f2": ("1", 0.0, 1.0), "D1": ("um^2/ms", 0.1, 1.0), "D2": ("um^2/ms", 1.2, 4.0),
         "D3": ("um^2/ms", 8.0, 60.0)}
@@ -162,7 +163,7 @@ def row(name, unit, low, high):
     return Parameter(name=name, label=name, unit=unit, bounds=(low, high), latex=name, description=name, start=start)
 
 
-MODEL = SignalModel(
+MODEL = SymbolicModel(
     name="triexponential",
     title="Three exponentials",
     description="Three exponential decays.",

@@ -130,7 +130,7 @@ def _place(what: What, labels: Sequence[str], known: Sequence[str]) -> tuple[obj
 def _names(model: str) -> dict[str, ParameterNames]:
     """How the parameters of a model are printed, by label; none of a model that is not known here."""
     try:
-        return {p.label: ParameterNames(p.name, p.latex, p.description) for p in models.get(model).parameters}
+        return {p.label: ParameterNames(p.name, p.latex, p.description) for p in models.get(model).quantities}
     except UnknownNameError:
         return {}
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from textwrap import wrap
 
-from bidsfit.acquisition import Shell
+from bidsfit.acquisition import protocol_in_words
 from bidsfit.workflows.plan import ImagePlan, ParticipantPlan, is_done
 from bidsfit.workflows.replacing import Replaced, find_replaced
 
@@ -81,7 +81,7 @@ def names(images: Sequence[ImagePlan]) -> list[str]:
 
 def decisions(image: ImagePlan) -> list[str]:
     """What was decided for an image, and why."""
-    lines = [f"    b-values (s/mm²): {_shells_in_words(image.acquisition.shells)}", _mask(image)]
+    lines = [f"    protocol: {protocol_in_words(image.acquisition)}", _mask(image)]
     if image.chain is not None:
         lines += [f"    {step.title.lower()}: {step.in_words}" for step in image.chain.steps]
     for row in image.support:
@@ -111,15 +111,6 @@ def fits(image: ImagePlan) -> list[str]:
 
 def _mask(image: ImagePlan) -> str:
     return f"    mask: {image.mask_name}{f'. {image.image.no_mask}' if image.image.no_mask else ''}"
-
-
-def _shells_in_words(shells: Sequence[Shell]) -> str:
-    """b-values, echo times where there are several, and how often each was measured."""
-    several = len({shell.echo_time for shell in shells}) > 1
-    return ", ".join(
-        f"{shell.b_value:.0f}{f' at TE {shell.echo_time:g} ms' if several else ''} (x{shell.n_measurements})"
-        for shell in shells
-    )
 
 
 def trainings_in_words(plan: ImagePlan) -> list[str]:

@@ -19,11 +19,11 @@ from bidsfit.bids.tissues import tissue_mask
 from bidsfit.bids.units import REPORT_UNITS
 from bidsfit.exceptions import UnknownNameError, UnusableInputError, UsageError
 from bidsfit.models.signal_model import Parameter, SignalModel
+from bidsfit.models.space import ParameterSpace
 from bidsfit.reports.charts import Histogram, plot_histograms
 from bidsfit.reports.evaluation import Axis, Density, plot_distributions
 from bidsfit.reports.quality_page import write_quality_page
-from bidsfit.training.distributions import Pooled, pool
-from bidsfit.training.space import ParameterSpace
+from bidsfit.simulation.distributions import Pooled, pool
 
 #: Voxels of a pool, at most; and which are taken where there are more.
 MOST, SEED = 1_000_000, 0

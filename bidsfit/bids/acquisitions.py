@@ -1,4 +1,4 @@
-"""Reading how an image was acquired: the .bval and .bvec files beside it, and its echo times."""
+"""Reading how an image was acquired: the .bval and .bvec files beside it, and its metadata."""
 
 from __future__ import annotations
 
@@ -10,12 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bidsfit.acquisition import LARGEST_B, LONGEST_DIRECTION, Acquisition
-from bidsfit.bids.files import read_text
+from bidsfit.acquisition import COLUMNS, LARGEST_B, LONGEST_DIRECTION, Acquisition, Column
+from bidsfit.bids.files import read_text, read_tsv
 from bidsfit.exceptions import UnusableInputError
-
-#: Echo times are below this (s).
-LONGEST_ECHO_TIME = 10
 
 #: A comma amid digits.
 _DECIMAL_COMMA = re.compile(r"\d,\d")
@@ -72,7 +69,7 @@ def read_acquisition(bval: Path, bvec: Path | None, sidecar: dict[str, Any] | No
         ``bvec`` may be missing; then every b-value counts as one direction. A direction that is zero or NaN is not
         known; it is zero in the result.
     sidecar : dict, optional
-        Metadata; ``EchoTime`` (s) is used where it is there.
+        Metadata; fields of `bidsfit.acquisition.COLUMNS` such as ``EchoTime`` (s) are used where they are there.
 
     Raises
     ------
@@ -97,21 +94,50 @@ def read_acquisition(bval: Path, bvec: Path | None, sidecar: dict[str, Any] | No
                 f"{bvec} holds gradient directions that are not finite, or longer than {LONGEST_DIRECTION:g} (volumes "
                 f"{listed(np.flatnonzero(wrong))}, counted from 0)."
             )
-    return Acquisition(b_values, directions, echo_times=echo_times_of(sidecar or {}, b_values.size))
+    return Acquisition(b_values, directions, **columns_of(sidecar or {}, b_values.size))
 
 
-def echo_times_of(sidecar: Mapping[str, Any], n_volumes: int) -> NDArray[np.float64] | None:
-    """Echo time of each volume in ms, from metadata in s: one for all, or one a volume; None where neither is there."""
-    found = sidecar.get("EchoTime")
-    times = found if isinstance(found, list) else [found] * n_volumes
-    if len(times) != n_volumes or not all(map(_is_time, times)):
-        return None
-    return np.array(times, dtype=float) * 1e3
+def read_table(path: Path) -> Acquisition:
+    """Acquisition of a table (TSV): a row a measurement, a column for each variable.
+
+    Columns are named and in the units of `bidsfit.acquisition.COLUMNS`: b (s/mm^2), TE, TI, TR (ms), flip_angle
+    (degrees); gx, gy and gz are directions, and ``averages`` says how many measurements were averaged. Others are taken
+    for variables without a unit.
+
+    Raises
+    ------
+    UnusableInputError
+        Where it cannot be read, or holds something that no acquisition has.
+    """
+    rows = read_tsv(path)
+    try:
+        table: dict[str, Any] = {name: [float(row[name]) for row in rows] for name in (rows[0] if rows else ())}
+        vectors = [table.pop(name) for name in COLUMNS["direction"].components if name in table]
+        return Acquisition(
+            table.pop("b", None),
+            directions=np.transpose(vectors) if vectors else None,
+            counts=table.pop("averages", None),
+            **table,
+        )
+    except ValueError as error:
+        raise UnusableInputError(f"{path} describes no acquisition: {error}") from error
 
 
-def _is_time(value: Any) -> bool:
-    """Whether a value can be an echo time in s."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= LONGEST_ECHO_TIME
+def columns_of(sidecar: Mapping[str, Any], n_volumes: int) -> dict[str, Any]:
+    """Columns that metadata fill: one number for all volumes, or one a volume; what makes no sense is left out."""
+    found = {}
+    for column in COLUMNS.values():
+        content = sidecar.get(column.field) if column.name != "b" else None
+        values = content if isinstance(content, list) else [content] * n_volumes
+        if len(values) == n_volumes and all(_is_value(value, column) for value in values):
+            found[column.name] = np.array(values, dtype=float) * column.field_factor
+    return found
+
+
+def _is_value(value: Any, column: Column) -> bool:
+    """Whether a value of metadata can be one of a column."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and 0 < value * column.field_factor <= column.largest
 
 
 def listed(values: NDArray, most: int = 8) -> str:

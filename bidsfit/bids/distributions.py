@@ -19,8 +19,8 @@ from bidsfit.bids.metadata import read_sidecar
 from bidsfit.bids.units import FILE_UNITS
 from bidsfit.exceptions import UnusableInputError
 from bidsfit.models.signal_model import Parameter, SignalModel
+from bidsfit.simulation.distributions import Pooled, digest, distribution_from, participants_of
 from bidsfit.training.archive import most_unpacked
-from bidsfit.training.distributions import Pooled, digest, distribution_from, participants_of
 
 #: Kinds of pools, and what each holds.
 KINDS = {

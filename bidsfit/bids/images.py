@@ -270,7 +270,7 @@ class MaskedSignals:
         return values if self._scaling is None else values * self._scaling[0] + self._scaling[1]
 
     def place(self, values: NDArray, mask: NDArray[np.bool_], outside: float = 0) -> NDArray:
-        """Values of the voxels, shape (n_voxels,), as a volume of the mask's shape."""
-        volume = np.full(mask.size, outside, dtype=values.dtype)
+        """Values of the voxels, shape (n_voxels, ...), as a volume of the mask's shape, or volumes of it."""
+        volume = np.full((mask.size, *values.shape[1:]), outside, dtype=values.dtype)
         volume[self._index] = values
-        return volume.reshape(mask.shape, order="F")
+        return volume.reshape((*mask.shape, *values.shape[1:]), order="F")

@@ -19,6 +19,7 @@ from nibabel.spatialimages import SpatialImage
 from numpy.typing import NDArray
 
 from bidsfit import __version__
+from bidsfit.acquisition import column_of
 from bidsfit.bids.files import needing_space, whole_file, write_json, write_text
 from bidsfit.bids.inputs import DwiImage, Folder
 from bidsfit.bids.left_out import FIELD
@@ -26,7 +27,8 @@ from bidsfit.bids.metadata import read_sidecar
 from bidsfit.bids.units import FILE_UNITS, Unit
 from bidsfit.estimators.estimator import Estimator, Status
 from bidsfit.exceptions import UnusableInputError, UsageError
-from bidsfit.models.signal_model import Parameter, SignalModel
+from bidsfit.models.parameter import Derived, Parameter
+from bidsfit.models.signal_model import SignalModel
 from bidsfit.quantity import Quantity
 from bidsfit.trust.companions import companions_of
 
@@ -81,8 +83,8 @@ class MapOutput:
         Of this map.
     unit : str
         As the numerics name it.
-    parameter : Parameter, optional
-        The one that it tells of; None where it belongs to none.
+    parameter : Parameter or Derived, optional
+        What it tells of; None where it is the fit as a whole.
     statistic : bool
         Whether it tells how far an estimate can be trusted, and is not the estimate of the parameter itself.
     """
@@ -92,7 +94,7 @@ class MapOutput:
     title: str
     description: str
     unit: str
-    parameter: Parameter | None
+    parameter: Parameter | Derived | None
     statistic: bool = False
 
     @property
@@ -125,16 +127,23 @@ def estimator_label(name: str) -> str:
 
 
 def map_outputs(image: DwiImage, model: SignalModel, estimator: Estimator) -> dict[str, MapOutput]:
-    """All maps of one fit: by name of the parameter, that and key of the statistic ("D_sd"), or key of the quantity."""
-    judged = [companion.quantity for companion in companions_of(estimator).values()]
-    wanted: list[tuple[Quantity, Parameter | None, bool]] = [
-        *((Quantity(**table()["parameter"]), parameter, False) for parameter in model.parameters),
-        *((quantity, parameter, True) for parameter in model.parameters for quantity in judged),
+    """All maps of one fit, by key.
+
+    That of a parameter, or of what is derived, is its name; that of a statistic "D_sd"; others are keys of quantities.
+    """
+    wanted: list[tuple[Quantity, Parameter | Derived | None, bool]] = [
+        *((Quantity(**table()["parameter"]), parameter, False) for parameter in model.quantities),
+        *(
+            (companion.quantity, parameter, True)
+            for parameter in model.quantities
+            for companion in companions_of(estimator).values()
+            if companion.applies(estimator, parameter)
+        ),
         *((quantity, None, False) for quantity in quality_quantities()),
     ]
     outputs = {}
     for quantity, parameter, statistic in wanted:
-        own_unit = parameter.unit if parameter else "1"
+        own_unit = "1" if parameter is None else "rad" if statistic and parameter.axis else parameter.unit
         name = table()["map"].format(
             folder=image_folder(image),
             image=image.name,
@@ -187,7 +196,6 @@ def sidecar(
 
     ``summary``: of the fit, as `EstimateMaps` leaves it.
     """
-    echo_times = summary.get("echo_times") if "TE" in model.variables else None
     content: dict[str, Any] = {
         "Description": output.description,
         "Units": output.file_unit.name,
@@ -198,8 +206,7 @@ def sidecar(
             "Parameters": dict(settings),
         },
         "ParameterURL": f"{CODE_URL}/blob/main/docs/{'models' if output.parameter else 'outputs'}.md",
-        "BValuesFitted": [round(float(b), 2) for b in summary["b_values"]],
-        **({"EchoTimesFitted": [round(t * 1e-3, 6) for t in echo_times]} if echo_times else {}),
+        **_fitted(summary["columns"]),
         "Sources": sources_of(image),
         "SpatialReference": image.uri,
         "SkullStripped": True,
@@ -218,10 +225,24 @@ def sidecar(
     if output.statistic:
         content["StatisticOf"] = output.parameter.label if output.parameter else None
     elif output.parameter is not None:
-        content["NonNegativity"] = "constrained" if output.parameter.bounds[0] >= 0 else "unconstrained"
+        if isinstance(output.parameter, Parameter):
+            content["NonNegativity"] = "constrained" if output.parameter.bounds[0] >= 0 else "unconstrained"
+        elif output.parameter.axis:  # three volumes: components in the frame of the gradient directions
+            content["OrientationEncoding"] = {"EncodingAxis": 3, "Reference": "bvec", "Type": "unit3DVector"}
     if output.quantity.key == "status":
         content["Levels"] = {str(int(status)): status.message for status in Status}
     return content
+
+
+def _fitted(columns: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
+    """Variables of the signals that were fitted, in the units of BIDS metadata: ``BValuesFitted``."""
+    found = {}
+    for name, values in columns.items():
+        column = column_of(name)
+        words = column.field or "".join(word.capitalize() for word in name.split("_"))
+        decimals = 2 if name == "b" else 6
+        found[f"{words}sFitted"] = [round(float(value) / column.field_factor, decimals) for value in values]
+    return found
 
 
 def sources_of(image: DwiImage) -> list[str]:

@@ -38,7 +38,7 @@ MOST_RANKED = 10_000
 AT_BOUND = 1e-5
 
 #: Unit of a map of which only the change within an image says something.
-ARBITRARY = "arbitrary"
+ARBITRARY, ANGLE = "arbitrary", "rad"
 
 #: Units of the numerics, and what values of files are divided by, by unit of files.
 NUMERICS = {unit.name: (name, unit.factor) for name, unit in FILE_UNITS.items()}
@@ -284,8 +284,8 @@ def _fit_values(
                 f"{path} has the unit {content.get('Units')!r} in its sidecar; expected one of {', '.join(NUMERICS)}."
             )
         unit, factor = NUMERICS[content["Units"]]
-        if unit == ARBITRARY and not scale:
-            continue
+        if unit == ANGLE or "OrientationEncoding" in content or (unit == ARBITRARY and not scale):
+            continue  # angles and axes have no mean
         volume = _read(path, like)
         if label in needed:
             kept[label] = volume
@@ -329,7 +329,7 @@ def _fit_values(
 def _names(model: str) -> dict[str, str]:
     """Names of parameters by label; none for a model that is not known here, whose names are taken for its labels."""
     try:
-        return {parameter.label: parameter.name for parameter in models.get(model).parameters}
+        return {quantity.label: quantity.name for quantity in models.get(model).quantities}
     except UnknownNameError:
         return {}
 

@@ -16,6 +16,7 @@ class Unit(NamedTuple):
 FILE_UNITS = {
     "um^2/ms": Unit("mm^2/s", 1e-3),
     "ms": Unit("s", 1e-3),
+    "rad": Unit("rad", 1.0),
     "1": Unit("1", 1.0),
     "arbitrary": Unit("arbitrary", 1.0),
 }
@@ -24,6 +25,7 @@ FILE_UNITS = {
 REPORT_UNITS = {
     "um^2/ms": Unit("10⁻³ mm²/s", 1.0),
     "ms": Unit("ms", 1.0),
+    "rad": Unit("rad", 1.0),
     "1": Unit("", 1.0),
     "arbitrary": Unit("a.u.", 1.0),
 }

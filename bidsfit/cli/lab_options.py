@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from bidsfit.evaluation.experiments import Setting
     from bidsfit.models.signal_model import SignalModel
     from bidsfit.noise import NoiseKind
-    from bidsfit.training.distributions import Distribution
+    from bidsfit.simulation.distributions import Distribution
 
 #: S0 / standard deviation of one measurement, where nothing says it.
 SNR = 25.0
@@ -50,6 +50,13 @@ def add_setting_options(parser: argparse.ArgumentParser, *, of_file: bool = Fals
         type=int,
         metavar="N",
         help="in which each of --b-values above 0 is measured (default: as the phantom)",
+    )
+    group.add_argument(
+        "--table",
+        type=Path,
+        metavar="FILE",
+        help="of a protocol (.tsv): a row a measurement, a column a variable (b in s/mm^2, TE, TI and TR in ms, "
+        "flip_angle in degrees, gx gy gz, or any other that the model knows)",
     )
     group = parser.add_argument_group("noise and parameters")
     group.add_argument(
@@ -101,11 +108,10 @@ def setting_of(arguments: argparse.Namespace, file: Path | None = None) -> Setti
         Where an option cannot be used, or the protocol lacks what the model needs.
     """
     from bidsfit import models
-    from bidsfit.acquisition import DirectionAverage
     from bidsfit.evaluation.experiments import Setting
+    from bidsfit.models.space import ParameterSpace
+    from bidsfit.simulation.simulator import Noise
     from bidsfit.training.bundle import read_bundle
-    from bidsfit.training.simulation import Noise
-    from bidsfit.training.space import ParameterSpace
 
     bundle = None if file is None else read_bundle(file, machine=False)
     if arguments.model is None and bundle is None:
@@ -123,7 +129,7 @@ def setting_of(arguments: argparse.Namespace, file: Path | None = None) -> Setti
         if acquisition is None:
             averages = bundle.acquisition  # type: ignore[union-attr]
         else:
-            averages = DirectionAverage(acquisition.select(model.usable(acquisition))).acquisition
+            averages = model.average(acquisition.select(model.usable(acquisition))).acquisition
         setting = Setting(
             ParameterSpace(model, bounds | _bounds(arguments.bounds, model)),
             averages,
@@ -152,9 +158,12 @@ def acquisition_of(
         None where there is no option.
     """
     from bidsfit.acquisition import Acquisition
+    from bidsfit.bids.acquisitions import read_table
     from bidsfit.phantom.tissue import RECIPES
 
-    given = [f"--{name.replace('_', '-')}" for name in ("image", "bval", "b_values") if getattr(arguments, name)]
+    given = [
+        f"--{name.replace('_', '-')}" for name in ("image", "bval", "b_values", "table") if getattr(arguments, name)
+    ]
     if len(given) > 1:
         raise UsageError(f"{' and '.join(given)} each give a protocol; give one of them.")
     if arguments.bvec and not arguments.bval:
@@ -167,6 +176,8 @@ def acquisition_of(
         return Acquisition.from_files(files[0], files[1], files[2] if files[2].exists() else None)
     if arguments.bval:
         return Acquisition.from_files(arguments.bval, arguments.bvec)
+    if arguments.table:
+        return read_table(arguments.table)
     if may_be_none and not given and arguments.directions is None:
         return None
     recipe = RECIPES.get(model.name)
@@ -174,8 +185,8 @@ def acquisition_of(
     directions = arguments.directions or (recipe and recipe.n_directions)
     if not b_values or not directions or directions < 1:
         raise UsageError(
-            f"The model {model.name!r} has no protocol of its own: give --image, --bval, or --b-values with "
-            "--directions."
+            f"The model {model.name!r} has no protocol of its own: give --image, --bval, --table, or "
+            "--b-values with --directions."
         )
     try:
         each = [b for b in b_values for _ in range(directions if b > 0 else 1)]

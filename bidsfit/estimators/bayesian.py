@@ -82,6 +82,7 @@ class Bayesian(Estimator):
     name = "bayes"
     title = "Posterior mean and interval (Bayesian)"
     references = ("bretthorst1988", "cappe2004")
+    needs_equation = True
     statistics = ("sd", "q025", "q975")
 
     def __init__(

@@ -12,9 +12,10 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from bidsfit.acquisition import Acquisition, Averaging, DirectionAverage
+from bidsfit.acquisition import Acquisition, Averaging
 from bidsfit.exceptions import UnsupportedProtocolError
-from bidsfit.models.signal_model import SignalModel
+from bidsfit.models.signal_model import SignalModel, as_real
+from bidsfit.models.space import bounds_of
 from bidsfit.noise import NoiseKind, remove_rician_bias
 
 #: Voxels that one thread works on at a time: large enough to hide Python, small enough for the cache.
@@ -37,7 +38,7 @@ class Status(IntEnum):
     AT_BOUND = 2, "converged with a parameter at its bound: the data do not determine it; read its value as a limit"
     ITERATION_LIMIT = 3, "stopped at the iteration limit: the values may not be the best; treat with care"
     NOT_FINITE = 4, "NaN or infinite signal (or a signal not positive in a geometric mean): not fitted, maps hold NaN"
-    NO_SIGNAL = 5, "no positive signal at the lowest b-value: not fitted, maps hold NaN; check the mask"
+    NO_SIGNAL = 5, "no positive signal to refer to (at the lowest b-value): not fitted, maps hold NaN; check the mask"
     NO_NOISE = 6, "the noise level is not known here (not a positive number): not fitted, maps hold NaN; check its map"
     PRIOR_ONLY = 7, "the data say no more of a parameter than its prior: its value is that of the prior"
     UNLIKE_TRAINING = 8, "no signal of the training looks like this one: the value is drawn towards what was trained on"
@@ -94,7 +95,9 @@ class Estimate:
     notes : dict
         Facts of the data that shaped the estimate, such as a prior that was fitted to them: for sidecars (JSON).
     units : dict of name to str
-        Of the parameters, as the model's parameter table names them.
+        Of parameters and derived quantities, as the model names them.
+    derived : dict of name to ndarray, shape (...) or (..., 3)
+        What follows from the parameters (`SignalModel.derived`).
     """
 
     parameters: dict[str, NDArray[np.float64]]
@@ -107,14 +110,18 @@ class Estimate:
     statistics: dict[str, dict[str, NDArray[np.float64]]] = field(default_factory=dict)
     notes: dict[str, Any] = field(default_factory=dict)
     units: dict[str, str] = field(default_factory=dict)
+    derived: dict[str, NDArray[np.float64]] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         """A short table of the fitted voxels: median and percentiles of each parameter, and the status of all."""
         sd = self.statistics.get("sd", {})
         rows: list[Sequence[str]] = [("parameter", "unit", "median", "5 %", "95 %", *(["median sd"] if sd else []))]
         fitted = np.isin(self.status, FITTED)
-        for name, values in self.parameters.items():
-            numbers = [*_percentiles(values[fitted], 50, 5, 95), *(_percentiles(sd[name][fitted], 50) if sd else [])]
+        for name, values in self.values.items():
+            numbers = [
+                *_percentiles(values[fitted], 50, 5, 95),
+                *(_percentiles(sd[name][fitted] if name in sd else np.empty(0), 50) if sd else []),
+            ]
             rows.append((name, self.units.get(name, ""), *(f"{number:.4g}" for number in numbers)))
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = [
@@ -132,7 +139,7 @@ class Estimate:
         """The same voxels as maps of the shape of a mask that holds as many; NaN outside, and not fitted."""
 
         def place(values: NDArray, outside: float = np.nan) -> NDArray:
-            found = np.full(mask.shape, outside, dtype=values.dtype)
+            found = np.full((*mask.shape, *values.shape[1:]), outside, dtype=values.dtype)
             found[mask] = values
             return found
 
@@ -144,7 +151,14 @@ class Estimate:
             r2=place(self.r2),
             sigma=place(self.sigma),
             statistics={s: {name: place(v) for name, v in maps.items()} for s, maps in self.statistics.items()},
+            derived={name: place(values) for name, values in self.derived.items()},
         )
+
+    @property
+    def values(self) -> dict[str, NDArray[np.float64]]:
+        """Parameters and derived quantities that are numbers (no axes), by name."""
+        derived = {name: array for name, array in self.derived.items() if array.shape == self.status.shape}
+        return self.parameters | derived
 
     def count(self) -> dict[Status, int]:
         """Number of voxels of each status that occurs."""
@@ -213,6 +227,8 @@ class Estimator(ABC):
     references: tuple[str, ...] = ()
     #: What it alone can tell of its uncertainty, such as the width of a posterior: keys of `Estimate.statistics`.
     statistics: tuple[str, ...] = ()
+    #: Whether it needs the compiled kernel of a `SymbolicModel`.
+    needs_equation: bool = False
     #: Noise whose likelihood it maximises: its standard deviation is then the Cramér-Rao bound. None: no likelihood.
     likelihood: NoiseKind | None = None
     #: Whether it comes with a measurement of its bias and standard deviation, as trained ones do.
@@ -230,7 +246,12 @@ class Estimator(ABC):
         averaging: Averaging = "arithmetic",
         debias: bool = False,
     ) -> None:
-        if bounds and model.scale in bounds:
+        if self.needs_equation and not (model.compiled and model.scale):
+            raise ValueError(
+                f"The estimator {self.name!r} needs a model that is an equation with a scale, and {model.name!r} is "
+                "none. Take lsq, mle or a trained estimator."
+            )
+        if bounds and model.scale is not None and model.scale in bounds:
             raise ValueError(f"Bounds of {model.scale!r} would depend on the scale of the image; leave them out.")
         self.model = model
         self.bounds = bounds_of(model, bounds)
@@ -241,8 +262,11 @@ class Estimator(ABC):
     @property
     def options(self) -> dict[str, Any]:
         """Every choice that shaped the estimate, for sidecars and reports."""
-        bounds = {n: tuple(b) for n, b in zip(self.model.names, self.bounds.tolist(), strict=True)}
-        del bounds[self.model.scale]
+        bounds = {
+            name: tuple(pair)
+            for name, pair in zip(self.model.names, self.bounds.tolist(), strict=True)
+            if name != self.model.scale
+        }
         return {"averaging": self.averaging, "debias": self.debias, "bounds": bounds}
 
     def estimate(
@@ -327,14 +351,13 @@ class Estimator(ABC):
         chosen, notes = self.adapted(signals, acquisition, noise)
         if chosen.needs_noise and noise is None:
             raise ValueError(f"The estimator {self.name!r} needs the standard deviation of the noise.")
-        used = self.model.usable(acquisition)
-        average = DirectionAverage(acquisition.select(used), self.averaging)
+        used, kind = self.model.usable(acquisition), complex if self.model.complex_valued else float
+        average = self.model.average(acquisition.select(used), self.averaging)
         fit = chosen.prepare(average.acquisition)
-        lowest = average.acquisition.b_values == average.acquisition.b_values.min()
-        weights = average.acquisition.weights
+        weights = np.tile(average.acquisition.weights, 1 + self.model.complex_valued)
         n_voxels, n_parameters = signals.shape[0], len(self.model.parameters)
         known = np.broadcast_to(np.asarray(np.nan if noise is None else noise, dtype=float), (n_voxels,))
-        freedom = average.acquisition.b_values.size - self.n_free
+        freedom = weights.size - self.n_free
         values = np.full((n_voxels, n_parameters), np.nan)
         status = np.empty(n_voxels, dtype=np.uint8)
         rmse, r2, sigma = (np.full(n_voxels, np.nan) for _ in range(3))
@@ -342,11 +365,11 @@ class Estimator(ABC):
 
         def work(start: int) -> int:
             rows = slice(start, min(start + self.chunk, n_voxels))
-            measured = np.asarray(signals[rows], dtype=np.float64)[:, used]
+            measured = np.asarray(signals[rows], dtype=kind)[:, used]
             if self.debias:
                 measured = remove_rician_bias(measured, known[rows, None])
             y = average(measured)
-            reference = np.average(y[:, lowest], axis=1, weights=weights[lowest])
+            reference = self.model.reference_signal(y, average.acquisition)
             finite = np.isfinite(y).all(axis=1)
             noiseless = ~(known[rows] > 0) if chosen.needs_noise else np.zeros_like(finite)
             status[rows] = np.select(
@@ -355,13 +378,14 @@ class Estimator(ABC):
             good = np.flatnonzero(status[rows] == 0)
             if good.size:
                 index = good + start
-                y, scale = y[good], reference[good]
+                y, scale = as_real(y[good]), reference[good]
                 fitted = fit(y / scale[:, None], known[index] / scale)
                 values[index], status[index] = fitted.parameters, fitted.status
-                values[index, self.model.scale_index] *= scale
                 for name, array in statistics.items():
                     array[index] = fitted.statistics[name]
-                    array[index, self.model.scale_index] *= scale
+                if self.model.scale is not None:
+                    for array in (values, *statistics.values()):
+                        array[index, self.model.scale_index] *= scale
                 if freedom > 0:
                     squares = fitted.squares * scale**2
                     mean = np.einsum("ij,j->i", y, weights / weights.sum())  # unlike @, no threads of its own
@@ -388,7 +412,8 @@ class Estimator(ABC):
             acquisition=average.acquisition,
             statistics={name: dict(zip(self.model.names, array.T, strict=True)) for name, array in statistics.items()},
             notes=notes,
-            units={parameter.name: parameter.unit for parameter in self.model.parameters},
+            units={quantity.name: quantity.unit for quantity in self.model.quantities},
+            derived=self.model.derivation.values(values),
         )
 
     def adapted(
@@ -406,12 +431,13 @@ class Estimator(ABC):
 
     def averaged(self, acquisition: Acquisition) -> Acquisition:
         """What is fitted: the measurements that the model describes, averaged as they are before the fit."""
-        return DirectionAverage(acquisition.select(self.model.usable(acquisition)), self.averaging).acquisition
+        return self.model.average(acquisition.select(self.model.usable(acquisition)), self.averaging).acquisition
 
     def warm_up(self, acquisition: Acquisition) -> None:
         """Compile what an estimate of this acquisition needs, so that its time is that of the estimate."""
         averaged = self.averaged(acquisition)
-        self.prepare(averaged)(np.linspace(1.0, 0.5, len(averaged))[None], np.full(1, 0.1))
+        n = len(averaged) * (1 + self.model.complex_valued)
+        self.prepare(averaged)(np.linspace(1.0, 0.5, n)[None], np.full(1, 0.1))
 
     @property
     @abstractmethod
@@ -437,26 +463,7 @@ class Estimator(ABC):
     def prepare(self, acquisition: Acquisition) -> FitChunk:
         """Get ready for one acquisition; return the function that fits a chunk.
 
-        That function takes signals of shape (n, n_measurements), finite and scaled to about 1 at the lowest b-value,
-        and the standard deviation of their noise on the same scale, shape (n,); it returns `Fitted`. It is called
-        from several threads.
+        That function takes signals of shape (n, n_measurements), finite and divided by the reference of the model
+        (about 1 at the lowest b-value; of complex signals the real parts, then the imaginary parts), and the standard
+        deviation of their noise on the same scale, shape (n,); it returns `Fitted`. It is called from several threads.
         """
-
-
-def bounds_of(model: SignalModel, changes: Mapping[str, tuple[float, float]] | None = None) -> NDArray[np.float64]:
-    """Bounds of a model's parameters, shape (n_parameters, 2), with some of them replaced.
-
-    Raises
-    ------
-    ValueError
-        For a parameter that does not exist, or a lower bound above the upper one.
-    """
-    changes = dict(changes or {})
-    unknown = set(changes) - set(model.names)
-    if unknown:
-        raise ValueError(f"Model {model.name!r} has no parameter {sorted(unknown)}; it has {', '.join(model.names)}.")
-    bounds = np.array([changes.get(p.name, p.bounds) for p in model.parameters], dtype=float)
-    for name, (lower, upper) in zip(model.names, bounds, strict=True):
-        if not lower <= upper or np.isnan(lower):
-            raise ValueError(f"Bounds of {name!r} must be lower <= upper, found {lower:g} and {upper:g}.")
-    return bounds

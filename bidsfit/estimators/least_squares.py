@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import product
 from typing import Any, Literal
 
 import numpy as np
@@ -11,8 +10,8 @@ from numpy.typing import NDArray
 
 from bidsfit.acquisition import B0_TOLERANCE, Acquisition, Averaging
 from bidsfit.estimators.estimator import Estimator, FitChunk, Fitted
-from bidsfit.estimators.levenberg_marquardt import Problem, fit_voxels
 from bidsfit.estimators.misfits import gaussian
+from bidsfit.estimators.solver import Solver, starting_points
 from bidsfit.models.signal_model import SignalModel
 
 
@@ -59,7 +58,7 @@ class LeastSquares(Estimator):
         super().__init__(model, bounds=bounds, averaging=averaging, debias=debias)
         if s0 not in ("fitted", "measured"):
             raise ValueError(f"s0 must be 'fitted' or 'measured', found {s0!r}.")
-        if s0 == "measured" and "b" not in model.variables:
+        if s0 == "measured" and ("b" not in model.variables or model.reference != "lowest b"):
             raise ValueError(f"The signal of {model.name!r} at b = 0 is not S0; s0 cannot be 'measured'.")
         self.s0 = s0
         starting_points(model, self._working_bounds())  # refuses bounds that leave no room
@@ -105,73 +104,9 @@ class LeastSquares(Estimator):
 
     def prepare(self, acquisition: Acquisition) -> FitChunk:
         model = self.model
-        problem = make_problem(model, self._working_bounds(), acquisition)
+        solver = Solver(model, self._working_bounds(), acquisition, gaussian)
 
         def fit(y: NDArray[np.float64], sigma: NDArray[np.float64]) -> Fitted:
-            found = np.full((y.shape[0], len(model.parameters)), np.nan)
-            squares, status = np.empty(y.shape[0]), np.empty(y.shape[0], dtype=np.uint8)
-            fit_voxels(model.kernel, gaussian, y, np.ones(y.shape[0]), problem, found, squares, status)
-            return Fitted(found, squares, status)
+            return Fitted(*solver(y, np.ones(len(y))))
 
         return fit
-
-
-def make_problem(
-    model: SignalModel,
-    bounds: NDArray[np.float64],
-    acquisition: Acquisition,
-    rows: NDArray[np.intp] | None = None,
-    weights: NDArray[np.float64] | None = None,
-) -> Problem:
-    """What the solver needs to know of a model and an acquisition.
-
-    Parameters
-    ----------
-    model : SignalModel
-    bounds : ndarray, shape (n_parameters, 2)
-        For signals scaled to about 1.
-    acquisition : Acquisition
-        Of the different predictions.
-    rows : ndarray of int, shape (n,), optional
-        Which prediction each measurement has; by default each its own.
-    weights : ndarray, shape (n,), optional
-        Of the measurements; by default how many each stands for.
-    """
-    matrix, limits = model.linear_constraints
-    nodes = starting_points(model, bounds)
-    return Problem(
-        order=tuple(range(len(model.parameters))),
-        design=model.design(acquisition),
-        rows=np.arange(len(acquisition)) if rows is None else rows,
-        weights=acquisition.weights if weights is None else weights,
-        bounds=bounds,
-        matrix=matrix,
-        limits=limits,
-        scale=model.scale_index,
-        nodes=nodes,
-        node_signals=np.ascontiguousarray(model.signal(nodes, acquisition).T),
-    )
-
-
-def starting_points(model: SignalModel, bounds: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Grid of starting points inside the bounds and constraints, scale 1, shape (n_points, n_parameters).
-
-    Raises
-    ------
-    ValueError
-        Where the bounds leave no point that satisfies the model's constraints.
-    """
-    axes = []
-    for parameter, (lower, upper) in zip(model.parameters, bounds, strict=True):
-        if parameter.name == model.scale:
-            axes.append(np.ones(1))
-        else:
-            axes.append(np.unique(np.clip(parameter.start, lower, upper)))
-    nodes = np.array(list(product(*axes)))
-    matrix, limits = model.linear_constraints
-    feasible = np.all(nodes @ matrix.T <= limits + 1e-12, axis=1)
-    if not feasible.any():
-        stated = ", ".join(f"{n} {low:g} to {high:g}" for n, (low, high) in zip(model.names, bounds, strict=True))
-        rules = " and ".join(map(str, model.constraints)) or "a finite starting value"
-        raise ValueError(f"The bounds of {model.name!r} ({stated}) leave no room for {rules}.")
-    return np.ascontiguousarray(nodes[feasible])

@@ -33,6 +33,8 @@ MARGIN = 1e-12
 FIRST_DAMPING = 0.01
 #: The same for second starts: short steps stay in the valley that they start in.
 CAUTIOUS_DAMPING = 1.0
+#: Not even an infinitesimal step helps: rounding errors rule.
+LARGEST_DAMPING = 1e12
 
 #: Added to every density of a prior, so that no parameter can veto what the signals say.
 EPSILON = 1e-8
@@ -70,7 +72,7 @@ class Problem(NamedTuple):
     bounds: NDArray  # (n_parameters, 2)
     matrix: NDArray  # (n_constraints, n_parameters): matrix @ parameters <= limits
     limits: NDArray  # (n_constraints,)
-    scale: int  # index of the parameter that multiplies the signal
+    scale: int  # index of the parameter that multiplies the signal; -1 where there is none
     nodes: NDArray  # (n_nodes, n_parameters), starting points with scale 1
     node_signals: NDArray  # (n_rows, n_nodes)
     prior: Any = None  # LogPrior, or None
@@ -111,6 +113,7 @@ def fit_voxels(
     found: NDArray,
     cost: NDArray,
     status: NDArray,
+    start: NDArray | None = None,
 ) -> None:
     """Fit voxels one by one.
 
@@ -126,21 +129,29 @@ def fit_voxels(
     found, cost, status : ndarray, shapes (n_voxels, n_parameters), (n_voxels,), (n_voxels,)
         Filled with parameters, sums of misfits and status codes. Where ``found`` is not NaN on entry, the parameter is
         held at that value.
+    start : ndarray, shape (n_voxels, n_parameters), optional
+        Where the descent starts; by default at the best node.
     """
-    grid = Grid(
-        energies=np.sum(problem.weights[:, None] * problem.node_signals[problem.rows] ** 2, axis=0),
-        middle=np.median(problem.nodes, axis=0),
-        measured=np.empty(problem.design.shape[0]),
-        scores=np.empty(len(problem.nodes)),
-    )
     y = np.ascontiguousarray(y)
     other = np.empty(len(problem.order))
-    solve(kernel, misfit, y, precision, problem, grid, make_work(problem), other, found, cost, status)
+    first = np.empty((0, len(problem.order))) if start is None else np.ascontiguousarray(start)
+    work = make_work(problem)
+    solve(kernel, misfit, y, precision, problem, make_grid(problem), work, other, first, found, cost, status)
+
+
+def make_grid(problem: Problem) -> Grid:
+    """The starting points, with room for one thread."""
+    return Grid(
+        energies=np.sum(problem.weights[:, None] * problem.node_signals[problem.rows] ** 2, axis=0),
+        middle=np.median(problem.nodes, axis=0),
+        measured=np.empty(problem.node_signals.shape[0]),
+        scores=np.empty(len(problem.nodes)),
+    )
 
 
 def make_work(problem: Problem) -> Work:
     """Memory of one thread."""
-    n_rows, n = problem.design.shape[0], len(problem.order)
+    n_rows, n = problem.node_signals.shape[0], len(problem.order)
     return Work(
         box=problem.bounds.copy(),
         signal=np.empty(n_rows),
@@ -167,11 +178,12 @@ def solve(
     grid: Grid,
     work: Work,
     other: NDArray,
+    start: NDArray,
     found: NDArray,
     cost: NDArray,
     status: NDArray,
 ) -> None:
-    """Fit voxels one by one (see `fit_voxels`); ``other`` is room for a second solution."""
+    """Fit voxels one by one (see `fit_voxels`); ``other`` is room for a second solution, ``start`` may be empty."""
     order, box, bounds = problem.order, work.box, problem.bounds
     for v in range(y.shape[0]):
         solution = found[v]
@@ -179,10 +191,16 @@ def solve(
             known = solution[j]
             box[j, 0] = bounds[j, 0] if np.isnan(known) else known
             box[j, 1] = bounds[j, 1] if np.isnan(known) else known
-        score_nodes(y[v], problem, grid)
-        best_node(problem, grid, box, 0, -np.inf, np.inf, solution)
+        if start.shape[0] > 0:
+            for j in range(len(order)):
+                solution[j] = min(max(start[v, j], box[j, 0]), box[j, 1])
+        else:
+            score_nodes(y[v], problem, grid)
+            best_node(problem, grid, box, 0, -np.inf, np.inf, solution)
         cost[v], status[v] = descend(kernel, misfit, y[v], precision[v], problem, work, solution, FIRST_DAMPING)
-        if status[v] == AT_BOUND:  # often a local minimum: look also from the other half of that parameter's range
+        if (
+            status[v] == AT_BOUND and start.shape[0] == 0
+        ):  # often a local minimum: look also from the other half of that parameter's range
             for j in range(len(order)):
                 lower, upper = box[j, 0], box[j, 1]
                 if j == problem.scale or lower == upper or lower < solution[j] < upper:
@@ -228,13 +246,16 @@ def best_node(
     for g in range(scores.size):
         if nodes[g, which] < least or nodes[g, which] > most:
             continue
-        amplitude = min(max(scores[g] / energies[g], bounds[scale, 0]), bounds[scale, 1])
+        amplitude = 1.0
+        if scale >= 0:
+            amplitude = min(max(scores[g] / energies[g], bounds[scale, 0]), bounds[scale, 1])
         gain = amplitude * (2.0 * scores[g] - amplitude * energies[g])
         if gain > best_gain and meets_constraints(problem, bounds, g):
             best, best_gain, best_amplitude = g, gain, amplitude
     for j in range(parameters.size):
         parameters[j] = min(max(nodes[best, j], bounds[j, 0]), bounds[j, 1])
-    parameters[scale] = best_amplitude
+    if scale >= 0:
+        parameters[scale] = best_amplitude
 
 
 @inlined
@@ -264,11 +285,7 @@ def descend(
     first_damping: float,
 ) -> tuple[float, int]:
     """Descend from ``parameters`` (feasible, overwritten by the solution); return sum of misfits and status."""
-    order, bounds, step, trial = problem.order, work.box, work.step, work.trial
-    normal, gradient = work.normal, work.gradient
-    exact = 0.0
-    for i in range(y.size):
-        exact += EXACT * precision * problem.weights[i] * y[i] ** 2
+    order, trial, exact = problem.order, work.trial, exactly(y, precision, problem)
     kernel(parameters, problem.design, work.signal, work.jacobian)
     cost = total_misfit(misfit, y, precision, problem, work)
     cost = with_prior(problem.prior, parameters, cost, exact, work)
@@ -277,15 +294,8 @@ def descend(
     damping, growth = first_damping, 2.0
     outcome = ITERATION_LIMIT
     for _ in range(MAX_ITERATIONS):
-        constrained_step(parameters, damping, problem, work)
-        promised = 0.0
-        for j in range(len(order)):
-            curved = 0.0
-            for k in range(len(order)):
-                curved += normal[j, k] * step[k]
-            promised += step[j] * (2.0 * gradient[j] - curved)
-            trial[j] = min(max(parameters[j] + step[j], bounds[j, 0]), bounds[j, 1])
-        if abs(promised) <= TOLERANCE * abs(cost) and damping <= FIRST_DAMPING:  # an almost free step promises nothing
+        promised = propose(parameters, damping, problem, work)
+        if promises_nothing(promised, cost, damping):
             outcome = CONVERGED
             break
         gain = 0.0
@@ -297,22 +307,64 @@ def descend(
             for j in range(len(order)):
                 parameters[j] = trial[j]
             cost -= gain
-            if abs(cost) <= exact or (gain <= TOLERANCE * abs(cost) and promised <= TOLERANCE * abs(cost)):
+            if settled(gain, promised, cost, exact):
                 outcome = CONVERGED
                 break
             normal_equations(order, work)
             bend_to_prior(problem.prior, parameters, work)
-            damping = max(damping * max(0.1, 1.0 - (2.0 * gain / promised - 1.0) ** 3), 1e-14)
+            damping = relaxed(damping, gain, promised)
             growth = 2.0
         else:
             damping *= growth
             growth *= 2.0
-            if damping > 1e12:  # not even an infinitesimal step helps: rounding errors rule
+            if damping > LARGEST_DAMPING:
                 outcome = CONVERGED
                 break
-    if outcome == CONVERGED and touches_bound(parameters, bounds, problem):
+    if outcome == CONVERGED and touches_bound(parameters, work.box, problem):
         outcome = AT_BOUND
     return cost, outcome
+
+
+@inlined
+def exactly(y: NDArray, precision: float, problem: Problem) -> float:
+    """Sum of misfits below which the model fits exactly."""
+    exact = 0.0
+    for i in range(y.size):
+        exact += EXACT * precision * problem.weights[i] * y[i] ** 2
+    return exact
+
+
+@inlined
+def propose(parameters: NDArray, damping: float, problem: Problem, work: Work) -> float:
+    """Leave a step in ``work.trial``; return by how much it promises to lower the sum of misfits."""
+    order, bounds, step, normal = problem.order, work.box, work.step, work.normal
+    constrained_step(parameters, damping, problem, work)
+    promised = 0.0
+    for j in range(len(order)):
+        curved = 0.0
+        for k in range(len(order)):
+            curved += normal[j, k] * step[k]
+        promised += step[j] * (2.0 * work.gradient[j] - curved)
+        work.trial[j] = min(max(parameters[j] + step[j], bounds[j, 0]), bounds[j, 1])
+    return promised
+
+
+@inlined
+def promises_nothing(promised: float, cost: float, damping: float) -> bool:
+    """Whether a step that is almost free hardly lowers the sum of misfits."""
+    return abs(promised) <= TOLERANCE * abs(cost) and damping <= FIRST_DAMPING
+
+
+@inlined
+def settled(gain: float, promised: float, cost: float, exact: float) -> bool:
+    """Whether the descent has arrived with a step of this gain."""
+    return abs(cost) <= exact or (gain <= TOLERANCE * abs(cost) and promised <= TOLERANCE * abs(cost))
+
+
+@inlined
+def relaxed(damping: float, gain: float, promised: float) -> float:
+    """Damping after a step that gained (Nielsen)."""
+    return max(damping * max(0.1, 1.0 - (2.0 * gain / promised - 1.0) ** 3), 1e-14)
 
 
 @inlined

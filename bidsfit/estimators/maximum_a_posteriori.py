@@ -13,7 +13,7 @@ from scipy import special, stats
 
 from bidsfit.acquisition import Acquisition, Averaging
 from bidsfit.estimators.estimator import CHUNK, Estimator, FitChunk, Fitted, Signals, Status
-from bidsfit.estimators.least_squares import LeastSquares, make_problem, starting_points
+from bidsfit.estimators.least_squares import LeastSquares
 from bidsfit.estimators.levenberg_marquardt import (
     FIRST_DAMPING,
     LogPrior,
@@ -26,6 +26,7 @@ from bidsfit.estimators.levenberg_marquardt import (
 )
 from bidsfit.estimators.misfits import gaussian
 from bidsfit.estimators.priors import Prior
+from bidsfit.estimators.solver import make_problem, starting_points
 from bidsfit.exceptions import UnusableInputError
 from bidsfit.models.signal_model import SignalModel
 
@@ -78,6 +79,7 @@ class MaximumAPosteriori(Estimator):
     name = "bayesmap"
     title = "Maximum a posteriori with a data-driven prior"
     references = ("barbieri2016", "kaandorp2021")
+    needs_equation = True
 
     def __init__(
         self,
@@ -138,7 +140,7 @@ class MaximumAPosteriori(Estimator):
 
     def _working_bounds(self) -> NDArray[np.float64]:
         """Bounds for signals scaled to 1 at the lowest b-value."""
-        bounds, scale = self.bounds.copy(), self.model.scale
+        bounds, scale = self.bounds.copy(), self.model.names[self.model.scale_index]
         if _family(self.model, scale) == "beta":
             bounds[self.model.scale_index, 1] = LARGEST_SCALE
         return bounds

@@ -8,12 +8,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from bidsfit.acquisition import Acquisition, DirectionAverage
+from bidsfit.acquisition import Acquisition
 from bidsfit.estimators.estimator import Estimator, FitChunk, Fitted
-from bidsfit.estimators.least_squares import make_problem
-from bidsfit.estimators.levenberg_marquardt import fit_voxels
 from bidsfit.estimators.misfits import gaussian, rician
-from bidsfit.models.signal_model import SignalModel
+from bidsfit.estimators.solver import Solver
+from bidsfit.models.signal_model import SignalModel, as_real
 
 
 class MaximumLikelihood(Estimator):
@@ -52,6 +51,8 @@ class MaximumLikelihood(Estimator):
         super().__init__(model, bounds=bounds, averaging="none")
         if noise not in ("rician", "gaussian"):
             raise ValueError(f"noise must be 'rician' or 'gaussian', found {noise!r}.")
+        if noise == "rician" and model.complex_valued:
+            raise ValueError(f"Signals of {model.name!r} are complex and their noise is Gaussian, found {noise!r}.")
         self.noise = self.likelihood = noise
 
     @property
@@ -69,20 +70,16 @@ class MaximumLikelihood(Estimator):
 
     def prepare(self, acquisition: Acquisition) -> FitChunk:
         model = self.model
-        shells = DirectionAverage(acquisition).acquisition  # predictions that differ
-        rows = np.empty(len(acquisition), dtype=np.intp)
-        for k, shell in enumerate(acquisition.shells):
-            rows[shell.indices] = k
-        weights = acquisition.weights
-        problem = make_problem(model, self.bounds, shells, rows, weights)
-        misfit = rician if self.noise == "rician" else gaussian
+        average = model.average(acquisition)
+        shells, rows = average.acquisition, average.rows  # predictions that differ
+        solver = Solver(
+            model, self.bounds, shells, rician if self.noise == "rician" else gaussian, rows, acquisition.weights
+        )
 
         def fit(y: NDArray[np.float64], sigma: NDArray[np.float64]) -> Fitted:
-            found = np.full((y.shape[0], len(model.parameters)), np.nan)
-            cost, status = np.empty(y.shape[0]), np.empty(y.shape[0], dtype=np.uint8)
             magnitudes = np.maximum(y, 0.0) if self.noise == "rician" else y
-            fit_voxels(model.kernel, misfit, magnitudes, 1.0 / sigma**2, problem, found, cost, status)
-            residuals = y - model.signal(found, shells)[:, rows]
-            return Fitted(found, residuals**2 @ weights, status)
+            found, _, status = solver(magnitudes, 1.0 / sigma**2)
+            residuals = y - as_real(model.signal(found, shells))[:, solver.problem.rows]
+            return Fitted(found, residuals**2 @ solver.problem.weights, status)
 
         return fit

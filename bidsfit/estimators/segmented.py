@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from bidsfit.acquisition import Acquisition, Averaging
 from bidsfit.estimators.estimator import Estimator, FitChunk, Fitted
-from bidsfit.estimators.least_squares import make_problem
 from bidsfit.estimators.levenberg_marquardt import AT_BOUND, ITERATION_LIMIT, fit_voxels
 from bidsfit.estimators.misfits import gaussian
+from bidsfit.estimators.solver import make_problem
 from bidsfit.models.signal_model import SignalModel
 
 #: b-value from which blood is taken to give no signal, s/mm^2.
@@ -43,6 +43,7 @@ class Segmented(Estimator):
     name = "segmented"
     title = "Segmented least squares"
     references = ("kaandorp2021",)
+    needs_equation = True
 
     def __init__(
         self,

@@ -23,7 +23,7 @@ class ParameterSummary:
 
 
 def summarise(estimate: Estimate, model: SignalModel, bounds: NDArray[np.float64]) -> list[ParameterSummary]:
-    """Summary of every parameter; NaN where no voxel was fitted.
+    """Summary of every parameter, and of every derived number; NaN where no voxel was fitted.
 
     Parameters
     ----------
@@ -34,12 +34,13 @@ def summarise(estimate: Estimate, model: SignalModel, bounds: NDArray[np.float64
     """
     fitted = np.isin(estimate.status, FITTED)
     rows = []
-    for name, (lower, upper) in zip(model.names, bounds, strict=True):
-        values = estimate.parameters[name][fitted]
+    limits = dict(zip(model.names, bounds.tolist(), strict=True))
+    for name, maps in estimate.values.items():
+        values, (lower, upper) = maps[fitted], limits.get(name, (-np.inf, np.inf))
         if values.size == 0:
             rows.append(ParameterSummary(name, np.nan, np.nan, np.nan, np.nan))
             continue
-        p5, median, p95 = np.percentile(values, (5, 50, 95))
+        p5, median, p95 = np.nanpercentile(values, (5, 50, 95))
         at_bound = np.mean((values <= lower) | (values >= upper)) if lower < upper else 0.0
         rows.append(ParameterSummary(name, float(median), float(p5), float(p95), float(at_bound)))
     return rows
@@ -54,8 +55,8 @@ def representative_voxels(estimate: Estimate, model: SignalModel) -> dict[str, i
     fitted = np.flatnonzero(np.isin(estimate.status, FITTED))
     if fitted.size == 0:
         return {}
-    name = next(n for n in model.names if n != model.scale)
-    level = np.maximum(estimate.parameters[model.scale][fitted], np.finfo(float).tiny)
+    name = model.shape_names[0]
+    level = np.maximum(estimate.parameters[model.scale][fitted], np.finfo(float).tiny) if model.scale else 1.0
     relative = np.nan_to_num(estimate.rmse[fitted] / level)  # NaN where no degree of freedom is left: all alike
     good = fitted[relative <= np.median(relative)]
     values = estimate.parameters[name][good]

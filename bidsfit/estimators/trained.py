@@ -11,17 +11,16 @@ from numpy.typing import NDArray
 from scipy.stats import chi2
 from threadpoolctl import threadpool_limits
 
-from bidsfit.acquisition import Acquisition, Averaging
+from bidsfit.acquisition import COLUMNS, Acquisition, Averaging, column_of
 from bidsfit.estimators.estimator import Estimate, Estimator, FitChunk, Fitted, Signals, Status
-from bidsfit.models.requirements import listed
 from bidsfit.models.signal_model import SignalModel
+from bidsfit.models.space import ParameterSpace
 from bidsfit.noise import NoiseKind
+from bidsfit.simulation.distributions import Distribution, Mixture, Uniform
+from bidsfit.simulation.simulator import Noise
 from bidsfit.training.bundle import Bundle, read_bundle
-from bidsfit.training.distributions import Distribution, Mixture, Uniform
 from bidsfit.training.inference import Inverter
 from bidsfit.training.recipe import Recipe, load_recipe, recipe_from
-from bidsfit.training.simulation import Noise
-from bidsfit.training.space import ParameterSpace
 from bidsfit.training.task import USUAL, Task
 from bidsfit.trust.performance import PerformanceLookup
 
@@ -226,11 +225,12 @@ class TrainedEstimator(Estimator):
         invert = Inverter(bundle.machine, self.space, acquisition)
         limit, level = bundle.facts["Training"]["ResidualLimit"], bundle.facts["Noise"]["SNR"] or np.inf
 
-        noise_quantile = chi2.ppf(USUAL, len(acquisition))
+        n, is_complex = len(acquisition), self.model.complex_valued
+        noise_quantile = chi2.ppf(USUAL, n * (1 + is_complex))
 
         def fit(y: NDArray[np.float64], sigma: NDArray[np.float64]) -> Fitted:
-            found = invert(y)
-            s0 = found.parameters[:, scale]
+            found = invert(y[:, :n] + 1j * y[:, n:] if is_complex else y)
+            s0 = found.parameters[:, scale] if self.model.scale else np.ones(len(y))
             with np.errstate(invalid="ignore", divide="ignore"):
                 if np.isfinite(level):
                     usual = limit * (s0 * np.fmax(level * sigma / s0, 1.0)) ** 2  # more, where there is more noise
@@ -275,24 +275,21 @@ def differences(own: Acquisition, trained: Acquisition, *, noisy_lowest: bool = 
     def same(x: NDArray, y: NDArray) -> NDArray[np.bool_]:
         return np.abs(x - y) <= np.maximum(SAME_B * np.maximum(x, y), SAME_B_ABSOLUTE)
 
-    words = []
+    words, column = [], COLUMNS["b"]
     absent = [value for value in expected if not same(b, value).any()]
     foreign = [value for value in b if not same(expected, value).any()]
     if absent:
-        words.append(f"it was trained for b = {listed(set(absent))} s/mm², which the protocol does not have")
+        words.append(f"it was trained for b = {column.listed(absent)} s/mm², which the protocol does not have")
     if foreign:
-        words.append(f"it was not trained for b = {listed(set(foreign))} s/mm²")
+        words.append(f"it was not trained for b = {column.listed(foreign)} s/mm²")
     if words or len(own) != len(trained):
         return words or [f"it was trained for {len(trained)} averages, and the protocol gives {len(own)}"]
     if not same(b, expected).all():  # where nothing is averaged, measurements come as they were made
         shown = ", ".join(f"{value:.0f}" for value in expected)
         return [f"it was trained for measurements at b = {shown} s/mm², in this order"]
-    if (
-        own.echo_times is not None
-        and trained.echo_times is not None
-        and not same(own.echo_times, trained.echo_times).all()
-    ):
-        return [f"it was trained for TE = {listed(set(trained.echo_times), 1)} ms"]
+    for name in own.columns.keys() & trained.columns.keys() - {"b"}:
+        if not same(own.columns[name], trained.columns[name]).all():
+            return [f"it was trained for {column_of(name).in_words(trained.columns[name])}"]
     counts, taught = own.weights, trained.weights
     other = (np.abs(counts / taught - 1) > SAME_COUNT) & (noisy_lowest | (expected > expected.min()))
     if other.any():

@@ -13,9 +13,9 @@ from scipy.stats import qmc
 
 from bidsfit.acquisition import Acquisition
 from bidsfit.estimators.estimator import Estimator, Status
-from bidsfit.training.distributions import Uniform
-from bidsfit.training.simulation import Noise, Simulator
-from bidsfit.training.space import ParameterSpace
+from bidsfit.models.space import ParameterSpace
+from bidsfit.simulation.distributions import Uniform
+from bidsfit.simulation.simulator import Noise, Simulator
 from bidsfit.trust.bounds import cramer_rao_bound
 from bidsfit.trust.metrics import accuracy
 
@@ -186,7 +186,7 @@ def floor(setting: Setting, truth: NDArray[np.float64]) -> NDArray[np.float64]:
     space, noise = setting.space, setting.noise
     if np.isinf(noise.snr):
         return np.zeros_like(truth)
-    fixed = () if noise.lowest else (space.model.scale,)
+    fixed = () if noise.lowest or space.model.scale is None else (space.model.scale,)
     parameters = space.with_scale(truth)
     bound = cramer_rao_bound(space.model, parameters, setting.acquisition, 1 / noise.snr, noise.kind, fixed=fixed)
     return np.stack([bound[name] for name in space.names], axis=1)

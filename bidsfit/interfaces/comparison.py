@@ -21,7 +21,6 @@ from nipype.interfaces.base import (
 from numpy.typing import NDArray
 
 from bidsfit import models
-from bidsfit.acquisition import DirectionAverage
 from bidsfit.bids.acquisitions import read_acquisition
 from bidsfit.bids.files import whole_file
 from bidsfit.bids.inputs import DwiImage
@@ -30,7 +29,8 @@ from bidsfit.estimators.comparison import correlations, difference, precision
 from bidsfit.estimators.estimator import FITTED
 from bidsfit.interfaces.estimate import curve_axis
 from bidsfit.interfaces.figures import curve_title, read_volume, relative
-from bidsfit.models.signal_model import Parameter, SignalModel
+from bidsfit.models.parameter import Derived, Parameter
+from bidsfit.models.signal_model import SignalModel
 from bidsfit.reports import figures
 from bidsfit.reports.records import ComparisonRecord, write_record
 from bidsfit.reports.words import readable, with_unit
@@ -51,9 +51,9 @@ def comparison_figure_paths(folder: Path, image: DwiImage, model: SignalModel) -
     }
 
 
-def compared(model: SignalModel) -> list[Parameter]:
-    """The parameters that are compared: all but the scale of the signal."""
-    return [p for p in model.parameters if p.name != model.scale]
+def compared(model: SignalModel) -> list[Parameter | Derived]:
+    """What is compared: all parameters but the scale of the signal, and what is derived from them, but no axes."""
+    return [p for p in model.quantities if p.name != model.scale and not p.axis]
 
 
 class _PlotComparisonInput(BaseInterfaceInputSpec):
@@ -129,7 +129,10 @@ class PlotComparison(SimpleInterface):
             estimators=[_speed(*row) for row in zip(names, self.inputs.titles, summaries, strict=True)],
             parameters=parameters,
             correlations=[
-                {"latex": [model[a].latex, model[b].latex], "values": [found[a, b] for found in correlated]}
+                {
+                    "latex": [model.quantity(a).latex, model.quantity(b).latex],
+                    "values": [found[a, b] for found in correlated],
+                }
                 for a, b in correlated[0]
             ],
             figures=relative(paths, drawn, self.inputs.output_dir),
@@ -144,10 +147,11 @@ class PlotComparison(SimpleInterface):
         """The voxels whose curves the first fit shows, with the curves of all; none where no curve can be drawn."""
         bvec = Path(self.inputs.bvec) if isdefined(self.inputs.bvec) else None
         acquisition = read_acquisition(Path(self.inputs.bval), bvec, self.inputs.sidecar or None)
-        _, _, fine = curve_axis(model, DirectionAverage(acquisition.select(model.usable(acquisition))).acquisition)
+        _, _, fine = curve_axis(model, model.average(acquisition.select(model.usable(acquisition))).acquisition)
         if fine is None:
             return []
-        volumes = [{name: read_volume(maps[name])[0] for name in model.names} for maps in self.inputs.maps]
+        names = {*model.names, *(q.name for q in compared(model))}
+        volumes = [{name: read_volume(maps[name])[0] for name in names} for maps in self.inputs.maps]
         places = np.flatnonzero(mask.ravel(order="F"))  # of the mask's voxels, in the order that fits count them
         decays = []
         for curve in curves[:N_CURVES]:

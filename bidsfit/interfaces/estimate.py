@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from bidsfit import estimators, models
-from bidsfit.acquisition import B0_TOLERANCE, Acquisition, DirectionAverage
+from bidsfit.acquisition import B0_TOLERANCE, Acquisition, column_of
 from bidsfit.bids.acquisitions import read_acquisition
 from bidsfit.bids.images import MaskedSignals, image_shape, open_image, opened, read_data
 from bidsfit.bids.left_out import in_words
@@ -109,11 +109,15 @@ class EstimateMaps(SimpleInterface):
                 "left_out": left_out,
             }
 
-        values: dict[str, NDArray] = estimate.parameters | {
-            "rmse": estimate.rmse,
-            "r2": estimate.r2,
-            "status": estimate.status,
-        }
+        values: dict[str, NDArray] = (
+            estimate.parameters
+            | estimate.derived
+            | {
+                "rmse": estimate.rmse,
+                "r2": estimate.r2,
+                "status": estimate.status,
+            }
+        )
         judged = companions(estimator, estimate, sigma, kind=self.inputs.noise_kind, threads=self.inputs.threads)
         for key, arrays in judged.items():
             values |= {f"{name}_{key}": array for name, array in arrays.items()}
@@ -159,7 +163,7 @@ def describe(
     model = estimator.model
     sigma = estimate.sigma[np.isfinite(estimate.sigma)]
     used = model.usable(acquisition)
-    average = DirectionAverage(acquisition.select(used), estimator.averaging)
+    average = model.average(acquisition.select(used), estimator.averaging)
     label, x, fine = curve_axis(model, average.acquisition)
     curves = []
     for title, index in representative_voxels(estimate, model).items():
@@ -182,8 +186,11 @@ def describe(
         "n_voxels": int(estimate.status.size),
         "freedom": estimate.freedom,
         "over_directions": estimator.averaging == "none" and _over_directions(model, average.acquisition),
-        "b_values": average.acquisition.b_values.tolist(),
-        "echo_times": average.acquisition.variable("TE").tolist() if "TE" in model.variables else [],
+        "columns": {
+            name: values.tolist()
+            for name, values in average.acquisition.columns.items()
+            if name == "b" or name in model.variables
+        },
         "parameters": [vars(row) for row in summarise(estimate, model, estimator.bounds)],
         "status": {str(int(status)): count for status, count in estimate.count().items()},
         "status_messages": {str(int(status)): status.message for status in Status},
@@ -203,13 +210,14 @@ def curve_axis(
 ) -> tuple[str, NDArray[np.float64], tuple[NDArray[np.float64], Acquisition] | None]:
     """What a decay is drawn against: label, values of the measurements, and a fine grid with its acquisition.
 
-    No grid where the model has several independent variables: a curve against one of them would hide the others.
+    That is b, or else the first variable of the model, in the unit of the table; where measurements follow from one
+    another, their number. No grid where the model has several variables: a curve against one would hide the others.
     """
-    points = np.linspace(0, 1, CURVE_POINTS)
-    if model.variables == ("TE",):
-        echo_times = acquisition.variable("TE")
-        fine = points * echo_times.max()
-        return "TE (ms)", echo_times, (fine, Acquisition(np.zeros_like(fine), echo_times=fine))
-    b_values = acquisition.b_values
-    fine = points * b_values.max()
-    return "b (s/mm²)", b_values, (fine, Acquisition(fine)) if model.variables == ("b",) else None
+    names = [name for name in model.variables if name in acquisition.columns]
+    if model.sequence or not names:
+        return "measurement", np.arange(len(acquisition), dtype=float), None
+    column = column_of("b" if "b" in names else names[0])
+    values = acquisition.columns[column.name]
+    fine: Any = np.linspace(0, 1, CURVE_POINTS) * values.max()
+    grid = Acquisition(fine) if column.name == "b" else Acquisition(**{column.name: fine})
+    return f"{column.name} ({column.unit})", values, (fine, grid) if model.variables == (column.name,) else None

@@ -23,6 +23,7 @@ from nipype.interfaces.base import (
 from numpy.typing import NDArray
 
 from bidsfit import estimators, models
+from bidsfit.acquisition import column_of
 from bidsfit.bids.acquisitions import read_acquisition
 from bidsfit.bids.conflicts import conflicts_of_image, refuse, writing
 from bidsfit.bids.files import whole_file
@@ -47,6 +48,9 @@ MANY_AT_BOUND = 0.2
 MANY_FAILED = 0.01
 #: Floor, as a share of the estimate, above which it warns.
 MUCH_SPREAD = 0.5
+
+#: What the colours of an axis are.
+AXIS_COLOURS = "red, green, blue: along the first, second, third axis of the gradient directions"
 
 #: Choices that are b-values.
 B_VALUES = ("ExcludedBValues", "MaximumBValue", "Threshold")
@@ -168,30 +172,38 @@ class PlotFit(SimpleInterface):
         mask_data, affine = read_volume(self.inputs.mask)
         mask = mask_data > 0
         volumes = {name: read_volume(path)[0] for name, path in self.inputs.maps.items()}
+        bounds = dict(zip(model.names, map(tuple, estimator.bounds.tolist()), strict=True))
+        names = [quantity.name for quantity in model.quantities if not quantity.axis]
+        axes = [quantity.name for quantity in model.quantities if quantity.axis]
 
         def panel(name: str) -> figures.Panel:
             output = outputs[name]
-            data = np.where(mask, volumes[name].astype(float), np.nan)
+            inside = mask if volumes[name].ndim == 3 else mask[..., None]
+            data = np.where(inside, volumes[name].astype(float), np.nan)
             limits = output.figure_range
-            if limits is not None and name in model.names:
+            if limits is not None and name in names:
                 limits = figures.widened(limits, data[mask])
             unit, colours = REPORT_UNITS[output.unit].name, output.quantity.colours or "viridis"
             return figures.Panel(data, output.title, unit, limits, colours)
 
         quantities = [companion.quantity for companion in companions_of(estimator).values()]
-        judged = {name: {q.key: volumes[f"{name}_{q.key}"][mask] for q in quantities} for name in model.names}
+        judged = {
+            name: {q.key: volumes[f"{name}_{q.key}"][mask] for q in quantities if f"{name}_{q.key}" in volumes}
+            for name in names
+        }
         precisions = {
             name: precision(found.get("sd"), found.get("crb"), found.get("bias")) for name, found in judged.items()
         }
         shown = sorted((q for q in quantities if q.word), key=lambda q: ("spread", "signed", "own").index(q.scale))
 
         def judged_panels(name: str) -> Iterator[figures.Panel]:
-            span = np.ptp(panel(name).limits or model[name].bounds)
-            spreads = [judged[name][q.key] for q in shown if q.scale == "spread"]
+            known = [q for q in shown if q.key in judged[name]]
+            span = np.ptp(panel(name).limits or figures.robust_limits(volumes[name][mask]))
+            spreads = [judged[name][q.key] for q in known if q.scale == "spread"]
             limits = figures.spread_limits(np.concatenate(spreads), span) if spreads else (0.0, 0.0)
-            for quantity in shown:
+            for quantity in known:
                 values, drawn_as = judged[name][quantity.key], panel(f"{name}_{quantity.key}")
-                drawn_as = replace(drawn_as, title=f"{quantity.word} of ${model[name].latex}$")
+                drawn_as = replace(drawn_as, title=f"{quantity.word} of ${model.quantity(name).latex}$")
                 if quantity.scale == "spread":
                     undetermined = precision(None, values).undetermined
                     remark = f"{percent(undetermined)} not determined" if undetermined > 0 else ""
@@ -202,20 +214,21 @@ class PlotFit(SimpleInterface):
                 yield drawn_as
 
         drawn = ["quality"]
-        maps = [panel(name) for name in model.names]
+        maps = [panel(name) for name in names]
         if figures.with_values(maps, mask):
             drawn += ["maps", "histograms"]
             with whole_file(paths["maps"]) as path:
-                figures.plot_maps(path, maps, mask, affine)
+                directions = [replace(panel(name), remark=AXIS_COLOURS) for name in axes]
+                figures.plot_maps(path, [*maps, *directions], mask, affine)
             with whole_file(paths["histograms"]) as path:
                 figures.plot_histograms(
                     path,
                     [
-                        figures.Histogram(p.title, p.unit, p.data[mask], p.limits, tuple(bounds))
-                        for p, bounds in zip(maps, estimator.bounds.tolist(), strict=True)
+                        figures.Histogram(p.title, p.unit, p.data[mask], p.limits, bounds.get(name, (-np.inf, np.inf)))
+                        for name, p in zip(names, maps, strict=True)
                     ],
                 )
-        spread = list(chain.from_iterable(judged_panels(name) for name in model.names if name != model.scale))
+        spread = list(chain.from_iterable(judged_panels(name) for name in names if name != model.scale))
         if figures.with_values(spread, mask):
             drawn.append("uncertainty")
             with whole_file(paths["uncertainty"]) as path:
@@ -256,9 +269,9 @@ class PlotFit(SimpleInterface):
                 row
                 | vars(precisions[row["name"]])
                 | {
-                    "latex": model[row["name"]].latex,
-                    "unit": REPORT_UNITS[model[row["name"]].unit].name,
-                    "description": model[row["name"]].description,
+                    "latex": model.quantity(row["name"]).latex,
+                    "unit": REPORT_UNITS[model.quantity(row["name"]).unit].name,
+                    "description": model.quantity(row["name"]).description,
                 }
                 for row in summary["parameters"]
             ],
@@ -333,7 +346,10 @@ def _options_in_words(settings: Mapping[str, Any], estimator: Estimator, summary
         if parameter.name != estimator.model.scale:
             unit = REPORT_UNITS[parameter.unit].name
             words[f"Bounds of {parameter.name}"] = bounds_in_words(lower, upper, unit)
-    words["b-values fitted (s/mm²)"] = _counted(summary["b_values"])
+    for name, values in summary["columns"].items():
+        column = column_of(name)
+        unit = f" ({column.unit})" if column.unit else ""
+        words[f"{column.title}s fitted{unit}"] = _counted(values, column.decimals)
     if summary["sigma"] is not None:
         words["Noise of one measurement as the residuals suggest it"] = f"{summary['sigma']:.4g}"
     return words
@@ -348,10 +364,10 @@ def _plain(value: Any) -> str:
     return ", ".join(map(_plain, value)) if isinstance(value, list | tuple) else str(value)
 
 
-def _counted(b_values: Sequence[float]) -> str:
-    """b-values in ascending order, and how often each was measured where that is more than once."""
-    found = Counter(round(b) for b in b_values)
-    return ", ".join(f"{b} ({n} times)" if n > 1 else f"{b}" for b, n in sorted(found.items()))
+def _counted(values: Sequence[float], decimals: int) -> str:
+    """Values in ascending order, and how often each was measured where that is more than once."""
+    found = Counter(round(value, decimals) for value in values)
+    return ", ".join(f"{value:g} ({n} times)" if n > 1 else f"{value:g}" for value, n in sorted(found.items()))
 
 
 def bounds_in_words(lower: float, upper: float, unit: str) -> str:
@@ -365,7 +381,7 @@ def bounds_in_words(lower: float, upper: float, unit: str) -> str:
     return f"up to {with_unit(f'{upper:g}', unit)}" if np.isfinite(upper) else "none"
 
 
-def _warnings(summary: Mapping[str, Any], scale: str, precisions: Mapping[str, Precision]) -> list[str]:
+def _warnings(summary: Mapping[str, Any], scale: str | None, precisions: Mapping[str, Precision]) -> list[str]:
     warnings = []
     fitted = sum(summary["status"].get(str(int(status)), 0) for status in FITTED)
     failed = summary["n_voxels"] - fitted

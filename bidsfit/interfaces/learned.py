@@ -13,11 +13,11 @@ from scipy.stats import qmc
 from bidsfit.bids.units import REPORT_UNITS
 from bidsfit.estimators.estimator import Status
 from bidsfit.models.signal_model import SignalModel
+from bidsfit.models.space import ParameterSpace
 from bidsfit.reports.evaluation import Axis, Bias, plot_bias
 from bidsfit.reports.words import percent
+from bidsfit.simulation.distributions import Distribution, Mixture, Pooled
 from bidsfit.training.bundle import Bundle
-from bidsfit.training.distributions import Distribution, Mixture, Pooled
-from bidsfit.training.space import ParameterSpace
 from bidsfit.trust.performance import PerformanceLookup, points_on_grid
 
 #: Share of the voxels unlike all of the training above which the report warns.

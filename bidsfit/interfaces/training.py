@@ -25,7 +25,7 @@ from bidsfit.bids.distributions import read_distribution
 from bidsfit.estimators.trained import TrainedEstimator
 from bidsfit.exceptions import UnusableInputError
 from bidsfit.interfaces.estimate import require_support
-from bidsfit.training.distributions import Pooled
+from bidsfit.simulation.distributions import Pooled
 from bidsfit.training.store import Store
 
 

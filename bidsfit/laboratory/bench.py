@@ -22,8 +22,8 @@ from bidsfit.evaluation.experiments import Evaluation, Setting, evaluate
 from bidsfit.exceptions import UsageError
 from bidsfit.laboratory.results import Results
 from bidsfit.models.signal_model import SignalModel
+from bidsfit.simulation.distributions import Distribution
 from bidsfit.training.bundle import acquisition_facts, read_bundle, read_facts
-from bidsfit.training.distributions import Distribution
 from bidsfit.training.recipe import Recipe
 from bidsfit.training.store import Store
 from bidsfit.training.task import Task
@@ -151,7 +151,7 @@ class Bench:
         facts: dict[str, Any] = {
             "Model": setting.space.model.name,
             "Bounds": setting.space.facts,
-            "Acquisition": acquisition_facts(setting.acquisition),
+            "Acquisition": acquisition_facts(setting.acquisition, setting.space.model.variables),
             "Noise": [None if np.isinf(noise.snr) else noise.snr, noise.kind, noise.lowest],
             "Estimator": name,
         }

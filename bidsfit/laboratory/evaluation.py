@@ -7,16 +7,17 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from bidsfit.acquisition import protocol_in_words
 from bidsfit.bids.units import FILE_UNITS, REPORT_UNITS
 from bidsfit.evaluation.experiments import Evaluation, Setting, noised_truth, true_points
 from bidsfit.exceptions import UsageError
 from bidsfit.laboratory.bench import Bench
 from bidsfit.laboratory.gallery import Gallery, axes_of, draw_bias, draw_maps, draw_sd
 from bidsfit.laboratory.patients import SHAPE, draw_differences, draw_lesion, simulated_patient
+from bidsfit.models.space import ParameterSpace
 from bidsfit.phantom.tissue import RECIPES
 from bidsfit.reports.evaluation import Case, Group, plot_boxes
 from bidsfit.reports.laboratory import LaboratorySection, Table
-from bidsfit.training.space import ParameterSpace
 from bidsfit.trust.metrics import cohen_d
 
 #: What is measured of every estimator.
@@ -145,12 +146,6 @@ def _with_unit(space: ParameterSpace, name: str) -> str:
 def in_words(setting: Setting, repeats: int) -> dict[str, str]:
     """What is measured, how noisily, and of which parameters: for the head of a page."""
     acquisition, noise, space = setting.acquisition, setting.noise, setting.space
-    times = acquisition.echo_times
-    several = times is not None and np.ptp(times) > 0
-    averages = [
-        f"{b:.0f}" + (f" at TE {times[i]:g} ms" if several and times is not None else "") + f" (x{n:.0f})"
-        for i, (b, n) in enumerate(zip(acquisition.b_values, acquisition.weights, strict=True))
-    ]
     level = "none"
     if np.isfinite(noise.snr):
         level = f"SNR {noise.snr:g} (S0 / standard deviation of one measurement), {noise.kind.capitalize()}"
@@ -159,7 +154,7 @@ def in_words(setting: Setting, repeats: int) -> dict[str, str]:
     bounds = zip(space.names, space.bounds, strict=True)
     ranges = [f"{_with_unit(space, name)} {low:g} to {high:g}" for name, (low, high) in bounds]
     return {
-        "Protocol": f"b = {', '.join(averages)} s/mm²",
+        "Protocol": protocol_in_words(acquisition),
         "Noise": level,
         "Parameters": ", ".join(ranges),
     }

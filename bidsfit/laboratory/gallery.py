@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from bidsfit.bids.files import whole_file
 from bidsfit.bids.units import REPORT_UNITS
 from bidsfit.evaluation.experiments import Evaluation, Setting, floor, sinks
+from bidsfit.models.space import ParameterSpace
 from bidsfit.reports.evaluation import Axis, Bias, Statistic, plot_bias, plot_plane_maps
 from bidsfit.reports.laboratory import LaboratoryFigure
-from bidsfit.training.space import ParameterSpace
 
 #: A figure that prints, and one that scales.
 SUFFIXES = (".png", ".svg")

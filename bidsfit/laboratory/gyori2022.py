@@ -23,12 +23,12 @@ from bidsfit.laboratory.evaluation import box_groups
 from bidsfit.laboratory.gallery import Gallery, axes_of, draw_bias, draw_maps, draw_sd
 from bidsfit.laboratory.patients import PatientSlice, draw_differences, draw_lesion, simulated_patient
 from bidsfit.laboratory.pools import simulated_pools
+from bidsfit.models.space import ParameterSpace
 from bidsfit.reports.evaluation import Case, Density, Group, plot_boxes, plot_distributions
 from bidsfit.reports.laboratory import LaboratorySection, Table
-from bidsfit.training.distributions import participants_of
+from bidsfit.simulation.distributions import participants_of
+from bidsfit.simulation.simulator import Noise
 from bidsfit.training.recipe import ForestRecipe, NetworkRecipe, Recipe, load_recipe
-from bidsfit.training.simulation import Noise
-from bidsfit.training.space import ParameterSpace
 
 #: The protocol: b-values in s/mm^2, those above 0 in 32 directions. Its S0 has no noise.
 B_VALUES, DIRECTIONS = (0.0, 1000.0, 2000.0, 3500.0, 5000.0), 32

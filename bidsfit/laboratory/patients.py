@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from bidsfit.evaluation.experiments import Setting, tissue_errors
 from bidsfit.laboratory.bench import Bench
 from bidsfit.laboratory.gallery import Gallery, axes_of
+from bidsfit.models.space import ParameterSpace
 from bidsfit.phantom.cohort import Cohort
 from bidsfit.phantom.tissue import TISSUES
 from bidsfit.reports.lesions import DifferenceColumn, LesionColumn, plot_difference_maps, plot_lesions
-from bidsfit.training.space import ParameterSpace
 
 #: Voxels of the patient, and of one for a look.
 SHAPE, QUICK_SHAPE = (96, 96, 3), (48, 48, 3)

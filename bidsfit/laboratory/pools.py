@@ -16,10 +16,10 @@ from bidsfit.bids.inputs import find_images, open_dataset
 from bidsfit.bids.names import participant_labels
 from bidsfit.estimators.least_squares import LeastSquares
 from bidsfit.evaluation.experiments import fitted_parameters
+from bidsfit.models.space import ParameterSpace
 from bidsfit.phantom.cohort import Cohort
 from bidsfit.phantom.tissue import TISSUES
-from bidsfit.training.distributions import Distribution, pool
-from bidsfit.training.space import ParameterSpace
+from bidsfit.simulation.distributions import Distribution, pool
 
 #: Voxels of a pool, at most.
 MOST = 400_000

@@ -5,12 +5,13 @@ from __future__ import annotations
 import sympy as sp
 
 from bidsfit.models.common import signal_scale
-from bidsfit.models.requirements import ShellRequirement
-from bidsfit.models.signal_model import Parameter, SignalModel
+from bidsfit.models.parameter import Parameter
+from bidsfit.models.requirements import ValuesRequirement
+from bidsfit.models.symbolic import SymbolicModel
 
 S0, D, b = sp.symbols("S0 D b", real=True)
 
-ADC = SignalModel(
+ADC = SymbolicModel(
     name="adc",
     title="Apparent diffusion coefficient",
     description="Mono-exponential decay of the signal; the slope is the apparent diffusion coefficient.",
@@ -30,8 +31,8 @@ ADC = SignalModel(
     expression=S0 * sp.exp(-b * D),
     maximum_b=1500.0,  # kurtosis bends the decay above it
     requirements=(
-        ShellRequirement(2, maximum=1500, reason="S0 and D are fitted, and kurtosis matters above"),
-        ShellRequirement(1, minimum=100, maximum=1500, reason="a smaller b-value hardly weights by diffusion"),
+        ValuesRequirement("b", 2, maximum=1500, reason="S0 and D are fitted, and kurtosis matters above"),
+        ValuesRequirement("b", 1, minimum=100, maximum=1500, reason="a smaller b-value hardly weights by diffusion"),
     ),
     references=("stejskal1965", "lebihan1986"),
 )

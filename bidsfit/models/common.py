@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from bidsfit.models.signal_model import Parameter
+from bidsfit.models.parameter import Parameter
 
 
 def signal_scale() -> Parameter:

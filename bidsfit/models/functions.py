@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numba
 import sympy as sp
 from sympy.core.function import ArgumentIndexError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class boys(sp.Function):  # noqa: N801 (SymPy functions are lower case)
@@ -58,6 +63,27 @@ def boys_kernel(n: int, z: float) -> float:
         for k in range(n):
             value = ((2 * k + 1) * value - exponential) / (2.0 * z)
     return value
+
+
+def torch_functions() -> dict[str, Callable[..., Tensor]]:
+    """The same functions on tensors, by name; every derivative by torch is finite, at z = 0 too."""
+    import torch
+
+    def boys_tensor(n: int, z: Tensor) -> Tensor:
+        """The series below z = 3, and the recursion upwards from the error function above."""
+        small, large = z.clamp(max=3.0), z.clamp(min=3.0)
+        term = torch.ones_like(z) / (2 * n + 1)
+        series = term
+        for k in range(n + 1, n + 41):
+            term = term * (2.0 * small / (2 * k + 1))
+            series = series + term
+        exponential = torch.exp(-large)
+        value = 0.5 * math.sqrt(math.pi) * torch.erf(torch.sqrt(large)) / torch.sqrt(large)
+        for k in range(n):
+            value = ((2 * k + 1) * value - exponential) / (2.0 * large)
+        return torch.where(z < 3.0, torch.exp(-small) * series, value)
+
+    return {"boys": boys_tensor}
 
 
 #: Names that generated kernels may call.

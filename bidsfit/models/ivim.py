@@ -5,8 +5,9 @@ from __future__ import annotations
 import sympy as sp
 
 from bidsfit.models.common import signal_scale
-from bidsfit.models.requirements import ShellRequirement
-from bidsfit.models.signal_model import Parameter, SignalModel
+from bidsfit.models.parameter import Parameter
+from bidsfit.models.requirements import ValuesRequirement
+from bidsfit.models.symbolic import SymbolicModel
 
 S0, f, D, Dstar, b = sp.symbols("S0 f D Dstar b", real=True)
 
@@ -59,16 +60,16 @@ def pseudo_diffusion(decay: str) -> Parameter:
     )
 
 
-TISSUE_SHELLS = ShellRequirement(
-    2, minimum=BLOOD_GONE, maximum=MAXIMUM_B, reason="D shows where blood no longer gives signal"
+TISSUE_SHELLS = ValuesRequirement(
+    "b", 2, minimum=BLOOD_GONE, maximum=MAXIMUM_B, reason="D shows where blood no longer gives signal"
 )
 BI_EXPONENTIAL_SHELLS = (
-    ShellRequirement(5, maximum=MAXIMUM_B, reason="four parameters are fitted"),
-    ShellRequirement(3, maximum=150, reason="f and Dstar show where blood still gives signal"),
+    ValuesRequirement("b", 5, maximum=MAXIMUM_B, reason="four parameters are fitted"),
+    ValuesRequirement("b", 3, maximum=150, reason="f and Dstar show where blood still gives signal"),
     TISSUE_SHELLS,
 )
 
-IVIM = SignalModel(
+IVIM = SymbolicModel(
     name="ivim",
     title="Intravoxel incoherent motion",
     description=(
@@ -84,7 +85,7 @@ IVIM = SignalModel(
 )
 
 # No constraint between D and Dstar: blood decays with their sum, which is never below D.
-IVIM_LE_BIHAN = SignalModel(
+IVIM_LE_BIHAN = SymbolicModel(
     name="ivimlebihan",
     title="Intravoxel incoherent motion, in the form of Le Bihan",
     description=(
@@ -102,7 +103,7 @@ IVIM_LE_BIHAN = SignalModel(
 #: Signal of blood: all of it at b = 0, none where the model looks again. Any limit in the gap between would do.
 blood = sp.Piecewise((1, b < BLOOD_GONE / 2 * 1e-3), (0, True))
 
-IVIM_SIMPLE = SignalModel(
+IVIM_SIMPLE = SymbolicModel(
     name="ivimsimple",
     title="Simplified intravoxel incoherent motion",
     description=(
@@ -114,7 +115,9 @@ IVIM_SIMPLE = SignalModel(
     maximum_b=MAXIMUM_B,
     excluded_b=(1.0, BLOOD_GONE),
     requirements=(
-        ShellRequirement(1, maximum=1, reason="f is what the signal loses between b = 0 and tissue extrapolated to it"),
+        ValuesRequirement(
+            "b", 1, maximum=1, reason="f is what the signal loses between b = 0 and tissue extrapolated to it"
+        ),
         TISSUE_SHELLS,
     ),
     references=("lebihan1988",),

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numba
-import numpy as np
 import sympy as sp
 from numpy.typing import NDArray
 from sympy.printing.pycode import PythonCodePrinter
@@ -90,11 +89,7 @@ def compile_kernel(
 
 
 @numba.njit(nogil=True, error_model="numpy")
-def evaluate(kernel: Any, parameters: NDArray, design: NDArray) -> tuple[NDArray, NDArray]:
-    """Signals (n_voxels, n) and Jacobians (n_voxels, n, n_parameters) of many voxels."""
-    n_voxels, n_parameters = parameters.shape
-    signals = np.empty((n_voxels, design.shape[0]))
-    jacobians = np.empty((n_voxels, design.shape[0], n_parameters))
-    for i in range(n_voxels):
+def fill(kernel: Any, parameters: NDArray, design: NDArray, signals: NDArray, jacobians: NDArray) -> None:
+    """Fill signals (n_voxels, n) and Jacobians (n_voxels, n, n_parameters) of many voxels."""
+    for i in range(len(parameters)):
         kernel(parameters[i], design, signals[i], jacobians[i])
-    return signals, jacobians

@@ -8,14 +8,17 @@ from typing import Protocol
 
 import numpy as np
 
-from bidsfit.acquisition import Shell
+from bidsfit.acquisition import Shell, column_of
 
 #: Limits of b are nominal and scanners jitter: 1505 is still 1500, and 195 still 200.
 JITTER = 0.05
 
 
 class Requirement(Protocol):
-    """Anything that prints as what is needed, has a reason, and says what a protocol lacks."""
+    """Anything that prints as what is needed of a column, has a reason, and says what a protocol lacks."""
+
+    @property
+    def column(self) -> str: ...
 
     @property
     def reason(self) -> str: ...
@@ -27,9 +30,13 @@ class Requirement(Protocol):
 
 
 @dataclass(frozen=True)
-class ShellRequirement:
-    """At least ``count`` shells with ``minimum <= b <= maximum`` (s/mm^2), each with enough directions."""
+class ValuesRequirement:
+    """At least ``count`` different values of a column between ``minimum`` and ``maximum``, in the unit of the table.
 
+    Each must be measured along at least ``directions`` directions.
+    """
+
+    column: str
     count: int
     minimum: float = 0.0
     maximum: float = np.inf
@@ -37,51 +44,28 @@ class ShellRequirement:
     reason: str = ""
 
     def __str__(self) -> str:
-        if self.count == 1:
-            text = "1 b-value"
-        else:
-            text = f"{self.count} different b-values"
+        column = column_of(self.column)
+        text = f"1 {column.title}" if self.count == 1 else f"{self.count} different {column.title}s"
+        unit = f" {column.unit}".rstrip()
         if np.isinf(self.maximum):
-            text += f" of {self.minimum:g} s/mm² or more" if self.minimum > 0 else ""
+            text += f" of {self.minimum:g}{unit} or more" if self.minimum > 0 else ""
         elif self.minimum > 0:
-            text += f" between {self.minimum:g} and {self.maximum:g} s/mm²"
+            text += f" between {self.minimum:g} and {self.maximum:g}{unit}"
         else:
-            text += f" of at most {self.maximum:g} s/mm²"
+            text += f" of at most {self.maximum:g}{unit}"
         if self.directions > 1:
             text += f" with at least {self.directions} directions each"
         return text
 
     def missing(self, shells: Sequence[Shell]) -> str:
-        """What these shells lack; those of one b-value at several echo times count once."""
+        """What these shells lack; those that differ in other columns alone count once."""
         found = {
-            shell.b_value
+            shell.values[self.column]
             for shell in shells
-            if self.minimum * (1 - JITTER) <= shell.b_value <= self.maximum * (1 + JITTER)
+            if self.column in shell.values
+            and self.minimum * (1 - JITTER) <= shell.values[self.column] <= self.maximum * (1 + JITTER)
             and shell.n_directions >= self.directions
         }
         if len(found) >= self.count:
             return ""
-        return f"{self} ({self.reason}); the protocol has {listed(found)}"
-
-
-@dataclass(frozen=True)
-class EchoTimeRequirement:
-    """At least ``count`` different echo times."""
-
-    count: int
-    reason: str = ""
-
-    def __str__(self) -> str:
-        return "1 echo time" if self.count == 1 else f"{self.count} different echo times"
-
-    def missing(self, shells: Sequence[Shell]) -> str:
-        """What these shells lack; a shell whose echo time is not known has none."""
-        found = {shell.echo_time for shell in shells if shell.echo_time is not None}
-        if len(found) >= self.count:
-            return ""
-        return f"{self} ({self.reason}); the protocol has {listed(found, 1)}"
-
-
-def listed(values: set[float], decimals: int = 0) -> str:
-    """b-values or echo times in ascending order."""
-    return ", ".join(f"{round(value, decimals):g}" for value in sorted(values)) or "none"
+        return f"{self} ({self.reason}); the protocol has {column_of(self.column).listed(found)}"

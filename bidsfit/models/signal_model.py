@@ -1,62 +1,33 @@
-"""A signal model is one equation and a table of parameters; everything else follows from them."""
+"""What all signal models are to the rest of the code: a function of parameters and of columns of an acquisition."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import sympy as sp
 from numpy.typing import ArrayLike, NDArray
 
-from bidsfit.acquisition import Acquisition
+from bidsfit.acquisition import Acquisition, Averaging, DirectionAverage, column_of
 from bidsfit.exceptions import UnsupportedProtocolError
-from bidsfit.models.kernel import compile_kernel, evaluate
-from bidsfit.models.requirements import JITTER, Requirement, listed
+from bidsfit.models.derived import Derivation
+from bidsfit.models.parameter import Derived, Parameter, wrapped_angles
+from bidsfit.models.requirements import JITTER, Requirement
 
+if TYPE_CHECKING:
+    from torch import Tensor
 
-@dataclass(frozen=True)
-class Parameter:
-    """One row of a model's parameter table.
+#: What signals are divided by before a fit, so that they are near 1: the mean of those of the lowest b-value, the
+#: largest, or nothing.
+Reference = Literal["lowest b", "largest", "none"]
 
-    Parameters
-    ----------
-    name : str
-        The symbol in the equation, and the name in Python.
-    label : str
-        The value of the BIDS entity ``param``.
-    unit : {"1", "arbitrary", "um^2/ms", "ms"}
-        Unit in the numerics. Files and reports convert.
-    bounds : tuple of float
-        Physically plausible range, in ``unit``.
-    start : sequence of float
-        Values from which a grid of starting points is built. Not used for the scale of the signal.
-    latex : str
-        How the symbol is printed.
-    description : str
-        One sentence for sidecars, reports and docs.
-    display : tuple of float
-        Range of figures, in ``unit``; None means it is taken from the data.
-    prior : {"uniform", "loguniform"}
-        What Bayesian estimators believe before the data, unless they are told otherwise: the same for every value
-        between the bounds, or for every order of magnitude.
-    """
-
-    name: str
-    label: str
-    unit: str
-    bounds: tuple[float, float]
-    latex: str
-    description: str
-    start: Sequence[float] = ()
-    display: tuple[float, float] | None = None
-    prior: str = "uniform"
-
-    @property
-    def symbol(self) -> sp.Symbol:
-        return sp.Symbol(self.name, real=True)
+#: Where a fit starts: at the best point of a grid of starting values, at the solution of the linear equations of the
+#: logarithm of the signal, or where a function of (signals, acquisition) says: shape (n_voxels, n_parameters).
+Start = Literal["grid", "log-linear"] | Callable[[NDArray[np.float64], Acquisition], NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
@@ -68,7 +39,7 @@ class Support:
     missing : tuple of str
         What the protocol lacks, in words; empty where the model is supported.
     used : str
-        What the model would be fitted to, in words: "b = 0, 1000 s/mm²", with the echo times where they matter.
+        What the model would be fitted to, in words: "b = 0, 1000 s/mm²", with the other variables of the model.
     """
 
     missing: tuple[str, ...]
@@ -78,9 +49,11 @@ class Support:
         return not self.missing
 
 
-@dataclass(frozen=True)
-class SignalModel:
-    """What is believed about the signal: one equation for all uses.
+@dataclass(frozen=True, kw_only=True)
+class SignalModel(ABC):
+    """What is believed about the signal.
+
+    Of the two kinds, `SymbolicModel` is an equation and `FunctionModel` a function of torch.
 
     Parameters
     ----------
@@ -89,12 +62,21 @@ class SignalModel:
     title : str
         Full name for reports.
     parameters : sequence of Parameter
-    expression : sympy.Expr
-        The signal, in the parameters' symbols and the independent variables.
     variables : sequence of str
-        Independent variables of the equation, as `Acquisition.variable` knows them.
-    scale : str
-        The parameter that multiplies the whole signal.
+        Columns of an acquisition that the signal depends on. Measurements are averaged over directions unless
+        "direction" is among them.
+    scale : str or None
+        The parameter that multiplies the whole signal, if there is one.
+    reference : {"lowest b", "largest", "none"}
+        What signals are divided by before a fit: see `Reference`. Without a scale it is "none".
+    start : {"grid", "log-linear"} or callable
+        Where a fit starts: see `Start`.
+    derived : sequence of Derived
+        What follows from the parameters; each becomes a map.
+    complex_valued : bool
+        Whether signals are complex: real and imaginary part count as two measurements with noise of their own.
+    sequence : bool
+        Whether a measurement depends on those before it: then none is averaged or left out, and their order counts.
     constraints : sequence of sympy.Le
         Linear inequalities between parameters that hold at every estimate (``D <= Dstar``).
     requirements : sequence of Requirement
@@ -120,10 +102,14 @@ class SignalModel:
     name: str
     title: str
     parameters: tuple[Parameter, ...]
-    expression: sp.Expr
     description: str
     variables: tuple[str, ...] = ("b",)
-    scale: str = "S0"
+    scale: str | None = "S0"
+    reference: Reference = "lowest b"
+    start: Start = "grid"
+    derived: tuple[Derived, ...] = ()
+    complex_valued: bool = False
+    sequence: bool = False
     constraints: tuple[sp.Rel, ...] = ()
     requirements: tuple[Requirement, ...] = ()
     maximum_b: float = np.inf
@@ -134,21 +120,20 @@ class SignalModel:
     variant_of: str = ""
 
     def __post_init__(self) -> None:
-        known = {p.symbol for p in self.parameters} | {sp.Symbol(v, real=True) for v in self.variables}
-        unknown = self.expression.free_symbols - known
-        if unknown:
-            raise ValueError(f"Model {self.name!r}: the equation has symbols {unknown} that no table lists.")
-        if self.scale not in self.names:
+        if self.scale is not None and self.scale not in self.names:
             raise ValueError(f"Model {self.name!r}: the scale {self.scale!r} is not among its parameters.")
-        scale = self[self.scale].symbol
-        if sp.diff(self.expression, scale, 2) != 0 or self.expression.subs(scale, 0) != 0:
-            raise ValueError(f"Model {self.name!r}: the signal is not proportional to {self.scale!r}.")
+        if self.scale is None and self.reference != "none":
+            raise ValueError(
+                f"Model {self.name!r} has no scale, so that its signals cannot be divided by a reference; set "
+                f"reference='none' (found {self.reference!r})."
+            )
 
     def __getitem__(self, name: str) -> Parameter:
-        for parameter in self.parameters:
-            if parameter.name == name:
-                return parameter
-        raise KeyError(name)
+        return {parameter.name: parameter for parameter in self.parameters}[name]
+
+    def quantity(self, name: str) -> Parameter | Derived:
+        """The parameter or derived quantity of that name."""
+        return {quantity.name: quantity for quantity in self.quantities}[name]
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -156,18 +141,47 @@ class SignalModel:
         return tuple(p.name for p in self.parameters)
 
     @property
-    def scale_index(self) -> int:
-        return self.names.index(self.scale)
+    def shape_names(self) -> tuple[str, ...]:
+        """Names of the parameters but the scale, in the same order."""
+        return tuple(name for name in self.names if name != self.scale)
 
-    @cached_property
+    @property
+    def scale_index(self) -> int:
+        """Place of the scale among the parameters; -1 where there is none."""
+        return -1 if self.scale is None else self.names.index(self.scale)
+
+    @property
+    def quantities(self) -> tuple[Parameter | Derived, ...]:
+        """All that becomes a map: the parameters, and what is derived from them."""
+        return (*self.parameters, *self.derived)
+
+    @property
+    @abstractmethod
+    def latex(self) -> str:
+        """The equation as LaTeX."""
+
+    #: Whether the model has compiled functions of one voxel.
+    compiled: ClassVar[bool] = False
+
+    @property
     def kernel(self) -> Any:
         """Compiled signal and Jacobian of one voxel (see `bidsfit.models.kernel`)."""
-        return compile_kernel(self.expression, self.names, self.variables)
+        raise NotImplementedError(f"The model {self.name!r} has no compiled kernel.")
 
-    @cached_property
+    @property
     def signal_kernel(self) -> Any:
         """The same without the Jacobian, for those who only need signals."""
-        return compile_kernel(self.expression, self.names, self.variables, derivatives=False)
+        raise NotImplementedError(f"The model {self.name!r} has no compiled kernel.")
+
+    @abstractmethod
+    def torch_signal(self, parameters: Tensor, design: Tensor) -> Tensor:
+        """The signal on tensors: parameters (..., n_parameters) and design (n, n_variables) give (..., n)."""
+
+    @abstractmethod
+    def evaluate(
+        self, parameters: NDArray[np.float64], design: NDArray[np.float64], *, derivatives: bool
+    ) -> tuple[NDArray, NDArray | None]:
+        """Signals (n_voxels, n), and where they are asked for derivatives (n_voxels, n, n_parameters)."""
 
     @cached_property
     def linear_constraints(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -188,6 +202,20 @@ class SignalModel:
         """Independent variables of an acquisition, shape (n_measurements, n_variables)."""
         return np.column_stack([acquisition.variable(v) for v in self.variables]).astype(float)
 
+    def average(self, acquisition: Acquisition, kind: Averaging = "arithmetic") -> DirectionAverage:
+        """The average over all that the model does not depend on."""
+        single = self.sequence or "direction" in self.variables
+        return DirectionAverage(acquisition, "none" if single else kind)
+
+    def reference_signal(self, signals: NDArray, acquisition: Acquisition) -> NDArray[np.float64]:
+        """What signals, shape (n_voxels, n), are divided by before a fit, shape (n_voxels,)."""
+        if self.reference == "none":
+            return np.ones(len(signals))
+        if self.reference == "largest":
+            return np.asarray(np.abs(signals).max(axis=1))
+        lowest = acquisition.b_values == acquisition.b_values.min()
+        return np.average(signals[:, lowest], axis=1, weights=acquisition.weights[lowest])
+
     def parameter_array(self, parameters: Mapping[str, ArrayLike] | ArrayLike) -> NDArray[np.float64]:
         """Parameters as one array of shape (..., n_parameters), from a mapping of broadcastable arrays."""
         if isinstance(parameters, Mapping):
@@ -201,7 +229,7 @@ class SignalModel:
             raise ValueError(f"Parameters of {self.name!r} end in axis {self.names}, found shape {array.shape}.")
         return array
 
-    def signal(self, parameters: Mapping[str, ArrayLike] | ArrayLike, acquisition: Acquisition) -> NDArray[np.float64]:
+    def signal(self, parameters: Mapping[str, ArrayLike] | ArrayLike, acquisition: Acquisition) -> NDArray:
         """Noise-free signal.
 
         Parameters
@@ -213,20 +241,38 @@ class SignalModel:
         Returns
         -------
         ndarray, shape (..., n_measurements)
+            Complex where the model is.
         """
-        return self.signal_and_jacobian(parameters, acquisition)[0]
+        return self._evaluated(parameters, acquisition, derivatives=False)[0]
 
     def signal_and_jacobian(
         self, parameters: Mapping[str, ArrayLike] | ArrayLike, acquisition: Acquisition
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    ) -> tuple[NDArray, NDArray]:
         """Noise-free signal, shape (..., n), and its derivatives, shape (..., n, n_parameters)."""
+        signal, jacobian = self._evaluated(parameters, acquisition, derivatives=True)
+        assert jacobian is not None
+        return signal, jacobian
+
+    def _evaluated(
+        self, parameters: Mapping[str, ArrayLike] | ArrayLike, acquisition: Acquisition, *, derivatives: bool
+    ) -> tuple[NDArray, NDArray | None]:
         array = self.parameter_array(parameters)
         flat = np.ascontiguousarray(array.reshape(-1, array.shape[-1]))
-        signal, jacobian = evaluate(self.kernel, flat, self.design(acquisition))
+        signal, jacobian = self.evaluate(flat, self.design(acquisition), derivatives=derivatives)
+        grid = array.shape[:-1]
         return (
-            signal.reshape(*array.shape[:-1], -1),
-            jacobian.reshape(*array.shape[:-1], len(acquisition), len(self.names)),
+            signal.reshape(*grid, len(acquisition)),
+            None if jacobian is None else jacobian.reshape(*grid, len(acquisition), len(self.names)),
         )
+
+    @cached_property
+    def derivation(self) -> Derivation:
+        """The derived quantities as functions of parameters, with their gradients."""
+        return Derivation(self.names, self.derived)
+
+    def wrapped(self, parameters: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Parameters, shape (n, n_parameters), with angles brought back into their bounds: the same orientations."""
+        return wrapped_angles(self.parameters, parameters)
 
     def usable(self, acquisition: Acquisition) -> NDArray[np.intp]:
         """Indices of the measurements that the model describes (see ``maximum_b`` and ``excluded_b``)."""
@@ -240,15 +286,26 @@ class SignalModel:
     def support(self, acquisition: Acquisition) -> Support:
         """Whether a protocol can support the model; says what is missing and what it has."""
         index = self.usable(acquisition)
-        shells = acquisition.select(index).shells if index.size else ()
+        used = acquisition.select(index) if index.size else None
+        shells = () if used is None else used.shells
         missing = [lack for requirement in self.requirements if (lack := requirement.missing(shells))]
-        echo_times = {shell.echo_time for shell in shells if shell.echo_time is not None}
-        used = f"b = {listed({shell.b_value for shell in shells})} s/mm²"
-        if "TE" in self.variables:
-            used += f" and TE = {listed(echo_times, 1)} ms"
-        elif len(echo_times) > 1:
-            missing.append(f"one echo time (relaxation is not described); the protocol has {listed(echo_times, 1)}")
-        return Support(tuple(missing), used)
+        asked, words = {requirement.column for requirement in self.requirements}, []
+        for name in acquisition.columns:
+            column, found = column_of(name), {shell.values[name] for shell in shells}
+            if name == "b" or name in self.variables:
+                words.append(column.in_words(found))
+            elif len(found) > 1:
+                missing.append(
+                    f"one {column.title} (the model does not describe its influence); the protocol has "
+                    f"{column.listed(found)}"
+                )
+        for name in self.variables:
+            if name == "direction":
+                if used is None or _lacks_directions(used):
+                    missing.append("the gradient directions of all measurements above b = 0")
+            elif name not in acquisition.columns and name not in asked:
+                missing.append(f"{column_of(name).title}s ({name})")
+        return Support(tuple(missing), " and ".join(words))
 
     def require_support(self, acquisition: Acquisition) -> None:
         """Raise `UnsupportedProtocolError`, naming what is missing, unless the model is supported."""
@@ -258,9 +315,15 @@ class SignalModel:
                 f"The protocol does not support the model {self.name!r}. Missing: " + "; ".join(support.missing) + "."
             )
 
-    @cached_property
-    def latex(self) -> str:
-        """The equation as LaTeX, in the form the papers print."""
-        symbols = {p.symbol: p.latex for p in self.parameters}
-        shown = self.expression.rewrite(sp.erf)
-        return f"S = {sp.latex(shown, symbol_names=symbols)}"
+
+def as_real(values: NDArray, axis: int = -1) -> NDArray[np.float64]:
+    """Real parts, then imaginary parts along an axis; real values as they are."""
+    return np.concatenate([values.real, values.imag], axis=axis) if np.iscomplexobj(values) else values
+
+
+def _lacks_directions(acquisition: Acquisition) -> bool:
+    """Whether the direction of a measurement above b = 0 is not known."""
+    weighted = acquisition.b_values > 0
+    return bool(weighted.any()) and (
+        acquisition.directions is None or not acquisition.directions[weighted].any(axis=1).all()
+    )

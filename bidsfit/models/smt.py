@@ -6,8 +6,9 @@ import sympy as sp
 
 from bidsfit.models.common import signal_scale
 from bidsfit.models.functions import boys
-from bidsfit.models.requirements import ShellRequirement
-from bidsfit.models.signal_model import Parameter, SignalModel
+from bidsfit.models.parameter import Parameter
+from bidsfit.models.requirements import ValuesRequirement
+from bidsfit.models.symbolic import SymbolicModel
 
 S0, vcyl, vcsf, fcyl, lambda_, b = sp.symbols("S0 vcyl vcsf fcyl lambda b", real=True)
 
@@ -76,12 +77,18 @@ def intrinsic_diffusivity() -> Parameter:
     )
 
 
-UNWEIGHTED_SHELL = ShellRequirement(1, maximum=100, reason="S0 needs an image with little or no diffusion weighting")
-THREE_SHELLS = ShellRequirement(
-    3, minimum=700, directions=6, reason="two fractions and lambda come from direction averages of three shells or more"
+UNWEIGHTED_SHELL = ValuesRequirement(
+    "b", 1, maximum=100, reason="S0 needs an image with little or no diffusion weighting"
+)
+THREE_SHELLS = ValuesRequirement(
+    "b",
+    3,
+    minimum=700,
+    directions=6,
+    reason="two fractions and lambda come from direction averages of three shells or more",
 )
 
-SMT2 = SignalModel(
+SMT2 = SymbolicModel(
     name="smt2",
     title="Spherical mean technique, two compartments",
     description=(
@@ -93,14 +100,18 @@ SMT2 = SignalModel(
     averaging=True,
     requirements=(
         UNWEIGHTED_SHELL,
-        ShellRequirement(
-            2, minimum=700, directions=6, reason="vcyl and lambda come from direction averages of two shells or more"
+        ValuesRequirement(
+            "b",
+            2,
+            minimum=700,
+            directions=6,
+            reason="vcyl and lambda come from direction averages of two shells or more",
         ),
     ),
     references=("kaden2016", "gyori2022"),
 )
 
-SMT3 = SignalModel(
+SMT3 = SymbolicModel(
     name="smt3",
     title="Spherical mean technique, three compartments",
     description=(
@@ -119,7 +130,7 @@ SMT3 = SignalModel(
 
 # In vcyl and vcsf this equation has no derivative where all is free water: tortuosity, vext / (vcyl + vext), has no
 # limit there. In the fraction of the tissue that is cylinders it is smooth everywhere, and needs no constraint.
-SMT3_NORMALISED = SignalModel(
+SMT3_NORMALISED = SymbolicModel(
     name="smt3normalised",
     title="Spherical mean technique, three compartments, tortuosity of the tissue alone",
     description=(

@@ -233,7 +233,7 @@ class Cohort:
                 lesion=self._lesion_of(group),
                 homogeneous=self.study is not None,
             )
-            scale = self.signal_model.scale
+            scale = self.signal_model.names[self.signal_model.scale_index]
             head.parameters[scale] *= INTENSITY
             sigma = float(head.parameters[scale][head.mask].mean()) / self.snr
             if self.study is not None:

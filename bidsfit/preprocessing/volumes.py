@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import map_coordinates
 
-from bidsfit.acquisition import SHELL_TOLERANCE_ABSOLUTE, Acquisition
+from bidsfit.acquisition import COLUMNS, Acquisition
 from bidsfit.preprocessing.registration import Grid, Reference, rigid_generators
 
 #: Volumes of the lowest b-values that show where the signal is, and voxels of a sample.
@@ -195,7 +195,7 @@ class _Volumes:
         self.echo = np.zeros(self.b.size)
         for number, shell in enumerate(acquisition.shells):
             self.shell[shell.indices] = number
-            self.echo[shell.indices] = shell.echo_time or 0.0
+            self.echo[shell.indices] = shell.values.get("TE") or 0.0
         self.nominal = np.array([acquisition.shells[number].b_value for number in self.shell])
         self.sine, self.directed = _angles(acquisition)
         self.values = np.where(np.isfinite(sample.signals), sample.signals, 0.0).astype(float)
@@ -368,7 +368,7 @@ def _angles(acquisition: Acquisition) -> tuple[NDArray[np.float64], NDArray[np.b
     n = len(acquisition)
     table = np.zeros((n, 3)) if acquisition.directions is None else np.nan_to_num(acquisition.directions)
     lengths = np.linalg.norm(table, axis=1)
-    directed = (lengths > 0) & (acquisition.b_values > SHELL_TOLERANCE_ABSOLUTE)
+    directed = (lengths > 0) & (acquisition.b_values > COLUMNS["b"].absolute)
     if not directed.any():
         return 1.0 - np.eye(n), directed
     unit = table / np.where(lengths > 0, lengths, 1.0)[:, None]

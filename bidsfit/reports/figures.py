@@ -8,7 +8,7 @@ pyplot's global state; so none is used here.
 
 from __future__ import annotations
 
-from bidsfit.reports.canvas import spread_limits, widened
+from bidsfit.reports.canvas import robust_limits, spread_limits, widened
 from bidsfit.reports.charts import Curve, Histogram, plot_curves, plot_histograms, plot_shells
 from bidsfit.reports.comparisons import Column, Decay, plot_comparison, plot_decays
 from bidsfit.reports.mosaics import Panel, plot_maps, plot_mask, plot_quality, status_colour, with_values
@@ -41,6 +41,7 @@ __all__ = [
     "plot_registration",
     "plot_shells",
     "plot_snr",
+    "robust_limits",
     "spread_limits",
     "status_colour",
     "widened",

@@ -55,7 +55,8 @@ class Panel:
 
     Attributes
     ----------
-    data : ndarray, shape (x, y, z)
+    data : ndarray, shape (x, y, z) or (x, y, z, 3)
+        Three components of an axis are shown as red, green and blue.
     title : str
         May hold mathematics between dollar signs.
     unit : str
@@ -79,6 +80,12 @@ class Panel:
 def _draw_panel(figure: Figure, panel: Panel, mask: NDArray, layout: Layout, number: int) -> None:
     """Draw one map under its title, with its colour bar."""
     data = np.asarray(panel.data, dtype=float)
+    if data.ndim == 4:
+        row = start_block(figure, layout, number, panel.title, panel.unit, panel.remark)
+        parts = [layout.slices.tiles(np.nan_to_num(np.abs(part))) for part in np.moveaxis(data, -1, 0)]
+        for axes, *colours, within in zip(row, *parts, layout.slices.tiles(mask), strict=True):
+            show(axes, np.stack([*colours, within.astype(float)], axis=-1).clip(0, 1), layout.slices)
+        return
     inside = data[mask]
     finite = inside[np.isfinite(inside)]
     limits = panel.limits if panel.limits is not None else robust_limits(finite)

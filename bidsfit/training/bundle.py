@@ -12,7 +12,7 @@ import hashlib
 import io
 import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -26,12 +26,12 @@ from bidsfit.acquisition import Acquisition
 from bidsfit.bids.files import whole_file
 from bidsfit.exceptions import UnusableInputError
 from bidsfit.models.signal_model import SignalModel
+from bidsfit.simulation.distributions import Distribution, distribution_from
+from bidsfit.simulation.simulator import Features
 from bidsfit.training.archive import opened, read, unpacked
 from bidsfit.training.checks import network_of, require_forest, require_performance
-from bidsfit.training.distributions import Distribution, distribution_from
 from bidsfit.training.facts import require_facts
 from bidsfit.training.recipe import recipe_from
-from bidsfit.training.simulation import Features
 
 FORMAT = "bidsfit trained estimator"
 VERSION = 1
@@ -87,16 +87,21 @@ class Bundle:
         return distribution_from(self.facts["Distribution"], self.samples, model)
 
 
-def acquisition_facts(acquisition: Acquisition) -> dict[str, Any]:
-    """An acquisition of averages, for JSON."""
+def acquisition_facts(acquisition: Acquisition, variables: Collection[str]) -> dict[str, Any]:
+    """What of an acquisition of averages a model of these variables sees, for JSON."""
     directions = acquisition.n_directions
     facts: dict[str, Any] = {
         "BValues": [round(float(b), 3) for b in acquisition.b_values],
         "Measurements": acquisition.weights.astype(int).tolist(),
         "Directions": np.ones(len(acquisition), dtype=int).tolist() if directions is None else directions.tolist(),
     }
-    if acquisition.echo_times is not None:
-        facts["EchoTimes"] = [round(float(t), 3) for t in acquisition.echo_times]
+    if "TE" in acquisition.columns:
+        facts["EchoTimes"] = [round(float(t), 3) for t in acquisition.columns["TE"]]
+    others = acquisition.columns.keys() & set(variables) - {"b", "TE"}
+    if others:
+        facts["Columns"] = {name: [round(float(v), 6) for v in acquisition.columns[name]] for name in sorted(others)}
+    if "direction" in variables and acquisition.directions is not None:
+        facts["Vectors"] = np.round(acquisition.directions, 6).tolist()
     return facts
 
 
@@ -106,7 +111,9 @@ def _acquisition(facts: Mapping[str, Any]) -> Acquisition:
         facts["BValues"],
         counts=facts["Measurements"],
         n_directions=facts["Directions"],
-        echo_times=facts.get("EchoTimes"),
+        directions=facts.get("Vectors"),
+        TE=facts.get("EchoTimes"),
+        **facts.get("Columns", {}),
     )
 
 
@@ -178,7 +185,7 @@ def read_bundle(path: Path, *, machine: bool = True) -> Bundle:
         space = distribution.space
         if list(space.names) != facts["Parameters"]:
             raise ValueError(f"the model {model.name!r} has the parameters {', '.join(space.names)}")
-        if len(Features(_acquisition(facts["Acquisition"]))) != facts["Features"]:
+        if len(Features(model, _acquisition(facts["Acquisition"]))) != facts["Features"]:
             raise ValueError("its protocol gives another number of signals than it takes")
         if recipe_from(facts["Recipe"], "its recipe").kind != facts["Kind"]:
             raise ValueError("its recipe is of another kind")

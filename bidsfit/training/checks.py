@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bidsfit.models.space import ParameterSpace
 from bidsfit.training.architectures import Layers
-from bidsfit.training.space import ParameterSpace
 from bidsfit.trust.performance import POINTS, exponents_of, points_on_grid
 
 

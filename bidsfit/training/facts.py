@@ -24,6 +24,8 @@ class AcquisitionFacts(TypedDict):
     Measurements: list[Count]
     Directions: list[Count]
     EchoTimes: NotRequired[list[Finite]]  # ms
+    Columns: NotRequired[dict[str, list[Finite]]]  # in the units of bidsfit.acquisition.COLUMNS
+    Vectors: NotRequired[list[list[Finite]]]  # directions, where they were not averaged
 
 
 class NoiseFacts(TypedDict):
@@ -35,7 +37,7 @@ class NoiseFacts(TypedDict):
 
 
 class UniformFacts(TypedDict):
-    """See `bidsfit.training.distributions.Uniform`."""
+    """See `bidsfit.simulation.distributions.Uniform`."""
 
     Kind: Literal["uniform"]
     Bounds: Bounds
@@ -49,7 +51,7 @@ class OriginFacts(TypedDict, total=False):
 
 
 class PooledFacts(TypedDict):
-    """See `bidsfit.training.distributions.Pooled`."""
+    """See `bidsfit.simulation.distributions.Pooled`."""
 
     Kind: Literal["pooled"]
     Bounds: Bounds
@@ -59,7 +61,7 @@ class PooledFacts(TypedDict):
 
 
 class MixtureFacts(TypedDict):
-    """See `bidsfit.training.distributions.Mixture`."""
+    """See `bidsfit.simulation.distributions.Mixture`."""
 
     Kind: Literal["mixture"]
     Bounds: Bounds

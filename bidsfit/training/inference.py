@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bidsfit.acquisition import Acquisition
+from bidsfit.models.signal_model import as_real
+from bidsfit.models.space import ParameterSpace
+from bidsfit.simulation.simulator import Features
 from bidsfit.training.architectures import forward, sigmoid
-from bidsfit.training.simulation import Features
-from bidsfit.training.space import ParameterSpace
 
 
 class Inverted(NamedTuple):
@@ -47,12 +48,12 @@ class Inverter:
 
     def __init__(self, machine: Any, space: ParameterSpace, acquisition: Acquisition) -> None:
         self.machine, self.space = machine, space
-        self._features = Features(acquisition)
+        self._features = Features(space.model, acquisition)
         self._design, self._weights = space.model.design(acquisition), acquisition.weights
         self._others = [space.model.names.index(name) for name in space.names]
 
-    def __call__(self, signals: NDArray[np.float64]) -> Inverted:
-        """Estimates from averaged signals, shape (n, n_averages)."""
+    def __call__(self, signals: NDArray) -> Inverted:
+        """Estimates from averaged signals, shape (n, n_averages), complex where the model is."""
         model, features = self.space.model, self._features(signals)
         if isinstance(self.machine, list):
             cube = sigmoid(forward(self.machine, features))
@@ -63,6 +64,8 @@ class Inverter:
             cube = self.space.to_cube(estimates)
         parameters = np.ones((len(features), len(model.names)))
         parameters[:, self._others] = estimates
+        if not model.compiled:
+            return Inverted(cube, parameters, self._fit_scale(parameters, signals))
         squares = np.empty(len(features))
         _fit_scale(
             model.signal_kernel,
@@ -75,12 +78,23 @@ class Inverter:
         )
         return Inverted(cube, parameters, squares)
 
+    def _fit_scale(self, parameters: NDArray[np.float64], signals: NDArray) -> NDArray[np.float64]:
+        """What the function of that name does, for a model without a compiled kernel."""
+        model = self.space.model
+        y, signal = as_real(signals), as_real(model.evaluate(parameters, self._design, derivatives=False)[0])
+        weights = np.tile(self._weights, 1 + model.complex_valued)
+        if model.scale is not None:
+            best = np.maximum((y * signal) @ weights / (signal**2 @ weights), 0.0)
+            parameters[:, model.scale_index] = best
+            signal = signal * best[:, None]
+        return np.asarray((y - signal) ** 2 @ weights)
+
 
 @numba.njit(nogil=True, error_model="numpy")
 def _fit_scale(
     kernel: Any, parameters: NDArray, design: NDArray, weights: NDArray, y: NDArray, scale: int, squares: NDArray
 ) -> None:
-    """Scale of every voxel by least squares, given the rest; and the weighted sums of squares that are left."""
+    """Scale of every voxel, where the model has one, by least squares; and weighted sums of squares of what is left."""
     n = design.shape[0]
     signal, unused = np.empty(n), np.empty((0, 0))
     for i in range(len(y)):
@@ -89,9 +103,10 @@ def _fit_scale(
         for k in range(n):
             product += weights[k] * y[i, k] * signal[k]
             square += weights[k] * signal[k] * signal[k]
-        best = max(product / square, 0.0)
+        best = max(product / square, 0.0) if scale >= 0 else 1.0
         rest = 0.0
         for k in range(n):
             rest += weights[k] * (y[i, k] - best * signal[k]) ** 2
-        parameters[i, scale] = best
+        if scale >= 0:
+            parameters[i, scale] = best
         squares[i] = rest

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from bidsfit.models.space import ParameterSpace
 from bidsfit.training.recipe import LossName
-from bidsfit.training.space import ParameterSpace
 
 if TYPE_CHECKING:
     from torch import Tensor

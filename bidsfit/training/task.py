@@ -15,11 +15,11 @@ from threadpoolctl import threadpool_limits
 
 from bidsfit import __version__
 from bidsfit.acquisition import Acquisition
+from bidsfit.simulation.distributions import Distribution, digest, participants_of
+from bidsfit.simulation.simulator import Features, Noise, Simulator
 from bidsfit.training.bundle import CURVE_UNITS, Bundle, acquisition_facts
-from bidsfit.training.distributions import Distribution, digest, participants_of
 from bidsfit.training.inference import Inverter
 from bidsfit.training.recipe import NetworkRecipe, Recipe, recipe_facts
-from bidsfit.training.simulation import Features, Noise, Simulator
 from bidsfit.training.trainer import Progress, train_forest, train_network
 from bidsfit.trust.performance import performance_table
 
@@ -66,8 +66,8 @@ class Task:
             "Model": space.model.name,
             "Equation": space.model.latex,
             "Parameters": list(space.names),
-            "Features": len(Features(self.acquisition)),
-            "Acquisition": acquisition_facts(self.acquisition),
+            "Features": len(Features(space.model, self.acquisition)),
+            "Acquisition": acquisition_facts(self.acquisition, space.model.variables),
             "Noise": {
                 "SNR": None if np.isinf(self.noise.snr) else float(self.noise.snr),
                 "Kind": self.noise.kind,
@@ -143,5 +143,6 @@ def residual_limit(invert: Inverter, simulator: Simulator, seed: int) -> float:
     """
     rng = np.random.default_rng([seed, 1])
     found = invert(simulator.measure(simulator.distribution.sample(DRAWS, rng), rng))
-    scale = found.parameters[:, simulator.space.model.scale_index]
+    model = simulator.space.model
+    scale = found.parameters[:, model.scale_index] if model.scale else 1.0
     return float(np.quantile(found.squares / scale**2, USUAL))

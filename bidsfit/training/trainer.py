@@ -11,13 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bidsfit.exceptions import UsageError
+from bidsfit.simulation.simulator import Batch, Simulator
 from bidsfit.training.architectures import Layers, layers_of, perceptron, pruned
 from bidsfit.training.losses import make_loss
 from bidsfit.training.recipe import ForestRecipe, NetworkRecipe
-from bidsfit.training.simulation import Simulator
 
-#: Batches that are simulated at a time.
-BATCHES = 16
 #: Samples that decide which units are silent.
 PRUNING = 1 << 18
 #: A training has converged where the last tenth of its steps changed the validation loss by less than this fraction.
@@ -80,11 +78,11 @@ def train_network(
     space = simulator.space
     loss = make_loss(recipe.loss, space)
 
-    def tensors(parameters: NDArray, features: NDArray) -> list[torch.Tensor]:
-        arrays = features, parameters, space.to_cube(parameters)
+    def tensors(batch: Batch[NDArray]) -> list[torch.Tensor]:
+        arrays = batch.features[:, 0], batch.truth, batch.cube
         return [torch.from_numpy(np.asarray(array, dtype=np.float32)).to(place) for array in arrays]
 
-    held_out = tensors(*simulator.draw(recipe.validation, validation))
+    held_out = tensors(simulator.draw(recipe.validation, validation))
     # Standardised features make all protocols look alike to the optimiser; folded into the first layer later.
     centre, width = held_out[0].mean(dim=0), held_out[0].std(dim=0).clamp(min=1e-6)
     best, best_step, lowest, curve = None, 0, np.inf, []
@@ -114,7 +112,9 @@ def train_network(
                     progress(step, recipe.steps)
     if best is None:
         raise ValueError("The training diverged: the loss of the validation set was never a number.")
-    layers = pruned(_folded(best, centre.cpu().numpy(), width.cpu().numpy()), simulator.draw(PRUNING, validation)[1])
+    layers = pruned(
+        _folded(best, centre.cpu().numpy(), width.cpu().numpy()), simulator.draw(PRUNING, validation).features[:, 0]
+    )
     table = np.array(curve)
     facts = {
         "BestStep": best_step,
@@ -134,10 +134,8 @@ def converged(curve: NDArray[np.float64]) -> bool:
 
 def _batches(simulator: Simulator, recipe: NetworkRecipe, rng: np.random.Generator, tensors: Any) -> Iterator[Any]:
     """As many batches as there are steps; several are simulated at a time."""
-    for start in range(0, recipe.steps, BATCHES):
-        count = min(BATCHES, recipe.steps - start)
-        block = tensors(*simulator.draw(count * recipe.batch, rng))
-        yield from zip(*(array.split(recipe.batch) for array in block), strict=True)
+    for block in simulator.stream(recipe.batch, recipe.steps, rng):
+        yield from zip(*(array.split(recipe.batch) for array in tensors(block)), strict=True)
 
 
 def _folded(layers: Layers, centre: NDArray[np.float32], width: NDArray[np.float32]) -> Layers:
@@ -189,9 +187,9 @@ def train_forest(
 
     draws, validation = (np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(2))
     space = simulator.space
-    parameters, features = simulator.draw(recipe.samples, draws)
-    truth, shown = simulator.draw(recipe.validation, validation)
-    targets, true_targets = ((p - space.bounds[:, 0]) / space.span for p in (parameters, truth))
+    taught, held_out = simulator.draw(recipe.samples, draws), simulator.draw(recipe.validation, validation)
+    features, shown = taught.features[:, 0], held_out.features[:, 0]
+    targets, true_targets = ((p - space.bounds[:, 0]) / space.span for p in (taught.truth, held_out.truth))
     forest = RandomForestRegressor(
         n_estimators=1,
         min_samples_leaf=recipe.samples_per_leaf,

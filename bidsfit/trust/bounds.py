@@ -15,7 +15,7 @@ from scipy.interpolate import CubicSpline
 from scipy.special import ive
 
 from bidsfit.acquisition import Acquisition
-from bidsfit.models.signal_model import SignalModel
+from bidsfit.models.signal_model import SignalModel, as_real
 from bidsfit.noise import NoiseKind
 
 #: A direction of parameter space whose (scaled) information is smaller than this fraction of the largest is unknown.
@@ -104,7 +104,7 @@ def cramer_rao_bound(
     fixed: tuple[str, ...] = (),
     threads: int = 1,
 ) -> dict[str, NDArray[np.float64]]:
-    """Smallest standard deviation that an unbiased estimator can have, for each parameter.
+    """Smallest standard deviation that an unbiased estimator can have, for each parameter and derived quantity.
 
     Parameters
     ----------
@@ -118,13 +118,18 @@ def cramer_rao_bound(
     -------
     dict of name to ndarray, shape (...)
         Infinite where the measurements do not determine a parameter (D* of IVIM where f is 0); NaN where the
-        parameters are.
+        parameters are. That of an axis is an angle in radians.
     """
     array = model.parameter_array(parameters)
     flat = array.reshape(-1, array.shape[-1])
     spread = np.broadcast_to(np.asarray(sigma, dtype=float), array.shape[:-1]).reshape(-1)
-    bound = bound_of_voxels(model, flat, acquisition, spread, noise, fixed=fixed, threads=threads).reshape(array.shape)
-    return {name: bound[..., j] for j, name in enumerate(model.names)}
+    p, gradients = len(model.names), None
+    if model.derived:
+        slopes = model.derivation.gradients(flat)
+        gradients = np.concatenate([np.broadcast_to(np.eye(p), (len(flat), p, p)), slopes], axis=1)
+    bound = bound_of_voxels(model, flat, acquisition, spread, noise, gradients=gradients, fixed=fixed, threads=threads)
+    found = dict(zip(model.names, bound.T, strict=False)) | model.derivation.spreads(bound[:, p:])
+    return {name: values.reshape(array.shape[:-1]) for name, values in found.items()}
 
 
 def bound_of_voxels(
@@ -189,9 +194,12 @@ def _information(
     """Fisher information of voxels, shape (n_voxels, n_parameters, n_parameters); by the kernel where there is one."""
     if noise not in get_args(NoiseKind):
         raise ValueError(f"Unknown kind of noise {noise!r}; valid: {', '.join(get_args(NoiseKind))}.")
-    if model.kernel is None:
+    if noise == "rician" and model.complex_valued:
+        raise ValueError(f"Signals of {model.name!r} are complex and their noise is Gaussian, found {noise!r}.")
+    if not model.compiled:
         signal, jacobian = model.signal_and_jacobian(parameters, acquisition)
-        weights = acquisition.weights / sigma[:, None] ** 2
+        jacobian = as_real(jacobian, axis=1)
+        weights = np.tile(acquisition.weights, 1 + model.complex_valued) / sigma[:, None] ** 2
         if noise == "rician":
             weights = weights * rician_information(np.abs(signal) / sigma[:, None])
         return np.asarray(np.einsum("vnj,vn,vnk->vjk", jacobian, weights, jacobian))

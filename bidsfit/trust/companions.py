@@ -14,8 +14,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bidsfit.acquisition import Acquisition, DirectionAverage
+from bidsfit.acquisition import Acquisition
 from bidsfit.estimators.estimator import Estimate, Estimator
+from bidsfit.models.parameter import Derived, Parameter
 from bidsfit.models.signal_model import SignalModel
 from bidsfit.noise import NoiseKind
 from bidsfit.quantity import Quantity
@@ -56,7 +57,7 @@ class Judge:
     @cached_property
     def shells(self) -> Acquisition:
         """Measurements that the model predicts alike, together."""
-        return DirectionAverage(self.acquisition).acquisition
+        return self.model.average(self.acquisition).acquisition
 
     def bound(self, estimate: Estimate, kind: NoiseKind) -> Maps:
         """Cramér-Rao bound at the estimates, for this kind of noise."""
@@ -76,11 +77,11 @@ class Companion(Protocol):
 
     quantity: Quantity
 
-    def applies(self, estimator: Estimator) -> bool:
-        """Whether it has something to say of the estimates of this estimator, trained or not yet."""
+    def applies(self, estimator: Estimator, of: Parameter | Derived) -> bool:
+        """Whether it has something to say of a parameter, or of what is derived, as this estimator estimates it."""
 
     def judge(self, judge: Judge, estimate: Estimate) -> Maps:
-        """One array for each parameter, by name: of the shape of the estimate, in the unit of its quantity."""
+        """One array for each that it applies to, by name: of the shape of the estimate, in the unit of its quantity."""
 
 
 class StandardDeviation:
@@ -100,8 +101,9 @@ class StandardDeviation:
         scale="spread",
     )
 
-    def applies(self, estimator: Estimator) -> bool:
-        return "sd" in estimator.statistics or estimator.has_performance or estimator.likelihood is not None
+    def applies(self, estimator: Estimator, of: Parameter | Derived) -> bool:
+        own = "sd" in estimator.statistics or estimator.has_performance
+        return estimator.likelihood is not None or (own and isinstance(of, Parameter))
 
     def judge(self, judge: Judge, estimate: Estimate) -> Maps:
         if "sd" in estimate.statistics:
@@ -124,8 +126,8 @@ class Bias:
         scale="signed",
     )
 
-    def applies(self, estimator: Estimator) -> bool:
-        return estimator.has_performance
+    def applies(self, estimator: Estimator, of: Parameter | Derived) -> bool:
+        return estimator.has_performance and isinstance(of, Parameter)
 
     def judge(self, judge: Judge, estimate: Estimate) -> Maps:
         return _from_performance(judge, estimate, "bias")
@@ -137,8 +139,8 @@ class Stated:
 
     quantity: Quantity
 
-    def applies(self, estimator: Estimator) -> bool:
-        return self.quantity.key in estimator.statistics
+    def applies(self, estimator: Estimator, of: Parameter | Derived) -> bool:
+        return self.quantity.key in estimator.statistics and isinstance(of, Parameter)
 
     def judge(self, judge: Judge, estimate: Estimate) -> Maps:
         return estimate.statistics[self.quantity.key]
@@ -158,7 +160,7 @@ class Bound:
         scale="spread",
     )
 
-    def applies(self, estimator: Estimator) -> bool:
+    def applies(self, estimator: Estimator, of: Parameter | Derived) -> bool:
         return True
 
     def judge(self, judge: Judge, estimate: Estimate) -> Maps:
@@ -196,7 +198,11 @@ def get(name: str) -> Companion:
 def companions_of(estimator: Estimator) -> dict[str, Companion]:
     """Companions, those of other packages included, that apply to an estimator; by the key of their quantity."""
     found = map(get, available())
-    return {companion.quantity.key: companion for companion in found if companion.applies(estimator)}
+    return {
+        companion.quantity.key: companion
+        for companion in found
+        if any(companion.applies(estimator, of) for of in estimator.model.quantities)
+    }
 
 
 def companions(

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from scipy.stats import qmc
 
 from bidsfit.estimators.estimator import Estimator
-from bidsfit.training.simulation import Simulator
-from bidsfit.training.space import ParameterSpace
+from bidsfit.models.space import ParameterSpace
+from bidsfit.simulation.simulator import Simulator
 from bidsfit.trust.metrics import accuracy
 
 #: Points along each axis of the unit cube, by the number of parameters; with more parameters they are scattered.
@@ -163,7 +163,7 @@ class PerformanceLookup:
         """
         model = self._space.model
         known = np.isfinite(parameters).all(axis=1)
-        cube = self._space.to_cube(np.delete(parameters[known], model.scale_index, axis=1))
+        cube = self._space.to_cube(parameters[np.ix_(known, [name != model.scale for name in model.names])])
         columns = np.column_stack([self._table[f"{quantity}_{name}"] for name in model.names])
         at_cube = np.empty((len(cube), len(model.names)))
         if self._points:
@@ -175,7 +175,8 @@ class PerformanceLookup:
             for start in range(0, len(cube), CHUNK):
                 rows = slice(start, start + CHUNK)
                 at_cube[rows] = np.clip(_basis(cube[rows], exponents) @ fitted, low, high)
-        at_cube[:, model.scale_index] *= parameters[known, model.scale_index]
+        if model.scale is not None:
+            at_cube[:, model.scale_index] *= parameters[known, model.scale_index]
         found = np.full(parameters.shape, np.nan)
         found[known] = at_cube
         return found

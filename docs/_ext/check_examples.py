@@ -18,7 +18,7 @@ def check(app: Sphinx) -> None:
     from grid_search import GridSearch
     from t2 import MODEL
 
-    acquisition = Acquisition(np.zeros(4), echo_times=[20, 40, 80, 160])
+    acquisition = Acquisition(np.zeros(4), TE=[20, 40, 80, 160])
     signals = MODEL.signal({"S0": 100.0, "T2": [45.0, 90.0]}, acquisition)
     estimate = LeastSquares(MODEL).estimate(signals, acquisition)
     np.testing.assert_allclose(estimate.parameters["T2"], [45.0, 90.0], rtol=1e-6)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from bidsfit import Estimate, Estimator
+from bidsfit.models.parameter import Derived, Parameter
 from bidsfit.quantity import Quantity
 from bidsfit.trust.companions import SD, Judge
 
@@ -23,14 +24,15 @@ class CoefficientOfVariation:
         word="CV",
     )
 
-    def applies(self, estimator: Estimator) -> bool:
-        """Where there is a standard deviation."""
-        return SD.applies(estimator)
+    def applies(self, estimator: Estimator, of: Parameter | Derived) -> bool:
+        """Where there is a standard deviation, and a size."""
+        return SD.applies(estimator, of) and not of.axis
 
     def judge(self, judge: Judge, estimate: Estimate) -> dict[str, np.ndarray]:
         """One array for each parameter, of the shape of the estimate."""
         with np.errstate(divide="ignore", invalid="ignore"):
-            return {name: sd / np.abs(estimate.parameters[name]) for name, sd in SD.judge(judge, estimate).items()}
+            found = SD.judge(judge, estimate)
+            return {name: sd / np.abs(estimate.values[name]) for name, sd in found.items() if name in estimate.values}
 
 
 COMPANION = CoefficientOfVariation()

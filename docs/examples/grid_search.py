@@ -6,7 +6,7 @@ import numpy as np
 
 from bidsfit import Acquisition, Estimator, Status
 from bidsfit.estimators.estimator import Fitted
-from bidsfit.estimators.least_squares import starting_points
+from bidsfit.estimators.solver import starting_points
 
 
 class GridSearch(Estimator):

@@ -2,12 +2,13 @@
 
 import sympy as sp
 
-from bidsfit.models.requirements import EchoTimeRequirement
-from bidsfit.models.signal_model import Parameter, SignalModel
+from bidsfit.models.parameter import Parameter
+from bidsfit.models.requirements import ValuesRequirement
+from bidsfit.models.symbolic import SymbolicModel
 
 S0, T2, TE = sp.symbols("S0 T2 TE", real=True)
 
-MODEL = SignalModel(
+MODEL = SymbolicModel(
     name="t2",
     title="Transverse relaxation",
     description="Mono-exponential decay of the signal without diffusion weighting over the echo time.",
@@ -34,5 +35,5 @@ MODEL = SignalModel(
     variables=("TE",),
     expression=S0 * sp.exp(-TE / T2),
     maximum_b=1.0,  # diffusion would weaken the signal as well
-    requirements=(EchoTimeRequirement(3, reason="S0 and T2 are fitted, and one more shows whether they fit"),),
+    requirements=(ValuesRequirement("TE", 3, reason="S0 and T2 are fitted, and one more shows whether they fit"),),
 )

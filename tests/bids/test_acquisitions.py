@@ -114,5 +114,5 @@ def test_directions_that_do_not_fit(tmp_path, text):
 def test_echo_time(tmp_path, echo_time, expected):
     """Seconds in metadata; what makes no sense is left out."""
     (tmp_path / "a.bval").write_text("0 500")
-    found = read_acquisition(tmp_path / "a.bval", None, {"EchoTime": echo_time}).echo_times
+    found = read_acquisition(tmp_path / "a.bval", None, {"EchoTime": echo_time}).columns.get("TE")
     assert (found if found is None else found.tolist()) == expected

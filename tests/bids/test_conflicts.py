@@ -63,7 +63,7 @@ def fit(folder, model=IVIM, image=IMAGE, mask=MASK, noise=NOISE, **options):
     estimator = LeastSquares(model, **options)
     settings = fit_settings(model, estimator, mask, noise)
     for output in map_outputs(image, model, estimator).values():
-        summary = {"b_values": [0, 800], "noise": {}}
+        summary = {"columns": {"b": [0, 800]}, "noise": {}}
         write(folder, output.path, sidecar(output, image, model, settings, summary))
 
 

@@ -16,8 +16,8 @@ from bidsfit.bids.distributions import (
     write_distribution,
 )
 from bidsfit.exceptions import UnusableInputError
-from bidsfit.training.distributions import digest, pool
-from bidsfit.training.space import ParameterSpace
+from bidsfit.models.space import ParameterSpace
+from bidsfit.simulation.distributions import digest, pool
 
 SOURCES = ["bids::sub-01/dwi/sub-01_model-smt2_desc-lsq_param-vcyl_dwimap.nii.gz"]
 

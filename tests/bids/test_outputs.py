@@ -51,7 +51,7 @@ def image():
 def sidecar_of(image, name, **options):
     estimator = LeastSquares(IVIM, **options)
     settings = fit_settings(IVIM, estimator, image.mask_uri, NOISE)
-    summary = {"b_values": [0, 10.004, 800], "noise": {"sigma": 20.1234567, "method": "scatter of repeats"}}
+    summary = {"columns": {"b": [0, 10.004, 800]}, "noise": {"sigma": 20.1234567, "method": "scatter of repeats"}}
     return sidecar(map_outputs(image, IVIM, estimator)[name], image, IVIM, settings, summary)
 
 

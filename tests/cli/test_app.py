@@ -177,7 +177,7 @@ def test_dry_run(run, unchanged, tmp_path):
     assert outcome.code == 0
     for said in (
         "sub-01_dwi  5 x 6 x 3 x 5",
-        "b-values (s/mm²): 0 (x2), 300 (x1), 600 (x1), 1000 (x1)",
+        "protocol: b = 0 (x2), 300 (x1), 600 (x1), 1000 (x1) s/mm²",
         "mask: bids:masks:sub-01/dwi/sub-01_desc-brain_mask.nii.gz",
         "fit adc with lsq: has b = 0, 300, 600, 1000 s/mm²",
         "leave out smt2: missing: 2 different b-values of 700 s/mm² or more",

@@ -146,7 +146,7 @@ def test_options_win_over_the_file(net, tmp_path):
     from bidsfit.cli.lab_options import setting_of
 
     options = dict.fromkeys(
-        ("model", "image", "bval", "bvec", "b_values", "directions", "snr", "noise", "noise_free_s0")
+        ("model", "image", "bval", "bvec", "b_values", "table", "directions", "snr", "noise", "noise_free_s0")
     )
     asked = setting_of(Namespace(**options, bounds=None), net)
     assert (asked.noise.snr, asked.noise.kind, asked.noise.lowest) == (20, "rician", True)

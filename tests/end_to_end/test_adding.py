@@ -165,7 +165,7 @@ def multi_echo(tiny, masks):
 
 
 class TestPlugin:
-    acquisition = Acquisition(np.zeros(12), echo_times=np.repeat([20, 40, 60, 90, 140, 200], 2))
+    acquisition = Acquisition(np.zeros(12), TE=np.repeat([20, 40, 60, 90, 140, 200], 2))
 
     @pytest.fixture
     def t2(self, plugin):

@@ -356,8 +356,8 @@ def judge(files, plan, data, maps, sound):
     np.testing.assert_array_equal(acquisition.directions, np.where(known[:, None], directions, 0))
     assert np.all((acquisition.b_values >= 0) & (acquisition.b_values <= LARGEST_B))
     assert np.all(np.abs(acquisition.directions) <= LONGEST_DIRECTION)
-    if acquisition.echo_times is not None:
-        assert np.all((acquisition.echo_times > 0) & np.isfinite(acquisition.echo_times))
+    for values in acquisition.columns.values():
+        assert np.all((values >= 0) & np.isfinite(values))
     reference(image.mask)
     as_packed = data.size == SIGNALS.size and np.allclose(data.reshape(SIGNALS.shape, order="F"), SIGNALS, atol=0.03)
     as_meant = np.array_equal(acquisition.b_values, B_VALUES)
@@ -424,7 +424,7 @@ def test_acquisitions_made_in_python(examples):
     def make(values):
         table = np.array(values)
         try:
-            acquisition = Acquisition(table[:, 0], directions=table[:, 1:4], echo_times=table[:, 4])
+            acquisition = Acquisition(table[:, 0], directions=table[:, 1:4], TE=table[:, 4])
         except ValueError:
             return
         with time_limit():

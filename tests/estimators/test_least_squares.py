@@ -8,7 +8,7 @@ from scipy.optimize import least_squares
 
 from bidsfit import Acquisition, Estimate, LeastSquares, Status, estimators, models
 from bidsfit.estimators import estimator as base
-from bidsfit.estimators.least_squares import starting_points
+from bidsfit.estimators.solver import starting_points
 from bidsfit.exceptions import UnknownNameError, UnsupportedProtocolError
 from bidsfit.noise import add_noise
 

@@ -9,8 +9,8 @@ import pytest
 from scipy import stats
 
 from bidsfit import models
-from bidsfit.estimators.estimator import bounds_of
 from bidsfit.estimators.priors import Prior, log_uniform, priors_of, uniform
+from bidsfit.models.space import bounds_of
 
 
 def test_quantiles_are_those_of_the_distribution() -> None:

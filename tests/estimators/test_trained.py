@@ -12,10 +12,10 @@ from bidsfit.estimators.forest import Forest
 from bidsfit.estimators.network import Network
 from bidsfit.estimators.trained import SNR_LEVELS, differences, nearest_level
 from bidsfit.exceptions import UnsupportedProtocolError
+from bidsfit.simulation.distributions import Mixture, Pooled
+from bidsfit.simulation.simulator import Noise, Simulator
 from bidsfit.training.bundle import write_bundle
-from bidsfit.training.distributions import Mixture, Pooled
 from bidsfit.training.recipe import ForestRecipe, NetworkRecipe, load_recipe
-from bidsfit.training.simulation import Noise, Simulator
 from bidsfit.training.task import Task, train
 from bidsfit.trust.performance import PerformanceLookup
 
@@ -236,7 +236,7 @@ class TestProtocols:
         assert differences(Acquisition(own), Acquisition(trained)) != []
 
     def test_echo_times(self):
-        times = [Acquisition([0, 0, 1000], echo_times=[60, last, 60]) for last in (90, 120)]
+        times = [Acquisition([0, 0, 1000], TE=[60, last, 60]) for last in (90, 120)]
         assert "TE = 60, 90 ms" in differences(times[1], times[0])[0]
         assert differences(times[0], times[0]) == []
 

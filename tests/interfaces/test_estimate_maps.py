@@ -54,7 +54,7 @@ def test_right_in_the_mask_and_zero_outside(fit, tiny):
         assert np.all(values[~INSIDE] == 0)
     assert np.all(maps["status"][INSIDE] == Status.CONVERGED)
     assert summary["n_voxels"] == INSIDE.sum()
-    assert summary["b_values"] == [0, 300, 600, 1000]
+    assert summary["columns"] == {"b": [0, 300, 600, 1000]}
 
 
 @pytest.mark.filterwarnings("ignore:invalid value")

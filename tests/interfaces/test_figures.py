@@ -14,7 +14,7 @@ SUMMARY = {
     "n_voxels": 100,
     "status": {"1": 100},
     "freedom": 3,
-    "b_values": [0, 1000],
+    "columns": {"b": [0, 1000]},
     "sigma": None,
     "over_directions": False,
 }
@@ -53,7 +53,7 @@ def test_choices_state_bounds_with_their_unit():
 
 def test_choices_are_told_in_plain_words():
     settings = {"Debias": False, "Hold": ["D"], "Threshold": 200.0, "MaximumBValue": 1000.0}
-    summary = SUMMARY | {"b_values": [1000, 0, 0, 1000.2, 2000]}
+    summary = SUMMARY | {"columns": {"b": [1000, 0, 0, 1000.2, 2000]}}
     words = _options_in_words(settings, LeastSquares(models.get("ivim")), summary)
     assert [words[name] for name in settings] == ["no", "D", "200 s/mm²", "1000 s/mm²"]
     assert words["b-values fitted (s/mm²)"] == "0 (2 times), 1000 (2 times), 2000"

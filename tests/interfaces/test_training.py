@@ -11,9 +11,9 @@ from bidsfit.exceptions import UnusableInputError
 from bidsfit.interfaces import training as module
 from bidsfit.interfaces.learned import distribution_in_words, training_row, training_warnings
 from bidsfit.interfaces.training import TrainEstimator
+from bidsfit.models.space import ParameterSpace
+from bidsfit.simulation.distributions import pool
 from bidsfit.training.bundle import Bundle
-from bidsfit.training.distributions import pool
-from bidsfit.training.space import ParameterSpace
 
 
 @pytest.fixture

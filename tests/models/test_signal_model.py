@@ -12,11 +12,13 @@ import sympy as sp
 from scipy.special import hyp1f1
 
 from bidsfit import Acquisition, LeastSquares, MaximumLikelihood, Status, models
-from bidsfit.estimators.least_squares import starting_points
+from bidsfit.estimators.solver import starting_points
 from bidsfit.exceptions import UnknownNameError, UnsupportedProtocolError
 from bidsfit.models.kernel import compile_kernel, kernel_source
-from bidsfit.models.requirements import EchoTimeRequirement, ShellRequirement
-from bidsfit.models.signal_model import Parameter, SignalModel
+from bidsfit.models.parameter import Parameter
+from bidsfit.models.requirements import ValuesRequirement
+from bidsfit.models.signal_model import SignalModel
+from bidsfit.models.symbolic import SymbolicModel
 
 NAMES = tuple(models.BUILT_IN)
 GYORI = Acquisition([1000, 2000, 3500, 5000])
@@ -335,30 +337,40 @@ class TestEchoTimes:
     """A model of b and TE: nothing of it is in the package."""
 
     S0, D, T2, b, TE = sp.symbols("S0 D T2 b TE", real=True)
-    model = SignalModel(
+    model = SymbolicModel(
         name="relaxation",
         title="Diffusion and transverse relaxation",
         description="",
         parameters=(
-            Parameter("S0", "S0", "arbitrary", (0, np.inf), "S_0", ""),
-            Parameter("D", "D", "um^2/ms", (0, 5), "D", "", start=(0.3, 0.8, 1.5, 3)),
-            Parameter("T2", "T2", "ms", (1, 3000), "T_2", "", start=(10, 30, 100, 300, 1000)),
+            Parameter(name="S0", label="S0", unit="arbitrary", bounds=(0, np.inf), latex="S_0", description=""),
+            Parameter(
+                name="D", label="D", unit="um^2/ms", bounds=(0, 5), latex="D", description="", start=(0.3, 0.8, 1.5, 3)
+            ),
+            Parameter(
+                name="T2",
+                label="T2",
+                unit="ms",
+                bounds=(1, 3000),
+                latex="T_2",
+                description="",
+                start=(10, 30, 100, 300, 1000),
+            ),
         ),
         variables=("b", "TE"),
         expression=S0 * sp.exp(-b * D - TE / T2),
         requirements=(
-            ShellRequirement(2, reason="D is fitted"),
-            EchoTimeRequirement(3, reason="T2 is fitted"),
+            ValuesRequirement("b", 2, reason="D is fitted"),
+            ValuesRequirement("TE", 3, reason="T2 is fitted"),
         ),
     )
     echo_times = np.tile([60, 60.02, 80, 110], 4)
-    acquisition = Acquisition(np.repeat([0, 1000, 1005, 400], 4), echo_times=echo_times)
+    acquisition = Acquisition(np.repeat([0, 1000, 1005, 400], 4), TE=echo_times)
 
     @pytest.mark.parametrize("averaging", ["arithmetic", "none"])
     def test_fits_follow_from_the_equation(self, averaging):
         rng = np.random.default_rng(0)
         truth = {"S0": rng.uniform(100, 2000, 50), "D": rng.uniform(0.2, 3, 50), "T2": rng.uniform(15, 400, 50)}
-        acquisition = Acquisition([0, 0, 0, 500, 500, 500, 1000], echo_times=[60, 80, 110, 60, 80, 110, 60])
+        acquisition = Acquisition([0, 0, 0, 500, 500, 500, 1000], TE=[60, 80, 110, 60, 80, 110, 60])
         signals = self.model.signal(truth, acquisition)
         estimate = LeastSquares(self.model, averaging=averaging).estimate(signals, acquisition)
         for name, values in truth.items():
@@ -370,13 +382,13 @@ class TestEchoTimes:
         assert self.model.support(self.acquisition).used == "b = 0, 400, 1002 s/mm² and TE = 60, 80, 110 ms"
 
     def test_what_is_missing_is_said_in_echo_times(self):
-        missing = self.model.support(Acquisition([0, 0, 1000], echo_times=[4.92, 9.84, 4.92])).missing
+        missing = self.model.support(Acquisition([0, 0, 1000], TE=[4.92, 9.84, 4.92])).missing
         assert missing == ("3 different echo times (T2 is fitted); the protocol has 4.9, 9.8",)
         missing = self.model.support(Acquisition([0, 0, 1000])).missing
         assert missing == ("3 different echo times (T2 is fitted); the protocol has none",)
 
     def test_one_b_value_at_many_echo_times_is_one(self):
-        missing = self.model.support(Acquisition([1000, 1003, 998], echo_times=[60, 80, 110])).missing
+        missing = self.model.support(Acquisition([1000, 1003, 998], TE=[60, 80, 110])).missing
         assert missing == ("2 different b-values (D is fitted); the protocol has 1000",)
 
     def test_a_model_without_echo_times_wants_one(self):
@@ -387,7 +399,7 @@ class TestEchoTimes:
 
     def test_echo_times_that_no_requirement_asked_for_are_missed_at_the_fit(self):
         model = dataclasses.replace(self.model, requirements=())
-        with pytest.raises(ValueError, match="needs echo times"):
+        with pytest.raises(UnsupportedProtocolError, match=r"Missing: echo times \(TE\)\.$"):
             LeastSquares(model).estimate(np.ones((1, 2)), Acquisition([0, 1000]))
 
 
@@ -469,14 +481,14 @@ def test_variants_are_fitted_only_where_they_are_named():
 
 class TestDefinition:
     table = (
-        Parameter("S0", "S0", "arbitrary", (0, np.inf), "S_0", ""),
-        Parameter("R", "R", "1", (0, 1), "R", "", start=(0.5,)),
+        Parameter(name="S0", label="S0", unit="arbitrary", bounds=(0, np.inf), latex="S_0", description=""),
+        Parameter(name="R", label="R", unit="1", bounds=(0, 1), latex="R", description="", start=(0.5,)),
     )
     S0, R, b = sp.symbols("S0 R b", real=True)
 
     def model(self, expression: sp.Expr, **changes: object) -> SignalModel:
         fields: dict = {"name": "test", "title": "", "parameters": self.table, "description": ""}
-        return SignalModel(expression=expression, **{**fields, **changes})
+        return SymbolicModel(expression=expression, **{**fields, **changes})
 
     def test_symbols_that_no_table_lists(self):
         with pytest.raises(ValueError, match=r"the equation has symbols \{x\} that no table lists"):

@@ -21,6 +21,9 @@ from bidsfit import Acquisition, companions, models
 from bidsfit.estimators.network import Network
 from bidsfit.exceptions import UnusableInputError
 from bidsfit.interfaces.learned import MOST_ARROWS, mean_errors
+from bidsfit.models.space import ParameterSpace
+from bidsfit.simulation.distributions import Mixture, Pooled, Uniform, digest
+from bidsfit.simulation.simulator import Noise
 from bidsfit.training.bundle import (
     CURVE,
     FACTS,
@@ -35,11 +38,8 @@ from bidsfit.training.bundle import (
     read_facts,
     write_bundle,
 )
-from bidsfit.training.distributions import Mixture, Pooled, Uniform, digest
 from bidsfit.training.inference import Inverter
 from bidsfit.training.recipe import ForestRecipe, NetworkRecipe
-from bidsfit.training.simulation import Noise
-from bidsfit.training.space import ParameterSpace
 from bidsfit.training.task import Task, train
 from bidsfit.trust import performance
 

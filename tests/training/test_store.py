@@ -10,12 +10,12 @@ import pytest
 from bidsfit import models
 from bidsfit.acquisition import Acquisition
 from bidsfit.exceptions import UnusableInputError
+from bidsfit.models.space import ParameterSpace
+from bidsfit.simulation.distributions import Uniform
+from bidsfit.simulation.simulator import Noise
 from bidsfit.training import store as module
 from bidsfit.training.bundle import Bundle, read_facts
-from bidsfit.training.distributions import Uniform
 from bidsfit.training.recipe import NetworkRecipe
-from bidsfit.training.simulation import Noise
-from bidsfit.training.space import ParameterSpace
 from bidsfit.training.store import Store
 from bidsfit.training.task import Task
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from bidsfit import Acquisition, models
-from bidsfit.training.distributions import Mixture, Pooled, Uniform
+from bidsfit.models.space import ParameterSpace
+from bidsfit.simulation.distributions import Mixture, Pooled, Uniform
+from bidsfit.simulation.simulator import Noise
 from bidsfit.training.recipe import ForestRecipe, NetworkRecipe, recipe_from
-from bidsfit.training.simulation import Noise
-from bidsfit.training.space import ParameterSpace
 from bidsfit.training.task import Task, train
 
 SPACE = ParameterSpace(models.get("smt2"))
@@ -44,7 +44,7 @@ OTHERS = {
     "b-values": replace(BASE, acquisition=acquisition(b=(0, 1000, 2000, 3500, 5001))),
     "counts": replace(BASE, acquisition=acquisition(counts=(8, 32, 32, 32, 31))),
     "echo times": replace(
-        BASE, acquisition=Acquisition(B, counts=COUNTS, n_directions=(1, 32, 32, 32, 32), echo_times=[80] * 5)
+        BASE, acquisition=Acquisition(B, counts=COUNTS, n_directions=(1, 32, 32, 32, 32), TE=[80] * 5)
     ),
     "bounds": replace(BASE, distribution=Uniform(ParameterSpace(SPACE.model, {"lambda": (0.0, 2.9)}))),
     "model": replace(BASE, distribution=Uniform(ParameterSpace(models.get("smt3")))),

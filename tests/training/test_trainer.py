@@ -9,13 +9,13 @@ import pytest
 
 from bidsfit import Acquisition, models
 from bidsfit.exceptions import UsageError
+from bidsfit.models.space import ParameterSpace
+from bidsfit.simulation.distributions import Uniform
+from bidsfit.simulation.simulator import Noise, Simulator
 from bidsfit.training.architectures import forward, sigmoid
-from bidsfit.training.distributions import Uniform
 from bidsfit.training.inference import Inverter
 from bidsfit.training.losses import CLIP
 from bidsfit.training.recipe import ForestRecipe, NetworkRecipe
-from bidsfit.training.simulation import Noise, Simulator
-from bidsfit.training.space import ParameterSpace
 from bidsfit.training.trainer import converged, train_forest, train_network
 
 SPACE = ParameterSpace(models.get("smt2"))
@@ -29,7 +29,8 @@ IGNORANT = 1 / 12
 
 def held_out(recipe, seed, simulator=SIMULATOR):
     """The validation set: the second stream of the seed draws it."""
-    return simulator.draw(recipe.validation, np.random.default_rng(np.random.SeedSequence(seed).spawn(2)[1]))
+    batch = simulator.draw(recipe.validation, np.random.default_rng(np.random.SeedSequence(seed).spawn(2)[1]))
+    return batch.truth, batch.features[:, 0]
 
 
 def predicted(layers, features):

@@ -166,7 +166,7 @@ class TestCombinations:
     @pytest.mark.parametrize("kind", ["gaussian", "rician"])
     def test_a_model_without_a_kernel_has_the_same(self, kind) -> None:
         class Uncompiled:
-            kernel = None
+            compiled, complex_valued = False, False
             names, parameter_array = self.model.names, self.model.parameter_array
             signal_and_jacobian = self.model.signal_and_jacobian
 

@@ -12,8 +12,8 @@ from bidsfit.bids.distributions import write_distribution
 from bidsfit.bids.inputs import Inputs, choose_participants, find_images, open_dataset
 from bidsfit.bids.outputs import LEFT_OUT, file_output, json_path
 from bidsfit.exceptions import UnknownNameError, UsageError
-from bidsfit.training.distributions import pool
-from bidsfit.training.space import ParameterSpace
+from bidsfit.models.space import ParameterSpace
+from bidsfit.simulation.distributions import pool
 from bidsfit.workflows.chain import PreprocessingChoice
 from bidsfit.workflows.description import describe_plan
 from bidsfit.workflows.plan import NoiseChoice, PoolChoice, make_fits, make_plan
@@ -393,7 +393,7 @@ def test_the_plan_in_words(tiny, plan, tmp_path):
     tiny.add("sub-02/dwi/sub-02_dwi", bval=False)
     said = describe_plan(plan(), tmp_path)
     assert "sub-01_dwi  5 x 6 x 3 x 4" in said
-    assert "b-values (s/mm²): 0 (x2), 500 (x1), 1000 (x1)" in said
+    assert "protocol: b = 0 (x2), 500 (x1), 1000 (x1) s/mm²" in said
     assert "mask: Otsu's threshold" in said
     assert "fit adc with lsq: has b = 0, 500, 1000 s/mm²" in said
     assert "leave out ivim: missing: " in said

@@ -10,7 +10,8 @@ from scipy import stats
 from scipy.interpolate import RectBivariateSpline
 
 from bidsfit import models
-from bidsfit.training.distributions import (
+from bidsfit.models.space import ParameterSpace
+from bidsfit.simulation.distributions import (
     BINS,
     Mixture,
     Pooled,
@@ -20,7 +21,6 @@ from bidsfit.training.distributions import (
     participants_of,
     pool,
 )
-from bidsfit.training.space import ParameterSpace
 
 SMT2, SMT3 = (ParameterSpace(models.get(name)) for name in ("smt2", "smt3"))
 #: Two tissues of a healthy brain, in vcyl, lambda.

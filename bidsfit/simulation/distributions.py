@@ -15,7 +15,7 @@ from scipy.ndimage import map_coordinates, maximum_filter, spline_filter
 from scipy.spatial import KDTree
 
 from bidsfit.models.signal_model import SignalModel
-from bidsfit.training.space import ParameterSpace, fill
+from bidsfit.models.space import ParameterSpace, fill
 
 #: Bins of a histogram in each dimension (Gyori et al. 2022).
 BINS = 500

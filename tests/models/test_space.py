@@ -11,8 +11,9 @@ from scipy import stats
 
 from bidsfit import models
 from bidsfit.models.common import signal_scale
-from bidsfit.models.signal_model import Parameter, SignalModel
-from bidsfit.training.space import ParameterSpace, fill
+from bidsfit.models.parameter import Parameter
+from bidsfit.models.space import ParameterSpace, fill
+from bidsfit.models.symbolic import SymbolicModel
 
 NAMES = ("adc", "ivim", "ivimlebihan", "smt2", "smt3", "smt3normalised")
 SPACES = {name: ParameterSpace(models.get(name)) for name in NAMES}
@@ -147,8 +148,11 @@ def test_what_cannot_be_is_refused(name, bounds, message):
 
 def test_a_constraint_of_another_form_is_refused():
     s0, x, y, b = sp.symbols("S0 x y b", real=True)
-    rows = [Parameter(name, name, "1", (0.0, 1.0), name, name, start=(0.2, 0.6)) for name in ("x", "y")]
-    model = SignalModel(
+    rows = [
+        Parameter(name=n, label=n, unit="1", bounds=(0.0, 1.0), latex=n, description=n, start=(0.2, 0.6))
+        for n in ("x", "y")
+    ]
+    model = SymbolicModel(
         name="odd",
         title="Odd",
         description="A test.",

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bidsfit.estimators.estimator import bounds_of
 from bidsfit.models.signal_model import SignalModel
 
 #: How far rounding to the 32 bits of an image may carry a point over a constraint.
@@ -122,7 +121,8 @@ class ParameterSpace:
     def sample(self, n: int, rng: np.random.Generator) -> NDArray[np.float64]:
         """Draw n points that are uniform over the space, shape (n, n_parameters).
 
-        Fractions whose sum is at most 1 are drawn from a Dirichlet distribution, which is uniform over their simplex.
+        Fractions whose sum is at most 1 are drawn from a Dirichlet distribution, which is uniform over their simplex;
+        orientations are uniform on the sphere.
         """
         return fill(n, self._propose, self.contains, rng)
 
@@ -130,11 +130,16 @@ class ParameterSpace:
         found = self.bounds[:, 0] + self.span * rng.random((n, len(self.names)))
         for members in self.groups:
             found[:, members] = rng.dirichlet(np.ones(len(members) + 1), n)[:, :-1]
+        for j, name in enumerate(self.names):
+            if self.model[name].kind == "polar":  # as likely as the area on the sphere
+                low, high = np.cos(self.bounds[j])
+                found[:, j] = np.arccos(low + (high - low) * (found[:, j] - self.bounds[j, 0]) / self.span[j])
         return found
 
     def with_scale(self, parameters: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Parameters as the model has them, with a scale of 1: shape (n, n_parameters + 1)."""
-        return np.insert(np.asarray(parameters, dtype=float), self.model.scale_index, 1.0, axis=1)
+        """Parameters as the model has them, with a scale of 1 if there is one: shape (n, n_parameters of the model)."""
+        found = np.asarray(parameters, dtype=float)
+        return found if self.model.scale is None else np.insert(found, self.model.scale_index, 1.0, axis=1)
 
 
 def fill(n: int, propose: Any, accept: Any, rng: np.random.Generator, most: int = 1 << 20) -> NDArray[np.float64]:
@@ -168,3 +173,22 @@ def fill(n: int, propose: Any, accept: Any, rng: np.random.Generator, most: int 
         if tried > most and found < 1e-5 * tried:
             raise ValueError(f"Only {found} of {tried} draws lie inside the bounds and constraints: widen the bounds.")
     return np.concatenate(parts)[:n]
+
+
+def bounds_of(model: SignalModel, changes: Mapping[str, tuple[float, float]] | None = None) -> NDArray[np.float64]:
+    """Bounds of a model's parameters, shape (n_parameters, 2), with some of them replaced.
+
+    Raises
+    ------
+    ValueError
+        For a parameter that does not exist, or a lower bound above the upper one.
+    """
+    changes = dict(changes or {})
+    unknown = set(changes) - set(model.names)
+    if unknown:
+        raise ValueError(f"Model {model.name!r} has no parameter {sorted(unknown)}; it has {', '.join(model.names)}.")
+    bounds = np.array([changes.get(p.name, p.bounds) for p in model.parameters], dtype=float)
+    for name, (lower, upper) in zip(model.names, bounds, strict=True):
+        if not lower <= upper or np.isnan(lower):
+            raise ValueError(f"Bounds of {name!r} must be lower <= upper, found {lower:g} and {upper:g}.")
+    return bounds

@@ -1,0 +1,63 @@
+"""Linear least squares of the logarithm of the signal, for models that are exponentials of linear functions."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bidsfit.acquisition import Acquisition
+from bidsfit.models.signal_model import SignalModel
+
+#: Signals below this fraction of the largest of their voxel are raised to it before the logarithm.
+FAINT = 1e-6
+
+
+class LogLinear:
+    r"""Weighted linear least squares of :math:`\ln S = \ln S_0 + X \theta`.
+
+    The matrix X is the derivative of the logarithm of the signal, which does not depend on the parameters. An ordinary
+    fit comes first; the squares of the signals that it predicts are the weights of the second [1]_.
+
+    Parameters
+    ----------
+    model : SignalModel
+        With a scale.
+    acquisition : Acquisition
+
+    Raises
+    ------
+    ValueError
+        Where the logarithm of the signal is not linear in the parameters.
+
+    References
+    ----------
+    .. [1] Salvador R, et al. Human Brain Mapping 2005;24:144-155.
+    """
+
+    def __init__(self, model: SignalModel, acquisition: Acquisition) -> None:
+        if model.scale is None:
+            raise ValueError(f"A log-linear fit needs a scale, and the model {model.name!r} has none.")
+        at = np.array([[1.0 if n == model.scale else x for n in model.names] for x in (0.1, 0.3)])
+        signal, jacobian = model.signal_and_jacobian(at, acquisition)
+        slopes = jacobian / signal[..., None]
+        if not np.allclose(slopes[0], slopes[1], rtol=1e-8, atol=1e-10):
+            raise ValueError(f"The logarithm of the signal of {model.name!r} is not linear in its parameters.")
+        self._scale, self._matrix, self._counts = model.scale_index, slopes[0], acquisition.weights
+
+    def __call__(self, signals: NDArray[np.float64], *, weighted: bool = True) -> NDArray[np.float64]:
+        """Parameters, shape (n_voxels, n_parameters), of signals, shape (n_voxels, n).
+
+        ``weighted``: False stops at the ordinary fit.
+        """
+        x = self._matrix
+        floor = FAINT * np.abs(signals).max(axis=1, keepdims=True)
+        logarithm = np.log(np.maximum(signals, np.maximum(floor, np.finfo(float).tiny)))
+        root = np.sqrt(self._counts)
+        found = np.einsum("pk,vk->vp", np.linalg.pinv(x * root[:, None]), logarithm * root)
+        if weighted:
+            weights = np.exp(2 * np.einsum("kp,vp->vk", x, found)) * self._counts
+            normal = np.einsum("vk,kp,kq->vpq", weights, x, x, optimize=True)
+            right = np.einsum("vk,kp->vp", weights * logarithm, x)
+            found = np.linalg.solve(normal, right[..., None])[..., 0]
+        found[:, self._scale] = np.exp(found[:, self._scale])
+        return found

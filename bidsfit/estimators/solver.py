@@ -1,0 +1,154 @@
+"""One solver for every model and misfit: where it starts, what it is told of a protocol, and which descent it takes."""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bidsfit.acquisition import Acquisition
+from bidsfit.estimators.batched import fit_batch
+from bidsfit.estimators.levenberg_marquardt import Problem, fit_voxels
+from bidsfit.estimators.log_linear import LogLinear
+from bidsfit.models.signal_model import SignalModel, as_real
+
+
+class Solver:
+    """Minimises the sum of misfits of one model for one protocol, in every voxel.
+
+    Parameters
+    ----------
+    model : SignalModel
+    bounds : ndarray, shape (n_parameters, 2)
+        For signals divided by their reference.
+    acquisition : Acquisition
+        Of the different predictions.
+    misfit : compiled misfit of one measurement (see bidsfit/estimators/misfits.py)
+    rows : ndarray of int, shape (n,), optional
+        Which prediction each measurement has; by default each its own.
+    weights : ndarray, shape (n,), optional
+        Of the measurements; by default how many each stands for.
+    """
+
+    def __init__(
+        self,
+        model: SignalModel,
+        bounds: NDArray[np.float64],
+        acquisition: Acquisition,
+        misfit: Any,
+        rows: NDArray[np.intp] | None = None,
+        weights: NDArray[np.float64] | None = None,
+    ) -> None:
+        self.model, self.misfit, self.acquisition = model, misfit, acquisition
+        self.problem = make_problem(model, bounds, acquisition, rows, weights)
+        self._log_linear = LogLinear(model, acquisition) if model.start == "log-linear" else None
+
+    def __call__(
+        self, y: NDArray[np.float64], precision: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.uint8]]:
+        """Parameters, sums of misfits and status codes.
+
+        Parameters
+        ----------
+        y : ndarray, shape (n_voxels, n)
+            Signals; real parts before imaginary ones where they are complex.
+        precision : ndarray, shape (n_voxels,)
+            Multiplies the weights: 1 / sigma^2, or 1 where the noise does not matter.
+        """
+        model, problem = self.model, self.problem
+        found = np.full((len(y), len(model.parameters)), np.nan)
+        cost, status = np.empty(len(y)), np.empty(len(y), dtype=np.uint8)
+        if model.compiled:
+            fit_voxels(model.kernel, self.misfit, y, precision, problem, found, cost, status, self._start(y))
+        else:
+            fit_batch(self._evaluate, self.misfit, y, precision, problem, found, cost, status, self._start(y))
+        return model.wrapped(found), cost, status
+
+    def _start(self, y: NDArray[np.float64]) -> NDArray[np.float64] | None:
+        """Where the model says that a fit starts; None for the grid."""
+        if self._log_linear is not None:
+            mean = np.zeros((len(y), len(self.acquisition)))
+            weights = np.bincount(self.problem.rows, self.problem.weights, len(self.acquisition))
+            np.add.at(mean.T, self.problem.rows, (y * self.problem.weights).T)
+            return self._log_linear(mean / weights)
+        return self.model.start(y, self.acquisition) if callable(self.model.start) else None
+
+    def _evaluate(
+        self, parameters: NDArray[np.float64], derivatives: bool
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
+        signal, jacobian = self.model.evaluate(parameters, self._design, derivatives=derivatives)
+        return as_real(signal, axis=1), None if jacobian is None else as_real(jacobian, axis=1)
+
+    @property
+    def _design(self) -> NDArray[np.float64]:
+        return self.model.design(self.acquisition)
+
+
+def make_problem(
+    model: SignalModel,
+    bounds: NDArray[np.float64],
+    acquisition: Acquisition,
+    rows: NDArray[np.intp] | None = None,
+    weights: NDArray[np.float64] | None = None,
+) -> Problem:
+    """What the solver needs to know of a model and an acquisition.
+
+    Parameters
+    ----------
+    model : SignalModel
+    bounds : ndarray, shape (n_parameters, 2)
+        For signals scaled to about 1.
+    acquisition : Acquisition
+        Of the different predictions.
+    rows : ndarray of int, shape (n,), optional
+        Which prediction each measurement has; by default each its own.
+    weights : ndarray, shape (n,), optional
+        Of the measurements; by default how many each stands for.
+    """
+    matrix, limits = model.linear_constraints
+    nodes = starting_points(model, bounds)
+    angles = np.array([p.kind != "scalar" for p in model.parameters]) & (bounds[:, 0] < bounds[:, 1])
+    rows = np.arange(len(acquisition)) if rows is None else rows
+    weights = acquisition.weights if weights is None else weights
+    if model.complex_valued:  # real and imaginary parts are measurements of their own
+        rows, weights = np.concatenate([rows, rows + len(acquisition)]), np.tile(weights, 2)
+    return Problem(
+        order=tuple(range(len(model.parameters))),
+        design=model.design(acquisition),
+        rows=rows,
+        weights=weights,
+        bounds=np.where(angles[:, None], [-np.inf, np.inf], bounds),
+        matrix=matrix,
+        limits=limits,
+        scale=model.scale_index,
+        nodes=nodes,
+        node_signals=np.ascontiguousarray(as_real(model.signal(nodes, acquisition)).T),
+    )
+
+
+def starting_points(model: SignalModel, bounds: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Grid of starting points inside the bounds and constraints, scale 1, shape (n_points, n_parameters).
+
+    Raises
+    ------
+    ValueError
+        Where the bounds leave no point that satisfies the model's constraints.
+    """
+    axes = []
+    for parameter, (lower, upper) in zip(model.parameters, bounds, strict=True):
+        if parameter.name == model.scale:
+            axes.append(np.ones(1))
+        elif model.start == "grid":
+            axes.append(np.unique(np.clip(parameter.start, lower, upper)))
+        else:  # a fit starts elsewhere
+            axes.append(np.clip([(parameter.bounds[0] + parameter.bounds[1]) / 2], lower, upper))
+    nodes = np.array(list(product(*axes)))
+    matrix, limits = model.linear_constraints
+    feasible = np.all(nodes @ matrix.T <= limits + 1e-12, axis=1)
+    if not feasible.any():
+        stated = ", ".join(f"{n} {low:g} to {high:g}" for n, (low, high) in zip(model.names, bounds, strict=True))
+        rules = " and ".join(map(str, model.constraints)) or "a finite starting value"
+        raise ValueError(f"The bounds of {model.name!r} ({stated}) leave no room for {rules}.")
+    return np.ascontiguousarray(nodes[feasible])

@@ -1,0 +1,87 @@
+"""A signal model that has no closed form: a function of torch, whose Jacobian is found by differentiating it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bidsfit.models.signal_model import SignalModel
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+#: Numbers of a Jacobian that are held at a time.
+LARGEST_BLOCK = 1 << 24
+
+
+@dataclass(frozen=True, kw_only=True)
+class FunctionModel(SignalModel):
+    """A signal model given by a function of torch: a Bloch simulation, an integral without a closed form.
+
+    It has no compiled kernel. Least squares, maximum likelihood, the bound and trained estimators take it; those that
+    need a kernel (``bayes``, ``bayesmap``, ``segmented``) refuse it.
+
+    Parameters
+    ----------
+    function : callable
+        From the parameters of one voxel, a tensor of shape (n_parameters,), and the design, (n, n_variables), in the
+        units of the numerics, to its signal, (n,). It must be made of operations that torch can differentiate.
+    equation : str
+        What it computes, as LaTeX.
+    """
+
+    function: Callable[[Tensor, Tensor], Tensor]
+    equation: str = ""
+
+    @property
+    def latex(self) -> str:
+        return self.equation
+
+    def torch_signal(self, parameters: Tensor, design: Tensor) -> Tensor:
+        import torch
+
+        flat = parameters.reshape(-1, parameters.shape[-1])
+        found: Tensor = torch.vmap(self.function, in_dims=(0, None))(flat, design)
+        return found.reshape(*parameters.shape[:-1], -1)
+
+    @cached_property
+    def _jacobian(self) -> Any:
+        """From parameters (n_voxels, n_parameters) and design to real signals and derivatives, parts last."""
+        import torch
+
+        def parts(parameters: Tensor, design: Tensor) -> tuple[Tensor, Tensor]:
+            signal = self.function(parameters, design)
+            real = torch.view_as_real(signal) if self.complex_valued else signal
+            return real, real
+
+        one = torch.func.jacfwd(parts, has_aux=True)
+        return torch.vmap(one, in_dims=(0, None))
+
+    def evaluate(
+        self, parameters: NDArray[np.float64], design: NDArray[np.float64], *, derivatives: bool
+    ) -> tuple[NDArray, NDArray | None]:
+        import torch
+
+        table = torch.from_numpy(np.ascontiguousarray(design))
+        block = max(LARGEST_BLOCK // (len(design) * len(self.names)), 1)
+        signals, jacobians = [], []
+        for start in range(0, len(parameters), block):
+            rows = torch.from_numpy(np.ascontiguousarray(parameters[start : start + block]))
+            if not derivatives:
+                signals.append(self.torch_signal(rows, table).numpy())
+                continue
+            slope, signal = self._jacobian(rows, table)
+            if self.complex_valued:
+                signal, slope = torch.view_as_complex(signal), torch.complex(slope[..., 0, :], slope[..., 1, :])
+            signals.append(signal.numpy())
+            jacobians.append(slope.numpy())
+        kind = complex if self.complex_valued else float
+        if not signals:
+            signals = [np.empty((0, len(design)), dtype=kind)]
+            jacobians = [np.empty((0, len(design), len(self.names)), dtype=kind)]
+        return np.concatenate(signals), np.concatenate(jacobians) if derivatives else None

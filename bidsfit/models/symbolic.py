@@ -1,0 +1,125 @@
+"""A signal model that is one SymPy equation; compiled code, torch, JavaScript and LaTeX follow from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import sympy as sp
+from numpy.typing import NDArray
+from sympy.printing.pytorch import TorchPrinter
+
+from bidsfit.acquisition import column_of
+from bidsfit.models.functions import KERNEL_FUNCTIONS, torch_functions
+from bidsfit.models.kernel import compile_kernel, fill
+from bidsfit.models.signal_model import SignalModel
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class _TorchPrinter(TorchPrinter):
+    """Prints the project's special functions by name as well."""
+
+    def doprint(self, expr: Any) -> str:
+        """Parts without symbols as numbers, because functions of torch take tensors alone."""
+        constant = {part: part.evalf(17) for part in expr.atoms(sp.Pow, sp.Function) if part.is_number}
+        return str(super().doprint(expr.xreplace(constant)))
+
+    def _print_Function(self, expr: sp.Function) -> str:  # noqa: N802 (SymPy's name)
+        name = type(expr).__name__
+        if name in KERNEL_FUNCTIONS:
+            return f"{name}({', '.join(self._print(argument) for argument in expr.args)})"
+        return str(super()._print_Function(expr))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SymbolicModel(SignalModel):
+    """A signal model given by an equation of real signals.
+
+    Parameters
+    ----------
+    expression : sympy.Expr
+        The signal, in the symbols of the parameters and of the variables: their names, and ``gx``, ``gy``, ``gz`` for
+        "direction".
+    """
+
+    expression: sp.Expr
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.complex_valued:
+            raise ValueError(f"Model {self.name!r}: an equation is of real signals; write a FunctionModel.")
+        known = {p.symbol for p in self.parameters} | {sp.Symbol(v, real=True) for v in self.variable_symbols}
+        unknown = self.expression.free_symbols - known
+        if unknown:
+            raise ValueError(f"Model {self.name!r}: the equation has symbols {unknown} that no table lists.")
+        if self.scale is not None:
+            scale = self[self.scale].symbol
+            if sp.diff(self.expression, scale, 2) != 0 or self.expression.subs(scale, 0) != 0:
+                raise ValueError(f"Model {self.name!r}: the signal is not proportional to {self.scale!r}.")
+
+    @property
+    def variable_symbols(self) -> tuple[str, ...]:
+        """Symbols of the variables in the equation, one for each column of the design."""
+        return tuple(symbol for name in self.variables for symbol in column_of(name).components or (name,))
+
+    compiled: ClassVar[bool] = True
+
+    @cached_property
+    def kernel(self) -> Any:
+        return compile_kernel(self.expression, self.names, self.variable_symbols)
+
+    @cached_property
+    def signal_kernel(self) -> Any:
+        return compile_kernel(self.expression, self.names, self.variable_symbols, derivatives=False)
+
+    def evaluate(
+        self, parameters: NDArray[np.float64], design: NDArray[np.float64], *, derivatives: bool
+    ) -> tuple[NDArray, NDArray | None]:
+        n, shape = len(parameters), (len(design), len(self.names))
+        signals = np.empty((n, len(design)))
+        jacobians = np.empty((n, *shape) if derivatives else (n, 0, 0))
+        fill(self.kernel if derivatives else self.signal_kernel, parameters, design, signals, jacobians)
+        return signals, jacobians if derivatives else None
+
+    @cached_property
+    def _torch_function(self) -> Callable[..., Tensor]:
+        symbols = [sp.Symbol(name, real=True) for name in (*self.names, *self.variable_symbols)]
+        modules, printer = [torch_functions(), "torch"], _TorchPrinter()
+        function: Callable[..., Tensor] = sp.lambdify(symbols, self.expression, modules, printer=printer)
+        return function
+
+    def torch_signal(self, parameters: Tensor, design: Tensor) -> Tensor:
+        import torch
+
+        values = [column.unsqueeze(-1) for column in parameters.unbind(-1)]
+        signal = self._torch_function(*values, *design.unbind(-1))
+        return torch.broadcast_to(signal, (*parameters.shape[:-1], len(design)))
+
+    @property
+    def latex(self) -> str:
+        """The equation as LaTeX, in the form the papers print."""
+        symbols = {p.symbol: p.latex for p in self.parameters}
+        shown = self.expression.rewrite(sp.erf)
+        return f"S = {sp.latex(shown, symbol_names=symbols)}"
+
+    @property
+    def javascript(self) -> str:
+        """A JavaScript function ``signal(parameters, variables)``: the signal of one measurement, for browsers.
+
+        Its arguments are arrays in the order of the parameters and of the columns of the design, in the units of the
+        numerics.
+        """
+        names = ", ".join(sp.jscode(p.symbol) for p in self.parameters)
+        functions = files("bidsfit.models").joinpath("functions.js").read_text("utf-8")
+        code = sp.jscode(self.expression, user_functions={"boys": "boys"})
+        return (
+            f"{functions}\nfunction signal(parameters, variables) {{\n"
+            f"  const [{names}] = parameters, [{', '.join(self.variable_symbols)}] = variables;\n"
+            f"  return {code};\n}}\n"
+        )

@@ -1,0 +1,1 @@
+"""Simulation: distributions of parameters and of noise, and what a scanner would measure of them."""

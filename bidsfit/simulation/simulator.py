@@ -1,0 +1,290 @@
+"""What an estimator sees in training: noisy signals of parameters drawn from a distribution, fresh at every draw."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Generic, Literal, TypeVar, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bidsfit.acquisition import Acquisition
+from bidsfit.models.signal_model import SignalModel, as_real
+from bidsfit.models.space import ParameterSpace
+from bidsfit.noise import NoiseKind, add_noise, rician_mean
+from bidsfit.simulation.distributions import Distribution
+
+#: An average of more Rician magnitudes than this is taken for Gaussian, with their mean and variance.
+FEW = 8
+
+#: Steps of a training whose voxels are simulated at a time.
+STEPS = 16
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Array = TypeVar("Array", NDArray, "Tensor")
+Other = TypeVar("Other", NDArray, "Tensor")
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Noise of the training signals.
+
+    Parameters
+    ----------
+    snr : float
+        S0 / standard deviation of one measurement; infinity for none.
+    kind : {"gaussian", "rician"}
+    lowest : bool
+        Whether the images of the lowest b-value have noise as well. Gyori et al. leave it out there.
+    """
+
+    snr: float
+    kind: NoiseKind = "gaussian"
+    lowest: bool = True
+
+    def __post_init__(self) -> None:
+        if not self.snr > 0:
+            raise ValueError(f"The SNR of the training must be above 0, found {self.snr}.")
+        if self.kind not in get_args(NoiseKind):
+            raise ValueError(f"Unknown kind of noise {self.kind!r}; valid: {', '.join(get_args(NoiseKind))}.")
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """What is drawn beside the parameters, and how often: the section ``simulation`` of a recipe.
+
+    Parameters
+    ----------
+    snr_range : (lowest, highest), optional
+        Every voxel has an SNR of its own, log-uniform between these, instead of that of `Noise`.
+    snr_levels : sequence of float, optional
+        Every voxel has one of these SNRs, each as likely.
+    s0_spread : float, optional
+        S0 is log-normal with a median of 1 and this standard deviation of its logarithm, while the noise stays that of
+        an S0 of 1; by default every S0 is 1.
+    realisations : int
+        Noisy copies of every voxel.
+    samples : int, optional
+        Voxels of a set that is drawn once; every step then takes some of it by chance. By default every step draws
+        voxels of its own.
+    set_noise : {"fresh", "fixed"}
+        Whether voxels of the set have new noise at every step, or that with which they were drawn.
+    """
+
+    snr_range: tuple[float, float] | None = None
+    snr_levels: tuple[float, ...] | None = None
+    s0_spread: float | None = None
+    realisations: int = 1
+    samples: int | None = None
+    set_noise: Literal["fresh", "fixed"] = "fresh"
+
+    def __post_init__(self) -> None:
+        if self.snr_range is not None and self.snr_levels is not None:
+            raise ValueError("The SNR of the training has a range (snr_range) or levels (snr_levels), not both.")
+        values = (1.0,) if self.snr_range is self.snr_levels else self.snr_range or self.snr_levels or ()
+        if not values or not all(0 < value < np.inf for value in values):
+            raise ValueError(f"SNRs of the training must be finite numbers above 0, found {values}.")
+        if self.snr_range is not None and not self.snr_range[0] < self.snr_range[1]:
+            raise ValueError(f"snr_range must be the lowest and the highest SNR, found {self.snr_range}.")
+
+    def sigma(self, n: int, snr: float, rng: np.random.Generator) -> NDArray[np.float64]:
+        """Noise levels of n voxels, shape (n,), where the SNR is ``snr`` unless another is drawn."""
+        if self.snr_levels is not None:
+            return 1 / rng.choice(self.snr_levels, n)
+        if self.snr_range is not None:
+            low, high = np.log(self.snr_range)
+            return np.asarray(np.exp(-rng.uniform(low, high, n)))
+        return np.full(n, 1 / snr)
+
+
+@dataclass(frozen=True)
+class Batch(Generic[Array]):
+    """Simulated voxels: arrays, or torch tensors of 32 bits.
+
+    Attributes
+    ----------
+    truth : shape (n, n_parameters)
+        The parameters but the scale, in the units of the model's parameter table.
+    s0 : shape (n,)
+    sigma : shape (n,)
+        Standard deviation of the noise of one measurement.
+    clean : shape (n, n_averages)
+        Averaged signals without noise.
+    noisy : shape (n, n_realisations, n_averages)
+    features : shape (n, n_realisations, n_features)
+        The noisy signals as an estimator is shown them, see `Features`.
+    targets : shape (n, n_parameters)
+        What an estimator is taught to say: the truth, unless labels of another kind are put in its place.
+    cube : shape (n, n_parameters)
+        Where the targets lie in the unit cube of the parameter space.
+    weights : shape (n,)
+        How much each voxel counts in a loss; 1 by default.
+    """
+
+    truth: Array
+    s0: Array
+    sigma: Array
+    clean: Array
+    noisy: Array
+    features: Array
+    targets: Array
+    cube: Array
+    weights: Array
+
+    def map(self, function: Callable[[Array], Other]) -> Batch[Other]:
+        """The batch with a function applied to every array."""
+        return Batch(*(function(getattr(self, part.name)) for part in fields(self)))
+
+    def __getitem__(self, rows: slice | NDArray[np.integer]) -> Batch[Array]:
+        """Some of its voxels."""
+        return self.map(lambda array: array[rows])
+
+    def split(self, size: int) -> Iterator[Batch[Array]]:
+        """Batches of so many voxels, one after the other."""
+        return (self[start : start + size] for start in range(0, len(self.truth), size))
+
+
+class Simulator:
+    """Draws parameters, and what a scanner would measure of them.
+
+    Parameters
+    ----------
+    distribution : Distribution
+    acquisition : Acquisition
+        Of the averages, as `Estimator.averaged` gives it: an entry that stands for n measurements has their average.
+    noise : Noise
+    simulation : Simulation, optional
+    """
+
+    def __init__(
+        self,
+        distribution: Distribution,
+        acquisition: Acquisition,
+        noise: Noise,
+        simulation: Simulation = Simulation(),
+    ) -> None:
+        self.distribution = distribution
+        self.acquisition = acquisition
+        self.noise = noise
+        self.simulation = simulation
+
+    @property
+    def space(self) -> ParameterSpace:
+        return self.distribution.space
+
+    @cached_property
+    def features(self) -> Features:
+        return Features(self.space.model, self.acquisition)
+
+    def draw(self, n: int, rng: np.random.Generator) -> Batch[NDArray]:
+        """Draw n voxels."""
+        truth, spread = self.distribution.sample(n, rng), self.simulation.s0_spread
+        s0 = np.ones(n) if spread is None else np.exp(spread * rng.standard_normal(n))
+        sigma = self.simulation.sigma(n, self.noise.snr, rng)
+        clean = s0[:, None] * self._clean(truth)
+        noisy = self._noisy(clean, sigma, rng)
+        cube = self.space.to_cube(truth)
+        return Batch(truth, s0, sigma, clean, noisy, self._shown(noisy), truth, cube, np.ones(n))
+
+    def stream(self, size: int, steps: int, rng: np.random.Generator) -> Iterator[Batch[NDArray]]:
+        """Voxels for so many steps of a training, ``size`` a step; every batch holds those of several steps."""
+        held = None if self.simulation.samples is None else self.draw(self.simulation.samples, rng)
+        for start in range(0, steps, STEPS):
+            n = min(STEPS, steps - start) * size
+            if held is None:
+                yield self.draw(n, rng)
+                continue
+            batch = held[rng.integers(len(held.truth), size=n)]
+            if self.simulation.set_noise == "fresh":
+                noisy = self._noisy(batch.clean, batch.sigma, rng)
+                batch = replace(batch, noisy=noisy, features=self._shown(noisy))
+            yield batch
+
+    def measure(self, parameters: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
+        """Noisy averages of voxels whose S0 is 1, shape (n, n_averages), at the SNR of `Noise`."""
+        return self._with_noise(self._clean(parameters), 1 / self.noise.snr, rng)
+
+    def _clean(self, parameters: NDArray[np.float64]) -> NDArray[np.float64]:
+        return self.space.model.signal(self.space.with_scale(parameters), self.acquisition)
+
+    def _noisy(self, clean: NDArray[np.float64], sigma: NDArray, rng: np.random.Generator) -> NDArray[np.float64]:
+        """Realisations of every voxel, shape (n, n_realisations, n_averages)."""
+        copies = self.simulation.realisations
+        noisy = self._with_noise(np.repeat(clean, copies, axis=0), np.repeat(sigma, copies), rng)
+        return noisy.reshape(len(clean), copies, -1)
+
+    def _with_noise(
+        self, clean: NDArray[np.float64], sigma: float | NDArray, rng: np.random.Generator
+    ) -> NDArray[np.float64]:
+        if not np.any(sigma):
+            return clean
+        noisy = noisy_averages(clean, self.acquisition, sigma, self.noise.kind, rng)
+        if not self.noise.lowest:
+            lowest = self.features.lowest
+            noisy[:, lowest] = clean[:, lowest]
+        return noisy
+
+    def _shown(self, noisy: NDArray[np.float64]) -> NDArray[np.float32]:
+        """What an estimator is shown of every realisation."""
+        return self.features(noisy.reshape(-1, noisy.shape[-1])).reshape(*noisy.shape[:-1], -1)
+
+
+def noisy_averages(
+    clean: NDArray[np.float64],
+    acquisition: Acquisition,
+    sigma: float | NDArray[np.float64],
+    kind: NoiseKind,
+    rng: np.random.Generator,
+) -> NDArray[np.float64]:
+    """Averages of repeated noisy measurements of the same signal.
+
+    Parameters
+    ----------
+    clean : ndarray, shape (n, n_averages)
+    acquisition : Acquisition
+        Its weights are the numbers of measurements behind each average.
+    sigma : float or ndarray, shape (n,)
+        Standard deviation of the noise of one measurement.
+    kind : {"gaussian", "rician"}
+    rng : numpy.random.Generator
+    """
+    counts, each = acquisition.weights, np.asarray(sigma)[..., None]
+    if kind == "gaussian":
+        return add_noise(clean, each / np.sqrt(counts), kind, rng)
+    noisy = np.empty_like(clean)
+    for j, count in enumerate(counts.astype(int)):
+        column = clean[:, j]
+        if count <= FEW:
+            noisy[:, j] = add_noise(np.repeat(column[:, None], count, axis=1), each, kind, rng).mean(axis=1)
+        else:
+            mean = rician_mean(column, sigma)
+            variance = (column**2 + 2 * sigma**2 - mean**2) / count
+            noisy[:, j] = mean + np.sqrt(variance) * rng.standard_normal(column.size)
+    return noisy
+
+
+class Features:
+    """What of the averaged signals a trained estimator is shown: all relative to the reference of the model.
+
+    Where that is the signal of the lowest b-value, it is then 1 and is left out, unless there are several of them (at
+    several echo times). Of complex signals the real parts are shown, then the imaginary parts.
+    """
+
+    def __init__(self, model: SignalModel, acquisition: Acquisition) -> None:
+        self._model, self._acquisition = model, acquisition
+        lowest = acquisition.b_values == acquisition.b_values.min()
+        self.lowest = lowest if model.reference == "lowest b" else np.full(len(acquisition), False)
+        self._shown = ~self.lowest if self.lowest.sum() == 1 else np.full(len(acquisition), True)
+
+    def __call__(self, signals: NDArray) -> NDArray[np.float32]:
+        """Features, shape (n, n_features), of averaged signals, shape (n, n_averages)."""
+        reference = self._model.reference_signal(signals, self._acquisition)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.asarray(as_real(signals[:, self._shown] / reference[:, None]), dtype=np.float32)
+
+    def __len__(self) -> int:
+        return int(self._shown.sum()) * (1 + self._model.complex_valued)
