@@ -168,6 +168,52 @@ def tiny(tmp_path):
 
 
 @pytest.fixture
+def triexponential(tmp_path, monkeypatch):
+    """A model of five parameters beside S0, which another package adds under this name."""
+    from bidsfit import models
+
+    folder = tmp_path / "site-packages"
+    info = folder / "triexponential-1.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: triexponential\nVersion: 1\n")
+    (info / "entry_points.txt").write_text("[bidsfit.models]\ntriexponential = triexponential:MODEL\n")
+    (folder / "triexponential.py").write_text(TRIEXPONENTIAL)
+    monkeypatch.syspath_prepend(folder)
+    yield models.get("triexponential")
+    sys.modules.pop("triexponential")
+
+
+TRIEXPONENTIAL = """
+import sympy as sp
+from bidsfit.models.parameter import Parameter
+from bidsfit.models.symbolic import SymbolicModel
+
+ROWS = {"f1": ("1", 0.0, 1.0), "f2": ("1", 0.0, 1.0), "D1": ("um^2/ms", 0.1, 1.0), "D2": ("um^2/ms", 1.2, 4.0),
+        "D3": ("um^2/ms", 8.0, 60.0)}
+b, S0, f1, f2, D1, D2, D3 = sp.symbols("b S0 f1 f2 D1 D2 D3", real=True)
+
+
+def row(name, unit, low, high):
+    start = (low + (high - low) / 4, high - (high - low) / 4)
+    return Parameter(name=name, label=name, unit=unit, bounds=(low, high), latex=name, description=name, start=start)
+
+
+MODEL = SymbolicModel(
+    name="triexponential",
+    title="Three exponentials",
+    description="Three exponential decays.",
+    parameters=(
+        Parameter(name="S0", label="S0", unit="arbitrary", bounds=(0.0, float("inf")), latex="S_0", description="S0"),
+        *(row(name, *values) for name, values in ROWS.items()),
+    ),
+    variables=("b",),
+    expression=S0 * (f1 * sp.exp(-b * D1) + f2 * sp.exp(-b * D2) + (1 - f1 - f2) * sp.exp(-b * D3)),
+    constraints=(sp.Le(f1 + f2, 1),),
+)
+"""
+
+
+@pytest.fixture
 def masks(tmp_path):
     """A derivative dataset without files."""
     return TinyDataset(tmp_path / "masks", derivative=True)

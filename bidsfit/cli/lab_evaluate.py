@@ -43,7 +43,8 @@ def add_evaluate(commands: argparse._SubParsersAction) -> None:
         "--points",
         type=int,
         metavar="N",
-        help="values of a parameter (default: 21, or 11 of three and more parameters)",
+        help="values of a parameter (default: 21, or 11 of three and more parameters); of more than three, points are "
+        "scattered, about N x N x N",
     )
     parser.add_argument("--repeats", type=int, metavar="N", help="noise realisations a point (default: 500)")
     parser.add_argument(

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from scipy.interpolate import RegularGridInterpolator
+from scipy.stats import qmc
 
 from bidsfit.acquisition import Acquisition
 from bidsfit.estimators.estimator import Estimator, Status
@@ -124,14 +125,22 @@ def evaluate(
     return Evaluation(truth, *columns)
 
 
-def plane(space: ParameterSpace, points: int = 21) -> NDArray[np.float64]:
-    """The paper's grid: so many values of each parameter from bound to bound, in all combinations that are possible.
+def true_points(space: ParameterSpace, points: int = 21, seed: int = 0) -> NDArray[np.float64]:
+    """Combinations of true parameters that cover a space, shape (n, n_parameters).
 
-    For three parameters whose first two are fractions, 231 combinations of these times 7 values of the third (1,617).
+    Up to three parameters the grid of Gyori et al.: so many values of each from bound to bound, in all combinations
+    that are possible; of the third 7 (231 combinations of two fractions times 7 are 1,617). Of more parameters
+    scrambled Sobol points between the bounds: the power of two below the cube of ``points``, less those that break a
+    constraint.
     """
-    counts = [points] * len(space.names) if len(space.names) < 3 else [points, points, *[7] * (len(space.names) - 2)]
+    p = len(space.names)
+    if p > 3:
+        cube = qmc.Sobol(p, rng=seed).random_base2(int(3 * np.log2(points)))
+        found = space.bounds[:, 0] + space.span * cube
+        return found[space.contains(found)]
+    counts = [points, points, 7] if p == 3 else [points] * p
     axes = [np.linspace(low, high, k) for (low, high), k in zip(space.bounds, counts, strict=True)]
-    found = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, len(space.names))
+    found = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, p)
     return found[space.contains(found)]
 
 

@@ -8,14 +8,17 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import qmc
 
 from bidsfit.bids.units import REPORT_UNITS
 from bidsfit.estimators.estimator import Status
 from bidsfit.models.signal_model import SignalModel
+from bidsfit.models.space import ParameterSpace
 from bidsfit.reports.evaluation import Axis, Bias, plot_bias
 from bidsfit.reports.words import percent
 from bidsfit.simulation.distributions import Distribution, Mixture, Pooled
 from bidsfit.training.bundle import Bundle
+from bidsfit.trust.performance import PerformanceLookup, points_on_grid
 
 #: Share of the voxels unlike all of the training above which the report warns.
 MANY_UNLIKE = 0.05
@@ -25,6 +28,9 @@ SAMPLES = 20_000
 
 #: Arrows along each axis, at most.
 MOST_ARROWS = 11
+
+#: Two to this power combinations of the other parameters are averaged over, where the table is not a grid.
+OTHERS = 6
 
 
 def training_row(bundle: Bundle) -> dict[str, Any]:
@@ -92,8 +98,7 @@ def plot_learned(path: Path, bundle: Bundle, model: SignalModel) -> None:
     """Draw where the estimator takes true values of its first two parameters, on average over noise and the others."""
     names = list(bundle.facts["Parameters"])
     bounds = bundle.facts["Distribution"]["Bounds"]
-    truth = np.stack([_plane(bundle.performance[name], len(names)) for name in names[:2]], axis=1)
-    bias = np.stack([_plane(bundle.performance[f"bias_{name}"], len(names)) for name in names[:2]], axis=1)
+    truth, bias = mean_errors(bundle.performance, ParameterSpace(model, bounds))
     samples = training_samples(bundle.distribution(model), SAMPLES, np.random.default_rng(0))[:, :2]
     axes = [Axis(f"${model[n].latex}$", REPORT_UNITS[model[n].unit].name, tuple(bounds[n])) for n in names[:2]]
     panel = Bias("", truth, truth + bias, samples, np.empty((0, 2)))
@@ -110,9 +115,22 @@ def training_samples(distribution: Distribution, n: int, rng: np.random.Generato
     return distribution.sample(n, rng)
 
 
-def _plane(column: NDArray[np.float64], p: int) -> NDArray[np.float64]:
-    """A column of a performance table over the plane of the first two parameters, the mean over the others."""
-    points = round(len(column) ** (1 / p))
-    plane = column.reshape((points, points, -1)).mean(axis=2)
+def mean_errors(
+    table: Mapping[str, NDArray[np.float64]], space: ParameterSpace
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """True values of the first two parameters, and their bias there, means over the other parameters: (n, 2) each."""
+    names, p = space.names, len(space.names)
+    points = points_on_grid(np.stack([table[name] for name in names], axis=1), space)
+    columns = np.stack([table[name] for name in names[:2]] + [table[f"bias_{name}"] for name in names[:2]], axis=1)
+    if not points:  # scattered
+        points = MOST_ARROWS
+        axis, others = np.linspace(0, 1, points), qmc.Sobol(p - 2, rng=0).random_base2(OTHERS)
+        first, second, k = (a.ravel() for a in np.meshgrid(axis, axis, np.arange(len(others)), indexing="ij"))
+        truth = space.with_scale(space.from_cube(np.column_stack([first, second, others[k.astype(int)]])))
+        places = [space.model.names.index(name) for name in names[:2]]
+        bias = PerformanceLookup(table, space).at(truth, "bias")
+        columns = np.concatenate([truth[:, places], bias[:, places]], axis=1)
+    plane = columns.reshape((points, points, -1, 4)).mean(axis=2)
     step = -(-points // MOST_ARROWS)
-    return plane[::step, ::step].ravel()
+    found = plane[::step, ::step].reshape(-1, 4)
+    return found[:, :2], found[:, 2:]

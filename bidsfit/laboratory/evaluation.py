@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from bidsfit.acquisition import protocol_in_words
 from bidsfit.bids.units import FILE_UNITS, REPORT_UNITS
-from bidsfit.evaluation.experiments import Evaluation, Setting, noised_truth, plane
+from bidsfit.evaluation.experiments import Evaluation, Setting, noised_truth, true_points
 from bidsfit.exceptions import UsageError
 from bidsfit.laboratory.bench import Bench
 from bidsfit.laboratory.gallery import Gallery, axes_of, draw_bias, draw_maps, draw_sd
@@ -71,7 +71,7 @@ def evaluate_estimators(
     lesion: str | None = None,
     patient_shape: tuple[int, int, int] = SHAPE,
 ) -> list[LaboratorySection]:
-    """Bias, standard deviation and error of every estimator over a grid, and box plots at named combinations.
+    """Bias, standard deviation and error of every estimator over the space, and box plots at named combinations.
 
     Parameters
     ----------
@@ -81,7 +81,7 @@ def evaluate_estimators(
     setting : Setting
     names : sequence of str
     points : int
-        Values of each parameter on the grid.
+        As `true_points` takes it.
     repeats : int
         Noise realisations of every point.
     at : mapping of title to ndarray, shape (n_parameters,)
@@ -94,7 +94,7 @@ def evaluate_estimators(
     patient = None
     if space.model.name in RECIPES or lesion is not None:
         patient = simulated_patient(space, lesion=lesion, seed=bench.seed, shape=patient_shape)
-    truth = plane(space, points)
+    truth = true_points(space, points, bench.seed)
     found = {name: bench.evaluate(name, setting, truth, repeats=repeats, seed=bench.seed) for name in names}
     means = mean_tables(gallery, space, found)
     for name, evaluation in found.items():
@@ -105,6 +105,13 @@ def evaluate_estimators(
         draw_bias(gallery, "bias", "Bias", caption, space, found, training, {})
         draw_sd(gallery, "sd", "Standard deviation", setting, found)
         draw_maps(gallery, "rmse", "Root mean square error", "Over the noise, at every truth.", space, found, "rmse")
+    remark = ""
+    if len(space.names) not in (2, 3):
+        remark = (
+            f"Maps of bias, standard deviation and error over the space are drawn of two or three parameters, and "
+            f"{space.model.name} has {len(space.names)}. The files points_*.csv hold the numbers of all "
+            f"{len(truth):,} combinations of true parameters."
+        )
     if at:
         draw_boxes(bench, gallery, setting, names, at, repeats)
     if patient is not None:
@@ -112,7 +119,7 @@ def evaluate_estimators(
         if len(names) > 1:
             draw_differences(bench, gallery, "differences", "Differences between maps", setting, patient, names)
     return [
-        LaboratorySection("Means over the space of true parameters", tables=means),
+        LaboratorySection("Means over the space of true parameters", remark, tables=means),
         LaboratorySection("Figures", figures=tuple(gallery.figures)),
     ]
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from bidsfit import models
 from bidsfit.acquisition import Acquisition
-from bidsfit.evaluation.experiments import Evaluation, Setting, plane
+from bidsfit.evaluation.experiments import Evaluation, Setting, true_points
 from bidsfit.laboratory.bench import Bench, say
 from bidsfit.laboratory.evaluation import box_groups
 from bidsfit.laboratory.gallery import Gallery, axes_of, draw_bias, draw_maps, draw_sd
@@ -325,7 +325,7 @@ class Reproduction:
 
     def _evaluate(self, model: str, snr: float, names: Sequence[str] | Mapping[str, Any]) -> dict[str, Evaluation]:
         place = setting(model, snr)
-        points = plane(place.space)
+        points = true_points(place.space)
         repeats = self.repeats if model == "smt2" else max(self.repeats // 4, 50)
         return {name: self.bench.evaluate(name, place, points, repeats=repeats, seed=self.bench.seed) for name in names}
 

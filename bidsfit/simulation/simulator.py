@@ -204,9 +204,14 @@ class Simulator:
                 batch = replace(batch, noisy=noisy, features=self._shown(noisy))
             yield batch
 
-    def measure(self, parameters: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
-        """Noisy averages of voxels whose S0 is 1, shape (n, n_averages), at the SNR of `Noise`."""
-        return self._with_noise(self._clean(parameters), 1 / self.noise.snr, rng)
+    def measure(
+        self, parameters: NDArray[np.float64], rng: np.random.Generator, repeats: int = 1
+    ) -> NDArray[np.float64]:
+        """Noisy averages of voxels whose S0 is 1, shape (n * repeats, n_averages), at the SNR of `Noise`.
+
+        All repeats of the first voxel come first.
+        """
+        return self._with_noise(np.repeat(self._clean(parameters), repeats, axis=0), 1 / self.noise.snr, rng)
 
     def _clean(self, parameters: NDArray[np.float64]) -> NDArray[np.float64]:
         return self.space.model.signal(self.space.with_scale(parameters), self.acquisition)

@@ -9,11 +9,13 @@ from numpy.typing import NDArray
 
 from bidsfit.models.space import ParameterSpace
 from bidsfit.training.architectures import require_finite
-from bidsfit.trust.performance import grid
+from bidsfit.trust.performance import POINTS, exponents_of, points_on_grid
 
 
 def require_performance(table: Mapping[str, NDArray[np.float64]], space: ParameterSpace) -> None:
-    """Refuse a performance table that is not over the regular grid of a space, or not of numbers.
+    """Refuse a performance table that does not cover a space, or is not of numbers.
+
+    Up to three parameters it is over a regular grid; of more its points may be scattered.
 
     Only a response may be missing (NaN), where the space leaves a parameter no room to move.
     """
@@ -23,10 +25,14 @@ def require_performance(table: Mapping[str, NDArray[np.float64]], space: Paramet
         raise ValueError(f"its performance table lacks columns of {', '.join(space.model.names)}, or has others")
     require_finite({name: np.nan_to_num(v, nan=0.0) if name in responses else v for name, v in table.items()})
     truth = np.stack([table[name] for name in space.names], axis=1)
-    points = round(len(truth) ** (1 / len(space.names)))
-    if len(truth) < 2 or points ** len(space.names) != len(truth):
-        raise ValueError(f"its performance table has {len(truth)} rows, which are no grid over the parameters")
-    if not np.allclose(truth, grid(space, points), rtol=1e-5, atol=1e-5 * space.span.min()):
-        raise ValueError("its performance table is not over the grid of its parameters")
+    if not points_on_grid(truth, space):
+        if len(space.names) in POINTS:
+            raise ValueError(
+                f"its performance table is not over the grid of its parameters: {len(truth)} rows, which are no grid"
+            )
+        if not exponents_of(len(space.names), len(truth)):
+            raise ValueError(f"its performance table has only {len(truth)} rows")
+        if not space.contains(truth.astype(np.float32)).all():
+            raise ValueError("its performance table has parameters outside the space of its training")
     if any(np.any(table[f"{q}_{name}"] < 0) for q in ("sd", "rmse") for name in space.model.names):
         raise ValueError("its performance table holds negative standard deviations")

@@ -113,7 +113,11 @@ def descend(
     space = simulator.space
 
     def tensors(batch: Batch[NDArray]) -> Batch[torch.Tensor]:
-        return batch.map(lambda array: torch.from_numpy(np.asarray(array, dtype=np.float32)).to(place))
+        def tensor(array: NDArray) -> torch.Tensor:
+            kind = np.complex64 if np.iscomplexobj(array) else np.float32
+            return torch.from_numpy(np.asarray(array, dtype=kind)).to(place)
+
+        return batch.map(tensor)
 
     held_out = tensors(simulator.draw(schedule.validation, validation))
     rows = held_out.features.flatten(0, -2)

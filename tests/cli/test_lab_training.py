@@ -98,6 +98,26 @@ def test_evaluate_leaves_tables_figures_and_a_page(tmp_path, capsys):
     assert "http" not in page.split("<style>")[0]
 
 
+def test_evaluate_a_model_of_many_parameters(tmp_path, triexponential):
+    """Points are scattered; the figures that need a plane are left out, and the page says so."""
+    out = tmp_path / "judged"
+    words = [
+        "evaluate", "--model", "triexponential", "--b-values", *(0, 10, 20, 50, 100, 200, 400, 800, 1500, 2500),
+        "--directions", 3, "--snr", 200, "--estimators", "lsq", "--points", 3, "--repeats", 10, "--out", out,
+        "--threads", 1,
+    ]  # fmt: skip
+    assert main([str(word) for word in words]) == 0
+    with (out / "points_lsq.csv").open(newline="") as stream:
+        points = list(csv.DictReader(stream))
+    assert 4 <= len(points) <= 16
+    assert len({point["D1"] for point in points}) == len(points)  # no grid
+    assert all(float(point["f1"]) + float(point["f2"]) <= 1 for point in points)
+    assert not list(out.glob("*.png"))
+    page = (out / "report.html").read_text()
+    assert "are drawn of two or three parameters, and triexponential has 5" in page
+    assert f"of all {len(points)} combinations" in page
+
+
 def test_evaluate_judges_what_train_wrote(net, tmp_path, capsys):
     """In the model, protocol, noise and bounds of the file, without another word."""
     out = tmp_path / "judged"
@@ -126,7 +146,7 @@ def test_options_win_over_the_file(net, tmp_path):
     from bidsfit.cli.lab_options import setting_of
 
     options = dict.fromkeys(
-        ("model", "image", "bval", "bvec", "b_values", "directions", "snr", "noise", "noise_free_s0")
+        ("model", "image", "bval", "bvec", "b_values", "table", "directions", "snr", "noise", "noise_free_s0")
     )
     asked = setting_of(Namespace(**options, bounds=None), net)
     assert (asked.noise.snr, asked.noise.kind, asked.noise.lowest) == (20, "rician", True)
@@ -234,9 +254,9 @@ def test_quick_bounds_the_voxels_of_every_estimator(tmp_path, monkeypatch, model
     monkeypatch.setattr("bidsfit.laboratory.evaluation.evaluate_estimators", keep)
     words = ["evaluate", "--model", model, "--estimators", "lsq", "--out", str(tmp_path / "x"), "--quick"]
     assert main(words) == 0
-    from bidsfit.evaluation.experiments import plane
+    from bidsfit.evaluation.experiments import true_points
 
-    assert len(plane(asked["setting"].space, asked["points"])) <= voxels
+    assert len(true_points(asked["setting"].space, asked["points"])) <= voxels
     assert asked["repeats"] == 20
     assert np.prod(asked["patient_shape"]) < 7000
     assert asked["recipes"]["network"].schedule.steps == 600

@@ -7,6 +7,7 @@ from bidsfit.simulation.distributions import Uniform
 from bidsfit.simulation.simulator import Noise
 from bidsfit.training.recipe import recipe_from
 from bidsfit.training.task import Task, train
+from bidsfit.trust.performance import POINTS
 
 RECIPE = {
     "architecture": {"name": "perceptron", "units": 48, "hidden_layers": 2},
@@ -19,6 +20,9 @@ RECIPE = {
 def quickly_trained(monkeypatch):
     """``quickly_trained(model, acquisition, snr, kind, bounds)``: a bundle."""
     monkeypatch.setattr("bidsfit.training.task.DRAWS", 2048)
+    for name, value in {"SCATTERED": 256, "REPEATS": 50, "REPEATS_OF_FUNCTION": 8}.items():
+        monkeypatch.setattr(f"bidsfit.trust.performance.{name}", value)
+    monkeypatch.setitem(POINTS, 3, 5)
 
     def make(model, acquisition, snr, kind="gaussian", bounds=None):
         space = ParameterSpace(model, bounds)

@@ -18,8 +18,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load, save
 
-from bidsfit import Acquisition, models
+from bidsfit import Acquisition, companions, models
+from bidsfit.estimators.network import Network
 from bidsfit.exceptions import UnusableInputError
+from bidsfit.interfaces.learned import MOST_ARROWS, mean_errors
 from bidsfit.laboratory.bench import estimator_of
 from bidsfit.models.space import ParameterSpace
 from bidsfit.simulation.distributions import Mixture, Pooled, Uniform, digest
@@ -43,6 +45,7 @@ from bidsfit.training.objectives import Parameters, Relative
 from bidsfit.training.recipe import Recipe
 from bidsfit.training.task import Task, train
 from bidsfit.training.trainer import Schedule
+from bidsfit.trust import performance
 
 SPACE = ParameterSpace(models.get("smt2"))
 SHELLS = Acquisition([0, 1000, 2000, 3500, 5000], counts=[8, 32, 32, 32, 32], n_directions=[1, 32, 32, 32, 32])
@@ -646,3 +649,29 @@ def test_a_file_of_an_earlier_release_gives_its_estimates(kind, expected):
     np.testing.assert_allclose(found.parameters["D"], expected, rtol=1e-5)  # sums of 32 bits, in any order
     section = {"network": ("schedule", "steps", 200), "forest": ("simulation", "samples", 1000)}[kind]
     assert estimator.trained.facts["Recipe"][section[0]][section[1]] == section[2]
+
+
+def test_a_model_of_many_parameters(triexponential, tmp_path, monkeypatch):
+    """Its table is of scattered points; it is written, read, drawn from, and stands beside every estimate."""
+    monkeypatch.setattr(performance, "SCATTERED", 256)
+    space = ParameterSpace(triexponential)
+    b_values = [0, 10, 20, 50, 100, 200, 400, 800, 1500, 2500]
+    task = Task(Uniform(space), Acquisition(b_values, counts=[6] * 10), Noise(50.0), RECIPES["network"])
+    trained = train(task)
+    write_bundle(tmp_path / "net.zip", trained)
+    found = read_bundle(tmp_path / "net.zip")
+    assert len(found.performance["D3"]) == 256
+    rng = np.random.default_rng(0)
+    truth = space.sample(50, rng)
+    network = Network(triexponential, trained=found)
+    estimate = network.estimate(task.simulator.measure(truth, rng), task.acquisition)
+    judged = companions(network, estimate, 0.02)
+    for name, column in ((name, found.performance[f"sd_{name}"]) for name in space.names):
+        assert np.all((judged["sd"][name] >= column.min()) & (judged["sd"][name] <= column.max()))
+        assert np.isfinite(judged["bias"][name]).all()
+    first, bias = mean_errors(found.performance, space)
+    assert first.shape == bias.shape == (MOST_ARROWS**2, 2)
+    assert np.all((first >= 0) & (first <= 1))
+    known = found.performance | {"bias_f1": -0.3 * found.performance["f1"], "bias_f2": 0.2 * found.performance["f2"]}
+    first, bias = mean_errors(known, space)
+    np.testing.assert_allclose(bias, first * [-0.3, 0.2], atol=0.02)

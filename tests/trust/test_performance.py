@@ -9,7 +9,19 @@ from bidsfit import Acquisition, LeastSquares, models
 from bidsfit.models.space import ParameterSpace
 from bidsfit.simulation.distributions import Uniform
 from bidsfit.simulation.simulator import Noise, Simulator
-from bidsfit.trust.performance import POINTS, PerformanceLookup, grid, performance_table
+from bidsfit.training.checks import require_performance
+from bidsfit.trust import performance
+from bidsfit.trust.bounds import cramer_rao_bound
+from bidsfit.trust.metrics import accuracy
+from bidsfit.trust.performance import (
+    POINTS,
+    PerformanceLookup,
+    exponents_of,
+    grid,
+    performance_of,
+    performance_table,
+    scattered,
+)
 
 SHELLS = Acquisition([0, 1000, 2000, 3500, 5000], counts=[8, 32, 32, 32, 32], n_directions=[1, 32, 32, 32, 32])
 SPACES = {name: ParameterSpace(models.get(name)) for name in ("smt2", "smt3", "adc")}
@@ -148,3 +160,108 @@ class TestLookup:
         np.testing.assert_allclose(found[:, 0], table["sd_S0"])
         np.testing.assert_allclose(found[:, 1], table["sd_vcyl"])
         np.testing.assert_allclose(found[:, 2], table["sd_lambda"])
+
+
+def test_a_classical_estimator_has_the_spread_of_the_bound():
+    """Least squares of one parameter, at a high SNR; the table is that of its estimates."""
+    made = simulator("adc", 200.0)
+    table = performance_of(LeastSquares(made.space.model), made, points=5, repeats=2000)
+    truth = made.space.with_scale(table["D"][:, None])
+    used = SHELLS.select(made.space.model.usable(SHELLS))
+    bound = cramer_rao_bound(made.space.model, truth, used, 1 / 200.0)
+    low = (table["D"] > 0.5) & (table["D"] < 3)
+    assert low.sum() >= 2
+    np.testing.assert_allclose(table["sd_D"][low], bound["D"][low], rtol=0.1)
+    np.testing.assert_allclose(table["response_D"][low], 1, atol=0.05)
+
+
+class TestScattered:
+    """Beyond three parameters: Sobol points, and polynomials through them."""
+
+    b_values = (0, 10, 20, 50, 100, 200, 400, 800, 1500, 2500, 4000)
+
+    @pytest.fixture
+    def space(self, triexponential):
+        return ParameterSpace(triexponential)
+
+    @pytest.fixture
+    def made(self, space):
+        return Simulator(Uniform(space), Acquisition(self.b_values, counts=[6] * len(self.b_values)), Noise(40.0))
+
+    @pytest.fixture
+    def regression(self, made):
+        """What a linear regression on the signals and their squares makes of them: biased everywhere, and smooth."""
+        rng = np.random.default_rng(0)
+        truth = made.distribution.sample(20_000, rng)
+
+        def regressors(signals):
+            return np.column_stack([np.ones(len(signals)), signals, signals**2])
+
+        known = made.space.with_scale(truth)
+        coefficients = np.linalg.lstsq(regressors(made.measure(truth, rng)), known, rcond=None)[0]
+        return lambda signals: regressors(signals) @ coefficients
+
+    def test_the_points_reach_all_faces_and_lie_inside(self, space):
+        points = scattered(space, 512)
+        assert points.shape == (512, 5)
+        assert space.contains(points).all()
+        cube = space.to_cube(points)
+        assert (cube[:, 2:] == 0).any(axis=0).all()
+        assert (cube[:, 2:] == 1).any(axis=0).all()
+        np.testing.assert_array_equal(points, scattered(space, 512, 0))
+        assert not np.array_equal(points, scattered(space, 512, 1))
+
+    def test_polynomials_are_reproduced(self, space):
+        """Up to the degree that the points determine, within the range of the column."""
+        truth = scattered(space)
+        assert max(sum(powers) for powers in exponents_of(5, len(truth))) == 5
+
+        def quantity(points):
+            u = space.to_cube(points)
+            return 0.3 + 0.1 * u[:, 0] - 0.2 * u[:, 1] * u[:, 2] ** 2 + 0.4 * u[:, 3] * u[:, 4] ** 4
+
+        table = dict(zip(space.names, truth.T, strict=True))
+        table |= {f"{q}_{name}": quantity(truth) for q in ("bias", "sd", "rmse") for name in space.model.names}
+        asked = space.sample(300, np.random.default_rng(1))
+        found = PerformanceLookup(table, space).at(space.with_scale(asked), "sd")
+        expected = np.clip(quantity(asked), quantity(truth).min(), quantity(truth).max())
+        np.testing.assert_allclose(found, np.tile(expected[:, None], 6), atol=1e-9)
+        table |= {f"response_{name}": quantity(truth) for name in space.names}
+        require_performance(table, space)
+
+    def test_it_is_near_what_simulation_gives(self, space, made, regression):
+        table = performance_table(regression, made, repeats=100)
+        require_performance(table, space)
+        truth = space.sample(100, np.random.default_rng(2))
+        found = {q: PerformanceLookup(table, space).at(space.with_scale(truth), q) for q in ("bias", "sd")}
+        repeats = 1000
+        estimates = regression(made.measure(np.repeat(truth, repeats, axis=0), np.random.default_rng(3)))
+        for j, name in enumerate(space.names, start=1):  # S0, the first, is told exactly
+            direct = accuracy(estimates[:, j], truth[:, j - 1])
+            for quantity, values in (("bias", direct.bias), ("sd", direct.sd)):
+                apart = found[quantity][:, j] - values
+                assert np.sqrt(np.mean(apart**2)) < 0.15 * np.sqrt(np.mean(values**2)), (name, quantity)
+
+    def test_a_table_over_a_grid_is_still_read(self, space, made, regression, monkeypatch):
+        monkeypatch.setattr(performance, "POINTS", POINTS | {5: 3})
+        table = performance_table(regression, made, repeats=5)
+        monkeypatch.undo()
+        assert len(table["f1"]) == 3**5
+        require_performance(table, space)
+        at_points = PerformanceLookup(table, space).at(space.with_scale(grid(space, 3)), "bias")
+        told_apart = table["f1"] + table["f2"] > 0  # elsewhere the share of f1 in the sum is anything
+        np.testing.assert_allclose(at_points[told_apart, 1], table["bias_f1"][told_apart])
+
+    @pytest.mark.parametrize(
+        ("change", "words"),
+        [
+            (lambda table: {name: column[:11] for name, column in table.items()}, "only 11 rows"),
+            (lambda table: table | {"D3": table["D3"] + 1}, "outside the space"),
+            (lambda table: table | {"sd_f1": -table["sd_f1"]}, "negative"),
+        ],
+    )
+    def test_what_is_no_table_is_refused(self, space, made, regression, change, words):
+        table = performance_table(regression, made, points=64, repeats=2)
+        require_performance(table, space)
+        with pytest.raises(ValueError, match=words):
+            require_performance(change(table), space)
