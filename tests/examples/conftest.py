@@ -10,6 +10,7 @@ from bidsfit.training.task import Task, train
 from bidsfit.trust.performance import POINTS
 
 RECIPE = {
+    "simulation": {"samples": 8192},
     "architecture": {"name": "perceptron", "units": 48, "hidden_layers": 2},
     "objective": {"name": "parameters"},
     "schedule": {"steps": 300, "batch": 512, "peak_rate": 0.01, "validation": 2048, "checks": 3},
