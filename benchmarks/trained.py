@@ -23,7 +23,7 @@ from bidsfit.estimators.forest import Forest
 from bidsfit.estimators.least_squares import LeastSquares
 from bidsfit.estimators.network import Network
 from bidsfit.simulation.simulator import Features
-from bidsfit.training.architectures import perceptron
+from bidsfit.training.architectures import Perceptron
 from bidsfit.training.bundle import read_bundle
 from bidsfit.training.task import train
 
@@ -48,7 +48,7 @@ def main() -> None:
         trained(kind, f"{name}-{recipe}".strip("-"), acquisition, arguments)
         for kind, name in ((Network, "network"), (Forest, "forest"))
     )
-    bare = perceptron(len(Features(acquisition)), 2, 280, 2)
+    bare = Perceptron(units=280, hidden_layers=2).module(len(Features(acquisition)), 2)
     features = Features(acquisition)(signals)
     trees = forest.trained.machine
 

@@ -367,7 +367,10 @@ def protocol_in_words(acquisition: Acquisition) -> str:
     names = varying or list(acquisition.columns)[:1]
     if len(shells) > MOST_IN_WORDS:
         ranges = [(column_of(name), acquisition.columns[name]) for name in names]
-        words = [f"{c.name} = {v.min():g} to {v.max():g} {c.unit}".rstrip() for c, v in ranges]
+        words = [
+            f"{c.name} = {round(v.min(), c.decimals):g} to {round(v.max(), c.decimals):g} {c.unit}".rstrip()
+            for c, v in ranges
+        ]
         return f"{len(acquisition)} measurements: {', '.join(words)}"
     first, *others = (column_of(name) for name in names)
     each = [

@@ -5,12 +5,15 @@ import importlib
 import json
 import os
 import pkgutil
+import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections import namedtuple
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
@@ -19,6 +22,38 @@ import pytest
 PROJECT = Path(__file__).resolve().parents[1]
 
 Outcome = namedtuple("Outcome", "code out err")
+
+
+@pytest.fixture
+def plugin(tmp_path, monkeypatch):
+    """The packages of docs/adding.md, installed for this test as pip would: their entry points are found.
+
+    ``plugin.folder`` is where they lie; ``plugin.environment`` is that of a process which has them installed:
+    ``command(words..., env=plugin.environment)``; ``plugin.blocks(language)`` are the blocks of that page.
+    """
+
+    def blocks(language):
+        page = (PROJECT / "docs" / "adding.md").read_text()
+        return re.findall(rf"```{language}\n(.*?)```", page, re.DOTALL)
+
+    folder, installed = tmp_path / "site-packages", []
+    for content in map(tomllib.loads, blocks("toml")):
+        project = content["project"]
+        info = folder / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
+        info.mkdir(parents=True)
+        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n".format(**project))
+        lines = []
+        for group, entries in project["entry-points"].items():
+            lines += [f"[{group}]", *(f"{name} = {place}" for name, place in entries.items())]
+        (info / "entry_points.txt").write_text("\n".join(lines) + "\n")
+        installed += content["tool"]["setuptools"]["py-modules"]
+    for module in installed:
+        shutil.copy(PROJECT / "docs" / "examples" / f"{module}.py", folder)
+    monkeypatch.syspath_prepend(folder)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(folder), str(PROJECT)])}
+    yield SimpleNamespace(folder=folder, environment=environment, blocks=blocks)
+    for module in installed:
+        sys.modules.pop(module, None)
 
 
 def pytest_addoption(parser):

@@ -63,7 +63,7 @@ def _stored(path: Path) -> nib.Nifti1Header | None:
     return None
 
 
-def judge_image(image: FileBasedImage, path: Path) -> SpatialImage:
+def judge_image(image: FileBasedImage, path: Path, *, may_be_complex: bool = False) -> SpatialImage:
     """An opened image, if it holds real numbers, as many as its file can, that have a place in space.
 
     Raises
@@ -73,7 +73,7 @@ def judge_image(image: FileBasedImage, path: Path) -> SpatialImage:
     if not isinstance(image, nib.Nifti1Image | nib.MGHImage):
         raise UnusableInputError(f"{path} does not hold an image of numbers; found {type(image).__name__}.")
     kind = image.get_data_dtype()
-    if np.issubdtype(kind, np.complexfloating):
+    if np.issubdtype(kind, np.complexfloating) and not may_be_complex:
         raise UnusableInputError(f"{path} holds complex numbers; bidsfit fits magnitude images.")
     if not np.issubdtype(kind, np.number):
         raise UnusableInputError(f"{path} does not hold an image of numbers; found {kind}.")

@@ -28,14 +28,15 @@ SAME_GRID = 0.5
 PIECE = 1 << 20
 
 
-def open_image(path: Path) -> SpatialImage:
+def open_image(path: Path, *, may_be_complex: bool = False) -> SpatialImage:
     """Open a NIfTI image (or one of FreeSurfer) without reading its data, and judge its header.
 
     Raises
     ------
     UnusableInputError
         Where there is no such file, or its header cannot be that of the image: dimensions below 1 or beyond the size of
-        the file, numbers that are complex, a scaling, voxel sizes or affines that are not finite or singular.
+        the file, numbers that are complex (unless they may be), or a scaling, voxel sizes or affines that are not
+        finite, or singular.
     """
     require_file(path)
     try:
@@ -45,7 +46,7 @@ def open_image(path: Path) -> SpatialImage:
         raise
     except Exception as error:  # nibabel raises many types on damaged headers
         raise unreadable(path, error, "as NIfTI") from error
-    return judge_image(image, path)
+    return judge_image(image, path, may_be_complex=may_be_complex)
 
 
 def image_shape(image: SpatialImage, n_volumes: int, path: Path, bval: Path | None = None) -> tuple[int, int, int, int]:

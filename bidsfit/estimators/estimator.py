@@ -255,7 +255,7 @@ class Estimator(ABC):
             raise ValueError(f"Bounds of {model.scale!r} would depend on the scale of the image; leave them out.")
         self.model = model
         self.bounds = bounds_of(model, bounds)
-        self.averaging = averaging
+        self.averaging: Averaging = averaging if model.averaged else "none"
         self.debias = debias
         self.needs_noise = self.needs_noise or debias
 

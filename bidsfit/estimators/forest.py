@@ -10,7 +10,7 @@ from bidsfit.estimators.trained import TrainedEstimator
 class Forest(TrainedEstimator):
     """A random forest of regression trees [1]_, in the place of the network [2]_.
 
-    See `TrainedEstimator` for its options, and `bidsfit.training.recipe.ForestRecipe`.
+    See `TrainedEstimator` for its options, and `bidsfit.training.recipe.Recipe`.
 
     References
     ----------

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from bidsfit.acquisition import B0_TOLERANCE, Acquisition, Averaging
 from bidsfit.estimators.estimator import Estimator, FitChunk, Fitted
 from bidsfit.estimators.misfits import gaussian
-from bidsfit.estimators.solver import Solver, starting_points
+from bidsfit.estimators.solver import Solver, start_in_words, starting_points
 from bidsfit.models.signal_model import SignalModel
 
 
@@ -74,19 +74,26 @@ class LeastSquares(Estimator):
             if self.debias
             else ""
         )
+        diffusion = "b" in self.model.variables
+        alike = "of each shell" if diffusion else "that are alike"
         average = {
-            "arithmetic": "The measurements of each shell were averaged, and the averages weighted by their number.",
-            "geometric": "The geometric mean of the measurements of each shell was taken and weighted by their number.",
+            "arithmetic": f"The measurements {alike} were averaged, and the averages weighted by their number.",
+            "geometric": f"The geometric mean of the measurements {alike} was taken and weighted by their number.",
             "none": "Every measurement was fitted by itself.",
         }[self.averaging]
+        unweighted = "The signal without diffusion weighting" if diffusion else "The scale of the signal"
         scale = {
-            "fitted": "The signal without diffusion weighting was fitted with the other parameters.",
+            "fitted": f"{unweighted} was fitted with the other parameters.",
             "measured": "The signal without diffusion weighting was fixed at the mean of the images at b = 0.",
         }[self.s0]
+        again = (
+            "; where a parameter ended at a bound, a second start was made from the other half of its range, and the "
+            "lower sum of squares kept"
+        )
         return (
-            f"{debias}{average} {scale} Each voxel started from the best point of a grid over the parameters, and "
-            "descended with analytic derivatives under bounds and linear constraints; where a parameter ended at a "
-            "bound, a second start was made from the other half of its range, and the lower sum of squares kept."
+            f"{debias}{average} {scale if self.model.scale else ''} Each voxel started from "
+            f"{start_in_words(self.model)}, and descended with analytic derivatives under bounds and linear "
+            f"constraints{again if self.model.start == 'grid' else ''}."
         )
 
     def _working_bounds(self) -> NDArray[np.float64]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from bidsfit.acquisition import Acquisition
 from bidsfit.estimators.estimator import Estimator, FitChunk, Fitted
 from bidsfit.estimators.misfits import gaussian, rician
-from bidsfit.estimators.solver import Solver
+from bidsfit.estimators.solver import Solver, start_in_words
 from bidsfit.models.signal_model import SignalModel, as_real
 
 
@@ -64,8 +64,8 @@ class MaximumLikelihood(Estimator):
         density = {"rician": "Rician", "gaussian": "Gaussian"}[self.noise]
         return (
             f"The {density} likelihood of all measurements, with the standard deviation of the noise given, was "
-            "maximised in each voxel by a damped Newton method under bounds and linear constraints, from the best "
-            "point of a grid over the parameters."
+            "maximised in each voxel by a damped Newton method under bounds and linear constraints, from "
+            f"{start_in_words(self.model)}."
         )
 
     def prepare(self, acquisition: Acquisition) -> FitChunk:

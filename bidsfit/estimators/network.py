@@ -13,7 +13,7 @@ from bidsfit.training.recipe import Recipe, load_recipe
 class Network(TrainedEstimator):
     """A multilayer perceptron [1]_.
 
-    See `TrainedEstimator` for its options, and `bidsfit.training.recipe.NetworkRecipe`.
+    See `TrainedEstimator` for its options, and `bidsfit.training.recipe.Recipe`.
 
     References
     ----------

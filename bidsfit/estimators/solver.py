@@ -86,6 +86,16 @@ class Solver:
         return self.model.design(self.acquisition)
 
 
+def start_in_words(model: SignalModel) -> str:
+    """Where a fit starts, for the methods of a paper."""
+    if callable(model.start):
+        return "a point that the model finds from the signals"
+    return {
+        "grid": "the best point of a grid over the parameters",
+        "log-linear": "the weighted linear fit of the logarithm of its signals",
+    }[model.start]
+
+
 def make_problem(
     model: SignalModel,
     bounds: NDArray[np.float64],

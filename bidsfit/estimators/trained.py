@@ -11,7 +11,15 @@ from numpy.typing import NDArray
 from scipy.stats import chi2
 from threadpoolctl import threadpool_limits
 
-from bidsfit.acquisition import COLUMNS, Acquisition, Averaging, column_of
+from bidsfit.acquisition import (
+    B0_TOLERANCE,
+    COLUMNS,
+    SAME_DIRECTION,
+    Acquisition,
+    Averaging,
+    column_of,
+    unit_vectors,
+)
 from bidsfit.estimators.estimator import Estimate, Estimator, FitChunk, Fitted, Signals, Status
 from bidsfit.models.signal_model import SignalModel
 from bidsfit.models.space import ParameterSpace
@@ -222,7 +230,7 @@ class TrainedEstimator(Estimator):
         if self.trained is None:
             raise ValueError(f"The estimator {self.name!r} was not trained yet: give it the file of its training.")
         bundle, scale = self.trained, self.model.scale_index
-        invert = Inverter(bundle.machine, self.space, acquisition)
+        invert = Inverter(bundle.recipe, bundle.machine, self.space, acquisition)
         limit, level = bundle.facts["Training"]["ResidualLimit"], bundle.facts["Noise"]["SNR"] or np.inf
 
         n, is_complex = len(acquisition), self.model.complex_valued
@@ -287,6 +295,10 @@ def differences(own: Acquisition, trained: Acquisition, *, noisy_lowest: bool = 
     if not same(b, expected).all():  # where nothing is averaged, measurements come as they were made
         shown = ", ".join(f"{value:.0f}" for value in expected)
         return [f"it was trained for measurements at b = {shown} s/mm², in this order"]
+    if own.directions is not None and trained.directions is not None:
+        cosines = np.sum(unit_vectors(own.directions) * unit_vectors(trained.directions), axis=1)
+        if np.any((np.abs(cosines) < np.cos(np.deg2rad(SAME_DIRECTION))) & (b > B0_TOLERANCE)):
+            return ["it was trained for other directions"]
     for name in own.columns.keys() & trained.columns.keys() - {"b"}:
         if not same(own.columns[name], trained.columns[name]).all():
             return [f"it was trained for {column_of(name).in_words(trained.columns[name])}"]

@@ -93,8 +93,8 @@ class PlotComparison(SimpleInterface):
         for parameter in compared(model):
             volumes = [self._volumes(maps, parameter.name) for maps in self.inputs.maps]
             voxels = [{key: volume[mask] for key, volume in found.items()} for found in volumes]
-            for mine, found in zip(values, voxels, strict=True):
-                mine[parameter.name] = found["estimate"]
+            for mine, found in zip(values, voxels, strict=True) if isinstance(parameter, Parameter) else ():
+                mine[parameter.name] = found["estimate"]  # what is derived follows from them
             rows = compare(names, parameter.name, voxels, summaries)
             unit = REPORT_UNITS[parameter.unit].name
             columns = [

@@ -35,7 +35,7 @@ from bidsfit.bids.units import REPORT_UNITS
 from bidsfit.estimators.comparison import Precision, precision
 from bidsfit.estimators.estimator import FITTED, Estimator, Status
 from bidsfit.interfaces.image import doubtful_mask
-from bidsfit.interfaces.learned import plot_learned, training_row, training_warnings
+from bidsfit.interfaces.learned import plot_learned, recipe_in_words, training_row, training_warnings
 from bidsfit.models.signal_model import SignalModel
 from bidsfit.reports import figures
 from bidsfit.reports.records import FitRecord, ImageRecord, write_record
@@ -339,7 +339,7 @@ def _options_in_words(settings: Mapping[str, Any], estimator: Estimator, summary
     words = {}
     for key, value in settings.items():
         if isinstance(value, Mapping) and key != "Bounds":  # such as a recipe of the user
-            words[key] = ", ".join(f"{name} {_plain(choice)}" for name, choice in value.items())
+            words[key] = recipe_in_words(value)
         elif key not in ("Bounds", "FitMethodDescription"):
             words[key] = f"{_plain(value)} s/mm²" if key in B_VALUES else _plain(value)
     for parameter, (lower, upper) in zip(estimator.model.parameters, estimator.bounds.tolist(), strict=True):

@@ -36,19 +36,27 @@ OTHERS = 6
 def training_row(bundle: Bundle) -> dict[str, Any]:
     """`FitRecord.training` of a trained estimator."""
     facts = bundle.facts
-    recipe = {key: value for key, value in facts["Recipe"].items() if value is not None and key != "kind"}
     return {
         "distribution": distribution_in_words(facts["Distribution"]),
         "participants": list(facts["Participants"]),
         "snr": facts["Noise"]["SNR"],
         "noise": facts["Noise"]["Kind"],
-        "recipe": ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in recipe.items()),
+        "recipe": recipe_in_words(facts["Recipe"]),
         "seconds": facts["Training"]["Seconds"],
         "device": facts["Training"]["Device"],
         "converged": bool(facts["Training"]["Converged"]),
         "file": "" if bundle.path is None else bundle.path.name,
         "averaged_over": facts["Parameters"][2:],
     }
+
+
+def recipe_in_words(facts: Mapping[str, Mapping[str, Any]]) -> str:
+    """The choices of a recipe, section by section."""
+    parts = []
+    for section, content in facts.items():
+        choices = [f"{key.replace('_', ' ')} {value}" for key, value in content.items() if value is not None]
+        parts.append(f"{section}: {', '.join(choices).removeprefix('name ')}")
+    return "; ".join(parts)
 
 
 def distribution_in_words(facts: Mapping[str, Any]) -> str:

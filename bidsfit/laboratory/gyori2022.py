@@ -28,7 +28,7 @@ from bidsfit.reports.evaluation import Case, Density, Group, plot_boxes, plot_di
 from bidsfit.reports.laboratory import LaboratorySection, Table
 from bidsfit.simulation.distributions import participants_of
 from bidsfit.simulation.simulator import Noise
-from bidsfit.training.recipe import ForestRecipe, NetworkRecipe, Recipe, load_recipe
+from bidsfit.training.recipe import Recipe, load_recipe
 
 #: The protocol: b-values in s/mm^2, those above 0 in 32 directions. Its S0 has no noise.
 B_VALUES, DIRECTIONS = (0.0, 1000.0, 2000.0, 3500.0, 5000.0), 32
@@ -102,13 +102,11 @@ def setting(model: str, snr: float) -> Setting:
 def quick_recipes() -> dict[str, Recipe]:
     """A tenth of every training, for a look."""
     found: dict[str, Recipe] = {}
-    for name in ("network", "network-noise-free", "forest"):
+    for name in ("network", "network-noise-free"):
         recipe = load_recipe(name)
-        if isinstance(recipe, NetworkRecipe):
-            found[name] = replace(recipe, steps=recipe.steps // 10, validation=16384, checks=20)
-        elif isinstance(recipe, ForestRecipe):
-            found[name] = replace(recipe, trees=20, samples_per_leaf=20, samples=65536, validation=16384)
-    return found
+        short = replace(recipe.schedule, steps=recipe.schedule.steps // 10, validation=16384, checks=20)
+        found[name] = replace(recipe, schedule=short)
+    return found | {"forest": load_recipe("forest-quick")}
 
 
 def bench_for(folder: Path, *, real: Path | None, quick: bool, threads: int, device: str, seed: int) -> Bench:
@@ -171,7 +169,7 @@ class Reproduction:
             facts = self.bench.training_facts(entry.estimator, setting(entry.model, entry.snr))
             training, recipe = facts["Training"], facts["Recipe"]
             method = "network" if facts["Kind"] == "network" else "random forest"
-            size = recipe["hidden_layers"] if method == "network" else training["Nodes"]
+            size = recipe["architecture"]["hidden_layers"] if method == "network" else training["Nodes"]
             means = self._evaluate(entry.model, entry.snr, (entry.estimator,))[entry.estimator].summary(
                 setting(entry.model, entry.snr).space.names
             )

@@ -202,10 +202,14 @@ class SignalModel(ABC):
         """Independent variables of an acquisition, shape (n_measurements, n_variables)."""
         return np.column_stack([acquisition.variable(v) for v in self.variables]).astype(float)
 
+    @property
+    def averaged(self) -> bool:
+        """Whether measurements that differ in their direction alone may be averaged."""
+        return not (self.sequence or "direction" in self.variables)
+
     def average(self, acquisition: Acquisition, kind: Averaging = "arithmetic") -> DirectionAverage:
         """The average over all that the model does not depend on."""
-        single = self.sequence or "direction" in self.variables
-        return DirectionAverage(acquisition, "none" if single else kind)
+        return DirectionAverage(acquisition, kind if self.averaged else "none")
 
     def reference_signal(self, signals: NDArray, acquisition: Acquisition) -> NDArray[np.float64]:
         """What signals, shape (n_voxels, n), are divided by before a fit, shape (n_voxels,)."""

@@ -105,6 +105,7 @@ class SymbolicModel(SignalModel):
     def latex(self) -> str:
         """The equation as LaTeX, in the form the papers print."""
         symbols = {p.symbol: p.latex for p in self.parameters}
+        symbols |= {sp.Symbol(g, real=True): f"g_{g[1:]}" for g in column_of("direction").components}
         shown = self.expression.rewrite(sp.erf)
         return f"S = {sp.latex(shown, symbol_names=symbols)}"
 

@@ -1,61 +1,243 @@
-"""Networks, as torch trains them and as plain arrays that are kept and evaluated."""
+"""Architectures, by name: what turns features into outputs, as it is trained and as plain arrays that are kept."""
 
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numba
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    import torch
+from bidsfit.registry import Registry
+from bidsfit.simulation.simulator import Simulator
+from bidsfit.training.objectives import Objective
+from bidsfit.training.trainer import Progress, Schedule, Trained, descend
 
-#: Weights and biases of the layers of a perceptron, from the first to the last: (inputs, outputs) and (outputs,).
-Layers = list[tuple[NDArray[np.float32], NDArray[np.float32]]]
+if TYPE_CHECKING:
+    from torch import nn
+
+#: Where the architectures of the package live. Other packages add theirs with the entry point "bidsfit.architectures".
+REGISTRY = Registry(
+    "architecture",
+    "bidsfit.architectures",
+    {
+        "perceptron": "bidsfit.training.architectures:Perceptron",
+        "forest": "bidsfit.training.forest:RandomForest",
+    },
+)
+
+#: Weights by name, of 32 bits.
+Arrays = dict[str, NDArray[np.float32]]
 
 #: Voxels that go through a network at a time: what its layers hold of them fits in the cache of a core.
 BLOCK = 512
 
 
-def perceptron(inputs: int, outputs: int, units: int, hidden_layers: int) -> torch.nn.Sequential:
-    """A multilayer perceptron with rectified linear units; its outputs are logits."""
-    from torch import nn
+class Architecture(ABC):
+    """What turns the features of voxels into outputs.
 
-    widths = [inputs, *[units] * hidden_layers]
-    layers: list[nn.Module] = []
-    for before, after in itertools.pairwise(widths):
-        layers += [nn.Linear(before, after), nn.ReLU()]
-    return nn.Sequential(*layers, nn.Linear(widths[-1], outputs))
-
-
-def layers_of(network: torch.nn.Sequential) -> Layers:
-    """Weights and biases of a perceptron, as arrays."""
-    from torch import nn
-
-    return [
-        (part.weight.detach().cpu().numpy().T.copy(), part.bias.detach().cpu().numpy().copy())
-        for part in network
-        if isinstance(part, nn.Linear)
-    ]
-
-
-def forward(layers: Layers, features: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Outputs of a perceptron, shape (n, n_outputs), before the sigmoid.
-
-    Blocks that fit in the cache, and arrays that are used again, are what make it fast.
+    A subclass is a frozen dataclass: its fields are the choices of the section ``architecture`` of a recipe. What a
+    training leaves of it, its weights or trees, is called a machine here.
     """
-    found = np.empty((len(features), layers[-1][1].size), dtype=np.float32)
-    held = [np.empty((BLOCK, bias.size), dtype=np.float32) for _, bias in layers]
-    for start in range(0, len(features), BLOCK):
-        values = features[start : start + BLOCK]
-        n = len(values)
-        for i, (weight, bias) in enumerate(layers):
-            values = np.matmul(values, weight, out=held[i][:n])
-            _activate(values, bias, i < len(layers) - 1)
-        found[start : start + n] = values
-    return found
+
+    name: ClassVar[str]
+    #: Which estimators take it: "network" (net-uniform, ...) or "forest" (forest-uniform, ...).
+    kind: ClassVar[str]
+    #: What the section ``schedule`` of its recipes holds: a frozen dataclass.
+    schedule: ClassVar[type]
+    #: What its learning curve is over.
+    unit: ClassVar[str]
+    #: The member of a trained file that holds it.
+    member: ClassVar[str]
+
+    @abstractmethod
+    def fit(
+        self,
+        objective: Objective,
+        schedule: Any,
+        simulator: Simulator,
+        *,
+        seed: int,
+        device: str = "cpu",
+        threads: int = 1,
+        progress: Progress | None = None,
+    ) -> Trained:
+        """Train it; the same seed gives the same machine."""
+
+    @abstractmethod
+    def forward(self, machine: Any, features: NDArray[np.float32]) -> NDArray:
+        """Outputs, shape (n, n_outputs), of features, shape (n, n_features)."""
+
+    @abstractmethod
+    def dump(self, machine: Any) -> bytes:
+        """The content of its member of a trained file."""
+
+    @abstractmethod
+    def load(self, content: bytes, inputs: int, outputs: int) -> Any:
+        """What `dump` wrote; nothing in it is executed.
+
+        Raises
+        ------
+        ValueError
+            Where it can be no machine of so many features and outputs.
+        """
+
+
+class Network(Architecture):
+    """An architecture that torch trains by gradient descent, and that is kept and used as plain arrays."""
+
+    kind, schedule, unit, member = "network", Schedule, "step", "weights.safetensors"
+
+    @abstractmethod
+    def module(self, inputs: int, outputs: int) -> nn.Module:
+        """The untrained network, which takes features of shape (n, inputs), each of mean 0 and standard deviation 1."""
+
+    def arrays(self, module: nn.Module) -> Arrays:
+        """Copies of the weights of a network, by the names that torch gives them."""
+        return {name: value.detach().cpu().numpy().copy() for name, value in module.state_dict().items()}
+
+    def folded(self, arrays: Arrays, centre: NDArray[np.float32], width: NDArray[np.float32]) -> Arrays:
+        """Arrays of a network that takes features as they are, from one that takes (features - centre) / width.
+
+        By default the two are kept beside the weights, as "centre" and "width", for `forward` to use.
+        """
+        return arrays | {"centre": centre, "width": width}
+
+    def pruned(self, arrays: Arrays, features: NDArray[np.float32]) -> Arrays:
+        """Arrays without what adds nothing for any of these features; by default all are kept."""
+        return arrays
+
+    @abstractmethod
+    def forward(self, machine: Arrays, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Outputs, shape (n, n_outputs), of features as they are, shape (n, n_features); without torch."""
+
+    @abstractmethod
+    def require(self, arrays: Mapping[str, NDArray], inputs: int, outputs: int) -> None:
+        """Refuse arrays from a file that are none of this architecture; that they are finite was seen already.
+
+        Raises
+        ------
+        ValueError
+        """
+
+    def facts(self, arrays: Arrays) -> dict[str, Any]:
+        """What of a trained network a reader may want to know, for JSON."""
+        return {"Numbers": int(sum(array.size for array in arrays.values()))}
+
+    def fit(self, objective: Objective, schedule: Schedule, simulator: Simulator, **options: Any) -> Trained:
+        return descend(self, objective, schedule, simulator, **options)
+
+    def dump(self, machine: Arrays) -> bytes:
+        from safetensors.numpy import save
+
+        return save({name: np.ascontiguousarray(array) for name, array in machine.items()})
+
+    def load(self, content: bytes, inputs: int, outputs: int) -> Arrays:
+        from safetensors.numpy import load
+
+        arrays: Arrays = load(content)
+        require_finite(arrays)
+        self.require(arrays, inputs, outputs)
+        return arrays
+
+
+@dataclass(frozen=True)
+class Perceptron(Network):
+    """A multilayer perceptron with rectified linear units.
+
+    Its arrays are "0.weight", shape (inputs, outputs), and "0.bias" of the first layer, and so on.
+
+    Parameters
+    ----------
+    units, hidden_layers : int
+    """
+
+    units: int = 280
+    hidden_layers: int = 2
+
+    name = "perceptron"
+
+    def module(self, inputs: int, outputs: int) -> nn.Module:
+        from torch import nn
+
+        widths = [inputs, *[self.units] * self.hidden_layers]
+        layers: list[nn.Module] = []
+        for before, after in itertools.pairwise(widths):
+            layers += [nn.Linear(before, after), nn.ReLU()]
+        return nn.Sequential(*layers, nn.Linear(widths[-1], outputs))
+
+    def arrays(self, module: nn.Module) -> Arrays:
+        from torch import nn
+
+        found = [part for part in module.modules() if isinstance(part, nn.Linear)]
+        return _named([(part.weight.detach().cpu().numpy().T, part.bias.detach().cpu().numpy()) for part in found])
+
+    def folded(self, arrays: Arrays, centre: NDArray[np.float32], width: NDArray[np.float32]) -> Arrays:
+        scaled = arrays["0.weight"] / width[:, None]
+        return arrays | {"0.weight": scaled, "0.bias": arrays["0.bias"] - centre @ scaled}
+
+    def pruned(self, arrays: Arrays, features: NDArray[np.float32]) -> Arrays:
+        """Arrays without the units that are silent for all features.
+
+        A rectified unit that no sample of the training switches on has no gradient and adds nothing: without it the
+        outputs for these samples are the same, bit by bit but for the order of sums. A third to a half of the units of
+        a network end so, and without them it is two to three times as fast.
+        """
+        kept, values = [], features
+        (weight, bias), *rest = _layers(arrays)
+        for following, next_bias in rest:
+            values = np.maximum(values @ weight + bias, 0)
+            awake = np.any(values > 0, axis=0)
+            kept.append((weight[:, awake], bias[awake]))
+            values, weight, bias = values[:, awake], following[awake], next_bias
+        return _named([*kept, (weight, bias)])
+
+    def forward(self, machine: Arrays, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Outputs, shape (n, n_outputs), of features, shape (n, n_features).
+
+        Blocks that fit in the cache, and arrays that are used again, are what make it fast.
+        """
+        layers = _layers(machine)
+        found = np.empty((len(features), layers[-1][1].size), dtype=np.float32)
+        held = [np.empty((BLOCK, bias.size), dtype=np.float32) for _, bias in layers]
+        for start in range(0, len(features), BLOCK):
+            values = features[start : start + BLOCK]
+            n = len(values)
+            for i, (weight, bias) in enumerate(layers):
+                values = np.matmul(values, weight, out=held[i][:n])
+                _activate(values, bias, i < len(layers) - 1)
+            found[start : start + n] = values
+        return found
+
+    def require(self, arrays: Mapping[str, NDArray], inputs: int, outputs: int) -> None:
+        names = [f"{i}.{part}" for i in range(len(arrays) // 2) for part in ("weight", "bias")]
+        if not names or set(names) != set(arrays):
+            raise ValueError("its arrays are not the weights and biases of layers")
+        layers = _layers(arrays)
+        widths = [inputs, *(bias.size for _, bias in layers)]
+        if [weight.shape for weight, _ in layers] != list(itertools.pairwise(widths)) or widths[-1] != outputs:
+            shapes = ", ".join(str(weight.shape) for weight, _ in layers)
+            raise ValueError(f"layers of shapes {shapes} are no network of {inputs} signals and {outputs} parameters")
+        if any(bias.ndim != 1 or weight.dtype != np.float32 or bias.dtype != np.float32 for weight, bias in layers):
+            raise ValueError("its weights and biases are not matrices and vectors of 32-bit numbers")
+
+    def facts(self, arrays: Arrays) -> dict[str, Any]:
+        return {"Units": [int(bias.size) for _, bias in _layers(arrays)[:-1]]}
+
+
+def _layers(arrays: Mapping[str, NDArray]) -> list[tuple[NDArray, NDArray]]:
+    """Weights and biases of the layers of a perceptron, from the first to the last."""
+    return [(arrays[f"{i}.weight"], arrays[f"{i}.bias"]) for i in range(len(arrays) // 2)]
+
+
+def _named(layers: list[tuple[NDArray, NDArray]]) -> Arrays:
+    """Copies of the arrays of layers, by name."""
+    parts = [zip(("weight", "bias"), layer, strict=True) for layer in layers]
+    return {f"{i}.{name}": np.array(array, order="C") for i, layer in enumerate(parts) for name, array in layer}
 
 
 @numba.njit(nogil=True, error_model="numpy")
@@ -68,23 +250,8 @@ def _activate(values: NDArray, bias: NDArray, rectify: bool) -> None:
             values[i, j] = value if value > lowest else lowest
 
 
-def pruned(layers: Layers, features: NDArray[np.float32]) -> Layers:
-    """A perceptron without the units that are silent for all features.
-
-    A rectified unit that no sample of the training switches on has no gradient and adds nothing: without it the outputs
-    for these samples are the same, bit by bit but for the order of sums. A third to a half of the units of a network
-    end so, and without them it is two to three times as fast.
-    """
-    kept, values = [], features
-    (weight, bias), rest = layers[0], layers[1:]
-    for following, next_bias in rest:
-        values = np.maximum(values @ weight + bias, 0)
-        awake = np.any(values > 0, axis=0)
-        kept.append((weight[:, awake], bias[awake]))
-        values, weight, bias = values[:, awake], following[awake], next_bias
-    return [(np.ascontiguousarray(w), np.ascontiguousarray(b)) for w, b in [*kept, (weight, bias)]]
-
-
-def sigmoid(values: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Between 0 and 1, without overflow."""
-    return 0.5 * (1.0 + np.tanh(0.5 * values.astype(np.float64)))
+def require_finite(arrays: Mapping[str, NDArray]) -> None:
+    """Refuse arrays with anything but finite numbers, naming the first."""
+    for name, array in arrays.items():
+        if not np.issubdtype(array.dtype, np.number) or not np.isfinite(array).all():
+            raise ValueError(f"{name} holds something that is not a finite number")

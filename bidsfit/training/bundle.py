@@ -24,27 +24,21 @@ from numpy.typing import NDArray
 from bidsfit import models
 from bidsfit.acquisition import Acquisition
 from bidsfit.bids.files import whole_file
-from bidsfit.exceptions import UnusableInputError
+from bidsfit.exceptions import UnusableInputError, UsageError
 from bidsfit.models.signal_model import SignalModel
 from bidsfit.simulation.distributions import Distribution, distribution_from
 from bidsfit.simulation.simulator import Features
-from bidsfit.training.archive import opened, read, unpacked
-from bidsfit.training.checks import network_of, require_forest, require_performance
+from bidsfit.training.archive import opened, read
+from bidsfit.training.checks import require_performance
 from bidsfit.training.facts import require_facts
-from bidsfit.training.recipe import recipe_from
+from bidsfit.training.recipe import Recipe, recipe_facts, recipe_from
 
 FORMAT = "bidsfit trained estimator"
-VERSION = 1
+#: Version 1 has recipes without sections.
+VERSION, READ = 2, (1, 2)
 
 FACTS = "estimator.json"
-NETWORK, FOREST = "weights.safetensors", "forest.skops"
 SAMPLES, PERFORMANCE, CURVE = "distribution.safetensors", "performance.csv", "learning_curve.csv"
-
-#: What a learning curve is over.
-CURVE_UNITS = {"network": "step", "forest": "trees"}
-
-#: What a forest is made of beside what skops trusts anyway.
-TRUSTED = ["sklearn.tree._tree.Tree"]
 
 #: A row of a table, by the names of its columns.
 Table = dict[str, NDArray[np.float64]]
@@ -58,7 +52,7 @@ class Bundle:
     ----------
     facts : dict
         What it is, for JSON: see `bidsfit.training.task.train`.
-    machine : list of (weight, bias), or RandomForestRegressor
+    machine : dict of name to ndarray, or what else the architecture makes
         None where only what judges it was read.
     samples : dict of name to ndarray
         `Distribution.arrays` of what it was trained on.
@@ -81,6 +75,11 @@ class Bundle:
     def acquisition(self) -> Acquisition:
         """The averages that it was trained for."""
         return _acquisition(self.facts["Acquisition"])
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """How it was trained; its architecture and objective say how the machine is asked."""
+        return recipe_from(self.facts["Recipe"], "its recipe")
 
     def distribution(self, model: SignalModel) -> Distribution:
         """What it was trained on."""
@@ -120,18 +119,9 @@ def _acquisition(facts: Mapping[str, Any]) -> Acquisition:
 def write_bundle(path: Path, bundle: Bundle) -> None:
     """Write a trained estimator, whole or not at all."""
     from safetensors.numpy import save
-    from skops import io as skops
 
-    members: dict[str, bytes] = {}
-    if isinstance(bundle.machine, list):
-        arrays = {
-            f"{i}.{name}": np.ascontiguousarray(array)
-            for i, layer in enumerate(bundle.machine)
-            for name, array in zip(("weight", "bias"), layer, strict=True)
-        }
-        members[NETWORK] = save(arrays)
-    else:
-        members[FOREST] = skops.dumps(bundle.machine, compression=zipfile.ZIP_DEFLATED, compresslevel=6)
+    architecture = bundle.recipe.architecture
+    members = {architecture.member: architecture.dump(bundle.machine)}
     if bundle.samples:
         members[SAMPLES] = save({name: np.ascontiguousarray(array) for name, array in bundle.samples.items()})
     members[PERFORMANCE], members[CURVE] = _csv(bundle.performance), _csv(bundle.curve)
@@ -145,7 +135,7 @@ def write_bundle(path: Path, bundle: Bundle) -> None:
     with whole_file(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         archive.writestr(FACTS, json.dumps(facts, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
         for name, content in members.items():
-            method = zipfile.ZIP_STORED if name in (FOREST, NETWORK) else zipfile.ZIP_DEFLATED
+            method = zipfile.ZIP_STORED if name == architecture.member else zipfile.ZIP_DEFLATED
             archive.writestr(name, content, compress_type=method)
 
 
@@ -187,17 +177,13 @@ def read_bundle(path: Path, *, machine: bool = True) -> Bundle:
             raise ValueError(f"the model {model.name!r} has the parameters {', '.join(space.names)}")
         if len(Features(model, _acquisition(facts["Acquisition"]))) != facts["Features"]:
             raise ValueError("its protocol gives another number of signals than it takes")
-        if recipe_from(facts["Recipe"], "its recipe").kind != facts["Kind"]:
-            raise ValueError("its recipe is of another kind")
+        recipe = recipe_from(facts["Recipe"], "its recipe")
+        architecture, outputs = recipe.architecture, recipe.objective.n_outputs(space)
         performance, curve = _table(members[PERFORMANCE]), _table(members[CURVE])
         require_performance(performance, space)
-        if set(curve) != {CURVE_UNITS[facts["Kind"]], "training", "validation"}:
+        if set(curve) != {architecture.unit, "training", "validation"}:
             raise ValueError(f"{CURVE} has the columns {', '.join(curve)}")
-        found, sizes = None, (facts["Features"], len(space.names))
-        if machine and facts["Kind"] == "network":
-            found = network_of(_arrays(members[NETWORK]), *sizes)
-        elif machine:
-            require_forest(found := _forest(members[FOREST]), *sizes)
+        found = architecture.load(members[architecture.member], facts["Features"], outputs) if machine else None
         return Bundle(facts, found, samples, performance, curve, path)
     except Exception as error:  # whatever a parser raises on content that it did not expect
         raise _refusal(path, f"its content cannot be read ({_in_words(error)})") from error
@@ -215,15 +201,17 @@ def _read(path: Path, names: tuple[str, ...] | None = None) -> tuple[dict[str, A
             raise KeyError("Format")
     except Exception as error:  # a damaged archive has many ways to fail: in its directory, in what it unpacks
         raise _refusal(path, f"it is damaged, or no file of that kind ({_in_words(error)})") from error
-    if facts.get("Version") != VERSION:
-        raise _refusal(path, f"its format has version {facts.get('Version')!r:.20}, and this release reads {VERSION}")
+    if facts.get("Version") not in READ:
+        found = f"{facts.get('Version')!r:.20}"
+        raise _refusal(path, f"its format has version {found}, and this release reads {' and '.join(map(str, READ))}")
     try:
         require_facts(facts)
-    except ValueError as error:
+        recipe = recipe_from(facts["Recipe"], "its recipe")
+        if recipe.kind != facts["Kind"]:
+            raise ValueError("its recipe is of another kind")
+    except (ValueError, UsageError) as error:
         raise _refusal(path, f"its {FACTS} is not that of a trained estimator ({error})") from error
-    machine = {"network": NETWORK, "forest": FOREST}[facts["Kind"]]
-    needed = {machine, PERFORMANCE, CURVE}
-    files = set(facts["Files"])
+    files, needed = set(facts["Files"]), {recipe.architecture.member, PERFORMANCE, CURVE}
     if facts["Checksum"] != _checksum(facts) or listed != {FACTS, *files} or files - {SAMPLES} != needed:
         raise _refusal(path, f"its {FACTS} was changed after it was written")
     try:
@@ -234,7 +222,7 @@ def _read(path: Path, names: tuple[str, ...] | None = None) -> tuple[dict[str, A
     for name, member in members.items():
         if _sha256(member) != facts["Files"][name]:
             raise _refusal(path, f"its {name} was changed after it was written")
-    return facts, members
+    return facts | {"Recipe": recipe_facts(recipe)}, members
 
 
 def _in_words(error: Exception) -> str:
@@ -249,17 +237,6 @@ def _refusal(path: Path, reason: str) -> UnusableInputError:
         f"{path} cannot be used as a trained estimator: {reason}. Get it again, or train it again "
         "(bidsfit-lab train; remove a file of the run's own store, and the run trains it again)."
     )
-
-
-def _forest(content: bytes) -> Any:
-    """What a file of skops holds, where all of it is of types that a forest is made of."""
-    from skops import io as skops
-
-    content = unpacked(content)
-    unknown = sorted(set(skops.get_untrusted_types(data=content)) - set(TRUSTED))
-    if unknown:
-        raise ValueError(f"it holds objects of types that no forest has: {', '.join(unknown)}")
-    return skops.loads(content, trusted=TRUSTED)
 
 
 def _arrays(content: bytes) -> dict[str, NDArray]:

@@ -72,7 +72,7 @@ class MixtureFacts(TypedDict):
 class TrainingFacts(TypedDict):
     """What the training found; there may be more."""
 
-    ValidationLoss: NotNegative
+    ValidationLoss: Finite  # a likelihood may be negative
     Converged: bool
     ResidualLimit: NotNegative
     Seconds: NotNegative
@@ -95,7 +95,7 @@ class Facts(TypedDict):
     Distribution: Annotated[UniformFacts | PooledFacts | MixtureFacts, Field(discriminator="Kind")]
     DistributionDigest: str
     Participants: Names
-    Recipe: dict[str, str | int | float | None]
+    Recipe: dict[str, Any]
     Seed: Annotated[int, Field(ge=0)]
     Training: TrainingFacts
     Software: dict[str, str]

@@ -12,7 +12,7 @@ from bidsfit.acquisition import Acquisition
 from bidsfit.models.signal_model import as_real
 from bidsfit.models.space import ParameterSpace
 from bidsfit.simulation.simulator import Features
-from bidsfit.training.architectures import forward, sigmoid
+from bidsfit.training.recipe import Recipe
 
 
 class Inverted(NamedTuple):
@@ -40,14 +40,16 @@ class Inverter:
 
     Parameters
     ----------
-    machine : list of (weight, bias), or RandomForestRegressor
+    recipe : Recipe
+        Its architecture and objective say how the machine is asked.
+    machine : dict of name to ndarray, or what else the architecture makes
     space : ParameterSpace
     acquisition : Acquisition
         Of the averages.
     """
 
-    def __init__(self, machine: Any, space: ParameterSpace, acquisition: Acquisition) -> None:
-        self.machine, self.space = machine, space
+    def __init__(self, recipe: Recipe, machine: Any, space: ParameterSpace, acquisition: Acquisition) -> None:
+        self.recipe, self.machine, self.space = recipe, machine, space
         self._features = Features(space.model, acquisition)
         self._design, self._weights = space.model.design(acquisition), acquisition.weights
         self._others = [space.model.names.index(name) for name in space.names]
@@ -55,13 +57,8 @@ class Inverter:
     def __call__(self, signals: NDArray) -> Inverted:
         """Estimates from averaged signals, shape (n, n_averages), complex where the model is."""
         model, features = self.space.model, self._features(signals)
-        if isinstance(self.machine, list):
-            cube = sigmoid(forward(self.machine, features))
-            estimates = self.space.from_cube(cube)
-        else:
-            found = self.machine.predict(features).reshape(len(features), -1)
-            estimates = np.asarray(self.space.bounds[:, 0] + found * self.space.span)
-            cube = self.space.to_cube(estimates)
+        outputs = self.recipe.architecture.forward(self.machine, features)
+        cube, estimates = self.recipe.objective.estimates(outputs, self.space)
         parameters = np.ones((len(features), len(model.names)))
         parameters[:, self._others] = estimates
         if not model.compiled:

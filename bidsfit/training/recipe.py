@@ -1,88 +1,83 @@
-"""How an estimator is trained: a table of choices, kept as YAML in recipes/."""
+"""How an estimator is trained: four parts, named in a YAML file; those of the package are in recipes/."""
 
 from __future__ import annotations
 
 import reprlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal, get_args
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from bidsfit.bids.choices import read_yaml
 from bidsfit.exceptions import UnknownNameError, UsageError
+from bidsfit.simulation.simulator import Simulation
+from bidsfit.training import architectures, objectives
+from bidsfit.training.architectures import Architecture
+from bidsfit.training.objectives import Objective
 
 #: Every number of a recipe is below this.
 LARGEST = 2**31
 
-LossName = Literal["parameters", "logits"]
+SECTIONS = ("simulation", "architecture", "objective", "schedule")
 
 
 @dataclass(frozen=True)
-class NetworkRecipe:
-    """A multilayer perceptron, trained by Adam with a one-cycle learning rate.
+class Recipe:
+    """All choices of a training.
 
     Parameters
     ----------
-    units, hidden_layers : int
-    loss : {"parameters", "logits"}
-        Mean squared error of the parameters relative to their bounds, or of the network's outputs before the sigmoid.
-    steps, batch : int
-        Every step draws a batch of parameters and noise of its own.
-    peak_rate : float
-        The largest learning rate; it rises to it over 30 % of the steps and falls to nothing.
-    validation : int
-        Samples of the validation set, drawn once.
-    checks : int
-        How often over the training the validation set is looked at; the best weights are kept.
+    architecture : Architecture
+    objective : Objective
+    schedule : dataclass
+        Of the type that the architecture has its schedules in, such as `bidsfit.training.trainer.Schedule`.
+    simulation : Simulation
     """
 
-    units: int = 280
-    hidden_layers: int = 2
-    loss: LossName = "parameters"
-    steps: int = 6000
-    batch: int = 4096
-    peak_rate: float = 4e-3
-    validation: int = 65536
-    checks: int = 60
+    architecture: Architecture
+    objective: Objective
+    schedule: Any
+    simulation: Simulation = field(default_factory=Simulation)
 
-    kind = "network"
-
-
-@dataclass(frozen=True)
-class ForestRecipe:
-    """A random forest of regression trees.
-
-    Parameters
-    ----------
-    trees : int
-    samples_per_leaf : int
-        A leaf holds at least so many training samples.
-    depth : int or None
-        Deepest level of a tree; None for no limit.
-    samples : int
-        Training samples.
-    validation : int
-        Samples of the validation set.
-    """
-
-    trees: int = 50
-    samples_per_leaf: int = 40
-    depth: int | None = None
-    samples: int = 393216
-    validation: int = 65536
-
-    kind = "forest"
+    @property
+    def kind(self) -> str:
+        """Which estimators take it: "network" or "forest"."""
+        return self.architecture.kind
 
 
-Recipe = NetworkRecipe | ForestRecipe
+_DESCENT = ("steps", "batch", "peak_rate", "validation", "checks")
 
-KINDS: Mapping[str, type[NetworkRecipe] | type[ForestRecipe]] = {"network": NetworkRecipe, "forest": ForestRecipe}
+#: Recipes without sections, as they were written at first: the sections of each kind, and where its choices belong.
+FLAT: Mapping[str, tuple[Mapping[str, Mapping[str, Any]], Mapping[str, tuple[str, str]]]] = {
+    "network": (
+        {"architecture": {"name": "perceptron"}, "objective": {"name": "parameters"}},
+        {
+            **{choice: ("architecture", choice) for choice in ("units", "hidden_layers")},
+            **{choice: ("schedule", choice) for choice in _DESCENT},
+            "loss": ("objective", "name"),
+        },
+    ),
+    "forest": (
+        {"simulation": {"samples": 393216}, "architecture": {"name": "forest"}, "objective": {"name": "relative"}},
+        {
+            **{choice: ("architecture", choice) for choice in ("trees", "samples_per_leaf", "depth")},
+            "samples": ("simulation", "samples"),
+            "validation": ("schedule", "validation"),
+        },
+    ),
+}
 
 
-def recipe_facts(recipe: Recipe) -> dict[str, Any]:
-    """All choices of a recipe, for JSON."""
-    return {"kind": recipe.kind, **asdict(recipe)}
+def recipe_facts(recipe: Recipe) -> dict[str, dict[str, Any]]:
+    """All choices of a recipe by section, for JSON."""
+    found: dict[str, dict[str, Any]] = {}
+    for section in SECTIONS:
+        part = getattr(recipe, section)
+        choices = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(part).items()}
+        found[section] = ({"name": part.name} if section in ("architecture", "objective") else {}) | choices
+    return found
 
 
 def recipe_from(facts: Mapping[str, Any], source: str) -> Recipe:
@@ -93,24 +88,83 @@ def recipe_from(facts: Mapping[str, Any], source: str) -> Recipe:
     UnknownNameError, UsageError
         For a choice that does not exist, or a value that cannot be.
     """
-    content = dict(facts)
-    kind = content.pop("kind", None)
-    if not isinstance(kind, str) or kind not in KINDS:
-        raise UnknownNameError(f"kind of recipe in {source}:", str(kind), KINDS)
-    known = {field.name: field for field in fields(KINDS[kind])}
-    for name, value in content.items():
+    sections = _sections(facts, source) if "kind" in facts else facts
+    for section, content in sections.items():
+        if section not in SECTIONS:
+            raise UnknownNameError(f"section in {source}:", str(section), SECTIONS)
+        if not isinstance(content, Mapping):
+            raise UsageError(f"{source}: {section} must be a table of choices, found {reprlib.repr(content)}.")
+    choices = {section: dict(sections.get(section, {})) for section in SECTIONS}
+    architecture: type[Architecture] = _named("architecture", choices, architectures.REGISTRY, source)
+    objective: type[Objective] = _named("objective", choices, objectives.REGISTRY, source)
+    return Recipe(
+        _made(architecture, choices["architecture"], source),
+        _made(objective, choices["objective"], source),
+        _made(architecture.schedule, choices["schedule"], source),
+        _made(Simulation, choices["simulation"], source),
+    )
+
+
+def _sections(facts: Mapping[str, Any], source: str) -> dict[str, dict[str, Any]]:
+    """The sections of a recipe that has none but names a kind, see `FLAT`."""
+    kind = facts["kind"]
+    if not isinstance(kind, str) or kind not in FLAT:
+        raise UnknownNameError(f"kind of recipe in {source}:", str(kind), FLAT)
+    start, places = FLAT[kind]
+    found = {section: dict(start.get(section, {})) for section in SECTIONS}
+    for choice, value in facts.items():
+        if choice == "kind":
+            continue
+        if choice not in places:
+            raise UnknownNameError(f"choice in {source}:", str(choice), places)
+        section, name = places[choice]
+        found[section][name] = value
+    return found
+
+
+def _named(section: str, choices: dict[str, dict[str, Any]], registry: Any, source: str) -> Any:
+    """The class that a section names."""
+    name = choices[section].pop("name", None)
+    if not isinstance(name, str) or name not in registry.available():
+        raise UnknownNameError(f"{section} in {source}:", str(name), registry.available())
+    return registry.get(name)
+
+
+def _made(cls: type, choices: Mapping[str, Any], source: str) -> Any:
+    """A part of a recipe from its choices, each checked against the type of its field."""
+    types, known = get_type_hints(cls), [part.name for part in fields(cls)]
+    values = {}
+    for name, value in choices.items():
         if name not in known:
             raise UnknownNameError(f"choice in {source}:", str(name), known)
-        if name == "loss":
-            if value not in get_args(LossName):
-                raise UnknownNameError(f"loss in {source}:", str(value), get_args(LossName))
-        elif not (value is None and name == "depth"):
-            whole = known[name].type != "float"
-            number = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
-            if not number or not 0 < value < LARGEST:
-                found = reprlib.repr(value)
-                raise UsageError(f"{source}: {name} must be a {'whole ' * whole}number above 0, found {found}.")
-    return KINDS[kind](**content)
+        values[name] = _checked(value, types[name], f"{source}: {name}")
+    try:
+        return cls(**values)
+    except ValueError as error:
+        raise UsageError(f"{source}: {error}") from error
+
+
+def _checked(value: Any, kind: Any, what: str) -> Any:
+    """A value of the type of a field: a number above 0, one of several words, or a list of numbers above 0."""
+    options = get_args(kind) if NoneType in get_args(kind) else (kind,)
+    if value is None and NoneType in options:
+        return None
+    kind, found = next(option for option in options if option is not NoneType), reprlib.repr(value)
+    if get_origin(kind) is Literal:
+        if value not in get_args(kind):
+            raise UnknownNameError(f"choice in {what}:", str(value), get_args(kind))
+        return value
+    if get_origin(kind) is tuple:
+        length = None if Ellipsis in get_args(kind) else len(get_args(kind))
+        if not isinstance(value, list | tuple) or length not in (None, len(value)):
+            raise UsageError(
+                f"{what} must be a list of {'' if length is None else f'{length} '}numbers, found {found}."
+            )
+        return tuple(_checked(item, get_args(kind)[0], what) for item in value)
+    whole = kind is int
+    if not isinstance(value, int if whole else int | float) or isinstance(value, bool) or not 0 < value < LARGEST:
+        raise UsageError(f"{what} must be a {'whole ' * whole}number above 0, found {found}.")
+    return value
 
 
 def available() -> dict[str, Path]:

@@ -17,10 +17,10 @@ from bidsfit import __version__
 from bidsfit.acquisition import Acquisition
 from bidsfit.simulation.distributions import Distribution, digest, participants_of
 from bidsfit.simulation.simulator import Features, Noise, Simulator
-from bidsfit.training.bundle import CURVE_UNITS, Bundle, acquisition_facts
+from bidsfit.training.bundle import Bundle, acquisition_facts
 from bidsfit.training.inference import Inverter
-from bidsfit.training.recipe import NetworkRecipe, Recipe, recipe_facts
-from bidsfit.training.trainer import Progress, train_forest, train_network
+from bidsfit.training.recipe import Recipe, recipe_facts
+from bidsfit.training.trainer import Progress
 from bidsfit.trust.performance import performance_table
 
 #: Packages whose versions decide what comes out of a training.
@@ -43,7 +43,7 @@ class Task:
     acquisition : Acquisition
         Of the averages, as `Estimator.averaged` gives it.
     noise : Noise
-    recipe : NetworkRecipe or ForestRecipe
+    recipe : Recipe
     seed : int
     """
 
@@ -55,7 +55,8 @@ class Task:
 
     @property
     def simulator(self) -> Simulator:
-        return Simulator(self.distribution, self.acquisition, self.noise)
+        """What it is trained on; it measures at the SNR of `noise`, whatever the recipe draws beside it."""
+        return Simulator(self.distribution, self.acquisition, self.noise, self.recipe.simulation)
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -105,15 +106,18 @@ def train(task: Task, *, threads: int = 1, device: str = "cpu", progress: Progre
         With its performance table; its facts hold the task's, and what the training found.
     """
     start = time.perf_counter()
-    simulator = task.simulator
-    if isinstance(task.recipe, NetworkRecipe):
-        trained = train_network(
-            task.recipe, simulator, seed=task.seed, device=device, threads=threads, progress=progress
-        )
-    else:
-        trained = train_forest(task.recipe, simulator, seed=task.seed, threads=threads, progress=progress)
+    simulator, recipe = task.simulator, task.recipe
+    trained = recipe.architecture.fit(
+        recipe.objective,
+        recipe.schedule,
+        simulator,
+        seed=task.seed,
+        device=device,
+        threads=threads,
+        progress=progress,
+    )
     seconds = time.perf_counter() - start
-    invert = Inverter(trained.machine, simulator.space, task.acquisition)
+    invert = Inverter(recipe, trained.machine, simulator.space, task.acquisition)
     with threadpool_limits(threads):
         table = performance_table(lambda signals: invert(signals).parameters, simulator)
         limit = residual_limit(invert, simulator, task.seed)
@@ -132,7 +136,7 @@ def train(task: Task, *, threads: int = 1, device: str = "cpu", progress: Progre
             **{package: version(package) for package in PACKAGES},
         },
     }
-    curve = dict(zip((CURVE_UNITS[task.recipe.kind], "training", "validation"), trained.curve.T, strict=True))
+    curve = dict(zip((recipe.architecture.unit, "training", "validation"), trained.curve.T, strict=True))
     return Bundle(facts, trained.machine, task.distribution.arrays, table, curve)
 
 

@@ -1,22 +1,25 @@
-"""Training: a task goes in, weights or trees and a learning curve come out."""
+"""Gradient descent: simulated voxels go in, arrays and a learning curve come out."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bidsfit.exceptions import UsageError
 from bidsfit.simulation.simulator import Batch, Simulator
-from bidsfit.training.architectures import Layers, layers_of, perceptron, pruned
-from bidsfit.training.losses import make_loss
-from bidsfit.training.recipe import ForestRecipe, NetworkRecipe
+from bidsfit.training.objectives import Objective
 
-#: Samples that decide which units are silent.
+if TYPE_CHECKING:
+    import torch
+
+    from bidsfit.training.architectures import Arrays, Network
+
+#: Voxels that decide what of a network is pruned.
 PRUNING = 1 << 18
 #: A training has converged where the last tenth of its steps changed the validation loss by less than this fraction.
 CONVERGED = 0.02
@@ -25,16 +28,45 @@ Progress = Callable[[int, int], object]
 
 
 @dataclass(frozen=True)
+class Schedule:
+    """How a network descends: the section ``schedule`` of its recipe.
+
+    Parameters
+    ----------
+    optimiser : {"adam", "sgd"}
+        "sgd" is plain gradients with a momentum of 0.9.
+    peak_rate : float
+        The largest learning rate; it rises to it over 30 % of the steps and falls to nothing.
+    steps, batch : int
+        Every step takes a batch of so many voxels.
+    validation : int
+        Voxels of the validation set, drawn once.
+    checks : int
+        How often over the training the validation set is looked at; the best weights are kept.
+    patience : int, optional
+        The training stops where so many checks in a row found no better weights; by default it makes all its steps.
+    """
+
+    optimiser: Literal["adam", "sgd"] = "adam"
+    peak_rate: float = 4e-3
+    steps: int = 6000
+    batch: int = 4096
+    validation: int = 65536
+    checks: int = 60
+    patience: int | None = None
+
+
+@dataclass(frozen=True)
 class Trained:
     """What a training leaves.
 
     Attributes
     ----------
-    machine : list of (weight, bias), or RandomForestRegressor
+    machine : dict of name to ndarray, or what else the architecture makes
     curve : ndarray, shape (n_checks, 3)
-        Step (trees, of a forest), loss of the training and loss of the validation set, both as mean squares.
+        Step (trees, of a forest), loss of the training and loss of the validation set.
     facts : dict
-        Best step, whether it had converged, size: for JSON.
+        Validation loss, best step, whether it had converged, size: for JSON.
     """
 
     machine: Any
@@ -42,8 +74,10 @@ class Trained:
     facts: dict[str, Any]
 
 
-def train_network(
-    recipe: NetworkRecipe,
+def descend(
+    network: Network,
+    objective: Objective,
+    schedule: Schedule,
     simulator: Simulator,
     *,
     seed: int,
@@ -51,13 +85,14 @@ def train_network(
     threads: int = 1,
     progress: Progress | None = None,
 ) -> Trained:
-    """Train a perceptron.
+    """Train a network.
 
     Parameters
     ----------
-    recipe : NetworkRecipe
+    network : Network
+    objective : Objective
+    schedule : Schedule
     simulator : Simulator
-        Draws parameters and noise afresh for every step.
     seed : int
         The same seed gives the same weights on the same machine with as many threads.
     device : {"cpu", "cuda", ...}
@@ -76,76 +111,78 @@ def train_network(
     place = _device(device)
     draws, validation = (np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(2))
     space = simulator.space
-    loss = make_loss(recipe.loss, space)
 
-    def tensors(batch: Batch[NDArray]) -> list[torch.Tensor]:
-        arrays = batch.features[:, 0], batch.truth, batch.cube
-        return [torch.from_numpy(np.asarray(array, dtype=np.float32)).to(place) for array in arrays]
+    def tensors(batch: Batch[NDArray]) -> Batch[torch.Tensor]:
+        return batch.map(lambda array: torch.from_numpy(np.asarray(array, dtype=np.float32)).to(place))
 
-    held_out = tensors(simulator.draw(recipe.validation, validation))
-    # Standardised features make all protocols look alike to the optimiser; folded into the first layer later.
-    centre, width = held_out[0].mean(dim=0), held_out[0].std(dim=0).clamp(min=1e-6)
-    best, best_step, lowest, curve = None, 0, np.inf, []
+    held_out = tensors(simulator.draw(schedule.validation, validation))
+    rows = held_out.features.flatten(0, -2)
+    # Standardised features make all protocols look alike to the optimiser; folded into the arrays later.
+    centre, width = rows.mean(dim=0), rows.std(dim=0).clamp(min=1e-6)
+    best: Arrays | None = None
+    best_step, since, lowest, curve = 0, 0, np.inf, []
     with _torch_threads(threads), torch.random.fork_rng(devices=[place] if place.type == "cuda" else []):
         torch.manual_seed(seed)
-        network = perceptron(len(simulator.features), len(space.names), recipe.units, recipe.hidden_layers).to(place)
-        optimiser = torch.optim.Adam(network.parameters(), lr=recipe.peak_rate)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, recipe.peak_rate, total_steps=recipe.steps)
-        check = max(recipe.steps // recipe.checks, 1)
+        module = network.module(rows.shape[-1], objective.n_outputs(space)).to(place)
+
+        def loss(batch: Batch[torch.Tensor]) -> torch.Tensor:
+            shown = (batch.features.flatten(0, 1) - centre) / width
+            return objective.loss(module(shown).reshape(*batch.features.shape[:2], -1), batch, space)
+
+        optimiser = _optimiser(schedule, module)
+        rate = torch.optim.lr_scheduler.OneCycleLR(optimiser, schedule.peak_rate, total_steps=schedule.steps)
+        check = max(schedule.steps // schedule.checks, 1)
         recent = []
-        for step, batch in enumerate(_batches(simulator, recipe, draws, tensors), start=1):
-            features, truth, cube = batch
-            value = loss(network((features - centre) / width), truth, cube)
+        blocks = simulator.stream(schedule.batch, schedule.steps, draws)
+        batches = (batch for block in blocks for batch in tensors(block).split(schedule.batch))
+        for step, batch in enumerate(batches, start=1):
+            value = loss(batch)
             optimiser.zero_grad()
             value.backward()
             optimiser.step()
-            schedule.step()
+            rate.step()
             recent.append(value.detach())
-            if step % check == 0 or step == recipe.steps:
+            if step % check == 0 or step == schedule.steps:
                 with torch.inference_mode():
-                    checked = float(loss(network((held_out[0] - centre) / width), *held_out[1:]))
+                    checked = float(loss(held_out))
                 curve.append((step, float(torch.stack(recent).mean()), checked))
-                recent = []
+                recent, since = [], since + 1
                 if checked < lowest:
-                    best, best_step, lowest = layers_of(network), step, checked
+                    best, best_step, since, lowest = network.arrays(module), step, 0, checked
                 if progress is not None:
-                    progress(step, recipe.steps)
+                    progress(step, schedule.steps)
+                if since == schedule.patience:
+                    break
     if best is None:
         raise ValueError("The training diverged: the loss of the validation set was never a number.")
-    layers = pruned(
-        _folded(best, centre.cpu().numpy(), width.cpu().numpy()), simulator.draw(PRUNING, validation).features[:, 0]
-    )
+    arrays = network.folded(best, centre.cpu().numpy(), width.cpu().numpy())
+    arrays = network.pruned(arrays, simulator.draw(PRUNING, validation).features[:, 0])
     table = np.array(curve)
     facts = {
         "BestStep": best_step,
         "ValidationLoss": float(lowest),
         "Converged": converged(table),
-        "Units": [int(bias.size) for _, bias in layers[:-1]],
+        **network.facts(arrays),
     }
-    return Trained(layers, table, facts)
+    return Trained(arrays, table, facts)
 
 
 def converged(curve: NDArray[np.float64]) -> bool:
     """Whether the last tenth of a learning curve is flat."""
     steps, losses = curve[:, 0], curve[:, 2]
     before = losses[steps <= 0.9 * steps[-1]]
-    return bool(before.size and losses.min() > (1 - CONVERGED) * before.min())
+    return bool(before.size and before.min() - losses.min() < CONVERGED * abs(before.min()))
 
 
-def _batches(simulator: Simulator, recipe: NetworkRecipe, rng: np.random.Generator, tensors: Any) -> Iterator[Any]:
-    """As many batches as there are steps; several are simulated at a time."""
-    for block in simulator.stream(recipe.batch, recipe.steps, rng):
-        yield from zip(*(array.split(recipe.batch) for array in tensors(block)), strict=True)
+def _optimiser(schedule: Schedule, module: torch.nn.Module) -> torch.optim.Optimizer:
+    import torch
+
+    if schedule.optimiser == "adam":
+        return torch.optim.Adam(module.parameters(), lr=schedule.peak_rate)
+    return torch.optim.SGD(module.parameters(), lr=schedule.peak_rate, momentum=0.9)
 
 
-def _folded(layers: Layers, centre: NDArray[np.float32], width: NDArray[np.float32]) -> Layers:
-    """Layers that take features as they are, from layers that take them centred and scaled."""
-    weight, bias = layers[0]
-    scaled = weight / width[:, None]
-    return [(scaled, bias - centre @ scaled), *layers[1:]]
-
-
-def _device(name: str) -> Any:
+def _device(name: str) -> torch.device:
     import torch
 
     try:
@@ -165,54 +202,3 @@ def _torch_threads(threads: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def train_forest(
-    recipe: ForestRecipe, simulator: Simulator, *, seed: int, threads: int = 1, progress: Progress | None = None
-) -> Trained:
-    """Train a random forest on parameters relative to their bounds.
-
-    Parameters
-    ----------
-    recipe : ForestRecipe
-    simulator : Simulator
-        Draws the training set once.
-    seed : int
-        The same seed gives the same trees.
-    threads : int
-    progress : callable, optional
-        Called with the trees that are done and their number.
-    """
-    from sklearn.ensemble import RandomForestRegressor
-
-    draws, validation = (np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(2))
-    space = simulator.space
-    taught, held_out = simulator.draw(recipe.samples, draws), simulator.draw(recipe.validation, validation)
-    features, shown = taught.features[:, 0], held_out.features[:, 0]
-    targets, true_targets = ((p - space.bounds[:, 0]) / space.span for p in (taught.truth, held_out.truth))
-    forest = RandomForestRegressor(
-        n_estimators=1,
-        min_samples_leaf=recipe.samples_per_leaf,
-        max_depth=recipe.depth,
-        random_state=seed,
-        n_jobs=threads,
-        warm_start=True,
-    )
-    curve = []
-    for trees in np.unique(np.linspace(1, recipe.trees, min(recipe.trees, 10)).astype(int)).tolist():
-        forest.set_params(n_estimators=trees)
-        forest.fit(features, targets)
-        if progress is not None:
-            progress(trees, recipe.trees)
-        errors = [np.mean((forest.predict(x) - y) ** 2) for x, y in _both(features, targets, shown, true_targets)]
-        curve.append((trees, *errors))
-    forest.set_params(warm_start=False, n_jobs=None)
-    nodes = sum(tree.tree_.node_count for tree in forest.estimators_)
-    facts = {"ValidationLoss": float(curve[-1][2]), "Converged": True, "Nodes": int(nodes)}
-    return Trained(forest, np.array(curve, dtype=float), facts)
-
-
-def _both(features: NDArray, targets: NDArray, shown: NDArray, truth: NDArray) -> Iterator[tuple[NDArray, NDArray]]:
-    """Training and validation samples, of the former as many as of the latter."""
-    yield features[: len(shown)], targets[: len(shown)]
-    yield shown, truth

@@ -259,7 +259,7 @@ def test_quick_bounds_the_voxels_of_every_estimator(tmp_path, monkeypatch, model
     assert len(true_points(asked["setting"].space, asked["points"])) <= voxels
     assert asked["repeats"] == 20
     assert np.prod(asked["patient_shape"]) < 7000
-    assert asked["recipes"]["network"].steps == 600
+    assert asked["recipes"]["network"].schedule.steps == 600
     assert main([*words, "--points", "9", "--repeats", "11"]) == 0  # what is asked for counts
     assert (asked["points"], asked["repeats"]) == (9, 11)
 

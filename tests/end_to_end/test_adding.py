@@ -1,12 +1,8 @@
 """Adding: runs add to a folder that holds results, or refuse; a model and a companion come with other packages."""
 
-import os
-import re
 import shutil
 import sys
-import tomllib
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +10,7 @@ import pytest
 from bidsfit import Acquisition, Bayesian, LeastSquares, MaximumLikelihood, Segmented, models
 from bidsfit.bids.inputs import DwiImage
 from bidsfit.bids.outputs import map_outputs
+from bidsfit.exceptions import UnusableInputError
 from bidsfit.trust.bounds import cramer_rao_bound
 
 #: What is drawn is looked at elsewhere.
@@ -120,37 +117,7 @@ def test_outputs_are_not_inputs_of_the_next_run(run, valid):
     assert valid(run.out.folder)
 
 
-# --- a model and a companion in a package of their own ---------------------------------------------------------------
-
-
-@pytest.fixture
-def plugin(tmp_path, monkeypatch):
-    """The packages of docs/adding.md as one, installed for this test as pip would: its entry points are found.
-
-    ``plugin.environment`` is that of a process which has it installed: ``command(words..., env=plugin.environment)``.
-    """
-    folder = tmp_path / "site-packages"
-    blocks = re.findall(r"```toml\n(.*?)```", (PROJECT / "docs" / "adding.md").read_text(), re.DOTALL)
-    project = tomllib.loads("\n".join(blocks))
-    info = folder / f"{project['project']['name'].replace('-', '_')}-{project['project']['version']}.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text(
-        "Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n".format(**project["project"])
-    )
-    lines = []
-    for group, entries in project["project"]["entry-points"].items():
-        lines += [f"[{group}]", *(f"{name} = {place}" for name, place in entries.items())]
-    (info / "entry_points.txt").write_text("\n".join(lines) + "\n")
-    places = [place for entries in project["project"]["entry-points"].values() for place in entries.values()]
-    modules = [place.split(":")[0] for place in places]
-    assert set(project["tool"]["setuptools"]["py-modules"]) <= set(modules)
-    for module in modules:
-        shutil.copy(PROJECT / "docs" / "examples" / f"{module}.py", folder)
-    monkeypatch.syspath_prepend(folder)
-    path = os.pathsep.join([str(folder), str(PROJECT)])
-    yield SimpleNamespace(folder=folder, environment=os.environ | {"PYTHONPATH": path})
-    for module in modules:
-        sys.modules.pop(module, None)
+# --- a model and a companion of another package ----------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -224,3 +191,30 @@ class TestPlugin:
         assert (output.unit, output.figure_range, output.quantity.colours) == ("1", (0.0, 1.0), "magma")
         assert output.title == "$T_2$ coefficient of variation"
         assert "D_cv" not in map_outputs(image, ivim, Segmented(ivim))  # it has no standard deviation
+
+
+# --- an objective and an architecture of another package -------------------------------------------------------------
+
+
+def test_a_recipe_names_parts_of_another_package(plugin, tmp_path, monkeypatch):
+    """Trained by the command, written, read and asked; without the package the file is refused."""
+    from bidsfit.cli.lab import main
+    from bidsfit.laboratory.bench import estimator_of
+    from bidsfit.training.bundle import read_bundle
+
+    (tmp_path / "mine.yml").write_text(plugin.blocks("yaml")[0])
+    words = ["--model", "adc", "--b-values", "0", "500", "1000", "--directions", "6", "--snr", "30", "--threads", "1"]
+    path = tmp_path / "net.zip"
+    assert main(["train", "net-uniform", *words, "--recipe", str(tmp_path / "mine.yml"), "--out", str(path)]) == 0
+    bundle, model = read_bundle(path), models.get("adc")
+    assert bundle.facts["Recipe"]["architecture"] == {"name": "polynomial", "degree": 4}
+    assert bundle.facts["Recipe"]["objective"] == {"name": "likelihood"}
+    assert bundle.machine["1.weight"].shape == (2, 8)
+    truth = np.linspace(0.5, 2.5, 200)
+    clean = model.signal({"S0": 100.0, "D": truth}, bundle.acquisition)
+    noisy = clean + 100 / 30 / np.sqrt(6) * np.random.default_rng(0).standard_normal(clean.shape)
+    found = estimator_of(path, model).estimate(noisy, bundle.acquisition).parameters["D"]
+    assert np.sqrt(np.mean((found - truth) ** 2)) < truth.std() / 3  # who always tells the mean errs by truth.std()
+    monkeypatch.setattr(sys, "path", [place for place in sys.path if place != str(plugin.folder)])
+    with pytest.raises(UnusableInputError, match="Unknown architecture in its recipe: 'polynomial'"):
+        read_bundle(path)

@@ -152,7 +152,7 @@ def test_one_training_serves_all_participants(uniform, outputs):
         notes = found["EstimationNotes"]["TrainedEstimator"]
         assert notes["File"] == trained.name
         assert found["Model"]["Parameters"]["FitMethod"] == "net-uniform"
-        assert found["Model"]["Parameters"]["TrainingRecipe"]["steps"] == 60
+        assert found["Model"]["Parameters"]["TrainingRecipe"]["schedule"]["steps"] == 60
     assert (
         outputs(out).sidecar("sub-01_model-smt2_desc-netuniform_param-vcyl_stat-bias_dwimap")["StatisticOf"] == "vcyl"
     )
@@ -259,7 +259,7 @@ def test_weights_that_are_no_numbers_leave_no_map(uniform, file, app, tmp_path):
     from bidsfit.training.bundle import read_bundle, write_bundle
 
     bundle = read_bundle(file)
-    bundle.machine[0][0][0, 0] = np.nan
+    bundle.machine["0.weight"][0, 0] = np.nan
     own = ("Format", "Version", "Files", "Checksum")
     facts = {name: value for name, value in bundle.facts.items() if name not in own}
     write_bundle(tmp_path / "nan.zip", replace(bundle, facts=facts))

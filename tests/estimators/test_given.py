@@ -13,7 +13,7 @@ FACTS = {
     "Distribution": {"Kind": "uniform", "Bounds": {"vcyl": [0.0, 1.0], "lambda": [0.0, 3.0]}},
     "DistributionDigest": "abc",
     "Participants": [],
-    "Recipe": {"kind": "network", "steps": 60},
+    "Recipe": {"architecture": {"name": "perceptron"}, "objective": {"name": "logits"}, "schedule": {"steps": 60}},
     "Seed": 3,
     "Checksum": "0123456789",
 }
@@ -27,7 +27,7 @@ def test_its_options_are_those_of_its_training():
     assert built.name == "net-uniform-012345"
     assert built.options["training_snr"] == 28
     assert built.options["training_seed"] == 3
-    assert built.options["training_recipe"]["steps"] == 60
+    assert built.options["training_recipe"]["schedule"]["steps"] == 60
     assert "training_pool" not in built.options
 
 

@@ -13,10 +13,14 @@ from bidsfit.estimators.network import Network
 from bidsfit.estimators.trained import SNR_LEVELS, differences, nearest_level
 from bidsfit.exceptions import UnsupportedProtocolError
 from bidsfit.simulation.distributions import Mixture, Pooled
-from bidsfit.simulation.simulator import Noise, Simulator
+from bidsfit.simulation.simulator import Noise, Simulation, Simulator
+from bidsfit.training.architectures import Perceptron
 from bidsfit.training.bundle import write_bundle
-from bidsfit.training.recipe import ForestRecipe, NetworkRecipe, load_recipe
+from bidsfit.training.forest import Growth, RandomForest
+from bidsfit.training.objectives import Parameters, Relative
+from bidsfit.training.recipe import Recipe, load_recipe
 from bidsfit.training.task import Task, train
+from bidsfit.training.trainer import Schedule
 from bidsfit.trust.performance import PerformanceLookup
 
 SMT2 = models.get("smt2")
@@ -25,10 +29,14 @@ SHELLS = Acquisition(B, counts=COUNTS, n_directions=DIRECTIONS)
 SNR = 25.0
 CLASSES = {"network": Network, "forest": Forest}
 RECIPES = {
-    "network": NetworkRecipe(
-        units=32, hidden_layers=2, steps=200, batch=256, peak_rate=1e-2, validation=2048, checks=10
+    "network": Recipe(
+        Perceptron(units=32, hidden_layers=2),
+        Parameters(),
+        Schedule(steps=200, batch=256, peak_rate=1e-2, validation=2048, checks=10),
     ),
-    "forest": ForestRecipe(trees=5, samples_per_leaf=20, samples=8192, validation=1024),
+    "forest": Recipe(
+        RandomForest(trees=5, samples_per_leaf=20), Relative(), Growth(validation=1024), Simulation(samples=8192)
+    ),
 }
 KINDS = tuple(RECIPES)
 

@@ -18,15 +18,28 @@ from bidsfit.laboratory.gyori2022 import (
     setting,
 )
 from bidsfit.laboratory.pools import simulated_pools
-from bidsfit.training.recipe import ForestRecipe, NetworkRecipe
+from bidsfit.simulation.simulator import Simulation
+from bidsfit.training.architectures import Perceptron
+from bidsfit.training.forest import Growth, RandomForest
+from bidsfit.training.objectives import Parameters, Relative
+from bidsfit.training.recipe import Recipe
+from bidsfit.training.trainer import Schedule
 
 TINY = {
-    "network": NetworkRecipe(units=16, steps=30, batch=256, validation=1024, checks=2),
-    "network-noise-free": NetworkRecipe(units=16, hidden_layers=3, steps=30, batch=256, validation=1024, checks=2),
-    "forest": ForestRecipe(trees=3, samples_per_leaf=50, samples=4000, validation=1024),
+    "network": Recipe(Perceptron(units=16), Parameters(), Schedule(steps=30, batch=256, validation=1024, checks=2)),
+    "network-noise-free": Recipe(
+        Perceptron(units=16, hidden_layers=3), Parameters(), Schedule(steps=30, batch=256, validation=1024, checks=2)
+    ),
+    "forest": Recipe(
+        RandomForest(trees=3, samples_per_leaf=50), Relative(), Growth(validation=1024), Simulation(samples=4000)
+    ),
 }
 #: Enough to see what the paper sees.
-SMALL = {"network": NetworkRecipe(units=64, steps=700, batch=512, peak_rate=8e-3, validation=4096, checks=5)}
+SMALL = {
+    "network": Recipe(
+        Perceptron(units=64), Parameters(), Schedule(steps=700, batch=512, peak_rate=8e-3, validation=4096, checks=5)
+    )
+}
 
 
 @pytest.fixture(scope="module")

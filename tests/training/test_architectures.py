@@ -5,14 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bidsfit.training.architectures import BLOCK, forward, layers_of, perceptron, pruned, sigmoid
+from bidsfit.training.architectures import BLOCK, Perceptron
+from bidsfit.training.objectives import sigmoid
 
 torch = pytest.importorskip("torch")
 
 
 def network(inputs=4, outputs=3, units=32, hidden_layers=2, seed=0):
     torch.manual_seed(seed)
-    return perceptron(inputs, outputs, units, hidden_layers)
+    return Perceptron(units, hidden_layers).module(inputs, outputs)
+
+
+arrays_of, forward, pruned = Perceptron().arrays, Perceptron().forward, Perceptron().pruned
 
 
 def features(n, inputs=4, seed=0):
@@ -25,7 +29,7 @@ def test_forward_is_what_torch_computes(n):
     with torch.inference_mode():
         expected = net(torch.from_numpy(x)).numpy()
     before = x.copy()
-    found = forward(layers_of(net), x)
+    found = forward(arrays_of(net), x)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
     np.testing.assert_array_equal(x, before)
@@ -36,48 +40,48 @@ def test_any_depth(units, hidden_layers):
     net, x = network(units=units, hidden_layers=hidden_layers), features(300)
     with torch.inference_mode():
         expected = net(torch.from_numpy(x)).numpy()
-    np.testing.assert_allclose(forward(layers_of(net), x), expected, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(forward(arrays_of(net), x), expected, rtol=1e-6, atol=1e-6)
 
 
 def test_layers_are_a_copy_of_the_network():
     net = network(units=8)
-    layers = layers_of(net)
-    assert [weight.shape for weight, _ in layers] == [(4, 8), (8, 8), (8, 3)]
-    assert [bias.shape for _, bias in layers] == [(8,), (8,), (3,)]
-    kept = layers[0][0].copy()
+    layers = arrays_of(net)
+    assert [layers[f"{i}.weight"].shape for i in range(3)] == [(4, 8), (8, 8), (8, 3)]
+    assert [layers[f"{i}.bias"].shape for i in range(3)] == [(8,), (8,), (3,)]
+    kept = layers["0.weight"].copy()
     with torch.no_grad():
         net[0].weight.zero_()
         net[0].bias.zero_()
-    np.testing.assert_array_equal(layers[0][0], kept)
+    np.testing.assert_array_equal(layers["0.weight"], kept)
     assert np.abs(kept).max() > 0
 
 
 def test_silent_units_go_and_outputs_stay():
-    layers, x = layers_of(network(units=40, hidden_layers=3)), features(2000)
-    for (_, bias), silent in zip(layers[:-1], (range(20), range(5, 15), range(30, 40)), strict=True):
-        bias[list(silent)] = -1000
+    layers, x = arrays_of(network(units=40, hidden_layers=3)), features(2000)
+    for i, silent in enumerate((range(20), range(5, 15), range(30, 40))):
+        layers[f"{i}.bias"][list(silent)] = -1000
     small = pruned(layers, x)
-    sizes = [bias.size for _, bias in small]
+    sizes = [small[f"{i}.bias"].size for i in range(4)]
     assert all(size <= most for size, most in zip(sizes, (20, 30, 30, 3), strict=True))
     assert sizes[0] == 20
     np.testing.assert_allclose(forward(small, x), forward(layers, x), rtol=1e-5, atol=1e-6)
 
 
 def test_a_unit_that_one_sample_needs_stays():
-    layers, x = layers_of(network(units=4, hidden_layers=1)), features(100)
-    weight, bias = layers[0]
+    layers, x = arrays_of(network(units=4, hidden_layers=1)), features(100)
+    weight, bias = layers["0.weight"], layers["0.bias"]
     order = np.sort(x @ weight[:, 0])
     bias[0] = -(order[-1] + order[-2]) / 2
     assert np.sum(x @ weight[:, 0] + bias[0] > 0) == 1
     small = pruned(layers, x)
     np.testing.assert_allclose(forward(small, x), forward(layers, x), rtol=1e-5, atol=1e-6)
     without = pruned(layers, x[x @ weight[:, 0] + bias[0] <= 0])
-    assert without[0][1].size == small[0][1].size - 1
+    assert without["0.bias"].size == small["0.bias"].size - 1
 
 
 def test_a_network_may_lose_all_its_units():
-    layers, x = layers_of(network(units=4)), features(10)
-    layers[0][1][:] = -1000
+    layers, x = arrays_of(network(units=4)), features(10)
+    layers["0.bias"][:] = -1000
     small = pruned(layers, x)
     np.testing.assert_allclose(forward(small, x), forward(layers, x), rtol=1e-6)
 

@@ -10,6 +10,7 @@ import shutil
 import tracemalloc
 import zipfile
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,14 +22,14 @@ from bidsfit import Acquisition, companions, models
 from bidsfit.estimators.network import Network
 from bidsfit.exceptions import UnusableInputError
 from bidsfit.interfaces.learned import MOST_ARROWS, mean_errors
+from bidsfit.laboratory.bench import estimator_of
 from bidsfit.models.space import ParameterSpace
 from bidsfit.simulation.distributions import Mixture, Pooled, Uniform, digest
-from bidsfit.simulation.simulator import Noise
+from bidsfit.simulation.simulator import Noise, Simulation
+from bidsfit.training.architectures import Perceptron
 from bidsfit.training.bundle import (
     CURVE,
     FACTS,
-    FOREST,
-    NETWORK,
     PERFORMANCE,
     SAMPLES,
     _checksum,
@@ -38,17 +39,25 @@ from bidsfit.training.bundle import (
     read_facts,
     write_bundle,
 )
+from bidsfit.training.forest import Growth, RandomForest
 from bidsfit.training.inference import Inverter
-from bidsfit.training.recipe import ForestRecipe, NetworkRecipe
+from bidsfit.training.objectives import Parameters, Relative
+from bidsfit.training.recipe import Recipe
 from bidsfit.training.task import Task, train
+from bidsfit.training.trainer import Schedule
 from bidsfit.trust import performance
 
 SPACE = ParameterSpace(models.get("smt2"))
 SHELLS = Acquisition([0, 1000, 2000, 3500, 5000], counts=[8, 32, 32, 32, 32], n_directions=[1, 32, 32, 32, 32])
 RECIPES = {
-    "network": NetworkRecipe(units=16, hidden_layers=2, steps=60, batch=256, validation=1024, checks=6),
-    "forest": ForestRecipe(trees=5, samples_per_leaf=20, samples=2048, validation=512),
+    "network": Recipe(
+        Perceptron(units=16, hidden_layers=2), Parameters(), Schedule(steps=60, batch=256, validation=1024, checks=6)
+    ),
+    "forest": Recipe(
+        RandomForest(trees=5, samples_per_leaf=20), Relative(), Growth(validation=512), Simulation(samples=2048)
+    ),
 }
+NETWORK, FOREST = Perceptron.member, RandomForest.member
 #: What was called while a file was read.
 CALLED: list[str] = []
 
@@ -104,7 +113,8 @@ class TestRoundTrip:
     def test_predictions_are_identical(self, kind, bundles, files):
         signals = np.random.default_rng(1).uniform(0.1, 1, (3000, 5))
         first, second = (
-            Inverter(bundle.machine, SPACE, SHELLS)(signals) for bundle in (bundles[kind], read_bundle(files[kind]))
+            Inverter(bundle.recipe, bundle.machine, SPACE, SHELLS)(signals)
+            for bundle in (bundles[kind], read_bundle(files[kind]))
         )
         for one, other in zip(first, second, strict=True):
             np.testing.assert_array_equal(one, other)
@@ -171,9 +181,8 @@ class TestDamage:
         else:
             message = str(path)
             assert found.facts == original.facts
-            for layer, other in zip(found.machine, original.machine, strict=True):
-                np.testing.assert_array_equal(layer[0], other[0])
-                np.testing.assert_array_equal(layer[1], other[1])
+            for name, array in found.machine.items():
+                np.testing.assert_array_equal(array, original.machine[name])
         assert str(path) in message
 
     def test_bytes_of_a_compressed_member(self, tmp_path, files):
@@ -222,8 +231,8 @@ class TestDamage:
         refused(zipped(tmp_path / "more.zip", {**members, "extra.py": "print()"}), "was changed")
 
     def test_another_version(self, tmp_path, files):
-        path = consistent(tmp_path / "new.zip", members_of(files["network"]), Version=2)
-        refused(path, "its format has version 2, and this release reads 1")
+        path = consistent(tmp_path / "new.zip", members_of(files["network"]), Version=3)
+        refused(path, "its format has version 3, and this release reads 1 and 2")
 
     @pytest.mark.parametrize(
         "changes",
@@ -262,7 +271,7 @@ class TestDamage:
         write_bundle(path, bundles["network"])
         before = path.read_bytes()
         with pytest.raises(ValueError, match="not JSON compliant"):
-            write_bundle(path, replace(bundles["network"], facts={"Value": np.nan}))
+            write_bundle(path, replace(bundles["network"], facts=bundles["network"].facts | {"Value": np.nan}))
         assert path.read_bytes() == before
         assert list(tmp_path.iterdir()) == [path]
 
@@ -646,3 +655,23 @@ def test_a_model_of_many_parameters(triexponential, tmp_path, monkeypatch):
     known = found.performance | {"bias_f1": -0.3 * found.performance["f1"], "bias_f2": 0.2 * found.performance["f2"]}
     first, bias = mean_errors(known, space)
     np.testing.assert_allclose(bias, first * [-0.3, 0.2], atol=0.02)
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("network", [0.7966966741505116, 0.15165115816052732, 2.847099895527603, 0.07411495399468282]),
+        ("forest", [0.9224451760772083, 0.2796206337759023, 2.136482859873825, 0.2796206337759023]),
+    ],
+)
+def test_a_file_of_an_earlier_release_gives_its_estimates(kind, expected):
+    """As they were when it was written; its recipe had no sections then."""
+    path = Path(__file__).with_name("data") / f"version-1-{kind}.zip"
+    assert json.loads(members_of(path)[FACTS])["Recipe"]["kind"] == kind
+    estimator = estimator_of(path, models.get("adc"))
+    signals = np.array([[100.0, 60, 40], [100, 90, 82], [100, 37, 12], [100, 100, 100]])
+    acquisition = Acquisition([0, 500, 1000], counts=[2, 6, 6], n_directions=[1, 6, 6])
+    found = estimator.estimate(signals, acquisition, 4.0)
+    np.testing.assert_allclose(found.parameters["D"], expected, rtol=1e-5)  # sums of 32 bits, in any order
+    section = {"network": ("schedule", "steps", 200), "forest": ("simulation", "samples", 1000)}[kind]
+    assert estimator.trained.facts["Recipe"][section[0]][section[1]] == section[2]

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 import pytest
+import yaml
 
 from bidsfit.exceptions import BidsfitError, UnknownNameError, UsageError
-from bidsfit.training.recipe import ForestRecipe, NetworkRecipe, available, load_recipe, recipe_facts, recipe_from
+from bidsfit.simulation.simulator import Simulation
+from bidsfit.training.architectures import Perceptron
+from bidsfit.training.forest import Growth, RandomForest
+from bidsfit.training.objectives import Logits, Parameters, Relative
+from bidsfit.training.recipe import FLAT, Recipe, available, load_recipe, recipe_facts, recipe_from
+from bidsfit.training.trainer import Schedule
+
+NAMED = {"architecture": {"name": "perceptron", "units": 8}, "objective": {"name": "logits"}}
 
 
 @pytest.mark.parametrize("name", available())
@@ -19,23 +29,32 @@ def test_every_recipe_of_the_package_loads(name):
 
 def test_recipes_of_the_paper_and_defaults():
     paper = load_recipe("forest-gyori2022")
-    assert (paper.trees, paper.depth, paper.samples_per_leaf) == (200, 20, 1)
-    assert load_recipe("network") == NetworkRecipe()
-    assert load_recipe("forest") == ForestRecipe()
-    assert load_recipe("network-noise-free").hidden_layers == 8
-    assert {load_recipe(name).units for name in available() if name.startswith("network")} == {280}
+    assert paper.architecture == RandomForest(trees=200, depth=20, samples_per_leaf=1)
+    assert load_recipe("network") == Recipe(Perceptron(), Parameters(), Schedule())
+    assert load_recipe("forest") == Recipe(RandomForest(), Relative(), Growth(), Simulation(samples=393216))
+    assert load_recipe("network-noise-free").architecture.hidden_layers == 8
+    assert {load_recipe(name).architecture.units for name in available() if name.startswith("network")} == {280}
 
 
 def test_a_file_of_the_user(tmp_path):
     path = tmp_path / "mine.yml"
     path.write_text("kind: network\nunits: 16\npeak_rate: 0.01\nloss: logits\n")
-    assert load_recipe(str(path)) == NetworkRecipe(units=16, peak_rate=0.01, loss="logits")
+    assert load_recipe(str(path)) == Recipe(Perceptron(units=16), Logits(), Schedule(peak_rate=0.01))
 
 
 @pytest.mark.parametrize(
     ("facts", "message"),
     [
-        ({}, "kind of recipe in test: 'None'"),
+        ({}, "architecture in test: 'None'"),
+        ({"kind": None}, "kind of recipe in test: 'None'"),
+        ({"architecture": {"name": "perceptrons"}}, "Did you mean 'perceptron'"),
+        ({"architecture": {"name": ["perceptron"]}}, "architecture in test"),
+        ({"architecture": {"name": "perceptron"}}, "objective in test: 'None'"),
+        (NAMED | {"objective": {"name": "logit"}}, "Did you mean 'logits'"),
+        (NAMED | {"objectives": {}}, "section in test: 'objectives'. Did you mean 'objective'"),
+        (NAMED | {"schedule": {"step": 3}}, "choice in test: 'step'. Did you mean 'steps'"),
+        (NAMED | {"schedule": {"optimiser": "adams"}}, "Did you mean 'adam'"),
+        (NAMED | {"simulation": {"set_noise": ["fresh"]}}, "choice in test: set_noise"),
         ({"kind": "netwrk"}, "Did you mean 'network'"),
         ({"kind": ["network"]}, "kind of recipe in test"),
         ({"kind": "network", "unit": 3}, "choice in test: 'unit'. Did you mean 'units'"),
@@ -72,9 +91,62 @@ def test_values_that_cannot_be_are_refused(kind, name, value):
         recipe_from({"kind": kind, name: value}, "test")
 
 
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({"schedule": {"steps": 0}}, "steps must be a whole number above 0, found 0"),
+        ({"schedule": {"patience": 2.5}}, "patience must be a whole number"),
+        ({"schedule": 3}, "schedule must be a table of choices, found 3"),
+        ({"simulation": {"snr_levels": 20}}, "snr_levels must be a list of numbers, found 20"),
+        ({"simulation": {"snr_levels": [20, -3]}}, "snr_levels must be a number above 0, found -3"),
+        ({"simulation": {"snr_range": [1, 2, 3]}}, "snr_range must be a list of 2 numbers"),
+        ({"simulation": {"snr_range": [20, 10]}}, "snr_range must be the lowest and the highest"),
+    ],
+)
+def test_sections_that_cannot_be_are_refused(sections, message):
+    with pytest.raises(UsageError, match=f"test: {message}"):
+        recipe_from(NAMED | sections, "test")
+
+
+def test_the_four_parts_of_a_recipe():
+    sections = {
+        "simulation": {"snr_range": [5, 80.0], "realisations": 2, "samples": 1000, "set_noise": "fixed"},
+        "schedule": {"optimiser": "sgd", "steps": 20, "patience": 3},
+    }
+    recipe = recipe_from(NAMED | sections, "test")
+    assert recipe == Recipe(
+        Perceptron(units=8),
+        Logits(),
+        Schedule(optimiser="sgd", steps=20, patience=3),
+        Simulation(snr_range=(5, 80.0), realisations=2, samples=1000, set_noise="fixed"),
+    )
+    facts = recipe_facts(recipe)
+    assert facts["architecture"] == {"name": "perceptron", "units": 8, "hidden_layers": 2}
+    assert facts["objective"] == {"name": "logits"}
+    assert recipe_from(json.loads(json.dumps(facts)), "test") == recipe
+
+
+def test_the_recipe_of_the_documentation_holds_every_choice():
+    page = (Path(__file__).parents[2] / "docs" / "estimators.md").read_text()
+    (block,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    sections = yaml.safe_load(block)
+    del sections["simulation"]["snr_range"]
+    facts = recipe_facts(recipe_from(sections, "docs"))
+    for section, choices in facts.items():
+        assert set(choices) - {"snr_levels", "snr_range"} == set(sections[section]) - {"snr_levels", "snr_range"}
+
+
+@pytest.mark.parametrize("kind", FLAT)
+def test_every_choice_of_a_recipe_without_sections_has_a_place(kind):
+    _, places = FLAT[kind]
+    for choice, (section, name) in places.items():
+        value = "logits" if choice == "loss" else 7
+        assert recipe_facts(recipe_from({"kind": kind, choice: value}, "test"))[section][name] == value
+
+
 def test_a_tree_may_be_of_any_depth():
-    assert recipe_from({"kind": "forest", "depth": None}, "test").depth is None
-    assert recipe_from({"kind": "forest", "depth": 3}, "test").depth == 3
+    assert recipe_from({"kind": "forest", "depth": None}, "test").architecture.depth is None
+    assert recipe_from({"kind": "forest", "depth": 3}, "test").architecture.depth == 3
 
 
 @pytest.mark.parametrize(

@@ -14,19 +14,24 @@ from bidsfit.models.space import ParameterSpace
 from bidsfit.simulation.distributions import Uniform
 from bidsfit.simulation.simulator import Noise
 from bidsfit.training import store as module
+from bidsfit.training.architectures import Perceptron
 from bidsfit.training.bundle import Bundle, read_facts
-from bidsfit.training.recipe import NetworkRecipe
+from bidsfit.training.objectives import Parameters
+from bidsfit.training.recipe import Recipe
 from bidsfit.training.store import Store
 from bidsfit.training.task import Task
+from bidsfit.training.trainer import Schedule
 
-LAYERS = [(np.ones((2, 1), dtype=np.float32), np.zeros(1, dtype=np.float32))]
+LAYERS = {"0.weight": np.ones((2, 1), np.float32), "0.bias": np.zeros(1, np.float32)}
 
 
 @pytest.fixture
 def task():
     space = ParameterSpace(models.get("adc"))
     acquisition = Acquisition([0, 500, 1000], counts=[2, 3, 3], n_directions=[1, 3, 3])
-    return Task(Uniform(space), acquisition, Noise(28.0, "rician"), NetworkRecipe(steps=10))
+    return Task(
+        Uniform(space), acquisition, Noise(28.0, "rician"), Recipe(Perceptron(), Parameters(), Schedule(steps=10))
+    )
 
 
 @pytest.fixture

@@ -11,9 +11,13 @@ import pytest
 from bidsfit import Acquisition, models
 from bidsfit.models.space import ParameterSpace
 from bidsfit.simulation.distributions import Mixture, Pooled, Uniform
-from bidsfit.simulation.simulator import Noise
-from bidsfit.training.recipe import ForestRecipe, NetworkRecipe, recipe_from
+from bidsfit.simulation.simulator import Noise, Simulation
+from bidsfit.training.architectures import Perceptron
+from bidsfit.training.forest import Growth, RandomForest
+from bidsfit.training.objectives import Logits, Parameters, Relative
+from bidsfit.training.recipe import Recipe, recipe_facts, recipe_from
 from bidsfit.training.task import Task, train
+from bidsfit.training.trainer import Schedule
 
 SPACE = ParameterSpace(models.get("smt2"))
 B, COUNTS = (0, 1000, 2000, 3500, 5000), (8, 32, 32, 32, 32)
@@ -28,7 +32,9 @@ def pooled(seed=0, n=200):
     return Pooled(SPACE, samples, np.arange(n) % 2, ("sub-01", "sub-02"))
 
 
-TINY = NetworkRecipe(units=16, hidden_layers=1, steps=60, batch=256, validation=1024, checks=6)
+TINY = Recipe(
+    Perceptron(units=16, hidden_layers=1), Parameters(), Schedule(steps=60, batch=256, validation=1024, checks=6)
+)
 BASE = Task(Uniform(SPACE), acquisition(), Noise(25.0, "rician"), TINY, seed=3)
 
 OTHERS = {
@@ -37,10 +43,10 @@ OTHERS = {
     "no noise": replace(BASE, noise=Noise(np.inf, "rician")),
     "noise": replace(BASE, noise=Noise(25.0, "gaussian")),
     "lowest": replace(BASE, noise=Noise(25.0, "rician", lowest=False)),
-    "units": replace(BASE, recipe=replace(TINY, units=17)),
-    "loss": replace(BASE, recipe=replace(TINY, loss="logits")),
-    "kind": replace(BASE, recipe=ForestRecipe()),
-    "depth": replace(BASE, recipe=ForestRecipe(depth=20)),
+    "units": replace(BASE, recipe=replace(TINY, architecture=Perceptron(units=17, hidden_layers=1))),
+    "loss": replace(BASE, recipe=replace(TINY, objective=Logits())),
+    "kind": replace(BASE, recipe=Recipe(RandomForest(), Relative(), Growth(), Simulation(samples=393216))),
+    "depth": replace(BASE, recipe=Recipe(RandomForest(depth=20), Relative(), Growth(), Simulation(samples=393216))),
     "b-values": replace(BASE, acquisition=acquisition(b=(0, 1000, 2000, 3500, 5001))),
     "counts": replace(BASE, acquisition=acquisition(counts=(8, 32, 32, 32, 31))),
     "echo times": replace(
@@ -63,7 +69,7 @@ def test_everything_that_decides_changes_the_key():
 
 
 def test_nothing_else_does():
-    backwards = recipe_from(dict(reversed({"kind": "network", **vars(TINY)}.items())), "test")
+    backwards = recipe_from(dict(reversed(recipe_facts(TINY).items())), "test")
     bounds = {"lambda": (0.0, 3.0), "vcyl": (0.0, 1.0)}  # those of the model, in another order
     again = Task(
         Uniform(ParameterSpace(SPACE.model, bounds)),
@@ -99,21 +105,28 @@ def test_facts_say_what_it_is():
         "Measurements": list(COUNTS),
         "Directions": [1, 32, 32, 32, 32],
     }
-    assert facts["Recipe"]["steps"] == 60
+    assert facts["Recipe"]["schedule"]["steps"] == 60
     assert OTHERS["participant"].facts["Participants"] == ["sub-02"]
 
 
 @pytest.fixture(scope="module")
 def bundles():
     return [
-        train(task) for task in (BASE, BASE, replace(BASE, recipe=ForestRecipe(trees=3, samples=2048, validation=512)))
+        train(task)
+        for task in (
+            BASE,
+            BASE,
+            replace(
+                BASE, recipe=Recipe(RandomForest(trees=3), Relative(), Growth(validation=512), Simulation(samples=2048))
+            ),
+        )
     ]
 
 
 def test_the_same_task_gives_the_same_estimator(bundles):
     first, second, _ = bundles
-    for layer, other in zip(first.machine, second.machine, strict=True):
-        np.testing.assert_array_equal(layer[0], other[0])
+    for name, array in first.machine.items():
+        np.testing.assert_array_equal(array, second.machine[name])
     for name, column in first.performance.items():
         np.testing.assert_array_equal(column, second.performance[name])
     assert first.facts["Training"]["ResidualLimit"] == second.facts["Training"]["ResidualLimit"]

@@ -11,51 +11,71 @@ from bidsfit import Acquisition, models
 from bidsfit.exceptions import UsageError
 from bidsfit.models.space import ParameterSpace
 from bidsfit.simulation.distributions import Uniform
-from bidsfit.simulation.simulator import Noise, Simulator
-from bidsfit.training.architectures import forward, sigmoid
+from bidsfit.simulation.simulator import Noise, Simulation, Simulator
+from bidsfit.training.architectures import Perceptron
+from bidsfit.training.forest import Growth, RandomForest
 from bidsfit.training.inference import Inverter
-from bidsfit.training.losses import CLIP
-from bidsfit.training.recipe import ForestRecipe, NetworkRecipe
-from bidsfit.training.trainer import converged, train_forest, train_network
+from bidsfit.training.objectives import CLIP, Logits, Parameters, Relative, sigmoid
+from bidsfit.training.recipe import Recipe
+from bidsfit.training.trainer import Schedule, converged
 
 SPACE = ParameterSpace(models.get("smt2"))
 SHELLS = Acquisition([0, 1000, 2000, 3500, 5000], counts=[8, 32, 32, 32, 32], n_directions=[1, 32, 32, 32, 32])
+NETWORK = Recipe(
+    Perceptron(units=24, hidden_layers=2),
+    Parameters(),
+    Schedule(steps=80, batch=256, peak_rate=1e-2, validation=2048, checks=8),
+)
+FOREST = Recipe(
+    RandomForest(trees=5, samples_per_leaf=10), Relative(), Growth(validation=2048), Simulation(samples=4096)
+)
 SIMULATOR = Simulator(Uniform(SPACE), SHELLS, Noise(25.0))
-NETWORK = NetworkRecipe(units=24, hidden_layers=2, steps=80, batch=256, peak_rate=1e-2, validation=2048, checks=8)
-FOREST = ForestRecipe(trees=5, samples_per_leaf=10, samples=4096, validation=2048)
 #: Variance of the uniform prior relative to its bounds: the loss of an estimator that always tells its mean.
 IGNORANT = 1 / 12
 
 
+def fitted(recipe, seed=0, **options):
+    simulator = Simulator(Uniform(SPACE), SHELLS, Noise(25.0), recipe.simulation)
+    return recipe.architecture.fit(recipe.objective, recipe.schedule, simulator, seed=seed, **options)
+
+
+def grown(**choices):
+    """The forest with other choices."""
+    return replace(FOREST, architecture=replace(FOREST.architecture, **choices))
+
+
+def scheduled(recipe, **choices):
+    """A recipe with another schedule."""
+    return replace(recipe, schedule=replace(recipe.schedule, **choices))
+
+
 def held_out(recipe, seed, simulator=SIMULATOR):
     """The validation set: the second stream of the seed draws it."""
-    batch = simulator.draw(recipe.validation, np.random.default_rng(np.random.SeedSequence(seed).spawn(2)[1]))
+    batch = simulator.draw(recipe.schedule.validation, np.random.default_rng(np.random.SeedSequence(seed).spawn(2)[1]))
     return batch.truth, batch.features[:, 0]
 
 
-def predicted(layers, features):
-    return SPACE.from_cube(sigmoid(forward(layers, features)))
+def predicted(machine, features):
+    return SPACE.from_cube(sigmoid(NETWORK.architecture.forward(machine, features)))
 
 
 def same(first, second):
-    return all(
-        np.array_equal(a, b) for one, other in zip(first, second, strict=True) for a, b in zip(one, other, strict=True)
-    )
+    return first.keys() == second.keys() and all(np.array_equal(first[name], second[name]) for name in first)
 
 
 @pytest.fixture(scope="module")
 def trained():
-    return train_network(NETWORK, SIMULATOR, seed=0)
+    return fitted(NETWORK, seed=0)
 
 
 class TestNetwork:
     def test_the_seed_decides(self, trained):
         np.random.default_rng().random()
-        again = train_network(NETWORK, SIMULATOR, seed=0)
+        again = fitted(NETWORK, seed=0)
         assert same(trained.machine, again.machine)
         np.testing.assert_array_equal(trained.curve, again.curve)
-        other = train_network(replace(NETWORK, steps=8), SIMULATOR, seed=1)
-        first = train_network(replace(NETWORK, steps=8), SIMULATOR, seed=0)
+        other = fitted(scheduled(NETWORK, steps=8), seed=1)
+        first = fitted(scheduled(NETWORK, steps=8), seed=0)
         assert other.curve[0, 2] != first.curve[0, 2]
 
     def test_the_state_of_torch_is_left_alone(self):
@@ -64,11 +84,11 @@ class TestNetwork:
         expected = torch.rand(3)
         torch.manual_seed(7)
         threads = torch.get_num_threads()
-        first = train_network(replace(NETWORK, steps=8), SIMULATOR, seed=0, threads=2)
+        first = fitted(scheduled(NETWORK, steps=8), seed=0, threads=2)
         assert torch.equal(torch.rand(3), expected)
         assert torch.get_num_threads() == threads
         torch.manual_seed(8)  # which does not matter
-        assert same(first.machine, train_network(replace(NETWORK, steps=8), SIMULATOR, seed=0, threads=2).machine)
+        assert same(first.machine, fitted(scheduled(NETWORK, steps=8), seed=0, threads=2).machine)
 
     def test_it_learns(self, trained):
         steps, training, validation = trained.curve.T
@@ -80,11 +100,11 @@ class TestNetwork:
             assert np.corrcoef(estimate, known)[0, 1] > 0.8
 
     @pytest.mark.parametrize(
-        "recipe", [NETWORK, replace(NETWORK, steps=60, peak_rate=3.0, checks=60)], ids=["calm", "wild"]
+        "recipe", [NETWORK, scheduled(NETWORK, steps=60, peak_rate=3.0, checks=60)], ids=["calm", "wild"]
     )
     def test_the_best_weights_are_kept(self, recipe):
         """Also where the training grows worse on its way."""
-        found = train_network(recipe, SIMULATOR, seed=3)
+        found = fitted(recipe, seed=3)
         steps, _, validation = found.curve.T
         best = validation.argmin()
         assert found.facts["BestStep"] == steps[best]
@@ -93,41 +113,41 @@ class TestNetwork:
         loss = np.mean(((predicted(found.machine, features) - truth) / SPACE.span) ** 2)
         assert loss == pytest.approx(validation[best], rel=1e-4)
         if recipe is not NETWORK:
-            assert steps[best] < recipe.steps
+            assert steps[best] < recipe.schedule.steps
             assert validation[-1] > validation[best]
 
     def test_the_loss_of_logits(self):
-        recipe = replace(NETWORK, loss="logits")
-        found = train_network(recipe, SIMULATOR, seed=0)
+        recipe = replace(NETWORK, objective=Logits())
+        found = fitted(recipe, seed=0)
         truth, features = held_out(recipe, 0)
         cube = np.clip(SPACE.to_cube(truth), CLIP, 1 - CLIP)
         logits = np.log(cube / (1 - cube))
-        loss = np.mean((forward(found.machine, features) - logits) ** 2)
+        loss = np.mean((NETWORK.architecture.forward(found.machine, features) - logits) ** 2)
         assert loss == pytest.approx(found.facts["ValidationLoss"], rel=1e-3)
         assert loss < 0.7 * logits.var(axis=0).mean()
 
     def test_units_are_those_that_are_left(self, trained):
-        sizes = [bias.size for _, bias in trained.machine[:-1]]
+        sizes = [trained.machine[f"{i}.bias"].size for i in range(2)]
         assert trained.facts["Units"] == sizes
         assert all(0 < size <= 24 for size in sizes)
 
     def test_progress(self):
         seen = []
-        train_network(replace(NETWORK, steps=10, checks=5), SIMULATOR, seed=0, progress=lambda *now: seen.append(now))
+        fitted(scheduled(NETWORK, steps=10, checks=5), seed=0, progress=lambda *now: seen.append(now))
         assert seen == [(2, 10), (4, 10), (6, 10), (8, 10), (10, 10)]
 
     def test_steps_that_no_check_divides_end_with_one(self):
-        found = train_network(replace(NETWORK, steps=25, checks=4), SIMULATOR, seed=0)
+        found = fitted(scheduled(NETWORK, steps=25, checks=4), seed=0)
         assert found.curve[:, 0].tolist() == [6, 12, 18, 24, 25]
 
     @pytest.mark.parametrize("device", ["cuda:99", "quantum"])
     def test_an_unknown_device_is_refused(self, device):
         with pytest.raises(UsageError, match=f"--device {device} cannot be used"):
-            train_network(NETWORK, SIMULATOR, seed=0, device=device)
+            fitted(NETWORK, seed=0, device=device)
 
     def test_a_training_that_diverges_says_so(self):
         with pytest.raises(ValueError, match="diverged"):
-            train_network(replace(NETWORK, peak_rate=1e30, loss="logits", steps=20), SIMULATOR, seed=0)
+            fitted(replace(scheduled(NETWORK, peak_rate=1e30, steps=20), objective=Logits()), seed=0)
 
 
 @pytest.mark.parametrize(
@@ -153,8 +173,7 @@ class TestForest:
     def test_the_seed_decides_and_threads_do_not(self):
         _, features = held_out(FOREST, 0)
         first, again, threaded, other = (
-            train_forest(FOREST, SIMULATOR, seed=seed, threads=threads)
-            for seed, threads in ((0, 1), (0, 1), (0, 2), (1, 1))
+            fitted(FOREST, seed=seed, threads=threads) for seed, threads in ((0, 1), (0, 1), (0, 2), (1, 1))
         )
         expected = first.machine.predict(features)
         np.testing.assert_array_equal(again.machine.predict(features), expected)
@@ -164,7 +183,7 @@ class TestForest:
 
     def test_it_learns_and_grows(self):
         seen = []
-        found = train_forest(FOREST, SIMULATOR, seed=0, progress=lambda *now: seen.append(now))
+        found = fitted(FOREST, seed=0, progress=lambda *now: seen.append(now))
         assert seen == [(k, 5) for k in range(1, 6)]
         assert found.curve[:, 0].tolist() == [1, 2, 3, 4, 5]
         assert found.curve[-1, 2] < found.curve[0, 2]
@@ -175,21 +194,19 @@ class TestForest:
         assert np.mean(error**2) == pytest.approx(found.facts["ValidationLoss"], rel=1e-12)
 
     def test_leaves_and_depth_are_those_of_the_recipe(self):
-        found = train_forest(replace(FOREST, depth=3, trees=2), SIMULATOR, seed=0)
+        found = fitted(grown(depth=3, trees=2), seed=0)
         trees = [tree.tree_ for tree in found.machine.estimators_]
         assert [tree.max_depth for tree in trees] == [3, 3]
-        found = train_forest(replace(FOREST, samples_per_leaf=100, trees=2), SIMULATOR, seed=0)
+        found = fitted(grown(samples_per_leaf=100, trees=2), seed=0)
         for tree in (tree.tree_ for tree in found.machine.estimators_):
             assert tree.weighted_n_node_samples[tree.children_left == -1].min() >= 100 * 0.2  # of a bootstrap
             assert tree.n_node_samples[tree.children_left == -1].min() >= 100 * 0.4
 
 
 class TestInverter:
-    @pytest.mark.parametrize(
-        "make", [lambda: train_network(NETWORK, SIMULATOR, seed=0), lambda: train_forest(FOREST, SIMULATOR, seed=0)]
-    )
-    def test_the_scale_is_that_of_least_squares(self, make):
-        invert = Inverter(make().machine, SPACE, SHELLS)
+    @pytest.mark.parametrize("recipe", [NETWORK, FOREST], ids=["network", "forest"])
+    def test_the_scale_is_that_of_least_squares(self, recipe):
+        invert = Inverter(recipe, fitted(recipe).machine, SPACE, SHELLS)
         rng = np.random.default_rng(0)
         signals = SIMULATOR.measure(SPACE.sample(200, rng), rng) * 3
         found = invert(signals)
@@ -202,3 +219,52 @@ class TestInverter:
             solution, rest, *_ = np.linalg.lstsq(x[:, None], y, rcond=None)
             assert scale == pytest.approx(solution[0], rel=1e-9)
             assert squares == pytest.approx(rest[0], rel=1e-6, abs=1e-12)
+
+
+class TestChoices:
+    def test_it_stops_where_nothing_better_is_found(self):
+        found = fitted(scheduled(NETWORK, steps=400, checks=40, peak_rate=3.0, patience=3))
+        steps, _, validation = found.curve.T
+        assert steps[-1] < 400
+        assert steps.size - 1 - validation.argmin() == 3
+
+    def test_plain_gradients(self):
+        first, second = (fitted(scheduled(NETWORK, steps=20, optimiser=name)).machine for name in ("adam", "sgd"))
+        assert not same(first, second)
+
+    @pytest.mark.parametrize("objective", [Parameters(), Logits(), Relative()])
+    def test_weights_decide_what_counts(self, objective):
+        """Two voxels, of which one has no weight: the loss is half that of the other."""
+        torch = pytest.importorskip("torch")
+        batch = SIMULATOR.draw(2, np.random.default_rng(0))
+        tensors = batch.map(lambda array: torch.from_numpy(np.asarray(array, dtype=np.float32)))
+        outputs = torch.randn(2, 1, 2, generator=torch.Generator().manual_seed(0))
+        weighted = replace(tensors, weights=torch.tensor([0.0, 1.0]))
+        alone = objective.loss(outputs[1:], tensors[slice(1, 2)], SPACE)
+        assert float(objective.loss(outputs, weighted, SPACE)) == pytest.approx(float(alone) / 2, rel=1e-6)
+
+    @pytest.mark.parametrize("objective", [Parameters(), Relative()])
+    def test_realisations_are_taught_their_targets(self, objective):
+        torch = pytest.importorskip("torch")
+        simulator = Simulator(Uniform(SPACE), SHELLS, Noise(25.0), Simulation(realisations=3))
+        batch = simulator.draw(5, np.random.default_rng(0))
+        tensors = batch.map(lambda array: torch.from_numpy(np.asarray(array, dtype=np.float32)))
+        outputs = torch.randn(5, 3, 2, generator=torch.Generator().manual_seed(0))
+        estimates = [objective.estimates(outputs[:, i].numpy(), SPACE)[1] for i in range(3)]
+        expected = np.mean([((found - batch.targets) / SPACE.span) ** 2 for found in estimates])
+        assert float(objective.loss(outputs, tensors, SPACE)) == pytest.approx(expected, rel=1e-5)
+
+    @pytest.mark.parametrize("recipe", [NETWORK, FOREST], ids=["network", "forest"])
+    def test_several_realisations_train(self, recipe):
+        choices = replace(recipe.simulation, realisations=2, samples=500)
+        found = fitted(scheduled(replace(recipe, simulation=choices), validation=512))
+        assert found.curve[-1, 2] < IGNORANT / 2
+
+    @pytest.mark.parametrize(
+        "recipe",
+        [replace(FOREST, objective=Logits()), replace(FOREST, simulation=Simulation())],
+        ids=["logits", "fresh"],
+    )
+    def test_a_forest_says_what_it_needs(self, recipe):
+        with pytest.raises(UsageError, match=r"objective: \{name: relative\}.*`samples`"):
+            fitted(recipe)

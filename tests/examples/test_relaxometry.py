@@ -1,0 +1,167 @@
+"""docs/examples/inversion_recovery.py and fingerprinting.py: models that know no diffusion, from arrays to a page."""
+
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from bidsfit import Acquisition, LeastSquares, MaximumLikelihood, Status, models
+from bidsfit.cli.lab import main
+from bidsfit.estimators.network import Network
+from bidsfit.trust.bounds import cramer_rao_bound
+from bidsfit.trust.companions import companions
+
+TIMES = Acquisition(TI=[30, 100, 200, 400, 800, 1500, 3000, 6000])
+N = 60
+TRAIN = Acquisition(
+    flip_angle=5 + 55 * np.abs(np.sin(np.pi * np.arange(N) / 30)), TR=12 + np.cos(np.arange(N) / 7), TE=[2.0] * N,
+    TI=[20.0] * N,
+)  # fmt: skip
+
+
+@pytest.fixture
+def recovery(plugin):
+    return models.get("inversionrecovery")
+
+
+@pytest.fixture
+def fisp(plugin):
+    return models.get("fisp")
+
+
+def in_table(path, acquisition):
+    rows = np.column_stack(list(acquisition.columns.values()))
+    np.savetxt(path, rows, delimiter="\t", header="\t".join(acquisition.columns), comments="")
+    return path
+
+
+TRUTH = {"S0": 1000.0, "T1": 1200.0, "inversion": 0.93}
+
+
+class TestInversionRecovery:
+    @pytest.mark.parametrize(("make", "kind"), [(LeastSquares, "gaussian"), (MaximumLikelihood, "rician")])
+    def test_estimators_reach_the_bound(self, recovery, make, kind):
+        """Signals pass through zero, and are magnitudes: no voxel is without signal."""
+        clean = recovery.signal(TRUTH, TIMES)
+        noise = 5 * np.random.default_rng(0).standard_normal((2, 4000, len(TIMES)))
+        signals = clean + noise[0] if kind == "gaussian" else np.hypot(clean + noise[0], noise[1])
+        estimator = make(recovery)
+        estimate = estimator.estimate(signals, TIMES, noise=5.0)
+        floor = cramer_rao_bound(recovery, TRUTH, TIMES, 5.0, kind)
+        stated = companions(estimator, estimate, 5.0, kind=kind)
+        assert set(estimate.count()) <= {Status.CONVERGED, Status.AT_BOUND}
+        for name, value in TRUTH.items():
+            assert estimate.parameters[name].mean() == pytest.approx(value, rel=3e-3)
+            assert estimate.parameters[name].std() == pytest.approx(floor[name], rel=0.05)
+            assert np.median(stated["crb"][name]) == pytest.approx(floor[name], rel=0.05)
+
+    def test_b_values_are_not_asked_for_and_times_are(self, recovery):
+        assert recovery.support(TIMES).used == "TI = 30, 100, 200, 400, 800, 1500, 3000, 6000 ms"
+        (missing,) = recovery.support(Acquisition([0, 1000])).missing
+        assert missing.startswith("4 different inversion times")
+        assert missing.endswith("the protocol has none")
+
+    def test_a_network_learns_it(self, recovery, quickly_trained):
+        bounds = {"T1": (300.0, 3000.0)}
+        bundle = quickly_trained(recovery, TIMES, 100.0, "rician", bounds)
+        estimator = Network(recovery, snr=100.0, bounds=bounds, trained=bundle)
+        t1 = np.linspace(500, 2500, 200)
+        estimate = estimator.estimate(recovery.signal(TRUTH | {"T1": t1}, TIMES), TIMES)
+        assert np.sqrt(np.mean((estimate.parameters["T1"] / t1 - 1) ** 2)) < 0.15
+
+    def test_maps_and_a_page_come_from_arrays(self, recovery, tmp_path, capsys):
+        """`bidsfit-lab fit`, of an image and a table."""
+        rng = np.random.default_rng(0)
+        t1 = np.linspace(600, 2400, 48).reshape(8, 6, 1)
+        clean = recovery.signal(TRUTH | {"T1": t1}, TIMES)
+        data = np.hypot(clean + 5 * rng.standard_normal(clean.shape), 5 * rng.standard_normal(clean.shape))
+        nib.save(nib.Nifti1Image(data.astype(np.float32), np.diag([2, 2, 3, 1.0])), tmp_path / "image.nii.gz")
+        table = in_table(tmp_path / "table.tsv", TIMES)
+        words = ["fit", str(tmp_path / "image.nii.gz"), "--model", "inversionrecovery", "--table", str(table)]
+        words += ["--sigma", "5", "--threads", "1", "--out", str(tmp_path / "out")]
+        assert main([*words, "--estimators", "lsq", "mle"]) == 0
+        for estimator in ("lsq", "mle"):
+            stem = tmp_path / "out" / f"model-inversionrecovery_desc-{estimator}_param-T1"
+            found, sd = (np.asarray(nib.load(f"{stem}{part}.nii.gz").dataobj) for part in ("", "_stat-sd"))
+            assert np.abs((found - 1e-3 * t1) / sd).mean() < 1.2
+            assert json.loads((stem.parent / f"{stem.name}.json").read_text())["Units"] == "s"
+        page = (tmp_path / "out" / "report.html").read_text()
+        assert "The scale of the signal was fitted" in page
+        assert "TI = 30 (x1)" in page
+        assert main(words) == 2  # what is there is not written over
+        assert "is there already" in capsys.readouterr().err
+
+
+class TestFingerprinting:
+    def isochromats(self, t1, t2, n=400):
+        """The same train with magnetisations that every gradient turns by other angles."""
+        turns = np.exp(2j * np.pi * np.arange(n) / n)
+        along, across, signals = np.full(n, 1 - 2 * np.exp(-20 / t1)), np.zeros(n, dtype=complex), []
+        for angle, tr in zip(np.deg2rad(TRAIN.columns["flip_angle"]), TRAIN.columns["TR"], strict=True):
+            x = across.real * np.cos(angle) + along * np.sin(angle)
+            along = along * np.cos(angle) - across.real * np.sin(angle)
+            across = x + 1j * across.imag
+            signals.append(across.mean() * np.exp(-2 / t2))
+            across = across * turns * np.exp(-tr / t2)
+            along = 1 + (along - 1) * np.exp(-tr / t1)
+        return np.array(signals)
+
+    @pytest.mark.parametrize(("t1", "t2", "apart"), [(800, 70, 1e-9), (1500, 100, 1e-9), (4000, 2000, 2e-3)])
+    def test_signals_are_those_of_isochromats(self, fisp, t1, t2, apart):
+        expected = 3 * np.exp(0.7j) * self.isochromats(t1, t2)
+        assert fisp.signal(np.array([3.0, t1, t2, 0.7]), TRAIN) == pytest.approx(expected, abs=apart)
+
+    def test_least_squares_reaches_the_bound(self, fisp):
+        """Complex signals; maximum likelihood with Gaussian noise is the same, and Rician noise is refused."""
+        truth = np.array([[100.0, 900.0, 80.0, 3.0]])
+        clean = np.repeat(fisp.signal(truth, TRAIN), 300, axis=0)
+        rng = np.random.default_rng(0)
+        signals = clean + rng.standard_normal(clean.shape) + 1j * rng.standard_normal(clean.shape)
+        estimate = LeastSquares(fisp).estimate(signals, TRAIN)
+        floor = cramer_rao_bound(fisp, truth, TRAIN, 1.0)
+        assert set(estimate.count()) == {Status.CONVERGED}
+        assert np.median(estimate.sigma) == pytest.approx(1, rel=0.03)
+        for name, value in zip(fisp.names, truth[0], strict=True):
+            spread = np.angle(np.exp(1j * (estimate.parameters[name] - value))) if name == "phase" else (
+                estimate.parameters[name] - value
+            )  # fmt: skip
+            assert np.abs(spread.mean()) < 4 * floor[name][0] / np.sqrt(300)
+            assert spread.std() == pytest.approx(floor[name][0], rel=0.15)
+        other = MaximumLikelihood(fisp, noise="gaussian").estimate(signals[:20], TRAIN, noise=1.0)
+        assert other.parameters["T1"] == pytest.approx(estimate.parameters["T1"][:20], rel=1e-3)
+        with pytest.raises(ValueError, match="are complex and their noise is Gaussian"):
+            MaximumLikelihood(fisp)
+
+    def test_a_network_learns_it(self, fisp, quickly_trained):
+        bounds = {"T1": (500.0, 2000.0), "T2": (40.0, 200.0), "phase": (-1.0, 1.0)}
+        bundle = quickly_trained(fisp, TRAIN, 100.0, bounds=bounds)
+        estimator = Network(fisp, snr=100.0, noise="gaussian", bounds=bounds, trained=bundle)
+        t1 = np.linspace(700, 1700, 60)
+        clean = fisp.signal({"S0": 50.0, "T1": t1, "T2": 90.0, "phase": 0.4}, TRAIN)
+        estimate = estimator.estimate(clean, TRAIN, noise=0.5)
+        assert np.sqrt(np.mean((estimate.parameters["T1"] / t1 - 1) ** 2)) < 0.2
+        assert estimate.parameters["S0"] == pytest.approx(50, rel=0.2)
+
+    @pytest.mark.slow
+    def test_complex_images_become_maps(self, fisp, tmp_path):
+        t2 = np.linspace(50, 150, 6).reshape(3, 2, 1)
+        data = fisp.signal({"S0": 100.0, "T1": 1000.0, "T2": t2, "phase": 0.5}, TRAIN)
+        nib.save(nib.Nifti1Image(data.astype(np.complex64), np.eye(4)), tmp_path / "image.nii.gz")
+        table = in_table(tmp_path / "table.tsv", TRAIN)
+        words = ["fit", str(tmp_path / "image.nii.gz"), "--model", "fisp", "--table", str(table), "--threads", "1"]
+        assert main([*words, "--out", str(tmp_path / "out")]) == 0
+        found = np.asarray(nib.load(tmp_path / "out" / "model-fisp_desc-lsq_param-T2.nii.gz").dataobj)
+        assert found == pytest.approx(1e-3 * t2, rel=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("model", "acquisition"), [("inversionrecovery", TIMES), ("fisp", TRAIN)])
+def test_estimators_are_evaluated(plugin, model, acquisition, tmp_path):
+    """Trained by the laboratory, and evaluated beside least squares, from a table of the protocol."""
+    table = in_table(tmp_path / "table.tsv", acquisition)
+    bounds = {"fisp": ["--bounds", "phase=-1,1", "T1=0.5,2", "T2=0.04,0.2"]}.get(model, [])
+    words = ["evaluate", "--model", model, "--table", str(table), "--snr", "50", "--threads", "2", *bounds]
+    words += ["--quick", "--points", "3", "--repeats", "4", "--estimators", "lsq", "net-uniform"]
+    assert main([*words, "--out", str(tmp_path / "out")]) == 0
+    assert (tmp_path / "out" / "means.csv").exists()
