@@ -43,4 +43,4 @@ class Quantity:
 
     def __post_init__(self) -> None:
         if not (self.key.isascii() and self.key.isalnum()):
-            raise ValueError(f"The key of a quantity is a label of letters and digits, found {self.key!r}.")
+            raise ValueError(f"The key of a quantity has letters and digits only, found {self.key!r}.")

@@ -163,9 +163,9 @@ class PerformanceLookup:
         That of the scale grows with the scale; NaN where a parameter is.
         """
         model = self._space.model
+        own = np.array([name != model.scale for name in model.names])
         known = np.isfinite(parameters).all(axis=1)
-        others = [model.names.index(name) for name in self._space.names]
-        cube = self._space.to_cube(parameters[known][:, others])
+        cube = self._space.to_cube(parameters[known][:, own])
         columns = np.column_stack([self._table[f"{quantity}_{name}"] for name in model.names])
         at_cube = np.empty((len(cube), len(model.names)))
         if self._points:
