@@ -126,6 +126,12 @@ class TrainedEstimator(Estimator):
     prefix: str
 
     @property
+    def reach(self) -> tuple[int, int, int]:  # type: ignore[override]
+        if self.trained is not None:
+            return self.trained.recipe.architecture.reach
+        return (0, 0, 0) if self.recipe is None else self._given_recipe(self.recipe).architecture.reach
+
+    @property
     def options(self) -> dict[str, Any]:
         snr = None if isinstance(self.snr, float) and np.isinf(self.snr) else self.snr
         return super().options | {
@@ -148,6 +154,9 @@ class TrainedEstimator(Estimator):
             f"{DISTRIBUTIONS[self.distribution]}. Signals are relative to that of the lowest b-value; S0 follows from "
             "the other parameters by least squares. Its standard deviation and bias were measured on simulated signals "
             "over the space of parameters and are given at the estimate."
+        ) + any(self.reach) * (
+            f" It also reads the neighbours of a voxel, up to {' x '.join(map(str, self.reach))} voxels away; standard "
+            "deviation and bias are those where parameters do not change between them."
         )
 
     @property
@@ -226,8 +235,8 @@ class TrainedEstimator(Estimator):
 
         noise_quantile = chi2.ppf(USUAL, len(acquisition))
 
-        def fit(y: NDArray[np.float64], sigma: NDArray[np.float64]) -> Fitted:
-            found = invert(y)
+        def fit(y: NDArray[np.float64], sigma: NDArray[np.float64], positions: NDArray | None = None) -> Fitted:
+            found = invert(y, positions)
             s0 = found.parameters[:, scale]
             with np.errstate(invalid="ignore", divide="ignore"):
                 if np.isfinite(level):
