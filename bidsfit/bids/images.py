@@ -246,6 +246,12 @@ class MaskedSignals:
         scaling = _scaling(image)
         self._scaling = None if scaling == (1.0, 0.0) else scaling
         self._index = np.flatnonzero(mask.ravel(order="F"))
+        self._grid = shape[:3]
+
+    @property
+    def positions(self) -> NDArray[np.int64]:
+        """Where the voxels lie in the image, shape (n_voxels, 3)."""
+        return np.stack(np.unravel_index(self._index, self._grid, order="F"), axis=1)
 
     def within(self, mask: NDArray[np.bool_]) -> MaskedSignals:
         """Signals of another mask, without reading the image again."""

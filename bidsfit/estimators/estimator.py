@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
@@ -190,8 +190,9 @@ class Fitted(NamedTuple):
     statistics: Mapping[str, NDArray[np.float64]] = {}
 
 
-#: Fits a chunk: signals (n, n_measurements) and noise standard deviations (n,), NaN where they are not known.
-FitChunk = Callable[[NDArray[np.float64], NDArray[np.float64]], Fitted]
+#: Fits a chunk: signals (n, n_measurements) and noise standard deviations (n,), NaN where they are not known; of an
+#: estimator that reads neighbours also where the voxels lie in the image, (n, 3).
+FitChunk = Callable[..., Fitted]
 
 
 class Performance(Protocol):
@@ -237,6 +238,8 @@ class Estimator(ABC):
     needs_noise: bool = False
     #: Voxels that one thread works on at a time.
     chunk: int = CHUNK
+    #: Neighbours on each side of a voxel, along x, y and z, whose signals its estimate takes in; none: it reads rows.
+    reach: tuple[int, int, int] = (0, 0, 0)
 
     def __init__(
         self,
@@ -276,6 +279,7 @@ class Estimator(ABC):
         noise: float | NDArray[np.float64] | None = None,
         *,
         mask: NDArray | None = None,
+        positions: NDArray[np.integer] | None = None,
         threads: int = 1,
         progress: Callable[[int], object] | None = None,
     ) -> Estimate:
@@ -292,7 +296,11 @@ class Estimator(ABC):
             need it refuse to run without; others use it for their standard deviations, and the residuals where it is
             not given.
         mask : array_like, shape (n_voxels,) or (x, y, z), optional
-            Only voxels where it is above 0 are estimated; by default all.
+            Only voxels where it is above 0 are estimated; by default all. An estimator that reads neighbours sees only
+            voxels of the mask that have a usable signal.
+        positions : ndarray of int, shape (n_voxels, 3), optional
+            Where the voxels lie in the image, for an estimator that reads neighbours and is given rows: in the order of
+            the image, whether x or z changes slowest.
         threads : int
         progress : callable, optional
             Called with the number of voxels that were just finished.
@@ -322,7 +330,7 @@ class Estimator(ABC):
                 f"The noise must be one number, or of shape {grid} like the signals; found {np.shape(noise)}."
             )
         if mask is None and len(grid) == 1:
-            return self._estimate_rows(signals, acquisition, noise, threads, progress)
+            return self._estimate_rows(signals, acquisition, noise, positions, threads, progress)
         inside = np.full(grid, True) if mask is None else np.asarray(mask) > 0
         if inside.shape != grid or not inside.any():
             raise ValueError(
@@ -331,13 +339,18 @@ class Estimator(ABC):
         rows: NDArray = np.asarray(signals)
         rows = rows.reshape(-1, len(acquisition)) if mask is None else rows[inside]
         level = None if noise is None else np.broadcast_to(noise, grid)[inside]
-        return self._estimate_rows(rows, acquisition, level, threads, progress).placed(inside)
+        if len(grid) == 3:
+            positions = np.argwhere(inside) if any(self.reach) else None
+        elif positions is not None:
+            positions = positions[inside]
+        return self._estimate_rows(rows, acquisition, level, positions, threads, progress).placed(inside)
 
     def _estimate_rows(
         self,
         signals: Signals,
         acquisition: Acquisition,
         noise: float | NDArray[np.float64] | None,
+        positions: NDArray[np.integer] | None,
         threads: int,
         progress: Callable[[int], object] | None,
     ) -> Estimate:
@@ -347,6 +360,13 @@ class Estimator(ABC):
         if missing:
             raise UnsupportedProtocolError(
                 f"The protocol does not support the estimator {self.name!r}. Missing: {'; '.join(missing)}."
+            )
+        if not any(self.reach):
+            positions = None
+        elif positions is None:
+            raise ValueError(
+                f"The estimator {self.name!r} reads the neighbours of a voxel: give the signals of an image, of shape "
+                "(x, y, z, n), or say with `positions` where the voxels lie."
             )
         chosen, notes = self.adapted(signals, acquisition, noise)
         if chosen.needs_noise and noise is None:
@@ -363,8 +383,7 @@ class Estimator(ABC):
         rmse, r2, sigma = (np.full(n_voxels, np.nan) for _ in range(3))
         statistics = {name: np.full((n_voxels, n_parameters), np.nan) for name in self.statistics}
 
-        def work(start: int) -> int:
-            rows = slice(start, min(start + self.chunk, n_voxels))
+        def work(rows: slice, kept: slice) -> int:
             measured = np.asarray(signals[rows], dtype=kind)[:, used]
             if self.debias:
                 measured = remove_rician_bias(measured, known[rows, None])
@@ -372,33 +391,36 @@ class Estimator(ABC):
             reference = self.model.reference_signal(y, average.acquisition)
             finite = np.isfinite(y).all(axis=1)
             noiseless = ~(known[rows] > 0) if chosen.needs_noise else np.zeros_like(finite)
-            status[rows] = np.select(
+            codes = np.select(
                 [~finite, ~(reference > 0), noiseless], [Status.NOT_FINITE, Status.NO_SIGNAL, Status.NO_NOISE], 0
             )
-            good = np.flatnonzero(status[rows] == 0)
+            status[kept] = codes[kept.start - rows.start : kept.stop - rows.start]
+            good = np.flatnonzero(codes == 0)
             if good.size:
-                index = good + start
+                index = good + rows.start
                 y, scale = as_real(y[good]), reference[good]
-                fitted = fit(y / scale[:, None], known[index] / scale)
-                values[index], status[index] = fitted.parameters, fitted.status
+                where = () if positions is None else (positions[index],)
+                fitted = fit(y / scale[:, None], known[index] / scale, *where)
+                own = slice(*np.searchsorted(index, (kept.start, kept.stop)).tolist())
+                index, y, scale = index[own], y[own], scale[own]
+                values[index], status[index] = fitted.parameters[own], fitted.status[own]
                 for name, array in statistics.items():
-                    array[index] = fitted.statistics[name]
+                    array[index] = fitted.statistics[name][own]
                 if self.model.scale is not None:
                     for array in (values, *statistics.values()):
                         array[index, self.model.scale_index] *= scale
                 if freedom > 0:
-                    squares = fitted.squares * scale**2
+                    squares = fitted.squares[own] * scale**2
                     mean = np.einsum("ij,j->i", y, weights / weights.sum())  # unlike @, no threads of its own
                     total = np.einsum("ij,j->i", (y - mean[:, None]) ** 2, weights)
                     rmse[index] = np.sqrt(squares / weights.sum())
                     sigma[index] = np.sqrt(squares / freedom)
                     with np.errstate(divide="ignore", invalid="ignore"):
                         r2[index] = np.where(total > 0, 1 - squares / total, np.nan)
-            return rows.stop - rows.start
+            return kept.stop - kept.start
 
-        starts = range(0, n_voxels, self.chunk)
         with ThreadPoolExecutor(max(threads, 1)) as pool:
-            for future in as_completed([pool.submit(work, start) for start in starts]):
+            for future in as_completed([pool.submit(work, *piece) for piece in self._pieces(n_voxels, positions)]):
                 finished = future.result()
                 if progress is not None:
                     progress(finished)
@@ -415,6 +437,27 @@ class Estimator(ABC):
             units={quantity.name: quantity.unit for quantity in self.model.quantities},
             derived=self.model.derivation.values(values),
         )
+
+    def _pieces(self, n_voxels: int, positions: NDArray[np.integer] | None) -> Iterator[tuple[slice, slice]]:
+        """Rows that are read at a time, and those of them that are estimated.
+
+        They are the same but for an estimator that reads neighbours: it reads slabs of the image that overlap by its
+        reach, each of as few layers as hold a chunk of voxels.
+        """
+        if positions is None:
+            for start in range(0, n_voxels, self.chunk):
+                rows = slice(start, min(start + self.chunk, n_voxels))
+                yield rows, rows
+            return
+        ordered = [axis for axis in (2, 0) if np.all(np.diff(positions[:, axis]) >= 0)]
+        if len(positions) != n_voxels or not ordered:
+            raise ValueError("The places of the voxels must be as many as these, and in the order of the image.")
+        layer, reach, stop = positions[:, ordered[0]], self.reach[ordered[0]], 0
+        while stop < n_voxels:
+            start, last = stop, layer[min(stop + self.chunk, n_voxels) - 1]
+            stop = int(np.searchsorted(layer, last, side="right"))
+            first, end = np.searchsorted(layer, [layer[start] - reach, last + reach + 1]).tolist()
+            yield slice(first, end), slice(start, stop)
 
     def adapted(
         self, signals: Signals, acquisition: Acquisition, noise: float | NDArray[np.float64] | None
@@ -437,7 +480,8 @@ class Estimator(ABC):
         """Compile what an estimate of this acquisition needs, so that its time is that of the estimate."""
         averaged = self.averaged(acquisition)
         n = len(averaged) * (1 + self.model.complex_valued)
-        self.prepare(averaged)(np.linspace(1.0, 0.5, n)[None], np.full(1, 0.1))
+        where = [np.zeros((1, 3), dtype=int)] if any(self.reach) else []
+        self.prepare(averaged)(np.linspace(1.0, 0.5, n)[None], np.full(1, 0.1), *where)
 
     @property
     @abstractmethod
@@ -466,4 +510,6 @@ class Estimator(ABC):
         That function takes signals of shape (n, n_measurements), finite and divided by the reference of the model
         (about 1 at the lowest b-value; of complex signals the real parts, then the imaginary parts), and the standard
         deviation of their noise on the same scale, shape (n,); it returns `Fitted`. It is called from several threads.
+        Of an estimator that reads neighbours (`reach`) it also takes where these voxels lie, shape (n, 3); whatever
+        lies between them is outside of the mask or the image, or has no usable signal.
         """

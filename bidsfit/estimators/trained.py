@@ -131,6 +131,12 @@ class TrainedEstimator(Estimator):
     prefix: str
 
     @property
+    def reach(self) -> tuple[int, int, int]:  # type: ignore[override]
+        if self.trained is not None:
+            return self.trained.recipe.architecture.reach
+        return (0, 0, 0) if self.recipe is None else self._given_recipe(self.recipe).architecture.reach
+
+    @property
     def options(self) -> dict[str, Any]:
         snr = None if isinstance(self.snr, float) and np.isinf(self.snr) else self.snr
         return super().options | {
@@ -153,6 +159,9 @@ class TrainedEstimator(Estimator):
             f"{DISTRIBUTIONS[self.distribution]}. Signals are relative to that of the lowest b-value; S0 follows from "
             "the other parameters by least squares. Its standard deviation and bias were measured on simulated signals "
             "over the space of parameters and are given at the estimate."
+        ) + any(self.reach) * (
+            f" It also reads the neighbours of a voxel, up to {' x '.join(map(str, self.reach))} voxels away; standard "
+            "deviation and bias are those where parameters do not change between them."
         )
 
     @property
@@ -236,8 +245,8 @@ class TrainedEstimator(Estimator):
         n, is_complex = len(acquisition), self.model.complex_valued
         noise_quantile = chi2.ppf(USUAL, n * (1 + is_complex))
 
-        def fit(y: NDArray[np.float64], sigma: NDArray[np.float64]) -> Fitted:
-            found = invert(y[:, :n] + 1j * y[:, n:] if is_complex else y)
+        def fit(y: NDArray[np.float64], sigma: NDArray[np.float64], positions: NDArray | None = None) -> Fitted:
+            found = invert(y[:, :n] + 1j * y[:, n:] if is_complex else y, positions)
             s0 = found.parameters[:, scale] if self.model.scale else np.ones(len(y))
             with np.errstate(invalid="ignore", divide="ignore"):
                 if np.isfinite(level):

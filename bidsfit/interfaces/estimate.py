@@ -96,7 +96,12 @@ class EstimateMaps(SimpleInterface):
             start = time.perf_counter()
             with tqdm(total=signals.shape[0], desc=self.inputs.label, unit="voxel", disable=None, delay=1) as bar:
                 estimate = estimator.estimate(
-                    signals, acquisition, sigma, threads=self.inputs.threads, progress=bar.update
+                    signals,
+                    acquisition,
+                    sigma,
+                    positions=signals.positions if any(estimator.reach) else None,
+                    threads=self.inputs.threads,
+                    progress=bar.update,
                 )
             seconds = time.perf_counter() - start
             if not np.isin(estimate.status, FITTED).any():

@@ -54,7 +54,7 @@ def recipe_in_words(facts: Mapping[str, Mapping[str, Any]]) -> str:
     """The choices of a recipe, section by section."""
     parts = []
     for section, content in facts.items():
-        choices = [f"{key.replace('_', ' ')} {value}" for key, value in content.items() if value is not None]
+        choices = [f"{key.replace('_', ' ')} {value}" for key, value in content.items()]
         parts.append(f"{section}: {', '.join(choices).removeprefix('name ')}")
     return "; ".join(parts)
 

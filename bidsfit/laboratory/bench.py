@@ -92,7 +92,10 @@ class Bench:
                 if self._is_taught(name):
                     self.task(name, setting)  # which may lack a pool
                     continue
-                missing = self.estimator(name, setting).missing(setting.acquisition)
+                estimator = self.estimator(name, setting)
+                missing = estimator.missing(setting.acquisition)
+                if any(estimator.reach):
+                    raise ValueError("it reads the neighbours of a voxel, and what is asked here are single voxels.")
             except ValueError as error:
                 raise UsageError(f"--estimators {self.given.get(name, name)}: {error}") from error
             if missing:

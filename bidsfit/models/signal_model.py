@@ -212,13 +212,13 @@ class SignalModel(ABC):
         return DirectionAverage(acquisition, kind if self.averaged else "none")
 
     def reference_signal(self, signals: NDArray, acquisition: Acquisition) -> NDArray[np.float64]:
-        """What signals, shape (n_voxels, n), are divided by before a fit, shape (n_voxels,)."""
+        """What signals, shape (..., n), are divided by before a fit, shape (...)."""
         if self.reference == "none":
-            return np.ones(len(signals))
+            return np.ones(signals.shape[:-1])
         if self.reference == "largest":
-            return np.asarray(np.abs(signals).max(axis=1))
+            return np.asarray(np.abs(signals).max(axis=-1))
         lowest = acquisition.b_values == acquisition.b_values.min()
-        return np.average(signals[:, lowest], axis=1, weights=acquisition.weights[lowest])
+        return np.average(signals[..., lowest], axis=-1, weights=acquisition.weights[lowest])
 
     def parameter_array(self, parameters: Mapping[str, ArrayLike] | ArrayLike) -> NDArray[np.float64]:
         """Parameters as one array of shape (..., n_parameters), from a mapping of broadcastable arrays."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import TYPE_CHECKING, Generic, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from bidsfit.models.signal_model import SignalModel, as_real
 from bidsfit.models.space import ParameterSpace
 from bidsfit.noise import NoiseKind, add_noise, rician_mean
 from bidsfit.simulation.distributions import Distribution
+from bidsfit.simulation.patches import Patches, PatchKind, with_presence
 
 #: An average of more Rician magnitudes than this is taken for Gaussian, with their mean and variance.
 FEW = 8
@@ -73,6 +74,9 @@ class Simulation:
         voxels of its own.
     set_noise : {"fresh", "fixed"}
         Whether voxels of the set have new noise at every step, or that with which they were drawn.
+    patches : {"smooth", "pieces"}, optional
+        How neighbours resemble one another, where the architecture reads them: see
+        `bidsfit.simulation.patches.Patches`; by default "smooth".
     """
 
     snr_range: tuple[float, float] | None = None
@@ -81,6 +85,7 @@ class Simulation:
     realisations: int = 1
     samples: int | None = None
     set_noise: Literal["fresh", "fixed"] = "fresh"
+    patches: PatchKind | None = None
 
     def __post_init__(self) -> None:
         if self.snr_range is not None and self.snr_levels is not None:
@@ -104,6 +109,9 @@ class Simulation:
 @dataclass(frozen=True)
 class Batch(Generic[Array]):
     """Simulated voxels: arrays, or torch tensors of 32 bits.
+
+    For an estimator that reads neighbours, the voxels are those in the middle of patches; only the features are of
+    whole patches, shape (n, n_realisations, x, y, z, n_features + 1), see `bidsfit.simulation.patches.with_presence`.
 
     Attributes
     ----------
@@ -148,6 +156,20 @@ class Batch(Generic[Array]):
         return (self[start : start + size] for start in range(0, len(self.truth), size))
 
 
+@dataclass(frozen=True)
+class _Voxels:
+    """Voxels, or patches of them, before they are measured: arrays whose first dimension is theirs."""
+
+    truth: NDArray[np.float64]
+    s0: NDArray[np.float64]
+    sigma: NDArray[np.float64]
+    clean: NDArray[np.float64]
+    present: NDArray[np.bool_]
+
+    def some(self, rows: NDArray[np.integer]) -> _Voxels:
+        return _Voxels(*(array[rows] for array in vars(self).values()))
+
+
 class Simulator:
     """Draws parameters, and what a scanner would measure of them.
 
@@ -158,6 +180,8 @@ class Simulator:
         Of the averages, as `Estimator.averaged` gives it: an entry that stands for n measurements has their average.
     noise : Noise
     simulation : Simulation, optional
+    reach : (x, y, z)
+        Neighbours on each side of a voxel that an estimator reads.
     """
 
     def __init__(
@@ -166,11 +190,13 @@ class Simulator:
         acquisition: Acquisition,
         noise: Noise,
         simulation: Simulation = Simulation(),
+        reach: tuple[int, int, int] = (0, 0, 0),
     ) -> None:
         self.distribution = distribution
         self.acquisition = acquisition
         self.noise = noise
         self.simulation = simulation
+        self.patches = Patches(distribution, reach, simulation.patches or "smooth") if any(reach) else None
 
     @property
     def space(self) -> ParameterSpace:
@@ -182,45 +208,75 @@ class Simulator:
 
     def draw(self, n: int, rng: np.random.Generator) -> Batch[NDArray]:
         """Draw n voxels."""
-        truth, spread = self.distribution.sample(n, rng), self.simulation.s0_spread
-        s0 = np.ones(n) if spread is None else np.exp(spread * rng.standard_normal(n))
-        sigma = self.simulation.sigma(n, self.noise.snr, rng)
-        clean = s0[:, None] * self._clean(truth)
-        noisy = self._noisy(clean, sigma, rng)
-        cube = self.space.to_cube(truth)
-        return Batch(truth, s0, sigma, clean, noisy, self._shown(noisy), truth, cube, np.ones(n))
+        return self._measured(self._voxels(n, rng), rng)
 
     def stream(self, size: int, steps: int, rng: np.random.Generator) -> Iterator[Batch[NDArray]]:
         """Voxels for so many steps of a training, ``size`` a step; every batch holds those of several steps."""
-        held = None if self.simulation.samples is None else self.draw(self.simulation.samples, rng)
+        samples, fixed = self.simulation.samples, self.simulation.set_noise == "fixed"
+        held = None if samples is None else self._voxels(samples, rng)
+        measured = self._measured(held, rng) if held is not None and fixed else None
         for start in range(0, steps, STEPS):
             n = min(STEPS, steps - start) * size
             if held is None:
                 yield self.draw(n, rng)
                 continue
-            batch = held[rng.integers(len(held.truth), size=n)]
-            if self.simulation.set_noise == "fresh":
-                noisy = self._noisy(batch.clean, batch.sigma, rng)
-                batch = replace(batch, noisy=noisy, features=self._shown(noisy))
-            yield batch
+            rows = rng.integers(len(held.truth), size=n)
+            yield self._measured(held.some(rows), rng) if measured is None else measured[rows]
 
     def measure(
         self, parameters: NDArray[np.float64], rng: np.random.Generator, repeats: int = 1
     ) -> NDArray[np.float64]:
         """Noisy averages of voxels whose S0 is 1, shape (n * repeats, n_averages), at the SNR of `Noise`.
 
-        All repeats of the first voxel come first.
+        All repeats of the first voxel come first. For an estimator that reads neighbours, of patches of one truth,
+        shape (n * repeats, x, y, z, n_averages).
         """
-        return self._with_noise(np.repeat(self._clean(parameters), repeats, axis=0), 1 / self.noise.snr, rng)
+        clean = np.repeat(self._clean(parameters), repeats, axis=0)
+        if self.patches is None:
+            return self._with_noise(clean, 1 / self.noise.snr, rng)
+        shape = (len(clean), *self.patches.shape, clean.shape[-1])
+        patches = np.broadcast_to(clean[:, None, None, None], shape).reshape(-1, clean.shape[-1])
+        return self._with_noise(patches, 1 / self.noise.snr, rng).reshape(shape)
 
     def _clean(self, parameters: NDArray[np.float64]) -> NDArray[np.float64]:
         return self.space.model.signal(self.space.with_scale(parameters), self.acquisition)
 
-    def _noisy(self, clean: NDArray[np.float64], sigma: NDArray, rng: np.random.Generator) -> NDArray[np.float64]:
-        """Realisations of every voxel, shape (n, n_realisations, n_averages)."""
-        copies = self.simulation.realisations
-        noisy = self._with_noise(np.repeat(clean, copies, axis=0), np.repeat(sigma, copies), rng)
-        return noisy.reshape(len(clean), copies, -1)
+    def _voxels(self, n: int, rng: np.random.Generator) -> _Voxels:
+        """Draw all but the noise."""
+        p, spread = len(self.space.names), self.simulation.s0_spread
+        if self.patches is None:
+            truth, present = self.distribution.sample(n, rng), np.full(n, True)
+        else:
+            truth, present = self.patches.sample(n, rng), self.patches.present(n, rng)
+        grid = truth.shape[:-1]
+        s0 = np.ones(grid) if spread is None else np.exp(spread * rng.standard_normal(grid))
+        sigma = self.simulation.sigma(n, self.noise.snr, rng)
+        return _Voxels(truth, s0, sigma, s0[..., None] * self._clean(truth.reshape(-1, p)).reshape(*grid, -1), present)
+
+    def _measured(self, voxels: _Voxels, rng: np.random.Generator) -> Batch[NDArray]:
+        """The same with noise, as a batch."""
+        n, copies = len(voxels.truth), self.simulation.realisations
+        clean = np.repeat(voxels.clean, copies, axis=0)
+        rows = clean.reshape(-1, clean.shape[-1])
+        noisy = self._with_noise(rows, np.repeat(voxels.sigma, len(rows) // n), rng)
+        noisy = noisy.reshape(n, copies, *clean.shape[1:])
+        features = self.features(noisy)
+        middle: Any = (slice(None),)
+        if self.patches is not None:
+            middle = (slice(None), *self.patches.reach)
+            features = with_presence(features, np.broadcast_to(voxels.present[:, None], features.shape[:-1]))
+        truth = voxels.truth[middle]
+        return Batch(
+            truth,
+            voxels.s0[middle],
+            voxels.sigma,
+            voxels.clean[middle],
+            noisy[(slice(None), *middle)],
+            features,
+            truth,
+            self.space.to_cube(truth),
+            np.ones(n),
+        )
 
     def _with_noise(
         self, clean: NDArray[np.float64], sigma: float | NDArray, rng: np.random.Generator
@@ -232,10 +288,6 @@ class Simulator:
             lowest = self.features.lowest
             noisy[:, lowest] = clean[:, lowest]
         return noisy
-
-    def _shown(self, noisy: NDArray[np.float64]) -> NDArray[np.float32]:
-        """What an estimator is shown of every realisation."""
-        return self.features(noisy.reshape(-1, noisy.shape[-1])).reshape(*noisy.shape[:-1], -1)
 
 
 def noisy_averages(
@@ -286,10 +338,10 @@ class Features:
         self._shown = ~self.lowest if self.lowest.sum() == 1 else np.full(len(acquisition), True)
 
     def __call__(self, signals: NDArray) -> NDArray[np.float32]:
-        """Features, shape (n, n_features), of averaged signals, shape (n, n_averages)."""
+        """Features, shape (..., n_features), of averaged signals, shape (..., n_averages)."""
         reference = self._model.reference_signal(signals, self._acquisition)
         with np.errstate(divide="ignore", invalid="ignore"):
-            return np.asarray(as_real(signals[:, self._shown] / reference[:, None]), dtype=np.float32)
+            return np.asarray(as_real(signals[..., self._shown] / reference[..., None]), dtype=np.float32)
 
     def __len__(self) -> int:
         return int(self._shown.sum()) * (1 + self._model.complex_valued)

@@ -27,6 +27,7 @@ REGISTRY = Registry(
     {
         "perceptron": "bidsfit.training.architectures:Perceptron",
         "forest": "bidsfit.training.forest:RandomForest",
+        "convolution": "bidsfit.training.convolution:Convolution",
     },
 )
 
@@ -53,6 +54,9 @@ class Architecture(ABC):
     unit: ClassVar[str]
     #: The member of a trained file that holds it.
     member: ClassVar[str]
+    #: Neighbours on each side of a voxel, along x, y and z, that an estimate takes in. Where there are any, features
+    #: are images, shape (n, x, y, z, n_features), and outputs those of the voxels all of whose neighbours are in them.
+    reach: ClassVar[tuple[int, int, int]] = (0, 0, 0)
 
     @abstractmethod
     def fit(

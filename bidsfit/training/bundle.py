@@ -183,7 +183,8 @@ def read_bundle(path: Path, *, machine: bool = True) -> Bundle:
         require_performance(performance, space)
         if set(curve) != {architecture.unit, "training", "validation"}:
             raise ValueError(f"{CURVE} has the columns {', '.join(curve)}")
-        found = architecture.load(members[architecture.member], facts["Features"], outputs) if machine else None
+        inputs = facts["Features"] + any(architecture.reach)  # a channel says which voxels are there
+        found = architecture.load(members[architecture.member], inputs, outputs) if machine else None
         return Bundle(facts, found, samples, performance, curve, path)
     except Exception as error:  # whatever a parser raises on content that it did not expect
         raise _refusal(path, f"its content cannot be read ({_in_words(error)})") from error

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from bidsfit.acquisition import Acquisition
 from bidsfit.models.signal_model import as_real
 from bidsfit.models.space import ParameterSpace
+from bidsfit.simulation.patches import with_presence
 from bidsfit.simulation.simulator import Features
 from bidsfit.training.recipe import Recipe
 
@@ -54,16 +55,32 @@ class Inverter:
         self._design, self._weights = space.model.design(acquisition), acquisition.weights
         self._others = [space.model.names.index(name) for name in space.names]
 
-    def __call__(self, signals: NDArray) -> Inverted:
-        """Estimates from averaged signals, shape (n, n_averages), complex where the model is."""
-        model, features = self.space.model, self._features(signals)
-        outputs = self.recipe.architecture.forward(self.machine, features)
+    def __call__(self, signals: NDArray, positions: NDArray[np.integer] | None = None) -> Inverted:
+        """Estimates of voxels.
+
+        Parameters
+        ----------
+        signals : ndarray, shape (n, n_averages)
+            Averaged, complex where the model is; for a machine that reads neighbours also whole patches, shape
+            (n, x, y, z, n_averages), of which the voxel in the middle is estimated.
+        positions : ndarray, shape (n, 3)
+            Where the voxels lie in an image, for a machine that reads neighbours; the rest of the image is not there.
+        """
+        model, features, reach = self.space.model, self._features(signals), self.recipe.architecture.reach
+        if positions is not None:
+            outputs = self._over(features, positions)
+        elif any(reach):
+            whole = with_presence(features, np.full(features.shape[:-1], True))
+            outputs = self.recipe.architecture.forward(self.machine, whole).reshape(len(signals), -1)
+            signals = signals[:, *reach]
+        else:
+            outputs = self.recipe.architecture.forward(self.machine, features)
         cube, estimates = self.recipe.objective.estimates(outputs, self.space)
-        parameters = np.ones((len(features), len(model.names)))
+        parameters = np.ones((len(signals), len(model.names)))
         parameters[:, self._others] = estimates
         if not model.compiled:
             return Inverted(cube, parameters, self._fit_scale(parameters, signals))
-        squares = np.empty(len(features))
+        squares = np.empty(len(signals))
         _fit_scale(
             model.signal_kernel,
             parameters,
@@ -74,6 +91,15 @@ class Inverter:
             squares,
         )
         return Inverted(cube, parameters, squares)
+
+    def _over(self, features: NDArray[np.float32], positions: NDArray[np.integer]) -> NDArray:
+        """Outputs of voxels of an image, shape (n, n_outputs), which is as large as they need."""
+        reach = np.array(self.recipe.architecture.reach)
+        positions = positions - positions.min(axis=0)
+        image = np.zeros((*positions.max(axis=0) + 1 + 2 * reach, features.shape[-1] + 1), dtype=np.float32)
+        image[tuple((positions + reach).T)] = with_presence(features, np.full(len(features), True))
+        found: NDArray = self.recipe.architecture.forward(self.machine, image[None])[0][tuple(positions.T)]
+        return found
 
     def _fit_scale(self, parameters: NDArray[np.float64], signals: NDArray) -> NDArray[np.float64]:
         """What the function of that name does, for a model without a compiled kernel."""

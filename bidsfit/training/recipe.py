@@ -71,11 +71,15 @@ FLAT: Mapping[str, tuple[Mapping[str, Mapping[str, Any]], Mapping[str, tuple[str
 
 
 def recipe_facts(recipe: Recipe) -> dict[str, dict[str, Any]]:
-    """All choices of a recipe by section, for JSON."""
+    """All choices of a recipe by section, for JSON.
+
+    Those that are None are left out: what a later release adds as such changes no recipe, nor what was trained by it.
+    """
     found: dict[str, dict[str, Any]] = {}
     for section in SECTIONS:
         part = getattr(recipe, section)
-        choices = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(part).items()}
+        made = {key: value for key, value in asdict(part).items() if value is not None}
+        choices = {key: list(value) if isinstance(value, tuple) else value for key, value in made.items()}
         found[section] = ({"name": part.name} if section in ("architecture", "objective") else {}) | choices
     return found
 

@@ -56,7 +56,8 @@ class Task:
     @property
     def simulator(self) -> Simulator:
         """What it is trained on; it measures at the SNR of `noise`, whatever the recipe draws beside it."""
-        return Simulator(self.distribution, self.acquisition, self.noise, self.recipe.simulation)
+        reach = self.recipe.architecture.reach
+        return Simulator(self.distribution, self.acquisition, self.noise, self.recipe.simulation, reach)
 
     @property
     def facts(self) -> dict[str, Any]:

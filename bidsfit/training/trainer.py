@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -160,7 +161,8 @@ def descend(
     if best is None:
         raise ValueError("The training diverged: the loss of the validation set was never a number.")
     arrays = network.folded(best, centre.cpu().numpy(), width.cpu().numpy())
-    arrays = network.pruned(arrays, simulator.draw(PRUNING, validation).features[:, 0])
+    voxels = 1 if simulator.patches is None else math.prod(simulator.patches.shape)
+    arrays = network.pruned(arrays, simulator.draw(PRUNING // voxels, validation).features[:, 0])
     table = np.array(curve)
     facts = {
         "BestStep": best_step,

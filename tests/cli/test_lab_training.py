@@ -276,3 +276,17 @@ def test_progress_says_how_long(capsys, monkeypatch):
         "evaluating lsq: 2,000 of 4,000 voxels, about 40 s left",
         "evaluating lsq: 80 s",
     ]
+
+
+def test_single_voxels_have_no_neighbours(recipe, tmp_path, capsys):
+    """A file that reads neighbours is trained as any other; what is asked about single voxels refuses it."""
+    recipe.write_text(
+        "architecture: {name: convolution, units: 8}\nobjective: {name: logits}\n"
+        "schedule: {steps: 4, batch: 64, validation: 256, checks: 2}\n"
+    )
+    net, out = tmp_path / "net.zip", tmp_path / "judged"
+    words = ["train", "net-uniform", *PROTOCOL, "--recipe", str(recipe), "--out", str(net), "--threads", "1"]
+    assert main(words) == 0
+    assert main(["evaluate", "--estimators", "lsq", str(net), "--out", str(out)]) == 2
+    assert f"--estimators {net}: it reads the neighbours of a voxel" in capsys.readouterr().err
+    assert not out.exists()

@@ -5,8 +5,11 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
+
+from bidsfit import Status
 
 pytestmark = pytest.mark.usefixtures("blank_figures")
 
@@ -156,6 +159,37 @@ def test_one_training_serves_all_participants(uniform, outputs):
     assert (
         outputs(out).sidecar("sub-01_model-smt2_desc-netuniform_param-vcyl_stat-bias_dwimap")["StatisticOf"] == "vcyl"
     )
+
+
+def test_an_estimator_that_reads_neighbours(study, uniform, outputs, app, tmp_path):
+    """From a recipe to the file, the maps, the status and the report; its file fits as it is, with the same maps."""
+    (tmp_path / "convolution.yml").write_text(
+        "architecture:\n  name: convolution\n  units: 16\nobjective:\n  name: parameters\n"
+        "schedule:\n  steps: 300\n  batch: 256\n  validation: 1024\n  checks: 5\n  peak_rate: 0.01\n"
+    )
+    data, *_ = study
+    plain = [data, tmp_path / "out", "participant", "--preprocess", "none", "--skip-bids-validation", "--nprocs", "1"]
+    plain += ["--model", "smt2", "-d", f"truth={data / 'derivatives' / 'truth'}", "--participant-label", "01"]
+    outcome = app(*plain, "--training-recipe", tmp_path / "convolution.yml", "--estimators", "net-uniform")
+    assert outcome.code == 0, outcome.err
+    left = outputs(tmp_path / "out")
+    name = "sub-01_model-smt2_desc-netuniform_param-{}_dwimap".format
+    found, status = left.data(name("vcyl")), left.data(name("status"))
+    mask = status > 0
+    assert np.isfinite(found[mask]).all()
+    assert set(np.unique(status[mask])) <= {Status.CONVERGED, Status.UNLIKE_TRAINING}
+    np.testing.assert_array_equal(mask, outputs(uniform[1]).data(name("status")) > 0)
+    truth = outputs(data / "derivatives" / "truth").data("sub-01_model-smt2_desc-truth_param-vcyl_dwimap")
+    assert np.corrcoef(found[mask], truth[mask])[0, 1] > 0.8
+    recipe = left.sidecar(name("vcyl"))["Model"]["Parameters"]["TrainingRecipe"]
+    assert recipe["architecture"] == {"name": "convolution", "units": 16, "hidden_layers": 2}
+    report = left.report()
+    assert "architecture: convolution, units 16" in report
+    assert "reads the neighbours of a voxel" in report
+    (file,) = (tmp_path / "out" / "trained").glob("*.zip")
+    assert app(*plain, "--estimators", file).code == 0
+    (again,) = left.folder.rglob("*_desc-netuniform?*_param-vcyl_dwimap.nii.gz")
+    np.testing.assert_array_equal(nib.load(again).get_fdata(), found)
 
 
 def test_the_report_says_what_it_was_trained_on(uniform, outputs):

@@ -98,7 +98,7 @@ def test_bounds_of_the_run_cut_the_pool(ask, pool_file):
 FACTS = {
     "Participants": ["sub-01"],
     "Noise": {"SNR": None, "Kind": "rician", "AtLowestBValue": True},
-    "Recipe": {"simulation": {"samples": 9}, "architecture": {"name": "forest", "samples_per_leaf": 5, "depth": None}},
+    "Recipe": {"simulation": {"samples": 9}, "architecture": {"name": "forest", "samples_per_leaf": 5}},
     "Training": {"Seconds": 3.1, "Device": "cpu", "Converged": False},
     "Parameters": ["D"],
     "Distribution": {"Kind": "pooled", "Voxels": {"sub-01": 1500}, "Origin": {"Tissue": "wm", "LeftOut": ["sub-02"]}},

@@ -1,0 +1,98 @@
+"""Patches: neighbours resemble one another, and the voxel in the middle is drawn as ever."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from bidsfit import Acquisition, models
+from bidsfit.models.space import ParameterSpace
+from bidsfit.simulation.distributions import Uniform
+from bidsfit.simulation.patches import AT_EDGE, STEEPEST, UNUSABLE, Patches, with_presence
+from bidsfit.simulation.simulator import Noise, Simulation, Simulator
+
+SPACE = ParameterSpace(models.get("smt2"))
+SHELLS = Acquisition([0, 1000, 2000], counts=[8, 32, 32], n_directions=[1, 32, 32])
+
+
+def drawn(kind="smooth", reach=(1, 1, 0), n=2000, seed=0):
+    return Patches(Uniform(SPACE), reach, kind).sample(n, np.random.default_rng(seed))
+
+
+@pytest.mark.parametrize("kind", ["smooth", "pieces"])
+@pytest.mark.parametrize(("reach", "shape"), [((1, 1, 0), (3, 3, 1)), ((0, 0, 2), (1, 1, 5)), ((1, 2, 1), (3, 5, 3))])
+def test_the_middle_is_drawn_from_the_distribution(kind, reach, shape):
+    found = drawn(kind, reach)
+    assert found.shape == (2000, *shape, 2)
+    assert SPACE.contains(found.reshape(-1, 2)).all()
+    expected = Uniform(SPACE).sample(2000, np.random.default_rng(0))
+    np.testing.assert_allclose(found[:, *reach], expected, atol=1e-12)
+
+
+def test_smooth_patches_change_little_and_steadily():
+    cube = SPACE.to_cube(drawn())
+    step = np.abs(cube[:, 2, 1, 0] - cube[:, 1, 1, 0])
+    assert 0 < step.max() <= STEEPEST
+    assert np.median(step) > STEEPEST / 50
+    inside = ((cube > 0) & (cube < 1)).all(axis=(1, 2, 3, 4))
+    np.testing.assert_allclose((cube[:, 0, 2, 0] + cube[:, 2, 0, 0])[inside] / 2, cube[:, 1, 1, 0][inside], atol=1e-12)
+
+
+def test_patches_of_pieces_have_one_value_or_two():
+    values = [len(np.unique(np.round(patch.reshape(-1, 2), 9), axis=0)) for patch in drawn("pieces", n=500)]
+    assert set(values) == {1, 2}
+    assert 0.2 < np.mean(np.array(values) == 2) < 0.8
+
+
+def test_the_middle_is_always_there():
+    present = Patches(Uniform(SPACE), (1, 1, 0)).present(20_000, np.random.default_rng(0))
+    assert present[:, 1, 1, 0].all()
+    absent = (~present).sum(axis=(1, 2, 3))
+    alone = 8 * UNUSABLE * (1 - UNUSABLE) ** 7
+    assert np.mean(absent == 0) == pytest.approx((1 - UNUSABLE) ** 8 * (1 - AT_EDGE / 2), abs=0.05)
+    assert np.mean(absent == 1) == pytest.approx(alone, abs=0.06)
+    assert np.mean(absent >= 3) > 0.03
+
+
+def test_what_is_absent_is_zero():
+    features = np.array([[[1.0, np.nan]], [[0.5, 0.25]]])
+    found = with_presence(features, np.array([[False], [True]]))
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, [[[0, 0, 0]], [[0.5, 0.25, 1]]])
+
+
+class TestSimulator:
+    def simulator(self, **choices):
+        return Simulator(Uniform(SPACE), SHELLS, Noise(25.0), Simulation(**choices), (1, 1, 0))
+
+    def test_a_batch_is_of_the_voxels_in_the_middle(self):
+        batch = self.simulator(realisations=2, s0_spread=0.2).draw(40, np.random.default_rng(0))
+        assert batch.features.shape == (40, 2, 3, 3, 1, 3)
+        assert batch.noisy.shape == (40, 2, 3)
+        clean = SPACE.model.signal(SPACE.with_scale(batch.truth), SHELLS) * batch.s0[:, None]
+        np.testing.assert_allclose(batch.clean, clean)
+        shown = batch.features[:, :, 1, 1, 0]
+        np.testing.assert_array_equal(shown[..., -1], 1)
+        np.testing.assert_allclose(shown[..., :-1], batch.noisy[..., 1:] / batch.noisy[..., :1], rtol=1e-6)
+
+    def test_all_voxels_of_a_patch_have_noise_of_their_own(self):
+        batch = self.simulator(snr_levels=(20.0,)).draw(20_000, np.random.default_rng(0))
+        whole = batch.features[..., -1].all(axis=(1, 2, 3, 4))
+        patches = batch.features[whole, 0, :, :, 0, 0]
+        beside, opposite = patches[:, 1, 0] - patches[:, 1, 1], patches[:, 1, 2] - patches[:, 1, 1]
+        assert np.corrcoef(beside + opposite, patches[:, 1, 1])[0, 1] < -0.05  # the noise of the middle is in both
+
+    @pytest.mark.parametrize("set_noise", ["fresh", "fixed"])
+    def test_a_set_of_patches(self, set_noise):
+        made = self.simulator(samples=20, set_noise=set_noise)
+        features = np.concatenate([batch.features for batch in made.stream(10, 20, np.random.default_rng(0))])
+        assert len(np.unique(features.reshape(200, -1), axis=0)) == (200 if set_noise == "fresh" else 20)
+
+    def test_measured_patches_are_of_one_truth(self):
+        truth = np.tile([0.5, 1.5], (4000, 1))
+        found = self.simulator().measure(truth, np.random.default_rng(0))
+        assert found.shape == (4000, 3, 3, 1, 3)
+        clean = SPACE.model.signal(SPACE.with_scale(truth[:1]), SHELLS)[0]
+        sd = 1 / 25 / np.sqrt(SHELLS.weights)
+        assert np.all(np.abs(found.mean(axis=0) - clean) < 5 * sd / np.sqrt(4000))
+        np.testing.assert_allclose(found.std(axis=0), np.broadcast_to(sd, (3, 3, 1, 3)), rtol=0.05)
