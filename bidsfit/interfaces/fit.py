@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from nipype import config
 from nipype.interfaces.base import (
     BaseInterfaceInputSpec,
     Directory,
@@ -24,7 +25,7 @@ from bidsfit import estimators, models
 from bidsfit.acquisition import Acquisition
 from bidsfit.bids.acquisitions import read_acquisition
 from bidsfit.bids.conflicts import conflicts_of_fit, refuse, writing
-from bidsfit.bids.files import whole_file
+from bidsfit.bids.files import needing_space, whole_file
 from bidsfit.bids.images import MaskedSignals, image_shape, open_image, opened, read_data
 from bidsfit.bids.inputs import DwiImage
 from bidsfit.bids.left_out import in_words
@@ -77,6 +78,7 @@ class _FitImageOutput(TraitedSpec):
 class FitImage(SimpleInterface):
     """Fit the voxels of a mask with one model and one estimator; leave maps, figures and a record.
 
+    The fit itself is kept beside the folder of the node, so that files which are gone are written again without it.
     Maps are written with their sidecars, in the units of files, each whole or not at all; none is written where one is
     there that was made otherwise, or a fit of another image, mask or noise.
     """
@@ -93,7 +95,13 @@ class FitImage(SimpleInterface):
         estimator: Estimator = estimators.get(self.inputs.estimator)(models.get(self.inputs.model), **options)
         mask_image = open_image(Path(self.inputs.mask))
         mask = np.asarray(read_data(mask_image, Path(self.inputs.mask))) > 0
-        result = self._fit(estimator, mask, Path(runtime.cwd))
+        kept = self._kept(Path(runtime.cwd))
+        if not kept.exists():
+            for earlier in kept.parent.glob("fit_*.safetensors"):
+                earlier.unlink()
+            with whole_file(kept) as path:
+                self._fit(estimator, mask, Path(runtime.cwd)).save(path)
+        result = FitResult.load(kept)
         outputs = map_outputs(image, estimator.model, estimator)
         settings = fit_settings(estimator.model, estimator, self.inputs.mask_name, self.inputs.noise)
         with writing(folder, image):  # another run may have written since this one was planned
@@ -112,9 +120,13 @@ class FitImage(SimpleInterface):
         )
         with whole_file(paths["record"]) as path:
             write_record(record, path)
-        saved = result.save(Path(runtime.cwd) / "result.safetensors")
-        self._results = {"result": str(saved), "record": str(paths["record"])}
+        self._results = {"result": str(kept), "record": str(paths["record"])}
         return runtime
+
+    def _kept(self, cwd: Path) -> Path:
+        """Where the fit of these inputs is kept."""
+        _, digest = self.inputs.get_hashval(hash_method=config.get("execution", "hash_method"))
+        return cwd.parent / f"fit_{digest[:16]}.safetensors"
 
     def _fit(self, estimator: Estimator, mask: NDArray[np.bool_], cwd: Path) -> FitResult:
         path = Path(self.inputs.in_file)
@@ -175,9 +187,10 @@ def draw_panels(view: FitView, paths: Mapping[str, Path]) -> list[str]:
     drawn = []
     for name in PANELS.available():
         panel: FitPanel = PANELS.get(name)
-        paths[name].parent.mkdir(parents=True, exist_ok=True)
-        if panel.draw(paths[name], view):
-            drawn.append(name)
+        with needing_space(paths[name]):
+            paths[name].parent.mkdir(parents=True, exist_ok=True)
+            if panel.draw(paths[name], view):
+                drawn.append(name)
     return drawn
 
 
