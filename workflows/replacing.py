@@ -10,7 +10,7 @@ from pathlib import Path
 from bidsfit.bids.conflicts import Conflict, dated_folder, files_of_image, move, writing
 from bidsfit.bids.outputs import estimator_label, file_output, image_folder
 from bidsfit.interfaces.comparison import comparison_figure_paths
-from bidsfit.interfaces.figures import fit_figure_paths
+from bidsfit.interfaces.fit import fit_figure_paths
 from bidsfit.workflows.plan import Fit, ImagePlan, ParticipantPlan, conflicts
 
 

@@ -175,6 +175,9 @@ class TestPlugin:
             assert left.path(f"sub-01_model-t2_desc-{estimator}_param-T2_stat-crb_dwimap")
         assert "t2 · estimators side by side" in left.report()
         assert left.sidecar("sub-01_model-t2_desc-lsq_param-T2_dwimap")["Units"] == "s"
+        assert "Where it grows with the parameter, the model misses something there." in left.report()
+        (drawn,) = left.folder.glob("sub-01/figures/*desc-lsqresiduals_dwi.png")
+        assert drawn.stat().st_size > 0
         for estimator in estimators:  # the companion of the package: a map, its unit and its words
             stem = f"sub-01_model-t2_desc-{estimator}_param-T2"
             relative, sd, t2 = (left.data(f"{stem}{part}_dwimap")[1:, 1:] for part in ("_stat-cv", "_stat-sd", ""))
