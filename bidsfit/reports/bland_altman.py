@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
+from matplotlib.transforms import Bbox
 
 from bidsfit.reports.canvas import INK
 from bidsfit.reports.group_records import METHODS, Change, EstimatorRecord
-from bidsfit.reports.vega import embedded, rows_of_data
+from bidsfit.reports.vega import embedded
 from bidsfit.reports.words import readable
 from bidsfit.statistics.limits import ChangeLimits, Method
 
@@ -99,16 +100,17 @@ def _plot(
     y = y.scale(domain=[-reach, reach], nice=False).axis(grid=True, tickCount=6)
     size = 4 * (SYMBOL if len(_points(record)) <= MANY else SMALL) ** 2
     treated = sorted((change for change in record.treated if change.known), key=lambda c: len(c.called_by))
-    rows = [_row(change) for change in record.repeats if change.known] + [_row(change, True) for change in treated]
-    points = altair.Chart(rows_of_data(rows)).encode(x=x, y=y, tooltip="words:N")
+    looks = {
+        "stroke": altair.Stroke("stroke:N", scale=None),
+        "fill": altair.Fill("fill:N", scale=None),
+        "tooltip": "words:N",
+    }
+    repeats = altair.Chart(altair.InlineData([_row(change) for change in record.repeats if change.known]))
+    changes = altair.Chart(altair.InlineData([_row(change, treated=True) for change in treated]))
     layers = [
         altair.Chart().mark_rule().encode(y=altair.datum(0)),
-        points.transform_filter("!datum.stroke").mark_circle(
-            color=GREY, opacity=1, size=size, stroke="white", strokeWidth=0.7
-        ),
-        points.transform_filter("datum.stroke")
-        .mark_point(shape="diamond", opacity=1, size=2 * size, strokeWidth=1.7)
-        .encode(stroke=altair.Stroke("stroke:N", scale=None), fill=altair.Fill("fill:N", scale=None)),
+        repeats.mark_circle(opacity=1, size=size, strokeWidth=0.7).encode(x=x, y=y, **looks),
+        changes.mark_point(shape="diamond", opacity=1, size=2 * size, strokeWidth=1.7).encode(x=x, y=y, **looks),
     ]
     lines = [
         {
@@ -121,7 +123,7 @@ def _plot(
         for sign in (1, -1)
     ]
     if lines:
-        limits = altair.Chart(rows_of_data(lines)).encode(y=y)
+        limits = altair.Chart(altair.InlineData(values=lines)).encode(y=y)
         dash = altair.StrokeDash("method:N", legend=None).scale(domain=METHODS, range=[[1, 0], [5, 4]])
         layers.append(limits.mark_rule(color="#334155", strokeWidth=1.3).encode(strokeDash=dash, tooltip="words:N"))
         # The outer limits' name above and the inner ones' below, so that they never meet.
@@ -131,7 +133,7 @@ def _plot(
         layers.append(name.encode(x=altair.value(width), text="name:N"))
     names = _names([change for change in treated if change.called_by], across, reach, width, record.limits)
     if names:
-        named = altair.Chart(rows_of_data(names))
+        named = altair.Chart(altair.InlineData(values=names))
         leader = named.transform_filter("datum.led").mark_rule(color=ORANGE, strokeWidth=0.7)
         layers.append(leader.encode(x="mean:Q", y="change:Q", x2="mean_of_name:Q", y2="change_of_name:Q"))
         name = named.mark_text(align=altair.expr("datum.align"), color=BROWN, fontSize=11)
@@ -139,10 +141,10 @@ def _plot(
     return altair.layer(*layers, title=record.estimator, width=width, height=HEIGHT)
 
 
-def _row(change: Change, treated: bool = False) -> dict[str, Any]:
+def _row(change: Change, *, treated: bool = False) -> dict[str, Any]:
     row = {"mean": change.mean, "change": change.change, "words": describe(change, treated)}
     if not treated:
-        return row
+        return row | {"stroke": "white", "fill": GREY}
     if METHODS[0] in change.called_by:
         return row | {"stroke": BROWN, "fill": ORANGE}
     return row | {"stroke": ORANGE if change.called_by else BLUE, "fill": "white"}
@@ -151,14 +153,12 @@ def _row(change: Change, treated: bool = False) -> dict[str, Any]:
 def describe(change: Change, treated: bool) -> str:
     """A participant's two scans in words."""
     first, second = (f"ses-{label}" if label else "first scan" for label in change.sessions)
-    kind = "difference" if not treated else "change"
+    kind = "change" if treated else "difference"
     words = (
         f"{change.participant}: {first} {readable(change.before)}, {second} {readable(change.after)}; "
         f"{kind} {signed(change.change)}, mean {readable(change.mean)}"
     )
-    if not treated:
-        return words
-    return f"{words}; {beyond(change)}"
+    return f"{words}; {beyond(change)}" if treated else words
 
 
 def beyond(change: Change) -> str:
@@ -178,58 +178,27 @@ def signed(value: float) -> str:
 
 
 def _names(
-    changes: Sequence[Change],
-    across: tuple[float, float],
-    reach: float,
-    width: float,
-    limits: Sequence[ChangeLimits],
+    changes: Sequence[Change], across: tuple[float, float], reach: float, width: float, limits: Sequence[ChangeLimits]
 ) -> list[dict[str, Any]]:
     """Names beside symbols, at the first place where they lie on no other name, symbol or limit and inside the plot."""
     if len(changes) > MOST_NAMES:
         return []
-    scale, down = width / (across[1] - across[0]), HEIGHT / (2 * reach)
+    scale, down, beside = width / (across[1] - across[0]), HEIGHT / (2 * reach), 2.5 * SYMBOL
     places = [((change.mean - across[0]) * scale, (reach - change.change) * down) for change in changes]
-    taken = [Box(x - SYMBOL, y - SYMBOL, x + SYMBOL, y + SYMBOL) for x, y in places]
-    bounds = [sign * one.bound for one in limits for sign in (1, -1)]
-    taken += [Box(0, (reach - bound) * down - 1, width, (reach - bound) * down + 1) for bound in bounds]
+    heights = [(reach - sign * one.bound) * down for one in limits for sign in (1, -1)]
+    taken = [Bbox.from_bounds(x - SYMBOL, y - SYMBOL, 2 * SYMBOL, 2 * SYMBOL) for x, y in places]
+    taken += [Bbox.from_bounds(0, height - 1, width, 2) for height in heights]
     rows = []
     for change, (x, y) in sorted(zip(changes, places, strict=True), key=lambda found: found[1][1]):
         name = change.participant.removeprefix("sub-")
-        boxes = [_box(x, y + shift, right, LETTER * len(name)) for shift in SHIFTS for right in (True, False)]
-        inside = [box for box in boxes if box.left >= 0 and box.right <= width] or boxes
-        box = next((box for box in inside if not any(box.meets(other) for other in taken)), inside[0])
+        long = LETTER * len(name)
+        corners = [(left, y + shift - LINE / 2) for shift in SHIFTS for left in (x + beside, x - beside - long)]
+        boxes = [Bbox.from_bounds(*corner, long, LINE) for corner in corners]
+        inside = [box for box in boxes if box.x0 >= 0 and box.x1 <= width] or boxes
+        box = next((box for box in inside if not box.count_overlaps(taken)), inside[0])
         taken.append(box)
-        right, middle = box.left > x, (box.top + box.bottom) / 2
-        rows.append(
-            {
-                "name": name,
-                "mean": change.mean,
-                "change": change.change,
-                "mean_of_name": across[0] + (box.left if right else box.right) / scale,
-                "change_of_name": reach - middle / down,
-                "align": "left" if right else "right",
-                "led": abs(middle - y) > LINE / 2,
-            }
-        )
+        row = {"name": name, "mean": change.mean, "change": change.change, "align": "left" if box.x0 > x else "right"}
+        row["mean_of_name"] = across[0] + (box.x0 if box.x0 > x else box.x1) / scale
+        row["change_of_name"] = reach - (box.y0 + box.y1) / 2 / down
+        rows.append(row | {"led": bool(abs(box.y0 + box.y1 - 2 * y) > LINE)})
     return rows
-
-
-class Box(NamedTuple):
-    """A part of the plot that a name or a symbol takes, pixels."""
-
-    left: float
-    top: float
-    right: float
-    bottom: float
-
-    def meets(self, other: Box) -> bool:
-        """Whether two boxes overlap."""
-        return (
-            self.left < other.right and other.left < self.right and self.top < other.bottom and other.top < self.bottom
-        )
-
-
-def _box(across: float, middle: float, right: bool, width: float) -> Box:
-    """Where a name of some width would lie, at the right or the left of a place."""
-    left = across + 2.5 * SYMBOL if right else across - 2.5 * SYMBOL - width
-    return Box(left, middle - LINE / 2, left + width, middle + LINE / 2)

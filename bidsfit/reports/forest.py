@@ -12,7 +12,7 @@ from bidsfit.reports.canvas import INK
 from bidsfit.reports.comparisons import estimator_colour
 from bidsfit.reports.group_records import EstimatorRecord, ParameterRecord
 from bidsfit.reports.group_words import SIGNIFICANT, interval_words, p_words, plain_symbol
-from bidsfit.reports.vega import embedded, rows_of_data
+from bidsfit.reports.vega import embedded
 from bidsfit.statistics.interval import NO_INTERVAL, Interval
 from bidsfit.statistics.response import CohortResponse
 
@@ -56,10 +56,8 @@ def draw_forest(parameters: Sequence[ParameterRecord], estimators: Sequence[str]
             changes.append((change, {**name, **look, "words": words}))
             if record.against is not None and math.isfinite(less.value):
                 name["row"] += ", less untreated"
-                look |= {
-                    "shape": "diamond",
-                    "fill": look["colour"] if record.against.p_value < SIGNIFICANT else "white",
-                }
+                look["shape"] = "diamond"
+                look["fill"] = look["colour"] if record.against.p_value < SIGNIFICANT else "white"
                 words = f"change less that of the untreated {interval_words(less)} %, {p_words(record.against.p_value)}"
                 effects.append((NO_INTERVAL, name))
                 changes.append((less, {**name, **look, "words": f"{record.estimator}: {words}"}))
@@ -119,7 +117,7 @@ def _plot(
 
     layers = [
         base.mark_text(align="left", dx=10).encode(x=altair.value(width), text="numbers:N"),
-        altair.Chart(rows_of_data([{}])).mark_rule().encode(x=altair.datum(0)),
+        altair.Chart(altair.InlineData(values=[{}])).mark_rule().encode(x=altair.datum(0)),
         where("lower").mark_rule(strokeWidth=2).encode(x="lower:Q", x2="upper:Q"),
         *(
             where(end).mark_point(shape=f"triangle-{end}", filled=True).encode(x=f"{end}:Q")
@@ -133,7 +131,7 @@ def _plot(
     names = list(dict.fromkeys(row["parameter"] for row in rows))
     header = altair.Header(labelExpr="datum.label" if named else "''")
     return (
-        altair.layer(*layers, data=rows_of_data(rows), width=width, height=altair.Step(ROW))
+        altair.layer(*layers, data=altair.InlineData(values=rows), width=width, height=altair.Step(ROW))
         .facet(row=altair.Row("parameter:N", sort=names, header=header), spacing=8)
         .resolve_scale(y="independent")
     )

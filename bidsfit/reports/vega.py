@@ -8,9 +8,7 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from markupsafe import Markup
-from numpy.typing import ArrayLike
 
 from bidsfit.reports.canvas import INK, QUIET
 from bidsfit.reports.report import TEMPLATES
@@ -30,17 +28,8 @@ CONFIG: dict[str, Any] = {
     "font": "DejaVu Sans, Verdana, sans-serif",
     "aria": False,
     "view": {"stroke": None},
-    "axis": {
-        "domain": False,
-        "gridColor": "#e8ecf0",
-        "labelColor": QUIET,
-        "labelFontSize": 11.5,
-        "labelLimit": 0,
-        "tickColor": QUIET,
-        "titleColor": QUIET,
-        "titleFontSize": 11.5,
-        "titleFontWeight": "normal",
-    },
+    "axis": {"domain": False, "gridColor": "#e8ecf0", "labelLimit": 0, "tickColor": QUIET, "titleFontWeight": "normal"}
+    | {"labelColor": QUIET, "labelFontSize": 11.5, "titleColor": QUIET, "titleFontSize": 11.5},
     "axisY": {"labelPadding": 6, "ticks": False},
     "header": {"labelColor": INK, "labelFontSize": 13, "labelFontWeight": 600, "labelLimit": 0, "title": None},
     "headerRow": {"labelAngle": 0, "labelAnchor": "start", "labelOrient": "top", "labelPadding": 0},
@@ -85,13 +74,6 @@ def scripts() -> Markup:
 
     bundle = vl_convert.javascript_bundle((TEMPLATES / "draw.js").read_text(encoding="utf-8"))
     return Markup(f'<script type="module">/* {NOTICE} */\n{bundle}</script>')
-
-
-def rows_of_data(rows: Sequence[dict[str, Any]]) -> altair.InlineData:
-    """Rows of a table inside the specification."""
-    import altair
-
-    return altair.InlineData(values=list(rows))
 
 
 @dataclass(frozen=True)
@@ -147,15 +129,7 @@ def strips(
     """
     import altair
 
-    low = min(dot.value for dot in dots)
-    span = max(dot.value for dot in dots) - low or 1.0
-    members: dict[tuple[str, str], list[Dot]] = {}
-    for dot in dots:
-        members.setdefault((dot.group, dot.strip), []).append(dot)
-    rows = []
-    for strip in members.values():
-        heights = pile([(dot.value - low) / span * width for dot in strip], height - FREE)
-        rows += [asdict(dot) | {"height": place} for dot, place in zip(strip, heights, strict=True)]
+    low, high = min(dot.value for dot in dots), max(dot.value for dot in dots)
 
     def across(field: str) -> altair.X:
         return altair.X(f"{field}:Q", title=title, scale=scale, axis=axis)
@@ -177,16 +151,25 @@ def strips(
     )
     box = quartiles.mark_bar(opacity=0.14, height=height - 12)
     median = quartiles.mark_tick(color=INK, thickness=1.5, height=height - 12)
-    circles = base.mark_circle(
-        size=DOT**2, opacity=0.75, stroke="white", strokeWidth=0.6, yOffset=altair.expr("datum.height")
-    ).encode(x=across("value"), color=altair.Color("colour:N", scale=None))
+    # Dots at one place lie above one another, closer where they would leave the strip.
+    column = f"round((datum.value - {low}) * {width / DOT / ((high - low) or 1.0)})"
+    step = f"min({DOT + 0.5}, {height - FREE - DOT} / datum.tallest)"
+    circles = (
+        base.transform_calculate(column=column)
+        .transform_joinaggregate(n="count()", groupby=["group", "strip", "column"])
+        .transform_joinaggregate(tallest="max(n)", groupby=["group", "strip"])
+        .transform_window(place="row_number()", groupby=["group", "strip", "column"], sort=[{"field": "value"}])
+        .transform_calculate(height=f"(datum.place - (datum.n + 1) / 2) * {step}")
+        .mark_circle(size=DOT**2, opacity=0.75, stroke="white", strokeWidth=0.6, yOffset=altair.expr("datum.height"))
+        .encode(x=across("value"), color=altair.Color("colour:N", scale=None))
+    )
     if any(dot.link for dot in dots):
         circles = circles.encode(href="link:N")
     chart = altair.layer(
         box.encode(x=across("first"), x2="third:Q", color=altair.Color("box:N", scale=None)),
         circles,
         median.encode(x=across("middle")),
-        data=rows_of_data(rows),
+        data=altair.InlineData(values=[asdict(dot) for dot in dots]),
         width=width,
         height=altair.Step(height),
     )
@@ -194,24 +177,3 @@ def strips(
     if groups == [""]:
         return chart
     return chart.facet(row=altair.Row("group:N", sort=groups), spacing=10).resolve_scale(y="independent")
-
-
-def pile(across: ArrayLike, height: float) -> list[float]:
-    """Heights of dots, pixels from the middle of their strip, so that those at one place lie above one another.
-
-    Parameters
-    ----------
-    across : array_like
-        Their places in pixels.
-    height : float
-        Pixels that they stay in.
-    """
-    places = np.asarray(across, dtype=float)
-    columns = np.round(places / DOT).astype(int)
-    heights, tallest = np.zeros(places.size), 1
-    for column in np.unique(columns):
-        members = np.flatnonzero(columns == column)
-        members = members[np.argsort(places[members], kind="stable")]
-        heights[members] = np.arange(members.size) - (members.size - 1) / 2
-        tallest = max(tallest, members.size)
-    return (heights * min(DOT + 0.5, (height - DOT) / tallest)).round(1).tolist()

@@ -9,15 +9,16 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from matplotlib.transforms import Bbox
 
 from bidsfit.reports.bland_altman import (
     BLUE,
     BROWN,
+    GREY,
     HEIGHT,
     LETTER,
     LINE,
     ORANGE,
-    Box,
     draw_bland_altman,
     shared_reach,
 )
@@ -86,11 +87,11 @@ def test_changes_carry_who_was_called_by_which_limits() -> None:
 def test_every_known_participant_is_a_symbol_that_tells_name_and_numbers() -> None:
     drawn = draw_bland_altman([estimator()], "D", "10⁻³ mm²/s")
     points = [row for row in rows(drawn, "words") if "mean" in row]
-    assert [row["words"] for row in points if "stroke" not in row] == [
+    assert [row["words"] for row in points if row["fill"] == GREY] == [
         "sub-01: ses-1 1, ses-2 1.1; difference +0.1, mean 1.05",
         "sub-02: ses-1 1.2, ses-2 1.1; difference \N{MINUS SIGN}0.1, mean 1.15",
     ]
-    treated = [row for row in points if "stroke" in row]
+    treated = [row for row in points if row["fill"] != GREY]
     looks = {row["words"].split(":")[0]: (row["stroke"], row["fill"]) for row in treated}
     assert looks == {"sub-11": (BLUE, "white"), "sub-12": (ORANGE, "white"), "sub-<13>": (BROWN, ORANGE)}
     ends = [row["words"].rsplit("; ", 1)[1] for row in treated]
@@ -270,8 +271,8 @@ def test_names_do_not_lie_on_one_another() -> None:
     for one in names:
         x, y = place(one)
         x -= 2 * LETTER if one.get("text-anchor") == "end" else 0
-        boxes.append(Box(x, y - LINE, x + 2 * LETTER, y))
-    assert not any(a.meets(b) for i, a in enumerate(boxes) for b in boxes[:i])
+        boxes.append(Bbox.from_bounds(x, y - LINE, 2 * LETTER, LINE))
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
 
 
 def test_text_in_figures_ends_no_element() -> None:
