@@ -45,6 +45,10 @@ NOTICE = (
 )
 
 
+#: What vl-convert puts before relative links.
+BASE = "https://vega.github.io/vega-datasets/"
+
+
 def embedded(chart: altair.TopLevelMixin, label: str) -> Markup:
     """A figure of the page: an SVG picture, and the specification by which `scripts` replaces it.
 
@@ -59,7 +63,7 @@ def embedded(chart: altair.TopLevelMixin, label: str) -> Markup:
 
     vl_convert.register_font_directory(f"{matplotlib.get_data_path()}/fonts/ttf")
     specification = chart.to_dict() | {"config": CONFIG}
-    picture = vl_convert.vegalite_to_svg(specification, allowed_base_urls=[])
+    picture = vl_convert.vegalite_to_svg(specification, allowed_base_urls=[]).replace(f'href="{BASE}', 'href="')
     # Inside a script element, only "<" could end it.
     data = json.dumps(specification, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
     return Markup(

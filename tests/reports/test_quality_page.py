@@ -62,7 +62,7 @@ class Page(HTMLParser):
     def dots(self) -> list[tuple[float, float]]:
         """Places of all dots of the pictures, in pixels of their plot."""
         found = [one for tag, one in self.tags if tag == "path" and one.get("opacity") == "0.75"]
-        return [tuple(map(float, one["transform"][len("translate(") : -1].split(","))) for one in found]  # type: ignore
+        return [tuple(map(float, one["transform"][len("translate(") : -1].split(","))) for one in found]
 
 
 def words(path: Path) -> str:
@@ -97,7 +97,8 @@ def test_the_page_needs_no_other_file(tmp_path: Path) -> None:
     page = Page(write_quality_page(tmp_path / "group_dwi.html", cohort(6)).read_text(encoding="utf-8"))
     assert not {"link", "img", "iframe", "object"} & {tag for tag, _ in page.tags}
     assert page.values("src") == []
-    links, identities = page.values("href"), page.values("id")
+    links, identities = page.values("href") + page.values("xlink:href"), page.values("id")
+    assert len(page.values("xlink:href", "a")) == 6 * 5  # dots of the pictures
     assert len(set(identities)) == len(identities)
     assert {link[1:] for link in links if link.startswith("#")} <= set(identities)
     assert all(link.startswith("#") or re.fullmatch(r"sub-\d+\.html", link) for link in links)
