@@ -26,6 +26,7 @@ from bidsfit.bids.region_values import grouped, region_values
 from bidsfit.exceptions import UnknownNameError, UnusableInputError, UsageError
 from bidsfit.reports.group import write_group_page
 from bidsfit.reports.group_records import Cohort, GroupRecord, LeftOut, TrainingRecord
+from bidsfit.run.pooling import TITLES
 from bidsfit.statistics.interval import scale_interval
 from bidsfit.statistics.multiplicity import Correction
 from bidsfit.statistics.normative import FEWEST_HEALTHY
@@ -34,7 +35,6 @@ from bidsfit.workflows.cohort_methods import cohort_methods
 from bidsfit.workflows.cohort_notes import FitNotes, ValueNotes, members
 from bidsfit.workflows.cohort_records import CohortResults, compute
 from bidsfit.workflows.cohort_tables import repeatability_rows, response_rows
-from bidsfit.workflows.group import TITLES
 
 #: Fewer participants with repeated scans than this are pointed out before anything else.
 FEW = 10

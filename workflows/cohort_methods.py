@@ -1,4 +1,4 @@
-"""The methods text of repeatability and treatment response; citations as in `bidsfit.workflows.methods`."""
+"""The methods text of repeatability and treatment response; citations as in `bidsfit.planning.methods`."""
 
 from __future__ import annotations
 

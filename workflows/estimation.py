@@ -16,9 +16,10 @@ from bidsfit.interfaces.derivatives import WriteMaps, WriteVolume
 from bidsfit.interfaces.estimate import EstimateMaps
 from bidsfit.interfaces.figures import PlotFit, PlotImage, fit_figure_paths, image_figure_paths
 from bidsfit.interfaces.image import PrepareImage
+from bidsfit.planning.fits import Fit
+from bidsfit.planning.methods import fit_methods
+from bidsfit.planning.plan import ImagePlan
 from bidsfit.reports.records import is_drawn
-from bidsfit.workflows.methods import fit_methods
-from bidsfit.workflows.plan import Fit, ImagePlan
 from bidsfit.workflows.preprocessing import add_assessment, add_scan
 from bidsfit.workflows.training import Training, init_training_node
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from nipype.pipeline import engine as pe
 
+from bidsfit.planning.plan import ImagePlan, ParticipantPlan
 from bidsfit.workflows.estimation import init_image_wf, node_name
-from bidsfit.workflows.plan import ImagePlan, ParticipantPlan
 from bidsfit.workflows.training import Training
 
 #: Name of the workflow, and of its folder in the work folder.

@@ -9,7 +9,8 @@ from nipype.pipeline import engine as pe
 
 from bidsfit import __version__
 from bidsfit.interfaces.training import TrainEstimator
-from bidsfit.workflows.plan import Fit, ImagePlan
+from bidsfit.planning.fits import Fit
+from bidsfit.planning.plan import ImagePlan
 
 #: Memory of a training, GB: torch, a block of simulated signals, a pool.
 MEMORY = 2.0

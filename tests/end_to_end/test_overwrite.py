@@ -169,7 +169,7 @@ def test_a_move_that_was_interrupted_is_refused_and_goes_on(run, tmp_path, monke
 
 def test_of_runs_that_start_together_one_moves(run, tmp_path, monkeypatch):
     """Both planned to replace; the second comes when the first has moved and fitted."""
-    from bidsfit.cli import participant
+    from bidsfit.run import participant
 
     out, second = tmp_path / "out", {}
     assert run(given=False).code == 0

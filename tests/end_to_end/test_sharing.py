@@ -7,8 +7,8 @@ import subprocess
 
 import pytest
 
-from bidsfit.workflows import plan
-from bidsfit.workflows.work_folder import held
+from bidsfit.planning import plan
+from bidsfit.run.work_folder import held
 
 #: What is drawn is looked at elsewhere.
 pytestmark = pytest.mark.usefixtures("blank_figures")

@@ -7,8 +7,8 @@ import pytest
 
 from bidsfit.cli.app import parse
 from bidsfit.cli.options import hyphenated
-from bidsfit.cli.settings import parse_memory, settings_from
 from bidsfit.exceptions import UnknownNameError, UnusableInputError, UsageError
+from bidsfit.run.settings import parse_memory, settings_from
 
 
 def settings(*words, bids="/data/ds", out="/data/out", level="participant"):

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from bidsfit.cli.app import parse
-from bidsfit.cli.group import cohort_choice
-from bidsfit.cli.settings import settings_from
+from bidsfit.run.group import cohort_choice
+from bidsfit.run.settings import settings_from
 
 SHAPE = (6, 6, 2)
 

@@ -6,15 +6,14 @@ import math
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, Literal
 
 from bidsfit.acquisition import Acquisition
-from bidsfit.bids.anatomy import Anatomy
-from bidsfit.bids.fieldmaps import ReversedPhase, readout_time
+from bidsfit.bids.fieldmaps import readout_time
 from bidsfit.bids.inputs import DwiImage
 from bidsfit.exceptions import UnusableInputError, UsageError
 from bidsfit.noise import repeats
+from bidsfit.planning.helping_images import HelpingImages
 from bidsfit.preprocessing.breathing import obstacle_to_breathing
 from bidsfit.preprocessing.denoising import obstacle_to_mppca, obstacle_to_patch2self
 from bidsfit.preprocessing.motion import obstacle_to_motion
@@ -97,22 +96,6 @@ class PreprocessingChoice:
 
 
 @dataclass(frozen=True)
-class Companions:
-    """Other images that help to preprocess one, or why there are none.
-
-    ``unusable``: there is an image of reversed phase encoding, and it cannot be used. ``joined``: the images that BIDS
-    joins to this one as those of the reversed direction, usable or not.
-    """
-
-    reversed_phase: ReversedPhase | None = None
-    unusable: bool = False
-    no_reversed_phase: str = "no image of the reversed phase encoding belongs to it"
-    anatomy: Anatomy | None = None
-    no_anatomy: str = "there is no T1w image, and no segmentation of one"
-    joined: tuple[Path, ...] = ()
-
-
-@dataclass(frozen=True)
 class Step:
     """One step: its method, or the reason why it is left out; a remark where there is one."""
 
@@ -146,7 +129,7 @@ class Chain:
     body: bool = False
     measures_noise: bool = False
     tells_noise: bool = False
-    companions: Companions = field(default_factory=Companions)
+    helping: HelpingImages = field(default_factory=HelpingImages)
     prepared: bool = False
 
     def without(self, refused: Mapping[str, str]) -> Chain:
@@ -198,7 +181,7 @@ def plan_chain(
     shape: tuple[int, int, int, int],
     acquisition: Acquisition,
     choice: PreprocessingChoice,
-    companions: Companions,
+    helping: HelpingImages,
     *,
     sigma: str = "auto",
 ) -> Chain | None:
@@ -210,7 +193,7 @@ def plan_chain(
     shape : (x, y, z, n)
     acquisition : Acquisition
     choice : PreprocessingChoice
-    companions : Companions
+    helping : HelpingImages
     sigma : str
         Source of the noise level, or the level itself.
 
@@ -232,13 +215,13 @@ def plan_chain(
         denoise,
         left_out.get("gibbs") or _gibbs(image, shape),
         rician,
-        left_out.get("susceptibility") or _susceptibility(choice, companions),
+        left_out.get("susceptibility") or _susceptibility(choice, helping),
         left_out.get("motion") or _remarked(_motion(image, shape, acquisition, choice, part), unknown),
-        left_out.get("tissue") or _tissue(companions, body),
+        left_out.get("tissue") or _tissue(helping, body),
     ]
     measures = bool(rician.method or denoise.method) and _knows_noise(denoise, acquisition, sigma)
     tells = measures and sigma != "residuals" and not _is_number(sigma)
-    return Chain(image, tuple(steps), body, measures, tells, companions)
+    return Chain(image, tuple(steps), body, measures, tells, helping)
 
 
 def _part(image: DwiImage, choice: PreprocessingChoice) -> tuple[BodyPart, str]:
@@ -281,25 +264,25 @@ def _gibbs(image: DwiImage, shape: tuple[int, int, int, int]) -> Step:
     return Step("gibbs", "" if obstacle else "subvoxel", obstacle or remark)
 
 
-def _susceptibility(choice: PreprocessingChoice, companions: Companions) -> Step:
-    if companions.reversed_phase is None:
-        return Step("susceptibility", "", companions.no_reversed_phase)
+def _susceptibility(choice: PreprocessingChoice, helping: HelpingImages) -> Step:
+    if helping.reversed_phase is None:
+        return Step("susceptibility", "", helping.no_reversed_phase)
     if choice.tools == "fsl" or (choice.tools == "auto" and {"topup", "eddy"} <= set(choice.fsl)):
         _require_fsl(choice, "topup")
-        return Step("susceptibility", "topup", f"with {companions.reversed_phase.path.name}")
+        return Step("susceptibility", "topup", f"with {helping.reversed_phase.path.name}")
     if not available():
         return Step(
             "susceptibility",
             reason="an image of reversed phase encoding is there, but neither FSL nor PyHySCO is installed (pip "
             "install 'bidsfit[distortion]')",
         )
-    if not companions.reversed_phase.same_readout:
+    if not helping.reversed_phase.same_readout:
         return Step(
             "susceptibility",
-            reason=f"the readout time of {companions.reversed_phase.path.name} is not that of the image, which only "
+            reason=f"the readout time of {helping.reversed_phase.path.name} is not that of the image, which only "
             "FSL's topup can use",
         )
-    return Step("susceptibility", "pyhysco", f"with {companions.reversed_phase.path.name}")
+    return Step("susceptibility", "pyhysco", f"with {helping.reversed_phase.path.name}")
 
 
 def _motion(
@@ -374,9 +357,9 @@ def _is_number(word: str) -> bool:
         return False
 
 
-def _tissue(companions: Companions, body: bool) -> Step:
+def _tissue(helping: HelpingImages, body: bool) -> Step:
     if body:
         return Step("tissue", "", "the image is not of a head")
-    if companions.anatomy is None:
-        return Step("tissue", "", companions.no_anatomy)
-    return Step("tissue", "dseg" if companions.anatomy.segmentation else "hmrf")
+    if helping.anatomy is None:
+        return Step("tissue", "", helping.no_anatomy)
+    return Step("tissue", "dseg" if helping.anatomy.segmentation else "hmrf")

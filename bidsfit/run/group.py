@@ -12,12 +12,12 @@ from bidsfit.bids.inputs import Folder, describes_derivative, open_dataset
 from bidsfit.bids.metadata import read_sidecar
 from bidsfit.bids.outputs import prepare_dataset
 from bidsfit.bids.participants import healthy_participants
-from bidsfit.cli.participant import say
-from bidsfit.cli.settings import Settings
 from bidsfit.exceptions import UnknownNameError, UnusableInputError, UsageError
+from bidsfit.planning.fits import bounds_of_models
+from bidsfit.run.participant import say
+from bidsfit.run.pooling import plan_poolings, pool_fits, report_quality
+from bidsfit.run.settings import Settings
 from bidsfit.workflows.cohort import CohortChoice, CohortPlan, analyse, describe, plan_cohort
-from bidsfit.workflows.group import plan_poolings, pool_fits, report_quality
-from bidsfit.workflows.plan import bounds_of_models
 
 #: Packages whose versions the page of repeatability and response states.
 PACKAGES = ("numpy", "scipy", "statsmodels", "nibabel")

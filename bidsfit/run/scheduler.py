@@ -19,7 +19,7 @@ from nipype.utils.profiler import get_system_total_memory_gb
 
 from bidsfit.exceptions import DiskFullError, StepKilledError
 from bidsfit.parallel import end_with_parent
-from bidsfit.workflows.failures import full_disk
+from bidsfit.run.failures import full_disk
 
 #: Fraction of the memory of the machine that steps may use together, where the user says nothing.
 MEMORY = 0.9

@@ -10,9 +10,9 @@ from bidsfit.bids.anatomy import Anatomy
 from bidsfit.bids.fieldmaps import ReversedPhase
 from bidsfit.bids.inputs import DwiImage
 from bidsfit.exceptions import UnusableInputError, UsageError
+from bidsfit.planning.preprocessing import METHODS, HelpingImages, PreprocessingChoice, plan_chain
 from bidsfit.preprocessing.steps import CHANGING, STEPS
 from bidsfit.reports.bibliography import cited, entries
-from bidsfit.workflows.chain import METHODS, Companions, PreprocessingChoice, plan_chain
 
 FIELDS = {"PhaseEncodingDirection": "j-", "TotalReadoutTime": 0.05}
 FSL = ("topup", "eddy")
@@ -25,7 +25,7 @@ def image(preprocessed=False, **sidecar):
     return DwiImage(path, path, path, sidecar, {"subject": "01"}, "bids:raw:sub-01_dwi.nii.gz", preprocessed)
 
 
-def chain(raw=None, shape=(32, 32, 10, 40), repeated=True, companions=None, sigma="auto", **choice):
+def chain(raw=None, shape=(32, 32, 10, 40), repeated=True, helping=None, sigma="auto", **choice):
     n = shape[3]
     b_values = [0, 0, *[1000] * (n - 2)] if repeated else np.linspace(5, 1000, n)
     directions = np.random.default_rng(0).normal(size=(n, 3))
@@ -34,7 +34,7 @@ def chain(raw=None, shape=(32, 32, 10, 40), repeated=True, companions=None, sigm
         shape,
         Acquisition(b_values, directions),
         PreprocessingChoice(**choice),
-        companions or Companions(),
+        helping or HelpingImages(),
         sigma=sigma,
     )
 
@@ -64,14 +64,14 @@ def test_the_default_needs_nothing_but_the_image():
 
 
 def test_a_pair_and_a_head_add_their_steps():
-    found = methods(chain(companions=Companions(PAIR, anatomy=HEAD)))
+    found = methods(chain(helping=HelpingImages(PAIR, anatomy=HEAD)))
     assert (found["susceptibility"], found["tissue"]) == ("pyhysco", "hmrf")
 
 
 def test_fsl_is_taken_where_it_is_and_the_sidecar_has_what_it_needs():
-    found = methods(chain(image(**FIELDS), companions=Companions(PAIR), fsl=FSL))
+    found = methods(chain(image(**FIELDS), helping=HelpingImages(PAIR), fsl=FSL))
     assert (found["susceptibility"], found["motion"]) == ("topup", "eddy")
-    assert methods(chain(image(**FIELDS), companions=Companions(PAIR), fsl=FSL, tools="dipy"))["motion"] == "affine"
+    assert methods(chain(image(**FIELDS), helping=HelpingImages(PAIR), fsl=FSL, tools="dipy"))["motion"] == "affine"
     without = chain(image(), fsl=FSL)
     assert methods(without)["motion"] == "affine"
     assert "PhaseEncodingDirection" in reason(without, "motion")
@@ -91,7 +91,7 @@ def test_nothing_is_done_to_what_is_preprocessed_or_where_nothing_is_wanted():
 
 @pytest.mark.parametrize("name", STEPS)
 def test_every_step_can_be_skipped(name):
-    found = chain(companions=Companions(PAIR, anatomy=HEAD), skip=(name,))
+    found = chain(helping=HelpingImages(PAIR, anatomy=HEAD), skip=(name,))
     assert methods(found)[name] == ""
     assert reason(found, name) == f"--skip {name}"
     assert all(method for other, method in methods(found).items() if other != name)
@@ -135,7 +135,7 @@ def test_a_number_or_residuals_are_the_noise_of_the_fits_themselves():
     ("part", "body"), [("", False), ("BRAIN", False), ("whole brain", False), ("PANCREAS", True), ("calf", True)]
 )
 def test_the_body_part_of_the_sidecar(part, body):
-    found = chain(image(BodyPart=part) if part else image(), companions=Companions(anatomy=HEAD))
+    found = chain(image(BodyPart=part) if part else image(), helping=HelpingImages(anatomy=HEAD))
     assert found.body is body
     assert found.method("motion") == ("deformable" if body else "affine")
     assert bool(found.method("tissue")) is not body
@@ -174,8 +174,8 @@ def test_partial_fourier_is_remarked_on():
 
 def test_pairs_of_other_readout_times_are_for_topup_alone():
     pair = ReversedPhase(**{**vars(PAIR), "readout_time": 0.1})
-    assert "readout time" in reason(chain(companions=Companions(pair)), "susceptibility")
-    found = chain(image(**FIELDS), companions=Companions(pair), fsl=FSL)
+    assert "readout time" in reason(chain(helping=HelpingImages(pair)), "susceptibility")
+    found = chain(image(**FIELDS), helping=HelpingImages(pair), fsl=FSL)
     assert found.method("susceptibility") == "topup"
 
 

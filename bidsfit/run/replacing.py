@@ -11,7 +11,8 @@ from bidsfit.bids.conflicts import Conflict, dated_folder, files_of_image, move,
 from bidsfit.bids.outputs import estimator_label, file_output, image_folder
 from bidsfit.interfaces.comparison import comparison_figure_paths
 from bidsfit.interfaces.figures import fit_figure_paths
-from bidsfit.workflows.plan import Fit, ImagePlan, ParticipantPlan, conflicts
+from bidsfit.planning.fits import Fit
+from bidsfit.planning.plan import ImagePlan, ParticipantPlan, conflicts
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,10 @@ import pytest
 from bidsfit import models
 from bidsfit.bids.inputs import choose_participants, find_images, open_dataset
 from bidsfit.estimators.least_squares import LeastSquares
+from bidsfit.planning.methods import fit_methods, methods_of, methods_text
+from bidsfit.planning.plan import FOUND_BODY, FOUND_MASK
 from bidsfit.reports.bibliography import cited, entries
 from bidsfit.reports.records import FitRecord, ImageRecord, PreprocessingRecord
-from bidsfit.workflows.methods import fit_methods, methods_of, methods_text
-from bidsfit.workflows.plan import FOUND_BODY, FOUND_MASK
 
 GIVEN = "bids:masks:sub-01/dwi/sub-01_desc-brain_mask.nii.gz"
 
@@ -70,7 +70,8 @@ def test_choices_are_said(options, said):
 
 def test_the_workflow_says_it_of_its_fits(pair):
     """What the report of a run is made of."""
-    from bidsfit.workflows.plan import make_fits, make_plan
+    from bidsfit.planning.fits import make_fits
+    from bidsfit.planning.plan import make_plan
 
     tiny, masks = pair
     inputs = find_images(open_dataset(tiny.root, "raw"), [open_dataset(masks.root, "masks", derivative=True)], ["01"])

@@ -8,8 +8,8 @@ from pathlib import Path
 from textwrap import wrap
 
 from bidsfit.acquisition import protocol_in_words
-from bidsfit.workflows.plan import ImagePlan, ParticipantPlan, is_done
-from bidsfit.workflows.replacing import Replaced, find_replaced
+from bidsfit.planning.plan import ImagePlan, ParticipantPlan, is_done
+from bidsfit.run.replacing import Replaced, find_replaced
 
 #: Entities by which images differ that are otherwise alike.
 OWN = ("sub", "ses", "run")

@@ -6,8 +6,9 @@ import pytest
 
 from bidsfit.bids.inputs import find_images, open_dataset
 from bidsfit.exceptions import DiskFullError
-from bidsfit.workflows.failures import Crash, explain, full_disk, read_crash, step_in_words
-from bidsfit.workflows.plan import make_fits, make_plan
+from bidsfit.planning.fits import make_fits
+from bidsfit.planning.plan import make_plan
+from bidsfit.run.failures import Crash, explain, full_disk, read_crash, step_in_words
 
 NODE = "bidsfit_wf.sub_01_wf.sub_01_dwi_wf"
 

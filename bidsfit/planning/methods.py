@@ -12,9 +12,9 @@ import numpy as np
 from bidsfit import __version__
 from bidsfit.bids.units import REPORT_UNITS
 from bidsfit.estimators.estimator import Estimator
+from bidsfit.planning.plan import FOUND_BODY, FOUND_MASK
 from bidsfit.reports.records import FitRecord, ImageRecord, PreprocessingRecord, Record
 from bidsfit.reports.words import with_unit
-from bidsfit.workflows.plan import FOUND_BODY, FOUND_MASK
 
 #: How the masks that a run finds are told of; others came with the data.
 MASKS = {

@@ -36,12 +36,15 @@ from bidsfit.bids.metadata import read_sidecar
 from bidsfit.bids.names import is_label
 from bidsfit.bids.outputs import earlier_description, prepare_dataset
 from bidsfit.bids.validation import require_valid
-from bidsfit.cli.progress import Progress
-from bidsfit.cli.settings import Settings
 from bidsfit.exceptions import BidsfitError, UnknownNameError, UnusableInputError, UsageError
 from bidsfit.interfaces.figures import image_figure_paths
 from bidsfit.interfaces.fsl import installed
 from bidsfit.interfaces.quality import quality_record_path
+from bidsfit.planning.fits import Fit, NoiseChoice, PoolChoice, make_fits
+from bidsfit.planning.helping_images import find_helping_images
+from bidsfit.planning.methods import fit_methods, methods_of, methods_text
+from bidsfit.planning.plan import ImagePlan, ParticipantPlan, make_plan
+from bidsfit.planning.preprocessing import PreprocessingChoice
 from bidsfit.reports.bibliography import write_citation
 from bidsfit.reports.records import (
     ComparisonRecord,
@@ -53,26 +56,16 @@ from bidsfit.reports.records import (
     read_records,
 )
 from bidsfit.reports.report import write_report
-from bidsfit.workflows.chain import PreprocessingChoice
-from bidsfit.workflows.companions import find_all_companions
-from bidsfit.workflows.description import describe_plan, describe_replaced, summarise_plan
+from bidsfit.run.description import describe_plan, describe_replaced, summarise_plan
+from bidsfit.run.failures import explain, read_crash
+from bidsfit.run.progress import Progress
+from bidsfit.run.replacing import replace_earlier
+from bidsfit.run.scheduler import Finished, Scheduler
+from bidsfit.run.settings import Settings
+from bidsfit.run.work_folder import clean, held
 from bidsfit.workflows.estimation import init_image_wf
-from bidsfit.workflows.failures import explain, read_crash
-from bidsfit.workflows.methods import fit_methods, methods_of, methods_text
 from bidsfit.workflows.participant import WORKFLOW, image_part, init_participants_wf, log_folder
-from bidsfit.workflows.plan import (
-    Fit,
-    ImagePlan,
-    NoiseChoice,
-    ParticipantPlan,
-    PoolChoice,
-    make_fits,
-    make_plan,
-)
-from bidsfit.workflows.replacing import replace_earlier
-from bidsfit.workflows.scheduler import Finished, Scheduler
 from bidsfit.workflows.training import Training
-from bidsfit.workflows.work_folder import clean, held
 
 #: Packages whose versions a report states.
 PACKAGES = (
@@ -257,7 +250,7 @@ def plan_run(settings: Settings, fits: Sequence[Fit]) -> tuple[Dataset, list[Fol
     heads = [Folder(name, path) for name, path in freesurfer.items()]
     earlier_description(settings.output_dir, raw, [*derivatives, *heads])  # else what differs is the dataset
     skip = ("susceptibility", "tissue") if preprocessing is None else preprocessing.skip
-    companions = find_all_companions(raw, [*derivatives, *heads], inputs, skip)
+    helping_images = find_helping_images(raw, [*derivatives, *heads], inputs, skip)
     plans = make_plan(
         inputs,
         labels,
@@ -267,7 +260,7 @@ def plan_run(settings: Settings, fits: Sequence[Fit]) -> tuple[Dataset, list[Fol
         noise=noise_choice(settings),
         leave_one_out=settings.leave_one_out,
         preprocessing=preprocessing,
-        companions=companions,
+        helping_images=helping_images,
         overwrite=settings.overwrite,
     )
     return raw, [*derivatives, *heads], plans

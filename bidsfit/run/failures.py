@@ -9,8 +9,8 @@ from pathlib import Path
 
 from bidsfit.bids.files import FULL, no_space
 from bidsfit.exceptions import ConflictError, DiskFullError, UnusableInputError
+from bidsfit.planning.plan import ImagePlan
 from bidsfit.workflows.estimation import node_name
-from bidsfit.workflows.plan import ImagePlan
 
 #: How a traceback shows an error that bidsfit raised on purpose: its class, and its message up to what Nipype adds.
 ON_PURPOSE = re.compile(

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
+from bidsfit.planning.plan import ParticipantPlan
+from bidsfit.run.scheduler import Finished
 from bidsfit.workflows.participant import image_part
-from bidsfit.workflows.plan import ParticipantPlan
-from bidsfit.workflows.scheduler import Finished
 
 
 class Progress:

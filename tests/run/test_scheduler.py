@@ -11,7 +11,7 @@ from nipype import config
 from nipype.interfaces.utility import Function
 from nipype.pipeline import engine as pe
 
-from bidsfit.workflows.scheduler import Finished, Scheduler
+from bidsfit.run.scheduler import Finished, Scheduler
 
 
 def write(path):
@@ -162,7 +162,7 @@ import sys
 from nipype.interfaces.utility import Function
 from nipype.pipeline import engine as pe
 
-from bidsfit.workflows.scheduler import Scheduler
+from bidsfit.run.scheduler import Scheduler
 
 
 def nap(started):

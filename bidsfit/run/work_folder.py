@@ -14,8 +14,8 @@ from socket import gethostname
 from filelock import FileLock, Timeout
 
 from bidsfit.bids.files import write_json
+from bidsfit.planning.plan import ImagePlan
 from bidsfit.workflows.participant import image_part
-from bidsfit.workflows.plan import ImagePlan
 
 
 @contextmanager

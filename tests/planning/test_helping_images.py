@@ -6,9 +6,10 @@ import pytest
 
 from bidsfit.bids.images import open_image
 from bidsfit.bids.inputs import choose_participants, find_images, open_dataset
-from bidsfit.workflows.chain import PreprocessingChoice
-from bidsfit.workflows.companions import find_all_companions
-from bidsfit.workflows.plan import make_fits, make_plan
+from bidsfit.planning.fits import make_fits
+from bidsfit.planning.helping_images import find_helping_images
+from bidsfit.planning.plan import make_plan
+from bidsfit.planning.preprocessing import PreprocessingChoice
 
 OWN = {"PhaseEncodingDirection": "j-", "TotalReadoutTime": 0.05}
 
@@ -27,7 +28,7 @@ def planned(tiny, tmp_path):
             make_fits(["adc"]),
             output_dir=tmp_path / "out",
             preprocessing=PreprocessingChoice("dipy", **choice),
-            companions=find_all_companions(raw, [], inputs, choice.get("skip", ())),
+            helping_images=find_helping_images(raw, [], inputs, choice.get("skip", ())),
         )
         return plan
 
