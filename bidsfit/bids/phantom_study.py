@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from bidsfit.bids.tables import GENERATED_BY, WHAT, WHO, Column, write_table
 from bidsfit.models.signal_model import SignalModel
 from bidsfit.phantom.cohort import Cohort, Participant
 from bidsfit.phantom.study import Study
@@ -72,7 +73,7 @@ def region_rows(cohort: Cohort, participant: Participant, session: int) -> Itera
 
     D* counts where the group level lets it count, so that both can be compared.
     """
-    from bidsfit.bids.region_values import CONDITIONS
+    from bidsfit.cohort.region_values import CONDITIONS
 
     head, model = cohort.head_at(participant, session), cohort.signal_model
     names = {parameter.label: parameter.name for parameter in model.parameters}
@@ -100,12 +101,9 @@ def region_rows(cohort: Cohort, participant: Participant, session: int) -> Itera
 
 def write_region_truth(path: Path, cohort: Cohort, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write the table of true medians, which the values of ``group_rois.tsv`` can be compared with."""
-    from bidsfit.bids.group_tables import ROI_COLUMNS, WHAT, Column, write_table
-
     assert cohort.study is not None
     columns = {
-        "participant": ROI_COLUMNS["participant"],
-        "session": ROI_COLUMNS["session"],
+        **WHO,
         "group": Column("Group", "As in participants.tsv", "words"),
         "region": Column(
             "Region", f"{REGION}: the homogeneous region; whole: all that is not air; else a tissue", "words"
@@ -121,7 +119,7 @@ def write_region_truth(path: Path, cohort: Cohort, rows: Sequence[Mapping[str, A
         rows,
         description="True medians of the parameters in regions: one row for each participant, session, region and "
         "parameter.",
-        about={"Planted": planted(cohort.study, cohort.signal_model)},
+        about={"Planted": planted(cohort.study, cohort.signal_model), "GeneratedBy": GENERATED_BY},
     )
 
 

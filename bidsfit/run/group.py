@@ -12,12 +12,14 @@ from bidsfit.bids.inputs import Folder, describes_derivative, open_dataset
 from bidsfit.bids.metadata import read_sidecar
 from bidsfit.bids.outputs import prepare_dataset
 from bidsfit.bids.participants import healthy_participants
+from bidsfit.bids.quality import ENDING, TABLE, read_group_table, write_group_table
 from bidsfit.exceptions import UnknownNameError, UnusableInputError, UsageError
 from bidsfit.planning.fits import bounds_of_models
+from bidsfit.reports.quality_page import write_quality_page
+from bidsfit.run.cohort import CohortChoice, CohortPlan, analyse, describe, plan_cohort
 from bidsfit.run.participant import say
-from bidsfit.run.pooling import plan_poolings, pool_fits, report_quality
+from bidsfit.run.pooling import plan_poolings, pool_fits
 from bidsfit.run.settings import Settings
-from bidsfit.workflows.cohort import CohortChoice, CohortPlan, analyse, describe, plan_cohort
 
 #: Packages whose versions the page of repeatability and response states.
 PACKAGES = ("numpy", "scipy", "statsmodels", "nibabel")
@@ -151,3 +153,27 @@ def pool_healthy(settings: Settings) -> None:
     for pooling in poolings:
         for words in pool_fits(pooling, settings.output_dir, segmentations, healthy=chosen):
             say(words)
+
+
+def report_quality(output_dir: Path, *, dry_run: bool = False) -> list[str]:
+    """Gather the quality of all images in a table and a page; say so. Nothing where no image was assessed.
+
+    Parameters
+    ----------
+    output_dir : Path
+    dry_run : bool
+        Only say what would be made.
+
+    Raises
+    ------
+    UnusableInputError
+        Where the numbers of an image cannot be read.
+    """
+    if next(output_dir.glob(f"sub-*/**/dwi/*{ENDING}"), None) is None:
+        return []
+    if dry_run:
+        return [f"Quality: would gather all images in {TABLE}."]
+    table = write_group_table(output_dir)
+    rows = read_group_table(table)
+    page = write_quality_page(table.with_suffix(".html"), rows, about={"bidsfit": __version__})
+    return [f"Quality of {len(rows)} image{'s' if len(rows) != 1 else ''}: {table.name}, {page.name}"]

@@ -1,4 +1,4 @@
-"""The group level: the quality of all images, and the distributions that estimators are trained on."""
+"""The fits of healthy participants are pooled: the distributions that estimators are trained on."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bidsfit import __version__, models
+from bidsfit import models
 from bidsfit.bids.distributions import KINDS, write_distribution
 from bidsfit.bids.files import whole_file
 from bidsfit.bids.fitted import FittedImage, converged_voxels, find_fitted, voxels
 from bidsfit.bids.inputs import Folder
-from bidsfit.bids.quality import ENDING, TABLE, read_group_table, write_group_table
 from bidsfit.bids.tissues import tissue_mask
 from bidsfit.bids.units import REPORT_UNITS
 from bidsfit.exceptions import UnknownNameError, UnusableInputError, UsageError
@@ -22,7 +21,6 @@ from bidsfit.models.signal_model import Parameter, SignalModel
 from bidsfit.models.space import ParameterSpace
 from bidsfit.reports.charts import Histogram, plot_histograms
 from bidsfit.reports.evaluation import Axis, Density, plot_distributions
-from bidsfit.reports.quality_page import write_quality_page
 from bidsfit.simulation.distributions import Pooled, pool
 
 #: Voxels of a pool, at most; and which are taken where there are more.
@@ -55,30 +53,6 @@ class _Gathered:
 
     fits: dict[str, list[NDArray[np.float32]]] = field(default_factory=dict)
     sources: list[str] = field(default_factory=list)
-
-
-def report_quality(output_dir: Path, *, dry_run: bool = False) -> list[str]:
-    """Gather the quality of all images in a table and a page; say so. Nothing where no image was assessed.
-
-    Parameters
-    ----------
-    output_dir : Path
-    dry_run : bool
-        Only say what would be made.
-
-    Raises
-    ------
-    UnusableInputError
-        Where the numbers of an image cannot be read.
-    """
-    if next(output_dir.glob(f"sub-*/**/dwi/*{ENDING}"), None) is None:
-        return []
-    if dry_run:
-        return [f"Quality: would gather all images in {TABLE}."]
-    table = write_group_table(output_dir)
-    rows = read_group_table(table)
-    page = write_quality_page(table.with_suffix(".html"), rows, about={"bidsfit": __version__})
-    return [f"Quality of {len(rows)} image{'s' if len(rows) != 1 else ''}: {table.name}, {page.name}"]
 
 
 def plan_poolings(

@@ -15,7 +15,7 @@ from bidsfit.bids.inputs import Folder
 from bidsfit.bids.phantom import write_phantom
 from bidsfit.bids.phantom_study import visits
 from bidsfit.bids.regions import find_regions, region_files
-from bidsfit.bids.sessions import order_sessions, read_sessions
+from bidsfit.cohort.sessions import order_sessions, read_sessions
 from bidsfit.phantom.cohort import Cohort
 from bidsfit.phantom.study import Study
 

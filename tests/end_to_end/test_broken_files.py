@@ -32,7 +32,7 @@ from bidsfit.acquisition import LARGEST_B, LONGEST_DIRECTION, Acquisition
 from bidsfit.bids.images import open_image, opened, read_data
 from bidsfit.bids.inputs import choose_participants, find_images, open_dataset
 from bidsfit.bids.participants import read_participants
-from bidsfit.bids.sessions import read_sessions
+from bidsfit.cohort.sessions import read_sessions
 from bidsfit.estimators.estimator import Status
 from bidsfit.exceptions import BidsfitError
 from bidsfit.interfaces.estimate import EstimateMaps

@@ -1,71 +1,22 @@
-"""The tables of the group level: what their columns are, declared once, and writing and reading them."""
+"""The tables of the group level: what their columns are, and their rows."""
 
 from __future__ import annotations
 
-import csv
-import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from bidsfit import __version__
-from bidsfit.bids.files import whole_file, write_json
-from bidsfit.bids.region_values import NUMERICS, RegionValues
-from bidsfit.bids.units import FILE_UNITS
-from bidsfit.exceptions import UnusableInputError
-
-#: What stands for a value that is not there (BIDS).
-NOT_AVAILABLE = "n/a"
-
-#: Numbers with so many digits are read as the same single-precision numbers.
-DIGITS = 9
-
-#: What a column holds: words, whole numbers, numbers, numbers in the unit of the row's parameter, yes (1) or no (0).
-Kind = Literal["words", "count", "number", "parameter", "flag"]
+from bidsfit.bids.tables import WHAT, WHO, Column, interval, write_table
+from bidsfit.cohort.region_values import RegionValues
+from bidsfit.cohort.values import What
+from bidsfit.reports.group_records import EstimatorRecord
+from bidsfit.statistics.interval import Interval
+from bidsfit.statistics.multiplicity import Correction
+from bidsfit.statistics.response import DifferenceInChange
 
 ROIS, REPEATABILITY_TABLE, RESPONSE_TABLE = "group_rois.tsv", "group_repeatability.tsv", "group_response.tsv"
 
-
-@dataclass(frozen=True)
-class Column:
-    """What a column of a table holds.
-
-    Attributes
-    ----------
-    title, description : str
-    kind : Kind
-    units : str
-        Empty where there are none; those of a column of kind "parameter" are in the column ``units``.
-    prefix : str
-        Written before words, and taken off when they are read: "sub-".
-    """
-
-    title: str
-    description: str
-    kind: Kind = "number"
-    units: str = ""
-    prefix: str = ""
-
-
-def interval(name: str, title: str, description: str, kind: Kind = "number", units: str = "") -> dict[str, Column]:
-    """Columns of an estimate and its confidence limits: ``name``, ``name_lower`` and ``name_upper``."""
-    limit = f"{title}, {{}} confidence limit"
-    return {
-        name: Column(title, description, kind, units),
-        f"{name}_lower": Column(limit.format("lower"), "Of the 95 % interval", kind, units),
-        f"{name}_upper": Column(limit.format("upper"), "Of the 95 % interval", kind, units),
-    }
-
-
-#: Which parameter of which fit in which region.
-WHAT: Mapping[str, Column] = {
-    "model": Column("Signal model", "Name", "words"),
-    "estimator": Column("Estimator", "Name", "words"),
-    "region": Column("Region", "Name; whole: all voxels of the mask that was fitted", "words"),
-    "parameter": Column("Parameter", "Label, as in the names of maps", "words"),
-    "unit": Column("Units", "Of all columns that are in the units of the parameter", "words"),
-}
 
 #: Which images are compared, where a session has several.
 SERIES = Column(
@@ -73,8 +24,7 @@ SERIES = Column(
 )
 
 ROI_COLUMNS: Mapping[str, Column] = {
-    "participant": Column("Participant", "Label, with sub-", "words", prefix="sub-"),
-    "session": Column("Session", "Label, with ses-; n/a where the image names none", "words", prefix="ses-"),
+    **WHO,
     "image": Column("Image", "Entities of the image", "words"),
     **WHAT,
     "n_voxels": Column("Voxels", "Of the region", "count"),
@@ -204,81 +154,6 @@ RESPONSE_COLUMNS: Mapping[str, Column] = {
 }
 
 
-def write_table(
-    path: Path,
-    columns: Mapping[str, Column],
-    rows: Iterable[Mapping[str, Any]],
-    *,
-    description: str = "",
-    about: Mapping[str, Any] | None = None,
-) -> Path:
-    """Write a table and the JSON file that says what its columns are, each whole or not at all.
-
-    Rows are written as they come, so that a long table needs no memory.
-
-    Parameters
-    ----------
-    path : Path
-        ``.tsv``.
-    columns : mapping of str to Column
-        All are written. The column ``unit``, where there is one, holds units of the numerics in rows; columns of kind
-        "parameter" are converted, and both are written in the units of files.
-    rows : iterable of mapping
-        What a row lacks, None and NaN become n/a.
-    description : str
-        Of the table.
-    about : mapping, optional
-        More for the JSON file, such as ``Sources``.
-
-    Raises
-    ------
-    ValueError
-        Where a row has a key that is no column.
-    """
-    with whole_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, delimiter="\t", lineterminator="\n")
-        writer.writerow(map(_head, columns))
-        for row in rows:
-            if unknown := row.keys() - columns.keys():
-                raise ValueError(f"{path.name} has no column {', '.join(sorted(unknown))}.")
-            factor = FILE_UNITS[row["unit"]].factor if "unit" in columns else 1.0
-            writer.writerow(_cell(row.get(name), column, factor, name) for name, column in columns.items())
-    write_json(
-        path.with_suffix(".json"),
-        {
-            **({"Description": description} if description else {}),
-            **{_head(name): _described(column) for name, column in columns.items()},
-            **(about or {}),
-            "GeneratedBy": [{"Name": "bidsfit", "Version": __version__}],
-        },
-    )
-    return path
-
-
-def read_table(path: Path, columns: Mapping[str, Column]) -> Iterator[dict[str, Any]]:
-    """Rows of a table that `write_table` wrote, one at a time: numbers in the units of the numerics, NaN for n/a.
-
-    Raises
-    ------
-    UnusableInputError
-        Where it cannot be read, or has other columns.
-    """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, delimiter="\t")
-            expected = [_head(name) for name in columns]
-            if list(reader.fieldnames or ()) != expected:
-                missing = [name for name in expected if name not in (reader.fieldnames or ())]
-                raise ValueError(f"its columns are not those expected; missing: {', '.join(missing) or 'none'}")
-            for cells in reader:
-                factor = NUMERICS[cells["units"]][1] if "unit" in columns else 1.0
-                yield {name: _value(cells[_head(name)], column, factor, name) for name, column in columns.items()}
-    except (OSError, UnicodeDecodeError, csv.Error, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UnusableInputError(
-            f"{path} cannot be read as a table of the group level: {error}. Run the group level again."
-        ) from error
-
-
 def write_rois(folder: Path, rows: Iterable[RegionValues], about: Mapping[str, Any] | None = None) -> Path:
     """Write ``group_rois.tsv`` of an output folder, in the order of the rows."""
     names = [one.name for one in fields(RegionValues)]
@@ -292,46 +167,94 @@ def write_rois(folder: Path, rows: Iterable[RegionValues], about: Mapping[str, A
     )
 
 
-def read_rois(path: Path) -> Iterator[RegionValues]:
-    """Rows of a ``group_rois.tsv``, one at a time."""
-    for row in read_table(path, ROI_COLUMNS):
-        yield RegionValues(**row)
+def repeatability_rows(found: Mapping[What, EstimatorRecord], statistic: str) -> Iterator[dict[str, Any]]:
+    """Rows of ``group_repeatability.tsv``, in the units of the numerics; what could not be estimated has none."""
+    for what, record in found.items():
+        result = record.repeatability
+        if result is None:
+            continue
+        yield {
+            **_head(what, statistic),
+            "n_participants": result.n_participants,
+            "n_left_out": result.n_left_out,
+            "n_scans": result.n_scans,
+            "freedom": result.freedom,
+            "mean": result.mean,
+            **_columns("within_subject_sd", result.within_subject_sd),
+            "unbiased_within_subject_sd": result.unbiased_within_subject_sd,
+            **_columns("repeatability_coefficient", result.repeatability_coefficient),
+            **_limits(record),
+            **{f"limit_{limit.method}_rate": limit.false_positive_rate for limit in record.limits},
+            **_columns("within_subject_cv", result.within_subject_cv),
+            "between_subject_sd": result.between_subject_sd,
+            "icc_form": result.intraclass_correlation.form,
+            **_columns("icc", result.intraclass_correlation.coefficient),
+            **_columns("session_difference", result.session_effect.difference),
+            "session_p_value": result.session_effect.p_value,
+            "scatter_tau": result.scatter_trend.tau,
+            "scatter_p_value": result.scatter_trend.p_value,
+            "warnings": " ".join((*record.warnings, *result.warnings)),
+        }
 
 
-def _head(name: str) -> str:
-    """A column's name in the file: those of BIDS, where it has some."""
-    return {"participant": "participant_id", "session": "session_id", "unit": "units"}.get(name, name)
+def response_rows(
+    found: Mapping[What, EstimatorRecord], statistic: str, correction: Correction
+) -> Iterator[dict[str, Any]]:
+    """Rows of ``group_response.tsv``; a single treated participant has calls, and no test."""
+    for what, record in found.items():
+        result, calls = record.response, {call.limits.method: call for call in record.calls}
+        if result is None and not calls:
+            continue
+        row: dict[str, Any] = _head(what, statistic)
+        if result is not None:
+            row |= {
+                "n_participants": result.n_participants,
+                "n_left_out": result.n_left_out,
+                "mean_before": result.mean_before,
+                "mean_after": result.mean_after,
+                **_columns("mean_change", result.mean_change),
+                "median_change": result.median_change,
+                **_against(record.against),
+                **_columns("percent_change", result.percent_change),
+                "t": result.t,
+                "freedom": result.freedom,
+                "p_value": result.p_value,
+                "adjusted_p_value": record.adjusted_p_value,
+                "wilcoxon": result.wilcoxon,
+                "wilcoxon_p_value": result.wilcoxon_p_value,
+                "adjusted_wilcoxon_p_value": record.adjusted_wilcoxon_p_value,
+                "correction": correction,
+                **_columns("cohen", result.cohen),
+                "hedges": result.hedges.value,
+            }
+        for method, call in calls.items():
+            row.setdefault("n_participants", call.n_participants)
+            row.setdefault("n_left_out", call.n_left_out)
+            row |= {f"n_increased_{method}": call.n_increased, f"n_decreased_{method}": call.n_decreased}
+        if calls:
+            row["changed"] = ", ".join(change.participant for change in record.treated if "student" in change.called_by)
+        yield row | _limits(record)
 
 
-def _cell(value: Any, column: Column, factor: float, name: str) -> str:
-    if value is None or value == "":
-        return NOT_AVAILABLE
-    if name == "unit":
-        return FILE_UNITS[value].name
-    if column.kind == "words":
-        return column.prefix + " ".join(str(value).split())  # neither tabs nor line breaks
-    if column.kind == "flag":
-        return str(int(value))
-    if not math.isfinite(value):
-        return NOT_AVAILABLE if math.isnan(value) else str(value)
-    if column.kind == "count":
-        return str(int(value))
-    return f"{value * (factor if column.kind == 'parameter' else 1.0):.{DIGITS}g}"
+def _against(found: DifferenceInChange | None) -> dict[str, Any]:
+    if found is None:
+        return {}
+    return {
+        "n_untreated": found.n_untreated,
+        **_columns("untreated_change", found.untreated),
+        "untreated_p_value": found.untreated_p_value,
+        **_columns("change_difference", found.difference),
+        "change_difference_p_value": found.p_value,
+    }
 
 
-def _value(cell: str, column: Column, factor: float, name: str) -> Any:
-    if name == "unit":
-        return NUMERICS[cell][0]
-    if column.kind == "words":
-        return "" if cell == NOT_AVAILABLE else cell.removeprefix(column.prefix)
-    if cell == NOT_AVAILABLE:
-        return None if column.kind in ("count", "flag") else math.nan
-    if column.kind in ("count", "flag"):
-        return int(cell) if column.kind == "count" else cell == "1"
-    return float(cell) / (factor if column.kind == "parameter" else 1.0)
+def _head(what: What, statistic: str) -> dict[str, Any]:
+    return {**what._asdict(), "statistic": statistic}
 
 
-def _described(column: Column) -> dict[str, str]:
-    """What the JSON file says of a column."""
-    units = "as in the column units" if column.kind == "parameter" else column.units
-    return {"LongName": column.title, "Description": column.description} | ({"Units": units} if units else {})
+def _limits(record: EstimatorRecord) -> dict[str, float]:
+    return {f"limit_{limit.method}": limit.bound for limit in record.limits}
+
+
+def _columns(name: str, interval: Interval) -> dict[str, float]:
+    return {name: interval.value, f"{name}_lower": interval.lower, f"{name}_upper": interval.upper}

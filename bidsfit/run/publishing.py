@@ -12,7 +12,7 @@ from tempfile import mkdtemp
 
 from filelock import FileLock
 
-from bidsfit.bids.group_tables import REPEATABILITY_TABLE, RESPONSE_TABLE, ROIS
+from bidsfit.cohort.tables import REPEATABILITY_TABLE, RESPONSE_TABLE, ROIS
 
 #: What an analysis may leave; the page comes last, so that where it lies everything does.
 TABLES = (ROIS, REPEATABILITY_TABLE, RESPONSE_TABLE)

@@ -7,34 +7,34 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from bidsfit.bids.design import Design, arrange, missing_values, read_design
 from bidsfit.bids.distributions import KINDS, distribution_path
 from bidsfit.bids.fitted import FittedImage, find_fitted, scanned_sessions
-from bidsfit.bids.group_tables import (
+from bidsfit.bids.inputs import Folder, Problem
+from bidsfit.bids.metadata import read_sidecar
+from bidsfit.bids.tables import GENERATED_BY, write_table
+from bidsfit.cohort.analysis import CohortResults, compute
+from bidsfit.cohort.design import Design, read_design
+from bidsfit.cohort.methods import cohort_methods
+from bidsfit.cohort.region_values import grouped, region_values
+from bidsfit.cohort.tables import (
     REPEATABILITY_COLUMNS,
     REPEATABILITY_TABLE,
     RESPONSE_COLUMNS,
     RESPONSE_TABLE,
     ROIS,
-    read_rois,
+    repeatability_rows,
+    response_rows,
     write_rois,
-    write_table,
 )
-from bidsfit.bids.inputs import Folder, Problem
-from bidsfit.bids.metadata import read_sidecar
-from bidsfit.bids.region_values import grouped, region_values
+from bidsfit.cohort.values import CohortValues, FitNotes, members, missing_values
 from bidsfit.exceptions import UnknownNameError, UnusableInputError, UsageError
 from bidsfit.reports.group import write_group_page
 from bidsfit.reports.group_records import Cohort, GroupRecord, LeftOut, TrainingRecord
 from bidsfit.run.pooling import TITLES
+from bidsfit.run.publishing import PAGE, publish, staged
 from bidsfit.statistics.interval import scale_interval
 from bidsfit.statistics.multiplicity import Correction
 from bidsfit.statistics.normative import FEWEST_HEALTHY
-from bidsfit.workflows.cohort_files import PAGE, publish, staged
-from bidsfit.workflows.cohort_methods import cohort_methods
-from bidsfit.workflows.cohort_notes import FitNotes, ValueNotes, members
-from bidsfit.workflows.cohort_records import CohortResults, compute
-from bidsfit.workflows.cohort_tables import repeatability_rows, response_rows
 
 #: Fewer participants with repeated scans than this are pointed out before anything else.
 FEW = 10
@@ -245,8 +245,8 @@ def analyse(
         Where a region that was asked for is nobody's, or no map can be read.
     """
     choice, design = plan.choice, plan.design
-    fits, values = FitNotes(), ValueNotes(design, choice.statistic)
-    origin = {"Design": dict(design.choices or {}), "Statistic": choice.statistic}
+    fits, values = FitNotes(), CohortValues(design, choice.statistic)
+    origin = {"Design": dict(design.choices or {}), "Statistic": choice.statistic, "GeneratedBy": GENERATED_BY}
     with staged(output_dir) as stage:
         people = region_values(
             plan.compared,
@@ -255,10 +255,10 @@ def analyse(
             processes=processes,
             progress=progress,
         )
-        table = write_rois(stage, fits.rows(people), origin)
-        arranged = arrange(values.watch(read_rois(table)), design, choice.statistic)
+        write_rois(stage, values.watch(fits.rows(people)), origin)
+        arranged = values.arranged
         _require_regions(choice.regions, {one.what.region for one in arranged}, fits.problems)
-        results = compute(arranged, design, values, fits, choice.correction)
+        results = compute(values, fits, choice.correction)
         tables = {ROIS: CONTENTS[ROIS]}
         for name, columns, rows in (
             (

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bidsfit.bids.sessions import named_sessions, order_sessions, read_sessions
+from bidsfit.cohort.sessions import named_sessions, order_sessions, read_sessions
 from bidsfit.exceptions import UnknownNameError, UnusableInputError, UsageError
 
 

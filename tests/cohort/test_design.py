@@ -2,7 +2,7 @@
 
 import pytest
 
-from bidsfit.bids.design import Pair, Repeats, read_design
+from bidsfit.cohort.design import Pair, Repeats, read_design
 from bidsfit.exceptions import UnknownNameError, UnusableInputError, UsageError
 
 PARTICIPANTS = """participant_id\tgroup\tdrug

@@ -11,9 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bidsfit import estimators, models
-from bidsfit.bids.design import Arranged, Design, What
 from bidsfit.bids.regions import TISSUES, WHOLE
 from bidsfit.bids.units import REPORT_UNITS
+from bidsfit.cohort.comparison import (
+    compare_calls,
+    compare_precision,
+    confoundings,
+    narrow_words,
+)
+from bidsfit.cohort.design import Design
+from bidsfit.cohort.values import Arranged, CohortValues, FitNotes, What, members
 from bidsfit.exceptions import UnknownNameError
 from bidsfit.reports.group_records import (
     METHODS,
@@ -37,13 +44,6 @@ from bidsfit.statistics.response import (
     call_changes,
     cohort_response,
     difference_in_change,
-)
-from bidsfit.workflows.cohort_notes import FitNotes, ValueNotes, members
-from bidsfit.workflows.comparison_of_estimators import (
-    compare_calls,
-    compare_precision,
-    confoundings,
-    narrow_words,
 )
 
 #: Share of the voxels from which on it is said that they lie at a bound, or hold hardly more than was believed before.
@@ -76,9 +76,7 @@ class CohortResults:
     n_tests: Mapping[str, int]
 
 
-def compute(
-    arranged: Sequence[Arranged], design: Design, values: ValueNotes, fits: FitNotes, correction: Correction
-) -> CohortResults:
+def compute(values: CohortValues, fits: FitNotes, correction: Correction) -> CohortResults:
     """All statistics of a cohort.
 
     P-values of responses are corrected over all parameters and regions (and models) of an estimator: those are the
@@ -86,16 +84,15 @@ def compute(
 
     Parameters
     ----------
-    arranged : sequence of Arranged
-    design : Design
-    values : ValueNotes
+    values : CohortValues
     fits : FitNotes
     correction : {"holm", "benjamini-hochberg", "none"}
     """
+    arranged = values.arranged
     names = {model: _names(model) for model in {one.what.model for one in arranged}}
     known = list(estimators.available())
     ordered = sorted(arranged, key=lambda one: _place(one.what, list(names[one.what.model]), known))
-    found = {one.what: estimator_record(one, design, values, fits) for one in ordered}
+    found = {one.what: estimator_record(one, values, fits) for one in ordered}
     n_tests: dict[str, int] = {}
     for estimator in dict.fromkeys(what.estimator for what in found):
         own = [what for what in found if what.estimator == estimator]
@@ -142,9 +139,9 @@ def _title(model: str) -> str:
         return model
 
 
-def estimator_record(one: Arranged, design: Design, values: ValueNotes, fits: FitNotes) -> EstimatorRecord:
+def estimator_record(one: Arranged, values: CohortValues, fits: FitNotes) -> EstimatorRecord:
     """Statistics of one parameter in one region by one estimator, before any correction."""
-    missing: list[str] = []
+    design, missing = values.design, list[str]()
     repeated, limits = _repeatability(one, design, missing)
     response, calls = _response(one, design, limits, missing)
     repeats, treated = _repeats(one, design), _treated(one, design, calls)
@@ -256,7 +253,7 @@ def _normative(one: Arranged, design: Design, missing: list[str]) -> Normative |
     return Normative(tuple(f"sub-{label}" for label in design.patients), tuple(one.patients.tolist()), scores)
 
 
-def _warnings(what: What, values: ValueNotes, trained: bool) -> list[str]:
+def _warnings(what: What, values: CohortValues, trained: bool) -> list[str]:
     """What is wrong with the estimates themselves."""
     found = []
     counts = values.voxels.get(what)
@@ -282,7 +279,7 @@ def _warnings(what: What, values: ValueNotes, trained: bool) -> list[str]:
 def _region(
     quantities: Sequence[What],
     found: Mapping[What, EstimatorRecord],
-    values: ValueNotes,
+    values: CohortValues,
     names: Mapping[str, ParameterNames],
 ) -> RegionRecord:
     first = quantities[0]

@@ -13,16 +13,16 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from bidsfit.bids.design import Design, Pair, Repeats, What, arrange
 from bidsfit.bids.inputs import Folder
-from bidsfit.bids.region_values import RegionValues
+from bidsfit.cohort.analysis import compute
+from bidsfit.cohort.design import Design, Pair, Repeats
+from bidsfit.cohort.methods import cohort_methods
+from bidsfit.cohort.region_values import RegionValues
+from bidsfit.cohort.values import CohortValues, FitNotes, What
 from bidsfit.exceptions import UnknownNameError, UnusableInputError, UsageError
 from bidsfit.reports.bibliography import cited, entries
-from bidsfit.workflows import cohort
-from bidsfit.workflows.cohort import CohortChoice, analyse, describe, plan_cohort
-from bidsfit.workflows.cohort_methods import cohort_methods
-from bidsfit.workflows.cohort_notes import FitNotes, ValueNotes
-from bidsfit.workflows.cohort_records import compute
+from bidsfit.run import cohort
+from bidsfit.run.cohort import CohortChoice, analyse, describe, plan_cohort
 
 SHAPE = (4, 4, 2)
 UNITS = {"f": "1", "D": "mm^2/s", "Dstar": "mm^2/s"}
@@ -218,9 +218,9 @@ def row_of(participant, session, value, parameter="D", estimator="lsq", **change
 
 
 def results(rows, design, trained=()):
-    fits, values = FitNotes(trained=set(trained)), ValueNotes(design)
-    arranged = arrange(values.watch(rows), design)
-    return compute(arranged, design, values, fits, "holm")
+    fits, values = FitNotes(trained=set(trained)), CohortValues(design)
+    assert list(values.watch(rows)) == rows
+    return compute(values, fits, "holm")
 
 
 def design_of(retest=(), treated=(), healthy=(), patients=()):

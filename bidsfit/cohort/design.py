@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
-from bidsfit.bids.inputs import Problem
 from bidsfit.bids.participants import healthy_participants, participants_by
-from bidsfit.bids.region_values import RegionValues
-from bidsfit.bids.sessions import (
+from bidsfit.cohort.sessions import (
     CONDITION,
     CONDITION_WORDS,
     NamedSessions,
@@ -398,120 +392,3 @@ def _people(labels: Sequence[str]) -> str:
     more = [f"{len(labels) - SHOWN} more"] if len(labels) > SHOWN else []
     words = [*shown, *more]
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
-
-
-class What(NamedTuple):
-    """A parameter of a fit in a region of like images: what values are compared of."""
-
-    model: str
-    estimator: str
-    region: str
-    parameter: str
-    unit: str
-    series: str
-
-
-@dataclass(frozen=True)
-class Arranged:
-    """Values of a design, in its order, in the units of the numerics; NaN where there is none.
-
-    Attributes
-    ----------
-    what : What
-    repeats : ndarray, shape (n_repeated, n_sessions)
-        A row for each of `Design.repeatability`; who has fewer sessions than others has NaN at the end.
-    change : ndarray, shape (n_treated, 2)
-        Before and after, a row for each of `Design.treatment`.
-    healthy, patients : ndarray, shape (n,)
-        Of the first session of each of `Design.healthy` and `Design.patients`.
-    """
-
-    what: What
-    repeats: NDArray[np.float64]
-    change: NDArray[np.float64]
-    healthy: NDArray[np.float64]
-    patients: NDArray[np.float64]
-
-
-def arrange(rows: Iterable[RegionValues], design: Design, column: str = "median") -> list[Arranged]:
-    """Values of one column of the table of regions, arranged for the statistics.
-
-    The rows are read once and not kept.
-
-    Parameters
-    ----------
-    rows : iterable of RegionValues
-    design : Design
-    column : str
-        "median", "mean", a quantile, "sd", "correlation".
-
-    Returns
-    -------
-    list of Arranged
-        In the order in which the rows bring them; those without a value of the design are left out.
-    """
-    most = max((len(one.sessions) for one in design.repeatability), default=2)
-    baseline = design.baseline or {}
-    shapes = (
-        (len(design.repeatability), most),
-        (len(design.treatment), 2),
-        (len(design.healthy),),
-        (len(design.patients),),
-    )
-    places: dict[tuple[str, str], list[tuple[int, tuple[int, ...]]]] = {}
-    for table, row, column_of, who, session in _slots(design, baseline):
-        place: tuple[int, ...] = (row,) if column_of is None else (row, column_of)
-        places.setdefault((who, session), []).append((table, place))
-    found: dict[What, tuple[NDArray[np.float64], ...]] = {}
-    for value in rows:
-        mine = places.get((value.participant, value.session))
-        if mine is None:
-            continue
-        what = What(value.model, value.estimator, value.region, value.parameter, value.unit, value.series)
-        if what not in found:
-            found[what] = tuple(np.full(shape, np.nan) for shape in shapes)
-        for table, place in mine:
-            found[what][table][place] = getattr(value, column)
-    return [Arranged(what, *tables) for what, tables in found.items()]
-
-
-def _slots(design: Design, baseline: Mapping[str, str]) -> list[tuple[int, int, int | None, str, str]]:
-    """Table, row and column of every value of a design, and the participant and session that it comes from."""
-    repeats = [
-        (0, i, j, one.participant, s) for i, one in enumerate(design.repeatability) for j, s in enumerate(one.sessions)
-    ]
-    pairs = [
-        (1, i, j, one.participant, s)
-        for i, one in enumerate(design.treatment)
-        for j, s in enumerate((one.first, one.second))
-    ]
-    groups = [
-        (table, i, None, label, baseline.get(label, ""))
-        for table, labels in ((2, design.healthy), (3, design.patients))
-        for i, label in enumerate(labels)
-    ]
-    return [*repeats, *pairs, *groups]
-
-
-def missing_values(arranged: Sequence[Arranged], design: Design) -> list[Problem]:
-    """Who lacks a value that others of the cohort have: of a whole region, or of some of its parameters."""
-    slots = _slots(design, design.baseline or {})
-    every: dict[tuple[str, str], set[What]] = {}
-    lacking: dict[tuple[str, str, str, str], set[What]] = {}
-    for one in arranged:
-        where = one.what.region, one.what.series
-        every.setdefault(where, set()).add(one.what)
-        tables = (one.repeats, one.change, one.healthy, one.patients)
-        known = [bool(np.isfinite(table).any()) for table in tables]
-        for table, row, column, who, session in slots:
-            if known[table] and np.isnan(tables[table][row] if column is None else tables[table][row, column]):
-                lacking.setdefault((who, session, *where), set()).add(one.what)
-    problems = []
-    for (who, session, region, series), quantities in sorted(lacking.items()):
-        place = (f" in ses-{session}" if session else "") + (f" ({series})" if series else "")
-        words = "no values"
-        if len(quantities) < len(every[region, series]):
-            fits = sorted({f"{what.parameter} by {what.estimator} ({what.model})" for what in quantities})
-            words = f"no values of {', '.join(fits)}"
-        problems.append(Problem(who, f"{words} in the region {region}{place}"))
-    return problems

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from bidsfit.bids.design import What
-from bidsfit.bids.region_values import CONDITIONS
 from bidsfit.bids.regions import WHOLE
+from bidsfit.cohort.region_values import CONDITIONS
+from bidsfit.cohort.values import CohortValues, What
 from bidsfit.reports.group_records import METHODS, Confounding, EstimatorRecord
 from bidsfit.statistics.comparison import (
     DetectionComparison,
@@ -19,7 +19,6 @@ from bidsfit.statistics.comparison import (
 )
 from bidsfit.statistics.limits import Method
 from bidsfit.statistics.precision import rank_correlation
-from bidsfit.workflows.cohort_notes import ValueNotes
 
 #: The estimator that has neither a prior nor a training: what others are measured by.
 REFERENCE = "lsq"
@@ -43,7 +42,7 @@ def compare_calls(records: Sequence[EstimatorRecord]) -> dict[Method, DetectionC
     return found
 
 
-def compare_precision(quantities: Sequence[What], notes: ValueNotes) -> EstimatorComparison | None:
+def compare_precision(quantities: Sequence[What], values: CohortValues) -> EstimatorComparison | None:
     """Parameter-to-noise ratios of one parameter in one region, between estimators.
 
     None for the whole mask, which is not homogeneous, and where there is nothing to compare.
@@ -52,27 +51,27 @@ def compare_precision(quantities: Sequence[What], notes: ValueNotes) -> Estimato
     ----------
     quantities : sequence of What
         One for each estimator.
-    notes : ValueNotes
+    values : CohortValues
     """
-    known = [what for what in quantities if notes.precision.get(what)]
+    known = [what for what in quantities if values.precision.get(what)]
     if len(known) < 2 or known[0].region == WHOLE:
         return None
-    people = sorted({label for what in known for label in notes.precision[what]})
-    table = [[notes.precision[what].get(label, np.nan) for what in known] for label in people]
+    people = sorted({label for what in known for label in values.precision[what]})
+    table = [[values.precision[what].get(label, np.nan) for what in known] for label in people]
     try:
         return compare_estimators(table, [what.estimator for what in known])
     except ValueError:  # fewer than two participants have all of them
         return None
 
 
-def confoundings(quantities: Sequence[What], notes: ValueNotes, latex: Mapping[str, str]) -> tuple[Confounding, ...]:
+def confoundings(quantities: Sequence[What], values: CohortValues, latex: Mapping[str, str]) -> tuple[Confounding, ...]:
     """Rank correlations of D* and f, and of what else is read on a condition, by every estimator.
 
     Parameters
     ----------
     quantities : sequence of What
         Of one model in one region of one series.
-    notes : ValueNotes
+    values : CohortValues
     latex : mapping of label to str
     """
     found = []
@@ -83,13 +82,13 @@ def confoundings(quantities: Sequence[What], notes: ValueNotes, latex: Mapping[s
         across = None
         other = next((w for w in quantities if (w.estimator, w.parameter) == (what.estimator, condition.label)), None)
         if other is not None:
-            first, second = notes.values.get(what, {}), notes.values.get(other, {})
+            first, second = values.first.get(what, {}), values.first.get(other, {})
             both = sorted(first.keys() & second.keys())
             try:
                 across = rank_correlation([first[label] for label in both], [second[label] for label in both])
             except ValueError:  # fewer than four participants, or no spread
                 across = None
-        within = list(notes.correlation.get(what, {}).values())
+        within = list(values.correlation.get(what, {}).values())
         if across is None and not within:
             continue
         lower, middle, upper = np.percentile(within, [25, 50, 75]).tolist() if within else (math.nan,) * 3
