@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bidsfit.bids.files import whole_file, write_json
 from bidsfit.bids.metadata import read_sidecar
 from bidsfit.bids.tables import GENERATED_BY
 from bidsfit.bids.units import FILE_UNITS
 from bidsfit.exceptions import UnusableInputError
+from bidsfit.files import whole_file, write_json
 from bidsfit.models.signal_model import Parameter, SignalModel
 from bidsfit.simulation.distributions import Pooled, digest, distribution_from, participants_of
 from bidsfit.training.archive import most_unpacked

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from bidsfit.bids.images import open_image, read_data, read_on_grid
 from bidsfit.bids.metadata import read_sidecar
 from bidsfit.bids.names import FOLDERS, fault_of, parse_name, participant_labels
-from bidsfit.bids.outputs import estimator_label, quality_quantities
+from bidsfit.bids.outputs import quality_quantities
 from bidsfit.bids.units import FILE_UNITS
-from bidsfit.estimators.estimator import Status
+from bidsfit.estimators.estimator import Status, estimator_label
 from bidsfit.exceptions import UnusableInputError
 from bidsfit.models.signal_model import SignalModel
 
@@ -82,7 +82,7 @@ def session_of(image: str) -> str:
 
 def series_of(image: str) -> str:
     """Entities of an image beside participant and session."""
-    return "_".join(f"{key}-{label}" for key, label in parse_name(image).entities.items() if key not in FOLDERS)
+    return parse_name(image).without(*FOLDERS)
 
 
 def find_fitted(

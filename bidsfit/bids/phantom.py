@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from bidsfit import __version__
-from bidsfit.bids.files import write_json
+from bidsfit.bids.names import parse_name
 from bidsfit.bids.phantom_study import (
     REGION,
     SESSION_COLUMNS,
@@ -32,6 +32,7 @@ from bidsfit.bids.phantom_study import (
 from bidsfit.bids.tables import write_rows
 from bidsfit.bids.units import FILE_UNITS
 from bidsfit.exceptions import UsageError
+from bidsfit.files import write_json
 from bidsfit.models.signal_model import Parameter
 from bidsfit.phantom.cohort import Cohort, Participant
 from bidsfit.phantom.grid import centred_affine
@@ -188,7 +189,7 @@ def write_scan(stem: Path, cohort: Cohort, participant: Participant, session: in
 
 def field_identifier(stem: Path) -> str:
     """What ties an image to the pair that its field follows from: one for each session."""
-    session = stem.name.partition("_ses-")[2]
+    session = parse_name(stem.name).entities.get("ses")
     return f"pepolar_ses{session}" if session else "pepolar"
 
 

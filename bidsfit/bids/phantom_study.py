@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from bidsfit.bids.regions import CONDITIONS
 from bidsfit.bids.tables import GENERATED_BY, WHAT, WHO, Column, write_table
 from bidsfit.models.signal_model import SignalModel
 from bidsfit.phantom.cohort import Cohort, Participant
@@ -73,8 +74,6 @@ def region_rows(cohort: Cohort, participant: Participant, session: int) -> Itera
 
     D* counts where the group level lets it count, so that both can be compared.
     """
-    from bidsfit.cohort.region_values import CONDITIONS
-
     head, model = cohort.head_at(participant, session), cohort.signal_model
     names = {parameter.label: parameter.name for parameter in model.parameters}
     regions = {REGION: head.region, "whole": head.mask}

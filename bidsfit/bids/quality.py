@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bidsfit.bids.files import write_json
 from bidsfit.bids.left_out import FIELD
 from bidsfit.bids.metadata import read_sidecar
 from bidsfit.bids.names import parse_name
 from bidsfit.bids.tables import GENERATED_BY, NOT_AVAILABLE, Column, write_table
 from bidsfit.exceptions import UnusableInputError
+from bidsfit.files import write_json
 
 #: Significant digits of its numbers.
 DIGITS = 6

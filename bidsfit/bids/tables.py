@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bidsfit import __version__
-from bidsfit.bids.files import whole_file, write_json
 from bidsfit.bids.units import FILE_UNITS
+from bidsfit.files import whole_file, write_json
 
 #: What made a file, as its JSON file says it.
 GENERATED_BY = [{"Name": "bidsfit", "Version": __version__}]

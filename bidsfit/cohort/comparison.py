@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from bidsfit.bids.regions import WHOLE
-from bidsfit.cohort.region_values import CONDITIONS
+from bidsfit.bids.regions import CONDITIONS, WHOLE
 from bidsfit.cohort.values import CohortValues, What
 from bidsfit.reports.group_records import METHODS, Confounding, EstimatorRecord
 from bidsfit.statistics.comparison import (

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from bidsfit import __version__
+from bidsfit.bids.regions import CONDITIONS
 from bidsfit.cohort.design import Design
-from bidsfit.cohort.region_values import CONDITIONS
 from bidsfit.statistics.multiplicity import Correction
 
 #: How p-values were corrected, in a sentence.

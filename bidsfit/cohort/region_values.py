@@ -18,7 +18,7 @@ from bidsfit.bids.fitted import FitFacts, FittedImage, read_facts, series_of
 from bidsfit.bids.images import open_image, read_data, same_grid
 from bidsfit.bids.inputs import Folder, Problem
 from bidsfit.bids.metadata import read_sidecar
-from bidsfit.bids.regions import WHOLE, RegionFile, find_regions, region_files
+from bidsfit.bids.regions import CONDITIONS, WHOLE, RegionFile, find_regions, region_files
 from bidsfit.bids.units import FILE_UNITS
 from bidsfit.estimators.estimator import Status
 from bidsfit.exceptions import UnknownNameError, UnusableInputError
@@ -42,17 +42,6 @@ ARBITRARY, ANGLE = "arbitrary", "rad"
 
 #: Units of the numerics, and what values of files are divided by, by unit of files.
 NUMERICS = {unit.name: (name, unit.factor) for name, unit in FILE_UNITS.items()}
-
-
-class Condition(NamedTuple):
-    """Where a parameter means something: where another one is not smaller than a value."""
-
-    label: str
-    least: float
-
-
-#: D* is not determined where hardly any blood flows: it counts where f is 5 % or more.
-CONDITIONS = {"Dstar": Condition("f", 0.05)}
 
 
 @dataclass(frozen=True, slots=True)

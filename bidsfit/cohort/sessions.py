@@ -9,8 +9,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from bidsfit.bids.files import read_tsv
 from bidsfit.exceptions import UnknownNameError, UnusableInputError, UsageError
+from bidsfit.files import read_tsv
 
 #: What a session was with respect to a treatment.
 Condition = Literal["pre", "post"]

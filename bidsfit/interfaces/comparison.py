@@ -22,11 +22,11 @@ from numpy.typing import NDArray
 
 from bidsfit import models
 from bidsfit.bids.acquisitions import read_acquisition
-from bidsfit.bids.files import whole_file
 from bidsfit.bids.inputs import DwiImage
 from bidsfit.bids.units import REPORT_UNITS
 from bidsfit.estimators.comparison import correlations, difference, precision
 from bidsfit.estimators.estimator import FITTED
+from bidsfit.files import whole_file
 from bidsfit.interfaces.estimate import curve_axis
 from bidsfit.interfaces.figures import curve_title, read_volume, relative
 from bidsfit.models.parameter import Derived, Parameter

@@ -20,8 +20,7 @@ from nipype.interfaces.base import (
 
 from bidsfit import estimators, models
 from bidsfit.bids.conflicts import conflicts_of_fit, conflicts_of_image, refuse, writing
-from bidsfit.bids.files import whole_file, write_json
-from bidsfit.bids.images import open_image, read_data
+from bidsfit.bids.images import open_image, read_data, write_nifti
 from bidsfit.bids.inputs import DwiImage
 from bidsfit.bids.outputs import (
     file_output,
@@ -30,8 +29,8 @@ from bidsfit.bids.outputs import (
     map_outputs,
     sidecar,
     table,
-    write_nifti,
 )
+from bidsfit.files import whole_file, write_json
 
 
 class _WriteMapsInput(BaseInterfaceInputSpec):

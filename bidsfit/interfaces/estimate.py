@@ -23,9 +23,8 @@ from tqdm import tqdm
 from bidsfit import estimators, models
 from bidsfit.acquisition import B0_TOLERANCE, Acquisition, column_of
 from bidsfit.bids.acquisitions import read_acquisition
-from bidsfit.bids.images import MaskedSignals, image_shape, open_image, opened, read_data
+from bidsfit.bids.images import MaskedSignals, image_shape, open_image, opened, read_data, write_nifti
 from bidsfit.bids.left_out import in_words
-from bidsfit.bids.outputs import write_nifti
 from bidsfit.estimators.estimator import FITTED, Estimate, Estimator, Status
 from bidsfit.estimators.summary import representative_voxels, summarise
 from bidsfit.exceptions import UnsupportedProtocolError, UnusableInputError

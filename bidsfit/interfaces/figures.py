@@ -26,14 +26,14 @@ from bidsfit import estimators, models
 from bidsfit.acquisition import column_of
 from bidsfit.bids.acquisitions import read_acquisition
 from bidsfit.bids.conflicts import conflicts_of_image, refuse, writing
-from bidsfit.bids.files import whole_file
 from bidsfit.bids.images import open_image, read_data
 from bidsfit.bids.inputs import DwiImage
 from bidsfit.bids.left_out import in_words
-from bidsfit.bids.outputs import estimator_label, fit_settings, map_outputs
+from bidsfit.bids.outputs import fit_settings, map_outputs
 from bidsfit.bids.units import REPORT_UNITS
 from bidsfit.estimators.comparison import Precision, precision
-from bidsfit.estimators.estimator import FITTED, Estimator, Status
+from bidsfit.estimators.estimator import FITTED, Estimator, Status, estimator_label
+from bidsfit.files import whole_file
 from bidsfit.interfaces.image import doubtful_mask
 from bidsfit.interfaces.learned import plot_learned, recipe_in_words, training_row, training_warnings
 from bidsfit.models.signal_model import SignalModel

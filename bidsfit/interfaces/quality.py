@@ -23,13 +23,13 @@ from numpy.typing import NDArray
 from bidsfit.acquisition import Acquisition
 from bidsfit.bids.acquisitions import read_acquisition
 from bidsfit.bids.conflicts import conflicts_of_image, refuse
-from bidsfit.bids.files import whole_file
 from bidsfit.bids.images import image_shape, open_image, read_data
 from bidsfit.bids.inputs import DwiImage
 from bidsfit.bids.left_out import FIELD, methods_sentence, numbers_of_others, without
 from bidsfit.bids.left_out import numbers as left_out_numbers
 from bidsfit.bids.outputs import file_output
 from bidsfit.bids.quality import write_confounds, write_quality
+from bidsfit.files import whole_file
 from bidsfit.interfaces.figures import read_volume, relative
 from bidsfit.preprocessing import quality
 from bidsfit.preprocessing.registration import extent

@@ -10,10 +10,9 @@ from nipype.interfaces.base import BaseInterfaceInputSpec, File, SimpleInterface
 from numpy.typing import NDArray
 
 from bidsfit.bids.anatomy import Anatomy
-from bidsfit.bids.files import write_json, write_text
-from bidsfit.bids.images import open_image, read_data, read_mask, read_on_grid
-from bidsfit.bids.outputs import write_nifti
+from bidsfit.bids.images import open_image, read_data, read_mask, read_on_grid, write_nifti
 from bidsfit.exceptions import UnusableInputError
+from bidsfit.files import write_json, write_text
 from bidsfit.preprocessing.tissue import (
     OTHER,
     PURITY,

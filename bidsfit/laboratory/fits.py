@@ -11,19 +11,19 @@ from numpy.typing import NDArray
 
 from bidsfit import __version__, estimators
 from bidsfit.acquisition import Acquisition, protocol_in_words
-from bidsfit.bids.files import write_json
-from bidsfit.bids.images import image_shape, open_image, read_data, read_mask
-from bidsfit.bids.outputs import estimator_label, json_path, write_nifti
+from bidsfit.bids.images import image_shape, open_image, read_data, read_mask, write_nifti
+from bidsfit.bids.outputs import json_path
 from bidsfit.bids.units import FILE_UNITS, REPORT_UNITS
-from bidsfit.estimators.estimator import FITTED, Estimate, Estimator, Status
-from bidsfit.estimators.given import is_file_name
+from bidsfit.estimators.estimator import FITTED, Estimate, Estimator, Status, estimator_label
 from bidsfit.exceptions import UsageError
+from bidsfit.files import write_json
 from bidsfit.laboratory.bench import estimator_of, is_trained
 from bidsfit.laboratory.gallery import Gallery
 from bidsfit.models.signal_model import SignalModel
 from bidsfit.noise import NoiseKind
 from bidsfit.reports.figures import Panel, plot_maps, plot_quality
 from bidsfit.reports.laboratory import LaboratorySection, Table
+from bidsfit.trained.given import is_file_name
 from bidsfit.trust.companions import companions
 from bidsfit.trust.companions import get as get_companion
 

@@ -15,11 +15,11 @@ from bidsfit import estimators, models
 from bidsfit.bids.distributions import PoolFile, find_pool
 from bidsfit.bids.units import FILE_UNITS
 from bidsfit.estimators.estimator import Estimator
-from bidsfit.estimators.given import describe_given, is_file_name
-from bidsfit.estimators.trained import TrainedEstimator
 from bidsfit.exceptions import UnknownNameError, UsageError
 from bidsfit.models.signal_model import SignalModel
 from bidsfit.noise import NoiseKind
+from bidsfit.trained.estimator import TrainedEstimator
+from bidsfit.trained.given import describe_given, is_file_name
 from bidsfit.training.bundle import read_bundle
 
 #: Options of estimators that have another name on the command line.

@@ -8,6 +8,7 @@ from pathlib import Path
 from textwrap import wrap
 
 from bidsfit.acquisition import protocol_in_words
+from bidsfit.bids.names import parse_name
 from bidsfit.planning.plan import ImagePlan, ParticipantPlan, is_done
 from bidsfit.run.replacing import Replaced, find_replaced
 
@@ -67,10 +68,9 @@ def alike(plans: Sequence[ParticipantPlan], words: Callable[[ImagePlan], list[st
 
 def general(line: str, image: ImagePlan) -> str:
     """A line with an asterisk for what is the image's own."""
-    for part in image.image.name.split("_"):
-        entity = part.split("-")[0]
-        if entity in OWN:
-            line = re.sub(rf"\b{re.escape(part)}(?![a-zA-Z0-9])", f"{entity}-*", line)
+    for key, label in parse_name(image.image.name).entities.items():
+        if key in OWN:
+            line = re.sub(rf"\b{key}-{re.escape(label)}(?![a-zA-Z0-9])", f"{key}-*", line)
     return line
 
 

@@ -7,8 +7,8 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from bidsfit.bids.files import FULL, no_space
 from bidsfit.exceptions import ConflictError, DiskFullError, UnusableInputError
+from bidsfit.files import FULL, no_space
 from bidsfit.planning.plan import ImagePlan
 from bidsfit.workflows.estimation import node_name
 

@@ -20,8 +20,6 @@ from nipype.pipeline.plugins.base import PluginBase
 
 from bidsfit import __version__
 from bidsfit.bids.anatomy import is_subjects_folder
-from bidsfit.bids.choices import read_yaml
-from bidsfit.bids.files import needing_space, remove_abandoned, write_text
 from bidsfit.bids.inputs import (
     Dataset,
     Folder,
@@ -36,7 +34,9 @@ from bidsfit.bids.metadata import read_sidecar
 from bidsfit.bids.names import is_label
 from bidsfit.bids.outputs import earlier_description, prepare_dataset
 from bidsfit.bids.validation import require_valid
+from bidsfit.choices import read_yaml
 from bidsfit.exceptions import BidsfitError, UnknownNameError, UnusableInputError, UsageError
+from bidsfit.files import needing_space, remove_abandoned, write_text
 from bidsfit.interfaces.figures import image_figure_paths
 from bidsfit.interfaces.fsl import installed
 from bidsfit.interfaces.quality import quality_record_path

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from bidsfit import models
 from bidsfit.bids.distributions import KINDS, write_distribution
-from bidsfit.bids.files import whole_file
 from bidsfit.bids.fitted import FittedImage, converged_voxels, find_fitted, voxels
 from bidsfit.bids.inputs import Folder
 from bidsfit.bids.tissues import tissue_mask
 from bidsfit.bids.units import REPORT_UNITS
 from bidsfit.exceptions import UnknownNameError, UnusableInputError, UsageError
+from bidsfit.files import whole_file
 from bidsfit.models.signal_model import Parameter, SignalModel
 from bidsfit.models.space import ParameterSpace
 from bidsfit.reports.charts import Histogram, plot_histograms

@@ -8,7 +8,8 @@ from datetime import datetime
 from pathlib import Path
 
 from bidsfit.bids.conflicts import Conflict, dated_folder, files_of_image, move, writing
-from bidsfit.bids.outputs import estimator_label, file_output, image_folder
+from bidsfit.bids.outputs import file_output, image_folder
+from bidsfit.estimators.estimator import estimator_label
 from bidsfit.interfaces.comparison import comparison_figure_paths
 from bidsfit.interfaces.figures import fit_figure_paths
 from bidsfit.planning.fits import Fit

@@ -13,7 +13,7 @@ from uuid import uuid4
 
 import tomli_w
 
-from bidsfit.bids.choices import read_toml
+from bidsfit.choices import read_toml
 from bidsfit.exceptions import UnknownNameError, UsageError
 
 #: Where the noise level may come from; "auto" takes the best that there is.

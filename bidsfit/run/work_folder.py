@@ -13,7 +13,7 @@ from socket import gethostname
 
 from filelock import FileLock, Timeout
 
-from bidsfit.bids.files import write_json
+from bidsfit.files import write_json
 from bidsfit.planning.plan import ImagePlan
 from bidsfit.workflows.participant import image_part
 

@@ -8,24 +8,23 @@ import numpy as np
 import pytest
 
 from bidsfit import models
+from bidsfit.bids.images import write_nifti
 from bidsfit.bids.inputs import Dataset, DwiImage
 from bidsfit.bids.outputs import (
     BIDSIGNORE,
-    estimator_label,
     file_output,
     fit_settings,
     map_outputs,
     prepare_dataset,
     quality_quantities,
     sidecar,
-    write_nifti,
 )
 from bidsfit.bids.units import FILE_UNITS, REPORT_UNITS
-from bidsfit.estimators.estimator import Status
+from bidsfit.estimators.estimator import Status, estimator_label
 from bidsfit.estimators.least_squares import LeastSquares
-from bidsfit.estimators.network import net_uniform
 from bidsfit.estimators.segmented import Segmented
 from bidsfit.exceptions import UsageError
+from bidsfit.trained.network import net_uniform
 from bidsfit.trust import companions
 
 IVIM = models.get("ivim")

@@ -9,7 +9,7 @@ import pytest
 
 from bidsfit import Acquisition, LeastSquares, MaximumLikelihood, Status, models
 from bidsfit.cli.lab import main
-from bidsfit.estimators.network import Network
+from bidsfit.trained.network import Network
 from bidsfit.trust.bounds import cramer_rao_bound
 from bidsfit.trust.companions import companions
 

@@ -7,8 +7,8 @@ from dipy.reconst.dti import TensorModel
 
 from bidsfit import Acquisition, LeastSquares, MaximumLikelihood, models
 from bidsfit.estimators.log_linear import LogLinear
-from bidsfit.estimators.network import Network
 from bidsfit.phantom.directions import spread_directions
+from bidsfit.trained.network import Network
 from bidsfit.trust.bounds import cramer_rao_bound
 from bidsfit.trust.companions import companions
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from bidsfit import Acquisition, LeastSquares, Status, companions, estimators, models
-from bidsfit.estimators.forest import Forest
-from bidsfit.estimators.network import Network
-from bidsfit.estimators.trained import SNR_LEVELS, differences, nearest_level
 from bidsfit.exceptions import UnsupportedProtocolError
 from bidsfit.simulation.distributions import Mixture, Pooled
 from bidsfit.simulation.simulator import Noise, Simulation, Simulator
+from bidsfit.trained.estimator import SNR_LEVELS, differences, nearest_level
+from bidsfit.trained.forest import Forest
+from bidsfit.trained.network import Network
 from bidsfit.training.architectures import Perceptron
 from bidsfit.training.bundle import write_bundle
 from bidsfit.training.forest import Growth, RandomForest

@@ -8,8 +8,8 @@ from typing import Any
 
 import yaml
 
-from bidsfit.bids.files import read_text
 from bidsfit.exceptions import UsageError
+from bidsfit.files import read_text
 
 #: A file of choices is no longer than this (characters), and its tables and lists lie in each other at most so deep.
 LONGEST, DEEPEST = 1 << 18, 20

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from bidsfit.estimators.trained import TrainedEstimator
+from bidsfit.trained.estimator import TrainedEstimator
 
 
 class Forest(TrainedEstimator):

@@ -6,7 +6,7 @@ from functools import partial
 
 import numpy as np
 
-from bidsfit.estimators.trained import TrainedEstimator
+from bidsfit.trained.estimator import TrainedEstimator
 from bidsfit.training.recipe import Recipe, load_recipe
 
 

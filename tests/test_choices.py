@@ -2,7 +2,7 @@
 
 import pytest
 
-from bidsfit.bids.choices import LONGEST, read_toml, read_yaml
+from bidsfit.choices import LONGEST, read_toml, read_yaml
 from bidsfit.exceptions import BidsfitError
 
 #: Nine levels of nine: 3 GB when it is written out.

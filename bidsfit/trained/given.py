@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bidsfit.estimators.forest import Forest
-from bidsfit.estimators.network import Network
+from bidsfit.trained.forest import Forest
+from bidsfit.trained.network import Network
 
 #: Characters of the checksum that tell files of the same estimator apart.
 SHOWN = 6

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from bidsfit import estimators, models
-from bidsfit.estimators.given import describe_given
+from bidsfit.trained.given import describe_given
 
 FACTS = {
     "Kind": "network",

@@ -8,8 +8,8 @@ from socket import gethostname
 
 import pytest
 
-from bidsfit.bids.files import read_tsv, remove_abandoned, whole_file, write_json
 from bidsfit.exceptions import UnusableInputError
+from bidsfit.files import read_tsv, remove_abandoned, whole_file, write_json
 
 
 def test_the_name_appears_when_the_block_ends(tmp_path):
