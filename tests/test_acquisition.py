@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.optimize import least_squares
 
-from bidsfit.acquisition import Acquisition, DirectionAverage, count_directions
+from bidsfit import models
+from bidsfit.acquisition import Acquisition, DirectionAverage, count_directions, protocol_in_words
 from bidsfit.exceptions import UnusableInputError
 
 
@@ -115,6 +116,52 @@ class TestEchoTimes:
     def test_impossible_ones_are_named(self):
         with pytest.raises(ValueError, match=r"Echo times must be finite.*found \[nan\]"):
             Acquisition([0, 1000], TE=[60, np.nan])
+
+
+class TestColumns:
+    def test_measurements_are_alike_where_every_column_is(self):
+        """But for their direction: three diffusion times at one b-value are three shells."""
+        acquisition = Acquisition([0, 800, 800, 800, 810], directions(5), diffusion_time=[20, 20, 30, 40, 20])
+        shells = acquisition.shells
+        assert [shell.indices.tolist() for shell in shells] == [[0], [1, 4], [2], [3]]
+        averaged = DirectionAverage(acquisition).acquisition
+        assert averaged.variable("diffusion_time").tolist() == [20, 20, 30, 40]
+
+    def test_a_model_that_does_not_know_a_column_that_varies_is_refused(self):
+        support = models.get("adc").support(Acquisition([0, 800, 800], diffusion_time=[20, 20, 40]))
+        (missing,) = support.missing
+        assert missing.startswith("one diffusion time (the model does not describe its influence)")
+        assert missing.endswith("the protocol has 20, 40")
+        assert models.get("adc").support(Acquisition([0, 800, 800], diffusion_time=[20, 20, 20]))
+
+    def test_any_name_is_a_column(self):
+        acquisition = Acquisition(voltage=[-3.5, 2.0, 2.0])
+        assert len(acquisition) == 3
+        assert [shell.values for shell in acquisition.shells] == [{"voltage": -3.5}, {"voltage": 2.0}]
+        assert acquisition.select([2]).columns["voltage"].tolist() == [2.0]
+
+    def test_none_at_all_is_refused(self):
+        with pytest.raises(ValueError, match="needs at least one column"):
+            Acquisition()
+
+    def test_frames_have_names(self):
+        assert Acquisition([0], frame="xyz").select([0]).frame == "xyz"
+        with pytest.raises(ValueError, match="is bvec or xyz, found 'ras'"):
+            Acquisition([0], frame="ras")
+
+    @pytest.mark.parametrize(
+        ("acquisition", "words"),
+        [
+            (Acquisition([0, 0, 1000], counts=[1, 2, 30]), "b = 0 (x3), 1000 (x30) s/mm²"),
+            (Acquisition([0, 1000, 1000], TE=[60, 60, 80]), "b = 0 at TE = 60 ms (x1), 1000 at TE = 60 ms (x1), "
+             "1000 at TE = 80 ms (x1) s/mm²"),
+            (Acquisition(TI=[50, 400]), "TI = 50 (x1), 400 (x1) ms"),
+            (Acquisition(flip_angle=np.arange(1, 101), TR=np.full(100, 9.0)),
+             "100 measurements: flip_angle = 1 to 100 degrees"),
+        ],
+    )  # fmt: skip
+    def test_protocols_in_words(self, acquisition, words):
+        assert protocol_in_words(acquisition) == words
 
 
 class TestDirections:

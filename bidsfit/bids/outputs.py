@@ -219,11 +219,16 @@ def sidecar(
     elif output.parameter is not None:
         if isinstance(output.parameter, Parameter):
             content["NonNegativity"] = "constrained" if output.parameter.bounds[0] >= 0 else "unconstrained"
-        elif output.parameter.axis:  # three volumes: components in the frame of the gradient directions
-            content["OrientationEncoding"] = {"EncodingAxis": 3, "Reference": "bvec", "Type": "unit3DVector"}
+        elif output.parameter.axis:
+            content["OrientationEncoding"] = orientation_encoding(summary["frame"])
     if output.quantity.key == "status":
         content["Levels"] = {str(int(status)): status.message for status in Status}
     return content
+
+
+def orientation_encoding(frame: str) -> dict[str, Any]:
+    """What a sidecar says of a map of unit vectors, three volumes with the components in the frame of directions."""
+    return {"EncodingAxis": 3, "Reference": frame, "Type": "unit3DVector"}
 
 
 def _fitted(columns: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:

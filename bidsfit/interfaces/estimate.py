@@ -189,6 +189,7 @@ def describe(
     return {
         "n_voxels": int(estimate.status.size),
         "freedom": estimate.freedom,
+        "frame": acquisition.frame,
         "over_directions": estimator.averaging == "none" and _over_directions(model, average.acquisition),
         "columns": {
             name: values.tolist()

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from bidsfit import __version__, estimators
 from bidsfit.acquisition import Acquisition, protocol_in_words
 from bidsfit.bids.images import image_shape, open_image, read_data, read_mask, write_nifti
-from bidsfit.bids.outputs import json_path
+from bidsfit.bids.outputs import json_path, orientation_encoding
 from bidsfit.bids.units import FILE_UNITS, REPORT_UNITS
 from bidsfit.estimators.estimator import FITTED, Estimate, Estimator, Status, estimator_label
 from bidsfit.exceptions import UsageError
@@ -99,20 +99,19 @@ class Fits:
         values = estimate.parameters | estimate.derived
         scalars, panels = [q for q in self.model.quantities if not q.axis], []
         for q in self.model.quantities:
-            self._write(gallery.folder / f"{stem}_param-{q.label}.nii.gz", values[q.name], q.description, q.unit)
+            more = {"OrientationEncoding": orientation_encoding(self.acquisition.frame)} if q.axis else {}
+            path = gallery.folder / f"{stem}_param-{q.label}.nii.gz"
+            self._write(path, values[q.name], q.description, q.unit, **more)
         for key, maps in beside.items():
             quantity = get_companion(key).quantity
             for q in (q for q in self.model.quantities if q.name in maps):
                 unit = quantity.unit or ("rad" if q.axis else q.unit)
                 words = quantity.description.format(parameter=q, model=self.model, estimator=estimator)
                 self._write(gallery.folder / f"{stem}_param-{q.label}_stat-{key}.nii.gz", maps[q.name], words, unit)
-        for key, data, words in (
-            ("rmse", estimate.rmse, "Root mean square of the residuals"),
-            ("status", estimate.status, "What happened in each voxel"),
-        ):
-            self._write(
-                gallery.folder / f"{stem}_param-{key}.nii.gz", data, words, "arbitrary" if key == "rmse" else "1"
-            )
+        residual, what = "Root mean square of the residuals", "What happened in each voxel"
+        levels = {str(int(status)): status.message for status in Status}
+        self._write(gallery.folder / f"{stem}_param-rmse.nii.gz", estimate.rmse, residual, "arbitrary")
+        self._write(gallery.folder / f"{stem}_param-status.nii.gz", estimate.status, what, "1", Levels=levels)
         before = len(gallery.figures)
         for q in self.model.quantities:
             shown = REPORT_UNITS[q.unit]
@@ -122,11 +121,13 @@ class Fits:
                 sd = beside["sd"][q.name] * shown.factor
                 panels.append(Panel(sd, f"SD of ${q.latex}$", shown.name, cmap="cividis"))
         affine = np.asarray(self.image.affine)
-        gallery.draw(f"{stem}_maps", "Maps", "", plot_maps, panels, self.mask, affine, columns=2)
+        caption = "Estimates, and how far they scatter over the noise (standard deviation, SD)."
+        gallery.draw(f"{stem}_maps", "Maps", caption, plot_maps, panels, self.mask, affine, columns=2)
         residuals = [Panel(estimate.rmse, "Residual", "a.u."), Panel(estimate.r2, "R²", "", (0.0, 1.0))]
         messages = {status.value: status.message for status in Status}
         quality = (residuals, estimate.status, messages, self.mask, affine)
-        gallery.draw(f"{stem}_quality", "Quality", "", plot_quality, *quality)
+        caption = "What the fit leaves of the signals, and what happened in each voxel."
+        gallery.draw(f"{stem}_quality", "Quality", caption, plot_quality, *quality)
         tables = [self._medians(scalars, estimate, beside), self._status(estimate)]
         return LaboratorySection(estimator.title, estimator.methods, tables, tuple(gallery.figures[before:]))
 
@@ -142,7 +143,7 @@ class Fits:
             raise UsageError(f"--estimators {word}: {error}") from error
         return found
 
-    def _write(self, path: Path, data: NDArray, description: str, unit: str) -> None:
+    def _write(self, path: Path, data: NDArray, description: str, unit: str, **more: Any) -> None:
         """A map in the unit of files, with its sidecar."""
         name, factor = FILE_UNITS[unit]
         write_nifti(path, data * factor if np.issubdtype(data.dtype, np.floating) else data, self.image)
@@ -153,9 +154,7 @@ class Fits:
             "Sources": [self.path.name],
             "EstimationSoftware": {"Name": "bidsfit", "Version": __version__},
         }
-        if path.name.endswith("_param-status.nii.gz"):
-            content["Levels"] = {str(int(status)): status.message for status in Status}
-        write_json(json_path(path), content)
+        write_json(json_path(path), content | more)
 
     def _medians(self, quantities: Sequence[Any], estimate: Estimate, beside: Mapping[str, Any]) -> Table:
         fitted = np.isin(estimate.status, FITTED)

@@ -1,4 +1,4 @@
-"""What an estimator sees in training: noisy signals of parameters drawn from a distribution, fresh at every draw."""
+"""Batches of simulated voxels: noisy signals of parameters that are drawn from a distribution."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bidsfit.registry import Registry
-from bidsfit.simulation.simulator import Simulator
+from bidsfit.simulation.simulator import Simulation, Simulator
 from bidsfit.training.objectives import Objective
 from bidsfit.training.trainer import Progress, Schedule, Trained, descend
 
@@ -57,6 +57,14 @@ class Architecture(ABC):
     #: Neighbours on each side of a voxel, along x, y and z, that an estimate takes in. Where there are any, features
     #: are images, shape (n, x, y, z, n_features), and outputs those of the voxels all of whose neighbours are in them.
     reach: ClassVar[tuple[int, int, int]] = (0, 0, 0)
+
+    def require_parts(self, objective: Objective, simulation: Simulation) -> None:  # noqa: B027
+        """Refuse parts of a recipe that do not go with it; by default all do.
+
+        Raises
+        ------
+        ValueError
+        """
 
     @abstractmethod
     def fit(

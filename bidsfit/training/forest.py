@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bidsfit.exceptions import UsageError
 from bidsfit.models.space import ParameterSpace
-from bidsfit.simulation.simulator import Batch, Simulator
+from bidsfit.simulation.simulator import Batch, Simulation, Simulator
 from bidsfit.training.architectures import Architecture
 from bidsfit.training.archive import unpacked
 from bidsfit.training.objectives import Objective, Relative
@@ -54,6 +53,9 @@ class RandomForest(Architecture):
     name = "forest"
     kind, schedule, unit, member = "forest", Growth, "trees", "forest.skops"
 
+    def require_parts(self, objective: Objective, simulation: Simulation) -> None:
+        _samples(objective, simulation)
+
     def fit(
         self,
         objective: Objective,
@@ -65,21 +67,10 @@ class RandomForest(Architecture):
         threads: int = 1,
         progress: Progress | None = None,
     ) -> Trained:
-        """Grow it; on the processor, whatever the device.
-
-        Raises
-        ------
-        UsageError
-            For another objective than "relative", or without a number of samples in the simulation.
-        """
+        """Grow it; on the processor, whatever the device."""
         from sklearn.ensemble import RandomForestRegressor
 
-        samples = simulator.simulation.samples
-        if not isinstance(objective, Relative) or samples is None:
-            raise UsageError(
-                "A forest averages what it is taught, a set of voxels that is drawn once: its recipe needs "
-                "`objective: {name: relative}` and a number of `samples` in its section `simulation`."
-            )
+        samples = _samples(objective, simulator.simulation)
         draws, validation = (np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(2))
         taught, held_out = simulator.draw(samples, draws), simulator.draw(schedule.validation, validation)
         (features, targets), shown = _rows(taught, simulator.space), _rows(held_out, simulator.space)
@@ -126,6 +117,16 @@ class RandomForest(Architecture):
         forest = skops.loads(content, trusted=TRUSTED)
         require_forest(forest, inputs, outputs)
         return forest
+
+
+def _samples(objective: Objective, simulation: Simulation) -> int:
+    """How many voxels a forest is grown on."""
+    if not isinstance(objective, Relative) or simulation.samples is None:
+        raise ValueError(
+            "A forest averages what it is taught, a set of voxels that is drawn once: its recipe needs "
+            "`objective: {name: relative}` and a number of `samples` in its section `simulation`."
+        )
+    return simulation.samples
 
 
 def _rows(batch: Batch[NDArray], space: ParameterSpace) -> tuple[NDArray, NDArray]:

@@ -41,6 +41,9 @@ class Recipe:
     schedule: Any
     simulation: Simulation = field(default_factory=Simulation)
 
+    def __post_init__(self) -> None:
+        self.architecture.require_parts(self.objective, self.simulation)
+
     @property
     def kind(self) -> str:
         """Which estimators take it: "network" or "forest"."""
@@ -101,12 +104,16 @@ def recipe_from(facts: Mapping[str, Any], source: str) -> Recipe:
     choices = {section: dict(sections.get(section, {})) for section in SECTIONS}
     architecture: type[Architecture] = _named("architecture", choices, architectures.REGISTRY, source)
     objective: type[Objective] = _named("objective", choices, objectives.REGISTRY, source)
-    return Recipe(
+    made = (
         _made(architecture, choices["architecture"], source),
         _made(objective, choices["objective"], source),
         _made(architecture.schedule, choices["schedule"], source),
         _made(Simulation, choices["simulation"], source),
     )
+    try:
+        return Recipe(*made)
+    except ValueError as error:
+        raise UsageError(f"{source}: {error}") from error
 
 
 def _sections(facts: Mapping[str, Any], source: str) -> dict[str, dict[str, Any]]:
@@ -149,7 +156,7 @@ def _made(cls: type, choices: Mapping[str, Any], source: str) -> Any:
 
 
 def _checked(value: Any, kind: Any, what: str) -> Any:
-    """A value of the type of a field: a number above 0, one of several words, or a list of numbers above 0."""
+    """A value of the type of a field: a number above 0, a word, true or false, or a list of numbers above 0."""
     options = get_args(kind) if NoneType in get_args(kind) else (kind,)
     if value is None and NoneType in options:
         return None
@@ -165,6 +172,10 @@ def _checked(value: Any, kind: Any, what: str) -> Any:
                 f"{what} must be a list of {'' if length is None else f'{length} '}numbers, found {found}."
             )
         return tuple(_checked(item, get_args(kind)[0], what) for item in value)
+    if kind in (bool, str):
+        if not isinstance(value, kind):
+            raise UsageError(f"{what} must be {'true or false' if kind is bool else 'a word'}, found {found}.")
+        return value
     whole = kind is int
     if not isinstance(value, int if whole else int | float) or isinstance(value, bool) or not 0 < value < LARGEST:
         raise UsageError(f"{what} must be a {'whole ' * whole}number above 0, found {found}.")

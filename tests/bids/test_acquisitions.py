@@ -5,7 +5,7 @@ import os
 import numpy as np
 import pytest
 
-from bidsfit.bids.acquisitions import read_acquisition, read_numbers
+from bidsfit.bids.acquisitions import read_acquisition, read_numbers, read_table
 from bidsfit.exceptions import UnusableInputError
 
 
@@ -116,3 +116,47 @@ def test_echo_time(tmp_path, echo_time, expected):
     (tmp_path / "a.bval").write_text("0 500")
     found = read_acquisition(tmp_path / "a.bval", None, {"EchoTime": echo_time}).columns.get("TE")
     assert (found if found is None else found.tolist()) == expected
+
+
+def test_fields_of_the_sidecar_fill_columns(tmp_path):
+    """One number for all volumes, or one a volume; what makes no sense is left out."""
+    (tmp_path / "a.bval").write_text("0 500 500")
+    metadata = {"DiffusionTime": [0.02, 0.03, 0.04], "FlipAngle": 90, "InversionTime": [1, 2], "RepetitionTime": 3}
+    found = read_acquisition(tmp_path / "a.bval", None, metadata)
+    assert list(found.columns) == ["b", "flip_angle", "diffusion_time"]
+    assert found.variable("diffusion_time").tolist() == [20, 30, 40]
+    assert found.variable("flip_angle").tolist() == [90, 90, 90]
+
+
+class TestTables:
+    def read(self, tmp_path, text):
+        (tmp_path / "protocol.tsv").write_text(text)
+        return read_table(tmp_path / "protocol.tsv")
+
+    def test_columns_are_variables(self, tmp_path):
+        found = self.read(
+            tmp_path, "b\tTE\tgx\tgy\tgz\taverages\tmine\n0\t60\t0\t0\t0\t4\t0.5\n700\t60\t0\t1\t0\t1\t-2\n"
+        )
+        assert found.b_values.tolist() == [0, 700]
+        assert found.variable("TE").tolist() == [60, 60]
+        assert found.variable("direction").tolist() == [[0, 0, 0], [0, 1, 0]]
+        assert found.weights.tolist() == [4, 1]
+        assert found.variable("mine").tolist() == [0.5, -2]
+
+    def test_b_values_may_be_missing(self, tmp_path):
+        found = self.read(tmp_path, "TI\n30\n900\n")
+        assert found.b_values.tolist() == [0, 0]
+        assert list(found.columns) == ["TI"]
+
+    @pytest.mark.parametrize(
+        ("text", "words"),
+        [
+            ("TI\n30\nlong\n", "could not convert string to float: 'long'"),
+            ("TI\n-5\n", "Inversion times must be finite, not negative"),
+            ("b\tgx\tgy\n0\t1\t0\n", "Directions must have shape"),
+            ("", "needs at least one column"),
+        ],
+    )
+    def test_what_is_none_is_refused_by_name(self, tmp_path, text, words):
+        with pytest.raises(UnusableInputError, match=rf"protocol\.tsv describes no acquisition: .*{words}"):
+            self.read(tmp_path, text)

@@ -122,6 +122,13 @@ def test_rows_with_their_places(spatial, order):
         np.testing.assert_allclose(found.parameters[name], expected.parameters[name][tuple(positions.T)], rtol=1e-5)
 
 
+def test_estimators_of_rows_take_no_notice_of_places(networks):
+    _, clean = phantom((4, 4, 1))
+    rows, network = noisy(clean).reshape(-1, len(SHELLS)), networks["perceptron"]
+    found, expected = (network.estimate(rows, SHELLS, positions=p) for p in (np.zeros((16, 3), dtype=int), None))
+    np.testing.assert_array_equal(found.parameters["vcyl"], expected.parameters["vcyl"])
+
+
 def test_what_is_outside_of_the_mask_is_not_seen(spatial):
     _, clean = phantom()
     mask = ball(clean.shape[:3])

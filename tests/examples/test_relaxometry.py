@@ -155,15 +155,3 @@ class TestFingerprinting:
         assert main([*words, "--out", str(tmp_path / "out")]) == 0
         found = np.asarray(nib.load(tmp_path / "out" / "model-fisp_desc-lsq_param-T2.nii.gz").dataobj)
         assert found == pytest.approx(1e-3 * t2, rel=1e-3)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("model", "acquisition"), [("inversionrecovery", TIMES), ("fisp", TRAIN)])
-def test_estimators_are_evaluated(plugin, model, acquisition, tmp_path):
-    """Trained by the laboratory, and evaluated beside least squares, from a table of the protocol."""
-    table = in_table(tmp_path / "table.tsv", acquisition)
-    bounds = {"fisp": ["--bounds", "phase=-1,1", "T1=0.5,2", "T2=0.04,0.2"]}.get(model, [])
-    words = ["evaluate", "--model", model, "--table", str(table), "--snr", "50", "--threads", "2", *bounds]
-    words += ["--quick", "--points", "3", "--repeats", "4", "--estimators", "lsq", "net-uniform"]
-    assert main([*words, "--out", str(tmp_path / "out")]) == 0
-    assert (tmp_path / "out" / "means.csv").exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from bidsfit.simulation.simulator import Simulation
 from bidsfit.training.architectures import Perceptron
 from bidsfit.training.forest import Growth, RandomForest
 from bidsfit.training.objectives import Logits, Parameters, Relative
-from bidsfit.training.recipe import FLAT, Recipe, available, load_recipe, recipe_facts, recipe_from
+from bidsfit.training.recipe import FLAT, Recipe, _made, available, load_recipe, recipe_facts, recipe_from
 from bidsfit.training.trainer import Schedule
 
 NAMED = {"architecture": {"name": "perceptron", "units": 8}, "objective": {"name": "logits"}}
@@ -106,6 +107,23 @@ def test_values_that_cannot_be_are_refused(kind, name, value):
 def test_sections_that_cannot_be_are_refused(sections, message):
     with pytest.raises(UsageError, match=f"test: {message}"):
         recipe_from(NAMED | sections, "test")
+
+
+@pytest.mark.parametrize("choices", [{"sure": 1}, {"sure": "yes"}, {"word": 3}])
+def test_choices_of_other_types(choices):
+    @dataclass(frozen=True)
+    class Part:
+        sure: bool = False
+        word: str = "one"
+
+    assert _made(Part, {"sure": True, "word": "two"}, "test") == Part(True, "two")
+    with pytest.raises(UsageError, match=rf"test: {next(iter(choices))} must be (true or false|a word), found"):
+        _made(Part, choices, "test")
+
+
+def test_a_forest_without_samples_is_refused_where_it_is_read():
+    with pytest.raises(UsageError, match="test: A forest averages what it is taught"):
+        recipe_from({"architecture": {"name": "forest"}, "objective": {"name": "relative"}}, "test")
 
 
 def test_the_four_parts_of_a_recipe():

@@ -260,11 +260,7 @@ class TestChoices:
         found = fitted(scheduled(replace(recipe, simulation=choices), validation=512))
         assert found.curve[-1, 2] < IGNORANT / 2
 
-    @pytest.mark.parametrize(
-        "recipe",
-        [replace(FOREST, objective=Logits()), replace(FOREST, simulation=Simulation())],
-        ids=["logits", "fresh"],
-    )
-    def test_a_forest_says_what_it_needs(self, recipe):
-        with pytest.raises(UsageError, match=r"objective: \{name: relative\}.*`samples`"):
-            fitted(recipe)
+    @pytest.mark.parametrize("part", [{"objective": Logits()}, {"simulation": Simulation()}], ids=str)
+    def test_a_forest_says_what_it_needs(self, part):
+        with pytest.raises(ValueError, match=r"objective: \{name: relative\}.*`samples`"):
+            replace(FOREST, **part)
