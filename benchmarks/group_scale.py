@@ -118,14 +118,14 @@ def write_study(folder: Path, n: int, shape: tuple[int, int, int]) -> None:
 def write_maps(folder: Path, name: str, brain: NDArray[np.uint8], rng: np.random.Generator) -> None:
     """Write the maps of all estimators with their sidecars."""
     for estimator in ESTIMATORS:
-        stem = f"{name}_model-ivim_desc-{estimator.replace('-', '')}_param"
+        stem = f"{name}_model-ivim_param-{{}}_desc-{estimator.replace('-', '')}_dwimap".format
         settings = {"FitMethod": estimator, "Bounds": {"f": [0, 1], "D": [0, 0.005], "Dstar": [0.003, 0.2]}}
         for label, unit in {**UNITS, "status": "1"}.items():
             low, high = RANGES.get(label, (0, 1))
             data = brain if label == "status" else (brain * rng.uniform(low, high, brain.shape)).astype(np.float32)
-            write(folder / f"{stem}-{label}_dwimap.nii.gz", data)
+            write(folder / f"{stem(label)}.nii.gz", data)
             content = {"Units": unit, "Model": {"Description": "IVIM. " * 40, "Parameters": settings}}
-            (folder / f"{stem}-{label}_dwimap.json").write_text(json.dumps(content, indent=2))
+            (folder / f"{stem(label)}.json").write_text(json.dumps(content, indent=2))
 
 
 def write(path: Path, data: NDArray) -> None:

@@ -23,7 +23,7 @@ from bidsfit.exceptions import UnusableInputError
 from bidsfit.models.signal_model import SignalModel
 
 #: Entities of a map of a fit after those of the image; maps of its statistics have more.
-MAP = ("model", "desc", "param")
+MAP = ("model", "param", "desc")
 
 #: Settings that differ between images that were fitted alike: what the mask is called, and who was left out of a pool.
 OWN_SETTINGS = ("Mask", "TrainingPool")
@@ -132,12 +132,12 @@ def _in_folder(folder: Path) -> Iterator[FittedImage]:
         parsed = parse_name(name)
         a_map = (parsed.suffix, parsed.extension) == ("dwimap", ".nii.gz") and tuple(parsed.entities)[-3:] == MAP
         if a_map and name.startswith("sub-"):
-            model, estimator, label = (parsed.entities[key] for key in MAP)
+            model, label, estimator = (parsed.entities[key] for key in MAP)
             fits.setdefault((name.partition("_model-")[0], model, estimator), set()).add(label)
     fits_own = {quantity.key for quantity in quality_quantities()}
     for (image, model, estimator), labels in sorted(fits.items()):
         if "status" in labels:
-            status = folder / f"{image}_model-{model}_desc-{estimator}_param-status_dwimap.nii.gz"
+            status = folder / f"{image}_model-{model}_param-status_desc-{estimator}_dwimap.nii.gz"
             yield FittedImage(status, image, model, estimator, tuple(sorted(labels - fits_own)))
 
 

@@ -258,7 +258,7 @@ def find_images(
     filters : mapping
         As `read_filters` returns.
     noise_maps : bool
-        Every image must have one (``param-noise_dwimap``) among the derivatives; those without become problems.
+        Every image must have one (``param-noise``) among the derivatives; those without become problems.
     """
     filters = filters or {}
     query: dict[str, Any] = dict(filters.get("dwi", {}))
@@ -298,7 +298,7 @@ def find_images(
                     image = replace(image, noise_map=noise[0], noise_uri=noise[1])
                 elif noise_maps:
                     raise UnusableInputError(
-                        f"{path} has no noise map (a file *_param-noise_dwimap.nii.gz of its entities). Give the "
+                        f"{path} has no noise map (a file *_param-noise*_dwimap.nii.gz of its entities). Give the "
                         "dataset that holds it (-d NAME=PATH), or another source of the noise level (--sigma)."
                     )
                 if image.name in named:

@@ -330,7 +330,7 @@ def write_truth(stem: Path, cohort: Cohort, participant: Participant, session: i
     }
     for parameter in model.parameters:
         unit, factor = FILE_UNITS[parameter.unit]
-        name = f"{stem}_model-{model.name}_desc-truth_param-{parameter.label}_dwimap"
+        name = f"{stem}_model-{model.name}_param-{parameter.label}_desc-truth_dwimap"
         write_image(f"{name}.nii.gz", head.parameters[parameter.name] * factor, head.voxel_size, np.float32)
         write_json(Path(f"{name}.json"), describe_parameter(parameter, unit) | about | common)
 

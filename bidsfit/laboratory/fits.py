@@ -95,23 +95,24 @@ class Fits:
             raise UsageError(f"--estimators {word} needs the standard deviation of the noise. Give it with --sigma.")
         estimate = estimator.estimate(self.signals, self.acquisition, self.sigma, mask=self.mask, threads=self.threads)
         beside = companions(estimator, estimate, self.sigma, kind=self.noise, threads=self.threads)
-        stem = f"model-{self.model.name}_desc-{estimator_label(estimator.name)}"
+        stem, end = f"model-{self.model.name}", f"desc-{estimator_label(estimator.name)}"
         values = estimate.parameters | estimate.derived
         scalars, panels = [q for q in self.model.quantities if not q.axis], []
         for q in self.model.quantities:
             more = {"OrientationEncoding": orientation_encoding(self.acquisition.frame)} if q.axis else {}
-            path = gallery.folder / f"{stem}_param-{q.label}.nii.gz"
+            path = gallery.folder / f"{stem}_param-{q.label}_{end}.nii.gz"
             self._write(path, values[q.name], q.description, q.unit, **more)
         for key, maps in beside.items():
             quantity = get_companion(key).quantity
             for q in (q for q in self.model.quantities if q.name in maps):
                 unit = quantity.unit or ("rad" if q.axis else q.unit)
                 words = quantity.description.format(parameter=q, model=self.model, estimator=estimator)
-                self._write(gallery.folder / f"{stem}_param-{q.label}_stat-{key}.nii.gz", maps[q.name], words, unit)
+                path = gallery.folder / f"{stem}_param-{q.label}_stat-{key}_{end}.nii.gz"
+                self._write(path, maps[q.name], words, unit)
         residual, what = "Root mean square of the residuals", "What happened in each voxel"
         levels = {str(int(status)): status.message for status in Status}
-        self._write(gallery.folder / f"{stem}_param-rmse.nii.gz", estimate.rmse, residual, "arbitrary")
-        self._write(gallery.folder / f"{stem}_param-status.nii.gz", estimate.status, what, "1", Levels=levels)
+        self._write(gallery.folder / f"{stem}_param-rmse_{end}.nii.gz", estimate.rmse, residual, "arbitrary")
+        self._write(gallery.folder / f"{stem}_param-status_{end}.nii.gz", estimate.status, what, "1", Levels=levels)
         before = len(gallery.figures)
         for q in self.model.quantities:
             shown = REPORT_UNITS[q.unit]
@@ -122,12 +123,12 @@ class Fits:
                 panels.append(Panel(sd, f"SD of ${q.latex}$", shown.name, cmap="cividis"))
         affine = np.asarray(self.image.affine)
         caption = "Estimates, and how far they scatter over the noise (standard deviation, SD)."
-        gallery.draw(f"{stem}_maps", "Maps", caption, plot_maps, panels, self.mask, affine, columns=2)
+        gallery.draw(f"{stem}_{end}_maps", "Maps", caption, plot_maps, panels, self.mask, affine, columns=2)
         residuals = [Panel(estimate.rmse, "Residual", "a.u."), Panel(estimate.r2, "R²", "", (0.0, 1.0))]
         messages = {status.value: status.message for status in Status}
         quality = (residuals, estimate.status, messages, self.mask, affine)
         caption = "What the fit leaves of the signals, and what happened in each voxel."
-        gallery.draw(f"{stem}_quality", "Quality", caption, plot_quality, *quality)
+        gallery.draw(f"{stem}_{end}_quality", "Quality", caption, plot_quality, *quality)
         tables = [self._medians(scalars, estimate, beside), self._status(estimate)]
         return LaboratorySection(estimator.title, estimator.methods, tables, tuple(gallery.figures[before:]))
 

@@ -8,8 +8,10 @@ from typing import Any
 
 from bidsfit import __version__
 from bidsfit.bids.anatomy import is_subjects_folder
+from bidsfit.bids.conflicts import refuse_earlier_names
 from bidsfit.bids.inputs import Folder, describes_derivative, open_dataset
 from bidsfit.bids.metadata import read_sidecar
+from bidsfit.bids.names import participant_labels
 from bidsfit.bids.outputs import prepare_dataset
 from bidsfit.bids.participants import healthy_participants
 from bidsfit.bids.quality import ENDING, TABLE, read_group_table, write_group_table
@@ -39,6 +41,7 @@ def run_group(settings: Settings) -> int:
             f"{settings.output_dir} does not exist: the group level needs what the participant level leaves there. Run "
             f"first: bidsfit {settings.bids_dir} {settings.output_dir} participant --estimators lsq"
         )
+    refuse_earlier_names(settings.output_dir, participant_labels(settings.output_dir))
     choice = cohort_choice(settings)
     plan = plan_cohort(settings.bids_dir, settings.output_dir, choice) if choice.asked else None
     quality = report_quality(settings.output_dir, dry_run=settings.dry_run)

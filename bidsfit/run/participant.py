@@ -20,6 +20,7 @@ from nipype.pipeline.plugins.base import PluginBase
 
 from bidsfit import __version__
 from bidsfit.bids.anatomy import is_subjects_folder
+from bidsfit.bids.conflicts import refuse_earlier_names
 from bidsfit.bids.inputs import (
     Dataset,
     Folder,
@@ -233,6 +234,7 @@ def plan_run(settings: Settings, fits: Sequence[Fit]) -> tuple[Dataset, list[Fol
     """The input dataset, the derivative datasets, and what every participant gets."""
     raw = open_dataset(settings.bids_dir, "raw")
     labels = choose_participants(settings.bids_dir, settings.participant_label)
+    refuse_earlier_names(settings.output_dir, labels)
     filters = read_filters(settings.bids_filter_file)
     given = settings.derivatives or {}
     freesurfer = {name: path for name, path in given.items() if is_subjects_folder(path)}

@@ -64,8 +64,8 @@ def find_replaced(plan: ImagePlan, output_dir: Path) -> Replaced | None:
 
 def _maps(plan: ImagePlan, fit: Fit, output_dir: Path) -> list[Path]:
     """Maps and sidecars of a fit, whatever its options were."""
-    stem = f"{plan.image.name}_model-{fit.model}_desc-{estimator_label(fit.built.name)}_"
-    return list((output_dir / image_folder(plan.image)).glob(f"{stem}*"))
+    name = f"{plan.image.name}_model-{fit.model}_param-*_desc-{estimator_label(fit.built.name)}_dwimap.*"
+    return list((output_dir / image_folder(plan.image)).glob(name))
 
 
 def _figures(plan: ImagePlan, fit: Fit, output_dir: Path) -> list[Path]:

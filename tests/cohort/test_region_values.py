@@ -24,16 +24,16 @@ def fit(masks):
 
     def write(image="sub-01_ses-1", estimator="lsq", status=1, training=None, units=UNITS, **maps):
         folder = "/".join([*(word for word in image.split("_") if word.startswith(("sub-", "ses-"))), "dwi"])
-        stem = f"{folder}/{image}_model-ivim_desc-{estimator.replace('-', '')}_param"
+        stem = f"{folder}/{image}_model-ivim_param-{{}}_desc-{estimator.replace('-', '')}_dwimap".format
         values = {"S0": 100, "f": 0.1, "D": 1e-3, "Dstar": 0.02, **maps}
         for label, value in values.items():
             if value is not None:
-                masks.nifti(f"{stem}-{label}_dwimap.nii.gz", np.broadcast_to(np.float32(value), SHAPE))
-                masks.write(f"{stem}-{label}_dwimap.json", json.dumps({"Units": units.get(label)}))
-        masks.nifti(f"{stem}-status_dwimap.nii.gz", np.broadcast_to(np.uint8(status), SHAPE))
+                masks.nifti(f"{stem(label)}.nii.gz", np.broadcast_to(np.float32(value), SHAPE))
+                masks.write(f"{stem(label)}.json", json.dumps({"Units": units.get(label)}))
+        masks.nifti(f"{stem('status')}.nii.gz", np.broadcast_to(np.uint8(status), SHAPE))
         content = {"Model": {"Parameters": {"FitMethod": estimator, "Bounds": BOUNDS}}}
         content["EstimationNotes"] = {"TrainedEstimator": training} if training else {}
-        masks.write(f"{stem}-status_dwimap.json", json.dumps(content))
+        masks.write(f"{stem('status')}.json", json.dumps(content))
 
     return write
 
@@ -146,10 +146,10 @@ def test_what_cannot_be_read_is_listed_and_the_rest_goes_on(masks, fit, gather):
     fit("sub-01_ses-1")
     fit("sub-01_ses-2")
     fit("sub-02_ses-1", units={**UNITS, "D": "furlong"})
-    masks.write("sub-01/ses-1/dwi/sub-01_ses-1_model-ivim_desc-lsq_param-D_dwimap.nii.gz", "nothing")
+    masks.write("sub-01/ses-1/dwi/sub-01_ses-1_model-ivim_param-D_desc-lsq_dwimap.nii.gz", "nothing")
     rows, problems = gather(wanted=["whole", "kidney"])
     assert {(row.participant, row.session) for row in rows} == {("01", "2")}
-    assert any("param-D_dwimap.nii.gz cannot be read" in words for words in problems)
+    assert any("param-D_desc-lsq_dwimap.nii.gz cannot be read" in words for words in problems)
     assert any("unit 'furlong'" in words for words in problems)
     assert problems.count("there is no region kidney") == 2  # once a participant
 
@@ -158,7 +158,7 @@ def test_a_map_on_another_grid_than_its_status_is_refused(masks, fit, gather):
     fit()
     other = np.diag([3, 3, 3, 1])
     masks.nifti(
-        "sub-01/ses-1/dwi/sub-01_ses-1_model-ivim_desc-lsq_param-D_dwimap.nii.gz", np.zeros(SHAPE), affine=other
+        "sub-01/ses-1/dwi/sub-01_ses-1_model-ivim_param-D_desc-lsq_dwimap.nii.gz", np.zeros(SHAPE), affine=other
     )
     rows, problems = gather()
     assert rows == []

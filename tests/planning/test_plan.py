@@ -354,7 +354,7 @@ def test_an_estimator_for_none_of_the_models_is_refused():
 
 def test_a_map_of_other_settings_stops_the_run(tiny, plan, tmp_path):
     add(tiny, IVIM)
-    name = tmp_path / "out/sub-01/dwi/sub-01_model-ivim_desc-lsq_param-D_dwimap"
+    name = tmp_path / "out/sub-01/dwi/sub-01_model-ivim_param-D_desc-lsq_dwimap"
     name.parent.mkdir(parents=True)
     name.with_suffix(".nii.gz").touch()
     name.with_suffix(".json").write_text(json.dumps({"Model": {"Parameters": {}}, "Sources": ["bids:raw:x"]}))

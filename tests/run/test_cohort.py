@@ -55,15 +55,15 @@ def write_fit(root, label, session, estimator, diffusion, training=None, setting
     """Maps of a fit whose medians are known, as the participant level leaves them."""
     name = f"sub-{label}_ses-{session}"
     folder = root / "out" / f"sub-{label}" / f"ses-{session}" / "dwi"
-    stem = f"{name}_model-ivim_desc-{estimator.replace('-', '')}_param"
+    stem = f"{name}_model-ivim_param-{{}}_desc-{estimator.replace('-', '')}_dwimap".format
     spread = np.linspace(-0.1, 0.1, math.prod(SHAPE)).reshape(SHAPE) + 1
     for parameter, value in {"f": 0.1 * diffusion, "D": diffusion * 1e-3, "Dstar": 0.02}.items():
-        nifti(folder / f"{stem}-{parameter}_dwimap.nii.gz", np.float32(value * spread))
-        (folder / f"{stem}-{parameter}_dwimap.json").write_text(json.dumps({"Units": UNITS[parameter]}))
-    nifti(folder / f"{stem}-status_dwimap.nii.gz", np.ones(SHAPE, np.uint8))
+        nifti(folder / f"{stem(parameter)}.nii.gz", np.float32(value * spread))
+        (folder / f"{stem(parameter)}.json").write_text(json.dumps({"Units": UNITS[parameter]}))
+    nifti(folder / f"{stem('status')}.nii.gz", np.ones(SHAPE, np.uint8))
     content = {"Model": {"Parameters": {"FitMethod": estimator, **(settings or {})}}}
     content["EstimationNotes"] = {"TrainedEstimator": training} if training else {}
-    (folder / f"{stem}-status_dwimap.json").write_text(json.dumps(content))
+    (folder / f"{stem('status')}.json").write_text(json.dumps(content))
 
 
 @pytest.fixture(scope="module")
