@@ -41,9 +41,6 @@ from bidsfit.reports.records import PreprocessingRecord, write_record
 STEP_FIGURES = ("denoise", "gibbs", "rician", "susceptibility", "motion", "tissue")
 QUALITY_FIGURES = ("traces", "outliers", "carpet", "snr", "registration")
 
-#: What their volumes or pictures are called.
-BEFORE_AFTER = ("before", "after")
-
 #: Rows of a carpet.
 CARPET_ROWS = 400
 
