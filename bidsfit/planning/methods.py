@@ -12,7 +12,7 @@ import numpy as np
 from bidsfit import __version__
 from bidsfit.bids.units import REPORT_UNITS
 from bidsfit.estimators.estimator import Estimator
-from bidsfit.planning.plan import FOUND_BODY, FOUND_MASK
+from bidsfit.planning.plan import FOUND_BODY, FOUND_MASK, ParticipantPlan
 from bidsfit.reports.records import FitRecord, ImageRecord, PreprocessingRecord, Record
 from bidsfit.reports.words import with_unit
 
@@ -69,6 +69,18 @@ def methods_text(masks: Iterable[str], fits: Iterable[Sequence[str]], preprocess
             "Equations were differentiated with SymPy [@sympy] and compiled with Numba [@numba]; arrays are "
             "NumPy's [@numpy], and further numerics SciPy's [@scipy].",
         ]
+    )
+
+
+def methods_of_plans(plans: Sequence[ParticipantPlan]) -> str:
+    """Methods text of what is planned."""
+    images = [image for plan in plans for image in plan.images]
+    fits = {(fit.model, fit.name): fit.built for image in images for fit in image.fits}
+    chains = [image.chain for image in images if image.chain is not None]
+    return methods_text(
+        [image.mask_name for image in images],
+        map(fit_methods, fits.values()),
+        [sentence for chain in chains for sentence in chain.methods.values()],
     )
 
 

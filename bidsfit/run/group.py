@@ -19,8 +19,8 @@ from bidsfit.exceptions import UnknownNameError, UnusableInputError, UsageError
 from bidsfit.planning.fits import bounds_of_models
 from bidsfit.reports.quality_page import write_quality_page
 from bidsfit.run.cohort import CohortChoice, CohortPlan, analyse, describe, plan_cohort
-from bidsfit.run.participant import say
 from bidsfit.run.pooling import plan_poolings, pool_fits
+from bidsfit.run.reports import say
 from bidsfit.run.settings import Settings
 
 #: Packages whose versions the page of repeatability and response states.
