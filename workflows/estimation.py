@@ -21,7 +21,7 @@ from bidsfit.planning.methods import fit_methods
 from bidsfit.planning.plan import ImagePlan
 from bidsfit.reports.records import is_drawn
 from bidsfit.workflows.preprocessing import add_assessment, add_scan
-from bidsfit.workflows.training import Training, init_training_node
+from bidsfit.workflows.training import TrainedStore, init_training_node
 
 #: Memory of Python with its libraries, GB.
 BASE_MEMORY = 0.5
@@ -46,7 +46,7 @@ def init_image_wf(
     output_dir: Path,
     omp_nthreads: int,
     low_memory: bool = False,
-    training: Training | None = None,
+    training: TrainedStore | None = None,
 ) -> pe.Workflow:
     """Build the workflow of one image.
 
@@ -65,7 +65,7 @@ def init_image_wf(
         Threads of one fit.
     low_memory : bool
         Unpack compressed images to the work folder and map them from there.
-    training : Training, optional
+    training : TrainedStore, optional
         Where trained estimators are kept, and where they are trained; by default below ``output_dir``.
 
     Outputs
@@ -172,7 +172,7 @@ def init_fit_wf(
     output_dir: Path,
     omp_nthreads: int,
     low_memory: bool = False,
-    training: Training | None = None,
+    training: TrainedStore | None = None,
 ) -> pe.Workflow:
     """Build the workflow of one fit.
 
@@ -189,7 +189,7 @@ def init_fit_wf(
     output_dir : Path
     omp_nthreads : int
     low_memory : bool
-    training : Training, optional
+    training : TrainedStore, optional
 
     Inputs
     ------
@@ -243,7 +243,7 @@ def init_fit_wf(
         ]
     )
     if fit.trains:
-        chosen = training or Training(output_dir / "trained")
+        chosen = training or TrainedStore(output_dir / "trained")
         train = init_training_node(plan, fit, training=chosen, omp_nthreads=omp_nthreads)
         workflow.connect(
             [

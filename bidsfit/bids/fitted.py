@@ -150,7 +150,7 @@ def scanned_sessions(fits: Iterable[FittedImage]) -> dict[str, tuple[str, ...]]:
 
 
 @dataclass(frozen=True)
-class Training:
+class FitTraining:
     """What a trained estimator was trained on.
 
     Attributes
@@ -191,7 +191,7 @@ class FitFacts:
         ``Model.Parameters`` of the sidecar; diffusivities in mm^2/s.
     version : str
         Of bidsfit.
-    training : Training, optional
+    training : FitTraining, optional
         None where the estimator is not a trained one.
     """
 
@@ -199,7 +199,7 @@ class FitFacts:
     title: str
     settings: Mapping[str, Any] = field(default_factory=dict)
     version: str = ""
-    training: Training | None = None
+    training: FitTraining | None = None
 
     @cached_property
     def bounds(self) -> dict[str, tuple[float, float]]:
@@ -236,11 +236,11 @@ def read_facts(fitted: FittedImage) -> FitFacts:
         ) from error
 
 
-def _training(settings: Mapping[str, Any], notes: Mapping[str, Any] | None) -> Training | None:
+def _training(settings: Mapping[str, Any], notes: Mapping[str, Any] | None) -> FitTraining | None:
     """What a sidecar says of a training."""
     if not notes:
         return None
-    return Training(
+    return FitTraining(
         distribution=str(settings.get("TrainingDistribution", "")),
         digest=str(notes.get("DistributionDigest", "")),
         participants=tuple(notes.get("Participants", ())),

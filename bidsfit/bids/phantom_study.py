@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bidsfit.bids.regions import CONDITIONS
-from bidsfit.bids.tables import GENERATED_BY, WHAT, WHO, Column, write_table
+from bidsfit.bids.tables import GENERATED_BY, WHAT, WHO, TableColumn, write_table
 from bidsfit.models.signal_model import SignalModel
 from bidsfit.phantom.cohort import Cohort, Participant
 from bidsfit.phantom.study import Study
@@ -103,14 +103,14 @@ def write_region_truth(path: Path, cohort: Cohort, rows: Sequence[Mapping[str, A
     assert cohort.study is not None
     columns = {
         **WHO,
-        "group": Column("Group", "As in participants.tsv", "words"),
-        "region": Column(
+        "group": TableColumn("Group", "As in participants.tsv", "words"),
+        "region": TableColumn(
             "Region", f"{REGION}: the homogeneous region; whole: all that is not air; else a tissue", "words"
         ),
         "parameter": WHAT["parameter"],
         "unit": WHAT["unit"],
-        "n_voxels": Column("Voxels", "Of the region; of Dstar those where f is 0.05 or more", "count"),
-        "median": Column("True median", "Of the true map over these voxels", "parameter"),
+        "n_voxels": TableColumn("Voxels", "Of the region; of Dstar those where f is 0.05 or more", "count"),
+        "median": TableColumn("True median", "Of the true map over these voxels", "parameter"),
     }
     write_table(
         path,

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from bidsfit.bids.left_out import FIELD
 from bidsfit.bids.metadata import read_sidecar
 from bidsfit.bids.names import parse_name
-from bidsfit.bids.tables import GENERATED_BY, NOT_AVAILABLE, Column, write_table
+from bidsfit.bids.tables import GENERATED_BY, NOT_AVAILABLE, TableColumn, write_table
 from bidsfit.exceptions import UnusableInputError
 from bidsfit.files import write_json
 
@@ -29,59 +29,67 @@ TABLE = "group_dwi.tsv"
 TRANSLATION = "Of the volume against the reference; of organs that were deformed, the mean displacement"
 
 #: Columns of the table of volumes.
-VOLUMES: Mapping[str, Column] = {
-    "volume": Column("Volume", "Number in the image as it was given, counted from 0; what was left out has no row"),
-    "b_value": Column("b-value", "As acquired", units="s/mm^2"),
-    "trans_x": Column("Translation along x", TRANSLATION, units="mm"),
-    "trans_y": Column("Translation along y", TRANSLATION, units="mm"),
-    "trans_z": Column("Translation along z", TRANSLATION, units="mm"),
-    "rot_x": Column("Rotation about x", "Of the volume against the reference", units="rad"),
-    "rot_y": Column("Rotation about y", "Of the volume against the reference", units="rad"),
-    "rot_z": Column("Rotation about z", "Of the volume against the reference", units="rad"),
-    "framewise_displacement": Column(
+VOLUMES: Mapping[str, TableColumn] = {
+    "volume": TableColumn(
+        "Volume", "Number in the image as it was given, counted from 0; what was left out has no row"
+    ),
+    "b_value": TableColumn("b-value", "As acquired", units="s/mm^2"),
+    "trans_x": TableColumn("Translation along x", TRANSLATION, units="mm"),
+    "trans_y": TableColumn("Translation along y", TRANSLATION, units="mm"),
+    "trans_z": TableColumn("Translation along z", TRANSLATION, units="mm"),
+    "rot_x": TableColumn("Rotation about x", "Of the volume against the reference", units="rad"),
+    "rot_y": TableColumn("Rotation about y", "Of the volume against the reference", units="rad"),
+    "rot_z": TableColumn("Rotation about z", "Of the volume against the reference", units="rad"),
+    "framewise_displacement": TableColumn(
         "Framewise displacement",
         "Movement from the volume before: sum of the changes of translations, and of rotations on a sphere of 50 mm "
         "(of the size of the mask where that is smaller)",
         units="mm",
     ),
-    "std_dvars": Column(
+    "std_dvars": TableColumn(
         "Standardised DVARS",
         "Root mean square difference from the median image of the shell inside the mask, divided by the median of the "
         "shell: 1 is typical",
     ),
-    "outlier_fraction": Column(
+    "outlier_fraction": TableColumn(
         "Share of outlier slices",
         "Slices whose mean signal lies 4 standard deviations or more below what their shell predicts",
     ),
-    "is_outlier": Column(
+    "is_outlier": TableColumn(
         "Outlier",
         "1 where a tenth of the slices or more have lost signal, or the difference from the shell is unusually large",
     ),
 }
 
 #: Columns of the table of images, beyond who and what.
-IMAGES: Mapping[str, Column] = {
-    "fd_mean": Column("Mean framewise displacement", "Mean movement from one volume to the next", units="mm"),
-    "fd_max": Column("Largest framewise displacement", "Largest movement from one volume to the next", units="mm"),
-    "n_outlier_volumes": Column("Outlier volumes", "Volumes that differ from the others of their shell"),
-    "outlier_slices": Column("Share of outlier slices", "Slices that have lost signal, over all volumes"),
-    "dvars_max": Column("Largest standardised DVARS", "Largest difference of a volume from its shell; 1 is typical"),
-    "ndc": Column(
+IMAGES: Mapping[str, TableColumn] = {
+    "fd_mean": TableColumn("Mean framewise displacement", "Mean movement from one volume to the next", units="mm"),
+    "fd_max": TableColumn("Largest framewise displacement", "Largest movement from one volume to the next", units="mm"),
+    "n_outlier_volumes": TableColumn("Outlier volumes", "Volumes that differ from the others of their shell"),
+    "outlier_slices": TableColumn("Share of outlier slices", "Slices that have lost signal, over all volumes"),
+    "dvars_max": TableColumn(
+        "Largest standardised DVARS", "Largest difference of a volume from its shell; 1 is typical"
+    ),
+    "ndc": TableColumn(
         "Neighbouring DWI correlation", "Mean correlation of each diffusion-weighted volume with the closest in q-space"
     ),
-    "snr_lowest": Column("SNR at the lowest b-value", "Mean signal over the noise of one volume, inside the mask"),
-    "snr_highest": Column("SNR at the highest b-value", "Mean signal over the noise of one volume, inside the mask"),
-    "b_lowest": Column("Lowest b-value", "Of the shells", units="s/mm^2"),
-    "b_highest": Column("Highest b-value", "Of the shells", units="s/mm^2"),
-    "n_volumes": Column("Volumes", "Of the image, without those that were left out"),
-    "n_left_out": Column("Volumes left out", "No diffusion images of their b-value: empty ones, maps, other scans"),
-    "n_voxels": Column("Voxels", "Of the mask"),
+    "snr_lowest": TableColumn("SNR at the lowest b-value", "Mean signal over the noise of one volume, inside the mask"),
+    "snr_highest": TableColumn(
+        "SNR at the highest b-value", "Mean signal over the noise of one volume, inside the mask"
+    ),
+    "b_lowest": TableColumn("Lowest b-value", "Of the shells", units="s/mm^2"),
+    "b_highest": TableColumn("Highest b-value", "Of the shells", units="s/mm^2"),
+    "n_volumes": TableColumn("Volumes", "Of the image, without those that were left out"),
+    "n_left_out": TableColumn(
+        "Volumes left out", "No diffusion images of their b-value: empty ones, maps, other scans"
+    ),
+    "n_voxels": TableColumn("Voxels", "Of the mask"),
 }
 
-WHO: Mapping[str, Column] = {
-    "participant_id": Column("Participant", "Label, with sub-", "words"),
-    "session_id": Column("Session", "Label, with ses-", "words"),
-    "image": Column("Image", "Name of the image, without its extension", "words"),
+WHO: Mapping[str, TableColumn] = {
+    "participant_id": TableColumn("Participant", "Label, with sub-", "words"),
+    "session_id": TableColumn("Session", "Label, with ses-", "words"),
+    "image": TableColumn("Image", "Name of the image, without its extension", "words"),
 }
 
 

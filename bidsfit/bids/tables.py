@@ -27,7 +27,7 @@ Kind = Literal["words", "count", "number", "parameter", "flag"]
 
 
 @dataclass(frozen=True)
-class Column:
+class TableColumn:
     """What a column of a table holds.
 
     Attributes
@@ -47,35 +47,35 @@ class Column:
     prefix: str = ""
 
 
-def interval(name: str, title: str, description: str, kind: Kind = "number", units: str = "") -> dict[str, Column]:
+def interval(name: str, title: str, description: str, kind: Kind = "number", units: str = "") -> dict[str, TableColumn]:
     """Columns of an estimate and its confidence limits: ``name``, ``name_lower`` and ``name_upper``."""
     limit = f"{title}, {{}} confidence limit"
     return {
-        name: Column(title, description, kind, units),
-        f"{name}_lower": Column(limit.format("lower"), "Of the 95 % interval", kind, units),
-        f"{name}_upper": Column(limit.format("upper"), "Of the 95 % interval", kind, units),
+        name: TableColumn(title, description, kind, units),
+        f"{name}_lower": TableColumn(limit.format("lower"), "Of the 95 % interval", kind, units),
+        f"{name}_upper": TableColumn(limit.format("upper"), "Of the 95 % interval", kind, units),
     }
 
 
 #: Whose images.
-WHO: Mapping[str, Column] = {
-    "participant": Column("Participant", "Label, with sub-", "words", prefix="sub-"),
-    "session": Column("Session", "Label, with ses-; n/a where the image names none", "words", prefix="ses-"),
+WHO: Mapping[str, TableColumn] = {
+    "participant": TableColumn("Participant", "Label, with sub-", "words", prefix="sub-"),
+    "session": TableColumn("Session", "Label, with ses-; n/a where the image names none", "words", prefix="ses-"),
 }
 
 #: Which parameter of which fit in which region.
-WHAT: Mapping[str, Column] = {
-    "model": Column("Signal model", "Name", "words"),
-    "estimator": Column("Estimator", "Name", "words"),
-    "region": Column("Region", "Name; whole: all voxels of the mask that was fitted", "words"),
-    "parameter": Column("Parameter", "Label, as in the names of maps", "words"),
-    "unit": Column("Units", "Of all columns that are in the units of the parameter", "words"),
+WHAT: Mapping[str, TableColumn] = {
+    "model": TableColumn("Signal model", "Name", "words"),
+    "estimator": TableColumn("Estimator", "Name", "words"),
+    "region": TableColumn("Region", "Name; whole: all voxels of the mask that was fitted", "words"),
+    "parameter": TableColumn("Parameter", "Label, as in the names of maps", "words"),
+    "unit": TableColumn("Units", "Of all columns that are in the units of the parameter", "words"),
 }
 
 
 def write_table(
     path: Path,
-    columns: Mapping[str, Column],
+    columns: Mapping[str, TableColumn],
     rows: Iterable[Mapping[str, Any]],
     *,
     description: str = "",
@@ -90,7 +90,7 @@ def write_table(
     ----------
     path : Path
         ``.tsv``.
-    columns : mapping of str to Column
+    columns : mapping of str to TableColumn
         All are written. The column ``unit``, where there is one, holds units of the numerics in rows; columns of kind
         "parameter" are converted, and both are written in the units of files.
     rows : iterable of mapping
@@ -134,7 +134,7 @@ def _head(name: str) -> str:
     return {"participant": "participant_id", "session": "session_id", "unit": "units"}.get(name, name)
 
 
-def _cell(value: Any, column: Column, factor: float, name: str, digits: int) -> str:
+def _cell(value: Any, column: TableColumn, factor: float, name: str, digits: int) -> str:
     if value is None or value == "":
         return NOT_AVAILABLE
     if name == "unit":
@@ -152,7 +152,7 @@ def _cell(value: Any, column: Column, factor: float, name: str, digits: int) -> 
     return f"{value * (factor if column.kind == 'parameter' else 1.0):.{digits}g}"
 
 
-def _described(column: Column) -> dict[str, str]:
+def _described(column: TableColumn) -> dict[str, str]:
     """What the JSON file says of a column."""
     units = "as in the column units" if column.kind == "parameter" else column.units
     return {"LongName": column.title, "Description": column.description} | ({"Units": units} if units else {})

@@ -20,7 +20,7 @@ from bidsfit.cohort.comparison import (
     narrow_words,
 )
 from bidsfit.cohort.design import Design
-from bidsfit.cohort.values import Arranged, CohortValues, FitNotes, What, members
+from bidsfit.cohort.values import Arranged, CohortValues, FitNotes, RegionParameter, members
 from bidsfit.exceptions import UnknownNameError
 from bidsfit.reports.group_records import (
     METHODS,
@@ -65,14 +65,14 @@ class CohortResults:
     Attributes
     ----------
     regions : tuple of RegionRecord
-    quantities : mapping of What to EstimatorRecord
+    quantities : mapping of RegionParameter to EstimatorRecord
         The same records, for the tables.
     n_tests : mapping of str to int
         Responses that were tested, by estimator: what p-values are corrected over.
     """
 
     regions: tuple[RegionRecord, ...]
-    quantities: Mapping[What, EstimatorRecord]
+    quantities: Mapping[RegionParameter, EstimatorRecord]
     n_tests: Mapping[str, int]
 
 
@@ -102,21 +102,21 @@ def compute(values: CohortValues, fits: FitNotes, correction: Correction) -> Coh
         ranks = adjust_p_values([response.wilcoxon_p_value for response in tests.values()], correction)
         for what, p_value, rank in zip(tests, t_tests, ranks, strict=True):
             found[what] = replace(found[what], adjusted_p_value=float(p_value), adjusted_wilcoxon_p_value=float(rank))
-    parameters: dict[What, list[What]] = {}
+    parameters: dict[RegionParameter, list[RegionParameter]] = {}
     for what in found:
         parameters.setdefault(what._replace(estimator=""), []).append(what)
     for own in parameters.values():
         for name, words in narrow_words([found[what] for what in own]).items():
             what = own[0]._replace(estimator=name)
             found[what] = replace(found[what], warnings=(*found[what].warnings, words))
-    regions: dict[tuple[str, str, str], list[What]] = {}
+    regions: dict[tuple[str, str, str], list[RegionParameter]] = {}
     for what in found:
         regions.setdefault((what.model, what.series, what.region), []).append(what)
     records = tuple(_region(quantities, found, values, names[quantities[0].model]) for quantities in regions.values())
     return CohortResults(records, found, n_tests)
 
 
-def _place(what: What, labels: Sequence[str], known: Sequence[str]) -> tuple[object, ...]:
+def _place(what: RegionParameter, labels: Sequence[str], known: Sequence[str]) -> tuple[object, ...]:
     """Models by name; regions that were drawn before tissues and the whole mask; the rest as it is declared."""
     region = (TISSUES.index(what.region) + 1 if what.region in TISSUES else 0) + 9 * (what.region == WHOLE)
     parameter = labels.index(what.parameter) if what.parameter in labels else len(labels)
@@ -253,7 +253,7 @@ def _normative(one: Arranged, design: Design, missing: list[str]) -> Normative |
     return Normative(tuple(f"sub-{label}" for label in design.patients), tuple(one.patients.tolist()), scores)
 
 
-def _warnings(what: What, values: CohortValues, trained: bool) -> list[str]:
+def _warnings(what: RegionParameter, values: CohortValues, trained: bool) -> list[str]:
     """What is wrong with the estimates themselves."""
     found = []
     counts = values.voxels.get(what)
@@ -277,13 +277,13 @@ def _warnings(what: What, values: CohortValues, trained: bool) -> list[str]:
 
 
 def _region(
-    quantities: Sequence[What],
-    found: Mapping[What, EstimatorRecord],
+    quantities: Sequence[RegionParameter],
+    found: Mapping[RegionParameter, EstimatorRecord],
     values: CohortValues,
     names: Mapping[str, ParameterNames],
 ) -> RegionRecord:
     first = quantities[0]
-    by_parameter: dict[str, list[What]] = {}
+    by_parameter: dict[str, list[RegionParameter]] = {}
     for what in quantities:
         by_parameter.setdefault(what.parameter, []).append(what)
     parameters = []

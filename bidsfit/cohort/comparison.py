@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from bidsfit.bids.regions import CONDITIONS, WHOLE
-from bidsfit.cohort.values import CohortValues, What
+from bidsfit.cohort.values import CohortValues, RegionParameter
 from bidsfit.reports.group_records import METHODS, Confounding, EstimatorRecord
 from bidsfit.statistics.comparison import (
     DetectionComparison,
@@ -41,14 +41,14 @@ def compare_calls(records: Sequence[EstimatorRecord]) -> dict[Method, DetectionC
     return found
 
 
-def compare_precision(quantities: Sequence[What], values: CohortValues) -> EstimatorComparison | None:
+def compare_precision(quantities: Sequence[RegionParameter], values: CohortValues) -> EstimatorComparison | None:
     """Parameter-to-noise ratios of one parameter in one region, between estimators.
 
     None for the whole mask, which is not homogeneous, and where there is nothing to compare.
 
     Parameters
     ----------
-    quantities : sequence of What
+    quantities : sequence of RegionParameter
         One for each estimator.
     values : CohortValues
     """
@@ -63,12 +63,14 @@ def compare_precision(quantities: Sequence[What], values: CohortValues) -> Estim
         return None
 
 
-def confoundings(quantities: Sequence[What], values: CohortValues, latex: Mapping[str, str]) -> tuple[Confounding, ...]:
+def confoundings(
+    quantities: Sequence[RegionParameter], values: CohortValues, latex: Mapping[str, str]
+) -> tuple[Confounding, ...]:
     """Rank correlations of D* and f, and of what else is read on a condition, by every estimator.
 
     Parameters
     ----------
-    quantities : sequence of What
+    quantities : sequence of RegionParameter
         Of one model in one region of one series.
     values : CohortValues
     latex : mapping of label to str

@@ -51,7 +51,7 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class LeftOut:
+class Excluded:
     """A participant who cannot be part of a cohort, and why."""
 
     participant: str
@@ -77,7 +77,7 @@ class Design:
         In words, how each cohort was chosen, and how sessions were ordered: for the methods text.
     remarks : tuple of str
         What a reader must know, a sentence each.
-    left_out : tuple of LeftOut
+    left_out : tuple of Excluded
     """
 
     repeatability: tuple[Repeats, ...] = ()
@@ -87,7 +87,7 @@ class Design:
     baseline: Mapping[str, str] | None = None
     choices: Mapping[str, str] | None = None
     remarks: tuple[str, ...] = ()
-    left_out: tuple[LeftOut, ...] = ()
+    left_out: tuple[Excluded, ...] = ()
 
     @property
     def empty(self) -> bool:
@@ -101,7 +101,7 @@ class _Notes:
 
     choices: dict[str, str] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
-    left_out: list[LeftOut] = field(default_factory=list)
+    left_out: list[Excluded] = field(default_factory=list)
     about: dict[str, list[str]] = field(default_factory=dict)
 
     def say(self, participant: str, words: str) -> None:
@@ -249,7 +249,7 @@ def _sessions_of(
         if isinstance(pair, Pair):
             pairs.append(pair)
         else:
-            notes.left_out.append(LeftOut(label, "treatment", pair))
+            notes.left_out.append(Excluded(label, "treatment", pair))
     for label in repeated:
         scans = _repeats(ordered.get(label), label, named, label in treated)
         if isinstance(scans, Repeats):
@@ -257,7 +257,7 @@ def _sessions_of(
             if label not in treated and ordered[label].treated:
                 notes.say(label, "the sessions are called pre and post, and are taken for repeated scans as you chose.")
         else:
-            notes.left_out.append(LeftOut(label, "repeatability", scans))
+            notes.left_out.append(Excluded(label, "repeatability", scans))
     return pairs, repeats
 
 
@@ -381,7 +381,7 @@ def _groups(
         return [], []
     for label in labels:
         if label not in scanned and (not participants or label in participants):
-            notes.left_out.append(LeftOut(label, "healthy", "no maps"))
+            notes.left_out.append(Excluded(label, "healthy", "no maps"))
     notes.choices["healthy"] = choice
     return [label for label in labels if label in scanned], sorted(set(scanned) - set(labels))
 

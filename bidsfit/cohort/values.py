@@ -86,7 +86,7 @@ class VoxelCounts:
         return count / self.used if self.used else 0.0
 
 
-class What(NamedTuple):
+class RegionParameter(NamedTuple):
     """A parameter of a fit in a region of like images: what values are compared of."""
 
     model: str
@@ -103,7 +103,7 @@ class Arranged:
 
     Attributes
     ----------
-    what : What
+    what : RegionParameter
     repeats : ndarray, shape (n_repeated, n_sessions)
         A row for each of `Design.repeatability`; who has fewer sessions than others has NaN at the end.
     change : ndarray, shape (n_treated, 2)
@@ -112,7 +112,7 @@ class Arranged:
         Of the first session of each of `Design.healthy` and `Design.patients`.
     """
 
-    what: What
+    what: RegionParameter
     repeats: NDArray[np.float64]
     change: NDArray[np.float64]
     healthy: NDArray[np.float64]
@@ -130,25 +130,25 @@ class CohortValues:
     design : Design
     column : str
         What is compared: "median", "mean", a quantile, "sd", "correlation".
-    precision : dict of What to dict of participant to float
+    precision : dict of RegionParameter to dict of participant to float
         Parameter-to-noise ratio at the first session: mean over standard deviation of the voxels.
-    correlation : dict of What to dict of participant to float
+    correlation : dict of RegionParameter to dict of participant to float
         Rank correlation at the first session over the voxels with the parameter that the condition names.
-    first : dict of What to dict of participant to float
+    first : dict of RegionParameter to dict of participant to float
         At the first session, of the column that is compared.
-    voxels : dict of What to VoxelCounts
+    voxels : dict of RegionParameter to VoxelCounts
         Of all sessions.
     """
 
     design: Design
     column: str = "median"
-    first: dict[What, dict[str, float]] = field(default_factory=dict)
-    precision: dict[What, dict[str, float]] = field(default_factory=dict)
-    correlation: dict[What, dict[str, float]] = field(default_factory=dict)
-    voxels: dict[What, VoxelCounts] = field(default_factory=dict)
+    first: dict[RegionParameter, dict[str, float]] = field(default_factory=dict)
+    precision: dict[RegionParameter, dict[str, float]] = field(default_factory=dict)
+    correlation: dict[RegionParameter, dict[str, float]] = field(default_factory=dict)
+    voxels: dict[RegionParameter, VoxelCounts] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._tables: dict[What, tuple[NDArray[np.float64], ...]] = {}
+        self._tables: dict[RegionParameter, tuple[NDArray[np.float64], ...]] = {}
         self._places: dict[tuple[str, str], list[tuple[int, tuple[int, ...]]]] = {}
         for table, place, participant, session in _slots(self.design):
             self._places.setdefault((participant, session), []).append((table, place))
@@ -159,7 +159,7 @@ class CohortValues:
         baseline = self.design.baseline or {}
         for row in rows:
             if row.participant in self._members:
-                what = What(row.model, row.estimator, row.region, row.parameter, row.unit, row.series)
+                what = RegionParameter(row.model, row.estimator, row.region, row.parameter, row.unit, row.series)
                 self.voxels.setdefault(what, VoxelCounts()).add(row)
                 self._arrange(what, row)
                 if baseline.get(row.participant) == row.session:
@@ -171,7 +171,7 @@ class CohortValues:
         """Values of the rows so far, in the order in which they came; what has none in the design is left out."""
         return [Arranged(what, *tables) for what, tables in self._tables.items()]
 
-    def _arrange(self, what: What, row: RegionValues) -> None:
+    def _arrange(self, what: RegionParameter, row: RegionValues) -> None:
         places = self._places.get((row.participant, row.session), ())
         if places and what not in self._tables:
             design = self.design
@@ -186,7 +186,7 @@ class CohortValues:
         for table, place in places:
             self._tables[what][table][place] = getattr(row, self.column)
 
-    def _note(self, what: What, row: RegionValues) -> None:
+    def _note(self, what: RegionParameter, row: RegionValues) -> None:
         self.first.setdefault(what, {})[row.participant] = getattr(row, self.column)
         if row.n_used >= FEWEST_VOXELS and row.sd > 0:
             self.precision.setdefault(what, {})[row.participant] = row.mean / row.sd
@@ -213,8 +213,8 @@ def _slots(design: Design) -> Iterator[tuple[int, tuple[int, ...], str, str]]:
 def missing_values(arranged: Sequence[Arranged], design: Design) -> list[Problem]:
     """Who lacks a value that others of the cohort have: of a whole region, or of some of its parameters."""
     slots = list(_slots(design))
-    every: dict[tuple[str, str], set[What]] = {}
-    lacking: dict[tuple[str, str, str, str], set[What]] = {}
+    every: dict[tuple[str, str], set[RegionParameter]] = {}
+    lacking: dict[tuple[str, str, str, str], set[RegionParameter]] = {}
     for one in arranged:
         where = one.what.region, one.what.series
         every.setdefault(where, set()).add(one.what)

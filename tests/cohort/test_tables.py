@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from bidsfit.bids.tables import Column, write_table
+from bidsfit.bids.tables import TableColumn, write_table
 from bidsfit.cohort.region_values import RegionValues
 from bidsfit.cohort.tables import (
     REPEATABILITY_COLUMNS,
@@ -68,6 +68,6 @@ def test_rows_may_lack_columns_but_not_have_others(tmp_path):
 
 
 def test_infinite_limits_stay_infinite(tmp_path):
-    columns = {"upper": Column("Upper", "Limit")}
+    columns = {"upper": TableColumn("Upper", "Limit")}
     path = write_table(tmp_path / "t.tsv", columns, [{"upper": math.inf}])
     assert cells(path) == [{"upper": "inf"}]

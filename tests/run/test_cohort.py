@@ -18,7 +18,7 @@ from bidsfit.cohort.analysis import compute
 from bidsfit.cohort.design import Design, Pair, Repeats
 from bidsfit.cohort.methods import cohort_methods
 from bidsfit.cohort.region_values import RegionValues
-from bidsfit.cohort.values import CohortValues, FitNotes, What
+from bidsfit.cohort.values import CohortValues, FitNotes, RegionParameter
 from bidsfit.exceptions import UnknownNameError, UnusableInputError, UsageError
 from bidsfit.reports.bibliography import cited, entries
 from bidsfit.run import cohort
@@ -335,7 +335,9 @@ def test_settings_that_differ_are_pointed_out(study):
 def test_voxels_that_say_little_are_pointed_out(counts, words):
     design = design_of(("1", "2"))
     rows = [row_of(label, s, int(label) + 0.1 * int(s), **counts) for label in "12" for s in "12"]
-    found = results(rows, design, {("ivim", "lsq")}).quantities[What("ivim", "lsq", "tumour", "D", "um^2/ms", "")]
+    found = results(rows, design, {("ivim", "lsq")}).quantities[
+        RegionParameter("ivim", "lsq", "tumour", "D", "um^2/ms", "")
+    ]
     assert len(found.warnings) == bool(words)
     assert all(words in warning for warning in found.warnings)
 
