@@ -34,10 +34,11 @@ demo: $(INSTALLED) ## Simulate an IVIM and an SMT dataset, fit both with several
 
 test: lint docs pytest ## Lint, type check, spell check, build the docs, and run the tests (not the slow ones)
 
-lint: $(INSTALLED) ## Format, lint, types and spelling; changes nothing
+lint: $(INSTALLED) ## Format, lint, types, who imports whom, and spelling; changes nothing
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 	$(BIN)/codespell
 
 pytest: $(INSTALLED) ## Run the tests that take seconds, on all cores

@@ -3,7 +3,7 @@
 Writes the maps of IVIM by three estimators of two sessions of each participant, as the participant level leaves them,
 with a segmentation of three regions; most of them are hard links to a few files, so that the disk holds hardly more
 than one participant. The fits are found by their names, the design is read, every map is read, and the values are
-written to `group_rois.tsv` and read back. Each number of participants has a process of its own, whose peak of resident
+written to `group_rois.tsv`. Each number of participants has a process of its own, whose peak of resident
 memory is printed, and that of its largest worker. "Processor" is the time of all of them, imports included: over the
 number of cores it is what a quiet machine takes.
 """
@@ -51,7 +51,7 @@ def main() -> None:
     print(f"{machine()}; {arguments.processes} processes on {cores} cores.\n")
     shape = " x ".join(map(str, arguments.shape))
     print(f"Values of {len(ESTIMATORS)} estimators and {len(UNITS)} parameters, maps of {shape} voxels:\n")
-    stages = ["find, s", "design, s", "read and write, s", "read back, s", "processor, s"]
+    stages = ["find, s", "design, s", "read and write, s", "processor, s"]
     header = ["participants", "maps", *stages, "rows", "peak, MB", "peak of a worker, MB"]
     print(table(header, rows))
 
@@ -60,11 +60,11 @@ def measure(folder: Path, n: int, processes: int) -> list[object]:
     """Gather the values of a study; a row of the table."""
     from joblib.externals.loky import get_reusable_executor
 
-    from bidsfit.bids.design import read_design
     from bidsfit.bids.fitted import find_fitted, scanned_sessions
-    from bidsfit.bids.group_tables import read_rois, write_rois
     from bidsfit.bids.inputs import Folder
-    from bidsfit.bids.region_values import region_values
+    from bidsfit.cohort.design import read_design
+    from bidsfit.cohort.region_values import region_values
+    from bidsfit.cohort.tables import write_rois
 
     times = [perf_counter()]
     fits = find_fitted(folder / "out", estimators=None)
@@ -75,8 +75,7 @@ def measure(folder: Path, n: int, processes: int) -> list[object]:
     gathered = region_values(fits, [Folder("rois", folder / "rois")], processes=processes)
     path = write_rois(folder / "out", (row for person in gathered for row in person.rows))
     times.append(perf_counter())
-    n_rows = sum(1 for _ in read_rois(path))
-    times.append(perf_counter())
+    n_rows = path.read_bytes().count(b"\n") - 1
     get_reusable_executor().shutdown(wait=True)  # so that the workers are counted
     n_maps = sum(len(fitted.labels) + 1 for fitted in fits)
     usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
@@ -119,14 +118,14 @@ def write_study(folder: Path, n: int, shape: tuple[int, int, int]) -> None:
 def write_maps(folder: Path, name: str, brain: NDArray[np.uint8], rng: np.random.Generator) -> None:
     """Write the maps of all estimators with their sidecars."""
     for estimator in ESTIMATORS:
-        stem = f"{name}_model-ivim_desc-{estimator.replace('-', '')}_param"
+        stem = f"{name}_model-ivim_param-{{}}_desc-{estimator.replace('-', '')}_dwimap".format
         settings = {"FitMethod": estimator, "Bounds": {"f": [0, 1], "D": [0, 0.005], "Dstar": [0.003, 0.2]}}
         for label, unit in {**UNITS, "status": "1"}.items():
             low, high = RANGES.get(label, (0, 1))
             data = brain if label == "status" else (brain * rng.uniform(low, high, brain.shape)).astype(np.float32)
-            write(folder / f"{stem}-{label}_dwimap.nii.gz", data)
+            write(folder / f"{stem(label)}.nii.gz", data)
             content = {"Units": unit, "Model": {"Description": "IVIM. " * 40, "Parameters": settings}}
-            (folder / f"{stem}-{label}_dwimap.json").write_text(json.dumps(content, indent=2))
+            (folder / f"{stem(label)}.json").write_text(json.dumps(content, indent=2))
 
 
 def write(path: Path, data: NDArray) -> None:

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from scipy.stats import norm, t
 
 from bidsfit.statistics.interval import Interval
-from bidsfit.statistics.intraclass import intraclass_correlation
 from bidsfit.statistics.limits import change_limits, false_positive_rate
 from bidsfit.statistics.normative import normative_scores
 from bidsfit.statistics.power import power_of_calls, power_of_cohort
@@ -171,7 +170,6 @@ def one_cohort(study: Study, rng: np.random.Generator) -> dict[str, float]:
     for name, interval, truth in (
         ("wSD", within, study.within),
         ("ICC(1,1)", found.intraclass_correlation.coefficient, study.between**2 / total),
-        ("ICC(A,1)", intraclass_correlation(pairs, "ICC(A,1)").coefficient, study.between**2 / total),
         ("wCV, scatter constant", found.within_subject_cv, study.within * np.sqrt(inverse_square)),
         ("wCV, scatter in proportion", within_subject_cv(RepeatedScans.of(growing)), study.proportional),
         ("mean change", response.mean_change, study.response),

@@ -19,10 +19,10 @@ from threadpoolctl import threadpool_limits
 
 from bidsfit import models
 from bidsfit.acquisition import Acquisition
-from bidsfit.estimators.forest import Forest
 from bidsfit.estimators.least_squares import LeastSquares
-from bidsfit.estimators.network import Network
 from bidsfit.simulation.simulator import Features
+from bidsfit.trained.forest import Forest
+from bidsfit.trained.network import Network
 from bidsfit.training.architectures import Perceptron
 from bidsfit.training.bundle import read_bundle
 from bidsfit.training.task import train

@@ -16,11 +16,12 @@ from bidsfit.interfaces.derivatives import WriteVolume
 from bidsfit.interfaces.figures import PlotImage, image_figure_paths
 from bidsfit.interfaces.fit import FitImage, fit_figure_paths
 from bidsfit.interfaces.image import PrepareImage
+from bidsfit.planning.fits import Fit
+from bidsfit.planning.methods import fit_methods
+from bidsfit.planning.plan import ImagePlan
 from bidsfit.reports.records import is_drawn
-from bidsfit.workflows.methods import fit_methods
-from bidsfit.workflows.plan import Fit, ImagePlan
 from bidsfit.workflows.preprocessing import add_assessment, add_scan
-from bidsfit.workflows.training import Training, init_training_node
+from bidsfit.workflows.training import TrainedStore, init_training_node
 
 #: Memory of Python with its libraries, GB.
 BASE_MEMORY = 0.5
@@ -45,7 +46,7 @@ def init_image_wf(
     output_dir: Path,
     omp_nthreads: int,
     low_memory: bool = False,
-    training: Training | None = None,
+    training: TrainedStore | None = None,
 ) -> pe.Workflow:
     """Build the workflow of one image.
 
@@ -64,7 +65,7 @@ def init_image_wf(
         Threads of one fit.
     low_memory : bool
         Unpack compressed images to the work folder and map them from there.
-    training : Training, optional
+    training : TrainedStore, optional
         Where trained estimators are kept, and where they are trained; by default below ``output_dir``.
 
     Outputs
@@ -169,7 +170,7 @@ def init_fit_wf(
     output_dir: Path,
     omp_nthreads: int,
     low_memory: bool = False,
-    training: Training | None = None,
+    training: TrainedStore | None = None,
 ) -> pe.Workflow:
     """Build the workflow of one fit.
 
@@ -185,7 +186,7 @@ def init_fit_wf(
     output_dir : Path
     omp_nthreads : int
     low_memory : bool
-    training : Training, optional
+    training : TrainedStore, optional
 
     Inputs
     ------
@@ -224,7 +225,7 @@ def init_fit_wf(
     workflow = pe.Workflow(name=f"{node_name(fit.model)}_{node_name(fit.name)}_wf")
     workflow.connect([(inputnode, node, [(name, name) for name in (*IMAGE, *FOUND)])])
     if fit.trains:
-        chosen = training or Training(output_dir / "trained")
+        chosen = training or TrainedStore(output_dir / "trained")
         train = init_training_node(plan, fit, training=chosen, omp_nthreads=omp_nthreads)
         workflow.connect(
             [

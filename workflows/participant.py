@@ -7,9 +7,9 @@ from pathlib import Path
 
 from nipype.pipeline import engine as pe
 
+from bidsfit.planning.plan import ImagePlan, ParticipantPlan
 from bidsfit.workflows.estimation import init_image_wf, node_name
-from bidsfit.workflows.plan import ImagePlan, ParticipantPlan
-from bidsfit.workflows.training import Training
+from bidsfit.workflows.training import TrainedStore
 
 #: Name of the workflow, and of its folder in the work folder.
 WORKFLOW = "bidsfit_wf"
@@ -33,7 +33,7 @@ def init_participants_wf(
     run_uuid: str,
     omp_nthreads: int,
     low_memory: bool = False,
-    training: Training | None = None,
+    training: TrainedStore | None = None,
 ) -> pe.Workflow:
     """Build the workflow of all participants that have something to fit.
 
@@ -47,7 +47,7 @@ def init_participants_wf(
         Crash files go to ``sub-X/log/<run_uuid>``.
     omp_nthreads : int
     low_memory : bool
-    training : Training, optional
+    training : TrainedStore, optional
         Where trained estimators are kept, and where they are trained.
     """
     workflow = pe.Workflow(name=WORKFLOW, base_dir=str(work_dir))

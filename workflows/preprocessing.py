@@ -30,8 +30,8 @@ from bidsfit.interfaces.preprocessing import (
 from bidsfit.interfaces.quality import AssessQuality, quality_record_path
 from bidsfit.interfaces.tissue import SegmentTissue
 from bidsfit.interfaces.volumes import LeaveOutVolumes
+from bidsfit.planning.plan import ImagePlan
 from bidsfit.preprocessing.steps import CHANGING
-from bidsfit.workflows.plan import ImagePlan
 
 #: Memory of Python with its libraries, GB, and how many copies of the image a step holds at most.
 BASE_MEMORY, COPIES = 0.7, 4
@@ -150,9 +150,9 @@ def add_assessment(
     workflow.connect(prepare, "mask", assess, "mask")
     if chain is None or not chain.method("tissue"):
         return
-    assert chain.companions.anatomy is not None
+    assert chain.helping.anatomy is not None
     tissue = pe.Node(
-        SegmentTissue(anatomy=chain.companions.anatomy.to_dict(), version=__version__), name="tissue", mem_gb=4
+        SegmentTissue(anatomy=chain.helping.anatomy.to_dict(), version=__version__), name="tissue", mem_gb=4
     )
     write = pe.Node(WriteVolume(kind="tissue", image=image.to_dict(), output_dir=str(output_dir)), name="write_tissue")
     workflow.connect(
@@ -286,13 +286,13 @@ def _place(
     inputnode, direction = workflow.get_node("inputnode"), phase_encoding_of(chain.raw.sidecar)
     field = None
     if chain.method("susceptibility"):
-        assert chain.companions.reversed_phase is not None
+        assert chain.helping.reversed_phase is not None
         interface = {"topup": Topup, "pyhysco": EstimateField}[chain.method("susceptibility")]
         field = node(
             interface,
             "susceptibility",
             omp_nthreads,
-            reversed_phase=chain.companions.reversed_phase.to_dict(),
+            reversed_phase=chain.helping.reversed_phase.to_dict(),
         )
         steps["susceptibility"] = field
         workflow.connect([(last, field, [("out_file", "in_file")]), (inputnode, field, [("left_out", "left_out")])])

@@ -9,21 +9,22 @@ from nipype.pipeline import engine as pe
 
 from bidsfit import __version__
 from bidsfit.interfaces.training import TrainEstimator
-from bidsfit.workflows.plan import Fit, ImagePlan
+from bidsfit.planning.fits import Fit
+from bidsfit.planning.plan import ImagePlan
 
 #: Memory of a training, GB: torch, a block of simulated signals, a pool.
 MEMORY = 2.0
 
 
 @dataclass(frozen=True)
-class Training:
+class TrainedStore:
     """Where trained estimators are kept, and where they are trained: "cpu" or "cuda"."""
 
     store: Path
     device: str = "cpu"
 
 
-def init_training_node(plan: ImagePlan, fit: Fit, *, training: Training, omp_nthreads: int) -> pe.Node:
+def init_training_node(plan: ImagePlan, fit: Fit, *, training: TrainedStore, omp_nthreads: int) -> pe.Node:
     """The node that trains the estimator of a fit, or finds it in the store.
 
     It always runs: only the noise of the image says which file is wanted, and a file that is there is taken at once.
@@ -33,7 +34,7 @@ def init_training_node(plan: ImagePlan, fit: Fit, *, training: Training, omp_nth
     ----------
     plan : ImagePlan
     fit : Fit
-    training : Training
+    training : TrainedStore
     omp_nthreads : int
 
     Inputs

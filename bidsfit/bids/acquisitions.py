@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bidsfit.acquisition import COLUMNS, LARGEST_B, LONGEST_DIRECTION, Acquisition, Column
-from bidsfit.bids.files import read_text, read_tsv
 from bidsfit.exceptions import UnusableInputError
+from bidsfit.files import read_text, read_tsv
 
 #: A comma amid digits.
 _DECIMAL_COMMA = re.compile(r"\d,\d")

@@ -15,6 +15,7 @@ from filelock import FileLock
 
 from bidsfit.bids.inputs import DwiImage
 from bidsfit.bids.metadata import read_sidecar
+from bidsfit.bids.names import files_of, parse_name
 from bidsfit.bids.outputs import file_output, image_folder, json_path, sources_of
 from bidsfit.exceptions import ConflictError, UnusableInputError
 
@@ -53,6 +54,31 @@ class Conflict:
             f"{name}: found {_shown(found)}, expected {_shown(expected)}"
             for name, (found, expected) in sorted(self.differences.items(), key=lambda one: (one[0] not in SHARED, one))
         )
+
+
+def refuse_earlier_names(folder: Path, participants: Iterable[str]) -> None:
+    """Refuse outputs whose maps an earlier version of bidsfit named, which had ``desc`` before ``param``.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the outputs.
+    participants : iterable of str
+        Whose maps are looked at; labels without ``sub-``.
+
+    Raises
+    ------
+    ConflictError
+    """
+    for participant in participants:
+        for path in files_of(folder, participant, "dwi")[0]:
+            keys = [*parse_name(path.name).entities]
+            if path.name.endswith("_dwimap.nii.gz") and "desc" in keys and "param" in keys[keys.index("desc") :]:
+                raise ConflictError(
+                    f"{path} has a name that an earlier version of bidsfit gave; desc is the last entity of maps now "
+                    f"(..._param-D_desc-lsq_dwimap.nii.gz). Nothing was changed. Choose another output folder, or move "
+                    f"sub-*/ and group* of {folder} away, and run the same command again."
+                )
 
 
 def _shown(value: Any) -> str:
@@ -105,7 +131,7 @@ def conflicts_of_image(
     but : collection of Path
         Maps, relative to the folder, of fits that are not looked at.
     """
-    for path in sorted((folder / image_folder(image)).glob(f"{image.name}_model-*_param-status_dwimap.nii.gz")):
+    for path in sorted((folder / image_folder(image)).glob(f"{image.name}_model-*_param-status_desc-*_dwimap.nii.gz")):
         if path.relative_to(folder) not in but:
             yield from _conflict(path, shared, sources_of(image), names=tuple(shared))
 

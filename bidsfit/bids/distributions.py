@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bidsfit import __version__
-from bidsfit.bids.files import whole_file, write_json
 from bidsfit.bids.metadata import read_sidecar
+from bidsfit.bids.tables import GENERATED_BY
 from bidsfit.bids.units import FILE_UNITS
 from bidsfit.exceptions import UnusableInputError
+from bidsfit.files import whole_file, write_json
 from bidsfit.models.signal_model import Parameter, SignalModel
 from bidsfit.simulation.distributions import Pooled, digest, distribution_from, participants_of
 from bidsfit.training.archive import most_unpacked
@@ -125,7 +125,7 @@ def write_distribution(
             "DistributionUnits": {p.name: p.unit for p in _estimated(model)},
             "Digest": name,
             "Sources": list(sources),
-            "GeneratedBy": [{"Name": "bidsfit", "Version": __version__}],
+            "GeneratedBy": GENERATED_BY,
         },
     )
     return path, kept

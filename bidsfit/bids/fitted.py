@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 from bidsfit.bids.images import open_image, read_data, read_on_grid
 from bidsfit.bids.metadata import read_sidecar
 from bidsfit.bids.names import FOLDERS, fault_of, parse_name, participant_labels
-from bidsfit.bids.outputs import estimator_label, quality_quantities
+from bidsfit.bids.outputs import quality_quantities
 from bidsfit.bids.units import FILE_UNITS
-from bidsfit.estimators.estimator import Status
+from bidsfit.estimators.estimator import Status, estimator_label
 from bidsfit.exceptions import UnusableInputError
 from bidsfit.models.signal_model import SignalModel
 
 #: Entities of a map of a fit after those of the image; maps of its statistics have more.
-MAP = ("model", "desc", "param")
+MAP = ("model", "param", "desc")
 
 #: Settings that differ between images that were fitted alike: what the mask is called, and who was left out of a pool.
 OWN_SETTINGS = ("Mask", "TrainingPool")
@@ -82,7 +82,7 @@ def session_of(image: str) -> str:
 
 def series_of(image: str) -> str:
     """Entities of an image beside participant and session."""
-    return "_".join(f"{key}-{label}" for key, label in parse_name(image).entities.items() if key not in FOLDERS)
+    return parse_name(image).without(*FOLDERS)
 
 
 def find_fitted(
@@ -132,12 +132,12 @@ def _in_folder(folder: Path) -> Iterator[FittedImage]:
         parsed = parse_name(name)
         a_map = (parsed.suffix, parsed.extension) == ("dwimap", ".nii.gz") and tuple(parsed.entities)[-3:] == MAP
         if a_map and name.startswith("sub-"):
-            model, estimator, label = (parsed.entities[key] for key in MAP)
+            model, label, estimator = (parsed.entities[key] for key in MAP)
             fits.setdefault((name.partition("_model-")[0], model, estimator), set()).add(label)
     fits_own = {quantity.key for quantity in quality_quantities()}
     for (image, model, estimator), labels in sorted(fits.items()):
         if "status" in labels:
-            status = folder / f"{image}_model-{model}_desc-{estimator}_param-status_dwimap.nii.gz"
+            status = folder / f"{image}_model-{model}_param-status_desc-{estimator}_dwimap.nii.gz"
             yield FittedImage(status, image, model, estimator, tuple(sorted(labels - fits_own)))
 
 
@@ -150,7 +150,7 @@ def scanned_sessions(fits: Iterable[FittedImage]) -> dict[str, tuple[str, ...]]:
 
 
 @dataclass(frozen=True)
-class Training:
+class FitTraining:
     """What a trained estimator was trained on.
 
     Attributes
@@ -191,7 +191,7 @@ class FitFacts:
         ``Model.Parameters`` of the sidecar; diffusivities in mm^2/s.
     version : str
         Of bidsfit.
-    training : Training, optional
+    training : FitTraining, optional
         None where the estimator is not a trained one.
     """
 
@@ -199,7 +199,7 @@ class FitFacts:
     title: str
     settings: Mapping[str, Any] = field(default_factory=dict)
     version: str = ""
-    training: Training | None = None
+    training: FitTraining | None = None
 
     @cached_property
     def bounds(self) -> dict[str, tuple[float, float]]:
@@ -236,11 +236,11 @@ def read_facts(fitted: FittedImage) -> FitFacts:
         ) from error
 
 
-def _training(settings: Mapping[str, Any], notes: Mapping[str, Any] | None) -> Training | None:
+def _training(settings: Mapping[str, Any], notes: Mapping[str, Any] | None) -> FitTraining | None:
     """What a sidecar says of a training."""
     if not notes:
         return None
-    return Training(
+    return FitTraining(
         distribution=str(settings.get("TrainingDistribution", "")),
         digest=str(notes.get("DistributionDigest", "")),
         participants=tuple(notes.get("Participants", ())),

@@ -11,8 +11,8 @@ import numpy as np
 from nibabel.filebasedimages import FileBasedImage
 from nibabel.spatialimages import SpatialImage
 
-from bidsfit.bids.files import LARGEST_TEXT
 from bidsfit.exceptions import UnusableInputError
+from bidsfit.files import LARGEST_TEXT
 
 #: Ends of the names of files that gzip packed.
 PACKED = (".gz", ".mgz")

@@ -1,4 +1,4 @@
-"""Reading images: header, data, mask, and signals by chunk."""
+"""Images: header, data, mask, signals by chunk, and writing maps."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from nibabel.spatialimages import SpatialImage
 from nibabel.volumeutils import apply_read_scaling
 from numpy.typing import NDArray
 
-from bidsfit.bids.files import require_file
 from bidsfit.bids.headers import end_of_data, in_one_line, is_packed, judge_image, judge_stored_header, refuse_more
 from bidsfit.exceptions import UnusableInputError
+from bidsfit.files import require_file, whole_file
 
 #: Two grids are the same when their corners lie within this fraction of a voxel of each other.
 SAME_GRID = 0.5
@@ -282,3 +282,25 @@ class MaskedSignals:
         volume = np.full((mask.size, *values.shape[1:]), outside, dtype=values.dtype)
         volume[self._index] = values
         return volume.reshape((*mask.shape, *values.shape[1:]), order="F")
+
+
+def write_nifti(path: Path, data: NDArray, like: SpatialImage) -> None:
+    """Write values on the grid of an image, whole or not at all; floats as float32, all else as uint8.
+
+    Volumes of an image with volumes keep the time between them.
+    """
+    dtype = np.float32 if np.issubdtype(data.dtype, np.floating) else np.uint8
+    image = nib.Nifti1Image(np.asarray(data, dtype=dtype), like.affine)
+    image.header.set_data_dtype(dtype)
+    volumes = data.ndim == 4 and len(like.shape) == 4
+    image.header.set_xyzt_units("mm", "sec" if volumes else None)
+    if volumes:
+        image.header["pixdim"][4] = like.header.get_zooms()[3]
+    if isinstance(like.header, nib.Nifti1Header):
+        for setter, (affine, code) in (
+            (image.set_qform, like.header.get_qform(coded=True)),
+            (image.set_sform, like.header.get_sform(coded=True)),
+        ):
+            setter(affine, code=int(code))
+    with whole_file(path) as temporary:
+        nib.save(image, temporary)

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from bidsfit.bids.files import read_text
 from bidsfit.bids.metadata import read_metadata, read_sidecar
 from bidsfit.bids.names import (
     ANY,
@@ -23,6 +22,7 @@ from bidsfit.bids.names import (
     participant_labels,
 )
 from bidsfit.exceptions import UnknownNameError, UnusableInputError, UsageError
+from bidsfit.files import read_text
 
 #: Entities that tell the images of one participant apart, in the order of their names in files.
 IMAGE_ENTITIES = {
@@ -258,7 +258,7 @@ def find_images(
     filters : mapping
         As `read_filters` returns.
     noise_maps : bool
-        Every image must have one (``param-noise_dwimap``) among the derivatives; those without become problems.
+        Every image must have one (``param-noise``) among the derivatives; those without become problems.
     """
     filters = filters or {}
     query: dict[str, Any] = dict(filters.get("dwi", {}))
@@ -298,7 +298,7 @@ def find_images(
                     image = replace(image, noise_map=noise[0], noise_uri=noise[1])
                 elif noise_maps:
                     raise UnusableInputError(
-                        f"{path} has no noise map (a file *_param-noise_dwimap.nii.gz of its entities). Give the "
+                        f"{path} has no noise map (a file *_param-noise*_dwimap.nii.gz of its entities). Give the "
                         "dataset that holds it (-d NAME=PATH), or another source of the noise level (--sigma)."
                     )
                 if image.name in named:
@@ -418,14 +418,15 @@ def inherited(path: Path, root: Path, extension: str) -> Iterator[Path]:
 
     A file applies when all its entities are the image's.
     """
-    words = set(path.name.split(".")[0].split("_"))
-    suffix = parse_name(path.name).suffix
+    image = parse_name(path.name)
     for folder in path.parents:
         if folder != root and root not in folder.parents:
             return
-        stems = {file: file.name.removesuffix(extension).split("_") for file in folder.glob(f"*{suffix}{extension}")}
-        applying = [file for file, stem in stems.items() if set(stem) <= words and stem[-1] == suffix]
-        yield from sorted(applying, key=lambda file: (-len(stems[file]), file.name))
+        names = {file: parse_name(file.name) for file in folder.glob(f"*{image.suffix}{extension}")}
+        applying = [
+            f for f, name in names.items() if set(name.words) <= set(image.words) and name.suffix == image.suffix
+        ]
+        yield from sorted(applying, key=lambda file: (-len(names[file].words), file.name))
 
 
 def _companion(image: DwiImage, searched: Sequence[_Searched], kind: str) -> tuple[Path, str] | None:

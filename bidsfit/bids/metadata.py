@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from bidsfit.bids.files import read_text
 from bidsfit.exceptions import UnusableInputError
+from bidsfit.files import read_text
 
 #: Metadata are never nested deeper than this.
 DEEPEST = 50

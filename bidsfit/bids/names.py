@@ -31,17 +31,27 @@ class Name:
 
     Attributes
     ----------
-    entities : mapping of str to str
-        Labels as they are written by keys (sub, ses, acq), in the order of the name.
+    words : tuple of str
+        All but the suffix, as they are written: sub-01, acq-ap.
     suffix : str
         The last word; empty where there is none.
     extension : str
         With its dot (.nii.gz); empty where there is none.
     """
 
-    entities: Mapping[str, str]
+    words: tuple[str, ...]
     suffix: str
     extension: str
+
+    @property
+    def entities(self) -> dict[str, str]:
+        """Labels by keys (sub, ses, acq), in the order of the name."""
+        return dict(word.split("-", 1) for word in self.words if "-" in word)
+
+    def without(self, *keys: str) -> str:
+        """The name without some entities."""
+        words = [word for word in self.words if word.partition("-")[0] not in keys]
+        return "_".join([*words, *filter(None, [self.suffix + self.extension])])
 
 
 @cache
@@ -59,7 +69,7 @@ def parse_name(name: str) -> Name:
     stem, dot, extension = name.partition(".")
     words = stem.split("_")
     suffix = words.pop() if "-" not in words[-1] else ""
-    return Name(dict(word.split("-", 1) for word in words if "-" in word), suffix, dot + extension)
+    return Name(tuple(words), suffix, dot + extension)
 
 
 def is_label(text: str) -> bool:
@@ -138,7 +148,7 @@ def fault_of(path: Path, root: Path) -> str:
     root : Path
         Of the dataset: what is above it says nothing.
     """
-    words = [word.partition("-") for word in path.name.partition(".")[0].split("_")[:-1]]
+    words = [word.partition("-") for word in parse_name(path.name).words]
     keys = [key for key, _, _ in words]
     in_name = {key: f"{key}-{label}" for key, _, label in words}
     in_path = {part[:3]: part for part in path.relative_to(root).parts[:2] if part.startswith(("sub-", "ses-"))}

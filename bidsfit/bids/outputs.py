@@ -11,22 +11,21 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import nibabel as nib
 import numpy as np
 import yaml
 from filelock import FileLock
 from nibabel.spatialimages import SpatialImage
-from numpy.typing import NDArray
 
 from bidsfit import __version__
 from bidsfit.acquisition import column_of
-from bidsfit.bids.files import needing_space, whole_file, write_json, write_text
+from bidsfit.bids.images import write_nifti
 from bidsfit.bids.inputs import DwiImage, Folder
 from bidsfit.bids.left_out import FIELD
 from bidsfit.bids.metadata import read_sidecar
 from bidsfit.bids.units import FILE_UNITS, Unit
-from bidsfit.estimators.estimator import Estimator, Status
+from bidsfit.estimators.estimator import Estimator, Status, estimator_label
 from bidsfit.exceptions import UnusableInputError, UsageError
+from bidsfit.files import needing_space, write_json, write_text
 from bidsfit.fitting import FitNumbers, FitResult
 from bidsfit.models.parameter import Derived, Parameter
 from bidsfit.models.signal_model import SignalModel
@@ -120,11 +119,6 @@ def file_output(key: str, image: DwiImage) -> Path:
     """Path of an entry of ``files`` in outputs.yml, relative to the output folder."""
     name: str = table()["files"][key]["name"]
     return Path(name.format(folder=image_folder(image), image=image.name, participant=f"sub-{image.participant}"))
-
-
-def estimator_label(name: str) -> str:
-    """The name of an estimator as a BIDS label, which has letters and digits only: "netuniform" for "net-uniform"."""
-    return "".join(character for character in name if character.isalnum())
 
 
 def map_outputs(image: DwiImage, model: SignalModel, estimator: Estimator) -> dict[str, MapOutput]:
@@ -284,21 +278,6 @@ def write_maps(
         target = folder / output.path
         write_json(json_path(target), sidecar(output, model, settings, result.numbers, sources))
         write_nifti(target, data, mask)
-
-
-def write_nifti(path: Path, data: NDArray, like: SpatialImage) -> None:
-    """Write a volume on the grid of an image, whole or not at all; floats as float32, integers as uint8."""
-    dtype = np.float32 if np.issubdtype(data.dtype, np.floating) else np.uint8
-    image = nib.Nifti1Image(np.asarray(data, dtype=dtype), like.affine)
-    image.header.set_data_dtype(dtype)
-    image.header.set_xyzt_units("mm")
-    header = like.header
-    if isinstance(header, nib.Nifti1Header):
-        for name, setter in (("qform", image.set_qform), ("sform", image.set_sform)):
-            affine, code = header.get_qform(coded=True) if name == "qform" else header.get_sform(coded=True)
-            setter(affine, code=int(code))
-    with whole_file(path) as temporary:
-        nib.save(image, temporary)
 
 
 def json_path(path: Path) -> Path:

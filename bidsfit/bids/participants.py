@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from bidsfit.bids.files import read_tsv
 from bidsfit.exceptions import UnknownNameError, UnusableInputError, UsageError
+from bidsfit.files import read_tsv
 
 #: Who is healthy where the user does not say: the first that somebody is.
 HEALTHY = ("group=control", "group=healthy")

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from bidsfit import __version__
-from bidsfit.bids.files import write_json
+from bidsfit.bids.names import parse_name
 from bidsfit.bids.phantom_study import (
     REGION,
     SESSION_COLUMNS,
@@ -29,8 +29,10 @@ from bidsfit.bids.phantom_study import (
     visits,
     write_region_truth,
 )
+from bidsfit.bids.tables import write_rows
 from bidsfit.bids.units import FILE_UNITS
 from bidsfit.exceptions import UsageError
+from bidsfit.files import write_json
 from bidsfit.models.signal_model import Parameter
 from bidsfit.phantom.cohort import Cohort, Participant
 from bidsfit.phantom.grid import centred_affine
@@ -101,7 +103,7 @@ def write_phantom(cohort: Cohort, out: Path) -> None:
         write_json(truth / "dataset_description.json", describe_truth(cohort))
         (truth / "README").write_text(f"The truth of the simulated images in ../..: {truth_in_words(cohort)}\n")
         (truth / ".bidsignore").write_text("".join(f"{pattern}\n" for pattern in ignored(cohort)))
-        write_table(
+        write_rows(
             truth / "dseg.tsv",
             ("index", "name", "abbreviation"),
             [(number, name, tissue) for tissue, (number, name) in cohort.tissues.items()],
@@ -124,7 +126,7 @@ def write_phantom(cohort: Cohort, out: Path) -> None:
                     write_t1w(folder, stem, cohort, participant, session)
                 if cohort.study is not None:
                     true_medians += region_rows(cohort, participant, session)
-        write_table(folder / "participants.tsv", ("participant_id", "group"), groups)
+        write_rows(folder / "participants.tsv", ("participant_id", "group"), groups)
         levels = describe_groups(cohort)
         write_json(folder / "participants.json", {"group": {"Description": "Group of the study", "Levels": levels}})
         if cohort.study is not None:
@@ -168,7 +170,7 @@ def write_sessions(folder: Path, cohort: Cohort, participant: Participant) -> No
     path = folder / f"sub-{participant.label}" / f"sub-{participant.label}_sessions.tsv"
     path.parent.mkdir(exist_ok=True)
     rows = [(visit.session_id, visit.acq_time, visit.condition) for visit in visits(cohort, participant)]
-    write_table(path, ("session_id", *SESSION_COLUMNS), rows)
+    write_rows(path, ("session_id", *SESSION_COLUMNS), rows)
     write_json(path.with_suffix(".json"), SESSION_COLUMNS)
 
 
@@ -187,7 +189,7 @@ def write_scan(stem: Path, cohort: Cohort, participant: Participant, session: in
 
 def field_identifier(stem: Path) -> str:
     """What ties an image to the pair that its field follows from: one for each session."""
-    session = stem.name.partition("_ses-")[2]
+    session = parse_name(stem.name).entities.get("ses")
     return f"pepolar_ses{session}" if session else "pepolar"
 
 
@@ -230,7 +232,7 @@ def write_scan_truth(stem: Path, cohort: Cohort, participant: Participant, sessi
 
     def write_series(name: str, columns: dict[str, dict[str, str]], rows: NDArray, description: str) -> None:
         values = [tuple(f"{value:.8g}" for value in row) for row in rows]
-        write_table(Path(f"{stem}_desc-{name}_timeseries.tsv"), tuple(columns), values)
+        write_rows(Path(f"{stem}_desc-{name}_timeseries.tsv"), tuple(columns), values)
         fields = {"Description": description, **columns} | sources
         write_json(Path(f"{stem}_desc-{name}_timeseries.json"), fields)
 
@@ -328,7 +330,7 @@ def write_truth(stem: Path, cohort: Cohort, participant: Participant, session: i
     }
     for parameter in model.parameters:
         unit, factor = FILE_UNITS[parameter.unit]
-        name = f"{stem}_model-{model.name}_desc-truth_param-{parameter.label}_dwimap"
+        name = f"{stem}_model-{model.name}_param-{parameter.label}_desc-truth_dwimap"
         write_image(f"{name}.nii.gz", head.parameters[parameter.name] * factor, head.voxel_size, np.float32)
         write_json(Path(f"{name}.json"), describe_parameter(parameter, unit) | about | common)
 
@@ -348,11 +350,6 @@ def write_image(path: str | Path, data: NDArray, voxel_size: float, dtype: DType
     image.set_sform(affine, code="scanner")
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     nib.save(image, path)
-
-
-def write_table(path: Path, columns: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:
-    """Write a tab-separated table."""
-    path.write_text("".join("\t".join(map(str, row)) + "\n" for row in [columns, *rows]))
 
 
 def describe_parameter(parameter: Parameter, unit: str) -> dict[str, Any]:

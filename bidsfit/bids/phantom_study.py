@@ -8,6 +8,8 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from bidsfit.bids.regions import CONDITIONS
+from bidsfit.bids.tables import GENERATED_BY, WHAT, WHO, TableColumn, write_table
 from bidsfit.models.signal_model import SignalModel
 from bidsfit.phantom.cohort import Cohort, Participant
 from bidsfit.phantom.study import Study
@@ -72,8 +74,6 @@ def region_rows(cohort: Cohort, participant: Participant, session: int) -> Itera
 
     D* counts where the group level lets it count, so that both can be compared.
     """
-    from bidsfit.bids.region_values import CONDITIONS
-
     head, model = cohort.head_at(participant, session), cohort.signal_model
     names = {parameter.label: parameter.name for parameter in model.parameters}
     regions = {REGION: head.region, "whole": head.mask}
@@ -100,20 +100,17 @@ def region_rows(cohort: Cohort, participant: Participant, session: int) -> Itera
 
 def write_region_truth(path: Path, cohort: Cohort, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write the table of true medians, which the values of ``group_rois.tsv`` can be compared with."""
-    from bidsfit.bids.group_tables import ROI_COLUMNS, WHAT, Column, write_table
-
     assert cohort.study is not None
     columns = {
-        "participant": ROI_COLUMNS["participant"],
-        "session": ROI_COLUMNS["session"],
-        "group": Column("Group", "As in participants.tsv", "words"),
-        "region": Column(
+        **WHO,
+        "group": TableColumn("Group", "As in participants.tsv", "words"),
+        "region": TableColumn(
             "Region", f"{REGION}: the homogeneous region; whole: all that is not air; else a tissue", "words"
         ),
         "parameter": WHAT["parameter"],
         "unit": WHAT["unit"],
-        "n_voxels": Column("Voxels", "Of the region; of Dstar those where f is 0.05 or more", "count"),
-        "median": Column("True median", "Of the true map over these voxels", "parameter"),
+        "n_voxels": TableColumn("Voxels", "Of the region; of Dstar those where f is 0.05 or more", "count"),
+        "median": TableColumn("True median", "Of the true map over these voxels", "parameter"),
     }
     write_table(
         path,
@@ -121,7 +118,7 @@ def write_region_truth(path: Path, cohort: Cohort, rows: Sequence[Mapping[str, A
         rows,
         description="True medians of the parameters in regions: one row for each participant, session, region and "
         "parameter.",
-        about={"Planted": planted(cohort.study, cohort.signal_model)},
+        about={"Planted": planted(cohort.study, cohort.signal_model), "GeneratedBy": GENERATED_BY},
     )
 
 

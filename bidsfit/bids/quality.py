@@ -4,92 +4,92 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bidsfit import __version__
-from bidsfit.bids.files import whole_file, write_json
 from bidsfit.bids.left_out import FIELD
 from bidsfit.bids.metadata import read_sidecar
 from bidsfit.bids.names import parse_name
+from bidsfit.bids.tables import GENERATED_BY, NOT_AVAILABLE, TableColumn, write_table
 from bidsfit.exceptions import UnusableInputError
+from bidsfit.files import write_json
 
-#: What stands for a value that is not there (BIDS).
-NOT_AVAILABLE = "n/a"
+#: Significant digits of its numbers.
+DIGITS = 6
 
 #: End of the name of a file with the numbers of one image.
 ENDING = "_desc-quality_dwi.json"
 TABLE = "group_dwi.tsv"
 
 
-class Column(NamedTuple):
-    """What a column of a table holds."""
-
-    title: str
-    description: str
-    units: str = ""
-
-
 TRANSLATION = "Of the volume against the reference; of organs that were deformed, the mean displacement"
 
 #: Columns of the table of volumes.
-VOLUMES: Mapping[str, Column] = {
-    "volume": Column("Volume", "Number in the image as it was given, counted from 0; what was left out has no row"),
-    "b_value": Column("b-value", "As acquired", "s/mm^2"),
-    "trans_x": Column("Translation along x", TRANSLATION, "mm"),
-    "trans_y": Column("Translation along y", TRANSLATION, "mm"),
-    "trans_z": Column("Translation along z", TRANSLATION, "mm"),
-    "rot_x": Column("Rotation about x", "Of the volume against the reference", "rad"),
-    "rot_y": Column("Rotation about y", "Of the volume against the reference", "rad"),
-    "rot_z": Column("Rotation about z", "Of the volume against the reference", "rad"),
-    "framewise_displacement": Column(
+VOLUMES: Mapping[str, TableColumn] = {
+    "volume": TableColumn(
+        "Volume", "Number in the image as it was given, counted from 0; what was left out has no row"
+    ),
+    "b_value": TableColumn("b-value", "As acquired", units="s/mm^2"),
+    "trans_x": TableColumn("Translation along x", TRANSLATION, units="mm"),
+    "trans_y": TableColumn("Translation along y", TRANSLATION, units="mm"),
+    "trans_z": TableColumn("Translation along z", TRANSLATION, units="mm"),
+    "rot_x": TableColumn("Rotation about x", "Of the volume against the reference", units="rad"),
+    "rot_y": TableColumn("Rotation about y", "Of the volume against the reference", units="rad"),
+    "rot_z": TableColumn("Rotation about z", "Of the volume against the reference", units="rad"),
+    "framewise_displacement": TableColumn(
         "Framewise displacement",
         "Movement from the volume before: sum of the changes of translations, and of rotations on a sphere of 50 mm "
         "(of the size of the mask where that is smaller)",
-        "mm",
+        units="mm",
     ),
-    "std_dvars": Column(
+    "std_dvars": TableColumn(
         "Standardised DVARS",
         "Root mean square difference from the median image of the shell inside the mask, divided by the median of the "
         "shell: 1 is typical",
     ),
-    "outlier_fraction": Column(
+    "outlier_fraction": TableColumn(
         "Share of outlier slices",
         "Slices whose mean signal lies 4 standard deviations or more below what their shell predicts",
     ),
-    "is_outlier": Column(
+    "is_outlier": TableColumn(
         "Outlier",
         "1 where a tenth of the slices or more have lost signal, or the difference from the shell is unusually large",
     ),
 }
 
 #: Columns of the table of images, beyond who and what.
-IMAGES: Mapping[str, Column] = {
-    "fd_mean": Column("Mean framewise displacement", "Mean movement from one volume to the next", "mm"),
-    "fd_max": Column("Largest framewise displacement", "Largest movement from one volume to the next", "mm"),
-    "n_outlier_volumes": Column("Outlier volumes", "Volumes that differ from the others of their shell"),
-    "outlier_slices": Column("Share of outlier slices", "Slices that have lost signal, over all volumes"),
-    "dvars_max": Column("Largest standardised DVARS", "Largest difference of a volume from its shell; 1 is typical"),
-    "ndc": Column(
+IMAGES: Mapping[str, TableColumn] = {
+    "fd_mean": TableColumn("Mean framewise displacement", "Mean movement from one volume to the next", units="mm"),
+    "fd_max": TableColumn("Largest framewise displacement", "Largest movement from one volume to the next", units="mm"),
+    "n_outlier_volumes": TableColumn("Outlier volumes", "Volumes that differ from the others of their shell"),
+    "outlier_slices": TableColumn("Share of outlier slices", "Slices that have lost signal, over all volumes"),
+    "dvars_max": TableColumn(
+        "Largest standardised DVARS", "Largest difference of a volume from its shell; 1 is typical"
+    ),
+    "ndc": TableColumn(
         "Neighbouring DWI correlation", "Mean correlation of each diffusion-weighted volume with the closest in q-space"
     ),
-    "snr_lowest": Column("SNR at the lowest b-value", "Mean signal over the noise of one volume, inside the mask"),
-    "snr_highest": Column("SNR at the highest b-value", "Mean signal over the noise of one volume, inside the mask"),
-    "b_lowest": Column("Lowest b-value", "Of the shells", "s/mm^2"),
-    "b_highest": Column("Highest b-value", "Of the shells", "s/mm^2"),
-    "n_volumes": Column("Volumes", "Of the image, without those that were left out"),
-    "n_left_out": Column("Volumes left out", "No diffusion images of their b-value: empty ones, maps, other scans"),
-    "n_voxels": Column("Voxels", "Of the mask"),
+    "snr_lowest": TableColumn("SNR at the lowest b-value", "Mean signal over the noise of one volume, inside the mask"),
+    "snr_highest": TableColumn(
+        "SNR at the highest b-value", "Mean signal over the noise of one volume, inside the mask"
+    ),
+    "b_lowest": TableColumn("Lowest b-value", "Of the shells", units="s/mm^2"),
+    "b_highest": TableColumn("Highest b-value", "Of the shells", units="s/mm^2"),
+    "n_volumes": TableColumn("Volumes", "Of the image, without those that were left out"),
+    "n_left_out": TableColumn(
+        "Volumes left out", "No diffusion images of their b-value: empty ones, maps, other scans"
+    ),
+    "n_voxels": TableColumn("Voxels", "Of the mask"),
 }
 
-WHO: Mapping[str, Column] = {
-    "participant_id": Column("Participant", "Label, with sub-"),
-    "session_id": Column("Session", "Label, with ses-"),
-    "image": Column("Image", "Name of the image, without its extension"),
+WHO: Mapping[str, TableColumn] = {
+    "participant_id": TableColumn("Participant", "Label, with sub-", "words"),
+    "session_id": TableColumn("Session", "Label, with ses-", "words"),
+    "image": TableColumn("Image", "Name of the image, without its extension", "words"),
 }
 
 
@@ -107,16 +107,15 @@ def write_confounds(
     left_out : sequence of mapping
         Volumes that have no row, as `bidsfit.bids.left_out.left_out` describes them.
     """
-    rows = zip(*(_plain(values) for values in columns.values()), strict=True)
-    _write_table(path, list(columns), rows)
-    described = _described({name: VOLUMES[name] for name in columns})
-    write_json(path.with_suffix(".json"), described | ({FIELD: list(left_out)} if left_out else {}))
-    return path
+    lists = [values.tolist() if isinstance(values, np.ndarray) else values for values in columns.values()]
+    rows = ({name: _known(value) for name, value in zip(columns, row, strict=True)} for row in zip(*lists, strict=True))
+    about = {FIELD: list(left_out)} if left_out else {}
+    return write_table(path, {name: VOLUMES[name] for name in columns}, rows, about=about, digits=DIGITS)
 
 
 def write_quality(path: Path, numbers: Mapping[str, Any]) -> Path:
     """Write the numbers of one image, whose file name ends with `ENDING`."""
-    write_json(path, {**numbers, "GeneratedBy": [{"Name": "bidsfit", "Version": __version__}]})
+    write_json(path, {**numbers, "GeneratedBy": GENERATED_BY})
     return path
 
 
@@ -161,10 +160,13 @@ def write_group_table(output_dir: Path) -> Path:
         raise UnusableInputError(
             f"{output_dir} holds no quality of images (sub-*/dwi/*{ENDING}). Run the participant level first."
         )
-    path = output_dir / TABLE
-    _write_table(path, [*WHO, *IMAGES], (list(quality_row(file).values()) for file in found))
-    write_json(path.with_suffix(".json"), _described({**WHO, **IMAGES}))
-    return path
+    rows = ({name: _known(value) for name, value in quality_row(file).items()} for file in found)
+    return write_table(output_dir / TABLE, {**WHO, **IMAGES}, rows, digits=DIGITS)
+
+
+def _known(value: Any) -> Any:
+    """A value of a table; None for a number that is infinite or not known."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_group_table(path: Path) -> list[dict[str, Any]]:
@@ -181,31 +183,3 @@ def _read(key: str, value: str) -> str | float | None:
     if value == NOT_AVAILABLE:
         return None
     return float(value) if key in IMAGES else value
-
-
-def _write_table(path: Path, columns: Sequence[str], rows: Iterator[Any]) -> None:
-    """One row at a time, so that long tables need no memory."""
-    with whole_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, delimiter="\t", lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows([_cell(value) for value in row] for row in rows)
-
-
-def _plain(values: Sequence[Any] | NDArray) -> list[Any]:
-    """Python numbers from a sequence or an array."""
-    return list(values.tolist()) if isinstance(values, np.ndarray) else list(values)
-
-
-def _cell(value: Any) -> str:
-    if value is None or (isinstance(value, float) and not math.isfinite(value)):
-        return NOT_AVAILABLE
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
-def _described(columns: Mapping[str, Column]) -> dict[str, dict[str, str]]:
-    """What a JSON file says of the columns of its table."""
-    return {
-        name: {"LongName": column.title, "Description": column.description}
-        | ({"Units": column.units} if column.units else {})
-        for name, column in columns.items()
-    }

@@ -7,18 +7,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from nibabel.spatialimages import SpatialImage
 from numpy.typing import NDArray
 
-from bidsfit.bids.files import read_tsv
 from bidsfit.bids.images import open_image, read_data, same_grid
 from bidsfit.bids.inputs import Folder, inherited
 from bidsfit.bids.metadata import read_sidecar
-from bidsfit.bids.names import parse_name
+from bidsfit.bids.names import FOLDERS, parse_name
 from bidsfit.bids.tissues import LIKELY, NAMES, tissue_indices
 from bidsfit.exceptions import UnusableInputError
+from bidsfit.files import read_tsv
 
 #: The region that needs no file: all voxels of the mask that was fitted.
 WHOLE = "whole"
@@ -31,6 +32,17 @@ SUFFIXES = ("dseg", "mask", "probseg")
 
 #: Entities that a file may have and the image need not.
 APART = ("desc-", "label-", "space-", "res-", "den-", "seg-", "atlas-", "scale-", "hemi-")
+
+
+class Condition(NamedTuple):
+    """Where a parameter means something: where another one is not smaller than a value."""
+
+    label: str
+    least: float
+
+
+#: D* is not determined where hardly any blood flows: it counts where f is 5 % or more.
+CONDITIONS = {"Dstar": Condition("f", 0.05)}
 
 
 @dataclass(frozen=True)
@@ -57,8 +69,7 @@ class RegionFile:
     @cached_property
     def words(self) -> frozenset[str]:
         """Entities that tell to which images it belongs."""
-        found = self.path.name.split("_")[:-1]
-        return frozenset(word for word in found if not word.startswith(APART))
+        return frozenset(word for word in parse_name(self.path.name).words if not word.startswith(APART))
 
     @cached_property
     def regions(self) -> dict[str, tuple[int, ...]]:
@@ -125,7 +136,7 @@ def find_regions(files: Sequence[RegionFile], image: str, like: SpatialImage, wa
         Names, in whichever case; empty: all. `WHOLE` is not looked for.
     """
     asked = {name.lower() for name in wanted}
-    entities = set(image.split("_"))
+    entities = set(parse_name(image).words)
     masks: dict[str, NDArray[np.bool_]] = {}
     sources: dict[str, str] = {}
     chosen: dict[str, RegionFile] = {}
@@ -225,7 +236,7 @@ def _lookup(path: Path, root: Path) -> Iterator[tuple[str, int]]:
 
 def _generic(file: RegionFile) -> str:
     """The name of a file without participant and session, so that a remark holds for others."""
-    return "_".join(word for word in file.path.name.split("_") if not word.startswith(("sub-", "ses-", "run-")))
+    return parse_name(file.path.name).without(*FOLDERS, "run")
 
 
 def _listed(names: Sequence[str], most: int = 4) -> str:

@@ -9,11 +9,12 @@ import numpy as np
 from nibabel.spatialimages import SpatialImage
 from numpy.typing import NDArray
 
-from bidsfit.bids.files import read_tsv
 from bidsfit.bids.images import read_on_grid
 from bidsfit.bids.inputs import Folder, inherited
 from bidsfit.bids.metadata import read_sidecar
+from bidsfit.bids.names import parse_name
 from bidsfit.exceptions import UnusableInputError
+from bidsfit.files import read_tsv
 
 #: Names of the tissues in segmentations, in small letters: abbreviations of BIDS, and words.
 NAMES = {
@@ -27,6 +28,9 @@ MAPPING = {"gm": "1", "wm": "2", "csf": "3"}
 
 #: A voxel belongs to a tissue where its probability exceeds this.
 LIKELY = 0.5
+
+#: Entities that a segmentation may have and the image need not.
+APART = ("desc-", "label-", "space-", "res-", "seg-", "atlas-")
 
 
 def tissue_mask(
@@ -62,16 +66,13 @@ def tissue_mask(
 
 def _candidates(dataset: Folder, image: str) -> Iterator[Path]:
     """Segmentations of an image, the most specific first."""
-    words = set(image.split("_"))
-    participant = image.split("_")[0]
+    name = parse_name(image)
+    participant = f"sub-{name.entities['sub']}"
     for suffix in ("dseg", "mask", "probseg"):
         found = []
         for path in dataset.root.glob(f"{participant}/**/{participant}*_{suffix}.nii*"):
-            own = set(path.name.split("_")[:-1])
-            apart = {
-                word for word in own if not word.startswith(("desc-", "label-", "space-", "res-", "seg-", "atlas-"))
-            }
-            if apart <= words:
+            apart = {word for word in parse_name(path.name).words if not word.startswith(APART)}
+            if apart <= set(name.words):
                 found.append((-len(apart), path.name, path))
         yield from (path for _, _, path in sorted(found))
 

@@ -42,14 +42,14 @@ def run(argv: Sequence[str] | None = None) -> int:
     arguments = argparse.Namespace(verbosity=0)
     try:
         arguments = parse(words)
-        from bidsfit.cli.settings import settings_from
+        from bidsfit.run.settings import settings_from
 
         settings = settings_from(arguments, ["bidsfit", *map(shlex.quote, words)])
         if settings.analysis_level == "group":
-            from bidsfit.cli.group import run_group
+            from bidsfit.run.group import run_group
 
             return run_group(settings)
-        from bidsfit.cli.participant import run_participants
+        from bidsfit.run.participant import run_participants
 
         return run_participants(settings)
     except BidsfitError as error:
@@ -101,7 +101,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     given = parser.parse_args(words)
     if given.config_file is None:
         return given
-    from bidsfit.cli.settings import config_words
+    from bidsfit.run.settings import config_words
 
     options = [action for action in parser._actions if action.option_strings and action.dest in vars(given)]
     known = {option.dest: max(option.option_strings, key=len) for option in options}

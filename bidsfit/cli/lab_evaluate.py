@@ -69,13 +69,13 @@ def add_evaluate(commands: argparse._SubParsersAction) -> None:
 
 def run_evaluate(arguments: argparse.Namespace) -> None:
     """Make the evaluation that the command line asks for."""
-    from bidsfit.estimators.given import describe_given, is_file_name
     from bidsfit.laboratory.bench import Bench
     from bidsfit.laboratory.evaluation import evaluate_estimators, in_words, named_points
     from bidsfit.laboratory.gallery import Gallery
     from bidsfit.laboratory.gyori2022 import quick_recipes
     from bidsfit.laboratory.patients import QUICK_SHAPE, SHAPE
     from bidsfit.reports.laboratory import write_laboratory_report
+    from bidsfit.trained.given import describe_given, is_file_name
     from bidsfit.training.bundle import read_facts
 
     files = [Path(word) for word in arguments.estimators if is_file_name(word)]

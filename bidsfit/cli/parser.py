@@ -180,8 +180,8 @@ def add_fit_options(group: argparse._ArgumentGroup) -> None:
         metavar="SOURCE",
         default="auto",
         help="noise level: a number (in units of the image), repeats (repeated volumes), b0 (repeats at b = 0), "
-        "residuals (of a fit), mppca (found by MP-PCA), piesno (found in the background), map (*_param-noise_dwimap of "
-        "-d), or auto (mppca where the preprocessing denoises with it, else repeats, or else residuals; default)",
+        "residuals (of a fit), mppca (found by MP-PCA), piesno (found in the background), map (*_param-noise*_dwimap "
+        "of -d), or auto (mppca where the preprocessing denoises with it, else repeats, or else residuals; default)",
     )
     group.add_argument(
         "--debias",

@@ -20,8 +20,8 @@ from bidsfit.estimators.levenberg_marquardt import (
     ITERATION_LIMIT,
     LARGEST_DAMPING,
     MAX_ITERATIONS,
-    Grid,
     Problem,
+    StartGrid,
     Work,
     best_node,
     compiled,
@@ -82,7 +82,7 @@ def fit_batch(
 
 @compiled
 def _from_nodes(
-    y: NDArray, problem: Problem, grid: Grid, work: Work, which: int, least: NDArray, most: NDArray, found: NDArray
+    y: NDArray, problem: Problem, grid: StartGrid, work: Work, which: int, least: NDArray, most: NDArray, found: NDArray
 ) -> None:
     """Put every voxel on its best node (see `best_node`)."""
     for v in range(y.shape[0]):

@@ -513,3 +513,8 @@ class Estimator(ABC):
         Of an estimator that reads neighbours (`reach`) it also takes where these voxels lie, shape (n, 3); whatever
         lies between them is outside of the mask or the image, or has no usable signal.
         """
+
+
+def estimator_label(name: str) -> str:
+    """The name of an estimator as a BIDS label, which has letters and digits only: "netuniform" for "net-uniform"."""
+    return "".join(character for character in name if character.isalnum())

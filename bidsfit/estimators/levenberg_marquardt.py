@@ -95,7 +95,7 @@ class Work(NamedTuple):
     held: NDArray  # (n_parameters,), whether a parameter stays in this step
 
 
-class Grid(NamedTuple):
+class StartGrid(NamedTuple):
     """The starting points, as one thread looks at them."""
 
     energies: NDArray  # (n_nodes,), weighted sums of squares of their signals
@@ -139,9 +139,9 @@ def fit_voxels(
     solve(kernel, misfit, y, precision, problem, make_grid(problem), work, other, first, found, cost, status)
 
 
-def make_grid(problem: Problem) -> Grid:
+def make_grid(problem: Problem) -> StartGrid:
     """The starting points, with room for one thread."""
-    return Grid(
+    return StartGrid(
         energies=np.sum(problem.weights[:, None] * problem.node_signals[problem.rows] ** 2, axis=0),
         middle=np.median(problem.nodes, axis=0),
         measured=np.empty(problem.node_signals.shape[0]),
@@ -175,7 +175,7 @@ def solve(
     y: NDArray,
     precision: NDArray,
     problem: Problem,
-    grid: Grid,
+    grid: StartGrid,
     work: Work,
     other: NDArray,
     start: NDArray,
@@ -219,7 +219,7 @@ def solve(
 
 
 @inlined
-def score_nodes(y: NDArray, problem: Problem, grid: Grid) -> None:
+def score_nodes(y: NDArray, problem: Problem, grid: StartGrid) -> None:
     """Inner products of the measured signals with the signals of all starting points."""
     measured, scores, rows, weights, node_signals = (
         grid.measured, grid.scores, problem.rows, problem.weights, problem.node_signals
@@ -235,7 +235,7 @@ def score_nodes(y: NDArray, problem: Problem, grid: Grid) -> None:
 
 @compiled
 def best_node(
-    problem: Problem, grid: Grid, bounds: NDArray, which: int, least: float, most: float, parameters: NDArray
+    problem: Problem, grid: StartGrid, bounds: NDArray, which: int, least: float, most: float, parameters: NDArray
 ) -> None:
     """Set ``parameters`` to the starting point of the least sum of squares, its scale solved in closed form.
 

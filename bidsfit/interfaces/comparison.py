@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 
 from bidsfit import models
 from bidsfit.bids.acquisitions import read_acquisition
-from bidsfit.bids.files import whole_file
 from bidsfit.bids.inputs import DwiImage
 from bidsfit.bids.units import REPORT_UNITS
 from bidsfit.estimators.comparison import correlations, difference, precision
+from bidsfit.files import whole_file
 from bidsfit.fitting import FitNumbers, FitResult, curve_axis
 from bidsfit.interfaces.figures import read_volume, relative
 from bidsfit.models.parameter import Derived, Parameter
@@ -42,11 +42,11 @@ STRONG = 0.7
 
 def comparison_figure_paths(folder: Path, image: DwiImage, model: SignalModel) -> dict[str, Path]:
     """Where the record and the figures of a comparison go: "record", "curves", or name of a parameter, to path."""
-    stem = folder / f"sub-{image.participant}" / "figures" / f"{image.name}_model-{model.name}_desc-comparison"
-    paths = {p.name: stem.with_name(f"{stem.name}_param-{p.label}_dwi.png") for p in compared(model)}
+    figures, stem = folder / f"sub-{image.participant}" / "figures", f"{image.name}_model-{model.name}"
+    paths = {p.name: figures / f"{stem}_param-{p.label}_desc-comparison_dwi.png" for p in compared(model)}
     return paths | {
-        "curves": stem.with_name(f"{stem.name}curves_dwi.png"),
-        "record": stem.with_name(f"{stem.name}_record.json"),
+        "curves": figures / f"{stem}_desc-comparisoncurves_dwi.png",
+        "record": figures / f"{stem}_desc-comparison_record.json",
     }
 
 

@@ -17,13 +17,13 @@ from nipype.interfaces.base import (
 )
 
 from bidsfit.bids.conflicts import conflicts_of_image, refuse, writing
-from bidsfit.bids.files import whole_file, write_json
 from bidsfit.bids.inputs import DwiImage
 from bidsfit.bids.outputs import (
     file_output,
     json_path,
     table,
 )
+from bidsfit.files import whole_file, write_json
 
 
 class _WriteVolumeInput(BaseInterfaceInputSpec):

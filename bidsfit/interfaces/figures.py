@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 
 from bidsfit.bids.acquisitions import read_acquisition
 from bidsfit.bids.conflicts import conflicts_of_image, refuse, writing
-from bidsfit.bids.files import whole_file
 from bidsfit.bids.images import open_image, read_data
 from bidsfit.bids.inputs import DwiImage
 from bidsfit.bids.left_out import in_words
+from bidsfit.files import whole_file
 from bidsfit.interfaces.image import doubtful_mask
 from bidsfit.reports import figures
 from bidsfit.reports.records import ImageRecord, write_record

@@ -25,7 +25,6 @@ from bidsfit import estimators, models
 from bidsfit.acquisition import Acquisition
 from bidsfit.bids.acquisitions import read_acquisition
 from bidsfit.bids.conflicts import conflicts_of_fit, refuse, writing
-from bidsfit.bids.files import needing_space, whole_file
 from bidsfit.bids.images import MaskedSignals, image_shape, open_image, opened, read_data
 from bidsfit.bids.inputs import DwiImage
 from bidsfit.bids.left_out import in_words
@@ -38,6 +37,7 @@ from bidsfit.bids.outputs import (
 )
 from bidsfit.estimators.estimator import Estimator, Status
 from bidsfit.exceptions import UnsupportedProtocolError, UnusableInputError
+from bidsfit.files import needing_space, whole_file
 from bidsfit.fitting import FitResult, fit
 from bidsfit.interfaces.figures import relative
 from bidsfit.reports.fit_panels import PANELS, FitPanel, FitView

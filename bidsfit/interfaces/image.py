@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from bidsfit import models
 from bidsfit.acquisition import B0_TOLERANCE, Acquisition
 from bidsfit.bids.acquisitions import read_acquisition
-from bidsfit.bids.images import MaskedSignals, image_shape, opened, read_mask, read_on_grid
-from bidsfit.bids.outputs import write_nifti
+from bidsfit.bids.images import MaskedSignals, image_shape, opened, read_mask, read_on_grid, write_nifti
 from bidsfit.estimators.least_squares import LeastSquares
 from bidsfit.exceptions import UnusableInputError
 from bidsfit.interfaces.preprocessing import background_noise

@@ -23,11 +23,11 @@ from nipype.interfaces.base import (
 from bidsfit import __version__
 from bidsfit.bids.acquisitions import read_b_values, write_b_values
 from bidsfit.bids.conflicts import conflicts_of_preprocessing, refuse, writing
-from bidsfit.bids.files import whole_file, write_json
-from bidsfit.bids.images import open_image, read_data
+from bidsfit.bids.images import open_image, read_data, write_nifti
 from bidsfit.bids.inputs import DwiImage
 from bidsfit.bids.left_out import FIELD
-from bidsfit.bids.outputs import LEFT_OUT, file_output, json_path, own_uri, table, write_nifti
+from bidsfit.bids.outputs import LEFT_OUT, file_output, json_path, own_uri, table
+from bidsfit.files import whole_file, write_json
 
 #: Fields of a sidecar that stay true of the preprocessed image.
 KEPT = (

@@ -30,7 +30,7 @@ from bidsfit.preprocessing import denoising, likeness, masking, ringing
 from bidsfit.preprocessing.breathing import Breathing, estimate_breathing, obstacle_to_breathing
 from bidsfit.preprocessing.gradients import detect_flip, normalise_directions
 from bidsfit.preprocessing.motion import Motion, estimate_motion, rotate_directions
-from bidsfit.preprocessing.registration import Grid
+from bidsfit.preprocessing.registration import VoxelGrid
 from bidsfit.preprocessing.resampling import Resampled, resample
 from bidsfit.preprocessing.susceptibility import NEGLIGIBLE, estimate_field, phase_encoding, undistort
 from bidsfit.preprocessing.trajectory import RADIUS, motion_parameters
@@ -335,7 +335,7 @@ class CorrectMotion(Step):
             undone = shared.undone(data, threads=threads, **where) if shared.depth.any() else None
             return undone, transforms, shared.depth[:, None] * np.sqrt((pattern**2).sum(axis=0).mean()), facts
         found = estimate_motion(*given, directions=acquisition.directions, threads=threads, progress=progress, **where)
-        path = motion_parameters(found.transforms, Grid(image.affine, region).centre) * [1, 1, 1, *[RADIUS] * 3]
+        path = motion_parameters(found.transforms, VoxelGrid(image.affine, region).centre) * [1, 1, 1, *[RADIUS] * 3]
         if np.allclose(found.transforms, np.eye(4), rtol=0, atol=1e-9):
             return None, found.transforms, path, describe_motion(found, called)
         moved = resample(data, image.affine, found.transforms, threads=threads, **where)

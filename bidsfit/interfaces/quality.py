@@ -23,13 +23,13 @@ from numpy.typing import NDArray
 from bidsfit.acquisition import Acquisition
 from bidsfit.bids.acquisitions import read_acquisition
 from bidsfit.bids.conflicts import conflicts_of_image, refuse
-from bidsfit.bids.files import whole_file
 from bidsfit.bids.images import image_shape, open_image, read_data
 from bidsfit.bids.inputs import DwiImage
 from bidsfit.bids.left_out import FIELD, methods_sentence, numbers_of_others, without
 from bidsfit.bids.left_out import numbers as left_out_numbers
 from bidsfit.bids.outputs import file_output
 from bidsfit.bids.quality import write_confounds, write_quality
+from bidsfit.files import whole_file
 from bidsfit.interfaces.figures import read_volume, relative
 from bidsfit.preprocessing import quality
 from bidsfit.preprocessing.registration import extent
@@ -40,9 +40,6 @@ from bidsfit.reports.records import PreprocessingRecord, write_record
 #: Figures of steps, and of quality, in the order of the report.
 STEP_FIGURES = ("denoise", "gibbs", "rician", "susceptibility", "motion", "tissue")
 QUALITY_FIGURES = ("traces", "outliers", "carpet", "snr", "registration")
-
-#: What their volumes or pictures are called.
-BEFORE_AFTER = ("before", "after")
 
 #: Rows of a carpet.
 CARPET_ROWS = 400

@@ -12,14 +12,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 from nibabel.spatialimages import SpatialImage
 from nipype.interfaces.base import BaseInterfaceInputSpec, File, SimpleInterface, TraitedSpec, traits
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from bidsfit.bids.images import open_image, read_data
+from bidsfit.bids.images import open_image, read_data, write_nifti
 
 
 @contextmanager
@@ -42,17 +41,7 @@ def read_volumes(path: str | Path) -> tuple[NDArray[np.float32], SpatialImage]:
 
 def write_volumes(path: Path, data: NDArray, like: SpatialImage) -> str:
     """Write volumes on the grid of an image, 32-bit floats; return the path as text."""
-    image = nib.Nifti1Image(np.asarray(data, dtype=np.float32), like.affine)
-    if isinstance(like.header, nib.Nifti1Header):
-        for setter, (affine, code) in (
-            (image.set_qform, like.header.get_qform(coded=True)),
-            (image.set_sform, like.header.get_sform(coded=True)),
-        ):
-            setter(affine, code=int(code))
-    zooms = [float(zoom) for zoom in like.header.get_zooms()]
-    image.header.set_zooms((zooms[:3] + zooms[3:4] + [1.0])[: image.ndim])
-    image.header.set_xyzt_units("mm", "sec")
-    nib.save(image, path)
+    write_nifti(path, np.asarray(data, dtype=np.float32), like)
     return str(path)
 
 

@@ -10,10 +10,10 @@ from nipype.interfaces.base import BaseInterfaceInputSpec, File, SimpleInterface
 from numpy.typing import NDArray
 
 from bidsfit.bids.anatomy import Anatomy
-from bidsfit.bids.files import write_json, write_text
-from bidsfit.bids.images import open_image, read_data, read_mask, read_on_grid
-from bidsfit.bids.outputs import write_nifti
+from bidsfit.bids.images import open_image, read_data, read_mask, read_on_grid, write_nifti
+from bidsfit.bids.tables import write_rows
 from bidsfit.exceptions import UnusableInputError
+from bidsfit.files import write_json
 from bidsfit.preprocessing.tissue import (
     OTHER,
     PURITY,
@@ -115,7 +115,7 @@ class SegmentTissue(SimpleInterface):
             )
         outputs |= {"dseg": str(cwd / "dseg.nii.gz"), "table": str(cwd / "dseg.tsv")}
         write_nifti(Path(outputs["dseg"]), tissue, like)
-        write_text(Path(outputs["table"]), table_of_labels())
+        write_rows(Path(outputs["table"]), ("index", "name", "abbreviation", "mapping"), TABLE)
         return outputs
 
     def _tissue(
@@ -166,12 +166,6 @@ def in_words(anatomy: Anatomy, alignment: Alignment | None) -> str:
             f" (normalised mutual information {alignment.information:.3f}, {alignment.apart:.3f} when moved apart)"
         )
     return f"{first}{second}. A voxel belongs to a tissue that fills more than {100 * PURITY:.0f} % of it."
-
-
-def table_of_labels() -> str:
-    """The table that belongs to the segmentation, as text of a TSV file."""
-    rows = [("index", "name", "abbreviation", "mapping"), *TABLE]
-    return "".join("\t".join(map(str, row)) + "\n" for row in rows)
 
 
 def _volume(path: Path) -> tuple[NDArray[np.float32], NDArray[np.float64]]:

@@ -16,13 +16,13 @@ from tqdm import tqdm
 
 from bidsfit import estimators
 from bidsfit.estimators.estimator import Estimator
-from bidsfit.estimators.given import describe_given
-from bidsfit.estimators.trained import TrainedEstimator
 from bidsfit.evaluation.experiments import Evaluation, Setting, evaluate
 from bidsfit.exceptions import UsageError
 from bidsfit.laboratory.results import Results
 from bidsfit.models.signal_model import SignalModel
 from bidsfit.simulation.distributions import Distribution
+from bidsfit.trained.estimator import TrainedEstimator
+from bidsfit.trained.given import describe_given
 from bidsfit.training.bundle import acquisition_facts, read_bundle, read_facts
 from bidsfit.training.recipe import Recipe
 from bidsfit.training.store import Store

@@ -13,7 +13,6 @@ from bidsfit.acquisition import Acquisition, protocol_in_words
 from bidsfit.bids.images import MaskedSignals, image_shape, open_image, read_mask
 from bidsfit.bids.outputs import fit_settings, maps_of, write_maps
 from bidsfit.estimators.estimator import Estimator
-from bidsfit.estimators.given import is_file_name
 from bidsfit.exceptions import UsageError
 from bidsfit.fitting import fit
 from bidsfit.laboratory.bench import estimator_of, is_trained
@@ -23,6 +22,7 @@ from bidsfit.noise import NoiseKind
 from bidsfit.reports.fit_panels import PANELS, FitPanel, FitView
 from bidsfit.reports.fit_record import fit_record
 from bidsfit.reports.laboratory import LaboratoryFigure, LaboratorySection, Table
+from bidsfit.trained.given import is_file_name
 
 
 class Fits:

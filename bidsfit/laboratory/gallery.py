@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bidsfit.bids.files import whole_file
 from bidsfit.bids.units import REPORT_UNITS
 from bidsfit.evaluation.experiments import Evaluation, Setting, floor, sinks
+from bidsfit.files import whole_file
 from bidsfit.models.space import ParameterSpace
 from bidsfit.reports.evaluation import Axis, Bias, Statistic, plot_bias, plot_plane_maps
 from bidsfit.reports.laboratory import LaboratoryFigure

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bidsfit import __version__
-from bidsfit.bids.files import whole_file
+from bidsfit.files import whole_file
 
 Arrays = dict[str, NDArray[Any]]
 

@@ -11,7 +11,7 @@ from scipy.ndimage import gaussian_filter
 from bidsfit.exceptions import UsageError
 from bidsfit.phantom.fractal import fractal_noise
 from bidsfit.phantom.head import Head, draw_lesion, squared_radius, with_parameters
-from bidsfit.phantom.tissue import ABDOMEN, Recipe
+from bidsfit.phantom.tissue import ABDOMEN, TissueRecipe
 
 #: Width of the image, mm: the longer side of a slice. Voxels are isotropic.
 FIELD_OF_VIEW = 380.0
@@ -66,7 +66,7 @@ TO_THE_FRONT = 0.25
 
 def make_abdomen(
     shape: tuple[int, int, int],
-    recipe: Recipe,
+    recipe: TissueRecipe,
     rng: np.random.Generator,
     *,
     lesion: str | None = None,
@@ -78,7 +78,7 @@ def make_abdomen(
     ----------
     shape : tuple of int
         Voxels along x, y and z.
-    recipe : Recipe
+    recipe : TissueRecipe
         Parameter ranges of the tissues of `bidsfit.phantom.tissue.ABDOMEN`.
     rng : numpy.random.Generator
     lesion : str, optional

@@ -23,7 +23,7 @@ from bidsfit.phantom.head import Head, make_head
 from bidsfit.phantom.imperfections import NONE, Imperfections
 from bidsfit.phantom.scanner import ScanTruth, distorted, draw_truth, reversed_pair
 from bidsfit.phantom.study import REPEATED, Study
-from bidsfit.phantom.tissue import ABDOMEN, ABDOMEN_NAMES, TISSUE_NAMES, TISSUES, Recipe, recipe
+from bidsfit.phantom.tissue import ABDOMEN, ABDOMEN_NAMES, TISSUE_NAMES, TISSUES, TissueRecipe, recipe
 from bidsfit.phantom.variation import Factors, draw_factors, outside, times, vary, varying
 
 #: Intensity of the brightest cerebrospinal fluid at b = 0: what an S0 of 1 in the recipes stands for.
@@ -185,7 +185,7 @@ class Cohort:
         return models.get(self.model)
 
     @cached_property
-    def recipe(self) -> Recipe:
+    def recipe(self) -> TissueRecipe:
         """Tissues and defaults of the model; an unknown model is refused first."""
         models.get(self.model)
         return recipe(self.model, self.anatomy)

@@ -11,7 +11,7 @@ from scipy.ndimage import distance_transform_edt
 
 from bidsfit.exceptions import UsageError
 from bidsfit.phantom.fractal import fractal_noise, rescale
-from bidsfit.phantom.tissue import TISSUES, Recipe
+from bidsfit.phantom.tissue import TISSUES, TissueRecipe
 
 #: Width of the image, mm: the longer side of a slice. Voxels are isotropic.
 FIELD_OF_VIEW = 240.0
@@ -66,7 +66,7 @@ class Head:
 
 def make_head(
     shape: tuple[int, int, int],
-    recipe: Recipe,
+    recipe: TissueRecipe,
     rng: np.random.Generator,
     *,
     lesion: str | None = None,
@@ -78,7 +78,7 @@ def make_head(
     ----------
     shape : tuple of int
         Voxels along x, y and z.
-    recipe : Recipe
+    recipe : TissueRecipe
         Parameter ranges of the tissues.
     rng : numpy.random.Generator
         The tissue is drawn first, so that one seed gives one anatomy for every model.
@@ -98,7 +98,7 @@ def with_parameters(
     tissue: NDArray[np.uint8],
     place: NDArray[np.bool_],
     voxel_size: float,
-    recipe: Recipe,
+    recipe: TissueRecipe,
     numbers: Mapping[str, int],
     rng: np.random.Generator,
     *,
@@ -114,7 +114,7 @@ def with_parameters(
         Where the lesion lies, or would lie.
     voxel_size : float
         mm.
-    recipe : Recipe
+    recipe : TissueRecipe
     numbers : mapping of tissue to number
     rng : numpy.random.Generator
     lesion, homogeneous

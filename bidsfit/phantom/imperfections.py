@@ -69,11 +69,6 @@ class Imperfections:
         return self.motion > 0 or self.rotation > 0
 
     @property
-    def distorts(self) -> bool:
-        """Whether signal is displaced along the phase-encoding axis."""
-        return self.off_resonance > 0 or self.eddy > 0
-
-    @property
     def any(self) -> bool:
         """Whether there is any imperfection but noise."""
         return self != NONE

@@ -49,7 +49,7 @@ ABDOMEN_NAMES = {
 
 
 @dataclass(frozen=True)
-class Recipe:
+class TissueRecipe:
     """How a phantom of one model is made.
 
     Parameters
@@ -90,7 +90,7 @@ class Recipe:
 
 
 # S0, D, f and D* as in the simulations of Kaandorp's thesis (paper III): fractal maps within these ranges.
-_IVIM = Recipe(
+_IVIM = TissueRecipe(
     tissues={
         "WM": {"S0": (0.05, 0.25), "D": (0.3, 1.3), "f": (0.01, 0.10), "Dstar": (3.0, 15.0)},
         "GM": {"S0": (0.20, 0.50), "D": (0.5, 2.0), "f": (0.05, 0.25), "Dstar": (3.0, 30.0)},
@@ -110,7 +110,7 @@ _IVIM = Recipe(
 )
 
 # The tissue of the IVIM table seen without its blood. Lesions are illustrative.
-_ADC = Recipe(
+_ADC = TissueRecipe(
     tissues={
         tissue: {name: limits for name, limits in ranges.items() if name in ("S0", "D")}
         for tissue, ranges in _IVIM.tissues.items()
@@ -133,7 +133,7 @@ def _abnormality(vcyl: float, diffusivity: float) -> Ranges:
 # S0, vcyl and lambda: where least-squares fits of this model cluster, tissue by tissue, in a brain measured at
 # b = 0, 1000 and 2000 s/mm^2 (example data of the Maastricht Diffusion Toolbox, github.com/robbert-harms/MDT); S0
 # relative to its fluid. Fluid stays below 3 um^2/ms, the upper bound of lambda.
-_SMT2 = Recipe(
+_SMT2 = TissueRecipe(
     tissues={
         "WM": {"S0": (0.25, 0.35), "vcyl": (0.50, 0.70), "lambda": (1.6, 2.2)},
         "GM": {"S0": (0.35, 0.50), "vcyl": (0.15, 0.40), "lambda": (0.9, 1.5)},
@@ -155,7 +155,7 @@ _SMT2 = Recipe(
 # so the ranges of vcsf are illustrative. In fluid they leave room for vcyl: the two add up to 1 at most everywhere.
 _FREE_WATER: Ranges = {"WM": (0.00, 0.05), "GM": (0.00, 0.15), "CSF": (0.85, 0.95)}
 
-_SMT3 = Recipe(
+_SMT3 = TissueRecipe(
     tissues={tissue: {**ranges, "vcsf": _FREE_WATER[tissue]} for tissue, ranges in _SMT2.tissues.items()},
     lesions={name: {**ranges, "vcsf": (0.0, 0.0)} for name, ranges in _SMT2.lesions.items()},
     b_values=_SMT2.b_values,
@@ -167,7 +167,7 @@ _SMT3 = Recipe(
 
 # Illustrative, the liver within what Li et al. gathered from many studies (Quantitative Imaging in Medicine and Surgery
 # 2017;7:59-78). Signals at b = 0 follow the short T2 of liver and muscle; fat is suppressed.
-_ABDOMEN_IVIM = Recipe(
+_ABDOMEN_IVIM = TissueRecipe(
     tissues={
         "liver": {"S0": (0.16, 0.26), "D": (0.9, 1.3), "f": (0.15, 0.30), "Dstar": (40.0, 90.0)},
         "spleen": {"S0": (0.35, 0.50), "D": (0.7, 0.9), "f": (0.08, 0.16), "Dstar": (30.0, 80.0)},
@@ -189,7 +189,7 @@ _ABDOMEN_IVIM = Recipe(
     host="liver",
 )
 
-_ABDOMEN_ADC = Recipe(
+_ABDOMEN_ADC = TissueRecipe(
     tissues={
         tissue: {name: limits for name, limits in ranges.items() if name in ("S0", "D")}
         for tissue, ranges in _ABDOMEN_IVIM.tissues.items()
@@ -202,11 +202,11 @@ _ABDOMEN_ADC = Recipe(
 )
 
 #: Models that have a phantom.
-RECIPES: Mapping[str, Recipe] = {"adc": _ADC, "ivim": _IVIM, "smt2": _SMT2, "smt3": _SMT3}
-ABDOMEN_RECIPES: Mapping[str, Recipe] = {"adc": _ABDOMEN_ADC, "ivim": _ABDOMEN_IVIM}
+RECIPES: Mapping[str, TissueRecipe] = {"adc": _ADC, "ivim": _IVIM, "smt2": _SMT2, "smt3": _SMT3}
+ABDOMEN_RECIPES: Mapping[str, TissueRecipe] = {"adc": _ABDOMEN_ADC, "ivim": _ABDOMEN_IVIM}
 
 
-def recipe(model: str, anatomy: str = "head") -> Recipe:
+def recipe(model: str, anatomy: str = "head") -> TissueRecipe:
     """The recipe of a model, for the head or the abdomen.
 
     Raises

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from bidsfit.preprocessing.registration import RADIUS, Grid
+from bidsfit.preprocessing.registration import RADIUS, VoxelGrid
 
 #: Bins of the joint histogram along each axis: few, where few voxels fill them.
 FEWEST_BINS = 16
@@ -13,7 +13,7 @@ MOST_BINS = 64
 
 
 def register_across_contrasts(
-    reference: NDArray, volume: NDArray, grid: Grid, start: NDArray | None = None
+    reference: NDArray, volume: NDArray, grid: VoxelGrid, start: NDArray | None = None
 ) -> NDArray[np.float64]:
     """The rigid transform of greatest mutual information [1]_ between a reference and a volume.
 
@@ -22,7 +22,7 @@ def register_across_contrasts(
     Parameters
     ----------
     reference, volume : ndarray, shape (x, y, z)
-    grid : Grid
+    grid : VoxelGrid
         Of both; its mask, with the rim around it, is where they are compared.
     start : ndarray, shape (4, 4), optional
         World to world, where the search begins.

@@ -17,7 +17,14 @@ from threadpoolctl import threadpool_limits
 from bidsfit.acquisition import Acquisition
 from bidsfit.preprocessing.contrasts import register_across_contrasts
 from bidsfit.preprocessing.prediction import Extrapolation, leave_one_out
-from bidsfit.preprocessing.registration import Grid, Match, Reference, affine_generators, enlargement, rigid_generators
+from bidsfit.preprocessing.registration import (
+    Match,
+    Reference,
+    VoxelGrid,
+    affine_generators,
+    enlargement,
+    rigid_generators,
+)
 from bidsfit.preprocessing.resampling import THIN, resample
 from bidsfit.preprocessing.trajectory import Link, is_still, join_groups, motion_parameters, rigid_transforms
 
@@ -174,7 +181,7 @@ def estimate_motion(
     tissue = _rough_mask(volumes[first]) if mask is None else np.asarray(mask, dtype=bool)
     thin = thin_axes(tissue)
     scale = enlargement(tissue, affine, thin)
-    grid = Grid(np.diag([scale, scale, scale, 1.0]) @ affine, tissue, thin)
+    grid = VoxelGrid(np.diag([scale, scale, scale, 1.0]) @ affine, tissue, thin)
     along = None if directions is None else np.asarray(directions, dtype=float)
     with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(max(1, threads)) as pool:
         search = _Search(volumes, b, grid, pool, progress)
@@ -231,7 +238,7 @@ class _Search:
         self,
         volumes: _Volumes,
         b_values: NDArray,
-        grid: Grid,
+        grid: VoxelGrid,
         pool: ThreadPoolExecutor,
         progress: Callable[[float], None] | None,
     ) -> None:

@@ -73,7 +73,7 @@ def enlargement(mask: NDArray[np.bool_], affine: NDArray, thin: Sequence[int] = 
 
 
 @dataclass(frozen=True)
-class Grid:
+class VoxelGrid:
     """Where the voxels are and which of them are compared.
 
     Attributes
@@ -134,7 +134,7 @@ class Grid:
         )
 
 
-def rigid_generators(grid: Grid) -> NDArray[np.float64]:
+def rigid_generators(grid: VoxelGrid) -> NDArray[np.float64]:
     """Infinitesimal motions of a rigid body about the centre of the grid, shape (6 or 3, 4, 4).
 
     Each moves a point at `RADIUS` by 1 mm. Across a thin axis there is no motion: three are left.
@@ -152,7 +152,7 @@ def rigid_generators(grid: Grid) -> NDArray[np.float64]:
     return np.array(moves)
 
 
-def affine_generators(grid: Grid, axis: int | None = None) -> NDArray[np.float64]:
+def affine_generators(grid: VoxelGrid, axis: int | None = None) -> NDArray[np.float64]:
     """Those of a rigid body, and strain: along ``axis`` alone, as eddy currents do in an EPI, or any (None)."""
     strains = []
     for i in range(3) if axis is None else (axis,):
@@ -176,7 +176,7 @@ class Reference:
     Parameters
     ----------
     images : sequence of ndarray, shape (x, y, z)
-    grid : Grid
+    grid : VoxelGrid
     degree : int
         Of the polynomial that turns the intensities of each into those of a volume: 1 where a volume has the contrast
         of the image, or of a mixture of the images.
@@ -186,7 +186,7 @@ class Reference:
     """
 
     def __init__(
-        self, images: Sequence[NDArray], grid: Grid, degree: int = 1, precision: NDArray | None = None
+        self, images: Sequence[NDArray], grid: VoxelGrid, degree: int = 1, precision: NDArray | None = None
     ) -> None:
         self.grid = grid
         self.precision = precision

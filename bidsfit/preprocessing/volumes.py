@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import map_coordinates
 
 from bidsfit.acquisition import COLUMNS, Acquisition
-from bidsfit.preprocessing.registration import Grid, Reference, rigid_generators
+from bidsfit.preprocessing.registration import Reference, VoxelGrid, rigid_generators
 
 #: Volumes of the lowest b-values that show where the signal is, and voxels of a sample.
 LOWEST_VOLUMES = 9
@@ -203,7 +203,7 @@ class _Volumes:
         self.level = self._levels()
         shape = sample.mask.shape
         affine = np.diag([*(VOXEL * voxel_sizes / voxel_sizes.min()), 1.0])
-        self.grid = Grid(affine, sample.mask, tuple(axis for axis in range(3) if shape[axis] < FEWEST_SLICES))
+        self.grid = VoxelGrid(affine, sample.mask, tuple(axis for axis in range(3) if shape[axis] < FEWEST_SLICES))
         self.moved: set[int] = set()
 
     def _levels(self) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""Precision without a truth: parameter-to-noise ratio, and how far two parameters are confounded."""
+"""Precision without a truth: how far two parameters are confounded."""
 
 from __future__ import annotations
 
@@ -9,39 +9,12 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 from bidsfit.statistics.interval import LEVEL, Interval, check_level
-from bidsfit.statistics.samples import as_vector, paired
+from bidsfit.statistics.samples import paired
 
 #: A standard deviation of fewer voxels says nothing.
 FEWEST_VOXELS = 3
 #: The interval of a rank correlation needs more values than this.
 FEWEST_PAIRS = 4
-
-
-def parameter_to_noise_ratio(voxels: ArrayLike) -> float:
-    """Mean over standard deviation of a parameter in the voxels of a region where it should be the same.
-
-    Parameters
-    ----------
-    voxels : array_like, shape (n_voxels,)
-        Values of one participant in one region; NaN is left out.
-
-    Raises
-    ------
-    ValueError
-        Where fewer than three voxels have a value, or all values are the same.
-    """
-    values = as_vector(voxels, "The voxels of a region")
-    values = values[np.isfinite(values)]
-    if values.size < FEWEST_VOXELS:
-        raise ValueError(
-            f"A parameter-to-noise ratio needs at least {FEWEST_VOXELS} voxels with a value, found {values.size}."
-        )
-    if np.ptp(values) == 0:
-        raise ValueError(
-            f"All {values.size} voxels of the region have the value {values[0]:.3g}, so that there is no noise to "
-            "divide by: did the fit stop at a bound?"
-        )
-    return float(values.mean() / values.std(ddof=1))
 
 
 class Correlation(NamedTuple):

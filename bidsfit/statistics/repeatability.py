@@ -10,7 +10,7 @@ from scipy.special import gammaln
 from scipy.stats import norm
 
 from bidsfit.statistics.interval import LEVEL, NO_INTERVAL, Interval, check_level, scale_interval
-from bidsfit.statistics.intraclass import Form, IntraclassCorrelation, intraclass_correlation
+from bidsfit.statistics.intraclass import IntraclassCorrelation, intraclass_correlation
 from bidsfit.statistics.scans import RepeatedScans
 from bidsfit.statistics.scatter import ScatterTrend, scatter_trend
 from bidsfit.statistics.session_effect import SessionEffect, session_effect
@@ -93,7 +93,7 @@ class Repeatability:
         return tuple(found)
 
 
-def repeatability(values: ArrayLike, *, form: Form = "ICC(1,1)", level: float = LEVEL) -> Repeatability:
+def repeatability(values: ArrayLike, *, level: float = LEVEL) -> Repeatability:
     r"""Repeatability from participants who were scanned twice or more without a change in between.
 
     The within-subject standard deviation is the root of the mean within-subject variance [1]_, as published studies
@@ -110,8 +110,6 @@ def repeatability(values: ArrayLike, *, form: Form = "ICC(1,1)", level: float = 
     ----------
     values : array_like, shape (n_participants, n_sessions)
         NaN where a value is missing; participants with fewer than two values are left out and counted.
-    form : {"ICC(1,1)", "ICC(A,1)", "ICC(C,1)"}
-        Of the intraclass correlation.
     level : float
         Confidence level.
 
@@ -142,7 +140,7 @@ def repeatability(values: ArrayLike, *, form: Form = "ICC(1,1)", level: float = 
         repeatability_coefficient=within.times(float(norm.ppf((1 + level) / 2) * np.sqrt(2))),
         within_subject_cv=within_subject_cv(scans, level),
         between_subject_sd=float(np.sqrt(max(excess, 0.0))),
-        intraclass_correlation=intraclass_correlation(scans, form, level),
+        intraclass_correlation=intraclass_correlation(scans, level),
         session_effect=session_effect(scans, level),
         scatter_trend=scatter_trend(scans),
         level=level,

@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 
 from bidsfit import models
 from bidsfit.acquisition import Acquisition
-from bidsfit.bids.files import whole_file
 from bidsfit.exceptions import UnusableInputError, UsageError
+from bidsfit.files import whole_file
 from bidsfit.models.signal_model import SignalModel
 from bidsfit.simulation.distributions import Distribution, distribution_from
 from bidsfit.simulation.simulator import Features

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from bidsfit.bids.choices import read_yaml
+from bidsfit.choices import read_yaml
 from bidsfit.exceptions import UnknownNameError, UsageError
 from bidsfit.simulation.simulator import Simulation
 from bidsfit.training import architectures, objectives

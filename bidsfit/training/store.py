@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock, Timeout
 
-from bidsfit.bids.outputs import estimator_label
+from bidsfit.estimators.estimator import estimator_label
 from bidsfit.exceptions import UnusableInputError
 from bidsfit.training.bundle import check_bundle, write_bundle
 from bidsfit.training.task import Task, train

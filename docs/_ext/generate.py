@@ -22,9 +22,9 @@ from sphinx.errors import ExtensionError
 from bidsfit import estimators, models
 from bidsfit.bids import outputs
 from bidsfit.bids.units import FILE_UNITS, REPORT_UNITS
-from bidsfit.estimators.trained import DISTRIBUTIONS
 from bidsfit.models.signal_model import Parameter, SignalModel
 from bidsfit.reports import bibliography
+from bidsfit.trained.estimator import DISTRIBUTIONS
 from bidsfit.trust import companions
 
 #: Characters that fit into a block of code.

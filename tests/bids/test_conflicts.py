@@ -107,7 +107,7 @@ def test_other_options_of_a_fit_are_refused(tmp_path, options, named):
     assert not any(conflict.whole for conflict in conflicts)
     with pytest.raises(
         ConflictError,
-        match=rf"param-S0_dwimap\.nii\.gz exists and was made with other settings \({named}\).*--overwrite",
+        match=rf"param-S0_desc-lsq_dwimap\.nii\.gz exists and was made with other settings \({named}\).*--overwrite",
     ):
         refuse(conflicts)
 

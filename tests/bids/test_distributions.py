@@ -19,7 +19,7 @@ from bidsfit.exceptions import UnusableInputError
 from bidsfit.models.space import ParameterSpace
 from bidsfit.simulation.distributions import digest, pool
 
-SOURCES = ["bids::sub-01/dwi/sub-01_model-smt2_desc-lsq_param-vcyl_dwimap.nii.gz"]
+SOURCES = ["bids::sub-01/dwi/sub-01_model-smt2_param-vcyl_desc-lsq_dwimap.nii.gz"]
 
 
 def pooled(model="smt3", participants=("sub-01", "sub-02"), kind="healthy"):

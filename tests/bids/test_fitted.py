@@ -16,7 +16,7 @@ from bidsfit.bids.fitted import (
 )
 from bidsfit.exceptions import UnusableInputError
 
-LSQ = "sub-{0}/dwi/sub-{0}_model-ivim_desc-lsq_param-{1}_dwimap"
+LSQ = "sub-{0}/dwi/sub-{0}_model-ivim_param-{1}_desc-lsq_dwimap"
 
 
 @pytest.fixture
@@ -26,10 +26,10 @@ def outputs(masks):
         *(LSQ.format("02", label) for label in ("status", "D", "f", "S0", "rmse", "r2")),
         LSQ.format("02", "D_stat-sd"),
         LSQ.format("10", "status"),
-        "sub-01/ses-b/dwi/sub-01_ses-b_acq-ap_run-2_model-smt2_desc-netuniform_param-status",
-        "sub-01/ses-b/dwi/sub-01_ses-b_acq-ap_run-2_model-smt2_desc-netuniform_param-vcyl",
-        "sub-01/ses-a/dwi/sub-01_ses-a_model-smt2_desc-lsq_param-vcyl",  # unfinished: no status
-        "sub-01/figures/sub-01_model-smt2_desc-lsq_param-status",
+        "sub-01/ses-b/dwi/sub-01_ses-b_acq-ap_run-2_model-smt2_param-status_desc-netuniform",
+        "sub-01/ses-b/dwi/sub-01_ses-b_acq-ap_run-2_model-smt2_param-vcyl_desc-netuniform",
+        "sub-01/ses-a/dwi/sub-01_ses-a_model-smt2_param-vcyl_desc-lsq",  # unfinished: no status
+        "sub-01/figures/sub-01_model-smt2_param-status_desc-lsq",
     ]
     for name in names:
         masks.write(f"{name.removesuffix('_dwimap')}_dwimap.nii.gz", "")
@@ -52,7 +52,7 @@ def test_fits_are_found_by_names(outputs):
     assert (net.model, net.estimator, net.labels) == ("smt2", "netuniform", ("vcyl",))
     assert (first.image, first.session, first.series) == ("sub-02", "", "")
     assert first.labels == ("D", "S0", "f")
-    assert first.parameter("D").name == "sub-02_model-ivim_desc-lsq_param-D_dwimap.nii.gz"
+    assert first.parameter("D").name == "sub-02_model-ivim_param-D_desc-lsq_dwimap.nii.gz"
     assert second.participant == "10"
 
 
@@ -65,7 +65,7 @@ def test_by_default_those_of_least_squares_and_otherwise_those_named(outputs):
 
 @pytest.mark.parametrize("name", ["sub-02/dwi/sub-10", "sub-01/ses-b/dwi/sub-01_ses-a", "sub-pat-1/dwi/sub-pat-1"])
 def test_a_map_that_may_be_somebody_elses_is_refused(outputs, name):
-    path = outputs.write(f"{name}_model-adc_desc-lsq_param-status_dwimap.nii.gz", "")
+    path = outputs.write(f"{name}_model-adc_param-status_desc-lsq_dwimap.nii.gz", "")
     with pytest.raises(UnusableInputError, match=f"{path} has "):
         find_fitted(outputs.root)
 
@@ -99,7 +99,7 @@ def test_settings_that_differ_are_named_but_not_masks(outputs):
 @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"Model": {"Parameters": 1}}'])
 def test_a_sidecar_that_does_not_say_is_refused(outputs, text):
     outputs.write(LSQ.format("02", "status") + ".json", text)
-    with pytest.raises(UnusableInputError, match=r"param-status_dwimap\.json"):
+    with pytest.raises(UnusableInputError, match=r"param-status_desc-lsq_dwimap\.json"):
         read_facts(find_fitted(outputs.root, ["02"])[0])
 
 

@@ -19,15 +19,22 @@ from bidsfit.bids.names import (
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("sub-01_dwi.nii.gz", Name({"sub": "01"}, "dwi", ".nii.gz")),
-        ("sub-01_ses-pre_acq-a_dwi.bval", Name({"sub": "01", "ses": "pre", "acq": "a"}, "dwi", ".bval")),
-        ("sub-01_ses-1_acq-ap", Name({"sub": "01", "ses": "1", "acq": "ap"}, "", "")),
-        ("dwi.json", Name({}, "dwi", ".json")),
-        ("sub-01_acq-a-b_c_dwi.nii", Name({"sub": "01", "acq": "a-b"}, "dwi", ".nii")),
+        ("sub-01_dwi.nii.gz", Name(("sub-01",), "dwi", ".nii.gz")),
+        ("sub-01_ses-pre_acq-a_dwi.bval", Name(("sub-01", "ses-pre", "acq-a"), "dwi", ".bval")),
+        ("sub-01_ses-1_acq-ap", Name(("sub-01", "ses-1", "acq-ap"), "", "")),
+        ("dwi.json", Name((), "dwi", ".json")),
+        ("sub-01_acq-a-b_c_dwi.nii", Name(("sub-01", "acq-a-b", "c"), "dwi", ".nii")),
     ],
 )
 def test_the_parts_of_a_name(name, expected):
     assert parse_name(name) == expected
+
+
+def test_entities_of_a_name_and_the_name_without_some():
+    name = parse_name("sub-01_ses-1_acq-a-b_c_dwi.nii")
+    assert name.entities == {"sub": "01", "ses": "1", "acq": "a-b"}
+    assert name.without("ses", "run") == "sub-01_acq-a-b_c_dwi.nii"
+    assert parse_name("sub-01_ses-1").without("sub", "ses") == ""
 
 
 @pytest.mark.parametrize("label", ["01", "A1b", "a+b"])

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from bidsfit import models
+from bidsfit.bids.images import write_nifti
 from bidsfit.bids.inputs import Dataset, DwiImage
 from bidsfit.bids.outputs import (
     BIDSIGNORE,
-    estimator_label,
     file_output,
     fit_settings,
     map_outputs,
@@ -19,15 +19,14 @@ from bidsfit.bids.outputs import (
     quality_quantities,
     sidecar,
     sources_of,
-    write_nifti,
 )
 from bidsfit.bids.units import FILE_UNITS, REPORT_UNITS
-from bidsfit.estimators.estimator import Status
+from bidsfit.estimators.estimator import Status, estimator_label
 from bidsfit.estimators.least_squares import LeastSquares
-from bidsfit.estimators.network import net_uniform
 from bidsfit.estimators.segmented import Segmented
 from bidsfit.exceptions import UsageError
 from bidsfit.fitting import FitNumbers
+from bidsfit.trained.network import net_uniform
 from bidsfit.trust import companions
 
 IVIM = models.get("ivim")
@@ -63,10 +62,11 @@ def sidecar_of(image, name, **options):
 
 def test_names_of_maps(image):
     outputs = map_outputs(image, IVIM, LeastSquares(IVIM))
-    stem = "sub-01/ses-1/dwi/sub-01_ses-1_acq-ap_model-ivim_desc-lsq_param-"
+    stem = "sub-01/ses-1/dwi/sub-01_ses-1_acq-ap_model-ivim_param-"
     labels = {"S0": "S0", "f": "f", "D": "D", "Dstar": "Dstar", "rmse": "rmse", "r2": "r2", "status": "status"}
     labels |= {f"{p}_{s}": f"{p}_stat-{s}" for p in ("S0", "f", "D", "Dstar") for s in ("sd", "crb")}
-    assert {k: str(o.path) for k, o in outputs.items()} == {k: f"{stem}{v}_dwimap.nii.gz" for k, v in labels.items()}
+    expected = {key: f"{stem}{label}_desc-lsq_dwimap.nii.gz" for key, label in labels.items()}
+    assert {key: str(output.path) for key, output in outputs.items()} == expected
     assert {o.quantity.key for o in outputs.values() if o.statistic} == {"sd", "crb"}
 
 
@@ -289,7 +289,7 @@ def test_an_estimator_has_a_label_without_hyphens(image):
     assert estimator_label("net-uniform-0a1b2c") == "netuniform0a1b2c"
     outputs = map_outputs(image, IVIM, net_uniform(IVIM))
     assert (
-        outputs["D_bias"].path.name == "sub-01_ses-1_acq-ap_model-ivim_desc-netuniform_param-D_stat-bias_dwimap.nii.gz"
+        outputs["D_bias"].path.name == "sub-01_ses-1_acq-ap_model-ivim_param-D_stat-bias_desc-netuniform_dwimap.nii.gz"
     )
     assert "if its estimate were the truth" in outputs["D_bias"].description
     assert outputs["D_bias"].statistic

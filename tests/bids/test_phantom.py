@@ -94,7 +94,7 @@ def test_an_abdomen_says_what_it_is_and_how_it_breathed(abdomen):
 def test_files(plain):
     found = {str(path.relative_to(plain)) for path in plain.rglob("*") if path.is_file()}
     images = {f"sub-{s}/dwi/sub-{s}_dwi.{e}" for s in ("01", "02") for e in ("nii.gz", "bval", "bvec", "json")}
-    kinds = ["desc-brain_mask", "dseg", *(f"model-smt2_desc-truth_param-{p}_dwimap" for p in ("S0", "vcyl", "lambda"))]
+    kinds = ["desc-brain_mask", "dseg", *(f"model-smt2_param-{p}_desc-truth_dwimap" for p in ("S0", "vcyl", "lambda"))]
     truth = {f"sub-{s}/dwi/sub-{s}_{kind}.{e}" for s in ("01", "02") for kind in kinds for e in ("nii.gz", "json")}
     truth |= {f"sub-02/dwi/sub-02_label-lesion_mask.{e}" for e in ("nii.gz", "json")}
     truth |= {"dataset_description.json", ".bidsignore", "README", "dseg.tsv"}
@@ -133,7 +133,7 @@ def test_images_follow_from_the_written_truth(study, subject, session):
     model = models.get("ivim")
     parameters = {}
     for parameter in model.parameters:
-        path = truth / f"{name}_model-ivim_desc-truth_param-{parameter.label}_dwimap"
+        path = truth / f"{name}_model-ivim_param-{parameter.label}_desc-truth_dwimap"
         sidecar = json.loads(path.with_suffix(".json").read_text())
         assert sidecar["Units"] == {"um^2/ms": "mm^2/s"}.get(parameter.unit, parameter.unit)
         factor = 1e3 if sidecar["Units"] == "mm^2/s" else 1
@@ -191,7 +191,7 @@ def test_same_seed_same_bytes(tmp_path):
 
 def test_infinite_snr_is_valid_json(tmp_path):
     write_phantom(Cohort("adc", n_healthy=1, n_patients=0, shape=(16, 16, 1), snr=np.inf), tmp_path / "ds")
-    sidecar = json.loads(next(tmp_path.rglob("*param-adc_dwimap.json")).read_text())
+    sidecar = json.loads(next(tmp_path.rglob("*param-adc_desc-truth_dwimap.json")).read_text())
     assert sidecar["Simulation"]["SNR"] is None
     assert sidecar["Simulation"]["NoiseSigma"] == 0
     assert sidecar["Simulation"]["NoiseDistribution"] == "none"
@@ -299,10 +299,10 @@ def test_raw_scans_say_so(raw, plain):
     out = raw[1]
     for text in ("motion of up to 2 mm", "off-resonance of up to 20 Hz", "Gibbs ringing", "T1-weighted"):
         assert text in (out / "README").read_text()
-    sidecar = json.loads(next(out.rglob("*param-adc_dwimap.json")).read_text())
+    sidecar = json.loads(next(out.rglob("*param-adc_desc-truth_dwimap.json")).read_text())
     assert sidecar["Simulation"]["Imperfections"]["outliers"] == 2
     assert "Imperfections" not in (plain / "README").read_text()
-    assert "Imperfections" not in next(plain.rglob("*param-S0_dwimap.json")).read_text()
+    assert "Imperfections" not in next(plain.rglob("*param-S0_desc-truth_dwimap.json")).read_text()
 
 
 def test_a_field_that_folds_the_image_leaves_nothing(tmp_path):

@@ -15,7 +15,7 @@ from bidsfit.bids.inputs import Folder
 from bidsfit.bids.phantom import write_phantom
 from bidsfit.bids.phantom_study import visits
 from bidsfit.bids.regions import find_regions, region_files
-from bidsfit.bids.sessions import order_sessions, read_sessions
+from bidsfit.cohort.sessions import order_sessions, read_sessions
 from bidsfit.phantom.cohort import Cohort
 from bidsfit.phantom.study import Study
 
@@ -115,10 +115,10 @@ def test_true_maps_are_of_their_session(study):
     cohort, out = study
     treated = list(cohort.participants())[-1]
     for session in (1, 2):
-        stem = out / f"derivatives/truth/sub-04/ses-{session:02d}/dwi/sub-04_ses-{session:02d}_model-ivim_desc-truth"
+        stem = out / f"derivatives/truth/sub-04/ses-{session:02d}/dwi/sub-04_ses-{session:02d}_model-ivim_param-D"
         expected = cohort.head_at(treated, session).parameters["D"] * 1e-3
-        np.testing.assert_allclose(load(f"{stem}_param-D_dwimap.nii.gz"), expected, rtol=1e-6)
-        sidecar = json.loads(stem.with_name(f"{stem.name}_param-D_dwimap.json").read_text())["Simulation"]["Study"]
+        np.testing.assert_allclose(load(f"{stem}_desc-truth_dwimap.nii.gz"), expected, rtol=1e-6)
+        sidecar = json.loads(stem.with_name(f"{stem.name}_desc-truth_dwimap.json").read_text())["Simulation"]["Study"]
         treatment = {"f": 1.3, "D": 1.2, "Dstar": 1.0} if session == 2 else {"f": 1.0, "D": 1.0, "Dstar": 1.0}
         assert sidecar["Factors"]["Treatment"] == treatment
         assert sidecar["TreatmentEffect"] == {"D": 0.2, "f": 0.3}
@@ -138,14 +138,14 @@ def test_table_of_true_medians(study):
         stem = (
             truth / row["participant_id"] / row["session_id"] / "dwi" / f"{row['participant_id']}_{row['session_id']}"
         )
-        values = load(f"{stem}_model-ivim_desc-truth_param-{row['parameter']}_dwimap.nii.gz")
+        values = load(f"{stem}_model-ivim_param-{row['parameter']}_desc-truth_dwimap.nii.gz")
         tissue = load(f"{stem}_dseg.nii.gz")
         if row["region"] == "roi":
             where = load(f"{stem}_label-roi_mask.nii.gz") > 0
         else:
             where = tissue > 0 if row["region"] == "whole" else tissue == {"wm": 1, "gm": 2, "csf": 3}[row["region"]]
         if row["parameter"] == "Dstar":
-            where &= load(f"{stem}_model-ivim_desc-truth_param-f_dwimap.nii.gz") >= np.float32(0.05)
+            where &= load(f"{stem}_model-ivim_param-f_desc-truth_dwimap.nii.gz") >= np.float32(0.05)
         assert int(row["n_voxels"]) == where.sum()
         assert float(row["median"]) == pytest.approx(np.median(values[where]), rel=1e-6)
         assert row["group"] == PEOPLE[row["participant_id"][4:]][0]

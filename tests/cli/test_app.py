@@ -126,7 +126,7 @@ def test_everyone_gets_their_own_map_wherever_the_dataset_lies(app, new_dataset,
     options = ("--model", "adc", "--preprocess", "none", "-d", f"masks={masks}", *QUICK)
     assert app(raw, out, "participant", *options).code == 0
     for label, diffusivity in true.items():
-        path = out / f"sub-{label}" / "dwi" / f"sub-{label}_model-adc_desc-lsq_param-adc_dwimap.nii.gz"
+        path = out / f"sub-{label}" / "dwi" / f"sub-{label}_model-adc_param-adc_desc-lsq_dwimap.nii.gz"
         values = nib.load(path).get_fdata()
         assert np.median(values[values > 0]) == pytest.approx(diffusivity, rel=1e-3)
 

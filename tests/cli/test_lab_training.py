@@ -10,7 +10,7 @@ import pytest
 from bidsfit import models
 from bidsfit.acquisition import Acquisition
 from bidsfit.cli.lab import main
-from bidsfit.estimators.network import Network
+from bidsfit.trained.network import Network
 from bidsfit.training.bundle import read_bundle
 
 PROTOCOL = ["--model", "smt2", "--b-values", "0", "0", "1000", "2500", "--directions", "20"]

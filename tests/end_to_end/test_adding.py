@@ -104,9 +104,9 @@ def test_a_changed_image_is_fitted_again(run):
     run.dataset.add("sub-01/ses-1/dwi/sub-01_ses-1_dwi", b_values=b_values, data=data)
     assert run("--model", "adc").code == 0
     changed = {name for name, content in run.out.maps().items() if content != first[name]}
-    assert "sub-01_ses-1_model-adc_desc-lsq_param-S0_dwimap.nii.gz" in changed
+    assert "sub-01_ses-1_model-adc_param-S0_desc-lsq_dwimap.nii.gz" in changed
     assert not any("_ses-2_" in name for name in changed)
-    s0 = run.out.data("sub-01_ses-1_model-adc_desc-lsq_param-S0_dwimap")
+    s0 = run.out.data("sub-01_ses-1_model-adc_param-S0_desc-lsq_dwimap")
     np.testing.assert_allclose(s0[2, 2, 2], data[2, 2, 2, 0], rtol=1e-3)
 
 
@@ -168,22 +168,22 @@ class TestPlugin:
         out, err = process.communicate(timeout=300)
         assert process.returncode == 0, out + err
         left = outputs(tmp_path / "out")
-        found = left.data("sub-01_model-t2_desc-lsq_param-T2_dwimap")
+        found = left.data("sub-01_model-t2_param-T2_desc-lsq_dwimap")
         np.testing.assert_allclose(found[1:, 1:], 0.08, rtol=1e-4)
-        np.testing.assert_allclose(left.data("sub-01_model-t2_desc-mle_param-T2_dwimap")[1:, 1:], 0.08, rtol=1e-3)
+        np.testing.assert_allclose(left.data("sub-01_model-t2_param-T2_desc-mle_dwimap")[1:, 1:], 0.08, rtol=1e-3)
         for estimator in estimators:
-            assert left.path(f"sub-01_model-t2_desc-{estimator}_param-T2_stat-crb_dwimap")
+            assert left.path(f"sub-01_model-t2_param-T2_stat-crb_desc-{estimator}_dwimap")
         assert "t2 · estimators side by side" in left.report()
-        assert left.sidecar("sub-01_model-t2_desc-lsq_param-T2_dwimap")["Units"] == "s"
+        assert left.sidecar("sub-01_model-t2_param-T2_desc-lsq_dwimap")["Units"] == "s"
         assert "Where it grows with the parameter, the model misses something there." in left.report()
         (drawn,) = left.folder.glob("sub-01/figures/*desc-lsqresiduals_dwi.png")
         assert drawn.stat().st_size > 0
         for estimator in estimators:  # the companion of the package: a map, its unit and its words
-            stem = f"sub-01_model-t2_desc-{estimator}_param-T2"
-            relative, sd, t2 = (left.data(f"{stem}{part}_dwimap")[1:, 1:] for part in ("_stat-cv", "_stat-sd", ""))
+            name = f"sub-01_model-t2_param-T2{{}}_desc-{estimator}_dwimap".format
+            relative, sd, t2 = (left.data(name(part))[1:, 1:] for part in ("_stat-cv", "_stat-sd", ""))
             np.testing.assert_allclose(relative, sd / t2, rtol=1e-5)
             assert relative.min() > 0
-            sidecar = left.sidecar(f"{stem}_stat-cv_dwimap")
+            sidecar = left.sidecar(name("_stat-cv"))
             assert (sidecar["Units"], sidecar["StatisticOf"]) == ("1", "T2")
             assert sidecar["Description"].startswith("Standard deviation of T2 (Transverse relaxation time;")
 

@@ -326,10 +326,10 @@ def test_a_volume_without_values_is_left_out_and_named(run, value, words):
     assert outcome.code == 0
     assert f"2 (b = 300 s/mm²): it holds {words}" in outcome.err
     assert f"it holds {words}" in run.out.report()
-    content = run.out.sidecar("sub-01_model-adc_desc-lsq_param-adc_dwimap")
+    content = run.out.sidecar("sub-01_model-adc_param-adc_desc-lsq_dwimap")
     assert content["VolumesLeftOut"] == [{"Volume": 2, "BValue": 300, "Reason": f"it holds {words}"}]
     assert content["BValuesFitted"] == [0, 600, 1000]
-    np.testing.assert_allclose(run.out.data("sub-01_model-adc_desc-lsq_param-adc_dwimap")[2:, 2:], 1e-3, rtol=1e-3)
+    np.testing.assert_allclose(run.out.data("sub-01_model-adc_param-adc_desc-lsq_dwimap")[2:, 2:], 1e-3, rtol=1e-3)
 
 
 def test_what_is_left_must_support_the_model(run):
@@ -488,16 +488,16 @@ def test_odd_images_that_are_fitted(run):
     nib.save(scaled, d / "sub-scaled/dwi/sub-scaled_dwi.nii.gz")
     assert run("--participant-label", *data).code == 0
     for name in data:
-        adc = run.out.data(f"sub-{name}_model-adc_desc-lsq_param-adc_dwimap")
+        adc = run.out.data(f"sub-{name}_model-adc_param-adc_desc-lsq_dwimap")
         assert adc.shape == ((5, 6, 1) if name == "slice" else d.SHAPE)
         if name == "odd":
             assert np.isnan(adc[2, 2, 0])
             assert adc[2, 2, 1] > 1.001e-3
             adc[2, 2] = 1e-3
         np.testing.assert_allclose(adc, 1e-3, rtol=2e-3)
-    status = run.out.data("sub-odd_model-adc_desc-lsq_param-status_dwimap")
+    status = run.out.data("sub-odd_model-adc_param-status_desc-lsq_dwimap")
     assert status[2, 2, 0] == 4
-    assert json.loads(json.dumps(run.out.sidecar("sub-odd_model-adc_desc-lsq_param-status_dwimap")))["Levels"]["4"]
+    assert json.loads(json.dumps(run.out.sidecar("sub-odd_model-adc_param-status_desc-lsq_dwimap")))["Levels"]["4"]
 
 
 @pytest.mark.usefixtures("blank_figures")
@@ -508,7 +508,7 @@ def test_qsiprep_outputs(app, tiny, new_dataset, outputs, tmp_path):
     qsiprep.add(f"{stem}_desc-preproc_dwi", sidecar={"EchoTime": 0.09})
     qsiprep.add_mask(f"{stem}_desc-brain_mask")
     tiny.add("sub-01/dwi/sub-01_dwi")
-    name = "sub-01_space-ACPC_model-adc_desc-lsq_param-adc_dwimap"
+    name = "sub-01_space-ACPC_model-adc_param-adc_desc-lsq_dwimap"
     uri = "sub-01/dwi/sub-01_space-ACPC_desc-preproc_dwi.nii.gz"
     for words, source in (
         ((qsiprep, tmp_path / "a", "participant"), f"bids:raw:{uri}"),
@@ -517,7 +517,7 @@ def test_qsiprep_outputs(app, tiny, new_dataset, outputs, tmp_path):
         assert app(*words, "--nprocs", 1).code == 0
         out = outputs(words[1])
         assert out.sidecar(name)["Sources"][0] == source
-        assert sum("param-adc_dwimap" in m for m in out.maps()) == 1
+        assert sum("param-adc_desc" in m for m in out.maps()) == 1
         assert "no denoising" not in out.report()
 
 
@@ -538,5 +538,5 @@ def test_a_dataset_of_links(app, pair, outputs, tmp_path):
         == 0
     )
     out = outputs(tmp_path / "out")
-    assert out.sidecar("sub-01_model-adc_desc-lsq_param-adc_dwimap")["Sources"][0] == f"bids:raw:{IMAGE}"
+    assert out.sidecar("sub-01_model-adc_param-adc_desc-lsq_dwimap")["Sources"][0] == f"bids:raw:{IMAGE}"
     assert out.description()["DatasetLinks"]["raw"] == f"file://{link}"

@@ -14,7 +14,7 @@ from bidsfit.phantom.tissue import ABDOMEN
 
 pytestmark = pytest.mark.usefixtures("blank_figures")
 
-ADC = "sub-01_model-adc_desc-lsq_param-adc_dwimap"
+ADC = "sub-01_model-adc_param-adc_desc-lsq_dwimap"
 OPTIONS = ("participant", "--nprocs", 1, "--model", "adc", "--skip", "denoise", "gibbs", "rician")
 
 
@@ -36,7 +36,7 @@ def errors(abdomen):
     """``errors(folder)``: root mean square error of ADC (mm^2/s) in the organs, where both runs have a value."""
     truth = abdomen / "derivatives/truth/sub-01/dwi"
     tissue = nib.load(truth / "sub-01_dseg.nii.gz").get_fdata()
-    true = nib.load(truth / "sub-01_model-adc_desc-truth_param-adc_dwimap.nii.gz").get_fdata()
+    true = nib.load(truth / "sub-01_model-adc_param-adc_desc-truth_dwimap.nii.gz").get_fdata()
 
     def of(*folders):
         maps = [nib.load(folder / f"sub-01/dwi/{ADC}.nii.gz").get_fdata() for folder in folders]

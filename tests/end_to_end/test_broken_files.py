@@ -32,17 +32,18 @@ from bidsfit.acquisition import LARGEST_B, LONGEST_DIRECTION, Acquisition
 from bidsfit.bids.images import open_image, opened, read_data
 from bidsfit.bids.inputs import choose_participants, find_images, open_dataset
 from bidsfit.bids.participants import read_participants
-from bidsfit.bids.sessions import read_sessions
+from bidsfit.cohort.sessions import read_sessions
 from bidsfit.estimators.estimator import Status
 from bidsfit.exceptions import BidsfitError
 from bidsfit.fitting import FitResult
 from bidsfit.interfaces.fit import FitImage
 from bidsfit.interfaces.image import PrepareImage
 from bidsfit.noise import repeats
-from bidsfit.workflows.chain import PreprocessingChoice
-from bidsfit.workflows.companions import find_all_companions
-from bidsfit.workflows.description import describe_plan, summarise_plan
-from bidsfit.workflows.plan import make_fits, make_plan
+from bidsfit.planning.fits import make_fits
+from bidsfit.planning.helping_images import find_helping_images
+from bidsfit.planning.plan import make_plan
+from bidsfit.planning.preprocessing import PreprocessingChoice
+from bidsfit.run.description import describe_plan, summarise_plan
 
 #: Each example has a limit of its own, which takes the same signal.
 pytestmark = pytest.mark.timeout(0)
@@ -277,9 +278,9 @@ def plans_of(root, masks):
     labels = choose_participants(root, ())
     inputs = find_images(raw, derivatives, labels)
     for choice in (PreprocessingChoice(), None):
-        helping = find_all_companions(raw, derivatives, inputs)
+        helping = find_helping_images(raw, derivatives, inputs)
         out = root.parent / "out"
-        plans = make_plan(inputs, labels, FITS, output_dir=out, preprocessing=choice, companions=helping)
+        plans = make_plan(inputs, labels, FITS, output_dir=out, preprocessing=choice, helping_images=helping)
         assert describe_plan(plans, out)
         assert isinstance(summarise_plan(plans), str)
     return plans

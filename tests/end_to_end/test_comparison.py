@@ -49,8 +49,8 @@ def test_the_record_says_how_they_differ(compared, outputs):
     assert [row["name"] for row in record["estimators"]] == ["lsq", "segmented", "mle"]
     assert all(row["seconds"] > 0 and 0 < row["n_fitted"] <= row["n_voxels"] for row in record["estimators"])
     assert [parameter["name"] for parameter in record["parameters"]] == ["f", "D", "Dstar"]
-    maps = {name: outputs(out).data(f"sub-01_model-ivim_desc-{name}_param-D_dwimap") for name in ("lsq", "segmented")}
-    inside = outputs(out).data("sub-01_model-ivim_desc-lsq_param-status_dwimap") > 0
+    maps = {name: outputs(out).data(f"sub-01_model-ivim_param-D_desc-{name}_dwimap") for name in ("lsq", "segmented")}
+    inside = outputs(out).data("sub-01_model-ivim_param-status_desc-lsq_dwimap") > 0
     apart = 1e3 * (maps["segmented"] - maps["lsq"])[inside]  # 10^-3 mm^2/s
     first, segmented, mle = record["parameters"][1]["rows"]
     assert "difference" not in first
@@ -81,7 +81,7 @@ def test_the_report_shows_them_side_by_side(compared, outputs):
 def test_a_figure_that_is_gone_comes_back_and_nothing_else_is_done(compared, app):
     out, words = compared
     figures = out / "sub-01" / "figures"
-    lost = figures / "sub-01_model-ivim_desc-comparison_param-D_dwi.png"
+    lost = figures / "sub-01_model-ivim_param-D_desc-comparison_dwi.png"
     times = {path: path.stat().st_mtime_ns for path in figures.iterdir()}
     lost.unlink()
     assert app(*words).code == 0

@@ -27,11 +27,11 @@ def out(finished, outputs):
 @pytest.mark.parametrize(("parameter", "tolerance"), [("S0", 0.01), ("f", 0.03), ("D", 0.01), ("Dstar", 0.05)])
 def test_maps_recover_the_truth(finished, out, subject, parameter, tolerance):
     """SNR 1000: the median relative error over the mask, with S0, f, D and D* in the units of files."""
-    truth = truth_of(finished[0], f"{subject}_model-ivim_desc-truth_param-{parameter}_dwimap")
+    truth = truth_of(finished[0], f"{subject}_model-ivim_param-{parameter}_desc-truth_dwimap")
     mask = truth_of(finished[0], f"{subject}_desc-brain_mask") > 0
     if parameter in ("f", "Dstar"):  # where there is blood to be seen
-        mask &= truth_of(finished[0], f"{subject}_model-ivim_desc-truth_param-f_dwimap") > 0.03
-    found = out.data(f"{subject}_model-ivim_desc-lsq_param-{parameter}_dwimap")
+        mask &= truth_of(finished[0], f"{subject}_model-ivim_param-f_desc-truth_dwimap") > 0.03
+    found = out.data(f"{subject}_model-ivim_param-{parameter}_desc-lsq_dwimap")
     assert mask.sum() > 200
     assert np.median(np.abs(found[mask] / truth[mask] - 1)) < tolerance
 
@@ -41,16 +41,16 @@ def test_smt_maps_recover_the_truth(app, smt_phantom, outputs, tmp_path):
     assert app(smt_phantom, tmp_path / "out", "participant", "--preprocess", "none", *words).code == 0
     mask = truth_of(smt_phantom, "sub-01_desc-brain_mask") > 0
     for parameter in ("vcyl", "lambda"):
-        truth = truth_of(smt_phantom, f"sub-01_model-smt2_desc-truth_param-{parameter}_dwimap")[mask]
-        found = outputs(tmp_path / "out").data(f"sub-01_model-smt2_desc-lsq_param-{parameter}_dwimap")[mask]
+        truth = truth_of(smt_phantom, f"sub-01_model-smt2_param-{parameter}_desc-truth_dwimap")[mask]
+        found = outputs(tmp_path / "out").data(f"sub-01_model-smt2_param-{parameter}_desc-lsq_dwimap")[mask]
         assert np.median(np.abs(found / truth - 1)) < 0.03
 
 
 def test_magnitudes_are_mm2_per_s(out):
-    mask = out.data("sub-01_model-adc_desc-lsq_param-status_dwimap") > 0
+    mask = out.data("sub-01_model-adc_param-status_desc-lsq_dwimap") > 0
     for name, low, high in (
-        ("model-adc_desc-lsq_param-adc", 0.5e-3, 3.5e-3),
-        ("model-ivim_desc-lsq_param-Dstar", 3e-3, 0.2),
+        ("model-adc_param-adc_desc-lsq", 0.5e-3, 3.5e-3),
+        ("model-ivim_param-Dstar_desc-lsq", 3e-3, 0.2),
     ):
         assert low < np.median(out.data(f"sub-01_{name}_dwimap")[mask]) < high
         assert out.sidecar(f"sub-01_{name}_dwimap")["Units"] == "mm^2/s"
@@ -58,7 +58,7 @@ def test_magnitudes_are_mm2_per_s(out):
 
 def test_d_is_never_above_dstar(out):
     for subject in ("sub-01", "sub-02"):
-        d, dstar = (out.data(f"{subject}_model-ivim_desc-lsq_param-{p}_dwimap") for p in ("D", "Dstar"))
+        d, dstar = (out.data(f"{subject}_model-ivim_param-{p}_desc-lsq_dwimap") for p in ("D", "Dstar"))
         assert np.all(d <= dstar)
 
 
@@ -74,7 +74,7 @@ def test_maps_are_single_precision_on_the_grid_of_the_image(finished, out):
 
 def test_status_and_quality_maps(finished, out):
     mask = truth_of(finished[0], "sub-01_desc-brain_mask") > 0
-    status, r2, rmse = (out.data(f"sub-01_model-ivim_desc-lsq_param-{p}_dwimap") for p in ("status", "r2", "rmse"))
+    status, r2, rmse = (out.data(f"sub-01_model-ivim_param-{p}_desc-lsq_dwimap") for p in ("status", "r2", "rmse"))
     np.testing.assert_array_equal(status > 0, mask)
     assert np.median(r2[mask]) > 0.999
     assert np.all(rmse[mask] >= 0)
@@ -199,7 +199,7 @@ def test_a_found_mask_is_written(phantom, elsewhere, outputs, valid):
     assert sidecar["Type"] == "Brain"
     assert "Otsu" in sidecar["Method"]
     assert sidecar["Sources"] == ["bids:raw:sub-02/dwi/sub-02_dwi.nii.gz"]
-    parameters = out.sidecar("sub-02_model-adc_desc-lsq_param-adc_dwimap")["Model"]["Parameters"]
+    parameters = out.sidecar("sub-02_model-adc_param-adc_desc-lsq_dwimap")["Model"]["Parameters"]
     assert parameters["Mask"].startswith("Otsu")
     assert "Otsu" in out.report("02")
     assert valid(elsewhere)

@@ -43,6 +43,19 @@ def moved(folder):
     return {path: content for dated in folders for path, content in results(dated).items()}, folders
 
 
+def test_maps_with_names_of_an_earlier_version_are_left_alone(run, tmp_path, unchanged):
+    out = tmp_path / "out"
+    assert run().code == 0
+    for path in out.rglob("*_desc-lsq_dwimap.*"):
+        path.rename(path.with_name(re.sub("(_param-.+)(_desc-lsq)", r"\2\1", path.name)))
+    with unchanged(out):
+        outcomes = [run(), run("--overwrite"), run("--dry-run"), run(level="group")]
+    for outcome in outcomes:
+        assert outcome.code == 2
+        assert re.search(r"_desc-lsq_param-\w+_dwimap\.nii\.gz has a name that an earlier version", outcome.err)
+        assert "Choose another output folder" in outcome.err
+
+
 def test_another_mask_is_refused_and_with_overwrite_nothing_is_lost(run, tmp_path, unchanged, valid):
     """The way a newcomer goes: a mask that was found, then a better one."""
     out = tmp_path / "out"
@@ -55,15 +68,15 @@ def test_another_mask_is_refused_and_with_overwrite_nothing_is_lost(run, tmp_pat
         refused = run()
     assert refused.code == 2
     assert re.search(
-        r"error: .*param-S0_dwimap\.nii\.gz exists and was made from another image, or with another preprocessing, "
-        r"mask or noise \(Mask: found "
+        r"error: .*param-S0_desc-lsq_dwimap\.nii\.gz exists and was made from another image, or with another "
+        r"preprocessing, mask or noise \(Mask: found "
         r"Otsu's .*, expected bids:masks:sub-01/dwi/sub-01_desc-brain_mask\.nii\.gz\), which .*--overwrite",
         refused.err,
     )
     with unchanged(out):
         beside = run("--estimators", "mle")  # the report would tell of one mask, and hold fits of two
     assert beside.code == 2
-    assert "desc-lsq_param-status_dwimap.nii.gz exists and was made from another image" in beside.err
+    assert "param-status_desc-lsq_dwimap.nii.gz exists and was made from another image" in beside.err
 
     with unchanged(out):
         dry = run("--overwrite", "--dry-run")
@@ -77,7 +90,7 @@ def test_another_mask_is_refused_and_with_overwrite_nothing_is_lost(run, tmp_pat
     assert re.fullmatch(r"replaced-\d{8}T\d{6}", dated.name)
     assert not (out / found_mask).exists()
     for name in ("S0", "status"):
-        sidecar = json.loads((out / f"sub-01/dwi/sub-01_model-adc_desc-lsq_param-{name}_dwimap.json").read_text())
+        sidecar = json.loads((out / f"sub-01/dwi/sub-01_model-adc_param-{name}_desc-lsq_dwimap.json").read_text())
         assert sidecar["Model"]["Parameters"]["Mask"] == "bids:masks:sub-01/dwi/sub-01_desc-brain_mask.nii.gz"
     assert "Otsu" in (dated / "sub-01.html").read_text()
     assert "Otsu" not in run.out.report()
@@ -126,7 +139,7 @@ def test_the_image_as_acquired_is_not_fitted_beside_the_preprocessed_one(run, ap
     with unchanged(out):
         outcome = run("--estimators", "mle", given=False)
         assert outcome.code == 2
-        assert "desc-lsq_param-status_dwimap.nii.gz exists and was made from another image" in outcome.err
+        assert "param-status_desc-lsq_dwimap.nii.gz exists and was made from another image" in outcome.err
     for path in out.glob("sub-01/dwi/*_dwimap.*"):  # as if it had been killed before a map was written
         path.unlink()
     refused = run(given=False)
@@ -169,7 +182,7 @@ def test_a_move_that_was_interrupted_is_refused_and_goes_on(run, tmp_path, monke
 
 def test_of_runs_that_start_together_one_moves(run, tmp_path, monkeypatch):
     """Both planned to replace; the second comes when the first has moved and fitted."""
-    from bidsfit.cli import participant
+    from bidsfit.run import participant
 
     out, second = tmp_path / "out", {}
     assert run(given=False).code == 0

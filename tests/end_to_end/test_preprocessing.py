@@ -83,11 +83,11 @@ def test_the_preprocessed_image_is_a_derivative(raw, finished_raw, valid):
 
 
 def test_maps_come_from_it_with_the_noise_of_the_raw_image(finished_raw):
-    content = sidecar(finished_raw, "sub-01/dwi/sub-01_model-adc_desc-lsq_param-adc_dwimap")
+    content = sidecar(finished_raw, "sub-01/dwi/sub-01_model-adc_param-adc_desc-lsq_dwimap")
     assert content["Sources"][0] == f"bids::{PREPROC}.nii.gz"
     assert content["Model"]["Parameters"]["NoiseKind"] == "gaussian"
     assert "MP-PCA of the raw image" in content["Noise"]["Description"]
-    level = load(finished_raw / "sub-01/dwi/sub-01_desc-preproc_param-noise_dwimap.nii.gz")
+    level = load(finished_raw / "sub-01/dwi/sub-01_param-noise_desc-preproc_dwimap.nii.gz")
     mask = load(finished_raw / "sub-01/dwi/sub-01_desc-brain_mask.nii.gz") > 0
     assert content["Noise"]["StandardDeviation"] == pytest.approx(np.median(level[mask]), rel=0.02)
 
@@ -118,11 +118,11 @@ def test_the_report_shows_every_step(finished_raw):
 def test_preprocessing_brings_the_maps_nearer_to_the_truth(raw, finished_raw, tmp_path):
     assert run(main, raw, tmp_path, "participant", "--nprocs", 1, "--model", "adc", "--preprocess", "none") == 0
     assert not (tmp_path / f"{PREPROC}.nii.gz").exists()
-    truth = load(raw / "derivatives/truth/sub-01/dwi/sub-01_model-adc_desc-truth_param-adc_dwimap.nii.gz")
+    truth = load(raw / "derivatives/truth/sub-01/dwi/sub-01_model-adc_param-adc_desc-truth_dwimap.nii.gz")
     mask = load(raw / "derivatives/truth/sub-01/dwi/sub-01_desc-brain_mask.nii.gz") > 0
 
     def error(folder):
-        found = load(folder / "sub-01/dwi/sub-01_model-adc_desc-lsq_param-adc_dwimap.nii.gz")
+        found = load(folder / "sub-01/dwi/sub-01_model-adc_param-adc_desc-lsq_dwimap.nii.gz")
         return np.nanmedian(np.abs(found - truth)[mask & (found > 0)])
 
     assert error(finished_raw) < 0.9 * error(tmp_path)
@@ -156,7 +156,7 @@ def test_another_study_takes_it_as_it_is(raw, finished_raw, tmp_path, app):
     assert outcome.code == 0
     assert "MP-PCA" not in outcome.out
     assert app(*words).code == 0
-    content = sidecar(tmp_path / "out", "sub-01/dwi/sub-01_model-adc_desc-lsq_param-adc_dwimap")
+    content = sidecar(tmp_path / "out", "sub-01/dwi/sub-01_model-adc_param-adc_desc-lsq_dwimap")
     assert content["Sources"][0] == f"bids:first:{PREPROC}.nii.gz"
 
 
@@ -202,7 +202,7 @@ def test_damage_that_shows_at_run_time_costs_the_step_and_not_the_image(raw, app
     assert plan.code == 0
     assert "found by an earlier run, whose image is kept" in plan.out
     assert app(*words, "adc", "--estimators", "mle").code == 0
-    assert (out / "sub-01/dwi/sub-01_model-adc_desc-mle_param-adc_dwimap.nii.gz").exists()
+    assert (out / "sub-01/dwi/sub-01_model-adc_param-adc_desc-mle_dwimap.nii.gz").exists()
 
 
 # --- the group ------------------------------------------------------------------------------------------------------
@@ -254,7 +254,7 @@ def test_an_empty_volume_is_left_out_of_everything(raw, app, tmp_path):
     assert np.loadtxt(out / f"{PREPROC}.bvec").shape == (3, 13)
     for name in (
         PREPROC,
-        "sub-01/dwi/sub-01_model-adc_desc-lsq_param-adc_dwimap",
+        "sub-01/dwi/sub-01_model-adc_param-adc_desc-lsq_dwimap",
         "sub-01/dwi/sub-01_desc-quality_dwi",
     ):
         assert [row["Volume"] for row in sidecar(out, name)["VolumesLeftOut"]] == [5]

@@ -75,7 +75,7 @@ def done(phantom, tmp_path_factory):
 @pytest.mark.parametrize(
     ("gone", "step"),
     [
-        ("sub-01/dwi/sub-01_model-adc_desc-lsq_param-adc_dwimap.nii.gz", "fit"),
+        ("sub-01/dwi/sub-01_model-adc_param-adc_desc-lsq_dwimap.nii.gz", "fit"),
         ("sub-01/figures/sub-01_model-adc_desc-lsqmaps_dwi.png", "fit"),
         ("sub-01/figures/sub-01_model-adc_desc-lsq_record.json", "fit"),
         ("sub-01/figures/sub-01_desc-shells_dwi.png", "plot_image"),
@@ -143,7 +143,7 @@ def test_leftovers_of_a_killed_run_are_removed(app, words, tmp_path):
 
     dead = subprocess.Popen(["true"])
     dead.wait()
-    left = tmp_path / "out/sub-01/dwi" / f".{gethostname()}.{dead.pid}.sub-01_model-adc_desc-lsq_param-D_dwimap.nii.gz"
+    left = tmp_path / "out/sub-01/dwi" / f".{gethostname()}.{dead.pid}.sub-01_model-adc_param-D_desc-lsq_dwimap.nii.gz"
     left.parent.mkdir(parents=True)
     left.touch()
     assert app(*words, "--participant-label", "01", "--model", "adc", "--nprocs", 1).code == 0

@@ -7,8 +7,8 @@ import subprocess
 
 import pytest
 
-from bidsfit.workflows import plan
-from bidsfit.workflows.work_folder import held
+from bidsfit.planning import plan
+from bidsfit.run.work_folder import held
 
 #: What is drawn is looked at elsewhere.
 pytestmark = pytest.mark.usefixtures("blank_figures")
@@ -45,7 +45,7 @@ def test_maps_that_came_after_the_plan_was_made_are_not_overwritten(run, tmp_pat
     outcome = run(*one, "-w", tmp_path / "w2", "--bounds", "adc.D=0,0.002")
     assert outcome.code == 1
     assert "sub-01: Maps that were made otherwise were not overwritten." in outcome.err
-    assert "sub-01_model-adc_desc-lsq_param-S0_dwimap.nii.gz exists and was made with other settings (Bounds: " in (
+    assert "sub-01_model-adc_param-S0_desc-lsq_dwimap.nii.gz exists and was made with other settings (Bounds: " in (
         outcome.err
     )
     after = stored(tmp_path / "out")

@@ -92,7 +92,7 @@ def test_a_pool_is_made_first(study, app, tmp_path):
 
 def test_the_pools_hold_the_healthy_voxels(pooled, outputs, valid):
     _, out, _ = pooled
-    status = [outputs(out).data(f"sub-{label}_model-smt2_desc-lsq_param-status_dwimap") for label in ("01", "02")]
+    status = [outputs(out).data(f"sub-{label}_model-smt2_param-status_desc-lsq_dwimap") for label in ("01", "02")]
     found = {kind: json.loads((out / f"group_model-smt2_desc-{kind}_distribution.json").read_text()) for kind in KINDS}
     voxels = {kind: content["Distribution"]["Voxels"] for kind, content in found.items()}
     assert voxels["healthy"] == {f"sub-0{i}": int((s == 1).sum()) for i, s in enumerate(status, start=1)}
@@ -151,13 +151,13 @@ def test_one_training_serves_all_participants(uniform, outputs):
     _, out, _ = uniform
     (trained,) = (out / "trained").glob("model-smt2_desc-netuniform_snr-*.zip")
     for label in ("01", "02", "03"):
-        found = outputs(out).sidecar(f"sub-{label}_model-smt2_desc-netuniform_param-vcyl_dwimap")
+        found = outputs(out).sidecar(f"sub-{label}_model-smt2_param-vcyl_desc-netuniform_dwimap")
         notes = found["EstimationNotes"]["TrainedEstimator"]
         assert notes["File"] == trained.name
         assert found["Model"]["Parameters"]["FitMethod"] == "net-uniform"
         assert found["Model"]["Parameters"]["TrainingRecipe"]["schedule"]["steps"] == 60
     assert (
-        outputs(out).sidecar("sub-01_model-smt2_desc-netuniform_param-vcyl_stat-bias_dwimap")["StatisticOf"] == "vcyl"
+        outputs(out).sidecar("sub-01_model-smt2_param-vcyl_stat-bias_desc-netuniform_dwimap")["StatisticOf"] == "vcyl"
     )
 
 
@@ -173,13 +173,13 @@ def test_an_estimator_that_reads_neighbours(study, uniform, outputs, app, tmp_pa
     outcome = app(*plain, "--training-recipe", tmp_path / "convolution.yml", "--estimators", "net-uniform")
     assert outcome.code == 0, outcome.err
     left = outputs(tmp_path / "out")
-    name = "sub-01_model-smt2_desc-netuniform_param-{}_dwimap".format
+    name = "sub-01_model-smt2_param-{}_desc-netuniform_dwimap".format
     found, status = left.data(name("vcyl")), left.data(name("status"))
     mask = status > 0
     assert np.isfinite(found[mask]).all()
     assert set(np.unique(status[mask])) <= {Status.CONVERGED, Status.UNLIKE_TRAINING}
     np.testing.assert_array_equal(mask, outputs(uniform[1]).data(name("status")) > 0)
-    truth = outputs(data / "derivatives" / "truth").data("sub-01_model-smt2_desc-truth_param-vcyl_dwimap")
+    truth = outputs(data / "derivatives" / "truth").data("sub-01_model-smt2_param-vcyl_desc-truth_dwimap")
     assert np.corrcoef(found[mask], truth[mask])[0, 1] > 0.8
     recipe = left.sidecar(name("vcyl"))["Model"]["Parameters"]["TrainingRecipe"]
     assert recipe["architecture"] == {"name": "convolution", "units": 16, "hidden_layers": 2}
@@ -188,7 +188,7 @@ def test_an_estimator_that_reads_neighbours(study, uniform, outputs, app, tmp_pa
     assert "reads the neighbours of a voxel" in report
     (file,) = (tmp_path / "out" / "trained").glob("*.zip")
     assert app(*plain, "--estimators", file).code == 0
-    (again,) = left.folder.rglob("*_desc-netuniform?*_param-vcyl_dwimap.nii.gz")
+    (again,) = left.folder.rglob("*_param-vcyl_desc-netuniform?*_dwimap.nii.gz")
     np.testing.assert_array_equal(nib.load(again).get_fdata(), found)
 
 
@@ -219,7 +219,7 @@ def test_a_participant_is_left_out_of_the_own_training(left_out, outputs):
     assert rows["03"]["training"]["participants"] == ["sub-01", "sub-02"]
     assert not any("--leave-one-out" in words for row in rows.values() for words in row["warnings"])
     pools = [
-        outputs(out).sidecar(f"sub-{label}_model-smt2_desc-nethealthy_param-vcyl_dwimap")["Model"]["Parameters"]
+        outputs(out).sidecar(f"sub-{label}_model-smt2_param-vcyl_desc-nethealthy_dwimap")["Model"]["Parameters"]
         for label in rows
     ]
     assert pools[0]["TrainingPool"] == f"{pools[1]['TrainingPool']} without sub-01"
@@ -264,8 +264,8 @@ def test_a_trained_file_is_used_as_it_is(uniform, file, outputs, app):
     outcome = app(*rest, file, "--participant-label", "01")
     assert outcome.code == 0
     assert f"net-uniform-{label}: as mine.zip was trained" in outcome.out
-    given = outputs(out).data(f"sub-01_model-smt2_desc-netuniform{label}_param-vcyl_dwimap")
-    np.testing.assert_array_equal(given, outputs(out).data("sub-01_model-smt2_desc-netuniform_param-vcyl_dwimap"))
+    given = outputs(out).data(f"sub-01_model-smt2_param-vcyl_desc-netuniform{label}_dwimap")
+    np.testing.assert_array_equal(given, outputs(out).data("sub-01_model-smt2_param-vcyl_desc-netuniform_dwimap"))
     assert len(list((out / "trained").glob("*netuniform*.zip"))) == 1
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bidsfit import Acquisition, Status, models
-from bidsfit.estimators.network import Network
+from bidsfit.trained.network import Network
 from bidsfit.training.bundle import write_bundle
 from bidsfit.training.task import train
 

@@ -9,7 +9,7 @@ import pytest
 
 from bidsfit import Acquisition, LeastSquares, MaximumLikelihood, Status, models
 from bidsfit.cli.lab import main
-from bidsfit.estimators.network import Network
+from bidsfit.trained.network import Network
 from bidsfit.trust.bounds import cramer_rao_bound
 from bidsfit.trust.companions import companions
 
@@ -83,10 +83,10 @@ class TestInversionRecovery:
         words += ["--sigma", "5", "--threads", "1", "--out", str(tmp_path / "out")]
         assert main([*words, "--estimators", "lsq", "mle"]) == 0
         for estimator in ("lsq", "mle"):
-            stem = tmp_path / "out" / f"image_model-inversionrecovery_desc-{estimator}_param-T1"
-            found, sd = (np.asarray(nib.load(f"{stem}{part}_map.nii.gz").dataobj) for part in ("", "_stat-sd"))
+            names = [f"image_model-inversionrecovery_param-T1{part}_desc-{estimator}_map" for part in ("", "_stat-sd")]
+            found, sd = (np.asarray(nib.load(tmp_path / "out" / f"{name}.nii.gz").dataobj) for name in names)
             assert np.abs((found - 1e-3 * t1) / sd).mean() < 1.2
-            assert json.loads((stem.parent / f"{stem.name}_map.json").read_text())["Units"] == "s"
+            assert json.loads((tmp_path / "out" / f"{names[0]}.json").read_text())["Units"] == "s"
         page = (tmp_path / "out" / "report.html").read_text()
         assert "The scale of the signal was fitted" in page
         assert "TI = 30 (x1)" in page
@@ -153,5 +153,5 @@ class TestFingerprinting:
         table = in_table(tmp_path / "table.tsv", TRAIN)
         words = ["fit", str(tmp_path / "image.nii.gz"), "--model", "fisp", "--table", str(table), "--threads", "1"]
         assert main([*words, "--out", str(tmp_path / "out")]) == 0
-        found = np.asarray(nib.load(tmp_path / "out" / "image_model-fisp_desc-lsq_param-T2_map.nii.gz").dataobj)
+        found = np.asarray(nib.load(tmp_path / "out" / "image_model-fisp_param-T2_desc-lsq_map.nii.gz").dataobj)
         assert found == pytest.approx(1e-3 * t2, rel=1e-3)

@@ -7,8 +7,8 @@ from dipy.reconst.dti import TensorModel
 
 from bidsfit import Acquisition, LeastSquares, MaximumLikelihood, models
 from bidsfit.estimators.log_linear import LogLinear
-from bidsfit.estimators.network import Network
 from bidsfit.phantom.directions import spread_directions
+from bidsfit.trained.network import Network
 from bidsfit.trust.bounds import cramer_rao_bound
 from bidsfit.trust.companions import companions
 
@@ -117,13 +117,13 @@ def test_the_app_writes_its_maps(tensor, tiny, masks, command, plugin, outputs, 
     left = outputs(tmp_path / "out")
     fa = tensor.derivation.values(truth)["FA"].reshape(tiny.SHAPE)[1:, 1:]
     for estimator in ("lsq", "mle"):
-        stem = f"sub-01_model-tensor_desc-{estimator}_param"
-        found, sd = left.data(f"{stem}-fa_dwimap")[1:, 1:], left.data(f"{stem}-fa_stat-sd_dwimap")[1:, 1:]
+        name = f"sub-01_model-tensor_param-{{}}_desc-{estimator}_dwimap".format
+        found, sd = (left.data(name(part))[1:, 1:] for part in ("fa", "fa_stat-sd"))
         assert np.abs((found - fa) / sd).mean() < 2
-        assert left.data(f"{stem}-direction_dwimap").shape == (*tiny.SHAPE, 3)
-        assert left.sidecar(f"{stem}-direction_stat-crb_dwimap")["Units"] == "rad"
-        assert left.sidecar(f"{stem}-direction_dwimap")["OrientationEncoding"]["Reference"] == "bvec"
-        assert left.sidecar(f"{stem}-MD_dwimap")["Units"] == "mm^2/s"
+        assert left.data(name("direction")).shape == (*tiny.SHAPE, 3)
+        assert left.sidecar(name("direction_stat-crb"))["Units"] == "rad"
+        assert left.sidecar(name("direction"))["OrientationEncoding"]["Reference"] == "bvec"
+        assert left.sidecar(name("MD"))["Units"] == "mm^2/s"
     report = left.report()
     assert "Fractional anisotropy" in report
     assert "the weighted linear fit of the logarithm of its signals" in report

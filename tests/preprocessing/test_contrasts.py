@@ -8,7 +8,7 @@ from scipy.ndimage import gaussian_filter, map_coordinates
 from scipy.spatial.transform import Rotation
 
 from bidsfit.preprocessing.contrasts import register_across_contrasts
-from bidsfit.preprocessing.registration import Grid
+from bidsfit.preprocessing.registration import VoxelGrid
 from bidsfit.preprocessing.trajectory import motion_parameters
 
 
@@ -32,7 +32,7 @@ AFFINE = np.diag([-4.0, 4, 4, 1])
 @pytest.mark.parametrize("thin", [False, True])
 def test_a_known_motion_is_found_though_contrast_is_inverted(thin):
     labels = phantom()[:, :, 15:16] if thin else phantom()
-    grid = Grid(AFFINE, labels > 0, (2,) if thin else ())
+    grid = VoxelGrid(AFFINE, labels > 0, (2,) if thin else ())
     motion = np.eye(4)
     motion[:3, :3] = Rotation.from_euler("xyz", [0, 0, 3] if thin else [2, -1, 3], degrees=True).as_matrix()
     motion[:3, 3] = grid.centre - motion[:3, :3] @ grid.centre + [3, -2, 0 if thin else 2]
@@ -51,5 +51,5 @@ def test_an_image_without_contrast_stays_where_the_search_began():
     labels = phantom()
     start = np.eye(4)
     start[0, 3] = 3
-    found = register_across_contrasts(labels.astype(float), np.ones(labels.shape), Grid(AFFINE, labels > 0), start)
+    found = register_across_contrasts(labels.astype(float), np.ones(labels.shape), VoxelGrid(AFFINE, labels > 0), start)
     assert np.array_equal(found, start)

@@ -111,7 +111,7 @@ def test_it_says_what_was_found(page: Page) -> None:
         f"{DASH} 0.06 (8 %)",  # no standard deviation, and the floor
         "∞∞ in 61.0 %",  # in two lines
         "bidsfit /data /out participant --model ivim",
-        "param-D_dwimap.nii.gz",
+        "param-D_desc-lsq_dwimap.nii.gz",
         "No errors.",
         "(Le Bihan et al., 1988; Kaandorp et al., 2021)",
     ):

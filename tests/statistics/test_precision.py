@@ -1,25 +1,10 @@
-"""Parameter-to-noise ratio and rank correlation."""
+"""Rank correlation."""
 
 import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from bidsfit.statistics.precision import parameter_to_noise_ratio, rank_correlation
-
-
-def test_ratio_of_a_region():
-    voxels = np.random.default_rng(0).normal(20.0, 2.0, 50_000)
-    assert parameter_to_noise_ratio(voxels) == pytest.approx(10.0, rel=0.02)
-    assert parameter_to_noise_ratio([1.0, np.nan, 2.0, 3.0]) == pytest.approx(2.0)
-
-
-@pytest.mark.parametrize(
-    ("voxels", "message"),
-    [([1.0, 2.0, np.nan], "at least 3 voxels"), ([0.5] * 9, "at a bound"), ([1.0, 2.0, np.inf], "infinite")],
-)
-def test_regions_without_a_ratio_are_refused(voxels, message):
-    with pytest.raises(ValueError, match=message):
-        parameter_to_noise_ratio(voxels)
+from bidsfit.statistics.precision import rank_correlation
 
 
 def test_correlation_is_spearmans_by_hand():

@@ -36,7 +36,6 @@ def test_within_subject_sd_is_unbiased(results):
     [
         "wSD",
         "ICC(1,1)",
-        "ICC(A,1)",
         "wCV, scatter constant",
         "wCV, scatter in proportion",
         "mean change",

@@ -19,13 +19,13 @@ from hypothesis import strategies as st
 from safetensors.numpy import load, save
 
 from bidsfit import Acquisition, companions, models
-from bidsfit.estimators.network import Network
 from bidsfit.exceptions import UnusableInputError
 from bidsfit.laboratory.bench import estimator_of
 from bidsfit.models.space import ParameterSpace
 from bidsfit.reports.trained import MOST_ARROWS, mean_errors
 from bidsfit.simulation.distributions import Mixture, Pooled, Uniform, digest
 from bidsfit.simulation.simulator import Noise, Simulation
+from bidsfit.trained.network import Network
 from bidsfit.training.architectures import Perceptron
 from bidsfit.training.bundle import (
     CURVE,

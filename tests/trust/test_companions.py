@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from bidsfit import Acquisition, Bayesian, LeastSquares, MaximumLikelihood, companions, cramer_rao_bound, models
-from bidsfit.estimators.network import Network
 from bidsfit.exceptions import UnknownNameError
 from bidsfit.noise import add_noise
 from bidsfit.quantity import Quantity
+from bidsfit.trained.network import Network
 from bidsfit.trust.companions import SD, Judge, companions_of, get
 
 ADC = models.get("adc")

@@ -1,0 +1,359 @@
+"""Values of fitted maps in regions: one row for each participant, session, image, fit, region and parameter."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from nibabel.spatialimages import SpatialImage
+from numpy.typing import NDArray
+
+from bidsfit import models
+from bidsfit.bids.fitted import FitFacts, FittedImage, read_facts, series_of
+from bidsfit.bids.images import open_image, read_data, same_grid
+from bidsfit.bids.inputs import Folder, Problem
+from bidsfit.bids.metadata import read_sidecar
+from bidsfit.bids.regions import CONDITIONS, WHOLE, RegionFile, find_regions, region_files
+from bidsfit.bids.units import FILE_UNITS
+from bidsfit.estimators.estimator import Status
+from bidsfit.exceptions import UnknownNameError, UnusableInputError
+from bidsfit.parallel import in_processes
+
+#: Voxels whose estimates count. Those at a bound do: they say that the value is as low, or as high, as it may be, and
+#: without them a median would be that of the others.
+USED = (Status.CONVERGED, Status.AT_BOUND, Status.PRIOR_ONLY, Status.UNLIKE_TRAINING)
+
+#: Quantiles over the voxels of a region, by column.
+QUANTILES = {"q05": 0.05, "q25": 0.25, "median": 0.5, "q75": 0.75, "q95": 0.95}
+
+#: Voxels whose ranks are correlated, at most: evenly spaced ones where a region has more, because sorting takes long.
+MOST_RANKED = 10_000
+
+#: How near a bound a value of single precision is at it, as a share of the bounds' distance.
+AT_BOUND = 1e-5
+
+#: Unit of a map of which only the change within an image says something.
+ARBITRARY, ANGLE = "arbitrary", "rad"
+
+#: Units of the numerics, and what values of files are divided by, by unit of files.
+NUMERICS = {unit.name: (name, unit.factor) for name, unit in FILE_UNITS.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class RegionValues:
+    """One parameter of one fit in one region.
+
+    Values are in the units of the numerics (``unit``), NaN where there is none.
+
+    Attributes
+    ----------
+    participant, session : str
+        Labels without prefix; the session is empty where the image names none.
+    image : str
+        Entities of the image (sub-01_ses-1_acq-ap).
+    model, estimator : str
+        Names ("net-uniform", not the label of files).
+    region, parameter : str
+    unit : str
+    n_voxels : int
+        Of the region.
+    n_fitted : int
+        Of those, voxels with an estimate that counts (`USED`).
+    n_used : int
+        Of those, voxels whose values are summarised: fewer where the parameter has a condition (`CONDITIONS`).
+    n_at_bound : int
+        Of those, voxels whose fit ended with this parameter at a bound.
+    n_prior_only, n_unlike_training : int
+        Of those, voxels with these statuses: their values are drawn towards what was believed before the data.
+    median, mean, sd, q05, q25, q75, q95 : float
+        Over the voxels that are used; the standard deviation with n - 1.
+    correlation : float
+        Spearman's, over the voxels that are used (`MOST_RANKED` of them), with the parameter that the condition names.
+    source : str
+        BIDS URI of the file of the region; empty for `WHOLE`.
+    in_training : bool
+        Whether the estimator was trained on fits of this participant.
+    """
+
+    participant: str
+    session: str
+    image: str
+    model: str
+    estimator: str
+    region: str
+    parameter: str
+    unit: str
+    n_voxels: int
+    n_fitted: int
+    n_used: int
+    n_at_bound: int
+    n_prior_only: int
+    n_unlike_training: int
+    median: float
+    mean: float
+    sd: float
+    q05: float
+    q25: float
+    q75: float
+    q95: float
+    correlation: float
+    source: str
+    in_training: bool
+
+    @property
+    def series(self) -> str:
+        """Entities of the image beside participant and session: rows that share them are of like images."""
+        return series_of(self.image)
+
+
+@dataclass(frozen=True)
+class ParticipantValues:
+    """What was read of one participant.
+
+    Attributes
+    ----------
+    participant : str
+        Label without ``sub-``.
+    rows : tuple of RegionValues
+    problems : tuple of Problem
+        What could not be read or found, in words that hold for other participants too where they can.
+    facts : tuple of (FittedImage, FitFacts)
+        How each fit was made.
+    """
+
+    participant: str
+    rows: tuple[RegionValues, ...]
+    problems: tuple[Problem, ...]
+    facts: tuple[tuple[FittedImage, FitFacts], ...]
+
+
+def region_values(
+    fits: Iterable[FittedImage],
+    datasets: Sequence[Folder] = (),
+    *,
+    wanted: Sequence[str] = (),
+    scale: bool = False,
+    processes: int = 1,
+    progress: Callable[[float], None] | None = None,
+) -> Iterator[ParticipantValues]:
+    """Read the values of fits in regions, one participant at a time, in the order of the participants' labels.
+
+    Every map is read once for all regions, and no more than one map of a fit, beside the condition's, is in memory.
+
+    Parameters
+    ----------
+    fits : iterable of FittedImage
+        As `find_fitted` returns.
+    datasets : sequence of Folder
+        Where regions are looked for, in this order.
+    wanted : sequence of str
+        Names of regions; empty: all there are, and `WHOLE`.
+    scale : bool
+        Take also maps of an arbitrary unit (S0).
+    processes : int
+    progress : callable, optional
+        Called with the done fraction.
+    """
+    ordered = sorted(fits, key=lambda fitted: (fitted.participant, fitted.image, fitted.model, fitted.estimator))
+    people = [list(group) for _, group in groupby(ordered, key=lambda fitted: fitted.participant)]
+    names = {model: _names(model) for model in sorted({fitted.model for fitted in ordered})}
+    jobs = ((own, datasets, names, tuple(wanted), scale) for own in people)
+    yield from in_processes(participant_values, jobs, len(people), processes, progress)
+
+
+def participant_values(
+    fits: Sequence[FittedImage],
+    datasets: Sequence[Folder],
+    names: Mapping[str, Mapping[str, str]],
+    wanted: Sequence[str] = (),
+    scale: bool = False,
+) -> ParticipantValues:
+    """Values of the fits of one participant; see `region_values`. ``names``: of parameters by label, by model."""
+    participant = fits[0].participant
+    files = region_files(datasets, participant)
+    rows: list[RegionValues] = []
+    facts: list[tuple[FittedImage, FitFacts]] = []
+    said: list[str] = []
+    for image, group in groupby(fits, key=lambda fitted: fitted.image):
+        regions = None
+        for fitted in group:
+            try:
+                status = open_image(fitted.status)
+                if regions is None or not _like(status, regions.like):
+                    regions = _Regions.of(files, image, status, wanted)
+                    said += regions.remarks
+                made = read_facts(fitted)
+                rows += list(
+                    _fit_values(fitted, made, status, regions, names.get(fitted.model, {}), scale)
+                )  # all of a fit, or nothing
+                facts.append((fitted, made))
+                said += [
+                    f"{fitted.model}, {made.estimator}: there is no map of {other}, so that {label} is taken from all "
+                    f"voxels, not from those where {other} is {least:g} or more"
+                    for label, (other, least) in CONDITIONS.items()
+                    if label in fitted.labels and other not in fitted.labels
+                ]
+            except UnusableInputError as error:
+                said.append(str(error))
+    problems = tuple(Problem(participant, words) for words in dict.fromkeys(said))
+    return ParticipantValues(participant, tuple(rows), problems, tuple(facts))
+
+
+class _Regions(NamedTuple):
+    """Regions of an image as places of their voxels in its volumes (in Fortran's order)."""
+
+    like: SpatialImage
+    places: dict[str, NDArray[np.intp]]
+    sources: dict[str, str]
+    whole: bool
+    remarks: tuple[str, ...]
+
+    @classmethod
+    def of(cls, files: Sequence[RegionFile], image: str, like: SpatialImage, wanted: Sequence[str]) -> _Regions:
+        whole = not wanted or WHOLE in {name.lower() for name in wanted}
+        found = find_regions(files, image, like, wanted)
+        places = {name: np.flatnonzero(mask.ravel(order="F")) for name, mask in found.masks.items() if name != WHOLE}
+        return cls(like, places, found.sources, whole, found.remarks)
+
+
+def _like(first: SpatialImage, second: SpatialImage) -> bool:
+    """Whether two images have one grid."""
+    return first.shape == second.shape and same_grid(first, second, first.shape)
+
+
+def _read(path: Path, like: SpatialImage) -> NDArray:
+    """Values of a map in Fortran's order, as stored."""
+    image = open_image(path)
+    if not _like(image, like):
+        raise UnusableInputError(f"{path} lies on another grid than the status map beside it. Run the image again.")
+    return read_data(image, path).reshape(-1, order="F")
+
+
+class _Part(NamedTuple):
+    """The voxels of a region that count."""
+
+    region: str
+    n_voxels: int
+    places: NDArray[np.intp]
+    status: NDArray[np.uint8]
+
+
+def _fit_values(
+    fitted: FittedImage,
+    made: FitFacts,
+    like: SpatialImage,
+    regions: _Regions,
+    names: Mapping[str, str],
+    scale: bool,
+) -> Iterator[RegionValues]:
+    """Values of one fit."""
+    status = read_data(like, fitted.status).reshape(-1, order="F").astype(np.uint8, copy=False)
+    codes_used = np.zeros(256, dtype=bool)
+    codes_used[list(USED)] = True
+    counts = codes_used[status]
+    places = dict(regions.places)
+    if regions.whole:
+        places = {WHOLE: np.flatnonzero(status != Status.NOT_FITTED), **places}
+    parts = []
+    for name, where in places.items():
+        good = where[counts[where]]
+        parts.append(_Part(name, where.size, good, status[good]))
+    needed = {condition.label for label, condition in CONDITIONS.items() if label in fitted.labels}
+    kept: dict[str, NDArray] = {}
+    for label in sorted(fitted.labels, key=lambda label: label not in needed):
+        path = fitted.parameter(label)
+        content = read_sidecar(path.with_name(path.name.removesuffix(".nii.gz") + ".json"))
+        if content.get("Units") not in NUMERICS:
+            raise UnusableInputError(
+                f"{path} has the unit {content.get('Units')!r} in its sidecar; expected one of {', '.join(NUMERICS)}."
+            )
+        unit, factor = NUMERICS[content["Units"]]
+        if unit == ANGLE or "OrientationEncoding" in content or (unit == ARBITRARY and not scale):
+            continue  # angles and axes have no mean
+        volume = _read(path, like)
+        if label in needed:
+            kept[label] = volume
+        condition = CONDITIONS.get(label)
+        other = None if condition is None else kept.get(condition.label)
+        low, high = made.bounds.get(names.get(label, label), (-math.inf, math.inf))
+        margin = AT_BOUND * (high - low) if math.isfinite(high - low) else 0.0
+        for part in parts:
+            values, codes = volume[part.places], part.status
+            used = np.isfinite(values)
+            second = None
+            if condition is not None and other is not None:
+                second = other[part.places]
+                used &= second >= condition.least
+                second = second[used]
+            if not used.all():
+                values, codes = values[used], codes[used]
+            at_bound = (codes == Status.AT_BOUND) & ((values <= low + margin) | (values >= high - margin))
+            yield RegionValues(
+                participant=fitted.participant,
+                session=fitted.session,
+                image=fitted.image,
+                model=fitted.model,
+                estimator=made.estimator,
+                region=part.region,
+                parameter=label,
+                unit=unit,
+                n_voxels=part.n_voxels,
+                n_fitted=part.places.size,
+                n_used=values.size,
+                n_at_bound=int(np.count_nonzero(at_bound)),
+                n_prior_only=int(np.count_nonzero(codes == Status.PRIOR_ONLY)),
+                n_unlike_training=int(np.count_nonzero(codes == Status.UNLIKE_TRAINING)),
+                **_summary(values, 1 / factor),
+                correlation=math.nan if second is None else _rank_correlation(values, second),
+                source=regions.sources.get(part.region, ""),
+                in_training=made.training is not None and made.training.holds(fitted.participant),
+            )
+
+
+def _names(model: str) -> dict[str, str]:
+    """Names of parameters by label; none for a model that is not known here, whose names are taken for its labels."""
+    try:
+        return {quantity.label: quantity.name for quantity in models.get(model).quantities}
+    except UnknownNameError:
+        return {}
+
+
+def _summary(values: NDArray, scale: float) -> dict[str, float]:
+    """Columns of the values of a region, times a scale."""
+    if values.size == 0:
+        return dict.fromkeys((*QUANTILES, "mean", "sd"), math.nan)
+    quantiles = np.quantile(values, list(QUANTILES.values()))
+    sd = float(values.std(ddof=1, dtype=float)) * scale if values.size > 1 else math.nan
+    return {
+        **{name: float(value) * scale for name, value in zip(QUANTILES, quantiles, strict=True)},
+        "mean": float(values.mean(dtype=float)) * scale,
+        "sd": sd,
+    }
+
+
+def _rank_correlation(first: NDArray, second: NDArray) -> float:
+    """Spearman's; NaN where there are too few values, or one of the two is the same everywhere."""
+    from scipy.stats import spearmanr
+
+    step = max(-(-first.size // MOST_RANKED), 1)
+    first, second = first[::step], second[::step]
+    if first.size < 3 or np.ptp(first) == 0 or np.ptp(second) == 0:
+        return math.nan
+    return float(spearmanr(first, second).statistic)
+
+
+def grouped(problems: Iterable[Problem], most: int = 6) -> list[str]:
+    """Problems in words, those that are the same for several participants in one sentence."""
+    people: dict[str, list[str]] = {}
+    for problem in problems:
+        people.setdefault(problem.message, []).append(f"sub-{problem.participant}")
+    sentences = []
+    for words, who in people.items():
+        more = f" and {len(who) - most} more" if len(who) > most else ""
+        sentences.append(f"{', '.join(who[:most])}{more}: {words}")
+    return sentences

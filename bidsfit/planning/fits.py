@@ -1,0 +1,283 @@
+"""The fits that an image may get: every model with every estimator, and the options of each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bidsfit import estimators, models
+from bidsfit.bids.distributions import PoolFile, find_pool
+from bidsfit.bids.units import FILE_UNITS
+from bidsfit.estimators.estimator import Estimator
+from bidsfit.exceptions import UnknownNameError, UsageError
+from bidsfit.models.signal_model import SignalModel
+from bidsfit.noise import NoiseKind
+from bidsfit.trained.estimator import TrainedEstimator
+from bidsfit.trained.given import describe_given, is_file_name
+from bidsfit.training.bundle import read_bundle
+
+#: Options of estimators that have another name on the command line.
+OPTIONS = {"snr": "--training-snr", "recipe": "--training-recipe", "seed": "--training-seed"}
+
+
+@dataclass(frozen=True)
+class NoiseChoice:
+    """What the noise is taken for, and where its level comes from: a source of --sigma, or a number as text."""
+
+    kind: NoiseKind = "rician"
+    level: str = "auto"
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """As a sidecar says it."""
+        return {"NoiseKind": self.kind, "NoiseLevel": self.level}
+
+
+#: Where no option says otherwise.
+DEFAULT_NOISE = NoiseChoice()
+
+
+@dataclass(frozen=True)
+class PoolChoice:
+    """Where the pooled fits lie that estimators are trained on.
+
+    ``folder`` is the output folder, ``bids_dir`` the dataset (for the command that makes them).
+    """
+
+    folder: Path
+    bids_dir: Path
+
+    def command(self, model: str, kind: str) -> str:
+        """The command that makes the pool of a model."""
+        tissues = " -d NAME=PATH (of tissue segmentations)" if kind in ("wm", "gm") else ""
+        return f"bidsfit {self.bids_dir} {self.folder} group --model {model}{tissues}"
+
+
+@dataclass(frozen=True)
+class Fit:
+    """One fit of one image: names of model and estimator, and the estimator's options.
+
+    ``unsuitable`` says why the options do not go with the model, where they do not. ``trained``: the file of an
+    estimator that the user gave. ``pool``: the fits that the estimator is trained on, where it needs them, without
+    those of the participant ``left_out``.
+    """
+
+    model: str
+    estimator: str
+    options: dict[str, Any]
+    unsuitable: str = ""
+    trained: Path | None = None
+    pool: PoolFile | None = None
+    left_out: str = ""
+
+    @cached_property
+    def signal_model(self) -> SignalModel:
+        return models.get(self.model)
+
+    @cached_property
+    def built(self) -> Estimator:
+        """The estimator, ready to estimate, or to be trained."""
+        file: dict[str, Any] = {} if self.trained is None else {"trained": self.trained}
+        return estimators.get(self.estimator)(self.signal_model, **self.options, **file)
+
+    @property
+    def name(self) -> str:
+        """The name of the estimator; files of the same one are told apart by their checksums."""
+        return "-".join(filter(None, [self.estimator, self.options.get("checksum", "")]))
+
+    @property
+    def trains(self) -> bool:
+        """Whether the estimator must be trained before it fits."""
+        return self.trained is None and isinstance(self.built, TrainedEstimator)
+
+    def with_noise(self, kind: NoiseKind) -> Fit:
+        """The fit whose estimator takes the noise for this kind, if it asks for one."""
+        return replace(self, options={**self.options, "noise": kind}) if "noise" in self.options else self
+
+    def without(self, participant: str) -> Fit:
+        """The fit whose estimator is not trained on this participant (with ``sub-``)."""
+        if self.pool is None or participant not in self.pool.participants:
+            return self
+        if len(self.pool.participants) == 1:
+            return replace(self, unsuitable=f"its pool holds {participant} alone, who is to be left out")
+        options = {**self.options, "pool": f"{self.pool.digest} without {participant}"}
+        return replace(self, options=options, left_out=participant)
+
+    @property
+    def training_in_words(self) -> str:
+        """What an estimator is trained on, where it is a trained one."""
+        if self.unsuitable or not isinstance(self.built, TrainedEstimator):
+            return ""
+        if self.trained is not None:
+            return f"as {self.trained.name} was trained"
+        snr = self.built.snr
+        level = "of the SNR level nearest to that of the image" if isinstance(snr, str) else f"of SNR {snr:g}"
+        source = "the plausible space of the model"
+        if self.pool is not None:
+            n = len(self.pool.participants) - bool(self.left_out)
+            fits = f"the fits of {n} participant{'s' if n != 1 else ''}"
+            fits += f" (without {self.left_out})" if self.left_out else ""
+            source = f"{source} and {fits}" if self.built.distribution == "mixed" else fits
+        return f"trained on {source}, with {'no noise' if snr == np.inf else f'noise {level}'}"
+
+
+def make_fits(
+    model_names: Sequence[str] = (),
+    estimator_names: Sequence[str] = ("lsq",),
+    *,
+    options: Mapping[str, Any] | None = None,
+    bounds: Mapping[str, Mapping[str, tuple[float, float]]] | None = None,
+    noise: NoiseChoice = DEFAULT_NOISE,
+    pools: PoolChoice | None = None,
+) -> list[Fit]:
+    """Fits that an image may get: every model with every estimator.
+
+    What does not go together is marked unsuitable; a model or an estimator that was named and goes with nothing is
+    refused.
+
+    Parameters
+    ----------
+    model_names : sequence of str
+        Empty: all but the variants.
+    estimator_names : sequence of str
+        Or paths of trained ones.
+    options : mapping
+        Options of the estimators: each gets those that it has.
+    noise : NoiseChoice
+        Estimators with an option ``noise`` get its kind.
+    bounds : mapping of model to parameter to (lower, upper)
+        In the units of files (mm^2/s).
+    pools : PoolChoice, optional
+        Where estimators that are trained on pooled fits find them.
+
+    Raises
+    ------
+    UnknownNameError, UsageError
+        Where a name or an option cannot be used.
+    """
+    choices = [_choose(word) for word in dict.fromkeys(estimator_names)]
+    wanted = list(dict.fromkeys(model_names)) or models.without_variants()
+    if not model_names:
+        wanted += [c.model for c in choices if c.model and c.model not in wanted]
+    known = {c.word: set(signature(estimators.get(c.estimator)).parameters) - set(c.options) for c in choices}
+    foreign = set(options or {}) - set().union(*known.values())
+    if foreign:
+        names = " or ".join(map(repr, known))
+        words = sorted(OPTIONS.get(name, name) for name in foreign)
+        raise UsageError(f"No estimator of this run has the option {' or '.join(words)} (not {names}).")
+    bounds = bounds or {}
+    for name in bounds:
+        if models.get(name).name not in wanted:
+            raise UsageError(f"--bounds names the model {name!r}, which is not among those of --model.")
+    fits = []
+    for name in wanted:
+        for choice in choices:
+            if choice.model not in ("", name):
+                continue
+            its_options = known[choice.word]
+            given = {key: value for key, value in (options or {}).items() if key in its_options}
+            if "noise" in its_options:
+                given["noise"] = noise.kind
+            own_bounds = _bounds_option(name, bounds.get(name, {}))
+            fit = Fit(name, choice.estimator, {**choice.options, **given, **own_bounds}, trained=choice.file)
+            try:
+                fit = _with_pool(fit, pools)
+            except ValueError as error:  # what the estimator refuses
+                fit = replace(fit, unsuitable=str(error))
+            fits.append(fit)
+    for name in (*model_names, *bounds):
+        _require_use([fit for fit in fits if fit.model == name])
+    for choice in choices:
+        its_fits = [fit for fit in fits if (fit.estimator, fit.trained) == (choice.estimator, choice.file)]
+        if not its_fits:
+            raise UsageError(
+                f"--estimators {choice.word}: it was trained for the model {choice.model!r}, which is not among those "
+                "of --model."
+            )
+        _require_use(its_fits)
+    return fits
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """One word of --estimators: an estimator, and for a trained file also its model and its options."""
+
+    word: str
+    estimator: str
+    model: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    file: Path | None = None
+
+
+def _choose(word: str) -> _Choice:
+    """What a word of --estimators names.
+
+    Raises
+    ------
+    UnknownNameError, UsageError
+        Where it is neither an estimator nor a trained file that can be read.
+    """
+    if not is_file_name(word):
+        estimators.get(word)
+        return _Choice(word, word)
+    path = Path(word)
+    try:
+        given = describe_given(read_bundle(path).facts)  # all of it, before anything runs
+        models.get(given.model)
+    except UnknownNameError as error:
+        raise UsageError(f"--estimators {word}: it is for a model that is not installed. {error}") from error
+    return _Choice(word, given.estimator, given.model, given.options, path)
+
+
+def _with_pool(fit: Fit, pools: PoolChoice | None) -> Fit:
+    """The fit with the pool that its estimator is trained on.
+
+    Raises
+    ------
+    ValueError
+        Where the estimator refuses its options, or there is no pool.
+    """
+    built = fit.built
+    if fit.trained is not None or not isinstance(built, TrainedEstimator) or not built.needs_pool:
+        return fit
+    kind = "healthy" if built.distribution == "mixed" else built.distribution
+    found = None if pools is None else find_pool(pools.folder, fit.model, kind)
+    if pools is None or found is None:
+        command = "" if pools is None else f" Make it first: {pools.command(fit.model, kind)}"
+        raise ValueError(f"there is no distribution of the model {fit.model!r} ({kind}) to train on.{command}")
+    return replace(fit, options={**fit.options, "pool": found.digest}, pool=found)
+
+
+def _require_use(fits: Sequence[Fit]) -> None:
+    """Refuse what the user named and what goes with nothing of the run."""
+    if fits and all(fit.unsuitable for fit in fits):
+        fit = fits[0]
+        raise UsageError(f"There is no fit of {fit.model} with {fit.name}: {fit.unsuitable}")
+
+
+def bounds_of_models(
+    bounds: Mapping[str, Mapping[str, tuple[float, float]]],
+) -> dict[str, dict[str, tuple[float, float]]]:
+    """Bounds of ``--bounds`` in the units of the numerics, from those of files."""
+    return {name: _bounds_option(name, pairs)["bounds"] for name, pairs in bounds.items() if pairs}
+
+
+def _bounds_option(model_name: str, bounds: Mapping[str, tuple[float, float]]) -> dict[str, Any]:
+    """The option ``bounds`` of an estimator, in the units of the numerics; empty where there are none."""
+    model = models.get(model_name)
+    converted = {}
+    for name, pair in bounds.items():
+        if name not in model.names:
+            raise UsageError(
+                f"--bounds {model_name}.{name}: the model {model_name!r} has no such parameter; it has "
+                f"{', '.join(model.names)}."
+            )
+        factor = FILE_UNITS[model[name].unit].factor
+        converted[name] = (pair[0] / factor, pair[1] / factor)
+    return {"bounds": converted} if converted else {}

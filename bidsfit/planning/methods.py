@@ -1,0 +1,112 @@
+"""The methods text: what the workflows do, with equations and citations.
+
+Paragraphs are separated by empty lines; ``[@key]`` cites references.bib, ``$$...$$`` is an equation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from bidsfit import __version__
+from bidsfit.bids.units import REPORT_UNITS
+from bidsfit.estimators.estimator import Estimator
+from bidsfit.planning.plan import FOUND_BODY, FOUND_MASK, ParticipantPlan
+from bidsfit.reports.records import FitRecord, ImageRecord, PreprocessingRecord, Record
+from bidsfit.reports.words import with_unit
+
+#: How the masks that a run finds are told of; others came with the data.
+MASKS = {
+    FOUND_MASK: "masks found by Otsu's threshold [@otsu1979; @dipy] on the median-filtered mean images of the lowest "
+    "b-value and of that nearest to 1000 s/mm², without thin bridges and islands, and with holes filled",
+    FOUND_BODY: "voxels whose mean signal at the lowest b-value is at least half its median",
+}
+
+
+def methods_of(records: Iterable[Record]) -> str:
+    """Methods for a paper: what was done to the images that were fitted, as records tell it; empty without fits."""
+    found = list(records)
+    fits = [record for record in found if isinstance(record, FitRecord)]
+    fitted = {fit.image for fit in fits}
+    if not fits:
+        return ""
+    return methods_text(
+        [one.mask_description for one in found if isinstance(one, ImageRecord) and one.name in fitted],
+        [fit.methods for fit in fits],
+        [
+            sentence
+            for one in found
+            if isinstance(one, PreprocessingRecord) and one.image in fitted
+            for sentence in one.methods
+        ],
+    )
+
+
+def methods_text(masks: Iterable[str], fits: Iterable[Sequence[str]], preprocessing: Iterable[str] = ()) -> str:
+    """Methods for a paper.
+
+    Parameters
+    ----------
+    masks : iterable of str
+        For each image, where its mask came from.
+    preprocessing : iterable of str
+        Sentences on the steps that were applied; what several images share is said once.
+    fits : iterable of [str, str]
+        Texts of `fit_methods`; what several fits share is said once.
+    """
+    phrases = dict.fromkeys(MASKS.get(mask, "masks that came with the data") for mask in masks)
+    models, estimators = zip(*fits, strict=True)
+    return "\n\n".join(
+        [
+            "Diffusion MRI data organised according to the Brain Imaging Data Structure [@gorgolewski2016] were "
+            f"analysed with bidsfit {__version__}, a BIDS App [@gorgolewski2017] based on Nipype [@nipype] and NiBabel "
+            "[@nibabel].",
+            *([" ".join(steps)] if (steps := dict.fromkeys(preprocessing)) else []),
+            f"Fits were restricted to {' and to '.join(phrases)}.",
+            *dict.fromkeys(models),
+            *dict.fromkeys(estimators),
+            "Equations were differentiated with SymPy [@sympy] and compiled with Numba [@numba]; arrays are "
+            "NumPy's [@numpy], and further numerics SciPy's [@scipy].",
+        ]
+    )
+
+
+def methods_of_plans(plans: Sequence[ParticipantPlan]) -> str:
+    """Methods text of what is planned."""
+    images = [image for plan in plans for image in plan.images]
+    fits = {(fit.model, fit.name): fit.built for image in images for fit in image.fits}
+    chains = [image.chain for image in images if image.chain is not None]
+    return methods_text(
+        [image.mask_name for image in images],
+        map(fit_methods, fits.values()),
+        [sentence for chain in chains for sentence in chain.methods.values()],
+    )
+
+
+def fit_methods(estimator: Estimator) -> list[str]:
+    """Texts about the model of a fit, with its equation and bounds, and about its estimator."""
+    model = estimator.model
+    bounds = "; ".join(
+        f"${p.latex}$ {with_unit(f'{lower:g} to {upper:g}', REPORT_UNITS[p.unit].name)}"
+        for p, (lower, upper) in zip(model.parameters, estimator.bounds, strict=True)
+        if p.name != model.scale
+    )
+    limit = ""
+    if np.isfinite(model.maximum_b):
+        limit = f" Measurements up to b = {model.maximum_b:g} s/mm² were fitted"
+        limit += (
+            "."
+            if model.excluded_b is None
+            else ", without those between {:g} and {:g} s/mm².".format(*model.excluded_b)
+        )
+    return [
+        f"{model.title} ({model.name}){_cite(model.references)}. {model.description} The signal is\n\n"
+        f"$${model.latex}$$\n\n"
+        f"Bounds: {bounds}.{limit}",
+        f"{estimator.title}{_cite(estimator.references)}. {estimator.methods}",
+    ]
+
+
+def _cite(keys: Sequence[str]) -> str:
+    return f" [{'; '.join('@' + key for key in keys)}]" if keys else ""

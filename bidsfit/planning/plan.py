@@ -1,0 +1,350 @@
+"""What a run would do, and why: decided from headers and b-values, before anything is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bidsfit.acquisition import B0_TOLERANCE, Acquisition
+from bidsfit.bids.acquisitions import listed, read_acquisition, read_b_values
+from bidsfit.bids.conflicts import Conflict, conflicts_of_fit, conflicts_of_preprocessing, refuse
+from bidsfit.bids.fieldmaps import UNWEIGHTED
+from bidsfit.bids.images import image_shape, open_image, read_mask, read_on_grid
+from bidsfit.bids.inputs import DwiImage, Inputs
+from bidsfit.bids.metadata import read_sidecar
+from bidsfit.bids.outputs import LEFT_OUT, file_output, fit_settings, json_path, map_outputs, own_uri
+from bidsfit.exceptions import UnusableInputError, UsageError
+from bidsfit.models.signal_model import SignalModel
+from bidsfit.planning.fits import DEFAULT_NOISE, Fit, NoiseChoice
+from bidsfit.planning.preprocessing import NOTHING_DONE, Chain, HelpingImages, PreprocessingChoice, plan_chain
+from bidsfit.preprocessing.gradients import NO_WEIGHTING, refuse_scaled_directions
+
+#: Where a mask comes from that no dataset has.
+FOUND_MASK = "Otsu's threshold on the mean images of the lowest b-value and of that nearest to 1000 s/mm²"
+FOUND_BODY = "voxels of at least half the median of the mean image of the lowest b-value"
+
+#: Why maximum likelihood and least squares give the same maps, and how to tell them apart.
+MLE_IS_LSQ = (
+    "mle gives the maps of lsq, because with Gaussian noise the most likely parameters are those of least squares"
+)
+MLE_APART = (
+    " (the bias of the Rician noise floor is taken out of the signals before they are fitted; --skip rician leaves it "
+    "to mle)"
+)
+
+
+@dataclass(frozen=True)
+class ImagePlan:
+    """One image, what its protocol supports, and the fits it gets.
+
+    ``image`` is the one that is fitted: where the ``chain`` changes the signals, the preprocessed one, which is in
+    the output folder when the run comes to it. ``support`` rows: name, title, fitted, complete (by all estimators),
+    reason. ``remarks``, which are among the ``warnings``, are of files beside the image that cannot be used in full.
+    """
+
+    image: DwiImage
+    shape: tuple[int, int, int, int]
+    n_bytes: int
+    acquisition: Acquisition
+    fits: tuple[Fit, ...]
+    support: tuple[dict[str, Any], ...]
+    warnings: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
+    noise: NoiseChoice = DEFAULT_NOISE
+    chain: Chain | None = None
+
+    @property
+    def given(self) -> Path:
+        """The image of the dataset: the raw one where that is prepared first."""
+        return self.image.path if self.chain is None else self.chain.raw.path
+
+    @property
+    def mask_name(self) -> str:
+        """Where the mask comes from, in words for sidecars and reports."""
+        return self.image.mask_uri or (FOUND_BODY if self.chain is not None and self.chain.body else FOUND_MASK)
+
+
+@dataclass
+class ParticipantPlan:
+    """The images of one participant, and why others are left out.
+
+    ``unmet``: what the user named and an image does not get, and why.
+    """
+
+    label: str
+    images: list[ImagePlan] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    unmet: list[str] = field(default_factory=list)
+
+
+def make_plan(
+    inputs: Inputs,
+    participants: Sequence[str],
+    fits: Sequence[Fit],
+    *,
+    asked: Sequence[str] = (),
+    output_dir: Path,
+    noise: NoiseChoice = DEFAULT_NOISE,
+    leave_one_out: bool = False,
+    preprocessing: PreprocessingChoice | None = None,
+    helping_images: Mapping[str, HelpingImages] | None = None,
+    overwrite: bool = False,
+) -> list[ParticipantPlan]:
+    """Decide what every image gets.
+
+    Parameters
+    ----------
+    inputs : Inputs
+    participants : sequence of str
+    fits : sequence of Fit
+        Each image gets those whose model its protocol supports.
+    asked : sequence of str
+        Models that the user named: each must be supported by some image.
+    output_dir : Path
+        What is there already must have been made in the same way.
+    noise : NoiseChoice
+    leave_one_out : bool
+        An estimator that fits a participant is not trained on that participant.
+    preprocessing : PreprocessingChoice, optional
+        None: images are fitted as they are.
+    helping_images : mapping of image name to HelpingImages, optional
+        Other images that help to preprocess each.
+    overwrite : bool
+        What was made otherwise is no obstacle: it is to be moved out of the way.
+
+    Raises
+    ------
+    UsageError
+        Where an option or an existing output makes the whole run unsound.
+    """
+    plans = {label: ParticipantPlan(label) for label in participants}
+    for problem in inputs.problems:
+        plans[problem.participant].problems.append(problem.message)
+    joined = {path for helping in (helping_images or {}).values() for path in helping.joined}
+    for image in inputs.images:
+        if image.path in joined and _is_unweighted(image):
+            continue  # it is there to help another image, and holds nothing to fit
+        plan = plans[image.participant]
+        own = [fit.without(f"sub-{image.participant}") for fit in fits] if leave_one_out else fits
+        helping = (helping_images or {}).get(image.name, HelpingImages())
+        try:
+            plan.images.append(_plan_image(image, own, noise, preprocessing, helping, output_dir, overwrite))
+            plan.unmet.extend(_unmet(plan.images[-1], own, asked))
+        except UnusableInputError as error:
+            plan.problems.append(str(error))
+    _require_each_model(plans.values(), asked)
+    if not overwrite:
+        for plan in plans.values():
+            for image_plan in plan.images:
+                refuse(conflicts(image_plan, output_dir))
+    return list(plans.values())
+
+
+def _is_unweighted(image: DwiImage) -> bool:
+    """Whether an image holds volumes without diffusion weighting alone, all of one b-value."""
+    try:
+        b_values = read_b_values(image.bval)
+        return bool(np.all(b_values <= UNWEIGHTED)) and len(Acquisition(b_values).shells) == 1
+    except UnusableInputError:
+        return False
+
+
+def _plan_image(
+    image: DwiImage,
+    fits: Sequence[Fit],
+    noise: NoiseChoice,
+    preprocessing: PreprocessingChoice | None,
+    helping: HelpingImages,
+    output_dir: Path,
+    overwrite: bool,
+) -> ImagePlan:
+    """Check an image's header, b-values and mask, and choose the models that its protocol supports."""
+    header = open_image(image.path)
+    shape = image_shape(header, read_b_values(image.bval).size, image.path, image.bval)
+    acquisition = read_acquisition(image.bval, image.bvec, image.sidecar)
+    if image.bvec is not None and acquisition.directions is not None:
+        try:
+            refuse_scaled_directions(acquisition.b_values, acquisition.directions)
+        except ValueError as error:
+            raise UnusableInputError(
+                f"{image.path}: {error}. Write these b-values to {image.bval.name}; where the lengths mean nothing, "
+                f"scale the directions in {image.bvec.name} to a length of 1."
+            ) from error
+    if image.mask is not None:
+        read_mask(image.mask, header, image.path)
+    if image.noise_map is not None:
+        read_on_grid(image.noise_map, header, image.path, "noise map")
+    chain = None
+    if preprocessing is not None:
+        chain = plan_chain(image, shape, acquisition, preprocessing, helping, sigma=noise.level)
+        refused = {} if overwrite else _refused_before(image, output_dir)
+        chain = chain.without(refused) if chain is not None and refused else chain
+    corrected = _without_rician_bias(image, chain)
+    if corrected:
+        noise = replace(noise, kind="gaussian")
+        fits = [fit.with_noise("gaussian") for fit in fits]
+    rows: dict[str, dict[str, Any]] = {}
+    chosen: list[Fit] = []
+    for name in dict.fromkeys(fit.model for fit in fits):
+        its_fits = [fit for fit in fits if fit.model == name]
+        obstacles = {fit.name: _obstacle(fit, acquisition) for fit in its_fits}
+        usable = [fit for fit in its_fits if not obstacles[fit.name]]
+        if usable:
+            said = [f"has {usable[0].signal_model.support(acquisition).used}"]
+            said += [f"not with {estimator}: {why}" for estimator, why in obstacles.items() if why]
+            if any(fit.estimator == "mle" for fit in usable) and noise.kind == "gaussian":
+                said.append(MLE_IS_LSQ + (MLE_APART if corrected else ""))
+            reason = "; ".join(said)
+        else:
+            reason = next(iter(obstacles.values()))
+        title = its_fits[0].signal_model.title
+        complete = len(usable) == len(its_fits)
+        rows[name] = {"name": name, "title": title, "fitted": bool(usable), "complete": complete, "reason": reason}
+        chosen += usable
+    if not chosen:
+        reasons = " ".join(f"{row['name']}: {row['reason']}." for row in rows.values())
+        raise UnusableInputError(f"{image.path}: its protocol supports none of the models. {reasons}")
+    its_models = [fit.signal_model for fit in chosen]
+    remarks = tuple(_remarks(image, acquisition, its_models))
+    return ImagePlan(
+        image=_preprocessed(image, output_dir) if chain is not None and chain.changes else image,
+        shape=shape,
+        n_bytes=int(np.prod(shape, dtype=np.int64)) * header.get_data_dtype().itemsize,
+        acquisition=acquisition,
+        fits=tuple(chosen),
+        support=tuple(rows.values()),
+        warnings=(*remarks, *_image_warnings(image, chain, acquisition, its_models, header.shape)),
+        remarks=remarks,
+        noise=noise,
+        chain=chain,
+    )
+
+
+def _without_rician_bias(image: DwiImage, chain: Chain | None) -> bool:
+    """Whether the bias of the Rician noise floor is taken out before the fit, by this run or by an earlier one."""
+    if chain is not None:
+        return bool(chain.method("rician"))
+    earlier = image.sidecar.get("Preprocessing")
+    return image.preprocessed and isinstance(earlier, dict) and earlier.get("Rician", "none") != "none"
+
+
+def _refused_before(image: DwiImage, output_dir: Path) -> dict[str, str]:
+    """Steps that an earlier run had to leave out of the image that it left, and why; empty where it left none."""
+    path = output_dir / file_output("preproc", image)
+    if image.preprocessed or not path.exists():
+        return {}
+    try:
+        left_out = read_sidecar(json_path(path)).get(LEFT_OUT)
+    except UnusableInputError:
+        return {}  # what made it is not known, which is refused later
+    return {name.lower(): str(why) for name, why in left_out.items()} if isinstance(left_out, dict) else {}
+
+
+def _preprocessed(image: DwiImage, output_dir: Path) -> DwiImage:
+    """The preprocessed image that a run leaves of a raw one."""
+    path = file_output("preproc", image)
+    base = output_dir / path.parent / path.name.split(".")[0]
+    return replace(
+        image,
+        path=output_dir / path,
+        bval=base.with_suffix(".bval"),
+        bvec=None if image.bvec is None else base.with_suffix(".bvec"),
+        uri=own_uri(path),
+        preprocessed=True,
+    )
+
+
+def _obstacle(fit: Fit, acquisition: Acquisition) -> str:
+    """What stands in the way of a fit; empty where nothing does."""
+    if fit.unsuitable:
+        return fit.unsuitable
+    missing = fit.signal_model.support(acquisition).missing or fit.built.missing(acquisition)
+    return "missing: " + "; ".join(missing) if missing else ""
+
+
+def _remarks(image: DwiImage, acquisition: Acquisition, chosen: Sequence[SignalModel]) -> Iterable[str]:
+    """What the files beside an image say that cannot be used."""
+    if image.odd_metadata:
+        yield image.odd_metadata
+    if image.bvec is None or acquisition.directions is None:
+        return
+    weighted = acquisition.b_values > NO_WEIGHTING
+    unknown = weighted & ~acquisition.directions.any(axis=1)
+    if unknown.any() and (unknown.sum() < weighted.sum() or any(model.averaging for model in chosen)):
+        yield (
+            f"{image.bvec.name} has zero or NaN for the directions of volumes {listed(np.flatnonzero(unknown))} "
+            f"(counted from 0) although b is above {NO_WEIGHTING:g} s/mm²; they count as unknown."
+        )
+
+
+def _image_warnings(
+    image: DwiImage,
+    chain: Chain | None,
+    acquisition: Acquisition,
+    chosen: Sequence[SignalModel],
+    stored: tuple[int, ...],
+) -> Iterable[str]:
+    if not image.preprocessed and (chain is None or not chain.changes):
+        yield "The image is fitted as it is: no denoising, motion or distortion correction was applied by this run."
+    if chain is not None and chain.helping.unusable and not chain.method("susceptibility"):
+        yield f"The susceptibility distortion was not corrected: {chain.helping.no_reversed_phase}"
+    if image.mask is None:
+        found = "was found by Otsu's threshold, by a rule for brains"
+        if chain is not None and chain.body:
+            found = f"holds {FOUND_BODY}"
+        yield f"{image.no_mask or 'No mask was given.'} The mask {found}. Check its outline."
+    if image.bvec is None and any(model.averaging for model in chosen):
+        yield "There is no .bvec file; the directions of each shell are not known."
+    lowest = acquisition.shells[0].b_value
+    if lowest > B0_TOLERANCE:
+        yield f"There is no image at b = 0: the lowest b-value is {lowest:.0f} s/mm², and S0 is extrapolated."
+    if len(stored) == 3 and len(acquisition) > 1:
+        yield "The image has three dimensions; the third was read as the volumes of a single slice."
+
+
+def _require_each_model(plans: Iterable[ParticipantPlan], asked: Sequence[str]) -> None:
+    """A model that was asked for must be supported by some image; otherwise nothing is run."""
+    images = [image for plan in plans for image in plan.images]
+    for name in asked:
+        if images and not any(fit.model == name for image in images for fit in image.fits):
+            row = next(row for row in images[0].support if row["name"] == name)
+            raise UsageError(
+                f"No image supports the model {name!r} of --model. {images[0].image.path.name}: {row['reason']}. "
+                "Leave the model out to fit the others."
+            )
+
+
+def _unmet(plan: ImagePlan, fits: Sequence[Fit], asked: Sequence[str]) -> Iterable[str]:
+    """What the user named and an image does not get: a model, or an estimator with any of its models."""
+    for row in plan.support:
+        if row["name"] in asked and not row["fitted"]:
+            yield f"{plan.given}: {row['name']} of --model is not fitted, {row['reason']}."
+    its_models = {fit.model for fit in plan.fits}
+    for name in dict.fromkeys(fit.name for fit in fits):
+        if name not in {fit.name for fit in plan.fits}:
+            own = sorted((fit for fit in fits if fit.name == name), key=lambda fit: fit.model not in its_models)
+            reason = _obstacle(own[0], plan.acquisition).removesuffix(".")
+            yield f"{plan.given}: {name} of --estimators fits nothing. {own[0].model}: {reason}."
+
+
+def is_done(plan: ImagePlan, output_dir: Path) -> bool:
+    """Whether all maps of an image are there."""
+    return all(
+        (output_dir / output.path).exists()
+        for fit in plan.fits
+        for output in map_outputs(plan.image, fit.signal_model, fit.built).values()
+    )
+
+
+def conflicts(plan: ImagePlan, output_dir: Path) -> Iterator[Conflict]:
+    """What earlier runs left of an image that the plan would make otherwise."""
+    for fit in plan.fits:
+        settings = fit_settings(fit.signal_model, fit.built, plan.mask_name, plan.noise.settings)
+        outputs = [output.path for output in map_outputs(plan.image, fit.signal_model, fit.built).values()]
+        yield from conflicts_of_fit(output_dir, plan.image, outputs, settings)
+    raw, steps = (plan.image, NOTHING_DONE) if plan.chain is None else (plan.chain.raw, plan.chain.settings)
+    yield from conflicts_of_preprocessing(output_dir, raw, steps)

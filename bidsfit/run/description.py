@@ -1,0 +1,118 @@
+"""A plan in words: images that get the same are told of once."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from textwrap import wrap
+
+from bidsfit.acquisition import protocol_in_words
+from bidsfit.bids.names import parse_name
+from bidsfit.planning.plan import ImagePlan, ParticipantPlan, is_done
+from bidsfit.run.replacing import Replaced, find_replaced
+
+#: Entities by which images differ that are otherwise alike.
+OWN = ("sub", "ses", "run")
+
+#: How many names stand for a group of images where all would be too many.
+SOME = 3
+
+
+def describe_plan(plans: Sequence[ParticipantPlan], output_dir: Path) -> str:
+    """The plan in words, one line a decision; which images have all their maps already, and what must be moved away."""
+    lines = []
+    for group in alike(plans, decisions):
+        shape = " x ".join(map(str, group[0].shape))
+        if len(group) == 1:
+            lines += [f"{names(group)[0]}  {shape}", *decisions(group[0])]
+        else:
+            lines += [f"{len(group)} images  {shape}", *wrap(", ".join(names(group)), 116, initial_indent="  ")]
+            lines += [general(line, group[0]) for line in decisions(group[0])]
+        replaced = {names([image])[0]: one for image in group if (one := find_replaced(image, output_dir))}
+        lines += [f"    moved away first{_of(name, group)}: {one.in_words}" for name, one in replaced.items()]
+        done = [image for image in group if is_done(image, output_dir) and names([image])[0] not in replaced]
+        if done:
+            which = (
+                f"{len(done)} of them: " + ", ".join(names(done)) if len(done) < len(group) else "all maps are there"
+            )
+            lines += [f"    done before, {which}"]
+    lines += [f"sub-{plan.label} left out: {problem}" for plan in plans for problem in (*plan.problems, *plan.unmet)]
+    return "\n".join(lines)
+
+
+def _of(name: str, group: Sequence[ImagePlan]) -> str:
+    """Which of a group, where there are several."""
+    return f", {name}" if len(group) > 1 else ""
+
+
+def summarise_plan(plans: Sequence[ParticipantPlan]) -> str:
+    """What is about to run: the fits of every image, and why not others."""
+    lines = []
+    for group in alike(plans, fits):
+        first, *others = fits(group[0])
+        some = ", ".join(names(group)[:SOME]) + (f" and {len(group) - SOME} more" if len(group) > SOME else "")
+        lines += [f"{some if len(group) == 1 else f'{len(group)} images ({some})'}: {first}", *others]
+    return "\n".join(lines)
+
+
+def alike(plans: Sequence[ParticipantPlan], words: Callable[[ImagePlan], list[str]]) -> list[list[ImagePlan]]:
+    """Images of which the same is said but for their own names, together."""
+    groups: dict[tuple[object, ...], list[ImagePlan]] = {}
+    for plan in plans:
+        for image in plan.images:
+            said = (image.shape, *(general(line, image) for line in words(image)))
+            groups.setdefault(said, []).append(image)
+    return list(groups.values())
+
+
+def general(line: str, image: ImagePlan) -> str:
+    """A line with an asterisk for what is the image's own."""
+    for key, label in parse_name(image.image.name).entities.items():
+        if key in OWN:
+            line = re.sub(rf"\b{key}-{re.escape(label)}(?![a-zA-Z0-9])", f"{key}-*", line)
+    return line
+
+
+def names(images: Sequence[ImagePlan]) -> list[str]:
+    """Names of images as users know them."""
+    return [f"{image.image.name}_dwi" for image in images]
+
+
+def decisions(image: ImagePlan) -> list[str]:
+    """What was decided for an image, and why."""
+    lines = [f"    protocol: {protocol_in_words(image.acquisition)}", _mask(image)]
+    if image.chain is not None:
+        lines += [f"    {step.title.lower()}: {step.in_words}" for step in image.chain.steps]
+    for row in image.support:
+        verb = "fit" if row["fitted"] else "leave out"
+        with_ = ", ".join(fit.name for fit in image.fits if fit.model == row["name"])
+        lines.append(f"    {verb} {row['name']}{f' with {with_}' if with_ else ''}: {row['reason']}")
+    return lines + [f"    {words}" for words in (*trainings_in_words(image), *image.remarks)]
+
+
+def describe_replaced(replaced: Sequence[Replaced]) -> str:
+    """What was moved out of the way, where to, and why."""
+    return "\n".join(f"{names([one.image])[0]}: moved to {one.folder}: {one.in_words}" for one in replaced)
+
+
+def fits(image: ImagePlan) -> list[str]:
+    """The fits of an image in one line, then what they are trained on, and what is left out."""
+    lines = [", ".join(f"{fit.model} ({fit.name})" for fit in image.fits)]
+    lines += [f"  {words}" for words in (image.image.no_mask, *image.remarks) if words]
+    lines += [f"  {words}" for words in trainings_in_words(image)]
+    for row in image.support:
+        if not row["fitted"]:
+            lines.append(f"  not {row['name']}, {row['reason']}")
+        elif not row["complete"]:
+            lines.append(f"  {row['name']}, {row['reason']}")
+    return lines
+
+
+def _mask(image: ImagePlan) -> str:
+    return f"    mask: {image.mask_name}{f'. {image.image.no_mask}' if image.image.no_mask else ''}"
+
+
+def trainings_in_words(plan: ImagePlan) -> list[str]:
+    """What the trained estimators of an image are trained on; one that serves several models is said once."""
+    return list(dict.fromkeys(f"{f.name}: {f.training_in_words}" for f in plan.fits if f.training_in_words))

@@ -1,0 +1,149 @@
+"""What failed, in the user's words: which image, which step of it, why, and what to do."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from bidsfit.exceptions import ConflictError, DiskFullError, UnusableInputError
+from bidsfit.files import FULL, no_space
+from bidsfit.planning.plan import ImagePlan
+from bidsfit.workflows.estimation import node_name
+
+#: How a traceback shows an error that bidsfit raised on purpose: its class, and its message up to what Nipype adds.
+ON_PURPOSE = re.compile(
+    r"^\s*bidsfit\.exceptions\.(\w+): (.+?)(?=\s*(?:When creating this crashfile|During the creation of this)|\Z)",
+    re.MULTILINE | re.DOTALL,
+)
+
+#: The same for an error of the system that has to do with space, and the file where it names one.
+NO_SPACE = re.compile(rf"\[Errno (?:{'|'.join(map(str, FULL))})\][^\n']*(?:'([^\n]+)')?|requested and \d+ written")
+
+#: Bytes below which a disk counts as full, whatever a step that fails says of it.
+NOTHING = 100_000
+
+#: What failed, by class of the error.
+TITLES = {
+    UnusableInputError.__name__: "An image cannot be used",
+    ConflictError.__name__: "Maps that were made otherwise were not overwritten",
+}
+
+#: Nodes of an image's workflow, in words.
+WORDS = {
+    "scan": "reading the image",
+    "volumes": "looking for volumes that do not belong",
+    "prepare": "reading the image, and finding its mask and noise level",
+    "plot_image": "drawing the image",
+    "assess": "assessing the quality of the image",
+    "tissue": "segmenting the tissue",
+    "write_tissue": "writing the tissue segmentation",
+    "write_mask": "writing the mask",
+    "write_noise": "writing the noise map",
+}
+
+#: Nodes of the preprocessing.
+PREPROCESSING = {
+    "load": "reading the raw image",
+    "noise": "finding the noise level",
+    "write": "writing the preprocessed image",
+    "denoise": "reducing the noise",
+    "gibbs": "removing Gibbs ringing",
+    "rician": "correcting the Rician bias",
+    "susceptibility": "finding the susceptibility distortion",
+    "motion": "correcting motion and eddy currents",
+}
+
+#: Nodes of a fit.
+FIT = {
+    "train": "training for",
+    "estimate": "fitting",
+    "write": "writing the maps of",
+    "plot": "drawing the maps of",
+}
+
+
+@dataclass(frozen=True)
+class Crash:
+    """A crash file of Nipype: the full name of the node, and the traceback; empty where the file does not say."""
+
+    node: str
+    traceback: str
+
+    @property
+    def part(self) -> str:
+        """The image that the node belongs to, as `image_part` names it."""
+        return ".".join(self.node.split(".")[1:3])
+
+
+def read_crash(path: Path) -> Crash:
+    """Read a crash file; one that was not written to its end is read as far as it goes."""
+    text = path.read_text(errors="replace")
+    node = re.match(r"Node: (\S+)", text)
+    trace = re.search(r"^(?:Traceback \(|bidsfit\.exceptions\.).*", text, re.MULTILINE | re.DOTALL)
+    return Crash(node[1] if node else "", trace[0].strip() if trace else "")
+
+
+def step_in_words(node: str, plan: ImagePlan) -> str:
+    """What a node of an image does.
+
+    Parameters
+    ----------
+    node : str
+        Its full name: ``bidsfit_wf.sub_01_wf.sub_01_dwi_wf.adc_lsq_wf.estimate``.
+    plan : ImagePlan
+        Of the image.
+    """
+    *_, workflow, name = ["", *node.split(".")]
+    if workflow == "preprocessing_wf":
+        return PREPROCESSING.get(name, f"the step {name!r} of the preprocessing")
+    for fit in plan.fits:
+        if workflow == f"{node_name(fit.model)}_{node_name(fit.name)}_wf":
+            return f"{FIT.get(name, f'the step {name!r} of')} {fit.model} ({fit.name})"
+        if name == f"compare_{node_name(fit.model)}":
+            return f"comparing the estimators of {fit.model}"
+    return WORDS.get(name, f"the step {name!r}")
+
+
+def explain(crash: Crash, plan: ImagePlan | None) -> tuple[str, str]:
+    """Title and message of a failure.
+
+    Parameters
+    ----------
+    crash : Crash
+    plan : ImagePlan, optional
+        Of the image that it belongs to; None where that is not known.
+    """
+    step = "A step" if plan is None else f"{step_in_words(crash.node, plan)} of {plan.image.name}_dwi"
+    failed = f"A step failed: {step}" if plan is not None else "A step failed"
+    on_purpose = ON_PURPOSE.search(crash.traceback)
+    if on_purpose:
+        return TITLES.get(on_purpose[1], failed), on_purpose[2].strip()
+    lines = [line.strip() for line in crash.traceback.splitlines() if line.strip()]
+    last = lines[-1] if lines else "it left no word, as its crash file was not written to the end"
+    file = "" if plan is None else f"{plan.given}: "
+    return failed, (
+        f"{file}{step} met an error that bidsfit does not expect: {last}. Nothing was written in its place, and other "
+        "results are not touched. Where it happened stands in the crash file."
+    )
+
+
+def full_disk(trace: str, folder: Path) -> str:
+    """The message for a step that failed for want of space; empty where that was not the reason.
+
+    Parameters
+    ----------
+    trace : str
+        Its traceback.
+    folder : Path
+        Where it worked.
+    """
+    on_purpose = ON_PURPOSE.search(trace)
+    if on_purpose and on_purpose[1] == DiskFullError.__name__:
+        return on_purpose[2].strip()
+    found = NO_SPACE.search(trace)
+    if found:
+        return no_space(Path(found[1] or folder))
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    return no_space(folder) if shutil.disk_usage(there).free < NOTHING else ""

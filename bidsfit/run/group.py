@@ -1,0 +1,182 @@
+"""The group level: quality of all images, pooled fits of healthy participants, repeatability and treatment response."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from bidsfit import __version__
+from bidsfit.bids.anatomy import is_subjects_folder
+from bidsfit.bids.conflicts import refuse_earlier_names
+from bidsfit.bids.inputs import Folder, describes_derivative, open_dataset
+from bidsfit.bids.metadata import read_sidecar
+from bidsfit.bids.names import participant_labels
+from bidsfit.bids.outputs import prepare_dataset
+from bidsfit.bids.participants import healthy_participants
+from bidsfit.bids.quality import ENDING, TABLE, read_group_table, write_group_table
+from bidsfit.exceptions import UnknownNameError, UnusableInputError, UsageError
+from bidsfit.planning.fits import bounds_of_models
+from bidsfit.reports.quality_page import write_quality_page
+from bidsfit.run.cohort import CohortChoice, CohortPlan, analyse, describe, plan_cohort
+from bidsfit.run.pooling import plan_poolings, pool_fits
+from bidsfit.run.reports import say
+from bidsfit.run.settings import Settings
+
+#: Packages whose versions the page of repeatability and response states.
+PACKAGES = ("numpy", "scipy", "statsmodels", "nibabel")
+
+
+def run_group(settings: Settings) -> int:
+    """Run the group level; return the exit code.
+
+    Raises
+    ------
+    BidsfitError
+        Where nothing can be done, or what was asked for cannot.
+    """
+    describes_derivative(settings.bids_dir)  # refuses what is no dataset
+    if not settings.output_dir.is_dir():
+        raise UnusableInputError(
+            f"{settings.output_dir} does not exist: the group level needs what the participant level leaves there. Run "
+            f"first: bidsfit {settings.bids_dir} {settings.output_dir} participant --estimators lsq"
+        )
+    refuse_earlier_names(settings.output_dir, participant_labels(settings.output_dir))
+    choice = cohort_choice(settings)
+    plan = plan_cohort(settings.bids_dir, settings.output_dir, choice) if choice.asked else None
+    quality = report_quality(settings.output_dir, dry_run=settings.dry_run)
+    for words in quality:
+        say(words)
+    asked = settings.healthy or settings.model or settings.participant_label
+    failure = None
+    try:
+        pool_healthy(settings)
+    except (UnusableInputError, UsageError) as error:
+        if asked and not choice.asked:
+            raise
+        failure = error
+    compared = compare_cohort(settings, choice, plan)
+    if failure is not None:
+        if not (quality or compared):
+            raise failure
+        say(f"No fits were pooled. {failure}")
+    return 0
+
+
+def cohort_choice(settings: Settings) -> CohortChoice:
+    """What the options say about the comparisons."""
+    return CohortChoice(
+        repeatability=settings.repeatability,
+        treatment=settings.treatment,
+        healthy=settings.healthy,
+        sessions=settings.sessions,
+        condition=settings.condition,
+        regions=settings.regions,
+        statistic=settings.statistic,
+        correction=settings.correction,
+        participants=tuple(label.removeprefix("sub-") for label in settings.participant_label),
+        session_labels=tuple(label.removeprefix("ses-") for label in settings.session_label),
+        models=settings.model,
+    )
+
+
+def compare_cohort(settings: Settings, choice: CohortChoice, plan: CohortPlan | None) -> bool:
+    """Repeatability and response; whether there was anything to compare.
+
+    Parameters
+    ----------
+    settings : Settings
+    choice : CohortChoice
+    plan : CohortPlan, optional
+        None where nothing was asked for: what cannot be read is then said, and nothing else stops.
+    """
+    if plan is None:
+        try:
+            plan = plan_cohort(settings.bids_dir, settings.output_dir, choice)
+        except (UnusableInputError, UsageError) as error:
+            say(f"Repeatability and response: nothing was compared. {error}")
+            return False
+    if settings.dry_run or plan.empty:
+        for words in describe(plan):
+            say(words)
+        return not plan.empty
+    folders = [Folder(name, path) for name, path in (settings.derivatives or {}).items()]
+    prepare_dataset(settings.output_dir, Folder("raw", settings.bids_dir), folders)
+    for words in analyse(
+        plan, settings.output_dir, folders, processes=settings.nprocs, about=about(settings.bids_dir, settings)
+    ):
+        say(words)
+    return True
+
+
+def about(root: Path, settings: Settings) -> dict[str, Any]:
+    """What the page says about the run, without what differs from run to run: the same results make the same page."""
+    return {
+        "version": __version__,
+        "command": settings.command,
+        "dataset": read_sidecar(root / "dataset_description.json").get("Name", root.name),
+        "software": {package: version(package) for package in PACKAGES},
+        "settings": {"Input": str(settings.bids_dir), "Output": str(settings.output_dir)},
+    }
+
+
+def pool_healthy(settings: Settings) -> None:
+    """Pool the fits of healthy participants.
+
+    Raises
+    ------
+    UnusableInputError, UsageError
+        Where nobody is healthy, or nothing can be pooled.
+    """
+    healthy, chosen = healthy_participants(settings.bids_dir, settings.healthy)
+    wanted = [label.removeprefix("sub-") for label in settings.participant_label]
+    for label in wanted:
+        if label not in healthy:
+            raise UnknownNameError(f"healthy participant ({chosen})", label, healthy)
+    labels = sorted(wanted) or healthy
+    poolings, left_out = plan_poolings(
+        settings.output_dir,
+        labels,
+        settings.model,
+        bounds=bounds_of_models(settings.bounds or {}),
+        bids_dir=settings.bids_dir,
+    )
+    say(f"Healthy ({chosen}): {len(labels)} participant{'s' if len(labels) != 1 else ''}.")
+    for words in left_out:
+        say(f"  left out, {words}")
+    if settings.dry_run:
+        for pooling in poolings:
+            say(f"{pooling.model.name}: would pool the fits of {', '.join(image.image for image in pooling.images)}.")
+        return
+    segmentations = [
+        Folder(name, path) if is_subjects_folder(path) else open_dataset(path, name, derivative=True)
+        for name, path in (settings.derivatives or {}).items()
+    ]
+    prepare_dataset(settings.output_dir, Folder("raw", settings.bids_dir), segmentations)
+    for pooling in poolings:
+        for words in pool_fits(pooling, settings.output_dir, segmentations, healthy=chosen):
+            say(words)
+
+
+def report_quality(output_dir: Path, *, dry_run: bool = False) -> list[str]:
+    """Gather the quality of all images in a table and a page; say so. Nothing where no image was assessed.
+
+    Parameters
+    ----------
+    output_dir : Path
+    dry_run : bool
+        Only say what would be made.
+
+    Raises
+    ------
+    UnusableInputError
+        Where the numbers of an image cannot be read.
+    """
+    if next(output_dir.glob(f"sub-*/**/dwi/*{ENDING}"), None) is None:
+        return []
+    if dry_run:
+        return [f"Quality: would gather all images in {TABLE}."]
+    table = write_group_table(output_dir)
+    rows = read_group_table(table)
+    page = write_quality_page(table.with_suffix(".html"), rows, about={"bidsfit": __version__})
+    return [f"Quality of {len(rows)} image{'s' if len(rows) != 1 else ''}: {table.name}, {page.name}"]

@@ -1,0 +1,70 @@
+"""How far a run is: a line for every image, and the report of every participant as soon as its images are done."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+from bidsfit.planning.plan import ParticipantPlan
+from bidsfit.run.scheduler import Finished
+from bidsfit.workflows.participant import image_part
+
+
+class Progress:
+    """Told of every finished image, it says so, and passes on participants that are complete.
+
+    Parameters
+    ----------
+    plans : sequence of ParticipantPlan
+    say : callable
+        Called with a line.
+    complete : callable
+        Called with the plan of a participant all of whose images are finished.
+    """
+
+    def __init__(
+        self,
+        plans: Sequence[ParticipantPlan],
+        say: Callable[[str], None],
+        complete: Callable[[ParticipantPlan], None],
+    ) -> None:
+        self.say, self.complete = say, complete
+        self.names = {image_part(image): f"{image.image.name}_dwi" for plan in plans for image in plan.images}
+        self.left = {plan.label: {image_part(image) for image in plan.images} for plan in plans}
+        self.plans = {part: plan for plan in plans for part in map(image_part, plan.images)}
+        self.start = time.monotonic()
+        self.n_finished = self.n_worked = 0
+
+    def __call__(self, part: Finished) -> None:
+        """An image is finished."""
+        self.n_finished += 1
+        self.n_worked += part.worked
+        n = len(self.names)
+        verb = "failed" if part.failed else "done" if part.worked else "was done before"
+        where = f" ({self.n_finished} of {n} images{self._time_left()})" if n > 1 else ""
+        self.say(f"{self.names[part.name]}: {verb}{where}")
+        plan = self.plans[part.name]
+        self.left[plan.label].remove(part.name)
+        if not self.left[plan.label]:
+            self.complete(plan)
+
+    def _time_left(self) -> str:
+        """How long the rest takes if it takes as long as what was worked on; nothing where that is not known."""
+        n_left = len(self.names) - self.n_finished
+        if not n_left or not self.n_worked:
+            return ""
+        return f", about {duration((time.monotonic() - self.start) / self.n_worked * n_left)} left"
+
+
+def duration(seconds: float) -> str:
+    """A time in words, as exact as an estimate is.
+
+    Examples
+    --------
+    >>> duration(42), duration(700), duration(9000)
+    ('40 s', '12 min', '2 h 30 min')
+    """
+    if seconds < 95:
+        return f"{max(round(seconds, -1), 10):.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

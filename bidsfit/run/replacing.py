@@ -1,0 +1,106 @@
+"""What a run with ``--overwrite`` moves out of its way: everything of an image, or single fits of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from bidsfit.bids.conflicts import Conflict, dated_folder, files_of_image, move, writing
+from bidsfit.bids.outputs import file_output, image_folder
+from bidsfit.estimators.estimator import estimator_label
+from bidsfit.interfaces.comparison import comparison_figure_paths
+from bidsfit.interfaces.fit import fit_figure_paths
+from bidsfit.planning.fits import Fit
+from bidsfit.planning.plan import ImagePlan, ParticipantPlan, conflicts
+
+
+@dataclass(frozen=True)
+class Replaced:
+    """Files of an image that a run moves, or would move; and why.
+
+    Attributes
+    ----------
+    image : ImagePlan
+    files : tuple of Path
+    conflict : Conflict
+        The first one.
+    folder : Path, optional
+        Where they are now.
+    """
+
+    image: ImagePlan
+    files: tuple[Path, ...]
+    conflict: Conflict
+    folder: Path | None = None
+
+    @property
+    def in_words(self) -> str:
+        """How many files, and why."""
+        what = f"{len(self.files)} files{'' if self.conflict.whole else ' of fits'}"
+        why = self.conflict.in_words or f"{self.conflict.path.name} has no sidecar that can be read"
+        return f"{what} ({why})"
+
+
+def find_replaced(plan: ImagePlan, output_dir: Path) -> Replaced | None:
+    """What earlier runs left of an image that must go before the plan is carried out; None where nothing must."""
+    found = list(conflicts(plan, output_dir))
+    if not found:
+        return None
+    if any(conflict.whole for conflict in found):
+        first = next(conflict for conflict in found if conflict.whole)
+        return Replaced(plan, tuple(files_of_image(output_dir, plan.image)), first)
+    paths = {conflict.path for conflict in found}
+    files = {path for fit in plan.fits if paths & set(maps := _maps(plan, fit, output_dir)) for path in maps}
+    files |= {
+        path
+        for fit in plan.fits
+        if files & set(_maps(plan, fit, output_dir))
+        for path in _figures(plan, fit, output_dir)
+    }
+    return Replaced(plan, tuple(files), found[0])
+
+
+def _maps(plan: ImagePlan, fit: Fit, output_dir: Path) -> list[Path]:
+    """Maps and sidecars of a fit, whatever its options were."""
+    name = f"{plan.image.name}_model-{fit.model}_param-*_desc-{estimator_label(fit.built.name)}_dwimap.*"
+    return list((output_dir / image_folder(plan.image)).glob(name))
+
+
+def _figures(plan: ImagePlan, fit: Fit, output_dir: Path) -> list[Path]:
+    """Figures and records of a fit, and those of the comparison that it is part of."""
+    paths = [
+        *fit_figure_paths(output_dir, plan.image, fit.model, fit.built.name).values(),
+        *comparison_figure_paths(output_dir, plan.image, fit.signal_model).values(),
+    ]
+    return [path for path in paths if path.exists()]
+
+
+def replace_earlier(plans: Iterable[ParticipantPlan], output_dir: Path, moment: datetime) -> list[Replaced]:
+    """Move out of the way what plans would make otherwise, with the reports that tell of it; return what was moved.
+
+    Each participant's files are looked for and moved under its lock: of several runs that start together, the first
+    moves them.
+
+    Parameters
+    ----------
+    plans : iterable of ParticipantPlan
+    output_dir : Path
+    moment : datetime
+        Names the folder.
+    """
+    done: list[Replaced] = []
+    for plan in plans:
+        if not plan.images:
+            continue
+        with writing(output_dir, plan.images[0].image):
+            found = [one for image in plan.images if (one := find_replaced(image, output_dir)) is not None]
+            if not found:
+                continue
+            target = dated_folder(output_dir, plan.label, moment)
+            report = output_dir / file_output("report", plan.images[0].image)
+            files = [path for one in found for path in one.files]
+            move([*files, *([report] if report.exists() else [])], output_dir, target)
+        done += [Replaced(one.image, one.files, one.conflict, target) for one in found]
+    return done

@@ -1,0 +1,216 @@
+"""The reports of a run, and what it says: who is done, and what failed or was left out."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from bidsfit import __version__
+from bidsfit.bids.inputs import Dataset
+from bidsfit.bids.left_out import in_words
+from bidsfit.bids.metadata import read_sidecar
+from bidsfit.exceptions import UsageError
+from bidsfit.interfaces.figures import image_figure_paths
+from bidsfit.interfaces.quality import quality_record_path
+from bidsfit.planning.methods import methods_of, methods_of_plans
+from bidsfit.planning.plan import ImagePlan, ParticipantPlan
+from bidsfit.reports.bibliography import write_citation
+from bidsfit.reports.records import (
+    ComparisonRecord,
+    ErrorRecord,
+    FitRecord,
+    ImageRecord,
+    PreprocessingRecord,
+    read_record,
+    read_records,
+)
+from bidsfit.reports.report import write_report
+from bidsfit.run.failures import explain, read_crash
+from bidsfit.run.settings import Settings
+from bidsfit.workflows.participant import image_part, log_folder
+
+#: Packages whose versions a report states.
+PACKAGES = (
+    "numpy",
+    "scipy",
+    "numba",
+    "torch",
+    "scikit-learn",
+    "sympy",
+    "nibabel",
+    "dipy",
+    "nipype",
+    "matplotlib",
+)
+
+
+class Reports:
+    """The reports of a run's participants, and what went wrong with each."""
+
+    def __init__(self, settings: Settings, raw: Dataset, plans: Sequence[ParticipantPlan]) -> None:
+        self.settings, self.raw = settings, raw
+        self.errors = {
+            plan.label: [
+                *(ErrorRecord("An image was left out", problem) for problem in plan.problems),
+                *(ErrorRecord("A fit was left out", words) for words in plan.unmet),
+            ]
+            for plan in plans
+        }
+        self.written: set[str] = set()
+
+    def write(self, plan: ParticipantPlan, run_uuid: str) -> None:
+        """Write the report of a participant, once, with what failed in a run; and say what did."""
+        if plan.label in self.written:
+            return
+        errors = [*self.errors[plan.label], *read_crashes(self.settings, plan, run_uuid)]
+        make_report(self.settings, self.raw, plan, errors)
+        for record in filter(None, (preprocessing_record(image, self.settings.output_dir) for image in plan.images)):
+            say_refused(record)
+        say_left_out(self.settings, plan)
+        self.errors[plan.label] = errors
+        self.written.add(plan.label)
+        say_errors(self.settings, plan.label, errors)
+
+
+def read_crashes(settings: Settings, plan: ParticipantPlan, run_uuid: str) -> list[ErrorRecord]:
+    """What failed for one participant in a run, from Nipype's crash files."""
+    images = {image_part(image): image for image in plan.images}
+    records = []
+    for path in sorted((log_folder(settings.output_dir, plan.label) / run_uuid).glob("crash-*.txt")):
+        crash = read_crash(path)
+        title, message = explain(crash, images.get(crash.part))
+        records.append(ErrorRecord(title, message, path.relative_to(settings.output_dir).as_posix(), crash.traceback))
+    return records
+
+
+def make_report(settings: Settings, raw: Dataset, plan: ParticipantPlan, errors: Sequence[ErrorRecord]) -> None:
+    """Write the report of one participant from all records in its folder, those of earlier runs included."""
+    records = read_records(settings.output_dir, plan.label)
+    write_report(
+        settings.output_dir / f"sub-{plan.label}.html",
+        participant=f"sub-{plan.label}",
+        images=[record for record in records if isinstance(record, ImageRecord)],
+        fits=[record for record in records if isinstance(record, FitRecord)],
+        errors=errors,
+        about=about(settings, raw),
+        methods=methods_of(records),
+        comparisons=[record for record in records if isinstance(record, ComparisonRecord)],
+        preprocessing=[record for record in records if isinstance(record, PreprocessingRecord)],
+    )
+
+
+def write_methods(output_dir: Path, planned: Sequence[ParticipantPlan] = ()) -> str:
+    """Write the methods text of all that an output folder holds; where it holds nothing yet, of what is planned.
+
+    Returns
+    -------
+    str
+        What it tells of; empty where nothing was written.
+    """
+    with FileLock(output_dir / ".bidsfit.lock"):
+        told, text = "what was done", methods_of(read_records(output_dir))
+        if not text and planned:
+            told, text = "what is planned", methods_of_plans(planned)
+        if not text:
+            return ""
+        write_citation(output_dir / "logs", text)
+    return told
+
+
+def about(settings: Settings, raw: Dataset) -> dict[str, Any]:
+    """What a report says about the run."""
+    versions = {"Python": sys.version.split()[0]}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return {
+        "version": __version__,
+        "command": settings.command,
+        "run_uuid": settings.run_uuid,
+        "date": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
+        "software": versions,
+        "dataset": read_sidecar(raw.root / "dataset_description.json").get("Name") or raw.root.name,
+        "settings": {
+            "Input": str(settings.bids_dir),
+            "Output": str(settings.output_dir),
+            "Processes, threads a step": f"{settings.nprocs}, {settings.omp_nthreads}",
+        },
+    }
+
+
+def preprocessing_record(image: ImagePlan, output_dir: Path) -> PreprocessingRecord | None:
+    """What a run told of the preprocessing of an image; None where there is no such run yet."""
+    path = quality_record_path(output_dir, image.image)
+    record = read_record(path) if path.exists() else None
+    return record if isinstance(record, PreprocessingRecord) else None
+
+
+def say_left_out(settings: Settings, plan: ParticipantPlan) -> None:
+    """Say on the standard error which volumes of a participant's images were left out."""
+    for image in plan.images:
+        path = image_figure_paths(settings.output_dir, image.image)["record"]
+        record = read_record(path) if path.exists() else None
+        if isinstance(record, ImageRecord) and record.left_out:
+            sys.stderr.write(f"Warning, {record.name}: {in_words(record.left_out)}\n")
+    sys.stderr.flush()
+
+
+def say_errors(settings: Settings, label: str, errors: Sequence[ErrorRecord]) -> None:
+    """Say on the standard error what went wrong with a participant."""
+    for error in errors:
+        sys.stderr.write(f"sub-{label}: {error.title}. {error.message}\n")
+        if error.crash_file:
+            sys.stderr.write(f"  Details: {settings.output_dir / error.crash_file}\n")
+        if settings.verbosity >= 2 and error.traceback:
+            sys.stderr.write(error.traceback + "\n")
+    sys.stderr.flush()
+
+
+def say_refused(record: PreprocessingRecord) -> None:
+    """Say on the standard error which planned steps an image had to do without, and why."""
+    for row in record.steps:
+        if row.get("refused"):
+            sys.stderr.write(f"{record.image}: {row['title']} was left out: {row['refused']}\n")
+    sys.stderr.flush()
+
+
+def say_outcome(
+    settings: Settings, plans: Sequence[ParticipantPlan], errors: Mapping[str, Sequence[ErrorRecord]]
+) -> int:
+    """Say how it went; return the exit code."""
+    failed = [plan.label for plan in plans if errors[plan.label]]
+    say(f"Reports: {settings.output_dir}{'' if len(plans) > 1 else f'/sub-{plans[0].label}.html'}")
+    if failed:
+        say(f"Done, with errors for {len(failed)} of {len(plans)} participants: {', '.join(failed)}.")
+        return 1
+    say(f"Done: {len(plans)} participant{'s' if len(plans) != 1 else ''}.")
+    return 0
+
+
+def last_run(settings: Settings, label: str) -> str:
+    """The last run of a participant.
+
+    Raises
+    ------
+    UsageError
+        Where there was none.
+    """
+    runs = log_folder(settings.output_dir, label)
+    folders = sorted(runs.glob("*"), key=lambda folder: folder.stat().st_mtime)
+    if not folders:
+        raise UsageError(f"--reports-only: {settings.output_dir} holds no run of sub-{label}. Run it first.")
+    return folders[-1].name
+
+
+def say(text: str) -> None:
+    """Tell the user, on standard output."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()

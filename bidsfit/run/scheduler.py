@@ -1,0 +1,228 @@
+"""The order of the steps on one machine: image after image, one step at a time or several."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from traceback import format_exc, format_exception_only
+from typing import Any
+
+import networkx as nx
+from nipype.pipeline.plugins.base import PluginBase
+from nipype.pipeline.plugins.tools import report_crash
+from nipype.utils.profiler import get_system_total_memory_gb
+
+from bidsfit.exceptions import DiskFullError, StepKilledError
+from bidsfit.parallel import end_with_parent
+from bidsfit.run.failures import full_disk
+
+#: Fraction of the memory of the machine that steps may use together, where the user says nothing.
+MEMORY = 0.9
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A part of the graph (an image) of which no step is left.
+
+    ``name`` as in the names of its nodes (``sub_01_wf.sub_01_dwi_wf``); ``worked``: some step was not done before;
+    ``failed``: some step failed, and those that needed it were not run.
+    """
+
+    name: str
+    worked: bool
+    failed: bool
+
+
+class Scheduler(PluginBase):
+    """Plugin of Nipype that finishes what it began before it begins something else.
+
+    As many images are in work at a time as there are processes, the first ones of the order before the others, so that
+    results are complete early and processes have work. Nipype's own plugins take the steps of all images at once; they
+    let an interrupt be taken for a failure of the step that it falls into, and wait for ever for a worker that was
+    killed. Here a step whose worker died (as a rule for want of memory) fails like any other, the rest goes on with
+    new workers, and none outlives the run. A full disk stops the run: whatever follows would fail as well.
+
+    Parameters
+    ----------
+    processes : int
+        1: every step runs in this process.
+    memory_gb : float, optional
+        What the steps that run at a time may need together; a single one may need more.
+    order : sequence of str
+        Names of images, as in `Finished`; others follow as they come in the graph.
+    finished : callable, optional
+        Called with `Finished` when no step of an image is left.
+    """
+
+    def __init__(
+        self,
+        processes: int,
+        memory_gb: float | None = None,
+        order: Sequence[str] = (),
+        finished: Callable[[Finished], None] = lambda part: None,
+    ) -> None:
+        super().__init__()
+        self.processes = processes
+        self.memory_gb = get_system_total_memory_gb() * MEMORY if memory_gb is None else memory_gb
+        self.order = order
+        self.finished = finished
+
+    def run(self, graph: nx.DiGraph, config: dict[str, Any], updatehash: bool = False) -> None:
+        """Run the steps of a graph.
+
+        Raises
+        ------
+        RuntimeError
+            When everything else is done, where a step failed; at once where Nipype is told to stop on the first crash.
+        DiskFullError
+            Where a step failed for want of space.
+        """
+        self.graph = graph
+        self.stops_early = str(config["execution"]["stop_on_first_crash"]).lower() == "true"
+        self.left: dict[str, dict[Any, None]] = {name: {} for name in self.order}  # steps in order, by part
+        for node in nx.topological_sort(graph):
+            self.left.setdefault(_part(node), {})[node] = None
+        self.left = {name: nodes for name, nodes in self.left.items() if nodes}
+        self.waits_for = dict(graph.in_degree())
+        self.running: dict[Future[str], Any] = {}
+        self.worked: set[str] = set()
+        self.failures: list[tuple[str, str]] = []
+        self.pool = self._new_pool()
+        try:
+            while self.left:
+                if not self._start_steps():
+                    for future in wait(self.running, return_when=FIRST_COMPLETED).done:
+                        self._take_result(future)
+        finally:
+            _end(self.pool)
+        if self.failures:
+            raise RuntimeError(self.failures[0][1])
+
+    def _new_pool(self) -> Executor:
+        if self.processes == 1:
+            return _ThisProcess()
+        return ProcessPoolExecutor(self.processes, initializer=_start_worker, initargs=(os.getcwd(), os.getpid()))
+
+    def _start_steps(self) -> bool:
+        """Start what may start; whether a step ended at once, so that others may start."""
+        for part in list(islice(self.left.values(), self.processes)):
+            for node in [node for node in part if self.waits_for[node] == 0]:
+                if node in self.running.values() or not self._fits(node):
+                    continue
+                if self._is_done(node):
+                    self._end_step(node)
+                    return True
+                if node.run_without_submitting:
+                    self._end_step(node, run_step(node))
+                    return True
+                self.running[self._submit(node)] = node
+        return False
+
+    def _fits(self, node: Any) -> bool:
+        """Whether a step may run beside those that run now."""
+        threads = sum(self._threads(other) for other in self.running.values())
+        memory = sum(other.mem_gb for other in self.running.values())
+        return not self.running or (
+            threads + self._threads(node) <= self.processes and memory + node.mem_gb <= self.memory_gb
+        )
+
+    def _threads(self, node: Any) -> int:
+        return min(int(node.n_procs), self.processes)
+
+    def _is_done(self, node: Any) -> bool:
+        """Whether an earlier run did a step, its results are there, and it need not be done again."""
+        try:
+            cached, updated = node.is_cached()
+            if cached and updated:
+                node.result  # noqa: B018 (refused where a file is gone)
+                return not (node.overwrite or (node.overwrite is None and node.interface.always_run))
+        except Exception:
+            pass  # whatever makes its state unreadable: it runs, and says what is wrong
+        self.worked.add(_part(node))
+        return False
+
+    def _submit(self, node: Any) -> Future[str]:
+        try:
+            return self.pool.submit(run_step, node)
+        except BrokenProcessPool:
+            _end(self.pool)
+            self.pool = self._new_pool()
+            return self.pool.submit(run_step, node)
+
+    def _take_result(self, future: Future[str]) -> None:
+        node = self.running.pop(future)
+        try:
+            trace = future.result()
+        except BrokenProcessPool:
+            error = StepKilledError(
+                "The process of this step was killed, as a rule by the system for want of memory. Steps that ran "
+                "beside it ended with it. Run the same command again with fewer --nprocs or with --low-mem; it resumes."
+            )
+            trace = "".join(format_exception_only(error))
+        self._end_step(node, trace)
+
+    def _end_step(self, node: Any, trace: str = "") -> None:
+        """The steps that needed this one may start, or are dropped where it failed."""
+        if not trace:
+            for follower in self.graph.successors(node):
+                self.waits_for[follower] -= 1
+            self._drop(node)
+            return
+        full = full_disk(trace, Path(node.output_dir()))
+        if full:
+            raise DiskFullError(full)
+        report_crash(node, traceback=trace.splitlines(keepends=True))
+        if self.stops_early:
+            raise RuntimeError(trace)
+        self.failures.append((_part(node), trace))
+        self._drop(node, *nx.descendants(self.graph, node))
+
+    def _drop(self, *nodes: Any) -> None:
+        """Take steps from those that are left, and say which parts are finished."""
+        for node in nodes:
+            name = _part(node)
+            self.left.get(name, {}).pop(node, None)
+            if name in self.left and not self.left[name]:
+                del self.left[name]
+                self.finished(Finished(name, name in self.worked, name in dict(self.failures)))
+
+
+def run_step(node: Any) -> str:
+    """Run a node; return its traceback where it failed."""
+    try:
+        node.run()
+    except Exception:
+        return format_exc()
+    return ""
+
+
+def _part(node: Any) -> str:
+    """The image that a node belongs to: its workflow, and that of its participant."""
+    return ".".join(node.fullname.split(".")[1:3])
+
+
+class _ThisProcess(Executor):
+    """Runs what is submitted at once, in this process."""
+
+    def submit(self, function: Callable[..., Any], /, *arguments: Any, **options: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        future.set_result(function(*arguments, **options))
+        return future
+
+
+def _start_worker(folder: str, parent: int) -> None:
+    os.chdir(folder)
+    os.environ["NIPYPE_NO_ET"] = "1"  # Nipype asks nobody for its newest version
+    end_with_parent(parent)
+
+
+def _end(pool: Executor) -> None:
+    """End the workers of a pool at once."""
+    for worker in list((getattr(pool, "_processes", None) or {}).values()):  # no public way before Python 3.14
+        worker.kill()
+    pool.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,363 @@
+"""The settings of a run: one immutable object, made from the command line and written as TOML."""
+
+from __future__ import annotations
+
+import os
+import reprlib
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+from uuid import uuid4
+
+import tomli_w
+
+from bidsfit.choices import read_toml
+from bidsfit.exceptions import UnknownNameError, UsageError
+
+#: Where the noise level may come from; "auto" takes the best that there is.
+SIGMA_SOURCES = ("auto", "repeats", "b0", "residuals", "mppca", "piesno", "map")
+
+#: More of -v say no more.
+MOST_VERBOSE = 10
+
+#: What a run writes to its configuration that is no option.
+NOT_OPTIONS = {"bids_dir", "output_dir", "analysis_level", "run_uuid", "command"}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything a run was told. Paths are absolute; tuples may be empty, which means all.
+
+    ``noise``, ``average``, ``s0``, ``threshold``, ``hold`` and what begins with ``training_`` are None or empty where
+    the defaults hold.
+    """
+
+    bids_dir: Path
+    output_dir: Path
+    analysis_level: str
+    participant_label: tuple[str, ...] = ()
+    session_label: tuple[str, ...] = ()
+    run_id: tuple[str, ...] = ()
+    bids_filter_file: Path | None = None
+    bids_database_dir: Path | None = None
+    skip_bids_validation: bool = False
+    derivatives: Mapping[str, Path] | None = None
+    preprocess: Literal["auto", "none", "dipy", "fsl"] = "auto"
+    skip: tuple[str, ...] = ()
+    denoise: Literal["mppca", "patch2self"] = "mppca"
+    body_part: Literal["auto", "brain", "body", "cord"] = "auto"
+    model: tuple[str, ...] = ()
+    estimators: tuple[str, ...] = ("lsq",)
+    average: str | None = None
+    s0: str | None = None
+    threshold: float | None = None
+    hold: tuple[str, ...] = ()
+    debias: bool = False
+    noise: Literal["rician", "gaussian"] | None = None
+    sigma: str = "auto"
+    bounds: Mapping[str, Mapping[str, tuple[float, float]]] | None = None
+    training_snr: str | None = None
+    training_recipe: str | None = None
+    training_seed: int | None = None
+    device: Literal["cpu", "cuda"] = "cpu"
+    store: Path = Path("trained")
+    leave_one_out: bool = False
+    repeatability: str | None = None
+    treatment: str | None = None
+    sessions: tuple[str, ...] = ()
+    condition: str | None = None
+    regions: tuple[str, ...] = ()
+    statistic: Literal["median", "mean", "q05", "q25", "q75", "q95"] = "median"
+    correction: Literal["holm", "benjamini-hochberg", "none"] = "holm"
+    healthy: str | None = None
+    nprocs: int = 1
+    omp_nthreads: int = 1
+    mem_gb: float | None = None
+    low_mem: bool = False
+    nipype_plugin_file: Path | None = None
+    reports_only: bool = False
+    boilerplate_only: bool = False
+    write_graph: bool = False
+    dry_run: bool = False
+    work_dir: Path = Path("work")
+    clean_workdir: bool = False
+    overwrite: bool = False
+    resource_monitor: bool = False
+    stop_on_first_crash: bool = False
+    verbosity: int = 0
+    run_uuid: str = ""
+    command: str = ""
+
+    @property
+    def estimator_options(self) -> dict[str, Any]:
+        """Options of the estimators that were given."""
+        options: dict[str, Any] = {
+            "averaging": self.average,
+            "s0": self.s0,
+            "threshold": self.threshold,
+            "hold": self.hold or None,
+            "debias": self.debias or None,
+            "snr": self.training_snr if self.training_snr in (None, "auto") else float(self.training_snr),
+            "recipe": None if self.training_recipe is None else _recipe(self.training_recipe),
+            "seed": self.training_seed,
+        }
+        return {name: value for name, value in options.items() if value is not None}
+
+    def to_toml(self) -> str:
+        """All settings as TOML; those that are not set are left out."""
+        return tomli_w.dumps(
+            {"bidsfit": {f.name: _plain(getattr(self, f.name)) for f in fields(self) if _set(self, f)}}
+        )
+
+
+def _recipe(word: str) -> str | dict[str, Any]:
+    """A recipe of the package by its name, or the content of one of the user: what it holds is what counts."""
+    from bidsfit.training.recipe import available, load_recipe, recipe_facts
+
+    return word if word in available() else recipe_facts(load_recipe(word))
+
+
+def _set(settings: Settings, field: Any) -> bool:
+    return getattr(settings, field.name) is not None
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, tuple):
+        return [_plain(v) for v in value]
+    return value
+
+
+def settings_from(arguments: Namespace, command: Sequence[str]) -> Settings:
+    """Check a parsed command line, and complete it with defaults that depend on the machine.
+
+    Raises
+    ------
+    UsageError
+        For options that contradict each other, or values that cannot be.
+    """
+    values = vars(arguments)
+    bids_dir, output_dir = absolute(arguments.bids_dir), absolute(arguments.output_dir)
+    cores = len(os.sched_getaffinity(0))
+    nprocs = cores if arguments.nprocs is None else arguments.nprocs
+    threads = min(nprocs, 8) if arguments.omp_nthreads is None else arguments.omp_nthreads
+    for option, number in (("--nprocs", nprocs), ("--omp-nthreads", threads)):
+        if number < 1:
+            raise UsageError(f"{option} must be at least 1, found {number}.")
+    if threads > nprocs:
+        raise UsageError(f"--omp-nthreads {threads} exceeds --nprocs {nprocs}: one step may not use more than the run.")
+    exclusive = [
+        f"--{name.replace('_', '-')}" for name in ("reports_only", "boilerplate_only", "dry_run") if values[name]
+    ]
+    if len(exclusive) > 1:
+        raise UsageError(f"{' and '.join(exclusive)} contradict each other; give one of them.")
+    if arguments.overwrite and exclusive in (["--reports-only"], ["--boilerplate-only"]):
+        raise UsageError(f"--overwrite fits again, and {exclusive[0]} fits nothing; give one of them.")
+    settings = Settings(
+        **{
+            **{f.name: values[f.name] for f in fields(Settings) if f.name in values},
+            "bids_dir": bids_dir,
+            "output_dir": output_dir,
+            "derivatives": _derivatives(arguments.derivatives),
+            "bounds": _bounds(arguments.bounds),
+            "sigma": _sigma(arguments.sigma),
+            "training_snr": _training_snr(arguments.training_snr),
+            "training_recipe": _file_or_name(arguments.training_recipe, ".yml"),
+            "store": absolute(arguments.store or output_dir / "trained"),
+            "nprocs": nprocs,
+            "omp_nthreads": threads,
+            "mem_gb": None if arguments.mem is None else parse_memory(arguments.mem),
+            "work_dir": absolute(arguments.work_dir or output_dir / "work"),
+            "run_uuid": str(uuid4()),
+            "command": " ".join(command),
+            **{
+                name: tuple(values[name] or ())
+                for name in (
+                    *("participant_label", "session_label", "run_id", "skip", "model", "hold"),
+                    *("sessions", "regions"),
+                )
+            },
+            "estimators": tuple(_file_or_name(word, ".zip") for word in values["estimators"] or ("lsq",)),
+            **{
+                name: None if values[name] is None else absolute(values[name])
+                for name in ("bids_filter_file", "bids_database_dir", "nipype_plugin_file")
+            },
+        }
+    )
+    _refuse_folders(settings)
+    return settings
+
+
+def absolute(path: str | Path) -> Path:
+    """An absolute path without ``..``; links stay links, as datasets may be made of them."""
+    return Path(os.path.abspath(path))
+
+
+def _refuse_folders(settings: Settings) -> None:
+    """Outputs must not mix with a dataset that is read; its ``derivatives`` folder is made for them."""
+    datasets = {"BIDS_DIR": settings.bids_dir}
+    folders = (("OUTPUT_DIR", settings.output_dir), ("--work-dir", settings.work_dir), ("--store", settings.store))
+    datasets |= {f"-d {name}": path for name, path in (settings.derivatives or {}).items()}
+    for dataset, path in datasets.items():
+        root, derivatives = path.resolve(), (path / "derivatives").resolve()
+        advice = f"Choose {settings.bids_dir / 'derivatives' / 'bidsfit'}, or a folder elsewhere."
+        for option, folder in folders:
+            resolved = folder.resolve()
+            if resolved in (root, derivatives):
+                raise UsageError(
+                    f"{option} ({folder}) is the folder of {dataset} itself, or of its derivatives. {advice}"
+                )
+            if root in resolved.parents and derivatives not in resolved.parents:
+                raise UsageError(f"{option} ({folder}) lies inside the data of {dataset} ({path}). {advice}")
+        if settings.output_dir.resolve() in root.parents:
+            raise UsageError(f"OUTPUT_DIR ({settings.output_dir}) holds the dataset of {dataset} ({path}). {advice}")
+
+
+def _derivatives(words: Sequence[str] | None) -> dict[str, Path]:
+    """``name=path`` pairs of ``-d``; a bare path takes its folder's name."""
+    found: dict[str, Path] = {}
+    for word in words or ():
+        name, equals, path = word.partition("=")
+        if not equals:
+            name, path = Path(word).name, word
+        if not name.isidentifier() or not path:
+            raise UsageError(f"-d/--derivatives takes NAME=PATH (NAME of letters and digits), found {word!r}.")
+        if name in found or name == "raw":
+            raise UsageError(f"-d/--derivatives names {name!r} twice{' (raw is BIDS_DIR)' if name == 'raw' else ''}.")
+        found[name] = absolute(path)
+    return found
+
+
+def _bounds(words: Sequence[str] | None) -> dict[str, dict[str, tuple[float, float]]]:
+    """``MODEL.PARAMETER=LOWER,UPPER`` of ``--bounds``, in the units of files."""
+    found: dict[str, dict[str, tuple[float, float]]] = {}
+    for word in words or ():
+        try:
+            name, numbers = word.split("=")
+            model, parameter = name.split(".")
+            lower, upper = (float(number) for number in numbers.split(","))
+        except ValueError as error:
+            raise UsageError(
+                f"--bounds takes MODEL.PARAMETER=LOWER,UPPER in the units of the maps (mm^2/s), for example "
+                f"ivim.Dstar=0.005,0.3; found {word!r}."
+            ) from error
+        found.setdefault(model, {})[parameter] = (lower, upper)
+    return found
+
+
+def _file_or_name(word: Any, suffix: str) -> Any:
+    """A name as it is, a path made absolute; a path has the suffix, or names a folder."""
+    if word is None or not (word.endswith(suffix) or os.sep in word):
+        return word
+    return str(absolute(word))
+
+
+def _training_snr(word: str | None) -> str | None:
+    """SNR of a training."""
+    if word is None or word == "auto":
+        return word
+    try:
+        snr = float(word)
+    except ValueError:
+        snr = -1.0
+    if not snr > 0:
+        raise UsageError(f"--training-snr takes auto, inf, or a number above zero, found {word!r}.")
+    return f"{snr:g}"
+
+
+def _sigma(word: str) -> str:
+    """A source of the noise level, or the level itself."""
+    if word in SIGMA_SOURCES:
+        return word
+    try:
+        level = float(word)
+    except ValueError:
+        level = -1.0
+    if not 0 < level < float("inf"):
+        raise UsageError(f"--sigma takes {', '.join(SIGMA_SOURCES)} or a number above zero, found {word!r}.")
+    return f"{level:g}"
+
+
+def parse_memory(text: str) -> float:
+    """Memory in GB from a number with K, M, G or T; MB without a letter.
+
+    Examples
+    --------
+    >>> parse_memory("16G"), parse_memory("500")
+    (16.0, 0.5)
+    """
+    units = {"K": 1e-6, "M": 1e-3, "G": 1.0, "T": 1e3}
+    word = text.strip().upper().removesuffix("B")
+    factor = units.get(word[-1:])
+    try:
+        value = float(word[:-1] if factor else word) * (factor or units["M"])
+    except ValueError as error:
+        raise UsageError(f"--mem takes a number with K, M, G or T (MB without a letter), found {text!r}.") from error
+    if not 0 < value < float("inf"):
+        raise UsageError(f"--mem must be above zero, found {text!r}.")
+    return value
+
+
+def config_words(path: Path, known: Mapping[str, str]) -> list[str]:
+    """Words of a command line from a TOML file of options, as a run writes it.
+
+    Parameters
+    ----------
+    path : Path
+    known : mapping
+        Options by their name in the file.
+
+    Raises
+    ------
+    UsageError, UnknownNameError
+        Where the file cannot be read, or holds an option that does not exist.
+    """
+    content = read_toml(path, "configuration")
+    options = content.get("bidsfit", content)
+    if not isinstance(options, dict):
+        raise UsageError(f"The configuration {path} must hold options in the table [bidsfit], found {options!r:.50}.")
+    words: list[str] = []
+    for name, value in options.items():
+        key = name.replace("-", "_")
+        if key in NOT_OPTIONS:
+            continue
+        if key == "mem_gb":
+            key, value = "mem", f"{value}G"
+        if key not in known:
+            raise UnknownNameError(f"option in {path}:", name, known)
+        words += _config_words(path, key, known[key], value)
+    return words
+
+
+def _config_words(path: Path, key: str, option: str, value: Any) -> list[str]:
+    """Words of one option; a list of values follows it, and a table becomes such a list."""
+    match value:
+        case bool():
+            return [option] * value
+        case int() if key == "verbosity" and 0 <= value <= MOST_VERBOSE:
+            return [option] * value
+        case str() | int() | float() if key != "verbosity":
+            return [f"{option}={value}"]
+        case list() if key != "verbosity" and all(isinstance(word, str | int | float) for word in value):
+            return [option, *map(str, value)] if value else []
+        case dict() if key == "derivatives" and all(isinstance(word, str) for word in value.values()):
+            return [option, *(f"{name}={word}" for name, word in value.items())] if value else []
+        case dict() if key == "bounds" and all(_are_bounds(rows) for rows in value.values()):
+            return [option, *(f"{m}.{p}={b[0]},{b[1]}" for m, rows in value.items() for p, b in rows.items())]
+    raise UsageError(
+        f"The configuration {path} gives {key} {reprlib.repr(value)}; expected text, a number, true, false, or a list "
+        "of them (of derivatives: a table NAME = PATH; of bounds: tables PARAMETER = [LOWER, UPPER])."
+    )
+
+
+def _are_bounds(rows: Any) -> bool:
+    """Whether a table holds a pair of numbers for each of its names."""
+    return isinstance(rows, dict) and all(
+        isinstance(pair, list) and len(pair) == 2 and all(isinstance(x, int | float) for x in pair)
+        for pair in rows.values()
+    )

@@ -1,0 +1,78 @@
+"""The work folder: whose work is in whose hands, and what of it is started afresh."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from socket import gethostname
+
+from filelock import FileLock, Timeout
+
+from bidsfit.files import write_json
+from bidsfit.planning.plan import ImagePlan
+from bidsfit.workflows.participant import image_part
+
+
+@contextmanager
+def held(folder: Path, participants: Iterable[str], run_uuid: str, command: str) -> Iterator[dict[str, str]]:
+    """Hold the work of participants, so that no other run works on them in the same folder.
+
+    Every run has a file that names its participants, and a lock that ends with its process, so that a run that was
+    killed holds nothing.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the workflow, in the work folder.
+    participants : iterable of str
+    run_uuid, command : str
+        Of this run; the command is for the messages of others.
+
+    Yields
+    ------
+    dict
+        Those of them that another run holds, each with words about that run; this one must leave them alone.
+    """
+    runs = folder / "runs"
+    runs.mkdir(parents=True, exist_ok=True)
+    mine = runs / f"{run_uuid}.json"
+    lock = FileLock(mine.with_suffix(".lock"))
+    wanted = list(participants)
+    elsewhere: dict[str, str] = {}
+    with FileLock(runs / ".lock"):
+        for path in runs.glob("*.json"):
+            try:
+                with FileLock(path.with_suffix(".lock"), timeout=0):
+                    path.unlink()  # its run has ended
+                path.with_suffix(".lock").unlink()
+            except Timeout:
+                run = json.loads(path.read_text())
+                words = f"process {run['process']} on {run['host']}, since {run['since']}: {run['command']}"
+                elsewhere |= {label: words for label in wanted if label in run["participants"]}
+        lock.acquire()
+        content = {
+            "participants": [label for label in wanted if label not in elsewhere],
+            "host": gethostname(),
+            "process": os.getpid(),
+            "since": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S %Z"),
+            "command": command,
+        }
+        write_json(mine, content)
+    try:
+        yield elsewhere
+    finally:
+        with FileLock(runs / ".lock"):
+            mine.unlink()
+            lock.release()
+            Path(lock.lock_file).unlink(missing_ok=True)
+
+
+def clean(folder: Path, images: Iterable[ImagePlan]) -> None:
+    """Remove the work on some images, and no other."""
+    for image in images:
+        shutil.rmtree(folder.joinpath(*image_part(image).split(".")), ignore_errors=True)

@@ -1,0 +1,91 @@
+"""What failed, in the user's words."""
+
+from pathlib import Path
+
+import pytest
+
+from bidsfit.bids.inputs import find_images, open_dataset
+from bidsfit.exceptions import DiskFullError
+from bidsfit.planning.fits import make_fits
+from bidsfit.planning.plan import make_plan
+from bidsfit.run.failures import Crash, explain, full_disk, read_crash, step_in_words
+
+NODE = "bidsfit_wf.sub_01_wf.sub_01_dwi_wf"
+
+
+@pytest.fixture
+def image(tiny, tmp_path):
+    """The plan of an image with two estimators."""
+    tiny.add("sub-01/dwi/sub-01_dwi")
+    inputs = find_images(open_dataset(tiny.root, "raw"), [], ["01"])
+    fits = make_fits(["adc"], ["lsq", "mle"])
+    return make_plan(inputs, ["01"], fits, output_dir=tmp_path / "out")[0].images[0]
+
+
+@pytest.mark.parametrize(
+    ("node", "words"),
+    [
+        ("prepare", "reading the image, and finding its mask and noise level"),
+        ("adc_lsq_wf.estimate", "fitting adc (lsq)"),
+        ("adc_mle_wf.write", "writing the maps of adc (mle)"),
+        ("preprocessing_wf.write", "writing the preprocessed image"),
+        ("preprocessing_wf.motion", "correcting motion and eddy currents"),
+        ("compare_adc", "comparing the estimators of adc"),
+        ("something", "the step 'something'"),
+    ],
+)
+def test_steps_in_words(image, node, words):
+    assert step_in_words(f"{NODE}.{node}", image) == words
+
+
+def test_every_node_of_an_image_has_words(image, tmp_path):
+    """But for those that only pass on what others found."""
+    from bidsfit.workflows.estimation import init_image_wf
+
+    names = init_image_wf(image, output_dir=tmp_path, omp_nthreads=1).list_node_names()
+    unnamed = {name for name in names if step_in_words(f"{NODE}.{name}", image).startswith("the step")}
+    passing_on = {"maps_adc", "summaries_adc", "written_adc", "adc_lsq_wf.inputnode", "adc_mle_wf.inputnode"}
+    assert unnamed == passing_on
+
+
+def test_an_error_that_nobody_foresaw_names_file_and_step(image):
+    trace = "Traceback (most recent call last):\n\tValueError: operands could not be broadcast together"
+    title, message = explain(Crash(f"{NODE}.adc_lsq_wf.plot", trace), image)
+    assert title == "A step failed: drawing the maps of adc (lsq) of sub-01_dwi"
+    assert message.startswith(f"{image.given}: drawing the maps of adc (lsq) of sub-01_dwi met an error that bidsfit")
+    assert "ValueError: operands could not be broadcast together. " in message
+
+
+def test_an_error_on_purpose_speaks_for_itself(image):
+    trace = (
+        "Traceback (most recent call last):\n\tbidsfit.exceptions.UnusableInputError: a.nii is cut.\n\n\n"
+        "When creating this crashfile, the results file corresponding\nto the node could not be found."
+    )
+    assert explain(Crash(f"{NODE}.prepare", trace), image) == ("An image cannot be used", "a.nii is cut.")
+
+
+@pytest.mark.parametrize("text", ["", "Node: wf.a.b.c\nWorking dir"])
+def test_a_crash_file_that_was_not_written_to_its_end(tmp_path, text):
+    (tmp_path / "crash.txt").write_text(text)
+    crash = read_crash(tmp_path / "crash.txt")
+    title, message = explain(crash, None)
+    assert (title, crash.traceback) == ("A step failed", "")
+    assert "its crash file was not written to the end" in message
+
+
+@pytest.mark.parametrize(
+    ("trace", "path"),
+    [
+        ("OSError: [Errno 28] No space left on device", None),
+        ("OSError: [Errno 28] No space left on device: '/tmp/x.nii'", "/tmp/x.nii"),
+        ("OSError: [Errno 122] Disk quota exceeded", None),
+        ("OSError: 1000 requested and 12 written", None),
+        (f"bidsfit.exceptions.{DiskFullError.__name__}: No space is left to write /tmp/y: 0.1 MB", "/tmp/y"),
+    ],
+)
+def test_a_full_disk_is_known_by_what_is_said(tmp_path, trace, path):
+    assert full_disk(trace, tmp_path).startswith(f"No space is left to write {path or tmp_path}: ")
+
+
+def test_another_failure_is_no_full_disk(tmp_path):
+    assert full_disk("OSError: [Errno 2] No such file or directory: 'a'", Path(tmp_path)) == ""
