@@ -7,6 +7,7 @@ import shlex
 import sys
 from pathlib import Path
 
+from bidsfit import estimators
 from bidsfit.cli.lab_options import (
     about,
     add_setting_options,
@@ -89,7 +90,9 @@ def run_evaluate(arguments: argparse.Namespace) -> None:
         raise UsageError("--repeats and --points must be 2 or more.")
     given = {describe_given(read_facts(path)).name: path for path in files}
     called = {str(path): name for name, path in given.items()}
-    names = list(dict.fromkeys(called.get(str(Path(word)), word) for word in arguments.estimators))
+    names = list(
+        dict.fromkeys(called.get(str(Path(word)), estimators.with_distribution(word)) for word in arguments.estimators)
+    )
     bench = Bench(
         arguments.out,
         pools_of(arguments.pool, setting),

@@ -6,6 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from bidsfit import estimators
 from bidsfit.cli.lab_options import add_setting_options, add_training_options, pools_of, setting_of, threads_of
 from bidsfit.exceptions import UsageError
 
@@ -18,7 +19,7 @@ def add_train(commands: argparse._SubParsersAction) -> None:
         description="Train an estimator on simulated signals and write it, with all that judges it, as one file. "
         "`bidsfit ... --estimators FILE` fits with it data of the same protocol.",
     )
-    parser.add_argument("estimator", help="net-uniform, net-healthy, ..., forest-gm")
+    parser.add_argument("estimator", type=estimators.with_distribution, help="net-uniform, net-healthy, ..., forest-gm")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="file to write (.zip); must not exist")
     add_setting_options(parser)
     parser.add_argument(
@@ -31,7 +32,6 @@ def add_train(commands: argparse._SubParsersAction) -> None:
 
 def run_train(arguments: argparse.Namespace) -> None:
     """Train what the command line asks for."""
-    from bidsfit import estimators
     from bidsfit.laboratory.bench import Bar, Bench, is_trained, kind_of, setting_in_words
     from bidsfit.training.bundle import write_bundle
     from bidsfit.training.recipe import load_recipe

@@ -200,6 +200,13 @@ def add_fit_options(group: argparse._ArgumentGroup) -> None:
 def add_training_options(group: argparse._ArgumentGroup) -> None:
     """How the estimators are trained that must be."""
     group.add_argument(
+        "--distribution",
+        choices=estimators.DISTRIBUTIONS,
+        help="what net and forest are trained on: the plausible space of the model (uniform), pooled fits of healthy "
+        "participants (healthy), half of each (mixed), or fits of white or grey matter (wm, gm); net-healthy is net "
+        "with healthy (default: uniform)",
+    )
+    group.add_argument(
         "--training-snr",
         metavar="SNR",
         help="SNR of the training: a number, inf (no noise), or auto (of a few levels the nearest to the image's; "

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from bidsfit.registry import Registry
 
 if TYPE_CHECKING:
     from bidsfit.estimators.estimator import Estimator
+
+#: What the parameters of a trained estimator's training may be (its option ``distribution``), and how that reads.
+DISTRIBUTIONS = {
+    "uniform": "drawn uniformly from the plausible space of the model",
+    "healthy": "drawn from the pooled least-squares fits of healthy participants",
+    "mixed": "drawn half from the plausible space of the model and half from pooled fits of healthy participants",
+    "wm": "drawn from the pooled least-squares fits of the white matter of healthy participants",
+    "gm": "drawn from the pooled least-squares fits of the grey matter of healthy participants",
+}
+
+#: Trained estimators; "net-healthy" is "net" with the distribution "healthy".
+TRAINED = {"net": "bidsfit.trained.network:Network", "forest": "bidsfit.trained.forest:Forest"}
 
 #: Where the estimators of the package live. Other packages add theirs with the entry point "bidsfit.estimators".
 BUILT_IN = {
@@ -16,16 +29,8 @@ BUILT_IN = {
     "mle": "bidsfit.estimators.maximum_likelihood:MaximumLikelihood",
     "bayes": "bidsfit.estimators.bayesian:Bayesian",
     "bayesmap": "bidsfit.estimators.maximum_a_posteriori:MaximumAPosteriori",
-    "net-uniform": "bidsfit.trained.network:net_uniform",
-    "net-healthy": "bidsfit.trained.network:net_healthy",
-    "net-mixed": "bidsfit.trained.network:net_mixed",
-    "net-wm": "bidsfit.trained.network:net_wm",
-    "net-gm": "bidsfit.trained.network:net_gm",
-    "forest-uniform": "bidsfit.trained.forest:forest_uniform",
-    "forest-healthy": "bidsfit.trained.forest:forest_healthy",
-    "forest-mixed": "bidsfit.trained.forest:forest_mixed",
-    "forest-wm": "bidsfit.trained.forest:forest_wm",
-    "forest-gm": "bidsfit.trained.forest:forest_gm",
+    **TRAINED,
+    **{f"{name}-{distribution}": place for name, place in TRAINED.items() for distribution in DISTRIBUTIONS},
 }
 
 _registry = Registry("estimator", "bidsfit.estimators", BUILT_IN)
@@ -37,6 +42,25 @@ def available() -> dict[str, str]:
 
 
 def get(name: str) -> type[Estimator]:
-    """The estimator class of that name; an unknown one raises `UnknownNameError` with the nearest valid name."""
-    estimator: type[Estimator] = _registry.get(name)
-    return estimator
+    """The estimator class of that name; an unknown one raises `UnknownNameError` with the nearest valid name.
+
+    That of a name with a distribution ("net-healthy") is a partial: the class with its option ``distribution``.
+    """
+    estimator: Any = _registry.get(name)
+    base, _, distribution = name.partition("-")
+    if base in TRAINED and distribution in DISTRIBUTIONS:
+        estimator = partial(estimator, distribution=distribution)
+    found: type[Estimator] = estimator
+    return found
+
+
+def with_distribution(name: str, distribution: str | None = None) -> str:
+    """The name with its distribution ("net-healthy") of a trained estimator without one ("net"); others as they are.
+
+    Parameters
+    ----------
+    name : str
+    distribution : str, optional
+        One of `DISTRIBUTIONS`; "uniform" where there is none.
+    """
+    return f"{name}-{distribution or 'uniform'}" if name in TRAINED else name

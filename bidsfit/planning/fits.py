@@ -161,16 +161,23 @@ def make_fits(
     UnknownNameError, UsageError
         Where a name or an option cannot be used.
     """
-    choices = [_choose(word) for word in dict.fromkeys(estimator_names)]
+    options = dict(options or {})
+    distribution = options.pop("distribution", None)
+    if distribution and not set(estimators.TRAINED).intersection(estimator_names):
+        raise UsageError(
+            f"--distribution {distribution} is for {' and '.join(estimators.TRAINED)}, and --estimators names neither."
+        )
+    words = [estimators.with_distribution(word, distribution) for word in estimator_names]
+    choices = [_choose(word) for word in dict.fromkeys(words)]
     wanted = list(dict.fromkeys(model_names)) or models.without_variants()
     if not model_names:
         wanted += [c.model for c in choices if c.model and c.model not in wanted]
     known = {c.word: set(signature(estimators.get(c.estimator)).parameters) - set(c.options) for c in choices}
-    foreign = set(options or {}) - set().union(*known.values())
+    foreign = set(options) - set().union(*known.values())
     if foreign:
         names = " or ".join(map(repr, known))
-        words = sorted(OPTIONS.get(name, name) for name in foreign)
-        raise UsageError(f"No estimator of this run has the option {' or '.join(words)} (not {names}).")
+        given_as = sorted(OPTIONS.get(name, name) for name in foreign)
+        raise UsageError(f"No estimator of this run has the option {' or '.join(given_as)} (not {names}).")
     bounds = bounds or {}
     for name in bounds:
         if models.get(name).name not in wanted:
@@ -181,7 +188,7 @@ def make_fits(
             if choice.model not in ("", name):
                 continue
             its_options = known[choice.word]
-            given = {key: value for key, value in (options or {}).items() if key in its_options}
+            given = {key: value for key, value in options.items() if key in its_options}
             if "noise" in its_options:
                 given["noise"] = noise.kind
             own_bounds = _bounds_option(name, bounds.get(name, {}))

@@ -30,8 +30,8 @@ NOT_OPTIONS = {"bids_dir", "output_dir", "analysis_level", "run_uuid", "command"
 class Settings:
     """Everything a run was told. Paths are absolute; tuples may be empty, which means all.
 
-    ``noise``, ``average``, ``s0``, ``threshold``, ``hold`` and what begins with ``training_`` are None or empty where
-    the defaults hold.
+    Where the defaults hold, ``noise``, ``average``, ``s0``, ``threshold``, ``hold``, ``distribution`` and what begins
+    with ``training_`` are None or empty.
     """
 
     bids_dir: Path
@@ -58,6 +58,7 @@ class Settings:
     noise: Literal["rician", "gaussian"] | None = None
     sigma: str = "auto"
     bounds: Mapping[str, Mapping[str, tuple[float, float]]] | None = None
+    distribution: str | None = None
     training_snr: str | None = None
     training_recipe: str | None = None
     training_seed: int | None = None
@@ -99,6 +100,7 @@ class Settings:
             "threshold": self.threshold,
             "hold": self.hold or None,
             "debias": self.debias or None,
+            "distribution": self.distribution,
             "snr": self.training_snr if self.training_snr in (None, "auto") else float(self.training_snr),
             "recipe": None if self.training_recipe is None else _recipe(self.training_recipe),
             "seed": self.training_seed,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from bidsfit.acquisition import (
     column_of,
     unit_vectors,
 )
+from bidsfit.estimators import DISTRIBUTIONS
 from bidsfit.estimators.estimator import Estimate, Estimator, FitChunk, Fitted, Signals, Status
 from bidsfit.models.signal_model import SignalModel
 from bidsfit.models.space import ParameterSpace
@@ -31,17 +32,6 @@ from bidsfit.training.inference import Inverter
 from bidsfit.training.recipe import Recipe, load_recipe, recipe_from
 from bidsfit.training.task import USUAL, Task
 from bidsfit.trust.performance import PerformanceLookup
-
-#: What an estimator of the package may be trained on, and how that reads.
-DISTRIBUTIONS = {
-    "uniform": "drawn uniformly from the plausible space of the model",
-    "healthy": "drawn from the pooled least-squares fits of healthy participants",
-    "mixed": "drawn half from the plausible space of the model and half from pooled fits of healthy participants",
-    "wm": "drawn from the pooled least-squares fits of the white matter of healthy participants",
-    "gm": "drawn from the pooled least-squares fits of the grey matter of healthy participants",
-}
-
-DistributionName = Literal["uniform", "healthy", "mixed", "wm", "gm"]
 
 #: SNRs at which estimators are trained for data of any SNR: few, so that one file serves many images.
 SNR_LEVELS = (5.0, 7.0, 10.0, 14.0, 20.0, 28.0, 40.0, 56.0, 80.0, 113.0, 160.0)
@@ -92,7 +82,7 @@ class TrainedEstimator(Estimator):
         self,
         model: SignalModel,
         *,
-        distribution: DistributionName = "uniform",
+        distribution: str = "uniform",
         snr: float | str = "auto",
         noise: NoiseKind = "rician",
         recipe: str | Mapping[str, Any] | None = None,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from bidsfit.trained.estimator import TrainedEstimator
 
 
@@ -21,10 +19,3 @@ class Forest(TrainedEstimator):
     prefix, kind = "forest", "forest"
     title = "Random forest"
     references = ("breiman2001", "gyori2022", "scikitlearn")
-
-
-forest_uniform = partial(Forest, distribution="uniform")
-forest_healthy = partial(Forest, distribution="healthy")
-forest_mixed = partial(Forest, distribution="mixed")
-forest_wm = partial(Forest, distribution="wm")
-forest_gm = partial(Forest, distribution="gm")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import numpy as np
 
 from bidsfit.trained.estimator import TrainedEstimator
@@ -27,10 +25,3 @@ class Network(TrainedEstimator):
 
     def default_recipe(self, snr: float) -> Recipe:
         return load_recipe("network-noise-free" if np.isinf(snr) else "network")
-
-
-net_uniform = partial(Network, distribution="uniform")
-net_healthy = partial(Network, distribution="healthy")
-net_mixed = partial(Network, distribution="mixed")
-net_wm = partial(Network, distribution="wm")
-net_gm = partial(Network, distribution="gm")

@@ -24,7 +24,6 @@ from bidsfit.bids import outputs
 from bidsfit.bids.units import FILE_UNITS, REPORT_UNITS
 from bidsfit.models.signal_model import Parameter, SignalModel
 from bidsfit.reports import bibliography
-from bidsfit.trained.estimator import DISTRIBUTIONS
 from bidsfit.trust import companions
 
 #: Characters that fit into a block of code.
@@ -136,8 +135,9 @@ def estimators_page() -> str:
     rows = []
     for name in estimators.BUILT_IN:
         found: Any = estimators.get(name)
-        estimator = getattr(found, "func", found)  # what several names share is one class with a choice of its own
-        trained_on = DISTRIBUTIONS.get(getattr(found, "keywords", {}).get("distribution", ""))
+        estimator = getattr(found, "func", found)  # of a name with a distribution: the class
+        trained_on = estimators.DISTRIBUTIONS.get(getattr(found, "keywords", {}).get("distribution", ""))
+        trained_on = "as --distribution says" if name in estimators.TRAINED else trained_on
         title = estimator.title if trained_on is None else f"{estimator.title}; training parameters {trained_on}"
         rows.append((f"`{name}`", title, f"`{estimator.__module__}.{estimator.__qualname__}`"))
     return table(("`--estimators`", "Method", "Class"), rows)

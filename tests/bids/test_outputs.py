@@ -26,7 +26,7 @@ from bidsfit.estimators.least_squares import LeastSquares
 from bidsfit.estimators.segmented import Segmented
 from bidsfit.exceptions import UsageError
 from bidsfit.fitting import FitNumbers
-from bidsfit.trained.network import net_uniform
+from bidsfit.trained.network import Network
 from bidsfit.trust import companions
 
 IVIM = models.get("ivim")
@@ -287,7 +287,7 @@ def test_many_jobs_share_a_folder(tmp_path):
 
 def test_an_estimator_has_a_label_without_hyphens(image):
     assert estimator_label("net-uniform-0a1b2c") == "netuniform0a1b2c"
-    outputs = map_outputs(image, IVIM, net_uniform(IVIM))
+    outputs = map_outputs(image, IVIM, Network(IVIM))
     assert (
         outputs["D_bias"].path.name == "sub-01_ses-1_acq-ap_model-ivim_param-D_stat-bias_desc-netuniform_dwimap.nii.gz"
     )

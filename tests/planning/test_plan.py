@@ -430,6 +430,18 @@ def test_without_a_pool_the_command_that_makes_it_is_offered(pools):
     assert [fit.model for fit in make_fits([], ["net-healthy"], pools=pools) if not fit.unsuitable] == ["adc"]
 
 
+def test_a_distribution_may_be_an_option_or_part_of_the_name() -> None:
+    def names(words: list[str], **options: str) -> list[str]:
+        return [fit.name for fit in make_fits(["smt2"], words, options=options) if not fit.unsuitable]
+
+    assert names(["net", "lsq", "forest"]) == ["net-uniform", "lsq", "forest-uniform"]
+    assert names(["net", "net-uniform"], distribution="uniform") == ["net-uniform"]
+    with pytest.raises(UsageError, match="smt2 with net-wm: there is no distribution"):
+        names(["net"], distribution="wm")
+    with pytest.raises(UsageError, match="--distribution wm is for net and forest, and --estimators names neither"):
+        names(["lsq", "net-uniform"], distribution="wm")
+
+
 def test_a_participant_is_left_out_of_the_own_training_only(pools):
     (fit,) = make_fits(["adc"], ["net-mixed"], pools=pools)
     assert fit.without("sub-03") is fit
