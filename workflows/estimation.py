@@ -12,9 +12,9 @@ from nipype.pipeline import engine as pe
 from bidsfit import __version__
 from bidsfit.bids.outputs import file_output, json_path, map_outputs
 from bidsfit.interfaces.comparison import PlotComparison, comparison_figure_paths
-from bidsfit.interfaces.derivatives import WriteMaps, WriteVolume
-from bidsfit.interfaces.estimate import EstimateMaps
-from bidsfit.interfaces.figures import PlotFit, PlotImage, fit_figure_paths, image_figure_paths
+from bidsfit.interfaces.derivatives import WriteVolume
+from bidsfit.interfaces.figures import PlotImage, image_figure_paths
+from bidsfit.interfaces.fit import FitImage, fit_figure_paths
 from bidsfit.interfaces.image import PrepareImage
 from bidsfit.planning.fits import Fit
 from bidsfit.planning.methods import fit_methods
@@ -54,8 +54,8 @@ def init_image_wf(
 
         volumes -> [preprocessing_wf ->] scan -> prepare -> plot_image, assess
            |-> write_mask (where no mask was given), write_noise (with MP-PCA)
-           |-> <model>_<estimator>_wf: [train ->] estimate -> write -> plot   (one for each fit)
-                                           '-> compare_<model>   (where a model is fitted with several estimators)
+           |-> <model>_<estimator>_wf: [train ->] fit   (one for each fit)
+                                                   '-> compare_<model>   (where a model has several estimators)
 
     Parameters
     ----------
@@ -156,12 +156,10 @@ def init_image_wf(
         )
         compare.overwrite = _missing(comparison_figure_paths(output_dir, image, fits[0][0].signal_model).values())
         workflow.connect([(prepare, compare, [("mask", "mask")]), (scan, compare, [(n, n) for n in IMAGE[1:]])])
-        ports = (("estimate.maps", "maps"), ("estimate.summary", "summaries"), ("write.out_files", "written"))
-        for output, port in ports:
-            merge = pe.Node(niu.Merge(len(fits)), name=f"{port}_{node_name(model)}", run_without_submitting=True)
-            for i, (_, fit_wf) in enumerate(fits, start=1):
-                workflow.connect(fit_wf, output, merge, f"in{i}")
-            workflow.connect(merge, "out", compare, port)
+        merge = pe.Node(niu.Merge(len(fits)), name=f"results_{node_name(model)}", run_without_submitting=True)
+        for i, (_, fit_wf) in enumerate(fits, start=1):
+            workflow.connect(fit_wf, "fit.result", merge, f"in{i}")
+        workflow.connect(merge, "out", compare, "results")
     return workflow
 
 
@@ -178,9 +176,8 @@ def init_fit_wf(
 
     .. code-block:: text
 
-        inputnode -> [train ->] estimate -> write -> plot
-             |          '----------'------------------^
-             '----------------------------------------'
+        inputnode -> [train ->] fit
+             '------------------^
 
     Parameters
     ----------
@@ -200,60 +197,44 @@ def init_fit_wf(
     """
     image = plan.image
     inputnode = pe.Node(niu.IdentityInterface([*IMAGE, *FOUND], mandatory_inputs=False), name="inputnode")
-    estimate = pe.Node(
-        EstimateMaps(
+    estimator = fit.built
+    node = pe.Node(
+        FitImage(
+            image=image.to_dict(),
+            mask_name=plan.mask_name,
+            output_dir=str(output_dir),
             model=fit.model,
             estimator=fit.estimator,
             options=fit.options,
+            noise=plan.noise.settings,
             noise_kind=plan.noise.kind,
+            methods=fit_methods(estimator),
             label=f"{image.name} {fit.model} {fit.name}",
             threads=omp_nthreads,
             low_memory=low_memory,
             version=__version__,
         ),
-        name="estimate",
+        name="fit",
         n_procs=omp_nthreads,
         mem_gb=_memory(plan, in_memory=not low_memory),
     )
-    common = {
-        "image": image.to_dict(),
-        "mask_name": plan.mask_name,
-        "output_dir": str(output_dir),
-        "model": fit.model,
-        "estimator": fit.estimator,
-        "options": fit.options,
-        "noise": plan.noise.settings,
-    }
-    write = pe.Node(WriteMaps(**common), name="write", mem_gb=1)
-    estimator = fit.built
     maps = [output_dir / output.path for output in map_outputs(image, estimator.model, estimator).values()]
-    write.overwrite = _missing([*maps, *map(json_path, maps)])
-    plot = pe.Node(PlotFit(methods=fit_methods(estimator), **common), name="plot", mem_gb=1)
     record = fit_figure_paths(output_dir, image, fit.model, fit.name)["record"]
-    plot.overwrite = None if is_drawn(record, output_dir) else True
+    node.overwrite = True if _missing([*maps, *map(json_path, maps)]) or not is_drawn(record, output_dir) else None
 
     workflow = pe.Workflow(name=f"{node_name(fit.model)}_{node_name(fit.name)}_wf")
-    workflow.connect(
-        [
-            (inputnode, estimate, [(name, name) for name in (*IMAGE, *FOUND)]),
-            (inputnode, plot, [("mask", "mask"), ("facts", "facts")]),
-            (estimate, write, [("maps", "maps"), ("summary", "summary")]),
-            (estimate, plot, [("maps", "maps"), ("summary", "summary")]),
-            (write, plot, [("out_files", "written")]),
-        ]
-    )
+    workflow.connect([(inputnode, node, [(name, name) for name in (*IMAGE, *FOUND)])])
     if fit.trains:
         chosen = training or TrainedStore(output_dir / "trained")
         train = init_training_node(plan, fit, training=chosen, omp_nthreads=omp_nthreads)
         workflow.connect(
             [
                 (inputnode, train, [(name, name) for name in (*IMAGE, "facts")]),
-                (train, estimate, [("trained", "trained")]),
-                (train, plot, [("trained", "trained")]),
+                (train, node, [("trained", "trained")]),
             ]
         )
     elif fit.trained is not None:
-        estimate.inputs.trained = plot.inputs.trained = str(fit.trained)
+        node.inputs.trained = str(fit.trained)
     return workflow
 
 

@@ -264,8 +264,9 @@ class MaskedSignals:
         """(n_voxels, n_measurements)."""
         return self._index.size, self._stored.shape[1]
 
-    def __getitem__(self, rows: slice) -> NDArray[np.float64]:
-        signals = self._stored[self._index[rows]].astype(np.float64)
+    def __getitem__(self, rows: slice) -> NDArray:
+        kind = np.complex128 if np.iscomplexobj(self._stored) else np.float64
+        signals = self._stored[self._index[rows]].astype(kind)
         if self._scaling is not None:
             signals *= self._scaling[0]
             signals += self._scaling[1]

@@ -14,9 +14,11 @@ from urllib.parse import quote
 import numpy as np
 import yaml
 from filelock import FileLock
+from nibabel.spatialimages import SpatialImage
 
 from bidsfit import __version__
 from bidsfit.acquisition import column_of
+from bidsfit.bids.images import write_nifti
 from bidsfit.bids.inputs import DwiImage, Folder
 from bidsfit.bids.left_out import FIELD
 from bidsfit.bids.metadata import read_sidecar
@@ -24,6 +26,7 @@ from bidsfit.bids.units import FILE_UNITS, Unit
 from bidsfit.estimators.estimator import Estimator, Status, estimator_label
 from bidsfit.exceptions import UnusableInputError, UsageError
 from bidsfit.files import needing_space, write_json, write_text
+from bidsfit.fitting import FitNumbers, FitResult
 from bidsfit.models.parameter import Derived, Parameter
 from bidsfit.models.signal_model import SignalModel
 from bidsfit.quantity import Quantity
@@ -119,9 +122,22 @@ def file_output(key: str, image: DwiImage) -> Path:
 
 
 def map_outputs(image: DwiImage, model: SignalModel, estimator: Estimator) -> dict[str, MapOutput]:
+    """All maps of one fit of a diffusion image, by key (see `maps_of`)."""
+    return maps_of(model, estimator, image_folder(image), image.name, "dwimap")
+
+
+def maps_of(model: SignalModel, estimator: Estimator, folder: str, image: str, suffix: str) -> dict[str, MapOutput]:
     """All maps of one fit, by key.
 
-    That of a parameter, or of what is derived, is its name; that of a statistic "D_sd"; others are keys of quantities.
+    The key of a parameter, or of what is derived, is its name; that of a statistic "D_sd"; others are those of their
+    quantity.
+
+    Parameters
+    ----------
+    model : SignalModel
+    estimator : Estimator
+    folder, image, suffix : str
+        Parts of the paths: where they go, how they begin and what they end with.
     """
     wanted: list[tuple[Quantity, Parameter | Derived | None, bool]] = [
         *((Quantity(**table()["parameter"]), parameter, False) for parameter in model.quantities),
@@ -137,10 +153,11 @@ def map_outputs(image: DwiImage, model: SignalModel, estimator: Estimator) -> di
     for quantity, parameter, statistic in wanted:
         own_unit = "1" if parameter is None else "rad" if statistic and parameter.axis else parameter.unit
         name = table()["map"].format(
-            folder=image_folder(image),
-            image=image.name,
+            folder=folder,
+            image=image,
             model=model.name,
             estimator=estimator_label(estimator.name),
+            suffix=suffix,
             label=parameter.label if parameter else quantity.key,
             statistic=f"_stat-{quantity.key}" if statistic else "",
         )
@@ -182,12 +199,9 @@ def fit_settings(
 
 
 def sidecar(
-    output: MapOutput, image: DwiImage, model: SignalModel, settings: Mapping[str, Any], summary: Mapping[str, Any]
+    output: MapOutput, model: SignalModel, settings: Mapping[str, Any], numbers: FitNumbers, sources: Sequence[str]
 ) -> dict[str, Any]:
-    """Content of the JSON file beside a map.
-
-    ``summary``: of the fit, as `EstimateMaps` leaves it.
-    """
+    """Content of the JSON file beside a map; ``numbers``: of the fit, ``sources``: URIs, of the image first."""
     content: dict[str, Any] = {
         "Description": output.description,
         "Units": output.file_unit.name,
@@ -198,37 +212,33 @@ def sidecar(
             "Parameters": dict(settings),
         },
         "ParameterURL": f"{CODE_URL}/blob/main/docs/{'models' if output.parameter else 'outputs'}.md",
-        **_fitted(summary["columns"]),
-        "Sources": sources_of(image),
-        "SpatialReference": image.uri,
+        **_fitted(numbers.columns),
+        "Sources": list(sources),
+        "SpatialReference": sources[0],
         "SkullStripped": True,
         "EstimationSoftware": {"Name": "bidsfit", "Version": __version__},
     }
-    noise = summary.get("noise") or {}
+    noise = numbers.noise
     if noise:
         content["Noise"] = {
             "StandardDeviation": float(f"{noise['sigma']:.6g}"),
             "Description": f"Of one measurement, in the units of the image. Found from: {noise['method']}.",
         }
-    if summary.get("left_out"):
-        content[FIELD] = summary["left_out"]
-    if summary.get("notes"):
-        content["EstimationNotes"] = summary["notes"]
+    if numbers.left_out:
+        content[FIELD] = numbers.left_out
+    if numbers.notes:
+        content["EstimationNotes"] = numbers.notes
     if output.statistic:
         content["StatisticOf"] = output.parameter.label if output.parameter else None
     elif output.parameter is not None:
         if isinstance(output.parameter, Parameter):
             content["NonNegativity"] = "constrained" if output.parameter.bounds[0] >= 0 else "unconstrained"
         elif output.parameter.axis:
-            content["OrientationEncoding"] = orientation_encoding(summary["frame"])
+            # Three volumes: the components, in the frame of the gradient directions.
+            content["OrientationEncoding"] = {"EncodingAxis": 3, "Reference": numbers.frame, "Type": "unit3DVector"}
     if output.quantity.key == "status":
         content["Levels"] = {str(int(status)): status.message for status in Status}
     return content
-
-
-def orientation_encoding(frame: str) -> dict[str, Any]:
-    """What a sidecar says of a map of unit vectors, three volumes with the components in the frame of directions."""
-    return {"EncodingAxis": 3, "Reference": frame, "Type": "unit3DVector"}
 
 
 def _fitted(columns: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
@@ -245,6 +255,29 @@ def _fitted(columns: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
 def sources_of(image: DwiImage) -> list[str]:
     """BIDS URIs of what the maps of an image are made from: the image, and the mask and noise map that came with it."""
     return [image.uri, *filter(None, [image.mask_uri, image.noise_uri])]
+
+
+def write_maps(
+    folder: Path,
+    result: FitResult,
+    outputs: Mapping[str, MapOutput],
+    model: SignalModel,
+    settings: Mapping[str, Any],
+    sources: Sequence[str],
+    mask: SpatialImage,
+) -> None:
+    """Write every map of a fit and its sidecar, in the units of files, each whole or not at all.
+
+    The status comes last: a fit is known to be whole by it.
+    """
+    inside = np.asarray(mask.dataobj) > 0
+    for key, output in outputs.items():
+        data = result.volume(key, inside)
+        if output.file_unit.factor != 1:
+            data = data * output.file_unit.factor
+        target = folder / output.path
+        write_json(json_path(target), sidecar(output, model, settings, result.numbers, sources))
+        write_nifti(target, data, mask)
 
 
 def json_path(path: Path) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,13 +24,13 @@ from bidsfit.bids.acquisitions import read_acquisition
 from bidsfit.bids.inputs import DwiImage
 from bidsfit.bids.units import REPORT_UNITS
 from bidsfit.estimators.comparison import correlations, difference, precision
-from bidsfit.estimators.estimator import FITTED
 from bidsfit.files import whole_file
-from bidsfit.interfaces.estimate import curve_axis
-from bidsfit.interfaces.figures import curve_title, read_volume, relative
+from bidsfit.fitting import FitNumbers, FitResult, curve_axis
+from bidsfit.interfaces.figures import read_volume, relative
 from bidsfit.models.parameter import Derived, Parameter
 from bidsfit.models.signal_model import SignalModel
 from bidsfit.reports import figures
+from bidsfit.reports.fit_panels import curve_title
 from bidsfit.reports.records import ComparisonRecord, write_record
 from bidsfit.reports.words import readable, with_unit
 
@@ -66,9 +65,7 @@ class _PlotComparisonInput(BaseInterfaceInputSpec):
     model = traits.Str(mandatory=True)
     estimators = traits.List(traits.Str, mandatory=True, desc="names; the others are compared with the first")
     titles = traits.List(traits.Str, mandatory=True, desc="what each is, in words")
-    maps = traits.List(traits.Dict, mandatory=True, desc="of each estimator, as EstimateMaps leaves them")
-    summaries = InputMultiObject(File(exists=True), mandatory=True, desc="of each estimator")
-    written = traits.List(traits.Str, nohash=True, desc="all maps: where some were refused, nothing is drawn")
+    results = InputMultiObject(File(exists=True), mandatory=True, desc="of each estimator, as FitImage leaves them")
 
 
 class _PlotComparisonOutput(TraitedSpec):
@@ -87,19 +84,23 @@ class PlotComparison(SimpleInterface):
         paths = comparison_figure_paths(Path(self.inputs.output_dir), image, model)
         mask_data, affine = read_volume(self.inputs.mask)
         mask = mask_data > 0
-        summaries = [json.loads(Path(path).read_text()) for path in self.inputs.summaries]
+        results = [FitResult.load(Path(path)) for path in self.inputs.results]
         values: list[dict[str, NDArray]] = [{} for _ in names]
         parameters = []
         for parameter in compared(model):
-            volumes = [self._volumes(maps, parameter.name) for maps in self.inputs.maps]
-            voxels = [{key: volume[mask] for key, volume in found.items()} for found in volumes]
+            voxels = [_voxels(result, parameter.name) for result in results]
             for mine, found in zip(values, voxels, strict=True) if isinstance(parameter, Parameter) else ():
                 mine[parameter.name] = found["estimate"]  # what is derived follows from them
-            rows = compare(names, parameter.name, voxels, summaries)
+            rows = compare(names, parameter.name, voxels, [result.numbers for result in results])
             unit = REPORT_UNITS[parameter.unit].name
             columns = [
-                figures.Column(row["estimator"], found["estimate"], *_words(row), alike=row.get("negligible", False))
-                for row, found in zip(rows, volumes, strict=True)
+                figures.Column(
+                    row["estimator"],
+                    result.volume(parameter.name, mask),
+                    *_words(row),
+                    alike=row.get("negligible", False),
+                )
+                for row, result in zip(rows, results, strict=True)
             ]
             limits = parameter.display
             if limits is not None:
@@ -118,7 +119,7 @@ class PlotComparison(SimpleInterface):
             )
         correlated = [correlations(found) for found in values]
         drawn = []
-        if decays := self._decays(model, mask, summaries[0]["curves"]):
+        if decays := self._decays(model, results):
             drawn.append("curves")
             with whole_file(paths["curves"]) as path:
                 figures.plot_decays(path, decays)
@@ -126,7 +127,7 @@ class PlotComparison(SimpleInterface):
             image=f"{image.name}_dwi",
             model=model.name,
             model_title=model.title,
-            estimators=[_speed(*row) for row in zip(names, self.inputs.titles, summaries, strict=True)],
+            estimators=[_speed(*row) for row in zip(names, self.inputs.titles, results, strict=True)],
             parameters=parameters,
             correlations=[
                 {
@@ -143,7 +144,7 @@ class PlotComparison(SimpleInterface):
         self._results = {"record": str(paths["record"])}
         return runtime
 
-    def _decays(self, model: SignalModel, mask: NDArray, curves: Sequence[Mapping[str, Any]]) -> list[figures.Decay]:
+    def _decays(self, model: SignalModel, results: Sequence[FitResult]) -> list[figures.Decay]:
         """The voxels whose curves the first fit shows, with the curves of all; none where no curve can be drawn."""
         bvec = Path(self.inputs.bvec) if isdefined(self.inputs.bvec) else None
         acquisition = read_acquisition(Path(self.inputs.bval), bvec, self.inputs.sidecar or None)
@@ -151,41 +152,38 @@ class PlotComparison(SimpleInterface):
         if fine is None:
             return []
         names = {*model.names, *(q.name for q in compared(model))}
-        volumes = [{name: read_volume(maps[name])[0] for name in names} for maps in self.inputs.maps]
-        places = np.flatnonzero(mask.ravel(order="F"))  # of the mask's voxels, in the order that fits count them
         decays = []
-        for curve in curves[:N_CURVES]:
-            where = np.unravel_index(places[curve["voxel"]], mask.shape, order="F")
-            found = [{name: float(volume[where]) for name, volume in fit.items()} for fit in volumes]
+        for curve in results[0].numbers.curves[:N_CURVES]:
+            found = [{name: float(result.values[name][curve.voxel]) for name in names} for result in results]
             words = [
                 "   ".join([estimator, *(f"${p.latex}$ {readable(values[p.name])}" for p in compared(model))])
                 for estimator, values in zip(self.inputs.estimators, found, strict=True)
             ]
             decays.append(
                 figures.Decay(
-                    title=curve_title(curve["title"], model),
-                    x=np.array(curve["x"]),
-                    signal=np.array(curve["signal"]),
+                    title=curve_title(curve.title, model),
+                    x=np.array(curve.x),
+                    signal=np.array(curve.signal),
                     fitted_x=fine[0],
                     fitted=[model.signal(values, fine[1]) for values in found],
                     words=words,
-                    x_label=curve["x_label"],
+                    x_label=curve.x_label,
                 )
             )
         return decays
 
-    @staticmethod
-    def _volumes(maps: Mapping[str, str], name: str) -> dict[str, NDArray]:
-        """The estimate of a parameter, and of its spreads those that there are."""
-        keys = {"estimate": name, "sd": f"{name}_sd", "crb": f"{name}_crb"}
-        return {key: read_volume(maps[file])[0] for key, file in keys.items() if file in maps}
+
+def _voxels(result: FitResult, name: str) -> dict[str, NDArray]:
+    """The estimate of a parameter, and of its spreads those that there are."""
+    keys = {"estimate": name, "sd": f"{name}_sd", "crb": f"{name}_crb"}
+    return {key: result.values[file] for key, file in keys.items() if file in result.values}
 
 
 def compare(
     names: Sequence[str],
     parameter: str,
     voxels: Sequence[Mapping[str, NDArray]],
-    summaries: Sequence[Mapping[str, Any]],
+    numbers: Sequence[FitNumbers],
 ) -> list[dict[str, Any]]:
     """Rows of a `ComparisonRecord` about one parameter, one for each estimator; all but the first tell the difference.
 
@@ -196,13 +194,13 @@ def compare(
     parameter : str
     voxels : sequence of mapping
         Of each estimator: ``estimate``, and perhaps ``sd`` and ``crb``, in the voxels of the mask.
-    summaries : sequence of mapping
-        Of each estimator, as `bidsfit.interfaces.estimate.describe` returns.
+    numbers : sequence of FitNumbers
+        Of each estimator.
     """
     rows = []
     first = voxels[0]
-    for i, (name, found, summary) in enumerate(zip(names, voxels, summaries, strict=True)):
-        typical = next(row for row in summary["parameters"] if row["name"] == parameter)
+    for i, (name, found, own) in enumerate(zip(names, voxels, numbers, strict=True)):
+        typical = vars(next(row for row in own.parameters if row.name == parameter))
         row = {key: typical[key] for key in ("median", "p5", "p95", "fraction_at_bound")}
         row |= {"estimator": name} | vars(precision(found.get("sd"), found.get("crb")))
         if i > 0:
@@ -228,13 +226,13 @@ def _words(row: Mapping[str, Any]) -> tuple[str, str]:
     return words, f"median {sign}{readable(row['difference'])}\nmedian size {size}"
 
 
-def _speed(name: str, title: str, summary: Mapping[str, Any]) -> dict[str, Any]:
+def _speed(name: str, title: str, result: FitResult) -> dict[str, Any]:
     return {
         "name": name,
         "title": title,
-        "n_voxels": summary["n_voxels"],
-        "n_fitted": sum(summary["status"].get(str(int(status)), 0) for status in FITTED),
-        "seconds": summary["seconds"],
+        "n_voxels": result.numbers.n_voxels,
+        "n_fitted": result.numbers.n_fitted,
+        "seconds": result.numbers.seconds,
     }
 
 

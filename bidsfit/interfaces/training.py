@@ -23,7 +23,7 @@ from bidsfit import estimators, models
 from bidsfit.bids.acquisitions import read_acquisition
 from bidsfit.bids.distributions import read_distribution
 from bidsfit.exceptions import UnusableInputError
-from bidsfit.interfaces.estimate import require_support
+from bidsfit.interfaces.fit import require_support
 from bidsfit.simulation.distributions import Pooled
 from bidsfit.trained.estimator import TrainedEstimator
 from bidsfit.training.store import Store

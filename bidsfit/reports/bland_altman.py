@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
+from matplotlib.transforms import Bbox
 
+from bidsfit.reports.canvas import INK
 from bidsfit.reports.group_records import METHODS, Change, EstimatorRecord
-from bidsfit.reports.svg import WIDTH, Axis, diamond, line, picture, span, tag, text, told
+from bidsfit.reports.vega import embedded
 from bidsfit.reports.words import readable
 from bidsfit.statistics.limits import ChangeLimits, Method
+
+if TYPE_CHECKING:
+    import altair
 
 #: Limits of change beside a plot, and in sentences.
 SHORT: Mapping[Method, str] = {"student": "t", "normal": "1.96"}
 
-#: Pixels: height of a plot with its title and axis, and what is around it.
-HEIGHT, ABOVE, BELOW, LEFT, RIGHT = 310, 26, 44, 50, 92
+#: Colours of repeated scans, of treated participants within the limits, beyond one kind, and beyond both.
+GREY, BLUE, ORANGE, BROWN = "#9aa5b1", "#0072b2", "#d55e00", "#9a3b00"
+
+#: Pixels: height of a plot, and its width where there are one, two or more in a row.
+HEIGHT, WIDTHS = 240, {1: 500, 2: 335, 3: 175}
 #: Pixels: radius of a symbol, height of a line of text, width of a letter.
 SYMBOL, LINE, LETTER = 3.6, 12.5, 6.5
-#: Widths of a plot with its margins, where there are one, two or more in a row.
-WIDTHS = {1: 640, 2: 480, 3: 320}
 
 #: A plot of more participants has smaller symbols.
 MANY, SMALL = 120, 2.4
@@ -53,19 +59,19 @@ def draw_bland_altman(records: Sequence[EstimatorRecord], symbol: str, unit: str
     shown = [record for record in records if _points(record)]
     if not shown:
         return Markup("")
+    import altair
+
     columns = {1: 1, 2: 2, 4: 2}.get(len(shown), 3)
-    width, rows = WIDTHS[columns], -(-len(shown) // columns)
-    across = span(change.mean for record in shown for change in _points(record))
+    means = [change.mean for record in shown for change in _points(record)]
+    margin = 0.06 * (max(means) - min(means)) or 0.1 * abs(means[0]) or 1.0
+    across = min(means) - margin, max(means) + margin
     reach = shared_reach(shown)
-    parts = [
-        tag(
-            "g",
-            Markup("\n").join(_plot(record, across, reach or _reach(record), width, symbol, unit, i % columns == 0)),
-            transform=f"translate({i % columns * width} {i // columns * HEIGHT})",
-        )
+    title = f"mean of two scans, {symbol} ({unit})" if unit else f"mean of two scans, {symbol}"
+    plots = [
+        _plot(record, across, reach or _reach(record), WIDTHS[columns], title, i % columns == 0)
         for i, record in enumerate(shown)
     ]
-    return picture(min(columns * width, WIDTH), rows * HEIGHT, parts, f"Bland-Altman plots of {symbol}")
+    return embedded(altair.concat(*plots, columns=columns), f"Bland-Altman plots of {symbol}")
 
 
 def shared_reach(records: Sequence[EstimatorRecord]) -> float | None:
@@ -84,65 +90,75 @@ def _reach(record: EstimatorRecord) -> float:
 
 
 def _plot(
-    record: EstimatorRecord,
-    across: tuple[float, float],
-    reach: float,
-    width: float,
-    symbol: str,
-    unit: str,
-    leftmost: bool,
-) -> list[Markup]:
-    x = Axis(*across, LEFT, width - RIGHT)
-    y = Axis(-reach, reach, HEIGHT - BELOW, ABOVE)
-    parts = [text(LEFT, 14, record.estimator, "name")]
-    for place, words in y.steps(6):
-        parts += [line(LEFT, place, width - RIGHT, place, "grid"), text(LEFT - 6, place + 4, words, "end")]
-    foot = HEIGHT - BELOW
-    for place, words in x.steps(4):
-        parts += [line(place, foot, place, foot + 4, "tick"), text(place, foot + 17, words, "mid")]
-    parts += [
-        line(LEFT, y.place(0), width - RIGHT, y.place(0), "zero"),
-        text((LEFT + width - RIGHT) / 2, HEIGHT - 9, f"mean of two scans{_unit(symbol, unit)}", "mid"),
-    ]
-    if leftmost:
-        turned = f"translate(9 {(ABOVE + foot) / 2:g}) rotate(-90)"
-        parts.append(tag("text", "second minus first", class_="mid", transform=turned))
-    for limits in record.limits:
-        parts += _limits(limits, y, width)
-    size = SYMBOL if len(_points(record)) <= MANY else SMALL
-    parts += [_circle(change, x, y, size) for change in record.repeats if change.known]
+    record: EstimatorRecord, across: tuple[float, float], reach: float, width: float, title: str, leftmost: bool
+) -> altair.LayerChart | altair.FacetChart:
+    import altair
+
+    x = altair.X("mean:Q", title=title, scale=altair.Scale(domain=across, nice=False))
+    x = x.axis(grid=False, ticks=True, tickCount=width // 60)
+    y = altair.Y("change:Q", title="second minus first" if leftmost else None)
+    y = y.scale(domain=[-reach, reach], nice=False).axis(grid=True, tickCount=6)
+    size = 4 * (SYMBOL if len(_points(record)) <= MANY else SMALL) ** 2
     treated = sorted((change for change in record.treated if change.known), key=lambda c: len(c.called_by))
-    parts += [_diamond(change, x, y, size + 1.6) for change in treated]
-    return parts + _names([change for change in treated if change.called_by], x, y, record.limits)
-
-
-def _unit(symbol: str, unit: str) -> str:
-    return f", {symbol} ({unit})" if unit else f", {symbol}"
-
-
-def _limits(limits: ChangeLimits, y: Axis, width: float) -> list[Markup]:
-    """Both lines of one kind, and its name above the outer and below the inner one, so that they never meet."""
-    method = limits.method
-    places = [y.place(sign * limits.bound) for sign in (1, -1)]
-    outer = method == METHODS[0]
-    lines = [
-        told("line", limits.words, class_=f"limit {method}", x1=LEFT, x2=width - RIGHT, y1=p, y2=p) for p in places
+    looks = {
+        "stroke": altair.Stroke("stroke:N", scale=None),
+        "fill": altair.Fill("fill:N", scale=None),
+        "tooltip": "words:N",
+    }
+    repeats = altair.Chart(altair.InlineData([_row(change) for change in record.repeats if change.known]))
+    changes = altair.Chart(altair.InlineData([_row(change, treated=True) for change in treated]))
+    layers = [
+        altair.Chart().mark_rule().encode(y=altair.datum(0)),
+        repeats.mark_circle(opacity=1, size=size, strokeWidth=0.7).encode(x=x, y=y, **looks),
+        changes.mark_point(shape="diamond", opacity=1, size=2 * size, strokeWidth=1.7).encode(x=x, y=y, **looks),
     ]
-    name = f"{SHORT[method]} \N{PLUS-MINUS SIGN}{readable(limits.bound)}"
-    return [*lines, text(width - RIGHT + 4, places[0] + (-2 if outer else 11), name, f"limit-name {method}")]
+    lines = [
+        {
+            "method": limits.method,
+            "change": sign * limits.bound,
+            "words": limits.words,
+            "name": f"{SHORT[limits.method]} \N{PLUS-MINUS SIGN}{readable(limits.bound)}" if sign > 0 else "",
+        }
+        for limits in record.limits
+        for sign in (1, -1)
+    ]
+    if lines:
+        limits = altair.Chart(altair.InlineData(values=lines)).encode(y=y)
+        dash = altair.StrokeDash("method:N", legend=None).scale(domain=METHODS, range=[[1, 0], [5, 4]])
+        layers.append(limits.mark_rule(color="#334155", strokeWidth=1.3).encode(strokeDash=dash, tooltip="words:N"))
+        # The outer limits' name above and the inner ones' below, so that they never meet.
+        name = limits.mark_text(
+            align="left", dx=4, color=INK, dy=altair.expr(f"datum.method == '{METHODS[0]}' ? -5 : 7")
+        )
+        layers.append(name.encode(x=altair.value(width), text="name:N"))
+    names = _names([change for change in treated if change.called_by], across, reach, width, record.limits)
+    if names:
+        named = altair.Chart(altair.InlineData(values=names))
+        leader = named.transform_filter("datum.led").mark_rule(color=ORANGE, strokeWidth=0.7)
+        layers.append(leader.encode(x="mean:Q", y="change:Q", x2="mean_of_name:Q", y2="change_of_name:Q"))
+        name = named.mark_text(align=altair.expr("datum.align"), color=BROWN, fontSize=11)
+        layers.append(name.encode(x="mean_of_name:Q", y="change_of_name:Q", text="name:N"))
+    return altair.layer(*layers, title=record.estimator, width=width, height=HEIGHT)
+
+
+def _row(change: Change, *, treated: bool = False) -> dict[str, Any]:
+    row = {"mean": change.mean, "change": change.change, "words": describe(change, treated)}
+    if not treated:
+        return row | {"stroke": "white", "fill": GREY}
+    if METHODS[0] in change.called_by:
+        return row | {"stroke": BROWN, "fill": ORANGE}
+    return row | {"stroke": ORANGE if change.called_by else BLUE, "fill": "white"}
 
 
 def describe(change: Change, treated: bool) -> str:
     """A participant's two scans in words."""
     first, second = (f"ses-{label}" if label else "first scan" for label in change.sessions)
-    kind = "difference" if not treated else "change"
+    kind = "change" if treated else "difference"
     words = (
         f"{change.participant}: {first} {readable(change.before)}, {second} {readable(change.after)}; "
         f"{kind} {signed(change.change)}, mean {readable(change.mean)}"
     )
-    if not treated:
-        return words
-    return f"{words}; {beyond(change)}"
+    return f"{words}; {beyond(change)}" if treated else words
 
 
 def beyond(change: Change) -> str:
@@ -161,65 +177,28 @@ def signed(value: float) -> str:
     return readable(value) if value <= 0 else f"+{readable(value)}"
 
 
-def _circle(change: Change, x: Axis, y: Axis, size: float) -> Markup:
-    return told(
-        "circle",
-        describe(change, treated=False),
-        class_="retest",
-        cx=x.place(change.mean),
-        cy=y.place(change.change),
-        r=size,
-    )
-
-
-def _diamond(change: Change, x: Axis, y: Axis, size: float) -> Markup:
-    state = " beyond" if METHODS[0] in change.called_by else " between" if change.called_by else ""
-    return told(
-        "polygon",
-        describe(change, treated=True),
-        class_=f"treated{state}",
-        points=diamond(x.place(change.mean), y.place(change.change), size),
-    )
-
-
-def _names(changes: Sequence[Change], x: Axis, y: Axis, limits: Sequence[ChangeLimits]) -> list[Markup]:
+def _names(
+    changes: Sequence[Change], across: tuple[float, float], reach: float, width: float, limits: Sequence[ChangeLimits]
+) -> list[dict[str, Any]]:
     """Names beside symbols, at the first place where they lie on no other name, symbol or limit and inside the plot."""
     if len(changes) > MOST_NAMES:
         return []
-    places = [(x.place(change.mean), y.place(change.change)) for change in changes]
-    taken = [Box(across - SYMBOL, down - SYMBOL, across + SYMBOL, down + SYMBOL) for across, down in places]
-    taken += [Box(x.start, p - 1, x.end, p + 1) for one in limits for p in map(y.place, (one.bound, -one.bound))]
-    parts = []
-    for i in sorted(range(len(changes)), key=lambda i: places[i][1]):
-        name, (across, down) = changes[i].participant.removeprefix("sub-"), places[i]
-        boxes = [_box(across, down + shift, right, LETTER * len(name)) for shift in SHIFTS for right in (True, False)]
-        inside = [box for box in boxes if x.start <= box.left and box.right <= x.end] or boxes
-        chosen = next((box for box in inside if not any(box.meets(other) for other in taken)), inside[0])
-        taken.append(chosen)
-        right, middle = chosen.left > across, (chosen.top + chosen.bottom) / 2
-        edge = chosen.left if right else chosen.right
-        if abs(middle - down) > LINE / 2:
-            parts.append(line(across, down, round(edge, 1), round(middle, 1), "leader"))
-        parts.append(text(round(edge, 1), round(middle + 4, 1), name, "who" if right else "who end"))
-    return parts
-
-
-class Box(NamedTuple):
-    """A part of the plot that a name or a symbol takes, pixels."""
-
-    left: float
-    top: float
-    right: float
-    bottom: float
-
-    def meets(self, other: Box) -> bool:
-        """Whether two boxes overlap."""
-        return (
-            self.left < other.right and other.left < self.right and self.top < other.bottom and other.top < self.bottom
-        )
-
-
-def _box(across: float, middle: float, right: bool, width: float) -> Box:
-    """Where a name of some width would lie, at the right or the left of a place."""
-    left = across + 2.5 * SYMBOL if right else across - 2.5 * SYMBOL - width
-    return Box(left, middle - LINE / 2, left + width, middle + LINE / 2)
+    scale, down, beside = width / (across[1] - across[0]), HEIGHT / (2 * reach), 2.5 * SYMBOL
+    places = [((change.mean - across[0]) * scale, (reach - change.change) * down) for change in changes]
+    heights = [(reach - sign * one.bound) * down for one in limits for sign in (1, -1)]
+    taken = [Bbox.from_bounds(x - SYMBOL, y - SYMBOL, 2 * SYMBOL, 2 * SYMBOL) for x, y in places]
+    taken += [Bbox.from_bounds(0, height - 1, width, 2) for height in heights]
+    rows = []
+    for change, (x, y) in sorted(zip(changes, places, strict=True), key=lambda found: found[1][1]):
+        name = change.participant.removeprefix("sub-")
+        long = LETTER * len(name)
+        corners = [(left, y + shift - LINE / 2) for shift in SHIFTS for left in (x + beside, x - beside - long)]
+        boxes = [Bbox.from_bounds(*corner, long, LINE) for corner in corners]
+        inside = [box for box in boxes if box.x0 >= 0 and box.x1 <= width] or boxes
+        box = next((box for box in inside if not box.count_overlaps(taken)), inside[0])
+        taken.append(box)
+        row = {"name": name, "mean": change.mean, "change": change.change, "align": "left" if box.x0 > x else "right"}
+        row["mean_of_name"] = across[0] + (box.x0 if box.x0 > x else box.x1) / scale
+        row["change_of_name"] = reach - (box.y0 + box.y1) / 2 / down
+        rows.append(row | {"led": bool(abs(box.y0 + box.y1 - 2 * y) > LINE)})
+    return rows

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
+from bidsfit.reports.canvas import INK
 from bidsfit.reports.comparisons import estimator_colour
 from bidsfit.reports.group_records import EstimatorRecord, ParameterRecord
 from bidsfit.reports.group_words import SIGNIFICANT, interval_words, p_words, plain_symbol
-from bidsfit.reports.svg import WIDTH, Axis, diamond, line, picture, tag, text, told
+from bidsfit.reports.vega import embedded
 from bidsfit.statistics.interval import NO_INTERVAL, Interval
 from bidsfit.statistics.response import CohortResponse
 
-#: Pixels: a row, the space before a parameter, titles above and the axes below; half of a symbol.
-ROW, SPACE, ABOVE, BELOW, SYMBOL = 22, 10, 24, 40, 4.2
-#: Pixels from a response to the same less that of the untreated.
-LOWER = 17
-#: Pixels: parameter, estimator, and the two plots, each with its numbers at its right.
-ESTIMATOR, FIRST, FIRST_WORDS, SECOND, SECOND_WORDS = 70, (180, 440), 450, (610, 820), 830
+if TYPE_CHECKING:
+    import altair
+
+#: Pixels: height of a row, and widths of the plots.
+ROW, WIDTHS = 22, (250, 210)
 
 #: An axis reaches so many times as far as the largest estimate; what lies beyond ends in an arrow.
 REACH = 2.5
@@ -39,37 +40,36 @@ def draw_forest(parameters: Sequence[ParameterRecord], estimators: Sequence[str]
     Markup
         Empty where no cohort was treated.
     """
-    groups = [(p, [r for r in p.estimators if r.response is not None]) for p in parameters]
-    groups = [(parameter, records) for parameter, records in groups if records]
-    if not groups:
+    effects, changes = [], []
+    for parameter in parameters:
+        for record in parameter.estimators:
+            if record.response is None:
+                continue
+            name = {"parameter": plain_symbol(parameter), "row": record.estimator}
+            look = {"colour": estimator_colour(estimators.index(record.estimator)), "shape": "square"}
+            corrected = f"corrected {p_words(record.adjusted_p_value)}"
+            look["fill"] = look["colour"] if record.adjusted_p_value < SIGNIFICANT else "white"
+            size, change, less = effect(record.response), record.response.percent_change, relative(record)
+            words = f"{record.estimator}: Hedges' g {interval_words(size)}, {corrected}"
+            effects.append((size, {**name, **look, "words": words}))
+            words = f"{record.estimator}: mean change {interval_words(change)} %, {corrected}"
+            changes.append((change, {**name, **look, "words": words}))
+            if record.against is not None and math.isfinite(less.value):
+                name["row"] += ", less untreated"
+                look["shape"] = "diamond"
+                look["fill"] = look["colour"] if record.against.p_value < SIGNIFICANT else "white"
+                words = f"change less that of the untreated {interval_words(less)} %, {p_words(record.against.p_value)}"
+                effects.append((NO_INTERVAL, name))
+                changes.append((less, {**name, **look, "words": f"{record.estimator}: {words}"}))
+    if not effects:
         return Markup("")
-    responses = [r.response for _, records in groups for r in records if r.response is not None]
-    bottom = ABOVE + sum(SPACE + sum(map(_height, records)) for _, records in groups)
+    import altair
+
     plots = [
-        (_axis([effect(r) for r in responses], FIRST), "effect size (Hedges' g)"),
-        (
-            _axis(
-                [r.percent_change for r in responses] + [relative(r) for _, records in groups for r in records], SECOND
-            ),
-            "change of the mean (%)",
-        ),
+        _plot(effects, "effect size (Hedges' g)", WIDTHS[0], named=True),
+        _plot(changes, "change of the mean (%)", WIDTHS[1], named=False),
     ]
-    parts = []
-    for axis, title in plots:
-        for place, words in axis.steps(5):
-            parts += [line(place, ABOVE, place, bottom, "grid"), text(place, bottom + 15, words, "mid")]
-        parts += [
-            line(axis.place(0), ABOVE, axis.place(0), bottom, "zero"),
-            text((axis.start + axis.end) / 2, bottom + 33, title, "mid"),
-        ]
-    y = float(ABOVE)
-    for parameter, records in groups:
-        y += SPACE
-        parts.append(text(0, y + 15, plain_symbol(parameter), "name"))
-        for record in records:
-            parts += _row(record, y + ROW / 2, [axis for axis, _ in plots], estimators.index(record.estimator))
-            y += _height(record)
-    return picture(WIDTH, bottom + BELOW, parts, "Responses of the cohort with their intervals")
+    return embedded(altair.hconcat(*plots), "Responses of the cohort with their intervals")
 
 
 def relative(record: EstimatorRecord) -> Interval:
@@ -79,77 +79,59 @@ def relative(record: EstimatorRecord) -> Interval:
     return record.against.difference.times(100 / record.response.mean_before)
 
 
-def _height(record: EstimatorRecord) -> int:
-    return ROW + (LOWER if math.isfinite(relative(record).value) else 0)
-
-
 def effect(response: CohortResponse) -> Interval:
     """Hedges' g where it is known, else Cohen's d."""
     return response.hedges if math.isfinite(response.hedges.value) else response.cohen
 
 
-def _axis(intervals: Sequence[Interval], ends: tuple[int, int]) -> Axis:
-    """An axis that holds 0, all estimates and, where they are not too far, their intervals."""
-    far = REACH * max((abs(i.value) for i in intervals if math.isfinite(i.value)), default=1.0)
-    numbers = [0.0, *(max(-far, min(far, number)) for i in intervals for number in i if not math.isnan(number))]
-    low, high = min(numbers), max(numbers)
-    margin = 0.05 * (high - low) or 1.0
-    return Axis(low - margin, high + margin, *ends)
+def _plot(
+    found: Sequence[tuple[Interval, dict[str, Any]]], title: str, width: int, *, named: bool
+) -> altair.FacetChart:
+    """A plot on an axis that holds 0, all estimates and, where they are not too far, their intervals."""
+    import altair
 
+    far = REACH * max((abs(i.value) for i, _ in found if math.isfinite(i.value)), default=1.0)
+    numbers = [0.0, *(max(-far, min(far, number)) for i, _ in found for number in i if not math.isnan(number))]
+    margin = 0.05 * (max(numbers) - min(numbers)) or 1.0
+    low, high = min(numbers) - margin, max(numbers) + margin
+    rows = []
+    for interval, looks in found:
+        known = math.isfinite(interval.value)
+        row = looks | {"numbers": interval_words(interval) if known or "words" in looks else ""}
+        if known:
+            row["value"] = interval.value
+        if known and not (math.isnan(interval.lower) or math.isnan(interval.upper)):
+            row |= {"lower": max(interval.lower, low), "upper": min(interval.upper, high)}
+            row |= {"left": low} if interval.lower < low else {}
+            row |= {"right": high} if interval.upper > high else {}
+        rows.append(row)
+    scale = altair.Scale(domain=[low, high], nice=False)
+    x = altair.X("value:Q", title=title, scale=scale, axis=altair.Axis(grid=True, tickCount=5))
+    y = altair.Y("row:N", sort=None, title=None, axis=altair.Axis(grid=False, labelColor=INK) if named else None)
+    colour = altair.Stroke("colour:N", scale=None)
+    base = altair.Chart().encode(y=y)
 
-def _row(record: EstimatorRecord, y: float, axes: Sequence[Axis], index: int) -> list[Markup]:
-    response = record.response
-    assert response is not None
-    clear = record.adjusted_p_value < SIGNIFICANT
-    colour = estimator_colour(index)
-    parts = [text(ESTIMATOR, y + 4, record.estimator, "estimator")]
-    corrected = p_words(record.adjusted_p_value)
-    named = (("Hedges' g", effect(response), ""), ("mean change", response.percent_change, " %"))
-    for axis, place, (what, found, unit) in zip(axes, (FIRST_WORDS, SECOND_WORDS), named, strict=True):
-        words = f"{record.estimator}: {what} {interval_words(found)}{unit}, corrected {corrected}"
-        if math.isfinite(found.value):
-            parts += _interval(found, axis, y, colour, clear, words)
-        parts.append(text(place, y + 4, interval_words(found)))
-    against = relative(record)
-    if record.against is not None and math.isfinite(against.value):
-        y += LOWER
-        p_value = record.against.p_value
-        words = f"{record.estimator}: change less that of the untreated {interval_words(against)} %, {p_words(p_value)}"
-        parts += [
-            text(FIRST_WORDS, y + 4, "less that of the untreated"),
-            *_interval(against, axes[1], y, colour, p_value < SIGNIFICANT, words, diamonds=True),
-            text(SECOND_WORDS, y + 4, interval_words(against)),
-        ]
-    return parts
+    def where(name: str) -> altair.Chart:
+        told = base.encode(stroke=colour, tooltip="words:N")
+        return told.transform_filter(f"isValid(datum.{name})")
 
-
-def _interval(
-    found: Interval, axis: Axis, y: float, colour: str, clear: bool, words: str, diamonds: bool = False
-) -> list[Markup]:
-    """A line for the interval, arrows where it leaves the plot, and a square or diamond for the estimate."""
-    parts = []
-    if not (math.isnan(found.lower) or math.isnan(found.upper)):
-        left, right = axis.place(found.lower), axis.place(found.upper)
-        parts.append(told("line", words, class_="whisker", stroke=colour, x1=left, x2=right, y1=y, y2=y))
-        for end, place, inwards in ((found.lower, left, 7), (found.upper, right, -7)):
-            if not axis.low <= end <= axis.high:
-                corners = f"{place},{y} {place + inwards},{y - 4} {place + inwards},{y + 4}"
-                parts.append(tag("polygon", fill=colour, points=corners))
-    side = 2 * SYMBOL
-    x = axis.place(found.value)
-    fill = colour if clear else "#fff"
-    if diamonds:
-        corners = diamond(x, y, SYMBOL + 1)
-        return [*parts, told("polygon", words, class_="estimate", stroke=colour, fill=fill, points=corners)]
-    square = told(
-        "rect",
-        words,
-        class_="estimate",
-        stroke=colour,
-        fill=fill,
-        x=round(x - SYMBOL, 1),
-        y=round(y - SYMBOL, 1),
-        width=side,
-        height=side,
+    layers = [
+        base.mark_text(align="left", dx=10).encode(x=altair.value(width), text="numbers:N"),
+        altair.Chart(altair.InlineData(values=[{}])).mark_rule().encode(x=altair.datum(0)),
+        where("lower").mark_rule(strokeWidth=2).encode(x="lower:Q", x2="upper:Q"),
+        *(
+            where(end).mark_point(shape=f"triangle-{end}", filled=True).encode(x=f"{end}:Q")
+            for end in ("left", "right")
+            if any(end in row for row in rows)
+        ),
+        where("value")
+        .mark_point(size=70, strokeWidth=1.7, opacity=1)
+        .encode(x=x, shape=altair.Shape("shape:N", scale=None), fill=altair.Fill("fill:N", scale=None)),
+    ]
+    names = list(dict.fromkeys(row["parameter"] for row in rows))
+    header = altair.Header(labelExpr="datum.label" if named else "''")
+    return (
+        altair.layer(*layers, data=altair.InlineData(values=rows), width=width, height=altair.Step(ROW))
+        .facet(row=altair.Row("parameter:N", sort=names, header=header), spacing=8)
+        .resolve_scale(y="independent")
     )
-    return [*parts, square]

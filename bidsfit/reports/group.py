@@ -1,4 +1,4 @@
-"""The page of repeatability and treatment response: one HTML file that needs no network, no script, no other file."""
+"""The page of repeatability and treatment response: one HTML file that needs no network and no other file."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from typing import Any
 from markupsafe import Markup
 
 from bidsfit.reports.bibliography import bibtex, cited, plain_text, reference_list, replace_file
-from bidsfit.reports.bland_altman import beyond, signed
+from bidsfit.reports.bland_altman import beyond, draw_bland_altman, shared_reach, signed
 from bidsfit.reports.comparisons import estimator_colour
-from bidsfit.reports.forest import effect
-from bidsfit.reports.group_figures import draw_bland_altman, draw_distributions, draw_forest, shared_reach
+from bidsfit.reports.distributions import draw_distributions
+from bidsfit.reports.forest import draw_forest, effect
 from bidsfit.reports.group_quantities import LIMIT_NAMES, REPEATABILITY, RESPONSE, Row, rows_of
 from bidsfit.reports.group_records import (
     METHODS,
@@ -45,6 +45,7 @@ from bidsfit.reports.laboratory import LaboratoryFigure
 from bidsfit.reports.laboratory import picture as embedded
 from bidsfit.reports.prose import mathml, prose
 from bidsfit.reports.report import TEMPLATES, breakable, correlation, count, number
+from bidsfit.reports.vega import scripts
 from bidsfit.reports.words import percent
 from bidsfit.statistics.interval import Interval
 from bidsfit.statistics.limits import Method
@@ -158,6 +159,7 @@ def write_group_page(path: Path | str, record: GroupRecord, *, about: Mapping[st
         references=[(key, Markup(text)) for key, text in reference_list(cited(record.methods))],
         manuscript=plain_text(record.methods),
         bibtex=bibtex(cited(record.methods)),
+        scripts=scripts,
     )
     replace_file(path, page)
     return path

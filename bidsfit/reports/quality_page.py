@@ -1,7 +1,7 @@
 """The page of the quality of all images: how each number is distributed, and which images stand out.
 
-One HTML file without a script: pictures are SVG in the page, whose dots tell their values and lead to the reports of
-their participants.
+One HTML file that needs no network and no other file; dots tell their values and lead to the reports of their
+participants.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote
@@ -19,20 +19,27 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from bidsfit.reports.bibliography import replace_file
-from bidsfit.reports.canvas import ticks
 from bidsfit.reports.report import TEMPLATES, breakable, count, number
+from bidsfit.reports.vega import FEWEST, Dot, embedded, scripts, strips
 from bidsfit.reports.words import percent
-
-#: Among fewer images, none is called unusual.
-FEWEST_IMAGES = 5
 
 #: An image stands out where it lies beyond the quartiles by so many times their distance (Tukey's fences).
 FENCE = 1.5
 
-#: Pixels: width of a strip, margins at its left and right, its height, size of a dot, height of the axis.
-WIDTH, LEFT, RIGHT, STRIP, DOT, AXIS = 960, 12, 12, 64, 4.5, 26
-#: Pixels of the name of a kind of image, where there are several.
-NAMES = 190
+#: Pixels of a strip, and of all strips without the names of the kinds of images, where there are several.
+HEIGHT, WIDTH, NARROW = 64, 900, 700
+
+#: Colours of images that stand out at the bad end, at the other, and of those that do not; and of boxes.
+COLOURS: Mapping[str, str] = {"worse": "#c2410c", "other": "#d9a521", "": "#5b7fa6"}
+BOX = "#1f5fa8"
+
+#: How numbers are written below an axis and in words about a box, as of d3.
+FORMATS: Mapping[str, tuple[str, str]] = {
+    "number": ("~r", ".3~g"),
+    "count": (",d", ",d"),
+    "percent": ("~%", ".1~%"),
+    "correlation": ("~r", ".3f"),
+}
 
 #: Parts of the name of an image that do not tell what was acquired.
 NOT_KIND = ("sub-", "ses-", "run-")
@@ -154,47 +161,32 @@ class Image:
     values: Mapping[str, float | None]
 
 
-@dataclass
-class Dot:
-    """One image in a strip, in pixels."""
+@dataclass(frozen=True)
+class Judged:
+    """One number of one image; the state is "worse" or "other" where it stands out, at the bad end or not."""
 
     image: Image
-    x: float
-    y: float
+    value: float
     words: str
     state: str
 
 
-@dataclass
-class Strip:
-    """One number of all images of one kind."""
-
-    kind: str
-    dots: list[Dot] = field(default_factory=list)
-    box: tuple[float, float, float] | None = None
-    typical: str = ""
-
-
-@dataclass
+@dataclass(frozen=True)
 class Chart:
     """One number of all images."""
 
     key: str
     number: Number
-    strips: list[Strip]
-    places: list[tuple[float, str]]
+    judged: tuple[Judged, ...]
+    figure: Markup
     unknown: int
 
     @property
-    def height(self) -> int:
-        return STRIP * len(self.strips) + AXIS
-
-    @property
-    def outliers(self) -> list[Dot]:
+    def outliers(self) -> list[Judged]:
         """Images that stand out, the worst first."""
-        found = [dot for strip in self.strips for dot in strip.dots if dot.state]
         sign = 1 if self.number.worse == "low" else -1
-        return sorted(found, key=lambda dot: (dot.state != "worse", sign * dot.x, dot.image.name))
+        found = [one for one in self.judged if one.state]
+        return sorted(found, key=lambda one: (one.state != "worse", sign * one.value, one.image.name))
 
 
 def write_quality_page(
@@ -226,7 +218,7 @@ def write_quality_page(
     images = [_image(row) for row in rows]
     kinds = sorted({image.kind for image in images})
     charts = [chart for key in NUMBERS if (chart := _chart(key, images, kinds)) is not None]
-    found = {(chart.key, dot.image.name): dot.state for chart in charts for dot in chart.outliers}
+    found = {(chart.key, one.image.name): one.state for chart in charts for one in chart.outliers}
     page = _template().render(
         title=title,
         images=images,
@@ -238,9 +230,9 @@ def write_quality_page(
         found=found,
         standing_out=_standing_out(charts),
         about=about or {},
-        fewest=FEWEST_IMAGES,
+        fewest=FEWEST,
         fence=FENCE,
-        sizes={"width": WIDTH, "strip": STRIP, "dot": DOT, "names": NAMES if len(kinds) > 1 else 0},
+        scripts=scripts,
     )
     replace_file(path, page)
     return path
@@ -260,56 +252,56 @@ def _finite(value: Any) -> float | None:
     return None if value is None or not math.isfinite(value) else float(value)
 
 
-def _standing_out(charts: Sequence[Chart]) -> list[tuple[Image, list[tuple[Chart, Dot]]]]:
+def _standing_out(charts: Sequence[Chart]) -> list[tuple[Image, list[tuple[Chart, Judged]]]]:
     """Images that are worse than the others in some number, the one with most of them first."""
-    found: dict[str, list[tuple[Chart, Dot]]] = {}
+    found: dict[str, list[tuple[Chart, Judged]]] = {}
     for chart in charts:
-        for dot in chart.outliers:
-            if dot.state == "worse":
-                found.setdefault(dot.image.name, []).append((chart, dot))
+        for one in chart.outliers:
+            if one.state == "worse":
+                found.setdefault(one.image.name, []).append((chart, one))
     order = sorted(found.values(), key=lambda places: (-len(places), places[0][1].image.name))
     return [(places[0][1].image, places) for places in order]
 
 
 def _chart(key: str, images: Sequence[Image], kinds: Sequence[str]) -> Chart | None:
-    """Places of all images on one axis; None where the number is known for none."""
-    kept = [image for image in images if image.values[key] is not None]
-    if not kept:
-        return None
+    """All images on one axis; None where the number is known for none."""
     meaning = NUMBERS[key]
-    everything = np.array([image.values[key] for image in kept], dtype=float)
-    low, high = _axis(everything, meaning)
-    left = LEFT + (NAMES if len(kinds) > 1 else 0)
-
-    def place(value: float) -> float:
-        return round(left + (value - low) / (high - low) * (WIDTH - left - RIGHT), 1)
-
-    strips = []
+    judged: list[Judged] = []
     for kind in kinds:
-        own = [image for image in kept if image.kind == kind]
-        strip = Strip(kind)
-        strips.append(strip)
-        if not own:
-            continue
-        values = np.array([image.values[key] for image in own], dtype=float)
-        states = _states(values, meaning)
-        across = np.array([place(value) for value in values])
-        for image, value, x, y, state in zip(own, values, across, _pile(across), states, strict=True):
-            strip.dots.append(Dot(image, float(x), y, meaning.words(float(value)), state))
-        if len(own) >= FEWEST_IMAGES:
-            first, middle, third = np.percentile(values, [25, 50, 75])
-            strip.box = (place(first), place(middle), place(third))
-            words = [meaning.words(value) for value in (middle, first, third)]
-            strip.typical = f"median {words[0]}, quartiles {words[1]} and {words[2]}"
-    whole = meaning.style == "count"
-    steps = ticks(6, integer=whole).tick_values(low, high)
-    places = [(place(step), _tick(step, meaning)) for step in steps if low <= step <= high]
-    return Chart(key, meaning, strips, places, len(images) - len(kept))
+        own = [(image, value) for image in images if image.kind == kind and (value := image.values[key]) is not None]
+        states = _states(np.array([value for _, value in own]), meaning)
+        judged += [Judged(*found, meaning.words(found[1]), state) for found, state in zip(own, states, strict=True)]
+    if not judged:
+        return None
+    return Chart(key, meaning, tuple(judged), _draw(judged, meaning, len(kinds) > 1), len(images) - len(judged))
 
 
-def _tick(value: float, meaning: Number) -> str:
-    text = f"{100 * value:g} %" if meaning.style == "percent" else f"{value:,.10g}"
-    return text.replace("-", "\N{MINUS SIGN}")
+def _draw(judged: Sequence[Judged], meaning: Number, several: bool) -> Markup:
+    """Strips of all kinds of images, each named where there are several."""
+    import altair
+
+    axis_format, words_format = FORMATS[meaning.style]
+    dots = [
+        Dot(
+            one.value,
+            f"{one.image.name}: {one.words} {meaning.unit}".strip(),
+            COLOURS[one.state],
+            BOX,
+            strip=one.image.kind if several else "",
+            link=one.image.href,
+        )
+        for one in judged
+    ]
+    chart = strips(
+        dots,
+        title=None,
+        scale=altair.Scale(domain=_axis(np.array([one.value for one in judged]), meaning), nice=False),
+        axis=altair.Axis(format=axis_format, tickCount=6, tickMinStep=float(meaning.style == "count")),
+        width=NARROW if several else WIDTH,
+        height=HEIGHT,
+        numbers=words_format,
+    )
+    return embedded(chart, f"{meaning.title} of all images")
 
 
 def _axis(values: NDArray, meaning: Number) -> tuple[float, float]:
@@ -325,26 +317,13 @@ def _axis(values: NDArray, meaning: Number) -> tuple[float, float]:
 
 def _states(values: NDArray, meaning: Number) -> list[str]:
     """Of each value: "worse" or "other" where it stands out, at the bad end or not, else nothing."""
-    if values.size < FEWEST_IMAGES:
+    if values.size < FEWEST:
         return [""] * values.size
     first, third = np.percentile(values, [25, 75])
     reach = FENCE * max(third - first, meaning.negligible)
     below, above = values < first - reach, values > third + reach
     bad = {"high": above, "low": below, "": above | below}[meaning.worse]
     return ["worse" if b else "other" if o else "" for b, o in zip(bad, above | below, strict=True)]
-
-
-def _pile(across: NDArray) -> list[float]:
-    """Heights of dots so that those at one place lie above one another, pixels from the middle of the strip."""
-    columns = np.round(across / (2 * DOT)).astype(int)
-    heights, tallest = np.zeros(across.size), 1
-    for column in np.unique(columns):
-        members = np.flatnonzero(columns == column)
-        members = members[np.argsort(across[members], kind="stable")]
-        heights[members] = np.arange(members.size) - (members.size - 1) / 2
-        tallest = max(tallest, members.size)
-    step = min(2 * DOT + 0.5, (STRIP - 4 * DOT) / tallest)
-    return [round(float(height) * step, 1) for height in heights]
 
 
 def _template() -> Any:

@@ -94,25 +94,6 @@ FIGURES = {
         "Registration. The outlines come from the first picture. Where fluid, bright on it, fills them as dark spots "
         "on the other, the volumes are aligned.",
     ),
-    "maps": (
-        "Slices of the parameter maps",
-        "Parameter maps inside the mask. A pointed end of a colour bar means that values lie beyond it; they take the "
-        "colour of that end.",
-    ),
-    "uncertainty": (
-        "Slices of the standard deviation and of the Cramér-Rao bound of the parameters",
-        "How far the maps can be trusted, on one colour scale for each parameter. SD: standard deviation as the "
-        "estimator states it. Floor: Cramér-Rao bound, the smallest standard deviation that any unbiased estimator "
-        "can have with this protocol and noise, if the estimate were the truth. A map smoother than its floor is not "
-        "more precise: it pays with bias. An SD that equals the floor may only be the same formula. Bias, where the "
-        "estimator states it: the mean error that it would make if its estimate were the truth.",
-    ),
-    "training": (
-        "Arrows from true parameters to the mean of their estimates, over the density of the training",
-        "What the estimator does to known truths, for this protocol and the noise of its training. An arrow starts at "
-        "the truth and ends at the mean estimate: long arrows are bias, and where they gather, the estimates tell the "
-        "training rather than the tissue.",
-    ),
     "comparison": (
         "Slices of one parameter by every estimator, and of the differences from the first",
         "Above: the maps on one colour scale, with the median and in brackets the 5th to 95th percentile. Below: what "
@@ -125,23 +106,6 @@ FIGURES = {
         "Measured signal (points) and the curve of every estimator in a few voxels, with the parameters that belong "
         "to it. Curves that cannot be told apart may belong to parameters that differ: then the data do not decide "
         "between them.",
-    ),
-    "histograms": (
-        "Histograms of the parameters over the mask",
-        "Distribution over the mask. Line: median; grey, and in brackets: 5th to 95th percentile; orange: values at a "
-        "bound of the fit or beyond the range shown, drawn in the last bins, where they may be cut off.",
-    ),
-    "curves": (
-        "Measured signals and fitted curves of some voxels against b-value",
-        "Measured signal and fitted curve in a few voxels: where a parameter lies at the percentile that is named, "
-        "among the half of the voxels that is fitted best; and, where curves leave residuals, one whose residual is "
-        "large.",
-    ),
-    "status": ("Slices of the status of the fit", "What happened in each voxel."),
-    "quality": (
-        "Slices of the residual, of R squared and of the status of the fit",
-        "Root mean square of the residuals, coefficient of determination, and what happened in each voxel. A high "
-        "R² says that the curve comes near the points, not that the parameters are right.",
     ),
 }
 
@@ -341,7 +305,13 @@ def chunks(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
 
 def figure(folder: Path, relative: str, kind: str, subject: str, captioned: bool = True) -> Markup:
     """A figure with its picture inside the page; a sentence in its place where the file is missing."""
-    shown, caption = FIGURES.get(kind, (kind.capitalize(), ""))
+    from bidsfit.reports.fit_panels import PANELS, FitPanel  # which draws, and loads what that needs
+
+    if kind in PANELS.available():
+        panel: FitPanel = PANELS.get(kind)
+        shown, caption = panel.shows, panel.caption
+    else:
+        shown, caption = FIGURES.get(kind, (kind.capitalize(), ""))
     try:
         data = (folder / relative).read_bytes()
     except OSError:

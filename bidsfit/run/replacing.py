@@ -11,7 +11,7 @@ from bidsfit.bids.conflicts import Conflict, dated_folder, files_of_image, move,
 from bidsfit.bids.outputs import file_output, image_folder
 from bidsfit.estimators.estimator import estimator_label
 from bidsfit.interfaces.comparison import comparison_figure_paths
-from bidsfit.interfaces.figures import fit_figure_paths
+from bidsfit.interfaces.fit import fit_figure_paths
 from bidsfit.planning.fits import Fit
 from bidsfit.planning.plan import ImagePlan, ParticipantPlan, conflicts
 

@@ -162,7 +162,7 @@ def outputs_page() -> str:
         "estimator": "<estimator>",
         "label": "<parameter>",
     }
-    folder, name = declared["map"].format(**shown, statistic="").rsplit("/", 1)
+    folder, name = declared["map"].format(**shown, statistic="", suffix="dwimap").rsplit("/", 1)
     maps = [
         (
             f"`{model.name}`",

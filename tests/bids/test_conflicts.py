@@ -22,9 +22,10 @@ from bidsfit.bids.conflicts import (
     refuse,
 )
 from bidsfit.bids.inputs import DwiImage
-from bidsfit.bids.outputs import file_output, fit_settings, map_outputs, sidecar
+from bidsfit.bids.outputs import file_output, fit_settings, map_outputs, sidecar, sources_of
 from bidsfit.estimators.least_squares import LeastSquares
 from bidsfit.exceptions import ConflictError
+from bidsfit.fitting import FitNumbers
 
 ADC, IVIM = models.get("adc"), models.get("ivim")
 NOISE = {"NoiseKind": "rician", "NoiseLevel": "auto"}
@@ -63,8 +64,8 @@ def fit(folder, model=IVIM, image=IMAGE, mask=MASK, noise=NOISE, **options):
     estimator = LeastSquares(model, **options)
     settings = fit_settings(model, estimator, mask, noise)
     for output in map_outputs(image, model, estimator).values():
-        summary = {"columns": {"b": [0, 800]}, "noise": {}}
-        write(folder, output.path, sidecar(output, image, model, settings, summary))
+        numbers = FitNumbers(9, 1, 1.0, {"b": [0, 800]}, [], {}, None)
+        write(folder, output.path, sidecar(output, model, settings, numbers, sources_of(image)))
 
 
 def found(folder, model=IVIM, image=IMAGE, mask=MASK, noise=NOISE, **options):

@@ -18,12 +18,14 @@ from bidsfit.bids.outputs import (
     prepare_dataset,
     quality_quantities,
     sidecar,
+    sources_of,
 )
 from bidsfit.bids.units import FILE_UNITS, REPORT_UNITS
 from bidsfit.estimators.estimator import Status, estimator_label
 from bidsfit.estimators.least_squares import LeastSquares
 from bidsfit.estimators.segmented import Segmented
 from bidsfit.exceptions import UsageError
+from bidsfit.fitting import FitNumbers
 from bidsfit.trained.network import net_uniform
 from bidsfit.trust import companions
 
@@ -50,8 +52,9 @@ def image():
 def sidecar_of(image, name, **options):
     estimator = LeastSquares(IVIM, **options)
     settings = fit_settings(IVIM, estimator, image.mask_uri, NOISE)
-    summary = {"columns": {"b": [0, 10.004, 800]}, "noise": {"sigma": 20.1234567, "method": "scatter of repeats"}}
-    return sidecar(map_outputs(image, IVIM, estimator)[name], image, IVIM, settings, summary)
+    noise = {"sigma": 20.1234567, "method": "scatter of repeats"}
+    numbers = FitNumbers(9, 1, 1.0, {"b": [0, 10.004, 800]}, [], {}, None, noise=noise)
+    return sidecar(map_outputs(image, IVIM, estimator)[name], IVIM, settings, numbers, sources_of(image))
 
 
 # --- names and sidecars ---------------------------------------------------------------------------------------------

@@ -163,9 +163,9 @@ def test_a_good_run(run, tmp_path):
 
 def test_verbose(run, caplog):
     assert run().code == 0
-    assert 'Executing "estimate"' not in caplog.text
+    assert 'Executing "fit"' not in caplog.text
     assert run("-v", "--clean-workdir").code == 0
-    assert 'Executing "estimate"' in caplog.text
+    assert 'Executing "fit"' in caplog.text
 
 
 # --- parts of a run -------------------------------------------------------------------------------------------------
@@ -435,11 +435,11 @@ def test_clean_workdir_removes_only_what_is_ours(run, tmp_path):
     work.mkdir()
     (work / "mine.txt").write_text("mine")
     assert run("-w", work).code == 0
-    before = times(work, "result_estimate.pklz")
+    before = times(work, "result_fit.pklz")
     assert len(before) == 1
     assert run("-w", work, "--clean-workdir").code == 0
     assert (work / "mine.txt").read_text() == "mine"
-    assert times(work, "result_estimate.pklz") != before  # fitted again
+    assert times(work, "result_fit.pklz") != before  # fitted again
 
 
 @pytest.mark.parametrize("place", ["file", "file/work", "/proc/work"])

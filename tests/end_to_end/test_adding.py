@@ -175,6 +175,9 @@ class TestPlugin:
             assert left.path(f"sub-01_model-t2_param-T2_stat-crb_desc-{estimator}_dwimap")
         assert "t2 · estimators side by side" in left.report()
         assert left.sidecar("sub-01_model-t2_param-T2_desc-lsq_dwimap")["Units"] == "s"
+        assert "Where it grows with the parameter, the model misses something there." in left.report()
+        (drawn,) = left.folder.glob("sub-01/figures/*desc-lsqresiduals_dwi.png")
+        assert drawn.stat().st_size > 0
         for estimator in estimators:  # the companion of the package: a map, its unit and its words
             name = f"sub-01_model-t2_param-T2{{}}_desc-{estimator}_dwimap".format
             relative, sd, t2 = (left.data(name(part))[1:, 1:] for part in ("_stat-cv", "_stat-sd", ""))

@@ -35,7 +35,8 @@ from bidsfit.bids.participants import read_participants
 from bidsfit.cohort.sessions import read_sessions
 from bidsfit.estimators.estimator import Status
 from bidsfit.exceptions import BidsfitError
-from bidsfit.interfaces.estimate import EstimateMaps
+from bidsfit.fitting import FitResult
+from bidsfit.interfaces.fit import FitImage
 from bidsfit.interfaces.image import PrepareImage
 from bidsfit.noise import repeats
 from bidsfit.planning.fits import make_fits
@@ -292,9 +293,12 @@ def fit(image, folder):
     prepared = PrepareImage(**given, in_mask=str(image.mask), models=["adc"])
     prepared._run_interface(runtime)
     found = {name: prepared._results[name] for name in ("mask", "facts")}
-    fitted = EstimateMaps(**given, **found, model="adc", estimator="lsq", options={})
+    own = {"image": image.to_dict(), "mask_name": image.mask_uri, "output_dir": str(folder), "methods": ["", ""]}
+    fitted = FitImage(**given, **found, **own, model="adc", estimator="lsq", options={})
     fitted._run_interface(runtime)
-    return {name: np.asanyarray(nib.load(path).dataobj) for name, path in fitted._results["maps"].items()}
+    result = FitResult.load(Path(fitted._results["result"]))
+    mask = np.asanyarray(nib.load(found["mask"]).dataobj) > 0
+    return {key: result.volume(key, mask) for key in result.values}
 
 
 def reference(path):

@@ -41,7 +41,7 @@ def test_an_identical_run_does_nothing_again(app, words, tmp_path):
     one = [*words, "--participant-label", "01", "--model", "adc", "--nprocs", 1]
     assert app(*one).code == 0
     steps, files = results(out), written(out)
-    assert len(steps) == 7  # leave_out, prepare, assess, plot_image, estimate, write, plot
+    assert len(steps) == 5  # leave_out, prepare, assess, plot_image, fit
     assert app(*one).code == 0
     assert results(out) == steps
     again = written(out)
@@ -75,15 +75,16 @@ def done(phantom, tmp_path_factory):
 @pytest.mark.parametrize(
     ("gone", "step"),
     [
-        ("sub-01/dwi/sub-01_model-adc_param-adc_desc-lsq_dwimap.nii.gz", "write"),
-        ("sub-01/figures/sub-01_model-adc_desc-lsqmaps_dwi.png", "plot"),
-        ("sub-01/figures/sub-01_model-adc_desc-lsq_record.json", "plot"),
+        ("sub-01/dwi/sub-01_model-adc_param-adc_desc-lsq_dwimap.nii.gz", "fit"),
+        ("sub-01/figures/sub-01_model-adc_desc-lsqmaps_dwi.png", "fit"),
+        ("sub-01/figures/sub-01_model-adc_desc-lsq_record.json", "fit"),
         ("sub-01/figures/sub-01_desc-shells_dwi.png", "plot_image"),
         ("sub-01/dwi/sub-01_desc-brain_mask.nii.gz", "write_mask"),
     ],
 )
-def test_what_was_deleted_is_written_again(app, done, gone, step):
+def test_what_was_deleted_is_written_again(app, done, gone, step, monkeypatch):
     """By its own step; nothing is fitted."""
+    monkeypatch.setattr("bidsfit.interfaces.fit.fit", None)
     out, words = done
     before, steps = (out / gone).read_bytes(), results(out)
     (out / gone).unlink()
@@ -106,11 +107,8 @@ def wait_for(process, log, text):
     "moment",
     [
         pytest.param('Executing "prepare"', marks=pytest.mark.slow),
-        'Executing "estimate"',
-        pytest.param('Finished "estimate"', marks=pytest.mark.slow),
-        pytest.param('Executing "write"', marks=pytest.mark.slow),
-        pytest.param('Finished "write"', marks=pytest.mark.slow),
-        pytest.param('Executing "plot"', marks=pytest.mark.slow),
+        'Executing "fit"',
+        pytest.param('Finished "fit"', marks=pytest.mark.slow),
     ],
 )
 def test_a_killed_run_finishes_with_the_same_maps(app, command, words, finished, outputs, tmp_path, moment):
@@ -170,7 +168,7 @@ def test_a_stopped_run_ends_at_once_with_its_workers(command, words, tmp_path, n
         listening = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}  # as in the foreground
         process = command(*words, *slow, stdout=file, stderr=subprocess.STDOUT, **listening)
     try:
-        wait_for(process, log, 'Executing "estimate"')
+        wait_for(process, log, 'Executing "fit"')
         process.send_signal(number)
         assert process.wait(10) == code  # some hundredths of a second on a quiet machine
         assert ("resumes" in log.read_text()) == (number != signal.SIGKILL)

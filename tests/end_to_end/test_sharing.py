@@ -85,10 +85,10 @@ def test_a_run_that_was_killed_holds_nothing(tmp_path):
 def test_only_what_is_run_is_started_afresh(run, tmp_path):
     work = tmp_path / "w"
     assert run("-w", work).code == 0
-    before = {path: path.stat().st_mtime_ns for path in work.rglob("result_estimate.pklz")}
+    before = {path: path.stat().st_mtime_ns for path in work.rglob("result_fit.pklz")}
     assert len(before) == 2
     assert run("-w", work, "--clean-workdir", "--participant-label", "02").code == 0
-    again = {path: path.stat().st_mtime_ns for path in work.rglob("result_estimate.pklz")}
+    again = {path: path.stat().st_mtime_ns for path in work.rglob("result_fit.pklz")}
     assert [path.parts[-5] for path in before if again[path] != before[path]] == ["sub_02_wf"]
     assert len(again) == 2
 
@@ -97,16 +97,16 @@ def test_only_what_is_run_is_started_afresh(run, tmp_path):
 
 
 def test_a_participant_has_its_report_before_the_next_is_begun(run, tmp_path, monkeypatch):
-    from bidsfit.interfaces.estimate import EstimateMaps
+    from bidsfit.interfaces.fit import FitImage
 
     reports = []
-    original = EstimateMaps._run_interface
+    original = FitImage._run_interface
 
     def noting(self, runtime):
         reports.append(sorted(path.name for path in (tmp_path / "out").glob("*.html")))
         return original(self, runtime)
 
-    monkeypatch.setattr(EstimateMaps, "_run_interface", noting)
+    monkeypatch.setattr(FitImage, "_run_interface", noting)
     outcome = run()
     assert reports == [[], ["sub-01.html"]]
     assert "sub-01_dwi: done (1 of 2 images, about " in outcome.out

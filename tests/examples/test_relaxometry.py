@@ -83,7 +83,7 @@ class TestInversionRecovery:
         words += ["--sigma", "5", "--threads", "1", "--out", str(tmp_path / "out")]
         assert main([*words, "--estimators", "lsq", "mle"]) == 0
         for estimator in ("lsq", "mle"):
-            names = [f"model-inversionrecovery_param-T1{part}_desc-{estimator}" for part in ("", "_stat-sd")]
+            names = [f"image_model-inversionrecovery_param-T1{part}_desc-{estimator}_map" for part in ("", "_stat-sd")]
             found, sd = (np.asarray(nib.load(tmp_path / "out" / f"{name}.nii.gz").dataobj) for name in names)
             assert np.abs((found - 1e-3 * t1) / sd).mean() < 1.2
             assert json.loads((tmp_path / "out" / f"{names[0]}.json").read_text())["Units"] == "s"
@@ -153,5 +153,5 @@ class TestFingerprinting:
         table = in_table(tmp_path / "table.tsv", TRAIN)
         words = ["fit", str(tmp_path / "image.nii.gz"), "--model", "fisp", "--table", str(table), "--threads", "1"]
         assert main([*words, "--out", str(tmp_path / "out")]) == 0
-        found = np.asarray(nib.load(tmp_path / "out" / "model-fisp_param-T2_desc-lsq.nii.gz").dataobj)
+        found = np.asarray(nib.load(tmp_path / "out" / "image_model-fisp_param-T2_desc-lsq_map.nii.gz").dataobj)
         assert found == pytest.approx(1e-3 * t2, rel=1e-3)

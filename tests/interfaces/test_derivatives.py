@@ -11,9 +11,9 @@ from bidsfit import models
 from bidsfit.bids.inputs import find_images, open_dataset
 from bidsfit.bids.outputs import map_outputs
 from bidsfit.estimators.least_squares import LeastSquares
-from bidsfit.interfaces.derivatives import WriteMaps, WriteVolume
-from bidsfit.interfaces.estimate import EstimateMaps
-from bidsfit.interfaces.figures import PlotFit, PlotImage
+from bidsfit.interfaces.derivatives import WriteVolume
+from bidsfit.interfaces.figures import PlotImage
+from bidsfit.interfaces.fit import FitImage
 from bidsfit.interfaces.image import PrepareImage
 from bidsfit.reports.records import FitRecord, ImageRecord, read_record
 
@@ -29,9 +29,6 @@ class Fitted:
         (self.image,) = find_images(open_dataset(tiny.root, "raw"), derivatives, ["01"]).images
         files = {"in_file": str(self.image.path), "bval": str(self.image.bval), "bvec": str(self.image.bvec)}
         prepared = run_in(PrepareImage(**files, in_mask=str(self.image.mask), models=["adc"]))
-        fit = run_in(
-            EstimateMaps(**files, mask=prepared.mask, facts=prepared.facts, model="adc", estimator="lsq", options={})
-        )
         self.out = out
         self.image_inputs = {
             "image": self.image.to_dict(),
@@ -41,10 +38,15 @@ class Fitted:
             "facts": prepared.facts,
         }
         self.reference = prepared.reference
-        self.fit_inputs = {"maps": fit.maps, "summary": fit.summary, "model": "adc", "estimator": "lsq", "options": {}}
+        self.files = files
 
-    def without(self, *names):
-        return {name: value for name, value in (self.image_inputs | self.fit_inputs).items() if name not in names}
+    def fit(self, run_in, methods=("", "")):
+        """What the node of a fit leaves: its outputs, and the record."""
+        fit = FitImage(
+            **self.files, **self.image_inputs, model="adc", estimator="lsq", options={}, methods=list(methods)
+        )
+        outputs = run_in(fit)
+        return outputs, read_record(self.out / outputs.record)
 
 
 @pytest.fixture
@@ -56,10 +58,11 @@ def fitted(tiny, masks, run_in, tmp_path):
 
 def test_maps_are_written_in_the_units_of_files(fitted, run_in):
     f = fitted()
-    written = run_in(WriteMaps(**f.without("mask", "facts"))).out_files
+    f.fit(run_in)
     model = models.get("adc")
     outputs = map_outputs(f.image, model, LeastSquares(model))
-    assert sorted(written) == sorted(str(f.out / output.path) for output in outputs.values())
+    written = sorted(path.relative_to(f.out) for path in f.out.rglob("*_dwimap.nii.gz"))
+    assert written == sorted(output.path for output in outputs.values())
     values = nib.load(f.out / outputs["D"].path).get_fdata()
     np.testing.assert_allclose(values[2, 2], 1e-3, rtol=1e-4)
     description = str(f.out / outputs["D"].path).replace(".nii.gz", ".json")
@@ -92,7 +95,7 @@ def test_the_record_of_an_image(fitted, run_in):
 
 def test_the_record_of_a_fit(fitted, run_in):
     f = fitted()
-    record = read_record(f.out / run_in(PlotFit(methods=["model", "estimator"], **f.without())).record)
+    _, record = f.fit(run_in, ["model", "estimator"])
     assert isinstance(record, FitRecord)
     (d,) = (row for row in record.parameters if row["name"] == "D")
     assert d["median"] == pytest.approx(1, rel=1e-3)
@@ -108,7 +111,7 @@ def test_the_record_of_a_fit(fitted, run_in):
 
 
 def warnings_of(f, run_in):
-    return " ".join(read_record(f.out / run_in(PlotFit(methods=["", ""], **f.without())).record).warnings)
+    return " ".join(f.fit(run_in)[1].warnings)
 
 
 def test_a_fit_without_freedom_is_said(fitted, run_in):

@@ -8,10 +8,11 @@ import pytest
 from bidsfit import models
 from bidsfit.bids.distributions import write_distribution
 from bidsfit.exceptions import UnusableInputError
+from bidsfit.fitting import FitNumbers
 from bidsfit.interfaces import training as module
-from bidsfit.interfaces.learned import distribution_in_words, training_row, training_warnings
 from bidsfit.interfaces.training import TrainEstimator
 from bidsfit.models.space import ParameterSpace
+from bidsfit.reports.trained import distribution_in_words, training_row, training_warnings
 from bidsfit.simulation.distributions import pool
 from bidsfit.training.bundle import Bundle
 
@@ -125,7 +126,7 @@ def test_what_it_was_trained_on_in_words():
     ],
 )
 def test_what_speaks_against_it_is_warned_of(participant, unlike, expected):
-    summary = {"n_voxels": 100, "status": {"8": unlike}}
-    warnings = training_warnings(summary, Bundle(FACTS, None), participant)
+    numbers = FitNumbers(100, 3, 1.0, {}, [], {8: unlike}, None)
+    warnings = training_warnings(numbers, Bundle(FACTS, None), participant)
     assert len(warnings) == len(expected)
     assert all(words in warning for words, warning in zip(expected, warnings, strict=True))

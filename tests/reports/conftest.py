@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+import html
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -142,3 +150,76 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     return SimpleNamespace(
         folder=folder, image=image, fit=fit, comparison=comparison, about=about, error=error, methods=METHODS
     )
+
+
+@pytest.fixture
+def chromium(tmp_path: Path) -> Callable[..., str]:
+    """Runs Chromium without a window and without a network; gives what it writes."""
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if found is None:
+        pytest.skip("no Chromium on this machine")
+
+    def run(*arguments: str) -> str:
+        command = [
+            found,
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--no-first-run",
+            "--disable-background-networking",
+            "--disable-dev-shm-usage",
+            "--host-resolver-rules=MAP * ~NOTFOUND",
+            f"--user-data-dir={tmp_path / 'profile'}",
+            *arguments,
+        ]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
+
+    return run
+
+
+#: Moves the pointer over all figures; asks the browser which it has drawn, what the first symbol says under the
+#: pointer, and what sticks out.
+FIGURES = """
+<script>
+window.addEventListener("load", () => {
+  document.querySelectorAll(".chart").forEach((chart) => chart.dispatchEvent(new PointerEvent("pointerenter")));
+});
+const waiting = setInterval(() => {
+  if (document.querySelectorAll(".chart > script").length && performance.now() < 15000) return;
+  clearInterval(waiting);
+  const svgs = [...document.querySelectorAll(".chart svg")];
+  const symbol = document.querySelector(".mark-symbol.role-mark path");
+  const { x, y } = symbol.getBoundingClientRect();
+  symbol.dispatchEvent(new MouseEvent("pointermove", { bubbles: true, clientX: x + 2, clientY: y + 2 }));
+  const ends = (svg) => [...svg.querySelectorAll("text, path, line")].map((e) => e.getBoundingClientRect());
+  const answers = {
+    drawn: document.querySelectorAll(".chart .vega-embed svg").length,
+    pictures: svgs.filter((svg) => svg.getBoundingClientRect().height > 100).length,
+    told: document.querySelector("#vg-tooltip-element")?.textContent,
+    overflow: document.documentElement.scrollWidth - document.documentElement.clientWidth,
+    clipped: svgs.filter((svg) => svg.parentElement.closest(".chart").scrollWidth > document.body.clientWidth).length,
+    outside: Math.max(...svgs.flatMap((s) => ends(s).map((e) => e.right - s.getBoundingClientRect().right))),
+    resources: performance.getEntriesByType("resource").map((r) => r.name).filter((n) => !n.startsWith("data:")),
+  };
+  document.body.innerHTML = "";
+  document.body.setAttribute("data-answers", JSON.stringify(answers));
+}, 100);
+</script>
+"""
+
+
+@pytest.fixture
+def drawn(tmp_path: Path, chromium: Callable[..., str]) -> Callable[[Path, int], dict[str, Any]]:
+    """What a browser window of some width has drawn of the figures of a page."""
+
+    def run(page: Path, width: int) -> dict[str, Any]:
+        asked = tmp_path / "asked.html"
+        text = page.read_text(encoding="utf-8").removesuffix("</body>\n</html>")
+        asked.write_text(f"{text}{FIGURES}</body>\n</html>", encoding="utf-8")
+        size = f"--window-size={width},12000"
+        dumped = chromium(size, "--virtual-time-budget=20000", "--dump-dom", asked.as_uri())
+        found = re.search(r'data-answers="([^"]*)"', dumped)
+        assert found, dumped[-2000:]
+        return dict(json.loads(html.unescape(found.group(1))))
+
+    return run

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from bidsfit.reports.report import write_report
-
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 
 #: Asks the browser itself what it shows; written into a copy of the report, which has no script of its own.
 QUESTIONS = """
@@ -37,22 +33,6 @@ window.addEventListener("load", () => {
 """
 
 
-def chromium(folder: Path, *arguments: str) -> str:
-    command = [
-        str(CHROMIUM),
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--no-first-run",
-        "--disable-background-networking",
-        "--disable-dev-shm-usage",
-        "--host-resolver-rules=MAP * ~NOTFOUND",
-        f"--user-data-dir={folder / 'profile'}",
-        *arguments,
-    ]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
-
-
 @pytest.fixture(scope="module")
 def report(material: SimpleNamespace) -> Path:
     return write_report(
@@ -68,10 +48,10 @@ def report(material: SimpleNamespace) -> Path:
 
 
 @pytest.mark.parametrize("width", [1366, 500])
-def test_the_browser_shows_all_of_it(report: Path, tmp_path: Path, width: int) -> None:
+def test_the_browser_shows_all_of_it(report: Path, tmp_path: Path, chromium: Callable[..., str], width: int) -> None:
     asked = tmp_path / "asked.html"
     asked.write_text(report.read_text(encoding="utf-8").replace("</body>", QUESTIONS + "</body>"), encoding="utf-8")
-    page = chromium(tmp_path, f"--window-size={width},900", "--dump-dom", asked.as_uri())
+    page = chromium(f"--window-size={width},900", "--dump-dom", asked.as_uri())
     found = re.search(r'data-answers="([^"]*)"', page)
     assert found, page[-2000:]
     answers = json.loads(found.group(1).replace("&quot;", '"').replace("&lt;", "<").replace("&gt;", ">"))
@@ -85,8 +65,8 @@ def test_the_browser_shows_all_of_it(report: Path, tmp_path: Path, width: int) -
     assert answers["resources"] == []
 
 
-def test_it_prints(report: Path, tmp_path: Path) -> None:
-    chromium(tmp_path, "--no-pdf-header-footer", f"--print-to-pdf={tmp_path / 'report.pdf'}", report.as_uri())
+def test_it_prints(report: Path, tmp_path: Path, chromium: Callable[..., str]) -> None:
+    chromium("--no-pdf-header-footer", f"--print-to-pdf={tmp_path / 'report.pdf'}", report.as_uri())
     pdf = (tmp_path / "report.pdf").read_bytes()
     assert pdf.startswith(b"%PDF")
     assert len(pdf) > 50_000

@@ -1,32 +1,63 @@
 from __future__ import annotations
 
+import json
 import math
 import re
 from dataclasses import replace
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from matplotlib.transforms import Bbox
 
-from bidsfit.reports import svg
-from bidsfit.reports.bland_altman import HEIGHT, LETTER, LINE, Box
-from bidsfit.reports.group_figures import draw_bland_altman, draw_distributions, draw_forest, shared_reach
+from bidsfit.reports.bland_altman import (
+    BLUE,
+    BROWN,
+    GREY,
+    HEIGHT,
+    LETTER,
+    LINE,
+    ORANGE,
+    draw_bland_altman,
+    shared_reach,
+)
+from bidsfit.reports.distributions import draw_distributions
+from bidsfit.reports.forest import draw_forest
 from bidsfit.reports.group_records import Change, EstimatorRecord, ParameterRecord, Values, changes_of
 from bidsfit.statistics.interval import Interval
 from bidsfit.statistics.limits import change_limits
 from bidsfit.statistics.response import CohortResponse, call_changes, cohort_response, difference_in_change
 
-SVG = ElementTree.Element
+NAMESPACE = "{http://www.w3.org/2000/svg}"
 
 
-def elements(markup: str, tag: str, kind: str = "") -> list[SVG]:
-    """Elements of a picture whose class begins with some words."""
-    found = ElementTree.fromstring(markup).iter(tag)
-    return [one for one in found if one.get("class", "").startswith(kind)]
+def rows(drawn: str, field: str) -> list[dict[str, Any]]:
+    """Rows of the specification of a figure that have a field."""
+    found = re.search(r'<script type="application/json">(.*)</script>', drawn)
+    assert found
+    return [row for data in json.loads(found[1])["datasets"].values() for row in data if field in row]
 
 
-def told(one: SVG) -> str:
-    return one.findtext("title", "")
+def told(drawn: str) -> list[str]:
+    return [row["words"] for row in rows(drawn, "words")]
+
+
+def marks(drawn: str, kind: str) -> list[list[ElementTree.Element]]:
+    """Marks of a kind (symbol, rule, text, rect) in the picture that is there without a script, layer by layer."""
+    picture = ElementTree.fromstring(drawn[drawn.index("<svg") : drawn.index("</svg>") + 6])
+    layers = [g for g in picture.iter(f"{NAMESPACE}g") if f"mark-{kind} role-mark" in g.get("class", "")]
+    return [list(layer) for layer in layers]
+
+
+def place(mark: ElementTree.Element) -> tuple[float, float]:
+    """Where a mark is in its plot, pixels."""
+    x, y = re.findall(r"[-\d.e]+", mark.get("transform", "").removeprefix("translate"))
+    return float(x), float(y)
+
+
+def texts(drawn: str) -> list[str]:
+    return re.findall(r"<text[^>]*>([^<]*)</text>", drawn)
 
 
 def estimator(name: str = "lsq", wsd: float = 0.1, change: float = 0.5) -> EstimatorRecord:
@@ -55,39 +86,43 @@ def test_changes_carry_who_was_called_by_which_limits() -> None:
 
 def test_every_known_participant_is_a_symbol_that_tells_name_and_numbers() -> None:
     drawn = draw_bland_altman([estimator()], "D", "10⁻³ mm²/s")
-    circles = elements(drawn, "circle", "retest")
-    assert [told(one) for one in circles] == [
+    points = [row for row in rows(drawn, "words") if "mean" in row]
+    assert [row["words"] for row in points if row["fill"] == GREY] == [
         "sub-01: ses-1 1, ses-2 1.1; difference +0.1, mean 1.05",
         "sub-02: ses-1 1.2, ses-2 1.1; difference \N{MINUS SIGN}0.1, mean 1.15",
     ]
-    states = {told(one).split(":")[0]: one.get("class") for one in elements(drawn, "polygon", "treated")}
-    assert states == {"sub-11": "treated", "sub-12": "treated between", "sub-<13>": "treated beyond"}
-    ends = [told(one).rsplit("; ", 1)[1] for one in elements(drawn, "polygon", "treated")]
+    treated = [row for row in points if row["fill"] != GREY]
+    looks = {row["words"].split(":")[0]: (row["stroke"], row["fill"]) for row in treated}
+    assert looks == {"sub-11": (BLUE, "white"), "sub-12": (ORANGE, "white"), "sub-<13>": (BROWN, ORANGE)}
+    ends = [row["words"].rsplit("; ", 1)[1] for row in treated]
     assert ends == ["within the limits", "beyond the 1.96 limits only", "beyond both limits"]
-    assert {one.text for one in elements(drawn, "text", "who")} == {"12", "<13>"}
+    assert [row["change"] for row in treated] == pytest.approx([change.change for change in estimator().treated])
+    assert {row["name"] for row in rows(drawn, "mean_of_name")} == {"12", "<13>"}
+    assert [len(layer) for layer in marks(drawn, "symbol")] == [2, 3]
+    assert "mean of two scans, D (10⁻³ mm²/s)" in texts(drawn)
 
 
 def test_both_kinds_of_limits_are_drawn_at_zero_offset_and_named() -> None:
     drawn = draw_bland_altman([estimator()], "f", "")
-    zero = float(elements(drawn, "line", "zero")[0].get("y1", ""))
-    reach = {}
-    for kind in ("limit student", "limit normal"):
-        upper, lower = (float(one.get("y1", "")) for one in elements(drawn, "line", kind))
-        assert zero - upper == pytest.approx(lower - zero, abs=0.2)
-        reach[kind] = zero - upper
-    assert reach["limit student"] / reach["limit normal"] == pytest.approx(2.1448 / 1.96, rel=0.01)
-    names = [one.text for one in elements(drawn, "text", "limit-name")]
-    assert names == ["t ±0.303", "1.96 ±0.277"]
-    assert "7.0 % of participants" in told(elements(drawn, "line", "limit normal")[0])
+    zero, limits, _ = marks(drawn, "rule")
+    middle = place(zero[0])[1]
+    upper, lower, upper_normal, lower_normal = (place(line)[1] for line in limits)
+    assert middle - upper == pytest.approx(lower - middle)
+    assert middle - upper_normal == pytest.approx(lower_normal - middle)
+    assert (middle - upper) / (middle - upper_normal) == pytest.approx(2.1448 / 1.96, rel=0.01)
+    assert limits[0].get("stroke-dasharray") != limits[2].get("stroke-dasharray")
+    assert {"t ±0.303", "1.96 ±0.277"} < set(texts(drawn))
+    bounds = {row["method"]: row for row in rows(drawn, "method") if row["change"] > 0}
+    assert bounds["student"]["change"] == pytest.approx(change_limits(0.1, 14).bound)
+    assert "7.0 % of participants" in bounds["normal"]["words"]
 
 
 def test_symbols_lie_where_their_numbers_are() -> None:
     drawn = draw_bland_altman([estimator(change=0.5)], "D", "")
-    polygon = elements(drawn, "polygon", "treated beyond")[0]
-    y = np.mean([float(corner.split(",")[1]) for corner in polygon.get("points", "").split()])
-    upper = float(elements(drawn, "line", "limit student")[0].get("y1", ""))
-    zero = float(elements(drawn, "line", "zero")[0].get("y1", ""))
-    assert (zero - y) / (zero - upper) == pytest.approx(0.5 / change_limits(0.1, 14).bound, rel=0.01)
+    zero, limits, _ = marks(drawn, "rule")
+    middle, upper = place(zero[0])[1], place(limits[0])[1]
+    y = place(marks(drawn, "symbol")[1][2])[1]
+    assert (middle - y) / (middle - upper) == pytest.approx(0.5 / change_limits(0.1, 14).bound, rel=0.01)
     assert y > 0
 
 
@@ -97,8 +132,8 @@ def test_estimators_share_axes_unless_they_scatter_too_differently() -> None:
     assert shared_reach([estimator(), far]) is None
     assert shared_reach([EstimatorRecord("empty")]) is None
     drawn = draw_bland_altman([estimator(), far], "D", "")
-    bounds = [float(one.get("y1", "")) for one in elements(drawn, "line", "limit student")[::2]]
-    assert bounds[1] < 0.5 * HEIGHT  # on an axis of its own it is as tall as the other
+    limits = [layer for layer in marks(drawn, "rule") if len(layer) == 4]
+    assert place(limits[1][0])[1] < 0.5 * HEIGHT  # on an axis of its own it is as tall as the other
 
 
 def test_without_participants_there_is_no_picture() -> None:
@@ -111,18 +146,18 @@ def test_without_participants_there_is_no_picture() -> None:
 def test_a_single_treated_participant_without_repeats() -> None:
     alone = Change("sub-01", ("", ""), 1.0, 1.0, 0.0, 1.0)
     drawn = draw_bland_altman([EstimatorRecord("lsq", treated=(alone,))], "D", "")
-    assert "first scan 1" in told(elements(drawn, "polygon", "treated")[0])
-    assert elements(drawn, "line", "limit") == []
+    assert "first scan 1" in told(drawn)[0]
+    assert rows(drawn, "method") == []
+    assert "NaN" not in drawn
 
 
 @pytest.mark.parametrize("n", [2, 3, 4, 7])
 def test_plots_stay_inside_the_picture(n: int) -> None:
-    drawn = ElementTree.fromstring(draw_bland_altman([estimator(f"e{i}") for i in range(n)], "D", ""))
-    width, height = float(drawn.get("width", "")), float(drawn.get("height", ""))
-    assert width <= 960
-    places = [tuple(map(float, re.findall(r"[\d.]+", g.get("transform", "")))) for g in drawn.findall("g")]
-    assert len(set(places)) == n
-    assert all(x < width and y < height for x, y in places)
+    drawn = draw_bland_altman([estimator(f"e{i}") for i in range(n)], "D", "")
+    picture = ElementTree.fromstring(drawn[drawn.index("<svg") : drawn.index("</svg>") + 6])
+    assert float(picture.get("width", "")) <= 960
+    assert [name for name in texts(drawn) if name in {f"e{i}" for i in range(n)}] == [f"e{i}" for i in range(n)]
+    assert sum(len(layer) for layer in marks(drawn, "symbol")) == 5 * n
 
 
 def response(change: float, spread: float = 0.1) -> CohortResponse:
@@ -137,17 +172,19 @@ def test_forest_shows_every_estimator_with_its_interval() -> None:
         EstimatorRecord("net", missing=("not fitted",)),
     )
     drawn = draw_forest([ParameterRecord("Dstar", "D^{*}", "", "", records)], ["lsq", "bayes", "net"])
-    assert [one.text for one in elements(drawn, "text", "name")] == ["D*"]
-    assert [one.text for one in elements(drawn, "text", "estimator")] == ["lsq", "bayes"]
-    unclear, clear = elements(drawn, "rect", "estimate")[::2]
-    assert unclear.get("fill") == "#fff"
-    assert clear.get("fill") == clear.get("stroke")
-    assert "corrected p = 0.001" in told(clear)
-    whiskers = elements(drawn, "line", "whisker")
-    assert len(whiskers) == 4
-    zero = float(elements(drawn, "line", "zero")[0].get("x1", ""))
-    assert float(whiskers[0].get("x1", "")) < zero < float(whiskers[0].get("x2", ""))
-    assert float(whiskers[2].get("x1", "")) > zero
+    assert [word for word in texts(drawn) if word in ("D*", "lsq", "bayes", "net")] == ["lsq", "bayes", "D*"]
+    found = rows(drawn, "value")
+    assert len(found) == 4  # effect sizes and changes of the two that have a response
+    (unclear, clear), changes = found[:2], [record.response.percent_change for record in records[:2] if record.response]
+    assert unclear["fill"] == "white"
+    assert clear["fill"] == clear["colour"]
+    assert "corrected p = 0.001" in clear["words"]
+    assert [(row["value"], row["lower"], row["upper"]) for row in found[2:]] == [
+        pytest.approx((one.value, one.lower, one.upper)) for one in changes
+    ]
+    zero, whiskers = marks(drawn, "rule")[:2]
+    left, right = (place(whisker)[0] for whisker in whiskers)
+    assert left < place(zero[0])[0] < right
 
 
 def test_forest_shows_the_change_less_that_of_the_untreated_beside_the_change() -> None:
@@ -155,13 +192,14 @@ def test_forest_shows_the_change_less_that_of_the_untreated_beside_the_change() 
     against = difference_in_change([0.3, 0.28, 0.34], [0.21, 0.2, 0.22])
     record = EstimatorRecord("lsq", response=found, against=against, adjusted_p_value=0.001)
     drawn = draw_forest([ParameterRecord("D", "D", "", "", (record,))], ["lsq"])
-    (diamond,) = elements(drawn, "polygon", "estimate")
-    whole = elements(drawn, "rect", "estimate")[1]
-    left = min(float(corner.split(",")[0]) for corner in diamond.get("points", "").split())
-    assert left < float(whole.get("x", ""))
-    assert f"{100 * against.difference.value / found.mean_before:.2f}" in told(diamond)
+    (less,) = (row for row in rows(drawn, "value") if row["shape"] == "diamond")
+    assert less["value"] == pytest.approx(100 * against.difference.value / found.mean_before)
+    assert f"{less['value']:.2f}" in less["words"]
+    whole, diamond = (place(symbol)[0] for symbol in marks(drawn, "symbol")[-1])
+    assert diamond < whole
+    assert "lsq, less untreated" in texts(drawn)
     alone = draw_forest([ParameterRecord("D", "D", "", "", (replace(record, against=None),))], ["lsq"])
-    assert elements(alone, "polygon", "estimate") == []
+    assert "diamond" not in alone
 
 
 def test_names_lie_on_no_limit() -> None:
@@ -172,11 +210,12 @@ def test_names_lie_on_no_limit() -> None:
         for i, change in enumerate((bound * 1.02, -bound * 1.03, bound * 1.05))
     )
     drawn = draw_bland_altman([EstimatorRecord("lsq", treated=treated, limits=limits)], "D", "")
-    heights = [float(one.get("y1", "")) for one in elements(drawn, "line", "limit")]
-    names = [one for kind in ("who", "who end") for one in elements(drawn, "text", kind)]
+    heights = [place(line)[1] for line in marks(drawn, "rule")[1]]
+    names = marks(drawn, "text")[-1]
+    assert len(heights) == 4
     assert len(names) == 3
     for name in names:  # written upwards from its foot
-        foot = float(name.get("y", ""))
+        foot = place(name)[1]
         assert not any(foot - 8 < height < foot for height in heights)
 
 
@@ -184,9 +223,13 @@ def test_an_interval_without_end_is_an_arrow() -> None:
     endless = replace(response(0.3), percent_change=Interval(30.0, -math.inf, math.inf))
     record = EstimatorRecord("lsq", response=endless, adjusted_p_value=0.01)
     drawn = draw_forest([ParameterRecord("D", "D", "", "", (record,))], ["lsq"])
-    assert len(elements(drawn, "polygon")) == 2
-    assert "\N{INFINITY}" in drawn
+    assert len(rows(drawn, "left")) == len(rows(drawn, "right")) == 1
+    assert "triangle" in drawn
+    assert "\N{INFINITY}" in "".join(texts(drawn))
     assert "nan" not in drawn
+    assert "Infinity" not in drawn
+    ended = draw_forest([ParameterRecord("D", "D", "", "", (replace(record, response=response(0.3)),))], ["lsq"])
+    assert "triangle" not in ended
 
 
 def test_distributions_show_every_value_and_quartiles_of_enough() -> None:
@@ -194,31 +237,24 @@ def test_distributions_show_every_value_and_quartiles_of_enough() -> None:
     many = Values("healthy", names, (1.0, 2.0, 3.0, 4.0, 5.0, math.nan))
     few = Values("treated, before", names[:2], (2.0, 2.0))
     drawn = draw_distributions([EstimatorRecord("lsq", distributions=(many, few))], "D", "ms", ["bayes", "lsq"])
-    assert [told(one) for one in elements(drawn, "circle")][:2] == ["sub-0: 1", "sub-1: 2"]
-    assert len(elements(drawn, "circle")) == 7
-    (box,) = elements(drawn, "rect", "box")
-    assert told(box) == "lsq, healthy: median 3, quartiles 2 and 4"
-    places = [float(one.get("cx", "")) for one in elements(drawn, "circle")]
-    assert float(box.get("x", "")) == places[1]
-    assert [one.text for one in elements(drawn, "text", "cohort")] == ["healthy (5)", "treated, before (2)"]
-    assert len({one.get("cy") for one in elements(drawn, "circle")[-2:]}) == 2  # equal values lie above one another
+    assert told(drawn)[:2] == ["sub-0: 1", "sub-1: 2"]
+    (dots,), (box,), (median,) = marks(drawn, "symbol"), marks(drawn, "rect")[:1], marks(drawn, "rect")[1:]
+    assert len(dots) == 7
+    assert len(box) == len(median) == 1  # of the five, not of the two
+    edges = [float(x) for x in re.findall(r"M([\d.]+),.*h([\d.]+)", box[0].get("d", ""))[0]]
+    places = [place(dot) for dot in dots]
+    assert edges[0] == pytest.approx(places[1][0], abs=0.01)
+    assert edges[0] + edges[1] == pytest.approx(places[3][0], abs=0.01)
+    assert {"healthy (5)", "treated, before (2)", "D (ms)"} < set(texts(drawn))
+    assert places[5][0] == places[6][0]  # equal values lie above one another
+    assert places[5][1] != places[6][1]
 
 
-@pytest.mark.parametrize(
-    ("low", "high", "expected"),
-    [(0, 1, ["0.0", "0.2", "0.4", "0.6", "0.8", "1.0"]), (-0.02, 0.011, ["-0.02", "-0.01", "0.00", "0.01"])],
-)
-def test_axes_have_round_numbers(low: float, high: float, expected: list[str]) -> None:
-    steps = svg.Axis(low, high, 0, 100).steps(5)
-    assert [words.replace("\N{MINUS SIGN}", "-") for _, words in steps] == expected
-    assert [place for place, _ in steps] == sorted(place for place, _ in steps)
-
-
-@pytest.mark.parametrize("values", [[], [math.nan], [2.0], [0.0, 0.0]])
-def test_an_axis_is_never_empty(values: list[float]) -> None:
-    low, high = svg.span(values)
-    assert low < high
-    assert all(low < value < high for value in values if math.isfinite(value))
+def test_equal_values_have_a_place() -> None:
+    alone = Values("healthy", ("sub-1",), (2.0,))
+    drawn = draw_distributions([EstimatorRecord("lsq", distributions=(alone,))], "D", "", ["lsq"])
+    assert place(marks(drawn, "symbol")[0][0])[0] > 0
+    assert "NaN" not in drawn
 
 
 def test_names_do_not_lie_on_one_another() -> None:
@@ -229,15 +265,29 @@ def test_names_do_not_lie_on_one_another() -> None:
     treated = changes_of([f"sub-{i:02d}" for i in range(n)], [("1", "2")] * n, before, before + 0.5, calls)
     far = changes_of(["sub-a", "sub-b"], [("1", "2")] * 2, [0.0, 3.0], [0.0, 3.0])
     drawn = draw_bland_altman([EstimatorRecord("lsq", repeats=far, treated=treated, limits=limits)], "D", "")
-    names = elements(drawn, "text", "who")
+    names = marks(drawn, "text")[-1]
     assert sorted(str(one.text) for one in names) == [f"{i:02d}" for i in range(n)]
     boxes = []
     for one in names:
-        x, y = float(one.get("x", "")) - (2 * LETTER if "end" in one.get("class", "") else 0), float(one.get("y", ""))
-        boxes.append(Box(x, y - LINE, x + 2 * LETTER, y))
-    assert not any(a.meets(b) for i, a in enumerate(boxes) for b in boxes[:i])
+        x, y = place(one)
+        x -= 2 * LETTER if one.get("text-anchor") == "end" else 0
+        boxes.append(Bbox.from_bounds(x, y - LINE, 2 * LETTER, LINE))
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
 
 
-def test_text_in_pictures_is_escaped() -> None:
-    assert svg.text(1, 2, "<b>&", "name") == '<text class="name" x="1" y="2">&lt;b&gt;&amp;</text>'
-    assert svg.tag("g", x_y='"') == '<g x-y="&#34;"></g>'
+def test_text_in_figures_ends_no_element() -> None:
+    values = Values("<b>", ("sub-</script><script>",), (1.0,))
+    drawn = draw_distributions([EstimatorRecord("lsq", distributions=(values,))], '"<i>', "", ["lsq"])
+    assert "<b>" not in drawn
+    assert "<i>" not in drawn
+    assert drawn.count("<script") == drawn.count("</script>") == 1
+    assert told(drawn) == ["sub-</script><script>: 1"]
+
+
+def test_figures_name_no_address() -> None:
+    drawn = draw_bland_altman([estimator()], "D", "")
+    assert {re.sub(r"/v\d.*", "", url) for url in re.findall(r"https?://[^\"]+", drawn)} == {
+        "http://www.w3.org/2000/svg",
+        "http://www.w3.org/1999/xlink",
+        "https://vega.github.io/schema/vega-lite",
+    }

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,7 @@ import numpy as np
 import pytest
 
 from bidsfit.bids.quality import IMAGES
-from bidsfit.reports.quality_page import NUMBERS, STRIP, _states, write_quality_page
+from bidsfit.reports.quality_page import COLOURS, HEIGHT, NUMBERS, WIDTH, _states, write_quality_page
 
 
 def cohort(n: int, kind: str = "") -> list[dict[str, Any]]:
@@ -30,36 +32,41 @@ def cohort(n: int, kind: str = "") -> list[dict[str, Any]]:
 
 
 class Page(HTMLParser):
-    """Tags with their attributes; fails on tags that do not match."""
+    """Tags with their attributes, and rows of the figures' data; fails on tags that do not match."""
 
-    VOID = frozenset({"meta", "wbr", "br", "line", "rect", "circle"})
+    VOID = frozenset({"meta", "wbr", "br"})
 
     def __init__(self, text: str) -> None:
         super().__init__()
         self.open: list[str] = []
         self.tags: list[tuple[str, dict[str, str]]] = []
+        self.figures: list[list[dict[str, Any]]] = []
         self.feed(text)
         assert self.open == []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, {name: value or "" for name, value in attrs}))
-        if tag == "circle" or tag not in self.VOID:
+        if tag not in self.VOID:
             self.open.append(tag)
 
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, {name: value or "" for name, value in attrs}))
-
     def handle_endtag(self, tag: str) -> None:
-        if tag == "rect":
-            return
         assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if data.startswith("{"):
+            self.figures.append(next(iter(json.loads(data)["datasets"].values())))
 
     def values(self, name: str, tag: str = "") -> list[str]:
         return [found[name] for kind, found in self.tags if name in found and tag in ("", kind)]
 
+    def dots(self) -> list[tuple[float, float]]:
+        """Places of all dots of the pictures, in pixels of their plot."""
+        found = [one for tag, one in self.tags if tag == "path" and one.get("opacity") == "0.75"]
+        return [tuple(map(float, one["transform"][len("translate(") : -1].split(","))) for one in found]
+
 
 def words(path: Path) -> str:
-    text = re.sub(r"<style>.*?</style>", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
+    text = re.sub(r"<(style|script)\b.*?</\1>", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
     return " ".join(re.sub(r"<[^>]+>", "", re.sub(r"</?t[dh]\b[^>]*>", " ", text.replace("<wbr>", ""))).split())
 
 
@@ -76,18 +83,35 @@ def test_outliers_are_named_and_linked(tmp_path: Path) -> None:
     assert "sub-08" not in summary  # it moved less than the others
     assert text.count("sub-08_dwi 0.01") == 2  # named beneath the picture, and in the table
     assert {"sub-05.html", "far/away.html"} <= set(page.values("href"))
-    states = [value for value in page.values("class", "circle") if value.split()[1:]]
-    assert sorted(states) == ["dot other", "dot worse", "dot worse"]
+    dots = [dot for figure in page.figures for dot in figure]
+    standing_out = {dot["words"]: dot["colour"] for dot in dots if dot["colour"] != COLOURS[""]}
+    assert standing_out == {
+        "sub-05_dwi: 1.5 mm": COLOURS["worse"],
+        "sub-05_dwi: 0.700": COLOURS["worse"],
+        "sub-08_dwi: 0.01 mm": COLOURS["other"],
+    }
+    assert {"sub-05.html", "far/away.html"} <= {dot["link"] for dot in dots}
 
 
-def test_the_page_needs_no_other_file_and_no_script(tmp_path: Path) -> None:
+def test_the_page_needs_no_other_file(tmp_path: Path) -> None:
     page = Page(write_quality_page(tmp_path / "group_dwi.html", cohort(6)).read_text(encoding="utf-8"))
-    assert not {"script", "link", "img", "iframe", "object"} & {tag for tag, _ in page.tags}
-    links, identities = page.values("href"), page.values("id")
+    assert not {"link", "img", "iframe", "object"} & {tag for tag, _ in page.tags}
+    assert page.values("src") == []
+    links, identities = page.values("href") + page.values("xlink:href"), page.values("id")
+    assert len(page.values("xlink:href", "a")) == 6 * 5  # dots of the pictures
     assert len(set(identities)) == len(identities)
     assert {link[1:] for link in links if link.startswith("#")} <= set(identities)
     assert all(link.startswith("#") or re.fullmatch(r"sub-\d+\.html", link) for link in links)
     assert [p.name for p in tmp_path.iterdir()] == ["group_dwi.html"]
+
+
+def test_dots_tell_their_values_in_a_browser(tmp_path: Path, drawn: Callable[[Path, int], dict[str, Any]]) -> None:
+    found = drawn(write_quality_page(tmp_path / "group_dwi.html", cohort(12)), 1200)
+    assert found["drawn"] == 5
+    assert re.fullmatch(r"sub-\d\d_dwi: [\d.]+ mm", found["told"])
+    assert found["overflow"] <= 0
+    assert found["clipped"] == 0
+    assert found["resources"] == []
 
 
 def test_kinds_of_images_are_compared_with_their_own(tmp_path: Path) -> None:
@@ -96,15 +120,18 @@ def test_kinds_of_images_are_compared_with_their_own(tmp_path: Path) -> None:
     assert "16 images of 8 participants, of 2 kinds, each compared with its own." in text
     assert "No image stands out" in text  # though volumes and SNR differ between kinds
     assert "acq-low_dwi" in text
-    assert "acq-low_run-1_dwi: 12" in text  # a dot tells its value
+    dots = [dot for figure in Page(path.read_text(encoding="utf-8")).figures for dot in figure]
+    assert "sub-01_acq-low_run-1_dwi: 12" in [dot["words"] for dot in dots]  # a dot tells its value
+    assert {dot["strip"] for dot in dots} == {"dwi", "acq-low_dwi"}
 
 
 def test_every_image_is_a_dot_inside_the_picture(tmp_path: Path) -> None:
     page = Page(write_quality_page(tmp_path / "group_dwi.html", cohort(300)).read_text(encoding="utf-8"))
     known = [key for key in NUMBERS if key in cohort(1)[0]]
-    assert len(page.values("cx", "circle")) == 300 * len(known)
-    assert all(0 <= float(x) <= 960 for x in page.values("cx", "circle"))
-    assert all(abs(float(y)) <= STRIP / 2 for y in page.values("cy", "circle"))
+    assert [len(figure) for figure in page.figures] == [300] * len(known)
+    assert [dot["value"] for dot in page.figures[0]] == [row["fd_mean"] for row in cohort(300)]
+    assert len(page.dots()) == 300 * len(known)
+    assert all(0 <= x <= WIDTH and 0 <= y <= HEIGHT for x, y in page.dots())
 
 
 @pytest.mark.parametrize("n", [0, 1, 4])

@@ -20,9 +20,9 @@ from safetensors.numpy import load, save
 
 from bidsfit import Acquisition, companions, models
 from bidsfit.exceptions import UnusableInputError
-from bidsfit.interfaces.learned import MOST_ARROWS, mean_errors
 from bidsfit.laboratory.bench import estimator_of
 from bidsfit.models.space import ParameterSpace
+from bidsfit.reports.trained import MOST_ARROWS, mean_errors
 from bidsfit.simulation.distributions import Mixture, Pooled, Uniform, digest
 from bidsfit.simulation.simulator import Noise, Simulation
 from bidsfit.trained.network import Network

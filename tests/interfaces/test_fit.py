@@ -1,6 +1,8 @@
 """The node that fits: every voxel of the mask, and only those, whatever its signal."""
 
 import json
+import tempfile
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -8,36 +10,43 @@ import pytest
 
 from bidsfit import models
 from bidsfit.acquisition import Acquisition
+from bidsfit.bids.inputs import find_images, open_dataset
 from bidsfit.estimators.estimator import Status
 from bidsfit.exceptions import UnusableInputError
-from bidsfit.interfaces.estimate import EstimateMaps
+from bidsfit.fitting import FitResult
+from bidsfit.interfaces.fit import FitImage
 from bidsfit.trust.bounds import cramer_rao_bound
 
 
 @pytest.fixture
-def fit(tiny, masks, run_in, tmp_path):
-    """``fit(data)``: maps by name, and the summary."""
+def fit(tiny, masks, run_in, tmp_path, blank_figures):
+    """``fit(data)``: maps by key in the units of the numerics, and the numbers of the fit."""
     facts = tmp_path / "facts.json"
 
     def run(data=None, noise=None, **options):
         facts.write_text(json.dumps({"noise": noise or {}}))
-        path = tiny.add("sub-01/dwi/sub-01_dwi", data=data)
+        tiny.add("sub-01/dwi/sub-01_dwi", data=data)
         mask = masks.add_mask("sub-01/dwi/sub-01_desc-brain_mask")
-        stem = str(path).removesuffix(".nii.gz")
+        derivatives = [open_dataset(masks.root, "masks", derivative=True)]
+        (image,) = find_images(open_dataset(tiny.root, "raw"), derivatives, ["01"]).images
+        (tmp_path / "out").mkdir(exist_ok=True)
         outputs = run_in(
-            EstimateMaps(
-                in_file=str(path),
-                bval=f"{stem}.bval",
-                bvec=f"{stem}.bvec",
+            FitImage(
+                in_file=str(image.path),
+                bval=str(image.bval),
+                bvec=str(image.bvec),
                 mask=str(mask),
                 facts=str(facts),
+                image=image.to_dict(),
+                mask_name=image.mask_uri,
+                methods=["", ""],
+                output_dir=str(tempfile.mkdtemp(dir=tmp_path / "out")),
                 model="adc",
                 **{"estimator": "lsq", "options": {}} | options,
             )
         )
-        maps = {name: nib.load(path).get_fdata() for name, path in outputs.maps.items()}
-        with open(outputs.summary) as file:
-            return maps, json.load(file)
+        result = FitResult.load(Path(outputs.result))
+        return {key: result.volume(key, INSIDE) for key in result.values}, result.numbers
 
     return run
 
@@ -47,14 +56,14 @@ INSIDE[0], INSIDE[:, 0] = False, False
 
 
 def test_right_in_the_mask_and_zero_outside(fit, tiny):
-    maps, summary = fit()
+    maps, numbers = fit()
     np.testing.assert_allclose(maps["D"][INSIDE], 1, rtol=1e-4)
     np.testing.assert_allclose(maps["S0"][INSIDE], tiny.signals()[..., 0][INSIDE], rtol=1e-4)
     for values in maps.values():
         assert np.all(values[~INSIDE] == 0)
     assert np.all(maps["status"][INSIDE] == Status.CONVERGED)
-    assert summary["n_voxels"] == INSIDE.sum()
-    assert summary["columns"] == {"b": [0, 300, 600, 1000]}
+    assert numbers.n_voxels == INSIDE.sum()
+    assert numbers.columns == {"b": [0, 300, 600, 1000]}
 
 
 @pytest.mark.filterwarnings("ignore:invalid value")
@@ -63,14 +72,14 @@ def test_a_voxel_that_cannot_be_fitted_harms_no_other(fit, tiny):
     data[2, 2, 0, 3] = np.nan
     data[2, 2, 1, 0] = np.inf
     data[2, 2, 2] = 0
-    maps, summary = fit(data)
+    maps, numbers = fit(data)
     assert maps["status"][2, 2].tolist() == [Status.NOT_FINITE, Status.NOT_FINITE, Status.NO_SIGNAL]
     for name in ("S0", "D", "rmse", "r2"):
         assert np.all(np.isnan(maps[name][2, 2]))
     good = INSIDE.copy()
     good[2, 2] = False
     np.testing.assert_allclose(maps["D"][good], 1, rtol=1e-4)
-    assert summary["status"] == {"1": int(good.sum()), "4": 2, "5": 1}
+    assert numbers.status == {1: int(good.sum()), 4: 2, 5: 1}
 
 
 def test_negative_intensities_are_measurements(fit, tiny):
@@ -113,15 +122,15 @@ def test_low_memory(fit, tmp_path):
 
 def test_curves_are_representative_voxels(fit):
     """Each with what was measured and what was fitted, from b = 0 on."""
-    _, summary = fit()
-    assert 1 <= len(summary["curves"]) <= 4
-    for curve in summary["curves"]:
-        assert curve["x"] == [0, 300, 600, 1000]
-        assert curve["x_label"] == "b (s/mm²)"
-        assert curve["counts"] == [2, 1, 1, 1]
-        assert curve["fitted_x"][0] == 0
-        np.testing.assert_allclose(curve["predicted"], curve["signal"], rtol=1e-3)
-        np.testing.assert_allclose(curve["signal"][0], curve["fitted"][0], rtol=1e-3)
+    _, numbers = fit()
+    assert 1 <= len(numbers.curves) <= 4
+    for curve in numbers.curves:
+        assert curve.x == [0, 300, 600, 1000]
+        assert curve.x_label == "b (s/mm²)"
+        assert curve.counts == [2, 1, 1, 1]
+        assert curve.fitted_x[0] == 0
+        np.testing.assert_allclose(curve.predicted, curve.signal, rtol=1e-3)
+        np.testing.assert_allclose(curve.signal[0], curve.fitted[0], rtol=1e-3)
 
 
 # --- uncertainty ----------------------------------------------------------------------------------------------------
@@ -135,10 +144,10 @@ def bound(tiny, sigma, kind="gaussian"):
 
 @pytest.mark.parametrize("kind", ["gaussian", "rician"])
 def test_bound_and_standard_deviation_of_a_known_noise(fit, tiny, kind):
-    maps, summary = fit(noise={"sigma": 300, "method": "given"}, noise_kind=kind)
+    maps, numbers = fit(noise={"sigma": 300, "method": "given"}, noise_kind=kind)
     np.testing.assert_allclose(maps["D_crb"][INSIDE], bound(tiny, 300, kind), rtol=1e-3)
     np.testing.assert_allclose(maps["D_sd"][INSIDE], bound(tiny, 300), rtol=1e-3)
-    assert summary["noise"] == {"sigma": 300, "method": "given"}
+    assert numbers.noise == {"sigma": 300, "method": "given"}
 
 
 def test_bound_of_a_noise_map(fit, tiny, tmp_path):

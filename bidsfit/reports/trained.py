@@ -12,6 +12,7 @@ from scipy.stats import qmc
 
 from bidsfit.bids.units import REPORT_UNITS
 from bidsfit.estimators.estimator import Status
+from bidsfit.fitting import FitNumbers
 from bidsfit.models.signal_model import SignalModel
 from bidsfit.models.space import ParameterSpace
 from bidsfit.reports.evaluation import Axis, Bias, plot_bias
@@ -72,7 +73,7 @@ def distribution_in_words(facts: Mapping[str, Any]) -> str:
     return f"the pooled fits of {sum(facts['Voxels'].values()):,} voxels in {tissue} of healthy participants{without}"
 
 
-def training_warnings(summary: Mapping[str, Any], bundle: Bundle, participant: str) -> list[str]:
+def training_warnings(numbers: FitNumbers, bundle: Bundle, participant: str) -> list[str]:
     """What of a training speaks against the estimates of one image; ``participant``: whose it is, with ``sub-``."""
     warnings = []
     if participant in bundle.facts["Participants"]:
@@ -80,7 +81,7 @@ def training_warnings(summary: Mapping[str, Any], bundle: Bundle, participant: s
             "The estimator was trained on a pool that holds this participant: its estimates lean on the participant's "
             "own fits. Run with --leave-one-out."
         )
-    unlike = summary["status"].get(str(int(Status.UNLIKE_TRAINING)), 0) / summary["n_voxels"]
+    unlike = numbers.share(Status.UNLIKE_TRAINING)
     if unlike > MANY_UNLIKE:
         warnings.append(
             f"{percent(unlike)} of the voxels are unlike all signals of the training: their estimates are drawn "

@@ -1,0 +1,269 @@
+"""One fit, from signals to all that maps, figures and records show of it."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bidsfit.acquisition import B0_TOLERANCE, Acquisition, Frame, column_of
+from bidsfit.estimators.estimator import FITTED, Estimate, Estimator, Signals, Status
+from bidsfit.estimators.summary import ParameterSummary, representative_voxels, summarise
+from bidsfit.models.signal_model import SignalModel
+from bidsfit.noise import NoiseKind
+from bidsfit.trust.companions import companions
+
+#: Points of a fitted curve.
+CURVE_POINTS = 200
+
+
+@dataclass(frozen=True)
+class FittedCurve:
+    """Signals of one voxel and the curve that was fitted to them.
+
+    Attributes
+    ----------
+    title : str
+        What the voxel stands for.
+    voxel : int
+        Its place among the voxels that were fitted.
+    x_label : str
+        Name and unit of what the signals are drawn against.
+    x, signal, counts, predicted : list of float
+        Of every averaged signal: where it is drawn, as measured, measurements behind it, and as fitted. Of complex
+        signals the magnitude.
+    fitted_x, fitted : list of float
+        The curve on a fine grid; empty where none can be drawn.
+    """
+
+    title: str
+    voxel: int
+    x_label: str
+    x: list[float]
+    signal: list[float]
+    counts: list[float]
+    predicted: list[float]
+    fitted_x: list[float]
+    fitted: list[float]
+
+
+@dataclass(frozen=True)
+class FitNumbers:
+    """What a fit amounts to, in the units of the numerics.
+
+    Attributes
+    ----------
+    n_voxels, freedom : int
+        Voxels of the mask, and fitted signals less estimated parameters.
+    seconds : float
+        That the estimate took.
+    columns : dict of column to list of float
+        Variables of the averaged signals, in the units of the table.
+    frame : {"bvec", "xyz"}
+        Axes of the gradient directions.
+    over_directions : bool
+        Whether shells of several directions were fitted by a model that does not know directions.
+    parameters : list of ParameterSummary
+    status : dict of int to int
+        Voxels of each status code.
+    sigma : float or None
+        Median noise of one measurement as the residuals suggest it.
+    curves : list of FittedCurve
+    noise : dict
+        Level of the noise and how it was found: sigma, snr, method.
+    notes : dict
+        `Estimate.notes`.
+    left_out : list
+        Volumes that were left out (see `bidsfit.bids.left_out`).
+    """
+
+    n_voxels: int
+    freedom: int
+    seconds: float
+    columns: dict[str, list[float]]
+    parameters: list[ParameterSummary]
+    status: dict[int, int]
+    sigma: float | None
+    curves: list[FittedCurve] = field(default_factory=list)
+    frame: Frame = "bvec"
+    over_directions: bool = False
+    noise: dict[str, Any] = field(default_factory=dict)
+    notes: dict[str, Any] = field(default_factory=dict)
+    left_out: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def n_fitted(self) -> int:
+        """Voxels that hold an estimate."""
+        return sum(self.status.get(int(status), 0) for status in FITTED)
+
+    def share(self, status: Status) -> float:
+        """Share of the voxels of one status."""
+        return self.status.get(int(status), 0) / self.n_voxels
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """A fit of the voxels of a mask.
+
+    Attributes
+    ----------
+    values : dict of key to ndarray, shape (n_voxels,) or (n_voxels, 3)
+        By name of the parameter or derived quantity, that and the key of a companion ("D_sd"), "rmse", "r2" and
+        "status"; in the units of the numerics.
+    numbers : FitNumbers
+    """
+
+    values: dict[str, NDArray]
+    numbers: FitNumbers
+
+    def volume(self, key: str, mask: NDArray[np.bool_], outside: float = 0) -> NDArray:
+        """One of the values as a map on the grid of the mask, whose voxels count in Fortran's order."""
+        values = self.values[key]
+        found = np.full((mask.size, *values.shape[1:]), outside, dtype=values.dtype)
+        found[np.flatnonzero(mask.ravel(order="F"))] = values
+        return found.reshape((*mask.shape, *values.shape[1:]), order="F")
+
+    def save(self, path: Path) -> Path:
+        """Write it to a file of arrays, which holds nothing that could be executed."""
+        from safetensors.numpy import save_file
+
+        arrays = {key: np.ascontiguousarray(values) for key, values in self.values.items()}
+        save_file(arrays, path, metadata={"numbers": json.dumps(asdict(self.numbers))})
+        return path
+
+    @classmethod
+    def load(cls, path: Path) -> FitResult:
+        """Read what `save` wrote."""
+        from safetensors import safe_open
+
+        with safe_open(path, "numpy") as file:
+            values = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
+            numbers = json.loads(file.metadata()["numbers"])
+        numbers |= {
+            "parameters": [ParameterSummary(**row) for row in numbers["parameters"]],
+            "curves": [FittedCurve(**row) for row in numbers["curves"]],
+            "status": {int(code): count for code, count in numbers["status"].items()},
+        }
+        return cls(values, FitNumbers(**numbers))
+
+
+def fit(
+    estimator: Estimator,
+    signals: Signals,
+    acquisition: Acquisition,
+    sigma: float | NDArray[np.float64] | None,
+    *,
+    kind: NoiseKind = "rician",
+    positions: NDArray[np.integer] | None = None,
+    threads: int = 1,
+    progress: Callable[[int], object] | None = None,
+    noise: Mapping[str, Any] | None = None,
+    left_out: Sequence[dict[str, Any]] = (),
+) -> FitResult:
+    """Estimate, judge and summarise.
+
+    Parameters
+    ----------
+    estimator : Estimator
+    signals : array or view, shape (n_voxels, n_measurements)
+    acquisition : Acquisition
+    sigma : float or ndarray, shape (n_voxels,), optional
+        Standard deviation of the noise of one measurement.
+    kind : {"rician", "gaussian"}
+        What the bound takes the noise for.
+    positions : ndarray, shape (n_voxels, 3), optional
+        Where the voxels lie in the image, for estimators that read neighbours.
+    threads : int
+    progress : callable, optional
+        Called with the number of voxels that were just finished.
+    noise, left_out
+        Facts that `FitNumbers` hands on.
+    """
+    estimator.warm_up(acquisition)
+    start = time.perf_counter()
+    estimate = estimator.estimate(signals, acquisition, sigma, positions=positions, threads=threads, progress=progress)
+    seconds = time.perf_counter() - start
+    values: dict[str, NDArray] = estimate.parameters | estimate.derived
+    values |= {"rmse": estimate.rmse, "r2": estimate.r2, "status": estimate.status}
+    judged = companions(estimator, estimate, sigma, kind=kind, threads=threads)
+    for key, arrays in judged.items():
+        values |= {f"{name}_{key}": array for name, array in arrays.items()}
+    model, residual = estimator.model, estimate.sigma[np.isfinite(estimate.sigma)]
+    averaged = estimate.acquisition
+    numbers = FitNumbers(
+        n_voxels=int(estimate.status.size),
+        freedom=estimate.freedom,
+        seconds=seconds,
+        columns={
+            name: column.tolist() for name, column in averaged.columns.items() if name == "b" or name in model.variables
+        },
+        parameters=summarise(estimate, model, estimator.bounds),
+        status={int(status): count for status, count in estimate.count().items()},
+        sigma=float(np.median(residual)) if residual.size else None,
+        curves=_curves(estimate, estimator, signals, acquisition),
+        frame=acquisition.frame,
+        over_directions=estimator.averaging == "none" and _over_directions(model, averaged),
+        noise=dict(noise or {}),
+        notes=estimate.notes,
+        left_out=list(left_out),
+    )
+    return FitResult(values, numbers)
+
+
+def _curves(estimate: Estimate, estimator: Estimator, signals: Signals, acquisition: Acquisition) -> list[FittedCurve]:
+    """Curves of voxels that show what is typical and what is not."""
+    model = estimator.model
+    used = model.usable(acquisition)
+    average = model.average(acquisition.select(used), estimator.averaging)
+    label, x, fine = curve_axis(model, average.acquisition)
+    found = []
+    for title, index in representative_voxels(estimate, model).items():
+        parameters = {name: values[index] for name, values in estimate.parameters.items()}
+        measured = average(np.asarray(signals[slice(index, index + 1)])[:, used])[0]
+        predicted = model.signal(parameters, average.acquisition)
+        if model.complex_valued:
+            measured, predicted = np.abs(measured), np.abs(predicted)
+        found.append(
+            FittedCurve(
+                title=title,
+                voxel=index,
+                x_label=label,
+                x=x.tolist(),
+                signal=measured.tolist(),
+                counts=average.acquisition.weights.tolist(),
+                predicted=predicted.tolist(),
+                fitted_x=[] if fine is None else fine[0].tolist(),
+                fitted=[] if fine is None else model.signal(parameters, fine[1]).tolist(),
+            )
+        )
+    return found
+
+
+def _over_directions(model: SignalModel, fitted: Acquisition) -> bool:
+    """Whether shells of several directions are described by a model that does not know directions."""
+    several = any(shell.n_directions > 1 for shell in fitted.shells if shell.b_value > B0_TOLERANCE)
+    return several and "direction" not in model.variables
+
+
+def curve_axis(
+    model: SignalModel, acquisition: Acquisition
+) -> tuple[str, NDArray[np.float64], tuple[NDArray[np.float64], Acquisition] | None]:
+    """What a decay is drawn against: label, values of the measurements, and a fine grid with its acquisition.
+
+    That is b, or else the first variable of the model, in the unit of the table; where measurements follow from one
+    another, their number. No grid where the model has several variables: a curve against one would hide the others.
+    """
+    names = [name for name in model.variables if name in acquisition.columns]
+    if model.sequence or not names:
+        return "measurement", np.arange(len(acquisition), dtype=float), None
+    column = column_of("b" if "b" in names else names[0])
+    values = acquisition.columns[column.name]
+    fine: Any = np.linspace(0, 1, CURVE_POINTS) * values.max()
+    grid = Acquisition(fine) if column.name == "b" else Acquisition(**{column.name: fine})
+    return f"{column.name} ({column.unit})", values, (fine, grid) if model.variables == (column.name,) else None

@@ -1,0 +1,212 @@
+"""The node of a fit: it estimates, judges, writes maps and draws, from the result that it holds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from nipype import config
+from nipype.interfaces.base import (
+    BaseInterfaceInputSpec,
+    Directory,
+    File,
+    SimpleInterface,
+    TraitedSpec,
+    isdefined,
+    traits,
+)
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from bidsfit import estimators, models
+from bidsfit.acquisition import Acquisition
+from bidsfit.bids.acquisitions import read_acquisition
+from bidsfit.bids.conflicts import conflicts_of_fit, refuse, writing
+from bidsfit.bids.images import MaskedSignals, image_shape, open_image, opened, read_data
+from bidsfit.bids.inputs import DwiImage
+from bidsfit.bids.left_out import in_words
+from bidsfit.bids.outputs import (
+    estimator_label,
+    fit_settings,
+    map_outputs,
+    sources_of,
+    write_maps,
+)
+from bidsfit.estimators.estimator import Estimator, Status
+from bidsfit.exceptions import UnsupportedProtocolError, UnusableInputError
+from bidsfit.files import needing_space, whole_file
+from bidsfit.fitting import FitResult, fit
+from bidsfit.interfaces.figures import relative
+from bidsfit.reports.fit_panels import PANELS, FitPanel, FitView
+from bidsfit.reports.fit_record import fit_record
+from bidsfit.reports.records import write_record
+from bidsfit.training.bundle import read_bundle
+
+
+class _FitImageInput(BaseInterfaceInputSpec):
+    in_file = File(exists=True, mandatory=True, desc="diffusion image")
+    bval = File(exists=True, mandatory=True)
+    bvec = File(exists=True)
+    sidecar = traits.Dict(desc="metadata of the image")
+    mask = File(exists=True, mandatory=True)
+    facts = File(exists=True, mandatory=True, desc="of the image, as PrepareImage leaves them: the noise level")
+    noise_map = File(exists=True, desc="noise level of every voxel, where it is a map")
+    noise_kind = traits.Enum("rician", "gaussian", usedefault=True, desc="what the bound takes the noise for")
+    noise = traits.Dict(usedefault=True, desc="choices about the noise, as NoiseChoice.settings")
+    image = traits.Dict(mandatory=True, desc="as DwiImage.to_dict")
+    mask_name = traits.Str(mandatory=True, desc="where the mask came from")
+    model = traits.Str(mandatory=True)
+    estimator = traits.Str(mandatory=True)
+    options = traits.Dict(desc="of the estimator")
+    trained = File(exists=True, desc="what the estimator was taught, where it is a trained one")
+    methods = traits.List(traits.Str, desc="texts about the model and the estimator")
+    output_dir = Directory(mandatory=True)
+    label = traits.Str(desc="shown beside the progress bar", nohash=True)
+    threads = traits.Int(1, usedefault=True, nohash=True)
+    low_memory = traits.Bool(False, usedefault=True, nohash=True, desc="unpack compressed images to disk")
+    version = traits.Str(desc="of bidsfit: another version fits again")
+
+
+class _FitImageOutput(TraitedSpec):
+    result = File(exists=True, desc="the fit, as FitResult.save leaves it")
+    record = File(exists=True, desc="the record of the report")
+
+
+class FitImage(SimpleInterface):
+    """Fit the voxels of a mask with one model and one estimator; leave maps, figures and a record.
+
+    The fit itself is kept beside the folder of the node, so that files which are gone are written again without it.
+    Maps are written with their sidecars, in the units of files, each whole or not at all; none is written where one is
+    there that was made otherwise, or a fit of another image, mask or noise.
+    """
+
+    input_spec = _FitImageInput
+    output_spec = _FitImageOutput
+
+    def _run_interface(self, runtime: Any) -> Any:
+        image, folder = DwiImage.from_dict(self.inputs.image), Path(self.inputs.output_dir)
+        options: dict[str, Any] = dict(self.inputs.options) if isdefined(self.inputs.options) else {}
+        bundle = read_bundle(Path(self.inputs.trained)) if isdefined(self.inputs.trained) else None
+        if bundle is not None:
+            options["trained"] = bundle
+        estimator: Estimator = estimators.get(self.inputs.estimator)(models.get(self.inputs.model), **options)
+        mask_image = open_image(Path(self.inputs.mask))
+        mask = np.asarray(read_data(mask_image, Path(self.inputs.mask))) > 0
+        kept = self._kept(Path(runtime.cwd))
+        if not kept.exists():
+            for earlier in kept.parent.glob("fit_*.safetensors"):
+                earlier.unlink()
+            with whole_file(kept) as path:
+                self._fit(estimator, mask, Path(runtime.cwd)).save(path)
+        result = FitResult.load(kept)
+        outputs = map_outputs(image, estimator.model, estimator)
+        settings = fit_settings(estimator.model, estimator, self.inputs.mask_name, self.inputs.noise)
+        with writing(folder, image):  # another run may have written since this one was planned
+            refuse(conflicts_of_fit(folder, image, [output.path for output in outputs.values()], settings))
+            write_maps(folder, result, outputs, estimator.model, settings, sources_of(image), mask_image)
+        view = FitView(result, estimator, outputs, mask, np.asarray(mask_image.affine), bundle)
+        paths = fit_figure_paths(folder, image, estimator.model.name, estimator.name)
+        record = fit_record(
+            view,
+            settings,
+            image=f"{image.name}_dwi",
+            source=image.uri,
+            participant=f"sub-{image.participant}",
+            figures=relative(paths, draw_panels(view, paths), self.inputs.output_dir),
+            methods=list(self.inputs.methods),
+        )
+        with whole_file(paths["record"]) as path:
+            write_record(record, path)
+        self._results = {"result": str(kept), "record": str(paths["record"])}
+        return runtime
+
+    def _kept(self, cwd: Path) -> Path:
+        """Where the fit of these inputs is kept."""
+        _, digest = self.inputs.get_hashval(hash_method=config.get("execution", "hash_method"))
+        return cwd.parent / f"fit_{digest[:16]}.safetensors"
+
+    def _fit(self, estimator: Estimator, mask: NDArray[np.bool_], cwd: Path) -> FitResult:
+        path = Path(self.inputs.in_file)
+        acquisition = read_acquisition(
+            Path(self.inputs.bval),
+            Path(self.inputs.bvec) if self.inputs.bvec else None,
+            self.inputs.sidecar if isdefined(self.inputs.sidecar) else None,
+        )
+        found = json.loads(Path(self.inputs.facts).read_text())
+        noise, left_out = found["noise"], found.get("left_out", [])
+        require_support(estimator, acquisition, left_out, path)
+        sigma = self._sigma(noise, mask)
+        if estimator.needs_noise and sigma is None:
+            raise UnusableInputError(
+                f"{path}: {estimator.name} needs the noise level, and it could not be found: nothing was repeated, and "
+                "no model leaves residuals. Give it with --sigma."
+            )
+        with opened(path, cwd if self.inputs.low_memory else None) as stored:
+            signals = MaskedSignals(stored, image_shape(stored, len(acquisition), path), mask, path)
+            with tqdm(total=signals.shape[0], desc=self.inputs.label, unit="voxel", disable=None, delay=1) as bar:
+                result = fit(
+                    estimator,
+                    signals,
+                    acquisition,
+                    sigma,
+                    kind=self.inputs.noise_kind,
+                    positions=signals.positions if any(estimator.reach) else None,
+                    threads=self.inputs.threads,
+                    progress=bar.update,
+                    noise=noise,
+                    left_out=left_out,
+                )
+        if not result.numbers.n_fitted:
+            most = max(result.numbers.status, key=lambda code: result.numbers.status[code])
+            raise UnusableInputError(
+                f"{path}: no voxel of the mask could be fitted with {estimator.model.name}: {Status(most).message}."
+            )
+        return result
+
+    def _sigma(self, noise: dict[str, Any], mask: NDArray) -> float | NDArray | None:
+        """Noise level of the voxels of the mask, or one for all; None where it is not known."""
+        if isdefined(self.inputs.noise_map):
+            path = Path(self.inputs.noise_map)
+            return np.asarray(read_data(open_image(path), path), dtype=float).ravel("F")[mask.ravel("F")]
+        return float(noise["sigma"]) if noise and noise["sigma"] > 0 else None
+
+
+def fit_figure_paths(folder: Path, image: DwiImage, model: str, estimator: str) -> dict[str, Path]:
+    """Where the record and the figures of a fit go: kind to path."""
+    stem = f"{image.name}_model-{model}_desc-{estimator_label(estimator)}"
+    figures_folder = folder / f"sub-{image.participant}" / "figures"
+    paths = {kind: figures_folder / f"{stem}{kind}_dwi.png" for kind in PANELS.available()}
+    return paths | {"record": figures_folder / f"{stem}_record.json"}
+
+
+def draw_panels(view: FitView, paths: Mapping[str, Path]) -> list[str]:
+    """Draw every panel that has something to show; their names, in the order of the report."""
+    drawn = []
+    for name in PANELS.available():
+        panel: FitPanel = PANELS.get(name)
+        with needing_space(paths[name]):
+            paths[name].parent.mkdir(parents=True, exist_ok=True)
+            if panel.draw(paths[name], view):
+                drawn.append(name)
+    return drawn
+
+
+def require_support(
+    estimator: Estimator, acquisition: Acquisition, left_out: Sequence[Mapping[str, Any]], path: Path
+) -> None:
+    """Refuse a fit that the volumes which are left do not support.
+
+    Raises
+    ------
+    UnsupportedProtocolError
+    """
+    model = estimator.model
+    missing = model.support(acquisition).missing or estimator.missing(acquisition)
+    if left_out and missing:
+        raise UnsupportedProtocolError(
+            f"{path.name.split('.')[0]}: {model.name} ({estimator.name}) cannot be fitted to the volumes that are "
+            f"left. Missing: {'; '.join(missing)}. {in_words(left_out)}"
+        )

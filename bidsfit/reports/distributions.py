@@ -1,0 +1,48 @@
+"""Distributions by cohort: every participant a dot, with a box for the quartiles."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from markupsafe import Markup
+
+from bidsfit.reports.comparisons import estimator_colour
+from bidsfit.reports.group_records import EstimatorRecord
+from bidsfit.reports.vega import Dot, embedded, strips
+from bidsfit.reports.words import readable
+
+#: Pixels of the plot; names of estimators and cohorts are at its left.
+WIDTH = 660
+
+
+def draw_distributions(records: Sequence[EstimatorRecord], symbol: str, unit: str, estimators: Sequence[str]) -> Markup:
+    """Strips of all cohorts, estimator by estimator, on one axis; empty where there are no values.
+
+    Parameters
+    ----------
+    records : sequence of EstimatorRecord
+    symbol, unit : str
+        Of the parameter, as text.
+    estimators : sequence of str
+        All of the region, in the order of their colours.
+    """
+    dots = []
+    for record in records:
+        colour = estimator_colour(estimators.index(record.estimator))
+        for found in record.distributions:
+            known = [(who, x) for who, x in zip(found.participants, found.values, strict=True) if math.isfinite(x)]
+            strip = f"{found.cohort} ({len(known)})"
+            dots += [Dot(x, f"{who}: {readable(x)}", colour, colour, strip, record.estimator) for who, x in known]
+    if not dots:
+        return Markup("")
+    import altair
+
+    chart = strips(
+        dots,
+        title=f"{symbol} ({unit})" if unit else symbol,
+        scale=altair.Scale(zero=False, nice=False, padding=12),
+        axis=altair.Axis(tickCount=6),
+        width=WIDTH,
+    )
+    return embedded(chart, f"Values of {symbol} by cohort and estimator")

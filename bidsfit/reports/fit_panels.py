@@ -1,0 +1,262 @@
+"""The figures of a fit: each has a name, a caption, and a function that draws it; their order is that of the report.
+
+Other packages add theirs with the entry point "bidsfit.panels".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bidsfit.bids.outputs import MapOutput
+from bidsfit.bids.units import REPORT_UNITS
+from bidsfit.estimators.comparison import Precision, precision
+from bidsfit.estimators.estimator import Estimator, Status
+from bidsfit.fitting import FitResult, FittedCurve
+from bidsfit.models.signal_model import SignalModel
+from bidsfit.quantity import Quantity
+from bidsfit.registry import Registry
+from bidsfit.reports import figures
+from bidsfit.reports.trained import plot_learned
+from bidsfit.reports.words import percent
+from bidsfit.training.bundle import Bundle
+from bidsfit.trust.companions import companions_of
+
+#: What the colours of an axis are.
+AXIS_COLOURS = "red, green, blue: along the first, second, third axis of the gradient directions"
+
+
+@dataclass(frozen=True)
+class FitView:
+    """A fit as its figures look at it.
+
+    Attributes
+    ----------
+    result : FitResult
+    estimator : Estimator
+    outputs : mapping of key to MapOutput
+        What each map is.
+    mask : ndarray of bool, shape (x, y, z)
+    affine : ndarray, shape (4, 4)
+    bundle : Bundle, optional
+        What a trained estimator came from.
+    """
+
+    result: FitResult
+    estimator: Estimator
+    outputs: Mapping[str, MapOutput]
+    mask: NDArray[np.bool_]
+    affine: NDArray
+    bundle: Bundle | None = None
+
+    @property
+    def model(self) -> SignalModel:
+        return self.estimator.model
+
+    @property
+    def names(self) -> list[str]:
+        """Parameters and derived quantities that are numbers."""
+        return [quantity.name for quantity in self.model.quantities if not quantity.axis]
+
+    def map(self, key: str) -> figures.Panel:
+        """One map, with its title, unit and range."""
+        output, values = self.outputs[key], self.result.values[key]
+        limits = output.figure_range
+        if limits is not None and key in self.names:
+            limits = figures.widened(limits, values)
+        unit, colours = REPORT_UNITS[output.unit].name, output.quantity.colours or "viridis"
+        data = self.result.volume(key, self.mask, np.nan) if key != "status" else self.result.volume(key, self.mask)
+        return figures.Panel(data.astype(float), output.title, unit, limits, colours)
+
+    @cached_property
+    def shown(self) -> list[Quantity]:
+        """Companions that are drawn: spreads before what has a sign, and others last."""
+        found = [companion.quantity for companion in companions_of(self.estimator).values()]
+        return sorted((q for q in found if q.word), key=lambda q: ("spread", "signed", "own").index(q.scale))
+
+    def judged(self, name: str) -> dict[str, NDArray]:
+        """What the companions say of a parameter, by key."""
+        found = (companion.quantity.key for companion in companions_of(self.estimator).values())
+        return {key: self.result.values[f"{name}_{key}"] for key in found if f"{name}_{key}" in self.result.values}
+
+    def precision(self, name: str) -> Precision:
+        """How precise the estimates of a parameter are."""
+        found = self.judged(name)
+        return precision(found.get("sd"), found.get("crb"), found.get("bias"))
+
+
+@dataclass(frozen=True)
+class FitPanel:
+    """One figure of a fit.
+
+    Parameters
+    ----------
+    shows : str
+        What is to be seen, for those who cannot see it.
+    caption : str
+        What to know when reading it.
+    draw : callable
+        Draws a view into a file (.png or .svg); returns False, and writes none, where there is nothing to draw.
+    """
+
+    shows: str
+    caption: str
+    draw: Callable[[Path, FitView], bool]
+
+
+def _draw_maps(path: Path, view: FitView) -> bool:
+    maps = [view.map(name) for name in view.names]
+    if not figures.with_values(maps, view.mask):
+        return False
+    axes = [replace(view.map(q.name), remark=AXIS_COLOURS) for q in view.model.quantities if q.axis]
+    figures.plot_maps(path, [*maps, *axes], view.mask, view.affine)
+    return True
+
+
+def _draw_uncertainty(path: Path, view: FitView) -> bool:
+    spread = list(chain.from_iterable(_judged_maps(view, name) for name in view.names if name != view.model.scale))
+    if not figures.with_values(spread, view.mask):
+        return False
+    figures.plot_maps(path, spread, view.mask, view.affine, columns=max(len(view.shown), 2))
+    return True
+
+
+def _judged_maps(view: FitView, name: str) -> Iterator[figures.Panel]:
+    """Maps of what the companions say of a parameter; its spreads share one range."""
+    judged = view.judged(name)
+    known = [q for q in view.shown if q.key in judged]
+    span = float(np.ptp(view.map(name).limits or figures.robust_limits(view.result.values[name])))
+    spreads = [judged[q.key] for q in known if q.scale == "spread"]
+    limits = figures.spread_limits(np.concatenate(spreads), span) if spreads else (0.0, 0.0)
+    for quantity in known:
+        values, drawn_as = judged[quantity.key], view.map(f"{name}_{quantity.key}")
+        drawn_as = replace(drawn_as, title=f"{quantity.word} of ${view.model.quantity(name).latex}$")
+        if quantity.scale == "spread":
+            undetermined = precision(None, values).undetermined
+            remark = f"{percent(undetermined)} not determined" if undetermined > 0 else ""
+            drawn_as = replace(drawn_as, limits=limits, remark=remark)
+        elif quantity.scale == "signed":
+            end = max(limits[1], figures.spread_limits(np.abs(values), span)[1])
+            drawn_as = replace(drawn_as, limits=(-end, end))
+        yield drawn_as
+
+
+def _draw_histograms(path: Path, view: FitView) -> bool:
+    bounds = dict(zip(view.model.names, map(tuple, view.estimator.bounds.tolist()), strict=True))
+    maps = {name: view.map(name) for name in view.names}
+    if not figures.with_values(list(maps.values()), view.mask):
+        return False
+    rows = [
+        figures.Histogram(p.title, p.unit, view.result.values[name], p.limits, bounds.get(name, (-np.inf, np.inf)))
+        for name, p in maps.items()
+    ]
+    figures.plot_histograms(path, rows)
+    return True
+
+
+def _draw_curves(path: Path, view: FitView) -> bool:
+    numbers = view.result.numbers
+    if not numbers.curves:
+        return False
+    figures.plot_curves(path, [drawn_curve(c, view.model, numbers.noise.get("sigma")) for c in numbers.curves])
+    return True
+
+
+def drawn_curve(curve: FittedCurve, model: SignalModel, sigma: float | None) -> figures.Curve:
+    """A measured and fitted decay, from the numbers that the fit left."""
+    x, signal, predicted = (np.array(values) for values in (curve.x, curve.signal, curve.predicted))
+    fine = (np.array(curve.fitted_x), np.array(curve.fitted)) if curve.fitted_x else (x, predicted)
+    error = None if sigma is None else sigma / np.sqrt(curve.counts)
+    title = curve_title(curve.title, model)
+    return figures.Curve(title, x, signal, error, fine[0], fine[1], signal - predicted, curve.x_label)
+
+
+def curve_title(title: str, model: SignalModel) -> str:
+    """The title of a curve with the symbol of the parameter that it names."""
+    name, _, what = title.partition(": ")
+    return f"${model[name].latex}$: {what}" if name in model.names else title.capitalize()
+
+
+def _draw_quality(path: Path, view: FitView) -> bool:
+    if view.result.numbers.freedom == 0:
+        return False
+    _plot_status(path, view, [view.map("rmse"), view.map("r2")])
+    return True
+
+
+def _draw_status(path: Path, view: FitView) -> bool:
+    if view.result.numbers.freedom > 0:
+        return False
+    _plot_status(path, view, [])
+    return True
+
+
+def _plot_status(path: Path, view: FitView, residuals: list[figures.Panel]) -> None:
+    messages = {status.value: status.message for status in Status}
+    status = view.result.volume("status", view.mask)
+    figures.plot_quality(path, residuals, status, messages, view.mask, view.affine)
+
+
+def _draw_training(path: Path, view: FitView) -> bool:
+    if view.bundle is None or len(view.bundle.facts["Parameters"]) < 2:
+        return False
+    plot_learned(path, view.bundle, view.model)
+    return True
+
+
+TRAINING = FitPanel(
+    "Arrows from true parameters to the mean of their estimates, over the density of the training",
+    "What the estimator does to known truths, for this protocol and the noise of its training. An arrow starts at"
+    " the truth and ends at the mean estimate: long arrows are bias, and where they gather, the estimates tell "
+    "the training rather than the tissue.",
+    _draw_training,
+)
+MAPS = FitPanel(
+    "Slices of the parameter maps",
+    "Parameter maps inside the mask. A pointed end of a colour bar means that values lie beyond it; they take the"
+    " colour of that end.",
+    _draw_maps,
+)
+UNCERTAINTY = FitPanel(
+    "Slices of the standard deviation and of the Cramér-Rao bound of the parameters",
+    "How far the maps can be trusted, on one colour scale for each parameter. SD: standard deviation as the "
+    "estimator states it. Floor: Cramér-Rao bound, the smallest standard deviation that any unbiased estimator "
+    "can have with this protocol and noise, if the estimate were the truth. A map smoother than its floor is not "
+    "more precise: it pays with bias. An SD that equals the floor may only be the same formula. Bias, where the "
+    "estimator states it: the mean error that it would make if its estimate were the truth.",
+    _draw_uncertainty,
+)
+HISTOGRAMS = FitPanel(
+    "Histograms of the parameters over the mask",
+    "Distribution over the mask. Line: median; grey, and in brackets: 5th to 95th percentile; orange: values at a"
+    " bound of the fit or beyond the range shown, drawn in the last bins, where they may be cut off.",
+    _draw_histograms,
+)
+CURVES = FitPanel(
+    "Measured signals and fitted curves of some voxels against b-value",
+    "Measured signal and fitted curve in a few voxels: where a parameter lies at the percentile that is named, "
+    "among the half of the voxels that is fitted best; and, where curves leave residuals, one whose residual is "
+    "large.",
+    _draw_curves,
+)
+QUALITY = FitPanel(
+    "Slices of the residual, of R squared and of the status of the fit",
+    "Root mean square of the residuals, coefficient of determination, and what happened in each voxel. A high R² "
+    "says that the curve comes near the points, not that the parameters are right.",
+    _draw_quality,
+)
+STATUS = FitPanel("Slices of the status of the fit", "What happened in each voxel.", _draw_status)
+
+#: The panels of the package, in the order of the report.
+BUILT_IN = {
+    name: f"bidsfit.reports.fit_panels:{name.upper()}"
+    for name in ("training", "maps", "uncertainty", "histograms", "curves", "quality", "status")
+}
+
+PANELS = Registry("panel", "bidsfit.panels", BUILT_IN)
