@@ -28,13 +28,13 @@ def study(tiny, tmp_path):
                 for session in range(1, n_sessions + 1):
                     folder = out / f"sub-{label}" / f"ses-{session}" / "dwi"
                     folder.mkdir(parents=True)
-                    stem = f"sub-{label}_ses-{session}_model-adc_desc-lsq_param"
+                    stem = f"sub-{label}_ses-{session}_model-adc_param-{{}}_desc-lsq_dwimap".format
                     values = 1e-3 * (1 + 0.1 * int(label) + 0.01 * session * int(label) ** 2)
                     maps = {"adc": np.full(SHAPE, values, np.float32), "status": np.ones(SHAPE, np.uint8)}
                     for name, data in maps.items():
-                        nib.save(nib.Nifti1Image(data, np.eye(4)), folder / f"{stem}-{name}_dwimap.nii.gz")
+                        nib.save(nib.Nifti1Image(data, np.eye(4)), folder / f"{stem(name)}.nii.gz")
                         content = {"Units": "mm^2/s", "Model": {"Parameters": {"FitMethod": "lsq"}}}
-                        (folder / f"{stem}-{name}_dwimap.json").write_text(json.dumps(content))
+                        (folder / f"{stem(name)}.json").write_text(json.dumps(content))
         tiny.write("participants.tsv", "\n".join(rows) + "\n")
         return tiny, out
 
