@@ -151,7 +151,9 @@ def remove_abandoned(folder: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file, whole or not at all."""
+    """Write a text file, whole or not at all; one that is there with the same text is left alone."""
+    if path.is_file() and path.read_bytes() == text.encode():
+        return
     with whole_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 

@@ -5,12 +5,13 @@ Texts cite as pandoc does: ``[@key]`` or ``[@key; @other]``, with the keys of ``
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
+
+from bidsfit.files import write_text
 
 #: One citation, of one work or several.
 CITATION = re.compile(r"\[@[\w:-]+(?:;\s*@[\w:-]+)*\]")
@@ -96,18 +97,6 @@ def write_citation(folder: Path, methods: str) -> tuple[Path, Path]:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     text, references = folder / "CITATION.md", folder / "CITATION.bib"
-    replace_file(text, plain_text(methods))
-    replace_file(references, bibtex(cited(methods)))
+    write_text(text, plain_text(methods))
+    write_text(references, bibtex(cited(methods)))
     return text, references
-
-
-def replace_file(path: Path, text: str) -> None:
-    """Write a text file whole or not at all; one that is there with the same text is left alone."""
-    if path.is_file() and path.read_text(encoding="utf-8") == text:
-        return
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        beside.write_text(text, encoding="utf-8")
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)

@@ -11,7 +11,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from bidsfit.reports.bibliography import bibtex, cited, plain_text, reference_list, replace_file
+from bidsfit.reports.bibliography import bibtex, cited, plain_text, reference_list
 from bidsfit.reports.bland_altman import beyond, draw_bland_altman, shared_reach, signed
 from bidsfit.reports.comparisons import estimator_colour
 from bidsfit.reports.distributions import draw_distributions
@@ -43,8 +43,9 @@ from bidsfit.reports.group_words import (
 )
 from bidsfit.reports.laboratory import LaboratoryFigure
 from bidsfit.reports.laboratory import picture as embedded
+from bidsfit.reports.page import write_page
 from bidsfit.reports.prose import mathml, prose
-from bidsfit.reports.report import TEMPLATES, breakable, correlation, count, number
+from bidsfit.reports.report import breakable, correlation, count, number
 from bidsfit.reports.vega import scripts
 from bidsfit.reports.words import percent
 from bidsfit.statistics.interval import Interval
@@ -137,32 +138,61 @@ def write_group_page(path: Path | str, record: GroupRecord, *, about: Mapping[st
         ``version``, ``command``, ``run_uuid``, ``date``, ``dataset``, and the mappings ``software`` (name to version)
         and ``settings``; each may be missing, and more are shown as they come.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    warnings = Warnings()
+    path, warnings = Path(path), Warnings()
     for text in record.warnings:
         warnings.add(text)
     parts = [_region(f"region-{i}", region, record, warnings) for i, region in enumerate(record.regions, start=1)]
     general, single = warnings.split()
-    page = _template(path.parent).render(
-        record=record,
-        parts=parts,
-        models=list(dict.fromkeys(part.record.model for part in parts)),
-        general=general,
-        single=single,
-        most_places=MOST_PLACES,
-        about=about,
-        p_name="p" if record.correction == "none" else "Corrected p",
-        correction=correction_words(record.correction, record.n_corrected),
-        significant=SIGNIFICANT,
-        methods=record.methods,
-        references=[(key, Markup(text)) for key, text in reference_list(cited(record.methods))],
-        manuscript=plain_text(record.methods),
-        bibtex=bibtex(cited(record.methods)),
-        scripts=scripts,
-    )
-    replace_file(path, page)
-    return path
+
+    def training(found: TrainingRecord) -> Markup:
+        return embedded(LaboratoryFigure(path.parent / found.figure, found.title))
+
+    content = {
+        "record": record,
+        "parts": parts,
+        "models": list(dict.fromkeys(part.record.model for part in parts)),
+        "general": general,
+        "single": single,
+        "most_places": MOST_PLACES,
+        "about": about,
+        "p_name": "p" if record.correction == "none" else "Corrected p",
+        "correction": correction_words(record.correction, record.n_corrected),
+        "significant": SIGNIFICANT,
+        "methods": record.methods,
+        "references": [(key, Markup(text)) for key, text in reference_list(cited(record.methods))],
+        "manuscript": plain_text(record.methods),
+        "bibtex": bibtex(cited(record.methods)),
+        "scripts": scripts,
+    }
+    filters = {
+        "number": number,
+        "count": count,
+        "signed": signed,
+        "correlation": correlation,
+        "math": mathml,
+        "prose": prose,
+        "breakable": breakable,
+        "estimate": estimate,
+        "p": p_number,
+        "names": names_words,
+        "glance": glance,
+        "called": called,
+        "rounded": rounded,
+    }
+    helpers = {
+        "colour": estimator_colour,
+        "training": training,
+        "beyond": beyond,
+        "detected": detected,
+        "effect": effect,
+        "precision_of": precision_of,
+        "unusual": unusual,
+        "n_unusual": n_unusual,
+        "methods_of_limits": METHODS,
+        "limit_names": LIMIT_NAMES,
+    }
+    styles = ("style.css", "group.css")
+    return write_page(path, "group.html.j2", content, filters=filters, helpers=helpers, styles=styles)
 
 
 def _region(anchor: str, region: RegionRecord, record: GroupRecord, warnings: Warnings) -> RegionPart:
@@ -333,48 +363,3 @@ def _against_words(found: DifferenceInChange, response: CohortResponse) -> str:
 
 def _tenth(value: float) -> str:
     return f"{value:+.{1 if abs(value) < 10 else 0}f}".replace("-", "\N{MINUS SIGN}")
-
-
-def _template(folder: Path) -> Any:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    def training(found: TrainingRecord) -> Markup:
-        return embedded(LaboratoryFigure(folder / found.figure, found.title))
-
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(
-        number=number,
-        count=count,
-        signed=signed,
-        correlation=correlation,
-        math=mathml,
-        prose=prose,
-        breakable=breakable,
-        estimate=estimate,
-        p=p_number,
-        names=names_words,
-        glance=glance,
-        called=called,
-        rounded=rounded,
-    )
-    style = "".join((TEMPLATES / name).read_text(encoding="utf-8") for name in ("style.css", "group.css"))
-    environment.globals.update(
-        style=Markup(style),
-        colour=estimator_colour,
-        training=training,
-        beyond=beyond,
-        detected=detected,
-        effect=effect,
-        precision_of=precision_of,
-        unusual=unusual,
-        n_unusual=n_unusual,
-        methods_of_limits=METHODS,
-        limit_names=LIMIT_NAMES,
-    )
-    return environment.get_template("group.html.j2")

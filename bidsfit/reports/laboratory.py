@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from bidsfit.reports.bibliography import replace_file
-from bidsfit.reports.report import TEMPLATES, breakable, count, number
+from bidsfit.reports.page import write_page
+from bidsfit.reports.report import breakable, count, number
 
 Cell = str | float | int | None
 
@@ -124,11 +124,11 @@ def write_laboratory_report(
     for section in sections:
         for table in section.tables:
             _check(table)
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    page = _template().render(title=title, lead=lead, sections=sections, about=about, head=head or {})
-    replace_file(path, page)
-    return path
+    content = {"title": title, "lead": lead, "sections": sections, "about": about, "head": head or {}}
+    filters, styles = {"cell": cell, "breakable": breakable}, ("style.css", "laboratory.css")
+    return write_page(
+        Path(path), "laboratory.html.j2", content, filters=filters, helpers={"picture": picture}, styles=styles
+    )
 
 
 def _check(table: Table) -> None:
@@ -140,22 +140,6 @@ def _check(table: Table) -> None:
     beyond = sorted(i for i in table.emphasised if not 0 <= i < len(table.rows))
     if beyond:
         raise ValueError(f"The table {table.caption!r} has no rows {beyond} to emphasise.")
-
-
-def _template() -> Any:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(cell=cell, breakable=breakable)
-    style = "".join((TEMPLATES / name).read_text(encoding="utf-8") for name in ("style.css", "laboratory.css"))
-    environment.globals.update(picture=picture, style=Markup(style))
-    return environment.get_template("laboratory.html.j2")
 
 
 def cell(value: Cell) -> str:

@@ -18,8 +18,8 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from bidsfit.reports.bibliography import replace_file
-from bidsfit.reports.report import TEMPLATES, breakable, count, number
+from bidsfit.reports.page import write_page
+from bidsfit.reports.report import breakable, count, number
 from bidsfit.reports.vega import FEWEST, Dot, embedded, scripts, strips
 from bidsfit.reports.words import percent
 
@@ -214,28 +214,26 @@ def write_quality_page(
         Facts such as the date and the version, shown as they come.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     images = [_image(row) for row in rows]
     kinds = sorted({image.kind for image in images})
     charts = [chart for key in NUMBERS if (chart := _chart(key, images, kinds)) is not None]
     found = {(chart.key, one.image.name): one.state for chart in charts for one in chart.outliers}
-    page = _template().render(
-        title=title,
-        images=images,
-        kinds=kinds,
-        charts=charts,
-        shown=[chart.key for chart in charts],
-        missing=[NUMBERS[key].title for key in NUMBERS if all(image.values[key] is None for image in images)],
-        numbers=NUMBERS,
-        found=found,
-        standing_out=_standing_out(charts),
-        about=about or {},
-        fewest=FEWEST,
-        fence=FENCE,
-        scripts=scripts,
-    )
-    replace_file(path, page)
-    return path
+    content = {
+        "title": title,
+        "images": images,
+        "kinds": kinds,
+        "charts": charts,
+        "shown": [chart.key for chart in charts],
+        "missing": [NUMBERS[key].title for key in NUMBERS if all(image.values[key] is None for image in images)],
+        "numbers": NUMBERS,
+        "found": found,
+        "standing_out": _standing_out(charts),
+        "about": about or {},
+        "fewest": FEWEST,
+        "fence": FENCE,
+        "scripts": scripts,
+    }
+    return write_page(path, "quality.html.j2", content, filters={"breakable": breakable, "count": count})
 
 
 def _image(row: Mapping[str, Any]) -> Image:
@@ -324,18 +322,3 @@ def _states(values: NDArray, meaning: Number) -> list[str]:
     below, above = values < first - reach, values > third + reach
     bad = {"high": above, "low": below, "": above | below}[meaning.worse]
     return ["worse" if b else "other" if o else "" for b, o in zip(bad, above | below, strict=True)]
-
-
-def _template() -> Any:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(breakable=breakable, count=count)
-    environment.globals.update(style=Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")))
-    return environment.get_template("quality.html.j2")

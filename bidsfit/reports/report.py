@@ -19,14 +19,13 @@ from typing import Any
 
 from markupsafe import Markup
 
-from bidsfit.reports.bibliography import bibtex, cited, plain_text, reference_list, replace_file
+from bidsfit.reports.bibliography import bibtex, cited, plain_text, reference_list
 from bidsfit.reports.comparisons import estimator_colour
 from bidsfit.reports.mosaics import status_colour
+from bidsfit.reports.page import write_page
 from bidsfit.reports.prose import mathml, prose
 from bidsfit.reports.records import ComparisonRecord, ErrorRecord, FitRecord, ImageRecord, PreprocessingRecord
 from bidsfit.reports.words import percent, readable
-
-TEMPLATES = Path(__file__).with_name("templates")
 
 #: Figures of the quality of an image, in their order.
 QUALITY = ("traces", "outliers", "carpet", "registration", "snr")
@@ -155,23 +154,38 @@ def write_report(
         Shown after what was acquired, and before comparisons.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     sections = _sections(images, comparisons, fits, preprocessing)
-    page = _template(path.parent).render(
-        participant=participant.removeprefix("sub-"),
-        sections=sections,
-        worth_a_look=_worth_a_look(sections),
-        images=images,
-        fits=fits,
-        errors=errors,
-        about=about,
-        methods=methods,
-        references=[(key, Markup(text)) for key, text in reference_list(cited(methods))],
-        manuscript=plain_text(methods),
-        bibtex=bibtex(cited(methods)),
-    )
-    replace_file(path, page)
-    return path
+    content = {
+        "participant": participant.removeprefix("sub-"),
+        "sections": sections,
+        "worth_a_look": _worth_a_look(sections),
+        "images": images,
+        "fits": fits,
+        "errors": errors,
+        "about": about,
+        "methods": methods,
+        "references": [(key, Markup(text)) for key, text in reference_list(cited(methods))],
+        "manuscript": plain_text(methods),
+        "bibtex": bibtex(cited(methods)),
+    }
+    filters = {
+        "number": number,
+        "count": count,
+        "percent": percent,
+        "spread": spread,
+        "correlation": correlation,
+        "math": mathml,
+        "prose": prose,
+        "breakable": breakable,
+        "chunks": chunks,
+    }
+    helpers = {
+        "figure": partial(figure, path.parent),
+        "quality_figures": QUALITY,
+        "colour": status_colour,
+        "estimator_colour": estimator_colour,
+    }
+    return write_page(path, "report.html.j2", content, filters=filters, helpers=helpers)
 
 
 def _sections(
@@ -227,41 +241,6 @@ def _worth_a_look(sections: Sequence[Section]) -> dict[str, list[tuple[str, str]
             for text in warnings:
                 found.setdefault(text, []).append((anchor, where))
     return found
-
-
-def _template(folder: Path) -> Any:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(
-        number=number,
-        count=count,
-        percent=percent,
-        spread=spread,
-        correlation=correlation,
-        math=mathml,
-        prose=prose,
-        breakable=breakable,
-        chunks=chunks,
-    )
-    environment.globals.update(
-        figure=partial(figure, folder),
-        quality_figures=QUALITY,
-        colour=status_colour,
-        estimator_colour=estimator_colour,
-        style=Markup(_read("style.css")),
-    )
-    return environment.get_template("report.html.j2")
-
-
-def _read(name: str) -> str:
-    return (TEMPLATES / name).read_text(encoding="utf-8")
 
 
 def number(value: float | None) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from bidsfit.reports.canvas import INK, QUIET
-from bidsfit.reports.report import TEMPLATES
+from bidsfit.reports.page import TEMPLATES
 
 if TYPE_CHECKING:
     import altair
