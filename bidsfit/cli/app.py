@@ -103,9 +103,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
         return given
     from bidsfit.run.settings import config_words
 
-    options = [action for action in parser._actions if action.option_strings and action.dest in vars(given)]
-    known = {option.dest: max(option.option_strings, key=len) for option in options}
-    file_words = config_words(Path(given.config_file), known)
+    file_words = config_words(Path(given.config_file), list(vars(given)))
     configured = parser.parse_args([given.bids_dir, given.output_dir, given.analysis_level, *file_words])
     for name, value in vars(given).items():
         if value == parser.get_default(name):  # options that add up (-d, -v) are replaced, not added to

@@ -331,5 +331,11 @@ def add_other_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--stop-on-first-crash", action="store_true", help="stop when a step fails")
     group.add_argument("--notrack", action="store_true", help="accepted; bidsfit tracks nothing")
     group.add_argument(
-        "-v", "--verbose", dest="verbosity", action="count", default=0, help="say more; -vv adds tracebacks"
+        "-v",
+        "--verbose",
+        "--verbosity",
+        action="count",
+        dest="verbosity",
+        default=0,
+        help="say more; -vv adds tracebacks",
     )

@@ -239,6 +239,7 @@ class Eddy(Step):
         (folder / "index.txt").write_text(" ".join(["1"] * image.shape[3]) + "\n")
         program = next(filter(shutil.which, EDDY), EDDY[0])
         eddy = fsl.Eddy(
+            command=program,
             in_file=inputs.in_file,
             in_mask=inputs.region,
             in_index=str(folder / "index.txt"),
@@ -256,7 +257,6 @@ class Eddy(Step):
             eddy.inputs.in_topup_movpar = f"{inputs.topup}_movpar.txt"
         if program == "eddy_cpu":
             eddy.inputs.args = f"--nthr={inputs.threads}"
-        eddy._cmd = program  # Nipype knows two of its names
         found = run_tool(eddy, folder)
         data = _result(found.out_corrected, image.shape, program)
         parameters = _numbers(found.out_parameter, program)

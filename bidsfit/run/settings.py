@@ -305,14 +305,14 @@ def parse_memory(text: str) -> float:
     return value
 
 
-def config_words(path: Path, known: Mapping[str, str]) -> list[str]:
+def config_words(path: Path, known: Sequence[str]) -> list[str]:
     """Words of a command line from a TOML file of options, as a run writes it.
 
     Parameters
     ----------
     path : Path
-    known : mapping
-        Options by their name in the file.
+    known : sequence of str
+        Names of options in the file: `--body-part` is `body_part`.
 
     Raises
     ------
@@ -332,12 +332,13 @@ def config_words(path: Path, known: Mapping[str, str]) -> list[str]:
             key, value = "mem", f"{value}G"
         if key not in known:
             raise UnknownNameError(f"option in {path}:", name, known)
-        words += _config_words(path, key, known[key], value)
+        words += _config_words(path, key, value)
     return words
 
 
-def _config_words(path: Path, key: str, option: str, value: Any) -> list[str]:
+def _config_words(path: Path, key: str, value: Any) -> list[str]:
     """Words of one option; a list of values follows it, and a table becomes such a list."""
+    option = f"--{key.replace('_', '-')}"
     match value:
         case bool():
             return [option] * value
