@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import shlex
 import sys
 from pathlib import Path
@@ -12,10 +11,6 @@ from bidsfit.cli.lab_options import about, add_training_options, threads_of
 from bidsfit.exceptions import UnknownNameError
 
 PAPERS = ("gyori2022",)
-
-#: Real data that join the healthy pool where they are at hand: the variable, or a folder beside the project.
-DATA = "BIDSFIT_DATA"
-BESIDE = Path("..", "shared", "data", "ds-brain-2shell")
 
 
 def add_reproduce(commands: argparse._SubParsersAction) -> None:
@@ -46,8 +41,7 @@ def add_reproduce(commands: argparse._SubParsersAction) -> None:
         "--data",
         type=Path,
         metavar="BIDS_DIR",
-        help=f"dataset whose participants join the healthy pool (default: ${DATA}, or the example brain beside the "
-        "project, where they are there; none: the simulated participants alone)",
+        help="dataset whose participants join the healthy pool (default: the simulated participants alone)",
     )
     add_training_options(parser)
     parser.set_defaults(run=run_reproduce)
@@ -69,7 +63,7 @@ def run_reproduce(arguments: argparse.Namespace) -> None:
         tables, figures = list(TABLES), list(FIGURES)
     bench = bench_for(
         arguments.out,
-        real=data_at_hand(arguments.data),
+        real=arguments.data,
         quick=arguments.quick,
         threads=threads_of(arguments),
         device=arguments.device,
@@ -90,13 +84,3 @@ def run_reproduce(arguments: argparse.Namespace) -> None:
         about={**about(shlex.join(["bidsfit-lab", *sys.argv[1:]])), "Healthy pool": readable_pools(bench)},
     )
     print(path)
-
-
-def data_at_hand(given: Path | None) -> Path | None:
-    """The dataset whose participants join the healthy pool."""
-    if given is not None:
-        return given
-    named = os.environ.get(DATA)
-    if named:
-        return Path(named)
-    return BESIDE if (BESIDE / "dataset_description.json").exists() else None
