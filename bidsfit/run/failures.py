@@ -58,9 +58,7 @@ PREPROCESSING = {
 #: Nodes of a fit.
 FIT = {
     "train": "training for",
-    "estimate": "fitting",
-    "write": "writing the maps of",
-    "plot": "drawing the maps of",
+    "fit": "fitting",
 }
 
 
@@ -91,7 +89,7 @@ def step_in_words(node: str, plan: ImagePlan) -> str:
     Parameters
     ----------
     node : str
-        Its full name: ``bidsfit_wf.sub_01_wf.sub_01_dwi_wf.adc_lsq_wf.estimate``.
+        Its full name: ``bidsfit_wf.sub_01_wf.sub_01_dwi_wf.adc_lsq_wf.fit``.
     plan : ImagePlan
         Of the image.
     """

@@ -447,9 +447,9 @@ def test_an_unexpected_error_is_reported_with_its_crash_file(run, monkeypatch):
     monkeypatch.setattr(figures, "plot_maps", fail)
     outcome = run()
     said = (
-        f"{run.tiny / IMAGE}: drawing the maps of adc (lsq) of sub-01_dwi met an error that bidsfit does not expect: "
+        f"{run.tiny / IMAGE}: fitting adc (lsq) of sub-01_dwi met an error that bidsfit does not expect: "
     )
-    assert refused(outcome, 1, "sub-01: A step failed: drawing the maps of adc (lsq) of sub-01_dwi. ", "crash-")
+    assert refused(outcome, 1, "sub-01: A step failed: fitting adc (lsq) of sub-01_dwi. ", "crash-")
     assert said + "ZeroDivisionError: half-way." in outcome.err
     assert "ZeroDivisionError" in run.out.report()
     assert len(run.out.maps()) == 9  # the maps were good

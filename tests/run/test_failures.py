@@ -26,8 +26,7 @@ def image(tiny, tmp_path):
     ("node", "words"),
     [
         ("prepare", "reading the image, and finding its mask and noise level"),
-        ("adc_lsq_wf.estimate", "fitting adc (lsq)"),
-        ("adc_mle_wf.write", "writing the maps of adc (mle)"),
+        ("adc_lsq_wf.fit", "fitting adc (lsq)"),
         ("preprocessing_wf.write", "writing the preprocessed image"),
         ("preprocessing_wf.motion", "correcting motion and eddy currents"),
         ("compare_adc", "comparing the estimators of adc"),
@@ -44,15 +43,15 @@ def test_every_node_of_an_image_has_words(image, tmp_path):
 
     names = init_image_wf(image, output_dir=tmp_path, omp_nthreads=1).list_node_names()
     unnamed = {name for name in names if step_in_words(f"{NODE}.{name}", image).startswith("the step")}
-    passing_on = {"maps_adc", "summaries_adc", "written_adc", "adc_lsq_wf.inputnode", "adc_mle_wf.inputnode"}
+    passing_on = {"results_adc", "adc_lsq_wf.inputnode", "adc_mle_wf.inputnode"}
     assert unnamed == passing_on
 
 
 def test_an_error_that_nobody_foresaw_names_file_and_step(image):
     trace = "Traceback (most recent call last):\n\tValueError: operands could not be broadcast together"
-    title, message = explain(Crash(f"{NODE}.adc_lsq_wf.plot", trace), image)
-    assert title == "A step failed: drawing the maps of adc (lsq) of sub-01_dwi"
-    assert message.startswith(f"{image.given}: drawing the maps of adc (lsq) of sub-01_dwi met an error that bidsfit")
+    title, message = explain(Crash(f"{NODE}.adc_lsq_wf.fit", trace), image)
+    assert title == "A step failed: fitting adc (lsq) of sub-01_dwi"
+    assert message.startswith(f"{image.given}: fitting adc (lsq) of sub-01_dwi met an error that bidsfit")
     assert "ValueError: operands could not be broadcast together. " in message
 
 
