@@ -446,9 +446,7 @@ def test_an_unexpected_error_is_reported_with_its_crash_file(run, monkeypatch):
 
     monkeypatch.setattr(figures, "plot_maps", fail)
     outcome = run()
-    said = (
-        f"{run.tiny / IMAGE}: fitting adc (lsq) of sub-01_dwi met an error that bidsfit does not expect: "
-    )
+    said = f"{run.tiny / IMAGE}: fitting adc (lsq) of sub-01_dwi met an error that bidsfit does not expect: "
     assert refused(outcome, 1, "sub-01: A step failed: fitting adc (lsq) of sub-01_dwi. ", "crash-")
     assert said + "ZeroDivisionError: half-way." in outcome.err
     assert "ZeroDivisionError" in run.out.report()

@@ -18,12 +18,17 @@ RECIPE = {
 
 
 @pytest.fixture
-def quickly_trained(monkeypatch):
-    """``quickly_trained(model, acquisition, snr, kind, bounds)``: a bundle."""
+def few_draws(monkeypatch):
+    """What judges a trained estimator is simulated fewer times."""
     monkeypatch.setattr("bidsfit.training.task.DRAWS", 2048)
     for name, value in {"SCATTERED": 256, "REPEATS": 50, "REPEATS_OF_FUNCTION": 8}.items():
         monkeypatch.setattr(f"bidsfit.trust.performance.{name}", value)
     monkeypatch.setitem(POINTS, 3, 5)
+
+
+@pytest.fixture
+def quickly_trained(few_draws):
+    """``quickly_trained(model, acquisition, snr, kind, bounds)``: a bundle."""
 
     def make(model, acquisition, snr, kind="gaussian", bounds=None):
         space = ParameterSpace(model, bounds)
