@@ -15,7 +15,7 @@ from bidsfit.bids.units import REPORT_UNITS
 from bidsfit.evaluation.experiments import Evaluation, Setting, floor, sinks
 from bidsfit.files import whole_file
 from bidsfit.models.space import ParameterSpace
-from bidsfit.reports.evaluation import Axis, Bias, Statistic, plot_bias, plot_plane_maps
+from bidsfit.reports.evaluation import Axis, Bias, Statistic, plot_bias, plot_statistic_maps
 from bidsfit.reports.laboratory import LaboratoryFigure
 
 #: A figure that prints, and one that scales.
@@ -110,7 +110,7 @@ def draw_maps(
         for estimator, found in evaluations.items()
     ]
     truth = dict(zip(space.names, next(iter(evaluations.values())).truth.T, strict=True))
-    gallery.draw(name, title, caption, plot_plane_maps, rows, truth, axes_of(space), label, diverging=diverging)
+    gallery.draw(name, title, caption, plot_statistic_maps, rows, truth, axes_of(space), label, diverging=diverging)
 
 
 def draw_sd(gallery: Gallery, name: str, title: str, setting: Setting, evaluations: Mapping[str, Evaluation]) -> None:

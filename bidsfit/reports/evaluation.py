@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from bidsfit.reports.boxes import Case, Group, plot_boxes
 from bidsfit.reports.learning import plot_learning
-from bidsfit.reports.planes import Statistic, plot_plane_maps
 from bidsfit.reports.spaces import Axis, Bias, Density, plot_bias, plot_distributions
+from bidsfit.reports.statistic_maps import Statistic, plot_statistic_maps
 
 __all__ = [
     "Axis",
@@ -21,5 +21,5 @@ __all__ = [
     "plot_boxes",
     "plot_distributions",
     "plot_learning",
-    "plot_plane_maps",
+    "plot_statistic_maps",
 ]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bidsfit.reports import boxes, planes, spaces
+from bidsfit.reports import boxes, spaces, statistic_maps
 from bidsfit.reports.evaluation import (
     Axis,
     Bias,
@@ -18,7 +18,7 @@ from bidsfit.reports.evaluation import (
     plot_boxes,
     plot_distributions,
     plot_learning,
-    plot_plane_maps,
+    plot_statistic_maps,
 )
 
 FRACTION, DIFFUSIVITY = Axis(r"$v_\mathrm{cyl}$", "", (0, 1)), Axis(r"$\lambda$", "µm²/ms", (0, 3))
@@ -103,7 +103,7 @@ def test_contours_enclose_the_share_that_they_say() -> None:
         assert inside.mean() == pytest.approx(share, abs=0.01)
 
 
-def test_planes_refuse_what_they_cannot_show(tmp_path: Path) -> None:
+def test_biases_refuse_what_they_cannot_show(tmp_path: Path) -> None:
     path = tmp_path / "figure.png"
     usual = Bias("usual", GRID, SHRUNK, None, NO_SINKS)
     with pytest.raises(ValueError, match="1 to 6 panels, not 0"):
@@ -130,15 +130,15 @@ def statistic(title: str = "lsq", factor: float = 1.0) -> Statistic:
 @pytest.mark.parametrize("name", ["figure.png", "figure.svg"])
 @pytest.mark.parametrize("diverging", [True, False])
 @pytest.mark.parametrize("count", [1, 3, 9])
-def test_maps_over_a_plane(tmp_path: Path, count: int, diverging: bool, name: str) -> None:
+def test_maps_over_two_parameters(tmp_path: Path, count: int, diverging: bool, name: str) -> None:
     rows = [statistic(f"an estimator, number {i}", i - 2) for i in range(count)]
-    assert_picture(plot_plane_maps(tmp_path / name, rows, TRUTH, AXES, "bias", diverging=diverging))
+    assert_picture(plot_statistic_maps(tmp_path / name, rows, TRUTH, AXES, "bias", diverging=diverging))
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 0.0, 2.0])
 def test_maps_of_one_value(tmp_path: Path, value: float) -> None:
     row = Statistic("constant", {name: np.full(len(GRID), value) for name in TRUTH})
-    assert_picture(plot_plane_maps(tmp_path / "figure.png", [row], TRUTH, AXES, "bias", diverging=True))
+    assert_picture(plot_statistic_maps(tmp_path / "figure.png", [row], TRUTH, AXES, "bias", diverging=True))
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])
@@ -148,12 +148,12 @@ def test_maps_over_a_simplex(tmp_path: Path, levels: int, count: int) -> None:
     truth = dict(zip(("vcyl", "vcsf", "lambda"), np.array(points).T, strict=True))
     axes = {"vcyl": FRACTION, "vcsf": WATER, "lambda": DIFFUSIVITY}
     rows = [Statistic(f"number {i}", dict.fromkeys(truth, truth["vcyl"] + i)) for i in range(count)]
-    assert_picture(plot_plane_maps(tmp_path / "figure.png", rows, truth, axes, "standard deviation"))
+    assert_picture(plot_statistic_maps(tmp_path / "figure.png", rows, truth, axes, "standard deviation"))
 
 
 def test_gaps_of_a_grid_stay_empty() -> None:
     x, y = np.array([0, 0.1, 0.1 + 0.2, 0.0]), np.array([0.0, 0, 0, 2])
-    grid = planes.Grid.of(x, y, "xy")
+    grid = statistic_maps.RegularPlaces.of(x, y, "xy")
     assert grid.shape == (2, 4)
     assert grid.extent == pytest.approx((-0.05, 0.35, -1, 3))
     picture = grid.picture(np.array([1.0, 2, 3, 4]), np.array([True, True, True, True]))
@@ -164,17 +164,17 @@ def test_gaps_of_a_grid_stay_empty() -> None:
 def test_maps_refuse_what_they_cannot_show(tmp_path: Path) -> None:
     path = tmp_path / "figure.png"
     with pytest.raises(ValueError, match="2 or 3 parameters"):
-        plot_plane_maps(path, [statistic()], {"vcyl": GRID[:, 0]}, AXES, "bias")
+        plot_statistic_maps(path, [statistic()], {"vcyl": GRID[:, 0]}, AXES, "bias")
     with pytest.raises(ValueError, match="no estimator"):
-        plot_plane_maps(path, [], TRUTH, AXES, "bias")
+        plot_statistic_maps(path, [], TRUTH, AXES, "bias")
     with pytest.raises(ValueError, match=r"'lsq' must have 121 values of 'lambda'"):
-        plot_plane_maps(path, [Statistic("lsq", {"vcyl": GRID[:, 0]})], TRUTH, AXES, "bias")
+        plot_statistic_maps(path, [Statistic("lsq", {"vcyl": GRID[:, 0]})], TRUTH, AXES, "bias")
     with pytest.raises(ValueError, match="of one length"):
-        plot_plane_maps(path, [statistic()], {"vcyl": GRID[:, 0], "lambda": GRID[:3, 1]}, AXES, "bias")
+        plot_statistic_maps(path, [statistic()], {"vcyl": GRID[:, 0], "lambda": GRID[:3, 1]}, AXES, "bias")
     with pytest.raises(ValueError, match="must be finite"):
-        plot_plane_maps(path, [statistic()], {**TRUTH, "lambda": GRID[:, 1] * np.nan}, AXES, "bias")
+        plot_statistic_maps(path, [statistic()], {**TRUTH, "lambda": GRID[:, 1] * np.nan}, AXES, "bias")
     with pytest.raises(ValueError, match="'lambda' do not lie at regular distances"):
-        plot_plane_maps(path, [statistic()], {**TRUTH, "lambda": GRID[:, 1] ** 1.5}, AXES, "bias")
+        plot_statistic_maps(path, [statistic()], {**TRUTH, "lambda": GRID[:, 1] ** 1.5}, AXES, "bias")
     assert list(tmp_path.iterdir()) == []
 
 

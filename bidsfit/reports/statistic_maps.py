@@ -48,7 +48,7 @@ class Statistic:
 
 
 @dataclass(frozen=True)
-class Grid:
+class RegularPlaces:
     """Places of the true parameters in a regular grid of two of them, possibly with gaps.
 
     Attributes
@@ -65,7 +65,7 @@ class Grid:
     shape: tuple[int, int]
 
     @classmethod
-    def of(cls, x: NDArray, y: NDArray, names: Sequence[str]) -> Grid:
+    def of(cls, x: NDArray, y: NDArray, names: Sequence[str]) -> RegularPlaces:
         """Of points at regular distances along both axes."""
         columns, count, left, right = _steps(x, names[0])
         rows, lines, bottom, top = _steps(y, names[1])
@@ -98,7 +98,7 @@ def _levels(values: NDArray) -> NDArray:
 
 
 @styled
-def plot_plane_maps(
+def plot_statistic_maps(
     path: Path | str,
     rows: Sequence[Statistic],
     truth: Mapping[str, NDArray],
@@ -130,8 +130,8 @@ def plot_plane_maps(
     """
     places = _check(rows, truth, axes)
     names = list(truth)
-    grid = Grid.of(places[0], places[1], names)
-    draw = _draw_plane if len(names) == 2 else _draw_slices
+    grid = RegularPlaces.of(places[0], places[1], names)
+    draw = _draw_pair if len(names) == 2 else _draw_slices
     return save(draw(rows, places, grid, list(axes.items()), label, diverging), path)
 
 
@@ -163,10 +163,10 @@ def _limits(values: NDArray, diverging: bool) -> tuple[float, float]:
     return robust_limits(finite) if finite.size and finite.min() < 0 else spread_limits(finite)
 
 
-def _draw_plane(
+def _draw_pair(
     rows: Sequence[Statistic],
     places: NDArray,
-    grid: Grid,
+    grid: RegularPlaces,
     axes: NamedAxes,
     label: str,
     diverging: bool,
@@ -198,7 +198,7 @@ def _draw_plane(
 def _draw_slices(
     rows: Sequence[Statistic],
     places: NDArray,
-    grid: Grid,
+    grid: RegularPlaces,
     axes: NamedAxes,
     label: str,
     diverging: bool,
@@ -248,7 +248,7 @@ def _cuts(third: NDArray, levels: NDArray, axis: Axis) -> Iterator[tuple[NDArray
         yield np.isclose(third, level, rtol=1e-6, atol=1e-6 * max(float(np.ptp(third)), 1e-300)), words
 
 
-def _show(panel: Any, values: NDArray, grid: Grid, limits: tuple[float, float], diverging: bool) -> Any:
+def _show(panel: Any, values: NDArray, grid: RegularPlaces, limits: tuple[float, float], diverging: bool) -> Any:
     """One map; what is infinite lies beyond the last colour."""
     ends = np.nan_to_num(values, nan=np.nan, posinf=10 * abs(limits[1]) + 1, neginf=-10 * abs(limits[1]) - 1)
     return panel.imshow(
