@@ -389,6 +389,7 @@ MANY = pytest.mark.parametrize("examples", [60, pytest.param(2000, marks=pytest.
 
 
 @MANY
+@pytest.mark.usefixtures("blank_figures")
 @pytest.mark.filterwarnings("ignore")  # of numbers out of range, where the files hold such
 def test_files_of_an_image(examples):
     check(SOUND)  # compiles what fits, which takes longer than the limit where all processors are busy
