@@ -139,8 +139,7 @@ class PlotComparison(SimpleInterface):
             figures=relative(paths, drawn, self.inputs.output_dir),
             warnings=[*_disagreements(parameters), *_entangled(names, correlated)],
         )
-        with whole_file(paths["record"]) as path:
-            write_record(record, path)
+        write_record(record, paths["record"])
         self._results = {"record": str(paths["record"])}
         return runtime
 

@@ -100,8 +100,7 @@ class PlotImage(SimpleInterface):
                 figures.plot_mask(path, reference, mask > 0, affine)
             with whole_file(paths["shells"]) as path:
                 figures.plot_shells(path, acquisition.b_values, acquisition.directions)
-            with whole_file(paths["record"]) as path:
-                write_record(record, path)
+            write_record(record, paths["record"])
         self._results = {"record": str(paths["record"])}
         return runtime
 

@@ -118,8 +118,7 @@ class FitImage(SimpleInterface):
             figures=relative(paths, draw_panels(view, paths), self.inputs.output_dir),
             methods=list(self.inputs.methods),
         )
-        with whole_file(paths["record"]) as path:
-            write_record(record, path)
+        write_record(record, paths["record"])
         self._results = {"result": str(kept), "record": str(paths["record"])}
         return runtime
 

@@ -165,8 +165,7 @@ class AssessQuality(SimpleInterface):
                 ),
             ],
         )
-        with whole_file(paths["record"]) as path:
-            write_record(record, path)
+        write_record(record, paths["record"])
         self._results["record"] = str(paths["record"])
         return runtime
 

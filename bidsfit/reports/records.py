@@ -14,6 +14,7 @@ from typing import Any, get_args
 
 from bidsfit import __version__
 from bidsfit.exceptions import UnusableInputError
+from bidsfit.files import write_text
 
 
 @dataclass
@@ -146,8 +147,8 @@ Record = ImageRecord | PreprocessingRecord | FitRecord | ComparisonRecord | Erro
 
 
 def write_record(record: Record, path: Path) -> None:
-    """Write a record as JSON; its class is kept under the key ``record``."""
-    path.write_text(json.dumps({"record": type(record).__name__, **asdict(record)}, indent=1))
+    """Write a record as JSON, whole or not at all; its class is kept under the key ``record``."""
+    write_text(path, json.dumps({"record": type(record).__name__, **asdict(record)}, indent=1))
 
 
 def is_drawn(record: Path, folder: Path) -> bool:
