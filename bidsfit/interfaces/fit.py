@@ -28,14 +28,8 @@ from bidsfit.bids.conflicts import conflicts_of_fit, refuse, writing
 from bidsfit.bids.images import MaskedSignals, image_shape, open_image, opened, read_data
 from bidsfit.bids.inputs import DwiImage
 from bidsfit.bids.left_out import in_words
-from bidsfit.bids.outputs import (
-    estimator_label,
-    fit_settings,
-    map_outputs,
-    sources_of,
-    write_maps,
-)
-from bidsfit.estimators.estimator import Estimator, Status
+from bidsfit.bids.outputs import fit_settings, map_outputs, sources_of, write_maps
+from bidsfit.estimators.estimator import Estimator, Status, estimator_label
 from bidsfit.exceptions import UnsupportedProtocolError, UnusableInputError
 from bidsfit.files import needing_space, whole_file
 from bidsfit.fitting import FitResult, fit

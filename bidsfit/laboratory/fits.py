@@ -12,7 +12,7 @@ from bidsfit import estimators
 from bidsfit.acquisition import Acquisition, protocol_in_words
 from bidsfit.bids.images import MaskedSignals, image_shape, open_image, read_mask
 from bidsfit.bids.outputs import fit_settings, maps_of, write_maps
-from bidsfit.estimators.estimator import Estimator
+from bidsfit.estimators.estimator import Estimator, estimator_label
 from bidsfit.exceptions import UsageError
 from bidsfit.fitting import fit
 from bidsfit.laboratory.bench import estimator_of, is_trained
@@ -107,7 +107,7 @@ class Fits:
         mask = nib.Nifti1Image(self.mask.astype(np.uint8), self.image.affine)
         write_maps(gallery.folder, result, outputs, self.model, settings, [source], mask)
         view = FitView(result, estimator, outputs, self.mask, np.asarray(self.image.affine))
-        drawn, stem = [], outputs["status"].path.name.replace("_param-status_map.nii.gz", "")
+        drawn, stem = [], f"{name}_model-{self.model.name}_desc-{estimator_label(estimator.name)}"
         for kind in PANELS.available():
             panel: FitPanel = PANELS.get(kind)
             paths = [gallery.folder / f"{stem}_{kind}{suffix}" for suffix in SUFFIXES]

@@ -87,6 +87,8 @@ class TestInversionRecovery:
             found, sd = (np.asarray(nib.load(tmp_path / "out" / f"{name}.nii.gz").dataobj) for name in names)
             assert np.abs((found - 1e-3 * t1) / sd).mean() < 1.2
             assert json.loads((tmp_path / "out" / f"{names[0]}.json").read_text())["Units"] == "s"
+            (drawn,) = (tmp_path / "out").glob(f"*desc-{estimator}_maps.png")
+            assert drawn.name == f"image_model-inversionrecovery_desc-{estimator}_maps.png"
         page = (tmp_path / "out" / "report.html").read_text()
         assert "The scale of the signal was fitted" in page
         assert "TI = 30 (x1)" in page
