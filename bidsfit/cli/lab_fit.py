@@ -72,9 +72,10 @@ def run_fit(arguments: argparse.Namespace) -> None:
         noise="gaussian" if model.complex_valued else arguments.noise,
         threads=threads_of(arguments),
     )
+    chosen = [fits.estimator(word) for word in arguments.estimators or ["lsq"]]  # before anything is written
     arguments.out.mkdir(parents=True)
     gallery = Gallery(arguments.out)
-    sections = [fits.section(word, gallery) for word in arguments.estimators or ["lsq"]]
+    sections = [fits.section(estimator, gallery) for estimator in chosen]
     path = write_laboratory_report(
         arguments.out / "report.html",
         title=f"{model.title}: {arguments.image.name}",

@@ -77,19 +77,8 @@ class Fits:
             "Noise": f"{self.noise.capitalize()}, standard deviation {level}",
         }
 
-    def section(self, word: str, gallery: Gallery) -> LaboratorySection:
-        """Fit with an estimator (a name, or the file of a trained one); maps and figures go into the gallery's folder.
-
-        Raises
-        ------
-        UsageError
-            Where the estimator cannot fit this image.
-        """
-        estimator = self._estimator(word)
-        if missing := estimator.missing(self.acquisition):
-            raise UsageError(f"--estimators {word}: {'; '.join(missing)}.")
-        if estimator.needs_noise and self.sigma is None:
-            raise UsageError(f"--estimators {word} needs the standard deviation of the noise. Give it with --sigma.")
+    def section(self, estimator: Estimator, gallery: Gallery) -> LaboratorySection:
+        """Fit with an estimator; maps and figures go into the gallery's folder."""
         positions = self.signals.positions if any(estimator.reach) else None
         result = fit(
             estimator,
@@ -126,7 +115,22 @@ class Fits:
         text = "\n\n".join([estimator.methods, *record.warnings])
         return LaboratorySection(estimator.title, text, tables, drawn)
 
-    def _estimator(self, word: str) -> Estimator:
+    def estimator(self, word: str) -> Estimator:
+        """The estimator of a name, or of the file of a trained one.
+
+        Raises
+        ------
+        UsageError
+            Where it cannot fit this image.
+        """
+        found = self._named(word)
+        if missing := found.missing(self.acquisition):
+            raise UsageError(f"--estimators {word}: {'; '.join(missing)}.")
+        if found.needs_noise and self.sigma is None:
+            raise UsageError(f"--estimators {word} needs the standard deviation of the noise. Give it with --sigma.")
+        return found
+
+    def _named(self, word: str) -> Estimator:
         if is_file_name(word):
             return estimator_of(Path(word), self.model)
         if is_trained(word):
