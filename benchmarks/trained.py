@@ -48,8 +48,8 @@ def main() -> None:
         trained(kind, f"{name}-{recipe}".strip("-"), acquisition, arguments)
         for kind, name in ((Network, "network"), (Forest, "forest"))
     )
-    bare = Perceptron(units=280, hidden_layers=2).module(len(Features(acquisition)), 2)
-    features = Features(acquisition)(signals)
+    bare = Perceptron(units=280, hidden_layers=2).module(len(Features(model, acquisition)), 2)
+    features = Features(model, acquisition)(signals)
     trees = forest.trained.machine
 
     def in_torch() -> None:

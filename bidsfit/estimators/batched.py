@@ -34,6 +34,7 @@ from bidsfit.estimators.levenberg_marquardt import (
     relaxed,
     score_nodes,
     settled,
+    take_last_step,
     total_misfit,
     touches_bound,
 )
@@ -185,6 +186,7 @@ def _propose(
         for j in range(p):
             trial[v, j] = work.trial[j]
         if promises_nothing(promised[v], cost[v], damping[v]):
+            take_last_step(parameters[v], promised[v], work)
             outcome[v] = CONVERGED
 
 

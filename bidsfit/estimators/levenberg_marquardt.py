@@ -296,6 +296,7 @@ def descend(
     for _ in range(MAX_ITERATIONS):
         promised = propose(parameters, damping, problem, work)
         if promises_nothing(promised, cost, damping):
+            take_last_step(parameters, promised, work)
             outcome = CONVERGED
             break
         gain = 0.0
@@ -353,6 +354,18 @@ def propose(parameters: NDArray, damping: float, problem: Problem, work: Work) -
 def promises_nothing(promised: float, cost: float, damping: float) -> bool:
     """Whether a step that is almost free hardly lowers the sum of misfits."""
     return abs(promised) <= TOLERANCE * abs(cost) and damping <= FIRST_DAMPING
+
+
+@inlined
+def take_last_step(parameters: NDArray, promised: float, work: Work) -> None:
+    """Take a step that hardly lowers the sum of misfits; no signal is computed for it, and the sum is left as it is.
+
+    Where the sum is flat, parameters move further by it than the sum tells: up to .0004 um^2/ms in the tensor of a
+    brain.
+    """
+    if promised > 0.0:
+        for j in range(parameters.size):
+            parameters[j] = work.trial[j]
 
 
 @inlined

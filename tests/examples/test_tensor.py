@@ -1,17 +1,22 @@
 """docs/examples/tensor.py: the diffusion tensor is one file, and all the rest follows."""
 
+from pathlib import Path
+
+import nibabel as nib
 import numpy as np
 import pytest
 from dipy.core.gradients import gradient_table
 from dipy.reconst.dti import TensorModel
 
 from bidsfit import Acquisition, LeastSquares, MaximumLikelihood, models
+from bidsfit.estimators.estimator import Status
 from bidsfit.estimators.log_linear import LogLinear
 from bidsfit.phantom.directions import spread_directions
 from bidsfit.trained.network import Network
 from bidsfit.trust.bounds import cramer_rao_bound
 from bidsfit.trust.companions import companions
 
+BRAIN = Path(__file__).parents[3] / "shared" / "data" / "ds-brain-2shell"
 DIRECTIONS = spread_directions(30)
 ACQUISITION = Acquisition([0] * 4 + [1000] * 30, np.vstack([np.zeros((4, 3)), DIRECTIONS]))
 ELEMENTS = ("Dxx", "Dyy", "Dzz", "Dxy", "Dxz", "Dyz")
@@ -53,11 +58,30 @@ def test_it_agrees_with_dipy(tensor, noisy, method):
         return
     estimate = LeastSquares(tensor).estimate(noisy, ACQUISITION)
     found = np.stack([estimate.parameters[name] for name in ELEMENTS], axis=1)
-    assert np.quantile(np.abs(found - expected), 0.99) < 1e-4
+    assert np.abs(found - expected).max() < 1e-4
     for name, values in {"FA": theirs.fa, "MD": 1e3 * theirs.md, "AD": 1e3 * theirs.ad, "RD": 1e3 * theirs.rd}.items():
-        assert np.quantile(np.abs(estimate.derived[name] - values), 0.99) < 1e-4
+        assert np.abs(estimate.derived[name] - values).max() < 1e-4
     cosines = np.abs(np.sum(estimate.derived["direction"] * theirs.evecs[..., 0], axis=1))
     assert np.quantile(cosines, 0.01) > 1 - 1e-6
+
+
+@pytest.mark.skipif(not BRAIN.is_dir(), reason="the real datasets are not beside the project")
+def test_it_agrees_with_dipy_on_a_real_brain(tensor):
+    """Fluid and vessels have large residuals, where a descent comes nearer in small steps."""
+    image = next(BRAIN.rglob("*_dwi.nii.gz"))
+    stem = image.with_name(image.name.removesuffix(".nii.gz"))
+    acquisition = Acquisition.from_files(stem.with_suffix(".bval"), stem.with_suffix(".bvec"))
+    used = np.array(tensor.usable(acquisition))
+    data = np.asarray(nib.load(image).dataobj, dtype=float)
+    signals = data[data[..., 0] > np.percentile(data[..., 0], 70)][::10]
+    signals = signals[(signals[:, used] > 0).all(axis=1)]
+    gradients = gradient_table(acquisition.b_values[used], bvecs=acquisition.directions[used])
+    theirs = TensorModel(gradients, fit_method="NLLS").fit(signals[:, used])
+    estimate = LeastSquares(tensor).estimate(signals, acquisition)
+    found = np.stack([estimate.parameters[name] for name in ELEMENTS], axis=1)
+    inside = estimate.status == Status.CONVERGED
+    assert inside.sum() > 500
+    assert np.abs(found - parameters_of(1e3 * theirs.quadratic_form)[:, 1:])[inside].max() < 1e-4
 
 
 @pytest.mark.parametrize(("make", "kind"), [(LeastSquares, "gaussian"), (MaximumLikelihood, "rician")])
