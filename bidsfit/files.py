@@ -93,7 +93,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     """A temporary path beside ``path`` that takes its name when the block ends without an error.
 
     The folder is made where needed. The temporary name keeps the extensions, which tell writers the format. A file that
-    is there with the very same content is left alone.
+    is there with the very same content is left alone, and so is any where the block writes nothing.
 
     Raises
     ------
@@ -105,7 +105,7 @@ def whole_file(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield temporary
-            if not (path.is_file() and filecmp.cmp(temporary, path, shallow=False)):
+            if temporary.exists() and not (path.is_file() and filecmp.cmp(temporary, path, shallow=False)):
                 os.replace(temporary, path)
         except OSError as error:
             if error.errno in FULL:  # said before the space of the half-written file is free again

@@ -116,7 +116,7 @@ def init_image_wf(
         ]
     )
 
-    add_assessment(workflow, plan, scan, prepare, output_dir=output_dir)
+    add_assessment(workflow, plan, scan, prepare, output_dir=output_dir, omp_nthreads=omp_nthreads)
     own = {"mask": image.mask is None, "noise": prepare.inputs.sigma == "mppca"}
     for kind in (kind for kind, wanted in own.items() if wanted):
         target = output_dir / file_output(kind, image)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from nipype.interfaces import utility as niu
@@ -12,26 +13,15 @@ from nipype.pipeline import engine as pe
 from bidsfit import __version__
 from bidsfit.bids.fieldmaps import phase_encoding_of
 from bidsfit.bids.left_out import left_out_of, without_in_sidecar
-from bidsfit.bids.metadata import read_sidecar
+from bidsfit.bids.metadata import read_sidecar, slice_axis
 from bidsfit.bids.outputs import file_output, json_path
 from bidsfit.interfaces.derivatives import WriteVolume
-from bidsfit.interfaces.fsl import Eddy, Topup
 from bidsfit.interfaces.preprocessed import WritePreprocessed
-from bidsfit.interfaces.preprocessing import (
-    CorrectMotion,
-    CorrectRician,
-    Denoise,
-    EstimateField,
-    FindNoise,
-    LoadRaw,
-    RemoveRinging,
-    slice_axis,
-)
 from bidsfit.interfaces.quality import AssessQuality, quality_record_path
-from bidsfit.interfaces.tissue import SegmentTissue
+from bidsfit.interfaces.raw import FindNoise, LoadRaw
 from bidsfit.interfaces.volumes import LeaveOutVolumes
 from bidsfit.planning.plan import ImagePlan
-from bidsfit.preprocessing.steps import CHANGING
+from bidsfit.steps.step import Planned
 
 #: Memory of Python with its libraries, GB, and how many copies of the image a step holds at most.
 BASE_MEMORY, COPIES = 0.7, 4
@@ -42,7 +32,7 @@ NOISE = ("noise_map", "noise_words")
 SCAN = (*KEPT, *NOISE)
 
 #: What is told of the way there.
-TOLD = ("stages", "stage_names", "facts", "fact_names", "transforms", "pictures")
+TOLD = ("facts", "files", "transforms")
 
 
 def is_preprocessed(plan: ImagePlan, output_dir: Path) -> bool:
@@ -113,7 +103,7 @@ def add_scan(
 
 
 def add_assessment(
-    workflow: pe.Workflow, plan: ImagePlan, scan: pe.Node, prepare: pe.Node, *, output_dir: Path
+    workflow: pe.Workflow, plan: ImagePlan, scan: pe.Node, prepare: pe.Node, *, output_dir: Path, omp_nthreads: int
 ) -> None:
     """Add the nodes that say how good the image is, and which tissue each voxel holds; none where that was done.
 
@@ -126,6 +116,8 @@ def add_assessment(
     prepare : Node
         `PrepareImage`: the mask, and the mean of the images of the lowest b-value.
     output_dir : Path
+    omp_nthreads : int
+        Threads of one step.
     """
     image, chain = plan.image, plan.chain
     if is_preprocessed(plan, output_dir):
@@ -145,23 +137,85 @@ def add_assessment(
         mem_gb=_memory(plan),
     )
     assess.overwrite = True  # what it leaves is not all there
-    given = ("in_file", "bval", "bvec", "left_out", "noise_map", *TOLD)
-    workflow.connect([(scan, assess, [(name, name) for name in given])])
+    given = ("in_file", "bval", "bvec", "left_out", "noise_map")
+    workflow.connect([(scan, assess, [(name, name) for name in (*given, "transforms")])])
     workflow.connect(prepare, "mask", assess, "mask")
-    if chain is None or not chain.method("tissue"):
-        return
-    assert chain.helping.anatomy is not None
-    tissue = pe.Node(
-        SegmentTissue(anatomy=chain.helping.anatomy.to_dict(), version=__version__), name="tissue", mem_gb=4
-    )
-    write = pe.Node(WriteVolume(kind="tissue", image=image.to_dict(), output_dir=str(output_dir)), name="write_tissue")
-    workflow.connect(
-        [
-            (prepare, tissue, [("reference", "reference"), ("mask", "mask")]),
-            (tissue, write, [("dseg", "in_file"), ("table", "table")]),
-            (tissue, assess, [("dseg", "tissue"), ("anatomical", "anatomical"), ("facts", "tissue_facts")]),
-        ]
-    )
+    line = _Line(workflow, plan, omp_nthreads)
+    line.ports |= {name: (scan, name) for name in given}
+    line.ports |= {name: (prepare, name) for name in ("reference", "mask")}
+    for step in () if chain is None else chain.steps:
+        if step.method and not step.step.changes:
+            line.add_step(step)
+    line.tell(assess, before=[scan])
+    if "dseg" in line.ports:
+        write = pe.Node(
+            WriteVolume(kind="tissue", image=image.to_dict(), output_dir=str(output_dir)), name="write_tissue"
+        )
+        workflow.connect(*line.ports["dseg"], write, "in_file")
+        workflow.connect(*line.ports["table"], write, "table")
+
+
+class _Line:
+    """Nodes one behind the other: each is connected to the last that gives what it asks for, by the names of ports.
+
+    ``ports`` says which node gives what, and ``given`` what is known before the run.
+    """
+
+    def __init__(self, workflow: pe.Workflow, plan: ImagePlan, threads: int = 1) -> None:
+        self.workflow, self.plan, self.threads = workflow, plan, threads
+        self.ports: dict[str, tuple[pe.Node, str]] = {}
+        self.steps: list[pe.Node] = []  # those that say what they found
+        self.given: dict[str, Any] = {"version": __version__}
+        self.image = plan.image if plan.chain is None else plan.chain.raw
+        if plan.chain is not None:
+            raw, helping = self.image, plan.chain.helping
+            self.given |= {
+                "slice_axis": slice_axis(raw.sidecar),
+                "direction": phase_encoding_of(raw.sidecar),
+                "reversed_phase": None if helping.reversed_phase is None else helping.reversed_phase.to_dict(),
+                "anatomy": None if helping.anatomy is None else helping.anatomy.to_dict(),
+                "moved": bool(plan.chain.method("motion")),
+            }
+
+    def add(self, interface: Any, name: str, *, threads: int = 1, memory: float = 0.0) -> pe.Node:
+        """Put a node behind the others."""
+        wanted = set(interface.inputs.copyable_trait_names())
+        given = {**self.given, "step": name, "label": f"{self.image.name} {name}", "threads": threads}
+        for key in (wanted & given.keys()) - self.ports.keys():
+            if given[key] is not None:
+                setattr(interface.inputs, key, given[key])
+        node = pe.Node(interface, name=name, n_procs=threads, mem_gb=max(_memory(self.plan), memory))
+        self.workflow.add_nodes([node])
+        for port in wanted & self.ports.keys():
+            self.workflow.connect(*self.ports[port], node, port)
+        for port in set(interface.output_spec().copyable_trait_names()) - {"facts", "pictures"}:
+            self.ports["in_file" if port == "out_file" else port] = (node, port)
+        return node
+
+    def add_step(self, planned: Planned) -> pe.Node:
+        """Put a step behind the others."""
+        assert planned.how is not None
+        self.given["method"] = planned.method
+        node = self.add(planned.how.interface(), planned.name, threads=self.threads, memory=planned.step.memory)
+        self.steps.append(node)
+        return node
+
+    def tell(self, node: pe.Node, before: Sequence[pe.Node] = ()) -> None:
+        """Give a node the facts of all steps and the files of which they speak; those of nodes ``before`` first."""
+        for port in ("facts", "files"):
+            given = [(other, port) for other in before]
+            for step in self.steps:
+                names = ("facts",) if port == "facts" else ("out_file", "pictures")
+                given += [(step, name) for name in names if name in step.outputs.copyable_trait_names()]
+            if not hasattr(node.inputs, port):
+                continue
+            if not self.steps:
+                self.workflow.connect([(other, node, [(name, port)]) for other, name in given])
+                continue
+            merge = pe.Node(niu.Merge(len(given)), name=f"{node.name}_{port}", run_without_submitting=True)
+            for i, source in enumerate(given, start=1):
+                self.workflow.connect(*source, merge, f"in{i}")
+            self.workflow.connect(merge, "out", node, port)
 
 
 def _memory(plan: ImagePlan) -> float:
@@ -174,8 +228,9 @@ def init_preprocessing_wf(plan: ImagePlan, *, output_dir: Path, omp_nthreads: in
 
     .. code-block:: text
 
-        inputnode -> load -> denoise -> gibbs -> noise, rician -> susceptibility -> motion -> write -> outputnode
-                                                                  (or topup -> eddy)
+        inputnode -> load -> denoise -> gibbs -> rician -> susceptibility -> motion -> write -> outputnode
+                      |        |                   |                                     |
+                      +--------+----> noise -------+-------------------------------------+
 
     Parameters
     ----------
@@ -197,116 +252,29 @@ def init_preprocessing_wf(plan: ImagePlan, *, output_dir: Path, omp_nthreads: in
     """
     chain = plan.chain
     assert chain is not None
-    raw, body = chain.raw, chain.body
+    raw = chain.raw
     workflow = pe.Workflow(name="preprocessing_wf")
-    memory = _memory(plan)
-    outputnode = pe.Node(niu.IdentityInterface([*SCAN, *TOLD], mandatory_inputs=False), name="outputnode")
-
-    def node(interface: type, name: str, threads: int = 1, **inputs: object) -> pe.Node:
-        given = {key: value for key, value in inputs.items() if value is not None}
-        made = interface(label=f"{raw.name} {name}", threads=threads, version=__version__, **given)
-        return pe.Node(made, name=name, n_procs=threads, mem_gb=memory)
-
     inputnode = pe.Node(niu.IdentityInterface([*KEPT], mandatory_inputs=False), name="inputnode")
-    load = node(LoadRaw, "load", in_mask=None if raw.mask is None else str(raw.mask), body=body)
-    write = pe.Node(
-        WritePreprocessed(image=raw.to_dict(), steps=chain.settings, output_dir=str(output_dir)),
-        name="write",
-        mem_gb=memory,
-    )
-    workflow.connect(
-        [
-            (inputnode, load, [(name, name) for name in ("in_file", "bval", "bvec", "left_out")]),
-            (inputnode, write, [(name, name) for name in ("bval", "sidecar", "left_out")]),
-            (inputnode, outputnode, [(name, name) for name in ("sidecar", "left_out")]),
-        ]
-    )
-    steps: dict[str, pe.Node] = {"load": load}  # in their order; what each finds is told
-    last = load
-
-    def add(name: str, step: pe.Node) -> pe.Node:
-        """Put a step behind the last one."""
-        workflow.connect(last, "out_file", step, "in_file")
-        steps[name] = step
-        return step
-
-    if chain.method("denoise"):
-        last = add("denoise", node(Denoise, "denoise", omp_nthreads, method=chain.method("denoise")))
-        workflow.connect(load, "region", last, "region")
-    if chain.method("gibbs"):
-        last = add("gibbs", node(RemoveRinging, "gibbs", omp_nthreads, slice_axis=slice_axis(raw.sidecar)))
+    outputnode = pe.Node(niu.IdentityInterface([*SCAN, *TOLD], mandatory_inputs=False), name="outputnode")
+    line = _Line(workflow, plan, omp_nthreads)
+    line.ports |= {name: (inputnode, name) for name in KEPT}
+    load = LoadRaw(body=chain.body)
+    if raw.mask is not None:
+        load.inputs.in_mask = str(raw.mask)
+    line.steps.append(line.add(load, "load"))
     if chain.measures_noise:
-        noise = node(FindNoise, "noise", omp_nthreads, sigma=plan.noise.level)
-        workflow.connect(inputnode, "bval", noise, "bval")
+        noise = FindNoise(sigma=plan.noise.level)
         if raw.noise_map is not None:
             noise.inputs.in_noise = str(raw.noise_map)
-        workflow.connect([(load, noise, [("out_file", "in_file"), ("region", "region"), ("bvec", "bvec")])])
-        if chain.method("denoise") == "mppca":
-            workflow.connect(steps["denoise"], "noise_map", noise, "mppca_map")
-        workflow.connect([(noise, write, [("noise_map", "noise_map"), ("words", "noise_words")])])
-    if chain.method("rician"):
-        last = add("rician", node(CorrectRician, "rician"))
-        workflow.connect(noise, "noise_map", last, "noise_map")
-
-    directions = load
-    if chain.method("susceptibility") or chain.method("motion"):
-        last = directions = add("motion", _place(node, workflow, plan, load, last, steps, omp_nthreads))
-    workflow.connect(
-        [
-            (last, write, [("out_file", "in_file")]),
-            (directions, write, [("bvec", "bvec")]),
-            (load, write, [("missing", "missing")]),
-            (write, outputnode, [("out_file", "in_file"), *((name, name) for name in ("bval", "bvec", *NOISE))]),
-        ]
-    )
-    stages = ["load", *(name for name in CHANGING if name in steps and name != "susceptibility")]
-    for port, output, names in (("stage", "out_file", stages), ("fact", "facts", list(steps))):
-        merge = pe.Node(niu.Merge(len(names)), name=f"merge_{port}s", run_without_submitting=True)
-        for i, name in enumerate(names, start=1):
-            workflow.connect(steps[name], output, merge, f"in{i}")
-        workflow.connect(merge, "out", outputnode, f"{port}s")
-        setattr(outputnode.inputs, f"{port}_names", names)
-    workflow.connect(merge, "out", write, "facts")
-    write.inputs.fact_names = names
+        noise = line.add(noise, "noise", threads=omp_nthreads)
+    for step in chain.changing:
+        line.add_step(step)
+    if chain.measures_noise and "mppca_map" in line.ports:
+        workflow.connect(*line.ports["mppca_map"], noise, "mppca_map")
+    write = line.add(WritePreprocessed(image=raw.to_dict(), steps=chain.settings, output_dir=str(output_dir)), "write")
+    line.tell(write)
+    line.tell(outputnode)
+    for name in (*SCAN, "transforms"):
+        if name in line.ports:
+            workflow.connect(*line.ports[name], outputnode, name)
     return workflow
-
-
-def _place(
-    node: Callable[..., pe.Node],
-    workflow: pe.Workflow,
-    plan: ImagePlan,
-    load: pe.Node,
-    last: pe.Node,
-    steps: dict[str, pe.Node],
-    omp_nthreads: int,
-) -> pe.Node:
-    """The node that brings every volume to its place; the distortion is found before it."""
-    chain = plan.chain
-    assert chain is not None
-    inputnode, direction = workflow.get_node("inputnode"), phase_encoding_of(chain.raw.sidecar)
-    field = None
-    if chain.method("susceptibility"):
-        assert chain.helping.reversed_phase is not None
-        interface = {"topup": Topup, "pyhysco": EstimateField}[chain.method("susceptibility")]
-        field = node(
-            interface,
-            "susceptibility",
-            omp_nthreads,
-            reversed_phase=chain.helping.reversed_phase.to_dict(),
-        )
-        steps["susceptibility"] = field
-        workflow.connect([(last, field, [("out_file", "in_file")]), (inputnode, field, [("left_out", "left_out")])])
-        workflow.connect(field, "pictures", workflow.get_node("outputnode"), "pictures")
-    method = chain.method("motion") or "none"
-    if method == "eddy":
-        place = node(Eddy, "motion", omp_nthreads, sidecar=chain.raw.sidecar)
-        if chain.method("susceptibility") == "topup":
-            workflow.connect(field, "topup", place, "topup")
-    else:
-        place = node(CorrectMotion, "motion", omp_nthreads, method=method, direction=direction)
-        workflow.connect(inputnode, "left_out", place, "left_out")
-        if field is not None:
-            workflow.connect(field, "field", place, "field")
-    workflow.connect([(load, place, [("bvec", "bvec"), ("region", "region")]), (inputnode, place, [("bval", "bval")])])
-    workflow.connect(place, "transforms", workflow.get_node("outputnode"), "transforms")
-    return place

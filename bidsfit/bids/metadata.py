@@ -93,3 +93,9 @@ def _is_plain(value: Any) -> bool:
     if isinstance(value, str):
         return not any("\ud800" <= letter <= "\udfff" for letter in value)
     return not isinstance(value, float) or math.isfinite(value)
+
+
+def slice_axis(sidecar: dict[str, Any]) -> int:
+    """Axis across the slices of an image, from its metadata (BIDS ``SliceEncodingDirection``); the third by default."""
+    direction = str(sidecar.get("SliceEncodingDirection", "k"))
+    return "ijk".find(direction[:1]) if direction[:1] in ("i", "j", "k") else 2

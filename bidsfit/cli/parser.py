@@ -113,9 +113,9 @@ def add_preprocessing_options(group: argparse._ArgumentGroup) -> None:
         "--skip",
         nargs="+",
         action="extend",
-        choices=STEPS,
+        choices=STEPS.available(),
         metavar="STEP",
-        help=f"steps to leave out: {', '.join(STEPS)}",
+        help=f"steps to leave out: {', '.join(STEPS.available())}",
     )
     group.add_argument(
         "--denoise", choices=("mppca", "patch2self"), default="mppca", help="how noise is reduced (default: mppca)"

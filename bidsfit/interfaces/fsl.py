@@ -1,31 +1,25 @@
-"""FSL's topup and eddy, where FSL is installed: the nodes that call them, and what they leave in our conventions."""
+"""FSL's programs, where FSL is installed: how they are run, and what they take and leave in our conventions."""
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from nipype.interfaces.base import File, TraitedSpec, isdefined, traits
+from nipype.interfaces.base import isdefined
 from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.transform import Rotation
 
-from bidsfit.bids.acquisitions import read_b_values, write_b_values
-from bidsfit.bids.fieldmaps import read_reversed, readout_time
-from bidsfit.bids.images import open_image
-from bidsfit.exceptions import ToolError, UnusableInputError
-from bidsfit.interfaces.preprocessing import not_found, own_pair
-from bidsfit.interfaces.step import Step, StepInput, StepOutput, read_volumes, write_volumes
-from bidsfit.preprocessing.susceptibility import PhaseEncoding, disagreement, phase_encoding, shift_from_hertz
+from bidsfit.bids.fieldmaps import readout_time
+from bidsfit.exceptions import ToolError, UnusableInputError, UsageError
+from bidsfit.interfaces.step import read_volumes
+from bidsfit.preprocessing.susceptibility import PhaseEncoding, phase_encoding
 
 #: Names of eddy without a graphics card, the newest first; only the first has an option for threads.
 EDDY = ("eddy_cpu", "eddy_openmp", "eddy")
-
-#: Volumes without diffusion weighting of each direction that topup is given at most.
-TOPUP_VOLUMES = 3
 
 #: Levels of topup's standard configuration, which halves the image at the first five: odd images cannot be halved.
 TOPUP_LEVELS = 9
@@ -46,6 +40,20 @@ def installed() -> dict[str, str]:
         words = version.read_text().split()
         programs |= {"version": words[0].split(":")[0]} if words else {}
     return programs
+
+
+def require_fsl(programs: Collection[str], program: str) -> None:
+    """Refuse to go on without a program of FSL.
+
+    Raises
+    ------
+    UsageError
+    """
+    if program not in programs:
+        raise UsageError(
+            f"--preprocess fsl: FSL's {program} is not installed (not found on PATH). Install FSL, or choose "
+            "--preprocess dipy, which needs nothing more."
+        )
 
 
 def run_tool(interface: Any, folder: Path) -> Any:
@@ -133,148 +141,7 @@ def eddy_transforms(parameters: ArrayLike, affine: ArrayLike, shape: tuple[int, 
     return transforms
 
 
-class _TopupInput(StepInput):
-    reversed_phase = traits.Dict(mandatory=True, desc="as ReversedPhase.to_dict")
-    left_out = traits.List(traits.Dict, usedefault=True, desc="volumes of the image as acquired that are not in it")
-
-
-class _TopupOutput(TraitedSpec):
-    field = File(exists=True, desc="displacement along the phase-encoding axis, voxels")
-    pictures = File(exists=True, desc="without diffusion weighting: as acquired, of reversed phase encoding, corrected")
-    topup = traits.Str(desc="what topup's files begin with, for eddy")
-    facts = File(exists=True)
-
-
-class Topup(Step):
-    """Find the susceptibility distortion with FSL's topup.
-
-    A reversed image that cannot be used leaves no field, and the reason in the facts; a program that fails is an error.
-    """
-
-    input_spec = _TopupInput
-    output_spec = _TopupOutput
-
-    def _work(self, cwd: Path) -> dict[str, Any]:
-        from nipype.interfaces import fsl
-
-        data, image = read_volumes(self.inputs.in_file)
-        try:
-            pair = own_pair(self.inputs)
-            other = read_reversed(pair, data.shape[:3])[..., :TOPUP_VOLUMES]
-        except UnusableInputError as error:
-            return not_found(self.inputs, error)
-        own = data[..., list(pair.own_volumes[:TOPUP_VOLUMES])]
-        both = np.concatenate([own, other], axis=-1)
-        rows = [acquisition_row(pair.own_encoding, pair.own_readout_time, image.affine)] * own.shape[-1]
-        encoding = phase_encoding(pair.direction)
-        rows += [acquisition_row(encoding, pair.readout_time, image.affine)] * other.shape[-1]
-        folder = cwd / "topup"
-        folder.mkdir(exist_ok=True)
-        (folder / "acquisition.txt").write_text("\n".join(rows) + "\n")
-        found = run_tool(
-            fsl.TOPUP(
-                in_file=write_volumes(folder / "pair.nii", both, image),
-                encoding_file=str(folder / "acquisition.txt"),
-                out_base=str(folder / "topup"),
-                out_field=str(folder / "field.nii.gz"),
-                out_corrected=str(folder / "corrected.nii.gz"),
-                output_type="NIFTI_GZ",
-                environ=_threads(self.inputs.threads),
-                args=_even(data.shape),
-            ),
-            folder,
-        )
-        hertz = _result(found.out_field, data.shape[:3], "topup")
-        corrected = _result(found.out_corrected, both.shape, "topup")
-        shift = shift_from_hertz(hertz, pair.own_readout_time, pair.own_encoding.sign)
-        n = own.shape[-1]
-        means = [volumes.mean(axis=-1) for volumes in (own, other, corrected[..., :n])]
-        self._results["field"] = write_volumes(cwd / "field.nii", shift, image)
-        self._results["pictures"] = write_volumes(cwd / "pictures.nii", np.stack(means, axis=-1), image)
-        self._results["topup"] = str(folder / "topup")
-        largest = float(np.percentile(np.abs(shift), 99))
-        before = disagreement(means[0], means[1])
-        after = disagreement(means[2], corrected[..., n:].mean(axis=-1))
-        words = (
-            f"displacements up to {largest:.1f} voxels (99th percentile); the two images differ by "
-            f"{100 * before:.0f} % before and {100 * after:.0f} % after"
-        )
-        return {"words": words, "largest_shift": largest, "before": before, "after": after}
-
-
-class _EddyInput(StepInput):
-    bval = File(exists=True, mandatory=True)
-    bvec = File(exists=True)
-    region = File(exists=True, mandatory=True)
-    sidecar = traits.Dict(mandatory=True, desc="metadata of the image")
-    topup = traits.Str(desc="what topup's files begin with")
-
-
-class _EddyOutput(StepOutput):
-    bvec = File(exists=True, desc="directions, turned with the head")
-    transforms = File(exists=True, desc="of every volume, world to world, as .npy")
-
-
-class Eddy(Step):
-    """Undo motion, eddy currents and, after topup, the susceptibility distortion with FSL's eddy."""
-
-    input_spec = _EddyInput
-    output_spec = _EddyOutput
-
-    def _work(self, cwd: Path) -> dict[str, Any]:
-        from nipype.interfaces import fsl
-
-        inputs = self.inputs
-        if not isdefined(inputs.bvec):
-            raise UnusableInputError(
-                f"{inputs.in_file}: FSL's eddy needs the gradient directions (.bvec), and there are none. Choose "
-                "--preprocess dipy."
-            )
-        image = open_image(Path(inputs.in_file))
-        folder = cwd / "eddy"
-        folder.mkdir(exist_ok=True)
-        encoding, seconds = _encoding_of(inputs.sidecar, image.shape, inputs.label)
-        (folder / "acquisition.txt").write_text(acquisition_row(encoding, seconds, image.affine) + "\n")
-        write_b_values(folder / "bvals", read_b_values(Path(inputs.bval)))
-        (folder / "index.txt").write_text(" ".join(["1"] * image.shape[3]) + "\n")
-        program = next(filter(shutil.which, EDDY), EDDY[0])
-        eddy = fsl.Eddy(
-            command=program,
-            in_file=inputs.in_file,
-            in_mask=inputs.region,
-            in_index=str(folder / "index.txt"),
-            in_acqp=str(folder / "acquisition.txt"),
-            in_bval=str(folder / "bvals"),
-            in_bvec=inputs.bvec,
-            out_base=str(folder / "eddy"),
-            repol=True,
-            is_shelled=True,
-            num_threads=inputs.threads,
-            output_type="NIFTI_GZ",
-        )
-        if isdefined(inputs.topup):
-            eddy.inputs.in_topup_fieldcoef = f"{inputs.topup}_fieldcoef.nii.gz"
-            eddy.inputs.in_topup_movpar = f"{inputs.topup}_movpar.txt"
-        if program == "eddy_cpu":
-            eddy.inputs.args = f"--nthr={inputs.threads}"
-        found = run_tool(eddy, folder)
-        data = _result(found.out_corrected, image.shape, program)
-        parameters = _numbers(found.out_parameter, program)
-        if not isdefined(found.out_rotated_bvecs) or parameters.shape[0] != image.shape[3]:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise ToolError(
-                f"{program} left no rotated directions, or parameters of {parameters.shape[0]} volumes where there are "
-                f"{image.shape[3]}. Is this a version of FSL before 5.0.10? Choose --preprocess dipy."
-            )
-        self._results["bvec"] = found.out_rotated_bvecs
-        self._results["out_file"] = write_volumes(cwd / "aligned.nii", data, image)
-        self._results["transforms"] = str(cwd / "transforms.npy")
-        np.save(self._results["transforms"], eddy_transforms(parameters, image.affine, image.shape))
-        Path(found.out_corrected).unlink()  # as large as the image itself, and written again above
-        return {"program": program, **_outliers(found)}
-
-
-def _encoding_of(sidecar: Mapping[str, Any], shape: tuple[int, ...], label: str) -> tuple[PhaseEncoding, float]:
+def encoding_of(sidecar: Mapping[str, Any], shape: tuple[int, ...], label: str) -> tuple[PhaseEncoding, float]:
     """Phase encoding and readout time of an image from its metadata."""
     try:
         encoding = phase_encoding(sidecar.get("PhaseEncodingDirection"))
@@ -288,16 +155,17 @@ def _encoding_of(sidecar: Mapping[str, Any], shape: tuple[int, ...], label: str)
     return encoding, seconds
 
 
-def _threads(threads: int) -> dict[str, str]:
+def threads_of(threads: int) -> dict[str, str]:
+    """The environment of a program that works with so many threads."""
     return {"OMP_NUM_THREADS": str(threads)}
 
 
-def _even(shape: tuple[int, ...]) -> str:
+def even(shape: tuple[int, ...]) -> str:
     """What topup must be told of an image that cannot be halved."""
     return "" if all(n % 2 == 0 for n in shape[:3]) else "--subsamp=" + ",".join(["1"] * TOPUP_LEVELS)
 
 
-def _result(path: str, shape: tuple[int, ...], program: str) -> NDArray[np.float32]:
+def result_image(path: str, shape: tuple[int, ...], program: str) -> NDArray[np.float32]:
     """An image that a program left, which must have the shape it was asked for."""
     try:
         data = read_volumes(path)[0]
@@ -310,7 +178,8 @@ def _result(path: str, shape: tuple[int, ...], program: str) -> NDArray[np.float
     return data
 
 
-def _numbers(path: str, program: str) -> NDArray[np.float64]:
+def result_numbers(path: str, program: str) -> NDArray[np.float64]:
+    """A table of numbers that a program left, of six columns or more."""
     try:
         values = np.loadtxt(path, ndmin=2)
     except (OSError, ValueError) as error:
@@ -320,7 +189,7 @@ def _numbers(path: str, program: str) -> NDArray[np.float64]:
     return values
 
 
-def _outliers(found: Any) -> dict[str, Any]:
+def outliers_of(found: Any) -> dict[str, Any]:
     """Share of outlier slices of every volume, as eddy says (and has replaced them)."""
     if not isdefined(found.out_outlier_map):
         return {}

@@ -19,7 +19,7 @@ from bidsfit.bids.acquisitions import read_acquisition
 from bidsfit.bids.images import MaskedSignals, image_shape, opened, read_mask, read_on_grid, write_nifti
 from bidsfit.estimators.least_squares import LeastSquares
 from bidsfit.exceptions import UnusableInputError
-from bidsfit.interfaces.preprocessing import background_noise
+from bidsfit.interfaces.raw import background_noise
 from bidsfit.noise import NoiseEstimate, rician_sigma_map, sigma_from_repeats
 from bidsfit.preprocessing.denoising import denoise_mppca
 from bidsfit.preprocessing.masking import HeadMask, half_median_mask, head_mask, tissue_shell

@@ -55,7 +55,6 @@ class _WritePreprocessedInput(BaseInterfaceInputSpec):
     image = traits.Dict(mandatory=True, desc="the raw image, as DwiImage.to_dict")
     steps = traits.Dict(mandatory=True, desc="method by step, as Chain.settings")
     facts = traits.List(File(exists=True), desc="what each step found, as JSON")
-    fact_names = traits.List(traits.Str, desc="the steps")
     output_dir = Directory(mandatory=True)
 
 
@@ -86,9 +85,8 @@ class WritePreprocessed(SimpleInterface):
         """Steps that were planned and had to be left out, as the sidecar names them, and why."""
         if not isdefined(self.inputs.facts):
             return {}
-        told = zip(self.inputs.fact_names, self.inputs.facts, strict=True)
-        reasons = {name.capitalize(): json.loads(Path(path).read_text()).get("refused") for name, path in told}
-        return {name: reason for name, reason in reasons.items() if reason}
+        told = [json.loads(Path(path).read_text()) for path in self.inputs.facts]
+        return {facts["step"].capitalize(): facts["refused"] for facts in told if facts.get("refused")}
 
     def _write(self, folder: Path, raw: DwiImage, steps: dict[str, str], refused: dict[str, str]) -> None:
         inputs = self.inputs

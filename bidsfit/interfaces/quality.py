@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +32,13 @@ from bidsfit.files import whole_file
 from bidsfit.interfaces.figures import read_volume, relative
 from bidsfit.preprocessing import quality
 from bidsfit.preprocessing.registration import extent
+from bidsfit.preprocessing.steps import STEPS
 from bidsfit.preprocessing.trajectory import RADIUS, motion_parameters
 from bidsfit.reports import preprocessing as drawn
+from bidsfit.reports.preprocessing import StepView
 from bidsfit.reports.records import PreprocessingRecord, write_record
 
-#: Figures of steps, and of quality, in the order of the report.
-STEP_FIGURES = ("denoise", "gibbs", "rician", "susceptibility", "motion", "tissue")
+#: Figures of quality, in the order of the report.
 QUALITY_FIGURES = ("traces", "outliers", "carpet", "snr", "registration")
 
 #: Rows of a carpet.
@@ -48,7 +48,7 @@ CARPET_ROWS = 400
 def quality_figure_paths(folder: Path, image: DwiImage) -> dict[str, Path]:
     """Where the record and the figures of the preprocessing go: kind to path."""
     stem = folder / f"sub-{image.participant}" / "figures"
-    paths = {kind: stem / f"{image.name}_desc-{kind}_dwi.png" for kind in (*STEP_FIGURES, *QUALITY_FIGURES)}
+    paths = {kind: stem / f"{image.name}_desc-{kind}_dwi.png" for kind in (*STEPS.available(), *QUALITY_FIGURES)}
     return paths | {"record": quality_record_path(folder, image)}
 
 
@@ -65,16 +65,10 @@ class _AssessQualityInput(BaseInterfaceInputSpec):
     left_out = traits.List(traits.Dict, usedefault=True, desc="volumes that are not in it, and why")
     noise_map = File(exists=True, desc="noise level of every voxel of the raw image")
     transforms = File(exists=True, desc="of every volume, world to world, as .npy")
-    pictures = File(exists=True, desc="at the lowest b: as acquired, of reversed phase encoding, corrected")
-    stages = traits.List(File(exists=True), desc="the raw image, and the image after each step")
-    stage_names = traits.List(traits.Str, desc="the steps; of the raw image: raw")
     facts = traits.List(File(exists=True), desc="what each step found, as JSON")
-    fact_names = traits.List(traits.Str, desc="the steps")
+    files = traits.List(File(exists=True), desc="images of which the facts speak")
     image = traits.Dict(mandatory=True, desc="the image that is fitted, as DwiImage.to_dict")
     source = traits.Str(mandatory=True, desc="URI of the raw image")
-    tissue = File(exists=True, desc="tissue of every voxel")
-    anatomical = File(exists=True, desc="T1-weighted image on the grid of the image")
-    tissue_facts = File(exists=True, desc="how the tissue was found, as JSON")
     steps = traits.List(traits.Dict, usedefault=True, desc="rows: name, title, method, applied, reason")
     methods = traits.Dict(traits.Str, traits.Str, usedefault=True, desc="a sentence about each step, by its name")
     slice_axis = traits.Enum(2, 0, 1, usedefault=True, desc="axis across the slices")
@@ -100,15 +94,13 @@ class AssessQuality(SimpleInterface):
         )
         data, affine = read_mapped(inputs.in_file, len(acquisition))
         mask = read_volume(inputs.mask)[0] > 0
-        stages = (
-            []
-            if not isdefined(inputs.stages)
-            else [
-                (step, read_mapped(path, len(acquisition))[0])
-                for step, path in zip(inputs.stage_names, inputs.stages, strict=True)
-            ]
-        )
-        told = {name: json.loads(Path(path).read_text()) for name, path in self._facts().items()}
+        told = [json.loads(Path(path).read_text()) for path in (inputs.facts if isdefined(inputs.facts) else ())]
+        found_by = {facts["step"]: facts for facts in told}
+        stages = {
+            name: read_mapped(facts["out_file"], len(acquisition))[0]
+            for name, facts in found_by.items()
+            if "out_file" in facts
+        }
         motion, radius = None, min(RADIUS, extent(mask, affine) / 2)
         if isdefined(inputs.transforms):
             centre = affine @ [*np.argwhere(mask).mean(axis=0), 1]
@@ -121,10 +113,10 @@ class AssessQuality(SimpleInterface):
             directions=directions,
             motion=motion,
             radius=radius,
-            no_motion=told.get("motion", {}).get("refused") or "volumes were not aligned here",
+            no_motion=found_by.get("motion", {}).get("refused") or "volumes were not aligned here",
             sigma=read_volume(inputs.noise_map)[0] if isdefined(inputs.noise_map) else None,
             outliers=quality.volume_outliers(
-                stages[0][1] if stages else data,
+                next(iter(stages.values()), data),
                 acquisition.b_values,
                 mask,
                 directions=directions,
@@ -135,7 +127,7 @@ class AssessQuality(SimpleInterface):
         refuse(conflicts_of_image(folder, image, {}))  # another run may have come first with another image
         paths, left_out = quality_figure_paths(folder, image), [dict(row) for row in inputs.left_out]
         figures = [
-            *self._draw_steps(paths, data, stages, acquisition, mask, affine),
+            *draw_steps(paths, data, stages, found_by, acquisition, mask, affine),
             *draw_quality(paths, data, acquisition, mask, affine, found, left_out),
         ]
         given = np.array(numbers_of_others(len(acquisition), left_out))
@@ -144,7 +136,7 @@ class AssessQuality(SimpleInterface):
         outliers = {"outlier_indices": given[found.numbers["outlier_indices"]].tolist()}
         numbers = {**found.numbers, **outliers, "n_left_out": len(left_out), FIELD: left_out}
         write_quality(folder / file_output("quality", image), numbers)
-        steps = [described(row, told.get(row["name"], {})) for row in inputs.steps]
+        steps = [described(row, found_by.get(row["name"], {})) for row in inputs.steps]
         record = PreprocessingRecord(
             image=f"{image.name}_dwi",
             source=inputs.source,
@@ -154,14 +146,14 @@ class AssessQuality(SimpleInterface):
             figures=relative(paths, figures, inputs.output_dir),
             warnings=[
                 *(f"{row['title']}: left out, {row['refused']}" for row in steps if row["refused"]),
-                *(words for facts in told.values() for words in facts.get("warnings", [])),
+                *(words for facts in told for words in facts.get("warnings", [])),
             ],
             methods=[
                 *([methods_sentence(f"{image.name}_dwi", given.size + len(left_out), left_out)] if left_out else []),
                 *(
-                    told.get(row["name"], {}).get("methods") or inputs.methods[row["name"]]
+                    found_by.get(row["name"], {}).get("methods") or inputs.methods[row["name"]]
                     for row in steps
-                    if row["applied"] or "methods" in told.get(row["name"], {})
+                    if row["applied"] or "methods" in found_by.get(row["name"], {})
                 ),
             ],
         )
@@ -169,52 +161,40 @@ class AssessQuality(SimpleInterface):
         self._results["record"] = str(paths["record"])
         return runtime
 
-    def _facts(self) -> dict[str, str]:
-        """File of what each step found."""
-        facts = {}
-        if isdefined(self.inputs.facts):
-            facts = dict(zip(self.inputs.fact_names, self.inputs.facts, strict=True))
-        return facts | ({"tissue": self.inputs.tissue_facts} if isdefined(self.inputs.tissue_facts) else {})
 
-    def _draw_steps(
-        self,
-        paths: Mapping[str, Path],
-        data: NDArray,
-        stages: list[tuple[str, NDArray]],
-        acquisition: Acquisition,
-        mask: NDArray,
-        affine: NDArray,
-    ) -> list[str]:
-        """Draw what each step changed; return the steps that were drawn."""
-        done = []
-        for (_, before), (step, after) in pairwise(stages):
-            pictures, rows = _shown(step, acquisition)
-            left, right = pictures(before), pictures(after)
-            if np.array_equal(left, right, equal_nan=True):
-                continue
-            with whole_file(paths[step]) as path:
-                drawn.plot_before_after(path, left, right, mask, affine, rows=rows)
-            done.append(step)
-        if isdefined(self.inputs.pictures):
-            forward, backward, corrected = np.moveaxis(read_volume(self.inputs.pictures)[0], -1, 0)
-            with whole_file(paths["susceptibility"]) as path:
-                drawn.plot_before_after(
-                    path, forward, corrected, mask, affine, others={"reversed": backward}, outline=mask, edges=corrected
-                )
-            done.append("susceptibility")
-        if isdefined(self.inputs.tissue) and isdefined(self.inputs.anatomical):
-            with whole_file(paths["tissue"]) as path:
-                drawn.plot_registration(
-                    path,
-                    {
-                        "T1w": read_volume(self.inputs.anatomical)[0],
-                        "b0": np.mean(data[..., acquisition.shells[0].indices], axis=-1),
-                    },
-                    mask,
-                    affine,
-                )
-            done.append("tissue")
-        return done
+def draw_steps(
+    paths: Mapping[str, Path],
+    data: NDArray,
+    stages: Mapping[str, NDArray],
+    found_by: Mapping[str, Mapping[str, Any]],
+    acquisition: Acquisition,
+    mask: NDArray,
+    affine: NDArray,
+) -> list[str]:
+    """Draw what each step did; return the steps that were drawn.
+
+    Parameters
+    ----------
+    paths : mapping of step to path
+    data : ndarray, shape (x, y, z, n)
+        The image that is fitted.
+    stages : mapping of step to ndarray, shape (x, y, z, n)
+        The raw image, and the image after each step that changes it, in their order.
+    found_by : mapping of step to facts
+    acquisition : Acquisition
+    mask : ndarray of bool, shape (x, y, z)
+    affine : ndarray, shape (4, 4)
+    """
+    done, before = [], data
+    for name, facts in found_by.items():
+        after = stages.get(name, before)
+        if name in paths:
+            pictures = read_volume(facts["pictures"])[0] if "pictures" in facts else None
+            with whole_file(paths[name]) as path:
+                if STEPS.get(name).draw(path, StepView(before, after, pictures, acquisition, mask, affine)):
+                    done.append(name)
+        before = after
+    return done
 
 
 def described(row: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
@@ -228,25 +208,6 @@ def described(row: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any
         "refused": refused,
         "seconds": found.get("seconds"),
     }
-
-
-def _shown(step: str, acquisition: Acquisition) -> tuple[Any, list[str]]:
-    """What shows best what a step did: a function of the volumes, and the names of its pictures."""
-    lowest, highest = acquisition.shells[0], acquisition.shells[-1]
-    largest = max(acquisition.shells, key=lambda shell: shell.indices.size)
-    if step == "motion" and largest.indices.size > 1:
-        return (
-            lambda data: np.std(data[..., largest.indices], axis=-1),
-            [f"SD over b = {largest.b_value:.0f}"],
-        )
-    if step == "rician":
-        return (
-            lambda data: np.mean(data[..., highest.indices], axis=-1),
-            [f"mean of b = {highest.b_value:.0f}"],
-        )
-    chosen = [lowest.indices[0], highest.indices[-1]]
-    names = [f"a volume of b = {acquisition.b_values[k]:.0f}" for k in chosen]
-    return lambda data: np.stack([data[..., k] for k in chosen], axis=-1), names
 
 
 def draw_quality(

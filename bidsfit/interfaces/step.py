@@ -45,13 +45,30 @@ def write_volumes(path: Path, data: NDArray, like: SpatialImage) -> str:
     return str(path)
 
 
+def read_region(path: str) -> NDArray[np.bool_]:
+    """A mask between the nodes."""
+    return read_volumes(path)[0] > 0
+
+
+def write_directions(path: Path, directions: NDArray) -> str:
+    """Write a .bvec file; return its path as text."""
+    np.savetxt(path, np.asarray(directions).T, fmt="%.8f")
+    return str(path)
+
+
 class StepInput(BaseInterfaceInputSpec):
     """What every step is told."""
 
-    in_file = File(exists=True, mandatory=True, desc="image, volumes last")
+    step = traits.Str(usedefault=True, desc="its name")
     label = traits.Str("preprocessing", usedefault=True, nohash=True, desc="for the progress bar")
     threads = traits.Int(1, usedefault=True, nohash=True)
     version = traits.Str(desc="of bidsfit: another version works again")
+
+
+class ImageStepInput(StepInput):
+    """What every step is told that reads the volumes."""
+
+    in_file = File(exists=True, mandatory=True, desc="image, volumes last")
 
 
 class StepOutput(TraitedSpec):
@@ -61,17 +78,31 @@ class StepOutput(TraitedSpec):
     facts = File(exists=True, desc="what was found, as JSON")
 
 
-class Step(SimpleInterface):
-    """A node that says how long it took, and what it found."""
+class StepInterface(SimpleInterface):
+    """A node that says how long it took, and what it found.
+
+    Inputs are connected by their names. There are: ``in_file`` (the image after the step before), ``bval`` and
+    ``bvec``, ``region`` (a mask with a margin), ``left_out``, ``sidecar``, ``noise_map`` (noise level of the raw
+    image), ``field`` and ``topup`` (the distortion that was found), ``method`` (its name), ``slice_axis``,
+    ``direction`` (of the phase encoding), ``moved`` (whether the step "motion" comes later), ``reversed_phase`` and
+    ``anatomy``; for a step that does not change the signals ``reference`` (mean image of the lowest b-value) and
+    ``mask``. Outputs of these names take their place for the steps that follow; ``out_file`` becomes their
+    ``in_file``, and ``pictures`` are what the report of the step shows.
+    """
 
     def _run_interface(self, runtime: Any) -> Any:
         start = time.perf_counter()
-        facts = self._work(Path(runtime.cwd))
+        facts = {"step": self.inputs.step, **self._work(Path(runtime.cwd))}
+        facts |= {name: self._results[name] for name in ("out_file", "pictures") if name in self._results}
         path = Path(runtime.cwd) / "facts.json"
         path.write_text(json.dumps({**facts, "seconds": time.perf_counter() - start}))
         self._results["facts"] = str(path)
         return runtime
 
     def _work(self, cwd: Path) -> dict[str, Any]:
-        """Do the work in a folder; return what is worth saying."""
+        """Do the work in a folder; return what is worth saying.
+
+        Of what is returned, reports know: ``words`` (what was found), ``warnings``, ``refused`` (why the step was left
+        out after all), and ``methods`` (a sentence instead of that of the method).
+        """
         raise NotImplementedError

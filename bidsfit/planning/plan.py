@@ -13,6 +13,7 @@ from bidsfit.acquisition import B0_TOLERANCE, Acquisition
 from bidsfit.bids.acquisitions import listed, read_acquisition, read_b_values
 from bidsfit.bids.conflicts import Conflict, conflicts_of_fit, conflicts_of_preprocessing, refuse
 from bidsfit.bids.fieldmaps import UNWEIGHTED
+from bidsfit.bids.helping_images import HelpingImages
 from bidsfit.bids.images import image_shape, open_image, read_mask, read_on_grid
 from bidsfit.bids.inputs import DwiImage, Inputs
 from bidsfit.bids.metadata import read_sidecar
@@ -20,8 +21,9 @@ from bidsfit.bids.outputs import LEFT_OUT, file_output, fit_settings, json_path,
 from bidsfit.exceptions import UnusableInputError, UsageError
 from bidsfit.models.signal_model import SignalModel
 from bidsfit.planning.fits import DEFAULT_NOISE, Fit, NoiseChoice
-from bidsfit.planning.preprocessing import NOTHING_DONE, Chain, HelpingImages, PreprocessingChoice, plan_chain
+from bidsfit.planning.preprocessing import Chain, nothing_done, plan_chain
 from bidsfit.preprocessing.gradients import NO_WEIGHTING, refuse_scaled_directions
+from bidsfit.steps.step import PreprocessingChoice
 
 #: Where a mask comes from that no dataset has.
 FOUND_MASK = "Otsu's threshold on the mean images of the lowest b-value and of that nearest to 1000 s/mm²"
@@ -346,5 +348,5 @@ def conflicts(plan: ImagePlan, output_dir: Path) -> Iterator[Conflict]:
         settings = fit_settings(fit.signal_model, fit.built, plan.mask_name, plan.noise.settings)
         outputs = [output.path for output in map_outputs(plan.image, fit.signal_model, fit.built).values()]
         yield from conflicts_of_fit(output_dir, plan.image, outputs, settings)
-    raw, steps = (plan.image, NOTHING_DONE) if plan.chain is None else (plan.chain.raw, plan.chain.settings)
+    raw, steps = (plan.image, nothing_done()) if plan.chain is None else (plan.chain.raw, plan.chain.settings)
     yield from conflicts_of_preprocessing(output_dir, raw, steps)

@@ -2,67 +2,16 @@
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any
 
 from bidsfit.acquisition import Acquisition
-from bidsfit.bids.fieldmaps import readout_time
+from bidsfit.bids.helping_images import HelpingImages
 from bidsfit.bids.inputs import DwiImage
-from bidsfit.exceptions import UnusableInputError, UsageError
-from bidsfit.noise import repeats
-from bidsfit.planning.helping_images import HelpingImages
-from bidsfit.preprocessing.breathing import obstacle_to_breathing
-from bidsfit.preprocessing.denoising import obstacle_to_mppca, obstacle_to_patch2self
-from bidsfit.preprocessing.motion import obstacle_to_motion
-from bidsfit.preprocessing.ringing import obstacle_to_gibbs
-from bidsfit.preprocessing.steps import CHANGING, STEPS
-from bidsfit.preprocessing.susceptibility import available, phase_encoding
-
-Tools = Literal["auto", "none", "dipy", "fsl"]
-BodyPart = Literal["auto", "brain", "body", "cord"]
-
-#: What a step is done with: in words, and for the methods text with its references.
-METHODS = {
-    "mppca": (
-        "MP-PCA (DIPY)",
-        "Noise was reduced by Marchenko-Pastur principal component analysis [@veraart2016; @dipy].",
-    ),
-    "patch2self": ("Patch2Self (DIPY)", "Noise was reduced by Patch2Self [@fadnavis2020; @dipy]."),
-    "subvoxel": (
-        "sub-voxel shifts (DIPY)",
-        "Gibbs ringing was removed by sub-voxel shifts [@kellner2016; @dipy].",
-    ),
-    "topup": ("topup (FSL)", "Susceptibility distortions were estimated with topup of FSL [@andersson2003; @fsl]."),
-    "pyhysco": ("PyHySCO", "Susceptibility distortions were estimated with PyHySCO [@pyhysco]."),
-    "eddy": ("eddy (FSL)", "Motion and eddy-current distortions were corrected with eddy of FSL [@andersson2016]."),
-    "affine": (
-        "affine registration of every volume to its shell",
-        "Motion and eddy-current distortions were corrected by affine registration of every volume to what the others "
-        "of its shell predict; how shells lie to one another was found by mutual information [@dipy] and from the "
-        "volumes around them in time; gradient directions were rotated [@leemans2009].",
-    ),
-    "deformable": (
-        "deformable registration by one displacement that all volumes share",
-        "Motion of organs was corrected by deformable registration: one displacement that all volumes share, each to a "
-        "depth of its own [@mcclelland2013], was found from what a change of contrast with b does not explain, and the "
-        "depths that go with b from mutual information [@studholme1999].",
-    ),
-    "koay": (
-        "inversion of the Rician mean",
-        "The bias of the Rician noise floor was taken out of the magnitudes by inverting the Rician mean [@koay2006].",
-    ),
-    "dseg": ("segmentation of the derivatives", "Tissue was taken from the segmentation that came with the data."),
-    "hmrf": (
-        "classification of the T1w image (DIPY)",
-        "Tissue was classified on the T1-weighted image by a hidden Markov random field [@zhang2001; @dipy].",
-    ),
-}
-
-#: Settings of an image that is fitted as it is.
-NOTHING_DONE = {name.capitalize(): "none" for name in CHANGING}
+from bidsfit.preprocessing.steps import STEPS
+from bidsfit.steps.step import BodyPart, Planned, PreprocessingChoice, Scene, all_steps
 
 #: Words of BodyPart (BIDS) or BodyPartExamined (DICOM) that mean the head, or nothing that deforms; the spinal cord,
 #: which moves in its canal and keeps its shape; and other parts.
@@ -80,41 +29,6 @@ NOT_TOLD = ("", "n a", "na", "none", "unknown", "unspecified")
 
 
 @dataclass(frozen=True)
-class PreprocessingChoice:
-    """What the options say about preprocessing.
-
-    ``fsl`` names the programs of FSL that are installed. ``rician`` says why the Rician correction is left to the
-    estimators, or is empty.
-    """
-
-    tools: Tools = "auto"
-    skip: Collection[str] = ()
-    denoise: Literal["mppca", "patch2self"] = "mppca"
-    body_part: BodyPart = "auto"
-    fsl: Collection[str] = ()
-    rician: str = ""
-
-
-@dataclass(frozen=True)
-class Step:
-    """One step: its method, or the reason why it is left out; a remark where there is one."""
-
-    name: str
-    method: str = ""
-    reason: str = ""
-
-    @property
-    def title(self) -> str:
-        return STEPS[self.name]
-
-    @property
-    def in_words(self) -> str:
-        """What it does, or why it does not."""
-        words = METHODS[self.method][0] if self.method else "left out"
-        return f"{words}: {self.reason}" if self.reason else words
-
-
-@dataclass(frozen=True)
 class Chain:
     """The preprocessing of one raw image.
 
@@ -125,7 +39,7 @@ class Chain:
     """
 
     raw: DwiImage
-    steps: tuple[Step, ...]
+    steps: tuple[Planned, ...]
     body: bool = False
     measures_noise: bool = False
     tells_noise: bool = False
@@ -135,7 +49,7 @@ class Chain:
     def without(self, refused: Mapping[str, str]) -> Chain:
         """The chain of an image that an earlier run left without some steps; ``refused`` says why, by step."""
         steps = [
-            Step(step.name, reason=f"{refused[step.name]} (found by an earlier run, whose image is kept)")
+            Planned(step.step, reason=f"{refused[step.name]} (found by an earlier run, whose image is kept)")
             if step.method and step.name in refused
             else step
             for step in self.steps
@@ -147,14 +61,19 @@ class Chain:
         return next(step.method for step in self.steps if step.name == name)
 
     @property
+    def changing(self) -> tuple[Planned, ...]:
+        """The steps that change the signals, in their order."""
+        return tuple(step for step in self.steps if step.method and step.step.changes)
+
+    @property
     def changes(self) -> bool:
         """Whether any step changes the signals."""
-        return self.prepared or any(self.method(name) for name in CHANGING)
+        return self.prepared or bool(self.changing)
 
     @property
     def settings(self) -> dict[str, Any]:
         """What shaped the signals, as the sidecar says it: method by step."""
-        return NOTHING_DONE | {name.capitalize(): self.method(name) for name in CHANGING if self.method(name)}
+        return nothing_done() | {step.name.capitalize(): step.method for step in self.changing}
 
     @property
     def rows(self) -> list[dict[str, Any]]:
@@ -162,8 +81,8 @@ class Chain:
         return [
             {
                 "name": step.name,
-                "title": step.title,
-                "method": METHODS[step.method][0] if step.method else "",
+                "title": step.step.title,
+                "method": step.how.title if step.how else "",
                 "applied": bool(step.method),
                 "reason": step.reason,
             }
@@ -173,7 +92,12 @@ class Chain:
     @property
     def methods(self) -> dict[str, str]:
         """Sentences for the methods text, by step, of the steps that are to be done."""
-        return {step.name: METHODS[step.method][1] for step in self.steps if step.method}
+        return {step.name: step.how.sentence for step in self.steps if step.how}
+
+
+def nothing_done() -> dict[str, Any]:
+    """Settings of an image that is fitted as it is."""
+    return {name.capitalize(): "none" for name in STEPS.built_in if STEPS.get(name).changes}
 
 
 def plan_chain(
@@ -207,21 +131,15 @@ def plan_chain(
     if choice.tools == "none" or image.preprocessed:
         return None
     part, unknown = _part(image, choice)
-    body = part != "brain"
-    left_out = {name: Step(name, reason=f"--skip {name}") for name in choice.skip}
-    denoise = left_out.get("denoise") or _denoise(shape, choice)
-    rician = left_out.get("rician") or _rician(denoise, acquisition, choice, sigma)
-    steps = [
-        denoise,
-        left_out.get("gibbs") or _gibbs(image, shape),
-        rician,
-        left_out.get("susceptibility") or _susceptibility(choice, helping),
-        left_out.get("motion") or _remarked(_motion(image, shape, acquisition, choice, part), unknown),
-        left_out.get("tissue") or _tissue(helping, body),
-    ]
-    measures = bool(rician.method or denoise.method) and _knows_noise(denoise, acquisition, sigma)
-    tells = measures and sigma != "residuals" and not _is_number(sigma)
-    return Chain(image, tuple(steps), body, measures, tells, helping)
+    scene = Scene(image, shape, acquisition, choice, helping, part, unknown, sigma)
+    chosen: dict[str, Planned] = {}
+    for step in all_steps():
+        skipped = step.name in choice.skip
+        chosen[step.name] = Planned(step, reason=f"--skip {step.name}") if skipped else step.choose(scene, chosen)
+    reduces = chosen["rician"].method or chosen["denoise"].method
+    measures = bool(reduces) and scene.knows_noise(chosen)
+    tells = measures and sigma != "residuals" and not scene.sigma_is_given
+    return Chain(image, tuple(chosen.values()), scene.body, measures, tells, helping)
 
 
 def _part(image: DwiImage, choice: PreprocessingChoice) -> tuple[BodyPart, str]:
@@ -243,123 +161,3 @@ def _part(image: DwiImage, choice: PreprocessingChoice) -> tuple[BodyPart, str]:
             "" if known else f"{field_name} {told!r} is not known, and taken for a head; --body-part says it",
         )
     return "brain", ""
-
-
-def _remarked(step: Step, remark: str) -> Step:
-    """A step with one more remark."""
-    return replace(step, reason="; ".join(filter(None, [step.reason, remark])))
-
-
-def _denoise(shape: tuple[int, int, int, int], choice: PreprocessingChoice) -> Step:
-    obstacle = {"mppca": obstacle_to_mppca, "patch2self": obstacle_to_patch2self}[choice.denoise](shape)
-    return Step("denoise", "" if obstacle else choice.denoise, obstacle)
-
-
-def _gibbs(image: DwiImage, shape: tuple[int, int, int, int]) -> Step:
-    obstacle = obstacle_to_gibbs(shape)
-    fraction = image.sidecar.get("PartialFourier")
-    remark = ""
-    if isinstance(fraction, int | float) and fraction < 1:
-        remark = f"PartialFourier is {fraction:g}; the method assumes 1 and may leave some ringing"
-    return Step("gibbs", "" if obstacle else "subvoxel", obstacle or remark)
-
-
-def _susceptibility(choice: PreprocessingChoice, helping: HelpingImages) -> Step:
-    if helping.reversed_phase is None:
-        return Step("susceptibility", "", helping.no_reversed_phase)
-    if choice.tools == "fsl" or (choice.tools == "auto" and {"topup", "eddy"} <= set(choice.fsl)):
-        _require_fsl(choice, "topup")
-        return Step("susceptibility", "topup", f"with {helping.reversed_phase.path.name}")
-    if not available():
-        return Step(
-            "susceptibility",
-            reason="an image of reversed phase encoding is there, but neither FSL nor PyHySCO is installed (pip "
-            "install 'bidsfit[distortion]')",
-        )
-    if not helping.reversed_phase.same_readout:
-        return Step(
-            "susceptibility",
-            reason=f"the readout time of {helping.reversed_phase.path.name} is not that of the image, which only "
-            "FSL's topup can use",
-        )
-    return Step("susceptibility", "pyhysco", f"with {helping.reversed_phase.path.name}")
-
-
-def _motion(
-    image: DwiImage,
-    shape: tuple[int, int, int, int],
-    acquisition: Acquisition,
-    choice: PreprocessingChoice,
-    part: BodyPart,
-) -> Step:
-    obstacle = obstacle_to_motion(shape, shape[3])
-    if part == "body":
-        obstacle = obstacle or obstacle_to_breathing(acquisition.b_values)
-    if obstacle:
-        return Step("motion", "", obstacle)
-    if part == "body":
-        return Step("motion", "deformable")
-    missing = _missing_fields(image, shape)
-    if choice.tools == "fsl":
-        _require_fsl(choice, "eddy")
-        if missing:
-            raise UnusableInputError(
-                f"{image.path}: FSL's eddy needs {' and '.join(missing)}, which its sidecar does not have. Add them, "
-                "or choose --preprocess dipy."
-            )
-        return Step("motion", "eddy")
-    if part == "cord":
-        return Step("motion", "affine", "a cord keeps its shape, and FSL's eddy is for heads")
-    if choice.tools == "auto" and "eddy" in choice.fsl:
-        if not missing:
-            return Step("motion", "eddy")
-        return Step("motion", "affine", f"FSL's eddy would need {' and '.join(missing)}")
-    return Step("motion", "affine")
-
-
-def _missing_fields(image: DwiImage, shape: tuple[int, int, int, int]) -> list[str]:
-    """Fields of the sidecar that FSL's eddy needs and that are not there."""
-    try:
-        encoding = phase_encoding(image.sidecar.get("PhaseEncodingDirection"))
-    except ValueError:
-        return ["PhaseEncodingDirection"]
-    return [] if readout_time(image.sidecar, shape[encoding.axis]) else ["TotalReadoutTime"]
-
-
-def _require_fsl(choice: PreprocessingChoice, program: str) -> None:
-    if program not in choice.fsl:
-        raise UsageError(
-            f"--preprocess fsl: FSL's {program} is not installed (not found on PATH). Install FSL, or choose "
-            "--preprocess dipy, which needs nothing more."
-        )
-
-
-def _rician(denoise: Step, acquisition: Acquisition, choice: PreprocessingChoice, sigma: str) -> Step:
-    if choice.rician:
-        return Step("rician", "", choice.rician)
-    if not _knows_noise(denoise, acquisition, sigma):
-        return Step(
-            "rician", "", "the noise level is not known: no MP-PCA, no repeated measurements, no number by --sigma"
-        )
-    return Step("rician", "koay")
-
-
-def _knows_noise(denoise: Step, acquisition: Acquisition, sigma: str) -> bool:
-    """Whether the noise level of the raw image can be found before any fit."""
-    found = denoise.method == "mppca" or sigma in ("mppca", "map", "piesno") or _is_number(sigma)
-    return found or any(group.size > 1 for group in repeats(acquisition))
-
-
-def _is_number(word: str) -> bool:
-    try:
-        return math.isfinite(float(word))
-    except ValueError:
-        return False
-
-
-def _tissue(helping: HelpingImages, body: bool) -> Step:
-    if body:
-        return Step("tissue", "", "the image is not of a head")
-    if helping.anatomy is None:
-        return Step("tissue", "", helping.no_anatomy)
-    return Step("tissue", "dseg" if helping.anatomy.segmentation else "hmrf")

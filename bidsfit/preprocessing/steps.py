@@ -1,17 +1,20 @@
-"""The steps of the preprocessing, by name."""
+"""The steps of the preprocessing, by name; each is a file of bidsfit/steps/."""
 
 from __future__ import annotations
 
-#: In their order: what each takes out, or makes (in words for reports). The Rician bias goes before anything is
-#: interpolated: the noise level belongs to the voxels as they were measured.
-STEPS = {
-    "denoise": "Noise",
-    "gibbs": "Gibbs ringing",
-    "rician": "Rician bias",
-    "susceptibility": "Susceptibility distortion",
-    "motion": "Motion and eddy currents",
-    "tissue": "Tissue masks",
-}
+from bidsfit.registry import Registry
 
-#: Those that change the signals.
-CHANGING = tuple(name for name in STEPS if name != "tissue")
+#: In their order. The Rician bias goes before anything is interpolated: the noise level belongs to the voxels as they
+#: were measured. Motion comes last of those that change the image: it undoes the distortion with one interpolation.
+STEPS = Registry(
+    "preprocessing step",
+    "bidsfit.steps",
+    {
+        "denoise": "bidsfit.steps.denoise:DENOISE",
+        "gibbs": "bidsfit.steps.gibbs:GIBBS",
+        "rician": "bidsfit.steps.rician:RICIAN",
+        "susceptibility": "bidsfit.steps.susceptibility:SUSCEPTIBILITY",
+        "motion": "bidsfit.steps.motion:MOTION",
+        "tissue": "bidsfit.steps.tissue:TISSUE",
+    },
+)

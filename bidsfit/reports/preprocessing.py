@@ -65,6 +65,29 @@ MOST_SHELLS = 9
 
 
 @dataclass(frozen=True)
+class StepView:
+    """What the report of a step can show.
+
+    Parameters
+    ----------
+    before, after : ndarray, shape (x, y, z, n)
+        The volumes; the same where the step does not change the image.
+    pictures : ndarray, shape (x, y, z) or (x, y, z, k), or None
+        What the step left to be shown.
+    acquisition : Acquisition
+    mask : ndarray of bool, shape (x, y, z)
+    affine : ndarray, shape (4, 4)
+    """
+
+    before: NDArray
+    after: NDArray
+    pictures: NDArray | None
+    acquisition: Acquisition
+    mask: NDArray
+    affine: NDArray
+
+
+@dataclass(frozen=True)
 class _Grid:
     """Places of tiles: a line of slices for each picture, pictures side by side, volumes below one another."""
 

@@ -19,6 +19,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from bidsfit.preprocessing.steps import STEPS
 from bidsfit.reports.bibliography import bibtex, cited, plain_text, reference_list
 from bidsfit.reports.comparisons import estimator_colour
 from bidsfit.reports.mosaics import status_colour
@@ -37,33 +38,6 @@ FIGURES = {
         "b-value of each volume, and gradient directions of each shell",
         "b-values in the order of acquisition. Where a shell has many gradient directions, they are drawn too: a half "
         "sphere seen along z in a projection that keeps areas, opposite directions taken as one.",
-    ),
-    "denoise": (
-        "Slices before and after denoising, and their difference",
-        "Denoising. The difference, on a scale of its own, should be noise and nothing else: anatomy in it is signal "
-        "that was lost.",
-    ),
-    "gibbs": (
-        "Slices before and after the removal of Gibbs ringing, and their difference",
-        "Gibbs ringing. The difference should be stripes along sharp edges.",
-    ),
-    "susceptibility": (
-        "Slices before and after the correction of susceptibility distortion",
-        "Susceptibility distortion. The outlines are those of the corrected image, on every picture: how far the "
-        "others lie beside them is what was corrected.",
-    ),
-    "motion": (
-        "Slices before and after the alignment of the volumes, and their difference",
-        "Motion. Before and after the volumes were aligned: the spread (SD) of the volumes of a shell, which should "
-        "become less at edges, or two volumes, where no shell has several.",
-    ),
-    "rician": (
-        "Slices before and after the correction of the bias of Rician noise, and their difference",
-        "Rician bias. What is taken away grows where the signal is close to the noise.",
-    ),
-    "tissue": (
-        "Tissue masks on slices of the image",
-        "Tissue masks in the space of the diffusion-weighted image.",
     ),
     "traces": (
         "Translations, rotations, framewise displacement and differences from the shell, of each volume",
@@ -284,11 +258,11 @@ def chunks(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
 
 def figure(folder: Path, relative: str, kind: str, subject: str, captioned: bool = True) -> Markup:
     """A figure with its picture inside the page; a sentence in its place where the file is missing."""
-    from bidsfit.reports.fit_panels import PANELS, FitPanel  # which draws, and loads what that needs
+    from bidsfit.reports.fit_panels import PANELS  # which draws, and loads what that needs
 
-    if kind in PANELS.available():
-        panel: FitPanel = PANELS.get(kind)
-        shown, caption = panel.shows, panel.caption
+    if kind in PANELS.available() or kind in STEPS.available():
+        drawn: Any = (PANELS if kind in PANELS.available() else STEPS).get(kind)
+        shown, caption = drawn.shows, drawn.caption
     else:
         shown, caption = FIGURES.get(kind, (kind.capitalize(), ""))
     try:

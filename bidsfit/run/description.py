@@ -83,7 +83,7 @@ def decisions(image: ImagePlan) -> list[str]:
     """What was decided for an image, and why."""
     lines = [f"    protocol: {protocol_in_words(image.acquisition)}", _mask(image)]
     if image.chain is not None:
-        lines += [f"    {step.title.lower()}: {step.in_words}" for step in image.chain.steps]
+        lines += [f"    {step.step.title.lower()}: {step.in_words}" for step in image.chain.steps]
     for row in image.support:
         verb = "fit" if row["fitted"] else "leave out"
         with_ = ", ".join(fit.name for fit in image.fits if fit.model == row["name"])

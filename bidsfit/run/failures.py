@@ -10,6 +10,7 @@ from pathlib import Path
 from bidsfit.exceptions import ConflictError, DiskFullError, UnusableInputError
 from bidsfit.files import FULL, no_space
 from bidsfit.planning.plan import ImagePlan
+from bidsfit.preprocessing.steps import STEPS
 from bidsfit.workflows.estimation import node_name
 
 #: How a traceback shows an error that bidsfit raised on purpose: its class, and its message up to what Nipype adds.
@@ -37,22 +38,16 @@ WORDS = {
     "prepare": "reading the image, and finding its mask and noise level",
     "plot_image": "drawing the image",
     "assess": "assessing the quality of the image",
-    "tissue": "segmenting the tissue",
     "write_tissue": "writing the tissue segmentation",
     "write_mask": "writing the mask",
     "write_noise": "writing the noise map",
 }
 
-#: Nodes of the preprocessing.
+#: Nodes of the preprocessing that are none of its steps.
 PREPROCESSING = {
     "load": "reading the raw image",
     "noise": "finding the noise level",
     "write": "writing the preprocessed image",
-    "denoise": "reducing the noise",
-    "gibbs": "removing Gibbs ringing",
-    "rician": "correcting the Rician bias",
-    "susceptibility": "finding the susceptibility distortion",
-    "motion": "correcting motion and eddy currents",
 }
 
 #: Nodes of a fit.
@@ -94,6 +89,8 @@ def step_in_words(node: str, plan: ImagePlan) -> str:
         Of the image.
     """
     *_, workflow, name = ["", *node.split(".")]
+    if name in STEPS.available():
+        return str(STEPS.get(name).doing)
     if workflow == "preprocessing_wf":
         return PREPROCESSING.get(name, f"the step {name!r} of the preprocessing")
     for fit in plan.fits:

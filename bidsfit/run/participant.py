@@ -12,6 +12,7 @@ from typing import Any
 
 from bidsfit.bids.anatomy import is_subjects_folder
 from bidsfit.bids.conflicts import refuse_earlier_names
+from bidsfit.bids.helping_images import find_helping_images
 from bidsfit.bids.inputs import (
     Dataset,
     Folder,
@@ -28,9 +29,7 @@ from bidsfit.exceptions import BidsfitError, UnusableInputError, UsageError
 from bidsfit.files import needing_space, remove_abandoned, write_text
 from bidsfit.interfaces.fsl import installed
 from bidsfit.planning.fits import Fit, NoiseChoice, PoolChoice, make_fits
-from bidsfit.planning.helping_images import find_helping_images
 from bidsfit.planning.plan import ParticipantPlan, make_plan
-from bidsfit.planning.preprocessing import PreprocessingChoice
 from bidsfit.reports.records import ErrorRecord
 from bidsfit.run.description import describe_plan, describe_replaced, summarise_plan
 from bidsfit.run.engine import configure_nipype, read_plugin, started
@@ -39,6 +38,7 @@ from bidsfit.run.replacing import replace_earlier
 from bidsfit.run.reports import Reports, last_run, read_crashes, say, say_errors, say_outcome, write_methods
 from bidsfit.run.settings import Settings
 from bidsfit.run.work_folder import clean, held
+from bidsfit.steps.step import PreprocessingChoice
 from bidsfit.workflows.estimation import init_image_wf
 from bidsfit.workflows.participant import WORKFLOW, init_participants_wf, log_folder
 from bidsfit.workflows.training import TrainedStore

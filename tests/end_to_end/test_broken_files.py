@@ -29,6 +29,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from bidsfit.acquisition import LARGEST_B, LONGEST_DIRECTION, Acquisition
+from bidsfit.bids.helping_images import find_helping_images
 from bidsfit.bids.images import open_image, opened, read_data
 from bidsfit.bids.inputs import choose_participants, find_images, open_dataset
 from bidsfit.bids.participants import read_participants
@@ -40,10 +41,9 @@ from bidsfit.interfaces.fit import FitImage
 from bidsfit.interfaces.image import PrepareImage
 from bidsfit.noise import repeats
 from bidsfit.planning.fits import make_fits
-from bidsfit.planning.helping_images import find_helping_images
 from bidsfit.planning.plan import make_plan
-from bidsfit.planning.preprocessing import PreprocessingChoice
 from bidsfit.run.description import describe_plan, summarise_plan
+from bidsfit.steps.step import PreprocessingChoice
 
 #: Each example has a limit of its own, which takes the same signal.
 pytestmark = pytest.mark.timeout(0)

@@ -14,8 +14,10 @@ from scipy.spatial.transform import Rotation
 from bidsfit.bids.fieldmaps import ReversedPhase
 from bidsfit.exceptions import BidsfitError, ToolError, UnusableInputError
 from bidsfit.interfaces import fsl
-from bidsfit.interfaces.fsl import Eddy, Topup, acquisition_row, eddy_transforms, installed
+from bidsfit.interfaces.fsl import acquisition_row, eddy_transforms, installed
 from bidsfit.preprocessing.susceptibility import PhaseEncoding
+from bidsfit.steps.motion import Eddy
+from bidsfit.steps.susceptibility import Topup
 
 SHAPE = (4, 6, 4)
 SIDECAR = {"PhaseEncodingDirection": "j-", "TotalReadoutTime": 0.05}

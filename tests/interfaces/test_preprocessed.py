@@ -44,10 +44,10 @@ def test_the_sidecar_says_what_was_done_and_keeps_what_stays_true(write):
 
 
 def test_the_sidecar_says_what_was_planned_and_left_out(write, tmp_path):
-    (tmp_path / "denoise.json").write_text('{"refused": "it did not work", "seconds": 1}')
-    (tmp_path / "gibbs.json").write_text('{"seconds": 1}')
+    (tmp_path / "denoise.json").write_text('{"step": "denoise", "refused": "it did not work"}')
+    (tmp_path / "gibbs.json").write_text('{"step": "gibbs"}')
     facts = [str(tmp_path / f"{name}.json") for name in ("denoise", "gibbs")]
-    content = json.loads((write(facts=facts, fact_names=["denoise", "gibbs"]) / f"{PREPROC}.json").read_text())
+    content = json.loads((write(facts=facts) / f"{PREPROC}.json").read_text())
     assert content["Preprocessing"] == {"Denoise": "none", "Gibbs": "none"}
     assert content["PreprocessingLeftOut"] == {"Denoise": "it did not work"}
 

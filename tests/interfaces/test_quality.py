@@ -8,7 +8,8 @@ import pytest
 
 from bidsfit.acquisition import Acquisition
 from bidsfit.bids.inputs import find_images, open_dataset
-from bidsfit.interfaces.quality import AssessQuality, _shown, described
+from bidsfit.interfaces.quality import AssessQuality, described
+from bidsfit.steps.motion import MOTION
 
 SHAPE, B_VALUES = (16, 16, 4), (0, 0, 0, 0, *[1000] * 6)
 
@@ -62,13 +63,13 @@ def test_the_methods_text_tells_what_was_done_and_not_what_was_planned(assess, t
     sentences = {"gibbs": "Ringing was removed.", "motion": "Motion was corrected."}
     told = {"gibbs": {}, "motion": {"refused": "the volumes became less alike"}}
     for name, facts in told.items():
-        (tmp_path / f"{name}.json").write_text(json.dumps(facts))
-    given = {"fact_names": list(told), "facts": [str(tmp_path / f"{name}.json") for name in told]}
+        (tmp_path / f"{name}.json").write_text(json.dumps({"step": name, **facts}))
+    given = {"facts": [str(tmp_path / f"{name}.json") for name in told]}
     _, record = assess(signals(), steps=steps, methods=sentences, **given)
     assert record["methods"] == ["Ringing was removed."]
     assert record["warnings"] == ["motion: left out, the volumes became less alike"]
 
-    (tmp_path / "motion.json").write_text(json.dumps({"methods": "No volume was moved."}))
+    (tmp_path / "motion.json").write_text(json.dumps({"step": "motion", "methods": "No volume was moved."}))
     _, record = assess(signals(1), steps=steps, methods=sentences, **given)
     assert record["methods"] == ["Ringing was removed.", "No volume was moved."]
 
@@ -92,7 +93,7 @@ def test_figures_without_anything_to_show_are_not_drawn(assess):
 def test_what_motion_correction_changed_is_to_be_seen(b_values):
     """A shell of one volume has no spread: the picture was black."""
     data = signals()
-    pictures, names = _shown("motion", Acquisition(b_values))
+    pictures, names = MOTION.pictures(Acquisition(b_values))
     assert len(names) == (1 if b_values == B_VALUES else 2)
     assert np.ptp(pictures(data)) > 0
 

@@ -15,10 +15,10 @@ from bidsfit.exceptions import UnknownNameError, UsageError
 from bidsfit.models.space import ParameterSpace
 from bidsfit.planning.fits import NoiseChoice, PoolChoice, make_fits
 from bidsfit.planning.plan import make_plan
-from bidsfit.planning.preprocessing import PreprocessingChoice
 from bidsfit.run.description import describe_plan
 from bidsfit.run.replacing import find_replaced
 from bidsfit.simulation.distributions import pool
+from bidsfit.steps.step import PreprocessingChoice
 
 SMT = [0] + [1000] * 6 + [2000] * 6
 IVIM = [0, 10, 20, 40, 80, 200, 400, 600, 800]

@@ -8,11 +8,13 @@ import pytest
 from bidsfit.acquisition import Acquisition
 from bidsfit.bids.anatomy import Anatomy
 from bidsfit.bids.fieldmaps import ReversedPhase
+from bidsfit.bids.helping_images import HelpingImages
 from bidsfit.bids.inputs import DwiImage
 from bidsfit.exceptions import UnusableInputError, UsageError
-from bidsfit.planning.preprocessing import METHODS, HelpingImages, PreprocessingChoice, plan_chain
-from bidsfit.preprocessing.steps import CHANGING, STEPS
+from bidsfit.planning.preprocessing import plan_chain
+from bidsfit.preprocessing.steps import STEPS
 from bidsfit.reports.bibliography import cited, entries
+from bidsfit.steps.step import PreprocessingChoice, all_steps
 
 FIELDS = {"PhaseEncodingDirection": "j-", "TotalReadoutTime": 0.05}
 FSL = ("topup", "eddy")
@@ -49,7 +51,7 @@ def reason(found, name):
 
 def test_the_default_needs_nothing_but_the_image():
     found = chain()
-    assert list(methods(found)) == list(STEPS)
+    assert list(methods(found)) == list(STEPS.built_in)
     assert methods(found) == {
         "denoise": "mppca",
         "gibbs": "subvoxel",
@@ -77,6 +79,14 @@ def test_fsl_is_taken_where_it_is_and_the_sidecar_has_what_it_needs():
     assert "PhaseEncodingDirection" in reason(without, "motion")
 
 
+def test_eddy_is_not_taken_where_it_cannot_undo_the_distortion():
+    """Without topup the field comes from PyHySCO, which eddy cannot read."""
+    found = chain(image(**FIELDS), helping=HelpingImages(PAIR), fsl=("eddy",))
+    assert methods(found)["susceptibility"] == "pyhysco"
+    assert methods(found)["motion"] == "affine"
+    assert "PyHySCO" in reason(found, "motion")
+
+
 def test_fsl_insists():
     with pytest.raises(UsageError, match="FSL's eddy is not installed"):
         chain(tools="fsl")
@@ -89,7 +99,7 @@ def test_nothing_is_done_to_what_is_preprocessed_or_where_nothing_is_wanted():
     assert chain(tools="none") is None
 
 
-@pytest.mark.parametrize("name", STEPS)
+@pytest.mark.parametrize("name", STEPS.built_in)
 def test_every_step_can_be_skipped(name):
     found = chain(helping=HelpingImages(PAIR, anatomy=HEAD), skip=(name,))
     assert methods(found)[name] == ""
@@ -98,7 +108,7 @@ def test_every_step_can_be_skipped(name):
 
 
 def test_all_steps_skipped_leave_the_image_as_it_is():
-    found = chain(skip=CHANGING)
+    found = chain(skip=[step.name for step in all_steps() if step.changes])
     assert not found.changes
     assert not found.measures_noise
 
@@ -180,7 +190,7 @@ def test_pairs_of_other_readout_times_are_for_topup_alone():
 
 
 def test_all_references_are_in_the_bibliography():
-    sentences = " ".join(sentence for _, sentence in METHODS.values())
+    sentences = " ".join(method.sentence for step in all_steps() for method in step.methods.values())
     assert set(cited(sentences)) <= set(entries())
 
 

@@ -1,4 +1,4 @@
-"""The nodes that prepare a raw image."""
+"""The nodes that prepare a raw image: those of the steps, and what they begin with."""
 
 import json
 import re
@@ -11,21 +11,16 @@ from nipype.interfaces.base import isdefined
 from scipy.ndimage import gaussian_filter, map_coordinates
 
 from bidsfit.bids.fieldmaps import ReversedPhase
+from bidsfit.bids.metadata import slice_axis
 from bidsfit.exceptions import UnusableInputError
-from bidsfit.interfaces.preprocessing import (
-    CorrectMotion,
-    CorrectRician,
-    Denoise,
-    EstimateField,
-    FindNoise,
-    LoadRaw,
-    RemoveRinging,
-    describe_motion,
-    judged,
-    slice_axis,
-)
+from bidsfit.interfaces.raw import FindNoise, LoadRaw
 from bidsfit.noise import rician_mean
 from bidsfit.preprocessing.motion import Motion
+from bidsfit.steps.denoise import ReduceNoise
+from bidsfit.steps.gibbs import RemoveRinging
+from bidsfit.steps.motion import CorrectMotion, describe_motion, judged
+from bidsfit.steps.rician import CorrectRician
+from bidsfit.steps.susceptibility import EstimateField, FieldInterface
 
 SHAPE, B_VALUES = (16, 16, 5), (0, 0, *[1000] * 10)
 SIGMA = 40.0
@@ -127,12 +122,12 @@ def test_directions_that_are_not_of_unit_length_are_said(raw, run_in):
 
 def test_denoising_lowers_the_error_and_finds_the_noise(file, run_in):
     region = file(np.ones(SHAPE), "region.nii")
-    outputs = run_in(Denoise(in_file=file(noisy()), region=region, method="mppca"))
+    outputs = run_in(ReduceNoise(in_file=file(noisy()), region=region, method="mppca"))
     inside = np.s_[5:11, 5:11, 1:4]
     expected = rician_mean(clean()[inside], SIGMA)
     before = np.sqrt(np.mean((noisy()[inside] - expected) ** 2))
     assert np.sqrt(np.mean((data_of(outputs.out_file)[inside] - expected) ** 2)) < 0.6 * before
-    assert np.median(data_of(outputs.noise_map)[inside]) == pytest.approx(SIGMA, rel=0.1)
+    assert np.median(data_of(outputs.mppca_map)[inside]) == pytest.approx(SIGMA, rel=0.1)
 
 
 def test_ringing_is_sought_across_the_slices(file, run_in):
@@ -143,18 +138,21 @@ def test_ringing_is_sought_across_the_slices(file, run_in):
     assert data_of(outputs.out_file).shape == (*SHAPE, 2)
 
 
-def test_a_known_field_is_undone(file, run_in):
+@pytest.mark.parametrize("moved", [False, True])
+def test_a_known_field_is_undone_unless_a_later_step_does_it(file, run_in, moved):
     """A shift of one voxel along the second axis everywhere: the image moves back by one."""
+
+    class Known(FieldInterface):
+        def _find(self, data, image, pair, cwd):
+            return np.ones(SHAPE, dtype=np.float32), [data[..., 0]] * 3, {"words": "known"}
+
     data = noisy()
     shifted = np.roll(data, 1, axis=1)
-    nodes = {"in_file": file(shifted), "region": file(np.ones(SHAPE), "region.nii")}
-    nodes["field"] = file(np.ones(SHAPE), "field.nii")
-    bval = nodes["in_file"].replace("image.nii", "dwi.bval")
-    with open(bval, "w") as text:
-        text.write(" ".join(map(str, B_VALUES)))
-    outputs = run_in(CorrectMotion(**nodes, bval=bval, method="none", direction="j-"))
-    np.testing.assert_allclose(data_of(outputs.out_file)[:, 2:-2], data[:, 2:-2], rtol=1e-3, atol=0.5)
-    assert not isdefined(outputs.transforms)  # motion was not sought: it is not known, and not 0
+    pair = ReversedPhase(Path("epi.nii.gz"), "bids::epi.nii.gz", (1,), (0, 1), "j", "j-", 0.05, 0.05, "IntendedFor")
+    outputs = run_in(Known(in_file=file(shifted), reversed_phase=pair.to_dict(), moved=moved))
+    found, expected = data_of(outputs.out_file), shifted if moved else data
+    np.testing.assert_allclose(found[:, 2:-2], expected[:, 2:-2], rtol=1e-3, atol=0.5)
+    np.testing.assert_array_equal(data_of(outputs.field), 1)
 
 
 @pytest.mark.parametrize(
@@ -287,7 +285,7 @@ def test_where_the_noise_level_comes_from(raw, file, run_in, sigma, expected, wo
     level = file(np.full(SHAPE, 33.0), "level.nii")
     outputs = run_in(FindNoise(**given, region=file(region, "region.nii"), sigma=sigma, mppca_map=level))
     assert np.median(data_of(outputs.noise_map)) == pytest.approx(expected, rel=0.15)
-    assert words in outputs.words
+    assert words in outputs.noise_words
 
 
 def test_a_noise_level_that_nothing_tells(raw, file, run_in):
@@ -376,7 +374,7 @@ def test_a_correction_that_makes_volumes_less_alike_is_left_out_and_said(correct
     feigned = np.tile(np.eye(4), (CORD_B.size, 1, 1))
     feigned[:, 0, 3] = 2 * (1 - np.exp(-3e-3 * (CORD_B - CORD_B[0])))
     found = Motion(feigned, np.zeros(CORD_B.size, dtype=bool), in_plane=True, still=False)
-    monkeypatch.setattr("bidsfit.interfaces.preprocessing.estimate_motion", lambda *args, **kwargs: found)
+    monkeypatch.setattr("bidsfit.steps.motion.estimate_motion", lambda *args, **kwargs: found)
     before, after, outputs = correct_cord(STILL_CORD)
     np.testing.assert_array_equal(after, before)
     assert not isdefined(outputs.transforms)

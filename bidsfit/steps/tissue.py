@@ -1,19 +1,20 @@
-"""The node that tells white matter, grey matter and fluid apart in a diffusion image, from the anatomy of the head."""
+"""White matter, grey matter and fluid told apart in a diffusion image, from the anatomy of the head."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
-from nipype.interfaces.base import BaseInterfaceInputSpec, File, SimpleInterface, TraitedSpec, traits
+from nipype.interfaces.base import File, TraitedSpec, traits
 from numpy.typing import NDArray
 
 from bidsfit.bids.anatomy import Anatomy
 from bidsfit.bids.images import open_image, read_data, read_mask, read_on_grid, write_nifti
 from bidsfit.bids.tables import write_rows
 from bidsfit.exceptions import UnusableInputError
-from bidsfit.files import write_json
+from bidsfit.interfaces.step import StepInput, StepInterface
 from bidsfit.preprocessing.tissue import (
     OTHER,
     PURITY,
@@ -27,6 +28,8 @@ from bidsfit.preprocessing.tissue import (
     resample,
     tissue_of_freesurfer,
 )
+from bidsfit.reports.preprocessing import StepView, plot_registration
+from bidsfit.steps.step import Method, Planned, Scene, Step
 
 #: Rows of the table of labels: number, name, abbreviation, and number among the common image-derived labels of BIDS.
 TABLE = (
@@ -38,21 +41,20 @@ TABLE = (
 )
 
 
-class _SegmentTissueInput(BaseInterfaceInputSpec):
+class _SegmentTissueInput(StepInput):
     reference = File(exists=True, mandatory=True, desc="mean of the images of the lowest b-value")
     mask = File(exists=True, mandatory=True, desc="the brain, on the grid of the reference")
     anatomy = traits.Dict(mandatory=True, desc="as Anatomy.to_dict")
-    version = traits.Str(desc="of bidsfit: another version looks again")
 
 
 class _SegmentTissueOutput(TraitedSpec):
     dseg = File(exists=True, desc="tissues on the grid of the reference; none where refused")
     table = File(exists=True, desc="their numbers and names; none where refused")
-    anatomical = File(exists=True, desc="the T1-weighted image on the grid of the reference, where it was aligned")
+    pictures = File(exists=True, desc="the T1-weighted image on the grid of the reference, where it was aligned")
     facts = File(exists=True, desc="what was done and how well it went, or why it was refused, as JSON")
 
 
-class SegmentTissue(SimpleInterface):
+class SegmentTissue(StepInterface):
     """Tissues of a diffusion image; a reason in the facts, and no segmentation, where they cannot be trusted.
 
     Maps can do without tissues, so a head that cannot be aligned ends no workflow.
@@ -61,18 +63,14 @@ class SegmentTissue(SimpleInterface):
     input_spec = _SegmentTissueInput
     output_spec = _SegmentTissueOutput
 
-    def _run_interface(self, runtime: Any) -> Any:
-        cwd = Path(runtime.cwd)
+    def _work(self, cwd: Path) -> dict[str, Any]:
         anatomy = Anatomy.from_dict(self.inputs.anatomy)
         facts: dict[str, Any] = {"anatomy": anatomy.in_words, "sources": list(anatomy.uris), "refused": None}
-        outputs: dict[str, str] = {}
         try:
-            outputs = self._segment(anatomy, facts, cwd)
+            self._results |= self._segment(anatomy, facts, cwd)
         except (UnusableInputError, ValueError) as error:
             facts["refused"] = f"{anatomy.in_words[0].upper()}{anatomy.in_words[1:]} was not used: {error}"
-        write_json(cwd / "facts.json", facts)
-        self._results = {**outputs, "facts": str(cwd / "facts.json")}
-        return runtime
+        return facts
 
     def _segment(self, anatomy: Anatomy, facts: dict[str, Any], cwd: Path) -> dict[str, str]:
         path = Path(self.inputs.reference)
@@ -87,8 +85,8 @@ class SegmentTissue(SimpleInterface):
             head = _volume(anatomy.t1w)
             if not anatomy.aligned:
                 transform = register_to_diffusion(*head, reference, affine, mask)
-            outputs["anatomical"] = str(cwd / "anatomical.nii.gz")
-            write_nifti(Path(outputs["anatomical"]), resample(*head, transform, shape, affine), like)
+            outputs["pictures"] = str(cwd / "anatomical.nii.gz")
+            write_nifti(Path(outputs["pictures"]), resample(*head, transform, shape, affine), like)
 
         source, source_affine = self._tissue(anatomy, head, mask, affine, transform)
         fractions = fractions_on_grid(source, source_affine, transform, shape, affine)
@@ -194,3 +192,46 @@ def _on_head(
     corner[:3, 3] = -1
     there = resample(padded, affine @ corner, np.linalg.inv(transform), head[0].shape, head[1])
     return np.asarray(there > 0.5)
+
+
+class Tissue(Step):
+    """Tells tissues apart where there is an anatomy of the head."""
+
+    name = "tissue"
+    title = "Tissue masks"
+    doing = "segmenting the tissue"
+    shows = "Tissue masks on slices of the image"
+    caption = "Tissue masks in the space of the diffusion-weighted image."
+    methods: ClassVar[Mapping[str, Method]] = {
+        "dseg": Method(
+            "segmentation of the derivatives",
+            "Tissue was taken from the segmentation that came with the data.",
+            SegmentTissue,
+        ),
+        "hmrf": Method(
+            "classification of the T1w image (DIPY)",
+            "Tissue was classified on the T1-weighted image by a hidden Markov random field [@zhang2001; @dipy].",
+            SegmentTissue,
+        ),
+    }
+    changes = False
+    memory = 4.0
+
+    def choose(self, scene: Scene, chosen: Mapping[str, Planned]) -> Planned:
+        anatomy = scene.helping.anatomy
+        if scene.body:
+            return Planned(self, reason="the image is not of a head")
+        if anatomy is None:
+            return Planned(self, reason=scene.helping.no_anatomy)
+        return Planned(self, "dseg" if anatomy.segmentation else "hmrf")
+
+    def draw(self, path: Path, view: StepView) -> bool:
+        """The T1-weighted image and the diffusion image, outlined alike."""
+        if view.pictures is None:
+            return False
+        lowest = np.mean(view.after[..., view.acquisition.shells[0].indices], axis=-1)
+        plot_registration(path, {"T1w": view.pictures, "b0": lowest}, view.mask, view.affine)
+        return True
+
+
+TISSUE = Tissue()

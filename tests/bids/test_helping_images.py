@@ -4,12 +4,12 @@ import json
 
 import pytest
 
+from bidsfit.bids.helping_images import find_helping_images
 from bidsfit.bids.images import open_image
 from bidsfit.bids.inputs import choose_participants, find_images, open_dataset
 from bidsfit.planning.fits import make_fits
-from bidsfit.planning.helping_images import find_helping_images
 from bidsfit.planning.plan import make_plan
-from bidsfit.planning.preprocessing import PreprocessingChoice
+from bidsfit.steps.step import PreprocessingChoice
 
 OWN = {"PhaseEncodingDirection": "j-", "TotalReadoutTime": 0.05}
 

@@ -12,10 +12,10 @@ from bidsfit.bids.anatomy import Anatomy
 from bidsfit.bids.images import open_image
 from bidsfit.bids.inputs import Folder
 from bidsfit.bids.tissues import tissue_mask
-from bidsfit.interfaces.tissue import SegmentTissue
 from bidsfit.phantom.head import draw_tissue
 from bidsfit.phantom.tissue import TISSUES as PHANTOM
 from bidsfit.preprocessing.tissue import OTHER, TISSUES
+from bidsfit.steps.tissue import SegmentTissue
 
 #: Grid of the head and its voxels (mm); those of the diffusion image are twice as long, of a few slices.
 SHAPE, VOXEL, SLICES = (48, 48, 28), 5.0, slice(4, 8)
@@ -131,7 +131,7 @@ def test_tissues_of_a_slab_that_moved(segment, head, kind):
     words = "hidden Markov random field" if kind == "none" else "Tissues were taken from"
     assert words in facts["method"]
     assert "rigid registration with mutual information" in facts["method"]
-    t1w = nib.load(outputs.anatomical).get_fdata()
+    t1w = nib.load(outputs.pictures).get_fdata()
     white = tissue.get_fdata() == TISSUES["WM"]
     assert np.median(t1w[white]) == pytest.approx(1, abs=0.05)
 

@@ -1,0 +1,87 @@
+"""Less noise: MP-PCA or Patch2Self."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+from nipype.interfaces.base import File, traits
+
+from bidsfit.interfaces.step import (
+    ImageStepInput,
+    StepInterface,
+    StepOutput,
+    progress_bar,
+    read_region,
+    read_volumes,
+    write_volumes,
+)
+from bidsfit.noise import rician_sigma_map
+from bidsfit.preprocessing.denoising import (
+    denoise_mppca,
+    denoise_patch2self,
+    obstacle_to_mppca,
+    obstacle_to_patch2self,
+)
+from bidsfit.steps.step import Method, Planned, Scene, Step
+
+
+class _DenoiseInput(ImageStepInput):
+    region = File(exists=True, mandatory=True)
+    method = traits.Enum("mppca", "patch2self", mandatory=True)
+
+
+class _DenoiseOutput(StepOutput):
+    mppca_map = File(exists=True, desc="noise level of every voxel, by MP-PCA")
+
+
+class ReduceNoise(StepInterface):
+    """Reduce the noise."""
+
+    input_spec = _DenoiseInput
+    output_spec = _DenoiseOutput
+
+    def _work(self, cwd: Path) -> dict[str, Any]:
+        data, image = read_volumes(self.inputs.in_file)
+        region = read_region(self.inputs.region)
+        with progress_bar(self.inputs.label) as progress:
+            if self.inputs.method == "mppca":
+                denoised, sigma = denoise_mppca(data, region, threads=self.inputs.threads, progress=progress)
+                sigma = rician_sigma_map(sigma, denoised, threads=self.inputs.threads)
+                self._results["mppca_map"] = write_volumes(cwd / "noise.nii", sigma, image)
+            else:
+                denoised = denoise_patch2self(data, region, threads=self.inputs.threads, progress=progress)
+        self._results["out_file"] = write_volumes(cwd / "denoised.nii", denoised, image)
+        return {}
+
+
+class Denoise(Step):
+    """Reduces the noise, where there are volumes enough to tell it from signal."""
+
+    name = "denoise"
+    title = "Noise"
+    doing = "reducing the noise"
+    shows = "Slices before and after denoising, and their difference"
+    caption = (
+        "Denoising. The difference, on a scale of its own, should be noise and nothing else: anatomy in it is signal "
+        "that was lost."
+    )
+    methods: ClassVar[Mapping[str, Method]] = {
+        "mppca": Method(
+            "MP-PCA (DIPY)",
+            "Noise was reduced by Marchenko-Pastur principal component analysis [@veraart2016; @dipy].",
+            ReduceNoise,
+        ),
+        "patch2self": Method(
+            "Patch2Self (DIPY)", "Noise was reduced by Patch2Self [@fadnavis2020; @dipy].", ReduceNoise
+        ),
+    }
+
+    def choose(self, scene: Scene, chosen: Mapping[str, Planned]) -> Planned:
+        method = scene.choice.denoise
+        obstacle = {"mppca": obstacle_to_mppca, "patch2self": obstacle_to_patch2self}[method](scene.shape)
+        return Planned(self, "" if obstacle else method, obstacle)
+
+
+DENOISE = Denoise()

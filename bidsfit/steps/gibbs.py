@@ -1,0 +1,69 @@
+"""No Gibbs ringing: sub-voxel shifts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+from nipype.interfaces.base import traits
+
+from bidsfit.interfaces.step import (
+    ImageStepInput,
+    StepInterface,
+    StepOutput,
+    progress_bar,
+    read_volumes,
+    write_volumes,
+)
+from bidsfit.preprocessing.ringing import obstacle_to_gibbs, remove_ringing
+from bidsfit.steps.step import Method, Planned, Scene, Step
+
+
+class _RemoveRingingInput(ImageStepInput):
+    slice_axis = traits.Enum(2, 0, 1, usedefault=True, desc="axis across the slices")
+
+
+class RemoveRinging(StepInterface):
+    """Remove Gibbs ringing."""
+
+    input_spec = _RemoveRingingInput
+    output_spec = StepOutput
+
+    def _work(self, cwd: Path) -> dict[str, Any]:
+        data, image = read_volumes(self.inputs.in_file)
+        with progress_bar(self.inputs.label) as progress:
+            unrung = remove_ringing(
+                data, slice_axis=self.inputs.slice_axis, threads=self.inputs.threads, progress=progress
+            )
+        self._results["out_file"] = write_volumes(cwd / "unrung.nii", unrung, image)
+        return {}
+
+
+class Gibbs(Step):
+    """Takes out Gibbs ringing."""
+
+    name = "gibbs"
+    title = "Gibbs ringing"
+    doing = "removing Gibbs ringing"
+    shows = "Slices before and after the removal of Gibbs ringing, and their difference"
+    caption = "Gibbs ringing. The difference should be stripes along sharp edges."
+    methods: ClassVar[Mapping[str, Method]] = {
+        "subvoxel": Method(
+            "sub-voxel shifts (DIPY)",
+            "Gibbs ringing was removed by sub-voxel shifts [@kellner2016; @dipy].",
+            RemoveRinging,
+        )
+    }
+
+    def choose(self, scene: Scene, chosen: Mapping[str, Planned]) -> Planned:
+        obstacle = obstacle_to_gibbs(scene.shape)
+        if obstacle:
+            return Planned(self, reason=obstacle)
+        fraction, remark = scene.image.sidecar.get("PartialFourier"), ""
+        if isinstance(fraction, int | float) and fraction < 1:
+            remark = f"PartialFourier is {fraction:g}; the method assumes 1 and may leave some ringing"
+        return Planned(self, "subvoxel", remark)
+
+
+GIBBS = Gibbs()
