@@ -24,6 +24,8 @@ from bidsfit.statistics.power import power_of_calls, power_of_cohort
 from bidsfit.statistics.repeatability import mean_of_root, repeatability, within_subject_cv
 from bidsfit.statistics.response import call_changes, cohort_response
 from bidsfit.statistics.scans import RepeatedScans
+from bidsfit.statistics.scatter import scatter_trend
+from bidsfit.statistics.session_effect import session_effect
 
 
 class Study(NamedTuple):
@@ -137,8 +139,8 @@ def one_cohort(study: Study, rng: np.random.Generator) -> dict[str, float]:
         "bias of wSD, root mean square": within.value / study.within - 1,
         "bias of wSD, unbiased": found.unbiased_within_subject_sd / study.within - 1,
         "bias of wSD²": within.value**2 / study.within**2 - 1,
-        "session effect found where there is none": found.session_effect.p_value < 0.05,
-        "scatter found to depend on the mean where it does not": found.scatter_trend.p_value < 0.05,
+        "session effect found where there is none": session_effect(RepeatedScans.of(pairs)).p_value < 0.05,
+        "scatter found to depend on the mean where it does not": scatter_trend(RepeatedScans.of(pairs)).p_value < 0.05,
     }
 
     unchanged = study.scans(study.n_retest, rng)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +20,10 @@ from bidsfit.cohort.comparison import (
     narrow_words,
 )
 from bidsfit.cohort.design import Design
+from bidsfit.cohort.statistic import GroupStatistic
 from bidsfit.cohort.values import Arranged, CohortValues, FitNotes, RegionParameter, members
 from bidsfit.exceptions import UnknownNameError
+from bidsfit.reports.group_numbers import GROUP_STATISTICS
 from bidsfit.reports.group_records import (
     METHODS,
     Change,
@@ -146,6 +148,7 @@ def estimator_record(one: Arranged, values: CohortValues, fits: FitNotes) -> Est
     response, calls = _response(one, design, limits, missing)
     repeats, treated = _repeats(one, design), _treated(one, design, calls)
     against = None if response is None else _against(treated, repeats, design)
+    more = _more(one, repeated)
     fit = one.what.model, one.what.estimator
     known = fits.trained_on.get(fit, set())
     return EstimatorRecord(
@@ -160,6 +163,8 @@ def estimator_record(one: Arranged, values: CohortValues, fits: FitNotes) -> Est
         distributions=_distributions(one, design),
         normative=_normative(one, design, missing),
         trained_on=tuple(f"sub-{label}" for label in members(design) if label in known),
+        more={statistic.name: result for statistic, result in more},
+        remarks=tuple(filter(None, (statistic.warn(result) for statistic, result in more))),
         warnings=tuple(_warnings(one.what, values, fit in fits.trained)),
         missing=tuple(missing),
     )
@@ -177,6 +182,21 @@ def _repeatability(
         return None, ()
     wsd = found.within_subject_sd.value
     return found, tuple(change_limits(wsd, found.freedom, method=method) for method in METHODS)
+
+
+def _more(one: Arranged, repeated: Repeatability | None) -> list[tuple[GroupStatistic, Any]]:
+    """The statistics that no other needs; those of repeatability where there is one."""
+    found = []
+    for statistic in map(GROUP_STATISTICS.get, GROUP_STATISTICS.available()):
+        if statistic.table == "repeatability" and repeated is None:
+            continue
+        try:
+            result = statistic.compute(one)
+        except ValueError:  # too few values
+            continue
+        if result is not None:
+            found.append((statistic, result))
+    return found
 
 
 def _response(

@@ -16,7 +16,7 @@ from bidsfit.reports.bland_altman import beyond, draw_bland_altman, shared_reach
 from bidsfit.reports.comparisons import estimator_colour
 from bidsfit.reports.distributions import draw_distributions
 from bidsfit.reports.forest import draw_forest, effect
-from bidsfit.reports.group_quantities import LIMIT_NAMES, REPEATABILITY, RESPONSE, Row, rows_of
+from bidsfit.reports.group_numbers import LIMIT_NAMES, Row, numbers_of, rows_of
 from bidsfit.reports.group_records import (
     METHODS,
     Change,
@@ -231,8 +231,8 @@ def _parameter(
             for e in records
             if (found := sentences(parameter, e, part.record.region, record.correction, record.n_corrected))
         ),
-        repeatability=rows_of(records, REPEATABILITY) if any(e.repeatability for e in records) else (),
-        response=rows_of(records, RESPONSE) if any(e.response or e.calls for e in records) else (),
+        repeatability=rows_of(records, numbers_of("repeatability")) if any(e.repeatability for e in records) else (),
+        response=rows_of(records, numbers_of("response")) if any(e.response or e.calls for e in records) else (),
         treated=treated,
         n_treated=n_treated,
         patients=patients,
@@ -256,7 +256,7 @@ def _serious(record: EstimatorRecord, symbol: str, unit: str) -> list[str]:
 
 def _usual(record: EstimatorRecord) -> list[str]:
     """What a reader of the statistics must know."""
-    found = list(record.repeatability.warnings) if record.repeatability is not None else []
+    found = [*record.repeatability.warnings, *record.remarks] if record.repeatability is not None else []
     if record.normative is not None and record.normative.scores.healthy_normality_p_value < SIGNIFICANT:
         found.append(skewed_healthy_words(record.normative.scores.healthy_normality_p_value))
     return found

@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -170,6 +171,10 @@ class EstimatorRecord:
     normative : Normative or None
     trained_on : tuple of str
         Participants of these cohorts that are in the pool that the estimator was trained on.
+    more : mapping of str to object
+        What `GROUP_STATISTICS` computed, by name.
+    remarks : tuple of str
+        What a reader of these must know, a sentence each.
     warnings, missing : tuple of str
         A sentence each.
     """
@@ -187,6 +192,8 @@ class EstimatorRecord:
     distributions: tuple[Values, ...] = ()
     normative: Normative | None = None
     trained_on: tuple[str, ...] = ()
+    more: Mapping[str, Any] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
 

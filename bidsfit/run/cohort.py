@@ -17,12 +17,12 @@ from bidsfit.cohort.design import Design, read_design
 from bidsfit.cohort.methods import cohort_methods
 from bidsfit.cohort.region_values import grouped, region_values
 from bidsfit.cohort.tables import (
-    REPEATABILITY_COLUMNS,
     REPEATABILITY_TABLE,
-    RESPONSE_COLUMNS,
     RESPONSE_TABLE,
     ROIS,
+    repeatability_columns,
     repeatability_rows,
+    response_columns,
     response_rows,
     write_rois,
 )
@@ -263,12 +263,12 @@ def analyse(
         for name, columns, rows in (
             (
                 REPEATABILITY_TABLE,
-                REPEATABILITY_COLUMNS,
+                repeatability_columns(),
                 list(repeatability_rows(results.quantities, choice.statistic)),
             ),
             (
                 RESPONSE_TABLE,
-                RESPONSE_COLUMNS,
+                response_columns(),
                 list(response_rows(results.quantities, choice.statistic, choice.correction)),
             ),
         ):

@@ -12,8 +12,6 @@ from scipy.stats import norm
 from bidsfit.statistics.interval import LEVEL, NO_INTERVAL, Interval, check_level, scale_interval
 from bidsfit.statistics.intraclass import IntraclassCorrelation, intraclass_correlation
 from bidsfit.statistics.scans import RepeatedScans
-from bidsfit.statistics.scatter import ScatterTrend, scatter_trend
-from bidsfit.statistics.session_effect import SessionEffect, session_effect
 
 #: Participants that QIBA asks of a test-retest study.
 ADVISED_PARTICIPANTS = 35
@@ -44,8 +42,6 @@ class Repeatability:
     between_subject_sd : float
         0 where participants differ no more than their scans do.
     intraclass_correlation : IntraclassCorrelation
-    session_effect : SessionEffect
-    scatter_trend : ScatterTrend
     level : float
         Confidence level of the intervals, and coverage of the repeatability coefficient.
     """
@@ -61,8 +57,6 @@ class Repeatability:
     within_subject_cv: Interval
     between_subject_sd: float
     intraclass_correlation: IntraclassCorrelation
-    session_effect: SessionEffect
-    scatter_trend: ScatterTrend
     level: float
 
     @property
@@ -86,10 +80,6 @@ class Repeatability:
                 f"The within-subject coefficient of variation is above {100 * LARGE_CV:.0f} %, where its interval is "
                 "too narrow."
             )
-        if self.session_effect.p_value < 0.05:
-            found.append(self.session_effect.words)
-        if self.scatter_trend.p_value < 0.05:
-            found.append(self.scatter_trend.words)
         return tuple(found)
 
 
@@ -141,8 +131,6 @@ def repeatability(values: ArrayLike, *, level: float = LEVEL) -> Repeatability:
         within_subject_cv=within_subject_cv(scans, level),
         between_subject_sd=float(np.sqrt(max(excess, 0.0))),
         intraclass_correlation=intraclass_correlation(scans, level),
-        session_effect=session_effect(scans, level),
-        scatter_trend=scatter_trend(scans),
         level=level,
     )
 

@@ -9,9 +9,9 @@ import pytest
 from bidsfit.bids.tables import TableColumn, write_table
 from bidsfit.cohort.region_values import RegionValues
 from bidsfit.cohort.tables import (
-    REPEATABILITY_COLUMNS,
-    RESPONSE_COLUMNS,
     ROI_COLUMNS,
+    repeatability_columns,
+    response_columns,
     write_rois,
 )
 
@@ -46,7 +46,7 @@ def test_every_column_is_described(tmp_path):
     assert set(row) <= set(content)
     assert content["median"]["Units"] == "as in the column units"
     assert content["Sources"] == ["a"]
-    for columns in (ROI_COLUMNS, REPEATABILITY_COLUMNS, RESPONSE_COLUMNS):
+    for columns in (ROI_COLUMNS, repeatability_columns(), response_columns()):
         assert all(column.title and column.description for column in columns.values())
 
 
@@ -58,12 +58,12 @@ def test_rows_may_lack_columns_but_not_have_others(tmp_path):
         "within_subject_cv": 0.1,
         "warnings": "a\tb\nc",
     }
-    path = write_table(tmp_path / "t.tsv", REPEATABILITY_COLUMNS, [what])
+    path = write_table(tmp_path / "t.tsv", repeatability_columns(), [what])
     (row,) = cells(path)
     assert (row["within_subject_sd"], row["within_subject_cv"], row["warnings"]) == ("0.002", "0.1", "a b c")
     assert row["icc"] == "n/a"
     with pytest.raises(ValueError, match="has no column wsd"):
-        write_table(tmp_path / "u.tsv", REPEATABILITY_COLUMNS, [{**what, "wsd": 1}])
+        write_table(tmp_path / "u.tsv", repeatability_columns(), [{**what, "wsd": 1}])
     assert not list(tmp_path.glob("*u.tsv*"))  # nothing half written
 
 

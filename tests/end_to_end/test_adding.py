@@ -196,6 +196,33 @@ class TestPlugin:
         assert "D_cv" not in map_outputs(image, ivim, Segmented(ivim))  # it has no standard deviation
 
 
+# --- a preprocessing step and a statistic of another package ---------------------------------------------------------
+
+
+def test_a_step_of_another_package(plugin, app, tiny, outputs, tmp_path):
+    """Where it was asked to come, undoing what it should, in plan, sidecar and report; and left out as others are."""
+    b_values = [0, 500, 1000] * 5
+    drift = np.linspace(1, 0.85, len(b_values))
+    tiny.add("sub-01/dwi/sub-01_dwi", b_values, (tiny.signals(b_values) * drift).astype(np.float32))
+    words = (tiny, tmp_path / "out", "participant", "--model", "adc", *QUICK)
+    others = ("denoise", "gibbs", "rician", "susceptibility", "motion", "tissue")
+    plan = app(*words, "--dry-run").out
+    assert plan.index("rician bias:") < plan.index("signal drift:") < plan.index("susceptibility distortion:")
+    assert app(*words, "--skip", *others).code == 0
+    left = outputs(tmp_path / "out")
+    settings = left.sidecar("sub-01_desc-preproc_dwi")["Preprocessing"]
+    assert settings["Drift"] == "parabola"
+    adc = left.data("sub-01_model-adc_param-adc_desc-lsq_dwimap")
+    np.testing.assert_allclose(adc[adc > 0], 1e-3, rtol=1e-3)
+    report = left.report()
+    assert "from the first volume to the last the signal changed by -15.0 %" in report
+    assert "Signal drift. The last volumes should change most" in report
+    assert "divided out by a parabola" in report
+    without = app(tiny, tmp_path / "other", *words[2:], "--skip", *others, "drift")
+    assert without.code == 0
+    assert not list((tmp_path / "other").rglob("*_desc-preproc_dwi.nii.gz"))
+
+
 # --- an objective and an architecture of another package -------------------------------------------------------------
 
 

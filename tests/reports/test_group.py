@@ -13,7 +13,7 @@ import pytest
 
 from bidsfit.reports import group_words
 from bidsfit.reports.group import MOST_ROWS, write_group_page
-from bidsfit.reports.group_quantities import REPEATABILITY, RESPONSE, rows_of
+from bidsfit.reports.group_numbers import REPEATABILITY, RESPONSE, rows_of
 from bidsfit.reports.group_records import (
     METHODS,
     Cohort,
@@ -227,7 +227,7 @@ def test_all_numbers_are_in_the_tables() -> None:
     record = estimator("lsq")
     assert record.repeatability is not None
     rows = {row.name: row.cells[0] for row in rows_of([record], REPEATABILITY)}
-    assert len(rows) + 1 == len(REPEATABILITY)  # two rows have the same name
+    assert len(rows) + 1 == sum(bool(number.label) for number in REPEATABILITY)  # two rows have the same name
     assert rows["Limits of change, Student's t (±)"][0] == f"{record.limits[0].bound:.3g}"
     assert rows["form"] == ("ICC(1,1)", "", "")
     cv = record.repeatability.within_subject_cv

@@ -191,6 +191,16 @@ def test_what_cannot_be_tested_says_why_and_the_rest_goes_on(analysed):
     assert not any(row["parameter"] == "Dstar" for row in table(analysed[0], "repeatability"))
 
 
+def test_a_statistic_of_another_package_is_in_the_table_and_on_the_page(study, plugin):
+    run(study)
+    rows = table(study / "out", "repeatability")
+    assert all(-1 <= float(row["concordance"]) <= 1 for row in rows)
+    assert len({row["concordance"] for row in rows}) > 1
+    described = json.loads((study / "out" / "group_repeatability.json").read_text())["concordance"]
+    assert described["Description"] == "Lin's coefficient of the first two scans"
+    assert "Concordance of the first two scans" in (study / "out" / "group.html").read_text()
+
+
 def test_region_values_are_all_there(analysed):
     rows = table(analysed[0], "rois")
     n_images = 2 * (len(RETEST) + len(TREATED)) + len(HEALTHY)

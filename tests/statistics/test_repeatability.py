@@ -6,6 +6,8 @@ from scipy import stats
 
 from bidsfit.statistics.repeatability import mean_of_root, repeatability
 from bidsfit.statistics.scans import RepeatedScans
+from bidsfit.statistics.scatter import scatter_trend
+from bidsfit.statistics.session_effect import session_effect
 
 #: Bland and Altman, BMJ 1996;313:744: four peak expiratory flows (l/min) of 20 schoolchildren.
 CHILDREN = np.array(
@@ -91,8 +93,9 @@ def test_schoolchildren_of_bland_and_altman():
     assert found.within_subject_sd.value**2 == pytest.approx(460.52, abs=0.005)
     assert found.within_subject_sd.value == pytest.approx(21.5, abs=0.05)
     assert found.repeatability_coefficient.value == pytest.approx(2.77 * 21.46, abs=0.1)
-    assert found.scatter_trend.tau == pytest.approx(0.16, abs=0.005)
-    assert found.scatter_trend.p_value == pytest.approx(0.3, abs=0.05)
+    trend = scatter_trend(RepeatedScans.of(CHILDREN))
+    assert trend.tau == pytest.approx(0.16, abs=0.005)
+    assert trend.p_value == pytest.approx(0.3, abs=0.05)
     assert (found.n_participants, found.n_scans, found.freedom) == (20, 80, 60)
 
 
@@ -104,7 +107,7 @@ def test_peak_flow_meters_of_bland_and_altman(readings, coefficient):
 
 def test_difference_between_the_meters_is_a_session_effect():
     """Mean difference -2.1 l/min, standard deviation 38.8, and its limits."""
-    effect = repeatability(np.column_stack([MINI_METER[:, 0], LARGE_METER[:, 0]])).session_effect
+    effect = session_effect(RepeatedScans.of(np.column_stack([MINI_METER[:, 0], LARGE_METER[:, 0]])))
     assert effect.difference.value == pytest.approx(-2.1, abs=0.05)
     half = stats.t.ppf(0.975, 16) * 38.8 / np.sqrt(17)
     assert effect.difference.upper - effect.difference.value == pytest.approx(half, rel=0.002)
