@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from bidsfit.estimators.estimator import FITTED, Estimate, Estimator, Signals, S
 from bidsfit.estimators.summary import ParameterSummary, representative_voxels, summarise
 from bidsfit.models.signal_model import SignalModel
 from bidsfit.noise import NoiseKind
+from bidsfit.parallel import Progress
 from bidsfit.trust.companions import companions
 
 #: Points of a fitted curve.
@@ -162,7 +163,7 @@ def fit(
     kind: NoiseKind = "rician",
     positions: NDArray[np.integer] | None = None,
     threads: int = 1,
-    progress: Callable[[int], object] | None = None,
+    progress: Progress | None = None,
     noise: Mapping[str, Any] | None = None,
     left_out: Sequence[dict[str, Any]] = (),
 ) -> FitResult:
@@ -181,7 +182,7 @@ def fit(
         Where the voxels lie in the image, for estimators that read neighbours.
     threads : int
     progress : callable, optional
-        Called with the number of voxels that were just finished.
+        Called with the fraction that is done.
     noise, left_out
         Facts that `FitNumbers` hands on.
     """

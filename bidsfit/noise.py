@@ -13,6 +13,7 @@ from scipy.special import ive
 from scipy.stats import chi2
 
 from bidsfit.acquisition import B0_TOLERANCE, Acquisition, count_directions
+from bidsfit.parallel import Progress
 
 NoiseKind = Literal["gaussian", "rician"]
 
@@ -110,7 +111,7 @@ def correct_rician_image(
     sigma: NDArray[np.floating],
     *,
     threads: int = 1,
-    progress: Callable[[float], None] | None = None,
+    progress: Progress | None = None,
 ) -> NDArray[np.float32]:
     """Take the bias of Rician noise out of an image, a slice at a time (see `remove_rician_bias`).
 
@@ -145,7 +146,7 @@ def rician_sigma_map(
     data: NDArray[np.floating],
     *,
     threads: int = 1,
-    progress: Callable[[float], None] | None = None,
+    progress: Progress | None = None,
 ) -> NDArray[np.float32]:
     """Noise map of magnitudes made one of a channel, a slice at a time (see `rician_sigma`).
 
@@ -181,9 +182,7 @@ def _on_grid(sigma: NDArray[np.floating], data: NDArray[np.floating]) -> NDArray
     return np.nan_to_num(sigma, posinf=0.0, neginf=0.0)
 
 
-def _slice_by_slice(
-    work: Callable[[int], None], n: int, threads: int, progress: Callable[[float], None] | None
-) -> None:
+def _slice_by_slice(work: Callable[[int], None], n: int, threads: int, progress: Progress | None) -> None:
     with ThreadPoolExecutor(max(threads, 1)) as pool:
         for done, _ in enumerate(pool.map(work, range(n)), start=1):
             if progress is not None:

@@ -14,6 +14,21 @@ from typing import Any, TypeVar
 
 Result = TypeVar("Result")
 
+#: Told how far a piece of work is: the fraction that is done.
+Progress = Callable[[float], object]
+
+
+#: Of tqdm, for a bar that goes to 100.
+BAR_FORMAT = "{l_bar}{bar}| {elapsed}<{remaining}"
+
+
+def part_of(progress: Progress | None, start: float, stop: float) -> Progress | None:
+    """What a part of some work is given, which goes from one fraction of the whole to another."""
+    if progress is None:
+        return None
+    return lambda done: progress(start + done * (stop - start))
+
+
 #: Seconds between two looks at whether the parent of a process is still there.
 LOOK = 0.5
 
@@ -26,7 +41,7 @@ def in_processes(
     jobs: Iterable[tuple[Any, ...]],
     n_jobs: int,
     threads: int = 1,
-    progress: Callable[[float], None] | None = None,
+    progress: Progress | None = None,
 ) -> Iterator[Result]:
     """Results of ``function(*job)`` in the order of the jobs, as soon as they are there.
 

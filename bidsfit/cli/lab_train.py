@@ -55,7 +55,7 @@ def run_train(arguments: argparse.Namespace) -> None:
         task = bench.task(arguments.estimator, setting)
     except ValueError as error:
         raise UsageError(f"{error} Give it with --pool.") from error
-    with Bar(f"training {arguments.estimator}, {setting_in_words(setting)}", "step") as bar:
+    with Bar(f"training {arguments.estimator}, {setting_in_words(setting)}") as bar:
         bundle = train(task, threads=threads_of(arguments), device=arguments.device, progress=bar.show)
     write_bundle(arguments.out, bundle)
     training = bundle.facts["Training"]

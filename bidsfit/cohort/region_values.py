@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -22,7 +22,7 @@ from bidsfit.bids.regions import CONDITIONS, WHOLE, RegionFile, find_regions, re
 from bidsfit.bids.units import FILE_UNITS
 from bidsfit.estimators.estimator import Status
 from bidsfit.exceptions import UnknownNameError, UnusableInputError
-from bidsfit.parallel import in_processes
+from bidsfit.parallel import Progress, in_processes
 
 #: Voxels whose estimates count. Those at a bound do: they say that the value is as low, or as high, as it may be, and
 #: without them a median would be that of the others.
@@ -139,7 +139,7 @@ def region_values(
     wanted: Sequence[str] = (),
     scale: bool = False,
     processes: int = 1,
-    progress: Callable[[float], None] | None = None,
+    progress: Progress | None = None,
 ) -> Iterator[ParticipantValues]:
     """Read the values of fits in regions, one participant at a time, in the order of the participants' labels.
 

@@ -17,6 +17,7 @@ from bidsfit.exceptions import UnsupportedProtocolError
 from bidsfit.models.signal_model import SignalModel, as_real
 from bidsfit.models.space import bounds_of
 from bidsfit.noise import NoiseKind, remove_rician_bias
+from bidsfit.parallel import Progress
 
 #: Voxels that one thread works on at a time: large enough to hide Python, small enough for the cache.
 CHUNK = 8192
@@ -281,7 +282,7 @@ class Estimator(ABC):
         mask: NDArray | None = None,
         positions: NDArray[np.integer] | None = None,
         threads: int = 1,
-        progress: Callable[[int], object] | None = None,
+        progress: Progress | None = None,
     ) -> Estimate:
         """Estimate the parameters of every voxel.
 
@@ -303,7 +304,7 @@ class Estimator(ABC):
             the image, whether x or z changes slowest.
         threads : int
         progress : callable, optional
-            Called with the number of voxels that were just finished.
+            Called with the fraction that is done.
 
         Returns
         -------
@@ -352,7 +353,7 @@ class Estimator(ABC):
         noise: float | NDArray[np.float64] | None,
         positions: NDArray[np.integer] | None,
         threads: int,
-        progress: Callable[[int], object] | None,
+        progress: Progress | None,
     ) -> Estimate:
         """Estimate the parameters of voxels in rows, see `estimate`."""
         self.model.require_support(acquisition)
@@ -420,10 +421,11 @@ class Estimator(ABC):
             return kept.stop - kept.start
 
         with ThreadPoolExecutor(max(threads, 1)) as pool:
+            done = 0
             for future in as_completed([pool.submit(work, *piece) for piece in self._pieces(n_voxels, positions)]):
-                finished = future.result()
+                done += future.result()
                 if progress is not None:
-                    progress(finished)
+                    progress(done / n_voxels)
         return Estimate(
             parameters=dict(zip(self.model.names, values.T, strict=True)),
             status=status,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -14,6 +14,7 @@ from scipy.stats import qmc
 from bidsfit.acquisition import Acquisition
 from bidsfit.estimators.estimator import Estimator, Status
 from bidsfit.models.space import ParameterSpace
+from bidsfit.parallel import Progress, part_of
 from bidsfit.simulation.distributions import Uniform
 from bidsfit.simulation.simulator import Noise, Simulator
 from bidsfit.trust.bounds import cramer_rao_bound
@@ -55,7 +56,7 @@ class Setting:
         estimator: Estimator,
         signals: NDArray[np.float64],
         threads: int = 1,
-        progress: Callable[[int], object] | None = None,
+        progress: Progress | None = None,
     ) -> NDArray[np.float64]:
         """Parameters but the scale, shape (n, n_parameters); ``progress`` as `Estimator.estimate` has it."""
         sigma = None if np.isinf(self.noise.snr) else 1 / self.noise.snr
@@ -86,7 +87,7 @@ def evaluate(
     repeats: int,
     seed: int = 0,
     threads: int = 1,
-    progress: Callable[[int, int], object] | None = None,
+    progress: Progress | None = None,
 ) -> Evaluation:
     """Bias, standard deviation and root mean square error over a grid of true parameters.
 
@@ -101,23 +102,15 @@ def evaluate(
         Estimators that are evaluated with the same seed see the same signals.
     threads : int
     progress : callable, optional
-        Called with the voxels (a point in one noise realisation) that are done and their number.
+        Called with the fraction that is done.
     """
     rows = []
-    done, total = 0, len(truth) * repeats
-
-    def advance(voxels: int) -> None:
-        nonlocal done
-        done += voxels
-        if progress is not None:
-            progress(done, total)
-
-    advance(0)
     per_step = max(200_000 // repeats, 1)
     for start in range(0, len(truth), per_step):
         part = truth[start : start + per_step]
         signals = setting.measure(part, repeats, seed + start)
-        found = setting.estimate(estimator, signals, threads, advance)
+        own = part_of(progress, start / len(truth), (start + len(part)) / len(truth))
+        found = setting.estimate(estimator, signals, threads, own)
         rows.append([accuracy(found[:, j], part[:, j]) for j in range(part.shape[1])])
     columns = [
         np.stack([np.concatenate([row[j][k] for row in rows]) for j in range(truth.shape[1])], axis=1) for k in range(4)

@@ -19,7 +19,6 @@ from nipype.interfaces.base import (
     traits,
 )
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from bidsfit import estimators, models
 from bidsfit.acquisition import Acquisition
@@ -34,6 +33,7 @@ from bidsfit.exceptions import UnsupportedProtocolError, UnusableInputError
 from bidsfit.files import needing_space, whole_file
 from bidsfit.fitting import FitResult, fit
 from bidsfit.interfaces.figures import relative
+from bidsfit.interfaces.step import progress_bar
 from bidsfit.reports.fit_panels import PANELS, FitPanel, FitView
 from bidsfit.reports.fit_record import fit_record
 from bidsfit.reports.records import write_record
@@ -139,7 +139,7 @@ class FitImage(SimpleInterface):
             )
         with opened(path, cwd if self.inputs.low_memory else None) as stored:
             signals = MaskedSignals(stored, image_shape(stored, len(acquisition), path), mask, path)
-            with tqdm(total=signals.shape[0], desc=self.inputs.label, unit="voxel", disable=None, delay=1) as bar:
+            with progress_bar(self.inputs.label) as progress:
                 result = fit(
                     estimator,
                     signals,
@@ -148,7 +148,7 @@ class FitImage(SimpleInterface):
                     kind=self.inputs.noise_kind,
                     positions=signals.positions if any(estimator.reach) else None,
                     threads=self.inputs.threads,
-                    progress=bar.update,
+                    progress=progress,
                     noise=noise,
                     left_out=left_out,
                 )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,13 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from bidsfit.bids.images import open_image, read_data, write_nifti
+from bidsfit.parallel import BAR_FORMAT, Progress
 
 
 @contextmanager
-def progress_bar(label: str) -> Iterator[Callable[[float], None]]:
+def progress_bar(label: str) -> Iterator[Progress]:
     """A bar on the terminal; call what it yields with the fraction that is done."""
-    with tqdm(total=100, desc=label, unit="%", disable=None, delay=1, bar_format="{l_bar}{bar}| {elapsed}") as bar:
+    with tqdm(total=100, desc=label, disable=None, delay=1, bar_format=BAR_FORMAT) as bar:
 
         def show(fraction: float) -> None:
             bar.update(round(100 * fraction) - bar.n)

@@ -17,13 +17,13 @@ from nipype.interfaces.base import (
     isdefined,
     traits,
 )
-from tqdm import tqdm
 
 from bidsfit import estimators, models
 from bidsfit.bids.acquisitions import read_acquisition
 from bidsfit.bids.distributions import read_distribution
 from bidsfit.exceptions import UnusableInputError
 from bidsfit.interfaces.fit import require_support
+from bidsfit.interfaces.step import progress_bar
 from bidsfit.simulation.distributions import Pooled
 from bidsfit.trained.estimator import TrainedEstimator
 from bidsfit.training.store import Store
@@ -68,12 +68,7 @@ class TrainEstimator(SimpleInterface):
         left_out = json.loads(Path(self.inputs.facts).read_text()).get("left_out", [])
         require_support(estimator, acquisition, left_out, Path(self.inputs.in_file))
         task = estimator.task(estimator.averaged(acquisition), self._snr(estimator), self._pool(estimator))
-        with tqdm(desc=self.inputs.label, disable=None, delay=1) as bar:
-
-            def progress(done: int, of: int) -> None:
-                bar.total = of
-                bar.update(done - bar.n)
-
+        with progress_bar(self.inputs.label) as progress:
             path = Store(Path(self.inputs.store)).obtain(
                 task, estimator.name, threads=self.inputs.threads, device=self.inputs.device, progress=progress
             )

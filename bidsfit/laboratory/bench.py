@@ -20,6 +20,7 @@ from bidsfit.evaluation.experiments import Evaluation, Setting, evaluate
 from bidsfit.exceptions import UsageError
 from bidsfit.laboratory.results import Results
 from bidsfit.models.signal_model import SignalModel
+from bidsfit.parallel import BAR_FORMAT
 from bidsfit.simulation.distributions import Distribution
 from bidsfit.trained.estimator import TrainedEstimator
 from bidsfit.trained.given import describe_given
@@ -143,7 +144,7 @@ class Bench:
 
     def obtain(self, name: str, setting: Setting) -> Path:
         """The file of a trained estimator; it is trained where the store does not have it."""
-        with Bar(f"training {name}, {setting_in_words(setting)}", "step") as bar:
+        with Bar(f"training {name}, {setting_in_words(setting)}") as bar:
             return self.store.obtain(
                 self.task(name, setting), name, threads=self.threads, device=self.device, progress=bar.show
             )
@@ -253,7 +254,7 @@ def _digest(array: NDArray) -> str:
 
 
 class Bar:
-    """Progress of something whose length is known when it begins, with the time that is left; and a line at its end.
+    """Progress of something, with the time that is left; and a line at its end.
 
     In a terminal it is a bar; elsewhere, as in the log of a cluster, a line every half minute.
 
@@ -261,28 +262,25 @@ class Bar:
     ----------
     text : str
         What is done.
-    unit : str
-        Of the progress.
     """
 
-    def __init__(self, text: str, unit: str = "voxel") -> None:
-        self._text, self._unit, self._start = text, unit, time.perf_counter()
+    def __init__(self, text: str) -> None:
+        self._text, self._start = text, time.perf_counter()
         self._said = self._start
         self._bar: Any = None
 
     def __enter__(self) -> Bar:
         return self
 
-    def show(self, done: int, total: int) -> None:
-        """So much of so much is done."""
+    def show(self, done: float) -> None:
+        """Say that this fraction is done."""
         now = time.perf_counter()
         if self._bar is None:
-            self._start = self._said = now
-            self._bar = tqdm(total=total, desc=self._text, unit=self._unit, unit_scale=True, disable=None)
-        self._bar.update(done - self._bar.n)
-        if self._bar.disable and 0 < done < total and now - self._said > LINES_APART:
-            left = (now - self._start) * (total - done) / done
-            say(f"{self._text}: {done:,} of {total:,} {self._unit}s, about {left:.0f} s left")
+            self._bar = tqdm(total=100, desc=self._text, bar_format=BAR_FORMAT, disable=None)
+        self._bar.update(round(100 * done) - self._bar.n)
+        if self._bar.disable and 0 < done < 1 and now - self._said > LINES_APART:
+            left = (now - self._start) * (1 - done) / done
+            say(f"{self._text}: {100 * done:.0f} %, about {left:.0f} s left")
             self._said = now
 
     def __exit__(self, *_: object) -> None:

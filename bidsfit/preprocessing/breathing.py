@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -14,6 +13,7 @@ from scipy.special import entr
 from threadpoolctl import threadpool_limits
 
 from bidsfit.acquisition import Acquisition
+from bidsfit.parallel import Progress
 from bidsfit.preprocessing.registration import enlargement
 from bidsfit.preprocessing.resampling import THIN, Resampled, displace, resample
 
@@ -121,7 +121,7 @@ def estimate_breathing(
     shift: NDArray | None = None,
     axis: int | None = None,
     threads: int = 1,
-    progress: Callable[[float], None] | None = None,
+    progress: Progress | None = None,
 ) -> Breathing:
     """Find one displacement that all volumes share, and how far each volume is displaced by it.
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import itertools
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bidsfit.parallel import in_processes
+from bidsfit.parallel import Progress, in_processes
 
 #: Fewer volumes leave too few components beside those of the signal to tell the level of the noise from.
 FEWEST_FOR_MPPCA = 6
@@ -91,7 +91,7 @@ def denoise_mppca(
     *,
     radius: tuple[int, int, int] | None = None,
     threads: int = 1,
-    progress: Callable[[float], None] | None = None,
+    progress: Progress | None = None,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Denoise by Marchenko-Pastur principal component analysis (DIPY), and find the level of the noise.
 
@@ -178,7 +178,7 @@ def denoise_patch2self(
     mask: NDArray[np.bool_] | None = None,
     *,
     threads: int = 1,
-    progress: Callable[[float], None] | None = None,
+    progress: Progress | None = None,
 ) -> NDArray[np.float32]:
     """Denoise by Patch2Self (DIPY): every volume is what all the others predict of it, linearly [1]_.
 

@@ -15,6 +15,7 @@ from scipy.spatial.transform import Rotation
 from threadpoolctl import threadpool_limits
 
 from bidsfit.acquisition import Acquisition
+from bidsfit.parallel import Progress
 from bidsfit.preprocessing.contrasts import register_across_contrasts
 from bidsfit.preprocessing.prediction import Extrapolation, leave_one_out
 from bidsfit.preprocessing.registration import (
@@ -113,7 +114,7 @@ def estimate_motion(
     shift: NDArray | None = None,
     axis: int | None = None,
     threads: int = 1,
-    progress: Callable[[float], None] | None = None,
+    progress: Progress | None = None,
 ) -> Motion:
     """Where every volume lies, by registration of each to what the others of its shell say it looks like.
 
@@ -240,7 +241,7 @@ class _Search:
         b_values: NDArray,
         grid: VoxelGrid,
         pool: ThreadPoolExecutor,
-        progress: Callable[[float], None] | None,
+        progress: Progress | None,
     ) -> None:
         self.volumes, self.b, self.grid, self.pool, self.progress = volumes, b_values, grid, pool, progress
         self.rigid = rigid_generators(grid)

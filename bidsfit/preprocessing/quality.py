@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from bidsfit.acquisition import Acquisition, Shell
+from bidsfit.parallel import Progress
 
 #: Standard deviations below what its shell predicts from which a slice has lost signal (the default of FSL eddy).
 DROP_OUT = 4.0
@@ -178,7 +179,7 @@ def assess(
     sigma: ArrayLike | None = None,
     outliers: Outliers | None = None,
     slice_axis: int = 2,
-    progress: Callable[[float], None] | None = None,
+    progress: Progress | None = None,
 ) -> Quality:
     """Measure the quality of an image.
 

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import map_coordinates, spline_filter1d
 from threadpoolctl import threadpool_limits
 
+from bidsfit.parallel import Progress
 from bidsfit.preprocessing.susceptibility import jacobian
 
 #: Along an axis of at most so many voxels nothing is interpolated: a spline through four slices is a guess.
@@ -45,7 +46,7 @@ def resample(
     shift: NDArray | None = None,
     axis: int | None = None,
     threads: int = 1,
-    progress: Callable[[float], None] | None = None,
+    progress: Progress | None = None,
 ) -> Resampled:
     """Every volume brought into the frame of the reference.
 
@@ -126,7 +127,7 @@ def _together(
     shape: tuple[int, ...],
     one: Callable[[int], tuple[NDArray[np.float32], NDArray[np.bool_]]],
     threads: int,
-    progress: Callable[[float], None] | None = None,
+    progress: Progress | None = None,
 ) -> Resampled:
     """The volumes that ``one`` makes, and where all of them have data."""
     result = np.empty(shape, dtype=np.float32)

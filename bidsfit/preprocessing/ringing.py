@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import maximum_filter, minimum_filter
 
-from bidsfit.parallel import in_processes
+from bidsfit.parallel import Progress, in_processes
 from bidsfit.preprocessing.denoising import require_four_dimensions
 
 #: The shift of a voxel is chosen by the total variation of three neighbours on either side.
@@ -45,7 +45,7 @@ def remove_ringing(
     *,
     slice_axis: int = 2,
     threads: int = 1,
-    progress: Callable[[float], None] | None = None,
+    progress: Progress | None = None,
 ) -> NDArray[np.float32]:
     """Remove Gibbs ringing by sub-voxel shifts (DIPY).
 

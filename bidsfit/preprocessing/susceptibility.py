@@ -9,7 +9,6 @@ at ``y[axis] + shift(y)`` and multiplying by ``1 + d shift / d y[axis]`` gives t
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from types import SimpleNamespace
@@ -18,6 +17,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import affine_transform, map_coordinates
+
+from bidsfit.parallel import Progress
 
 #: Weights of smoothness and of the bound on the Jacobian: the defaults of PyHySCO (mm, brightest voxels at 256).
 SMOOTHNESS, INTENSITY_CHANGE = 300.0, 1e-4
@@ -156,7 +157,7 @@ def estimate_field(
     *,
     motion: bool = True,
     threads: int = 1,
-    progress: Callable[[float], None] | None = None,
+    progress: Progress | None = None,
 ) -> SusceptibilityField:
     """Displacement from two images without diffusion weighting, of opposite phase-encoding directions.
 
@@ -235,7 +236,7 @@ def _zooms(affine: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _solve(
-    first: NDArray, second: NDArray, zooms: NDArray, axis: int, threads: int, progress: Callable[[float], None]
+    first: NDArray, second: NDArray, zooms: NDArray, axis: int, threads: int, progress: Progress
 ) -> NDArray[np.float64]:
     """The displacement of an aligned pair, by PyHySCO, whose phase-encoding axis is the last."""
     import torch
@@ -286,7 +287,7 @@ def _margin(size: int) -> int:
 class _Log:
     """Takes the place of the optimiser's log, which is what tells how far it is."""
 
-    def __init__(self, progress: Callable[[float], None]) -> None:
+    def __init__(self, progress: Progress) -> None:
         self.history: list[dict[str, Any]] = []
         self._progress = progress
 
@@ -303,7 +304,7 @@ class _Log:
 
 
 def _find_motion(
-    first: NDArray, second: NDArray, affine: NDArray, axis: int, threads: int, progress: Callable[[float], None]
+    first: NDArray, second: NDArray, affine: NDArray, axis: int, threads: int, progress: Progress
 ) -> NDArray[np.float64]:
     """Rigid motion from the forward to the reversed image, on coarser images; see `SusceptibilityField.motion`.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -28,6 +28,7 @@ from bidsfit.cohort.tables import (
 )
 from bidsfit.cohort.values import CohortValues, FitNotes, members, missing_values
 from bidsfit.exceptions import UnknownNameError, UnusableInputError, UsageError
+from bidsfit.parallel import Progress
 from bidsfit.reports.group import write_group_page
 from bidsfit.reports.group_records import Cohort, GroupRecord, LeftOut, TrainingRecord
 from bidsfit.run.pooling import TITLES
@@ -222,7 +223,7 @@ def analyse(
     *,
     processes: int = 1,
     about: Mapping[str, Any] | None = None,
-    progress: Callable[[float], None] | None = None,
+    progress: Progress | None = None,
 ) -> list[str]:
     """Compute everything, write the tables and the page, and say what was done.
 

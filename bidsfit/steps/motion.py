@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -40,6 +40,7 @@ from bidsfit.interfaces.step import (
     write_directions,
     write_volumes,
 )
+from bidsfit.parallel import Progress
 from bidsfit.preprocessing import likeness
 from bidsfit.preprocessing.breathing import Breathing, estimate_breathing, obstacle_to_breathing
 from bidsfit.preprocessing.motion import Motion, estimate_motion, obstacle_to_motion, rotate_directions
@@ -125,7 +126,7 @@ class CorrectMotion(StepInterface):
         acquisition: Acquisition,
         region: NDArray[np.bool_],
         where: dict[str, Any],
-        progress: Callable[[float], None],
+        progress: Progress,
     ) -> tuple[Resampled | None, NDArray[np.float64], NDArray[np.float64], dict[str, Any]]:
         """Volumes in their place (None where none moved), their transforms, how far each moved (mm), and facts."""
         given = (data, image.affine, acquisition.b_values, region)

@@ -12,10 +12,11 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from bidsfit.parallel import Progress
 from bidsfit.registry import Registry
 from bidsfit.simulation.simulator import Simulation, Simulator
 from bidsfit.training.objectives import Objective
-from bidsfit.training.trainer import Progress, Schedule, Trained, descend
+from bidsfit.training.trainer import Schedule, Trained, descend
 
 if TYPE_CHECKING:
     from torch import nn

@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bidsfit.models.space import ParameterSpace
+from bidsfit.parallel import Progress
 from bidsfit.simulation.simulator import Batch, Simulation, Simulator
 from bidsfit.training.architectures import Architecture
 from bidsfit.training.archive import unpacked
 from bidsfit.training.objectives import Objective, Relative
-from bidsfit.training.trainer import Progress, Trained
+from bidsfit.training.trainer import Trained
 
 #: What a forest is made of beside what skops trusts anyway.
 TRUSTED = ["sklearn.tree._tree.Tree"]
@@ -89,7 +90,7 @@ class RandomForest(Architecture):
             forest.set_params(n_estimators=trees)
             forest.fit(features, targets, weights)
             if progress is not None:
-                progress(trees, self.trees)
+                progress(trees / self.trees)
             n = len(shown[0])
             errors = [np.mean((forest.predict(x) - y) ** 2) for x, y in ((features[:n], targets[:n]), shown)]
             curve.append((trees, *errors))

@@ -12,9 +12,9 @@ from filelock import FileLock, Timeout
 
 from bidsfit.estimators.estimator import estimator_label
 from bidsfit.exceptions import UnusableInputError
+from bidsfit.parallel import Progress
 from bidsfit.training.bundle import check_bundle, write_bundle
 from bidsfit.training.task import Task, train
-from bidsfit.training.trainer import Progress
 
 
 def on_stderr(text: str) -> None:
@@ -70,7 +70,7 @@ class Store:
         device : str
             As `bidsfit.training.task.train` takes it.
         progress : callable, optional
-            Called with the steps that are done and their number, by the job that trains.
+            Called with the fraction that is done, by the job that trains.
         say : callable
             Told that another job trains.
 

@@ -15,12 +15,12 @@ from threadpoolctl import threadpool_limits
 
 from bidsfit import __version__
 from bidsfit.acquisition import Acquisition
+from bidsfit.parallel import Progress
 from bidsfit.simulation.distributions import Distribution, digest, participants_of
 from bidsfit.simulation.simulator import Features, Noise, Simulator
 from bidsfit.training.bundle import Bundle, acquisition_facts
 from bidsfit.training.inference import Inverter
 from bidsfit.training.recipe import Recipe, recipe_facts
-from bidsfit.training.trainer import Progress
 from bidsfit.trust.performance import performance_table
 
 #: Packages whose versions decide what comes out of a training.
@@ -99,7 +99,7 @@ def train(task: Task, *, threads: int = 1, device: str = "cpu", progress: Progre
     device : {"cpu", "cuda", ...}
         Of a network, as torch names it; a forest grows on the processor.
     progress : callable, optional
-        Called with the steps (trees) that are done and their number.
+        Called with the fraction that is done.
 
     Returns
     -------

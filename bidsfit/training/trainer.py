@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bidsfit.exceptions import UsageError
+from bidsfit.parallel import Progress
 from bidsfit.simulation.simulator import Batch, Simulator
 from bidsfit.training.objectives import Objective
 
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
 PRUNING = 1 << 18
 #: A training has converged where the last tenth of its steps changed the validation loss by less than this fraction.
 CONVERGED = 0.02
-
-Progress = Callable[[int, int], object]
 
 
 @dataclass(frozen=True)
@@ -100,7 +99,7 @@ def descend(
         As torch names it.
     threads : int
     progress : callable, optional
-        Called with the steps that are done and their number.
+        Called with the fraction that is done.
 
     Raises
     ------
@@ -155,7 +154,7 @@ def descend(
                 if checked < lowest:
                     best, best_step, since, lowest = network.arrays(module), step, 0, checked
                 if progress is not None:
-                    progress(step, schedule.steps)
+                    progress(step / schedule.steps)
                 if since == schedule.patience:
                     break
     if best is None:
