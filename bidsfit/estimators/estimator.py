@@ -372,10 +372,9 @@ class Estimator(ABC):
         chosen, notes = self.adapted(signals, acquisition, noise)
         if chosen.needs_noise and noise is None:
             raise ValueError(f"The estimator {self.name!r} needs the standard deviation of the noise.")
-        used, kind = self.model.usable(acquisition), complex if self.model.complex_valued else float
-        average = self.model.average(acquisition.select(used), self.averaging)
-        fit = chosen.prepare(average.acquisition)
-        weights = np.tile(average.acquisition.weights, 1 + self.model.complex_valued)
+        averaged, averages = self.averaged(acquisition), self._averages(acquisition)
+        fit = chosen.prepare(averaged)
+        weights = np.tile(averaged.weights, 1 + self.model.complex_valued)
         n_voxels, n_parameters = signals.shape[0], len(self.model.parameters)
         known = np.broadcast_to(np.asarray(np.nan if noise is None else noise, dtype=float), (n_voxels,))
         freedom = weights.size - self.n_free
@@ -385,11 +384,8 @@ class Estimator(ABC):
         statistics = {name: np.full((n_voxels, n_parameters), np.nan) for name in self.statistics}
 
         def work(rows: slice, kept: slice) -> int:
-            measured = np.asarray(signals[rows], dtype=kind)[:, used]
-            if self.debias:
-                measured = remove_rician_bias(measured, known[rows, None])
-            y = average(measured)
-            reference = self.model.reference_signal(y, average.acquisition)
+            y = averages(signals[rows], known[rows])
+            reference = self.model.reference_signal(y, averaged)
             finite = np.isfinite(y).all(axis=1)
             noiseless = ~(known[rows] > 0) if chosen.needs_noise else np.zeros_like(finite)
             codes = np.select(
@@ -433,12 +429,27 @@ class Estimator(ABC):
             r2=r2,
             sigma=sigma,
             freedom=max(freedom, 0),
-            acquisition=average.acquisition,
+            acquisition=averaged,
             statistics={name: dict(zip(self.model.names, array.T, strict=True)) for name, array in statistics.items()},
             notes=notes,
             units={quantity.name: quantity.unit for quantity in self.model.quantities},
             derived=self.model.derivation.values(values),
         )
+
+    def _averages(self, acquisition: Acquisition) -> Callable[[NDArray, NDArray], NDArray]:
+        """What makes of signals (n, n_measurements) and their noise (n,) the averages that are fitted."""
+        used, kind = self.model.usable(acquisition), complex if self.model.complex_valued else float
+        average = self.model.average(acquisition.select(used), self.averaging)
+
+        def averages(signals: NDArray, noise: NDArray) -> NDArray:
+            measured = np.asarray(signals, dtype=kind)[:, used]
+            return average(remove_rician_bias(measured, noise[:, None]) if self.debias else measured)
+
+        return averages
+
+    def reference(self, signals: NDArray, acquisition: Acquisition, noise: NDArray) -> NDArray:
+        """What the signals of every voxel are divided by before the fit, shape (n,); arguments as of `estimate`."""
+        return self.model.reference_signal(self._averages(acquisition)(signals, noise), self.averaged(acquisition))
 
     def _pieces(self, n_voxels: int, positions: NDArray[np.integer] | None) -> Iterator[tuple[slice, slice]]:
         """Rows that are read at a time, and those of them that are estimated.

@@ -75,7 +75,7 @@ class Problem(NamedTuple):
     scale: int  # index of the parameter that multiplies the signal; -1 where there is none
     nodes: NDArray  # (n_nodes, n_parameters), starting points with scale 1
     node_signals: NDArray  # (n_rows, n_nodes)
-    prior: Any = None  # LogPrior, or None
+    prior: LogPrior | None = None
 
 
 class Work(NamedTuple):
@@ -417,7 +417,7 @@ def normal_equations(order: tuple[int, ...], work: Work) -> None:
 
 
 @inlined
-def with_prior(prior: Any, parameters: NDArray, squares: float, exact: float, work: Work) -> float:
+def with_prior(prior: LogPrior | None, parameters: NDArray, squares: float, exact: float, work: Work) -> float:
     """Objective with a prior, from the sum of squares (which it is without a prior); rescales slopes and curvatures.
 
     ``exact`` is the sum of squares below which the model fits exactly; the logarithm stays finite there.
@@ -435,7 +435,7 @@ def with_prior(prior: Any, parameters: NDArray, squares: float, exact: float, wo
 
 
 @inlined
-def bend_to_prior(prior: Any, parameters: NDArray, work: Work) -> None:
+def bend_to_prior(prior: LogPrior | None, parameters: NDArray, work: Work) -> None:
     """Add the slope of a prior to the gradient, and its curvature to the normal matrix."""
     if prior is not None:
         for k in range(prior.which.size):

@@ -90,7 +90,8 @@ class MaximumAPosteriori(Estimator):
         debias: bool = False,
     ) -> None:
         super().__init__(model, bounds=bounds, averaging=averaging, debias=debias)
-        self._least_squares = _FirstPass(model, bounds=bounds, averaging=averaging, debias=debias)
+        self._least_squares = LeastSquares(model, bounds=bounds, averaging=averaging, debias=debias)
+        self._least_squares.name = self.name  # in messages
         self._priors: Mapping[str, Prior] | None = None  # of one call of `estimate`
 
     @property
@@ -115,12 +116,30 @@ class MaximumAPosteriori(Estimator):
         UnusableInputError
             Least squares leaves fewer than 100 voxels to fit the prior to.
         """
-        values, scale = self._least_squares.estimates(signals, acquisition, noise), self.model.scale_index
+        values, scale = self._relative_estimates(signals, acquisition, noise), self.model.scale_index
         values = values[values[:, scale] < self._working_bounds()[scale, 1]]
         informed = copy(self)
         informed._priors = self._fit_priors(values, signals.shape[0])
         facts = {n: {"distribution": p.distribution, **p.arguments} for n, p in informed._priors.items()}
         return informed, {"prior": facts, "prior_voxels": len(values)}
+
+    def _relative_estimates(
+        self, signals: Signals, acquisition: Acquisition, noise: float | NDArray[np.float64] | None
+    ) -> NDArray[np.float64]:
+        """Least-squares estimates inside the bounds, shape (n, n_parameters), of at most `MOST` evenly spaced voxels.
+
+        The scale is relative to the signal at the lowest b-value.
+        """
+        n = signals.shape[0]
+        step = max(-(-n // MOST), 1)
+        block = max(CHUNK // step, 1) * step  # so that only a part of the signals is in memory
+        parts = [np.asarray(signals[start : start + block])[::step] for start in range(0, max(n, 1), block)]
+        measured = np.concatenate(parts).astype(float)
+        level = np.broadcast_to(np.asarray(np.nan if noise is None else noise, dtype=float), (n,))[::step]
+        found = self._least_squares.estimate(measured, acquisition, None if noise is None else level)
+        values = np.stack([found.parameters[name] for name in self.model.names], axis=1)
+        values[:, self.model.scale_index] /= self._least_squares.reference(measured, acquisition, level)
+        return values[found.status == Status.CONVERGED]
 
     def _fit_priors(self, values: NDArray[np.float64], n_voxels: int) -> dict[str, Prior]:
         """Priors of the free parameters, from estimates of shape (n, n_parameters); the scale is relative."""
@@ -178,42 +197,6 @@ class MaximumAPosteriori(Estimator):
             return Fitted(found, np.einsum("ij,j->i", residuals**2, acquisition.weights), status[0])
 
         return fit
-
-
-class _FirstPass(LeastSquares):
-    """Least squares that hands out its estimates of relative signals."""
-
-    name = MaximumAPosteriori.name
-
-    def __init__(self, model: SignalModel, **options: Any) -> None:
-        super().__init__(model, **options)
-        self.kept: list[NDArray[np.float64]] = []  # of each chunk
-
-    def estimates(self, signals: Signals, acquisition: Acquisition, noise: Any) -> NDArray[np.float64]:
-        """Estimates inside the bounds, shape (n, n_parameters), of at most `MOST` evenly spaced voxels.
-
-        The scale is relative to the signal at the lowest b-value.
-        """
-        n = signals.shape[0]
-        step = max(-(-n // MOST), 1)
-        block = max(CHUNK // step, 1) * step  # so that only a part of the signals is in memory
-        part = [np.asarray(signals[start : start + block])[::step] for start in range(0, max(n, 1), block)]
-        if noise is not None:
-            noise = np.broadcast_to(np.asarray(noise, dtype=float), (n,))[::step]
-        recorder = copy(self)
-        recorder.kept = []
-        recorder.estimate(np.concatenate(part), acquisition, noise)
-        return np.concatenate([np.empty((0, len(self.model.parameters))), *recorder.kept])
-
-    def prepare(self, acquisition: Acquisition) -> FitChunk:
-        fit = super().prepare(acquisition)
-
-        def record(y: NDArray[np.float64], sigma: NDArray[np.float64]) -> Fitted:
-            fitted = fit(y, sigma)
-            self.kept.append(fitted.parameters[fitted.status == Status.CONVERGED])
-            return fitted
-
-        return record
 
 
 def _family(model: SignalModel, name: str) -> str:

@@ -5,8 +5,10 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from numba.core.errors import TypingError
 
 from bidsfit import Acquisition, LeastSquares, MaximumLikelihood, models
+from bidsfit.estimators.levenberg_marquardt import compiled
 from bidsfit.estimators.log_linear import LogLinear
 from bidsfit.models.function import FunctionModel
 
@@ -79,3 +81,14 @@ class TestLogLinear:
     def test_other_models_are_refused(self):
         with pytest.raises(ValueError, match="'ivim' is not linear in its parameters"):
             LogLinear(models.get("ivim"), self.acquisition)
+
+
+def test_compiled_functions_do_not_count_references():
+    """numba's `_nrt=False` is no public option; without it a descent counts references, and is slower."""
+
+    @compiled
+    def makes_an_array(n):
+        return np.zeros(n)
+
+    with pytest.raises(TypingError, match="empty"):
+        makes_an_array(3)
