@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,7 +41,6 @@ from bidsfit.statistics.normative import FEWEST_HEALTHY, normative_scores
 from bidsfit.statistics.repeatability import Repeatability, repeatability
 from bidsfit.statistics.response import (
     ChangeCalls,
-    CohortResponse,
     DifferenceInChange,
     call_changes,
     cohort_response,
@@ -50,6 +49,8 @@ from bidsfit.statistics.response import (
 
 #: Share of the voxels from which on it is said that they lie at a bound, or hold hardly more than was believed before.
 NOTABLE = 0.2
+
+Found = TypeVar("Found")
 
 
 class ParameterNames(NamedTuple):
@@ -143,10 +144,19 @@ def _title(model: str) -> str:
 
 def estimator_record(one: Arranged, values: CohortValues, fits: FitNotes) -> EstimatorRecord:
     """Statistics of one parameter in one region by one estimator, before any correction."""
-    design, missing = values.design, list[str]()
-    repeated, limits = _repeatability(one, design, missing)
-    response, calls = _response(one, design, limits, missing)
-    repeats, treated = _repeats(one, design), _treated(one, design, calls)
+    design = values.design
+    repeated, no_repeats = attempt(repeatability, one.repeats) if design.repeatability else (None, "")
+    limits = (
+        ()
+        if repeated is None
+        else tuple(
+            change_limits(repeated.within_subject_sd.value, repeated.freedom, method=method) for method in METHODS
+        )
+    )
+    calls, no_calls = attempt(_calls, one, limits) if design.treatment else (None, "")
+    response, no_response = attempt(cohort_response, *one.change.T) if design.treatment else (None, "")
+    normative, no_norm = attempt(_normative, one, design)
+    repeats, treated = _repeats(one, design), _treated(one, design, calls or ())
     against = None if response is None else _against(treated, repeats, design)
     more = _more(one, repeated)
     fit = one.what.model, one.what.estimator
@@ -157,31 +167,25 @@ def estimator_record(one: Arranged, values: CohortValues, fits: FitNotes) -> Est
         treated=treated,
         repeatability=repeated,
         limits=limits,
-        calls=calls,
+        calls=calls or (),
         response=response,
         against=against,
         distributions=_distributions(one, design),
-        normative=_normative(one, design, missing),
+        normative=normative,
         trained_on=tuple(f"sub-{label}" for label in members(design) if label in known),
         more={statistic.name: result for statistic, result in more},
         remarks=tuple(filter(None, (statistic.warn(result) for statistic, result in more))),
         warnings=tuple(_warnings(one.what, values, fit in fits.trained)),
-        missing=tuple(missing),
+        missing=tuple(dict.fromkeys(filter(None, [no_repeats, no_calls, no_response, no_norm]))),
     )
 
 
-def _repeatability(
-    one: Arranged, design: Design, missing: list[str]
-) -> tuple[Repeatability | None, tuple[ChangeLimits, ...]]:
-    if not design.repeatability:
-        return None, ()
+def attempt(compute: Callable[..., Found], *values: Any) -> tuple[Found | None, str]:
+    """What a statistic finds; or None, and why these values do not determine it."""
     try:
-        found = repeatability(one.repeats)
+        return compute(*values), ""
     except ValueError as error:
-        missing.append(str(error))
-        return None, ()
-    wsd = found.within_subject_sd.value
-    return found, tuple(change_limits(wsd, found.freedom, method=method) for method in METHODS)
+        return None, str(error)
 
 
 def _more(one: Arranged, repeated: Repeatability | None) -> list[tuple[GroupStatistic, Any]]:
@@ -190,29 +194,15 @@ def _more(one: Arranged, repeated: Repeatability | None) -> list[tuple[GroupStat
     for statistic in map(GROUP_STATISTICS.get, GROUP_STATISTICS.available()):
         if statistic.table == "repeatability" and repeated is None:
             continue
-        try:
-            result = statistic.compute(one)
-        except ValueError:  # too few values
-            continue
+        result, _ = attempt(statistic.compute, one)
         if result is not None:
             found.append((statistic, result))
     return found
 
 
-def _response(
-    one: Arranged, design: Design, limits: Sequence[ChangeLimits], missing: list[str]
-) -> tuple[CohortResponse | None, tuple[ChangeCalls, ...]]:
-    if not design.treatment:
-        return None, ()
+def _calls(one: Arranged, limits: Sequence[ChangeLimits]) -> tuple[ChangeCalls, ...]:
     before, after = one.change.T
-    response: CohortResponse | None = None
-    calls: tuple[ChangeCalls, ...] = ()
-    try:
-        calls = tuple(call_changes(before, after, limit) for limit in limits)
-        response = cohort_response(before, after)
-    except ValueError as error:
-        missing.append(str(error))
-    return response, calls
+    return tuple(call_changes(before, after, limit) for limit in limits)
 
 
 def _repeats(one: Arranged, design: Design) -> tuple[Change, ...]:
@@ -237,10 +227,7 @@ def _against(treated: Sequence[Change], repeats: Sequence[Change], design: Desig
     """The change of the treated against that of the others who were scanned again; None where they are too few."""
     cohort = {f"sub-{pair.participant}" for pair in design.treatment}
     untreated = [change.change for change in repeats if change.participant not in cohort]
-    try:
-        return difference_in_change([change.change for change in treated], untreated)
-    except ValueError:
-        return None
+    return attempt(difference_in_change, [change.change for change in treated], untreated)[0]
 
 
 def _distributions(one: Arranged, design: Design) -> tuple[Values, ...]:
@@ -262,14 +249,10 @@ def _distributions(one: Arranged, design: Design) -> tuple[Values, ...]:
     return tuple(one for one in found if one.participants)
 
 
-def _normative(one: Arranged, design: Design, missing: list[str]) -> Normative | None:
+def _normative(one: Arranged, design: Design) -> Normative | None:
     if len(design.healthy) < FEWEST_HEALTHY or not design.patients:
         return None
-    try:
-        scores = normative_scores(one.patients, one.healthy)
-    except ValueError as error:
-        missing.append(str(error))
-        return None
+    scores = normative_scores(one.patients, one.healthy)
     return Normative(tuple(f"sub-{label}" for label in design.patients), tuple(one.patients.tolist()), scores)
 
 
