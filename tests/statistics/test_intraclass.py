@@ -1,6 +1,8 @@
 """Intraclass correlations of the table that every textbook prints."""
 
 import numpy as np
+import pandas as pd
+import pingouin
 import pytest
 
 from bidsfit.statistics.intraclass import intraclass_correlation
@@ -15,6 +17,20 @@ def test_ratings_of_shrout_and_fleiss():
     assert found.form == "ICC(1,1)"
     assert tuple(found.coefficient) == pytest.approx((0.17, -0.133, 0.72), abs=0.005)
     assert found.coefficient.lower == pytest.approx(-0.133, abs=0.0006)
+
+
+@pytest.mark.parametrize("between", [0.1, 1.0, 5.0])
+@pytest.mark.parametrize("sessions", [2, 3])
+def test_it_is_that_of_pingouin(between, sessions):
+    rng = np.random.default_rng(sessions)
+    values = rng.normal(10, between, (12, 1)) + rng.normal(0, 0.5, (12, sessions))
+    participant, session = np.indices(values.shape)
+    table = pd.DataFrame({"participant": participant.ravel(), "session": session.ravel(), "value": values.ravel()})
+    theirs = pingouin.intraclass_corr(table, targets="participant", raters="session", ratings="value")
+    theirs = theirs.set_index("Type").loc["ICC(1,1)"]
+    found = intraclass_correlation(values).coefficient
+    assert found.value == pytest.approx(theirs["ICC"], abs=1e-9)
+    assert (found.lower, found.upper) == pytest.approx(tuple(theirs["CI95"]), abs=0.0051)  # given to two decimals
 
 
 def test_unequal_numbers_of_scans():
