@@ -60,6 +60,11 @@ def write_b_values(path: Path, b_values: NDArray[np.float64]) -> None:
     np.savetxt(path, b_values[None], fmt="%.10g")
 
 
+def write_directions(path: Path, directions: NDArray) -> None:
+    """Write gradient directions, shape (n, 3), as a .bvec file: a line for each axis."""
+    np.savetxt(path, np.asarray(directions).T, fmt="%.8f")
+
+
 def read_acquisition(bval: Path, bvec: Path | None, sidecar: dict[str, Any] | None = None) -> Acquisition:
     """Acquisition of an image from its .bval and .bvec files (FSL's layout, or one row a volume).
 

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from bidsfit import __version__
+from bidsfit.bids.acquisitions import write_b_values, write_directions
 from bidsfit.bids.names import parse_name
 from bidsfit.bids.phantom_study import (
     REGION,
@@ -178,10 +179,9 @@ def write_scan(stem: Path, cohort: Cohort, participant: Participant, session: in
     """Write one image with its b-values, directions and sidecar."""
     acquisition = cohort.acquisition
     write_image(f"{stem}_dwi.nii.gz", cohort.scan(participant, session), participant.head.voxel_size, np.int16)
-    b_values = " ".join(f"{b:g}" for b in acquisition.b_values)
-    Path(f"{stem}_dwi.bval").write_text(b_values + "\n")
+    write_b_values(Path(f"{stem}_dwi.bval"), acquisition.b_values)
     assert acquisition.directions is not None
-    np.savetxt(f"{stem}_dwi.bvec", acquisition.directions.T, fmt="%.8f")
+    write_directions(Path(f"{stem}_dwi.bvec"), acquisition.directions)
     source = {"B0FieldSource": field_identifier(stem)} if cohort.imperfections.off_resonance > 0 else {}
     part = {"BodyPart": cohort.anatomy.upper()} if cohort.anatomy != "head" else {}
     write_json(Path(f"{stem}_dwi.json"), SIDECAR | part | source)

@@ -121,10 +121,10 @@ def write_table(
     return path
 
 
-def write_rows(path: Path, head: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:
-    """Write the names of columns and rows of cells, separated by tabs; whole or not at all."""
+def write_rows(path: Path, head: Iterable[str], rows: Iterable[Iterable[Any]], delimiter: str = "\t") -> None:
+    """Write the names of columns and rows of cells, separated by tabs or another delimiter; whole or not at all."""
     with whole_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, delimiter="\t", lineterminator="\n")
+        writer = csv.writer(file, delimiter=delimiter, lineterminator="\n")
         writer.writerow(head)
         writer.writerows(rows)
 

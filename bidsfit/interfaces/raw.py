@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation
 
 from bidsfit.acquisition import B0_TOLERANCE, Acquisition
-from bidsfit.bids.acquisitions import read_acquisition
+from bidsfit.bids.acquisitions import read_acquisition, write_directions
 from bidsfit.bids.images import image_shape, open_image, read_data, read_mask, read_on_grid
 from bidsfit.bids.left_out import numbers_of_others
 from bidsfit.exceptions import UnusableInputError
@@ -22,7 +22,6 @@ from bidsfit.interfaces.step import (
     StepOutput,
     read_region,
     read_volumes,
-    write_directions,
     write_volumes,
 )
 from bidsfit.noise import NoiseEstimate, rician_sigma_map, sigma_from_background, sigma_from_repeats
@@ -78,7 +77,8 @@ class LoadRaw(StepInterface):
             called = numbers_of_others(len(acquisition), self.inputs.left_out)
             directions, said = normalise_directions(acquisition.b_values, acquisition.directions, called)
             warnings += said
-            self._results["bvec"] = write_directions(cwd / "unit.bvec", directions)
+            write_directions(cwd / "unit.bvec", directions)
+            self._results["bvec"] = str(cwd / "unit.bvec")
             flip = detect_flip(data, mask, acquisition.b_values, directions, image.affine)
             if flip:
                 warnings.append(flip)

@@ -51,12 +51,6 @@ def read_region(path: str) -> NDArray[np.bool_]:
     return read_volumes(path)[0] > 0
 
 
-def write_directions(path: Path, directions: NDArray) -> str:
-    """Write a .bvec file; return its path as text."""
-    np.savetxt(path, np.asarray(directions).T, fmt="%.8f")
-    return str(path)
-
-
 class StepInput(BaseInterfaceInputSpec):
     """What every step is told."""
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from nipype.interfaces.base import BaseInterfaceInputSpec, File, SimpleInterface, TraitedSpec, isdefined, traits
 
-from bidsfit.bids.acquisitions import read_acquisition
+from bidsfit.bids.acquisitions import read_acquisition, write_b_values, write_directions
 from bidsfit.bids.images import MaskedSignals, image_shape, opened
 from bidsfit.bids.left_out import left_out, without_in_sidecar
 from bidsfit.exceptions import UnusableInputError
@@ -66,10 +66,10 @@ class LeaveOutVolumes(SimpleInterface):
                     volumes[..., i] = everywhere.volume(k).reshape(shape[:3], order="F")
                 path = Path(write_volumes(folder / f"{name}.nii", volumes, image))
                 bval = folder / f"{name}.bval"
-                np.savetxt(bval, acquisition.b_values[None, kept], fmt="%.8g")
+                write_b_values(bval, acquisition.b_values[kept])
                 if bvec is not None and acquisition.directions is not None:
                     bvec = folder / f"{name}.bvec"
-                    np.savetxt(bvec, acquisition.directions[kept].T, fmt="%.8g")
+                    write_directions(bvec, acquisition.directions[kept])
         self._results = {
             "in_file": str(path),
             "bval": str(bval),

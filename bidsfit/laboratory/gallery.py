@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bidsfit.bids.tables import write_rows
 from bidsfit.bids.units import REPORT_UNITS
 from bidsfit.evaluation.experiments import Evaluation, Setting, floor, sinks
-from bidsfit.files import whole_file
 from bidsfit.models.space import ParameterSpace
 from bidsfit.reports.evaluation import Axis, Bias, Statistic, plot_bias, plot_statistic_maps
 from bidsfit.reports.laboratory import LaboratoryFigure
@@ -45,10 +44,7 @@ class Gallery:
     def table(self, name: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Path:
         """Write a table as CSV, whole or not at all; what is None is left empty."""
         path = self.folder / f"{name}.csv"
-        with whole_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
-            writer = csv.writer(stream, lineterminator="\n")
-            writer.writerow(columns)
-            writer.writerows([_printed(value) for value in row] for row in rows)
+        write_rows(path, columns, ([_printed(value) for value in row] for row in rows), delimiter=",")
         return path
 
 

@@ -14,7 +14,7 @@ from nipype.interfaces.base import File, isdefined, traits
 from numpy.typing import NDArray
 
 from bidsfit.acquisition import Acquisition
-from bidsfit.bids.acquisitions import read_acquisition, read_b_values, write_b_values
+from bidsfit.bids.acquisitions import read_acquisition, read_b_values, write_b_values, write_directions
 from bidsfit.bids.fieldmaps import readout_time
 from bidsfit.bids.images import open_image
 from bidsfit.bids.left_out import numbers_of_others
@@ -37,7 +37,6 @@ from bidsfit.interfaces.step import (
     progress_bar,
     read_region,
     read_volumes,
-    write_directions,
     write_volumes,
 )
 from bidsfit.parallel import Progress
@@ -112,7 +111,8 @@ class CorrectMotion(StepInterface):
             turned = rotate_directions(
                 acquisition.directions, unmoved if "refused" in facts else transforms, image.affine
             )
-            self._results["bvec"] = write_directions(cwd / "rotated.bvec", turned)
+            write_directions(cwd / "rotated.bvec", turned)
+            self._results["bvec"] = str(cwd / "rotated.bvec")
         self._results["out_file"] = write_volumes(cwd / "aligned.nii", data, image)
         if "refused" not in facts:
             self._results["transforms"] = str(cwd / "transforms.npy")
