@@ -297,12 +297,6 @@ class Reproduction:
             subtitle=_in_words("smt2", snr),
         )
 
-    def estimates_of(self, label: str, snr: float, name: str) -> NDArray[np.float64]:
-        """What an estimator makes of an abnormality, shape (n_repeats, 2)."""
-        place = setting("smt2", snr)
-        signals = place.measure(np.array([ABNORMALITIES[label]]), self.box_repeats, self.bench.seed)
-        return self.bench.estimate(name, place, signals)
-
     def _groups(self, place: Setting, point: NDArray[np.float64], names: Sequence[str]) -> list[Group]:
         found = box_groups(self.bench, place, names, point, self.box_repeats)
         return [replace(group, name=readable(name)) for name, group in found]

@@ -141,13 +141,6 @@ def _together(
     return Resampled(result, everywhere)
 
 
-def resample_volume(
-    volume: NDArray, affine: ArrayLike, transform: ArrayLike, shift: NDArray | None = None, axis: int = 1
-) -> NDArray[np.float32]:
-    """One volume in the frame of the reference, 0 where it has no data; see `resample`."""
-    return _resample(volume, affine, transform, Displacement(volume.shape, shift, axis))[0]
-
-
 class Displacement:
     """Displacement by susceptibility and its Jacobian, sampled where tissue is.
 

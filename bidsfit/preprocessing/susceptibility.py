@@ -70,18 +70,9 @@ def phase_encoding(direction: Any) -> PhaseEncoding:
 
 def shift_from_hertz(field: ArrayLike, readout_time: float, sign: int) -> NDArray[np.float64]:
     """Displacement (voxels) by an off-resonance field (Hz) in an image of a readout time (s) and a sign (1 or -1)."""
-    return np.asarray(field, dtype=float) * _seconds(readout_time, sign)
-
-
-def hertz_from_shift(shift: ArrayLike, readout_time: float, sign: int) -> NDArray[np.float64]:
-    """Off-resonance field (Hz) that displaces by so many voxels: the inverse of `shift_from_hertz`."""
-    return np.asarray(shift, dtype=float) / _seconds(readout_time, sign)
-
-
-def _seconds(readout_time: float, sign: int) -> float:
     if not 0 < readout_time < np.inf or sign not in (1, -1):
         raise ValueError(f"Expected a positive readout time (s) and a sign of 1 or -1, found {readout_time}, {sign}.")
-    return readout_time * sign
+    return np.asarray(field, dtype=float) * readout_time * sign
 
 
 def jacobian(shift: ArrayLike, axis: int) -> NDArray[np.float64]:

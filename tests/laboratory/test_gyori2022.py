@@ -158,10 +158,12 @@ def test_at_low_snr_learned_estimates_of_abnormality_3_move_towards_white_matter
     paper = reproduction(tmp_path, pools, SMALL)
     truth = np.array(ABNORMALITIES["3"])
     towards = np.sign(np.median(pools["smt2", "wm"].samples, axis=0) - truth)[1]
+    place = setting("smt2", 5.0)
+    signals = place.measure(truth[None], paper.box_repeats, paper.bench.seed)
 
     def shift_of_the_box(name):
         """How far the median of lambda lies towards white matter, in halves of the box."""
-        low, median, high = np.percentile(paper.estimates_of("3", 5.0, name)[:, 1], [25, 50, 75])
+        low, median, high = np.percentile(paper.bench.estimate(name, place, signals)[:, 1], [25, 50, 75])
         return towards * (median - truth[1]) / ((high - low) / 2)
 
     assert abs(shift_of_the_box(TRADITIONAL)) < 0.25

@@ -4,9 +4,14 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from bidsfit.preprocessing.resampling import resample, resample_volume
+from bidsfit.preprocessing.resampling import resample
 
 AFFINE = np.array([[-2.0, 0, 0, 30], [0, 1.9, -0.5, -20], [0, 0.5, 2.4, 5], [0, 0, 0, 1]])
+
+
+def resample_volume(volume, affine, transform, shift=None, axis=1):
+    """One volume alone."""
+    return resample(volume[..., None], affine, [transform], shift=shift, axis=axis).data[..., 0]
 
 
 def smooth_volume(shape=(24, 26, 12), seed=0):

@@ -11,12 +11,11 @@ from bidsfit.noise import add_noise
 from bidsfit.phantom.head import make_head
 from bidsfit.phantom.tissue import recipe
 from bidsfit.preprocessing import susceptibility
-from bidsfit.preprocessing.resampling import resample_volume
+from bidsfit.preprocessing.resampling import resample
 from bidsfit.preprocessing.susceptibility import (
     SusceptibilityField,
     disagreement,
     estimate_field,
-    hertz_from_shift,
     jacobian,
     phase_encoding,
     shift_from_hertz,
@@ -79,7 +78,8 @@ def measure(axis=1, snr=30.0, moved=None):
     shift = bump()
     other, back = image, shift
     if moved is not None:
-        other, back = (resample_volume(v.astype(np.float32), AFFINE, np.linalg.inv(moved)) for v in (image, shift))
+        both = np.stack([image, shift], axis=-1).astype(np.float32)
+        other, back = np.moveaxis(resample(both, AFFINE, [np.linalg.inv(moved)] * 2).data, -1, 0)
     rng = np.random.default_rng(4)
     sigma = image[mask].mean() / snr
     forward = add_noise(displaced(image, shift, axis), sigma, "rician", rng)
@@ -104,7 +104,6 @@ def test_hertz_and_voxels():
     """50 Hz over 40 ms are two turns of phase: two voxels, against the axis where the sign is negative."""
     assert shift_from_hertz([50.0, -25], 0.04, 1) == pytest.approx([2, -1])
     assert shift_from_hertz(50, 0.04, -1) == pytest.approx(-2)
-    assert hertz_from_shift(shift_from_hertz([50.0, 3], 0.04, -1), 0.04, -1) == pytest.approx([50, 3])
 
 
 @pytest.mark.parametrize(("seconds", "sign"), [(0, 1), (-0.04, 1), (np.nan, 1), (0.04, 0), (0.04, 2)])
@@ -133,7 +132,8 @@ def test_the_shift_is_that_of_the_resampling():
     image, mask = head()
     shift = bump()
     raw = displaced(image, shift, 1).astype(np.float32)
-    ours, theirs = undistort(raw, shift, 1), resample_volume(raw, AFFINE, np.eye(4), shift, 1)
+    theirs = resample(raw[..., None], AFFINE, [np.eye(4)], shift=shift, axis=1).data[..., 0]
+    ours = undistort(raw, shift, 1)
     assert np.corrcoef(ours[mask], theirs[mask])[0, 1] > 0.97
 
 
