@@ -8,7 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -34,6 +34,17 @@ LOOK = 0.5
 
 #: Libraries of linear algebra that would each start as many threads as there are cores, in every process.
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+
+
+def library_threads(n: int, user_api: str | None = None) -> AbstractContextManager[Any]:
+    """Limit the threads of linear algebra ("blas"), or of all libraries, for the time of a ``with`` block.
+
+    Only what is loaded can be limited: NumPy and SciPy, which bring a library of linear algebra each, are loaded here.
+    """
+    import scipy.linalg  # noqa: F401
+    from threadpoolctl import threadpool_limits
+
+    return threadpool_limits(max(n, 1), user_api)
 
 
 def in_processes(
@@ -70,10 +81,8 @@ def in_processes(
 
 
 def _here(function: Callable[..., Result], jobs: Iterable[tuple[Any, ...]]) -> Iterator[Result]:
-    from threadpoolctl import threadpool_limits
-
     for job in jobs:
-        with threadpool_limits(1):
+        with library_threads(1):
             result = function(*job)
         yield result
 

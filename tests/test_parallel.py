@@ -1,5 +1,8 @@
 """Pieces of work, shared among processes or not."""
 
+import os
+import subprocess
+import sys
 from operator import truediv
 
 import pytest
@@ -31,3 +34,18 @@ def test_no_job_is_made_before_its_turn():
 def test_an_error_of_a_job_is_raised(threads):
     with pytest.raises(ZeroDivisionError):
         list(in_processes(truediv, iter([(1, 1), (1, 0)]), 2, threads))
+
+
+def test_libraries_are_limited_that_are_loaded_later():
+    """In a fresh interpreter SciPy's linear algebra was loaded by the work, after its threads had been limited."""
+    words = (
+        "from bidsfit.parallel import in_processes\n"
+        "def job(x):\n"
+        "    import scipy.linalg, threadpoolctl\n"
+        "    return [library['num_threads'] for library in threadpoolctl.threadpool_info()]\n"
+        "print(*in_processes(job, [(0,)], 1))"
+    )
+    environment = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
+    command = [sys.executable, "-c", words]
+    found = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    assert set(found.stdout.strip("[]\n").split(", ")) == {"1"}

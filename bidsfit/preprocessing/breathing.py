@@ -10,10 +10,9 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import gaussian_filter, map_coordinates
 from scipy.optimize import minimize_scalar
 from scipy.special import entr
-from threadpoolctl import threadpool_limits
 
 from bidsfit.acquisition import Acquisition
-from bidsfit.parallel import Progress
+from bidsfit.parallel import Progress, library_threads
 from bidsfit.preprocessing.registration import enlargement
 from bidsfit.preprocessing.resampling import THIN, Resampled, displace, resample
 
@@ -188,7 +187,7 @@ def estimate_breathing(
     still = Breathing(np.zeros((3, *data.shape[:3])), np.zeros(b.size))
     if not mask[every].any():
         return still
-    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(max(1, threads)) as pool:
+    with library_threads(1, "blas"), ThreadPoolExecutor(max(1, threads)) as pool:
         search = _Search(np.nan_to_num(data), sizes, every, mask[every], contrasts(b), pool)
         for turn, smoothing in enumerate(SMOOTHING):
             search.smooth(smoothing)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bidsfit.parallel import Progress, in_processes
+from bidsfit.parallel import Progress, in_processes, library_threads
 
 #: Fewer volumes leave too few components beside those of the signal to tell the level of the noise from.
 FEWEST_FOR_MPPCA = 6
@@ -218,7 +218,6 @@ def denoise_patch2self(
     .. [1] Fadnavis S, Batson J, Garyfallidis E. Advances in Neural Information Processing Systems 2020;33:16293-16303.
     """
     from dipy.denoise.patch2self import patch2self
-    from threadpoolctl import threadpool_limits
 
     require_four_dimensions(data)
     mask = usable_voxels(data, mask)
@@ -233,7 +232,7 @@ def denoise_patch2self(
         return denoised
     # Where a voxel lies plays no part. DIPY wants no axis of length 1, so that some voxels may be there twice.
     padded = np.pad(denoised[mask], ((0, -n_voxels % 4), (0, 0)), mode="edge")
-    with threadpool_limits(max(threads, 1)):
+    with library_threads(threads):
         predicted = patch2self(
             padded.reshape(2, 2, -1, n_volumes),
             np.ones(n_volumes),

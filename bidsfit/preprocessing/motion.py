@@ -12,10 +12,9 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import polar
 from scipy.ndimage import affine_transform, gaussian_filter
 from scipy.spatial.transform import Rotation
-from threadpoolctl import threadpool_limits
 
 from bidsfit.acquisition import Acquisition
-from bidsfit.parallel import Progress
+from bidsfit.parallel import Progress, library_threads
 from bidsfit.preprocessing.contrasts import register_across_contrasts
 from bidsfit.preprocessing.prediction import Extrapolation, leave_one_out
 from bidsfit.preprocessing.registration import (
@@ -184,7 +183,7 @@ def estimate_motion(
     scale = enlargement(tissue, affine, thin)
     grid = VoxelGrid(np.diag([scale, scale, scale, 1.0]) @ affine, tissue, thin)
     along = None if directions is None else np.asarray(directions, dtype=float)
-    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(max(1, threads)) as pool:
+    with library_threads(1, "blas"), ThreadPoolExecutor(max(1, threads)) as pool:
         search = _Search(volumes, b, grid, pool, progress)
         search.low(groups[0], first)
         for group in groups[1:]:

@@ -9,9 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import map_coordinates, spline_filter1d
-from threadpoolctl import threadpool_limits
 
-from bidsfit.parallel import Progress
+from bidsfit.parallel import Progress, library_threads
 from bidsfit.preprocessing.susceptibility import jacobian
 
 #: Along an axis of at most so many voxels nothing is interpolated: a spline through four slices is a guess.
@@ -132,7 +131,7 @@ def _together(
     """The volumes that ``one`` makes, and where all of them have data."""
     result = np.empty(shape, dtype=np.float32)
     everywhere = np.ones(shape[:3], dtype=bool)
-    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(max(1, threads)) as pool:
+    with library_threads(1, "blas"), ThreadPoolExecutor(max(1, threads)) as pool:
         for k, (volume, covered) in enumerate(pool.map(one, range(shape[3]))):
             result[..., k] = volume
             everywhere &= covered

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import affine_transform, map_coordinates
 
-from bidsfit.parallel import Progress
+from bidsfit.parallel import Progress, library_threads
 
 #: Weights of smoothness and of the bound on the Jacobian: the defaults of PyHySCO (mm, brightest voxels at 256).
 SMOOTHNESS, INTENSITY_CHANGE = 300.0, 1e-4
@@ -349,7 +349,6 @@ def _register(static: NDArray, moving: NDArray, affine: NDArray, start: NDArray)
     """Rigid motion by mutual information (DIPY), from the still volume to the moving one."""
     from dipy.align.imaffine import AffineRegistration, MutualInformationMetric
     from dipy.align.transforms import RigidTransform3D
-    from threadpoolctl import threadpool_limits
 
     registration = AffineRegistration(
         metric=MutualInformationMetric(nbins=32, sampling_proportion=None),
@@ -358,7 +357,7 @@ def _register(static: NDArray, moving: NDArray, affine: NDArray, start: NDArray)
         factors=[2, 1],
         verbosity=0,
     )
-    with threadpool_limits(1):
+    with library_threads(1):
         found = registration.optimize(
             static,
             moving,

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import chi2
-from threadpoolctl import threadpool_limits
 
 from bidsfit.acquisition import (
     B0_TOLERANCE,
@@ -25,6 +24,7 @@ from bidsfit.estimators.estimator import Estimate, Estimator, FitChunk, Fitted, 
 from bidsfit.models.signal_model import SignalModel
 from bidsfit.models.space import ParameterSpace
 from bidsfit.noise import NoiseKind
+from bidsfit.parallel import library_threads
 from bidsfit.simulation.distributions import Distribution, Mixture, Uniform
 from bidsfit.simulation.simulator import Noise
 from bidsfit.training.bundle import Bundle, read_bundle
@@ -222,7 +222,7 @@ class TrainedEstimator(Estimator):
         return differences(self.averaged(acquisition), self.trained.acquisition, noisy_lowest=noisy)
 
     def _estimate_rows(self, *arguments: Any) -> Estimate:
-        with threadpool_limits(1, user_api="blas"):  # chunks run side by side; their products must not
+        with library_threads(1, "blas"):  # chunks run side by side; their products must not
             return super()._estimate_rows(*arguments)
 
     def prepare(self, acquisition: Acquisition) -> FitChunk:

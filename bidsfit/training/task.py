@@ -11,11 +11,10 @@ from importlib.metadata import version
 from typing import Any
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from bidsfit import __version__
 from bidsfit.acquisition import Acquisition
-from bidsfit.parallel import Progress
+from bidsfit.parallel import Progress, library_threads
 from bidsfit.simulation.distributions import Distribution, digest, participants_of
 from bidsfit.simulation.simulator import Features, Noise, Simulator
 from bidsfit.training.bundle import Bundle, acquisition_facts
@@ -119,7 +118,7 @@ def train(task: Task, *, threads: int = 1, device: str = "cpu", progress: Progre
     )
     seconds = time.perf_counter() - start
     invert = Inverter(recipe, trained.machine, simulator.space, task.acquisition)
-    with threadpool_limits(threads):
+    with library_threads(threads):
         table = performance_table(lambda signals: invert(signals).parameters, simulator)
         limit = residual_limit(invert, simulator, task.seed)
     facts = {
