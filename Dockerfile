@@ -7,8 +7,7 @@ WORKDIR /src
 RUN python3 -m venv /opt/bidsfit
 COPY . .
 RUN /opt/bidsfit/bin/pip install --no-cache-dir --disable-pip-version-check -c constraints.txt . \
-    && cp constraints.txt /opt/bidsfit \
-    && TEMPLATEFLOW_HOME=/opt/bidsfit/templateflow /opt/bidsfit/bin/python -c 'import templateflow.api'
+    && cp constraints.txt /opt/bidsfit
 
 FROM ${BASE} AS plain
 ARG VERSION=0.1.0
@@ -19,13 +18,11 @@ LABEL org.opencontainers.image.title="bidsfit" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}"
 COPY --from=build /opt/bidsfit /opt/bidsfit
-# Any user may run it, with a read-only root and without a home. TemplateFlow wants a folder when it is imported, though
-# nothing of it is used: an empty one was made above.
+# Any user may run it, with a read-only root and without a home.
 ENV PATH=/opt/bidsfit/bin:$PATH \
     HOME=/tmp \
     NO_ET=1 \
     PYTHONNOUSERSITE=1 \
-    TEMPLATEFLOW_HOME=/opt/bidsfit/templateflow \
     BIDSFIT_CONTAINER_TAG=bidsfit:${VERSION}
 WORKDIR /tmp
 ENTRYPOINT ["bidsfit"]

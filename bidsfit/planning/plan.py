@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from nibabel.nifti1 import Nifti1Image
+from nibabel.spatialimages import SpatialImage
 
 from bidsfit.acquisition import B0_TOLERANCE, Acquisition
 from bidsfit.bids.acquisitions import listed, read_acquisition, read_b_values
@@ -219,7 +221,7 @@ def _plan_image(
         acquisition=acquisition,
         fits=tuple(chosen),
         support=tuple(rows.values()),
-        warnings=(*remarks, *_image_warnings(image, chain, acquisition, its_models, header.shape)),
+        warnings=(*remarks, *_image_warnings(image, chain, acquisition, its_models, header)),
         remarks=remarks,
         noise=noise,
         chain=chain,
@@ -288,7 +290,7 @@ def _image_warnings(
     chain: Chain | None,
     acquisition: Acquisition,
     chosen: Sequence[SignalModel],
-    stored: tuple[int, ...],
+    stored: SpatialImage,
 ) -> Iterable[str]:
     if not image.preprocessed and (chain is None or not chain.changes):
         yield "The image is fitted as it is: no denoising, motion or distortion correction was applied by this run."
@@ -304,8 +306,13 @@ def _image_warnings(
     lowest = acquisition.shells[0].b_value
     if lowest > B0_TOLERANCE:
         yield f"There is no image at b = 0: the lowest b-value is {lowest:.0f} s/mm², and S0 is extrapolated."
-    if len(stored) == 3 and len(acquisition) > 1:
+    if len(stored.shape) == 3 and len(acquisition) > 1:
         yield "The image has three dimensions; the third was read as the volumes of a single slice."
+    if isinstance(stored, Nifti1Image) and not (stored.header["qform_code"] or stored.header["sform_code"]):
+        yield (
+            f"The header of {image.path.name} does not say how the image lies in space (qform_code and sform_code are "
+            "0): where left and right are is a guess. Convert it again."
+        )
 
 
 def _require_each_model(plans: Iterable[ParticipantPlan], asked: Sequence[str]) -> None:

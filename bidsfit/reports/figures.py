@@ -1,9 +1,7 @@
 """The figures of the report, each a function that takes plain arrays and words and writes one file.
 
 They display and compute nothing. Drawn with matplotlib's `Figure` objects, so that no state is shared between
-nodes of a workflow. Parts of nireports were considered: its mosaics show one volume without unit, colour bar or
-status, its gradient plot a whole sphere in which near and far directions cannot be told apart, both through
-pyplot's global state; so none is used here.
+nodes of a workflow.
 """
 
 from __future__ import annotations

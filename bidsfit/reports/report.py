@@ -1,8 +1,6 @@
 """The report of one participant: one HTML file that needs no network, no script and no other file.
 
-It is filled from records with a Jinja2 template. nireports' assembler was considered: its template loads its
-style from a content delivery network, its configuration indexes figures by BIDS entities that do not include
-``model`` and ``param``, and it edits figures in place; a report that can be mailed is simpler made directly.
+It is filled from records with a Jinja2 template.
 """
 
 from __future__ import annotations

@@ -42,10 +42,10 @@ class Scheduler(PluginBase):
     """Plugin of Nipype that finishes what it began before it begins something else.
 
     As many images are in work at a time as there are processes, the first ones of the order before the others, so that
-    results are complete early and processes have work. Nipype's own plugins take the steps of all images at once; they
-    let an interrupt be taken for a failure of the step that it falls into, and wait for ever for a worker that was
-    killed. Here a step whose worker died (as a rule for want of memory) fails like any other, the rest goes on with
-    new workers, and none outlives the run. A full disk stops the run: whatever follows would fail as well.
+    results are complete early and processes have work. The plugins of Nipype and niworkflows take the steps of all
+    images at once, let an interrupt be taken for a failure of the step that it falls into, and wait for ever for a
+    worker that was killed. Here a step whose worker died (as a rule for want of memory) fails like any other, the rest
+    goes on with new workers, and none outlives the run. A full disk stops the run: whatever follows would fail as well.
 
     Parameters
     ----------

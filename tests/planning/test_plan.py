@@ -4,6 +4,7 @@ import json
 import os
 from dataclasses import replace
 
+import nibabel as nib
 import numpy as np
 import pytest
 
@@ -184,6 +185,16 @@ def test_a_single_slice_in_three_dimensions_is_said(tiny, plan):
     plans = plan()
     assert plans[0].images[0].shape == (5, 6, 1, 5)
     assert "volumes of a single slice" in warnings_of(plans)
+
+
+def test_an_image_that_does_not_say_how_it_lies_in_space(tiny, plan):
+    path = add(tiny, IVIM)
+    assert "lies in space" not in warnings_of(plan("ivim"))
+    image = nib.load(path)
+    image.set_qform(None, code=0)
+    image.set_sform(None, code=0)
+    nib.save(image, path)
+    assert "does not say how the image lies in space" in warnings_of(plan("ivim"))
 
 
 # --- problems -------------------------------------------------------------------------------------------------------
