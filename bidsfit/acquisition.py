@@ -426,18 +426,29 @@ class DirectionAverage:
             **columns,
         )
 
-    def __call__(self, signals: NDArray) -> NDArray:
-        """Average signals of shape (..., n) to (..., n_shells)."""
-        if self.kind == "none" or self._single:
-            return signals
-        if self.kind == "arithmetic":
-            return self._weigh(signals)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return np.exp(self._weigh(np.where(signals > 0, np.log(signals), np.nan)))
+    def __call__(self, signals: NDArray, missing: NDArray[np.bool_] | None = None) -> NDArray:
+        """Average signals of shape (..., n) to (..., n_shells).
 
-    def _weigh(self, values: NDArray) -> NDArray:
+        Parameters
+        ----------
+        signals : ndarray, shape (..., n)
+        missing : ndarray of bool, shape (..., n), optional
+            Signals that are left out; a shell that has no other is NaN.
+        """
+        if self.kind == "none" or self._single:
+            return signals if missing is None else np.where(missing, np.nan, signals)
+        if self.kind == "arithmetic":
+            return self._weigh(signals, missing)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.exp(self._weigh(np.where(signals > 0, np.log(signals), np.nan), missing))
+
+    def _weigh(self, values: NDArray, missing: NDArray[np.bool_] | None) -> NDArray:
         """Weighted means of shells; `einsum`, because a matrix product starts threads of its own."""
-        return np.einsum("...i,ki->...k", values, self._matrix)
+        if missing is None:
+            return np.einsum("...i,ki->...k", values, self._matrix)
+        weights = np.einsum("...i,ki->...k", ~missing, self._matrix)
+        with np.errstate(invalid="ignore"):
+            return np.einsum("...i,ki->...k", np.where(missing, 0.0, values), self._matrix) / weights
 
 
 def nominal(values: NDArray, weights: NDArray, relative: float, absolute: float) -> NDArray[np.float64]:

@@ -86,6 +86,20 @@ def rician_log_likelihood(magnitude: ArrayLike, amplitude: ArrayLike, sigma: Arr
     return np.where(m > 0, value, -np.inf)
 
 
+def known_noise(noise: ArrayLike | None, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """Noise level of every voxel; NaN where none is given, or one that is not a positive number.
+
+    Raises
+    ------
+    ValueError
+        Where one number is given for all voxels, and it is negative or not finite.
+    """
+    if noise is not None and not np.ndim(noise) and not 0 <= float(noise) < np.inf:  # type: ignore[arg-type]
+        raise ValueError(f"The standard deviation of the noise must be a positive number, found {noise}.")
+    level = np.broadcast_to(np.asarray(np.nan if noise is None else noise, dtype=float), shape)
+    return np.where((level > 0) & (level < np.inf), level, np.nan)
+
+
 def remove_rician_bias(magnitude: ArrayLike, sigma: ArrayLike) -> NDArray[np.float64]:
     """Amplitude whose Rician mean is the magnitude that was measured; 0 below the noise floor.
 

@@ -16,11 +16,13 @@ from bidsfit.acquisition import Acquisition, Averaging
 from bidsfit.exceptions import UnsupportedProtocolError
 from bidsfit.models.signal_model import SignalModel, as_real
 from bidsfit.models.space import bounds_of
-from bidsfit.noise import NoiseKind, remove_rician_bias
+from bidsfit.noise import NoiseKind, known_noise, remove_rician_bias
 from bidsfit.parallel import Progress
 
 #: Voxels that one thread works on at a time: large enough to hide Python, small enough for the cache.
 CHUNK = 8192
+#: Signals of reference that are not above it are no signal: the square of a fainter one is 0.
+FAINTEST = 1e-150
 
 
 class Status(IntEnum):
@@ -43,6 +45,7 @@ class Status(IntEnum):
     NO_NOISE = 6, "the noise level is not known here (not a positive number): not fitted, maps hold NaN; check its map"
     PRIOR_ONLY = 7, "the data say no more of a parameter than its prior: its value is that of the prior"
     UNLIKE_TRAINING = 8, "no signal of the training looks like this one: the value is drawn towards what was trained on"
+    MISSING = 9, "a measurement is missing (exactly 0 where others are positive): not fitted, maps hold NaN"
 
 
 #: Voxels that hold an estimate.
@@ -295,7 +298,7 @@ class Estimator(ABC):
         noise : float or ndarray, shape (n_voxels,) or (x, y, z), optional
             Standard deviation of the noise of one measurement (of one channel where it is Rician). Estimators that
             need it refuse to run without; others use it for their standard deviations, and the residuals where it is
-            not given.
+            not given. In voxels where it is not a positive number, it is not known.
         mask : array_like, shape (n_voxels,) or (x, y, z), optional
             Only voxels where it is above 0 are estimated; by default all. An estimator that reads neighbours sees only
             voxels of the mask that have a usable signal.
@@ -330,8 +333,9 @@ class Estimator(ABC):
             raise ValueError(
                 f"The noise must be one number, or of shape {grid} like the signals; found {np.shape(noise)}."
             )
+        known = None if noise is None else known_noise(noise, grid)
         if mask is None and len(grid) == 1:
-            return self._estimate_rows(signals, acquisition, noise, positions, threads, progress)
+            return self._estimate_rows(signals, acquisition, known, positions, threads, progress)
         inside = np.full(grid, True) if mask is None else np.asarray(mask) > 0
         if inside.shape != grid or not inside.any():
             raise ValueError(
@@ -339,7 +343,7 @@ class Estimator(ABC):
             )
         rows: NDArray = np.asarray(signals)
         rows = rows.reshape(-1, len(acquisition)) if mask is None else rows[inside]
-        level = None if noise is None else np.broadcast_to(noise, grid)[inside]
+        level = None if known is None else known[inside]
         if len(grid) == 3:
             positions = np.argwhere(inside) if any(self.reach) else None
         elif positions is not None:
@@ -350,7 +354,7 @@ class Estimator(ABC):
         self,
         signals: Signals,
         acquisition: Acquisition,
-        noise: float | NDArray[np.float64] | None,
+        noise: NDArray[np.float64] | None,
         positions: NDArray[np.integer] | None,
         threads: int,
         progress: Progress | None,
@@ -376,7 +380,7 @@ class Estimator(ABC):
         fit = chosen.prepare(averaged)
         weights = np.tile(averaged.weights, 1 + self.model.complex_valued)
         n_voxels, n_parameters = signals.shape[0], len(self.model.parameters)
-        known = np.broadcast_to(np.asarray(np.nan if noise is None else noise, dtype=float), (n_voxels,))
+        known = np.full(n_voxels, np.nan) if noise is None else noise
         freedom = weights.size - self.n_free
         values = np.full((n_voxels, n_parameters), np.nan)
         status = np.empty(n_voxels, dtype=np.uint8)
@@ -384,12 +388,14 @@ class Estimator(ABC):
         statistics = {name: np.full((n_voxels, n_parameters), np.nan) for name in self.statistics}
 
         def work(rows: slice, kept: slice) -> int:
-            y = averages(signals[rows], known[rows])
+            y, missing = averages(signals[rows], known[rows])
             reference = self.model.reference_signal(y, averaged)
             finite = np.isfinite(y).all(axis=1)
-            noiseless = ~(known[rows] > 0) if chosen.needs_noise else np.zeros_like(finite)
+            noiseless = ~np.isfinite(known[rows]) if chosen.needs_noise else np.zeros_like(finite)
             codes = np.select(
-                [~finite, ~(reference > 0), noiseless], [Status.NOT_FINITE, Status.NO_SIGNAL, Status.NO_NOISE], 0
+                [~(finite | missing), ~(reference > FAINTEST), missing & ~finite, noiseless],
+                [Status.NOT_FINITE, Status.NO_SIGNAL, Status.MISSING, Status.NO_NOISE],
+                0,
             )
             status[kept] = codes[kept.start - rows.start : kept.stop - rows.start]
             good = np.flatnonzero(codes == 0)
@@ -436,20 +442,26 @@ class Estimator(ABC):
             derived=self.model.derivation.values(values),
         )
 
-    def _averages(self, acquisition: Acquisition) -> Callable[[NDArray, NDArray], NDArray]:
-        """What makes of signals (n, n_measurements) and their noise (n,) the averages that are fitted."""
+    def _averages(self, acquisition: Acquisition) -> Callable[[NDArray, NDArray], tuple[NDArray, NDArray[np.bool_]]]:
+        """What makes of signals (n, n_measurements) and their noise (n,) the averages that are fitted.
+
+        It also says in which voxels measurements are missing: exactly 0, where others of the voxel are positive. They
+        are left out of their average, which is NaN where no other is left.
+        """
         used, kind = self.model.usable(acquisition), complex if self.model.complex_valued else float
         average = self.model.average(acquisition.select(used), self.averaging)
 
-        def averages(signals: NDArray, noise: NDArray) -> NDArray:
+        def averages(signals: NDArray, noise: NDArray) -> tuple[NDArray, NDArray[np.bool_]]:
             measured = np.asarray(signals, dtype=kind)[:, used]
-            return average(remove_rician_bias(measured, noise[:, None]) if self.debias else measured)
+            missing = np.logical_and(measured == 0, np.any(measured.real > 0, axis=1, keepdims=True))
+            measured = remove_rician_bias(measured, noise[:, None]) if self.debias else measured
+            return average(measured, missing if missing.any() else None), missing.any(axis=1)
 
         return averages
 
     def reference(self, signals: NDArray, acquisition: Acquisition, noise: NDArray) -> NDArray:
         """What the signals of every voxel are divided by before the fit, shape (n,); arguments as of `estimate`."""
-        return self.model.reference_signal(self._averages(acquisition)(signals, noise), self.averaged(acquisition))
+        return self.model.reference_signal(self._averages(acquisition)(signals, noise)[0], self.averaged(acquisition))
 
     def _pieces(self, n_voxels: int, positions: NDArray[np.integer] | None) -> Iterator[tuple[slice, slice]]:
         """Rows that are read at a time, and those of them that are estimated.

@@ -18,7 +18,7 @@ from bidsfit.acquisition import Acquisition
 from bidsfit.estimators.estimator import Estimate, Estimator
 from bidsfit.models.parameter import Derived, Parameter
 from bidsfit.models.signal_model import SignalModel
-from bidsfit.noise import NoiseKind
+from bidsfit.noise import NoiseKind, known_noise
 from bidsfit.quantity import Quantity
 from bidsfit.registry import Registry
 from bidsfit.trust.bounds import cramer_rao_bound
@@ -239,7 +239,7 @@ def companions(
     >>> estimate = estimator.estimate(signals, acquisition, noise=20.0)  # doctest: +SKIP
     >>> bidsfit.companions(estimator, estimate, noise=20.0)["sd"]["D"]  # doctest: +SKIP
     """
-    given = np.broadcast_to(np.asarray(np.nan if noise is None else noise, dtype=float), estimate.status.shape)
+    given = known_noise(noise, estimate.status.shape)
     level = np.where(np.isnan(given), estimate.sigma, given)
     judge = Judge(estimator, estimate.acquisition, level, kind, threads)
     return {key: companion.judge(judge, estimate) for key, companion in companions_of(estimator).items()}

@@ -3,7 +3,16 @@
 import numpy as np
 import pytest
 
-from bidsfit import Acquisition, Bayesian, LeastSquares, MaximumAPosteriori, Status, models
+from bidsfit import (
+    Acquisition,
+    Bayesian,
+    LeastSquares,
+    MaximumAPosteriori,
+    MaximumLikelihood,
+    Status,
+    companions,
+    models,
+)
 
 SHAPE = (6, 5, 4)
 ACQUISITION = Acquisition([0, 10, 20, 40, 80, 150, 300, 500, 800])
@@ -120,3 +129,52 @@ def test_it_prints_where_nothing_was_fitted():
     text = repr(LeastSquares(IVIM).estimate(np.zeros((1, 9)), ACQUISITION))
     assert "nan" in text
     assert text.endswith("1 voxel: " + Status.NO_SIGNAL.message)
+
+
+#: 16 different b-values, the IVIM of a liver, and a measurement that another program left as 0.
+EDGE = Acquisition([0, 5, 10, 20, 30, 40, 60, 80, 100, 150, 200, 300, 400, 500, 600, 800])
+
+
+@pytest.mark.parametrize("estimator", [LeastSquares(IVIM), MaximumLikelihood(IVIM)], ids=["lsq", "mle"])
+def test_a_zero_among_positive_signals_is_no_datum(estimator):
+    """Zeros that other programs leave at the edge of the image gave D = .27 for 1.0, as converged."""
+    clean = IVIM.signal({"S0": 1000.0, "f": 0.12, "D": 1.0, "Dstar": 15.0}, EDGE)
+    signals = np.tile(clean, (3, 1))
+    signals[1, 9] = 0
+    found = estimator.estimate(signals, EDGE, 1.0)
+    assert found.status.tolist() == [Status.CONVERGED, Status.MISSING, Status.CONVERGED]
+    assert np.isnan(found.parameters["D"][1])
+    np.testing.assert_allclose(found.parameters["D"][[0, 2]], 1.0, rtol=1e-3)
+
+
+def test_a_shell_is_averaged_without_its_zeros():
+    acquisition = Acquisition([0, *[1000] * 4], np.vstack([np.zeros((1, 3)), np.eye(3), np.ones((1, 3)) / np.sqrt(3)]))
+    signals = np.array([[100.0, 40, 40, 0, 40], [100.0, 40, 40, 40, 40]])
+    found = LeastSquares(models.get("adc")).estimate(signals, acquisition)
+    assert found.status.tolist() == [Status.CONVERGED] * 2
+    assert found.parameters["D"][0] == pytest.approx(np.log(2.5), rel=1e-6)
+
+
+@pytest.mark.parametrize("noise", [-1.0, np.inf, np.nan])
+def test_a_noise_level_that_cannot_be_is_refused(signals, noise):
+    for estimator in (LeastSquares(IVIM), MaximumLikelihood(IVIM)):
+        with pytest.raises(ValueError, match="must be a positive number, found"):
+            estimator.estimate(signals, ACQUISITION, noise)
+
+
+def test_where_the_noise_level_cannot_be_it_is_not_known(signals):
+    """An infinite level gave the start of the descent as converged, and a negative one was taken for its size."""
+    rows = signals.reshape(-1, len(ACQUISITION))[:3]
+    level = np.array([10.0, np.inf, -10.0])
+    found = MaximumLikelihood(IVIM).estimate(rows, ACQUISITION, level)
+    assert found.status.tolist()[1:] == [Status.NO_NOISE] * 2
+    estimator = LeastSquares(IVIM)
+    spread = companions(estimator, estimator.estimate(rows, ACQUISITION, level), level)["sd"]["D"]
+    unknown = companions(estimator, estimator.estimate(rows, ACQUISITION))["sd"]["D"]
+    np.testing.assert_allclose(spread[1:], unknown[1:])
+
+
+def test_a_signal_too_faint_to_compute_with_is_none():
+    """Its square is 0: a posterior was NaN, as converged."""
+    found = Bayesian(IVIM).estimate(np.full((1, len(ACQUISITION)), 1e-300), ACQUISITION)
+    assert found.status.tolist() == [Status.NO_SIGNAL]
