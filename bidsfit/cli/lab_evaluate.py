@@ -70,7 +70,7 @@ def add_evaluate(commands: argparse._SubParsersAction) -> None:
 
 def run_evaluate(arguments: argparse.Namespace) -> None:
     """Make the evaluation that the command line asks for."""
-    from bidsfit.laboratory.bench import Bench
+    from bidsfit.laboratory.bench import Bench, protocol_in_words, say
     from bidsfit.laboratory.evaluation import evaluate_estimators, in_words, named_points
     from bidsfit.laboratory.gallery import Gallery
     from bidsfit.laboratory.gyori2022 import quick_recipes
@@ -104,6 +104,7 @@ def run_evaluate(arguments: argparse.Namespace) -> None:
     )
     at = named_points(setting.space, arguments.at or ())
     bench.require(names, setting)
+    say(protocol_in_words(setting))
     gallery = Gallery(arguments.out)
     sections = evaluate_estimators(
         bench,

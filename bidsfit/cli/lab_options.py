@@ -49,7 +49,7 @@ def add_setting_options(parser: argparse.ArgumentParser, *, of_file: bool = Fals
         "--directions",
         type=int,
         metavar="N",
-        help="in which each of --b-values above 0 is measured (default: as the phantom)",
+        help="in which each of --b-values above 0 is measured (default: 1); alone, of the phantom's protocol",
     )
     group.add_argument(
         "--table",
@@ -182,7 +182,7 @@ def acquisition_of(
         return None
     recipe = RECIPES.get(model.name)
     b_values = arguments.b_values or (recipe and recipe.b_values)
-    directions = arguments.directions or (recipe and recipe.n_directions)
+    directions = arguments.directions or (1 if arguments.b_values else recipe and recipe.n_directions)
     if not b_values or not directions or directions < 1:
         raise UsageError(
             f"The model {model.name!r} has no protocol of its own: give --image, --bval, --table, or "

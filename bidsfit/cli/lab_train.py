@@ -32,7 +32,7 @@ def add_train(commands: argparse._SubParsersAction) -> None:
 
 def run_train(arguments: argparse.Namespace) -> None:
     """Train what the command line asks for."""
-    from bidsfit.laboratory.bench import Bar, Bench, is_trained, kind_of, setting_in_words
+    from bidsfit.laboratory.bench import Bar, Bench, is_trained, kind_of, protocol_in_words, say, setting_in_words
     from bidsfit.training.bundle import write_bundle
     from bidsfit.training.recipe import load_recipe
     from bidsfit.training.task import train
@@ -55,6 +55,7 @@ def run_train(arguments: argparse.Namespace) -> None:
         task = bench.task(arguments.estimator, setting)
     except ValueError as error:
         raise UsageError(f"{error} Give it with --pool.") from error
+    say(protocol_in_words(setting))
     with Bar(f"training {arguments.estimator}, {setting_in_words(setting)}") as bar:
         bundle = train(task, threads=threads_of(arguments), device=arguments.device, progress=bar.show)
     write_bundle(arguments.out, bundle)

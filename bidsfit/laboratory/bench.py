@@ -247,6 +247,16 @@ def setting_in_words(setting: Setting) -> str:
     return f"{setting.space.model.name}, {snr}"
 
 
+def protocol_in_words(setting: Setting) -> str:
+    """What a simulation takes for measured: every shell with its number of measurements, and the noise."""
+    acquisition = setting.acquisition
+    shells = [f"{b:g} ({n:g})" for b, n in zip(acquisition.b_values, acquisition.weights, strict=True)]
+    others = [name for name in acquisition.columns if name != "b"]
+    also = f", with {', '.join(others)}" if others else ""
+    noise = f"{setting.noise.kind} noise" + " but in the lowest b-value" * (not setting.noise.lowest)
+    return f"protocol: b in s/mm² (measurements) {', '.join(shells)}{also}; {setting_in_words(setting)}, {noise}"
+
+
 def _digest(array: NDArray) -> str:
     import hashlib
 

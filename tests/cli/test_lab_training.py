@@ -173,7 +173,10 @@ def test_options_win_over_the_file(net, tmp_path):
         (["lsq", "NET", "net-healthy"], "--estimators net-healthy: .*pooled fits"),
         (["lsq", "NET", "none.zip"], "none.zip does not exist"),
         (["lsq", "NET", "--model", "adc"], "NET: it was trained for the model 'smt2', not for 'adc'"),
-        (["lsq", "NET", "--b-values", "0", "1000", "2000"], "NET: it was trained for b = 2500 s/mm², which"),
+        (
+            ["lsq", "NET", "--b-values", "0", "1000", "2000", "--directions", "20"],
+            "NET: it was trained for b = 2500 s/mm², which",
+        ),
         (["lsq", "NET", "--b-values", "0", "1000", "2500", "--directions", "60"], "other numbers of measurements"),
         (["segmented", "NET"], "--estimators segmented"),
         (["lsq"], "--model"),
@@ -290,3 +293,23 @@ def test_single_voxels_have_no_neighbours(recipe, tmp_path, capsys):
     assert main(["evaluate", "--estimators", "lsq", str(net), "--out", str(out)]) == 2
     assert f"--estimators {net}: it reads the neighbours of a voxel" in capsys.readouterr().err
     assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "shells"),
+    [
+        ((), "0 (2), 300 (1), 600 (1), 1000 (2)"),
+        (("--directions", "3"), "0 (2), 300 (3), 600 (3), 1000 (6)"),
+    ],
+)
+def test_what_was_understood_is_said_and_a_listed_value_is_one_measurement(words, shells, recipe, tmp_path, capsys):
+    """Three measurements a b-value were taken for meant, and it showed only when the file met an image."""
+    given = ["--model", "adc", "--b-values", "0", "0", "300", "600", "1000", "1000", *words]
+    recipe.write_text(
+        "architecture: {name: perceptron, units: 8}\nobjective: {name: logits}\n"
+        "schedule: {steps: 4, batch: 64, validation: 256}\n"
+    )
+    net = tmp_path / "net.zip"
+    assert main(["train", "net-uniform", *given, "--recipe", str(recipe), "--out", str(net), "--threads", "1"]) == 0
+    expected = f"protocol: b in s/mm² (measurements) {shells}; adc, SNR 25, gaussian noise\n"
+    assert capsys.readouterr().err.startswith(expected)
