@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Literal, ParamSpec, TypeVar
 
 import matplotlib
 import numpy as np
@@ -55,6 +55,8 @@ STYLE: dict[Any, Any] = {
     "xtick.major.width": 0.7,
     "ytick.major.width": 0.7,
     "legend.frameon": False,
+    "figure.constrained_layout.w_pad": 0.1,  # inches around each plot
+    "figure.constrained_layout.h_pad": 0.06,
     "svg.fonttype": "path",
     "svg.hashsalt": "bidsfit",
 }
@@ -74,9 +76,28 @@ def styled(draw: Callable[P, R]) -> Callable[P, R]:
     return wrapped
 
 
-def page(height: float, width: float = WIDTH) -> Figure:
+def page(height: float, width: float = WIDTH, layout: Literal["constrained", "compressed"] | None = None) -> Figure:
     """An empty figure, in inches, that belongs to no global state."""
-    return Figure(figsize=(width, height), dpi=DOTS_PER_INCH, facecolor="white")
+    return Figure(figsize=(width, height), dpi=DOTS_PER_INCH, facecolor="white", layout=layout)
+
+
+def panels(
+    count: int, height: float, columns: int, width: float = WIDTH, ratios: Sequence[float] = (1,)
+) -> tuple[Figure, NDArray]:
+    """A page in lines of so many cells, with axes of these ratios of height above one another in each.
+
+    Returns
+    -------
+    figure : Figure
+    axes : ndarray, shape (count, len(ratios))
+    """
+    lines = -(-count // columns)
+    figure = page(lines * height, width, "constrained")
+    axes = figure.subplots(lines * len(ratios), columns, squeeze=False, height_ratios=[*ratios] * lines)
+    cells = axes.reshape(lines, len(ratios), columns).swapaxes(1, 2).reshape(-1, len(ratios))
+    for empty in cells[count:].flat:
+        empty.remove()
+    return figure, cells[:count]
 
 
 def save(figure: Figure, path: Path | str) -> Path:
