@@ -119,8 +119,8 @@ def save(figure: Figure, path: Path | str) -> Path:
     return path
 
 
-def ticks(most: int, **options: Any) -> MaxNLocator:
-    """Round numbers, at most so many intervals."""
+def ticks(most: int | Literal["auto"], **options: Any) -> MaxNLocator:
+    """Round numbers, at most so many intervals, or as many as there is room for."""
     return MaxNLocator(most, steps=list(STEPS), **options)
 
 

@@ -309,7 +309,7 @@ def plot_shells(path: Path | str, b_values: ArrayLike, directions: ArrayLike | N
     """
     shells = Acquisition(b_values, directions).shells
     b = np.asarray(b_values, dtype=float)
-    colours = _shell_colours(len(shells))
+    colours = shell_colours(len(shells))
     spheres = []
     if directions is not None:
         spheres = [(s, c) for s, c in zip(shells, colours, strict=True) if s.n_directions >= FEWEST_DIRECTIONS]
@@ -330,7 +330,8 @@ def plot_shells(path: Path | str, b_values: ArrayLike, directions: ArrayLike | N
     return save(figure, path)
 
 
-def _shell_colours(count: int) -> list[Any]:
+def shell_colours(count: int) -> list[Any]:
+    """Colours of so many shells, from low to high b."""
     return list(matplotlib.colormaps[SHELLS](np.linspace(DARKEST, LIGHTEST, max(count, 2))))[:count]
 
 

@@ -26,7 +26,7 @@ from bidsfit.reports.canvas import (
     ticks,
 )
 from bidsfit.reports.charts import scale_signal, scale_x, stretched_below
-from bidsfit.reports.mosaics import Panel, colours_in_words, draw_scale, draw_slices
+from bidsfit.reports.mosaics import Panel, beside, colours_in_words, draw_scale, draw_slices
 from bidsfit.reports.slices import Slices
 from bidsfit.reports.tiles import BAR, FOOT, GAP, LABEL, LEFT, NARROWEST_PAGE, RIGHT, draw_foot, row_of_tiles, say_where
 from bidsfit.reports.words import readable
@@ -194,10 +194,10 @@ def plot_comparison(
                 continue
             difference = _draw_column(figure, grid, (1, i), panel, mask, column.difference_words)
     _draw_distributions(figure, grid, inside, shown, unit)
-    for row, drawn, values, span in ((0, picture, inside, shown), (1, difference, apart, (-extent, extent))):
+    for row, drawn, values in ((0, picture, inside), (1, difference, apart)):
         finite = values[np.isfinite(values)]
         if finite.size and drawn is not None:
-            draw_scale(figure, drawn, finite, span, grid.right, grid.top(row), grid.tile[1])
+            draw_scale(figure, drawn, finite, cax=beside(figure, grid.right, grid.top(row), grid.tile[1]))
             _say(figure, grid.right + 0.05, grid.top(row) + grid.tile[1] + 0.04, unit)
     draw_foot(figure, grid.slices, grid.tile, grid.height - FOOT + 0.05, colours_in_words(maps, mask))
     return save(figure, path)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from bidsfit.reports.canvas import INK, QUIET, WIDTH, inches, page, save, spread_limits, styled
 from bidsfit.reports.comparisons import DIVERGING
-from bidsfit.reports.mosaics import NOT_A_NUMBER, draw_scale
+from bidsfit.reports.mosaics import NOT_A_NUMBER, beside, draw_scale
 from bidsfit.reports.spaces import Axis
 from bidsfit.reports.tiles import BACKGROUND
 from bidsfit.reports.words import readable
@@ -137,7 +137,7 @@ def plot_lesions(
             words = f"median {readable(float(np.median(inside)))}" if inside.size else "no estimate"
             _say(figure, left, top + size[1] + 0.04, words)
             inside_all.append(data[window][np.isfinite(data[window])])
-        draw_scale(figure, image, np.concatenate(inside_all), axis.limits, right, top, size[1])
+        draw_scale(figure, image, np.concatenate(inside_all), cax=beside(figure, right, top, size[1]))
         _say(figure, right + 0.08, top + size[1] + 0.04, axis.unit)
     if missing:
         _say(figure, LEFT, heading + len(axes) * row_height + 0.02, "Pink: no estimate.")
@@ -204,7 +204,9 @@ def plot_difference_maps(
             panel.set_title(titles[i], pad=4, fontsize=9.5)
             _say(figure, left, above + size[1] + 0.04, "\n".join(words[i, name]), size=7.5)
         missing |= bool(np.isnan(values).any())
-        draw_scale(figure, image, values[~np.isnan(values)], (-extent, extent), right, top + HEADING + heading, size[1])
+        draw_scale(
+            figure, image, values[~np.isnan(values)], cax=beside(figure, right, top + HEADING + heading, size[1])
+        )
     remarks = [_abbreviations(columns), "Pink: no estimate." if missing else ""]
     _say(figure, LEFT, len(axes) * row_height + 0.02, "  ".join(filter(None, remarks)))
     return save(figure, path)

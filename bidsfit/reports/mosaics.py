@@ -93,7 +93,7 @@ def _draw_panel(figure: Figure, panel: Panel, mask: NDArray, layout: Layout, num
     picture = draw_slices(row, layout.slices, data, mask, limits, panel.cmap)
     if finite.size:
         left, top = layout.block(number)
-        draw_scale(figure, picture, finite, limits, left + layout.block_width - BAR, top, layout.tile[1])
+        draw_scale(figure, picture, finite, cax=beside(figure, left + layout.block_width - BAR, top, layout.tile[1]))
 
 
 def draw_slices(
@@ -111,20 +111,24 @@ def draw_slices(
     return picture
 
 
-def draw_scale(
-    figure: Figure, picture: Any, finite: NDArray, limits: tuple[float, float], left: float, top: float, height: float
-) -> None:
-    """Colour bar right of tiles that end at ``left`` (inches), pointed where values lie beyond its ends."""
-    rounding = 1e-6 * (limits[1] - limits[0])
-    below, above = bool(np.any(finite < limits[0] - rounding)), bool(np.any(finite > limits[1] + rounding))
+def beside(figure: Figure, left: float, top: float, height: float) -> Any:
+    """Axes for the colour bar of tiles that end at ``left`` (inches)."""
+    return inches(figure, left + GAP + 0.04, top + 0.04 * height, 0.11, 0.92 * height)
+
+
+def draw_scale(figure: Figure, picture: Any, finite: NDArray, **where: Any) -> Any:
+    """Colour bar of a picture, in axes ``cax`` or beside ``ax``, pointed where values lie beyond its ends."""
+    low, high = picture.get_clim()
+    rounding = 1e-6 * (high - low)
+    below, above = bool(np.any(finite < low - rounding)), bool(np.any(finite > high + rounding))
     extend = {(False, False): "neither", (True, False): "min", (False, True): "max", (True, True): "both"}[below, above]
-    bar = inches(figure, left + GAP + 0.04, top + 0.04 * height, 0.11, 0.92 * height)
-    scale = figure.colorbar(picture, cax=bar, extend=extend, extendfrac=0.05)
+    scale = figure.colorbar(picture, extend=extend, extendfrac=0.05, **where)
     scale.outline.set(linewidth=0.5, edgecolor=QUIET)
     scale.ax.tick_params(length=2.5, labelsize=8.5)
-    scale.locator = ticks(4 if height < 1.8 else 6)
+    scale.locator = ticks("auto")
     scale.formatter = FuncFormatter(lambda value, _: f"{value:g}".replace("-", "\N{MINUS SIGN}"))
     scale.update_ticks()
+    return scale
 
 
 def colours_in_words(volumes: Sequence[NDArray], mask: NDArray) -> str:

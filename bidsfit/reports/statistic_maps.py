@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from bidsfit.reports.canvas import INK, QUIET, WIDTH, inches, page, robust_limits, save, spread_limits, styled, ticks
 from bidsfit.reports.comparisons import DIVERGING
-from bidsfit.reports.mosaics import draw_scale
+from bidsfit.reports.mosaics import beside, draw_scale
 from bidsfit.reports.spaces import Axis
 from bidsfit.reports.words import readable
 
@@ -297,7 +297,7 @@ def _draw_bar(
 ) -> None:
     """Colour bar at the right edge of maps, from their top, with its words upright beside it."""
     right, top, height = place
-    draw_scale(figure, image, values[~np.isnan(values)], limits, right, top, height)
+    draw_scale(figure, image, values[~np.isnan(values)], cax=beside(figure, right, top, height))
     width, total = figure.get_size_inches()
     x, y = (right + BAR - 0.26) / width, 1 - (top + height / 2) / total
     figure.text(x, y, words, rotation=90, ha="center", va="center", fontsize=8, color=INK, linespacing=1.2)
