@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import textwrap
 from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
@@ -31,6 +32,9 @@ NEGLIGIBLE = 1e-9
 
 #: The usual display range is widened where so many values lie beyond one of its ends.
 MANY_BEYOND = 0.2
+
+#: Small letters in an inch.
+LETTERS_PER_INCH = 15
 
 #: Distances between ticks, times a power of ten.
 STEPS = (1, 2, 2.5, 5, 10)
@@ -81,7 +85,7 @@ def page(height: float, width: float = WIDTH, layout: Literal["constrained", "co
     return Figure(figsize=(width, height), dpi=DOTS_PER_INCH, facecolor="white", layout=layout)
 
 
-def panels(
+def page_of_cells(
     count: int, height: float, columns: int, width: float = WIDTH, ratios: Sequence[float] = (1,)
 ) -> tuple[Figure, NDArray]:
     """A page in lines of so many cells, with axes of these ratios of height above one another in each.
@@ -136,6 +140,12 @@ def note(axes: Any, x: float, y: float, words: str, across: str, down: str, colo
     return axes.text(
         x, y, words, transform=axes.transAxes, ha=across, va=down, color=colour, fontsize=8, linespacing=1.4
     )
+
+
+def say_below(figure: Figure, words: str) -> None:
+    """Small words at the foot of a figure, in lines as wide as it is."""
+    words = textwrap.fill(words, int(LETTERS_PER_INCH * figure.get_figwidth()))
+    figure.supxlabel(words, x=0.1 / figure.get_figwidth(), ha="left", color=QUIET, fontsize=8, linespacing=1.4)
 
 
 def robust_limits(values: NDArray) -> tuple[float, float]:

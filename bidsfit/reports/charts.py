@@ -25,7 +25,7 @@ from bidsfit.reports.canvas import (
     WIDTH,
     note,
     page,
-    panels,
+    page_of_cells,
     robust_limits,
     save,
     styled,
@@ -97,7 +97,7 @@ def plot_histograms(path: Path | str, values: Sequence[Histogram | tuple[Any, ..
     """
     histograms = [histogram for entry in values if np.isfinite((histogram := Histogram(*entry)).values).any()]
     columns = min(len(histograms), 4)
-    figure, cells = panels(len(histograms), 2.75, columns, min(columns * 4.0, WIDTH))
+    figure, cells = page_of_cells(len(histograms), 2.75, columns, min(columns * 4.0, WIDTH))
     for axes, histogram in zip(cells.flat, histograms, strict=True):
         _draw_histogram(axes, histogram)
     return save(figure, path)
@@ -167,7 +167,7 @@ def plot_curves(path: Path | str, voxels: Sequence[Curve]) -> Path:
     columns = min(len(voxels), 3)
     strips = all(curve.residual is not None for curve in voxels)
     height, ratios = (3.3, (18, 5)) if strips else (2.7, (1,))
-    figure, cells = panels(len(voxels), height, columns, max(columns * WIDTH / 3, 5.5), ratios)
+    figure, cells = page_of_cells(len(voxels), height, columns, max(columns * WIDTH / 3, 5.5), ratios)
     step = stretched_below(np.concatenate([np.ravel(curve.x) for curve in voxels]))
     for i, (curve, (main, *below)) in enumerate(zip(voxels, cells, strict=True)):
         _draw_decay(main, curve)
