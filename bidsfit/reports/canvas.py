@@ -14,6 +14,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import LayoutEngine
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
@@ -34,7 +35,7 @@ NEGLIGIBLE = 1e-9
 MANY_BEYOND = 0.2
 
 #: Small letters in an inch.
-LETTERS_PER_INCH = 15
+LETTERS_PER_INCH = 16
 
 #: Distances between ticks, times a power of ten.
 STEPS = (1, 2, 2.5, 5, 10)
@@ -80,7 +81,7 @@ def styled(draw: Callable[P, R]) -> Callable[P, R]:
     return wrapped
 
 
-def page(height: float, width: float = WIDTH, layout: Literal["constrained", "compressed"] | None = None) -> Figure:
+def page(height: float, width: float = WIDTH, layout: Literal["constrained"] | LayoutEngine | None = None) -> Figure:
     """An empty figure, in inches, that belongs to no global state."""
     return Figure(figsize=(width, height), dpi=DOTS_PER_INCH, facecolor="white", layout=layout)
 
