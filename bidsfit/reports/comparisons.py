@@ -19,6 +19,7 @@ from bidsfit.reports.canvas import (
     inches,
     note,
     page,
+    page_of_cells,
     robust_limits,
     save,
     spread_limits,
@@ -255,25 +256,19 @@ def plot_decays(path: Path | str, voxels: Sequence[Decay]) -> Path:
     voxels : sequence of Decay
     """
     columns = min(len(voxels), 3)
-    cell, line = WIDTH / 3, 0.18
-    height = 2.85 + line * len(voxels[0].fitted)
-    figure = page(-(-len(voxels) // columns) * height, columns * cell)
+    height = 2.7 + 0.18 * len(voxels[0].fitted)
+    figure, cells = page_of_cells(len(voxels), height, columns, columns * WIDTH / 3)
     step = stretched_below(np.concatenate([voxel.x for voxel in voxels]))
-    for i, voxel in enumerate(voxels):
-        row, column = divmod(i, columns)
-        left, top = column * cell + 0.68, row * height + 0.3
-        axes = inches(figure, left, top, cell - 0.8, 1.8)
+    for i, (voxel, axes) in enumerate(zip(voxels, cells.flat, strict=True)):
         axes.set_title(voxel.title, fontsize=9)
-        for k, fitted in enumerate(voxel.fitted):
-            colour = estimator_colour(k)
+        for k, (fitted, words) in enumerate(zip(voxel.fitted, voxel.words, strict=True)):
             dashes = (3 * k, (5, 3)) if k else "solid"  # over the first, which shows in the gaps
-            axes.plot(voxel.fitted_x, fitted, color=colour, linewidth=1.5, linestyle=dashes)
-            place = top + 2.36 + line * k
-            _say(figure, left - 0.25, place, "\N{BLACK SQUARE}", colour)
-            _say(figure, left - 0.1, place, voxel.words[k], INK)
+            line = {"color": estimator_colour(k), "linewidth": 1.5, "linestyle": dashes}
+            axes.plot(voxel.fitted_x, fitted, **line, label=words)
         axes.plot(voxel.x, voxel.signal, "o", color=INK, markersize=4, markerfacecolor="white", zorder=3)
         scale_signal(axes, np.concatenate([voxel.signal, *voxel.fitted]))
         scale_x(axes, float(max(voxel.x.max(), voxel.fitted_x.max())), step)
         axes.set_xlabel(voxel.x_label)
-        axes.set_ylabel("signal" if column == 0 else "")
+        axes.set_ylabel("signal" if i % columns == 0 else "")
+        axes.legend(loc="upper left", bbox_to_anchor=(-0.05, -0.25), fontsize=8)
     return save(figure, path)

@@ -136,7 +136,7 @@ def plot_statistic_maps(
     height = lines * (size + 0.2) + 0.5 if len(names) == 3 else size + 0.5
     above = 0.17 * max(title.count("\n") for title in titles)
     engine = ConstrainedLayoutEngine(compress=True, w_pad=0.05)
-    figure = page(len(names) * height + above, max(columns * size + 1.7, 4.2), engine)
+    figure = page(len(names) * height + above, max(columns * size + 1.7, 4.4), engine)
     panels = figure.subplots(len(names) * lines, columns, squeeze=False, subplot_kw={"box_aspect": 1})
     for name, block in zip(names, np.split(panels, len(names)), strict=True):
         values = np.array([np.asarray(row.values[name], dtype=float) for row in rows])
