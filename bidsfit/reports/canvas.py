@@ -14,7 +14,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import LayoutEngine
+from matplotlib.layout_engine import ConstrainedLayoutEngine, LayoutEngine
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
@@ -86,6 +86,11 @@ def page(height: float, width: float = WIDTH, layout: Literal["constrained"] | L
     return Figure(figsize=(width, height), dpi=DOTS_PER_INCH, facecolor="white", layout=layout)
 
 
+def compressed() -> LayoutEngine:
+    """Layout of pictures whose proportions are fixed: as close together as their words allow."""
+    return ConstrainedLayoutEngine(compress=True, w_pad=0.05)
+
+
 def page_of_cells(
     count: int, height: float, columns: int, width: float = WIDTH, ratios: Sequence[float] = (1,)
 ) -> tuple[Figure, NDArray]:
@@ -106,16 +111,17 @@ def page_of_cells(
 
 
 def save(figure: Figure, path: Path | str) -> Path:
-    """Write a figure whole or not at all; the suffix (.png or .svg) says in which format."""
+    """Write a figure whole or not at all, and crop what is laid out; the suffix (.png or .svg) says in which format."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     suffix = path.suffix.lower()
+    cropped: dict[str, Any] = {"bbox_inches": "tight", "pad_inches": 0.04} if figure.get_layout_engine() else {}
     try:
         if suffix == ".png":
-            FigureCanvasAgg(figure).print_figure(beside, format="png", metadata={"Software": None})
+            FigureCanvasAgg(figure).print_figure(beside, format="png", metadata={"Software": None}, **cropped)
         elif suffix == ".svg":
-            FigureCanvasSVG(figure).print_figure(beside, format="svg", metadata={"Date": None})
+            FigureCanvasSVG(figure).print_figure(beside, format="svg", metadata={"Date": None}, **cropped)
         else:
             raise ValueError(f"Figures are written as .png or .svg, not as {path.name!r}.")
         os.replace(beside, path)

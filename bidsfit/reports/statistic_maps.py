@@ -10,11 +10,21 @@ from typing import Any
 
 import numpy as np
 from matplotlib.colors import Normalize
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter
 from numpy.typing import NDArray
 
-from bidsfit.reports.canvas import QUIET, WIDTH, page, robust_limits, save, say_below, spread_limits, styled, ticks
+from bidsfit.reports.canvas import (
+    QUIET,
+    WIDTH,
+    compressed,
+    page,
+    robust_limits,
+    save,
+    say_below,
+    spread_limits,
+    styled,
+    ticks,
+)
 from bidsfit.reports.comparisons import DIVERGING
 from bidsfit.reports.mosaics import draw_scale
 from bidsfit.reports.spaces import Axis
@@ -135,8 +145,7 @@ def plot_statistic_maps(
     words = textwrap.fill(label, letters * lines)
     height = lines * (size + 0.2) + 0.5 if len(names) == 3 else size + 0.5
     above = 0.17 * max(title.count("\n") for title in titles)
-    engine = ConstrainedLayoutEngine(compress=True, w_pad=0.05)
-    figure = page(len(names) * height + above, max(columns * size + 1.7, 4.4), engine)
+    figure = page(len(names) * height + above, max(columns * size + 1.7, 4.4), compressed())
     panels = figure.subplots(len(names) * lines, columns, squeeze=False, subplot_kw={"box_aspect": 1})
     for name, block in zip(names, np.split(panels, len(names)), strict=True):
         values = np.array([np.asarray(row.values[name], dtype=float) for row in rows])
