@@ -79,7 +79,7 @@ def plot_boxes(path: Path | str, cases: Sequence[Case], axes: Sequence[Axis], *,
     _check(cases, len(axes))
     width = {1: 0.7, 2: 0.36}.get(len(cases), 1 / MOST_CASES) * WIDTH
     names = [group.name for group in cases[0].groups]
-    figure = page(2.0 * len(axes) + 1.0, len(cases) * width, "constrained")
+    figure = page(2.0 * len(axes) + 1.0, len(cases) * width)
     panels = figure.subplots(len(axes), len(cases), sharex=True, sharey="row", squeeze=False)
     for row, axis in enumerate(axes):
         for panel, case in zip(panels[row], cases, strict=True):

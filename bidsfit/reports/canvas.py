@@ -81,14 +81,15 @@ def styled(draw: Callable[P, R]) -> Callable[P, R]:
     return wrapped
 
 
-def page(height: float, width: float = WIDTH, layout: Literal["constrained"] | LayoutEngine | None = None) -> Figure:
-    """An empty figure, in inches, that belongs to no global state."""
-    return Figure(figsize=(width, height), dpi=DOTS_PER_INCH, facecolor="white", layout=layout)
+def page(height: float, width: float = WIDTH, layout: LayoutEngine | None = None) -> Figure:
+    """An empty figure, in inches, that belongs to no global state and makes room for words by itself."""
+    size = (width, height)
+    return Figure(figsize=size, dpi=DOTS_PER_INCH, facecolor="white", layout=layout or ConstrainedLayoutEngine())
 
 
 def compressed() -> LayoutEngine:
     """Layout of pictures whose proportions are fixed: as close together as their words allow."""
-    return ConstrainedLayoutEngine(compress=True, w_pad=0.05)
+    return ConstrainedLayoutEngine(compress=True, w_pad=0.03)
 
 
 def page_of_cells(
@@ -102,7 +103,7 @@ def page_of_cells(
     axes : ndarray, shape (count, len(ratios))
     """
     lines = -(-count // columns)
-    figure = page(lines * height, width, "constrained")
+    figure = page(lines * height, width)
     axes = figure.subplots(lines * len(ratios), columns, squeeze=False, height_ratios=[*ratios] * lines)
     cells = axes.reshape(lines, len(ratios), columns).swapaxes(1, 2).reshape(-1, len(ratios))
     for empty in cells[count:].flat:
@@ -111,12 +112,12 @@ def page_of_cells(
 
 
 def save(figure: Figure, path: Path | str) -> Path:
-    """Write a figure whole or not at all, and crop what is laid out; the suffix (.png or .svg) says in which format."""
+    """Write a figure whole or not at all, without margins; the suffix (.png or .svg) says in which format."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     suffix = path.suffix.lower()
-    cropped: dict[str, Any] = {"bbox_inches": "tight", "pad_inches": 0.04} if figure.get_layout_engine() else {}
+    cropped: dict[str, Any] = {"bbox_inches": "tight", "pad_inches": 0.02}
     try:
         if suffix == ".png":
             FigureCanvasAgg(figure).print_figure(beside, format="png", metadata={"Software": None}, **cropped)
@@ -133,13 +134,6 @@ def save(figure: Figure, path: Path | str) -> Path:
 def ticks(most: int | Literal["auto"], **options: Any) -> MaxNLocator:
     """Round numbers, at most so many intervals, or as many as there is room for."""
     return MaxNLocator(most, steps=list(STEPS), **options)
-
-
-def inches(figure: Figure, left: float, top: float, width: float, height: float, **options: Any) -> Any:
-    """Axes at a place given in inches from the upper left corner."""
-    total_width, total_height = figure.get_size_inches()
-    box = (left / total_width, 1 - (top + height) / total_height, width / total_width, height / total_height)
-    return figure.add_axes(box, **options)
 
 
 def note(axes: Any, x: float, y: float, words: str, across: str, down: str, colour: str = QUIET) -> Any:

@@ -315,7 +315,7 @@ def plot_shells(path: Path | str, b_values: ArrayLike, directions: ArrayLike | N
         spheres = [(s, c) for s, c in zip(shells, colours, strict=True) if s.n_directions >= FEWEST_DIRECTIONS]
         spheres = spheres[-MOST_SPHERES:]
     size = min(1.75, 6 / max(len(spheres), 1))
-    figure = page(2.35, WIDTH if spheres else 0.65 * WIDTH, "constrained")
+    figure = page(2.35, WIDTH if spheres else 0.65 * WIDTH)
     ratios = [WIDTH - size * len(spheres), *[size] * len(spheres)]
     axes, *globes = figure.subplots(1, len(ratios), squeeze=False, width_ratios=ratios).flat
     for shell, colour in zip(shells, colours, strict=True):

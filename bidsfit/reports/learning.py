@@ -41,7 +41,7 @@ def plot_learning(
     if x.ndim != 1 or x.size == 0 or any(loss.shape != x.shape for loss in losses):
         shapes = ", ".join(str(values.shape) for values in (x, *losses))
         raise ValueError(f"Steps, training and validation must be of one length, not empty; their shapes are {shapes}.")
-    figure = page(3.3, 6.4, "constrained")
+    figure = page(3.3, 6.4)
     axes = figure.subplots()
     for loss, name, colour, width in zip(losses, ("training", "validation"), (QUIET, ACCENT), (1.0, 1.6), strict=True):
         known = np.isfinite(loss)

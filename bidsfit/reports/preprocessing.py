@@ -19,22 +19,10 @@ from scipy.ndimage import gaussian_filter
 from bidsfit.acquisition import Acquisition
 from bidsfit.reports.canvas import ACCENT, FAINT, INK, QUIET, WARM, WIDTH, note, page, save, styled, ticks
 from bidsfit.reports.charts import shell_colours
-from bidsfit.reports.comparisons import BETWEEN, DIVERGING, ESTIMATORS, HEADING
-from bidsfit.reports.mosaics import OUTLINE, beside, draw_scale
+from bidsfit.reports.comparisons import DIVERGING, ESTIMATORS
+from bidsfit.reports.mosaics import OUTLINE, draw_scale
 from bidsfit.reports.slices import Slices
-from bidsfit.reports.tiles import (
-    BAR,
-    FOOT,
-    GAP,
-    LABEL,
-    LEFT,
-    NARROWEST_PAGE,
-    RIGHT,
-    draw_foot,
-    row_of_tiles,
-    say_where,
-    show,
-)
+from bidsfit.reports.tiles import Mosaic, show
 from bidsfit.reports.words import readable
 
 #: Colours of edges over a grey picture, of x, y and z, and of labels beside a carpet.
@@ -46,8 +34,8 @@ LABELS = ("#8f9aa6", "#56b4e9", "#e69f00", "#009e73", "#cc79a7")
 #: out the sensitivity of coils.
 BRIGHT, SURROUNDINGS = 1.35, 12.0
 
-#: Slices of one picture at most, and how small and large a tile may be, inches.
-MOST, SMALLEST, LARGEST = 4, 1.05, 2.4
+#: Slices of one picture at most, widths of a tile in inches, and the crop, which reaches beyond the mask.
+MANY: dict[str, Any] = {"most": 4, "smallest": 1.05, "largest": 2.4, "margin": 0.12, "padding": 4}
 
 #: Height of the strip of b-values, in inches.
 STRIP = 0.16
@@ -83,46 +71,6 @@ class StepView:
     acquisition: Acquisition
     mask: NDArray
     affine: NDArray
-
-
-@dataclass(frozen=True)
-class _Grid:
-    """Places of tiles: a line of slices for each picture, pictures side by side, volumes below one another."""
-
-    slices: Slices
-    n_columns: int
-    n_rows: int
-    tile: tuple[float, float]
-    bar: float
-
-    @classmethod
-    def around(
-        cls, mask: NDArray, affine: NDArray, n_columns: int, n_rows: int, bar: float, smallest: float = SMALLEST
-    ) -> _Grid:
-        """As many slices of each picture as leaves the tiles large enough; one at least."""
-        for count in range(MOST, 0, -1):
-            slices = Slices.around(mask, affine, count=count, margin=0.12, padding=4)
-            taken = LEFT + RIGHT + bar + (n_columns - 1) * BETWEEN + n_columns * (len(slices) - 1) * GAP
-            ratio = slices.size[1] / slices.size[0]
-            width = min((WIDTH - taken) / (n_columns * len(slices)), LARGEST, LARGEST / ratio)
-            grid = cls(slices, n_columns, n_rows, (width, width * ratio), bar)
-            if width >= smallest:
-                break
-        return grid
-
-    @property
-    def column_width(self) -> float:
-        return len(self.slices) * (self.tile[0] + GAP) - GAP
-
-    def left(self, column: int) -> float:
-        return LEFT + column * (self.column_width + BETWEEN)
-
-    def top(self, row: int, title: float) -> float:
-        return title + HEADING + LABEL + row * (self.tile[1] + HEADING + 0.08)
-
-    @property
-    def width(self) -> float:
-        return max(self.left(self.n_columns - 1) + self.column_width + self.bar + RIGHT, NARROWEST_PAGE)
 
 
 @styled
@@ -180,47 +128,37 @@ def plot_before_after(
     pictures = {names[0]: before, **(others or {}), names[1]: after}
     volumes = {name: _four_dimensional(volume) for name, volume in pictures.items()}
     n_rows = volumes[names[0]].shape[3]
-    bar = BAR if difference else 0.0
-    grid = _Grid.around(mask, affine, len(pictures) + difference, n_rows, bar)
-    top = 0.27 if title else 0.0
-    lines = _Lines.of(grid.slices, outline, edges, mask)
-    height = grid.top(n_rows, top) - HEADING - LABEL + 0.06
-    figure = page(height + FOOT + lines.height, grid.width)
+    columns = len(pictures) + difference
+    mosaic = Mosaic.around(mask, affine, n_rows * columns, columns, bars=int(difference), **MANY)
+    lines = _Lines.of(mosaic.slices, outline, edges, mask)
     if title:
-        _say(figure, LEFT, 0.04, title, INK, 11)
+        mosaic.figure.suptitle(title, x=0.01, ha="left", fontsize=11)
     for row in range(n_rows):
         what = f", {rows[row]}" if len(rows) > row else ""
-        inside = volumes[names[0]][..., row][mask]
-        limits = _grey_limits(inside, zero)
+        limits = _grey_limits(volumes[names[0]][..., row][mask], zero)
         for column, (name, volume) in enumerate(volumes.items()):
-            tiles = _tiles(figure, grid, row, column, top, name + what)
-            for axes, tile in zip(tiles, grid.slices.tiles(volume[..., row]), strict=True):
-                show(axes, tile, grid.slices, cmap=matplotlib.colormaps[cmap], norm=Normalize(*limits))
+            tiles = mosaic.begin(row, column, name + what)
+            for axes, tile in zip(tiles, mosaic.slices.tiles(volume[..., row]), strict=True):
+                show(axes, tile, mosaic.slices, cmap=matplotlib.colormaps[cmap], norm=Normalize(*limits))
             lines.draw(tiles)
         if difference:
             apart = np.asarray(volumes[names[1]][..., row], dtype=float) - volumes[names[0]][..., row]
-            name = f"{names[1]} \N{MINUS SIGN} {names[0]}"
-            _draw_difference(figure, grid, row, top, name + what, apart, mask)
-    draw_foot(figure, grid.slices, grid.tile, height + 0.05)
-    lines.legend(figure)
-    return save(figure, path)
+            tiles = mosaic.begin(row, len(volumes), f"{names[1]} \N{MINUS SIGN} {names[0]}{what}")
+            _draw_difference(mosaic, tiles, apart, mask)
+    mosaic.end(entries=lines.entries, columns=2)
+    return save(mosaic.figure, path)
 
 
-def _draw_difference(
-    figure: Figure, grid: _Grid, row: int, top: float, title: str, apart: NDArray, mask: NDArray
-) -> None:
-    """The difference in the last column, white where there is none, with its scale."""
-    column = grid.n_columns - 1
-    tiles = _tiles(figure, grid, row, column, top, title)
+def _draw_difference(mosaic: Mosaic, tiles: Sequence[Any], apart: NDArray, mask: NDArray) -> None:
+    """The difference, white where there is none, with its scale."""
     inside = apart[mask & np.isfinite(apart)]
     extent = float(np.percentile(np.abs(inside), 98)) if inside.size else 0.0
     extent = extent if extent > 0 else 1.0
     picture: Any = None
-    for axes, tile in zip(tiles, grid.slices.tiles(apart), strict=True):
-        picture = show(axes, tile, grid.slices, cmap=DIVERGING, norm=Normalize(-extent, extent))
+    for axes, tile in zip(tiles, mosaic.slices.tiles(apart), strict=True):
+        picture = show(axes, tile, mosaic.slices, cmap=DIVERGING, norm=Normalize(-extent, extent))
     if inside.size:
-        right = grid.left(column) + grid.column_width
-        draw_scale(figure, picture, inside, cax=beside(figure, right, grid.top(row, top), grid.tile[1]))
+        draw_scale(mosaic.figure, picture, inside, ax=tiles, pad=0.01)
 
 
 def _four_dimensional(volume: NDArray) -> NDArray:
@@ -236,23 +174,6 @@ def _grey_limits(values: NDArray, zero: bool) -> tuple[float, float]:
     low, high = (float(limit) for limit in np.percentile(finite, [1, 99.5]))
     low = min(low, 0.0) if zero else low
     return (low, high) if high > low else (low, low + 1.0)
-
-
-def _tiles(figure: Figure, grid: _Grid, row: int, column: int, title: float, words: str) -> list[Any]:
-    """Empty tiles of one picture under its heading; those of the first line also say where they lie."""
-    left, top = grid.left(column), grid.top(row, title)
-    tiles = row_of_tiles(figure, grid.slices, left, top, grid.tile)
-    if row == 0:
-        say_where(tiles, grid.slices)
-        top -= LABEL
-    _say(figure, left, top - 0.2, words, INK, 10)
-    return tiles
-
-
-def _say(figure: Figure, left: float, top: float, words: str, colour: str = QUIET, size: float = 8) -> None:
-    """Words at a place given in inches from the upper left corner."""
-    width, height = figure.get_size_inches()
-    figure.text(left / width, 1 - top / height, words, color=colour, fontsize=size, va="top")
 
 
 @dataclass(frozen=True)
@@ -285,22 +206,17 @@ class _Lines:
                 if _crosses(tile, level):
                     axes.contour(tile, levels=[level], colors=[colour], linewidths=0.8)
 
-    def legend(self, figure: Figure) -> None:
-        """What the colours are that are drawn, in the last line of a page that has room for it."""
-        left, top = LEFT, figure.get_size_inches()[1] - 0.2
-        for drawn, level, colour, words in (
-            (self.masks, 0.5, OUTLINE, "mask"),
-            (self.images, BRIGHT, EDGE, self.name),
-        ):
-            if any(_crosses(tile, level) for tile in drawn):
-                _say(figure, left, top, "\N{BLACK SQUARE}", colour, 9)
-                _say(figure, left + 0.15, top + 0.01, words)
-                left += 0.35 + 0.065 * len(words)
-
     @property
-    def height(self) -> float:
-        """Inches that the legend needs."""
-        return 0.2 if len(self.masks) or len(self.images) else 0.0
+    def entries(self) -> list[Patch]:
+        """What the colours are that are drawn."""
+        return [
+            Patch(color=colour, label=words)
+            for drawn, level, colour, words in (
+                (self.masks, 0.5, OUTLINE, "mask"),
+                (self.images, BRIGHT, EDGE, self.name),
+            )
+            if any(_crosses(tile, level) for tile in drawn)
+        ]
 
 
 def _crosses(tile: NDArray, level: float) -> bool:
@@ -328,20 +244,17 @@ def plot_registration(
     """
     mask = np.asarray(mask, dtype=bool)
     shown = mask if mask.any() else np.ones_like(mask)
-    grid = _Grid.around(shown, affine, len(pictures), 1, 0.0, smallest=1.4)
+    mosaic = Mosaic.around(shown, affine, len(pictures), len(pictures), bars=0, **MANY | {"smallest": 1.4})
     reference, image = next(iter(pictures.items()))
-    lines = _Lines.of(grid.slices, mask, image if edges else None, shown, reference)
-    height = grid.top(1, 0) - HEADING - LABEL + 0.06
-    figure = page(height + FOOT + lines.height, grid.width)
+    lines = _Lines.of(mosaic.slices, mask, image if edges else None, shown, reference)
     for column, (name, volume) in enumerate(pictures.items()):
-        tiles = _tiles(figure, grid, 0, column, 0, name)
+        tiles = mosaic.begin(0, column, name)
         limits = _grey_limits(np.asarray(volume)[shown], zero=True)
-        for axes, tile in zip(tiles, grid.slices.tiles(volume), strict=True):
-            show(axes, tile, grid.slices, cmap="gray", norm=Normalize(*limits))
+        for axes, tile in zip(tiles, mosaic.slices.tiles(volume), strict=True):
+            show(axes, tile, mosaic.slices, cmap="gray", norm=Normalize(*limits))
         lines.draw(tiles)
-    draw_foot(figure, grid.slices, grid.tile, height + 0.05)
-    lines.legend(figure)
-    return save(figure, path)
+    mosaic.end(entries=lines.entries, columns=2)
+    return save(mosaic.figure, path)
 
 
 @styled
@@ -413,7 +326,7 @@ def _over_volumes(
     Bands lie over the volumes that are outliers, and over those that were left out.
     """
     outliers = np.flatnonzero([] if is_outlier is None else is_outlier)
-    figure = page(1.0 + sum(heights) + 0.2 * len(heights), layout="constrained")
+    figure = page(1.0 + sum(heights) + 0.2 * len(heights))
     ratios = [*heights, STRIP]
     *plots, strip = figure.subplots(len(ratios), sharex=True, squeeze=False, height_ratios=ratios).flat
     for axes in plots:
@@ -552,7 +465,7 @@ def plot_snr(path: Path | str, b_values: ArrayLike, snr: ArrayLike, n_volumes: A
     """
     b, ratio, count = (np.asarray(values, dtype=float) for values in (b_values, snr, n_volumes))
     width = float(np.clip(1.2 + 0.75 * b.size, 4.0, WIDTH))
-    figure = page(2.35, width, "constrained")
+    figure = page(2.35, width)
     axes = figure.subplots()
     axes.bar(range(b.size), np.nan_to_num(ratio), width=0.62, color=shell_colours(b.size))
     for place, value in enumerate(ratio):
