@@ -13,7 +13,7 @@ from matplotlib.colors import to_rgba
 from matplotlib.patheffects import Normal, Stroke
 from numpy.typing import NDArray
 
-from bidsfit.reports.canvas import FAINT, INK, QUIET, WARM, WIDTH, inches, page, save, styled, ticks
+from bidsfit.reports.canvas import FAINT, INK, QUIET, WARM, WIDTH, page, save, say_below, styled, ticks
 from bidsfit.reports.comparisons import estimator_colour
 from bidsfit.reports.spaces import Axis
 
@@ -22,10 +22,8 @@ MOST_CASES, MOST_GROUPS = 4, 8
 #: Percentiles: end of a whisker, box, median, box, end of a whisker.
 PERCENTILES = (5, 25, 50, 75, 95)
 
-#: Inches: margins, space between cases, and heights of a row, of the title and of the words below.
-LEFT, RIGHT, BETWEEN, ROW, SPACE, TITLE, FOOT = 0.8, 0.1, 0.14, 1.75, 0.16, 0.34, 0.3
-#: Inches: height that a letter of a slanted name takes; and letters of a title in an inch.
-LETTER, TITLE_LETTERS = 0.045, 12
+#: Letters of a title in an inch.
+TITLE_LETTERS = 11
 
 
 @dataclass(frozen=True)
@@ -79,38 +77,28 @@ def plot_boxes(path: Path | str, cases: Sequence[Case], axes: Sequence[Axis], *,
         One line above all, such as the noise.
     """
     _check(cases, len(axes))
-    width = (WIDTH - LEFT - RIGHT - MOST_CASES * BETWEEN) / {1: 1.4, 2: 2.8}.get(len(cases), MOST_CASES)
+    width = {1: 0.7, 2: 0.36}.get(len(cases), 1 / MOST_CASES) * WIDTH
     names = [group.name for group in cases[0].groups]
-    titles = [textwrap.fill(case.title, max(int(width * TITLE_LETTERS), 6)) for case in cases]
-    top = TITLE + 0.17 * max(title.count("\n") for title in titles) + (0.2 if subtitle else 0)
-    words = 0.2 + LETTER * max(len(name) for name in names)
-    height = top + len(axes) * (ROW + SPACE) + words + FOOT
-    figure = page(height, LEFT + RIGHT + len(cases) * (width + BETWEEN))
-    page_width = figure.get_size_inches()[0]
-    figure.text(LEFT / page_width, 1 - 0.08 / height, subtitle, va="top", color=QUIET, fontsize=9)
+    figure = page(2.0 * len(axes) + 1.0, len(cases) * width)
+    panels = figure.subplots(len(axes), len(cases), sharex=True, sharey="row", squeeze=False)
     for row, axis in enumerate(axes):
-        limits = _limits(cases, row, axis)
-        for column, case in enumerate(cases):
-            panel = inches(figure, LEFT + column * (width + BETWEEN), top + row * (ROW + SPACE), width, ROW)
-            panel.set(xlim=(0.4, len(names) + 0.6), ylim=limits)
+        for panel, case in zip(panels[row], cases, strict=True):
+            panel.set(xlim=(0.4, len(names) + 0.6), ylim=_limits(cases, row, axis))
             _draw_case(panel, case, row)
             panel.yaxis.set_major_locator(ticks(5))
             panel.grid(axis="y", color=FAINT, linewidth=0.5)
             panel.set_axisbelow(True)
-            panel.tick_params(axis="x", length=0)
-            panel.set_xticks(range(1, len(names) + 1), [""] * len(names))
-            if column:
-                panel.tick_params(axis="y", labelleft=False, length=0)
-            else:
-                panel.set_ylabel(axis.words)
-                panel.yaxis.set_label_coords(-0.58 / panel.get_position().width / page_width, 0.5)
+            panel.tick_params(length=0)
+            names_below = {"rotation": 45, "ha": "right", "rotation_mode": "anchor", "color": INK}
+            panel.set_xticks(range(1, len(names) + 1), names, **names_below)
             if row == 0:
-                panel.set_title(titles[column], pad=5)
-            if row == len(axes) - 1:
-                panel.set_xticklabels(names, rotation=45, ha="right", rotation_mode="anchor", color=INK)
+                panel.set_title(textwrap.fill(case.title, max(int(width * TITLE_LETTERS), 6)), pad=5)
+        panels[row, 0].set_ylabel(axis.words)
+    figure.align_ylabels()
+    if subtitle:
+        figure.suptitle(subtitle, x=0.1 / figure.get_figwidth(), ha="left", color=QUIET, fontsize=9)
     explanation = "Box: quartiles and median.  Whiskers: 5th to 95th percentile.  Dashed: truth.  "
-    explanation += "Number: Cohen\N{RIGHT SINGLE QUOTATION MARK}s d."
-    figure.text(LEFT / page_width, 0.1 / height, explanation, color=QUIET, fontsize=8)
+    say_below(figure, f"{explanation}Number: Cohen\N{RIGHT SINGLE QUOTATION MARK}s d.")
     return save(figure, path)
 
 

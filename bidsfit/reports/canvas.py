@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import textwrap
+from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Literal, ParamSpec, TypeVar
 
 import matplotlib
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine, LayoutEngine
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
@@ -31,6 +33,9 @@ NEGLIGIBLE = 1e-9
 
 #: The usual display range is widened where so many values lie beyond one of its ends.
 MANY_BEYOND = 0.2
+
+#: Small letters in an inch.
+LETTERS_PER_INCH = 16
 
 #: Distances between ticks, times a power of ten.
 STEPS = (1, 2, 2.5, 5, 10)
@@ -55,6 +60,8 @@ STYLE: dict[Any, Any] = {
     "xtick.major.width": 0.7,
     "ytick.major.width": 0.7,
     "legend.frameon": False,
+    "figure.constrained_layout.w_pad": 0.1,  # inches around each plot
+    "figure.constrained_layout.h_pad": 0.06,
     "svg.fonttype": "path",
     "svg.hashsalt": "bidsfit",
 }
@@ -74,22 +81,48 @@ def styled(draw: Callable[P, R]) -> Callable[P, R]:
     return wrapped
 
 
-def page(height: float, width: float = WIDTH) -> Figure:
-    """An empty figure, in inches, that belongs to no global state."""
-    return Figure(figsize=(width, height), dpi=DOTS_PER_INCH, facecolor="white")
+def page(height: float, width: float = WIDTH, layout: LayoutEngine | None = None) -> Figure:
+    """An empty figure, in inches, that belongs to no global state and makes room for words by itself."""
+    size = (width, height)
+    return Figure(figsize=size, dpi=DOTS_PER_INCH, facecolor="white", layout=layout or ConstrainedLayoutEngine())
+
+
+def compressed() -> LayoutEngine:
+    """Layout of pictures whose proportions are fixed: as close together as their words allow."""
+    return ConstrainedLayoutEngine(compress=True, w_pad=0.03)
+
+
+def page_of_cells(
+    count: int, height: float, columns: int, width: float = WIDTH, ratios: Sequence[float] = (1,)
+) -> tuple[Figure, NDArray]:
+    """A page in lines of so many cells, with axes of these ratios of height above one another in each.
+
+    Returns
+    -------
+    figure : Figure
+    axes : ndarray, shape (count, len(ratios))
+    """
+    lines = -(-count // columns)
+    figure = page(lines * height, width)
+    axes = figure.subplots(lines * len(ratios), columns, squeeze=False, height_ratios=[*ratios] * lines)
+    cells = axes.reshape(lines, len(ratios), columns).swapaxes(1, 2).reshape(-1, len(ratios))
+    for empty in cells[count:].flat:
+        empty.remove()
+    return figure, cells[:count]
 
 
 def save(figure: Figure, path: Path | str) -> Path:
-    """Write a figure whole or not at all; the suffix (.png or .svg) says in which format."""
+    """Write a figure whole or not at all, without margins; the suffix (.png or .svg) says in which format."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     suffix = path.suffix.lower()
+    cropped: dict[str, Any] = {"bbox_inches": "tight", "pad_inches": 0.02}
     try:
         if suffix == ".png":
-            FigureCanvasAgg(figure).print_figure(beside, format="png", metadata={"Software": None})
+            FigureCanvasAgg(figure).print_figure(beside, format="png", metadata={"Software": None}, **cropped)
         elif suffix == ".svg":
-            FigureCanvasSVG(figure).print_figure(beside, format="svg", metadata={"Date": None})
+            FigureCanvasSVG(figure).print_figure(beside, format="svg", metadata={"Date": None}, **cropped)
         else:
             raise ValueError(f"Figures are written as .png or .svg, not as {path.name!r}.")
         os.replace(beside, path)
@@ -98,16 +131,9 @@ def save(figure: Figure, path: Path | str) -> Path:
     return path
 
 
-def ticks(most: int, **options: Any) -> MaxNLocator:
-    """Round numbers, at most so many intervals."""
+def ticks(most: int | Literal["auto"], **options: Any) -> MaxNLocator:
+    """Round numbers, at most so many intervals, or as many as there is room for."""
     return MaxNLocator(most, steps=list(STEPS), **options)
-
-
-def inches(figure: Figure, left: float, top: float, width: float, height: float, **options: Any) -> Any:
-    """Axes at a place given in inches from the upper left corner."""
-    total_width, total_height = figure.get_size_inches()
-    box = (left / total_width, 1 - (top + height) / total_height, width / total_width, height / total_height)
-    return figure.add_axes(box, **options)
 
 
 def note(axes: Any, x: float, y: float, words: str, across: str, down: str, colour: str = QUIET) -> Any:
@@ -115,6 +141,12 @@ def note(axes: Any, x: float, y: float, words: str, across: str, down: str, colo
     return axes.text(
         x, y, words, transform=axes.transAxes, ha=across, va=down, color=colour, fontsize=8, linespacing=1.4
     )
+
+
+def say_below(figure: Figure, words: str) -> None:
+    """Small words at the foot of a figure, in lines as wide as it is."""
+    words = textwrap.fill(words, int(LETTERS_PER_INCH * figure.get_figwidth()))
+    figure.supxlabel(words, x=0.1 / figure.get_figwidth(), ha="left", color=QUIET, fontsize=8, linespacing=1.4)
 
 
 def robust_limits(values: NDArray) -> tuple[float, float]:

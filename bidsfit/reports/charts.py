@@ -23,9 +23,9 @@ from bidsfit.reports.canvas import (
     QUIET,
     WARM,
     WIDTH,
-    inches,
     note,
     page,
+    page_of_cells,
     robust_limits,
     save,
     styled,
@@ -97,13 +97,8 @@ def plot_histograms(path: Path | str, values: Sequence[Histogram | tuple[Any, ..
     """
     histograms = [histogram for entry in values if np.isfinite((histogram := Histogram(*entry)).values).any()]
     columns = min(len(histograms), 4)
-    rows = -(-len(histograms) // columns)
-    width, height = (WIDTH if columns > 2 else columns * 4.0), 2.75
-    cell = width / columns
-    figure = page(rows * height, width)
-    for i, histogram in enumerate(histograms):
-        row, column = divmod(i, columns)
-        axes = inches(figure, column * cell + 0.2, row * height + 0.55, cell - 0.45, 1.45)
+    figure, cells = page_of_cells(len(histograms), 2.75, columns, min(columns * 4.0, WIDTH))
+    for axes, histogram in zip(cells.flat, histograms, strict=True):
         _draw_histogram(axes, histogram)
     return save(figure, path)
 
@@ -131,7 +126,7 @@ def _draw_histogram(axes: Any, histogram: Histogram) -> None:
     axes.axvline(median, color=INK, linewidth=1.3)
     words = f"median {readable(median)}  ({readable(p5)} to {readable(p95)})"
     note(axes, 0, 1.03, words, "left", "bottom")
-    note(axes, 0, -0.2, "\n".join(remarks), "left", "top", WARM)
+    axes.set_xlabel("\n".join(remarks), loc="left", color=WARM, fontsize=8, linespacing=1.4)
 
 
 def _ends(
@@ -170,26 +165,22 @@ def plot_curves(path: Path | str, voxels: Sequence[Curve]) -> Path:
     voxels : sequence of Curve
     """
     columns = min(len(voxels), 3)
-    rows = -(-len(voxels) // columns)
     strips = all(curve.residual is not None for curve in voxels)
-    cell, height, foot = WIDTH / 3, 3.2 if strips else 2.6, 0.35
-    figure = page(rows * height + foot, max(columns * cell, 5.5))
+    height, ratios = (3.3, (18, 5)) if strips else (2.7, (1,))
+    figure, cells = page_of_cells(len(voxels), height, columns, max(columns * WIDTH / 3, 5.5), ratios)
     step = stretched_below(np.concatenate([np.ravel(curve.x) for curve in voxels]))
-    for i, curve in enumerate(voxels):
-        row, column = divmod(i, columns)
-        left, top, width = column * cell + 0.68, row * height + 0.3, cell - 0.8
-        main = inches(figure, left, top, width, 1.8)
+    for i, (curve, (main, *below)) in enumerate(zip(voxels, cells, strict=True)):
         _draw_decay(main, curve)
-        lowest = main
-        if strips:
-            lowest = inches(figure, left, top + 1.9, width, 0.5, sharex=main)
-            _draw_residual(lowest, curve)
+        for strip in below:
+            strip.sharex(main)
+            _draw_residual(strip, curve)
             main.tick_params(labelbottom=False)
         scale_x(main, float(max(np.max(curve.x), np.max(curve.fitted_x))), step)
-        lowest.set_xlabel(curve.x_label)
-        for axes, label in ((main, "signal"), (lowest, "residual")) if strips else ((main, "signal"),):
-            axes.set_ylabel(label if column == 0 else "")
-            axes.yaxis.set_label_coords(-0.19, 0.5)
+        cells[i, -1].set_xlabel(curve.x_label)
+        if i % columns == 0:
+            for axes, label in zip(cells[i], ("signal", "residual"), strict=False):
+                axes.set_ylabel(label)
+    figure.align_ylabels()
     _explain(figure, any(_errors(curve).any() for curve in voxels), step)
     return save(figure, path)
 
@@ -202,7 +193,7 @@ def _explain(figure: Any, errors: bool, step: float | None) -> None:
     if step is not None:
         handles.append(Patch(color=ACCENT, alpha=0.1, linewidth=0))
         words.append(f"axis stretched up to {step:.0f}")
-    figure.legend(handles, words, loc="lower left", ncols=3, fontsize=8, bbox_to_anchor=(0.005, 0), handlelength=1.6)
+    figure.legend(handles, words, loc="outside lower left", ncols=3, fontsize=8, handlelength=1.6)
 
 
 def _draw_decay(axes: Any, curve: Curve) -> None:
@@ -318,15 +309,15 @@ def plot_shells(path: Path | str, b_values: ArrayLike, directions: ArrayLike | N
     """
     shells = Acquisition(b_values, directions).shells
     b = np.asarray(b_values, dtype=float)
-    colours = _shell_colours(len(shells))
+    colours = shell_colours(len(shells))
     spheres = []
     if directions is not None:
         spheres = [(s, c) for s, c in zip(shells, colours, strict=True) if s.n_directions >= FEWEST_DIRECTIONS]
         spheres = spheres[-MOST_SPHERES:]
-    size = min(1.75, 6 / max(len(spheres), 1) - 0.15)
-    width = WIDTH - len(spheres) * (size + 0.15) if spheres else 0.65 * WIDTH
-    figure = page(2.35, WIDTH if spheres else width)
-    axes = inches(figure, 0.7, 0.3, width - 0.85, 1.55)
+    size = min(1.75, 6 / max(len(spheres), 1))
+    figure = page(2.35, WIDTH if spheres else 0.65 * WIDTH)
+    ratios = [WIDTH - size * len(spheres), *[size] * len(spheres)]
+    axes, *globes = figure.subplots(1, len(ratios), squeeze=False, width_ratios=ratios).flat
     for shell, colour in zip(shells, colours, strict=True):
         axes.vlines(shell.indices, 0, b[shell.indices], color=colour, linewidth=0.6, alpha=0.5)
         axes.plot(shell.indices, b[shell.indices], "o", color=colour, markersize=3.5, clip_on=False)
@@ -334,13 +325,13 @@ def plot_shells(path: Path | str, b_values: ArrayLike, directions: ArrayLike | N
     axes.xaxis.set_major_locator(ticks(8, integer=True, min_n_ticks=1))
     axes.yaxis.set_major_locator(ticks(4))
     axes.set_title("b-values in the order of acquisition", fontsize=9)
-    for i, (shell, colour) in enumerate(spheres):
-        globe = inches(figure, width + i * (size + 0.15) + 0.1, 0.3, size - 0.1, size - 0.1)
+    for globe, (shell, colour) in zip(globes, spheres, strict=True):
         _draw_sphere(globe, np.asarray(directions, dtype=float)[shell.indices], shell, colour)
     return save(figure, path)
 
 
-def _shell_colours(count: int) -> list[Any]:
+def shell_colours(count: int) -> list[Any]:
+    """Colours of so many shells, from low to high b."""
     return list(matplotlib.colormaps[SHELLS](np.linspace(DARKEST, LIGHTEST, max(count, 2))))[:count]
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from numpy.typing import ArrayLike
 
-from bidsfit.reports.canvas import ACCENT, INK, QUIET, inches, page, save, styled, ticks
+from bidsfit.reports.canvas import ACCENT, INK, QUIET, page, save, styled, ticks
 from bidsfit.reports.words import readable
 
 
@@ -42,7 +42,7 @@ def plot_learning(
         shapes = ", ".join(str(values.shape) for values in (x, *losses))
         raise ValueError(f"Steps, training and validation must be of one length, not empty; their shapes are {shapes}.")
     figure = page(3.3, 6.4)
-    axes = inches(figure, 0.85, 0.42, 5.35, 2.3)
+    axes = figure.subplots()
     for loss, name, colour, width in zip(losses, ("training", "validation"), (QUIET, ACCENT), (1.0, 1.6), strict=True):
         known = np.isfinite(loss)
         axes.plot(x[known], loss[known], color=colour, linewidth=width, label=name)
@@ -58,5 +58,5 @@ def plot_learning(
     axes.margins(x=0.02)
     axes.xaxis.set_major_locator(ticks(6))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=3, fontsize=8.5, borderaxespad=0.2)
+    figure.legend(loc="outside upper left", ncols=3, fontsize=8.5)
     return save(figure, path)

@@ -17,7 +17,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.patheffects import Normal, Stroke
 from numpy.typing import NDArray
 
-from bidsfit.reports.canvas import INK, QUIET, WIDTH, inches, page, save, spread_limits, styled
+from bidsfit.reports.canvas import QUIET, WIDTH, compressed, page, save, say_below, spread_limits, styled
 from bidsfit.reports.comparisons import DIVERGING
 from bidsfit.reports.mosaics import NOT_A_NUMBER, draw_scale
 from bidsfit.reports.spaces import Axis
@@ -26,8 +26,8 @@ from bidsfit.reports.words import readable
 
 OUTLINE = "#ffffff"
 
-#: Inches: margins, colour bar, space between maps, line of small words, headings, foot, sizes of maps.
-LEFT, BAR, GAP, LINE, HEADING, FOOT, THUMBNAIL, LARGEST = 0.1, 0.75, 0.08, 0.15, 0.28, 0.28, 1.6, 2.2
+#: Inches: room for a colour bar with its words, and the longer side of a map at most.
+BAR, LARGEST = 1.1, 2.2
 #: What tissues are called below differences.
 TISSUES = {"WM": "white matter", "GM": "grey matter", "CSF": "cerebrospinal fluid"}
 #: Inches: the words at the foot of differences need this width.
@@ -104,43 +104,27 @@ def plot_lesions(
     if min(span) == 0:
         raise ValueError(f"The zoom {window} shows nothing of a slice of the shape {lesion.shape}.")
     whole = _shown(columns[0].maps.values())
-    slice_size = _fit(lesion[whole].shape, min(THUMBNAIL, WIDTH / (len(columns) + 1)))
-    begin = LEFT + slice_size[0] + 0.2
-    width = (WIDTH - begin - BAR - (len(columns) - 1) * GAP) / len(columns)
-    size = _fit(span, min(width, LARGEST))
-    row_height = max(size[1], slice_size[1]) + LINE + 0.22
-    right = begin + len(columns) * (size[0] + GAP) - GAP
-    titles, heading = _titles(columns, size[0])
-    missing = any(
-        np.isnan(np.asarray(column.maps[name], dtype=float)[window][~np.isnan(columns[0].maps[name][window])]).any()
-        for column in columns
-        for name in axes
-    )
-    figure = page(heading + len(axes) * row_height + (FOOT if missing else 0.05), right + BAR)
-    for row, (name, axis) in enumerate(axes.items()):
-        top = heading + row * row_height
-        thumbnail = _tile(figure, LEFT, top, slice_size)
+    width, height = lesion[whole].shape
+    ratios = [width / height, *[span[0] / span[1]] * len(columns)]
+    figure, panels, size = _panels(len(axes), ratios)
+    missing = False
+    for number, (row, (name, axis)) in enumerate(zip(panels, axes.items(), strict=True)):
         truth = np.asarray(columns[0].maps[name], dtype=float)
-        _show(thumbnail, truth[whole], np.isnan(truth[whole]), axis.limits, "viridis")
-        _draw_box(thumbnail, window, whole, lesion.shape)
-        _say(figure, LEFT, top + slice_size[1] + 0.04, axis.words, INK, 9.5)
-        inside_all = []
-        for i, column in enumerate(columns):
+        _show(row[0], truth[whole], np.isnan(truth[whole]), axis.limits, "viridis")
+        _draw_box(row[0], window, whole, lesion.shape)
+        for panel, column in zip(row[1:], columns, strict=True):
             data = np.asarray(column.maps[name], dtype=float)
-            left = begin + i * (size[0] + GAP)
-            panel = _tile(figure, left, top, size)
             image = _show(panel, data[window], np.isnan(truth[window]), axis.limits, "viridis")
             _draw_outline(panel, lesion[window])
-            if row == 0:
-                panel.set_title(titles[i], pad=4, fontsize=9.5)
+            if number == 0:
+                panel.set_title(_wrapped(column.title, size), fontsize=9.5)
             inside = data[lesion & np.isfinite(data)]
             words = f"median {readable(float(np.median(inside)))}" if inside.size else "no estimate"
-            _say(figure, left, top + size[1] + 0.04, words)
-            inside_all.append(data[window][np.isfinite(data[window])])
-        draw_scale(figure, image, np.concatenate(inside_all), axis.limits, right, top, size[1])
-        _say(figure, right + 0.08, top + size[1] + 0.04, axis.unit)
-    if missing:
-        _say(figure, LEFT, heading + len(axes) * row_height + 0.02, "Pink: no estimate.")
+            panel.set_xlabel(words, loc="left", fontsize=8, color=QUIET)
+            missing |= bool(np.isnan(data[window][~np.isnan(truth[window])]).any())
+        values = np.array([np.asarray(column.maps[name], dtype=float)[window] for column in columns])
+        draw_scale(figure, image, values[np.isfinite(values)], ax=row[1:], pad=0.01).set_label(axis.words)
+    say_below(figure, "Pink: no estimate." if missing else "")
     return save(figure, path)
 
 
@@ -177,37 +161,38 @@ def plot_difference_maps(
     window = _box(within, 1)
     lines = -(-len(columns) // ABREAST)
     abreast = -(-len(columns) // lines)
-    size = _fit(within[window].shape, min((WIDTH - LEFT - BAR - (abreast - 1) * GAP) / abreast, LARGEST))
-    words = {
-        (i, name): _errors_in_words(column.errors.get(name, {}), size[0])
-        for i, column in enumerate(columns)
-        for name in axes
-    }
-    titles, heading = _titles(columns, size[0])
-    below = 0.1 + LINE * max(len(text) for text in words.values())
-    line_height = heading + size[1] + below
-    row_height = HEADING + lines * line_height + 0.12
-    right = LEFT + abreast * (size[0] + GAP) - GAP
-    figure = page(len(axes) * row_height + FOOT, max(right + BAR, NARROWEST))
+    width, height = within[window].shape
+    figure, panels, size = _panels(lines * len(axes), [width / height] * abreast)
     missing = False
-    for row, (name, axis) in enumerate(axes.items()):
+    for block, (name, axis) in zip(panels.reshape(len(axes), -1), axes.items(), strict=True):
         data = [np.where(within, np.asarray(column.maps[name], dtype=float), np.nan) for column in columns]
         values = np.array([volume[within] for volume in data])
         extent = spread_limits(np.abs(values), axis.span)[1]
-        top = row * row_height
-        _say(figure, LEFT, top + 0.08, f"{axis.words}: difference from {reference}", INK, 10.5)
-        for i, volume in enumerate(data):
-            line, place = divmod(i, abreast)
-            left, above = LEFT + place * (size[0] + GAP), top + HEADING + line * line_height + heading
-            panel = _tile(figure, left, above, size)
+        for panel, column, volume in zip(block, columns, data, strict=False):
             image = _show(panel, volume[window], ~within[window], (-extent, extent), DIVERGING)
-            panel.set_title(titles[i], pad=4, fontsize=9.5)
-            _say(figure, left, above + size[1] + 0.04, "\n".join(words[i, name]), size=7.5)
+            panel.set_title(_wrapped(column.title, size), fontsize=9.5)
+            words = _errors_in_words(column.errors.get(name, {}), size)
+            panel.set_xlabel("\n".join(words), loc="left", fontsize=7.5, color=QUIET)
+        for empty in block[len(columns) :]:
+            empty.remove()
         missing |= bool(np.isnan(values).any())
-        draw_scale(figure, image, values[~np.isnan(values)], (-extent, extent), right, top + HEADING + heading, size[1])
+        scale = draw_scale(figure, image, values[~np.isnan(values)], ax=[*block[: len(columns)]], pad=0.01)
+        scale.set_label(f"{axis.words}:\ndifference from {reference}")
     remarks = [_abbreviations(columns), "Pink: no estimate." if missing else ""]
-    _say(figure, LEFT, len(axes) * row_height + 0.02, "  ".join(filter(None, remarks)))
+    say_below(figure, "  ".join(filter(None, remarks)))
     return save(figure, path)
+
+
+def _panels(lines: int, ratios: Sequence[float]) -> tuple[Figure, NDArray[np.object_], float]:
+    """A page of empty panels without frames, of these ratios of width and height, and the width of the last, inches."""
+    height = min(LARGEST / max(ratios[-1], 1), (WIDTH - BAR - 0.1 * len(ratios)) / sum(ratios))
+    width = height * sum(ratios) + 0.1 * len(ratios) + BAR
+    figure = page(lines * (height + 0.8) + 0.3, max(width, NARROWEST), compressed())
+    panels = figure.subplots(lines, len(ratios), squeeze=False, width_ratios=ratios)
+    for panel in panels.flat:
+        panel.set(xticks=[], yticks=[])
+        panel.spines[:].set_visible(False)
+    return figure, panels, height * ratios[-1]
 
 
 def _check(
@@ -223,10 +208,9 @@ def _check(
                 raise ValueError(f"{column.title!r} must have a map of {name!r} of the shape {shape}.")
 
 
-def _titles(columns: Sequence[LesionColumn] | Sequence[DifferenceColumn], width: float) -> tuple[list[str], float]:
-    """Titles in lines as wide as a map, and the height that they take."""
-    titles = [textwrap.fill(column.title, max(int(width * 12), 6)) for column in columns]
-    return titles, HEADING + LINE * max(title.count("\n") for title in titles)
+def _wrapped(title: str, width: float) -> str:
+    """A title in lines as wide as a map."""
+    return textwrap.fill(title, max(int(width * 12), 6))
 
 
 def _box(region: NDArray, margin: int | None = None) -> tuple[slice, slice]:
@@ -244,25 +228,13 @@ def _shown(maps: Iterable[NDArray]) -> tuple[slice, slice]:
     return _box(known if known.any() else ~known, 1)
 
 
-def _fit(shape: Sequence[int], room: float) -> tuple[float, float]:
-    """Width and height in inches of a picture whose longer side is ``room``."""
-    return shape[0] / max(shape) * room, shape[1] / max(shape) * room
-
-
-def _tile(figure: Figure, left: float, top: float, size: tuple[float, float]) -> Any:
-    panel = inches(figure, left, top, *size)
-    panel.set(xticks=[], yticks=[])
-    panel.spines[:].set_visible(False)
-    return panel
-
-
 def _show(panel: Any, values: NDArray, outside: NDArray, limits: tuple[float, float], cmap: str) -> ScalarMappable:
     """A slice, x to the right and y up; what has no number inside the mask stands out."""
     scale = ScalarMappable(Normalize(*limits), matplotlib.colormaps[cmap])
     picture = scale.to_rgba(np.nan_to_num(values, nan=0.0, posinf=1e30, neginf=-1e30))
     picture[np.isnan(values)] = matplotlib.colors.to_rgba(NOT_A_NUMBER)
     picture[outside] = matplotlib.colors.to_rgba(BACKGROUND)
-    panel.imshow(picture.transpose(1, 0, 2), origin="lower", aspect="auto", interpolation="nearest")
+    panel.imshow(picture.transpose(1, 0, 2), origin="lower", interpolation="nearest")
     return scale
 
 
@@ -296,9 +268,3 @@ def _abbreviations(columns: Sequence[DifferenceColumn]) -> str:
     used = {tissue for column in columns for errors in column.errors.values() for tissue in errors}
     words = ["MAE: mean absolute error", *[f"{short}: {name}" for short, name in TISSUES.items() if short in used]]
     return f"{', '.join(words)}." if used else ""
-
-
-def _say(figure: Figure, left: float, top: float, words: str, colour: str = QUIET, size: float = 8) -> None:
-    """Words at a place given in inches from the upper left corner."""
-    width, height = figure.get_size_inches()
-    figure.text(left / width, 1 - top / height, words, color=colour, fontsize=size, va="top")

@@ -11,29 +11,15 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.collections import LineCollection
-from matplotlib.colors import BoundaryNorm, ListedColormap, Normalize
+from matplotlib.colors import ListedColormap, NoNorm, Normalize
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
+from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter
 from numpy.typing import NDArray
 
-from bidsfit.reports.canvas import FAINT, QUIET, inches, page, robust_limits, save, styled, ticks
+from bidsfit.reports.canvas import FAINT, QUIET, robust_limits, save, styled, ticks
 from bidsfit.reports.slices import Slices
-from bidsfit.reports.tiles import (
-    BACKGROUND,
-    BAR,
-    FOOT,
-    GAP,
-    LABEL,
-    LEFT,
-    Layout,
-    draw_foot,
-    row_of_tiles,
-    say_where,
-    show,
-    start_block,
-    strip,
-)
+from bidsfit.reports.tiles import BACKGROUND, SMALL_TILE, Mosaic, columns_for, show
 from bidsfit.reports.words import percent
 
 #: Colours of the status codes 1, 2, 3, ...; quiet where all is well. The report's tables use them too.
@@ -44,9 +30,6 @@ NOT_A_NUMBER, UNKNOWN = "#ff6fae", "#3c444d"
 #: Voxels of infinite spread: the data say nothing about the parameter.
 UNDETERMINED = "#ffffff"
 OUTLINE = "#ffb000"
-
-#: Inches: height of a line of the legend.
-LINE = 0.19
 
 
 @dataclass(frozen=True)
@@ -77,23 +60,27 @@ class Panel:
     remark: str = ""
 
 
-def _draw_panel(figure: Figure, panel: Panel, mask: NDArray, layout: Layout, number: int) -> None:
-    """Draw one map under its title, with its colour bar."""
-    data = np.asarray(panel.data, dtype=float)
+def _draw_panels(mosaic: Mosaic, panels: Sequence[Panel], mask: NDArray) -> None:
+    """Draw maps under their titles, each with its colour bar."""
+    columns = mosaic.rows.shape[1]
+    for i, panel in enumerate(panels):
+        title = f"{panel.title}  ({panel.unit})" if panel.unit else panel.title
+        _draw_panel(mosaic, panel, mask, mosaic.begin(i // columns, i % columns, title, panel.remark))
+
+
+def _draw_panel(mosaic: Mosaic, panel: Panel, mask: NDArray, row: Sequence[Any]) -> None:
+    data, slices = np.asarray(panel.data, dtype=float), mosaic.slices
     if data.ndim == 4:
-        row = start_block(figure, layout, number, panel.title, panel.unit, panel.remark)
-        parts = [layout.slices.tiles(np.nan_to_num(np.abs(part))) for part in np.moveaxis(data, -1, 0)]
-        for axes, *colours, within in zip(row, *parts, layout.slices.tiles(mask), strict=True):
-            show(axes, np.stack([*colours, within.astype(float)], axis=-1).clip(0, 1), layout.slices)
+        parts = [slices.tiles(np.nan_to_num(np.abs(part))) for part in np.moveaxis(data, -1, 0)]
+        for axes, *colours, within in zip(row, *parts, slices.tiles(mask), strict=True):
+            show(axes, np.stack([*colours, within.astype(float)], axis=-1).clip(0, 1), slices)
         return
     inside = data[mask]
     finite = inside[np.isfinite(inside)]
     limits = panel.limits if panel.limits is not None else robust_limits(finite)
-    row = start_block(figure, layout, number, panel.title, panel.unit, panel.remark)
-    picture = draw_slices(row, layout.slices, data, mask, limits, panel.cmap)
+    picture = draw_slices(row, slices, data, mask, limits, panel.cmap)
     if finite.size:
-        left, top = layout.block(number)
-        draw_scale(figure, picture, finite, limits, left + layout.block_width - BAR, top, layout.tile[1])
+        draw_scale(mosaic.figure, picture, finite, ax=row, pad=0.01)
 
 
 def draw_slices(
@@ -111,20 +98,19 @@ def draw_slices(
     return picture
 
 
-def draw_scale(
-    figure: Figure, picture: Any, finite: NDArray, limits: tuple[float, float], left: float, top: float, height: float
-) -> None:
-    """Colour bar right of tiles that end at ``left`` (inches), pointed where values lie beyond its ends."""
-    rounding = 1e-6 * (limits[1] - limits[0])
-    below, above = bool(np.any(finite < limits[0] - rounding)), bool(np.any(finite > limits[1] + rounding))
+def draw_scale(figure: Figure, picture: Any, finite: NDArray, **where: Any) -> Any:
+    """Colour bar of a picture beside axes ``ax``, pointed where values lie beyond its ends."""
+    low, high = picture.get_clim()
+    rounding = 1e-6 * (high - low)
+    below, above = bool(np.any(finite < low - rounding)), bool(np.any(finite > high + rounding))
     extend = {(False, False): "neither", (True, False): "min", (False, True): "max", (True, True): "both"}[below, above]
-    bar = inches(figure, left + GAP + 0.04, top + 0.04 * height, 0.11, 0.92 * height)
-    scale = figure.colorbar(picture, cax=bar, extend=extend, extendfrac=0.05)
+    scale = figure.colorbar(picture, extend=extend, extendfrac=0.05, **where)
     scale.outline.set(linewidth=0.5, edgecolor=QUIET)
     scale.ax.tick_params(length=2.5, labelsize=8.5)
-    scale.locator = ticks(4 if height < 1.8 else 6)
+    scale.locator = ticks("auto")
     scale.formatter = FuncFormatter(lambda value, _: f"{value:g}".replace("-", "\N{MINUS SIGN}"))
     scale.update_ticks()
+    return scale
 
 
 def colours_in_words(volumes: Sequence[NDArray], mask: NDArray) -> str:
@@ -166,15 +152,12 @@ def plot_maps(
     """
     mask = np.asarray(mask, dtype=bool)
     panels = with_values(panels, mask) or panels[:1]
-    if columns is None:
-        layout = Layout.of(Slices.around(mask, affine), len(panels))
-    else:
-        layout = Layout.in_columns(mask, affine, len(panels), columns)
-    figure = page(layout.height, layout.width)
-    for i, panel in enumerate(panels):
-        _draw_panel(figure, panel, mask, layout, i)
-    draw_foot(figure, layout.slices, layout.tile, layout.height - FOOT + 0.05, _remark(panels, mask))
-    return save(figure, path)
+    smallest = 0.0 if columns is None else SMALL_TILE
+    columns = columns or columns_for(Slices.around(mask, affine), len(panels))
+    mosaic = Mosaic.around(mask, affine, len(panels), columns, bars=columns, smallest=smallest)
+    _draw_panels(mosaic, panels, mask)
+    mosaic.end(_remark(panels, mask))
+    return save(mosaic.figure, path)
 
 
 @styled
@@ -191,18 +174,15 @@ def plot_mask(path: Path | str, background: NDArray, mask: NDArray, affine: NDAr
     """
     mask, background = np.asarray(mask, dtype=bool), np.asarray(background, dtype=float)
     slices = Slices.around(mask, affine, margin=1.5, padding=5)
-    layout = Layout.of(slices, 1, largest=2.0)
-    figure = page(LABEL + layout.tile[1] + FOOT, layout.width)
+    mosaic = Mosaic.of(slices, 1, 1, bars=0, largest=2.0)
     pictures, outlines = slices.tiles(background), slices.tiles(mask)
     shown = np.concatenate([picture[np.isfinite(picture)] for picture in pictures])
     low, high = (0.0, 1.0) if shown.size == 0 else np.percentile(shown, [1, 99.7])
-    row = row_of_tiles(figure, slices, LEFT, LABEL, layout.tile)
-    say_where(row, slices)
-    for axes, picture, within in zip(row, pictures, outlines, strict=True):
+    for axes, picture, within in zip(mosaic.rows[0, 0], pictures, outlines, strict=True):
         show(axes, picture, slices, cmap="gray", norm=Normalize(low, high if high > low else low + 1))
         axes.add_collection(LineCollection(_outline(within), colors=OUTLINE, linewidths=1.0), autolim=False)
-    draw_foot(figure, layout.slices, layout.tile, LABEL + layout.tile[1] + 0.05)
-    return save(figure, path)
+    mosaic.end()
+    return save(mosaic.figure, path)
 
 
 def _outline(within: NDArray) -> list[list[tuple[float, float]]]:
@@ -238,60 +218,24 @@ def plot_quality(
     mask, status = np.asarray(mask, dtype=bool), np.asarray(status)
     slices = Slices.around(mask, affine)
     shown = with_values(residuals, mask)
-    layout = Layout.of(slices, len(shown) + 1)
-    codes, counts = np.unique(status[mask], return_counts=True)
-    entries = [
-        Entry(status_colour(int(code)), int(n), n / mask.sum(), status_names.get(int(code), f"code {code}"))
-        for code, n in zip(codes, counts, strict=True)
-    ]
-    legend = LINE * sum(len(entry.lines(layout.width)) for entry in entries) + 0.1
-    figure = page(layout.height + legend, layout.width)
-    for number, panel in enumerate(shown):
-        _draw_panel(figure, panel, mask, layout, number)
-    _draw_status(figure, status, mask, layout, len(shown))
-    _draw_legend(figure, entries, layout.height - FOOT + 0.1, legend)
-    draw_foot(figure, layout.slices, layout.tile, layout.height + legend - FOOT + 0.05, _remark(shown, mask))
-    return save(figure, path)
+    entries, below = [], 1
+    for code, count in zip(*np.unique(status[mask], return_counts=True), strict=True):
+        words = f"{percent(count / mask.sum())}, {count:,} voxels: {status_names.get(int(code), f'code {code}')}"
+        lines = textwrap.wrap(words, 140)
+        colour = status_colour(int(code))
+        entries.append(Patch(facecolor=colour, edgecolor=FAINT, linewidth=0.5, label="\n".join(lines)))
+        below += len(lines)
+    columns = columns_for(slices, len(shown) + 1)
+    mosaic = Mosaic.of(slices, len(shown) + 1, columns, bars=columns, below=below)
+    _draw_panels(mosaic, shown, mask)
+    row = mosaic.begin(*divmod(len(shown), columns), "What happened in each voxel")
+    for axes, codes, within in zip(row, slices.tiles(status), slices.tiles(mask), strict=True):
+        colours = ListedColormap([status_colour(code) for code in range(int(status.max(initial=0)) + 1)])
+        show(axes, np.ma.masked_array(codes, mask=~within), slices, cmap=colours, norm=NoNorm())
+    mosaic.end(_remark(shown, mask), entries)
+    return save(mosaic.figure, path)
 
 
 def status_colour(code: int) -> str:
     """Colour of a status code; code 0, outside the mask, is black like the background."""
     return BACKGROUND if code <= 0 else STATUS_COLOURS[(code - 1) % len(STATUS_COLOURS)]
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A line of the legend of a status map."""
-
-    colour: str
-    count: int
-    fraction: float
-    words: str
-
-    def lines(self, width: float) -> list[str]:
-        """The words, broken to the width of a page."""
-        return textwrap.wrap(self.words, int((width - 1.9) * 15))
-
-
-def _draw_status(figure: Figure, status: NDArray, mask: NDArray, layout: Layout, number: int) -> None:
-    row = start_block(figure, layout, number, "What happened in each voxel")
-    highest = max(int(status.max(initial=0)), 1)
-    colours = ListedColormap([status_colour(code) for code in range(highest + 1)])
-    norm = BoundaryNorm(np.arange(-0.5, highest + 1), colours.N)
-    pairs = zip(row, layout.slices.tiles(status), layout.slices.tiles(mask), strict=True)
-    for axes, codes, within in pairs:
-        show(axes, np.ma.masked_array(codes, mask=~within), layout.slices, cmap=colours, norm=norm)
-
-
-def _draw_legend(figure: Figure, entries: Sequence[Entry], top: float, height: float) -> None:
-    """Colour, share of the mask, number of voxels, and what the status means."""
-    axes = strip(figure, top, height)
-    y = 0.1
-    for entry in entries:
-        lines = entry.lines(figure.get_size_inches()[0])
-        axes.add_patch(Rectangle((0, y - 0.06), 0.2, 0.12, facecolor=entry.colour, edgecolor=FAINT, linewidth=0.5))
-        axes.text(0.82, y, percent(entry.fraction), ha="right", va="center_baseline", fontsize=8)
-        axes.text(1.55, y, f"{entry.count:,}", ha="right", va="center_baseline", fontsize=8, color=QUIET)
-        for i, line in enumerate(lines):
-            axes.text(1.7, y + i * LINE, line, va="center_baseline", fontsize=8)
-        y += LINE * len(lines)

@@ -4,35 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 import numpy as np
-from matplotlib.colors import ListedColormap, Normalize
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch, Rectangle
 from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import gaussian_filter
 
 from bidsfit.acquisition import Acquisition
-from bidsfit.reports.canvas import ACCENT, FAINT, INK, QUIET, WARM, WIDTH, inches, note, page, save, styled, ticks
-from bidsfit.reports.charts import DARKEST, LIGHTEST, SHELLS
-from bidsfit.reports.comparisons import BETWEEN, DIVERGING, ESTIMATORS, HEADING
+from bidsfit.reports.canvas import ACCENT, FAINT, INK, QUIET, WARM, WIDTH, note, page, save, styled, ticks
+from bidsfit.reports.charts import shell_colours
+from bidsfit.reports.comparisons import DIVERGING, ESTIMATORS
 from bidsfit.reports.mosaics import OUTLINE, draw_scale
 from bidsfit.reports.slices import Slices
-from bidsfit.reports.tiles import (
-    BAR,
-    FOOT,
-    GAP,
-    LABEL,
-    LEFT,
-    NARROWEST_PAGE,
-    RIGHT,
-    draw_foot,
-    row_of_tiles,
-    say_where,
-    show,
-)
+from bidsfit.reports.tiles import Mosaic, show
 from bidsfit.reports.words import readable
 
 #: Colours of edges over a grey picture, of x, y and z, and of labels beside a carpet.
@@ -44,15 +34,11 @@ LABELS = ("#8f9aa6", "#56b4e9", "#e69f00", "#009e73", "#cc79a7")
 #: out the sensitivity of coils.
 BRIGHT, SURROUNDINGS = 1.35, 12.0
 
-#: Slices of one picture at most, and how small and large a tile may be, inches.
-MOST, SMALLEST, LARGEST = 4, 1.05, 2.4
+#: Slices of one picture at most, widths of a tile in inches, and the crop, which reaches beyond the mask.
+MANY: dict[str, Any] = {"most": 4, "smallest": 1.05, "largest": 2.4, "margin": 0.12, "padding": 4}
 
-#: Inches: left and right of plots over volumes, height of a plot, of the strip of b-values, of the words beneath.
-LEFT_OF_PLOT, RIGHT_OF_PLOT, PLOT, STRIP, WORDS = 0.95, 0.95, 1.0, 0.16, 0.58
-#: Inches between plots that share the axis of volumes.
-SPACE = 0.32
-#: Inches from a plot to the middle of the name of its vertical axis.
-LABEL_PLACE = -0.5
+#: Height of the strip of b-values, in inches.
+STRIP = 0.16
 
 #: Limits of the colours, in standard deviations: of slices, and of a carpet.
 SLICE_LIMIT, CARPET_LIMIT = 6.0, 2.5
@@ -85,46 +71,6 @@ class StepView:
     acquisition: Acquisition
     mask: NDArray
     affine: NDArray
-
-
-@dataclass(frozen=True)
-class _Grid:
-    """Places of tiles: a line of slices for each picture, pictures side by side, volumes below one another."""
-
-    slices: Slices
-    n_columns: int
-    n_rows: int
-    tile: tuple[float, float]
-    bar: float
-
-    @classmethod
-    def around(
-        cls, mask: NDArray, affine: NDArray, n_columns: int, n_rows: int, bar: float, smallest: float = SMALLEST
-    ) -> _Grid:
-        """As many slices of each picture as leaves the tiles large enough; one at least."""
-        for count in range(MOST, 0, -1):
-            slices = Slices.around(mask, affine, count=count, margin=0.12, padding=4)
-            taken = LEFT + RIGHT + bar + (n_columns - 1) * BETWEEN + n_columns * (len(slices) - 1) * GAP
-            ratio = slices.size[1] / slices.size[0]
-            width = min((WIDTH - taken) / (n_columns * len(slices)), LARGEST, LARGEST / ratio)
-            grid = cls(slices, n_columns, n_rows, (width, width * ratio), bar)
-            if width >= smallest:
-                break
-        return grid
-
-    @property
-    def column_width(self) -> float:
-        return len(self.slices) * (self.tile[0] + GAP) - GAP
-
-    def left(self, column: int) -> float:
-        return LEFT + column * (self.column_width + BETWEEN)
-
-    def top(self, row: int, title: float) -> float:
-        return title + HEADING + LABEL + row * (self.tile[1] + HEADING + 0.08)
-
-    @property
-    def width(self) -> float:
-        return max(self.left(self.n_columns - 1) + self.column_width + self.bar + RIGHT, NARROWEST_PAGE)
 
 
 @styled
@@ -182,47 +128,37 @@ def plot_before_after(
     pictures = {names[0]: before, **(others or {}), names[1]: after}
     volumes = {name: _four_dimensional(volume) for name, volume in pictures.items()}
     n_rows = volumes[names[0]].shape[3]
-    bar = BAR if difference else 0.0
-    grid = _Grid.around(mask, affine, len(pictures) + difference, n_rows, bar)
-    top = 0.27 if title else 0.0
-    lines = _Lines.of(grid.slices, outline, edges, mask)
-    height = grid.top(n_rows, top) - HEADING - LABEL + 0.06
-    figure = page(height + FOOT + lines.height, grid.width)
+    columns = len(pictures) + difference
+    mosaic = Mosaic.around(mask, affine, n_rows * columns, columns, bars=int(difference), **MANY)
+    lines = _Lines.of(mosaic.slices, outline, edges, mask)
     if title:
-        _say(figure, LEFT, 0.04, title, INK, 11)
+        mosaic.figure.suptitle(title, x=0.01, ha="left", fontsize=11)
     for row in range(n_rows):
         what = f", {rows[row]}" if len(rows) > row else ""
-        inside = volumes[names[0]][..., row][mask]
-        limits = _grey_limits(inside, zero)
+        limits = _grey_limits(volumes[names[0]][..., row][mask], zero)
         for column, (name, volume) in enumerate(volumes.items()):
-            tiles = _tiles(figure, grid, row, column, top, name + what)
-            for axes, tile in zip(tiles, grid.slices.tiles(volume[..., row]), strict=True):
-                show(axes, tile, grid.slices, cmap=matplotlib.colormaps[cmap], norm=Normalize(*limits))
+            tiles = mosaic.begin(row, column, name + what)
+            for axes, tile in zip(tiles, mosaic.slices.tiles(volume[..., row]), strict=True):
+                show(axes, tile, mosaic.slices, cmap=matplotlib.colormaps[cmap], norm=Normalize(*limits))
             lines.draw(tiles)
         if difference:
             apart = np.asarray(volumes[names[1]][..., row], dtype=float) - volumes[names[0]][..., row]
-            name = f"{names[1]} \N{MINUS SIGN} {names[0]}"
-            _draw_difference(figure, grid, row, top, name + what, apart, mask)
-    draw_foot(figure, grid.slices, grid.tile, height + 0.05)
-    lines.legend(figure)
-    return save(figure, path)
+            tiles = mosaic.begin(row, len(volumes), f"{names[1]} \N{MINUS SIGN} {names[0]}{what}")
+            _draw_difference(mosaic, tiles, apart, mask)
+    mosaic.end(entries=lines.entries, columns=2)
+    return save(mosaic.figure, path)
 
 
-def _draw_difference(
-    figure: Figure, grid: _Grid, row: int, top: float, title: str, apart: NDArray, mask: NDArray
-) -> None:
-    """The difference in the last column, white where there is none, with its scale."""
-    column = grid.n_columns - 1
-    tiles = _tiles(figure, grid, row, column, top, title)
+def _draw_difference(mosaic: Mosaic, tiles: Sequence[Any], apart: NDArray, mask: NDArray) -> None:
+    """The difference, white where there is none, with its scale."""
     inside = apart[mask & np.isfinite(apart)]
     extent = float(np.percentile(np.abs(inside), 98)) if inside.size else 0.0
     extent = extent if extent > 0 else 1.0
     picture: Any = None
-    for axes, tile in zip(tiles, grid.slices.tiles(apart), strict=True):
-        picture = show(axes, tile, grid.slices, cmap=DIVERGING, norm=Normalize(-extent, extent))
+    for axes, tile in zip(tiles, mosaic.slices.tiles(apart), strict=True):
+        picture = show(axes, tile, mosaic.slices, cmap=DIVERGING, norm=Normalize(-extent, extent))
     if inside.size:
-        right = grid.left(column) + grid.column_width
-        draw_scale(figure, picture, inside, (-extent, extent), right, grid.top(row, top), grid.tile[1])
+        draw_scale(mosaic.figure, picture, inside, ax=tiles, pad=0.01)
 
 
 def _four_dimensional(volume: NDArray) -> NDArray:
@@ -238,23 +174,6 @@ def _grey_limits(values: NDArray, zero: bool) -> tuple[float, float]:
     low, high = (float(limit) for limit in np.percentile(finite, [1, 99.5]))
     low = min(low, 0.0) if zero else low
     return (low, high) if high > low else (low, low + 1.0)
-
-
-def _tiles(figure: Figure, grid: _Grid, row: int, column: int, title: float, words: str) -> list[Any]:
-    """Empty tiles of one picture under its heading; those of the first line also say where they lie."""
-    left, top = grid.left(column), grid.top(row, title)
-    tiles = row_of_tiles(figure, grid.slices, left, top, grid.tile)
-    if row == 0:
-        say_where(tiles, grid.slices)
-        top -= LABEL
-    _say(figure, left, top - 0.2, words, INK, 10)
-    return tiles
-
-
-def _say(figure: Figure, left: float, top: float, words: str, colour: str = QUIET, size: float = 8) -> None:
-    """Words at a place given in inches from the upper left corner."""
-    width, height = figure.get_size_inches()
-    figure.text(left / width, 1 - top / height, words, color=colour, fontsize=size, va="top")
 
 
 @dataclass(frozen=True)
@@ -287,22 +206,17 @@ class _Lines:
                 if _crosses(tile, level):
                     axes.contour(tile, levels=[level], colors=[colour], linewidths=0.8)
 
-    def legend(self, figure: Figure) -> None:
-        """What the colours are that are drawn, in the last line of a page that has room for it."""
-        left, top = LEFT, figure.get_size_inches()[1] - 0.2
-        for drawn, level, colour, words in (
-            (self.masks, 0.5, OUTLINE, "mask"),
-            (self.images, BRIGHT, EDGE, self.name),
-        ):
-            if any(_crosses(tile, level) for tile in drawn):
-                _say(figure, left, top, "\N{BLACK SQUARE}", colour, 9)
-                _say(figure, left + 0.15, top + 0.01, words)
-                left += 0.35 + 0.065 * len(words)
-
     @property
-    def height(self) -> float:
-        """Inches that the legend needs."""
-        return 0.2 if len(self.masks) or len(self.images) else 0.0
+    def entries(self) -> list[Patch]:
+        """What the colours are that are drawn."""
+        return [
+            Patch(color=colour, label=words)
+            for drawn, level, colour, words in (
+                (self.masks, 0.5, OUTLINE, "mask"),
+                (self.images, BRIGHT, EDGE, self.name),
+            )
+            if any(_crosses(tile, level) for tile in drawn)
+        ]
 
 
 def _crosses(tile: NDArray, level: float) -> bool:
@@ -330,20 +244,17 @@ def plot_registration(
     """
     mask = np.asarray(mask, dtype=bool)
     shown = mask if mask.any() else np.ones_like(mask)
-    grid = _Grid.around(shown, affine, len(pictures), 1, 0.0, smallest=1.4)
+    mosaic = Mosaic.around(shown, affine, len(pictures), len(pictures), bars=0, **MANY | {"smallest": 1.4})
     reference, image = next(iter(pictures.items()))
-    lines = _Lines.of(grid.slices, mask, image if edges else None, shown, reference)
-    height = grid.top(1, 0) - HEADING - LABEL + 0.06
-    figure = page(height + FOOT + lines.height, grid.width)
+    lines = _Lines.of(mosaic.slices, mask, image if edges else None, shown, reference)
     for column, (name, volume) in enumerate(pictures.items()):
-        tiles = _tiles(figure, grid, 0, column, 0, name)
+        tiles = mosaic.begin(0, column, name)
         limits = _grey_limits(np.asarray(volume)[shown], zero=True)
-        for axes, tile in zip(tiles, grid.slices.tiles(volume), strict=True):
-            show(axes, tile, grid.slices, cmap="gray", norm=Normalize(*limits))
+        for axes, tile in zip(tiles, mosaic.slices.tiles(volume), strict=True):
+            show(axes, tile, mosaic.slices, cmap="gray", norm=Normalize(*limits))
         lines.draw(tiles)
-    draw_foot(figure, grid.slices, grid.tile, height + 0.05)
-    lines.legend(figure)
-    return save(figure, path)
+    mosaic.end(entries=lines.entries, columns=2)
+    return save(mosaic.figure, path)
 
 
 @styled
@@ -378,118 +289,69 @@ def plot_motion(
     plots: list[tuple[str, list[NDArray], tuple[str, ...]]] = []
     if motion is not None:
         moved = np.asarray(motion, dtype=float).T
-        plots.append(("translation (mm)", list(moved[:3]), AXES))
+        plots.append(("translation\n(mm)", list(moved[:3]), AXES))
         if moved[3:].any() or not moved.any():  # organs that are deformed are not turned
-            plots.append(("rotation (°)", list(np.rad2deg(moved[3:])), AXES))
+            plots.append(("rotation\n(°)", list(np.rad2deg(moved[3:])), AXES))
     if framewise_displacement is not None and np.isfinite(framewise_displacement).any():
-        plots.append(("framewise\ndisplacement (mm)", [np.asarray(framewise_displacement, dtype=float)], (INK,)))
+        plots.append(("framewise\ndisplacement\n(mm)", [np.asarray(framewise_displacement, dtype=float)], (INK,)))
     if std_dvars is not None and np.isfinite(std_dvars).any():
         plots.append(("standardised\nDVARS", [np.asarray(std_dvars, dtype=float)], (INK,)))
-    track = _Track(b, len(plots), [PLOT] * len(plots))
-    for row, (label, values, colours) in enumerate(plots):
-        axes = track.axes(row)
+    figure, tracks = _over_volumes(b, [1.0] * len(plots), is_outlier, left_out)
+    for axes, (label, values, colours) in zip(tracks, plots, strict=True):
         axes.set_ylabel(label)
-        axes.yaxis.set_label_coords(LABEL_PLACE / track.plot_width, 0.5)
         signed = len(values) == 3
         if signed:
             axes.axhline(0, color=FAINT, linewidth=0.8, zorder=0)
-        for series, colour in zip(values, colours, strict=True):
+        for series, colour, name in zip(values, colours, "xyz", strict=False):
             marker = {"marker": "o", "markersize": 2.2} if b.size < 80 else {}
-            axes.plot(track.volumes, series, color=colour, linewidth=1.0, **marker)
+            axes.plot(series, color=colour, linewidth=1.0, label=name, **marker)
+        finite = np.abs(values)[np.isfinite(values)]
         if signed:
-            for i, name in enumerate("xyz"):
-                axes.text(1.015, 0.8 - 0.28 * i, name, transform=axes.transAxes, color=AXES[i], va="center")
+            axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), labelcolor="linecolor", handlelength=0)
+            extent = max(1.1 * finite.max(initial=0.0), 0.2)  # movements too small to matter do not fill the plot
+            axes.set_ylim(-extent, extent)
         else:
-            finite = values[0][np.isfinite(values[0])]
             axes.set_ylim(bottom=0, top=max(1.15 * finite.max(initial=0.0), 0.1))
             words = f"mean {readable(finite.mean())}\nmax. {readable(finite.max())}" if finite.size else "not known"
             note(axes, 1.015, 0.5, words, "left", "center")
-        _calm(axes, values, signed)
         axes.yaxis.set_major_locator(ticks(4))
-        track.mark(axes, is_outlier, left_out)
-    track.finish(is_outlier, left_out)
-    return save(track.figure, path)
+    return save(figure, path)
 
 
-def _calm(axes: Any, values: Sequence[NDArray], signed: bool) -> None:
-    """Movements too small to matter are not blown up to fill the plot."""
-    if signed:
-        largest = max(float(np.nanmax(np.abs(series), initial=0.0)) for series in values)
-        extent = max(1.1 * largest, 0.2)
-        axes.set_ylim(-extent, extent)
+def _over_volumes(
+    b_values: NDArray, heights: Sequence[float], is_outlier: NDArray | None, left_out: Sequence[int]
+) -> tuple[Figure, list[Any]]:
+    """Empty plots above one another that share the axis of volumes, with the b-values in colours beneath.
 
-
-class _Track:
-    """Plots above one another that share the axis of volumes, with the b-values in colours beneath."""
-
-    def __init__(self, b_values: NDArray, n_plots: int, heights: Sequence[float]) -> None:
-        self.b_values = b_values
-        self.volumes = np.arange(b_values.size)
-        self.heights = heights
-        self.tops = [0.22 + float(np.sum(heights[:i])) + i * SPACE for i in range(n_plots)]
-        self.strip_top = (self.tops[-1] + heights[-1] if n_plots else 0.0) + 0.14
-        self.figure = page(self.strip_top + STRIP + WORDS)
-        self.plot_width = WIDTH - LEFT_OF_PLOT - RIGHT_OF_PLOT
-
-    def axes(self, row: int) -> Any:
-        """Empty axes of one plot."""
-        axes = inches(self.figure, LEFT_OF_PLOT, self.tops[row], self.plot_width, self.heights[row])
-        axes.set_xlim(-0.5, self.volumes.size - 0.5)
-        axes.xaxis.set_major_locator(ticks(10, integer=True, min_n_ticks=1))
-        axes.tick_params(labelbottom=False)
-        return axes
-
-    def mark(self, axes: Any, is_outlier: NDArray | None, left_out: Sequence[int] = ()) -> None:
-        """Bands over the volumes that are outliers, and over those that were left out."""
-        for k in left_out:
-            axes.axvspan(k - 0.5, k + 0.5, color=FAINT, linewidth=0, zorder=0)
-        for volume in self._outliers(is_outlier):
-            axes.axvspan(volume - 0.5, volume + 0.5, color=WARM, alpha=0.25, linewidth=0, zorder=0)
-
-    def _outliers(self, is_outlier: NDArray | None) -> NDArray:
-        return self.volumes[:0] if is_outlier is None else self.volumes[np.asarray(is_outlier, dtype=bool)]
-
-    def finish(self, is_outlier: NDArray | None, left_out: Sequence[int] = ()) -> None:
-        """The strip of b-values, its colours in words, and the numbers of the outliers and of what was left out."""
-        shells = Acquisition(self.b_values).shells
-        colours = matplotlib.colormaps[SHELLS](np.linspace(DARKEST, LIGHTEST, max(len(shells), 2)))[: len(shells)]
-        member = np.zeros(self.b_values.size, dtype=int)
-        for number, shell in enumerate(shells):
-            member[shell.indices] = number
-        axes = inches(self.figure, LEFT_OF_PLOT, self.strip_top, self.plot_width, STRIP)
-        axes.imshow(
-            member[None],
-            aspect="auto",
-            interpolation="nearest",
-            cmap=ListedColormap(colours),
-            vmin=-0.5,
-            vmax=len(shells) - 0.5,
-            extent=(-0.5, self.volumes.size - 0.5, 0, 1),
-        )
-        axes.spines[:].set_visible(False)
-        axes.set(yticks=[])
-        axes.text(1.01, -0.95, "volume", transform=axes.transAxes, va="center", fontsize=8.5, color=QUIET)
-        axes.xaxis.set_major_locator(ticks(10, integer=True, min_n_ticks=1))
-        axes.set_ylabel("b", rotation=0, va="center", ha="right", labelpad=6)
-        left, top = LEFT_OF_PLOT, self.strip_top + STRIP + 0.3
-        few = len(shells) <= MOST_SHELLS
-        for number in range(len(shells)) if few else (0, len(shells) - 1):
-            words = f"{shells[number].b_value:.0f}"
-            _say(self.figure, left, top, "\N{BLACK SQUARE}", colours[number], 9)
-            _say(self.figure, left + 0.15, top + 0.01, words)
-            left += 0.28 + 0.075 * len(words)
-            if not few and number == 0:
-                _say(self.figure, left - 0.06, top + 0.01, "to")
-                left += 0.15
-        _say(self.figure, left, top + 0.01, "s/mm²")
-        count = self._outliers(is_outlier).size
-        if count:
-            _say(self.figure, left + 0.75, top, "\N{BLACK SQUARE}", WARM, 9)
-            _say(self.figure, left + 0.9, top + 0.01, f"outlier volume{'s' if count > 1 else ''} ({count})")
-            left += 1.6
-        if len(left_out) > 0:
-            _say(self.figure, left + 0.75, top, "\N{BLACK SQUARE}", FAINT, 9)
-            _say(self.figure, left + 0.9, top + 0.01, f"left out ({len(left_out)})")
+    Bands lie over the volumes that are outliers, and over those that were left out.
+    """
+    outliers = np.flatnonzero([] if is_outlier is None else is_outlier)
+    figure = page(1.0 + sum(heights) + 0.2 * len(heights))
+    ratios = [*heights, STRIP]
+    *plots, strip = figure.subplots(len(ratios), sharex=True, squeeze=False, height_ratios=ratios).flat
+    for axes in plots:
+        for volumes, band in ((left_out, {"color": FAINT}), (outliers, {"color": WARM, "alpha": 0.25})):
+            for volume in volumes:
+                axes.axvspan(volume - 0.5, volume + 0.5, **band, linewidth=0, zorder=0)
+    shells = Acquisition(b_values).shells
+    picture = np.empty((1, b_values.size, 4))
+    entries = []
+    for shell, colour in zip(shells, shell_colours(len(shells)), strict=True):
+        picture[:, shell.indices] = colour
+        entries.append(Patch(color=colour, label=f"{shell.b_value:.0f}"))
+    if len(entries) > MOST_SHELLS:
+        entries[0].set_label(f"{entries[0].get_label()} to")
+        del entries[1:-1]
+    for count, colour, words in ((outliers.size, WARM, "outlier volumes"), (len(left_out), FAINT, "left out")):
+        entries += [Patch(color=colour, label=f"{words} ({count})")] if count else []
+    strip.imshow(picture, aspect="auto", interpolation="nearest")
+    strip.spines[:].set_visible(False)
+    strip.set(yticks=[], xlabel="volume")
+    strip.set_ylabel("b (s/mm²)", rotation=0, va="center", ha="right")
+    strip.xaxis.set_major_locator(ticks(10, integer=True, min_n_ticks=1))
+    figure.align_ylabels(plots)
+    figure.legend(handles=entries, loc="outside lower left", ncols=len(entries), fontsize=8, handlelength=0.8)
+    return figure, plots
 
 
 @styled
@@ -519,33 +381,18 @@ def plot_outliers(
     """
     slice_z = np.asarray(slice_z, dtype=float)
     height = float(np.clip(0.09 * len(slice_z), 0.55, 3.0))
-    track = _Track(np.asarray(b_values, dtype=float), 2, [0.8, height])
-    above = track.axes(0)
+    figure, (above, below) = _over_volumes(np.asarray(b_values, dtype=float), [0.95, height], is_outlier, left_out)
     finite = std_dvars[np.isfinite(std_dvars)]
     above.axhline(1, color=FAINT, linewidth=0.8, zorder=0)
-    above.plot(track.volumes, std_dvars, color=INK, linewidth=1.0, marker="o", markersize=2.2)
+    above.plot(std_dvars, color=INK, linewidth=1.0, marker="o", markersize=2.2)
     above.set(ylim=(0, max(1.15 * finite.max(initial=0.0), 2.0)), ylabel="standardised\nDVARS")
     above.yaxis.set_major_locator(ticks(3))
-    track.mark(above, is_outlier, left_out)
-    below = track.axes(1)
-    _label(track, (above, below))
-    picture = below.imshow(
-        slice_z,
-        aspect="auto",
-        origin="lower",
-        interpolation="nearest",
-        cmap=_with_unknown(DIVERGING),
-        norm=Normalize(-SLICE_LIMIT, SLICE_LIMIT),
-        extent=(-0.5, track.volumes.size - 0.5, -0.5, len(slice_z) - 0.5),
-    )
+    _show_deviations(below, slice_z, DIVERGING, SLICE_LIMIT, origin="lower", interpolation="nearest")
     below.set_ylabel("slice")
     below.yaxis.set_major_locator(ticks(4, integer=True, min_n_ticks=1))
     lost = np.argwhere(slice_z < -threshold)
-    if len(lost) > 0:
-        below.plot(lost[:, 1], lost[:, 0], "o", color=OUTLINE, markersize=2.6)
-    _bar(track, picture, 1, slice_z, SLICE_LIMIT)
-    track.finish(is_outlier, left_out)
-    return save(track.figure, path)
+    below.plot(lost[:, 1], lost[:, 0], "o", color=OUTLINE, markersize=2.6)
+    return save(figure, path)
 
 
 @styled
@@ -576,64 +423,34 @@ def plot_carpet(
     label_names : mapping of int to str, optional
     """
     values, labels = np.asarray(values, dtype=float), np.asarray(labels)
-    track = _Track(np.asarray(b_values, dtype=float), 1, [2.6])
-    axes = track.axes(0)
-    picture = axes.imshow(
-        values,
-        aspect="auto",
-        interpolation="nearest" if len(values) < 390 else "antialiased",
-        cmap=_with_unknown("gray"),
-        norm=Normalize(-CARPET_LIMIT, CARPET_LIMIT),
-        extent=(-0.5, track.volumes.size - 0.5, len(values), 0),
+    figure, (axes,) = _over_volumes(np.asarray(b_values, dtype=float), [2.6], is_outlier, left_out)
+    _show_deviations(
+        axes, values, "gray", CARPET_LIMIT, interpolation="nearest" if len(values) < 390 else "antialiased"
     )
-    axes.set(yticks=[])
     axes.spines[:].set_visible(False)
-    groups = np.unique(labels)
-    side = inches(track.figure, LEFT_OF_PLOT - 0.14, track.tops[0], 0.09, track.heights[0])
-    side.set(xlim=(0, 1), ylim=(len(values), 0))
-    side.axis("off")
-    for number, group in enumerate(groups):
-        rows = np.flatnonzero(labels == group)
-        side.axhspan(rows[0], rows[-1] + 1, color=LABELS[number % len(LABELS)], linewidth=0)
-        words = (label_names or {}).get(int(group), f"label {group}" if len(groups) > 1 else "voxels of the mask")
-        if len(rows) > 0.04 * len(values):
-            side.text(-0.5, (rows[0] + rows[-1]) / 2, words, rotation=90, ha="right", va="center", fontsize=8.5)
-    for volume in track._outliers(is_outlier):
-        axes.annotate(
-            "\N{BLACK DOWN-POINTING TRIANGLE}",
-            (volume, 0),
-            (0, 1),
-            textcoords="offset points",
-            ha="center",
-            va="bottom",
-            color=WARM,
-            fontsize=7,
-            annotation_clip=False,
-        )
-    _bar(track, picture, 0, values, CARPET_LIMIT)
-    track.finish(is_outlier, left_out)
-    return save(track.figure, path)
+    groups, first, count = np.unique(labels, return_index=True, return_counts=True)
+    rest = "label {}" if groups.size > 1 else "voxels of the mask"
+    entries = []
+    for group, start, height, colour in zip(groups, first - 0.5, count, cycle(LABELS), strict=False):
+        words = (label_names or {}).get(int(group), rest.format(group))
+        band = Rectangle((-0.015, start), 0.01, height, color=colour, linewidth=0, label=words, clip_on=False)
+        entries.append(axes.add_patch(band))
+        band.set_transform(axes.get_yaxis_transform())
+    figure.legend(handles=entries, loc="outside upper left", ncols=6, fontsize=8, handlelength=0.8)
+    axes.set(yticks=[], ylim=(len(values) - 0.5, -0.5))
+    for volume in np.flatnonzero([] if is_outlier is None else is_outlier):
+        above = {"transform": axes.get_xaxis_transform(), "ha": "center", "fontsize": 7}
+        axes.text(float(volume), 1.01, "\N{BLACK DOWN-POINTING TRIANGLE}", color=WARM, **above)
+    return save(figure, path)
 
 
-def _label(track: _Track, rows: Sequence[Any]) -> None:
-    """Names of vertical axes in one line."""
-    for axes in rows:
-        axes.yaxis.set_label_coords(LABEL_PLACE / track.plot_width, 0.5)
-
-
-def _with_unknown(name: str) -> Any:
-    """A colour map in which what is not known is a light grey-blue, unlike any of its colours."""
-    return matplotlib.colormaps[name].with_extremes(bad="#dfe5ea")
-
-
-def _bar(track: _Track, picture: Any, row: int, values: NDArray, limit: float) -> None:
-    """Scale right of a plot, with its unit."""
+def _show_deviations(axes: Any, values: NDArray, cmap: str, limit: float, **options: Any) -> None:
+    """A picture of standard deviations with its scale; what is not known is unlike any colour of the scale."""
+    colours = matplotlib.colormaps[cmap].with_extremes(bad="#dfe5ea")
+    picture = axes.imshow(values, aspect="auto", cmap=colours, norm=Normalize(-limit, limit), **options)
     finite = values[np.isfinite(values)]
-    if not finite.size:
-        return
-    right, top, height = LEFT_OF_PLOT + track.plot_width, track.tops[row], track.heights[row]
-    draw_scale(track.figure, picture, finite, (-limit, limit), right, top, height)
-    _say(track.figure, right + GAP + 0.02, top - 0.17, "SD")
+    if finite.size:
+        draw_scale(axes.figure, picture, finite, ax=axes, pad=0.01).ax.set_title("SD", fontsize=8, color=QUIET)
 
 
 @styled
@@ -649,16 +466,14 @@ def plot_snr(path: Path | str, b_values: ArrayLike, snr: ArrayLike, n_volumes: A
     b, ratio, count = (np.asarray(values, dtype=float) for values in (b_values, snr, n_volumes))
     width = float(np.clip(1.2 + 0.75 * b.size, 4.0, WIDTH))
     figure = page(2.35, width)
-    axes = inches(figure, 0.6, 0.2, width - 0.75, 1.45)
-    colours = matplotlib.colormaps[SHELLS](np.linspace(DARKEST, LIGHTEST, max(b.size, 2)))[: b.size]
-    places = np.arange(b.size)
-    axes.bar(places, np.nan_to_num(ratio), width=0.62, color=colours)
-    for place, value in zip(places, ratio, strict=True):
+    axes = figure.subplots()
+    axes.bar(range(b.size), np.nan_to_num(ratio), width=0.62, color=shell_colours(b.size))
+    for place, value in enumerate(ratio):
         words = readable(value) if np.isfinite(value) else "not known"
         axes.text(place, np.nan_to_num(value), words, ha="center", va="bottom", fontsize=8.5)
     top = 1.18 * float(np.nanmax(ratio, initial=NOISE_FLOOR))
     axes.set(xlim=(-0.6, b.size - 0.4), ylim=(0, top), ylabel="SNR of one volume", xlabel="b (s/mm²)")
-    axes.set_xticks(places, [f"{value:.0f}\nn = {n:.0f}" for value, n in zip(b, count, strict=True)], color=INK)
+    axes.set_xticks(range(b.size), [f"{value:.0f}\nn = {n:.0f}" for value, n in zip(b, count, strict=True)], color=INK)
     axes.tick_params(axis="x", length=0)
     axes.yaxis.set_major_locator(ticks(4))
     axes.axhline(NOISE_FLOOR, color=ACCENT, linewidth=0.8, linestyle=(0, (4, 3)))

@@ -23,18 +23,15 @@ from bidsfit.reports.canvas import (
     QUIET,
     WARM,
     WIDTH,
-    inches,
     note,
-    page,
+    page_of_cells,
     save,
+    say_below,
     styled,
     ticks,
 )
 
 MOST_DENSITIES, MOST_BIASES, PER_LINE = 6, 9, 3
-
-#: Inches: a cell of the page, its margins, and the marginal histograms.
-CELL, LEFT, RIGHT, TOP, BOTTOM, MARGINAL = WIDTH / PER_LINE, 0.62, 0.12, 0.36, 0.55, 0.34
 
 #: Bins along each axis: of the histograms shown, few where there are few samples, and of the density behind contours.
 FEWEST_BINS, MOST_BINS, CONTOUR_BINS = 15, 50, 100
@@ -43,8 +40,8 @@ SMOOTHING, SMOOTHED_SAMPLES, SMOOTHINGS = 4.0, 4000, (2.0, 8.0)
 #: Contours enclose these shares of the samples; none where the first takes more than so much of the plane.
 ENCLOSED, WIDEST = (0.5, 0.9), 0.4
 
-#: Small letters in an inch, letters of a title in a line, and the height of a further line in inches.
-LETTERS, TITLE_LETTERS, TITLE_LINE = 15, 36, 0.17
+#: Letters of a title in a line.
+TITLE_LETTERS = 36
 
 #: An arrow this long, as a share of the plane, has the darkest colour.
 LONG_ARROW = 0.3
@@ -132,11 +129,9 @@ def plot_distributions(
     points : mapping of str to pair of float
         Named places, marked in every panel.
     """
-    figure, places = _cells(panels, MOST_DENSITIES, axes, 0.5 if len(panels) < PER_LINE else 0.34)
-    for panel, (left, top, size) in zip(panels, places, strict=True):
+    figure, planes = _planes(panels, MOST_DENSITIES, axes)
+    for panel, main in zip(panels, planes, strict=True):
         samples = _pairs(panel.samples, f"samples of {panel.title!r}")
-        main = inches(figure, left, top + MARGINAL, size - MARGINAL, size - MARGINAL)
-        _frame(main, axes)
         inside = samples[_inside(samples, axes)]
         bins = int(np.clip(np.sqrt(len(inside)) / 3, FEWEST_BINS, MOST_BINS))
         counts = _histogram(inside, axes, bins)
@@ -144,11 +139,10 @@ def plot_distributions(
         norm = PowerNorm(0.5, vmin=0, vmax=max(float(counts.max()), 1.0))
         extent = (*axes[0].limits, *axes[1].limits)
         main.imshow(shown, _light_to_dark(), norm, extent=extent, origin="lower", aspect="auto", interpolation="none")
-        above = inches(figure, left, top, size - MARGINAL, MARGINAL - 0.04)
-        beside = inches(figure, left + size - MARGINAL + 0.04, top + MARGINAL, MARGINAL - 0.04, size - MARGINAL)
+        above = main.inset_axes((0, 1.02, 1, 0.13), sharex=main)
+        beside = main.inset_axes((1.02, 0, 0.13, 1), sharey=main)
         _draw_marginal(above, counts.sum(axis=1), axes[0], upright=True)
         _draw_marginal(beside, counts.sum(axis=0), axes[1], upright=False)
-        above.set_title(textwrap.fill(panel.title, TITLE_LETTERS), pad=4)
         _draw_points(main, points, axes)
         if len(inside) < len(samples):
             note(main, 1, -0.13, f"{100 * (1 - len(inside) / len(samples)):.2g} % outside", "right", "top")
@@ -157,7 +151,7 @@ def plot_distributions(
     words = "Darker: more samples, on a square root scale of each panel."
     if points:
         words += "  Dots: combinations of interest."
-    _say_below(figure, words)
+    say_below(figure, words)
     return save(figure, path)
 
 
@@ -180,38 +174,39 @@ def plot_bias(
     points : mapping of str to pair of float
         Named places, marked in every panel.
     """
-    # The entries of the legend are as wide as a page; on a narrower one they take several lines.
-    lines = {1: 4, 2: 2}.get(len(panels), 1)
-    figure, places = _cells(panels, MOST_BIASES, axes, 0.18 + 0.17 * lines)
+    figure, planes = _planes(panels, MOST_BIASES, axes, margin=0.04)
     contoured = False
-    for panel, (left, top, size) in zip(panels, places, strict=True):
-        main = inches(figure, left, top, size, size)
-        _frame(main, axes, margin=0.04)
-        main.set_title(textwrap.fill(panel.title, TITLE_LETTERS), pad=5)
+    for panel, main in zip(panels, planes, strict=True):
         _draw_arrows(main, panel, axes)
         if panel.training is not None:
             contoured |= _draw_contours(main, _pairs(panel.training, f"training of {panel.title!r}"), axes)
         sinks = _pairs(panel.sinks, f"sinks of {panel.title!r}")
-        main.plot(sinks[:, 0], sinks[:, 1], "*", **_sink_style(), zorder=6, clip_on=False)
+        main.plot(sinks[:, 0], sinks[:, 1], "*", **_sink_style(), zorder=6, clip_on=False, in_layout=False)
         _draw_points(main, points, axes)
-    _explain(figure, contoured, any(np.size(panel.sinks) for panel in panels), bool(points), 4 // lines)
+    columns = {1: 1, 2: 2}.get(len(panels), 4)
+    _explain(figure, contoured, any(np.size(panel.sinks) for panel in panels), bool(points), columns)
     return save(figure, path)
 
 
-def _cells(
-    panels: Sequence[Any], most: int, axes: tuple[Axis, Axis], foot: float
-) -> tuple[Figure, list[tuple[float, float, float]]]:
-    """A page in lines of at most three cells: of each, left and upper edge and size of the square that it draws in."""
+def _planes(
+    panels: Sequence[Any], most: int, axes: tuple[Axis, Axis], margin: float = 0.0
+) -> tuple[Figure, NDArray[np.object_]]:
+    """A page of empty planes with their titles, limits, ticks and names of the axes, at most three in a line."""
     if not 1 <= len(panels) <= most:
         raise ValueError(f"Such a figure has 1 to {most} panels, not {len(panels)}.")
     if len(axes) != 2:
         raise ValueError(f"A plane has 2 axes, not {len(axes)}.")
     columns = min(len(panels), PER_LINE)
-    size = CELL - LEFT - RIGHT
-    top = TOP + TITLE_LINE * max(textwrap.fill(panel.title, TITLE_LETTERS).count("\n") for panel in panels)
-    height = top + size + BOTTOM
-    figure = page(-(-len(panels) // columns) * height + foot, max(columns * CELL, 1.5 * CELL))
-    return figure, [(i % columns * CELL + LEFT, i // columns * height + top, size) for i in range(len(panels))]
+    figure, cells = page_of_cells(len(panels), 3.5, columns, max(columns, 1.5) * WIDTH / PER_LINE)
+    for panel, main in zip(panels, cells.flat, strict=True):
+        (x_low, x_high), (y_low, y_high) = (
+            (axis.limits[0] - margin * axis.span, axis.limits[1] + margin * axis.span) for axis in axes
+        )
+        main.set(xlim=(x_low, x_high), ylim=(y_low, y_high), xlabel=axes[0].words, ylabel=axes[1].words, box_aspect=1)
+        main.xaxis.set_major_locator(ticks(4))
+        main.yaxis.set_major_locator(ticks(4))
+        main.set_title(textwrap.fill(panel.title, TITLE_LETTERS), pad=5)
+    return figure, cells[:, 0]
 
 
 def _pairs(values: ArrayLike, what: str) -> NDArray:
@@ -232,16 +227,6 @@ def _inside(samples: NDArray, axes: tuple[Axis, Axis]) -> NDArray:
 def _histogram(samples: NDArray, axes: tuple[Axis, Axis], bins: int) -> NDArray:
     """Number of samples in each cell of the plane, shape (bins, bins), the first axis first."""
     return np.histogram2d(samples[:, 0], samples[:, 1], bins, [axes[0].limits, axes[1].limits])[0]
-
-
-def _frame(main: Any, axes: tuple[Axis, Axis], margin: float = 0.0) -> None:
-    """Limits, ticks and names of a plane."""
-    (x_low, x_high), (y_low, y_high) = (
-        (axis.limits[0] - margin * axis.span, axis.limits[1] + margin * axis.span) for axis in axes
-    )
-    main.set(xlim=(x_low, x_high), ylim=(y_low, y_high), xlabel=axes[0].words, ylabel=axes[1].words)
-    main.xaxis.set_major_locator(ticks(4))
-    main.yaxis.set_major_locator(ticks(4))
 
 
 def _draw_marginal(side: Any, counts: NDArray, axis: Axis, *, upright: bool) -> None:
@@ -356,10 +341,4 @@ def _explain(figure: Figure, contoured: bool, sinks: bool, points: bool, columns
         dot = Line2D([], [], color=INK, marker="o", markersize=5.5, linestyle="none")
         entries.append((dot, "combination of interest"))
     handles, names = zip(*entries, strict=True)
-    figure.legend(handles, names, loc="lower left", ncols=columns, fontsize=8, bbox_to_anchor=(0.005, 0))
-
-
-def _say_below(figure: Figure, words: str) -> None:
-    width, height = figure.get_size_inches()
-    words = textwrap.fill(words, int((width - LEFT) * LETTERS))
-    figure.text(LEFT / width, 0.1 / height, words, color=QUIET, fontsize=8, linespacing=1.4)
+    figure.legend(handles, names, loc="outside lower left", ncols=columns, fontsize=8)

@@ -10,25 +10,28 @@ from typing import Any
 
 import numpy as np
 from matplotlib.colors import Normalize
-from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 from numpy.typing import NDArray
 
-from bidsfit.reports.canvas import INK, QUIET, WIDTH, inches, page, robust_limits, save, spread_limits, styled, ticks
+from bidsfit.reports.canvas import (
+    QUIET,
+    WIDTH,
+    compressed,
+    page,
+    robust_limits,
+    save,
+    say_below,
+    spread_limits,
+    styled,
+    ticks,
+)
 from bidsfit.reports.comparisons import DIVERGING
 from bidsfit.reports.mosaics import draw_scale
 from bidsfit.reports.spaces import Axis
 from bidsfit.reports.words import readable
 
-NamedAxes = Sequence[tuple[str, Axis]]
-
 #: Slices of the third parameter, at most.
 MOST_SLICES = 4
-
-#: Inches: margins, colour bar with its words, spaces between maps, blocks and rows, heights of headings.
-LEFT, BAR, GAP, BETWEEN, LINE, HEADING, FOOT, LARGEST = 0.68, 1.12, 0.1, 0.22, 0.2, 0.3, 0.52, 2.0
-#: Inches: the line that explains what has no finite value.
-REMARK = 0.2
 
 
 @dataclass(frozen=True)
@@ -131,8 +134,39 @@ def plot_statistic_maps(
     places = _check(rows, truth, axes)
     names = list(truth)
     grid = RegularPlaces.of(places[0], places[1], names)
-    draw = _draw_pair if len(names) == 2 else _draw_slices
-    return save(draw(rows, places, grid, list(axes.items()), label, diverging), path)
+    cuts = [(np.full(places.shape[1], True), "")]  # the points of each map, and which slice they are
+    if len(names) == 3:
+        cuts = list(_cuts(places[2], axes[names[2]]))
+    abreast = len(rows) if len(names) == 2 else min(len(rows), 2)
+    lines, columns = -(-len(rows) // abreast), abreast * len(cuts)
+    size = min((WIDTH - 1.7) / columns, 2.1 if len(names) == 2 else 1.5)
+    letters = max(int(13 * size), 6)
+    titles = [textwrap.fill(row.title, letters * len(cuts)) for row in rows]
+    words = textwrap.fill(label, letters * lines)
+    height = lines * (size + 0.2) + 0.5 if len(names) == 3 else size + 0.5
+    above = 0.17 * max(title.count("\n") for title in titles)
+    figure = page(len(names) * height + above, max(columns * size + 1.7, 4.4), compressed())
+    panels = figure.subplots(len(names) * lines, columns, squeeze=False, subplot_kw={"box_aspect": 1})
+    for name, block in zip(names, np.split(panels, len(names)), strict=True):
+        values = np.array([np.asarray(row.values[name], dtype=float) for row in rows])
+        limits = _limits(values, diverging)
+        cells = block.reshape(-1, len(cuts))
+        for k, (row, cell) in enumerate(zip(values, cells, strict=False)):
+            bottom = k + abreast >= len(rows) and (len(names) == 3 or name == names[-1])
+            for panel, (here, where) in zip(cell, cuts, strict=True):
+                image = _show(panel, grid.picture(row, here), grid, limits, diverging)
+                left = panel is cell[0] and (len(cuts) > 1 or k == 0)
+                _name_axes(panel, list(axes.values()), left=left, bottom=bottom, few=size < 1.4)
+                if where and k < abreast:
+                    panel.set_title(f"{where}\n", loc="center", fontsize=8, color=QUIET)
+            if len(names) == 3 or name == names[0]:
+                cell[0].set_title(titles[k], fontsize=9.5 if size > 1.4 else 8.5)
+        for empty in cells[len(rows) :].flat:
+            empty.remove()
+        scale = draw_scale(figure, image, values[~np.isnan(values)], ax=[*cells[: len(rows)].flat], pad=0.01)
+        scale.set_label(f"{words}\nof {axes[name].words}", fontsize=8)
+    say_below(figure, _remark(rows))
+    return save(figure, path)
 
 
 def _check(rows: Sequence[Statistic], truth: Mapping[str, NDArray], axes: Mapping[str, Axis]) -> NDArray:
@@ -163,86 +197,11 @@ def _limits(values: NDArray, diverging: bool) -> tuple[float, float]:
     return robust_limits(finite) if finite.size and finite.min() < 0 else spread_limits(finite)
 
 
-def _draw_pair(
-    rows: Sequence[Statistic],
-    places: NDArray,
-    grid: RegularPlaces,
-    axes: NamedAxes,
-    label: str,
-    diverging: bool,
-) -> Figure:
-    """Two parameters: a row for each, a column for each estimator."""
-    size = min((WIDTH - LEFT - BAR - (len(rows) - 1) * GAP) / len(rows), LARGEST)
-    titles = [textwrap.fill(row.title, max(int(size * 13), 6)) for row in rows]
-    heading = 0.12 + 0.16 * max(title.count("\n") + 1 for title in titles)
-    right = LEFT + len(rows) * (size + GAP) - GAP
-    remark = _remark(rows)
-    figure = page(heading + 2 * (size + GAP) + FOOT - 0.04 + (REMARK if remark else 0), max(right + BAR, 4.0))
-    everywhere = np.ones(places.shape[1], dtype=bool)
-    for line, (name, axis) in enumerate(axes):
-        values = np.array([np.asarray(row.values[name], dtype=float) for row in rows])
-        limits = _limits(values, diverging)
-        top = heading + line * (size + GAP)
-        for column, row in enumerate(values):
-            panel = inches(figure, LEFT + column * (size + GAP), top, size, size)
-            image = _show(panel, grid.picture(row, everywhere), grid, limits, diverging)
-            _name_axes(panel, axes, left=column == 0, bottom=line == 1, few=size < 1.3)
-            if line == 0:
-                panel.set_title(titles[column], pad=4, fontsize=9.5 if size > 1.3 else 8.5)
-        words = textwrap.fill(label, max(int(size * 13), 6))
-        _draw_bar(figure, image, values, limits, (right, top, size), f"{words}\nof {axis.words}")
-    _say_below(figure, remark)
-    return figure
-
-
-def _draw_slices(
-    rows: Sequence[Statistic],
-    places: NDArray,
-    grid: RegularPlaces,
-    axes: NamedAxes,
-    label: str,
-    diverging: bool,
-) -> Figure:
-    """Three parameters: for each a block of estimators, which are rows of slices of the third parameter."""
-    levels = _levels(places[2])
-    count = min(MOST_SLICES, levels.size)
-    levels = levels[np.rint(np.linspace(0, levels.size - 1, count)).astype(int)]
-    abreast = min(len(rows), 2)
-    lines = -(-len(rows) // abreast)
-    size = min((WIDTH - LEFT - BAR - BETWEEN) / (2 * MOST_SLICES) - GAP, 1.3)
-    if abreast == 1:
-        size = 1.3
-    block = count * (size + GAP) - GAP
-    right = LEFT + abreast * (block + BETWEEN) - BETWEEN
-    line_height = LINE + size + GAP
-    height = HEADING + LINE + lines * line_height + FOOT
-    remark = _remark(rows)
-    figure = page(len(axes) * height + (REMARK if remark else 0), max(right + BAR, 4.5))
-    width, total = figure.get_size_inches()
-    for i, (name, axis) in enumerate(axes):
-        values = np.array([np.asarray(row.values[name], dtype=float) for row in rows])
-        limits = _limits(values, diverging)
-        figure.text(0.1 / width, 1 - (i * height + 0.08) / total, f"{label} of {axis.words}", fontsize=10.5, va="top")
-        for k, row in enumerate(rows):
-            line, column = divmod(k, abreast)
-            left, top = LEFT + column * (block + BETWEEN), i * height + HEADING + LINE + line * line_height + LINE
-            figure.text(left / width, 1 - (top - 0.05) / total, row.title, fontsize=9, va="bottom")
-            for s, (here, where) in enumerate(_cuts(places[2], levels, axes[2][1])):
-                panel = inches(figure, left + s * (size + GAP), top, size, size)
-                image = _show(panel, grid.picture(values[k], here), grid, limits, diverging)
-                _name_axes(panel, axes[:2], left=column == 0 and s == 0, bottom=k + abreast >= len(rows), few=True)
-                if line == 0:
-                    above = panel.annotate(where, (0.5, 1), (0, 15), "axes fraction", "offset points", ha="center")
-                    above.set(color=QUIET, fontsize=8, va="bottom")
-        top = i * height + HEADING + 2 * LINE
-        _draw_bar(figure, image, values, limits, (right, top, min(lines * line_height - LINE - GAP, 2.4)), "")
-    _say_below(figure, remark)
-    return figure
-
-
-def _cuts(third: NDArray, levels: NDArray, axis: Axis) -> Iterator[tuple[NDArray, str]]:
+def _cuts(third: NDArray, axis: Axis) -> Iterator[tuple[NDArray, str]]:
     """Points of each slice, and where it lies in words."""
-    for level in levels:
+    levels = _levels(third)
+    count = min(MOST_SLICES, levels.size)
+    for level in levels[np.rint(np.linspace(0, levels.size - 1, count)).astype(int)]:
         unit = f" {axis.unit}" if axis.unit else ""
         words = f"{axis.label} = {level:.3g}{unit}".replace("-", "\N{MINUS SIGN}")
         yield np.isclose(third, level, rtol=1e-6, atol=1e-6 * max(float(np.ptp(third)), 1e-300)), words
@@ -262,17 +221,16 @@ def _show(panel: Any, values: NDArray, grid: RegularPlaces, limits: tuple[float,
     )
 
 
-def _name_axes(panel: Any, axes: NamedAxes, *, left: bool, bottom: bool, few: bool) -> None:
+def _name_axes(panel: Any, axes: Sequence[Axis], *, left: bool, bottom: bool, few: bool) -> None:
     """Names at the outer sides, round numbers on each axis."""
     for side, most in ((panel.xaxis, 2), (panel.yaxis, 3)):
         side.set_major_locator(ticks(most if few else 4))
         side.set_major_formatter(FuncFormatter(lambda value, _: readable(value)))
     panel.tick_params(labelleft=left, labelbottom=bottom, length=2.5)
     if bottom:
-        panel.set_xlabel(axes[0][1].words)
+        panel.set_xlabel(axes[0].words)
     if left:
-        panel.set_ylabel(axes[1][1].words)
-        panel.yaxis.set_label_coords(-0.44 / (panel.get_position().width * panel.figure.get_size_inches()[0]), 0.5)
+        panel.set_ylabel(axes[1].words)
 
 
 def _remark(rows: Sequence[Statistic]) -> str:
@@ -280,24 +238,3 @@ def _remark(rows: Sequence[Statistic]) -> str:
     values = np.concatenate([np.ravel(np.asarray(each, dtype=float)) for row in rows for each in row.values.values()])
     words = ["Infinite values take the last colour."] if np.isinf(values).any() else []
     return "  ".join([*words, "White inside a map: not known."] if np.isnan(values).any() else words)
-
-
-def _say_below(figure: Figure, words: str) -> None:
-    width, height = figure.get_size_inches()
-    figure.text(0.1 / width, 0.07 / height, words, color=QUIET, fontsize=8)
-
-
-def _draw_bar(
-    figure: Figure,
-    image: Any,
-    values: NDArray,
-    limits: tuple[float, float],
-    place: tuple[float, float, float],
-    words: str,
-) -> None:
-    """Colour bar at the right edge of maps, from their top, with its words upright beside it."""
-    right, top, height = place
-    draw_scale(figure, image, values[~np.isnan(values)], limits, right, top, height)
-    width, total = figure.get_size_inches()
-    x, y = (right + BAR - 0.26) / width, 1 - (top + height / 2) / total
-    figure.text(x, y, words, rotation=90, ha="center", va="center", fontsize=8, color=INK, linespacing=1.2)

@@ -1,106 +1,146 @@
-"""Mosaics of slices: where tiles go on a page, and what surrounds them."""
+"""Mosaics of slices: pictures side by side, each a row of tiles, and what surrounds them."""
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from matplotlib.patheffects import Normal, Stroke
 from numpy.typing import NDArray
 
-from bidsfit.reports.canvas import INK, QUIET, WIDTH, inches, note
+from bidsfit.reports.canvas import INK, QUIET, WIDTH, compressed, note, page
 from bidsfit.reports.slices import MOST_SLICES, Slices
 
 BACKGROUND = "#000000"
 
-#: Inches: margins, room for a colour bar, space between blocks and between tiles.
-LEFT, RIGHT, BAR, GUTTER, GAP = 0.05, 0.05, 0.82, 0.3, 0.05
-#: Inches: heights of a block's title, of the slices' positions and of the foot.
-TITLE, LABEL, FOOT = 0.32, 0.17, 0.36
+#: Inches: room for a colour bar, and between pictures.
+BAR, BETWEEN = 0.8, 0.1
+#: Inches: widths of tiles.
 LARGEST_TILE, SMALLEST_TILE, SMALL_TILE = 2.7, 1.6, 1.2
-#: The sentence at the foot needs this width.
-NARROWEST_PAGE = 7.5
 
 
 @dataclass(frozen=True)
-class Layout:
-    """Places of the tiles of several panels: each panel is a block of slices, and blocks fill lines."""
+class Mosaic:
+    """A page of pictures, each a row of slices.
 
+    Attributes
+    ----------
+    figure : Figure
+    slices : Slices
+    rows : ndarray of Axes, shape (n_lines, n_columns, n_slices)
+        Black, without frames.
+    width : float
+        Of a picture, inches.
+    """
+
+    figure: Figure
     slices: Slices
-    n_panels: int
-    blocks_per_line: int
-    tile: tuple[float, float]
+    rows: NDArray[np.object_]
+    width: float
 
     @classmethod
-    def of(cls, slices: Slices, n_panels: int, largest: float = LARGEST_TILE) -> Layout:
-        """As many blocks side by side as leaves the tiles large enough."""
-        for blocks in range(n_panels, 0, -1):
-            lines = -(-n_panels // blocks)
-            layout = cls(slices, n_panels, blocks, _tile_size(slices, blocks, largest))
-            balanced = blocks == -(-n_panels // lines)
-            if balanced and layout.tile[0] >= SMALLEST_TILE:
-                return layout
-        return layout
+    def of(
+        cls,
+        slices: Slices,
+        n_pictures: int,
+        n_columns: int,
+        *,
+        bars: int,
+        largest: float = LARGEST_TILE,
+        words: int = 0,
+        below: int = 1,
+    ) -> Mosaic:
+        """Empty tiles, with room for so many colour bars in a line, and lines of words under pictures and below all."""
+        n, n_lines = len(slices), -(-n_pictures // n_columns)
+        tile = _tile_width(slices, n_columns, bars, largest)
+        height = n_lines * (tile * slices.size[1] / slices.size[0] + 0.4 + 0.14 * words) + 0.2 + 0.18 * below
+        figure = page(height, n_columns * (n * tile + BETWEEN) + bars * BAR, compressed())
+        ratios = [*[tile] * n, BETWEEN] * n_columns
+        axes = figure.subplots(n_lines, len(ratios), squeeze=False, width_ratios=ratios)
+        rows = axes.reshape(n_lines, n_columns, n + 1)
+        for space in rows[..., n].flat:
+            space.remove()
+        for each in rows[..., :n].flat:
+            each.set(xticks=[], yticks=[], facecolor=BACKGROUND)
+            each.spines[:].set_visible(False)
+        for line, column in np.ndindex(n_lines, n_columns):
+            _name_sides(rows[line, column, 0], slices.letters)
+        for each, label in zip(rows[0, :, :n].flat, slices.labels * n_columns, strict=True):
+            note(each, 0.5, 1.0, label, "center", "bottom")
+        _draw_ruler(rows[0, 0, 0], slices.size[0])
+        for empty in rows[..., :n].reshape(-1, n)[n_pictures:].flat:
+            empty.remove()
+        return cls(figure, slices, rows[..., :n], n * tile)
 
     @classmethod
-    def in_columns(cls, mask: NDArray, affine: NDArray, n_panels: int, columns: int) -> Layout:
-        """So many blocks side by side, with as many slices each as leaves the tiles large enough."""
-        for count in range(MOST_SLICES, 0, -1):
-            slices = Slices.around(mask, affine, count=count)
-            layout = cls(slices, n_panels, columns, _tile_size(slices, columns, LARGEST_TILE))
-            if layout.tile[0] >= SMALL_TILE:
+    def around(
+        cls,
+        mask: NDArray,
+        affine: NDArray,
+        n_pictures: int,
+        n_columns: int,
+        *,
+        bars: int,
+        smallest: float = SMALL_TILE,
+        most: int = MOST_SLICES,
+        largest: float = LARGEST_TILE,
+        words: int = 0,
+        **crop: Any,
+    ) -> Mosaic:
+        """As many slices of each picture as leaves the tiles large enough; one at least."""
+        for count in range(most, 0, -1):
+            slices = Slices.around(mask, affine, count=count, **crop)
+            if _tile_width(slices, n_columns, bars, largest) >= smallest:
                 break
-        return layout
+        return cls.of(slices, n_pictures, n_columns, bars=bars, largest=largest, words=words)
 
-    @property
-    def lines(self) -> int:
-        return -(-self.n_panels // self.blocks_per_line)
+    def begin(self, line: int, column: int, title: str, remark: str = "", colour: str = INK) -> list[Any]:
+        """The tiles of a picture, under its title, which a small remark follows."""
+        row = list(self.rows[line, column])
+        heading = row[0].set_title(self._wrapped(title), fontsize=10.5, color=colour, pad=15 if line == 0 else 4)
+        after = row[0].annotate(remark, (1, 0), (7, 2.5), heading, "offset points", color=QUIET, fontsize=8)
+        after.set(annotation_clip=False, in_layout=False)
+        return row
 
-    @property
-    def line_height(self) -> float:
-        return TITLE + self.tile[1]
+    def plot(self, line: int, column: int, title: str) -> Any:
+        """One plot in place of the tiles of a picture."""
+        row = self.rows[line, column]
+        grid, first = row[0].get_gridspec(), row[0].get_subplotspec().colspan.start
+        for each in row:
+            each.remove()
+        axes = self.figure.add_subplot(grid[line, first : first + len(row)])
+        axes.set_title(self._wrapped(title), fontsize=10.5)
+        return axes
 
-    @property
-    def height(self) -> float:
-        return LABEL + self.lines * self.line_height + FOOT
+    def _wrapped(self, title: str) -> str:
+        return textwrap.fill(title, max(int(13 * self.width), 6), break_long_words=False)
 
-    @property
-    def width(self) -> float:
-        """Of the page: no wider than needed, but wide enough for the text below."""
-        return max(self.block(self.blocks_per_line - 1)[0] + self.block_width + RIGHT, NARROWEST_PAGE)
-
-    @property
-    def block_width(self) -> float:
-        return len(self.slices) * (self.tile[0] + GAP) - GAP + BAR
-
-    def block(self, panel: int) -> tuple[float, float]:
-        """Upper left corner of a panel's first tile."""
-        line, column = divmod(panel, self.blocks_per_line)
-        return LEFT + column * (self.block_width + GUTTER), LABEL + line * self.line_height + TITLE
-
-
-def _tile_size(slices: Slices, blocks: int, largest: float) -> tuple[float, float]:
-    """Width and height of a tile where so many blocks share a line."""
-    width_mm, height_mm = slices.size
-    ratio = height_mm / width_mm
-    room = WIDTH - LEFT - RIGHT - blocks * (BAR + (len(slices) - 1) * GAP) - (blocks - 1) * GUTTER
-    width = min(room / (blocks * len(slices)), largest, largest / ratio)
-    return width, width * ratio
+    def end(self, remark: str = "", entries: Sequence[Patch] = (), columns: int = 1) -> None:
+        """A sentence on orientation at the foot, and what colours mean."""
+        words = f"{self.slices.description}.{'  ' + remark if remark else ''}"
+        small = {"fontsize": 8, "title_fontsize": 8, "handlelength": 0.8, "alignment": "left"}
+        legend = self.figure.legend(handles=entries, title=words, loc="outside lower left", ncols=columns, **small)
+        legend.get_title().set_color(QUIET)
 
 
-def row_of_tiles(figure: Figure, slices: Slices, left: float, top: float, tile: tuple[float, float]) -> list[Any]:
-    """Empty axes of a row of slices, black, without frames."""
-    row = []
-    for i in range(len(slices)):
-        axes = inches(figure, left + i * (tile[0] + GAP), top, *tile)
-        axes.set(xticks=[], yticks=[], facecolor=BACKGROUND)
-        axes.spines[:].set_visible(False)
-        row.append(axes)
-    _name_sides(row[0], slices.letters)
-    return row
+def columns_for(slices: Slices, n: int) -> int:
+    """So many of the pictures, each with a colour bar, side by side as leaves the tiles large enough."""
+    for columns in range(n, 1, -1):
+        balanced = columns == -(-n // -(-n // columns))
+        if balanced and _tile_width(slices, columns, columns, LARGEST_TILE) >= SMALLEST_TILE:
+            return columns
+    return 1
+
+
+def _tile_width(slices: Slices, columns: int, bars: int, largest: float) -> float:
+    """Inches where so many pictures and colour bars share a line, and the longer side is not too long."""
+    room = (WIDTH - bars * BAR - columns * BETWEEN) / (columns * len(slices))
+    return min(room, largest, largest * slices.size[0] / slices.size[1])
 
 
 def show(axes: Any, picture: NDArray, slices: Slices, **options: Any) -> Any:
@@ -118,51 +158,23 @@ def _name_sides(axes: Any, letters: tuple[str, str, str, str]) -> None:
         (0.5, 0.985, "center", "top"),
     )
     for letter, (x, y, horizontal, vertical) in zip(letters, places, strict=True):
-        text = note(axes, x, y, letter, horizontal, vertical, "#ffffff")
-        text.set_path_effects([Stroke(linewidth=1.5, foreground=BACKGROUND), Normal()])
+        note(axes, x, y, letter, horizontal, vertical, "#ffffff").set_path_effects(_halo(1.5))
 
 
-def say_where(row: Sequence[Any], slices: Slices) -> None:
-    """Position of each slice above its tile."""
-    for axes, label in zip(row, slices.labels, strict=True):
-        note(axes, 0.5, 1.0, label, "center", "bottom")
+def _draw_ruler(axes: Any, width: float) -> None:
+    """Scale bar in the lower left corner of a tile that is so wide (mm)."""
+    length = _round_length(width * 0.4)
+    x = np.array([0.03, 0.03 + length / width])
+    line = {"color": "#ffffff", "linewidth": 1.2, "solid_capstyle": "butt", "path_effects": _halo(2.4)}
+    axes.plot(x, [0.03, 0.03], transform=axes.transAxes, **line)
+    note(axes, 0.03, 0.05, f"{length:g} mm", "left", "bottom", "#ffffff").set(path_effects=_halo(1.5), fontsize=6.5)
 
 
-def draw_foot(figure: Figure, slices: Slices, tile: tuple[float, float], top: float, remark: str = "") -> None:
-    """Scale bar of tiles of that size, and a sentence on orientation."""
-    width_mm = slices.size[0]
-    length = _round_length(width_mm * 0.4)
-    bar = length / width_mm * tile[0]
-    axes = strip(figure, top, 0.3)
-    axes.plot([0, 0, 0, bar, bar, bar], [0.10, 0.18, 0.14, 0.14, 0.18, 0.10], color=INK, linewidth=1)
-    text = f"{length:g} mm.  {slices.description}.{'  ' + remark if remark else ''}"
-    axes.text(bar + 0.08, 0.14, text, va="center", color=QUIET, fontsize=8)
-
-
-def strip(figure: Figure, top: float, height: float) -> Any:
-    """Axes over the width of a figure in which places are inches from the upper left corner."""
-    width = figure.get_size_inches()[0] - LEFT - RIGHT
-    axes = inches(figure, LEFT, top, width, height)
-    axes.set(xlim=(0, width), ylim=(height, 0))
-    axes.axis("off")
-    return axes
+def _halo(width: float) -> list[Any]:
+    return [Stroke(linewidth=width, foreground=BACKGROUND), Normal()]
 
 
 def _round_length(length: float) -> float:
     """The largest of 1, 2, 5, 10, 20, 50, ... that is not longer."""
     power = 10.0 ** np.floor(np.log10(length))
     return float(max(step for step in (1, 2, 5) if step * power <= length * (1 + 1e-9)) * power)
-
-
-def start_block(figure: Figure, layout: Layout, number: int, title: str, unit: str = "", remark: str = "") -> list[Any]:
-    """Empty tiles of one panel under its title; the first line of blocks also names the slices' positions."""
-    left, top = layout.block(number)
-    row = row_of_tiles(figure, layout.slices, left, top, layout.tile)
-    if number < layout.blocks_per_line:
-        say_where(row, layout.slices)
-        top -= LABEL
-    width, height = figure.get_size_inches()
-    words = f"{title}  ({unit})" if unit else title
-    heading = figure.text(left / width, 1 - (top - 0.06) / height, words, fontsize=10.5, va="bottom")
-    row[0].annotate(remark, (1, 0), (7, 3.5), heading, "offset points", color=QUIET, fontsize=8, annotation_clip=False)
-    return row

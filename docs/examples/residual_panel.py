@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from bidsfit.bids.units import REPORT_UNITS
-from bidsfit.reports.canvas import inches, page, save
+from bidsfit.reports.canvas import page, save
 from bidsfit.reports.fit_panels import FitPanel, FitView
 from bidsfit.reports.words import with_unit
 
@@ -15,7 +15,7 @@ def draw(path: Path, view: FitView) -> bool:
     quantity = view.model.quantity(view.model.shape_names[0])
     unit = REPORT_UNITS[quantity.unit]
     figure = page(3.0, 4.5)
-    axes = inches(figure, 0.8, 0.2, 3.5, 2.2)
+    axes = figure.subplots()
     axes.plot(view.result.values[quantity.name] * unit.factor, view.result.values["rmse"], ".", markersize=2)
     axes.set(xlabel=with_unit(f"${quantity.latex}$", unit.name), ylabel="Residual")
     save(figure, path)

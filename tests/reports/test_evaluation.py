@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bidsfit.reports import boxes, spaces, statistic_maps
+from bidsfit.reports import boxes, canvas, spaces, statistic_maps
 from bidsfit.reports.evaluation import (
     Axis,
     Bias,
@@ -90,13 +90,13 @@ def test_many_biases(tmp_path: Path) -> None:
     [(PEAKED, True), (UNIFORM, False), (UNIFORM[:1000], False), (NO_SINKS, False), (PEAKED + 10, False)],
 )
 def test_only_a_density_with_a_peak_has_contours(training: np.ndarray, expected: bool) -> None:
-    axes = spaces.page(2, 2).add_subplot()
+    axes = canvas.page(2, 2).add_subplot()
     assert spaces._draw_contours(axes, training, PLANE) is expected
     assert bool(axes.collections) is expected
 
 
 def test_contours_enclose_the_share_that_they_say() -> None:
-    axes = spaces.page(2, 2).add_subplot()
+    axes = canvas.page(2, 2).add_subplot()
     spaces._draw_contours(axes, PEAKED, PLANE)
     for lines, share in zip(axes.collections, spaces.ENCLOSED, strict=True):
         inside = lines.get_paths()[0].contains_points(PEAKED)

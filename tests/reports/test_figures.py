@@ -5,12 +5,13 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
-from bidsfit.reports import charts, comparisons, figures, mosaics
+from bidsfit.reports import canvas, charts, comparisons, figures, mosaics
 from bidsfit.reports.canvas import robust_limits, spread_limits
 from bidsfit.reports.figures import Column, Curve, Decay, Panel
-from bidsfit.reports.tiles import Layout
+from bidsfit.reports.tiles import Mosaic
 
 SHAPE, AFFINE = (16, 18, 4), np.diag([-2.0, 2.0, 3.0, 1.0])
 INSIDE = np.zeros(SHAPE, dtype=bool)
@@ -81,10 +82,9 @@ def test_uncertainty_shows_what_is_not_determined_apart(tmp_path: Path) -> None:
 
 def test_columns_show_as_many_slices_as_there_is_room_for() -> None:
     mask = np.ones((20, 20, 30), dtype=bool)
-    few, more = (Layout.in_columns(mask, np.eye(4), 6, columns) for columns in (2, 1))
+    few, more, many = (Mosaic.around(mask, np.eye(4), columns, columns, bars=columns) for columns in (2, 1, 12))
     assert 1 < len(few.slices) < len(more.slices)
-    assert few.width <= 10.0
-    assert Layout.in_columns(mask, np.eye(4), 12, 12).slices.indices  # one slice at least
+    assert many.slices.indices  # one slice at least
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,12 @@ def test_quality_names_every_status_that_occurs(tmp_path: Path) -> None:
 
 def test_maps_that_are_equal_are_said_to_be_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
-    monkeypatch.setattr(comparisons, "_say", lambda *arguments, **_: said.append(arguments[3]))
+
+    def save(figure: Figure, path: Path) -> Path:
+        said.extend(axes.get_title("left").replace("\n", " ") for axes in figure.axes)
+        return canvas.save(figure, path)
+
+    monkeypatch.setattr(comparisons, "save", save)
     columns = [figures.Column("lsq", VALUES, ""), figures.Column("mle", VALUES.copy(), "", "")]
     assert_picture(figures.plot_comparison(tmp_path / "comparison.png", columns, INSIDE, AFFINE))
     assert any("no difference in any voxel" in words for words in said)

@@ -110,7 +110,7 @@ def test_figures_are_in_the_page_and_nothing_is_fetched(page: Page, written: Pat
     sources = page.values("src")
     assert [source.split(";")[0] for source in sources] == ["data:image/png", "data:image/svg+xml"]
     assert page.values("alt") == ["Loss as png", "Loss as svg"]
-    assert page.values("width") == ["614", "614"]  # 6.4 inches
+    assert page.values("width") == ["603", "603"]  # 6.4 inches but for the margins, which are cropped
     assert "nothing.png is missing" in page.text
     text = written.read_text(encoding="utf-8")
     assert "http" not in text

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from bidsfit.reports import lesions, mosaics
@@ -136,8 +137,13 @@ def test_differences_refuse_what_they_cannot_show(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_long_titles_take_several_lines() -> None:
-    columns = [LesionColumn("lsq", {}), LesionColumn("a network trained on estimates in vivo", {})]
-    titles, height = lesions._titles(columns, 1.5)
-    assert titles == ["lsq", "a network trained\non estimates in\nvivo"]
-    assert height == pytest.approx(lesions.HEADING + 2 * lesions.LINE)
+def test_long_titles_fit_above_their_maps(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Figure] = []
+    monkeypatch.setattr(lesions, "save", lambda figure, _: drawn.append(figure))
+    columns = [replace(column, title="a network trained on estimates in vivo") for column in COLUMNS[:3]]
+    plot_lesions("", columns, LESION, AXES)
+    drawn[0].draw_without_rendering()
+    titled = [axes for axes in drawn[0].axes if axes.get_title(loc="left")]
+    assert len(titled) == len(columns)
+    for axes in titled:
+        assert axes._left_title.get_window_extent().width <= axes.get_window_extent().width

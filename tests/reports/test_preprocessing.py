@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from bidsfit.reports import figures, preprocessing
@@ -92,7 +93,12 @@ def test_bright_structures_are_outlined_however_coils_see_them(tmp_path: Path, m
 def test_the_legend_names_what_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a bottle of water nothing is brighter than what lies around it."""
     said: list[str] = []
-    monkeypatch.setattr(preprocessing, "_say", lambda *arguments, **_: said.append(arguments[3]))
+
+    def save(figure: Figure, path: Path) -> Path:
+        said.extend(text.get_text() for text in figure.legends[0].get_texts())
+        return path
+
+    monkeypatch.setattr(preprocessing, "save", save)
     for image, expected in ((np.full(BEFORE.shape, 7.0), []), (BEFORE, ["bright structures of b = 0"])):
         said.clear()
         figures.plot_registration(tmp_path / "registration.png", {"b = 0": image}, INSIDE, AFFINE)
