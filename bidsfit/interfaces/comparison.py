@@ -137,7 +137,7 @@ class PlotComparison(SimpleInterface):
                 for a, b in correlated[0]
             ],
             figures=relative(paths, drawn, self.inputs.output_dir),
-            warnings=[*_disagreements(parameters), *_entangled(names, correlated)],
+            warnings=[*disagreement_warnings(parameters), *correlation_warnings(names, correlated)],
         )
         write_record(record, paths["record"])
         self._results = {"record": str(paths["record"])}
@@ -235,8 +235,14 @@ def _speed(name: str, title: str, result: FitResult) -> dict[str, Any]:
     }
 
 
-def _disagreements(parameters: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Estimators that differ from the first by more than the floor."""
+def disagreement_warnings(parameters: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Sentences about estimators that differ from the first by more than the Cramér-Rao bound.
+
+    Parameters
+    ----------
+    parameters : sequence of mapping
+        ``name``, ``unit`` and ``rows`` (of `compare`) of each parameter.
+    """
     warnings = []
     for parameter in parameters:
         first, *others = parameter["rows"]
@@ -251,8 +257,8 @@ def _disagreements(parameters: Sequence[Mapping[str, Any]]) -> list[str]:
     return warnings
 
 
-def _entangled(names: Sequence[str], correlated: Sequence[Mapping[tuple[str, str], float]]) -> list[str]:
-    """Pairs of parameters that an estimator does not tell apart."""
+def correlation_warnings(names: Sequence[str], correlated: Sequence[Mapping[tuple[str, str], float]]) -> list[str]:
+    """Sentences about pairs of parameters whose correlation over the voxels exceeds `STRONG`, by each estimator."""
     return [
         f"{a} and {b} by {name} are strongly correlated over the voxels ({value:.2f}): either the tissue varies "
         "so, or an error in one makes up for an error in the other."

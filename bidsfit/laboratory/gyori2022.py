@@ -170,7 +170,7 @@ class Reproduction:
             training, recipe = facts["Training"], facts["Recipe"]
             method = "network" if facts["Kind"] == "network" else "random forest"
             size = recipe["architecture"]["hidden_layers"] if method == "network" else training["Nodes"]
-            means = self._evaluate(entry.model, entry.snr, (entry.estimator,))[entry.estimator].summary(
+            means = self.evaluate(entry.model, entry.snr, (entry.estimator,))[entry.estimator].summary(
                 setting(entry.model, entry.snr).space.names
             )
             rows.append(
@@ -206,7 +206,7 @@ class Reproduction:
 
     def table_3(self) -> None:
         """Means over the grid at SNR 25, beside the paper's."""
-        found = self._evaluate("smt2", 25.0, TABLE_3)
+        found = self.evaluate("smt2", 25.0, TABLE_3)
         rows: list[list[Any]] = []
         for name, paper in TABLE_3.items():
             means = found[name].summary(("vcyl", "lambda"))
@@ -249,7 +249,7 @@ class Reproduction:
     def bias(self, number: str, model: str, snr: float, names: Sequence[str]) -> None:
         """From the truth to the mean estimate."""
         place = setting(model, snr)
-        found = self._evaluate(model, snr, names)
+        found = self.evaluate(model, snr, names)
         draw_bias(
             self.gallery,
             f"figure-{number}",
@@ -266,13 +266,13 @@ class Reproduction:
 
     def spread(self, number: str, model: str, snr: float, names: Sequence[str]) -> None:
         """Standard deviation over the space of true parameters."""
-        found = {readable(name): value for name, value in self._evaluate(model, snr, names).items()}
+        found = {readable(name): value for name, value in self.evaluate(model, snr, names).items()}
         title = f"Figure {number}: standard deviation, {_in_words(model, snr)}"
         draw_sd(self.gallery, f"figure-{number}", title, setting(model, snr), found)
 
     def error(self, number: str, model: str, snr: float, names: Sequence[str]) -> None:
         """Root mean square error over the space of true parameters."""
-        found = {readable(name): value for name, value in self._evaluate(model, snr, names).items()}
+        found = {readable(name): value for name, value in self.evaluate(model, snr, names).items()}
         title = f"Figure {number}: root mean square error, {_in_words(model, snr)}"
         caption = "Root mean square error over the noise, at every combination of true parameters."
         draw_maps(self.gallery, f"figure-{number}", title, caption, setting(model, snr).space, found, "rmse")
@@ -323,7 +323,8 @@ class Reproduction:
     def _patient(self) -> PatientSlice:
         return simulated_patient(setting("smt2", 25.0).space, lesion="abnormality-1", seed=self.bench.seed)
 
-    def _evaluate(self, model: str, snr: float, names: Sequence[str] | Mapping[str, Any]) -> dict[str, Evaluation]:
+    def evaluate(self, model: str, snr: float, names: Sequence[str] | Mapping[str, Any]) -> dict[str, Evaluation]:
+        """Bias and spread of estimators, by name, over the paper's grid of true parameters."""
         place = setting(model, snr)
         points = true_points(place.space)
         repeats = self.repeats if model == "smt2" else max(self.repeats // 4, 50)

@@ -267,7 +267,7 @@ def _chart(key: str, images: Sequence[Image], kinds: Sequence[str]) -> Chart | N
     judged: list[Judged] = []
     for kind in kinds:
         own = [(image, value) for image in images if image.kind == kind and (value := image.values[key]) is not None]
-        states = _states(np.array([value for _, value in own]), meaning)
+        states = outlier_states(np.array([value for _, value in own]), meaning)
         judged += [Judged(*found, meaning.words(found[1]), state) for found, state in zip(own, states, strict=True)]
     if not judged:
         return None
@@ -313,8 +313,8 @@ def _axis(values: NDArray, meaning: Number) -> tuple[float, float]:
     return low, min(high, 1.0) if meaning.style == "correlation" and values.max() <= 1 else high
 
 
-def _states(values: NDArray, meaning: Number) -> list[str]:
-    """Of each value: "worse" or "other" where it stands out, at the bad end or not, else nothing."""
+def outlier_states(values: NDArray, meaning: Number) -> list[str]:
+    """State of each value: "worse" for an outlier at the bad end, "other" for one at the good end, else ""."""
     if values.size < FEWEST:
         return [""] * values.size
     first, third = np.percentile(values, [25, 75])

@@ -105,10 +105,10 @@ def recipe_from(facts: Mapping[str, Any], source: str) -> Recipe:
     architecture: type[Architecture] = _named("architecture", choices, architectures.REGISTRY, source)
     objective: type[Objective] = _named("objective", choices, objectives.REGISTRY, source)
     made = (
-        _made(architecture, choices["architecture"], source),
-        _made(objective, choices["objective"], source),
-        _made(architecture.schedule, choices["schedule"], source),
-        _made(Simulation, choices["simulation"], source),
+        build_part(architecture, choices["architecture"], source),
+        build_part(objective, choices["objective"], source),
+        build_part(architecture.schedule, choices["schedule"], source),
+        build_part(Simulation, choices["simulation"], source),
     )
     try:
         return Recipe(*made)
@@ -141,8 +141,16 @@ def _named(section: str, choices: dict[str, dict[str, Any]], registry: Any, sour
     return registry.get(name)
 
 
-def _made(cls: type, choices: Mapping[str, Any], source: str) -> Any:
-    """A part of a recipe from its choices, each checked against the type of its field."""
+def build_part(cls: type, choices: Mapping[str, Any], source: str) -> Any:
+    """Build one part of a recipe from its choices; ``source`` names where they came from in messages.
+
+    Raises
+    ------
+    UnknownNameError
+        For a choice that is no field of the class.
+    UsageError
+        For a value that is not of the type of its field.
+    """
     types, known = get_type_hints(cls), [part.name for part in fields(cls)]
     values = {}
     for name, value in choices.items():
