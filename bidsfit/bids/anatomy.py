@@ -85,7 +85,7 @@ class Anatomy:
 
 
 @dataclass(frozen=True)
-class _Candidate:
+class _Segmentation:
     """Files of a segmentation, its kind, and its place in the order of preference."""
 
     paths: tuple[Path, ...]
@@ -228,7 +228,7 @@ def _of_session(paths: Sequence[Path], image: DwiImage) -> tuple[list[Path], str
     return groups[nearest], f", of the nearest of {len(sessions)} sessions in the order of names (ses-{nearest})"
 
 
-def _candidates(paths: Sequence[Path], dataset: Dataset) -> list[_Candidate]:
+def _candidates(paths: Sequence[Path], dataset: Dataset) -> list[_Segmentation]:
     """Segmentations whose numbers are known, the preferred first."""
     found = []
     for path in paths:
@@ -242,12 +242,12 @@ def _candidates(paths: Sequence[Path], dataset: Dataset) -> list[_Candidate]:
                 for tissue in PROBABILITIES
             ]
             if all(other in paths for other in each):
-                found.append(_Candidate(tuple(each), "probseg", len(FREESURFER_DESCRIPTIONS)))
+                found.append(_Segmentation(tuple(each), "probseg", len(FREESURFER_DESCRIPTIONS)))
         elif description in FREESURFER_DESCRIPTIONS:
-            found.append(_Candidate((path,), "freesurfer", FREESURFER_DESCRIPTIONS.index(description)))
+            found.append(_Segmentation((path,), "freesurfer", FREESURFER_DESCRIPTIONS.index(description)))
         elif labels := _labels(path, dataset.root):
             rank = len(FREESURFER_DESCRIPTIONS) + (1 if description is None else 2)
-            found.append(_Candidate((path,), "dseg", rank, labels))
+            found.append(_Segmentation((path,), "dseg", rank, labels))
     return sorted(found, key=lambda candidate: (candidate.rank, *_plainness(candidate.paths[0])))
 
 

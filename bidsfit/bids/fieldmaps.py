@@ -105,7 +105,7 @@ class NoReversedPhase:
 
 
 @dataclass(frozen=True)
-class _Candidate:
+class _ReversedScan:
     path: Path
     sidecar: dict[str, Any]
 
@@ -232,7 +232,7 @@ def _positive(value: Any) -> bool:
 # --- which images belong together -----------------------------------------------------------------------------------
 
 
-def _candidates(dataset: Dataset, image: DwiImage) -> Iterator[_Candidate]:
+def _candidates(dataset: Dataset, image: DwiImage) -> Iterator[_ReversedScan]:
     """Images of the participant that may be of the reversed direction, in the order of their names."""
     folder = dataset.root / f"sub-{image.participant}"
     for datatype, ending in PLACES:
@@ -240,25 +240,27 @@ def _candidates(dataset: Dataset, image: DwiImage) -> Iterator[_Candidate]:
             for path in sorted(folder.glob(f"{pattern}/sub-{image.participant}_*{ending}.nii*")):
                 if path != image.path and path.name.endswith((".nii", ".nii.gz")) and is_magnitude(path):
                     sidecar, _ = read_metadata(reversed(list(inherited(path, dataset.root, ".json"))))
-                    yield _Candidate(path, sidecar)
+                    yield _ReversedScan(path, sidecar)
 
 
-def _joined(dataset: Dataset, image: DwiImage, candidates: list[_Candidate]) -> Iterator[tuple[str, list[_Candidate]]]:
+def _joined(
+    dataset: Dataset, image: DwiImage, candidates: list[_ReversedScan]
+) -> Iterator[tuple[str, list[_ReversedScan]]]:
     """Candidates that each kind of link joins to the image, the strongest link first; only kinds that join any."""
     sources = set(_words(image.path, image.sidecar, "B0FieldSource"))
     target = image.path.relative_to(dataset.root).as_posix()
 
-    def by_identifier(candidate: _Candidate) -> bool:
+    def by_identifier(candidate: _ReversedScan) -> bool:
         return bool(sources & set(_words(candidate.path, candidate.sidecar, "B0FieldIdentifier")))
 
-    def by_intention(candidate: _Candidate) -> bool:
+    def by_intention(candidate: _ReversedScan) -> bool:
         intended = _words(candidate.path, candidate.sidecar, "IntendedFor")
         return target in {_target(dataset, image.participant, word) for word in intended}
 
-    def by_name(candidate: _Candidate) -> bool:
+    def by_name(candidate: _ReversedScan) -> bool:
         return not any(candidate.sidecar.get(field) for field in LINKS) and _alike(image.path, candidate.path)
 
-    kinds: dict[str, Callable[[_Candidate], bool]] = {
+    kinds: dict[str, Callable[[_ReversedScan], bool]] = {
         "B0FieldSource": by_identifier,
         "IntendedFor": by_intention,
         "dir- in the file names": by_name,
@@ -343,7 +345,7 @@ def _own(image: DwiImage) -> _Own | str:
     return readout if isinstance(readout, str) else _Own(opened, shape, volumes, encoding, readout)
 
 
-def _use(dataset: Dataset, image: DwiImage, own: _Own, candidate: _Candidate, link: str) -> ReversedPhase | str:
+def _use(dataset: Dataset, image: DwiImage, own: _Own, candidate: _ReversedScan, link: str) -> ReversedPhase | str:
     """The pair, or why there is none."""
     path, sidecar = candidate.path, candidate.sidecar
     encoding = _encoding(path, sidecar)

@@ -117,7 +117,7 @@ class DwiImage:
 
 
 @dataclass(frozen=True)
-class Problem:
+class InputProblem:
     """Why an image, or a whole participant, cannot be used."""
 
     participant: str
@@ -129,7 +129,7 @@ class Inputs:
     """What was found: images to fit, and problems by participant."""
 
     images: list[DwiImage] = field(default_factory=list)
-    problems: list[Problem] = field(default_factory=list)
+    problems: list[InputProblem] = field(default_factory=list)
 
 
 def open_dataset(root: Path, name: str, *, derivative: bool | None = None) -> Dataset:
@@ -271,7 +271,7 @@ def find_images(
     datasets = [*derivatives, raw]
     for label in participants:
         if fault := folder_fault(raw.root / f"sub-{label}"):
-            inputs.problems.append(Problem(label, fault))
+            inputs.problems.append(InputProblem(label, fault))
             continue
         images = [
             _search(d, label, "dwi", {"desc": "preproc", **keys} if d.derivative else keys, sessions) for d in datasets
@@ -283,9 +283,9 @@ def find_images(
         ]
         found = next((one for one in images if one.magnitudes or one.faults), None)
         if found is None:
-            inputs.problems.append(Problem(label, _no_images(raw, label, images, query)))
+            inputs.problems.append(InputProblem(label, _no_images(raw, label, images, query)))
             continue
-        inputs.problems += [Problem(label, fault) for fault in found.faults]
+        inputs.problems += [InputProblem(label, fault) for fault in found.faults]
         named: dict[str, Path] = {}
         for path in found.magnitudes:
             try:
@@ -309,7 +309,7 @@ def find_images(
                 named[image.name] = path
                 inputs.images.append(image)
             except UnusableInputError as error:
-                inputs.problems.append(Problem(label, str(error)))
+                inputs.problems.append(InputProblem(label, str(error)))
     return inputs
 
 

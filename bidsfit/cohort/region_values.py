@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from bidsfit import models
 from bidsfit.bids.fitted import FitFacts, FittedImage, read_facts, series_of
 from bidsfit.bids.images import open_image, read_data, same_grid
-from bidsfit.bids.inputs import Folder, Problem
+from bidsfit.bids.inputs import Folder, InputProblem
 from bidsfit.bids.metadata import read_sidecar
 from bidsfit.bids.regions import CONDITIONS, WHOLE, RegionFile, find_regions, region_files
 from bidsfit.bids.units import FILE_UNITS
@@ -120,7 +120,7 @@ class ParticipantValues:
     participant : str
         Label without ``sub-``.
     rows : tuple of RegionValues
-    problems : tuple of Problem
+    problems : tuple of InputProblem
         What could not be read or found, in words that hold for other participants too where they can.
     facts : tuple of (FittedImage, FitFacts)
         How each fit was made.
@@ -128,7 +128,7 @@ class ParticipantValues:
 
     participant: str
     rows: tuple[RegionValues, ...]
-    problems: tuple[Problem, ...]
+    problems: tuple[InputProblem, ...]
     facts: tuple[tuple[FittedImage, FitFacts], ...]
 
 
@@ -200,7 +200,7 @@ def participant_values(
                 ]
             except UnusableInputError as error:
                 said.append(str(error))
-    problems = tuple(Problem(participant, words) for words in dict.fromkeys(said))
+    problems = tuple(InputProblem(participant, words) for words in dict.fromkeys(said))
     return ParticipantValues(participant, tuple(rows), problems, tuple(facts))
 
 
@@ -347,7 +347,7 @@ def _rank_correlation(first: NDArray, second: NDArray) -> float:
     return float(spearmanr(first, second).statistic)
 
 
-def grouped(problems: Iterable[Problem], most: int = 6) -> list[str]:
+def grouped(problems: Iterable[InputProblem], most: int = 6) -> list[str]:
     """Problems in words, those that are the same for several participants in one sentence."""
     people: dict[str, list[str]] = {}
     for problem in problems:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bidsfit.bids.fitted import FitFacts, FittedImage, settings_that_differ
-from bidsfit.bids.inputs import Problem
+from bidsfit.bids.inputs import InputProblem
 from bidsfit.cohort.design import Design
 from bidsfit.cohort.region_values import ParticipantValues, RegionValues
 from bidsfit.statistics.precision import FEWEST_VOXELS
@@ -34,7 +34,7 @@ class FitNotes:
         Of estimators that were trained.
     versions : set of str
         Of bidsfit.
-    problems : list of Problem
+    problems : list of InputProblem
         What could not be read or found.
     """
 
@@ -42,7 +42,7 @@ class FitNotes:
     trained_on: dict[FitName, set[str]] = field(default_factory=dict)
     trained: set[FitName] = field(default_factory=set)
     versions: set[str] = field(default_factory=set)
-    problems: list[Problem] = field(default_factory=list)
+    problems: list[InputProblem] = field(default_factory=list)
     _first: dict[FitName, FitFacts] = field(default_factory=dict)
 
     def rows(self, people: Iterable[ParticipantValues]) -> Iterator[RegionValues]:
@@ -210,7 +210,7 @@ def _slots(design: Design) -> Iterator[tuple[int, tuple[int, ...], str, str]]:
         yield from ((table, (i,), label, (design.baseline or {}).get(label, "")) for i, label in enumerate(labels))
 
 
-def missing_values(arranged: Sequence[Arranged], design: Design) -> list[Problem]:
+def missing_values(arranged: Sequence[Arranged], design: Design) -> list[InputProblem]:
     """Who lacks a value that others of the cohort have: of a whole region, or of some of its parameters."""
     slots = list(_slots(design))
     every: dict[tuple[str, str], set[RegionParameter]] = {}
@@ -230,5 +230,5 @@ def missing_values(arranged: Sequence[Arranged], design: Design) -> list[Problem
         if len(quantities) < len(every[region, series]):
             fits = sorted({f"{what.parameter} by {what.estimator} ({what.model})" for what in quantities})
             words = f"no values of {', '.join(fits)}"
-        problems.append(Problem(who, f"{words} in the region {region}{images}"))
+        problems.append(InputProblem(who, f"{words} in the region {region}{images}"))
     return problems

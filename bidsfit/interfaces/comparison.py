@@ -94,7 +94,7 @@ class PlotComparison(SimpleInterface):
             rows = compare(names, parameter.name, voxels, [result.numbers for result in results])
             unit = REPORT_UNITS[parameter.unit].name
             columns = [
-                figures.Column(
+                figures.EstimatorMap(
                     row["estimator"],
                     result.volume(parameter.name, mask),
                     *_words(row),

@@ -71,7 +71,7 @@ FORESTS = tuple(f"forest-{name}" for name in THREE)
 
 
 @dataclass(frozen=True)
-class Entry:
+class TrainedEntry:
     """A trained estimator of Table 1."""
 
     estimator: str
@@ -81,9 +81,9 @@ class Entry:
 
 #: Table 1. The text names models, methods, distributions and SNRs; these 21 combinations cover all of them.
 ENTRIES = (
-    *[Entry(name, "smt2", snr) for snr in (25.0, 5.0, np.inf) for name in NETWORKS],
-    *[Entry(name, "smt2", 25.0) for name in FORESTS],
-    *[Entry(name, "smt3", 25.0) for name in NETWORKS[:3]],
+    *[TrainedEntry(name, "smt2", snr) for snr in (25.0, 5.0, np.inf) for name in NETWORKS],
+    *[TrainedEntry(name, "smt2", 25.0) for name in FORESTS],
+    *[TrainedEntry(name, "smt3", 25.0) for name in NETWORKS[:3]],
 )
 
 

@@ -108,7 +108,7 @@ def origins(displacement: NDArray, axis: int = 1) -> NDArray[np.float64]:
             f"The displacement falls by {-steepest:.2f} voxels from one voxel to the next: the image would fold over "
             "itself, which no correction can undo. Choose a weaker field, or larger voxels."
         )
-    shift = _Lines(np.arange(n), shifts)
+    shift = _LineSplines(np.arange(n), shifts)
     arrival = (np.arange(n + 1) - 0.5).reshape(-1, *(1,) * (shifts.ndim - 1))
     origin = arrival - shift(np.broadcast_to(arrival, (n + 1, *shifts.shape[1:])))[0]
     for _ in range(NEWTON_STEPS):
@@ -140,11 +140,11 @@ def distort(volume: NDArray, origin: NDArray[np.float64], axis: int = 1) -> NDAr
     """
     lines = np.moveaxis(np.asarray(volume, dtype=float), axis, 0)
     borders = np.arange(len(lines) + 1) - 0.5
-    total = _Lines(borders, np.concatenate([np.zeros_like(lines[:1]), np.cumsum(lines, axis=0)]))
+    total = _LineSplines(borders, np.concatenate([np.zeros_like(lines[:1]), np.cumsum(lines, axis=0)]))
     return np.moveaxis(np.diff(total(np.moveaxis(origin, axis, 0))[0], axis=0), 0, axis)
 
 
-class _Lines:
+class _LineSplines:
     """Cubic splines along the first axis, each line evaluated at places of its own; constant beyond the ends."""
 
     def __init__(self, knots: NDArray, values: NDArray[np.float64]) -> None:

@@ -189,7 +189,7 @@ def estimate_breathing(
     if not mask[every].any():
         return still
     with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(max(1, threads)) as pool:
-        search = _Search(np.nan_to_num(data), sizes, every, mask[every], contrasts(b), pool)
+        search = _BreathingSearch(np.nan_to_num(data), sizes, every, mask[every], contrasts(b), pool)
         for turn, smoothing in enumerate(SMOOTHING):
             search.smooth(smoothing)
             for done in range(PASSES):
@@ -203,7 +203,7 @@ def estimate_breathing(
     return Breathing(pattern, search.depth - search.depth.mean())
 
 
-class _Search:
+class _BreathingSearch:
     """The pattern (mm along the axes of the voxels) and the depths, as far as they are known.
 
     Volumes lie on a coarser grid, ``every`` so many voxels of the image.

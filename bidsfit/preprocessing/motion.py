@@ -175,7 +175,7 @@ def estimate_motion(
     obstacle = obstacle_to_motion(data.shape[:3], b.size)
     if obstacle:
         raise ValueError(f"Motion cannot be estimated: {obstacle}.")
-    volumes = _Volumes(data, shift, axis, threads)
+    volumes = _MotionVolumes(data, shift, axis, threads)
     groups = _groups(b)
     first = int(groups[0][np.argmin(b[groups[0]])])
     tissue = _rough_mask(volumes[first]) if mask is None else np.asarray(mask, dtype=bool)
@@ -184,7 +184,7 @@ def estimate_motion(
     grid = VoxelGrid(np.diag([scale, scale, scale, 1.0]) @ affine, tissue, thin)
     along = None if directions is None else np.asarray(directions, dtype=float)
     with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(max(1, threads)) as pool:
-        search = _Search(volumes, b, grid, pool, progress)
+        search = _MotionSearch(volumes, b, grid, pool, progress)
         search.low(groups[0], first)
         for group in groups[1:]:
             search.start(group)
@@ -216,7 +216,7 @@ def thin_axes(mask: NDArray[np.bool_]) -> tuple[int, ...]:
     return tuple(sorted(thin))
 
 
-class _Search:
+class _MotionSearch:
     """The state of the search: what is known of the motion so far, from low to high b.
 
     Attributes
@@ -236,7 +236,7 @@ class _Search:
 
     def __init__(
         self,
-        volumes: _Volumes,
+        volumes: _MotionVolumes,
         b_values: NDArray,
         grid: VoxelGrid,
         pool: ThreadPoolExecutor,
@@ -411,7 +411,7 @@ class _Search:
             self.progress(self.done / (PASSES * self.b.size))
 
 
-class _Volumes:
+class _MotionVolumes:
     """The volumes to compare: finite, and with the susceptibility displacement undone where it is known."""
 
     def __init__(self, data: NDArray, shift: NDArray | None, axis: int | None, threads: int) -> None:

@@ -105,7 +105,7 @@ def find_strangers(
     found = _empty(signals)
     if len(found) == len(acquisition):
         return {}
-    volumes = _Volumes(volume, acquisition, _Sample(mask, places[0], signals, beside), np.asarray(voxel_sizes))
+    volumes = _ComparedVolumes(volume, acquisition, _Sample(mask, places[0], signals, beside), np.asarray(voxel_sizes))
     for search in (volumes.of_another_level, volumes.of_another_look):
         while True:
             kept = np.setdiff1d(np.arange(len(acquisition)), list(found))
@@ -182,7 +182,7 @@ def _scales(values: NDArray) -> NDArray[np.float64]:
     return np.where(count > 0, positive.sum(axis=0) / np.maximum(count, 1), 1.0)
 
 
-class _Volumes:
+class _ComparedVolumes:
     """The volumes of an image, to be compared with one another."""
 
     def __init__(

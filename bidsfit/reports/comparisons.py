@@ -48,7 +48,7 @@ def estimator_colour(index: int) -> str:
 
 
 @dataclass(frozen=True)
-class Column:
+class EstimatorMap:
     """One estimator's map of a parameter.
 
     Attributes
@@ -98,7 +98,7 @@ class Decay:
 
 
 @dataclass(frozen=True)
-class Grid:
+class ComparisonLayout:
     """Places of the tiles: a column of slices for each estimator, maps above differences."""
 
     slices: Slices
@@ -106,7 +106,7 @@ class Grid:
     tile: tuple[float, float]
 
     @classmethod
-    def around(cls, mask: NDArray, affine: NDArray, n_columns: int) -> Grid:
+    def around(cls, mask: NDArray, affine: NDArray, n_columns: int) -> ComparisonLayout:
         """As many slices for each estimator as leaves the tiles large enough; one at least."""
         for count in range(MOST, 0, -1):
             slices = Slices.around(mask, affine, count=count)
@@ -145,7 +145,7 @@ class Grid:
 @styled
 def plot_comparison(
     path: Path | str,
-    columns: Sequence[Column],
+    columns: Sequence[EstimatorMap],
     mask: NDArray,
     affine: NDArray,
     unit: str = "",
@@ -160,7 +160,7 @@ def plot_comparison(
     Parameters
     ----------
     path : path
-    columns : sequence of Column
+    columns : sequence of EstimatorMap
         Two or more.
     mask : ndarray of bool, shape (x, y, z)
     affine : ndarray, shape (4, 4)
@@ -169,7 +169,7 @@ def plot_comparison(
         Display range of the maps; from the data where it is None.
     """
     mask = np.asarray(mask, dtype=bool)
-    grid = Grid.around(mask, affine, len(columns))
+    grid = ComparisonLayout.around(mask, affine, len(columns))
     figure = page(grid.height, grid.width)
     maps = [np.where(mask, np.asarray(column.data, dtype=float), np.nan) for column in columns]
     inside = np.stack([volume[mask] for volume in maps])
@@ -204,7 +204,13 @@ def plot_comparison(
 
 
 def _draw_column(
-    figure: Figure, grid: Grid, place: tuple[int, int], panel: Panel, mask: NDArray, words: str, colour: str = ""
+    figure: Figure,
+    grid: ComparisonLayout,
+    place: tuple[int, int],
+    panel: Panel,
+    mask: NDArray,
+    words: str,
+    colour: str = "",
 ) -> Any:
     """Slices of one map, at a row and column of the grid, between its title and its words."""
     row, column = place
@@ -227,7 +233,9 @@ def _say(figure: Figure, left: float, top: float, words: str, colour: str = QUIE
     figure.text(left / width, 1 - top / height, words, color=colour, fontsize=size, va="top")
 
 
-def _draw_distributions(figure: Figure, grid: Grid, values: NDArray, limits: tuple[float, float], unit: str) -> None:
+def _draw_distributions(
+    figure: Figure, grid: ComparisonLayout, values: NDArray, limits: tuple[float, float], unit: str
+) -> None:
     """Outlined histograms of all estimators over one another; what lies beyond the range is in the last bins."""
     left, top = grid.left(0), grid.top(1)
     _say(figure, left, top - 0.2, f"distributions{f' ({unit})' if unit else ''}", colour=INK, size=10)

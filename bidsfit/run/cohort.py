@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from bidsfit.bids.distributions import KINDS, distribution_path
 from bidsfit.bids.fitted import FittedImage, find_fitted, scanned_sessions
-from bidsfit.bids.inputs import Folder, Problem
+from bidsfit.bids.inputs import Folder, InputProblem
 from bidsfit.bids.metadata import read_sidecar
 from bidsfit.bids.tables import GENERATED_BY, write_table
 from bidsfit.cohort.analysis import CohortResults, compute
@@ -29,7 +29,7 @@ from bidsfit.cohort.tables import (
 from bidsfit.cohort.values import CohortValues, FitNotes, members, missing_values
 from bidsfit.exceptions import UnknownNameError, UnusableInputError, UsageError
 from bidsfit.reports.group import write_group_page
-from bidsfit.reports.group_records import Cohort, GroupRecord, LeftOut, TrainingRecord
+from bidsfit.reports.group_records import CohortRecord, GroupRecord, LeftOut, TrainingRecord
 from bidsfit.run.pooling import TITLES
 from bidsfit.run.publishing import PAGE, publish, staged
 from bidsfit.statistics.interval import scale_interval
@@ -170,7 +170,7 @@ def plan_cohort(bids_dir: Path, output_dir: Path, choice: CohortChoice) -> Cohor
     return plan
 
 
-def cohorts(plan: CohortPlan) -> list[Cohort]:
+def cohorts(plan: CohortPlan) -> list[CohortRecord]:
     """Who is compared with whom."""
     design, choices = plan.design, plan.design.choices or {}
     found = [
@@ -185,7 +185,7 @@ def cohorts(plan: CohortPlan) -> list[Cohort]:
         ("Patients", len(design.patients), "everyone else with maps", "the first session"),
     ]
     return [
-        Cohort(name, n, chosen, sessions)
+        CohortRecord(name, n, chosen, sessions)
         for name, n, chosen, sessions in found
         if n and (plan.normative or name not in ("Healthy", "Patients"))
     ]
@@ -296,7 +296,7 @@ def analyse(
     return _said(record, [*_left_out_of_cohorts(design), *(f"  left out, {w}" for w in grouped(problems))], kept)
 
 
-def _require_regions(wanted: Iterable[str], found: Iterable[str], problems: Sequence[Problem]) -> None:
+def _require_regions(wanted: Iterable[str], found: Iterable[str], problems: Sequence[InputProblem]) -> None:
     """Refuse a region that was asked for and that nobody has, and values of nobody at all."""
     there = {name.lower() for name in found}
     missing = [name for name in wanted if name.lower() not in there]
@@ -329,7 +329,7 @@ def _training(folder: Path, names: Iterable[str]) -> tuple[TrainingRecord, ...]:
     return tuple(found)
 
 
-def _left_out(design: Design, problems: Sequence[Problem]) -> list[LeftOut]:
+def _left_out(design: Design, problems: Sequence[InputProblem]) -> list[LeftOut]:
     """Who and what is not in the numbers; what is the same for several participants once."""
     found = [LeftOut(f"sub-{one.participant}", one.cohort, one.reason) for one in design.left_out]
     people: dict[str, list[str]] = {}

@@ -99,7 +99,7 @@ class Architecture(ABC):
         """
 
 
-class Network(Architecture):
+class NetworkArchitecture(Architecture):
     """An architecture that torch trains by gradient descent, and that is kept and used as plain arrays."""
 
     kind, schedule, unit, member = "network", Schedule, "step", "weights.safetensors"
@@ -158,7 +158,7 @@ class Network(Architecture):
 
 
 @dataclass(frozen=True)
-class Perceptron(Network):
+class Perceptron(NetworkArchitecture):
     """A multilayer perceptron with rectified linear units.
 
     Its arrays are "0.weight", shape (inputs, outputs), and "0.bias" of the first layer, and so on.

@@ -18,7 +18,7 @@ from bidsfit.training.objectives import Objective
 if TYPE_CHECKING:
     import torch
 
-    from bidsfit.training.architectures import Arrays, Network
+    from bidsfit.training.architectures import Arrays, NetworkArchitecture
 
 #: Voxels that decide what of a network is pruned.
 PRUNING = 1 << 18
@@ -76,7 +76,7 @@ class Trained:
 
 
 def descend(
-    network: Network,
+    network: NetworkArchitecture,
     objective: Objective,
     schedule: Schedule,
     simulator: Simulator,
@@ -90,7 +90,7 @@ def descend(
 
     Parameters
     ----------
-    network : Network
+    network : NetworkArchitecture
     objective : Objective
     schedule : Schedule
     simulator : Simulator
