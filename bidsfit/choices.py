@@ -22,7 +22,6 @@ def read_yaml(path: Path, what: str) -> dict[str, Any]:
 
     Parameters
     ----------
-    path : Path
     what : str
         What it is, for messages: "recipe".
 

@@ -69,12 +69,10 @@ class FitNumbers:
         Axes of the gradient directions.
     over_directions : bool
         Whether shells of several directions were fitted by a model that does not know directions.
-    parameters : list of ParameterSummary
     status : dict of int to int
         Voxels of each status code.
     sigma : float or None
         Median noise of one measurement as the residuals suggest it.
-    curves : list of FittedCurve
     noise : dict
         Level of the noise and how it was found: sigma, snr, method.
     notes : dict
@@ -116,7 +114,6 @@ class FitResult:
     values : dict of key to ndarray, shape (n_voxels,) or (n_voxels, 3)
         By name of the parameter or derived quantity, that and the key of a companion ("D_sd"), "rmse", "r2" and
         "status"; in the units of the numerics.
-    numbers : FitNumbers
     """
 
     values: dict[str, NDArray]
@@ -172,14 +169,12 @@ def fit(
     ----------
     estimator : Estimator
     signals : array or view, shape (n_voxels, n_measurements)
-    acquisition : Acquisition
     sigma : float or ndarray, shape (n_voxels,), optional
         Standard deviation of the noise of one measurement.
     kind : {"rician", "gaussian"}
         What the bound takes the noise for.
     positions : ndarray, shape (n_voxels, 3), optional
         Where the voxels lie in the image, for estimators that read neighbours.
-    threads : int
     progress : callable, optional
         Called with the number of voxels that were just finished.
     noise, left_out

@@ -42,7 +42,6 @@ def add_noise(signals: ArrayLike, sigma: ArrayLike, kind: NoiseKind, rng: np.ran
     kind : {"gaussian", "rician"}
         "gaussian" adds real noise, :math:`A + n`. "rician" takes the magnitude of complex noise,
         :math:`|A + n_1 + i n_2|` with independent :math:`n_1, n_2 \sim N(0, \sigma^2)` [1]_.
-    rng : numpy.random.Generator
 
     Returns
     -------
@@ -122,7 +121,6 @@ def correct_rician_image(
     data : ndarray, shape (x, y, z, n)
     sigma : ndarray, shape (x, y, z)
         Standard deviation of the noise of one channel; voxels where it is 0 or not finite keep their values.
-    threads : int
     progress : callable, optional
         Called with the done fraction.
 
@@ -155,7 +153,6 @@ def rician_sigma_map(
         Standard deviation of the noise of the magnitudes, as MP-PCA finds it.
     data : ndarray, shape (x, y, z, n)
         The denoised magnitudes.
-    threads : int
     progress : callable, optional
         Called with the done fraction.
 
@@ -254,7 +251,6 @@ def sigma_from_repeats(
     Parameters
     ----------
     signals : ndarray, shape (n_voxels, n_measurements)
-    acquisition : Acquisition
     maximum_b : float
         Repeats of higher b-values (s/mm^2) are not looked at.
 

@@ -21,7 +21,6 @@ class Registry:
         What is registered, for messages.
     group : str
         Group of the entry points of other packages.
-    built_in : mapping of name to place
     """
 
     kind: str

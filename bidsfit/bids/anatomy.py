@@ -117,7 +117,6 @@ def find_anatomy(raw: Dataset, derivatives: Sequence[Folder], image: DwiImage) -
         The input dataset; it may itself be a derivative one.
     derivatives : sequence of Folder
         Datasets, and folders of subjects of FreeSurfer (`is_subjects_folder`).
-    image : DwiImage
     """
     datasets = [*derivatives, *([raw] if raw.derivative else [])]
     for dataset in datasets:

@@ -35,7 +35,6 @@ class Conflict:
 
     Attributes
     ----------
-    path : Path
     differences : mapping of str to (found, expected)
         By the name of the setting; empty where no sidecar says how it was made.
     whole : bool
@@ -102,7 +101,6 @@ def conflicts_of_fit(
 
     Parameters
     ----------
-    folder : Path
     image : DwiImage
         That is fitted.
     outputs : collection of Path
@@ -123,7 +121,6 @@ def conflicts_of_image(
 
     Parameters
     ----------
-    folder : Path
     image : DwiImage
         That is fitted.
     shared : mapping
@@ -141,7 +138,6 @@ def conflicts_of_preprocessing(folder: Path, raw: DwiImage, steps: Mapping[str, 
 
     Parameters
     ----------
-    folder : Path
     raw : DwiImage
         The image before its preprocessing.
     steps : mapping

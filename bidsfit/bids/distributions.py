@@ -46,7 +46,6 @@ class PoolFile:
     ----------
     path : Path
         Of its JSON file.
-    digest : str
     participants : tuple of str
         Everyone in it, with ``sub-``.
     """
@@ -85,8 +84,6 @@ def write_distribution(
 
     Parameters
     ----------
-    folder : Path
-    pool : Pooled
     kind : str
         Of `KINDS`.
     sources : sequence of str

@@ -122,7 +122,6 @@ def find_reversed(dataset: Dataset, image: DwiImage) -> ReversedPhase | NoRevers
     ----------
     dataset : Dataset
         That the image is part of.
-    image : DwiImage
 
     Raises
     ------
@@ -167,7 +166,6 @@ def read_reversed(pair: ReversedPhase, shape: tuple[int, ...]) -> NDArray[np.flo
 
     Parameters
     ----------
-    pair : ReversedPhase
     shape : (x, y, z)
         Of the diffusion image.
 
@@ -207,7 +205,6 @@ def readout_time(sidecar: Mapping[str, Any], length: int | None = None) -> float
 
     Parameters
     ----------
-    sidecar : mapping
     length : int, optional
         Voxels along the phase-encoding axis, which are as many as the lines where ``ReconMatrixPE`` is missing.
 

@@ -35,10 +35,8 @@ class FittedImage:
 
     Attributes
     ----------
-    status : Path
     image : str
         Entities of the image (sub-01_ses-1_acq-ap).
-    model : str
     estimator : str
         Its label in file names: "netuniform" for "net-uniform".
     labels : tuple of str
@@ -96,7 +94,6 @@ def find_fitted(
     ----------
     folder : Path
         Of the outputs.
-    participants : sequence of str, optional
     estimators : collection of str, optional
         Names, or labels in file names; None: all.
 
@@ -163,7 +160,6 @@ class FitTraining:
         With ``sub-``: everyone whose fits are part of it.
     left_out : str
         Participant (with ``sub-``) who was left out of the pool, because the estimator was trained for their images.
-    converged : bool
     """
 
     distribution: str

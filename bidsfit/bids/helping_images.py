@@ -48,9 +48,6 @@ def find_images_that_help(
 
     Parameters
     ----------
-    raw : Dataset
-    derivatives : sequence of Folder
-    image : DwiImage
     skip : collection of str
         Steps that are left out: what would help them is not opened.
     """

@@ -231,7 +231,6 @@ class MaskedSignals:
 
     Parameters
     ----------
-    image : SpatialImage
     shape : (x, y, z, n)
         As `image_shape` says.
     mask : ndarray of bool, shape (x, y, z)

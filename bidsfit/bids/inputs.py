@@ -137,7 +137,6 @@ def open_dataset(root: Path, name: str, *, derivative: bool | None = None) -> Da
 
     Parameters
     ----------
-    root : Path
     name : str
         For BIDS URIs.
     derivative : bool, optional

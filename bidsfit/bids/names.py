@@ -87,7 +87,6 @@ def matches(path: Path, query: Mapping[str, Any]) -> bool:
 
     Parameters
     ----------
-    path : Path
     query : mapping
         A label, or a list of labels of which one is enough, by the key of an entity, suffix, extension or datatype.
         None: the entity is absent; `ANY`: it is there.
@@ -144,7 +143,6 @@ def fault_of(path: Path, root: Path) -> str:
 
     Parameters
     ----------
-    path : Path
     root : Path
         Of the dataset: what is above it says nothing.
     """

@@ -77,8 +77,6 @@ class MapOutput:
 
     Parameters
     ----------
-    quantity : Quantity
-    path : Path
     title, description : str
         Of this map.
     unit : str
@@ -134,7 +132,6 @@ def maps_of(model: SignalModel, estimator: Estimator, folder: str, image: str, s
 
     Parameters
     ----------
-    model : SignalModel
     estimator : Estimator
     folder, image, suffix : str
         Parts of the paths: where they go, how they begin and what they end with.

@@ -87,7 +87,6 @@ def write_phantom(cohort: Cohort, out: Path) -> None:
 
     Parameters
     ----------
-    cohort : Cohort
     out : Path
         A folder that does not exist yet, or is empty.
 

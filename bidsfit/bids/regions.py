@@ -51,7 +51,6 @@ class RegionFile:
 
     Attributes
     ----------
-    path : Path
     dataset : Folder
         To which it belongs.
     kind : str
@@ -195,7 +194,6 @@ def labelled_regions(path: Path, root: Path) -> dict[str, tuple[int, ...]]:
 
     Parameters
     ----------
-    path : Path
     root : Path
         Of its dataset.
     """

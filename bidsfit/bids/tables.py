@@ -32,8 +32,6 @@ class TableColumn:
 
     Attributes
     ----------
-    title, description : str
-    kind : Kind
     units : str
         Empty where there are none; those of a column of kind "parameter" are in the column ``units``.
     prefix : str

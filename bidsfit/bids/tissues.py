@@ -82,7 +82,6 @@ def tissue_indices(path: Path, root: Path, tissue: str) -> list[int]:
 
     Parameters
     ----------
-    path : Path
     root : Path
         Of its dataset.
     tissue : {"wm", "gm", "csf"}

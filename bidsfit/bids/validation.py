@@ -48,7 +48,6 @@ def require_valid(root: Path, participants: Collection[str]) -> None:
 
     Parameters
     ----------
-    root : Path
     participants : collection of str
         Errors in the folders of others do not count.
     """

@@ -98,7 +98,6 @@ def setting_of(arguments: argparse.Namespace, file: Path | None = None) -> Setti
 
     Parameters
     ----------
-    arguments : argparse.Namespace
     file : Path, optional
         A trained estimator, whose setting holds where there is no option.
 
@@ -152,8 +151,6 @@ def acquisition_of(
 
     Parameters
     ----------
-    arguments : argparse.Namespace
-    model : SignalModel
     may_be_none : bool
         None where there is no option.
     """

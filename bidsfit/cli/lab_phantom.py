@@ -157,7 +157,6 @@ def study(arguments: argparse.Namespace, parameters: Sequence[str]) -> Study | N
 
     Parameters
     ----------
-    arguments : argparse.Namespace
     parameters : sequence of str
         Of the model, those that can vary.
     """
@@ -186,7 +185,6 @@ def shares(words: Sequence[str] | None, option: str, parameters: Sequence[str] =
 
     Parameters
     ----------
-    words : sequence of str
     option : str
         For messages.
     parameters : sequence of str

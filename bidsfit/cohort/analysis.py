@@ -66,7 +66,6 @@ class CohortResults:
 
     Attributes
     ----------
-    regions : tuple of RegionRecord
     quantities : mapping of RegionParameter to EstimatorRecord
         The same records, for the tables.
     n_tests : mapping of str to int
@@ -86,8 +85,6 @@ def compute(values: CohortValues, fits: FitNotes, correction: Correction) -> Coh
 
     Parameters
     ----------
-    values : CohortValues
-    fits : FitNotes
     correction : {"holm", "benjamini-hochberg", "none"}
     """
     arranged = values.arranged

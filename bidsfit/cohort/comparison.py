@@ -50,7 +50,6 @@ def compare_precision(quantities: Sequence[RegionParameter], values: CohortValue
     ----------
     quantities : sequence of RegionParameter
         One for each estimator.
-    values : CohortValues
     """
     known = [what for what in quantities if values.precision.get(what)]
     if len(known) < 2 or known[0].region == WHOLE:
@@ -72,8 +71,6 @@ def confoundings(
     ----------
     quantities : sequence of RegionParameter
         Of one model in one region of one series.
-    values : CohortValues
-    latex : mapping of label to str
     """
     found = []
     for what in quantities:

@@ -77,7 +77,6 @@ class Design:
         In words, how each cohort was chosen, and how sessions were ordered: for the methods text.
     remarks : tuple of str
         What a reader must know, a sentence each.
-    left_out : tuple of Excluded
     """
 
     repeatability: tuple[Repeats, ...] = ()

@@ -20,12 +20,10 @@ def cohort_methods(design: Design, statistic: str, correction: Correction, n_est
 
     Parameters
     ----------
-    design : Design
     statistic : str
         In words.
         Over the voxels of a region.
     correction : {"holm", "benjamini-hochberg", "none"}
-    n_estimators : int
     """
     paragraphs = [_values(design, statistic)]
     if design.repeatability:

@@ -58,8 +58,6 @@ class RegionValues:
         Entities of the image (sub-01_ses-1_acq-ap).
     model, estimator : str
         Names ("net-uniform", not the label of files).
-    region, parameter : str
-    unit : str
     n_voxels : int
         Of the region.
     n_fitted : int
@@ -119,7 +117,6 @@ class ParticipantValues:
     ----------
     participant : str
         Label without ``sub-``.
-    rows : tuple of RegionValues
     problems : tuple of InputProblem
         What could not be read or found, in words that hold for other participants too where they can.
     facts : tuple of (FittedImage, FitFacts)
@@ -155,7 +152,6 @@ def region_values(
         Names of regions; empty: all there are, and `WHOLE`.
     scale : bool
         Take also maps of an arbitrary unit (S0).
-    processes : int
     progress : callable, optional
         Called with the done fraction.
     """

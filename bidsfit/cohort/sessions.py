@@ -49,7 +49,6 @@ class Ordered:
 
     Attributes
     ----------
-    sessions : tuple of Session
     by : {"acq_time", "condition", "label"}
         What the order follows; "label" where there is nothing to order.
     remark : str
@@ -86,7 +85,6 @@ def named_sessions(words: Sequence[str], known: Collection[str]) -> NamedSession
 
     Parameters
     ----------
-    words : sequence of str
     known : collection of str
         Labels of the sessions that somebody has.
 

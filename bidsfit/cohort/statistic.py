@@ -16,7 +16,6 @@ class GroupStatistic:
 
     Attributes
     ----------
-    name : str
     table : {"repeatability", "response"}
         The table of the group level, and of its page, that shows it.
     compute : callable

@@ -103,7 +103,6 @@ class Arranged:
 
     Attributes
     ----------
-    what : RegionParameter
     repeats : ndarray, shape (n_repeated, n_sessions)
         A row for each of `Design.repeatability`; who has fewer sessions than others has NaN at the end.
     change : ndarray, shape (n_treated, 2)
@@ -127,7 +126,6 @@ class CohortValues:
 
     Attributes
     ----------
-    design : Design
     column : str
         What is compared: "median", "mean", a quantile, "sd", "correlation".
     precision : dict of RegionParameter to dict of participant to float

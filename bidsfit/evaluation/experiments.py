@@ -31,10 +31,8 @@ class Setting:
 
     Parameters
     ----------
-    space : ParameterSpace
     acquisition : Acquisition
         Of averages: an entry that stands for n measurements has their average.
-    noise : Noise
     """
 
     space: ParameterSpace
@@ -93,13 +91,11 @@ def evaluate(
     Parameters
     ----------
     estimator : Estimator
-    setting : Setting
     truth : ndarray, shape (n_points, n_parameters)
     repeats : int
         Noise realisations of every point.
     seed : int
         Estimators that are evaluated with the same seed see the same signals.
-    threads : int
     progress : callable, optional
         Called with the voxels (a point in one noise realisation) that are done and their number.
     """
@@ -154,7 +150,6 @@ def sinks(truth: NDArray[np.float64], mean: NDArray[np.float64], space: Paramete
     ----------
     truth, mean : ndarray, shape (n_points, 2)
         On a full regular grid of two parameters.
-    space : ParameterSpace
 
     Returns
     -------
@@ -197,9 +192,7 @@ def noised_truth(setting: Setting, point: NDArray[np.float64], repeats: int, see
 
     Parameters
     ----------
-    setting : Setting
     point : ndarray, shape (n_parameters,)
-    repeats, seed : int
 
     Returns
     -------
@@ -214,13 +207,7 @@ def noised_truth(setting: Setting, point: NDArray[np.float64], repeats: int, see
 def tissue_errors(
     maps: Mapping[str, NDArray[np.float64]], reference: Mapping[str, NDArray[np.float64]], tissue: Mapping[str, NDArray]
 ) -> dict[str, dict[str, float]]:
-    """Mean absolute difference from a reference in every tissue, by parameter and tissue.
-
-    Parameters
-    ----------
-    maps, reference : mapping of parameter to ndarray
-    tissue : mapping of name to ndarray of bool
-    """
+    """Mean absolute difference from a reference in every tissue, by parameter and tissue."""
     return {
         name: {label: float(np.nanmean(np.abs(values - reference[name])[region])) for label, region in tissue.items()}
         for name, values in maps.items()

@@ -190,7 +190,6 @@ def compare(
     ----------
     names : sequence of str
         Estimators.
-    parameter : str
     voxels : sequence of mapping
         Of each estimator: ``estimate``, and perhaps ``sd`` and ``crb``, in the voxels of the mask.
     numbers : sequence of FitNumbers

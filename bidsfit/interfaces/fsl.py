@@ -61,7 +61,6 @@ def run_tool(interface: Any, folder: Path) -> Any:
 
     Parameters
     ----------
-    interface : nipype.interfaces.base.CommandLine
     folder : Path
         Made here; with the program's output in ``output.nipype``.
 

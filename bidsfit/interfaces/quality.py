@@ -175,13 +175,10 @@ def draw_steps(
 
     Parameters
     ----------
-    paths : mapping of step to path
     data : ndarray, shape (x, y, z, n)
         The image that is fitted.
     stages : mapping of step to ndarray, shape (x, y, z, n)
         The raw image, and the image after each step that changes it, in their order.
-    found_by : mapping of step to facts
-    acquisition : Acquisition
     mask : ndarray of bool, shape (x, y, z)
     affine : ndarray, shape (4, 4)
     """

@@ -48,10 +48,8 @@ class Bench:
         Trained estimators and results are kept below it.
     pools : mapping of model and distribution ("smt2", "healthy") to Distribution
         What pooled fits there are.
-    threads : int
     device : str
         Of the training of networks.
-    seed : int
     recipes : mapping of a name of a recipe to Recipe
         Replace the default recipes ("network", "network-noise-free", "forest").
     options : mapping of estimator to its options

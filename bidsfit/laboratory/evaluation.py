@@ -75,11 +75,8 @@ def evaluate_estimators(
 
     Parameters
     ----------
-    bench : Bench
     gallery : Gallery
         Gets figures and CSV tables.
-    setting : Setting
-    names : sequence of str
     points : int
         As `true_points` takes it.
     repeats : int

@@ -34,13 +34,11 @@ class Fits:
         Of the image, four-dimensional.
     acquisition : Acquisition
         Of its volumes.
-    model : SignalModel
     mask : Path, optional
         By default every voxel is fitted.
     sigma : float, optional
         Standard deviation of the noise of one measurement; without it that of the residuals.
     noise : {"rician", "gaussian"}
-    threads : int
 
     Raises
     ------

@@ -24,12 +24,7 @@ SUFFIXES = (".png", ".svg")
 
 @dataclass
 class Gallery:
-    """A folder of figures and tables, and what a page says of each.
-
-    Parameters
-    ----------
-    folder : Path
-    """
+    """A folder of figures and tables, and what a page says of each."""
 
     folder: Path
     figures: list[LaboratoryFigure] = field(default_factory=list)

@@ -150,7 +150,6 @@ class Reproduction:
     ----------
     bench : Bench
         With the pools of healthy participants.
-    gallery : Gallery
     quick : bool
         Fewer noise realisations.
     """

@@ -47,7 +47,6 @@ def simulated_pools(
         Of the participants and of the fits.
     participants, shape, snr, seed
         Of the simulated study.
-    threads : int
     real : Path, optional
         A BIDS dataset: those of its participants whose protocol supports the model join the pool of the whole brain,
         which needs masks in its ``derivatives``. There are no tissues of theirs.

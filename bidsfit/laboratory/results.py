@@ -18,12 +18,7 @@ Arrays = dict[str, NDArray[Any]]
 
 
 class Results:
-    """Arrays in a folder, found again by what they are the result of.
-
-    Parameters
-    ----------
-    folder : Path
-    """
+    """Arrays in a folder, found again by what they are the result of."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -37,7 +32,6 @@ class Results:
             Begins the name of the file.
         facts : mapping
             All that decides the result, for JSON; another release computes anew.
-        compute : callable
         """
         from safetensors import SafetensorError
         from safetensors.numpy import load_file, save_file

@@ -80,7 +80,6 @@ def make_abdomen(
         Voxels along x, y and z.
     recipe : TissueRecipe
         Parameter ranges of the tissues of `bidsfit.phantom.tissue.ABDOMEN`.
-    rng : numpy.random.Generator
     lesion : str, optional
         Name of a lesion of the recipe; it lies in the liver.
     homogeneous : bool

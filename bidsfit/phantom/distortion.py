@@ -35,7 +35,6 @@ def draw_off_resonance(
         From voxels to the world (RAS+).
     peak : float
         Largest absolute value over the image, Hz.
-    rng : numpy.random.Generator
 
     Returns
     -------
@@ -88,7 +87,6 @@ def origins(displacement: NDArray, axis: int = 1) -> NDArray[np.float64]:
     ----------
     displacement : ndarray, shape (x, y, z)
         How far the signal at each voxel moves along ``axis``, in voxels; beyond the image as at its sides.
-    axis : int
 
     Returns
     -------
@@ -131,7 +129,6 @@ def distort(volume: NDArray, origin: NDArray[np.float64], axis: int = 1) -> NDAr
     volume : ndarray, shape (x, y, z)
     origin : ndarray, shape (x, y, z), one longer along ``axis``
         See `origins`.
-    axis : int
 
     Returns
     -------

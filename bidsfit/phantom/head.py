@@ -114,9 +114,6 @@ def with_parameters(
         Where the lesion lies, or would lie.
     voxel_size : float
         mm.
-    recipe : TissueRecipe
-    numbers : mapping of tissue to number
-    rng : numpy.random.Generator
     lesion, homogeneous
         As of `make_head`.
     """

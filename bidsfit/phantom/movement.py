@@ -32,7 +32,6 @@ def draw_motion(n: int, translation: float, rotation: float, rng: np.random.Gene
         Volumes.
     translation, rotation : float
         Largest translation along any axis (mm) and rotation about any axis (degrees) of the series.
-    rng : numpy.random.Generator
 
     Returns
     -------
@@ -104,7 +103,6 @@ def draw_breathing(n: int, rng: np.random.Generator) -> NDArray[np.float64]:
     ----------
     n : int
         Volumes.
-    rng : numpy.random.Generator
 
     Returns
     -------

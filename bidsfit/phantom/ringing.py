@@ -25,7 +25,6 @@ def draw_edges(shape: tuple[int, int], rng: np.random.Generator) -> NDArray[np.i
     ----------
     shape : tuple of int
         Of a slice.
-    rng : numpy.random.Generator
 
     Returns
     -------

@@ -33,7 +33,6 @@ def draw_factors(parameters: Iterable[str], variation: Mapping[str, float], rng:
         One number is drawn for each, so that how much one varies does not change another.
     variation : mapping of str to float
         Coefficients of variation; 0 where not listed.
-    rng : numpy.random.Generator
     """
     factors = {}
     for name in parameters:
@@ -54,12 +53,6 @@ def vary(head: Head, model: SignalModel, factors: Factors, in_region: Factors | 
 
     Values beyond the bounds of the model become the bound. Voxels that would break a constraint between parameters
     (D* above D) go towards their new values as far as it lets them; they start from values that keep it.
-
-    Parameters
-    ----------
-    head : Head
-    model : SignalModel
-    factors, in_region : mapping of str to float
     """
     factor = {name: np.full(head.tissue.shape, factors.get(name, 1.0)) for name in varying(model)}
     for name, more in (in_region or {}).items():
@@ -103,7 +96,6 @@ def outside(values: Mapping[str, float], model: SignalModel) -> str:
     ----------
     values : mapping of str to float
         One for every parameter.
-    model : SignalModel
     """
     for name in varying(model):
         lower, upper = model[name].bounds
@@ -134,7 +126,6 @@ def region_medians(
 
     Parameters
     ----------
-    head : Head
     regions : mapping of str to ndarray of bool, shape (x, y, z)
     least : mapping of str to (str, float), optional
         Parameters that count only where another one has at least some value: those names, and that value.

@@ -100,15 +100,12 @@ def make_plan(
 
     Parameters
     ----------
-    inputs : Inputs
-    participants : sequence of str
     fits : sequence of Fit
         Each image gets those whose model its protocol supports.
     asked : sequence of str
         Models that the user named: each must be supported by some image.
     output_dir : Path
         What is there already must have been made in the same way.
-    noise : NoiseChoice
     leave_one_out : bool
         An estimator that fits a participant is not trained on that participant.
     preprocessing : PreprocessingChoice, optional

@@ -113,11 +113,7 @@ def plan_chain(
 
     Parameters
     ----------
-    image : DwiImage
     shape : (x, y, z, n)
-    acquisition : Acquisition
-    choice : PreprocessingChoice
-    helping : HelpingImages
     sigma : str
         Source of the noise level, or the level itself.
 

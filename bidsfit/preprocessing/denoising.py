@@ -193,7 +193,6 @@ def denoise_patch2self(
     mask : ndarray of bool, shape (x, y, z), optional
         Voxels to learn from and to denoise, all by default. Others keep their values, and so do voxels of zeros
         only and voxels with a value that is not finite.
-    threads : int
     progress : callable, optional
         Called with the done fraction.
 

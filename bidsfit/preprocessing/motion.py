@@ -89,7 +89,6 @@ def obstacle_to_motion(shape: tuple[int, ...], n_volumes: int) -> str:
     ----------
     shape : tuple of int
         Voxels along x, y and z.
-    n_volumes : int
     """
     if n_volumes < 2:
         return f"motion between volumes needs at least 2, and there is {n_volumes}"
@@ -135,7 +134,6 @@ def estimate_motion(
         Displacement by susceptibility along ``axis``, voxels, undone before volumes are compared.
     axis : int, optional
         Axis of the phase encoding.
-    threads : int
     progress : callable, optional
         Called with the fraction that is done.
 

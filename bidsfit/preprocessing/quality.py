@@ -101,8 +101,6 @@ class Quality:
         Translations (mm) and rotations (radians) of each volume, as named in `MOTION`.
     framewise_displacement : ndarray, shape (n,)
         mm; NaN for the first volume, and everywhere where the motion is not known.
-    outliers : Outliers
-    shells : tuple of Shell
     snr : ndarray, shape (n_shells,)
         Mean signal over the noise of one volume; NaN where the noise is not known.
     neighbour_correlation : float
@@ -204,7 +202,6 @@ def assess(
         ``data``.
     slice_axis : int
         Along which slices were acquired.
-    progress : callable, optional
 
     Raises
     ------
@@ -280,7 +277,6 @@ def volume_outliers(
     b_values : array_like, shape (n,)
     mask : ndarray of bool, shape (x, y, z)
     directions : array_like, shape (n, 3), optional
-    slice_axis : int
 
     References
     ----------

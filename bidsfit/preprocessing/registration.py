@@ -176,7 +176,6 @@ class Reference:
     Parameters
     ----------
     images : sequence of ndarray, shape (x, y, z)
-    grid : VoxelGrid
     degree : int
         Of the polynomial that turns the intensities of each into those of a volume: 1 where a volume has the contrast
         of the image, or of a mixture of the images.

@@ -96,7 +96,6 @@ def undistort(volume: ArrayLike, shift: ArrayLike, axis: int) -> NDArray[np.floa
     volume : array_like, shape (x, y, z)
     shift : array_like, shape (x, y, z)
         Voxels, on the grid of the volume; ``-shift`` for the image of the reversed direction.
-    axis : int
     """
     volume, shift = np.asarray(volume, dtype=float), np.asarray(shift, dtype=float)
     places = np.indices(volume.shape, dtype=float)
@@ -174,7 +173,6 @@ def estimate_field(
         Phase-encoding axis: 0, 1 or 2.
     motion : bool
         Whether to look for rigid motion between the two; not done below `FEW_SLICES` slices.
-    threads : int
     progress : callable, optional
         Called with the fraction that is done.
 

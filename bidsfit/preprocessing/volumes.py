@@ -76,7 +76,6 @@ def find_strangers(
     ----------
     volume : callable
         Gives a volume by its number, shape (x, y, z).
-    acquisition : Acquisition
     voxel_sizes : array_like, shape (3,)
         mm.
 

@@ -105,8 +105,6 @@ class CohortPlan:
 
     Attributes
     ----------
-    choice : CohortChoice
-    design : Design
     fits : tuple of FittedImage
         Of everyone who has maps.
     """
@@ -230,10 +228,8 @@ def analyse(
     ----------
     plan : CohortPlan
         That is not empty.
-    output_dir : Path
     datasets : sequence of Folder
         Where regions are looked for, before the output folder itself.
-    processes : int
     about : mapping, optional
         For the page; see `write_group_page`. What differs from run to run would make a new page of every run.
     progress : callable, optional

@@ -106,7 +106,6 @@ def explain(crash: Crash, plan: ImagePlan | None) -> tuple[str, str]:
 
     Parameters
     ----------
-    crash : Crash
     plan : ImagePlan, optional
         Of the image that it belongs to; None where that is not known.
     """

@@ -85,8 +85,6 @@ def compare_cohort(settings: Settings, choice: CohortChoice, plan: CohortPlan | 
 
     Parameters
     ----------
-    settings : Settings
-    choice : CohortChoice
     plan : CohortPlan, optional
         None where nothing was asked for: what cannot be read is then said, and nothing else stops.
     """
@@ -163,7 +161,6 @@ def report_quality(output_dir: Path, *, dry_run: bool = False) -> list[str]:
 
     Parameters
     ----------
-    output_dir : Path
     dry_run : bool
         Only say what would be made.
 

@@ -67,7 +67,6 @@ def plan_poolings(
 
     Parameters
     ----------
-    output_dir : Path
     healthy : sequence of str
         Labels without ``sub-``.
     asked : sequence of str
@@ -115,8 +114,6 @@ def pool_fits(pooling: Pooling, output_dir: Path, segmentations: Sequence[Folder
 
     Parameters
     ----------
-    pooling : Pooling
-    output_dir : Path
     segmentations : sequence of Folder
         Where white and grey matter are looked for, before the output folder itself.
     healthy : str

@@ -15,7 +15,6 @@ class Progress:
 
     Parameters
     ----------
-    plans : sequence of ParticipantPlan
     say : callable
         Called with a line.
     complete : callable

@@ -22,8 +22,6 @@ class Replaced:
 
     Attributes
     ----------
-    image : ImagePlan
-    files : tuple of Path
     conflict : Conflict
         The first one.
     folder : Path, optional
@@ -85,8 +83,6 @@ def replace_earlier(plans: Iterable[ParticipantPlan], output_dir: Path, moment: 
 
     Parameters
     ----------
-    plans : iterable of ParticipantPlan
-    output_dir : Path
     moment : datetime
         Names the folder.
     """

@@ -310,7 +310,6 @@ def config_words(path: Path, known: Sequence[str]) -> list[str]:
 
     Parameters
     ----------
-    path : Path
     known : sequence of str
         Names of options in the file: `--body-part` is `body_part`.
 

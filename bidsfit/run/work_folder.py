@@ -29,7 +29,6 @@ def held(folder: Path, participants: Iterable[str], run_uuid: str, command: str)
     ----------
     folder : Path
         Of the workflow, in the work folder.
-    participants : iterable of str
     run_uuid, command : str
         Of this run; the command is for the messages of others.
 

@@ -73,7 +73,6 @@ class Pooled:
 
     Parameters
     ----------
-    space : ParameterSpace
     samples : ndarray, shape (n, n_parameters)
         Fitted parameters; those outside the space are left out.
     participant : ndarray of int, shape (n,)
@@ -301,7 +300,6 @@ def pool(
 
     Parameters
     ----------
-    space : ParameterSpace
     fits : mapping of participant to ndarray, shape (n_voxels, n_parameters)
         NaN rows, and those outside the space, are left out.
     most : int

@@ -24,7 +24,6 @@ class Patches:
 
     Parameters
     ----------
-    voxels : Distribution
     reach : (x, y, z)
         Neighbours on each side of the voxel in the middle.
     kind : {"smooth", "pieces"}

@@ -175,11 +175,8 @@ class Simulator:
 
     Parameters
     ----------
-    distribution : Distribution
     acquisition : Acquisition
         Of the averages, as `Estimator.averaged` gives it: an entry that stands for n measurements has their average.
-    noise : Noise
-    simulation : Simulation, optional
     reach : (x, y, z)
         Neighbours on each side of a voxel that an estimator reads.
     """
@@ -307,7 +304,6 @@ def noisy_averages(
     sigma : float or ndarray, shape (n,)
         Standard deviation of the noise of one measurement.
     kind : {"gaussian", "rician"}
-    rng : numpy.random.Generator
     """
     counts, each = acquisition.weights, np.asarray(sigma)[..., None]
     if kind == "gaussian":

@@ -48,11 +48,7 @@ class Scene:
 
     Parameters
     ----------
-    image : DwiImage
     shape : (x, y, z, n)
-    acquisition : Acquisition
-    choice : PreprocessingChoice
-    helping : HelpingImages
     part : str
         Part of the body that the image shows.
     unknown_part : str
@@ -121,7 +117,6 @@ class Step:
         For messages: "reducing the noise".
     shows, caption : str
         Of its figure: what is to be seen, for those who cannot see it; and what to know when reading it.
-    methods : mapping of name to Method
     changes : bool
         Whether it changes the signals. One that does not runs when the image is fitted, and is given its mask.
     after : str
@@ -145,7 +140,6 @@ class Step:
 
         Parameters
         ----------
-        scene : Scene
         chosen : mapping of name to Planned
             The steps before this one.
         """

@@ -47,7 +47,6 @@ class TrainedEstimator(Estimator):
 
     Parameters
     ----------
-    model : SignalModel
     distribution : {"uniform", "healthy", "mixed", "wm", "gm"}
     snr : float or "auto"
         Of the training signals; "auto" takes the level of `SNR_LEVELS` that is nearest to the data's.
@@ -56,7 +55,6 @@ class TrainedEstimator(Estimator):
     recipe : str or mapping, optional
         Name or file of a recipe of training, or its content; by default that of the package for noisy, or for
         noise-free, signals.
-    seed : int
     pool : str
         Digest of the distribution whose fits were pooled, where one is needed: it identifies what is trained on.
     checksum : str

@@ -154,7 +154,6 @@ def read_bundle(path: Path, *, machine: bool = True) -> Bundle:
 
     Parameters
     ----------
-    path : Path
     machine : bool
         False: only what judges it, without its weights or trees.
 

@@ -39,7 +39,6 @@ class RandomForest(Architecture):
 
     Parameters
     ----------
-    trees : int
     samples_per_leaf : int
         A leaf holds at least so many training samples.
     depth : int or None

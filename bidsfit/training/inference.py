@@ -44,7 +44,6 @@ class Inverter:
     recipe : Recipe
         Its architecture and objective say how the machine is asked.
     machine : dict of name to ndarray, or what else the architecture makes
-    space : ParameterSpace
     acquisition : Acquisition
         Of the averages.
     """

@@ -54,7 +54,6 @@ class Objective(ABC):
             Of the noisy copies of every voxel.
         batch : Batch
             The voxels.
-        space : ParameterSpace
         """
 
     def estimates(
@@ -65,7 +64,6 @@ class Objective(ABC):
         Parameters
         ----------
         outputs : ndarray, shape (n, n_outputs)
-        space : ParameterSpace
         """
         cube = sigmoid(outputs[:, : len(space.names)])
         return cube, space.from_cube(cube)

@@ -29,11 +29,8 @@ class Recipe:
 
     Parameters
     ----------
-    architecture : Architecture
-    objective : Objective
     schedule : dataclass
         Of the type that the architecture has its schedules in, such as `bidsfit.training.trainer.Schedule`.
-    simulation : Simulation
     """
 
     architecture: Architecture

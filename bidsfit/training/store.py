@@ -39,7 +39,6 @@ class Store:
 
         Parameters
         ----------
-        task : Task
         name : str
             Of the estimator, such as "net-uniform"; it only makes the file easier to recognise.
         """
@@ -63,10 +62,8 @@ class Store:
 
         Parameters
         ----------
-        task : Task
         name : str
             Of the estimator.
-        threads : int
         device : str
             As `bidsfit.training.task.train` takes it.
         progress : callable, optional

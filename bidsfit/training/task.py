@@ -42,9 +42,6 @@ class Task:
         Of the parameters; its space names the model.
     acquisition : Acquisition
         Of the averages, as `Estimator.averaged` gives it.
-    noise : Noise
-    recipe : Recipe
-    seed : int
     """
 
     distribution: Distribution
@@ -94,8 +91,6 @@ def train(task: Task, *, threads: int = 1, device: str = "cpu", progress: Progre
 
     Parameters
     ----------
-    task : Task
-    threads : int
     device : {"cpu", "cuda", ...}
         Of a network, as torch names it; a forest grows on the processor.
     progress : callable, optional

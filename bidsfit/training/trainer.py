@@ -90,15 +90,11 @@ def descend(
 
     Parameters
     ----------
-    network : NetworkArchitecture
-    objective : Objective
-    schedule : Schedule
     simulator : Simulator
     seed : int
         The same seed gives the same weights on the same machine with as many threads.
     device : {"cpu", "cuda", ...}
         As torch names it.
-    threads : int
     progress : callable, optional
         Called with the steps that are done and their number.
 
