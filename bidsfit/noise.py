@@ -121,8 +121,6 @@ def correct_rician_image(
     data : ndarray, shape (x, y, z, n)
     sigma : ndarray, shape (x, y, z)
         Standard deviation of the noise of one channel; voxels where it is 0 or not finite keep their values.
-    progress : callable, optional
-        Called with the done fraction.
 
     Returns
     -------
@@ -153,8 +151,6 @@ def rician_sigma_map(
         Standard deviation of the noise of the magnitudes, as MP-PCA finds it.
     data : ndarray, shape (x, y, z, n)
         The denoised magnitudes.
-    progress : callable, optional
-        Called with the done fraction.
 
     Returns
     -------

@@ -44,8 +44,6 @@ def in_processes(
         How many there are.
     threads : int
         Number of processes; 1 computes in this one.
-    progress : callable, optional
-        Called with the done fraction.
     """
     results = _here(function, jobs) if min(threads, n_jobs) <= 1 else _shared(function, jobs, min(threads, n_jobs))
     for done, result in enumerate(results, start=1):

@@ -152,8 +152,6 @@ def region_values(
         Names of regions; empty: all there are, and `WHOLE`.
     scale : bool
         Take also maps of an arbitrary unit (S0).
-    progress : callable, optional
-        Called with the done fraction.
     """
     ordered = sorted(fits, key=lambda fitted: (fitted.participant, fitted.image, fitted.model, fitted.estimator))
     people = [list(group) for _, group in groupby(ordered, key=lambda fitted: fitted.participant)]

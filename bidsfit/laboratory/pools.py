@@ -50,10 +50,6 @@ def simulated_pools(
     real : Path, optional
         A BIDS dataset: those of its participants whose protocol supports the model join the pool of the whole brain,
         which needs masks in its ``derivatives``. There are no tissues of theirs.
-
-    Returns
-    -------
-    dict of (model, distribution) to Distribution
     """
     space = ParameterSpace(models.get(model))
     cohort = Cohort(model, n_healthy=participants, n_patients=0, shape=shape, snr=snr, noise="gaussian", seed=seed)

@@ -138,12 +138,6 @@ def estimate_breathing(
         Displacement by susceptibility along ``axis``, voxels, undone before volumes are compared.
     axis : int, optional
         Axis of the phase encoding.
-    progress : callable, optional
-        Called with the fraction that is done.
-
-    Returns
-    -------
-    Breathing
 
     Raises
     ------

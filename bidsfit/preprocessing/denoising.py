@@ -111,8 +111,6 @@ def denoise_mppca(
         See `patch_radius`.
     threads : int
         Processes to share the work. Threads would wait for each other.
-    progress : callable, optional
-        Called with the done fraction.
 
     Returns
     -------
@@ -193,8 +191,6 @@ def denoise_patch2self(
     mask : ndarray of bool, shape (x, y, z), optional
         Voxels to learn from and to denoise, all by default. Others keep their values, and so do voxels of zeros
         only and voxels with a value that is not finite.
-    progress : callable, optional
-        Called with the done fraction.
 
     Returns
     -------

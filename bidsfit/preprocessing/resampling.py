@@ -60,12 +60,6 @@ def resample(
         Displacement along ``axis`` in voxels by susceptibility: the signal of voxel y was recorded at y + shift(y).
     axis : int, optional
         Axis of the phase encoding, 0, 1 or 2; needed with ``shift``.
-    progress : callable, optional
-        Called with the fraction that is done.
-
-    Returns
-    -------
-    Resampled
 
     Raises
     ------

@@ -69,8 +69,6 @@ def remove_ringing(
         Axis across the slices; ringing is removed along the other two.
     threads : int
         Processes to share the work. Threads would wait for each other.
-    progress : callable, optional
-        Called with the done fraction.
 
     Returns
     -------

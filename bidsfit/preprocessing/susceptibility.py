@@ -173,8 +173,6 @@ def estimate_field(
         Phase-encoding axis: 0, 1 or 2.
     motion : bool
         Whether to look for rigid motion between the two; not done below `FEW_SLICES` slices.
-    progress : callable, optional
-        Called with the fraction that is done.
 
     Raises
     ------

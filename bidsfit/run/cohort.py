@@ -232,8 +232,6 @@ def analyse(
         Where regions are looked for, before the output folder itself.
     about : mapping, optional
         For the page; see `write_group_page`. What differs from run to run would make a new page of every run.
-    progress : callable, optional
-        Called with the done fraction of reading.
 
     Raises
     ------
