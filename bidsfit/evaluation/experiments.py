@@ -1,4 +1,4 @@
-"""Experiments on simulated signals: every estimator is asked the same questions, whose answers are known."""
+"""Experiments on simulated signals with known truth."""
 
 from __future__ import annotations
 
@@ -27,12 +27,9 @@ ITERATIONS = 10
 
 @dataclass(frozen=True)
 class Setting:
-    """What is measured, and how noisily.
+    """Parameter space, averaged acquisition and noise of an experiment.
 
-    Parameters
-    ----------
-    acquisition : Acquisition
-        Of averages: an entry that stands for n measurements has their average.
+    An entry of the acquisition that stands for n measurements has the noise of their average.
     """
 
     space: ParameterSpace
@@ -41,7 +38,7 @@ class Setting:
 
     @property
     def simulator(self) -> Simulator:
-        """Draws signals of this setting."""
+        """Simulator of signals of this setting."""
         return Simulator(Uniform(self.space), self.acquisition, self.noise)
 
     def measure(self, truth: NDArray[np.float64], repeats: int, seed: int) -> NDArray[np.float64]:
@@ -55,14 +52,14 @@ class Setting:
         threads: int = 1,
         progress: Callable[[int], object] | None = None,
     ) -> NDArray[np.float64]:
-        """Parameters but the scale, shape (n, n_parameters); ``progress`` as `Estimator.estimate` has it."""
+        """Estimated parameters except the scale, shape (n, n_parameters); ``progress`` as of `Estimator.estimate`."""
         sigma = None if np.isinf(self.noise.snr) else 1 / self.noise.snr
         found = estimator.estimate(signals, self.acquisition, sigma, threads=threads, progress=progress)
         return np.stack([found.parameters[name] for name in self.space.names], axis=1)
 
 
 class Evaluation(NamedTuple):
-    """What an estimator does at every point of a grid; each of shape (n_points, n_parameters)."""
+    """Mean, bias and spread of an estimator at every point, each of shape (n_points, n_parameters)."""
 
     truth: NDArray[np.float64]
     mean: NDArray[np.float64]
@@ -71,7 +68,7 @@ class Evaluation(NamedTuple):
     rmse: NDArray[np.float64]
 
     def summary(self, names: tuple[str, ...]) -> dict[str, float]:
-        """Means over the grid, the bias without its sign: ``rmse_<name>``, ``bias_<name>``, ``sd_<name>``."""
+        """Means over the points of ``rmse_<name>``, absolute ``bias_<name>`` and ``sd_<name>``."""
         means = {"rmse": self.rmse, "bias": np.abs(self.bias), "sd": self.sd}
         return {f"{key}_{name}": float(v[:, j].mean()) for key, v in means.items() for j, name in enumerate(names)}
 
@@ -86,18 +83,10 @@ def evaluate(
     threads: int = 1,
     progress: Callable[[int, int], object] | None = None,
 ) -> Evaluation:
-    """Bias, standard deviation and root mean square error over a grid of true parameters.
+    """Bias, standard deviation and root mean square error at true parameters (n_points, n_parameters).
 
-    Parameters
-    ----------
-    estimator : Estimator
-    truth : ndarray, shape (n_points, n_parameters)
-    repeats : int
-        Noise realisations of every point.
-    seed : int
-        Estimators that are evaluated with the same seed see the same signals.
-    progress : callable, optional
-        Called with the voxels (a point in one noise realisation) that are done and their number.
+    Every point is measured with ``repeats`` noise realisations; estimators evaluated with the same seed see the same
+    signals. ``progress`` is called with the number of finished voxels and of all.
     """
     rows = []
     done, total = 0, len(truth) * repeats
@@ -122,12 +111,11 @@ def evaluate(
 
 
 def true_points(space: ParameterSpace, points: int = 21, seed: int = 0) -> NDArray[np.float64]:
-    """Combinations of true parameters that cover a space, shape (n, n_parameters).
+    """True parameters that cover a space, shape (n, n_parameters).
 
-    Up to three parameters the grid of Gyori et al.: so many values of each from bound to bound, in all combinations
-    that are possible; of the third 7 (231 combinations of two fractions times 7 are 1,617). Of more parameters
-    scrambled Sobol points between the bounds: the power of two below the cube of ``points``, less those that break a
-    constraint.
+    With up to three parameters the grid of Gyori et al.: ``points`` values of each between its bounds (7 of the third)
+    in all combinations that meet the constraints. With more, scrambled Sobol points between the bounds that meet the
+    constraints; their number before is the power of two below the cube of ``points``.
     """
     p = len(space.names)
     if p > 3:
@@ -141,20 +129,11 @@ def true_points(space: ParameterSpace, points: int = 21, seed: int = 0) -> NDArr
 
 
 def sinks(truth: NDArray[np.float64], mean: NDArray[np.float64], space: ParameterSpace) -> NDArray[np.float64]:
-    """Where the estimates of many truths gather.
+    """Points of attraction: where the estimates of many truths gather, shape (n_sinks, 2), the largest first.
 
-    The mean estimate of every point of the grid is taken for a truth, ten times over; a sink is a small disc that many
-    points have come to. An estimator with hardly any bias leaves them where they are, and has none.
-
-    Parameters
-    ----------
-    truth, mean : ndarray, shape (n_points, 2)
-        On a full regular grid of two parameters.
-
-    Returns
-    -------
-    ndarray, shape (n_sinks, 2)
-        The one with most points first.
+    The mean estimate of every point is taken for a truth, ten times in a row; a sink is a small disc that many points
+    have reached. An estimator with little bias has none. ``truth`` and ``mean``, shape (n_points, 2), must be on a full
+    regular grid of two parameters.
     """
     axes = [np.unique(column) for column in truth.T]
     shape = tuple(axis.size for axis in axes)
@@ -177,7 +156,7 @@ def sinks(truth: NDArray[np.float64], mean: NDArray[np.float64], space: Paramete
 
 
 def floor(setting: Setting, truth: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Cramér-Rao bound at every truth, shape (n_points, n_parameters): infinite where nothing is determined."""
+    """Cramér-Rao bound at every truth, shape (n_points, n_parameters); infinite where nothing is determined."""
     space, noise = setting.space, setting.noise
     if np.isinf(noise.snr):
         return np.zeros_like(truth)
@@ -188,15 +167,9 @@ def floor(setting: Setting, truth: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def noised_truth(setting: Setting, point: NDArray[np.float64], repeats: int, seed: int) -> NDArray[np.float64]:
-    """The truth with the scatter of the Cramér-Rao bound: what an efficient estimator without bias would give.
+    """Estimates of an efficient unbiased estimator, shape (repeats, n_parameters).
 
-    Parameters
-    ----------
-    point : ndarray, shape (n_parameters,)
-
-    Returns
-    -------
-    ndarray, shape (repeats, n_parameters)
+    They are the true point, shape (n_parameters,), plus scatter according to the Cramér-Rao bound.
     """
     scatter = np.random.default_rng(seed).standard_normal((repeats, point.size))
     bound = floor(setting, point[None])[0]
@@ -207,7 +180,7 @@ def noised_truth(setting: Setting, point: NDArray[np.float64], repeats: int, see
 def tissue_errors(
     maps: Mapping[str, NDArray[np.float64]], reference: Mapping[str, NDArray[np.float64]], tissue: Mapping[str, NDArray]
 ) -> dict[str, dict[str, float]]:
-    """Mean absolute difference from a reference in every tissue, by parameter and tissue."""
+    """Mean absolute difference from a reference, by parameter and tissue."""
     return {
         name: {label: float(np.nanmean(np.abs(values - reference[name])[region])) for label, region in tissue.items()}
         for name, values in maps.items()
@@ -221,7 +194,7 @@ def fitted_parameters(
     names: tuple[str, ...],
     threads: int = 1,
 ) -> NDArray[np.float64]:
-    """Fits for a pool, shape (n, n_parameters): rows that ended at a bound, or not at all, are NaN."""
+    """Fitted parameters for a pool, shape (n, n_parameters); rows that ended at a bound or failed are NaN."""
     found = estimator.estimate(signals, acquisition, threads=threads)
     values = np.stack([found.parameters[name] for name in names], axis=1)
     values[found.status != Status.CONVERGED] = np.nan
