@@ -36,10 +36,10 @@ def patch_radius(shape: tuple[int, ...]) -> tuple[int, int, int]:
 
     Patches are ``2 * radius + 1`` voxels wide, but never wider than the image. The closer the matrix of voxels by
     volumes is to a square, the wider the Marchenko-Pastur distribution spreads the eigenvalues of the noise, and the
-    more robust the noise estimate against correlated noise: in an image whose noise was correlated by interpolation,
-    patches of 1.2 voxels per volume left most voxels unchanged, patches of 2 denoised all. Larger patches mix more
-    tissues and take longer. So patches start at 5 x 5 x 5 voxels and grow along their shortest side (of equal ones,
-    that of the longest image axis) until they hold two voxels per volume.
+    more easily correlated noise upsets the estimate: in an image whose noise was correlated by interpolation, patches
+    of 1.2 voxels per volume left most voxels unchanged, patches of 2 denoised all. Larger patches mix more tissues and
+    take longer. So patches start at 5 x 5 x 5 voxels and grow along their shortest side (of equal ones, that of the
+    longest image axis) until they hold two voxels per volume.
     """
     sides, n_volumes = shape[:3], shape[3]
     largest = [(side - 1) // 2 for side in sides]

@@ -114,7 +114,7 @@ def head_mask(
 
 
 def _bright(image: NDArray[np.floating]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Voxels brighter than half the mean above Otsu's threshold: with the voxels at the edge, and smoothed.
+    """Voxels above Otsu's threshold of the image with fluid clipped to tissue: with voxels at the edge, and smoothed.
 
     The median filter rounds edges off; voxels next to bright ones are judged by their own signal.
     """
