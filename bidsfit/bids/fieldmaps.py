@@ -160,7 +160,7 @@ def joined_images(dataset: Dataset, image: DwiImage) -> tuple[Path, ...]:
 
 
 def read_reversed(pair: ReversedPhase, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """B = 0 volumes of the reversed image, shape (x, y, z, n); ``shape`` is (x, y, z) of the diffusion image.
+    """Volumes with b = 0 of the reversed image, shape (x, y, z, n); ``shape`` is (x, y, z) of the diffusion image.
 
     Raises
     ------
