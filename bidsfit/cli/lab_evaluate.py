@@ -1,4 +1,4 @@
-"""``bidsfit-lab evaluate``: what estimators do to bias and spread."""
+"""``bidsfit-lab evaluate``: bias and spread of estimators."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def add_evaluate(commands: argparse._SubParsersAction) -> None:
 
 
 def run_evaluate(arguments: argparse.Namespace) -> None:
-    """Make the evaluation that the command line asks for."""
+    """Run the command."""
     from bidsfit.laboratory.bench import Bench
     from bidsfit.laboratory.evaluation import evaluate_estimators, in_words, named_points
     from bidsfit.laboratory.gallery import Gallery
@@ -130,7 +130,7 @@ def run_evaluate(arguments: argparse.Namespace) -> None:
 
 
 def _trained(path: Path) -> str:
-    """A trained file, and the noise that it was trained with."""
+    """Name of a trained file, and the noise of its training."""
     from bidsfit.training.bundle import read_facts
 
     noise = read_facts(path)["Noise"]

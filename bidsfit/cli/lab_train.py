@@ -1,4 +1,4 @@
-"""``bidsfit-lab train``: a trained estimator as a file."""
+"""``bidsfit-lab train``: training of an estimator to a file."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def add_train(commands: argparse._SubParsersAction) -> None:
 
 
 def run_train(arguments: argparse.Namespace) -> None:
-    """Train what the command line asks for."""
+    """Run the command."""
     from bidsfit.laboratory.bench import Bar, Bench, is_trained, kind_of, setting_in_words
     from bidsfit.training.bundle import write_bundle
     from bidsfit.training.recipe import load_recipe
