@@ -41,6 +41,7 @@ def add_noise(signals: ArrayLike, sigma: ArrayLike, kind: NoiseKind, rng: np.ran
     kind : {"gaussian", "rician"}
         "gaussian" adds real noise, :math:`A + n`. "rician" takes the magnitude of complex noise,
         :math:`|A + n_1 + i n_2|` with independent :math:`n_1, n_2 \sim N(0, \sigma^2)` [1]_.
+    rng : numpy.random.Generator
 
     Returns
     -------
@@ -241,6 +242,7 @@ def sigma_from_repeats(
     Parameters
     ----------
     signals : ndarray, shape (n_voxels, n_measurements)
+    acquisition : Acquisition
     maximum_b : float
         Repeats above this b-value (s/mm^2) are ignored.
 

@@ -29,7 +29,12 @@ ITERATIONS = 10
 class Setting:
     """Parameter space, averaged acquisition and noise of an experiment.
 
-    An entry of the acquisition that stands for n measurements has the noise of their average.
+    Parameters
+    ----------
+    space : ParameterSpace
+    acquisition : Acquisition
+        An entry that stands for n measurements has the noise of their average.
+    noise : Noise
     """
 
     space: ParameterSpace
@@ -83,10 +88,20 @@ def evaluate(
     threads: int = 1,
     progress: Callable[[int, int], object] | None = None,
 ) -> Evaluation:
-    """Bias, standard deviation and root mean square error at true parameters (n_points, n_parameters).
+    """Bias, standard deviation and root mean square error of an estimator at true parameters.
 
-    Every point is measured with ``repeats`` noise realisations; estimators evaluated with the same seed see the same
-    signals. ``progress`` is called with the number of finished voxels and of all.
+    Parameters
+    ----------
+    estimator : Estimator
+    setting : Setting
+    truth : ndarray, shape (n_points, n_parameters)
+    repeats : int
+        Noise realisations per point.
+    seed : int
+        Estimators evaluated with the same seed see the same signals.
+    threads : int
+    progress : callable, optional
+        Called with the number of finished voxels and of all.
     """
     rows = []
     done, total = 0, len(truth) * repeats

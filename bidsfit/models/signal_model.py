@@ -236,8 +236,11 @@ class SignalModel(ABC):
     def signal(self, parameters: Mapping[str, ArrayLike] | ArrayLike, acquisition: Acquisition) -> NDArray:
         """Noise-free signal, shape (..., n_measurements); complex if the model is.
 
-        ``parameters`` is a mapping of name to array, or an array (..., n_parameters), in the units of the parameter
-        table.
+        Parameters
+        ----------
+        parameters : mapping of name to array, or array of shape (..., n_parameters)
+            In the units of the parameter table.
+        acquisition : Acquisition
         """
         return self._evaluated(parameters, acquisition, derivatives=False)[0]
 

@@ -73,6 +73,7 @@ class Pooled:
 
     Parameters
     ----------
+    space : ParameterSpace
     samples : ndarray, shape (n, n_parameters)
         Fitted parameters; those outside the space are left out.
     participant : ndarray of int, shape (n,)

@@ -24,6 +24,7 @@ class Patches:
 
     Parameters
     ----------
+    voxels : Distribution
     reach : (x, y, z)
         Neighbours on each side of the central voxel.
     kind : {"smooth", "pieces"}

@@ -47,6 +47,7 @@ class TrainedEstimator(Estimator):
 
     Parameters
     ----------
+    model : SignalModel
     distribution : {"uniform", "healthy", "mixed", "wm", "gm"}
     snr : float or "auto"
         SNR of the training signals; "auto" takes the level of `SNR_LEVELS` nearest to that of the data.
@@ -55,6 +56,7 @@ class TrainedEstimator(Estimator):
     recipe : str or mapping, optional
         Name or file of a training recipe, or its content; by default the recipe of the package for noisy or noise-free
         signals.
+    seed : int
     pool : str
         Digest of the distribution of pooled fits, if one is needed.
     checksum : str
@@ -165,10 +167,12 @@ class TrainedEstimator(Estimator):
     def task(
         self, acquisition: Acquisition, snr: float, pool: Distribution | None = None, *, lowest: bool = True
     ) -> Task:
-        """The training task for an averaged acquisition (as of `averaged`).
+        """The training task for an averaged acquisition.
 
         Parameters
         ----------
+        acquisition : Acquisition
+            As of `averaged`.
         snr : float
             SNR of the data; ignored if the estimator has its own.
         pool : Distribution, optional

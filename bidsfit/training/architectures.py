@@ -152,6 +152,10 @@ class Perceptron(NetworkArchitecture):
     """A multilayer perceptron with rectified linear units.
 
     Its arrays are "0.weight", shape (inputs, outputs), and "0.bias" of the first layer, and so on.
+
+    Parameters
+    ----------
+    units, hidden_layers : int
     """
 
     units: int = 280

@@ -150,7 +150,13 @@ def check_bundle(path: Path) -> dict[str, Any]:
 
 
 def read_bundle(path: Path, *, machine: bool = True) -> Bundle:
-    """Read a trained estimator, on request without its machine.
+    """Read a trained estimator.
+
+    Parameters
+    ----------
+    path : Path
+    machine : bool
+        Whether to read its weights or trees.
 
     Raises
     ------

@@ -46,7 +46,15 @@ class Objective(ABC):
 
     @abstractmethod
     def loss(self, outputs: Tensor, batch: Batch[Tensor], space: ParameterSpace) -> Tensor:
-        """Loss of the outputs, shape (n, n_realisations, n_outputs), for the noisy copies of the voxels of a batch."""
+        """Loss of a batch.
+
+        Parameters
+        ----------
+        outputs : Tensor, shape (n, n_realisations, n_outputs)
+            Outputs for the noisy copies of every voxel.
+        batch : Batch
+        space : ParameterSpace
+        """
 
     def estimates(
         self, outputs: NDArray[np.float32], space: ParameterSpace

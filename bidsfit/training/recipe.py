@@ -25,7 +25,16 @@ SECTIONS = ("simulation", "architecture", "objective", "schedule")
 
 @dataclass(frozen=True)
 class Recipe:
-    """All choices of a training; the schedule is of the type that the architecture declares."""
+    """All choices of a training.
+
+    Parameters
+    ----------
+    architecture : Architecture
+    objective : Objective
+    schedule : dataclass
+        Of the type that the architecture declares, such as `bidsfit.training.trainer.Schedule`.
+    simulation : Simulation
+    """
 
     architecture: Architecture
     objective: Objective

@@ -42,6 +42,9 @@ class Task:
         Distribution of the parameters; its space names the model.
     acquisition : Acquisition
         Averaged acquisition as of `Estimator.averaged`.
+    noise : Noise
+    recipe : Recipe
+    seed : int
     """
 
     distribution: Distribution
@@ -91,6 +94,8 @@ def train(task: Task, *, threads: int = 1, device: str = "cpu", progress: Progre
 
     Parameters
     ----------
+    task : Task
+    threads : int
     device : {"cpu", "cuda", ...}
         torch device of a network; forests use the CPU.
     progress : callable, optional

@@ -138,13 +138,16 @@ def bound_of_voxels(
 
     Parameters
     ----------
+    model : SignalModel
     parameters : ndarray, shape (n_voxels, n_parameters)
+    acquisition : Acquisition
     sigma : ndarray, shape (n_voxels,)
     noise : {"gaussian", "rician"}
     gradients : ndarray, shape (n_voxels, m, n_parameters), optional
         Derivatives of m quantities with respect to the parameters; by default the quantities are the parameters.
     fixed : tuple of str
         Parameters that are known.
+    threads : int
 
     Returns
     -------

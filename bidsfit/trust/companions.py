@@ -40,6 +40,7 @@ class Judge:
         was not given.
     kind : {"rician", "gaussian"}
         Assumed kind of noise.
+    threads : int
     """
 
     estimator: Estimator

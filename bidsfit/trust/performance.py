@@ -84,6 +84,7 @@ def performance_table(
 
     Parameters
     ----------
+    estimate : callable
     simulator : Simulator
         Gives protocol and noise; of its distribution only the space is used.
     points : int, optional
@@ -137,10 +138,16 @@ def _neighbours(
 
 
 class PerformanceLookup:
-    """Interpolation of a performance table (of `performance_table`) at any parameters.
+    """Interpolation of a performance table at any parameters.
 
     Multilinear over the unit cube between grid points. For scattered points each column is approximated by a
     least-squares polynomial in the coordinates of the cube, clipped to the range of the column.
+
+    Parameters
+    ----------
+    table : mapping of column to ndarray
+        As of `performance_table`.
+    space : ParameterSpace
     """
 
     def __init__(self, table: Mapping[str, NDArray[np.float64]], space: ParameterSpace) -> None:
