@@ -1,7 +1,7 @@
-"""What was measured: the variables of every measurement of one image.
+"""Acquisitions: tables with one row per measurement and one column per variable.
 
-A table with one row a measurement and named columns. b-values are held as acquired, in s/mm^2; the numerics work in
-ms/um^2 (numbers near 1), and `Acquisition.variable` is the one place where that conversion happens.
+b-values are stored as acquired, in s/mm^2. Computations use ms/um^2 (numbers near 1); `Acquisition.variable` is the
+only place where they are converted.
 """
 
 from __future__ import annotations
@@ -39,31 +39,30 @@ Frame = Literal["bvec", "xyz"]
 
 @dataclass(frozen=True)
 class Column:
-    """A variable of the measurement: one that models may depend on.
+    """A variable of the measurements that models may depend on.
 
     Parameters
     ----------
     name : str
-        As models and `Acquisition` name it.
+        Name in models and `Acquisition`.
     title : str
-        In words, in the singular.
+        Full name in the singular.
     unit : str
-        Of the table.
+        Unit in the table.
     factor : float
-        The numerics take ``factor`` times the values of the table.
+        Factor from the unit of the table to the internal unit.
     relative, absolute : float
-        Two values are the same where they differ by no more than the fraction ``relative`` of the larger, or by
-        ``absolute``.
+        Values are equal if they differ by at most the fraction ``relative`` of the larger, or by ``absolute``.
     largest : float
-        Values are from 0 to it.
+        Largest allowed value; the smallest is 0.
     components : tuple of str
-        Symbols in an equation, where they are not the name.
+        Symbols in equations, if they differ from the name.
     field : str
-        BIDS metadata that hold it: one number, or a list with one a volume.
+        BIDS metadata field with one number, or a list with one per volume.
     field_factor : float
-        The table holds ``field_factor`` times the values of the field.
+        Factor from the unit of the field to that of the table.
     decimals : int
-        Of values in words.
+        Decimals in text.
     """
 
     name: str
@@ -79,11 +78,11 @@ class Column:
     decimals: int = 1
 
     def listed(self, values: Iterable[float]) -> str:
-        """Different values in ascending order, in words."""
+        """Distinct values in ascending order, as text."""
         return ", ".join(f"{value:g}" for value in sorted({round(v, self.decimals) for v in values})) or "none"
 
     def in_words(self, values: Iterable[float]) -> str:
-        """Its values with name and unit: "TE = 60, 80 ms"."""
+        """Values with name and unit: "TE = 60, 80 ms"."""
         return f"{self.name} = {self.listed(values)} {self.unit}".rstrip()
 
 
@@ -106,24 +105,24 @@ COLUMNS = {
 
 
 def column_of(name: str) -> Column:
-    """The column of that name; one that is not in `COLUMNS` has no unit."""
+    """The column of that name; names that are not in `COLUMNS` have no unit."""
     return COLUMNS.get(name, Column(name, name.replace("_", " "), decimals=6))
 
 
 @dataclass(frozen=True)
 class Shell:
-    """Measurements that are alike in every column but their direction.
+    """Measurements that agree in every column except direction.
 
     Attributes
     ----------
     values : dict of column to float
-        Means of the values as acquired, in the units of the table; that of one b-value is the same at every echo time.
+        Mean values as acquired, in the units of the table; that of one b-value is the same at every echo time.
     indices : ndarray of int, shape (n_shell,)
-        Which measurements of the acquisition belong to it.
+        Indices of its measurements.
     n_measurements : int
-        How many single measurements it stands for.
+        Number of single measurements it stands for.
     n_directions : int
-        How many different gradient directions (1 where they are not known, or at b = 0).
+        Number of distinct gradient directions (1 if unknown, or at b = 0).
     """
 
     values: Mapping[str, float]
@@ -133,39 +132,38 @@ class Shell:
 
     @property
     def b_value(self) -> float:
-        """s/mm^2; 0 where nothing weights by diffusion."""
+        """b-value, s/mm^2; 0 without diffusion weighting."""
         return self.values.get("b", 0.0)
 
 
 @dataclass(frozen=True, init=False)
 class Acquisition:
-    """What was measured: a table of one row a volume, with a column for each variable.
+    """Measurements of an image: a table with one row per volume and one column per variable.
 
     Parameters
     ----------
     b_values : array_like, shape (n,), optional
-        The column "b": b-values as acquired, s/mm^2, at most `LARGEST_B`. Without it nothing weights by diffusion.
+        b-values as acquired, s/mm^2, at most `LARGEST_B`; omitted without diffusion weighting.
     directions : array_like, shape (n, 3), optional
-        Gradient directions. Length is ignored (up to `LONGEST_DIRECTION`); zero vectors are directions that are not
-        known.
+        Gradient directions. Their length (up to `LONGEST_DIRECTION`) is ignored; zero vectors mean unknown.
     counts : array_like of int, shape (n,), optional
-        How many measurements were averaged into each entry (1 by default). Least squares weights by it.
+        Number of measurements averaged into each entry (1 by default), used as least-squares weights.
     n_directions : array_like of int, shape (n,), optional
-        How many directions were averaged into each entry, for data that come already averaged.
+        Number of directions averaged into each entry, for data that are already averaged.
     frame : {"bvec", "xyz"}
-        Axes of the directions.
+        Coordinate frame of the directions.
     **columns : array_like, shape (n,)
         Other variables by name, in the units of `COLUMNS`: ``TE=[60, 80, 110]`` (ms).
 
     Attributes
     ----------
     columns : dict of name to ndarray, shape (n,)
-        All columns but the directions, "b" first.
+        All columns except the directions, "b" first.
 
     Raises
     ------
     ValueError
-        Where shapes disagree, or a value cannot be: a negative or infinite b-value, a direction that is not finite.
+        If shapes disagree or a value is invalid, such as a negative b-value or a non-finite direction.
 
     Examples
     --------
@@ -236,21 +234,22 @@ class Acquisition:
     def from_files(
         cls, bval: Path | str, bvec: Path | str | None = None, sidecar: Path | str | None = None
     ) -> Acquisition:
-        """The acquisition that the files beside an image describe.
+        """Read the acquisition from the files that belong to an image.
 
         Parameters
         ----------
         bval : path
             b-values of the volumes, s/mm^2.
         bvec : path, optional
-            Gradient directions, in FSL's layout or a row a volume; without it every b-value counts as one direction.
+            Gradient directions, in FSL's layout or one row per volume; without it every b-value counts as one
+            direction.
         sidecar : path, optional
-            JSON file of the image. Fields such as ``EchoTime`` fill the columns of `COLUMNS` that have one.
+            JSON file; fields such as ``EchoTime`` fill the columns of `COLUMNS` that have one.
 
         Raises
         ------
         UnusableInputError
-            Where a file cannot be read, or the numbers of volumes disagree.
+            If a file cannot be read, or numbers of volumes disagree.
         """
         from bidsfit.bids.acquisitions import read_acquisition  # the rest of this module knows no files
         from bidsfit.bids.metadata import read_sidecar
@@ -267,18 +266,14 @@ class Acquisition:
         return self.columns["b"] if "b" in self.columns else np.zeros(len(self))
 
     def variable(self, name: str) -> NDArray[np.float64]:
-        """Values of an independent variable of a model, in the units of the numerics.
+        """Values of a variable in internal units.
 
-        Parameters
-        ----------
-        name : str
-            Of a column: "b" gives ms/um^2, "TE" ms, and "direction" unit vectors, shape (n, 3), zero where they are not
-            known.
+        "b" is in ms/um^2, "TE" in ms; "direction" gives unit vectors, shape (n, 3), zero where unknown.
 
         Raises
         ------
         ValueError
-            Where the table has no such column.
+            If there is no such column.
         """
         if name == "direction" and self.directions is not None:
             return unit_vectors(self.directions)
@@ -289,12 +284,12 @@ class Acquisition:
 
     @property
     def weights(self) -> NDArray[np.float64]:
-        """Least-squares weights: the number of measurements behind each entry."""
+        """Least-squares weights: number of measurements behind each entry."""
         return np.ones(len(self)) if self.counts is None else self.counts.astype(float)
 
     @cached_property
     def shells(self) -> tuple[Shell, ...]:
-        """Measurements that are alike but for their direction, in ascending order of their columns, b first."""
+        """Groups of measurements that differ only in direction, in ascending order of their columns, b first."""
         names, weights = list(self.columns), self.weights
         nominal_ = np.column_stack(
             [
@@ -318,7 +313,7 @@ class Acquisition:
         return Shell(values, indices, int(self.weights[indices].sum()), n_directions)
 
     def select(self, indices: ArrayLike) -> Acquisition:
-        """The acquisition of some of its measurements, in the order given."""
+        """The acquisition with some of its measurements, in the given order."""
         index = np.asarray(indices, dtype=np.intp)
 
         def pick(values: NDArray | None) -> NDArray | None:
@@ -336,12 +331,12 @@ class Acquisition:
 
 
 def _plural(column: Column) -> str:
-    """Its title at the beginning of a sentence."""
+    """Title of a column, capitalised, in the plural."""
     return f"{column.title[0].upper()}{column.title[1:]}s" if column.name != "b" else "b-values"
 
 
 def _require_column(column: Column, values: NDArray[np.float64]) -> None:
-    """Refuse values that cannot be."""
+    """Raise `ValueError` for invalid values of a column."""
     if values.ndim != 1 or values.size == 0:
         raise ValueError(f"{_plural(column)} must be a list of numbers, found an array of shape {values.shape}.")
     impossible = ~(np.isfinite(values) & (values >= (0 if column.name in COLUMNS else -np.inf)))
@@ -352,7 +347,7 @@ def _require_column(column: Column, values: NDArray[np.float64]) -> None:
 
 
 def unit_vectors(directions: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Directions of length 1; those that are zero stay zero."""
+    """Directions normalised to length 1; zero vectors stay zero."""
     largest = np.abs(directions).max(axis=-1, keepdims=True)
     # Squares of very small numbers are 0: components are divided by the largest first.
     scaled = np.divide(directions, largest, out=np.zeros_like(directions), where=largest > 0)
@@ -361,7 +356,7 @@ def unit_vectors(directions: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def protocol_in_words(acquisition: Acquisition) -> str:
-    """What differs between measurements and how often each was made: "b = 0 (x8), 1000 (x32) s/mm²"."""
+    """Values that differ between measurements, with counts: "b = 0 (x8), 1000 (x32) s/mm²"."""
     shells = acquisition.shells
     varying = [name for name in acquisition.columns if len({shell.values[name] for shell in shells}) > 1]
     names = varying or list(acquisition.columns)[:1]
@@ -382,24 +377,24 @@ def protocol_in_words(acquisition: Acquisition) -> str:
 
 
 class DirectionAverage:
-    """Average of the measurements of each shell (of all directions and repeats).
+    """Averages over the measurements of each shell (all directions and repeats).
 
-    The models of bidsfit do not depend on direction, so a least-squares fit of the arithmetic averages,
-    weighted by the number of measurements, has the same solution as a fit of all the measurements.
+    For a model that does not depend on direction, a least-squares fit of the arithmetic averages, weighted by the
+    number of measurements, has the same solution as a fit of all measurements.
 
     Parameters
     ----------
     acquisition : Acquisition
         Of the measurements, shape (n,).
     kind : {"arithmetic", "geometric", "none"}
-        The geometric mean gives the trace-weighted signal; it is NaN where a signal is not positive.
+        The geometric mean gives the trace-weighted signal; it is NaN if a signal is not positive.
 
     Attributes
     ----------
     acquisition : Acquisition
         Of the averages, one entry a shell.
     rows : ndarray of int, shape (n,)
-        To which average each measurement belongs.
+        Index of the average that each measurement belongs to.
     """
 
     def __init__(self, acquisition: Acquisition, kind: Averaging = "arithmetic") -> None:
@@ -452,10 +447,10 @@ class DirectionAverage:
 
 
 def nominal(values: NDArray, weights: NDArray, relative: float, absolute: float) -> NDArray[np.float64]:
-    """Values with each replaced by the weighted mean of its group.
+    """Replace each value by the weighted mean of its group.
 
-    A group begins at the lowest value that is in none yet, and reaches as far above as the tolerance: the fraction
-    ``relative`` of the value that is looked at, or ``absolute``.
+    A group starts at the lowest value that is in no group yet and extends by the tolerance: the fraction ``relative``
+    of the value in question, or ``absolute``.
     """
     means = np.empty(values.size)
     order = np.argsort(values, kind="stable")
@@ -470,7 +465,7 @@ def nominal(values: NDArray, weights: NDArray, relative: float, absolute: float)
 
 
 def count_directions(directions: NDArray) -> int:
-    """Number of different gradient directions, antipodes identified; at least 1."""
+    """Number of distinct gradient directions, at least 1; opposite directions are equal."""
     unit = unit_vectors(directions[np.any(directions != 0, axis=1)])
     different, count = np.empty_like(unit), 0
     for direction in unit:

@@ -1,4 +1,4 @@
-"""Files in which users write choices: YAML and TOML, small tables that are read within bounds."""
+"""Reading of users' YAML and TOML files within size limits."""
 
 from __future__ import annotations
 
@@ -16,20 +16,14 @@ LONGEST, DEEPEST = 1 << 18, 20
 
 
 def read_yaml(path: Path, what: str) -> dict[str, Any]:
-    """A table of choices in YAML.
+    """Read a table in YAML; ``what`` names it in messages ("recipe").
 
-    Aliases are refused: with them a few lines can stand for more than any memory holds.
-
-    Parameters
-    ----------
-    path : Path
-    what : str
-        What it is, for messages: "recipe".
+    Aliases are refused, because with them a few lines can expand beyond any memory.
 
     Raises
     ------
     UsageError, UnusableInputError
-        Where it cannot be read as YAML, is too long or too deep, has aliases, or holds no table.
+        If it is not valid YAML, too long or too deep, has aliases, or is not a table.
     """
     text, depth = _short_text(path, what), 0
     try:
@@ -48,12 +42,12 @@ def read_yaml(path: Path, what: str) -> dict[str, Any]:
 
 
 def read_toml(path: Path, what: str) -> dict[str, Any]:
-    """A table of choices in TOML.
+    """Read a table in TOML.
 
     Raises
     ------
     UsageError, UnusableInputError
-        Where it cannot be read as TOML, is too long, or too deep.
+        If it is not valid TOML, too long or too deep.
     """
     try:
         return tomllib.loads(_short_text(path, what))

@@ -1,4 +1,4 @@
-"""Files: text is read within bounds, and what is written is written whole or not at all."""
+"""Reading of text files within size limits, and atomic writing."""
 
 from __future__ import annotations
 
@@ -30,12 +30,7 @@ POINTERS = {b"/annex/objects/": "datalad get", b"version https://git-lfs": "git 
 
 
 def require_file(path: Path) -> None:
-    """Refuse what is no ordinary file, or one whose content is not here; nothing waits, as it would for a pipe.
-
-    Raises
-    ------
-    UnusableInputError
-    """
+    """Raise `UnusableInputError` unless a path is a regular file with content; never waits, as reading a pipe would."""
     try:
         if path.is_symlink() and not path.exists():
             raise UnusableInputError(f"{path} is a link whose content is not here: get it first (datalad get).")
@@ -53,12 +48,12 @@ def require_file(path: Path) -> None:
 
 
 def read_text(path: Path) -> str:
-    """Text of an ordinary file in UTF-8.
+    """Read a regular file of UTF-8 text.
 
     Raises
     ------
     UnusableInputError
-        Where it cannot be read, is too large, or is no text.
+        If it cannot be read, is too large, or is not text.
     """
     require_file(path)
     try:
@@ -72,12 +67,12 @@ def read_text(path: Path) -> str:
 
 
 def read_tsv(path: Path) -> list[dict[str, str]]:
-    """Rows of a table of BIDS by the names of its columns; a cell that a row lacks is empty.
+    """Rows of a BIDS table by column name; missing cells are empty.
 
     Raises
     ------
     UnusableInputError
-        Where it cannot be read, or a row has more cells than there are columns.
+        If it cannot be read, or a row has more cells than columns.
     """
     try:
         rows = list(csv.DictReader(io.StringIO(read_text(path), newline=""), delimiter="\t", restval=""))
@@ -90,15 +85,15 @@ def read_tsv(path: Path) -> list[dict[str, str]]:
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path`` that takes its name when the block ends without an error.
+    """A temporary path beside ``path`` that is renamed to it when the block ends without an error.
 
-    The folder is made where needed. The temporary name keeps the extensions, which tell writers the format. A file that
-    is there with the very same content is left alone, and so is any where the block writes nothing.
+    The folder is created if needed. The temporary name keeps the extensions, from which writers take the format. An
+    existing file is left alone if its content is identical or if the block writes nothing.
 
     Raises
     ------
     DiskFullError
-        Where there is no space for it.
+        If the disk is full.
     """
     temporary = path.with_name(f".{gethostname()}.{os.getpid()}.{path.name}")
     with needing_space(path):
@@ -117,12 +112,7 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def needing_space(path: Path) -> Iterator[None]:
-    """Say which file was being written where the block fails for want of space.
-
-    Raises
-    ------
-    DiskFullError
-    """
+    """Raise `DiskFullError`, naming the file, if the block fails because the disk is full."""
     try:
         yield
     except OSError as error:
@@ -132,7 +122,7 @@ def needing_space(path: Path) -> Iterator[None]:
 
 
 def no_space(path: Path) -> str:
-    """The message for a file or folder that could not be written for want of space."""
+    """Message for a file or folder that could not be written because the disk is full."""
     there = next(folder for folder in (path, *path.parents) if folder.exists())
     free = shutil.disk_usage(there).free / 1e6
     return (
@@ -142,7 +132,7 @@ def no_space(path: Path) -> str:
 
 
 def remove_abandoned(folder: Path) -> None:
-    """Remove the temporary files that killed processes of this machine left in a folder and below."""
+    """Remove temporary files of killed processes of this machine in a folder and below."""
     prefix = f".{gethostname()}."
     for path in folder.rglob(f"{prefix}*"):
         process = path.name.removeprefix(prefix).split(".")[0]
@@ -151,7 +141,7 @@ def remove_abandoned(folder: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file, whole or not at all; one that is there with the same text is left alone."""
+    """Write a text file atomically; one with identical text is left alone."""
     if path.is_file() and path.read_bytes() == text.encode():
         return
     with whole_file(path) as temporary:
@@ -159,5 +149,5 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write JSON for people to read, whole or not at all."""
+    """Write indented JSON atomically."""
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")

@@ -1,4 +1,4 @@
-"""One fit, from signals to all that maps, figures and records show of it."""
+"""One fit: estimate, companions and numbers in a `FitResult`, from which maps, figures and records are made."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ CURVE_POINTS = 200
 
 @dataclass(frozen=True)
 class FittedCurve:
-    """Signals of one voxel and the curve that was fitted to them.
+    """Signals of one voxel and the fitted curve.
 
     Attributes
     ----------
     title : str
-        What the voxel stands for.
+        What the voxel is an example of.
     voxel : int
-        Its place among the voxels that were fitted.
+        Index among the fitted voxels.
     x_label : str
-        Name and unit of what the signals are drawn against.
+        Name and unit of the horizontal axis.
     x, signal, counts, predicted : list of float
-        Of every averaged signal: where it is drawn, as measured, measurements behind it, and as fitted. Of complex
-        signals the magnitude.
+        For every averaged signal: horizontal position, signal, number of measurements, fitted signal. Magnitudes of
+        complex signals.
     fitted_x, fitted : list of float
-        The curve on a fine grid; empty where none can be drawn.
+        The curve on a fine grid; empty if it cannot be drawn.
     """
 
     title: str
@@ -56,32 +56,30 @@ class FittedCurve:
 
 @dataclass(frozen=True)
 class FitNumbers:
-    """What a fit amounts to, in the units of the numerics.
+    """Summary numbers of a fit, in internal units.
 
     Attributes
     ----------
     n_voxels, freedom : int
-        Voxels of the mask, and fitted signals less estimated parameters.
+        Voxels in the mask; fitted signals minus estimated parameters.
     seconds : float
-        That the estimate took.
+        Duration of the estimate.
     columns : dict of column to list of float
         Variables of the averaged signals, in the units of the table.
     frame : {"bvec", "xyz"}
-        Axes of the gradient directions.
+        Coordinate frame of the gradient directions.
     over_directions : bool
-        Whether shells of several directions were fitted by a model that does not know directions.
-    parameters : list of ParameterSummary
+        Whether shells of several directions were fitted by a model without directions.
     status : dict of int to int
-        Voxels of each status code.
+        Number of voxels by status code.
     sigma : float or None
-        Median noise of one measurement as the residuals suggest it.
-    curves : list of FittedCurve
+        Median noise level of one measurement from the residuals.
     noise : dict
-        Level of the noise and how it was found: sigma, snr, method.
+        Noise level and how it was estimated: sigma, snr, method.
     notes : dict
         `Estimate.notes`.
     left_out : list
-        Volumes that were left out (see `bidsfit.bids.left_out`).
+        Excluded volumes (see `bidsfit.bids.left_out`).
     """
 
     n_voxels: int
@@ -100,38 +98,37 @@ class FitNumbers:
 
     @property
     def n_fitted(self) -> int:
-        """Voxels that hold an estimate."""
+        """Number of voxels with an estimate."""
         return sum(self.status.get(int(status), 0) for status in FITTED)
 
     def share(self, status: Status) -> float:
-        """Share of the voxels of one status."""
+        """Fraction of the voxels with one status."""
         return self.status.get(int(status), 0) / self.n_voxels
 
 
 @dataclass(frozen=True)
 class FitResult:
-    """A fit of the voxels of a mask.
+    """Result of the fit of the voxels of a mask.
 
     Attributes
     ----------
     values : dict of key to ndarray, shape (n_voxels,) or (n_voxels, 3)
-        By name of the parameter or derived quantity, that and the key of a companion ("D_sd"), "rmse", "r2" and
-        "status"; in the units of the numerics.
-    numbers : FitNumbers
+        Keys are names of parameters and derived quantities, these with the key of a companion ("D_sd"), "rmse", "r2"
+        and "status". In internal units.
     """
 
     values: dict[str, NDArray]
     numbers: FitNumbers
 
     def volume(self, key: str, mask: NDArray[np.bool_], outside: float = 0) -> NDArray:
-        """One of the values as a map on the grid of the mask, whose voxels count in Fortran's order."""
+        """One of the values as a map on the grid of the mask, whose voxels are in Fortran order."""
         values = self.values[key]
         found = np.full((mask.size, *values.shape[1:]), outside, dtype=values.dtype)
         found[np.flatnonzero(mask.ravel(order="F"))] = values
         return found.reshape((*mask.shape, *values.shape[1:]), order="F")
 
     def save(self, path: Path) -> Path:
-        """Write it to a file of arrays, which holds nothing that could be executed."""
+        """Write the result to an array file that holds no executable content."""
         from safetensors.numpy import save_file
 
         arrays = {key: np.ascontiguousarray(values) for key, values in self.values.items()}
@@ -167,24 +164,22 @@ def fit(
     noise: Mapping[str, Any] | None = None,
     left_out: Sequence[dict[str, Any]] = (),
 ) -> FitResult:
-    """Estimate, judge and summarise.
+    """Estimate the parameters, compute the companions, and summarise.
 
     Parameters
     ----------
     estimator : Estimator
     signals : array or view, shape (n_voxels, n_measurements)
-    acquisition : Acquisition
     sigma : float or ndarray, shape (n_voxels,), optional
         Standard deviation of the noise of one measurement.
     kind : {"rician", "gaussian"}
-        What the bound takes the noise for.
+        Kind of noise that the bound assumes.
     positions : ndarray, shape (n_voxels, 3), optional
-        Where the voxels lie in the image, for estimators that read neighbours.
-    threads : int
+        Voxel indices in the image, for estimators that read neighbours.
     progress : callable, optional
         Called with the fraction that is done.
     noise, left_out
-        Facts that `FitNumbers` hands on.
+        Passed on to `FitNumbers`.
     """
     estimator.warm_up(acquisition)
     start = time.perf_counter()
@@ -218,7 +213,7 @@ def fit(
 
 
 def _curves(estimate: Estimate, estimator: Estimator, signals: Signals, acquisition: Acquisition) -> list[FittedCurve]:
-    """Curves of voxels that show what is typical and what is not."""
+    """Curves of representative voxels."""
     model = estimator.model
     used = model.usable(acquisition)
     average = model.average(acquisition.select(used), estimator.averaging)
@@ -247,7 +242,7 @@ def _curves(estimate: Estimate, estimator: Estimator, signals: Signals, acquisit
 
 
 def _over_directions(model: SignalModel, fitted: Acquisition) -> bool:
-    """Whether shells of several directions are described by a model that does not know directions."""
+    """Whether shells of several directions are fitted by a model without directions."""
     several = any(shell.n_directions > 1 for shell in fitted.shells if shell.b_value > B0_TOLERANCE)
     return several and "direction" not in model.variables
 
@@ -255,10 +250,10 @@ def _over_directions(model: SignalModel, fitted: Acquisition) -> bool:
 def curve_axis(
     model: SignalModel, acquisition: Acquisition
 ) -> tuple[str, NDArray[np.float64], tuple[NDArray[np.float64], Acquisition] | None]:
-    """What a decay is drawn against: label, values of the measurements, and a fine grid with its acquisition.
+    """Horizontal axis of a signal curve: label, values of the measurements, and a fine grid with its acquisition.
 
-    That is b, or else the first variable of the model, in the unit of the table; where measurements follow from one
-    another, their number. No grid where the model has several variables: a curve against one would hide the others.
+    The axis is b, or else the first variable of the model, in the unit of the table; for a sequence, the number of the
+    measurement. There is no grid if the model has several variables, as a curve over one would hide the others.
     """
     names = [name for name in model.variables if name in acquisition.columns]
     if model.sequence or not names:

@@ -1,4 +1,4 @@
-"""Noise of magnitude images: how it is drawn, and how its level is found."""
+"""Gaussian and Rician noise of magnitude images: simulation, likelihood, bias, and estimation of the noise level."""
 
 from __future__ import annotations
 
@@ -31,15 +31,14 @@ LARGEST_SLICE = 32_767
 
 
 def add_noise(signals: ArrayLike, sigma: ArrayLike, kind: NoiseKind, rng: np.random.Generator) -> NDArray:
-    r"""Noisy copies of noise-free signals.
+    r"""Add noise to signals.
 
     Parameters
     ----------
     signals : array_like, shape (...)
-        Noise-free signals, not negative where the noise is Rician (they are magnitudes). Complex ones have Gaussian
-        noise in both parts.
+        Noise-free signals, non-negative for Rician noise. Complex ones get Gaussian noise in both parts.
     sigma : array_like, broadcastable to the signals
-        Standard deviation of the Gaussian noise of one channel, in the units of the signals.
+        Standard deviation of the Gaussian noise of one channel, in signal units.
     kind : {"gaussian", "rician"}
         "gaussian" adds real noise, :math:`A + n`. "rician" takes the magnitude of complex noise,
         :math:`|A + n_1 + i n_2|` with independent :math:`n_1, n_2 \sim N(0, \sigma^2)` [1]_.
@@ -101,15 +100,10 @@ def known_noise(noise: ArrayLike | None, shape: tuple[int, ...]) -> NDArray[np.f
 
 
 def remove_rician_bias(magnitude: ArrayLike, sigma: ArrayLike) -> NDArray[np.float64]:
-    """Amplitude whose Rician mean is the magnitude that was measured; 0 below the noise floor.
+    """Amplitude whose Rician mean is the measured magnitude; 0 below the noise floor; shapes broadcast.
 
-    The correction that Kaden's tools make before a Gaussian fit: it takes the bias of the mean away, not of every
-    single magnitude, and leaves values that are no longer Gaussian near the floor.
-
-    Parameters
-    ----------
-    magnitude, sigma : array_like
-        Shapes broadcast. Where sigma is 0 the magnitude comes back as it is.
+    Corrects the bias of the mean, not of single magnitudes, which stay non-Gaussian near the floor. Where ``sigma`` is
+    0 magnitudes are unchanged.
     """
     magnitude, sigma = np.broadcast_arrays(np.asarray(magnitude, dtype=float), np.asarray(sigma, dtype=float))
     means, amplitudes = _rician_mean_table()
@@ -127,19 +121,16 @@ def correct_rician_image(
     threads: int = 1,
     progress: Progress | None = None,
 ) -> NDArray[np.float32]:
-    """Take the bias of Rician noise out of an image, a slice at a time (see `remove_rician_bias`).
+    """Remove the Rician bias of an image, slice by slice (see `remove_rician_bias`).
 
-    It is the bias of a mean: the image should be denoised, or else single magnitudes below the floor become 0, and
-    the mean of those that are left keeps most of the bias.
+    The image should be denoised. Otherwise single magnitudes below the floor become 0, and the mean of the others keeps
+    most of the bias.
 
     Parameters
     ----------
     data : ndarray, shape (x, y, z, n)
     sigma : ndarray, shape (x, y, z)
-        Standard deviation of the noise of one channel; voxels where it is 0 or not finite keep their values.
-    threads : int
-    progress : callable, optional
-        Called with the done fraction.
+        Standard deviation of the noise of one channel; voxels where it is 0 or not finite are unchanged.
 
     Returns
     -------
@@ -162,17 +153,14 @@ def rician_sigma_map(
     threads: int = 1,
     progress: Progress | None = None,
 ) -> NDArray[np.float32]:
-    """Noise map of magnitudes made one of a channel, a slice at a time (see `rician_sigma`).
+    """Map of the noise level of a channel from that of magnitudes, slice by slice (see `rician_sigma`).
 
     Parameters
     ----------
     sigma : ndarray, shape (x, y, z)
-        Standard deviation of the noise of the magnitudes, as MP-PCA finds it.
+        Standard deviation of the noise of the magnitudes, as of MP-PCA.
     data : ndarray, shape (x, y, z, n)
         The denoised magnitudes.
-    threads : int
-    progress : callable, optional
-        Called with the done fraction.
 
     Returns
     -------
@@ -190,7 +178,7 @@ def rician_sigma_map(
 
 
 def _on_grid(sigma: NDArray[np.floating], data: NDArray[np.floating]) -> NDArray[np.floating]:
-    """A noise map with zeros where it is not finite, refused where it is not that of the image."""
+    """Noise map with non-finite values set to 0; raises an error if its shape differs from the image's."""
     if data.ndim != 4 or sigma.shape != data.shape[:3]:
         raise ValueError(f"A noise map of shape {sigma.shape} does not fit an image of shape {data.shape}.")
     return np.nan_to_num(sigma, posinf=0.0, neginf=0.0)
@@ -204,11 +192,11 @@ def _slice_by_slice(work: Callable[[int], None], n: int, threads: int, progress:
 
 
 def rician_sigma(sigma: ArrayLike, mean_magnitudes: ArrayLike) -> NDArray[np.float64]:
-    r"""Noise level of a channel from the standard deviation of magnitudes, which the noise floor narrows.
+    r"""Noise level of a channel from the standard deviation of magnitudes, which is smaller near the noise floor.
 
-    The variance of a Rician magnitude is :math:`\sigma^2 \xi(A/\sigma)`, where :math:`\xi` rises from
-    :math:`2 - \pi/2` in air to 1 at high SNR. Where several magnitudes share one measured variance it is taken for
-    the mean of theirs. Solved for :math:`\sigma` by fixed-point iteration [1]_.
+    The variance of a Rician magnitude is :math:`\sigma^2 \xi(A/\sigma)`, where :math:`\xi` rises from :math:`2 - \pi/2`
+    in air to 1 at high SNR. A variance shared by several magnitudes is the mean of theirs. Solved for :math:`\sigma` by
+    fixed-point iteration [1]_.
 
     Parameters
     ----------
@@ -244,13 +232,13 @@ def rician_sigma(sigma: ArrayLike, mean_magnitudes: ArrayLike) -> NDArray[np.flo
 
 @cache
 def _rician_mean_table() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Means and amplitudes for sigma 1, close together where the curve bends."""
+    """Means and amplitudes for sigma = 1, dense where the curve bends."""
     amplitudes = np.concatenate([np.linspace(0, 1, 2001) ** 2 * 2, np.linspace(2, 50, 9601)[1:]])
     return rician_mean(amplitudes, 1.0), amplitudes
 
 
 class NoiseEstimate(NamedTuple):
-    """Standard deviation of the noise of one measurement, and how it was found."""
+    """Standard deviation of the noise of one measurement, and the method that estimated it."""
 
     sigma: float
     method: str
@@ -259,22 +247,22 @@ class NoiseEstimate(NamedTuple):
 def sigma_from_repeats(
     signals: NDArray[np.float64], acquisition: Acquisition, *, maximum_b: float = np.inf
 ) -> NoiseEstimate | None:
-    """Noise from measurements that were repeated with the same b-value and direction.
+    """Noise level from repeated measurements with the same b-value and direction.
 
-    The variance of the repeats is pooled over the groups of repeats in each voxel; the median over the voxels, which
-    vessels and edges do not move, is corrected for being the median of a chi-square distribution.
+    Variances are pooled over the groups of repeats in each voxel. Their median over the voxels, which is robust to
+    vessels and edges, is corrected for the median of a chi-square distribution.
 
     Parameters
     ----------
     signals : ndarray, shape (n_voxels, n_measurements)
     acquisition : Acquisition
     maximum_b : float
-        Repeats of higher b-values (s/mm^2) are not looked at.
+        Repeats above this b-value (s/mm^2) are ignored.
 
     Returns
     -------
     NoiseEstimate or None
-        None where nothing was repeated, or no voxel is finite.
+        None if nothing was repeated or no voxel is finite.
     """
     groups = [
         group for group in repeats(acquisition) if group.size > 1 and acquisition.b_values[group].max() <= maximum_b
@@ -299,20 +287,20 @@ def sigma_from_repeats(
 
 
 def sigma_from_background(data: NDArray[np.floating]) -> NoiseEstimate | None:
-    """Noise from the air around the body, by PIESNO (DIPY).
+    """Noise level from the air around the body, by PIESNO (DIPY).
 
-    PIESNO finds in every slice the voxels whose magnitudes are noise alone in all volumes [1]_. Their magnitudes
-    must be of a Rayleigh distribution, as those of one channel (or of a SENSE combination) are.
+    PIESNO finds in every slice the voxels that contain only noise in all volumes [1]_. Their magnitudes must follow a
+    Rayleigh distribution, as those of one channel (or of a SENSE combination) do.
 
     Parameters
     ----------
     data : ndarray, shape (x, y, z, n)
-        Magnitudes as measured: denoising, and masking in the scanner, leave no background to look at.
+        Magnitudes as measured; denoising, or masking by the scanner, removes the background.
 
     Returns
     -------
     NoiseEstimate or None
-        None where there is no such background.
+        None if there is no such background.
 
     References
     ----------
@@ -343,9 +331,9 @@ def sigma_from_background(data: NDArray[np.floating]) -> NoiseEstimate | None:
 
 
 def repeats(acquisition: Acquisition) -> list[NDArray[np.intp]]:
-    """Groups of measurements of the same shell and direction; at b = 0 the direction does not matter.
+    """Groups of measurements of the same shell and direction; at b = 0 direction is ignored.
 
-    Directions that are not known (zero) are like no other.
+    Measurements with unknown (zero) directions form no groups.
     """
     groups = []
     for shell in acquisition.shells:

@@ -1,4 +1,4 @@
-"""Independent pieces of work, shared among processes."""
+"""Parallel execution of independent jobs in processes."""
 
 from __future__ import annotations
 
@@ -54,24 +54,21 @@ def in_processes(
     threads: int = 1,
     progress: Progress | None = None,
 ) -> Iterator[Result]:
-    """Results of ``function(*job)`` in the order of the jobs, as soon as they are there.
+    """Results of ``function(*job)`` in the order of the jobs, as soon as they are available.
 
-    Jobs are made when a process is free, so that few of them are in memory. Each process computes with one thread.
-    The processes can be started from any process that is not a daemon, a node of a workflow among them, and end
-    with the work.
+    Jobs are generated when a process is free, so that few are in memory. Each process uses one thread. It works in any
+    process that is not a daemon, such as a workflow node.
 
     Parameters
     ----------
     function : callable
-        At the top of a module.
+        Defined at the top level of a module.
     jobs : iterable of tuple
         Arguments of the calls.
     n_jobs : int
-        How many there are.
+        Number of jobs.
     threads : int
-        Number of processes; 1 computes in this one.
-    progress : callable, optional
-        Called with the done fraction.
+        Number of processes; 1 computes in this process.
     """
     results = _here(function, jobs) if min(threads, n_jobs) <= 1 else _shared(function, jobs, min(threads, n_jobs))
     for done, result in enumerate(results, start=1):
@@ -104,14 +101,10 @@ def _shared(function: Callable[..., Result], jobs: Iterable[tuple[Any, ...]], n_
 
 
 def end_with_parent(parent: int) -> None:
-    """Let this process and all that it starts end soon after its parent did, however that happened.
+    """Make this process and its children end soon after the parent process ends, for whatever reason.
 
-    An interrupt from the keyboard, which goes to all processes, is left to the parent.
-
-    Parameters
-    ----------
-    parent : int
-        Its process id; a parent that ended before it was asked for would not be noticed.
+    A keyboard interrupt, which goes to all processes, is left to the parent. A parent that ended before this call is
+    not noticed.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -126,7 +119,7 @@ def end_with_parent(parent: int) -> None:
 
 
 def end_children() -> None:
-    """End all processes that this one started, and those that they started, at once."""
+    """Kill all child processes and their children."""
     import psutil
 
     for process in psutil.Process().children(recursive=True):

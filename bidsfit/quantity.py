@@ -1,4 +1,4 @@
-"""What a map is: the one type that names a quantity, its unit and its words, for files, sidecars and figures."""
+"""The type that describes the quantity of a map, with its unit and texts, for files, sidecars and figures."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Quantity:
-    """What a map holds.
+    """Name, unit and texts of the quantity in a map.
 
     Parameters
     ----------
     key : str
-        Its label in file names, letters and digits only: ``stat-<key>`` of a parameter, ``param-<key>`` of a fit.
+        Label in file names, letters and digits only: ``stat-<key>`` of a parameter, ``param-<key>`` of a fit.
     title : str
-        In words, behind the symbol of the parameter.
+        Words that follow the symbol of the parameter.
     description : str
         Sentence of the sidecar; ``{parameter.label}``, ``{parameter.description}``, ``{model.title}`` and
         ``{estimator.title}`` are filled in.
     unit : str, optional
-        As the numerics name it ("1" for what has no dimension, see `bidsfit.bids.units`); None: that of the parameter.
+        Internal unit ("1" if dimensionless, see `bidsfit.bids.units`); by default that of the parameter.
     limits : (float, float), optional
-        Of the colours of its figures, in the unit of the numerics; by default from the data.
+        Colour range of figures in the internal unit; by default from the data.
     colours : str, optional
-        Colour map, as matplotlib names it.
+        Name of a matplotlib colour map.
     word : str
-        What stands before the symbol of the parameter in figures ("SD"); empty where it is not drawn.
+        Precedes the symbol of the parameter in figures ("SD"); empty if the map is not drawn.
     scale : {"spread", "signed", "own"}
-        How its figure is scaled where there are no limits: as all spreads of the parameter, from 0; around 0; or by
-        itself.
+        Colour range without ``limits``: shared by all spreads of the parameter, from 0; symmetric about 0; or from this
+        map alone.
     """
 
     key: str

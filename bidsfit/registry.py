@@ -1,4 +1,4 @@
-"""Things found by name: those of the package, and those that other packages add with an entry point."""
+"""Registries of objects by name, including those that other packages add by entry points."""
 
 from __future__ import annotations
 
@@ -13,15 +13,14 @@ from bidsfit.exceptions import UnknownNameError
 
 @dataclass(frozen=True)
 class Registry:
-    """Names and where each lives ("module:attribute"); nothing is imported until it is asked for.
+    """Names and locations ("module:attribute") of objects, which are imported on demand.
 
     Parameters
     ----------
     kind : str
-        What is registered, for messages.
+        Kind of object, for messages.
     group : str
-        Group of the entry points of other packages.
-    built_in : mapping of name to place
+        Entry-point group of other packages.
     """
 
     kind: str
@@ -29,17 +28,11 @@ class Registry:
     built_in: Mapping[str, str]
 
     def available(self) -> dict[str, str]:
-        """All names and where each lives."""
+        """All names and locations."""
         return {**self.built_in, **{entry.name: entry.value for entry in entry_points(group=self.group)}}
 
     def get(self, name: str) -> Any:
-        """The thing of that name.
-
-        Raises
-        ------
-        UnknownNameError
-            With the nearest valid name.
-        """
+        """The object of that name; raises `UnknownNameError` with the nearest valid name."""
         places = self.available()
         if name not in places:
             raise UnknownNameError(self.kind, name, places)

@@ -1,4 +1,4 @@
-"""Reading how an image was acquired: the .bval and .bvec files beside it, and its metadata."""
+"""Reading of acquisitions: .bval and .bvec files, metadata, and tables of measurements."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _DECIMAL_COMMA = re.compile(r"\d,\d")
 
 
 def read_numbers(path: Path) -> NDArray[np.float64]:
-    """Read a .bval or .bvec file into an array of its rows; numbers are set apart by blanks, or by commas alone."""
+    """Read a .bval or .bvec file into an array of its rows; numbers are separated by blanks or commas."""
     lines = [line.split() for line in read_text(path).splitlines()]
     if decimal := next(
         (word for words in lines if len(words) > 1 for word in words if _DECIMAL_COMMA.search(word)), ""
@@ -38,7 +38,7 @@ def read_numbers(path: Path) -> NDArray[np.float64]:
 
 
 def read_b_values(path: Path) -> NDArray[np.float64]:
-    """Read a .bval file: one number a volume, s/mm^2."""
+    """Read a .bval file: one number per volume, s/mm^2."""
     rows = read_numbers(path)
     if min(rows.shape) > 1:
         raise UnusableInputError(
@@ -56,7 +56,7 @@ def read_b_values(path: Path) -> NDArray[np.float64]:
 
 
 def write_b_values(path: Path, b_values: NDArray[np.float64]) -> None:
-    """Write a .bval file as every program reads it: one line, apart by blanks."""
+    """Write a .bval file as one line of numbers separated by blanks."""
     np.savetxt(path, b_values[None], fmt="%.10g")
 
 
@@ -66,20 +66,20 @@ def write_directions(path: Path, directions: NDArray) -> None:
 
 
 def read_acquisition(bval: Path, bvec: Path | None, sidecar: dict[str, Any] | None = None) -> Acquisition:
-    """Acquisition of an image from its .bval and .bvec files (FSL's layout, or one row a volume).
+    """Acquisition of an image from its .bval and .bvec files (FSL's layout, or one row per volume).
 
     Parameters
     ----------
     bval, bvec : Path
-        ``bvec`` may be missing; then every b-value counts as one direction. A direction that is zero or NaN is not
-        known; it is zero in the result.
+        Without ``bvec`` every b-value counts as one direction. Zero or NaN directions are unknown, and zero in the
+        result.
     sidecar : dict, optional
-        Metadata; fields of `bidsfit.acquisition.COLUMNS` such as ``EchoTime`` (s) are used where they are there.
+        Metadata; fields of `bidsfit.acquisition.COLUMNS` such as ``EchoTime`` (s) are used if present.
 
     Raises
     ------
     UnusableInputError
-        Where a file cannot be read, numbers are not such as can be, or the numbers of volumes disagree.
+        If a file cannot be read, values are invalid, or numbers of volumes disagree.
     """
     b_values = read_b_values(bval)
     directions = None
@@ -103,16 +103,16 @@ def read_acquisition(bval: Path, bvec: Path | None, sidecar: dict[str, Any] | No
 
 
 def read_table(path: Path) -> Acquisition:
-    """Acquisition of a table (TSV): a row a measurement, a column for each variable.
+    """Read an acquisition from a table (TSV) with one row per measurement and one column per variable.
 
-    Columns are named and in the units of `bidsfit.acquisition.COLUMNS`: b (s/mm^2), TE, TI, TR (ms), flip_angle
-    (degrees); gx, gy and gz are directions, and ``averages`` says how many measurements were averaged. Others are taken
-    for variables without a unit.
+    Names and units are those of `bidsfit.acquisition.COLUMNS`: b (s/mm^2), TE, TI, TR (ms), flip_angle (degrees); gx,
+    gy and gz are directions, ``averages`` is the number of averaged measurements. Other columns are variables without a
+    unit.
 
     Raises
     ------
     UnusableInputError
-        Where it cannot be read, or holds something that no acquisition has.
+        If it cannot be read or has invalid values.
     """
     rows = read_tsv(path)
     try:
@@ -129,7 +129,7 @@ def read_table(path: Path) -> Acquisition:
 
 
 def columns_of(sidecar: Mapping[str, Any], n_volumes: int) -> dict[str, Any]:
-    """Columns that metadata fill: one number for all volumes, or one a volume; what makes no sense is left out."""
+    """Columns given by metadata as one number for all volumes or one per volume; invalid values are ignored."""
     found = {}
     for column in COLUMNS.values():
         content = sidecar.get(column.field) if column.name != "b" else None
@@ -140,11 +140,11 @@ def columns_of(sidecar: Mapping[str, Any], n_volumes: int) -> dict[str, Any]:
 
 
 def _is_value(value: Any, column: Column) -> bool:
-    """Whether a value of metadata can be one of a column."""
+    """Whether a metadata value is valid for a column."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
     return number and 0 < value * column.field_factor <= column.largest
 
 
 def listed(values: NDArray, most: int = 8) -> str:
-    """The first of some numbers in words."""
+    """The first few of some numbers, as text."""
     return ", ".join(f"{value:g}" for value in values[:most]) + (", ..." if values.size > most else "")

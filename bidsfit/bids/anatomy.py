@@ -1,4 +1,4 @@
-"""The anatomy of a head: its T1-weighted image, and a segmentation of it where there is one."""
+"""Anatomical images of a participant: T1-weighted image and segmentation."""
 
 from __future__ import annotations
 
@@ -35,23 +35,23 @@ PROBABILITIES = ("GM", "WM", "CSF")
 
 @dataclass(frozen=True)
 class Anatomy:
-    """What is known of the anatomy of the head that a diffusion image shows.
+    """Anatomical images that belong to a diffusion image.
 
     Attributes
     ----------
     t1w : Path or None
-        T1-weighted image. None only where the segmentation lies on the diffusion image already.
+        T1-weighted image. None only if the segmentation is already aligned with the diffusion image.
     segmentation : tuple of Path
-        In the space of the T1-weighted image: one file; three where they are probabilities (`PROBABILITIES`); none.
+        Files in the space of the T1-weighted image: one, or three for probabilities (`PROBABILITIES`), or none.
     kind : {"freesurfer", "dseg", "probseg", "none"}
     labels : dict of tissue to list of int
-        Numbers of "GM", "WM" and "CSF" in a segmentation of the kind "dseg".
+        Numbers of "GM", "WM" and "CSF" in a "dseg".
     uris : tuple of str
         BIDS URIs of all files.
     aligned : bool
-        Whether it lies on the diffusion image already, as the anatomy of QSIPrep does on its diffusion images.
+        Whether it is aligned with the diffusion image already, as in QSIPrep.
     in_words : str
-        What was taken, and by which rule.
+        Which files were chosen, and by which rule.
     """
 
     t1w: Path | None
@@ -63,7 +63,7 @@ class Anatomy:
     aligned: bool = False
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for a node of a workflow."""
+        """Plain values, for a workflow node."""
         return {
             **vars(self),
             "t1w": None if self.t1w is None else str(self.t1w),
@@ -73,7 +73,7 @@ class Anatomy:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Anatomy:
-        """The anatomy that `to_dict` described."""
+        """Inverse of `to_dict`."""
         return cls(
             **{
                 **values,
@@ -85,8 +85,8 @@ class Anatomy:
 
 
 @dataclass(frozen=True)
-class _Candidate:
-    """Files of a segmentation, its kind, and its place in the order of preference."""
+class _Segmentation:
+    """Files of a segmentation, its kind and its rank of preference."""
 
     paths: tuple[Path, ...]
     kind: Kind
@@ -95,29 +95,27 @@ class _Candidate:
 
 
 def is_subjects_folder(root: Path) -> bool:
-    """Whether a folder holds subjects of FreeSurfer, and is no BIDS dataset."""
+    """Whether a folder is a FreeSurfer subjects directory and not a BIDS dataset."""
     return not (root / "dataset_description.json").exists() and any(
         next(root.glob(f"*/mri/{name}"), None) is not None for name in FREESURFER_SEGMENTATIONS
     )
 
 
 def find_anatomy(raw: Dataset, derivatives: Sequence[Folder], image: DwiImage) -> Anatomy | None:
-    """The anatomy of the head that a diffusion image shows; None where there is none.
+    """Find the anatomical images that belong to a diffusion image; None if there are none.
 
-    A segmentation of the derivatives is taken before one that has to be made, in the order of the datasets. Within a
-    dataset FreeSurfer's comes first, for it tells deep grey matter from white matter, where segmentations by intensity
-    mix them; then probabilities, which tell how much of a voxel a tissue fills, and then labels.
+    An existing segmentation of the derivatives, in the order of the datasets, is preferred to a new one. Within a
+    dataset FreeSurfer's comes first, as it separates deep grey from white matter, then probabilities, then labels.
 
-    The session is that of the image, else files without a session, else the only session that there is, else the
-    nearest in the order of their names, and the earlier of two.
+    Files are of the session of the image, else without a session, else of the only session, else of the session nearest
+    by name (of two, the earlier).
 
     Parameters
     ----------
     raw : Dataset
-        The input dataset; it may itself be a derivative one.
+        Input dataset, raw or derivative.
     derivatives : sequence of Folder
-        Datasets, and folders of subjects of FreeSurfer (`is_subjects_folder`).
-    image : DwiImage
+        Datasets, and FreeSurfer subjects directories (`is_subjects_folder`).
     """
     datasets = [*derivatives, *([raw] if raw.derivative else [])]
     for dataset in datasets:
@@ -131,7 +129,7 @@ def find_anatomy(raw: Dataset, derivatives: Sequence[Folder], image: DwiImage) -
 
 
 def _of_subject(folder: Folder, image: DwiImage) -> Anatomy | None:
-    """Segmentation of FreeSurfer: of the session of the image, or of the participant."""
+    """FreeSurfer segmentation of the session of the image, or of the participant."""
     session = image.entities.get("session")
     labels = [f"{image.participant}_ses-{session}"] if session else []
     labels.append(image.participant)
@@ -151,7 +149,7 @@ def _of_subject(folder: Folder, image: DwiImage) -> Anatomy | None:
 
 
 def _of_dataset(dataset: Dataset, image: DwiImage) -> Anatomy | None:
-    """The best segmentation of a derivative dataset that lies on the T1-weighted image of the participant."""
+    """Best segmentation of a derivative dataset with the T1-weighted image that it belongs to."""
     files = _anatomical(dataset, image, ("dseg", "probseg"))
     heads = _anatomical(dataset, image, ("T1w",))
     chosen, session = _of_session([path for path in files if _is_own(path)], image)
@@ -177,7 +175,7 @@ def _of_dataset(dataset: Dataset, image: DwiImage) -> Anatomy | None:
 
 
 def _unsegmented(dataset: Dataset, image: DwiImage) -> Anatomy | None:
-    """A T1-weighted image without a segmentation: preprocessed, or raw."""
+    """A T1-weighted image without segmentation, preprocessed or raw."""
     heads = [path for path in _anatomical(dataset, image, ("T1w",)) if _is_own(path)]
     if dataset.derivative:
         heads = [path for path in heads if _entities(path).get("desc") == "preproc"]
@@ -197,7 +195,7 @@ def _unsegmented(dataset: Dataset, image: DwiImage) -> Anatomy | None:
 
 
 def _anatomical(dataset: Dataset, image: DwiImage, suffixes: Iterable[str]) -> list[Path]:
-    """Anatomical volumes of the participant, in the order of their names."""
+    """Anatomical volumes of the participant, sorted by name."""
     wanted = {"sub": image.participant, "suffix": list(suffixes), "extension": [".nii", ".nii.gz"], "hemi": None}
     return [
         path
@@ -207,7 +205,7 @@ def _anatomical(dataset: Dataset, image: DwiImage, suffixes: Iterable[str]) -> l
 
 
 def _of_session(paths: Sequence[Path], image: DwiImage) -> tuple[list[Path], str]:
-    """Files of one session, and in words which, where it is not that of the image."""
+    """Files of one session, and a text that names the session if it is not that of the image."""
     groups: dict[str | None, list[Path]] = {}
     for path in paths:
         groups.setdefault(_entities(path).get("ses"), []).append(path)
@@ -228,8 +226,8 @@ def _of_session(paths: Sequence[Path], image: DwiImage) -> tuple[list[Path], str
     return groups[nearest], f", of the nearest of {len(sessions)} sessions in the order of names (ses-{nearest})"
 
 
-def _candidates(paths: Sequence[Path], dataset: Dataset) -> list[_Candidate]:
-    """Segmentations whose numbers are known, the preferred first."""
+def _candidates(paths: Sequence[Path], dataset: Dataset) -> list[_Segmentation]:
+    """Usable segmentations, the preferred first."""
     found = []
     for path in paths:
         entities = _entities(path)
@@ -242,17 +240,17 @@ def _candidates(paths: Sequence[Path], dataset: Dataset) -> list[_Candidate]:
                 for tissue in PROBABILITIES
             ]
             if all(other in paths for other in each):
-                found.append(_Candidate(tuple(each), "probseg", len(FREESURFER_DESCRIPTIONS)))
+                found.append(_Segmentation(tuple(each), "probseg", len(FREESURFER_DESCRIPTIONS)))
         elif description in FREESURFER_DESCRIPTIONS:
-            found.append(_Candidate((path,), "freesurfer", FREESURFER_DESCRIPTIONS.index(description)))
+            found.append(_Segmentation((path,), "freesurfer", FREESURFER_DESCRIPTIONS.index(description)))
         elif labels := _labels(path, dataset.root):
             rank = len(FREESURFER_DESCRIPTIONS) + (1 if description is None else 2)
-            found.append(_Candidate((path,), "dseg", rank, labels))
+            found.append(_Segmentation((path,), "dseg", rank, labels))
     return sorted(found, key=lambda candidate: (candidate.rank, *_plainness(candidate.paths[0])))
 
 
 def _labels(path: Path, root: Path) -> dict[str, list[int]]:
-    """Numbers of the tissues in a ``dseg``: of its table or sidecar, else those of BIDS; none where it has others."""
+    """Tissue numbers of a ``dseg`` from its table or sidecar, else those of BIDS; empty if it uses others."""
     named = {tissue: tissue_indices(path, root, tissue.lower()) for tissue in PROBABILITIES}
     if named["WM"] and named["GM"]:
         return named
@@ -262,7 +260,7 @@ def _labels(path: Path, root: Path) -> dict[str, list[int]]:
 
 
 def _head_of(segmentation: Path, heads: Sequence[Path]) -> Path | None:
-    """The T1-weighted image on which a segmentation lies: of its session and space, preprocessed before others."""
+    """T1-weighted image of the session and space of a segmentation, preferably preprocessed."""
     own = _entities(segmentation)
     fitting = []
     for path in heads:
@@ -276,7 +274,7 @@ def _head_of(segmentation: Path, heads: Sequence[Path]) -> Path | None:
 
 
 def _lies_on(dataset: Dataset, space: str | None, image: DwiImage) -> bool:
-    """Whether the anatomy of a dataset lies on a diffusion image: where the dataset brought the image to it."""
+    """Whether the anatomy of a dataset is aligned with a diffusion image that the dataset preprocessed."""
     there = image.entities.get("space")
     return (
         image.preprocessed
@@ -291,12 +289,12 @@ def _same_space(first: str | None, second: str | None) -> bool:
 
 
 def _is_own(path: Path) -> bool:
-    """Whether a file lies in the participant's own space."""
+    """Whether a file is in the participant's own space."""
     return _entities(path).get("space") in OWN_SPACES
 
 
 def _plainness(path: Path) -> tuple[int, str]:
-    """Order of files that serve equally well: fewest entities, then by name."""
+    """Sort key of equivalent files: fewest entities, then name."""
     return len(_entities(path)), path.name
 
 

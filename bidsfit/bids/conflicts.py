@@ -1,4 +1,4 @@
-"""What earlier runs left of an image, where a run would make it otherwise: refused, or moved out of the way."""
+"""Conflicts with outputs of earlier runs made with other settings: refuse them, or move them away."""
 
 from __future__ import annotations
 
@@ -31,16 +31,14 @@ REPLACED = "replaced-"
 
 @dataclass(frozen=True)
 class Conflict:
-    """An image of the outputs that was made otherwise than a run would make it.
+    """An image whose outputs were made with other settings than this run's.
 
     Attributes
     ----------
-    path : Path
     differences : mapping of str to (found, expected)
-        By the name of the setting; empty where no sidecar says how it was made.
+        Found and expected values by setting; empty if no sidecar says how it was made.
     whole : bool
-        Whether they are about the image itself (what was fitted, its preprocessing, mask or noise), and so about
-        everything that earlier runs left of it.
+        Whether they concern the image itself (source, preprocessing, mask or noise), and thus all its outputs.
     """
 
     path: Path
@@ -49,7 +47,7 @@ class Conflict:
 
     @property
     def in_words(self) -> str:
-        """What differs."""
+        """The differences as text."""
         return "; ".join(
             f"{name}: found {_shown(found)}, expected {_shown(expected)}"
             for name, (found, expected) in sorted(self.differences.items(), key=lambda one: (one[0] not in SHARED, one))
@@ -57,18 +55,9 @@ class Conflict:
 
 
 def refuse_earlier_names(folder: Path, participants: Iterable[str]) -> None:
-    """Refuse outputs whose maps an earlier version of bidsfit named, which had ``desc`` before ``param``.
+    """Raise `ConflictError` if a folder has maps named by an early version of bidsfit, with ``desc`` before ``param``.
 
-    Parameters
-    ----------
-    folder : Path
-        Of the outputs.
-    participants : iterable of str
-        Whose maps are looked at; labels without ``sub-``.
-
-    Raises
-    ------
-    ConflictError
+    ``participants`` are labels without ``sub-``.
     """
     for participant in participants:
         for path in files_of(folder, participant, "dwi")[0]:
@@ -87,9 +76,9 @@ def _shown(value: Any) -> str:
 
 
 def writing(folder: Path, image: DwiImage) -> FileLock:
-    """Keep other processes from writing results of a participant for the time of a ``with`` block.
+    """Lock the results of a participant against other processes for a ``with`` block.
 
-    Conflicts that are found inside, or not found, stay so until the end of the block.
+    Conflicts found, or not found, inside the block stay so until its end.
     """
     folder.mkdir(parents=True, exist_ok=True)
     return FileLock(folder / f".sub-{image.participant}.lock")
@@ -98,17 +87,14 @@ def writing(folder: Path, image: DwiImage) -> FileLock:
 def conflicts_of_fit(
     folder: Path, image: DwiImage, outputs: Collection[Path], settings: Mapping[str, Any]
 ) -> Iterator[Conflict]:
-    """Maps that a fit would replace and that were made otherwise; and fits of the image that it cannot stand beside.
+    """Conflicts of a fit: maps that it would replace but were made otherwise, and fits that it cannot coexist with.
 
     Parameters
     ----------
-    folder : Path
-    image : DwiImage
-        That is fitted.
     outputs : collection of Path
         Maps of the fit, relative to the folder.
     settings : mapping
-        Of the fit, as `fit_settings` returns them.
+        Settings of the fit, as of `fit_settings`.
     """
     for output in outputs:
         yield from _conflict(folder / output, settings, sources_of(image))
@@ -119,17 +105,14 @@ def conflicts_of_fit(
 def conflicts_of_image(
     folder: Path, image: DwiImage, shared: Mapping[str, Any], *, but: Collection[Path] = ()
 ) -> Iterator[Conflict]:
-    """Fits that a folder holds of an image whose source, mask or noise is another.
+    """Existing fits of an image with another source, mask or noise.
 
     Parameters
     ----------
-    folder : Path
-    image : DwiImage
-        That is fitted.
     shared : mapping
-        Those of `SHARED` that are to be compared.
+        The settings among `SHARED` to compare.
     but : collection of Path
-        Maps, relative to the folder, of fits that are not looked at.
+        Maps of fits to ignore, relative to the folder.
     """
     for path in sorted((folder / image_folder(image)).glob(f"{image.name}_model-*_param-status_desc-*_dwimap.nii.gz")):
         if path.relative_to(folder) not in but:
@@ -137,16 +120,7 @@ def conflicts_of_image(
 
 
 def conflicts_of_preprocessing(folder: Path, raw: DwiImage, steps: Mapping[str, str]) -> Iterator[Conflict]:
-    """The preprocessed image that was made otherwise.
-
-    Parameters
-    ----------
-    folder : Path
-    raw : DwiImage
-        The image before its preprocessing.
-    steps : mapping
-        Method by step, as `Chain.settings` says it.
-    """
+    """Conflict of a preprocessed image; ``steps`` are methods by step, as of `Chain.settings`."""
     path = folder / file_output("preproc", raw)
     for found in _conflict(path, steps, [uri for uri in (raw.uri, raw.mask_uri) if uri], where=("Preprocessing",)):
         yield Conflict(path, found.differences, whole=True)
@@ -160,7 +134,7 @@ def _conflict(
     where: Sequence[str] = ("Model", "Parameters"),
     names: Sequence[str] | None = None,
 ) -> Iterator[Conflict]:
-    """The conflict with an image, where it exists and its settings (by default all of them) or sources differ."""
+    """Conflict with an image if it exists and its sources or (named) settings differ."""
     if not path.exists():
         return
     try:
@@ -189,13 +163,7 @@ def _conflict(
 
 
 def refuse(conflicts: Iterable[Conflict]) -> None:
-    """Refuse to go on where there is a conflict.
-
-    Raises
-    ------
-    ConflictError
-        Naming the image, what differs, and what to do.
-    """
+    """Raise `ConflictError` for the first conflict, naming the image, the differences and what to do."""
     for conflict in conflicts:
         if not conflict.differences:
             words = "exists, but no readable sidecar says how it was made"
@@ -214,23 +182,23 @@ def refuse(conflicts: Iterable[Conflict]) -> None:
 
 
 def files_of_image(folder: Path, image: DwiImage) -> list[Path]:
-    """Everything that runs left of an image: maps, masks, the preprocessed image, figures and records."""
+    """All outputs of an image: maps, masks, preprocessed image, figures and records."""
     places = (folder / image_folder(image), folder / f"sub-{image.participant}" / "figures")
     return [path for place in places for key in ("desc", "model") for path in place.glob(f"{image.name}_{key}-*")]
 
 
 def dated_folder(folder: Path, participant: str, moment: datetime) -> Path:
-    """A folder for what is moved at a moment, in which nothing of the participant lies yet."""
+    """A folder, named by date, for files to move, with nothing of the participant in it yet."""
     while (dated := folder / f"{REPLACED}{moment:%Y%m%dT%H%M%S}").joinpath(f"sub-{participant}").exists():
         moment += timedelta(seconds=1)
     return dated
 
 
 def move(files: Iterable[Path], folder: Path, target: Path) -> None:
-    """Move files of a folder below another, each to the same relative path.
+    """Move files of a folder to another, keeping relative paths.
 
-    What tells of the conflict comes last, and a sidecar before its image: where this is interrupted, the next run finds
-    the conflict again, and refuses, or moves what is left.
+    Files that reveal the conflict are moved last, sidecars before images, so that a run after an interruption finds the
+    conflict again.
     """
     for path in sorted(files, key=lambda path: (_tells(path.name), path.name)):
         moved = target / path.relative_to(folder)
@@ -239,5 +207,5 @@ def move(files: Iterable[Path], folder: Path, target: Path) -> None:
 
 
 def _tells(name: str) -> int:
-    """How long a file stays where it is."""
+    """Sort key of the order in which files are moved."""
     return 2 if "_param-status_" in name else 1 if "_desc-preproc_dwi." in name else 0

@@ -1,4 +1,4 @@
-"""Distributions of fitted parameters as derivatives of the group level: what they are as JSON, the fits as a table."""
+"""Distributions of fitted parameters as group-level derivatives: JSON description and table of samples."""
 
 from __future__ import annotations
 
@@ -40,15 +40,14 @@ SHOWN = 8
 
 @dataclass(frozen=True)
 class PoolFile:
-    """A distribution that the group level left, without its samples.
+    """Description of a distribution file, without its samples.
 
     Attributes
     ----------
     path : Path
-        Of its JSON file.
-    digest : str
+        JSON file.
     participants : tuple of str
-        Everyone in it, with ``sub-``.
+        Participants in it, with ``sub-``.
     """
 
     path: Path
@@ -57,17 +56,17 @@ class PoolFile:
 
 
 def distribution_path(folder: Path, model: str, kind: str, older: str = "") -> Path:
-    """Where the JSON file of a distribution lies; ``older``: digest of one that was replaced."""
+    """Path of the JSON file of a distribution; ``older`` is the digest of a replaced one."""
     return folder / f"group_model-{model}_desc-{kind}{older[:SHOWN]}_distribution.json"
 
 
 def samples_path(path: Path) -> Path:
-    """The table of the samples beside a JSON file."""
+    """Path of the table of samples that belongs to a JSON file."""
     return path.with_suffix(".tsv.gz")
 
 
 def find_pool(folder: Path, model: str, kind: str) -> PoolFile | None:
-    """The distribution of a model, where the group level left one."""
+    """The distribution of a model in an output folder, if any."""
     path = distribution_path(folder, model, kind)
     if not path.exists():
         return None
@@ -81,23 +80,10 @@ def find_pool(folder: Path, model: str, kind: str) -> PoolFile | None:
 def write_distribution(
     folder: Path, pool: Pooled, kind: str, *, sources: Sequence[str], healthy: str
 ) -> tuple[Path, Path | None]:
-    """Write a distribution, unless the same one is there; one that differs is kept under another name.
+    """Write a distribution; an existing one that differs is kept under another name.
 
-    Parameters
-    ----------
-    folder : Path
-    pool : Pooled
-    kind : str
-        Of `KINDS`.
-    sources : sequence of str
-        BIDS URIs of the maps.
-    healthy : str
-        By which column and value the participants were chosen.
-
-    Returns
-    -------
-    path, kept : Path, and Path or None
-        The JSON file, and that of the distribution that was there before.
+    ``kind`` is one of `KINDS`, ``sources`` are BIDS URIs of the maps, ``healthy`` is the column and value by which
+    participants were chosen. Return the JSON file, and that of the earlier distribution or None.
     """
     model = pool.space.model
     path, name = distribution_path(folder, model.name, kind), digest(pool)
@@ -137,7 +123,7 @@ def read_distribution(path: Path, model: SignalModel) -> tuple[str, Pooled]:
     Raises
     ------
     UnusableInputError
-        Where it cannot be read, or is not what its JSON file says.
+        If it cannot be read or contradicts its JSON file.
     """
     content = read_sidecar(path)
     try:
@@ -159,12 +145,12 @@ def _refusal(path: Path, reason: str) -> UnusableInputError:
 
 
 def _estimated(model: SignalModel) -> list[Parameter]:
-    """All parameters but the scale of the signal."""
+    """All parameters except the scale of the signal."""
     return [p for p in model.parameters if p.name != model.scale]
 
 
 def _describe(parameter: Parameter, pool: Pooled) -> dict[str, Any]:
-    """A column of the table."""
+    """Description of a column of the table."""
     unit, factor = FILE_UNITS[parameter.unit]
     low, high = pool.space.facts[parameter.name]
     return {
@@ -176,7 +162,7 @@ def _describe(parameter: Parameter, pool: Pooled) -> dict[str, Any]:
 
 
 def _write_samples(path: Path, pool: Pooled) -> None:
-    """One voxel a row, in the units of files; the same pool gives the same bytes."""
+    """Write one voxel per row, in the units of files; equal pools give identical files."""
     parameters = _estimated(pool.space.model)
     factors = np.array([FILE_UNITS[p.unit].factor for p in parameters])
     row = "%s" + f"\t%.{DIGITS}g" * len(parameters)
@@ -190,7 +176,7 @@ def _write_samples(path: Path, pool: Pooled) -> None:
 
 
 def _read_samples(path: Path, model: SignalModel, participants: Sequence[str]) -> Mapping[str, NDArray]:
-    """Arrays of a pool, in the units of the numerics."""
+    """Arrays of a pool in internal units."""
     parameters = _estimated(model)
     most = most_unpacked(path.stat().st_size)
     with gzip.open(path) as stream:

@@ -1,4 +1,4 @@
-"""Images of the reversed phase-encoding direction: which belongs to a diffusion image, and whether it can be used."""
+"""Images of reversed phase encoding: finding the one that belongs to a diffusion image, and reading it."""
 
 from __future__ import annotations
 
@@ -35,20 +35,20 @@ LINKS = ("B0FieldIdentifier", "IntendedFor")
 
 @dataclass(frozen=True)
 class ReversedPhase:
-    """An image of the reversed phase-encoding direction that belongs to a diffusion image.
+    """A diffusion image and its image of reversed phase encoding.
 
     Attributes
     ----------
     path, uri : Path, str
-        The reversed image.
+        File and BIDS URI of the reversed image.
     volumes, own_volumes : tuple of int
-        Volumes without diffusion weighting of the reversed image, and of the diffusion image itself.
+        b = 0 volumes of the reversed image and of the diffusion image.
     direction, own_direction : str
-        Phase-encoding directions as BIDS writes them (j, j-).
+        Phase-encoding directions in BIDS notation (j, j-).
     readout_time, own_readout_time : float
         Total readout times, s.
     link : str
-        What joins the two: a field of a sidecar, or the names of the files.
+        How they were linked: a sidecar field, or the file names.
     """
 
     path: Path
@@ -63,27 +63,27 @@ class ReversedPhase:
 
     @property
     def own_encoding(self) -> PhaseEncoding:
-        """Axis and sign of the diffusion image."""
+        """Phase-encoding axis and sign of the diffusion image."""
         return phase_encoding(self.own_direction)
 
     @property
     def same_readout(self) -> bool:
-        """Whether both images are displaced by equal amounts."""
+        """Whether both readout times, and thus displacements, are equal."""
         return bool(np.isclose(self.readout_time, self.own_readout_time, rtol=SAME_READOUT, atol=0))
 
     def without(self, left_out: Collection[int]) -> ReversedPhase:
-        """The pair of the diffusion image without some of its volumes; those that are left are counted anew."""
+        """The pair after volumes of the diffusion image were removed; the others are renumbered."""
         kept = [k for k in self.own_volumes if k not in left_out]
         return replace(self, own_volumes=tuple(k - sum(gone < k for gone in left_out) for k in kept))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for a node of a workflow."""
+        """Plain values, for a workflow node."""
         values = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
         return values | {"path": str(self.path)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ReversedPhase:
-        """The pair that `to_dict` described."""
+        """Inverse of `to_dict`."""
         volumes = {key: tuple(values[key]) for key in ("volumes", "own_volumes")}
         return cls(**{**values, **volumes, "path": Path(values["path"])})
 
@@ -95,9 +95,9 @@ class NoReversedPhase:
     Attributes
     ----------
     reason : str
-        For the user; names the file and the field.
+        Message that names the file and the field.
     present : bool
-        Whether there is an image that was meant for it, or the image's own fields are what is missing.
+        Whether a suitable image exists, or only fields of the diffusion image are missing.
     """
 
     reason: str
@@ -105,29 +105,28 @@ class NoReversedPhase:
 
 
 @dataclass(frozen=True)
-class _Candidate:
+class _ReversedScan:
     path: Path
     sidecar: dict[str, Any]
 
 
 def find_reversed(dataset: Dataset, image: DwiImage) -> ReversedPhase | NoReversedPhase:
-    """The image of the reversed phase-encoding direction that BIDS joins to a diffusion image.
+    """Find the image of reversed phase encoding that BIDS links to a diffusion image.
 
-    Looked for among the participant's ``fmap/*_epi``, ``dwi/*_dwi`` and ``dwi/*_sbref``, in this order: a
-    ``B0FieldIdentifier`` that the image has as its ``B0FieldSource``; ``IntendedFor`` (paths below the participant's
-    folder, or BIDS URIs) with the image; the same session and names but for ``dir-``, where the candidate has neither
-    field. The first of these that joins anything decides.
+    Candidates are the participant's ``fmap/*_epi``, ``dwi/*_dwi`` and ``dwi/*_sbref``. The first of these links that
+    exists decides: a ``B0FieldIdentifier`` equal to the ``B0FieldSource`` of the image; ``IntendedFor`` (paths below
+    the participant's folder, or BIDS URIs); or, for candidates with neither field, equal session and name except
+    ``dir-``.
 
     Parameters
     ----------
     dataset : Dataset
-        That the image is part of.
-    image : DwiImage
+        Dataset of the image.
 
     Raises
     ------
     UnusableInputError
-        For a file that is damaged: a sidecar that is no JSON, a field of the wrong type, an image that cannot be read.
+        For a damaged file: invalid JSON, a field of the wrong type, an unreadable image.
     """
     candidates = list(_candidates(dataset, image))
     for link, joined in _joined(dataset, image, candidates):
@@ -149,32 +148,24 @@ def find_reversed(dataset: Dataset, image: DwiImage) -> ReversedPhase | NoRevers
 
 
 def joined_images(dataset: Dataset, image: DwiImage) -> tuple[Path, ...]:
-    """Images that BIDS joins to a diffusion image as those of the reversed direction, usable or not.
-
-    Only names and sidecars are read.
+    """Images that BIDS links to a diffusion image as reversed ones, usable or not, by names and sidecars.
 
     Raises
     ------
     UnusableInputError
-        For a sidecar that is damaged.
+        For a damaged sidecar.
     """
     _, joined = next(_joined(dataset, image, list(_candidates(dataset, image))), ("", []))
     return tuple(candidate.path for candidate in joined)
 
 
 def read_reversed(pair: ReversedPhase, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """Volumes without diffusion weighting of the reversed image, shape (x, y, z, n).
-
-    Parameters
-    ----------
-    pair : ReversedPhase
-    shape : (x, y, z)
-        Of the diffusion image.
+    """Volumes with b = 0 of the reversed image, shape (x, y, z, n); ``shape`` is (x, y, z) of the diffusion image.
 
     Raises
     ------
     UnusableInputError
-        Where the file is damaged, or holds nothing that the diffusion image can be compared with.
+        If the file is damaged or does not match the diffusion image.
     """
     data = np.asarray(read_data(open_image(pair.path), pair.path), dtype=np.float32)
     if data.shape[:3] != tuple(shape) or data[0, 0, 0].size <= max(pair.volumes):
@@ -193,7 +184,7 @@ def read_reversed(pair: ReversedPhase, shape: tuple[int, ...]) -> NDArray[np.flo
 
 
 def phase_encoding_of(sidecar: Mapping[str, Any]) -> str | None:
-    """The phase-encoding direction of an image; None where its metadata have none that BIDS knows."""
+    """Phase-encoding direction of an image; None if its metadata have no valid one."""
     direction = sidecar.get("PhaseEncodingDirection")
     try:
         phase_encoding(direction)
@@ -203,18 +194,9 @@ def phase_encoding_of(sidecar: Mapping[str, Any]) -> str | None:
 
 
 def readout_time(sidecar: Mapping[str, Any], length: int | None = None) -> float | None:
-    """Total readout time, s; from the echo spacing and the number of lines where it is not there itself.
+    """Total readout time, s, if necessary from echo spacing and number of lines; None if unknown.
 
-    Parameters
-    ----------
-    sidecar : mapping
-    length : int, optional
-        Voxels along the phase-encoding axis, which are as many as the lines where ``ReconMatrixPE`` is missing.
-
-    Returns
-    -------
-    float or None
-        None where the fields that are there do not tell.
+    ``length`` is the number of voxels along the phase-encoding axis, used as number of lines without ``ReconMatrixPE``.
     """
     if _positive(total := sidecar.get("TotalReadoutTime")):
         return float(total)  # type: ignore[arg-type]
@@ -232,33 +214,35 @@ def _positive(value: Any) -> bool:
 # --- which images belong together -----------------------------------------------------------------------------------
 
 
-def _candidates(dataset: Dataset, image: DwiImage) -> Iterator[_Candidate]:
-    """Images of the participant that may be of the reversed direction, in the order of their names."""
+def _candidates(dataset: Dataset, image: DwiImage) -> Iterator[_ReversedScan]:
+    """Images of the participant that may be reversed, sorted by name."""
     folder = dataset.root / f"sub-{image.participant}"
     for datatype, ending in PLACES:
         for pattern in (datatype, f"ses-*/{datatype}"):
             for path in sorted(folder.glob(f"{pattern}/sub-{image.participant}_*{ending}.nii*")):
                 if path != image.path and path.name.endswith((".nii", ".nii.gz")) and is_magnitude(path):
                     sidecar, _ = read_metadata(reversed(list(inherited(path, dataset.root, ".json"))))
-                    yield _Candidate(path, sidecar)
+                    yield _ReversedScan(path, sidecar)
 
 
-def _joined(dataset: Dataset, image: DwiImage, candidates: list[_Candidate]) -> Iterator[tuple[str, list[_Candidate]]]:
-    """Candidates that each kind of link joins to the image, the strongest link first; only kinds that join any."""
+def _joined(
+    dataset: Dataset, image: DwiImage, candidates: list[_ReversedScan]
+) -> Iterator[tuple[str, list[_ReversedScan]]]:
+    """Candidates linked to the image by each kind of link that links any, strongest first."""
     sources = set(_words(image.path, image.sidecar, "B0FieldSource"))
     target = image.path.relative_to(dataset.root).as_posix()
 
-    def by_identifier(candidate: _Candidate) -> bool:
+    def by_identifier(candidate: _ReversedScan) -> bool:
         return bool(sources & set(_words(candidate.path, candidate.sidecar, "B0FieldIdentifier")))
 
-    def by_intention(candidate: _Candidate) -> bool:
+    def by_intention(candidate: _ReversedScan) -> bool:
         intended = _words(candidate.path, candidate.sidecar, "IntendedFor")
         return target in {_target(dataset, image.participant, word) for word in intended}
 
-    def by_name(candidate: _Candidate) -> bool:
+    def by_name(candidate: _ReversedScan) -> bool:
         return not any(candidate.sidecar.get(field) for field in LINKS) and _alike(image.path, candidate.path)
 
-    kinds: dict[str, Callable[[_Candidate], bool]] = {
+    kinds: dict[str, Callable[[_ReversedScan], bool]] = {
         "B0FieldSource": by_identifier,
         "IntendedFor": by_intention,
         "dir- in the file names": by_name,
@@ -269,7 +253,7 @@ def _joined(dataset: Dataset, image: DwiImage, candidates: list[_Candidate]) -> 
 
 
 def _words(path: Path, sidecar: Mapping[str, Any], field: str) -> list[str]:
-    """A field that holds a string or a list of strings."""
+    """Values of a field that is a string or a list of strings."""
     value = sidecar.get(field, [])
     words = [value] if isinstance(value, str) else value
     if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
@@ -280,7 +264,7 @@ def _words(path: Path, sidecar: Mapping[str, Any], field: str) -> list[str]:
 
 
 def _target(dataset: Dataset, participant: str, intended: str) -> str:
-    """Path from the root of the dataset of an entry of IntendedFor; as it is where it names another dataset."""
+    """Path from the dataset root of an entry of IntendedFor; unchanged if it names another dataset."""
     if intended.startswith("bids:"):
         name, _, path = intended.removeprefix("bids:").partition(":")
         return path if name in ("", dataset.name) else intended
@@ -289,7 +273,7 @@ def _target(dataset: Dataset, participant: str, intended: str) -> str:
 
 
 def _alike(first: Path, second: Path) -> bool:
-    """Whether two names tell of a pair: the same session, other directions, and for two dwi all else the same."""
+    """Whether names form a pair: same session, other direction, and for two dwi all else equal."""
     ours, theirs = parse_name(first.name).entities, parse_name(second.name).entities
     if "dir" not in theirs or ours.get("dir") == theirs["dir"] or ours.get("ses") != theirs.get("ses"):
         return False
@@ -317,7 +301,7 @@ def _none(image: DwiImage) -> NoReversedPhase:
 
 @dataclass(frozen=True)
 class _Own:
-    """What matters of the diffusion image."""
+    """Properties of the diffusion image that the pair depends on."""
 
     image: SpatialImage
     shape: tuple[int, ...]
@@ -343,8 +327,8 @@ def _own(image: DwiImage) -> _Own | str:
     return readout if isinstance(readout, str) else _Own(opened, shape, volumes, encoding, readout)
 
 
-def _use(dataset: Dataset, image: DwiImage, own: _Own, candidate: _Candidate, link: str) -> ReversedPhase | str:
-    """The pair, or why there is none."""
+def _use(dataset: Dataset, image: DwiImage, own: _Own, candidate: _ReversedScan, link: str) -> ReversedPhase | str:
+    """The pair, or the reason why the candidate cannot be used."""
     path, sidecar = candidate.path, candidate.sidecar
     encoding = _encoding(path, sidecar)
     if isinstance(encoding, str):

@@ -1,4 +1,4 @@
-"""Maps that earlier runs left in an output folder, as fits: which there are, how they were made, and their voxels."""
+"""Fits in an output folder: finding them, reading how they were made, and reading their voxels."""
 
 from __future__ import annotations
 
@@ -31,18 +31,16 @@ OWN_SETTINGS = ("Mask", "TrainingPool")
 
 @dataclass(frozen=True)
 class FittedImage:
-    """The fit of one image: its status map, beside which those of the parameters lie.
+    """The fit of one image, identified by its status map.
 
     Attributes
     ----------
-    status : Path
     image : str
         Entities of the image (sub-01_ses-1_acq-ap).
-    model : str
     estimator : str
-        Its label in file names: "netuniform" for "net-uniform".
+        Label in file names: "netuniform" for "net-uniform".
     labels : tuple of str
-        Of the parameters that have a map.
+        Labels of the parameters that have a map.
     """
 
     status: Path
@@ -58,16 +56,16 @@ class FittedImage:
 
     @property
     def session(self) -> str:
-        """Label without ``ses-``; empty where the image has none."""
+        """Label without ``ses-``; empty if the image has none."""
         return session_of(self.image)
 
     @property
     def series(self) -> str:
-        """What tells the images of a session apart (acq-ap_run-1), often nothing: images that share it are alike."""
+        """Entities other than participant and session (acq-ap_run-1); images that share it are comparable."""
         return series_of(self.image)
 
     def parameter(self, label: str) -> Path:
-        """The map of a parameter."""
+        """Path of the map of a parameter."""
         return self.status.with_name(self.status.name.replace("_param-status_", f"_param-{label}_"))
 
     def paths(self, model: SignalModel) -> list[Path]:
@@ -76,34 +74,33 @@ class FittedImage:
 
 
 def session_of(image: str) -> str:
-    """Label of the session of an image, without ``ses-``; empty where its entities have none."""
+    """Session label of an image, without ``ses-``; empty if it has none."""
     return parse_name(image).entities.get("ses", "")
 
 
 def series_of(image: str) -> str:
-    """Entities of an image beside participant and session."""
+    """Entities of an image other than participant and session."""
     return parse_name(image).without(*FOLDERS)
 
 
 def find_fitted(
     folder: Path, participants: Sequence[str] | None = None, estimators: Collection[str] | None = ("lsq",)
 ) -> list[FittedImage]:
-    """Fits of some participants (labels without ``sub-``), or of everyone, in the order of names.
+    """Find fits by file names, of some participants (labels without ``sub-``) or all, sorted by name.
 
-    They are found by the names of files alone. A fit counts where it has a status map, which is written last.
+    A fit counts if it has a status map, which is written last.
 
     Parameters
     ----------
     folder : Path
-        Of the outputs.
-    participants : sequence of str, optional
+        Output folder.
     estimators : collection of str, optional
-        Names, or labels in file names; None: all.
+        Names, or labels in file names; None means all.
 
     Raises
     ------
     UnusableInputError
-        For a map whose name contradicts its folder: it cannot be told whose it is.
+        If the name of a map contradicts its folder.
     """
     if participants is None:
         participants = participant_labels(folder)
@@ -122,7 +119,7 @@ def find_fitted(
 
 
 def _in_folder(folder: Path) -> Iterator[FittedImage]:
-    """Fits whose maps lie in a folder."""
+    """Fits whose maps are in a folder."""
     fits: dict[tuple[str, str, str], set[str]] = {}
     try:
         names = os.listdir(folder)
@@ -142,7 +139,7 @@ def _in_folder(folder: Path) -> Iterator[FittedImage]:
 
 
 def scanned_sessions(fits: Iterable[FittedImage]) -> dict[str, tuple[str, ...]]:
-    """Sessions that have maps, sorted, by participant; both are labels without prefix."""
+    """Sorted labels of the sessions with maps, by participant; all without prefix."""
     found: dict[str, set[str]] = {}
     for fitted in fits:
         found.setdefault(fitted.participant, set()).add(fitted.session)
@@ -151,19 +148,18 @@ def scanned_sessions(fits: Iterable[FittedImage]) -> dict[str, tuple[str, ...]]:
 
 @dataclass(frozen=True)
 class FitTraining:
-    """What a trained estimator was trained on.
+    """Training data of a trained estimator.
 
     Attributes
     ----------
     distribution : str
-        Its kind: "uniform", "healthy", "mixed", "wm" or "gm"; empty for a file without that knowledge.
+        Kind: "uniform", "healthy", "mixed", "wm" or "gm"; empty if unknown.
     digest : str
-        Of the distribution.
+        Digest of the distribution.
     participants : tuple of str
-        With ``sub-``: everyone whose fits are part of it.
+        Participants (with ``sub-``) whose fits are part of it.
     left_out : str
-        Participant (with ``sub-``) who was left out of the pool, because the estimator was trained for their images.
-    converged : bool
+        Participant (with ``sub-``) left out of the pool, because the estimator was trained for their images.
     """
 
     distribution: str
@@ -173,7 +169,7 @@ class FitTraining:
     converged: bool
 
     def holds(self, participant: str) -> bool:
-        """Whether the fits of a participant (label without ``sub-``) were trained on."""
+        """Whether fits of a participant (label without ``sub-``) are part of the training data."""
         return f"sub-{participant}" in self.participants
 
 
@@ -184,15 +180,15 @@ class FitFacts:
     Attributes
     ----------
     estimator : str
-        Its name, such as "net-uniform".
+        Name, such as "net-uniform".
     title : str
-        What it is, in words.
+        Full name.
     settings : mapping
         ``Model.Parameters`` of the sidecar; diffusivities in mm^2/s.
     version : str
-        Of bidsfit.
+        Version of bidsfit.
     training : FitTraining, optional
-        None where the estimator is not a trained one.
+        None for estimators that are not trained.
     """
 
     estimator: str
@@ -203,7 +199,7 @@ class FitFacts:
 
     @cached_property
     def bounds(self) -> dict[str, tuple[float, float]]:
-        """Bounds of the parameters by name (not label), in the units of files; infinite where there is none."""
+        """Bounds by parameter name (not label) in the units of files; infinite if there is none."""
         found = self.settings.get("Bounds")
         return {
             name: (-np.inf if low is None else float(low), np.inf if high is None else float(high))
@@ -212,12 +208,12 @@ class FitFacts:
 
 
 def read_facts(fitted: FittedImage) -> FitFacts:
-    """How a fit was made.
+    """Read how a fit was made.
 
     Raises
     ------
     UnusableInputError
-        Where its sidecar cannot be read, or lacks what bidsfit writes.
+        If its sidecar cannot be read or lacks fields.
     """
     path = fitted.status.with_name(fitted.status.name.removesuffix(".nii.gz") + ".json")
     content = read_sidecar(path)
@@ -237,7 +233,7 @@ def read_facts(fitted: FittedImage) -> FitFacts:
 
 
 def _training(settings: Mapping[str, Any], notes: Mapping[str, Any] | None) -> FitTraining | None:
-    """What a sidecar says of a training."""
+    """Training data as described in a sidecar."""
     if not notes:
         return None
     return FitTraining(
@@ -250,24 +246,24 @@ def _training(settings: Mapping[str, Any], notes: Mapping[str, Any] | None) -> F
 
 
 def settings_that_differ(facts: Sequence[FitFacts]) -> list[str]:
-    """Names of the settings in which fits of one model by one estimator differ: such maps should not be compared."""
+    """Names of the settings that differ between fits of one model by one estimator; such maps are not comparable."""
     names = sorted({name for one in facts for name in one.settings if name not in OWN_SETTINGS})
     return [name for name in names if any(one.settings.get(name) != facts[0].settings.get(name) for one in facts)]
 
 
 def converged_voxels(fitted: FittedImage) -> tuple[nib.spatialimages.SpatialImage, NDArray[np.bool_]]:
-    """The status map, and where the fit ended inside the bounds."""
+    """The status map, and the voxels whose fit ended inside the bounds."""
     image = open_image(fitted.status)
     return image, np.asarray(read_data(image, fitted.status)) == Status.CONVERGED
 
 
 def voxels(fitted: FittedImage, model: SignalModel, where: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Parameters of some voxels in the units of the numerics, shape (n_voxels, n_parameters), without the scale.
+    """Parameters of some voxels in internal units, shape (n_voxels, n_parameters), without the scale.
 
     Raises
     ------
     UnusableInputError
-        Where a map is missing or lies on another grid.
+        If a map is missing or on another grid.
     """
     like = open_image(fitted.status)
     columns = []

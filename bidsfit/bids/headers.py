@@ -1,4 +1,4 @@
-"""Headers of images, judged before data are read: dimensions, kind of number, scaling, and place in space."""
+"""Checks of image headers before data are read: dimensions, data type, scaling and geometry."""
 
 from __future__ import annotations
 
@@ -28,12 +28,7 @@ LARGEST_CONDITION = 1e6
 
 
 def judge_stored_header(path: Path) -> None:
-    """Refuse what a NIfTI header says as it is stored; nibabel mends some faults, and forgets the scaling.
-
-    Raises
-    ------
-    UnusableInputError
-    """
+    """Raise `UnusableInputError` for faults of a NIfTI header as stored; nibabel repairs some of them silently."""
     raw = _stored(path)
     if raw is None:
         return
@@ -54,7 +49,7 @@ def judge_stored_header(path: Path) -> None:
 
 
 def _stored(path: Path) -> nib.Nifti1Header | None:
-    """The header of a NIfTI file; None of other files."""
+    """Stored header of a NIfTI file; None for other formats."""
     with nib.openers.ImageOpener(str(path)) as file:
         start = file.read(nib.Nifti2Header.sizeof_hdr)
     for kind in (nib.Nifti1Header, nib.Nifti2Header):
@@ -64,11 +59,12 @@ def _stored(path: Path) -> nib.Nifti1Header | None:
 
 
 def judge_image(image: FileBasedImage, path: Path, *, may_be_complex: bool = False) -> SpatialImage:
-    """An opened image, if it holds real numbers, as many as its file can, that have a place in space.
+    """The opened image, if it has real numbers (or complex ones, if allowed), the right size and a valid geometry.
 
     Raises
     ------
     UnusableInputError
+        Otherwise.
     """
     if not isinstance(image, nib.Nifti1Image | nib.MGHImage):
         raise UnusableInputError(f"{path} does not hold an image of numbers; found {type(image).__name__}.")
@@ -83,7 +79,7 @@ def judge_image(image: FileBasedImage, path: Path, *, may_be_complex: bool = Fal
 
 
 def _judge_size(image: SpatialImage, path: Path) -> None:
-    """Refuse dimensions that cannot be, and such as the file is too short, or too long, for."""
+    """Refuse invalid dimensions, and files that are too short or too long for them."""
     if not image.shape or min(image.shape) < 1:
         raise UnusableInputError(f"{path} has the dimensions {image.shape} in its header; each must be at least 1.")
     expected, found = end_of_data(image), path.stat().st_size
@@ -100,7 +96,7 @@ def _judge_size(image: SpatialImage, path: Path) -> None:
 
 
 def refuse_more(image: SpatialImage, path: Path) -> None:
-    """Refuse a NIfTI file that goes on after its data, whose header is not theirs; FreeSurfer's may have a footer."""
+    """Refuse a NIfTI file that is longer than its data; FreeSurfer's format may have a footer."""
     if isinstance(image, nib.Nifti1Image):
         raise UnusableInputError(
             f"{path} holds more than the {end_of_data(image)} bytes that its header tells (dimensions {image.shape}): "
@@ -109,7 +105,7 @@ def refuse_more(image: SpatialImage, path: Path) -> None:
 
 
 def _judge_space(image: SpatialImage, path: Path) -> None:
-    """Refuse affines that do not place voxels in space."""
+    """Refuse invalid affines."""
     affines = {"affine": image.affine}
     try:
         if isinstance(image, nib.Nifti1Image):
@@ -127,16 +123,16 @@ def _judge_space(image: SpatialImage, path: Path) -> None:
 
 
 def is_packed(path: Path) -> bool:
-    """Whether gzip packed a file, by its name."""
+    """Whether a file name says that it is compressed by gzip."""
     return path.suffix.lower() in PACKED
 
 
 def end_of_data(image: SpatialImage) -> int:
-    """Bytes of an image up to the end of its data, not compressed, as its header says."""
+    """Uncompressed bytes of an image up to the end of its data, according to its header."""
     proxy: Any = image.dataobj
     return int(proxy.offset) + prod(map(int, image.shape)) * image.get_data_dtype().itemsize
 
 
 def in_one_line(error: Exception) -> str:
-    """The message of an error, which some libraries spread over lines."""
+    """The message of an error in one line."""
     return " ".join(str(error).split())

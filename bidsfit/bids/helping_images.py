@@ -1,4 +1,4 @@
-"""Which other images of a dataset help to preprocess one."""
+"""Other images of a dataset that are needed to preprocess a diffusion image."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from bidsfit.exceptions import UnusableInputError
 class HelpingImages:
     """Other images that help to preprocess one, or why there are none.
 
-    ``unusable``: there is an image of reversed phase encoding, and it cannot be used. ``joined``: the images that BIDS
-    joins to this one as those of the reversed direction, usable or not.
+    ``unusable``: a reversed image exists but cannot be used. ``joined``: images that BIDS links to this one as reversed
+    ones, usable or not.
     """
 
     reversed_phase: ReversedPhase | None = None
@@ -31,7 +31,7 @@ class HelpingImages:
 def find_helping_images(
     raw: Dataset, derivatives: Sequence[Folder], inputs: Inputs, skip: Collection[str] = ()
 ) -> dict[str, HelpingImages]:
-    """What helps to preprocess each raw image, by the name of the image."""
+    """Helping images of every raw image, by the name of the image."""
     return {
         image.name: find_images_that_help(raw, derivatives, image, skip)
         for image in inputs.images
@@ -42,17 +42,10 @@ def find_helping_images(
 def find_images_that_help(
     raw: Dataset, derivatives: Sequence[Folder], image: DwiImage, skip: Collection[str] = ()
 ) -> HelpingImages:
-    """Images of reversed phase encoding, and of the anatomy, of one diffusion image.
+    """Find the image of reversed phase encoding and the anatomy that belong to a diffusion image.
 
-    One that is damaged, or whose metadata are, costs the step that it would help, and says why.
-
-    Parameters
-    ----------
-    raw : Dataset
-    derivatives : sequence of Folder
-    image : DwiImage
-    skip : collection of str
-        Steps that are left out: what would help them is not opened.
+    Damaged images or metadata only disable the step that needs them, with a message. Images for steps in ``skip`` are
+    not opened.
     """
     helping = HelpingImages()
     try:

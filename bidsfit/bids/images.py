@@ -1,4 +1,4 @@
-"""Images: header, data, mask, signals by chunk, and writing maps."""
+"""Reading of images, masks and signals, and writing of maps."""
 
 from __future__ import annotations
 
@@ -29,14 +29,13 @@ PIECE = 1 << 20
 
 
 def open_image(path: Path, *, may_be_complex: bool = False) -> SpatialImage:
-    """Open a NIfTI image (or one of FreeSurfer) without reading its data, and judge its header.
+    """Open a NIfTI (or FreeSurfer) image without reading its data, and check its header.
 
     Raises
     ------
     UnusableInputError
-        Where there is no such file, or its header cannot be that of the image: dimensions below 1 or beyond the size of
-        the file, numbers that are complex (unless they may be), or a scaling, voxel sizes or affines that are not
-        finite, or singular.
+        If the file does not exist or its header is invalid: impossible dimensions, complex numbers (unless allowed), or
+        scaling, voxel sizes or affines that are not finite or singular.
     """
     require_file(path)
     try:
@@ -50,14 +49,14 @@ def open_image(path: Path, *, may_be_complex: bool = False) -> SpatialImage:
 
 
 def image_shape(image: SpatialImage, n_volumes: int, path: Path, bval: Path | None = None) -> tuple[int, int, int, int]:
-    """Shape (x, y, z, volumes) of an image whose header may leave out dimensions of size one.
+    """Shape (x, y, z, volumes) of an image whose header may omit dimensions of size one.
 
-    ``bval``: the file of its b-values. Where it is that of another image, volumes are not sought among the slices.
+    ``bval`` is the file of its b-values. If that is inherited, the slices of a 3D image are not taken for volumes.
 
     Raises
     ------
     UnusableInputError
-        Where the number of volumes is not the number of b-values.
+        If the numbers of volumes and b-values differ.
     """
     shape, inherited = list(image.shape), _inherited(bval, path)
     while len(shape) > 4 and shape[-1] == 1:
@@ -76,7 +75,7 @@ def image_shape(image: SpatialImage, n_volumes: int, path: Path, bval: Path | No
 
 
 def _inherited(bval: Path | None, path: Path) -> str:
-    """In words, which file the b-values of an image are from; empty where it is its own."""
+    """Text that names the file of inherited b-values; empty if the image has its own."""
     if bval is None or bval.name.split(".")[0] == path.name.split(".")[0]:
         return ""
     return (
@@ -91,7 +90,7 @@ def read_mask(path: Path, image: SpatialImage, image_path: Path) -> NDArray[np.b
     Raises
     ------
     UnusableInputError
-        Where it is empty, of another shape, or of another geometry.
+        If it is empty, or has another shape or geometry.
     """
     mask = np.nan_to_num(read_on_grid(path, image, image_path, "mask")) > 0.5
     if not mask.any():
@@ -100,12 +99,12 @@ def read_mask(path: Path, image: SpatialImage, image_path: Path) -> NDArray[np.b
 
 
 def read_on_grid(path: Path, image: SpatialImage, image_path: Path, kind: str) -> NDArray[np.float64]:
-    """Read a volume that must lie on the grid of an image; ``kind`` says in messages what it is.
+    """Read a volume that must lie on the grid of an image; ``kind`` names it in messages.
 
     Raises
     ------
     UnusableInputError
-        Where it is of another shape, or of another geometry.
+        If it has another shape or geometry.
     """
     volume_image = open_image(path)
     data = np.asarray(read_data(volume_image, path), dtype=float)
@@ -128,9 +127,9 @@ def read_on_grid(path: Path, image: SpatialImage, image_path: Path, kind: str) -
 
 
 def same_grid(first: SpatialImage, second: SpatialImage, shape: tuple[int, ...]) -> bool:
-    """Whether two images lie on one grid, whichever of qform and sform says so.
+    """Whether two images lie on one grid, according to qform or sform.
 
-    Programs disagree about which to set; a header that sets neither says nothing about space and is accepted.
+    Programs differ in which they set; a header that sets neither is accepted.
     """
     corners = np.array(np.meshgrid(*[(0, n - 1) for n in shape])).reshape(3, -1).T
 
@@ -148,12 +147,12 @@ def same_grid(first: SpatialImage, second: SpatialImage, shape: tuple[int, ...])
 
 
 def read_data(image: SpatialImage, path: Path) -> NDArray:
-    """All data of an image, as stored where no scaling applies.
+    """All data of an image, in the stored type if no scaling applies.
 
     Raises
     ------
     UnusableInputError
-        Where the file ends too early, or the checksum of a compressed one does not match its content.
+        If the file is truncated, or the checksum of a compressed one does not match.
     """
     return np.asanyarray(apply_read_scaling(_read_stored(image, path), *_scaling(image)))
 
@@ -181,7 +180,7 @@ def _scaling(image: SpatialImage) -> tuple[np.float64, np.float64]:
 
 
 def _unpacked(image: SpatialImage, path: Path) -> Iterator[bytes]:
-    """Header and data of a compressed image in pieces; read to the end, which is where gzip compares checksums."""
+    """Header and data of a compressed image in pieces, read to the end so that gzip verifies checksums."""
     left = end_of_data(image)
     try:
         with gzip.open(path) as file:
@@ -200,7 +199,7 @@ def _unpacked(image: SpatialImage, path: Path) -> Iterator[bytes]:
 
 @contextmanager
 def opened(path: Path, scratch: Path | None = None) -> Iterator[SpatialImage]:
-    """Open an image; given a folder to unpack it to, a compressed one is mapped from there, not held in memory."""
+    """Open an image; with a scratch folder a compressed one is unpacked there and mapped instead of held in memory."""
     image = open_image(path)
     if scratch is None or not is_packed(path):
         yield image
@@ -215,7 +214,7 @@ def opened(path: Path, scratch: Path | None = None) -> Iterator[SpatialImage]:
 
 
 def unreadable(path: Path, error: Exception, how: str = "to its end") -> UnusableInputError:
-    """What to say of an image that cannot be read, or whose content is not what was packed."""
+    """The error to raise for an image that cannot be read or is damaged."""
     if str(error).startswith(("CRC check failed", "Incorrect length of data")):  # gzip's words
         said = f"{path} is damaged: its checksum does not match its content. Copy or convert it again."
     else:
@@ -226,17 +225,15 @@ def unreadable(path: Path, error: Exception, how: str = "to its end") -> Unusabl
 class MaskedSignals:
     """Signals of the voxels of a mask, read from an image by slice.
 
-    Beside the stored image (mapped from disk where it is not compressed), only the rows that are asked for are
-    in memory.
+    Only the requested rows are in memory, besides the stored image, which is mapped from disk unless compressed.
 
     Parameters
     ----------
-    image : SpatialImage
     shape : (x, y, z, n)
-        As `image_shape` says.
+        As of `image_shape`.
     mask : ndarray of bool, shape (x, y, z)
     path : Path
-        For messages.
+        File name for messages.
     """
 
     def __init__(
@@ -250,11 +247,11 @@ class MaskedSignals:
 
     @property
     def positions(self) -> NDArray[np.int64]:
-        """Where the voxels lie in the image, shape (n_voxels, 3)."""
+        """Voxel indices in the image, shape (n_voxels, 3)."""
         return np.stack(np.unravel_index(self._index, self._grid, order="F"), axis=1)
 
     def within(self, mask: NDArray[np.bool_]) -> MaskedSignals:
-        """Signals of another mask, without reading the image again."""
+        """Signals in another mask, sharing the stored image."""
         other = copy(self)
         other._index = np.flatnonzero(mask.ravel(order="F"))
         return other
@@ -278,16 +275,16 @@ class MaskedSignals:
         return values if self._scaling is None else values * self._scaling[0] + self._scaling[1]
 
     def place(self, values: NDArray, mask: NDArray[np.bool_], outside: float = 0) -> NDArray:
-        """Values of the voxels, shape (n_voxels, ...), as a volume of the mask's shape, or volumes of it."""
+        """Values of the voxels, shape (n_voxels, ...), as one or several volumes of the shape of the mask."""
         volume = np.full((mask.size, *values.shape[1:]), outside, dtype=values.dtype)
         volume[self._index] = values
         return volume.reshape((*mask.shape, *values.shape[1:]), order="F")
 
 
 def write_nifti(path: Path, data: NDArray, like: SpatialImage) -> None:
-    """Write values on the grid of an image, whole or not at all; floats as float32, all else as uint8.
+    """Write values on the grid of an image, atomically; floats as float32, all others as uint8.
 
-    Volumes of an image with volumes keep the time between them.
+    Images with volumes keep the time between them.
     """
     dtype = np.float32 if np.issubdtype(data.dtype, np.floating) else np.uint8
     image = nib.Nifti1Image(np.asarray(data, dtype=dtype), like.affine)

@@ -1,4 +1,4 @@
-"""What to run on: the diffusion images of a BIDS dataset, each with its b-values, metadata and mask."""
+"""Finding the diffusion images of a BIDS dataset with their b-values, metadata and masks."""
 
 from __future__ import annotations
 
@@ -51,9 +51,9 @@ SHOWN = 3
 
 @dataclass(frozen=True)
 class Folder:
-    """A folder of files that belong to participants, and the name by which BIDS URIs refer to it.
+    """A folder with files of participants, and its name in BIDS URIs.
 
-    It is a BIDS dataset, subjects of FreeSurfer, or the outputs themselves (then its name is empty).
+    It is a BIDS dataset, a FreeSurfer subjects directory, or the output folder (with an empty name).
     """
 
     name: str
@@ -73,11 +73,10 @@ class Dataset(Folder):
 
 @dataclass(frozen=True)
 class DwiImage:
-    """One diffusion image and what belongs to it.
+    """A diffusion image with its files.
 
-    ``mask`` is None where no derivatives dataset has one that fits, and ``no_mask`` then says which ones there are;
-    ``noise_map`` is looked for only where it is asked for. ``odd_metadata`` says what of
-    the metadata could not be used.
+    ``mask`` is None if no derivative dataset has one that fits; ``no_mask`` then names those that exist. ``noise_map``
+    is searched only on request. ``odd_metadata`` describes metadata that could not be used.
     """
 
     path: Path
@@ -99,12 +98,12 @@ class DwiImage:
         return self.entities["subject"]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for a node of a workflow."""
+        """Plain values, for a workflow node."""
         return {k: str(v) if isinstance(v, Path) else v for k, v in vars(self).items()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> DwiImage:
-        """The image that `to_dict` described."""
+        """Inverse of `to_dict`."""
         paths = {k: None if values[k] is None else Path(values[k]) for k in PATHS}
         return cls(**{**values, **paths})
 
@@ -117,7 +116,7 @@ class DwiImage:
 
 
 @dataclass(frozen=True)
-class Problem:
+class InputProblem:
     """Why an image, or a whole participant, cannot be used."""
 
     participant: str
@@ -126,27 +125,22 @@ class Problem:
 
 @dataclass
 class Inputs:
-    """What was found: images to fit, and problems by participant."""
+    """Images to fit, and problems by participant."""
 
     images: list[DwiImage] = field(default_factory=list)
-    problems: list[Problem] = field(default_factory=list)
+    problems: list[InputProblem] = field(default_factory=list)
 
 
 def open_dataset(root: Path, name: str, *, derivative: bool | None = None) -> Dataset:
-    """A BIDS dataset; its files are listed when they are looked for.
+    """Open a BIDS dataset; its files are listed on demand.
 
-    Parameters
-    ----------
-    root : Path
-    name : str
-        For BIDS URIs.
-    derivative : bool, optional
-        Whether it is a derivative dataset; None asks its ``dataset_description.json``.
+    ``name`` is used in BIDS URIs. Whether the dataset is ``derivative`` is by default read from its
+    ``dataset_description.json``.
 
     Raises
     ------
     UnusableInputError
-        Where ``root`` is no BIDS dataset.
+        If ``root`` is not a BIDS dataset.
     """
     root = root.absolute()
     described = describes_derivative(root)
@@ -154,12 +148,12 @@ def open_dataset(root: Path, name: str, *, derivative: bool | None = None) -> Da
 
 
 def describes_derivative(root: Path) -> bool:
-    """Whether the ``dataset_description.json`` of a folder says that it is a derivative dataset.
+    """Whether the ``dataset_description.json`` of a folder describes a derivative dataset.
 
     Raises
     ------
     UnusableInputError
-        Where ``root`` is no BIDS dataset.
+        If ``root`` is not a BIDS dataset.
     """
     path = root / "dataset_description.json"
     if not root.is_dir():
@@ -179,9 +173,9 @@ def choose_participants(root: Path, wanted: Sequence[str]) -> list[str]:
     Raises
     ------
     UnknownNameError
-        For one without a folder.
+        If one has no folder.
     UnusableInputError
-        Where there is none at all, or the folder of one that is wanted cannot be used.
+        If there are no participants, or the folder of a wanted one cannot be used.
     """
     labels = participant_labels(root)
     if not labels:
@@ -203,7 +197,7 @@ def read_filters(path: Path | None) -> dict[str, dict[str, Any]]:
     Raises
     ------
     UsageError
-        Where it is not JSON of that form.
+        If it is not JSON of that form.
     """
     if path is None:
         return {}
@@ -229,7 +223,7 @@ def read_filters(path: Path | None) -> dict[str, dict[str, Any]]:
 
 
 def _with_keys(query: Mapping[str, Any]) -> dict[str, Any]:
-    """A query with the keys of entities in place of their names."""
+    """A query with entity names replaced by their keys."""
     return {IMAGE_ENTITIES.get(entity) or entity_keys().get(entity, entity): v for entity, v in query.items()}
 
 
@@ -245,12 +239,12 @@ def find_images(
 ) -> Inputs:
     """Find every diffusion image of every participant, session, run, acquisition and direction.
 
-    Preprocessed images (``desc-preproc_dwi``) of a derivatives dataset take the place of a participant's raw ones.
+    Preprocessed images (``desc-preproc_dwi``) of a derivative dataset replace the raw ones of a participant.
 
     Parameters
     ----------
     raw : Dataset
-        The input dataset; it may itself be a derivative one.
+        Input dataset, raw or derivative.
     derivatives : sequence of Dataset
         Searched for preprocessed images and masks, in this order.
     participants, sessions, runs : sequence of str
@@ -258,7 +252,7 @@ def find_images(
     filters : mapping
         As `read_filters` returns.
     noise_maps : bool
-        Every image must have one (``param-noise``) among the derivatives; those without become problems.
+        Require a noise map (``param-noise``) among the derivatives; images without become problems.
     """
     filters = filters or {}
     query: dict[str, Any] = dict(filters.get("dwi", {}))
@@ -271,7 +265,7 @@ def find_images(
     datasets = [*derivatives, raw]
     for label in participants:
         if fault := folder_fault(raw.root / f"sub-{label}"):
-            inputs.problems.append(Problem(label, fault))
+            inputs.problems.append(InputProblem(label, fault))
             continue
         images = [
             _search(d, label, "dwi", {"desc": "preproc", **keys} if d.derivative else keys, sessions) for d in datasets
@@ -283,9 +277,9 @@ def find_images(
         ]
         found = next((one for one in images if one.magnitudes or one.faults), None)
         if found is None:
-            inputs.problems.append(Problem(label, _no_images(raw, label, images, query)))
+            inputs.problems.append(InputProblem(label, _no_images(raw, label, images, query)))
             continue
-        inputs.problems += [Problem(label, fault) for fault in found.faults]
+        inputs.problems += [InputProblem(label, fault) for fault in found.faults]
         named: dict[str, Path] = {}
         for path in found.magnitudes:
             try:
@@ -309,13 +303,13 @@ def find_images(
                 named[image.name] = path
                 inputs.images.append(image)
             except UnusableInputError as error:
-                inputs.problems.append(Problem(label, str(error)))
+                inputs.problems.append(InputProblem(label, str(error)))
     return inputs
 
 
 @dataclass(frozen=True)
 class _Searched:
-    """Files of one kind that a participant has in a dataset, and what cannot be read as one, in words."""
+    """Files of one kind of a participant in a dataset, and problems with others, in words."""
 
     dataset: Dataset
     paths: list[Path]
@@ -323,14 +317,14 @@ class _Searched:
 
     @property
     def magnitudes(self) -> list[Path]:
-        """Without phase, real and imaginary images, which are not fitted."""
+        """Files except phase, real and imaginary images, which are not fitted."""
         return [path for path in self.paths if is_magnitude(path)]
 
 
 def _search(
     dataset: Dataset, label: str, suffix: str, query: Mapping[str, Any], sessions: Sequence[str] = ()
 ) -> _Searched:
-    """NIfTI files of a participant that have one suffix and match a query, in the order of their names."""
+    """NIfTI files of a participant with one suffix that match a query, sorted by name."""
     query = {"suffix": suffix, "datatype": "dwi", "extension": [".nii", ".nii.gz"], **query}
     datatype = query["datatype"]
     found, faults = files_of(dataset.root, label, datatype if isinstance(datatype, str) else ANY, sessions)
@@ -344,7 +338,7 @@ def _search(
 
 
 def _no_images(raw: Dataset, label: str, searched: Sequence[_Searched], query: Mapping[str, Any]) -> str:
-    """What to say of a participant without an image that can be fitted."""
+    """Message about a participant without an image to fit."""
     if parts := [path for one in searched for path in one.paths]:
         return (
             f"sub-{label} has diffusion images of phases, real or imaginary parts alone ({_listed(parts)}); bidsfit "
@@ -355,7 +349,7 @@ def _no_images(raw: Dataset, label: str, searched: Sequence[_Searched], query: M
 
 
 def _no_mask(image: DwiImage, searched: Sequence[_Searched], query: Mapping[str, Any], raw: Dataset) -> str:
-    """Why an image has no mask although some were given, and which there are that were not; else empty."""
+    """Why none of the given masks is used for an image; empty if none was given."""
     words = []
     if others := [path for one in searched for path in one.paths]:
         words.append(
@@ -382,7 +376,7 @@ def _that_match(query: Mapping[str, Any]) -> str:
 
 
 def _listed(paths: Sequence[Path]) -> str:
-    """Names of files in a sentence."""
+    """File names as part of a sentence."""
     more = f" and {len(paths) - SHOWN} more" if len(paths) > SHOWN else ""
     return ", ".join(path.name for path in paths[:SHOWN]) + more
 
@@ -408,7 +402,7 @@ def _describe(dataset: Dataset, label: str, path: Path) -> DwiImage:
 
 
 def _labels(path: Path) -> dict[str, str]:
-    """Labels of the entities that tell images apart, as written."""
+    """Labels of the entities that distinguish images, as written."""
     pairs = parse_name(path.name).entities
     return {long: pairs[short] for long, short in IMAGE_ENTITIES.items() if short in pairs}
 
@@ -416,7 +410,7 @@ def _labels(path: Path) -> dict[str, str]:
 def inherited(path: Path, root: Path, extension: str) -> Iterator[Path]:
     """Files that apply to an image by the inheritance principle, nearest and most specific first.
 
-    A file applies when all its entities are the image's.
+    A file applies if all its entities are those of the image.
     """
     image = parse_name(path.name)
     for folder in path.parents:
@@ -430,15 +424,15 @@ def inherited(path: Path, root: Path, extension: str) -> Iterator[Path]:
 
 
 def _companion(image: DwiImage, searched: Sequence[_Searched], kind: str) -> tuple[Path, str] | None:
-    """The file (a mask, say) that fits an image best, and its URI, from the first dataset that has one.
+    """Best-matching file (such as a mask) of an image and its URI, from the first dataset with one.
 
-    A file fits when each of its entities that tells images apart is the image's. Among those that fit, the one that
-    shares most entities is taken, and ``desc-brain`` before others.
+    A file matches if its distinguishing entities are those of the image. The one with most shared entities is taken,
+    ``desc-brain`` before others.
 
     Raises
     ------
     UnusableInputError
-        Where two fit equally well.
+        If two match equally well.
     """
     for one in searched:
         fitting: list[tuple[tuple[int, bool], Path]] = []

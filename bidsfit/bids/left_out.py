@@ -1,4 +1,4 @@
-"""Volumes of an image that were left out: as sidecars hold them, and in words."""
+"""Volumes of an image that were left out: their representation in sidecars and texts."""
 
 from __future__ import annotations
 
@@ -16,44 +16,41 @@ SHOWN = 6
 
 
 def left_out(volume: int, b_value: float, reason: str) -> dict[str, Any]:
-    """One volume, counted from 0 in the image as it was given, and why it was left out."""
+    """Entry for a volume, counted from 0 in the original image, and why it was left out."""
     return {"Volume": volume, "BValue": round(b_value, 2), "Reason": reason}
 
 
 def left_out_of(path: Path) -> list[dict[str, Any]]:
-    """What the sidecar of an image says was left out of it; nothing where there is no sidecar."""
+    """Entries in the sidecar of an image; empty without a sidecar."""
     found = read_sidecar(path).get(FIELD) if path.exists() else None
     rows = found if isinstance(found, list) else []
     return [row for row in rows if isinstance(row, dict) and {"Volume", "BValue", "Reason"} <= set(row)]
 
 
 def numbers(rows: Iterable[Mapping[str, Any]]) -> list[int]:
-    """The volumes, counted from 0."""
+    """Indices of the volumes, counted from 0."""
     return [int(row["Volume"]) for row in rows]
 
 
 def without(values: Sequence[Any], rows: Iterable[Mapping[str, Any]]) -> list[Any]:
-    """Values of all volumes without those of the volumes that were left out."""
+    """Values of all volumes except those left out."""
     gone = set(numbers(rows))
     return [value for k, value in enumerate(values) if k not in gone]
 
 
 def without_in_sidecar(sidecar: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Metadata of an image without what they say of its volumes that were left out: echo times, one a volume."""
+    """Metadata without the values, such as echo times, of volumes that were left out."""
     times = sidecar.get("EchoTime")
     return {**sidecar, "EchoTime": without(times, rows)} if rows and isinstance(times, list) else dict(sidecar)
 
 
 def numbers_of_others(n_volumes: int, rows: Sequence[Mapping[str, Any]]) -> list[int]:
-    """Where the volumes of an image that lacks some were in the image as it was given, counted from 0.
-
-    ``n_volumes`` counts those that are left.
-    """
+    """Original indices of the ``n_volumes`` volumes that remain, counted from 0."""
     return without(range(n_volumes + len(rows)), rows)
 
 
 def methods_sentence(image: str, n_volumes: int, rows: Sequence[Mapping[str, Any]]) -> str:
-    """For the methods text: that volumes of an image of ``n_volumes`` were left out."""
+    """Sentence of the methods text about volumes left out of an image of ``n_volumes``."""
     one = len(rows) == 1
     return (
         f"Of the {n_volumes} volumes of {image}, {len(rows)} {'was' if one else 'were'} left out before everything "
@@ -62,7 +59,7 @@ def methods_sentence(image: str, n_volumes: int, rows: Sequence[Mapping[str, Any
 
 
 def in_words(rows: Sequence[Mapping[str, Any]]) -> str:
-    """A warning about volumes that were left out; empty where there are none."""
+    """Warning about volumes that were left out; empty if there are none."""
     if not rows:
         return ""
     groups: dict[str, list[str]] = {}

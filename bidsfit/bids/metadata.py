@@ -1,4 +1,4 @@
-"""Reading metadata: JSON files."""
+"""Reading of JSON sidecars."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ LONGEST_INTEGER = 18
 def read_sidecar(path: Path) -> dict[str, Any]:
     """Read a JSON file that holds an object, such as a sidecar.
 
-    Numbers that are not finite (NaN, Infinity, 1e999) come as such: `read_metadata` leaves their fields out.
+    Non-finite numbers (NaN, Infinity, 1e999) are returned; `read_metadata` drops their fields.
 
     Raises
     ------
     UnusableInputError
-        Where it cannot be read as JSON of that form.
+        If it is not JSON of that form.
     """
     try:
         content = json.loads(read_text(path), parse_int=_integer)
@@ -42,17 +42,9 @@ def read_sidecar(path: Path) -> dict[str, Any]:
 
 
 def read_metadata(paths: Iterable[Path]) -> tuple[dict[str, Any], str]:
-    """Metadata of an image from its JSON files, and what of them could not be used, in words.
+    """Metadata of an image from its JSON files, and a text about fields that could not be used.
 
-    Parameters
-    ----------
-    paths : iterable of Path
-        The most general first: what later files say counts.
-
-    Raises
-    ------
-    UnusableInputError
-        As `read_sidecar`.
+    ``paths`` start with the most general file; later files override earlier ones. Errors are those of `read_sidecar`.
     """
     metadata: dict[str, Any] = {}
     remarks = []
@@ -71,7 +63,7 @@ def _integer(digits: str) -> int | float:
 
 
 def _depth(value: Any) -> int:
-    """How deep objects and lists are nested."""
+    """Nesting depth of objects and lists."""
     deepest, level = 0, [value]
     while level := [child for one in level if isinstance(one, dict | list) for child in _children(one)]:
         deepest += 1
@@ -85,7 +77,7 @@ def _children(value: dict[str, Any] | list[Any]) -> Iterable[Any]:
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether a value can be written as JSON: numbers are finite, and text is of characters."""
+    """Whether a value can be written as JSON: finite numbers and valid text."""
     if isinstance(value, dict):
         return all(_is_plain(one) for pair in value.items() for one in pair)
     if isinstance(value, list):
@@ -96,6 +88,6 @@ def _is_plain(value: Any) -> bool:
 
 
 def slice_axis(sidecar: dict[str, Any]) -> int:
-    """Axis across the slices of an image, from its metadata (BIDS ``SliceEncodingDirection``); the third by default."""
+    """Axis across the slices, from the BIDS field ``SliceEncodingDirection``; the third by default."""
     direction = str(sidecar.get("SliceEncodingDirection", "k"))
     return "ijk".find(direction[:1]) if direction[:1] in ("i", "j", "k") else 2

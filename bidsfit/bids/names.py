@@ -1,4 +1,4 @@
-"""The one parser of names: what the path of a file says, below the root of its dataset."""
+"""Parsing and checking of BIDS file names and paths."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ LABEL = re.compile("[0-9A-Za-z+]+")
 
 @dataclass(frozen=True)
 class Name:
-    """What the name of a file says.
+    """A parsed file name.
 
     Attributes
     ----------
     words : tuple of str
-        All but the suffix, as they are written: sub-01, acq-ap.
+        All parts except the suffix, as written: sub-01, acq-ap.
     suffix : str
-        The last word; empty where there is none.
+        The last part; may be empty.
     extension : str
-        With its dot (.nii.gz); empty where there is none.
+        With its dot (.nii.gz); may be empty.
     """
 
     words: tuple[str, ...]
@@ -45,7 +45,7 @@ class Name:
 
     @property
     def entities(self) -> dict[str, str]:
-        """Labels by keys (sub, ses, acq), in the order of the name."""
+        """Labels by key (sub, ses, acq), in the order of the name."""
         return dict(word.split("-", 1) for word in self.words if "-" in word)
 
     def without(self, *keys: str) -> str:
@@ -56,7 +56,7 @@ class Name:
 
 @cache
 def entity_keys() -> Mapping[str, str]:
-    """Entities that pybids knows: their names, as filter files have them, and their keys in the names of files."""
+    """Keys in file names of the entities that pybids knows, by the names used in filter files."""
     from bids.layout.models import Config  # takes a while, and only filter files need it
 
     patterns = {n: e.pattern for name in ("bids", "derivatives") for n, e in Config.load(name).entities.items()}
@@ -65,7 +65,7 @@ def entity_keys() -> Mapping[str, str]:
 
 
 def parse_name(name: str) -> Name:
-    """Entities, suffix and extension of the name of a file; `fault_of` says whether BIDS allows them."""
+    """Parse a file name; `fault_of` tells whether BIDS allows it."""
     stem, dot, extension = name.partition(".")
     words = stem.split("_")
     suffix = words.pop() if "-" not in words[-1] else ""
@@ -78,19 +78,15 @@ def is_label(text: str) -> bool:
 
 
 def is_magnitude(path: Path) -> bool:
-    """Whether an image is of magnitudes, as far as its name says: not a phase, a real or an imaginary part."""
+    """Whether an image is not a phase, real or imaginary part, according to its name."""
     return parse_name(path.name).entities.get("part", "mag") == "mag"
 
 
 def matches(path: Path, query: Mapping[str, Any]) -> bool:
-    """Whether a file has what a query asks for.
+    """Whether a file matches a query.
 
-    Parameters
-    ----------
-    path : Path
-    query : mapping
-        A label, or a list of labels of which one is enough, by the key of an entity, suffix, extension or datatype.
-        None: the entity is absent; `ANY`: it is there.
+    The query maps the key of an entity, or suffix, extension or datatype, to a label or a list of alternatives; None
+    means absent, `ANY` present.
     """
     name = parse_name(path.name)
     values = {**name.entities, "suffix": name.suffix, "extension": name.extension, "datatype": path.parent.name}
@@ -117,7 +113,7 @@ def _comparable(label: str, key: str) -> str:
 
 
 def folder_fault(folder: Path) -> str:
-    """Why the folder of a participant or of a session cannot be used, and what to do; empty where it can."""
+    """Why the folder of a participant or session cannot be used, and what to do; else empty."""
     key, _, label = folder.name.partition("-")
     if not is_label(label):
         plain = re.sub("[^0-9A-Za-z+]", "", label)
@@ -130,23 +126,17 @@ def folder_fault(folder: Path) -> str:
 
 
 def _broken(link: Path) -> str:
-    """What to say of a link to nothing; empty for all else."""
+    """Message about a broken link; empty for anything else."""
     if not link.is_symlink() or link.exists():
         return ""
     return f"{link} is a link to {os.readlink(link)}, which is not there. Get what it points to, or mend it."
 
 
 def fault_of(path: Path, root: Path) -> str:
-    """Why BIDS does not allow the name of a participant's file, and what to do; empty where it does.
+    """Why BIDS does not allow the name of a participant's file, and what to do; else empty.
 
-    Each word but the last must be an entity with a label of letters, digits and ``+``, no entity may be there twice,
-    and participant and session must be those of the folders, and the other way about.
-
-    Parameters
-    ----------
-    path : Path
-    root : Path
-        Of the dataset: what is above it says nothing.
+    Each part but the last must be an entity with a label of letters, digits and ``+``, none may occur twice, and
+    participant and session must agree with the folders. ``root`` is the dataset.
     """
     words = [word.partition("-") for word in parse_name(path.name).words]
     keys = [key for key, _, _ in words]
@@ -170,31 +160,16 @@ def fault_of(path: Path, root: Path) -> str:
 
 
 def participant_labels(root: Path) -> list[str]:
-    """Labels of all folders (and links) called sub-, sorted; `folder_fault` says which cannot be used."""
+    """Sorted labels of all folders (and links) named sub-; `folder_fault` tells which cannot be used."""
     folders = (path for path in root.glob("sub-*") if path.is_dir() or path.is_symlink())
     return sorted(folder.name.removeprefix("sub-") for folder in folders)
 
 
 def files_of(root: Path, participant: str, datatype: str, sessions: Sequence[str] = ()) -> tuple[list[Path], list[str]]:
-    """Files of a participant in ``sub-<label>/[ses-<label>/]<datatype>``, sorted.
+    """Files of a participant in ``sub-<label>/[ses-<label>/]<datatype>``, sorted, and faults of folders.
 
-    Parameters
-    ----------
-    root : Path
-        Of the dataset.
-    participant : str
-        Label without ``sub-``.
-    datatype : str
-        Of BIDS, or `ANY`.
-    sessions : sequence of str
-        Labels of the sessions that matter; empty: all.
-
-    Returns
-    -------
-    files : list of Path
-        Hidden ones are left out.
-    faults : list of str
-        Why folders that may hold more cannot be used.
+    ``participant`` and ``sessions`` (empty: all) are labels without prefix; ``datatype`` may be `ANY`. Hidden files are
+    skipped; faults say why folders that may hold more files cannot be used.
     """
     own = root / f"sub-{participant}"
     found: list[Path] = []

@@ -1,4 +1,4 @@
-"""What each output is called, its unit and its text: the table in outputs.yml, filled in."""
+"""Names, units and texts of the outputs, according to the table in outputs.yml."""
 
 from __future__ import annotations
 
@@ -67,26 +67,22 @@ def table() -> Mapping[str, Any]:
 
 
 def quality_quantities() -> tuple[Quantity, ...]:
-    """What every fit has a map of, beside its parameters."""
+    """Quantities of the maps that every fit has besides its parameters."""
     return tuple(Quantity(**entry) for entry in table()["fit"])
 
 
 @dataclass(frozen=True)
 class MapOutput:
-    """One map of a fit: where it goes and what its sidecar says.
+    """One map of a fit: its path and the content of its sidecar.
 
     Parameters
     ----------
-    quantity : Quantity
-    path : Path
-    title, description : str
-        Of this map.
     unit : str
-        As the numerics name it.
+        Internal unit.
     parameter : Parameter or Derived, optional
-        What it tells of; None where it is the fit as a whole.
+        What it belongs to; None for the fit as a whole.
     statistic : bool
-        Whether it tells how far an estimate can be trusted, and is not the estimate of the parameter itself.
+        Whether it describes the uncertainty of an estimate rather than the estimate itself.
     """
 
     quantity: Quantity
@@ -99,18 +95,18 @@ class MapOutput:
 
     @property
     def file_unit(self) -> Unit:
-        """The unit in the file."""
+        """Unit in the file."""
         return FILE_UNITS[self.unit]
 
     @property
     def figure_range(self) -> tuple[float, float] | None:
-        """Limits of its figure; None: from the data."""
+        """Colour range of its figure; None takes it from the data."""
         displayed = self.parameter.display if self.parameter and not self.statistic else self.quantity.limits
         return None if displayed is None else (float(displayed[0]), float(displayed[1]))
 
 
 def image_folder(image: DwiImage) -> str:
-    """Folder of an image's outputs, relative to the output folder."""
+    """Folder of the outputs of an image, relative to the output folder."""
     session = image.entities.get("session")
     return "/".join([f"sub-{image.participant}", *([f"ses-{session}"] if session else []), "dwi"])
 
@@ -129,15 +125,13 @@ def map_outputs(image: DwiImage, model: SignalModel, estimator: Estimator) -> di
 def maps_of(model: SignalModel, estimator: Estimator, folder: str, image: str, suffix: str) -> dict[str, MapOutput]:
     """All maps of one fit, by key.
 
-    The key of a parameter, or of what is derived, is its name; that of a statistic "D_sd"; others are those of their
-    quantity.
+    Keys are the names of parameters and derived quantities, "D_sd" for statistics, and otherwise those of quantities.
 
     Parameters
     ----------
-    model : SignalModel
     estimator : Estimator
     folder, image, suffix : str
-        Parts of the paths: where they go, how they begin and what they end with.
+        Folder, beginning and end of the paths.
     """
     wanted: list[tuple[Quantity, Parameter | Derived | None, bool]] = [
         *((Quantity(**table()["parameter"]), parameter, False) for parameter in model.quantities),
@@ -178,9 +172,9 @@ def maps_of(model: SignalModel, estimator: Estimator, folder: str, image: str, s
 def fit_settings(
     model: SignalModel, estimator: Estimator, mask: str, noise: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
-    """Every choice that shaped a map, for ``Model.Parameters`` of its sidecar; diffusivities in mm^2/s.
+    """All choices that shaped a map, for ``Model.Parameters`` of its sidecar; diffusivities in mm^2/s.
 
-    ``noise``: what the noise was taken for and where its level came from, under their names in the sidecar.
+    ``noise``: assumed kind of noise and source of its level, by field of the sidecar.
     """
     settings: dict[str, Any] = {"FitMethod": estimator.name, "FitMethodDescription": estimator.title, "Mask": mask}
     settings |= dict(noise or {})
@@ -201,7 +195,7 @@ def fit_settings(
 def sidecar(
     output: MapOutput, model: SignalModel, settings: Mapping[str, Any], numbers: FitNumbers, sources: Sequence[str]
 ) -> dict[str, Any]:
-    """Content of the JSON file beside a map; ``numbers``: of the fit, ``sources``: URIs, of the image first."""
+    """Content of the sidecar of a map, from the numbers of the fit and the URIs of its sources (the image first)."""
     content: dict[str, Any] = {
         "Description": output.description,
         "Units": output.file_unit.name,
@@ -242,7 +236,7 @@ def sidecar(
 
 
 def _fitted(columns: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
-    """Variables of the signals that were fitted, in the units of BIDS metadata: ``BValuesFitted``."""
+    """Variables of the fitted signals in the units of BIDS metadata: ``BValuesFitted``."""
     found = {}
     for name, values in columns.items():
         column = column_of(name)
@@ -253,7 +247,7 @@ def _fitted(columns: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
 
 
 def sources_of(image: DwiImage) -> list[str]:
-    """BIDS URIs of what the maps of an image are made from: the image, and the mask and noise map that came with it."""
+    """BIDS URIs of the sources of an image's maps: the image, and given mask and noise map."""
     return [image.uri, *filter(None, [image.mask_uri, image.noise_uri])]
 
 
@@ -266,9 +260,9 @@ def write_maps(
     sources: Sequence[str],
     mask: SpatialImage,
 ) -> None:
-    """Write every map of a fit and its sidecar, in the units of files, each whole or not at all.
+    """Write every map of a fit and its sidecar atomically, in the units of files.
 
-    The status comes last: a fit is known to be whole by it.
+    The status map is written last and marks the fit as complete.
     """
     inside = np.asarray(mask.dataobj) > 0
     for key, output in outputs.items():
@@ -286,19 +280,19 @@ def json_path(path: Path) -> Path:
 
 
 def own_uri(path: Path) -> str:
-    """BIDS URI of a file of the output folder, from its path relative to it."""
+    """BIDS URI of a file of the output folder, given its relative path."""
     return f"bids::{path.as_posix()}"
 
 
 def prepare_dataset(folder: Path, raw: Folder, derivatives: Sequence[Folder]) -> None:
-    """Write the dataset description, README and .bidsignore of the outputs, or add to those that are there.
+    """Write or extend the dataset description, README and .bidsignore of the output folder.
 
-    Many jobs may share one output folder: they are written under a lock.
+    Done under a lock, as several jobs may share an output folder.
 
     Raises
     ------
     UsageError
-        Where the folder cannot be written, or belongs to something else.
+        If the folder cannot be written or belongs to something else.
     """
     try:
         with needing_space(folder):
@@ -318,12 +312,12 @@ def prepare_dataset(folder: Path, raw: Folder, derivatives: Sequence[Folder]) ->
 
 
 def earlier_description(folder: Path, raw: Folder, derivatives: Sequence[Folder]) -> dict[str, Any] | None:
-    """The description of an output folder that these datasets may add to; None where there is none yet.
+    """The description of an output folder that these datasets may extend; None if there is none yet.
 
     Raises
     ------
     UsageError
-        Where the folder belongs to something else, or holds results of other datasets.
+        If the folder belongs to something else or has results of other datasets.
     """
     path = folder / "dataset_description.json"
     if not path.exists():
@@ -348,7 +342,7 @@ def earlier_description(folder: Path, raw: Folder, derivatives: Sequence[Folder]
 
 
 def _links(folder: Path, raw: Folder, derivatives: Sequence[Folder]) -> dict[str, str]:
-    """URIs of datasets by the names that BIDS URIs use."""
+    """URIs of datasets by their names in BIDS URIs."""
     return {dataset.name: _link(dataset.root, folder, raw.root) for dataset in [raw, *derivatives]}
 
 
@@ -374,13 +368,13 @@ def _describe_dataset(folder: Path, raw: Folder, derivatives: Sequence[Folder]) 
 
 
 def _container() -> dict[str, Any]:
-    """The container the app runs in, where its image says so."""
+    """The container that the app runs in, if its image declares it."""
     tag = os.environ.get("BIDSFIT_CONTAINER_TAG")
     return {"Container": {"Type": "docker", "Tag": tag}} if tag else {}
 
 
 def _link(root: Path, folder: Path, raw: Path) -> str:
-    """URI of a dataset: relative where it and the outputs lie inside the raw one, so that all can move together."""
+    """URI of a dataset, relative if it and the outputs lie inside the raw one, so that all can be moved together."""
     if raw in folder.parents and raw in (root, *root.parents):
         return quote(Path(os.path.relpath(root, folder)).as_posix())
     return root.as_uri()

@@ -1,4 +1,4 @@
-"""Who is who: the table participants.tsv of a dataset."""
+"""Reading of participants.tsv, and selection of participants by its columns."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def read_participants(root: Path) -> list[dict[str, str]]:
     Raises
     ------
     UnusableInputError
-        Where there is none, or it names nobody.
+        If it does not exist or is empty.
     """
     path = root / "participants.tsv"
     if not (path.exists() or path.is_symlink()):
@@ -33,42 +33,33 @@ def read_participants(root: Path) -> list[dict[str, str]]:
 
 
 def healthy_participants(root: Path, choice: str | None) -> tuple[list[str], str]:
-    """Labels of the healthy participants, sorted, and the choice that found them.
+    """Sorted labels of the healthy participants, and the choice that selected them.
 
-    Parameters
-    ----------
-    root : Path
-        Of the dataset.
-    choice : str, optional
-        COLUMN=VALUE; by default the first of `HEALTHY` that some row has.
-
-    Raises
-    ------
-    UsageError, UnknownNameError, UnusableInputError
-        Where the table, the column or the value is not there.
+    ``choice`` is COLUMN=VALUE; by default the first of `HEALTHY` that matches a row. Errors are those of
+    `participants_by`.
     """
     choices = HEALTHY if choice is None else (choice,)
     return participants_by(root, choices, "--healthy", advice="Say who is healthy with --healthy COLUMN=VALUE.")
 
 
 def participants_by(root: Path, choices: Sequence[str], option: str, *, advice: str = "") -> tuple[list[str], str]:
-    """Labels of the participants that a column picks out, sorted, and the choice that found them.
+    """Sorted labels of the participants selected by a column, and the choice that selected them.
 
     Parameters
     ----------
     root : Path
-        Of the dataset.
+        Dataset.
     choices : sequence of str
-        COLUMN=VALUE; the first that some row has counts.
+        COLUMN=VALUE; the first that matches a row is used.
     option : str
-        Of the command line, for messages.
+        Command-line option, for messages.
     advice : str
         What to do, for messages.
 
     Raises
     ------
     UsageError, UnknownNameError, UnusableInputError
-        Where the table, the column or the value is not there, or somebody has two values.
+        If the table, column or value does not exist, or a participant has two values.
     """
     rows = read_participants(root)
     for word in choices:
@@ -89,7 +80,7 @@ def participants_by(root: Path, choices: Sequence[str], option: str, *, advice: 
 
 
 def _values(rows: Sequence[Mapping[str, str]], column: str, path: Path) -> dict[str, str]:
-    """What a column holds of everyone (labels without ``sub-``), who must have one value however many rows."""
+    """Values of a column by participant (without ``sub-``), who may have several rows but only one value."""
     values: dict[str, str] = {}
     for row in rows:
         label, value = (row["participant_id"] or "").removeprefix("sub-"), row.get(column) or ""

@@ -1,4 +1,4 @@
-"""A simulated study as a BIDS dataset, with its truth as a derivative dataset beside it."""
+"""Writing of a simulated study as a BIDS dataset, with its truth as a derivative dataset."""
 
 from __future__ import annotations
 
@@ -84,18 +84,12 @@ SNR_DEFINITION = "Mean true S0 over all that is not air / standard deviation of 
 
 
 def write_phantom(cohort: Cohort, out: Path) -> None:
-    """Write a study: the whole dataset, or nothing.
-
-    Parameters
-    ----------
-    cohort : Cohort
-    out : Path
-        A folder that does not exist yet, or is empty.
+    """Write a study completely or not at all.
 
     Raises
     ------
     UsageError
-        Where ``out`` holds something already.
+        If the folder ``out`` exists and is not empty.
     """
     with whole_folder(out) as folder:
         write_json(folder / "dataset_description.json", describe_dataset(cohort))
@@ -136,7 +130,7 @@ def write_phantom(cohort: Cohort, out: Path) -> None:
 
 @contextmanager
 def whole_folder(out: Path) -> Iterator[Path]:
-    """A temporary folder beside ``out`` that takes its name when the block ends without an error."""
+    """A temporary folder beside ``out`` that is renamed to it when the block ends without an error."""
     out = out.absolute()
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise UsageError(f"{out} exists and is not an empty folder. Nothing is overwritten: choose another one.")
@@ -162,12 +156,12 @@ def image_stem(participant: Participant, session: int | None) -> Path:
 
 
 def beside(stem: Path, folder: str) -> Path:
-    """The stem of an image in another folder of the same session."""
+    """The stem of an image, moved to another folder of the same session."""
     return stem.parent.with_name(folder) / stem.name
 
 
 def write_sessions(folder: Path, cohort: Cohort, participant: Participant) -> None:
-    """Write when the sessions of a participant were, and which were before and after a treatment."""
+    """Write the sessions table of a participant, with dates and conditions."""
     path = folder / f"sub-{participant.label}" / f"sub-{participant.label}_sessions.tsv"
     path.parent.mkdir(exist_ok=True)
     rows = [(visit.session_id, visit.acq_time, visit.condition) for visit in visits(cohort, participant)]
@@ -188,13 +182,13 @@ def write_scan(stem: Path, cohort: Cohort, participant: Participant, session: in
 
 
 def field_identifier(stem: Path) -> str:
-    """What ties an image to the pair that its field follows from: one for each session."""
+    """Identifier that links an image to the pair for its field, one per session."""
     session = parse_name(stem.name).entities.get("ses")
     return f"pepolar_ses{session}" if session else "pepolar"
 
 
 def write_reversed_phase(folder: Path, stem: Path, cohort: Cohort, participant: Participant, session: int) -> None:
-    """Write the images without diffusion weighting of both polarities of the phase encoding."""
+    """Write b = 0 images of both phase-encoding polarities."""
     for polarity, image in cohort.reversed_phase(participant, session).items():
         label, direction = POLARITIES[polarity]
         path = f"{folder / beside(stem, 'fmap')}_dir-{label}_epi"
@@ -208,7 +202,7 @@ def write_reversed_phase(folder: Path, stem: Path, cohort: Cohort, participant: 
 
 
 def write_t1w(folder: Path, stem: Path, cohort: Cohort, participant: Participant, session: int) -> None:
-    """Write a T1-weighted image, and its tissues and position as truth."""
+    """Write a T1-weighted image, with its tissues and position as truth."""
     t1w = cohort.t1w_image(participant, session)
     name = beside(stem, "anat")
     write_image(f"{folder / name}_T1w.nii.gz", t1w.image, t1w.voxel_size, np.int16)
@@ -226,7 +220,7 @@ def write_t1w(folder: Path, stem: Path, cohort: Cohort, participant: Participant
 
 
 def write_scan_truth(stem: Path, cohort: Cohort, participant: Participant, session: int, source: str) -> None:
-    """Write what happened during one session: breathing, motion, field, drop-out, eddy currents."""
+    """Write the truth of one session: breathing, motion, field, drop-out, eddy currents."""
     truth, imperfections = cohort.truth(participant, session), cohort.imperfections
     sources = {"Sources": [source]}
 
@@ -336,9 +330,9 @@ def write_truth(stem: Path, cohort: Cohort, participant: Participant, session: i
 
 
 def write_image(path: str | Path, data: NDArray, voxel_size: float, dtype: DTypeLike) -> None:
-    """Write an array of shape (x, y, z) or (x, y, z, n) as NIfTI, its middle at the origin of the world (RAS+).
+    """Write an array (x, y, z) or (x, y, z, n) as NIfTI with its centre at the world origin (RAS+).
 
-    Integers are scaled to the whole range of the data, as NIfTI's slope and intercept say.
+    Integer types use slope and intercept to cover the range of the data.
     """
     affine = centred_affine(data.shape, voxel_size)
     image = nib.Nifti1Image(np.asarray(data, dtype=np.uint8 if dtype is np.uint8 else np.float32), affine)

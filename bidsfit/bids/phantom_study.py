@@ -1,4 +1,4 @@
-"""What a simulated study of repeatability has on disk besides images: sessions, groups, true medians of regions."""
+"""Files of a simulated repeatability study besides images: sessions, groups, true region medians."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Visit:
 
 
 def visits(cohort: Cohort, participant: Participant) -> Iterator[Visit]:
-    """The sessions of a participant, one participant a day."""
+    """Sessions of a participant, at one participant per day."""
     treated = participant.group == "treated"
     for session in cohort.sessions(participant.group):
         days = int(participant.label) - 1 + (session - 1) * (TREATMENT if treated else REST)
@@ -60,7 +60,7 @@ def visits(cohort: Cohort, participant: Participant) -> Iterator[Visit]:
 
 
 def describe_groups(cohort: Cohort) -> dict[str, str]:
-    """What the groups of participants.tsv are."""
+    """Descriptions of the groups in participants.tsv."""
     lesion = f"A lesion ({cohort.lesion_name}) in {cohort.host.lower()}"
     levels = {"healthy": "No lesion", "patient": lesion}
     if cohort.study is not None:
@@ -72,7 +72,7 @@ def describe_groups(cohort: Cohort) -> dict[str, str]:
 def region_rows(cohort: Cohort, participant: Participant, session: int) -> Iterator[dict[str, Any]]:
     """Rows of the table of true medians for one session.
 
-    D* counts where the group level lets it count, so that both can be compared.
+    D* is included under the same condition as at the group level, for comparison.
     """
     head, model = cohort.head_at(participant, session), cohort.signal_model
     names = {parameter.label: parameter.name for parameter in model.parameters}
@@ -99,7 +99,7 @@ def region_rows(cohort: Cohort, participant: Participant, session: int) -> Itera
 
 
 def write_region_truth(path: Path, cohort: Cohort, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write the table of true medians, which the values of ``group_rois.tsv`` can be compared with."""
+    """Write the table of true medians, for comparison with ``group_rois.tsv``."""
     assert cohort.study is not None
     columns = {
         **WHO,
@@ -123,7 +123,7 @@ def write_region_truth(path: Path, cohort: Cohort, rows: Sequence[Mapping[str, A
 
 
 def planted(study: Study, model: SignalModel) -> dict[str, Any]:
-    """What the truth was made with, by label of the parameter."""
+    """Simulated variation and effect, by parameter label."""
 
     def by_label(amounts: Mapping[str, float]) -> dict[str, float]:
         return {model[name].label: amount for name, amount in amounts.items()}
@@ -138,7 +138,7 @@ def planted(study: Study, model: SignalModel) -> dict[str, Any]:
 
 
 def describe_factors(cohort: Cohort, participant: Participant, session: int) -> dict[str, dict[str, float]]:
-    """By what the truth of a session was multiplied, for sidecars."""
+    """Factors applied to the truth of a session, for sidecars."""
     return {
         what.capitalize(): {cohort.signal_model[name].label: round(factor, 6) for name, factor in factors.items()}
         for what, factors in cohort.factors(participant, session).items()
@@ -146,7 +146,7 @@ def describe_factors(cohort: Cohort, participant: Participant, session: int) -> 
 
 
 def study_in_words(cohort: Cohort) -> str:
-    """Lines of the README on who takes part and how the truth varies."""
+    """Lines of the README about the participants and the variation of the truth."""
     assert cohort.study is not None
     study, groups = cohort.study, cohort.groups
 

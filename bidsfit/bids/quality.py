@@ -1,4 +1,4 @@
-"""Quality as files: a table of the volumes of an image, the numbers of an image, and the table of all images."""
+"""Quality measures as files: table of volumes, numbers of an image, and table of all images."""
 
 from __future__ import annotations
 
@@ -96,16 +96,10 @@ WHO: Mapping[str, TableColumn] = {
 def write_confounds(
     path: Path, columns: Mapping[str, Sequence[Any] | NDArray], left_out: Sequence[Mapping[str, Any]] = ()
 ) -> Path:
-    """Write the table of volumes, one a row, with a JSON file that says what each column is.
+    """Write the table of volumes (.tsv), one per row, with a JSON file that describes the columns.
 
-    Parameters
-    ----------
-    path : Path
-        ``.tsv``.
-    columns : mapping of str to sequence or array
-        Of equal lengths, under the names of `VOLUMES`.
-    left_out : sequence of mapping
-        Volumes that have no row, as `bidsfit.bids.left_out.left_out` describes them.
+    ``columns`` of equal length are named as in `VOLUMES`; ``left_out`` are volumes without a row, as of
+    `bidsfit.bids.left_out.left_out`.
     """
     lists = [values.tolist() if isinstance(values, np.ndarray) else values for values in columns.values()]
     rows = ({name: _known(value) for name, value in zip(columns, row, strict=True)} for row in zip(*lists, strict=True))
@@ -120,12 +114,12 @@ def write_quality(path: Path, numbers: Mapping[str, Any]) -> Path:
 
 
 def quality_row(path: Path) -> dict[str, Any]:
-    """Row of the table of images, from the numbers of one; None where a number is not known.
+    """Row of the table of images, from the numbers of one; None if unknown.
 
     Raises
     ------
     UnusableInputError
-        Where the file cannot be read.
+        If the file cannot be read.
     """
     content = read_sidecar(path)
     name = path.name.removesuffix(ENDING)
@@ -143,14 +137,14 @@ def quality_row(path: Path) -> dict[str, Any]:
 
 
 def write_group_table(output_dir: Path) -> Path:
-    """Gather the numbers of all images of an output folder: ``group_dwi.tsv``, one image a row, and its JSON file.
+    """Collect the numbers of all images of an output folder in ``group_dwi.tsv``, with its JSON file.
 
-    Images are read one at a time, in the order of their names; a table that is there is replaced.
+    Images are sorted by name and read one at a time; an existing table is replaced.
 
     Raises
     ------
     UnusableInputError
-        Where there is no image with numbers, or one cannot be read.
+        If there is no image with numbers, or one cannot be read.
     """
     output_dir = Path(output_dir)
     found = sorted(
@@ -165,12 +159,12 @@ def write_group_table(output_dir: Path) -> Path:
 
 
 def _known(value: Any) -> Any:
-    """A value of a table; None for a number that is infinite or not known."""
+    """A value of a table; None for NaN and infinity."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_group_table(path: Path) -> list[dict[str, Any]]:
-    """Rows of the table of images; numbers as floats, None where there is none."""
+    """Rows of the table of images; numbers as floats, None if missing."""
     try:
         with path.open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file, delimiter="\t"))

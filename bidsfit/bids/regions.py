@@ -1,4 +1,4 @@
-"""Regions of interest: masks and segmentations of derivative datasets that lie on the grid of a map."""
+"""Regions of interest: masks and segmentations of derivative datasets on the grid of a map."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ APART = ("desc-", "label-", "space-", "res-", "den-", "seg-", "atlas-", "scale-"
 
 
 class Condition(NamedTuple):
-    """Where a parameter means something: where another one is not smaller than a value."""
+    """Condition for a parameter to be meaningful: another one is at least some value."""
 
     label: str
     least: float
@@ -47,15 +47,14 @@ CONDITIONS = {"Dstar": Condition("f", 0.05)}
 
 @dataclass(frozen=True)
 class RegionFile:
-    """A file that may hold regions of some images of a participant.
+    """A file with regions for some images of a participant.
 
     Attributes
     ----------
-    path : Path
     dataset : Folder
-        To which it belongs.
+        Dataset of the file.
     kind : str
-        Of `SUFFIXES`.
+        One of `SUFFIXES`.
     """
 
     path: Path
@@ -68,12 +67,12 @@ class RegionFile:
 
     @cached_property
     def words(self) -> frozenset[str]:
-        """Entities that tell to which images it belongs."""
+        """Entities that determine to which images it belongs."""
         return frozenset(word for word in parse_name(self.path.name).words if not word.startswith(APART))
 
     @cached_property
     def regions(self) -> dict[str, tuple[int, ...]]:
-        """Names of its regions, each with its labels; no labels where the file is of one region."""
+        """Names of its regions with their labels; no labels for a mask of one region."""
         if self.kind == "dseg":
             return labelled_regions(self.path, self.dataset.root)
         entities = parse_name(self.path.name).entities
@@ -90,9 +89,9 @@ class Regions:
     Attributes
     ----------
     masks : dict of str to ndarray of bool
-        On the grid of the image; none is empty.
+        Non-empty masks on the grid of the image.
     sources : dict of str to str
-        BIDS URI of the file of each.
+        BIDS URI of the file of each region.
     remarks : tuple of str
         What could not be used, in words that hold for other images too.
     """
@@ -103,7 +102,7 @@ class Regions:
 
 
 def region_files(datasets: Sequence[Folder], participant: str) -> list[RegionFile]:
-    """Files of a participant (label without ``sub-``) that may hold regions: by dataset, kind and name."""
+    """Files of a participant (label without ``sub-``) with regions, sorted by dataset, kind and name."""
     found = []
     for dataset in datasets:
         mine = []
@@ -118,22 +117,22 @@ def region_files(datasets: Sequence[Folder], participant: str) -> list[RegionFil
 
 
 def find_regions(files: Sequence[RegionFile], image: str, like: SpatialImage, wanted: Sequence[str] = ()) -> Regions:
-    """Regions of an image that lie on its grid.
+    """Regions of an image on its grid.
 
-    A file belongs to an image where each of its entities is among the image's. Of the files that hold a region, those
-    of the image's session and acquisition come before those of the participant, and then those of datasets that were
-    given first, and segmentations before masks. Names that differ in case alone are of one region.
+    A file belongs to an image if all its entities are those of the image. Files of the session and acquisition are
+    preferred to those of the participant, then earlier datasets, then segmentations to masks. Names are compared
+    without case.
 
     Parameters
     ----------
     files : sequence of RegionFile
-        As `region_files` returns.
+        As of `region_files`.
     image : str
         Entities of the image (sub-01_ses-1).
     like : SpatialImage
-        On whose grid they must lie; others are passed over.
+        Image with the grid; files on other grids are skipped.
     wanted : sequence of str
-        Names, in whichever case; empty: all. `WHOLE` is not looked for.
+        Names in any case; empty means all. `WHOLE` is ignored.
     """
     asked = {name.lower() for name in wanted}
     entities = set(parse_name(image).words)
@@ -182,7 +181,7 @@ def find_regions(files: Sequence[RegionFile], image: str, like: SpatialImage, wa
 
 
 def _on_grid(path: Path, like: SpatialImage) -> NDArray | None:
-    """A volume that lies on the grid of an image; None where it does not."""
+    """A volume on the grid of an image; None if it is on another."""
     image = open_image(path)
     shape = like.shape[:3]
     if image.shape[:3] != shape or np.prod(image.shape) != np.prod(shape) or not same_grid(image, like, shape):
@@ -191,14 +190,7 @@ def _on_grid(path: Path, like: SpatialImage) -> NDArray | None:
 
 
 def labelled_regions(path: Path, root: Path) -> dict[str, tuple[int, ...]]:
-    """Regions of a ``dseg`` with their labels, from its table, or from its sidecar; tissues also under their own names.
-
-    Parameters
-    ----------
-    path : Path
-    root : Path
-        Of its dataset.
-    """
+    """Regions of a ``dseg`` with their labels, from its table or sidecar; tissues also under standard names."""
     found: dict[str, list[int]] = {}
     for name, label in _lookup(path, root):
         if label != 0 and region_name(name) not in TISSUES:
@@ -211,7 +203,7 @@ def labelled_regions(path: Path, root: Path) -> dict[str, tuple[int, ...]]:
 
 
 def region_name(name: str) -> str:
-    """The name of a region: those of tissues are the same everywhere, others as they are written."""
+    """Standard name of a tissue region; other names are unchanged."""
     return next((tissue for tissue, names in NAMES.items() if name.strip().lower() in names), name.strip())
 
 
@@ -235,7 +227,7 @@ def _lookup(path: Path, root: Path) -> Iterator[tuple[str, int]]:
 
 
 def _generic(file: RegionFile) -> str:
-    """The name of a file without participant and session, so that a remark holds for others."""
+    """Name of a file without participant and session, for remarks that hold for several."""
     return parse_name(file.path.name).without(*FOLDERS, "run")
 
 

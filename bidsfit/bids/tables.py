@@ -1,4 +1,4 @@
-"""Tables as files of BIDS: what their columns are, declared once, and writing them with the JSON file that says it."""
+"""Writing of BIDS tables with JSON files that describe their columns."""
 
 from __future__ import annotations
 
@@ -28,16 +28,14 @@ Kind = Literal["words", "count", "number", "parameter", "flag"]
 
 @dataclass(frozen=True)
 class TableColumn:
-    """What a column of a table holds.
+    """Description of a table column.
 
     Attributes
     ----------
-    title, description : str
-    kind : Kind
     units : str
-        Empty where there are none; those of a column of kind "parameter" are in the column ``units``.
+        Empty if there are none; those of a column of kind "parameter" are in the column ``units``.
     prefix : str
-        Written before words: "sub-".
+        Prepended to text: "sub-".
     """
 
     title: str
@@ -82,30 +80,30 @@ def write_table(
     about: Mapping[str, Any] | None = None,
     digits: int = DIGITS,
 ) -> Path:
-    """Write a table and the JSON file that says what its columns are, each whole or not at all.
+    """Write a table and the JSON file that describes its columns, both atomically.
 
-    Rows are written as they come, so that a long table needs no memory.
+    Rows are written as they come, to save memory.
 
     Parameters
     ----------
     path : Path
         ``.tsv``.
     columns : mapping of str to TableColumn
-        All are written. The column ``unit``, where there is one, holds units of the numerics in rows; columns of kind
-        "parameter" are converted, and both are written in the units of files.
+        All are written. If there is a column ``unit`` it holds internal units in the rows; columns of kind "parameter"
+        are converted, and both are written in the units of files.
     rows : iterable of mapping
-        What a row lacks, None and NaN become n/a.
+        Missing keys, None and NaN become n/a.
     description : str
         Of the table.
     about : mapping, optional
-        More for the JSON file, such as ``Sources``.
+        Additional content of the JSON file, such as ``Sources``.
     digits : int
-        Of numbers that are not whole.
+        Significant digits of numbers that are not whole.
 
     Raises
     ------
     ValueError
-        Where a row has a key that is no column.
+        If a row has a key that is not a column.
     """
 
     def cells(row: Mapping[str, Any]) -> Iterator[str]:
@@ -130,7 +128,7 @@ def write_rows(path: Path, head: Iterable[str], rows: Iterable[Iterable[Any]], d
 
 
 def _head(name: str) -> str:
-    """A column's name in the file: those of BIDS, where it has some."""
+    """Name of a column in the file, using BIDS names where they exist."""
     return {"participant": "participant_id", "session": "session_id", "unit": "units"}.get(name, name)
 
 

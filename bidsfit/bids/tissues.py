@@ -1,4 +1,4 @@
-"""White and grey matter: segmentations of derivative datasets that lie on the grid of a map."""
+"""White and grey matter masks from segmentations of derivative datasets on the grid of a map."""
 
 from __future__ import annotations
 
@@ -36,18 +36,16 @@ APART = ("desc-", "label-", "space-", "res-", "seg-", "atlas-")
 def tissue_mask(
     datasets: Sequence[Folder], image: str, like: SpatialImage, path: Path, tissue: str
 ) -> tuple[NDArray[np.bool_], str] | None:
-    """Where a tissue is, and the BIDS URI of the segmentation that says so; None where there is none on the grid.
+    """Mask of a tissue and BIDS URI of its segmentation; None if there is none on the grid.
 
     Parameters
     ----------
     datasets : sequence of Folder
         Searched in this order, for ``dseg``, then ``label-WM_mask``, then ``label-WM_probseg``.
     image : str
-        Entities of the image (sub-01_ses-1): a segmentation belongs to it where each of its own is among them.
+        Entities of the image (sub-01_ses-1), which must include those of the segmentation.
     like : SpatialImage
-        On whose grid it must lie; others are passed over.
-    path : Path
-        Of that image.
+        Image with the grid; segmentations on other grids are skipped.
     tissue : {"wm", "gm"}
     """
     for dataset in datasets:
@@ -78,15 +76,7 @@ def _candidates(dataset: Folder, image: str) -> Iterator[Path]:
 
 
 def tissue_indices(path: Path, root: Path, tissue: str) -> list[int]:
-    """Labels of a tissue in a ``dseg``: from its table, or from its sidecar; none for other files.
-
-    Parameters
-    ----------
-    path : Path
-    root : Path
-        Of its dataset.
-    tissue : {"wm", "gm", "csf"}
-    """
+    """Labels of a tissue ("wm", "gm" or "csf") in a ``dseg``, from its table or sidecar; empty for other files."""
     if "_dseg.nii" not in path.name:
         return []
     for table in inherited(path, root, ".tsv"):

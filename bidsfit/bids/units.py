@@ -1,4 +1,4 @@
-"""Units at the border: what a parameter is called in files and in reports, and the factor from the numerics."""
+"""Units of files and reports, and conversion from internal units."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class Unit(NamedTuple):
-    """A unit outside the numerics: ``value outside = factor * value inside``."""
+    """A unit of files or reports: ``value = factor * internal value``."""
 
     name: str
     factor: float

@@ -1,4 +1,4 @@
-"""The BIDS validator, where it is installed."""
+"""The BIDS validator, if installed."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ EXECUTABLE = "bids-validator-deno"
 
 
 def validator() -> str | None:
-    """Path of the validator: beside this Python, or on the search path."""
+    """Path of the validator, next to this Python or on the PATH."""
     return shutil.which(EXECUTABLE, path=str(Path(sys.executable).parent)) or shutil.which(EXECUTABLE)
 
 
 def errors_of(root: Path) -> list[tuple[str, str]] | None:
-    """Errors that the validator finds in a dataset, as location and text; None where it could not be run."""
+    """Errors that the validator finds in a dataset, as location and text; None if it could not be run."""
     executable = validator()
     if executable is None:
         return None
@@ -41,16 +41,10 @@ def errors_of(root: Path) -> list[tuple[str, str]] | None:
 
 
 def require_valid(root: Path, participants: Collection[str]) -> None:
-    """Raise `UnusableInputError`, listing the first errors, unless a dataset is valid.
+    """Raise `UnusableInputError`, listing the first errors, unless a dataset is valid for some participants.
 
-    Errors of images of other kinds, such as field maps and anatomy, are said, and stop nothing: where such an image
-    cannot be used, the step that it would help is left out.
-
-    Parameters
-    ----------
-    root : Path
-    participants : collection of str
-        Errors in the folders of others do not count.
+    Errors of field maps and anatomical images are only reported: if such an image cannot be used, the step that needs
+    it is left out.
     """
     found = errors_of(root)
     if found is None:
@@ -73,7 +67,7 @@ def require_valid(root: Path, participants: Collection[str]) -> None:
 
 
 def _listed(errors: Sequence[str]) -> str:
-    """How many errors there are, and the first of them."""
+    """Number of errors, and the first of them, as text."""
     shown = "\n".join(errors[:8])
     more = f"\n  ... and {len(errors) - 8} more" if len(errors) > 8 else ""
     return f"({len(errors)} error{'s' if len(errors) > 1 else ''}):\n{shown}{more}"

@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(argv: Sequence[str] | None = None) -> int:
-    """The same, and signals do what they do elsewhere."""
+    """Run the app with ordinary handling of signals."""
     words = hyphenated(sys.argv[1:] if argv is None else argv)
     arguments = argparse.Namespace(verbosity=0)
     try:
@@ -67,10 +67,10 @@ def run(argv: Sequence[str] | None = None) -> int:
 
 @contextmanager
 def stopping_at_once() -> Iterator[None]:
-    """Let Ctrl-C, and SIGTERM, which schedulers and containers send, end this process and all that it started.
+    """Let Ctrl-C and SIGTERM (of schedulers and containers) end this process and its children.
 
-    No exception is raised: libraries take one for a failure of what they were doing, and go on. Files are written whole
-    or not at all, and locks end with their process, so that the same command goes on from where this one ended.
+    No exception is raised, as libraries would treat it as a failure and go on. Files are written atomically and locks
+    end with their process, so the same command can continue.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -96,7 +96,7 @@ def stopping_at_once() -> Iterator[None]:
 
 
 def parse(words: Sequence[str]) -> argparse.Namespace:
-    """Parse the command line on top of the options of ``--config-file``, where there is one."""
+    """Parse the command line on top of the options of ``--config-file``, if given."""
     parser = build_parser()
     given = parser.parse_args(words)
     if given.config_file is None:

@@ -1,7 +1,7 @@
-"""``bidsfit-lab``: everything that needs simulated data only.
+"""``bidsfit-lab``: commands that need only simulated data.
 
-A command is a function that adds its parser and names the function that runs it; list it in `COMMANDS`.
-Whatever is slow to import is imported when a command runs, so that ``--help`` and ``--version`` are instant.
+A command is a function that adds its parser and names the function that runs it; it is listed in `COMMANDS`. Slow
+imports happen when a command runs, so that ``--help`` and ``--version`` are fast.
 """
 
 from __future__ import annotations

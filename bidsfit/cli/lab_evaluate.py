@@ -1,4 +1,4 @@
-"""``bidsfit-lab evaluate``: what estimators do to bias and spread."""
+"""``bidsfit-lab evaluate``: bias and spread of estimators."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def run_evaluate(arguments: argparse.Namespace) -> None:
 
 
 def _trained(path: Path) -> str:
-    """A trained file, and the noise that it was trained with."""
+    """Name of a trained file, and the noise of its training."""
     from bidsfit.training.bundle import read_facts
 
     noise = read_facts(path)["Noise"]

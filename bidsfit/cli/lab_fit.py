@@ -1,4 +1,4 @@
-"""``bidsfit-lab fit``: maps and a page of any image whose variables stand in a table."""
+"""``bidsfit-lab fit``: maps and a page of an image whose acquisition is given as a table."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def add_fit(commands: argparse._SubParsersAction) -> None:
 
 
 def run_fit(arguments: argparse.Namespace) -> None:
-    """Fit what the command line asks for."""
+    """Run the command."""
     from bidsfit import models
     from bidsfit.bids.acquisitions import read_table
     from bidsfit.laboratory.fits import Fits

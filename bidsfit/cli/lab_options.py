@@ -1,4 +1,4 @@
-"""Options that several commands of the laboratory share, and what they make."""
+"""Options shared by several commands of the laboratory, and the objects made from them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SNR = 25.0
 
 
 def add_setting_options(parser: argparse.ArgumentParser, *, of_file: bool = False) -> None:
-    """What is measured, and how noisily; with ``of_file`` a trained file may say it instead."""
+    """Add options of acquisition and noise; with ``of_file`` a trained file may replace them."""
     otherwise = "that of the first trained file, or " if of_file else ""
     parser.add_argument(
         "--model", required=not of_file, help="signal model" + of_file * " (default: that of the first trained file)"
@@ -79,14 +79,14 @@ def add_setting_options(parser: argparse.ArgumentParser, *, of_file: bool = Fals
 
 
 def add_training_options(parser: argparse.ArgumentParser) -> None:
-    """How estimators are trained."""
+    """Add options of the training."""
     parser.add_argument("--device", default="cpu", help="cpu (default) or cuda, for networks")
     parser.add_argument("--threads", type=int, metavar="N", help="cores (default: all)")
     parser.add_argument("--seed", type=int, default=0, help="same options and seed, same result (default: 0)")
 
 
 def threads_of(arguments: argparse.Namespace) -> int:
-    """Cores that may be used."""
+    """Number of cores to use."""
     threads = len(os.sched_getaffinity(0)) if arguments.threads is None else int(arguments.threads)
     if threads < 1:
         raise UsageError(f"--threads must be at least 1, found {threads}.")
@@ -94,18 +94,12 @@ def threads_of(arguments: argparse.Namespace) -> int:
 
 
 def setting_of(arguments: argparse.Namespace, file: Path | None = None) -> Setting:
-    """The setting that the options describe.
-
-    Parameters
-    ----------
-    arguments : argparse.Namespace
-    file : Path, optional
-        A trained estimator, whose setting holds where there is no option.
+    """Build the setting from the options; a trained ``file`` gives the values of those not set.
 
     Raises
     ------
     UsageError, UnusableInputError, UnsupportedProtocolError
-        Where an option cannot be used, or the protocol lacks what the model needs.
+        For an invalid option, or a protocol that does not support the model.
     """
     from bidsfit import models
     from bidsfit.evaluation.experiments import Setting
@@ -148,14 +142,9 @@ def setting_of(arguments: argparse.Namespace, file: Path | None = None) -> Setti
 def acquisition_of(
     arguments: argparse.Namespace, model: SignalModel, *, may_be_none: bool = False
 ) -> Acquisition | None:
-    """The protocol that the options describe, measurement by measurement; by default that of the model's phantom.
+    """The acquisition of the options, one entry per measurement; by default that of the phantom of the model.
 
-    Parameters
-    ----------
-    arguments : argparse.Namespace
-    model : SignalModel
-    may_be_none : bool
-        None where there is no option.
+    With ``may_be_none`` the default is None.
     """
     from bidsfit.acquisition import Acquisition
     from bidsfit.bids.acquisitions import read_table
@@ -196,7 +185,7 @@ def acquisition_of(
 
 
 def _bounds(words: Sequence[str] | None, model: SignalModel) -> dict[str, tuple[float, float]]:
-    """``PARAMETER=LOWER,UPPER`` of ``--bounds``, in the units of the numerics."""
+    """Bounds in internal units from ``PARAMETER=LOWER,UPPER`` of ``--bounds``."""
     from bidsfit.bids.units import FILE_UNITS
 
     bounds: dict[str, tuple[float, float]] = {}
@@ -213,7 +202,7 @@ def _bounds(words: Sequence[str] | None, model: SignalModel) -> dict[str, tuple[
 
 
 def pools_of(path: Path | None, setting: Setting) -> dict[tuple[str, str], Distribution]:
-    """Pools that a file of a group-level run, or of a trained estimator, holds; none where no file is given."""
+    """Pools in the file of a group-level run or of a trained estimator; empty without a file."""
     if path is None:
         return {}
     from bidsfit.bids.distributions import read_distribution
@@ -223,7 +212,7 @@ def pools_of(path: Path | None, setting: Setting) -> dict[tuple[str, str], Distr
 
 
 def about(command: str) -> Mapping[str, Any]:
-    """What a page says of how it was made."""
+    """Information for a page about how it was made."""
     return {
         "command": command,
         "Date": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),

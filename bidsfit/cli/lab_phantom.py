@@ -75,7 +75,7 @@ def add_phantom(commands: argparse._SubParsersAction) -> None:
 
 
 def add_imperfections(parser: argparse.ArgumentParser) -> None:
-    """Add the options of what the scanner and the participant do to the images; off where none is given."""
+    """Add options of imperfections, all off by default."""
     group = parser.add_argument_group(
         "imperfections", "what raw images have besides noise; the truth of the tissue stays the same"
     )
@@ -110,7 +110,7 @@ def add_imperfections(parser: argparse.ArgumentParser) -> None:
 
 
 def add_study(parser: argparse.ArgumentParser) -> None:
-    """Add the options of a study of repeatability; off where none is given."""
+    """Add options of a study of repeatability, off by default."""
     group = parser.add_argument_group(
         "repeatability and response",
         "participants who are scanned again or treated, and a truth that varies; with any of these\n"
@@ -146,21 +146,14 @@ def add_study(parser: argparse.ArgumentParser) -> None:
 
 
 def imperfections(arguments: argparse.Namespace) -> Imperfections:
-    """What the command line asks for."""
+    """Imperfections chosen by the options."""
     given = {field.name: getattr(arguments, field.name) for field in fields(Imperfections)}
     start = (RAW_ABDOMEN if arguments.anatomy == "abdomen" else RAW) if arguments.raw else Imperfections()
     return replace(start, **{name: value for name, value in given.items() if value is not None})
 
 
 def study(arguments: argparse.Namespace, parameters: Sequence[str]) -> Study | None:
-    """The study of repeatability that the command line asks for; None where it does not ask for one.
-
-    Parameters
-    ----------
-    arguments : argparse.Namespace
-    parameters : sequence of str
-        Of the model, those that can vary.
-    """
+    """Study of repeatability chosen by the options, or None; ``parameters`` are those that can vary."""
     given = {
         "n_retest": arguments.retest,
         "n_treated": arguments.treated,
@@ -182,20 +175,19 @@ def study(arguments: argparse.Namespace, parameters: Sequence[str]) -> Study | N
 
 
 def shares(words: Sequence[str] | None, option: str, parameters: Sequence[str] = ()) -> dict[str, float] | None:
-    """Shares by parameter from words such as ``10 f=20``; None where the option is not given.
+    """Shares by parameter from words such as ``10 f=20``; None if the option is not given.
 
     Parameters
     ----------
-    words : sequence of str
     option : str
-        For messages.
+        Name of the option, for messages.
     parameters : sequence of str
-        What a number without a name stands for; none: it needs one.
+        Parameters that a number without a name applies to; if empty, numbers need a name.
 
     Raises
     ------
     UsageError
-        Where a word is not of that form.
+        For a word of another form.
     """
     if words is None:
         return None
@@ -214,7 +206,7 @@ def shares(words: Sequence[str] | None, option: str, parameters: Sequence[str] =
 
 
 def run_phantom(arguments: argparse.Namespace) -> None:
-    """Write the phantom that the command line asks for."""
+    """Run the command."""
     from bidsfit import models
     from bidsfit.bids.phantom import TRUTH, write_phantom
     from bidsfit.phantom.cohort import Cohort

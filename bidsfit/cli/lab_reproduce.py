@@ -1,4 +1,4 @@
-"""``bidsfit-lab reproduce``: a paper's tables and figures, made again."""
+"""``bidsfit-lab reproduce``: tables and figures of a paper, reproduced."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def add_reproduce(commands: argparse._SubParsersAction) -> None:
 
 
 def run_reproduce(arguments: argparse.Namespace) -> None:
-    """Make what the command line asks for."""
+    """Run the command."""
     from bidsfit.laboratory.gallery import Gallery
     from bidsfit.laboratory.gyori2022 import FIGURES, TABLES, Reproduction, bench_for, readable_pools
     from bidsfit.reports.laboratory import write_laboratory_report

@@ -1,4 +1,4 @@
-"""``bidsfit-lab train``: a trained estimator as a file."""
+"""``bidsfit-lab train``: training of an estimator to a file."""
 
 from __future__ import annotations
 

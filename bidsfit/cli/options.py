@@ -1,4 +1,4 @@
-"""What both command lines do with words before argparse sees them."""
+"""Preparation of command-line words before argparse, shared by both commands."""
 
 from __future__ import annotations
 
@@ -7,5 +7,5 @@ from collections.abc import Sequence
 
 
 def hyphenated(argv: Sequence[str]) -> list[str]:
-    """Options with underscores are the same options with hyphens."""
+    """Replace underscores by hyphens in the names of options."""
     return [re.sub("^--[^=]+", lambda option: option[0].replace("_", "-"), argument) for argument in argv]

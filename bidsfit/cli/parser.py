@@ -1,4 +1,4 @@
-"""The command line of ``bidsfit``: one function for each group of options. Nothing slow is imported here."""
+"""Command line of ``bidsfit``: one function per group of options. Slow imports are avoided."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ the input cannot be used; 130 or 143 stopped by Ctrl-C or SIGTERM. Lists that ar
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser, with an option group for each concern."""
+    """Build the parser."""
     parser = argparse.ArgumentParser(
         prog="bidsfit",
         description=DESCRIPTION,
@@ -59,7 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def add_filter_options(group: argparse._ArgumentGroup) -> None:
-    """Which images."""
+    """Add options that select images."""
     group.add_argument(
         "--participant-label",
         nargs="+",
@@ -101,7 +101,7 @@ def add_filter_options(group: argparse._ArgumentGroup) -> None:
 
 
 def add_preprocessing_options(group: argparse._ArgumentGroup) -> None:
-    """How raw images are prepared."""
+    """Add options of the preprocessing."""
     group.add_argument(
         "--preprocess",
         choices=("auto", "none", "dipy", "fsl"),
@@ -130,7 +130,7 @@ def add_preprocessing_options(group: argparse._ArgumentGroup) -> None:
 
 
 def add_fit_options(group: argparse._ArgumentGroup) -> None:
-    """Which models and estimators, and how."""
+    """Add options of models and estimators."""
     group.add_argument(
         "--model",
         nargs="+",
@@ -198,7 +198,7 @@ def add_fit_options(group: argparse._ArgumentGroup) -> None:
 
 
 def add_training_options(group: argparse._ArgumentGroup) -> None:
-    """How the estimators are trained that must be."""
+    """Add options of the training of estimators."""
     group.add_argument(
         "--distribution",
         choices=estimators.DISTRIBUTIONS,
@@ -234,7 +234,7 @@ def add_training_options(group: argparse._ArgumentGroup) -> None:
 
 
 def add_group_options(group: argparse._ArgumentGroup) -> None:
-    """Who is compared with whom at the group level, and how."""
+    """Add options of the comparisons at the group level."""
     group.add_argument(
         "--repeatability",
         metavar="COLUMN=VALUE",
@@ -286,7 +286,7 @@ def add_group_options(group: argparse._ArgumentGroup) -> None:
 
 
 def add_resource_options(group: argparse._ArgumentGroup) -> None:
-    """How much of the machine."""
+    """Add options of cores and memory."""
     group.add_argument(
         "--nprocs", "--nthreads", "--n-cpus", type=int, metavar="N", help="processor cores of the run (default: all)"
     )
@@ -301,7 +301,7 @@ def add_resource_options(group: argparse._ArgumentGroup) -> None:
 
 
 def add_subset_options(group: argparse._ArgumentGroup) -> None:
-    """Less than everything."""
+    """Add options that run only part of the work."""
     group.add_argument("--dry-run", action="store_true", help="say what would run and why, and stop")
     group.add_argument("--reports-only", action="store_true", help="only make the reports again")
     group.add_argument("--boilerplate-only", action="store_true", help="only write the methods text (logs/CITATION.*)")
@@ -309,7 +309,7 @@ def add_subset_options(group: argparse._ArgumentGroup) -> None:
 
 
 def add_other_options(group: argparse._ArgumentGroup) -> None:
-    """Everything else."""
+    """Add all other options."""
     group.add_argument(
         "-w", "--work-dir", metavar="DIR", help="work folder, from which a run resumes (default: OUTPUT_DIR/work)"
     )

@@ -1,1 +1,1 @@
-"""What a cohort tells: its design, values in regions, statistics, tables and words; nothing here knows Nipype."""
+"""Analysis of a cohort: design, region values, statistics, tables and texts; independent of Nipype."""

@@ -1,4 +1,4 @@
-"""From the values of a cohort to what its page and tables are made of: the statistics of every parameter and region."""
+"""Statistics of every parameter and region of a cohort, as records for its page and tables."""
 
 from __future__ import annotations
 
@@ -63,15 +63,14 @@ class ParameterNames(NamedTuple):
 
 @dataclass(frozen=True)
 class CohortResults:
-    """What was computed.
+    """Results of the analysis of a cohort.
 
     Attributes
     ----------
-    regions : tuple of RegionRecord
     quantities : mapping of RegionParameter to EstimatorRecord
-        The same records, for the tables.
+        The records by region parameter, for the tables.
     n_tests : mapping of str to int
-        Responses that were tested, by estimator: what p-values are corrected over.
+        Number of tested responses by estimator, over which p-values are corrected.
     """
 
     regions: tuple[RegionRecord, ...]
@@ -80,16 +79,9 @@ class CohortResults:
 
 
 def compute(values: CohortValues, fits: FitNotes, correction: Correction) -> CohortResults:
-    """All statistics of a cohort.
+    """Compute all statistics of a cohort.
 
-    P-values of responses are corrected over all parameters and regions (and models) of an estimator: those are the
-    tests among which somebody who uses that estimator could find something.
-
-    Parameters
-    ----------
-    values : CohortValues
-    fits : FitNotes
-    correction : {"holm", "benjamini-hochberg", "none"}
+    P-values of responses are corrected over all parameters, regions and models of an estimator.
     """
     arranged = values.arranged
     names = {model: _names(model) for model in {one.what.model for one in arranged}}
@@ -120,7 +112,7 @@ def compute(values: CohortValues, fits: FitNotes, correction: Correction) -> Coh
 
 
 def _place(what: RegionParameter, labels: Sequence[str], known: Sequence[str]) -> tuple[object, ...]:
-    """Models by name; regions that were drawn before tissues and the whole mask; the rest as it is declared."""
+    """Sort key: models by name; drawn regions before tissues and the whole mask; others as declared."""
     region = (TISSUES.index(what.region) + 1 if what.region in TISSUES else 0) + 9 * (what.region == WHOLE)
     parameter = labels.index(what.parameter) if what.parameter in labels else len(labels)
     estimator = known.index(what.estimator) if what.estimator in known else len(known)
@@ -128,7 +120,7 @@ def _place(what: RegionParameter, labels: Sequence[str], known: Sequence[str]) -
 
 
 def _names(model: str) -> dict[str, ParameterNames]:
-    """How the parameters of a model are printed, by label; none of a model that is not known here."""
+    """Symbols of the parameters of a model by label; empty for unknown models."""
     try:
         return {p.label: ParameterNames(p.name, p.latex, p.description) for p in models.get(model).quantities}
     except UnknownNameError:
@@ -189,7 +181,7 @@ def attempt(compute: Callable[..., Found], *values: Any) -> tuple[Found | None, 
 
 
 def _more(one: Arranged, repeated: Repeatability | None) -> list[tuple[GroupStatistic, Any]]:
-    """The statistics that no other needs; those of repeatability where there is one."""
+    """Registered group statistics with their results; those of repeatability only if there is one."""
     found = []
     for statistic in map(GROUP_STATISTICS.get, GROUP_STATISTICS.available()):
         if statistic.table == "repeatability" and repeated is None:
@@ -206,7 +198,7 @@ def _calls(one: Arranged, limits: Sequence[ChangeLimits]) -> tuple[ChangeCalls, 
 
 
 def _repeats(one: Arranged, design: Design) -> tuple[Change, ...]:
-    """Repeated scans; of more than two the first and the last that have a value."""
+    """Repeated scans as pairs; of more than two the first and last with a value."""
     pairs, sessions = [], []
     for row, repeats in zip(one.repeats, design.repeatability, strict=True):
         known = np.flatnonzero(np.isfinite(row))
@@ -224,14 +216,14 @@ def _treated(one: Arranged, design: Design, calls: Sequence[ChangeCalls]) -> tup
 
 
 def _against(treated: Sequence[Change], repeats: Sequence[Change], design: Design) -> DifferenceInChange | None:
-    """The change of the treated against that of the others who were scanned again; None where they are too few."""
+    """Change of the treated against that of untreated repeated participants; None if these are too few."""
     cohort = {f"sub-{pair.participant}" for pair in design.treatment}
     untreated = [change.change for change in repeats if change.participant not in cohort]
     return attempt(difference_in_change, [change.change for change in treated], untreated)[0]
 
 
 def _distributions(one: Arranged, design: Design) -> tuple[Values, ...]:
-    """Values by cohort; patients who are in no other cohort are one of their own."""
+    """Values by cohort; patients in no other cohort form their own."""
 
     def values(cohort: str, labels: Sequence[str], column: NDArray[np.float64]) -> Values:
         return Values(cohort, tuple(f"sub-{label}" for label in labels), tuple(column.tolist()))
@@ -257,7 +249,7 @@ def _normative(one: Arranged, design: Design) -> Normative | None:
 
 
 def _warnings(what: RegionParameter, values: CohortValues, trained: bool) -> list[str]:
-    """What is wrong with the estimates themselves."""
+    """Warnings about the estimates themselves."""
     found = []
     counts = values.voxels.get(what)
     if counts is None:

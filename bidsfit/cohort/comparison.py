@@ -1,4 +1,4 @@
-"""Estimators side by side: precision, who is called changed, confounded parameters, and what repeats for no merit."""
+"""Comparison of estimators: precision, changed participants, confounded parameters, narrow estimates."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NARROW = 0.5
 
 
 def compare_calls(records: Sequence[EstimatorRecord]) -> dict[Method, DetectionComparison]:
-    """Who was called changed, between all estimators that called anybody; empty where fewer than two did."""
+    """Comparison of the participants called changed between estimators; empty with fewer than two."""
     called = [record for record in records if record.calls]
     found: dict[Method, DetectionComparison] = {}
     if len(called) < 2:
@@ -42,15 +42,9 @@ def compare_calls(records: Sequence[EstimatorRecord]) -> dict[Method, DetectionC
 
 
 def compare_precision(quantities: Sequence[RegionParameter], values: CohortValues) -> EstimatorComparison | None:
-    """Parameter-to-noise ratios of one parameter in one region, between estimators.
+    """Comparison of parameter-to-noise ratios in one region; ``quantities`` has one entry per estimator.
 
-    None for the whole mask, which is not homogeneous, and where there is nothing to compare.
-
-    Parameters
-    ----------
-    quantities : sequence of RegionParameter
-        One for each estimator.
-    values : CohortValues
+    None for the whole mask, which is not homogeneous, or if there is nothing to compare.
     """
     known = [what for what in quantities if values.precision.get(what)]
     if len(known) < 2 or known[0].region == WHOLE:
@@ -66,14 +60,9 @@ def compare_precision(quantities: Sequence[RegionParameter], values: CohortValue
 def confoundings(
     quantities: Sequence[RegionParameter], values: CohortValues, latex: Mapping[str, str]
 ) -> tuple[Confounding, ...]:
-    """Rank correlations of D* and f, and of what else is read on a condition, by every estimator.
+    """Rank correlations of D* and f (and of other pairs joined by a condition), by estimator.
 
-    Parameters
-    ----------
-    quantities : sequence of RegionParameter
-        Of one model in one region of one series.
-    values : CohortValues
-    latex : mapping of label to str
+    ``quantities`` are those of one model in one region of one series.
     """
     found = []
     for what in quantities:
@@ -99,11 +88,11 @@ def confoundings(
 
 
 def narrow_words(records: Sequence[EstimatorRecord]) -> dict[str, str]:
-    """Warnings, by estimator, of estimates that differ much less between participants than those of least squares do.
+    """Warnings, by estimator, if participants differ much less than by least squares.
 
-    The standard deviations are those between participants, from which the scatter within them has been taken, so that
-    the noise of least squares does not make others look narrow. Where its own differences between participants cannot
-    be told from noise, nothing is said.
+    Standard deviations between participants are corrected for the scatter within them, so that the noise of least
+    squares does not make others look narrow. There are no warnings if least squares itself shows no differences beyond
+    noise.
     """
     reference = next((r.repeatability for r in records if r.estimator == REFERENCE), None)
     if reference is None or not reference.intraclass_correlation.coefficient.lower > 0:

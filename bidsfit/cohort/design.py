@@ -1,4 +1,4 @@
-"""Who is compared with whom, as the dataset says it, and their values side by side for the statistics."""
+"""Design of a cohort study: which participants and sessions are compared."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SHOWN = 6
 
 @dataclass(frozen=True)
 class Repeats:
-    """Sessions of a participant between which nothing should have changed, in order; labels without ``ses-``."""
+    """Ordered sessions (labels without ``ses-``) of a participant with no change in between."""
 
     participant: str
     sessions: tuple[str, ...]
@@ -43,7 +43,7 @@ class Repeats:
 
 @dataclass(frozen=True)
 class Pair:
-    """The sessions of a participant before and after a treatment; labels without ``ses-``."""
+    """Sessions of a participant before and after a treatment (labels without ``ses-``)."""
 
     participant: str
     first: str
@@ -52,7 +52,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Excluded:
-    """A participant who cannot be part of a cohort, and why."""
+    """A participant excluded from a cohort, and the reason."""
 
     participant: str
     cohort: str
@@ -61,7 +61,7 @@ class Excluded:
 
 @dataclass(frozen=True)
 class Design:
-    """What the dataset identifies. Participants are labels without ``sub-``, sorted.
+    """Cohorts of a study. Participants are labels without ``sub-``, sorted.
 
     Attributes
     ----------
@@ -70,14 +70,13 @@ class Design:
     treatment : tuple of Pair
         Treated participants.
     healthy, patients : tuple of str
-        For the normative view; both are empty where nobody is known to be healthy.
+        For normative scores; both empty if no one is known to be healthy.
     baseline : mapping of participant to session
-        The first session of everyone who has maps.
+        First session with maps of every participant.
     choices : mapping of str to str
-        In words, how each cohort was chosen, and how sessions were ordered: for the methods text.
+        How each cohort was chosen and how sessions were ordered, for the methods text.
     remarks : tuple of str
-        What a reader must know, a sentence each.
-    left_out : tuple of Excluded
+        Sentences for the reader.
     """
 
     repeatability: tuple[Repeats, ...] = ()
@@ -91,13 +90,13 @@ class Design:
 
     @property
     def empty(self) -> bool:
-        """Whether nothing can be compared at all."""
+        """Whether nothing can be compared."""
         return not (self.repeatability or self.treatment or (self.healthy and self.patients))
 
 
 @dataclass
 class _Notes:
-    """What is said while a design is read."""
+    """Remarks collected while a design is read."""
 
     choices: dict[str, str] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
@@ -105,7 +104,7 @@ class _Notes:
     about: dict[str, list[str]] = field(default_factory=dict)
 
     def say(self, participant: str, words: str) -> None:
-        """Say something of a participant; who is said the same of will share a sentence."""
+        """Add a remark about a participant; equal remarks are merged into one sentence."""
         self.about.setdefault(words, []).append(participant)
 
     @property
@@ -127,30 +126,29 @@ def read_design(
 ) -> Design:
     """Read a design from participants.tsv and the tables of sessions.
 
-    Treated are those whom ``treatment`` picks out, or, where it is not given, those whose sessions are called pre and
-    post. Repeated scans are those of whom ``repeatability`` picks out, or, where it is not given, of everyone with two
-    sessions who was not treated. Of a treated participant in a cohort of repeated scans, the scans before the treatment
-    count.
+    Treated participants are selected by ``treatment``, by default those with sessions called pre and post. Those with
+    repeated scans are selected by ``repeatability``, by default everyone with two sessions and no treatment; of treated
+    ones among them only scans before the treatment count.
 
     Parameters
     ----------
     root : Path
-        Of the dataset.
+        Dataset.
     scanned : mapping of participant to collection of str
-        Labels of the sessions that have maps (empty for images without a session), as `scanned_sessions` returns.
+        Labels of the sessions with maps (empty for images without a session), as of `scanned_sessions`.
     repeatability, treatment, healthy : str, optional
         COLUMN=VALUE of participants.tsv.
     sessions : sequence of str
         Words of ``--sessions``: pre=LABEL post=LABEL.
     condition : str, optional
-        Column of the tables of sessions that tells conditions.
+        Column of the sessions tables with conditions.
     participants : sequence of str
-        Labels without ``sub-`` to which everything is restricted; empty: everyone.
+        Restrict to these labels (without ``sub-``); empty means everyone.
 
     Raises
     ------
     UsageError, UnknownNameError, UnusableInputError
-        Where a choice finds nobody, or the design does not identify what was asked for.
+        If a choice selects nobody, or the design does not identify what was requested.
     """
     if participants:
         scanned = {label: found for label, found in scanned.items() if label in participants}
@@ -211,7 +209,7 @@ def _cohorts(
     participants: Sequence[str],
     notes: _Notes,
 ) -> tuple[list[str], list[str]]:
-    """Who was treated, and whose scans are repeats, as far as participants.tsv and the conditions say."""
+    """Treated participants, and those with repeats, according to participants.tsv and conditions."""
 
     def cohort(choice: str, option: str) -> list[str]:
         labels = participants_by(root, [choice], option)[0]
@@ -242,7 +240,7 @@ def _sessions_of(
     named: NamedSessions | None,
     notes: _Notes,
 ) -> tuple[list[Pair], list[Repeats]]:
-    """The sessions that are compared; who lacks them is left out and noted."""
+    """Sessions to compare; participants who lack them are excluded with a note."""
     pairs, repeats = [], []
     for label in treated:
         pair = _pair(ordered.get(label), label, named, notes)
@@ -264,7 +262,7 @@ def _sessions_of(
 def _ordered(
     root: Path, scanned: Mapping[str, Collection[str]], condition: str | None, notes: _Notes
 ) -> dict[str, Ordered]:
-    """Sessions of everyone in order; what is odd about them becomes remarks."""
+    """Ordered sessions by participant; peculiarities become remarks."""
     ordered, columns, words = {}, set(), set()
     for label in sorted(scanned):
         rows = read_sessions(root, label)
@@ -286,7 +284,7 @@ def _ordered(
 
 
 def _pair(own: Ordered | None, label: str, named: NamedSessions | None, notes: _Notes) -> Pair | str:
-    """The sessions of a participant before and after the treatment, or why they are not known."""
+    """Sessions of a participant before and after treatment, or why they are unknown."""
     if own is None:
         return "no maps"
     if named is not None:
@@ -309,7 +307,7 @@ def _pair(own: Ordered | None, label: str, named: NamedSessions | None, notes: _
 
 
 def _repeats(own: Ordered | None, label: str, named: NamedSessions | None, treated: bool) -> Repeats | str:
-    """The repeated scans of a participant, all of them where no sessions are named, or why there are none."""
+    """Repeated scans of a participant (by default all sessions), or why there are none."""
     if own is None:
         return "no maps"
     if treated:
@@ -321,13 +319,13 @@ def _repeats(own: Ordered | None, label: str, named: NamedSessions | None, treat
 
 
 def _lacking(own: Ordered, named: NamedSessions) -> str:
-    """Which of the named sessions a participant lacks; empty where none."""
+    """Named sessions that a participant lacks, as text; may be empty."""
     missing = [f"ses-{session}" for session in named if session not in own.labels]
     return f"no maps of {' and '.join(missing)}" if missing else ""
 
 
 def _unidentified(what: str, notes: _Notes, cohort: str) -> UnusableInputError:
-    """The refusal of a design that does not identify what was asked for, with who was left out."""
+    """Error for a design that does not identify what was requested, listing who was excluded."""
     lines = [f"sub-{one.participant}: {one.reason}" for one in notes.left_out if one.cohort == cohort]
     shown = "".join(f"\n  {line}" for line in lines[:SHOWN])
     more = f"\n  ... and {len(lines) - SHOWN} more" if len(lines) > SHOWN else ""
@@ -341,7 +339,7 @@ def _order_in_words(
     named: NamedSessions | None,
     notes: _Notes,
 ) -> None:
-    """Say by what the sessions of those who are compared were ordered, of all and of each cohort."""
+    """Note by what the sessions were ordered, overall and for each cohort."""
     cohorts: dict[str, Sequence[Pair | Repeats]] = {
         "sessions": [*pairs, *repeats],
         "treatment sessions": pairs,
@@ -368,7 +366,7 @@ def _groups(
     participants: Sequence[str],
     notes: _Notes,
 ) -> tuple[list[str], list[str]]:
-    """Healthy participants with maps, and the others with maps."""
+    """Healthy participants with maps, and other participants with maps."""
     try:
         labels, choice = healthy_participants(root, healthy)
     except (UsageError, UnusableInputError):
@@ -387,7 +385,7 @@ def _groups(
 
 
 def _people(labels: Sequence[str]) -> str:
-    """Participants in a sentence."""
+    """Participants as part of a sentence."""
     shown = [f"sub-{label}" for label in labels[:SHOWN]]
     more = [f"{len(labels) - SHOWN} more"] if len(labels) > SHOWN else []
     words = [*shown, *more]

@@ -16,17 +16,7 @@ CORRECTIONS = {
 
 
 def cohort_methods(design: Design, statistic: str, correction: Correction, n_estimators: int) -> str:
-    """Methods for a paper.
-
-    Parameters
-    ----------
-    design : Design
-    statistic : str
-        In words.
-        Over the voxels of a region.
-    correction : {"holm", "benjamini-hochberg", "none"}
-    n_estimators : int
-    """
+    """Methods text for a paper; ``statistic`` names in words how voxels of a region are summarised."""
     paragraphs = [_values(design, statistic)]
     if design.repeatability:
         paragraphs.append(_repeatability(design))

@@ -1,4 +1,4 @@
-"""Values of fitted maps in regions: one row for each participant, session, image, fit, region and parameter."""
+"""Values of fitted maps in regions: one row per participant, session, image, fit, region and parameter."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from bidsfit import models
 from bidsfit.bids.fitted import FitFacts, FittedImage, read_facts, series_of
 from bidsfit.bids.images import open_image, read_data, same_grid
-from bidsfit.bids.inputs import Folder, Problem
+from bidsfit.bids.inputs import Folder, InputProblem
 from bidsfit.bids.metadata import read_sidecar
 from bidsfit.bids.regions import CONDITIONS, WHOLE, RegionFile, find_regions, region_files
 from bidsfit.bids.units import FILE_UNITS
@@ -46,36 +46,34 @@ NUMERICS = {unit.name: (name, unit.factor) for name, unit in FILE_UNITS.items()}
 
 @dataclass(frozen=True, slots=True)
 class RegionValues:
-    """One parameter of one fit in one region.
+    """Values of one parameter of one fit in one region.
 
-    Values are in the units of the numerics (``unit``), NaN where there is none.
+    Values are in internal units (``unit``); NaN if missing.
 
     Attributes
     ----------
     participant, session : str
-        Labels without prefix; the session is empty where the image names none.
+        Labels without prefix; the session may be empty.
     image : str
         Entities of the image (sub-01_ses-1_acq-ap).
     model, estimator : str
-        Names ("net-uniform", not the label of files).
-    region, parameter : str
-    unit : str
+        Names ("net-uniform", not the label in file names).
     n_voxels : int
-        Of the region.
+        Voxels in the region.
     n_fitted : int
-        Of those, voxels with an estimate that counts (`USED`).
+        Of those, voxels with a valid estimate (`USED`).
     n_used : int
-        Of those, voxels whose values are summarised: fewer where the parameter has a condition (`CONDITIONS`).
+        Of those, voxels that are summarised: fewer if the parameter has a condition (`CONDITIONS`).
     n_at_bound : int
-        Of those, voxels whose fit ended with this parameter at a bound.
+        Of those, voxels with this parameter at a bound.
     n_prior_only, n_unlike_training : int
-        Of those, voxels with these statuses: their values are drawn towards what was believed before the data.
+        Of those, voxels with these statuses, whose values are drawn towards the prior.
     median, mean, sd, q05, q25, q75, q95 : float
-        Over the voxels that are used; the standard deviation with n - 1.
+        Over the used voxels; the standard deviation with n - 1.
     correlation : float
-        Spearman's, over the voxels that are used (`MOST_RANKED` of them), with the parameter that the condition names.
+        Spearman's, over the used voxels (at most `MOST_RANKED`), with the parameter of the condition.
     source : str
-        BIDS URI of the file of the region; empty for `WHOLE`.
+        BIDS URI of the region file; empty for `WHOLE`.
     in_training : bool
         Whether the estimator was trained on fits of this participant.
     """
@@ -107,28 +105,27 @@ class RegionValues:
 
     @property
     def series(self) -> str:
-        """Entities of the image beside participant and session: rows that share them are of like images."""
+        """Entities of the image besides participant and session; rows that share them are comparable."""
         return series_of(self.image)
 
 
 @dataclass(frozen=True)
 class ParticipantValues:
-    """What was read of one participant.
+    """Region values of one participant.
 
     Attributes
     ----------
     participant : str
         Label without ``sub-``.
-    rows : tuple of RegionValues
-    problems : tuple of Problem
-        What could not be read or found, in words that hold for other participants too where they can.
+    problems : tuple of InputProblem
+        What could not be read or found; worded to hold for other participants too where possible.
     facts : tuple of (FittedImage, FitFacts)
         How each fit was made.
     """
 
     participant: str
     rows: tuple[RegionValues, ...]
-    problems: tuple[Problem, ...]
+    problems: tuple[InputProblem, ...]
     facts: tuple[tuple[FittedImage, FitFacts], ...]
 
 
@@ -141,23 +138,20 @@ def region_values(
     processes: int = 1,
     progress: Progress | None = None,
 ) -> Iterator[ParticipantValues]:
-    """Read the values of fits in regions, one participant at a time, in the order of the participants' labels.
+    """Read the values of fits in regions, one participant at a time, sorted by label.
 
-    Every map is read once for all regions, and no more than one map of a fit, beside the condition's, is in memory.
+    Every map is read once; at most one map of a fit, and that of the condition, are in memory.
 
     Parameters
     ----------
     fits : iterable of FittedImage
-        As `find_fitted` returns.
+        As of `find_fitted`.
     datasets : sequence of Folder
-        Where regions are looked for, in this order.
+        Datasets to search for regions, in this order.
     wanted : sequence of str
-        Names of regions; empty: all there are, and `WHOLE`.
+        Names of regions; empty means all, and `WHOLE`.
     scale : bool
-        Take also maps of an arbitrary unit (S0).
-    processes : int
-    progress : callable, optional
-        Called with the done fraction.
+        Include maps in arbitrary units (S0).
     """
     ordered = sorted(fits, key=lambda fitted: (fitted.participant, fitted.image, fitted.model, fitted.estimator))
     people = [list(group) for _, group in groupby(ordered, key=lambda fitted: fitted.participant)]
@@ -173,7 +167,7 @@ def participant_values(
     wanted: Sequence[str] = (),
     scale: bool = False,
 ) -> ParticipantValues:
-    """Values of the fits of one participant; see `region_values`. ``names``: of parameters by label, by model."""
+    """Values of the fits of one participant, see `region_values`; ``names``: parameter names by label, by model."""
     participant = fits[0].participant
     files = region_files(datasets, participant)
     rows: list[RegionValues] = []
@@ -200,12 +194,12 @@ def participant_values(
                 ]
             except UnusableInputError as error:
                 said.append(str(error))
-    problems = tuple(Problem(participant, words) for words in dict.fromkeys(said))
+    problems = tuple(InputProblem(participant, words) for words in dict.fromkeys(said))
     return ParticipantValues(participant, tuple(rows), problems, tuple(facts))
 
 
 class _Regions(NamedTuple):
-    """Regions of an image as places of their voxels in its volumes (in Fortran's order)."""
+    """Regions of an image as flat voxel indices (Fortran order)."""
 
     like: SpatialImage
     places: dict[str, NDArray[np.intp]]
@@ -222,12 +216,12 @@ class _Regions(NamedTuple):
 
 
 def _like(first: SpatialImage, second: SpatialImage) -> bool:
-    """Whether two images have one grid."""
+    """Whether two images have the same grid."""
     return first.shape == second.shape and same_grid(first, second, first.shape)
 
 
 def _read(path: Path, like: SpatialImage) -> NDArray:
-    """Values of a map in Fortran's order, as stored."""
+    """Stored values of a map in Fortran order."""
     image = open_image(path)
     if not _like(image, like):
         raise UnusableInputError(f"{path} lies on another grid than the status map beside it. Run the image again.")
@@ -235,7 +229,7 @@ def _read(path: Path, like: SpatialImage) -> NDArray:
 
 
 class _Part(NamedTuple):
-    """The voxels of a region that count."""
+    """The voxels of a region that are summarised."""
 
     region: str
     n_voxels: int
@@ -316,7 +310,7 @@ def _fit_values(
 
 
 def _names(model: str) -> dict[str, str]:
-    """Names of parameters by label; none for a model that is not known here, whose names are taken for its labels."""
+    """Parameter names by label; empty for unknown models, whose labels are used as names."""
     try:
         return {quantity.label: quantity.name for quantity in models.get(model).quantities}
     except UnknownNameError:
@@ -324,7 +318,7 @@ def _names(model: str) -> dict[str, str]:
 
 
 def _summary(values: NDArray, scale: float) -> dict[str, float]:
-    """Columns of the values of a region, times a scale."""
+    """Summary statistics of the values of a region, times a scale."""
     if values.size == 0:
         return dict.fromkeys((*QUANTILES, "mean", "sd"), math.nan)
     quantiles = np.quantile(values, list(QUANTILES.values()))
@@ -337,7 +331,7 @@ def _summary(values: NDArray, scale: float) -> dict[str, float]:
 
 
 def _rank_correlation(first: NDArray, second: NDArray) -> float:
-    """Spearman's; NaN where there are too few values, or one of the two is the same everywhere."""
+    """Spearman's correlation; NaN for too few values or a constant."""
     from scipy.stats import spearmanr
 
     step = max(-(-first.size // MOST_RANKED), 1)
@@ -347,8 +341,8 @@ def _rank_correlation(first: NDArray, second: NDArray) -> float:
     return float(spearmanr(first, second).statistic)
 
 
-def grouped(problems: Iterable[Problem], most: int = 6) -> list[str]:
-    """Problems in words, those that are the same for several participants in one sentence."""
+def grouped(problems: Iterable[InputProblem], most: int = 6) -> list[str]:
+    """Problems as sentences, merged over participants with the same problem."""
     people: dict[str, list[str]] = {}
     for problem in problems:
         people.setdefault(problem.message, []).append(f"sub-{problem.participant}")

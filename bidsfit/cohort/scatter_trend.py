@@ -11,7 +11,7 @@ from bidsfit.statistics.scatter import ScatterTrend, scatter_trend
 
 
 def compute(arranged: Arranged) -> ScatterTrend:
-    """Of the repeated scans."""
+    """Statistic of the repeated scans."""
     return scatter_trend(RepeatedScans.of(arranged.repeats))
 
 

@@ -11,7 +11,7 @@ from bidsfit.statistics.session_effect import SessionEffect, session_effect
 
 
 def compute(arranged: Arranged) -> SessionEffect:
-    """Of the repeated scans."""
+    """Statistic of the repeated scans."""
     return session_effect(RepeatedScans.of(arranged.repeats))
 
 

@@ -1,4 +1,4 @@
-"""The sessions of a participant: their order, and which of them came before and after a treatment."""
+"""Sessions of a participant: their order, and their relation to a treatment."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ CONDITION_WORDS: dict[str, Condition] = {
 
 @dataclass(frozen=True)
 class Session:
-    """A session of a participant; ``label`` without ``ses-``, empty where images name no session."""
+    """A session; ``label`` is without ``ses-``, and empty if images name none."""
 
     label: str
     time: datetime | None = None
@@ -45,15 +45,14 @@ class Session:
 
 @dataclass(frozen=True)
 class Ordered:
-    """The sessions of one participant, the first one first.
+    """The sessions of one participant in order.
 
     Attributes
     ----------
-    sessions : tuple of Session
     by : {"acq_time", "condition", "label"}
-        What the order follows; "label" where there is nothing to order.
+        Criterion of the order; "label" if there is nothing to order.
     remark : str
-        What is odd about it, in words that hold for other participants too; empty where nothing is.
+        Peculiarity of the order, in words that hold for other participants too; may be empty.
     """
 
     sessions: tuple[Session, ...]
@@ -65,7 +64,7 @@ class Ordered:
         return tuple(session.label for session in self.sessions)
 
     def of_condition(self, condition: Condition) -> tuple[str, ...]:
-        """Labels of the sessions of a condition, in order."""
+        """Ordered labels of the sessions of a condition."""
         return tuple(session.label for session in self.sessions if session.condition == condition)
 
     @property
@@ -75,25 +74,24 @@ class Ordered:
 
 
 class NamedSessions(NamedTuple):
-    """The sessions that ``--sessions`` names, the same for everyone; labels without ``ses-``."""
+    """The sessions named by ``--sessions``, for all participants; labels without ``ses-``."""
 
     pre: str
     post: str
 
 
 def named_sessions(words: Sequence[str], known: Collection[str]) -> NamedSessions | None:
-    """The sessions that the words of ``--sessions`` name: ``pre=ses-1 post=ses-2``; None where there are no words.
+    """The sessions in words of ``--sessions``, ``pre=ses-1 post=ses-2``; None without words.
 
     Parameters
     ----------
-    words : sequence of str
     known : collection of str
-        Labels of the sessions that somebody has.
+        Labels of the sessions that anyone has.
 
     Raises
     ------
     UsageError, UnknownNameError
-        Where they are not of that form, or name a session that nobody has.
+        For another form, or a session that nobody has.
     """
     if not words:
         return None
@@ -111,12 +109,12 @@ def named_sessions(words: Sequence[str], known: Collection[str]) -> NamedSession
 
 
 def read_sessions(root: Path, participant: str) -> dict[str, dict[str, str]]:
-    """Rows of ``sub-X/sub-X_sessions.tsv`` by label without ``ses-``; empty where there is no such table.
+    """Rows of ``sub-X/sub-X_sessions.tsv`` by label without ``ses-``; empty without such a table.
 
     Raises
     ------
     UnusableInputError
-        Where it cannot be read, or says two things of one session.
+        If it cannot be read or contradicts itself.
     """
     path = root / f"sub-{participant}" / f"sub-{participant}_sessions.tsv"
     if not (path.exists() or path.is_symlink()):
@@ -133,19 +131,19 @@ def read_sessions(root: Path, participant: str) -> dict[str, dict[str, str]]:
 
 
 def order_sessions(labels: Collection[str], rows: dict[str, dict[str, str]], condition: str | None = None) -> Ordered:
-    """Put the sessions of a participant in order: by condition, else by ``acq_time``, else by label.
+    """Order the sessions of a participant by condition, then by ``acq_time``, else by label.
 
     Sessions before a treatment come before those after it, and those of one condition in the order of time.
 
     Parameters
     ----------
     labels : collection of str
-        The sessions, without ``ses-``.
+        Sessions without ``ses-``.
     rows : mapping of label to row
-        As `read_sessions` returns; it may lack sessions, and hold others.
+        As of `read_sessions`; may lack sessions or have others.
     condition : str, optional
-        Column that holds words of `CONDITION_WORDS`; by default `CONDITION`. Where a session has nothing there, its
-        label counts, if it is such a word.
+        Column with words of `CONDITION_WORDS`, by default `CONDITION`. For an empty cell the label is used, if it is
+        such a word.
     """
     column = condition or CONDITION
     sessions = [
@@ -173,7 +171,7 @@ def order_sessions(labels: Collection[str], rows: dict[str, dict[str, str]], con
 
 
 def _time(text: str | None) -> datetime | None:
-    """Time of a table; None where there is none (n/a) or it is not ISO 8601."""
+    """Time in a table cell; None if missing (n/a) or not ISO 8601."""
     try:
         return datetime.fromisoformat((text or "").strip())
     except ValueError:
@@ -181,13 +179,13 @@ def _time(text: str | None) -> datetime | None:
 
 
 def _condition(label: str, text: str | None) -> Condition | None:
-    """Condition from the word of a table, or, where there is none, from the label."""
+    """Condition in a table cell, or if empty, from the label."""
     word = (text or "").strip()
     word = label if word in ("", "n/a") else word
     return CONDITION_WORDS.get(re.sub("[^a-z]", "", word.lower()))  # "Pre-treatment", "post2"
 
 
 def _natural(label: str) -> list[tuple[int, int, str]]:
-    """By which labels are sorted so that 2 comes before 10."""
+    """Sort key that places 2 before 10."""
     parts = re.findall(r"\d+|\D+", label)
     return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in parts]

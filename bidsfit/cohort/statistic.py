@@ -1,4 +1,4 @@
-"""What a statistic of the group level is that no other needs: one object, in a file of its own."""
+"""Independent statistics of the group level, each defined by one object in its own file."""
 
 from __future__ import annotations
 
@@ -16,15 +16,14 @@ class GroupStatistic:
 
     Attributes
     ----------
-    name : str
     table : {"repeatability", "response"}
-        The table of the group level, and of its page, that shows it.
+        Table and part of the page that show it.
     compute : callable
-        From the values of a cohort; None, or a ValueError, where they are too few.
+        Takes the values of a cohort; returns None or raises ValueError if they are too few.
     numbers : tuple of Number
-        What is shown of it; their values begin with ``more.`` and its name.
+        Numbers that are shown; their values begin with ``more.`` and its name.
     warn : callable
-        What a reader must know, from what was computed; empty for nothing.
+        Returns warnings about a result.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""The tables of the group level: what their columns are, and their rows."""
+"""Columns and rows of the group-level tables."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def response_columns() -> dict[str, TableColumn]:
 
 
 def write_rois(folder: Path, rows: Iterable[RegionValues], about: Mapping[str, Any] | None = None) -> Path:
-    """Write ``group_rois.tsv`` of an output folder, in the order of the rows."""
+    """Write ``group_rois.tsv`` to an output folder."""
     names = [one.name for one in fields(RegionValues)]
     return write_table(
         folder / ROIS,
@@ -97,7 +97,7 @@ def write_rois(folder: Path, rows: Iterable[RegionValues], about: Mapping[str, A
 
 
 def repeatability_rows(found: Mapping[RegionParameter, EstimatorRecord], statistic: str) -> Iterator[dict[str, Any]]:
-    """Rows of ``group_repeatability.tsv``, in the units of the numerics; what could not be estimated has none."""
+    """Rows of ``group_repeatability.tsv`` in internal units, without those that could not be estimated."""
     for what, record in found.items():
         if record.repeatability is None:
             continue
@@ -113,7 +113,7 @@ def repeatability_rows(found: Mapping[RegionParameter, EstimatorRecord], statist
 def response_rows(
     found: Mapping[RegionParameter, EstimatorRecord], statistic: str, correction: Correction
 ) -> Iterator[dict[str, Any]]:
-    """Rows of ``group_response.tsv``; a single treated participant has calls, and no test."""
+    """Rows of ``group_response.tsv``; a single treated participant has calls but no test."""
     for what, record in found.items():
         if record.response is None and not record.calls:
             continue

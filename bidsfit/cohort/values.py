@@ -1,4 +1,4 @@
-"""Values of a cohort in the order of its design, and what is noted of them and of their fits as they are read."""
+"""Values of a cohort arranged according to its design, and notes about the fits."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bidsfit.bids.fitted import FitFacts, FittedImage, settings_that_differ
-from bidsfit.bids.inputs import Problem
+from bidsfit.bids.inputs import InputProblem
 from bidsfit.cohort.design import Design
 from bidsfit.cohort.region_values import ParticipantValues, RegionValues
 from bidsfit.statistics.precision import FEWEST_VOXELS
@@ -22,19 +22,19 @@ FitName = tuple[str, str]
 
 @dataclass
 class FitNotes:
-    """How the fits of a study were made; memory grows with the number of participants only by their names.
+    """How the fits of a study were made.
 
     Attributes
     ----------
     differing : dict of FitName to set of str
-        Settings in which fits of one model by one estimator differ.
+        Settings that differ between fits of one model by one estimator.
     trained_on : dict of FitName to set of str
-        Participants with maps (labels without ``sub-``) whose own fits the estimator was trained on.
+        Trained estimators.
     trained : set of FitName
         Of estimators that were trained.
     versions : set of str
-        Of bidsfit.
-    problems : list of Problem
+        Versions of bidsfit.
+    problems : list of InputProblem
         What could not be read or found.
     """
 
@@ -42,11 +42,11 @@ class FitNotes:
     trained_on: dict[FitName, set[str]] = field(default_factory=dict)
     trained: set[FitName] = field(default_factory=set)
     versions: set[str] = field(default_factory=set)
-    problems: list[Problem] = field(default_factory=list)
+    problems: list[InputProblem] = field(default_factory=list)
     _first: dict[FitName, FitFacts] = field(default_factory=dict)
 
     def rows(self, people: Iterable[ParticipantValues]) -> Iterator[RegionValues]:
-        """Pass the values of all participants on, and note how their fits were made."""
+        """Pass on the values of all participants, noting how their fits were made."""
         for person in people:
             self.problems += person.problems
             for fitted, facts in person.facts:
@@ -68,7 +68,7 @@ class FitNotes:
 
 @dataclass
 class VoxelCounts:
-    """Voxels of all participants, and of how many the estimate says little."""
+    """Numbers of voxels of all participants, and of those whose estimate carries little information."""
 
     used: int = 0
     at_bound: int = 0
@@ -82,12 +82,12 @@ class VoxelCounts:
         self.unlike_training += row.n_unlike_training
 
     def share(self, count: int) -> float:
-        """A count as a share of the voxels that are used."""
+        """A count as a fraction of the used voxels."""
         return count / self.used if self.used else 0.0
 
 
 class RegionParameter(NamedTuple):
-    """A parameter of a fit in a region of like images: what values are compared of."""
+    """What values are compared for: a parameter of a fit, in a region of comparable images."""
 
     model: str
     estimator: str
@@ -99,17 +99,16 @@ class RegionParameter(NamedTuple):
 
 @dataclass(frozen=True)
 class Arranged:
-    """Values of a design, in its order, in the units of the numerics; NaN where there is none.
+    """Values in the order of a design, in internal units; NaN if missing.
 
     Attributes
     ----------
-    what : RegionParameter
     repeats : ndarray, shape (n_repeated, n_sessions)
-        A row for each of `Design.repeatability`; who has fewer sessions than others has NaN at the end.
+        One row per entry of `Design.repeatability`, padded with NaN at the end.
     change : ndarray, shape (n_treated, 2)
-        Before and after, a row for each of `Design.treatment`.
+        Before and after, one row per entry of `Design.treatment`.
     healthy, patients : ndarray, shape (n,)
-        Of the first session of each of `Design.healthy` and `Design.patients`.
+        First session of each of `Design.healthy` and `Design.patients`.
     """
 
     what: RegionParameter
@@ -121,23 +120,22 @@ class Arranged:
 
 @dataclass
 class CohortValues:
-    """Values of a cohort, arranged for the statistics, and what they say beside themselves.
+    """Values of a cohort arranged for the statistics, and other quantities of the rows.
 
-    Rows are watched as they pass and not kept: memory grows with the number of participants only by their values.
+    Rows are processed as a stream; only the values needed are kept.
 
     Attributes
     ----------
-    design : Design
     column : str
-        What is compared: "median", "mean", a quantile, "sd", "correlation".
+        Column that is compared: "median", "mean", a quantile, "sd", "correlation".
     precision : dict of RegionParameter to dict of participant to float
         Parameter-to-noise ratio at the first session: mean over standard deviation of the voxels.
     correlation : dict of RegionParameter to dict of participant to float
-        Rank correlation at the first session over the voxels with the parameter that the condition names.
+        Rank correlation over the voxels at the first session with the parameter of the condition.
     first : dict of RegionParameter to dict of participant to float
-        At the first session, of the column that is compared.
+        Compared value at the first session.
     voxels : dict of RegionParameter to VoxelCounts
-        Of all sessions.
+        Counts over all sessions.
     """
 
     design: Design
@@ -155,7 +153,7 @@ class CohortValues:
         self._members = frozenset(members(self.design))
 
     def watch(self, rows: Iterable[RegionValues]) -> Iterator[RegionValues]:
-        """Pass rows on, and take what the design needs of them."""
+        """Pass rows on, collecting the values that the design needs."""
         baseline = self.design.baseline or {}
         for row in rows:
             if row.participant in self._members:
@@ -168,7 +166,7 @@ class CohortValues:
 
     @property
     def arranged(self) -> list[Arranged]:
-        """Values of the rows so far, in the order in which they came; what has none in the design is left out."""
+        """Values of the rows so far, in order of appearance, without those that the design does not use."""
         return [Arranged(what, *tables) for what, tables in self._tables.items()]
 
     def _arrange(self, what: RegionParameter, row: RegionValues) -> None:
@@ -195,13 +193,13 @@ class CohortValues:
 
 
 def members(design: Design) -> list[str]:
-    """Everyone whose values are compared, sorted."""
+    """Sorted labels of everyone whose values are compared."""
     scanned = {one.participant for one in design.repeatability} | {one.participant for one in design.treatment}
     return sorted(scanned.union(design.healthy, design.patients))
 
 
 def _slots(design: Design) -> Iterator[tuple[int, tuple[int, ...], str, str]]:
-    """Table and place in it of every value of a design, and the participant and session that it comes from."""
+    """Table, index, participant and session of every value of a design."""
     for i, repeats in enumerate(design.repeatability):
         yield from ((0, (i, j), repeats.participant, session) for j, session in enumerate(repeats.sessions))
     for i, pair in enumerate(design.treatment):
@@ -210,8 +208,8 @@ def _slots(design: Design) -> Iterator[tuple[int, tuple[int, ...], str, str]]:
         yield from ((table, (i,), label, (design.baseline or {}).get(label, "")) for i, label in enumerate(labels))
 
 
-def missing_values(arranged: Sequence[Arranged], design: Design) -> list[Problem]:
-    """Who lacks a value that others of the cohort have: of a whole region, or of some of its parameters."""
+def missing_values(arranged: Sequence[Arranged], design: Design) -> list[InputProblem]:
+    """Problems: values of a region, or of some of its parameters, that a participant lacks and others have."""
     slots = list(_slots(design))
     every: dict[tuple[str, str], set[RegionParameter]] = {}
     lacking: dict[tuple[str, str, str, str], set[RegionParameter]] = {}
@@ -230,5 +228,5 @@ def missing_values(arranged: Sequence[Arranged], design: Design) -> list[Problem
         if len(quantities) < len(every[region, series]):
             fits = sorted({f"{what.parameter} by {what.estimator} ({what.model})" for what in quantities})
             words = f"no values of {', '.join(fits)}"
-        problems.append(Problem(who, f"{words} in the region {region}{images}"))
+        problems.append(InputProblem(who, f"{words} in the region {region}{images}"))
     return problems

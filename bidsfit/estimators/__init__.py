@@ -44,7 +44,7 @@ def available() -> dict[str, str]:
 def get(name: str) -> type[Estimator]:
     """The estimator class of that name; an unknown one raises `UnknownNameError` with the nearest valid name.
 
-    That of a name with a distribution ("net-healthy") is a partial: the class with its option ``distribution``.
+    A name with a distribution ("net-healthy") gives a partial: the class with its option ``distribution`` set.
     """
     estimator: Any = _registry.get(name)
     base, _, distribution = name.partition("-")
@@ -55,12 +55,8 @@ def get(name: str) -> type[Estimator]:
 
 
 def with_distribution(name: str, distribution: str | None = None) -> str:
-    """The name with its distribution ("net-healthy") of a trained estimator without one ("net"); others as they are.
+    """Append the training distribution to the name of a trained estimator without one: "net" becomes "net-healthy".
 
-    Parameters
-    ----------
-    name : str
-    distribution : str, optional
-        One of `DISTRIBUTIONS`; "uniform" where there is none.
+    ``distribution`` is one of `DISTRIBUTIONS`, "uniform" by default. Other names are returned unchanged.
     """
     return f"{name}-{distribution or 'uniform'}" if name in TRAINED else name

@@ -22,7 +22,7 @@ from bidsfit.estimators.posterior import (
     STEPS,
     Frame,
     fill_posteriors,
-    make_room,
+    make_work,
 )
 from bidsfit.estimators.priors import Prior, priors_of
 from bidsfit.models.signal_model import SignalModel
@@ -43,35 +43,34 @@ FEW = 50
 class Bayesian(Estimator):
     r"""Mean, standard deviation and central 95 % interval of the posterior of every parameter.
 
-    What is believed before the data is stated: every parameter has a prior within its bounds, and together they have
-    no other correlation than that of the model's linear constraints (so that fractions that sum to at most 1 are
-    uniform on a simplex). The scale of the signal has a flat prior (up to a thousand times the signals), and the
-    standard deviation of the noise, unless it is known, Jeffreys'; both are integrated out in closed form [1]_. The
-    others are sampled [2]_: quasi-random points, the same for all voxels, adapt to the posterior and are weighed by it.
-    The noise is taken for Gaussian, and the averages of shells for the data: how measurements scatter within a shell,
-    over directions, is no measure of the noise.
+    Every parameter has a prior within its bounds. Priors are independent except for the linear constraints of the
+    model, so that fractions whose sum is at most 1 are uniform on a simplex. The scale of the signal has a flat prior
+    (up to a thousand times the signals); the standard deviation of the noise has Jeffreys' prior unless it is known.
+    Both are integrated out in closed form [1]_, and the other parameters by adaptive importance sampling [2]_ with
+    quasi-random points that are the same in all voxels. The noise is assumed Gaussian and the data are the averages of
+    shells; the scatter within a shell, over directions, does not count as noise.
 
     Parameters
     ----------
     model : SignalModel
         With up to six free parameters besides the scale.
     bounds : dict of name to (lower, upper), optional
-        Replace the model's bounds, and with them the range of the priors. Equal bounds fix a parameter.
+        Replace the bounds of the model and thus the range of the priors. Equal bounds fix a parameter.
     priors : dict of name to {"uniform", "loguniform"} or Prior, optional
         Replace those of the model's parameter table.
     sigma : {"auto", "marginalised", "known"}
-        Whether the standard deviation of the noise is integrated out, or given. "auto" integrates it out where the
-        protocol has more averaged signals than the model has parameters, and needs it to be given elsewhere; the
-        estimate's notes say which.
+        Whether the standard deviation of the noise is integrated out or must be given. "auto" integrates it out if
+        there are more averaged signals than parameters, and otherwise requires it; the notes of the estimate say which.
     averaging : {"arithmetic", "geometric", "none"}
     debias : bool
         Take the Rician bias out of the magnitudes first.
 
     Notes
     -----
-    The mean minimises the expected square of the error if the prior is true. Where the data say little it lies in the
-    middle of the prior, not at a bound as least squares would have it: see the status ``PRIOR_ONLY``, the standard
-    deviation and the interval. Residuals are those of the mean, hence larger than those of least squares.
+    The posterior mean minimises the expected squared error if the prior is true. Where the data carry little
+    information it lies in the middle of the prior, whereas least squares would end at a bound: see the status
+    ``PRIOR_ONLY``, the standard deviation and the interval. Residuals refer to the mean and are larger than those of
+    least squares.
 
     References
     ----------
@@ -134,7 +133,7 @@ class Bayesian(Estimator):
         )
 
     def _takes_noise(self, averaged: Acquisition) -> bool:
-        """Whether the standard deviation of the noise is given, not integrated out."""
+        """Whether the standard deviation of the noise must be given instead of being integrated out."""
         return self.sigma == "known" or (self.sigma == "auto" and len(averaged) <= self.n_free)
 
     def adapted(
@@ -163,10 +162,10 @@ class Bayesian(Estimator):
             mean, lower, upper = (np.tile(fixed, (n, 1)) for _ in range(3))
             sd, squares, effective = np.zeros(shape), np.empty(n), np.empty(n)
             width = np.empty((n, frame.free.size))
-            room = make_room(len(acquisition), len(model.parameters), frame.free.size)
+            work = make_work(len(acquisition), len(model.parameters), frame.free.size)
             noise = sigma if known else np.full(n, np.nan)
             fill_posteriors(
-                model.signal_kernel, np.ascontiguousarray(y), noise, fixed, frame, room,
+                model.signal_kernel, np.ascontiguousarray(y), noise, fixed, frame, work,
                 mean, sd, lower, upper, squares, width, effective,
             )  # fmt: skip
             status = np.full(n, Status.CONVERGED, dtype=np.uint8)
@@ -178,21 +177,12 @@ class Bayesian(Estimator):
 
 
 def z_values() -> NDArray[np.float64]:
-    """Standard normal variable at the entries of the tables."""
+    """Values of the standard normal variable at the entries of the tables."""
     return np.arange(-LARGEST * STEPS, LARGEST * STEPS + 1) / STEPS
 
 
 def make_frame(model: SignalModel, priors: Mapping[str, Prior], acquisition: Acquisition, *, known: bool) -> Frame:
-    """What the posteriors of all voxels share.
-
-    Parameters
-    ----------
-    model : SignalModel
-    priors : dict of name to Prior
-    acquisition : Acquisition
-    known : bool
-        Whether the noise is known, not integrated out.
-    """
+    """Compute what the posteriors of all voxels share; ``known``: whether the noise level is given."""
     free = np.array([j for j, name in enumerate(model.names) if name != model.scale and not priors[name].fixed], int)
     n, p, z = len(acquisition), free.size, z_values()
     probability = stats.norm.cdf(z)

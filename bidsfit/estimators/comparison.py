@@ -1,6 +1,6 @@
-"""How far an estimate can be trusted, and how estimates of the same voxels differ: numbers for reports and tables.
+"""Precision of estimates, and differences between estimates of the same voxels, as numbers for reports and tables.
 
-Arrays hold one value a voxel, NaN where a voxel was not fitted; spreads are infinite where the data do not determine
+Arrays hold one value per voxel, NaN where a voxel was not fitted; spreads are infinite where the data do not determine
 a parameter.
 """
 
@@ -23,18 +23,18 @@ FEWEST = 10
 
 @dataclass(frozen=True)
 class Precision:
-    """Spread of one parameter over the fitted voxels; NaN where it is not known.
+    """Spread of one parameter over the fitted voxels; NaN if unknown.
 
     Attributes
     ----------
     sd : float
-        Median standard deviation, as the estimator states it.
+        Median standard deviation stated by the estimator.
     crb : float
-        Median Cramér-Rao bound; infinite where half of the voxels or more are not determined.
+        Median Cramér-Rao bound; infinite if at least half of the voxels are not determined.
     undetermined : float
-        Share of the voxels whose bound is infinite.
+        Fraction of the voxels whose bound is infinite.
     bias : float
-        Median size of the bias, as the estimator states it.
+        Median absolute bias stated by the estimator.
     """
 
     sd: float
@@ -52,15 +52,14 @@ def precision(sd: NDArray | None, crb: NDArray | None, bias: NDArray | None = No
 
 @dataclass(frozen=True)
 class Difference:
-    """One parameter of an estimate less that of a reference, over the voxels that both have.
+    """Difference of one parameter between an estimate and a reference, over the voxels that both have.
 
     Attributes
     ----------
-    median, median_absolute : float
     correlation : float
-        Spearman's, between the two.
+        Spearman's correlation between the two.
     floor : float
-        Median Cramér-Rao bound of the reference over the same voxels; NaN where it is not known.
+        Median Cramér-Rao bound of the reference over the same voxels; NaN if unknown.
     largest : float
         95th percentile of the absolute difference.
     """
@@ -73,24 +72,17 @@ class Difference:
 
     @property
     def negligible(self) -> bool:
-        """Far less than the noise that no estimator escapes, in nearly every voxel."""
+        """Whether 95 % of the absolute differences are below the fraction `NEGLIGIBLE` of the Cramér-Rao bound."""
         return bool(np.isfinite(self.floor) and self.largest <= NEGLIGIBLE * self.floor)
 
     @property
     def exceeds_floor(self) -> bool:
-        """More than an efficient estimator would scatter: at least one of the two is biased, or wasteful."""
+        """Whether the typical difference exceeds the bound, so that at least one estimate is biased or inefficient."""
         return bool(self.median_absolute > self.floor)
 
 
 def difference(values: NDArray, reference: NDArray, crb: NDArray | None = None) -> Difference:
-    """How one parameter differs from the same parameter of a reference.
-
-    Parameters
-    ----------
-    values, reference : ndarray, shape (n_voxels,)
-    crb : ndarray, shape (n_voxels,), optional
-        Cramér-Rao bound at the reference.
-    """
+    """Difference of one parameter from a reference, both of shape (n_voxels,), whose bound is ``crb``."""
     both = np.isfinite(values) & np.isfinite(reference)
     apart = values[both].astype(float) - reference[both]
     floor = np.nan if crb is None else _median(_known(crb[both]))

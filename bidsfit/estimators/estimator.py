@@ -1,4 +1,4 @@
-"""The verb: `estimator.estimate(signals, acquisition, noise)` returns an `Estimate`."""
+"""The interface of all estimators: `Estimator.estimate` returns an `Estimate`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FAINTEST = 1e-150
 
 
 class Status(IntEnum):
-    """What happened in a voxel. The message says it in words, and what to do."""
+    """Outcome of the fit of a voxel. The message describes it and recommends what to do."""
 
     message: str
 
@@ -59,7 +59,7 @@ FITTED = (
 
 
 class Signals(Protocol):
-    """Signals of shape (n_voxels, n_measurements): an array, or anything that yields its rows by slice.
+    """Signals of shape (n_voxels, n_measurements): an array, or any object that yields rows by slice.
 
     A view of an image on disk qualifies, so that an image need not be copied to be fitted.
     """
@@ -72,13 +72,13 @@ class Signals(Protocol):
 
 @dataclass(frozen=True, repr=False)
 class Estimate:
-    """What an estimator returns.
+    """Result of an estimator.
 
     Attributes
     ----------
     parameters : dict of name to ndarray, shape (...)
-        In the units of the model's parameter table; NaN where a voxel could not be fitted. The shape of all arrays is
-        that of the signals without their last dimension: (n_voxels,) or (x, y, z).
+        In the units of the parameter table; NaN where a voxel could not be fitted. All arrays have the shape of the
+        signals without the last dimension: (n_voxels,) or (x, y, z).
     status : ndarray of uint8, shape (...)
         Codes of `Status`.
     rmse : ndarray, shape (...)
@@ -86,22 +86,22 @@ class Estimate:
     r2 : ndarray, shape (...)
         Coefficient of determination of the fitted signals, weighted as the fit was.
     sigma : ndarray, shape (...)
-        Noise standard deviation of a single measurement as the residuals suggest it.
+        Standard deviation of the noise of a single measurement, from the residuals.
     freedom : int
-        Fitted signals less estimated parameters. Where it is 0 the curve passes through every point and says nothing
-        about the fit: ``rmse``, ``r2`` and ``sigma`` are NaN.
+        Fitted signals minus estimated parameters. If it is 0 the curve passes through every point, and ``rmse``, ``r2``
+        and ``sigma`` are NaN.
     acquisition : Acquisition
-        What was fitted, after averaging and selection.
+        The acquisition after averaging and selection.
     statistics : dict of statistic to dict of name to ndarray, shape (...)
-        What only the estimator can tell of its uncertainty: the keys of `Estimator.statistics`, each with an array for
-        every parameter. Of a posterior, "sd" is the standard deviation, "q025" and "q975" bound the central 95 %
-        interval. `bidsfit.companions` has these, and what else is known of every estimate.
+        Uncertainty that only the estimator knows: one array per parameter for each key of `Estimator.statistics`. For a
+        posterior "sd" is the standard deviation; "q025" and "q975" bound the central 95 % interval.
+        `bidsfit.companions` adds what can be computed for any estimate.
     notes : dict
-        Facts of the data that shaped the estimate, such as a prior that was fitted to them: for sidecars (JSON).
+        Quantities derived from the data that shaped the estimate, such as a fitted prior; for sidecars (JSON).
     units : dict of name to str
-        Of parameters and derived quantities, as the model names them.
+        Units of parameters and derived quantities.
     derived : dict of name to ndarray, shape (...) or (..., 3)
-        What follows from the parameters (`SignalModel.derived`).
+        Derived quantities (`SignalModel.derived`).
     """
 
     parameters: dict[str, NDArray[np.float64]]
@@ -117,7 +117,7 @@ class Estimate:
     derived: dict[str, NDArray[np.float64]] = field(default_factory=dict)
 
     def __repr__(self) -> str:
-        """A short table of the fitted voxels: median and percentiles of each parameter, and the status of all."""
+        """Table of the fitted voxels: median and percentiles of each parameter, and counts of the statuses."""
         sd = self.statistics.get("sd", {})
         rows: list[Sequence[str]] = [("parameter", "unit", "median", "5 %", "95 %", *(["median sd"] if sd else []))]
         fitted = np.isin(self.status, FITTED)
@@ -140,7 +140,7 @@ class Estimate:
         return "\n".join([title, *lines, *counts])
 
     def placed(self, mask: NDArray[np.bool_]) -> Estimate:
-        """The same voxels as maps of the shape of a mask that holds as many; NaN outside, and not fitted."""
+        """The estimate as maps: its rows fill the voxels of ``mask``; other voxels are NaN and not fitted."""
 
         def place(values: NDArray, outside: float = np.nan) -> NDArray:
             found = np.full((*mask.shape, *values.shape[1:]), outside, dtype=values.dtype)
@@ -160,7 +160,7 @@ class Estimate:
 
     @property
     def values(self) -> dict[str, NDArray[np.float64]]:
-        """Parameters and derived quantities that are numbers (no axes), by name."""
+        """Parameters and scalar derived quantities (no axes) by name."""
         derived = {name: array for name, array in self.derived.items() if array.shape == self.status.shape}
         return self.parameters | derived
 
@@ -176,7 +176,7 @@ def _percentiles(values: NDArray[np.float64], *which: float) -> list[float]:
 
 
 class Fitted(NamedTuple):
-    """What the fit of one chunk returns.
+    """Result of the fit of one chunk of voxels.
 
     Attributes
     ----------
@@ -200,31 +200,31 @@ FitChunk = Callable[..., Fitted]
 
 
 class Performance(Protocol):
-    """What was measured of an estimator over the space of true parameters."""
+    """Bias and standard deviation of an estimator, measured over the space of true parameters."""
 
     def at(self, parameters: NDArray[np.float64], quantity: str) -> NDArray[np.float64]:
-        """Its bias ("bias") or standard deviation ("sd") where these parameters are true.
+        """Bias ("bias") or standard deviation ("sd") at true parameters.
 
         Both arrays have the shape (n, n_parameters); NaN where the parameters are.
         """
 
 
 class Estimator(ABC):
-    """How a signal model is inverted.
+    """Base class of the methods that invert a signal model.
 
-    A subclass says how it fits one chunk of clean, averaged signals; this class does what all of them share:
-    selection and averaging of the measurements, unusable voxels, chunks, threads and fit statistics.
+    A subclass implements `prepare`, which fits chunks of averaged signals. This class selects and averages the
+    measurements, sets unusable voxels aside, distributes chunks over threads and computes fit statistics.
 
     Parameters
     ----------
     model : SignalModel
     bounds : dict of name to (lower, upper), optional
-        Replace the model's bounds, in the units of its parameter table.
+        Replace the bounds of the model, in the units of its parameter table.
     averaging : {"arithmetic", "geometric", "none"}
         How the measurements of a shell are averaged before the fit.
     debias : bool
-        First replace every magnitude by the amplitude whose Rician mean it is (`bidsfit.noise.remove_rician_bias`), as
-        Kaden's tools do. For estimators that take the noise for Gaussian; needs its standard deviation.
+        First replace every magnitude by the amplitude whose Rician mean it is (`bidsfit.noise.remove_rician_bias`). For
+        estimators that assume Gaussian noise; needs the standard deviation of the noise.
     """
 
     name: str
@@ -268,7 +268,7 @@ class Estimator(ABC):
 
     @property
     def options(self) -> dict[str, Any]:
-        """Every choice that shaped the estimate, for sidecars and reports."""
+        """All choices that shaped the estimate, for sidecars and reports."""
         bounds = {
             name: tuple(pair)
             for name, pair in zip(self.model.names, self.bounds.tolist(), strict=True)
@@ -292,7 +292,7 @@ class Estimator(ABC):
         Parameters
         ----------
         signals : array_like, shape (n_voxels, n_measurements) or (x, y, z, n_measurements)
-            As measured; any scale. Rows are read in chunks; never written to.
+            As measured, in any unit. Rows are read in chunks and never changed.
         acquisition : Acquisition
             Of the n_measurements.
         noise : float or ndarray, shape (n_voxels,) or (x, y, z), optional
@@ -301,10 +301,10 @@ class Estimator(ABC):
             not given. In voxels where it is not a positive number, it is not known.
         mask : array_like, shape (n_voxels,) or (x, y, z), optional
             Only voxels where it is above 0 are estimated; by default all. An estimator that reads neighbours sees only
-            voxels of the mask that have a usable signal.
+            voxels of the mask with a usable signal.
         positions : ndarray of int, shape (n_voxels, 3), optional
-            Where the voxels lie in the image, for an estimator that reads neighbours and is given rows: in the order of
-            the image, whether x or z changes slowest.
+            Voxel indices in the image, for an estimator that reads neighbours and gets rows; sorted as in the image,
+            with x or z changing slowest.
         threads : int
         progress : callable, optional
             Called with the fraction that is done.
@@ -464,10 +464,10 @@ class Estimator(ABC):
         return self.model.reference_signal(self._averages(acquisition)(signals, noise)[0], self.averaged(acquisition))
 
     def _pieces(self, n_voxels: int, positions: NDArray[np.integer] | None) -> Iterator[tuple[slice, slice]]:
-        """Rows that are read at a time, and those of them that are estimated.
+        """Slices of the rows to read at a time, and slices of those to estimate.
 
-        They are the same but for an estimator that reads neighbours: it reads slabs of the image that overlap by its
-        reach, each of as few layers as hold a chunk of voxels.
+        They are the same unless the estimator reads neighbours. Then slabs of the image are read that overlap by its
+        reach, each with the fewest layers that hold a chunk of voxels.
         """
         if positions is None:
             for start in range(0, n_voxels, self.chunk):
@@ -487,22 +487,23 @@ class Estimator(ABC):
     def adapted(
         self, signals: Signals, acquisition: Acquisition, noise: float | NDArray[np.float64] | None
     ) -> tuple[Estimator, dict[str, Any]]:
-        """The estimator for the data of one call of `estimate`, and notes on what of the data shaped it.
+        """The estimator adapted to the data of one call of `estimate`, and notes on what was learned from the data.
 
-        Itself, unless a subclass learns something from them first; then a copy, as estimators do not change.
+        By default the estimator itself. A subclass that learns from the data returns a copy, as estimators do not
+        change.
         """
         return self, {}
 
     def missing(self, acquisition: Acquisition) -> list[str]:
-        """What the estimator needs of a protocol beside what the model needs, and the protocol lacks, in words."""
+        """What the protocol lacks for this estimator, beyond the requirements of the model, in words."""
         return []
 
     def averaged(self, acquisition: Acquisition) -> Acquisition:
-        """What is fitted: the measurements that the model describes, averaged as they are before the fit."""
+        """The acquisition that is fitted: measurements that the model describes, averaged."""
         return self.model.average(acquisition.select(self.model.usable(acquisition)), self.averaging).acquisition
 
     def warm_up(self, acquisition: Acquisition) -> None:
-        """Compile what an estimate of this acquisition needs, so that its time is that of the estimate."""
+        """Compile what an estimate of this acquisition needs, so that compilation is not timed with the estimate."""
         averaged = self.averaged(acquisition)
         n = len(averaged) * (1 + self.model.complex_valued)
         where = [np.zeros((1, 3), dtype=int)] if any(self.reach) else []
@@ -511,16 +512,16 @@ class Estimator(ABC):
     @property
     @abstractmethod
     def methods(self) -> str:
-        """What it does, in sentences for the methods of a paper."""
+        """Description of the method, in sentences for the methods section of a paper."""
 
     @property
     def performance(self) -> Performance | None:
-        """What was measured of it, where `has_performance`; None where it was not trained yet."""
+        """Measured performance if `has_performance`; None before training."""
         return None
 
     @property
     def fixed(self) -> tuple[str, ...]:
-        """Parameters whose bounds are equal: they are known, not estimated."""
+        """Names of the parameters whose bounds are equal; they are not estimated."""
         return tuple(name for name, (low, high) in zip(self.model.names, self.bounds, strict=True) if low == high)
 
     @property
@@ -530,16 +531,16 @@ class Estimator(ABC):
 
     @abstractmethod
     def prepare(self, acquisition: Acquisition) -> FitChunk:
-        """Get ready for one acquisition; return the function that fits a chunk.
+        """Return the function that fits chunks of voxels of one acquisition.
 
-        That function takes signals of shape (n, n_measurements), finite and divided by the reference of the model
-        (about 1 at the lowest b-value; of complex signals the real parts, then the imaginary parts), and the standard
-        deviation of their noise on the same scale, shape (n,); it returns `Fitted`. It is called from several threads.
-        Of an estimator that reads neighbours (`reach`) it also takes where these voxels lie, shape (n, 3); whatever
-        lies between them is outside of the mask or the image, or has no usable signal.
+        The function takes signals of shape (n, n_measurements) and the standard deviation of their noise, shape (n,),
+        and returns `Fitted`. Signals are finite and divided by the reference of the model, so about 1 at the lowest
+        b-value; complex signals come as real parts followed by imaginary parts. It is called from several threads. An
+        estimator that reads neighbours (`reach`) also gets the voxel indices, shape (n, 3); voxels that are not among
+        them lie outside the mask or the image, or have no usable signal.
         """
 
 
 def estimator_label(name: str) -> str:
-    """The name of an estimator as a BIDS label, which has letters and digits only: "netuniform" for "net-uniform"."""
+    """Name of an estimator as a BIDS label of letters and digits: "netuniform" for "net-uniform"."""
     return "".join(character for character in name if character.isalnum())

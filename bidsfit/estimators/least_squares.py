@@ -18,9 +18,9 @@ from bidsfit.models.signal_model import SignalModel
 class LeastSquares(Estimator):
     """Bounded non-linear least squares with every constraint of the model.
 
-    Each voxel starts from the best point of a grid (the scale of the signal is solved in closed form there), so
-    that it does not stop in a far local minimum, and descends by Levenberg-Marquardt with the model's analytic
-    Jacobian [1]_ [2]_. Bounds and linear constraints are kept by an active set: they hold at every iterate.
+    Each voxel starts from the best point of a grid, where the scale of the signal is solved in closed form, to avoid
+    far local minima. It continues by Levenberg-Marquardt with the analytic Jacobian of the model [1]_ [2]_. An active
+    set keeps bounds and linear constraints at every iterate.
 
     Parameters
     ----------

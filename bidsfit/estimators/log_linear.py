@@ -15,8 +15,8 @@ FAINT = 1e-6
 class LogLinear:
     r"""Weighted linear least squares of :math:`\ln S = \ln S_0 + X \theta`.
 
-    The matrix X is the derivative of the logarithm of the signal, which does not depend on the parameters. An ordinary
-    fit comes first; the squares of the signals that it predicts are the weights of the second [1]_.
+    The matrix X is the derivative of the log signal, which does not depend on the parameters. An ordinary fit comes
+    first; the squares of its predicted signals are the weights of the second [1]_.
 
     Parameters
     ----------
@@ -27,7 +27,7 @@ class LogLinear:
     Raises
     ------
     ValueError
-        Where the logarithm of the signal is not linear in the parameters.
+        If the logarithm of the signal is not linear in the parameters.
 
     References
     ----------
@@ -45,10 +45,7 @@ class LogLinear:
         self._scale, self._matrix, self._counts = model.scale_index, slopes[0], acquisition.weights
 
     def __call__(self, signals: NDArray[np.float64], *, weighted: bool = True) -> NDArray[np.float64]:
-        """Parameters, shape (n_voxels, n_parameters), of signals, shape (n_voxels, n).
-
-        ``weighted``: False stops at the ordinary fit.
-        """
+        """Parameters (n_voxels, n_parameters) of signals (n_voxels, n); ``weighted=False`` skips the second fit."""
         x = self._matrix
         floor = FAINT * np.abs(signals).max(axis=1, keepdims=True)
         logarithm = np.log(np.maximum(signals, np.maximum(floor, np.finfo(float).tiny)))

@@ -16,13 +16,12 @@ from bidsfit.models.signal_model import SignalModel, as_real
 
 
 class MaximumLikelihood(Estimator):
-    """The parameters that make the measured magnitudes most likely, with every constraint of the model.
+    """Parameters of maximum likelihood for the measured magnitudes, within the constraints of the model.
 
-    The solver is that of `LeastSquares`, with the logarithm of the density in the place of the square: a damped Newton
-    method with the model's analytic derivatives. Every measurement enters by itself, because the average of Rician
-    magnitudes is not Rician; negative magnitudes, which no Rician density allows, count as 0. A model of direction
-    averages is taken for the signal of every direction: exact where the signal does not depend on direction or is far
-    above the noise, an approximation elsewhere.
+    The solver is that of `LeastSquares` with the log-likelihood in place of the square: a damped Newton method with the
+    analytic derivatives of the model. Measurements are not averaged, because an average of Rician magnitudes is not
+    Rician; negative magnitudes count as 0. A model of direction averages is applied to every direction, which is exact
+    only if the signal does not depend on direction or is far above the noise.
 
     Parameters
     ----------

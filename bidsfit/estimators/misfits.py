@@ -1,4 +1,4 @@
-"""What one measurement adds to the objective of a fit: compiled, one function for each kind of noise.
+"""Contribution of one measurement to the objective of a fit: one compiled function per kind of noise.
 
 A misfit takes the measured signal, the predicted signal and a weight, and returns
 

@@ -1,11 +1,11 @@
-r"""Posterior of one voxel by importance sampling with points that adapt to it; compiled.
+r"""Posterior of one voxel by adaptive importance sampling; compiled.
 
 Each parameter is a function of a standard normal variable z, :math:`\theta_j = F_j^{-1}(\Phi(z_j))` with the prior's
 distribution function :math:`F_j`, so that bounds lie at infinity. Points drawn from the prior give a first mean and
-covariance of the posterior; then points of a Student t distribution with these moments are weighed, and the moments
-found again, until the points fit (adaptive importance sampling [1]_). As long as few points carry all the weight, the
-likelihood is tempered: taken to a power below 1 that leaves enough of them. The points are quasi-random (Sobol) and the
-same for all voxels, so that there is no seed and neighbours differ by their data only.
+covariance of the posterior. Points of a Student t distribution with these moments are then weighted by the posterior
+and the moments updated, until enough points carry weight [1]_. Until then the likelihood is tempered, that is, raised
+to a power below 1. The points are quasi-random (Sobol) and the same in all voxels, so that there is no seed and
+neighbours differ only by their data.
 
 The scale of the signal (flat prior) and, unless it is known, the standard deviation of the noise (Jeffreys' prior) are
 integrated out in closed form [2]_: with weights W, :math:`c = \phi^T W y / |\phi|_W` and the signal :math:`\phi` of
@@ -46,7 +46,7 @@ MAX_ROUNDS, MORE_ROUNDS = 40, 4
 LARGEST, STEPS = 8.0, 256
 #: Residuals below this fraction of the signal are rounding errors (of squares).
 ROUNDING = 1e-13
-#: Room within which a point lies on a linear constraint.
+#: Slack within which a point lies on a linear constraint.
 ON_CONSTRAINT = 1e-12
 #: Probabilities of the quantiles, and how often an interval that holds one is halved.
 TAILS, HALVINGS = (0.025, 0.975), 24
@@ -57,7 +57,7 @@ summing = numba.njit(error_model="numpy", nogil=True, fastmath={"reassoc", "cont
 
 
 class Frame(NamedTuple):
-    """What all voxels share; p free parameters, the scale left out."""
+    """Arrays shared by all voxels, for p free parameters besides the scale."""
 
     design: NDArray  # (n, n_variables)
     weights: NDArray  # (n,)
@@ -76,8 +76,8 @@ class Frame(NamedTuple):
     least_energy: float  # |phi|_W^2 below which a signal of scale 1 is too faint to be believed
 
 
-class Room(NamedTuple):
-    """Memory of one thread."""
+class Work(NamedTuple):
+    """Working memory of one thread."""
 
     parameters: NDArray  # (n_parameters,)
     signal: NDArray  # (n,)
@@ -96,12 +96,12 @@ class Room(NamedTuple):
     part: NDArray  # (POINTS,), to which a point belongs
 
 
-def make_room(n: int, n_parameters: int, p: int) -> Room:
-    """Room for the points of one voxel."""
+def make_work(n: int, n_parameters: int, p: int) -> Work:
+    """Allocate the working memory for n signals, ``n_parameters`` parameters and p free ones besides the scale."""
     many = max(POINTS, PRIOR_POINTS)
     empty = [np.empty(many) for _ in range(5)]
     centre, spread, logarithm, weight, scale = empty
-    return Room(
+    return Work(
         np.empty(n_parameters), np.empty(n), np.empty((0, 0)), np.empty((many, p)), np.empty((p, many)),
         centre, spread, logarithm, weight, scale, np.empty((PARTS, p)), np.zeros((PARTS, p, p)), np.empty(PARTS),
         np.empty(p), np.zeros(many, np.int64),
@@ -115,7 +115,7 @@ def fill_posteriors(
     sigma: NDArray,
     known: NDArray,
     frame: Frame,
-    room: Room,
+    work: Work,
     mean: NDArray,
     sd: NDArray,
     lower: NDArray,
@@ -128,155 +128,152 @@ def fill_posteriors(
 
     Parameters
     ----------
-    kernel : compiled kernel of a model, of the signal alone
     y : ndarray, shape (n_voxels, n)
     sigma : ndarray, shape (n_voxels,)
-        Standard deviation of the noise of one measurement; NaN where it is to be integrated out.
+        Standard deviation of the noise of one measurement; NaN to integrate it out.
     known : ndarray, shape (n_parameters,)
-        Values of the parameters that are not free.
-    frame : Frame
-    room : Room
+        Values of the fixed parameters.
     mean, sd, lower, upper : ndarray, shape (n_voxels, n_parameters)
         Filled with the moments and the ends of the central 95 % interval.
     squares : ndarray, shape (n_voxels,)
         Filled with the weighted sum of squared residuals at the mean.
     width : ndarray, shape (n_voxels, p)
-        Filled with the standard deviation of the posterior in terms of prior probability.
+        Filled with the standard deviation of the prior's cumulative probability over the posterior.
     effective : ndarray, shape (n_voxels,)
         Filled with the effective number of points behind the moments.
     """
     p, n = frame.free.size, frame.design.shape[0]
     for v in range(y.shape[0]):
-        room.parameters[:] = known
+        work.parameters[:] = known
         energy = 0.0
         for i in range(n):
             energy += frame.weights[i] * y[v, i] ** 2
-        effective[v] = adapt(kernel, y[v], energy, sigma[v], frame, room)
-        weight = room.weight[:POINTS]
+        effective[v] = adapt(kernel, y[v], energy, sigma[v], frame, work)
+        weight = work.weight[:POINTS]
         for j in range(p):
-            values, k = room.values[j, :POINTS], frame.free[j]
+            values, k = work.values[j, :POINTS], frame.free[j]
             mean[v, k], sd[v, k] = moments(weight, values)
             lower[v, k], upper[v, k] = quantile(weight, values, TAILS[0]), quantile(weight, values, TAILS[1])
             for g in range(POINTS):
-                room.scale[g] = look_up(frame.probability, room.z[g, j])
-            _, width[v, j] = moments(weight, room.scale[:POINTS])
+                work.scale[g] = look_up(frame.probability, work.z[g, j])
+            _, width[v, j] = moments(weight, work.scale[:POINTS])
         k = frame.scale
-        mean[v, k], between = moments(weight, room.centre[:POINTS])
+        mean[v, k], between = moments(weight, work.centre[:POINTS])
         within = 0.0
         for g in range(POINTS):
-            within += weight[g] * room.spread[g] ** 2
-            room.scale[g] = room.centre[g] + room.spread[g] * frame.scale_points[g]
+            within += weight[g] * work.spread[g] ** 2
+            work.scale[g] = work.centre[g] + work.spread[g] * frame.scale_points[g]
         sd[v, k] = math.sqrt(between**2 + within * frame.scale_variance)
-        lower[v, k] = quantile(weight, room.scale[:POINTS], TAILS[0])
-        upper[v, k] = quantile(weight, room.scale[:POINTS], TAILS[1])
-        for j in range(room.parameters.size):
-            room.parameters[j] = mean[v, j]
-        kernel(room.parameters, frame.design, room.signal, room.jacobian)
+        lower[v, k] = quantile(weight, work.scale[:POINTS], TAILS[0])
+        upper[v, k] = quantile(weight, work.scale[:POINTS], TAILS[1])
+        for j in range(work.parameters.size):
+            work.parameters[j] = mean[v, j]
+        kernel(work.parameters, frame.design, work.signal, work.jacobian)
         squares[v] = 0.0
         for i in range(n):
-            squares[v] += frame.weights[i] * (y[v, i] - room.signal[i]) ** 2
+            squares[v] += frame.weights[i] * (y[v, i] - work.signal[i]) ** 2
 
 
 @compiled
-def adapt(kernel: Any, y: NDArray, energy: float, sigma: float, frame: Frame, room: Room) -> float:
-    """Leave points and their weights, which sum to 1, in ``room``; return their effective number."""
+def adapt(kernel: Any, y: NDArray, energy: float, sigma: float, frame: Frame, work: Work) -> float:
+    """Fill ``work`` with points and their normalised weights; return their effective number."""
     n_prior, p = frame.prior.shape
     for g in range(n_prior):
         c = 0.0
         for i in range(y.size):
             c += frame.prior_units[g, i] * y[i]
-        room.logarithm[g] = log_likelihood(c, frame.prior_norms[g], energy, sigma, y.size)
+        work.logarithm[g] = log_likelihood(c, frame.prior_norms[g], energy, sigma, y.size)
         for j in range(p):
-            room.z[g, j] = frame.prior[g, j]
-    weigh(n_prior, room)
-    find_moments(n_prior, 1, room)
+            work.z[g, j] = frame.prior[g, j]
+    weigh(n_prior, work)
+    find_moments(n_prior, 1, work)
     parts = 1
     for _ in range(MAX_ROUNDS):
-        spread_points(kernel, y, energy, sigma, ADAPTING, 1, 0, frame, room)
-        tempered, effective = weigh(ADAPTING, room)
-        find_moments(ADAPTING, 1, room)
+        spread_points(kernel, y, energy, sigma, ADAPTING, 1, 0, frame, work)
+        tempered, effective = weigh(ADAPTING, work)
+        find_moments(ADAPTING, 1, work)
         if not tempered:
             break
     for _ in range(MORE_ROUNDS):
         if effective > GOOD * ADAPTING:
             break
         parts = PARTS
-        split(ADAPTING, room)
-        find_moments(ADAPTING, PARTS, room)
-        spread_points(kernel, y, energy, sigma, ADAPTING, PARTS, ADAPTING // WIDE, frame, room)
-        _, effective = weigh(ADAPTING, room)
+        split(ADAPTING, work)
+        find_moments(ADAPTING, PARTS, work)
+        spread_points(kernel, y, energy, sigma, ADAPTING, PARTS, ADAPTING // WIDE, frame, work)
+        _, effective = weigh(ADAPTING, work)
     if parts > 1:
-        split(ADAPTING, room)
-        find_moments(ADAPTING, PARTS, room)
-    spread_points(kernel, y, energy, sigma, POINTS, parts, POINTS // WIDE, frame, room)
-    return normalise(POINTS, 1.0, room)
+        split(ADAPTING, work)
+        find_moments(ADAPTING, PARTS, work)
+    spread_points(kernel, y, energy, sigma, POINTS, parts, POINTS // WIDE, frame, work)
+    return normalise(POINTS, 1.0, work)
 
 
 @compiled
 def spread_points(
-    kernel: Any, y: NDArray, energy: float, sigma: float, n: int, parts: int, wide: int, frame: Frame, room: Room
+    kernel: Any, y: NDArray, energy: float, sigma: float, n: int, parts: int, wide: int, frame: Frame, work: Work
 ) -> None:
-    """Put n points where the moments say, some of them everywhere; find the logarithms of their weights."""
+    """Draw n points, ``wide`` of them as widely as the prior, the others around the means; compute log weights."""
     p, narrow = frame.free.size, n - wide
     everywhere = parts * wide / narrow
     for g in range(n):
         square, part = 0.0, g * parts // narrow  # runs of Sobol points fill space evenly
         for j in range(p):
             if g < narrow:
-                z = room.means[part, j]
+                z = work.means[part, j]
                 for k in range(j + 1):
-                    z += room.factors[part, j, k] * frame.points[g, k]
+                    z += work.factors[part, j, k] * frame.points[g, k]
             else:
                 z = frame.points[g, j]
-            room.z[g, j] = z
+            work.z[g, j] = z
             square += z * z
-            room.values[j, g] = room.parameters[frame.free[j]] = look_up(frame.tables[j], z)
-        room.parameters[frame.scale] = 1.0
-        kernel(room.parameters, frame.design, room.signal, room.jacobian)
+            work.values[j, g] = work.parameters[frame.free[j]] = look_up(frame.tables[j], z)
+        work.parameters[frame.scale] = 1.0
+        kernel(work.parameters, frame.design, work.signal, work.jacobian)
         c = norm = 0.0
         for i in range(y.size):
-            weighted = frame.weights[i] * room.signal[i]
+            weighted = frame.weights[i] * work.signal[i]
             c += weighted * y[i]
-            norm += weighted * room.signal[i]
+            norm += weighted * work.signal[i]
         visible = norm > frame.least_energy
         norm = math.sqrt(max(norm, frame.least_energy))
         c /= norm
         residual = max(energy - c * c, ROUNDING * energy)
-        room.centre[g] = c / norm
-        room.spread[g] = (math.sqrt(residual / (y.size - 1)) if np.isnan(sigma) else sigma) / norm
-        room.logarithm[g] = (
+        work.centre[g] = c / norm
+        work.spread[g] = (math.sqrt(residual / (y.size - 1)) if np.isnan(sigma) else sigma) / norm
+        work.logarithm[g] = (
             log_likelihood(c, math.log(norm), energy, sigma, y.size)
             - 0.5 * square
-            - log_density(g, parts, everywhere, room)
-            if visible and meets_constraints(room.parameters, frame)
+            - log_density(g, parts, everywhere, work)
+            if visible and meets_constraints(work.parameters, frame)
             else -np.inf
         )
 
 
 @compiled
-def log_density(g: int, parts: int, everywhere: float, room: Room) -> float:
-    """Logarithm of the density from which a point was drawn, a mixture of t distributions, but for a constant."""
-    p = room.axis.size
+def log_density(g: int, parts: int, everywhere: float, work: Work) -> float:
+    """Logarithm, up to a constant, of the mixture of t distributions from which a point was drawn."""
+    p = work.axis.size
     square = 0.0
     for j in range(p):
-        square += room.z[g, j] ** 2
+        square += work.z[g, j] ** 2
     power = -0.5 * (FREEDOM + p)
-    total = everywhere * math.exp(power * math.log1p(square / FREEDOM) - room.heights[0])
+    total = everywhere * math.exp(power * math.log1p(square / FREEDOM) - work.heights[0])
     for part in range(parts):
         square = 0.0
         for j in range(p):
-            value = room.z[g, j] - room.means[part, j]
+            value = work.z[g, j] - work.means[part, j]
             for k in range(j):
-                value -= room.factors[part, j, k] * room.axis[k]
-            room.axis[j] = value / room.factors[part, j, j]
-            square += room.axis[j] ** 2
-        total += math.exp(power * math.log1p(square / FREEDOM) + room.heights[part] - room.heights[0])
-    return room.heights[0] + math.log(max(total, 1e-300))
+                value -= work.factors[part, j, k] * work.axis[k]
+            work.axis[j] = value / work.factors[part, j, j]
+            square += work.axis[j] ** 2
+        total += math.exp(power * math.log1p(square / FREEDOM) + work.heights[part] - work.heights[0])
+    return work.heights[0] + math.log(max(total, 1e-300))
 
 
 @compiled
 def log_likelihood(c: float, log_norm: float, energy: float, sigma: float, n: int) -> float:
-    """Logarithm of the likelihood with the scale, and unless it is known the noise, integrated out."""
+    """Log-likelihood with the scale integrated out, and also the noise if ``sigma`` is NaN."""
     if np.isnan(sigma):
         return -0.5 * (n - 1) * math.log(max(energy - c * c, ROUNDING * energy)) - log_norm
     return 0.5 * (c / sigma) ** 2 - log_norm
@@ -286,24 +283,24 @@ def log_likelihood(c: float, log_norm: float, energy: float, sigma: float, n: in
 def meets_constraints(parameters: NDArray, frame: Frame) -> bool:
     """Whether the linear constraints hold."""
     for r in range(frame.limits.size):
-        room = frame.limits[r] + ON_CONSTRAINT
+        slack = frame.limits[r] + ON_CONSTRAINT
         for j in range(parameters.size):
-            room -= frame.matrix[r, j] * parameters[j]
-        if room < 0.0:
+            slack -= frame.matrix[r, j] * parameters[j]
+        if slack < 0.0:
             return False
     return True
 
 
 @compiled
-def weigh(n: int, room: Room) -> tuple[bool, float]:
-    """Normalise the weights of n points, tempered if need be; say whether they are, and their effective number."""
-    effective = normalise(n, 1.0, room)
+def weigh(n: int, work: Work) -> tuple[bool, float]:
+    """Normalise the weights of n points, tempered if few carry weight; return whether tempered and effective number."""
+    effective = normalise(n, 1.0, work)
     if effective >= ENOUGH * n:
         return False, effective
     low, high = 0.0, 1.0
     for _ in range(12):
         power = 0.5 * (low + high)
-        effective = normalise(n, power, room)
+        effective = normalise(n, power, work)
         if effective >= ENOUGH * n:
             low = power
         else:
@@ -312,44 +309,44 @@ def weigh(n: int, room: Room) -> tuple[bool, float]:
 
 
 @compiled
-def normalise(n: int, power: float, room: Room) -> float:
-    """Weights that sum to 1, from their logarithms times a power; return their effective number."""
+def normalise(n: int, power: float, work: Work) -> float:
+    """Normalise the weights, exp(power times logarithm), to sum 1; return their effective number."""
     largest = -np.inf
     for g in range(n):
-        largest = max(largest, room.logarithm[g])
+        largest = max(largest, work.logarithm[g])
     total = squares = 0.0
     for g in range(n):
-        weight = math.exp(power * (room.logarithm[g] - largest)) if room.logarithm[g] > -np.inf else 0.0
-        room.weight[g] = weight
+        weight = math.exp(power * (work.logarithm[g] - largest)) if work.logarithm[g] > -np.inf else 0.0
+        work.weight[g] = weight
         total += weight
         squares += weight * weight
     for g in range(n):
-        room.weight[g] /= total
+        work.weight[g] /= total
     return total * total / squares
 
 
 @compiled
-def find_moments(n: int, parts: int, room: Room) -> None:
-    """Mean of the points of each part, and the Cholesky factor of their covariance (never singular)."""
-    p = room.axis.size
+def find_moments(n: int, parts: int, work: Work) -> None:
+    """Mean of the points of each part, and Cholesky factor of their covariance, which is kept from being singular."""
+    p = work.axis.size
     for part in range(parts):
         total = 0.0
         for g in range(n):
-            if parts == 1 or room.part[g] == part:
-                total += room.weight[g]
-        mean, factor = room.means[part], room.factors[part]
+            if parts == 1 or work.part[g] == part:
+                total += work.weight[g]
+        mean, factor = work.means[part], work.factors[part]
         for j in range(p):
             mean[j] = 0.0
             for g in range(n):
-                if parts == 1 or room.part[g] == part:
-                    mean[j] += room.weight[g] * room.z[g, j] / total
+                if parts == 1 or work.part[g] == part:
+                    mean[j] += work.weight[g] * work.z[g, j] / total
         for j in range(p):
             for k in range(j + 1):
                 factor[j, k] = 0.0
                 for g in range(n):
-                    if parts == 1 or room.part[g] == part:
-                        factor[j, k] += room.weight[g] * (room.z[g, j] - mean[j]) * (room.z[g, k] - mean[k]) / total
-        room.heights[part] = 0.0
+                    if parts == 1 or work.part[g] == part:
+                        factor[j, k] += work.weight[g] * (work.z[g, j] - mean[j]) * (work.z[g, k] - mean[k]) / total
+        work.heights[part] = 0.0
         for j in range(p):
             floor = 1e-6 * factor[j, j] + 1e-14
             for k in range(j + 1):
@@ -357,41 +354,41 @@ def find_moments(n: int, parts: int, room: Room) -> None:
                 for m in range(k):
                     value -= factor[j, m] * factor[k, m]
                 factor[j, k] = math.sqrt(max(value, floor)) if j == k else value / factor[k, k]
-            room.heights[part] -= math.log(factor[j, j])
+            work.heights[part] -= math.log(factor[j, j])
 
 
 @compiled
-def split(n: int, room: Room) -> None:
-    """Divide the points along the longest axis of the posterior into parts of equal weight."""
-    p, mean, axis = room.axis.size, room.means[0], room.axis
+def split(n: int, work: Work) -> None:
+    """Divide the points into parts of equal weight along the longest axis of the posterior."""
+    p, mean, axis = work.axis.size, work.means[0], work.axis
     for j in range(p):
         mean[j] = 0.0
         for g in range(n):
-            mean[j] += room.weight[g] * room.z[g, j]
+            mean[j] += work.weight[g] * work.z[g, j]
         axis[j] = 1.0 + 0.1 * j
     for _ in range(20):  # power iteration
         for j in range(p):
-            room.factors[0, 0, j] = 0.0
+            work.factors[0, 0, j] = 0.0
         for g in range(n):
             along = 0.0
             for j in range(p):
-                along += (room.z[g, j] - mean[j]) * axis[j]
+                along += (work.z[g, j] - mean[j]) * axis[j]
             for j in range(p):
-                room.factors[0, 0, j] += room.weight[g] * along * (room.z[g, j] - mean[j])
+                work.factors[0, 0, j] += work.weight[g] * along * (work.z[g, j] - mean[j])
         length = 0.0
         for j in range(p):
-            length += room.factors[0, 0, j] ** 2
+            length += work.factors[0, 0, j] ** 2
         for j in range(p):
-            axis[j] = room.factors[0, 0, j] / math.sqrt(max(length, 1e-300))
+            axis[j] = work.factors[0, 0, j] / math.sqrt(max(length, 1e-300))
     for g in range(n):
-        room.scale[g] = 0.0
+        work.scale[g] = 0.0
         for j in range(p):
-            room.scale[g] += room.z[g, j] * axis[j]
-        room.part[g] = 0
+            work.scale[g] += work.z[g, j] * axis[j]
+        work.part[g] = 0
     for part in range(1, PARTS):
-        border = quantile(room.weight[:n], room.scale[:n], part / PARTS)
+        border = quantile(work.weight[:n], work.scale[:n], part / PARTS)
         for g in range(n):
-            room.part[g] += room.scale[g] > border
+            work.part[g] += work.scale[g] > border
 
 
 @compiled

@@ -1,4 +1,4 @@
-"""What is believed of a parameter before the data: distributions cut off at its bounds, in words and numbers."""
+"""Prior distributions of parameters, truncated to their bounds."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Prior:
     distribution : str
         Name of a continuous distribution in `scipy.stats`.
     bounds : tuple of float
-        Where the distribution is cut off, in the unit of the parameter; equal bounds fix the parameter.
+        Truncation, in the unit of the parameter; equal bounds fix the parameter.
     arguments : dict
         Arguments of the distribution, as `scipy.stats` names them.
     """
@@ -33,7 +33,7 @@ class Prior:
 
     @property
     def fixed(self) -> bool:
-        """Whether the bounds leave one value."""
+        """Whether the bounds are equal."""
         return self.bounds[0] == self.bounds[1]
 
     @property
@@ -41,7 +41,7 @@ class Prior:
         return getattr(stats, self.distribution)(**self.arguments)
 
     def quantile(self, probability: ArrayLike) -> NDArray[np.float64]:
-        """Values below which the parameter lies with these probabilities."""
+        """Quantiles of the truncated distribution."""
         low, high = self.bounds
         if low == high:
             return np.full(np.shape(probability), low)
@@ -54,7 +54,7 @@ class Prior:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """For sidecars: what `scipy.stats` needs to build it, and the bounds."""
+        """Distribution, arguments of `scipy.stats` and bounds, for sidecars."""
         return {"distribution": self.distribution, **self.arguments, "bounds": list(self.bounds)}
 
     def __str__(self) -> str:
@@ -69,14 +69,14 @@ class Prior:
 
 
 def uniform(low: float, high: float) -> Prior:
-    """Every value between the bounds is as likely."""
+    """Uniform prior between finite bounds."""
     if not np.isfinite([low, high]).all():
         raise ValueError(f"A uniform prior needs finite bounds, found {low:g} and {high:g}.")
     return Prior("uniform", (low, high), {"loc": low, "scale": high - low})
 
 
 def log_uniform(low: float, high: float) -> Prior:
-    """Every order of magnitude between the bounds is as likely."""
+    """Prior that is uniform in the logarithm, between positive finite bounds."""
     if not 0 < low <= high < np.inf:
         raise ValueError(f"A log-uniform prior needs positive, finite bounds, found {low:g} and {high:g}.")
     return Prior("loguniform", (low, high), {"a": low, "b": high})
@@ -89,19 +89,18 @@ NAMED = {"uniform": uniform, "loguniform": log_uniform}
 def priors_of(
     model: SignalModel, bounds: NDArray[np.float64], changes: Mapping[str, str | Prior] | None = None
 ) -> dict[str, Prior]:
-    """Priors of all parameters but the scale, in the order of the parameter table.
+    """Priors of all parameters except the scale, in the order of the parameter table.
 
     Parameters
     ----------
-    model : SignalModel
     bounds : ndarray, shape (n_parameters, 2)
     changes : dict of name to str or Prior, optional
-        Replace the defaults: a name of `NAMED`, or a prior, which is cut off at the bounds.
+        Replace the priors of the model: a name of `NAMED`, or a prior, which is truncated to the bounds.
 
     Raises
     ------
     ValueError
-        For a parameter that has no prior, an unknown name, or bounds that the prior cannot have.
+        For an unknown parameter or prior, or bounds that the prior does not allow.
     """
     changes = dict(changes or {})
     unknown = set(changes) - (set(model.names) - {model.scale})

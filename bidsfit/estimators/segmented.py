@@ -1,4 +1,4 @@
-"""Segmented fit of intravoxel incoherent motion: diffusion first, where blood no longer gives signal."""
+"""Segmented fit of intravoxel incoherent motion: D from high b-values first, then the other parameters."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ THRESHOLD = 200.0
 
 
 class Segmented(Estimator):
-    """Two steps: D and the intercept above a threshold, then the rest with D held.
+    """Two-step IVIM fit: D and the intercept above a b-value threshold, then the rest with D fixed.
 
-    Above the threshold the signal is taken for S0 (1 - f) exp(-b D): the model itself with D* at the end of its range,
-    where blood gives no signal. The second step fits all measurements, with D, or D and f, held at what the first
-    found. Less scatter than a fit of everything at once, and a bias where D* is small (Kaandorp, thesis, papers I, II).
+    The first step fits S0 (1 - f) exp(-b D) to the measurements above the threshold: the model with D* at its upper
+    bound, where blood gives no signal. The second step fits all measurements with D, or D and f, fixed at the values of
+    the first. Estimates scatter less than those of a joint fit, but are biased where D* is small (Kaandorp, thesis,
+    papers I, II).
 
     Parameters
     ----------
@@ -33,7 +34,7 @@ class Segmented(Estimator):
     threshold : float
         s/mm^2.
     hold : sequence of {"D", "f"}
-        What the second step does not fit again: D, or D and f.
+        Parameters that the second step keeps fixed: D, or D and f.
     bounds : dict of name to (lower, upper), optional
     averaging : {"arithmetic", "geometric", "none"}
     debias : bool

@@ -1,4 +1,4 @@
-"""What an estimate amounts to: numbers for reports and tables."""
+"""Summary numbers of an estimate for reports and tables."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bidsfit.models.signal_model import SignalModel
 
 @dataclass(frozen=True)
 class ParameterSummary:
-    """Median and 5th and 95th percentile over the fitted voxels, and the share of them at a bound."""
+    """Median, 5th and 95th percentile over the fitted voxels, and fraction of them at a bound."""
 
     name: str
     median: float
@@ -23,14 +23,9 @@ class ParameterSummary:
 
 
 def summarise(estimate: Estimate, model: SignalModel, bounds: NDArray[np.float64]) -> list[ParameterSummary]:
-    """Summary of every parameter, and of every derived number; NaN where no voxel was fitted.
+    """Summary of every parameter and scalar derived quantity; NaN if no voxel was fitted.
 
-    Parameters
-    ----------
-    estimate : Estimate
-    model : SignalModel
-    bounds : ndarray, shape (n_parameters, 2)
-        The bounds that were used.
+    ``bounds``, shape (n_parameters, 2), are those of the fit.
     """
     fitted = np.isin(estimate.status, FITTED)
     rows = []
@@ -47,10 +42,10 @@ def summarise(estimate: Estimate, model: SignalModel, bounds: NDArray[np.float64
 
 
 def representative_voxels(estimate: Estimate, model: SignalModel) -> dict[str, int]:
-    """Voxels whose fits show what is typical and what is not, as index by description.
+    """Indices of voxels whose fitted curves are shown, by description.
 
-    Low, middle and high values of the first parameter after the scale among converged voxels with a residual not above
-    the median (so that the curves show the parameter and not an artefact), and a voxel of poor fit.
+    Low, middle and high values of the first parameter after the scale, among converged voxels whose residual is not
+    above the median (so that the curves do not show artefacts), and one voxel of poor fit.
     """
     fitted = np.flatnonzero(np.isin(estimate.status, FITTED))
     if fitted.size == 0:

@@ -1,1 +1,1 @@
-"""How wrong an estimator is, and how much it scatters: measured on simulated signals whose truth is known."""
+"""Bias and spread of estimators on simulated signals with known truth."""

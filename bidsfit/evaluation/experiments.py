@@ -1,4 +1,4 @@
-"""Experiments on simulated signals: every estimator is asked the same questions, whose answers are known."""
+"""Experiments on simulated signals with known truth."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ ITERATIONS = 10
 
 @dataclass(frozen=True)
 class Setting:
-    """What is measured, and how noisily.
+    """Parameter space, averaged acquisition and noise of an experiment.
 
     Parameters
     ----------
     space : ParameterSpace
     acquisition : Acquisition
-        Of averages: an entry that stands for n measurements has their average.
+        An entry that stands for n measurements has the noise of their average.
     noise : Noise
     """
 
@@ -44,7 +44,7 @@ class Setting:
 
     @property
     def simulator(self) -> Simulator:
-        """Draws signals of this setting."""
+        """Simulator of signals of this setting."""
         return Simulator(Uniform(self.space), self.acquisition, self.noise)
 
     def measure(self, truth: NDArray[np.float64], repeats: int, seed: int) -> NDArray[np.float64]:
@@ -58,14 +58,14 @@ class Setting:
         threads: int = 1,
         progress: Progress | None = None,
     ) -> NDArray[np.float64]:
-        """Parameters but the scale, shape (n, n_parameters); ``progress`` as `Estimator.estimate` has it."""
+        """Estimated parameters except the scale, shape (n, n_parameters); ``progress`` as of `Estimator.estimate`."""
         sigma = None if np.isinf(self.noise.snr) else 1 / self.noise.snr
         found = estimator.estimate(signals, self.acquisition, sigma, threads=threads, progress=progress)
         return np.stack([found.parameters[name] for name in self.space.names], axis=1)
 
 
 class Evaluation(NamedTuple):
-    """What an estimator does at every point of a grid; each of shape (n_points, n_parameters)."""
+    """Mean, bias and spread of an estimator at every point, each of shape (n_points, n_parameters)."""
 
     truth: NDArray[np.float64]
     mean: NDArray[np.float64]
@@ -74,7 +74,7 @@ class Evaluation(NamedTuple):
     rmse: NDArray[np.float64]
 
     def summary(self, names: tuple[str, ...]) -> dict[str, float]:
-        """Means over the grid, the bias without its sign: ``rmse_<name>``, ``bias_<name>``, ``sd_<name>``."""
+        """Means over the points of ``rmse_<name>``, absolute ``bias_<name>`` and ``sd_<name>``."""
         means = {"rmse": self.rmse, "bias": np.abs(self.bias), "sd": self.sd}
         return {f"{key}_{name}": float(v[:, j].mean()) for key, v in means.items() for j, name in enumerate(names)}
 
@@ -89,7 +89,7 @@ def evaluate(
     threads: int = 1,
     progress: Progress | None = None,
 ) -> Evaluation:
-    """Bias, standard deviation and root mean square error over a grid of true parameters.
+    """Bias, standard deviation and root mean square error of an estimator at true parameters.
 
     Parameters
     ----------
@@ -97,9 +97,9 @@ def evaluate(
     setting : Setting
     truth : ndarray, shape (n_points, n_parameters)
     repeats : int
-        Noise realisations of every point.
+        Noise realisations per point.
     seed : int
-        Estimators that are evaluated with the same seed see the same signals.
+        Estimators evaluated with the same seed see the same signals.
     threads : int
     progress : callable, optional
         Called with the fraction that is done.
@@ -119,12 +119,11 @@ def evaluate(
 
 
 def true_points(space: ParameterSpace, points: int = 21, seed: int = 0) -> NDArray[np.float64]:
-    """Combinations of true parameters that cover a space, shape (n, n_parameters).
+    """True parameters that cover a space, shape (n, n_parameters).
 
-    Up to three parameters the grid of Gyori et al.: so many values of each from bound to bound, in all combinations
-    that are possible; of the third 7 (231 combinations of two fractions times 7 are 1,617). Of more parameters
-    scrambled Sobol points between the bounds: the power of two below the cube of ``points``, less those that break a
-    constraint.
+    With up to three parameters the grid of Gyori et al.: ``points`` values of each between its bounds (7 of the third)
+    in all combinations that meet the constraints. With more, scrambled Sobol points between the bounds that meet the
+    constraints; their number before is the power of two below the cube of ``points``.
     """
     p = len(space.names)
     if p > 3:
@@ -138,21 +137,11 @@ def true_points(space: ParameterSpace, points: int = 21, seed: int = 0) -> NDArr
 
 
 def sinks(truth: NDArray[np.float64], mean: NDArray[np.float64], space: ParameterSpace) -> NDArray[np.float64]:
-    """Where the estimates of many truths gather.
+    """Points of attraction: where the estimates of many truths gather, shape (n_sinks, 2), the largest first.
 
-    The mean estimate of every point of the grid is taken for a truth, ten times over; a sink is a small disc that many
-    points have come to. An estimator with hardly any bias leaves them where they are, and has none.
-
-    Parameters
-    ----------
-    truth, mean : ndarray, shape (n_points, 2)
-        On a full regular grid of two parameters.
-    space : ParameterSpace
-
-    Returns
-    -------
-    ndarray, shape (n_sinks, 2)
-        The one with most points first.
+    The mean estimate of every point is taken for a truth, ten times in a row; a sink is a small disc that many points
+    have reached. An estimator with little bias has none. ``truth`` and ``mean``, shape (n_points, 2), must be on a full
+    regular grid of two parameters.
     """
     axes = [np.unique(column) for column in truth.T]
     shape = tuple(axis.size for axis in axes)
@@ -175,7 +164,7 @@ def sinks(truth: NDArray[np.float64], mean: NDArray[np.float64], space: Paramete
 
 
 def floor(setting: Setting, truth: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Cramér-Rao bound at every truth, shape (n_points, n_parameters): infinite where nothing is determined."""
+    """Cramér-Rao bound at every truth, shape (n_points, n_parameters); infinite where nothing is determined."""
     space, noise = setting.space, setting.noise
     if np.isinf(noise.snr):
         return np.zeros_like(truth)
@@ -186,17 +175,9 @@ def floor(setting: Setting, truth: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def noised_truth(setting: Setting, point: NDArray[np.float64], repeats: int, seed: int) -> NDArray[np.float64]:
-    """The truth with the scatter of the Cramér-Rao bound: what an efficient estimator without bias would give.
+    """Estimates of an efficient unbiased estimator, shape (repeats, n_parameters).
 
-    Parameters
-    ----------
-    setting : Setting
-    point : ndarray, shape (n_parameters,)
-    repeats, seed : int
-
-    Returns
-    -------
-    ndarray, shape (repeats, n_parameters)
+    They are the true point, shape (n_parameters,), plus scatter according to the Cramér-Rao bound.
     """
     scatter = np.random.default_rng(seed).standard_normal((repeats, point.size))
     bound = floor(setting, point[None])[0]
@@ -207,13 +188,7 @@ def noised_truth(setting: Setting, point: NDArray[np.float64], repeats: int, see
 def tissue_errors(
     maps: Mapping[str, NDArray[np.float64]], reference: Mapping[str, NDArray[np.float64]], tissue: Mapping[str, NDArray]
 ) -> dict[str, dict[str, float]]:
-    """Mean absolute difference from a reference in every tissue, by parameter and tissue.
-
-    Parameters
-    ----------
-    maps, reference : mapping of parameter to ndarray
-    tissue : mapping of name to ndarray of bool
-    """
+    """Mean absolute difference from a reference, by parameter and tissue."""
     return {
         name: {label: float(np.nanmean(np.abs(values - reference[name])[region])) for label, region in tissue.items()}
         for name, values in maps.items()
@@ -227,7 +202,7 @@ def fitted_parameters(
     names: tuple[str, ...],
     threads: int = 1,
 ) -> NDArray[np.float64]:
-    """Fits for a pool, shape (n, n_parameters): rows that ended at a bound, or not at all, are NaN."""
+    """Fitted parameters for a pool, shape (n, n_parameters); rows that ended at a bound or failed are NaN."""
     found = estimator.estimate(signals, acquisition, threads=threads)
     values = np.stack([found.parameters[name] for name in names], axis=1)
     values[found.status != Status.CONVERGED] = np.nan

@@ -1,4 +1,4 @@
-"""The node that puts the estimators of one model side by side."""
+"""Workflow node that compares the estimators of one model."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ STRONG = 0.7
 
 
 def comparison_figure_paths(folder: Path, image: DwiImage, model: SignalModel) -> dict[str, Path]:
-    """Where the record and the figures of a comparison go: "record", "curves", or name of a parameter, to path."""
+    """Paths of the record and figures of a comparison, by "record", "curves", or parameter."""
     figures, stem = folder / f"sub-{image.participant}" / "figures", f"{image.name}_model-{model.name}"
     paths = {p.name: figures / f"{stem}_param-{p.label}_desc-comparison_dwi.png" for p in compared(model)}
     return paths | {
@@ -51,7 +51,7 @@ def comparison_figure_paths(folder: Path, image: DwiImage, model: SignalModel) -
 
 
 def compared(model: SignalModel) -> list[Parameter | Derived]:
-    """What is compared: all parameters but the scale of the signal, and what is derived from them, but no axes."""
+    """Quantities that are compared: parameters except the scale, and derived quantities except axes."""
     return [p for p in model.quantities if p.name != model.scale and not p.axis]
 
 
@@ -73,7 +73,7 @@ class _PlotComparisonOutput(TraitedSpec):
 
 
 class PlotComparison(SimpleInterface):
-    """Draw the maps of several estimators and how they differ, and write the record of their comparison."""
+    """Draw the maps of several estimators and their differences, and write the record of the comparison."""
 
     input_spec = _PlotComparisonInput
     output_spec = _PlotComparisonOutput
@@ -94,7 +94,7 @@ class PlotComparison(SimpleInterface):
             rows = compare(names, parameter.name, voxels, [result.numbers for result in results])
             unit = REPORT_UNITS[parameter.unit].name
             columns = [
-                figures.Column(
+                figures.EstimatorMap(
                     row["estimator"],
                     result.volume(parameter.name, mask),
                     *_words(row),
@@ -137,14 +137,14 @@ class PlotComparison(SimpleInterface):
                 for a, b in correlated[0]
             ],
             figures=relative(paths, drawn, self.inputs.output_dir),
-            warnings=[*_disagreements(parameters), *_entangled(names, correlated)],
+            warnings=[*disagreement_warnings(parameters), *correlation_warnings(names, correlated)],
         )
         write_record(record, paths["record"])
         self._results = {"record": str(paths["record"])}
         return runtime
 
     def _decays(self, model: SignalModel, results: Sequence[FitResult]) -> list[figures.Decay]:
-        """The voxels whose curves the first fit shows, with the curves of all; none where no curve can be drawn."""
+        """Curves of all fits in the voxels chosen by the first; empty if no curve can be drawn."""
         bvec = Path(self.inputs.bvec) if isdefined(self.inputs.bvec) else None
         acquisition = read_acquisition(Path(self.inputs.bval), bvec, self.inputs.sidecar or None)
         _, _, fine = curve_axis(model, model.average(acquisition.select(model.usable(acquisition))).acquisition)
@@ -173,7 +173,7 @@ class PlotComparison(SimpleInterface):
 
 
 def _voxels(result: FitResult, name: str) -> dict[str, NDArray]:
-    """The estimate of a parameter, and of its spreads those that there are."""
+    """Estimate of a parameter, and its standard deviation and bound if available."""
     keys = {"estimate": name, "sd": f"{name}_sd", "crb": f"{name}_crb"}
     return {key: result.values[file] for key, file in keys.items() if file in result.values}
 
@@ -184,17 +184,14 @@ def compare(
     voxels: Sequence[Mapping[str, NDArray]],
     numbers: Sequence[FitNumbers],
 ) -> list[dict[str, Any]]:
-    """Rows of a `ComparisonRecord` about one parameter, one for each estimator; all but the first tell the difference.
+    """Rows of a `ComparisonRecord` about one parameter, one per estimator, with differences from the first.
 
     Parameters
     ----------
     names : sequence of str
-        Estimators.
-    parameter : str
+        Names of the estimators.
     voxels : sequence of mapping
-        Of each estimator: ``estimate``, and perhaps ``sd`` and ``crb``, in the voxels of the mask.
-    numbers : sequence of FitNumbers
-        Of each estimator.
+        For each estimator ``estimate``, and optionally ``sd`` and ``crb``, in the voxels of the mask.
     """
     rows = []
     first = voxels[0]
@@ -216,7 +213,7 @@ def compare(
 
 
 def _words(row: Mapping[str, Any]) -> tuple[str, str]:
-    """What stands below a map and below a difference."""
+    """Text below a map, and below a difference."""
     words = f"median {readable(row['median'])}\n({readable(row['p5'])} to {readable(row['p95'])})"
     if "difference" not in row:
         return words, ""
@@ -235,8 +232,14 @@ def _speed(name: str, title: str, result: FitResult) -> dict[str, Any]:
     }
 
 
-def _disagreements(parameters: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Estimators that differ from the first by more than the floor."""
+def disagreement_warnings(parameters: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Sentences about estimators that differ from the first by more than the Cramér-Rao bound.
+
+    Parameters
+    ----------
+    parameters : sequence of mapping
+        ``name``, ``unit`` and ``rows`` (of `compare`) of each parameter.
+    """
     warnings = []
     for parameter in parameters:
         first, *others = parameter["rows"]
@@ -251,8 +254,8 @@ def _disagreements(parameters: Sequence[Mapping[str, Any]]) -> list[str]:
     return warnings
 
 
-def _entangled(names: Sequence[str], correlated: Sequence[Mapping[tuple[str, str], float]]) -> list[str]:
-    """Pairs of parameters that an estimator does not tell apart."""
+def correlation_warnings(names: Sequence[str], correlated: Sequence[Mapping[tuple[str, str], float]]) -> list[str]:
+    """Sentences about pairs of parameters whose correlation over the voxels exceeds `STRONG`, by each estimator."""
     return [
         f"{a} and {b} by {name} are strongly correlated over the voxels ({value:.2f}): either the tissue varies "
         "so, or an error in one makes up for an error in the other."

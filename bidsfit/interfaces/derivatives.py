@@ -1,4 +1,4 @@
-"""The nodes that leave derivatives: maps with sidecars, and masks."""
+"""Workflow nodes that write derivatives."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class _WriteVolumeOutput(TraitedSpec):
 
 
 class WriteVolume(SimpleInterface):
-    """Write a mask, a segmentation or a noise map that the run found itself."""
+    """Write a mask, segmentation or noise map computed in the run."""
 
     input_spec = _WriteVolumeInput
     output_spec = _WriteVolumeOutput

@@ -1,4 +1,4 @@
-"""The nodes that draw figures and write the records of the report."""
+"""Workflow nodes that draw figures and write records for the report."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from bidsfit.reports.records import ImageRecord, write_record
 
 
 def image_figure_paths(folder: Path, image: DwiImage) -> dict[str, Path]:
-    """Where the record and the figures of an image go: kind to path."""
+    """Paths of the record and figures of an image, by kind."""
     stem = folder / f"sub-{image.participant}" / "figures"
     return {
         "record": stem / f"{image.name}_desc-image_record.json",
@@ -64,7 +64,7 @@ class _PlotImageInput(_PlotInput):
 
 
 class PlotImage(SimpleInterface):
-    """Draw what was acquired, and write its record."""
+    """Draw the acquisition and write its record."""
 
     input_spec = _PlotImageInput
     output_spec = _PlotOutput

@@ -1,4 +1,4 @@
-"""The node of a fit: it estimates, judges, writes maps and draws, from the result that it holds."""
+"""Workflow node of a fit: estimates, computes companions, writes maps and draws figures."""
 
 from __future__ import annotations
 
@@ -70,11 +70,10 @@ class _FitImageOutput(TraitedSpec):
 
 
 class FitImage(SimpleInterface):
-    """Fit the voxels of a mask with one model and one estimator; leave maps, figures and a record.
+    """Fit the voxels of a mask with one model and estimator; write maps, figures and a record.
 
-    The fit itself is kept beside the folder of the node, so that files which are gone are written again without it.
-    Maps are written with their sidecars, in the units of files, each whole or not at all; none is written where one is
-    there that was made otherwise, or a fit of another image, mask or noise.
+    The result is kept beside the folder of the node, so that missing outputs can be written again without a fit. Maps
+    and sidecars are written atomically in the units of files, and not at all if conflicting outputs exist.
     """
 
     input_spec = _FitImageInput
@@ -117,7 +116,7 @@ class FitImage(SimpleInterface):
         return runtime
 
     def _kept(self, cwd: Path) -> Path:
-        """Where the fit of these inputs is kept."""
+        """Path of the kept result of these inputs."""
         _, digest = self.inputs.get_hashval(hash_method=config.get("execution", "hash_method"))
         return cwd.parent / f"fit_{digest[:16]}.safetensors"
 
@@ -160,7 +159,7 @@ class FitImage(SimpleInterface):
         return result
 
     def _sigma(self, noise: dict[str, Any], mask: NDArray) -> float | NDArray | None:
-        """Noise level of the voxels of the mask, or one for all; None where it is not known."""
+        """Noise level per voxel of the mask, or one for all; None if unknown."""
         if isdefined(self.inputs.noise_map):
             path = Path(self.inputs.noise_map)
             return np.asarray(read_data(open_image(path), path), dtype=float).ravel("F")[mask.ravel("F")]
@@ -168,7 +167,7 @@ class FitImage(SimpleInterface):
 
 
 def fit_figure_paths(folder: Path, image: DwiImage, model: str, estimator: str) -> dict[str, Path]:
-    """Where the record and the figures of a fit go: kind to path."""
+    """Paths of the record and figures of a fit, by kind."""
     stem = f"{image.name}_model-{model}_desc-{estimator_label(estimator)}"
     figures_folder = folder / f"sub-{image.participant}" / "figures"
     paths = {kind: figures_folder / f"{stem}{kind}_dwi.png" for kind in PANELS.available()}
@@ -176,7 +175,7 @@ def fit_figure_paths(folder: Path, image: DwiImage, model: str, estimator: str) 
 
 
 def draw_panels(view: FitView, paths: Mapping[str, Path]) -> list[str]:
-    """Draw every panel that has something to show; their names, in the order of the report."""
+    """Draw every panel with content; return their names in the order of the report."""
     drawn = []
     for name in PANELS.available():
         panel: FitPanel = PANELS.get(name)
@@ -190,12 +189,7 @@ def draw_panels(view: FitView, paths: Mapping[str, Path]) -> list[str]:
 def require_support(
     estimator: Estimator, acquisition: Acquisition, left_out: Sequence[Mapping[str, Any]], path: Path
 ) -> None:
-    """Refuse a fit that the volumes which are left do not support.
-
-    Raises
-    ------
-    UnsupportedProtocolError
-    """
+    """Raise `UnsupportedProtocolError` if the remaining volumes do not support a fit."""
     model = estimator.model
     missing = model.support(acquisition).missing or estimator.missing(acquisition)
     if left_out and missing:

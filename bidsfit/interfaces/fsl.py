@@ -1,4 +1,4 @@
-"""FSL's programs, where FSL is installed: how they are run, and what they take and leave in our conventions."""
+"""Running of FSL programs, and conversion of their inputs and outputs."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ TAIL = 15
 
 
 def installed() -> dict[str, str]:
-    """Programs of FSL on the PATH: "topup" and "eddy" to their paths, and "version" where FSL says it.
+    """Paths of "topup" and "eddy" on the PATH, and the "version" of FSL if known.
 
-    ``eddy`` is there under whichever of its names (`EDDY`) comes first.
+    ``eddy`` is the first of the names in `EDDY`.
     """
     found = {"topup": shutil.which("topup"), "eddy": next(filter(None, map(shutil.which, EDDY)), None)}
     programs = {name: path for name, path in found.items() if path}
@@ -43,12 +43,7 @@ def installed() -> dict[str, str]:
 
 
 def require_fsl(programs: Collection[str], program: str) -> None:
-    """Refuse to go on without a program of FSL.
-
-    Raises
-    ------
-    UsageError
-    """
+    """Raise `UsageError` if a program of FSL is not installed."""
     if program not in programs:
         raise UsageError(
             f"--preprocess fsl: FSL's {program} is not installed (not found on PATH). Install FSL, or choose "
@@ -57,18 +52,12 @@ def require_fsl(programs: Collection[str], program: str) -> None:
 
 
 def run_tool(interface: Any, folder: Path) -> Any:
-    """Run a program in a folder of its own; return its outputs. Nothing stays in the folder of one that fails.
-
-    Parameters
-    ----------
-    interface : nipype.interfaces.base.CommandLine
-    folder : Path
-        Made here; with the program's output in ``output.nipype``.
+    """Run a program in a new folder, which is removed if it fails; return its outputs.
 
     Raises
     ------
     ToolError
-        Where the program is not there, fails, or leaves no result.
+        If the program is missing, fails, or leaves no result.
     """
     folder.mkdir(parents=True, exist_ok=True)
     command = interface.cmdline
@@ -99,9 +88,9 @@ def run_tool(interface: Any, folder: Path) -> Any:
 
 
 def acquisition_row(encoding: PhaseEncoding, seconds: float, affine: ArrayLike) -> str:
-    """A line of FSL's file of acquisition parameters: direction of the phase encoding, and readout time (s).
+    """Line of FSL's acquisition parameters: phase-encoding direction, and readout time (s).
 
-    FSL turns images whose x runs from left to right around when it reads them, and their phase encoding with them.
+    FSL flips images whose x axis runs from left to right, and their phase encoding with them.
     """
     sign = encoding.sign
     if encoding.axis == 0 and np.linalg.det(np.asarray(affine)[:3, :3]) > 0:
@@ -111,22 +100,10 @@ def acquisition_row(encoding: PhaseEncoding, seconds: float, affine: ArrayLike) 
 
 
 def eddy_transforms(parameters: ArrayLike, affine: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """Rigid motion of every volume as a transform of world coordinates (mm), from the first columns of eddy's file.
+    """Rigid motion of every volume in world coordinates (mm), shape (n, 4, 4), from the parameters of eddy.
 
-    For traces and tables of motion; eddy itself has applied it.
-
-    Parameters
-    ----------
-    parameters : array_like, shape (n, 6 or more)
-        Translations (mm) and rotations (radians) along and about FSL's axes, about the centre of the image.
-    affine : array_like, shape (4, 4)
-        From voxels to mm.
-    shape : tuple of int
-        Of the image.
-
-    Returns
-    -------
-    ndarray, shape (n, 4, 4)
+    For figures and tables of motion; eddy itself has applied it. ``parameters``, shape (n, 6 or more), are translations
+    (mm) and rotations (radians) along and about FSL's axes through the image centre; ``affine`` is voxel to mm.
     """
     values = np.atleast_2d(np.asarray(parameters, dtype=float))
     affine = np.asarray(affine, dtype=float)
@@ -142,7 +119,7 @@ def eddy_transforms(parameters: ArrayLike, affine: ArrayLike, shape: tuple[int, 
 
 
 def encoding_of(sidecar: Mapping[str, Any], shape: tuple[int, ...], label: str) -> tuple[PhaseEncoding, float]:
-    """Phase encoding and readout time of an image from its metadata."""
+    """Phase encoding and readout time (s) of an image from its metadata."""
     try:
         encoding = phase_encoding(sidecar.get("PhaseEncodingDirection"))
     except ValueError as error:
@@ -156,17 +133,17 @@ def encoding_of(sidecar: Mapping[str, Any], shape: tuple[int, ...], label: str) 
 
 
 def threads_of(threads: int) -> dict[str, str]:
-    """The environment of a program that works with so many threads."""
+    """Environment variables that limit a program to so many threads."""
     return {"OMP_NUM_THREADS": str(threads)}
 
 
 def even(shape: tuple[int, ...]) -> str:
-    """What topup must be told of an image that cannot be halved."""
+    """Option of topup for images of odd size, which cannot be halved."""
     return "" if all(n % 2 == 0 for n in shape[:3]) else "--subsamp=" + ",".join(["1"] * TOPUP_LEVELS)
 
 
 def result_image(path: str, shape: tuple[int, ...], program: str) -> NDArray[np.float32]:
-    """An image that a program left, which must have the shape it was asked for."""
+    """Read the output image of a program and check its shape."""
     try:
         data = read_volumes(path)[0]
     except UnusableInputError as error:
@@ -179,7 +156,7 @@ def result_image(path: str, shape: tuple[int, ...], program: str) -> NDArray[np.
 
 
 def result_numbers(path: str, program: str) -> NDArray[np.float64]:
-    """A table of numbers that a program left, of six columns or more."""
+    """Read the output table of a program and check that it has at least six columns."""
     try:
         values = np.loadtxt(path, ndmin=2)
     except (OSError, ValueError) as error:
@@ -190,7 +167,7 @@ def result_numbers(path: str, program: str) -> NDArray[np.float64]:
 
 
 def outliers_of(found: Any) -> dict[str, Any]:
-    """Share of outlier slices of every volume, as eddy says (and has replaced them)."""
+    """Fraction of outlier slices, which eddy has replaced, of every volume."""
     if not isdefined(found.out_outlier_map):
         return {}
     outliers = np.loadtxt(found.out_outlier_map, skiprows=1, ndmin=2)

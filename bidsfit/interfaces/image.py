@@ -1,4 +1,4 @@
-"""Nodes that look at an image before it is fitted: its mask, its noise, its protocol."""
+"""Workflow nodes that check an image before the fit: mask, noise and protocol."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class _PrepareImageOutput(TraitedSpec):
 
 
 class PrepareImage(SimpleInterface):
-    """Check an image's data, find its mask, and estimate its noise."""
+    """Check the data of an image, find its mask, and estimate its noise."""
 
     input_spec = _PrepareImageInput
     output_spec = _PrepareImageOutput
@@ -128,7 +128,7 @@ class PrepareImage(SimpleInterface):
         return {"mask_doubt": found.doubt} | {name: str(output) for name, output in outputs.items()}
 
     def _find_mask(self, reference: NDArray, tissue: NDArray, image: SpatialImage) -> HeadMask:
-        """A mask of our own."""
+        """Compute a mask."""
         try:
             if self.inputs.body:
                 return HeadMask(half_median_mask(reference))
@@ -143,7 +143,7 @@ class PrepareImage(SimpleInterface):
         return found
 
     def _noise(self, signals: MaskedSignals, acquisition: Acquisition) -> NoiseEstimate | None:
-        """One noise level for the image, as `sigma` asks; None where "auto" finds nothing."""
+        """One noise level for the image according to `sigma`; None if "auto" finds none."""
         source, name = self.inputs.sigma, Path(self.inputs.in_file).name
         if source not in LOOKED_FOR:
             return NoiseEstimate(float(source), "given (--sigma)")
@@ -202,7 +202,7 @@ class PrepareImage(SimpleInterface):
 
 
 def doubtful_mask(doubt: str) -> str:
-    """What users are told of a doubtful mask."""
+    """Warning about a doubtful mask."""
     return (
         f"The mask is doubtful: it {doubt}. Look at its outline in the report, or give another one in a derivatives "
         "dataset: -d masks=PATH."
@@ -210,7 +210,7 @@ def doubtful_mask(doubt: str) -> str:
 
 
 def mean_volume(signals: MaskedSignals, indices: Iterable[int]) -> NDArray[np.float64]:
-    """Mean of some volumes, shape (n_voxels,); voxels that are never finite are NaN."""
+    """Mean of some volumes, shape (n_voxels,); NaN for voxels that are never finite."""
     total, count = np.zeros(signals.shape[0]), np.zeros(signals.shape[0])
     for k in indices:
         volume = signals.volume(int(k))
@@ -221,7 +221,7 @@ def mean_volume(signals: MaskedSignals, indices: Iterable[int]) -> NDArray[np.fl
 
 
 def count_intensities(signals: MaskedSignals) -> tuple[int, int, bool]:
-    """Numbers of negative and of not finite intensities, and whether any is neither zero nor NaN."""
+    """Numbers of negative and of non-finite intensities, and whether any is neither zero nor NaN."""
     n_negative = n_not_finite = 0
     any_signal = False
     for k in range(signals.shape[1]):

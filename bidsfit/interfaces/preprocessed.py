@@ -1,4 +1,4 @@
-"""The node that leaves a preprocessed image among the derivatives, so that the next run starts there."""
+"""Workflow node that writes a preprocessed image, from which the next run can start."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class _WritePreprocessedOutput(TraitedSpec):
 
 
 class WritePreprocessed(SimpleInterface):
-    """Write a preprocessed image with its b-values, directions, noise map and sidecar; the image itself last."""
+    """Write a preprocessed image with b-values, directions, noise map and sidecar; the image last."""
 
     input_spec = _WritePreprocessedInput
     output_spec = _WritePreprocessedOutput
@@ -82,7 +82,7 @@ class WritePreprocessed(SimpleInterface):
         return runtime
 
     def _refused(self) -> dict[str, str]:
-        """Steps that were planned and had to be left out, as the sidecar names them, and why."""
+        """Planned steps that could not be applied, as named in the sidecar, and why."""
         if not isdefined(self.inputs.facts):
             return {}
         told = [json.loads(Path(path).read_text()) for path in self.inputs.facts]
@@ -123,7 +123,7 @@ class WritePreprocessed(SimpleInterface):
         self._results |= {"out_file": str(target)} | {key: str(path) for key, path in own.items()}
 
     def _without_missing(self, image: SpatialImage) -> SpatialImage:
-        """The image with NaN where there was no signal: no fit, and the status says so."""
+        """The image with NaN where there was no signal, so that these voxels are not fitted."""
         if not isdefined(self.inputs.missing):
             return image
         data = np.array(read_data(image, Path(self.inputs.in_file)))

@@ -1,4 +1,4 @@
-"""The node that says how good an image is, and what its preprocessing did to it."""
+"""Workflow node that assesses the quality of an image and the effects of its preprocessing."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ CARPET_ROWS = 400
 
 
 def quality_figure_paths(folder: Path, image: DwiImage) -> dict[str, Path]:
-    """Where the record and the figures of the preprocessing go: kind to path."""
+    """Paths of the record and figures of the preprocessing, by kind."""
     stem = folder / f"sub-{image.participant}" / "figures"
     paths = {kind: stem / f"{image.name}_desc-{kind}_dwi.png" for kind in (*STEPS.available(), *QUALITY_FIGURES)}
     return paths | {"record": quality_record_path(folder, image)}
 
 
 def quality_record_path(folder: Path, image: DwiImage) -> Path:
-    """Where the record of the preprocessing goes."""
+    """Path of the record of the preprocessing."""
     return folder / f"sub-{image.participant}" / "figures" / f"{image.name}_desc-preprocessing_record.json"
 
 
@@ -81,7 +81,7 @@ class _AssessQualityOutput(TraitedSpec):
 
 
 class AssessQuality(SimpleInterface):
-    """Write the confounds, the numbers and the figures of an image's quality, and the record of its preprocessing."""
+    """Write confounds, quality measures, figures, and the record of the preprocessing."""
 
     input_spec = _AssessQualityInput
     output_spec = _AssessQualityOutput
@@ -171,17 +171,14 @@ def draw_steps(
     mask: NDArray,
     affine: NDArray,
 ) -> list[str]:
-    """Draw what each step did; return the steps that were drawn.
+    """Draw the effect of each step; return the steps that were drawn.
 
     Parameters
     ----------
-    paths : mapping of step to path
     data : ndarray, shape (x, y, z, n)
-        The image that is fitted.
+        The fitted image.
     stages : mapping of step to ndarray, shape (x, y, z, n)
-        The raw image, and the image after each step that changes it, in their order.
-    found_by : mapping of step to facts
-    acquisition : Acquisition
+        The raw image, and the image after each step that changes it, in order.
     mask : ndarray of bool, shape (x, y, z)
     affine : ndarray, shape (4, 4)
     """
@@ -198,7 +195,7 @@ def draw_steps(
 
 
 def described(row: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
-    """The row of a step, with what it found."""
+    """The row of a step, with its findings."""
     refused = found.get("refused") or ""
     said = [row["reason"], found.get("words") or found.get("method") or "", refused]
     return {
@@ -221,14 +218,14 @@ def draw_quality(
 ) -> list[str]:
     """Draw the figures of quality; return those that were drawn.
 
-    Volumes are numbered as in the image that was given: what was left out of it has a place, and no values.
+    Volumes are numbered as in the original image; those left out have gaps.
     """
     outliers = found.outliers
     n = found.b_values.size + len(left_out)
     kept, gone = without(range(n), left_out), left_out_numbers(left_out)
 
     def spread(values: NDArray) -> NDArray:
-        """Values of the volumes (the last axis) in their places."""
+        """Values of the volumes (last axis) at their original places."""
         placed = np.full((*values.shape[:-1], n), np.nan)
         placed[..., kept] = values
         return placed

@@ -1,4 +1,4 @@
-"""The nodes that every preprocessing begins with: the raw image, and its noise level."""
+"""Workflow nodes at the start of every preprocessing: raw image and noise level."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class _LoadRawOutput(StepOutput):
 
 
 class LoadRaw(StepInterface):
-    """Read a raw image, check it, and find roughly where the participant is."""
+    """Read and check a raw image, and find a rough mask."""
 
     input_spec = _LoadRawInput
     output_spec = _LoadRawOutput
@@ -88,7 +88,7 @@ class LoadRaw(StepInterface):
         return {"warnings": warnings}
 
     def _mask(self, data: NDArray, acquisition: Acquisition, image: SpatialImage, path: Path) -> NDArray[np.bool_]:
-        """The mask that came, or a first one of our own; everything where none can be found."""
+        """The given mask, or a computed one; all voxels if none can be found."""
         if isdefined(self.inputs.in_mask):
             return read_mask(Path(self.inputs.in_mask), image, path)
         shells = acquisition.shells[0], masking.tissue_shell(acquisition)
@@ -117,7 +117,7 @@ class _FindNoiseOutput(TraitedSpec):
 
 
 class FindNoise(StepInterface):
-    """Find the noise level of the raw image: from the denoising, repeats, the background, a map or a number."""
+    """Determine the noise level of the raw image: from denoising, repeats, background, a map or a number."""
 
     input_spec = _FindNoiseInput
     output_spec = _FindNoiseOutput
@@ -164,13 +164,7 @@ class FindNoise(StepInterface):
 
 
 def background_noise(data: NDArray, path: str | Path) -> NoiseEstimate:
-    """Noise level of the background of an image.
-
-    Raises
-    ------
-    UnusableInputError
-        Where there is none.
-    """
+    """Noise level of the background of an image; raises `UnusableInputError` if there is no background."""
     found = sigma_from_background(data)
     if found is None:
         raise UnusableInputError(

@@ -1,6 +1,6 @@
-"""What the nodes of the preprocessing share: volumes as files, a bar of progress, and what a step says of itself.
+"""Base classes and files of the preprocessing nodes.
 
-Between them images lie in the work folder as 32-bit floats, not compressed, so that a volume can be read alone.
+Between nodes images are uncompressed 32-bit floats, so that single volumes can be read.
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ def write_volumes(path: Path, data: NDArray, like: SpatialImage) -> str:
 
 
 def read_region(path: str) -> NDArray[np.bool_]:
-    """A mask between the nodes."""
+    """Read a mask passed between nodes."""
     return read_volumes(path)[0] > 0
 
 
 class StepInput(BaseInterfaceInputSpec):
-    """What every step is told."""
+    """Inputs of every step."""
 
     step = traits.Str(usedefault=True, desc="its name")
     label = traits.Str("preprocessing", usedefault=True, nohash=True, desc="for the progress bar")
@@ -61,28 +61,28 @@ class StepInput(BaseInterfaceInputSpec):
 
 
 class ImageStepInput(StepInput):
-    """What every step is told that reads the volumes."""
+    """Inputs of every step that reads the volumes."""
 
     in_file = File(exists=True, mandatory=True, desc="image, volumes last")
 
 
 class StepOutput(TraitedSpec):
-    """What a step that changes the image leaves."""
+    """Outputs of a step that changes the image."""
 
     out_file = File(exists=True)
     facts = File(exists=True, desc="what was found, as JSON")
 
 
 class StepInterface(SimpleInterface):
-    """A node that says how long it took, and what it found.
+    """Base class of step nodes, which report their duration and findings.
 
-    Inputs are connected by their names. There are: ``in_file`` (the image after the step before), ``bval`` and
-    ``bvec``, ``region`` (a mask with a margin), ``left_out``, ``sidecar``, ``noise_map`` (noise level of the raw
-    image), ``field`` and ``topup`` (the distortion that was found), ``method`` (its name), ``slice_axis``,
-    ``direction`` (of the phase encoding), ``moved`` (whether the step "motion" comes later), ``reversed_phase`` and
-    ``anatomy``; for a step that does not change the signals ``reference`` (mean image of the lowest b-value) and
-    ``mask``. Outputs of these names take their place for the steps that follow; ``out_file`` becomes their
-    ``in_file``, and ``pictures`` are what the report of the step shows.
+    Inputs are connected by name: ``in_file`` (the image after the step before), ``bval`` and ``bvec``, ``region`` (a
+    mask with a margin), ``left_out``, ``sidecar``, ``noise_map`` (noise level of the raw image), ``field`` and
+    ``topup`` (the distortion that was found), ``method`` (its name), ``slice_axis``, ``direction`` (of the phase
+    encoding), ``moved`` (whether the step "motion" comes later), ``reversed_phase`` and ``anatomy``; for a step that
+    does not change the signals ``reference`` (mean image of the lowest b-value) and ``mask``. Outputs of these names
+    replace them for the following steps; ``out_file`` becomes the next ``in_file``, and ``pictures`` are shown in the
+    report.
     """
 
     def _run_interface(self, runtime: Any) -> Any:
@@ -95,9 +95,9 @@ class StepInterface(SimpleInterface):
         return runtime
 
     def _work(self, cwd: Path) -> dict[str, Any]:
-        """Do the work in a folder; return what is worth saying.
+        """Do the work in a folder and return findings.
 
-        Of what is returned, reports know: ``words`` (what was found), ``warnings``, ``refused`` (why the step was left
-        out after all), and ``methods`` (a sentence instead of that of the method).
+        Reports use the keys ``words`` (summary), ``warnings``, ``refused`` (why the step was not applied after all) and
+        ``methods`` (replaces the sentence of the method).
         """
         raise NotImplementedError

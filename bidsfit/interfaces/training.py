@@ -1,4 +1,4 @@
-"""The node that trains an estimator for an image, or finds one that was trained for such images."""
+"""Workflow node that trains an estimator for an image, or finds a trained one."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class _TrainEstimatorOutput(TraitedSpec):
 
 
 class TrainEstimator(SimpleInterface):
-    """Train an estimator for the protocol and the noise of an image, once for all images that are alike."""
+    """Train an estimator for the protocol and noise of an image, once for all images that share them."""
 
     input_spec = _TrainEstimatorInput
     output_spec = _TrainEstimatorOutput
@@ -76,7 +76,7 @@ class TrainEstimator(SimpleInterface):
         return runtime
 
     def _snr(self, estimator: TrainedEstimator) -> float:
-        """SNR of the image; any where the estimator has its own."""
+        """SNR of the image; arbitrary if the estimator has its own."""
         if not isinstance(estimator.snr, str):
             return estimator.snr
         snr = json.loads(Path(self.inputs.facts).read_text())["noise"].get("snr")
@@ -88,7 +88,7 @@ class TrainEstimator(SimpleInterface):
         return float(snr)
 
     def _pool(self, estimator: TrainedEstimator) -> Pooled | None:
-        """The pooled fits that the estimator is trained on, within its bounds."""
+        """Pooled fits within the bounds of the estimator, if it is trained on any."""
         if not isdefined(self.inputs.pool):
             return None
         _, pool = read_distribution(Path(self.inputs.pool), estimator.model)

@@ -1,4 +1,4 @@
-"""The node that leaves out volumes which are no diffusion images of their b-value."""
+"""Workflow node that removes volumes which are not diffusion images of their b-value."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class _LeaveOutVolumesOutput(TraitedSpec):
 
 
 class LeaveOutVolumes(SimpleInterface):
-    """Pass an image on without volumes that are empty or do not belong to their shell; nothing is copied if all do."""
+    """Remove volumes that are empty or do not belong to their shell; nothing is copied if there are none."""
 
     input_spec = _LeaveOutVolumesInput
     output_spec = _LeaveOutVolumesOutput

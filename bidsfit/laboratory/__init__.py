@@ -1,1 +1,1 @@
-"""Where simulated numbers meet figures and files: the experiments behind ``bidsfit-lab``."""
+"""Experiments behind ``bidsfit-lab``: from simulated data to figures and files."""

@@ -1,4 +1,4 @@
-"""A bench: estimators by name, trained where they need it, and what they make of simulated signals."""
+"""A bench that trains estimators on demand, applies them to simulated signals, and caches results."""
 
 from __future__ import annotations
 
@@ -34,31 +34,29 @@ LINES_APART = 30.0
 
 
 def say(text: str) -> None:
-    """Tell the user how far it is."""
+    """Print a progress message."""
     sys.stderr.write(text + "\n")
     sys.stderr.flush()
 
 
 @dataclass(frozen=True)
 class Bench:
-    """Where experiments are made.
+    """Trains, evaluates and caches estimators by name.
 
     Parameters
     ----------
     folder : Path
-        Trained estimators and results are kept below it.
+        Folder of trained estimators and results.
     pools : mapping of model and distribution ("smt2", "healthy") to Distribution
-        What pooled fits there are.
-    threads : int
+        Pooled fits, by model and distribution.
     device : str
-        Of the training of networks.
-    seed : int
+        torch device of network training.
     recipes : mapping of a name of a recipe to Recipe
         Replace the default recipes ("network", "network-noise-free", "forest").
     options : mapping of estimator to its options
-        Beyond those that follow from the setting.
+        Options beyond those that follow from the setting.
     given : mapping of name to path
-        Files of trained estimators, by the names that `require` and the rest know them by.
+        Files of trained estimators, by the names used for them.
     """
 
     folder: Path
@@ -81,12 +79,12 @@ class Bench:
         return Results(self.folder / "results")
 
     def require(self, names: Iterable[str], setting: Setting) -> None:
-        """Refuse estimators that cannot be asked about a setting, before anything is computed.
+        """Check that estimators can be used in a setting, before anything is computed.
 
         Raises
         ------
         UsageError, UnknownNameError, UnusableInputError
-            Naming the estimator, or its file, and what does not fit.
+            Naming the estimator or its file, and the reason.
         """
         for name in names:
             try:
@@ -106,11 +104,11 @@ class Bench:
                 )
 
     def _is_taught(self, name: str) -> bool:
-        """Whether it is trained here for the setting that is asked about."""
+        """Whether the bench trains it for the setting."""
         return name not in self.given and is_trained(name)
 
     def task(self, name: str, setting: Setting) -> Task:
-        """What trains an estimator of that name for a setting."""
+        """Training task of an estimator for a setting."""
         from dataclasses import replace
 
         plan = self._plan(name, setting)
@@ -130,7 +128,7 @@ class Bench:
         return made
 
     def estimator(self, name: str, setting: Setting) -> Estimator:
-        """An estimator, trained where it needs it, ready for a setting."""
+        """An estimator for a setting, trained if needed."""
         model = setting.space.model
         if name in self.given:
             return estimator_of(self.given[name], model)
@@ -150,7 +148,7 @@ class Bench:
             )
 
     def facts(self, name: str, setting: Setting) -> dict[str, Any]:
-        """What decides what an estimator makes of a setting, for JSON."""
+        """Everything that determines the estimates in a setting, for JSON."""
         noise = setting.noise
         facts: dict[str, Any] = {
             "Model": setting.space.model.name,
@@ -168,7 +166,7 @@ class Bench:
     def evaluate(
         self, name: str, setting: Setting, truth: NDArray[np.float64], *, repeats: int, seed: int = 0
     ) -> Evaluation:
-        """Bias, standard deviation and error over a grid, kept."""
+        """Bias, standard deviation and error over a grid; cached."""
         repeats = 1 if np.isinf(setting.noise.snr) else repeats
 
         def compute() -> dict[str, NDArray]:
@@ -183,7 +181,7 @@ class Bench:
         return Evaluation(**self.results.obtain(f"evaluation_{name}", facts, compute))
 
     def estimate(self, name: str, setting: Setting, signals: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Estimates of signals, shape (n, n_parameters), kept."""
+        """Estimates of signals, shape (n, n_parameters); cached."""
 
         def compute() -> dict[str, NDArray]:
             return {"estimates": setting.estimate(self.estimator(name, setting), signals, self.threads)}
@@ -192,7 +190,7 @@ class Bench:
         return self.results.obtain(f"estimates_{name}", facts, compute)["estimates"]
 
     def training_samples(self, name: str, setting: Setting, n: int = 200_000) -> NDArray[np.float64] | None:
-        """Draws from what an estimator is trained on; None where it is not trained."""
+        """Samples of the training distribution of an estimator; None if it is not trained."""
         if name in self.given:
             distribution = read_bundle(self.given[name], machine=False).distribution(setting.space.model)
         elif is_trained(name):
@@ -202,17 +200,17 @@ class Bench:
         return distribution.sample(n, np.random.default_rng(self.seed))
 
     def training_facts(self, name: str, setting: Setting) -> dict[str, Any]:
-        """What the file of a trained estimator says of itself."""
+        """Description in the file of a trained estimator."""
         return read_facts(self.obtain(name, setting))
 
 
 def estimator_of(path: Path, model: SignalModel) -> Estimator:
-    """The estimator of a trained file, as it was trained.
+    """The estimator of a trained file.
 
     Raises
     ------
     UnusableInputError, UsageError
-        Where the file cannot be used, or is for another model.
+        If the file is unusable or for another model.
     """
     bundle = read_bundle(path)
     given = describe_given(bundle.facts)
@@ -230,19 +228,19 @@ def is_trained(name: str) -> bool:
 
 
 def kind_of(name: str) -> str:
-    """Kind of recipe ("network", "forest") that trains an estimator."""
+    """Kind of recipe ("network", "forest") of an estimator."""
     kind: str = _class_of(name).kind
     return kind
 
 
 def _class_of(name: str) -> Any:
-    """The class of an estimator; several names of the package share one, each with a distribution of its own."""
+    """Class of an estimator; several names share one, with different distributions."""
     made: Any = estimators.get(name)
     return getattr(made, "func", made)
 
 
 def setting_in_words(setting: Setting) -> str:
-    """Model and noise."""
+    """Model and noise as text."""
     snr = "no noise" if np.isinf(setting.noise.snr) else f"SNR {setting.noise.snr:g}"
     return f"{setting.space.model.name}, {snr}"
 

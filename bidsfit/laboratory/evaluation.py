@@ -1,4 +1,4 @@
-"""Estimators side by side on simulated signals: tables, figures, and the sections of a page."""
+"""Comparison of estimators on simulated signals: tables, figures, and sections of a page."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ MOST_CASES = 4
 
 
 def named_points(space: ParameterSpace, words: Iterable[Sequence[str]]) -> dict[str, NDArray[np.float64]]:
-    """Combinations of ``PARAMETER=VALUE`` words, in the units of files.
+    """Parameter combinations from ``PARAMETER=VALUE`` words in the units of files.
 
     Raises
     ------
     UsageError
-        Where a parameter is missing, unknown or outside the space.
+        If a parameter is missing, unknown or outside the space.
     """
     points: dict[str, NDArray[np.float64]] = {}
     for combination in words:
@@ -71,22 +71,19 @@ def evaluate_estimators(
     lesion: str | None = None,
     patient_shape: tuple[int, int, int] = SHAPE,
 ) -> list[LaboratorySection]:
-    """Bias, standard deviation and error of every estimator over the space, and box plots at named combinations.
+    """Bias, standard deviation and error of estimators over the space, and box plots at named combinations.
 
     Parameters
     ----------
-    bench : Bench
     gallery : Gallery
-        Gets figures and CSV tables.
-    setting : Setting
-    names : sequence of str
+        Receives figures and CSV tables.
     points : int
-        As `true_points` takes it.
+        As of `true_points`.
     repeats : int
-        Noise realisations of every point.
+        Noise realisations per point.
     at : mapping of title to ndarray, shape (n_parameters,)
     lesion : str, optional
-        Of the simulated patient, where the model has a phantom; by default the phantom's first.
+        Lesion of the simulated patient, if the model has a phantom; by default its first.
     patient_shape : tuple of int
         Voxels of the patient.
     """
@@ -125,7 +122,7 @@ def evaluate_estimators(
 
 
 def mean_tables(gallery: Gallery, space: ParameterSpace, found: dict[str, Evaluation]) -> list[Table]:
-    """Means over the grid, one row an estimator: a CSV file of all, and for the page a table of each quantity."""
+    """Tables of means over the grid, one row per estimator: one CSV file, and one table per quantity for the page."""
     summaries = {name: evaluation.summary(space.names) for name, evaluation in found.items()}
     quantities = [f"{quantity}_{name}" for quantity in QUANTITIES for name in space.names]
     rows = [[name, *(means[quantity] for quantity in quantities)] for name, means in summaries.items()]
@@ -138,13 +135,13 @@ def mean_tables(gallery: Gallery, space: ParameterSpace, found: dict[str, Evalua
 
 
 def _with_unit(space: ParameterSpace, name: str) -> str:
-    """A parameter, and the unit that numbers of it have in tables."""
+    """A parameter with the unit of its numbers in tables."""
     unit = REPORT_UNITS[space.model[name].unit].name
     return f"{name} ({unit})" if unit else name
 
 
 def in_words(setting: Setting, repeats: int) -> dict[str, str]:
-    """What is measured, how noisily, and of which parameters: for the head of a page."""
+    """Acquisition, noise and parameters as text, for the head of a page."""
     acquisition, noise, space = setting.acquisition, setting.noise, setting.space
     level = "none"
     if np.isfinite(noise.snr):
@@ -161,7 +158,7 @@ def in_words(setting: Setting, repeats: int) -> dict[str, str]:
 
 
 def write_points(gallery: Gallery, space: ParameterSpace, name: str, evaluation: Evaluation) -> None:
-    """All numbers of one estimator, one row a point of the grid."""
+    """Write all numbers of one estimator, one row per point."""
     quantities = [f"{quantity}_{p}" for quantity in ("mean", "bias", "sd", "rmse") for p in space.names]
     columns = [evaluation.truth, evaluation.mean, evaluation.bias, evaluation.sd, evaluation.rmse]
     gallery.table(f"points_{name}", [*space.names, *quantities], np.concatenate(columns, axis=1).tolist())
@@ -170,7 +167,7 @@ def write_points(gallery: Gallery, space: ParameterSpace, name: str, evaluation:
 def box_groups(
     bench: Bench, setting: Setting, names: Sequence[str], point: NDArray[np.float64], repeats: int
 ) -> list[tuple[str, Group]]:
-    """Estimates of one combination by every estimator, with Cohen's d between them and the noised truth."""
+    """Estimates of one combination by every estimator, with Cohen's d against the noised truth."""
     expected = noised_truth(setting, point, repeats, bench.seed + 1)
     signals = setting.measure(point[None], repeats, bench.seed)
     groups = []

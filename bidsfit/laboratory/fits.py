@@ -1,4 +1,4 @@
-"""Maps of an image whose variables stand in a table: files, figures, and a section of a page for each estimator."""
+"""Maps of an image whose acquisition is given as a table: files, figures, and a section of a page per estimator."""
 
 from __future__ import annotations
 
@@ -31,21 +31,19 @@ class Fits:
     Parameters
     ----------
     path : Path
-        Of the image, four-dimensional.
+        Four-dimensional image.
     acquisition : Acquisition
-        Of its volumes.
-    model : SignalModel
+        Acquisition of its volumes.
     mask : Path, optional
-        By default every voxel is fitted.
+        By default all voxels are fitted.
     sigma : float, optional
-        Standard deviation of the noise of one measurement; without it that of the residuals.
+        Standard deviation of the noise of one measurement; by default from the residuals.
     noise : {"rician", "gaussian"}
-    threads : int
 
     Raises
     ------
     UnusableInputError, UnsupportedProtocolError
-        Where a file cannot be used, or the table lacks what the model needs.
+        If a file is unusable, or the table lacks what the model needs.
     """
 
     def __init__(
@@ -69,7 +67,7 @@ class Fits:
 
     @property
     def in_words(self) -> dict[str, str]:
-        """What was measured, and how noisily: for the head of a page."""
+        """Acquisition and noise as text, for the head of a page."""
         level = "as the residuals of each fit suggest" if self.sigma is None else f"{self.sigma:g}"
         return {
             "Image": f"{self.path.name}, {' x '.join(map(str, self.mask.shape))} voxels, {self.mask.sum():,} fitted",
@@ -78,7 +76,7 @@ class Fits:
         }
 
     def section(self, estimator: Estimator, gallery: Gallery) -> LaboratorySection:
-        """Fit with an estimator; maps and figures go into the gallery's folder."""
+        """Fit with an estimator; maps and figures go to the folder of the gallery."""
         positions = self.signals.positions if any(estimator.reach) else None
         result = fit(
             estimator,
@@ -116,13 +114,7 @@ class Fits:
         return LaboratorySection(estimator.title, text, tables, drawn)
 
     def estimator(self, word: str) -> Estimator:
-        """The estimator of a name, or of the file of a trained one.
-
-        Raises
-        ------
-        UsageError
-            Where it cannot fit this image.
-        """
+        """The estimator of a name or of a trained file; raises `UsageError` if it cannot fit this image."""
         found = self._named(word)
         if missing := found.missing(self.acquisition):
             raise UsageError(f"--estimators {word}: {'; '.join(missing)}.")

@@ -1,4 +1,4 @@
-"""From evaluations to figures and tables in a folder."""
+"""Figures and tables of evaluations in a folder."""
 
 from __future__ import annotations
 
@@ -23,12 +23,7 @@ SUFFIXES = (".png", ".svg")
 
 @dataclass
 class Gallery:
-    """A folder of figures and tables, and what a page says of each.
-
-    Parameters
-    ----------
-    folder : Path
-    """
+    """A folder of figures and tables, with their titles and captions for a page."""
 
     folder: Path
     figures: list[LaboratoryFigure] = field(default_factory=list)
@@ -42,7 +37,7 @@ class Gallery:
         self.figures.append(LaboratoryFigure(self.folder / f"{name}.png", title, caption))
 
     def table(self, name: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Path:
-        """Write a table as CSV, whole or not at all; what is None is left empty."""
+        """Write a table as CSV, atomically; None becomes an empty cell."""
         path = self.folder / f"{name}.csv"
         write_rows(path, columns, ([_printed(value) for value in row] for row in rows), delimiter=",")
         return path
@@ -55,7 +50,7 @@ def _printed(value: Any) -> Any:
 
 
 def axes_of(space: ParameterSpace) -> dict[str, Axis]:
-    """How the parameters of a space are printed, from bound to bound."""
+    """Axes of figures for the parameters of a space."""
     found = {}
     for name, (low, high) in zip(space.names, space.bounds, strict=True):
         parameter = space.model[name]
@@ -74,7 +69,7 @@ def draw_bias(
     training: Mapping[str, NDArray[np.float64] | None],
     points: Mapping[str, tuple[float, float]],
 ) -> None:
-    """Where the mean estimate of every truth lies: arrows for two parameters, maps of the bias for three."""
+    """Draw the mean estimate of every truth: arrows for two parameters, maps of the bias for three."""
     axes = axes_of(space)
     if len(space.names) != 2:
         draw_maps(gallery, name, title, caption, space, evaluations, "bias", diverging=True)
@@ -99,7 +94,7 @@ def draw_maps(
     diverging: bool = False,
     above: Sequence[Statistic] = (),
 ) -> None:
-    """A statistic ("bias", "sd", "rmse") of every estimator over the space of true parameters."""
+    """Draw a statistic ("bias", "sd", "rmse") of every estimator over the space of true parameters."""
     label = {"bias": "bias", "sd": "standard deviation", "rmse": "root mean square error"}[statistic]
     rows = list(above) + [
         Statistic(estimator, dict(zip(space.names, getattr(found, statistic).T, strict=True)))
@@ -110,7 +105,7 @@ def draw_maps(
 
 
 def draw_sd(gallery: Gallery, name: str, title: str, setting: Setting, evaluations: Mapping[str, Evaluation]) -> None:
-    """Standard deviation of every estimator, beside the smallest that one without bias could have."""
+    """Draw the standard deviation of every estimator, next to the Cramér-Rao bound."""
     truth = next(iter(evaluations.values())).truth
     bound = Statistic("Cramér-Rao bound", dict(zip(setting.space.names, floor(setting, truth).T, strict=True)))
     caption = (

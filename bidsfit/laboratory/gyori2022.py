@@ -1,4 +1,4 @@
-"""Gyori et al. 2022, made again: the training distribution shapes what a network sees.
+"""Reproduction of Gyori et al. 2022, on the influence of the training distribution on networks.
 
 Gyori NG, Palombo M, Clark CA, Zhang H, Alexander DC. Training data distribution significantly impacts the estimation of
 tissue microstructure with machine learning. Magnetic Resonance in Medicine 2022;87:932-947.
@@ -71,7 +71,7 @@ FORESTS = tuple(f"forest-{name}" for name in THREE)
 
 
 @dataclass(frozen=True)
-class Entry:
+class TrainedEntry:
     """A trained estimator of Table 1."""
 
     estimator: str
@@ -81,26 +81,26 @@ class Entry:
 
 #: Table 1. The text names models, methods, distributions and SNRs; these 21 combinations cover all of them.
 ENTRIES = (
-    *[Entry(name, "smt2", snr) for snr in (25.0, 5.0, np.inf) for name in NETWORKS],
-    *[Entry(name, "smt2", 25.0) for name in FORESTS],
-    *[Entry(name, "smt3", 25.0) for name in NETWORKS[:3]],
+    *[TrainedEntry(name, "smt2", snr) for snr in (25.0, 5.0, np.inf) for name in NETWORKS],
+    *[TrainedEntry(name, "smt2", 25.0) for name in FORESTS],
+    *[TrainedEntry(name, "smt3", 25.0) for name in NETWORKS[:3]],
 )
 
 
 def readable(name: str) -> str:
-    """The paper's name of an estimator."""
+    """Name of an estimator in the paper."""
     return PAPER_NAMES.get(name, name)
 
 
 def setting(model: str, snr: float) -> Setting:
-    """The paper's measurement of a model."""
+    """The paper's acquisition and noise for a model."""
     counts = [1, *[DIRECTIONS] * (len(B_VALUES) - 1)]
     acquisition = Acquisition(B_VALUES, counts=counts, n_directions=counts)
     return Setting(ParameterSpace(models.get(model)), acquisition, Noise(snr, "gaussian", lowest=False))
 
 
 def quick_recipes() -> dict[str, Recipe]:
-    """A tenth of every training, for a look."""
+    """Recipes with a tenth of the training, for a preview."""
     found: dict[str, Recipe] = {}
     for name in ("network", "network-noise-free"):
         recipe = load_recipe(name)
@@ -110,7 +110,7 @@ def quick_recipes() -> dict[str, Recipe]:
 
 
 def bench_for(folder: Path, *, real: Path | None, quick: bool, threads: int, device: str, seed: int) -> Bench:
-    """A bench with pools of healthy participants: simulated ones, and those of a dataset where there is one."""
+    """A bench with pools of simulated healthy participants, and of those of a real dataset if given."""
     pools: dict[tuple[str, str], Any] = {}
     for model in ("smt2", "smt3"):
         pools |= simulated_pools(
@@ -134,7 +134,7 @@ def bench_for(folder: Path, *, real: Path | None, quick: bool, threads: int, dev
 
 
 def readable_pools(bench: Bench) -> str:
-    """Who is in the pools of the whole brain."""
+    """Participants in the pools of the whole brain, as text."""
     found = [
         f"{model}: {', '.join(participants_of(pool.facts))}"
         for (model, name), pool in bench.pools.items()
@@ -144,13 +144,12 @@ def readable_pools(bench: Bench) -> str:
 
 
 class Reproduction:
-    """The paper's tables and figures, each made when it is asked for.
+    """Tables and figures of the paper, each made on request.
 
     Parameters
     ----------
     bench : Bench
-        With the pools of healthy participants.
-    gallery : Gallery
+        Has the pools of healthy participants.
     quick : bool
         Fewer noise realisations.
     """
@@ -163,14 +162,14 @@ class Reproduction:
     # Tables
 
     def table_1(self) -> None:
-        """The trained estimators: what each was trained on, how long, and how it does on the grid."""
+        """Trained estimators: training distribution, duration, and means over the grid."""
         rows = []
         for entry in ENTRIES:
             facts = self.bench.training_facts(entry.estimator, setting(entry.model, entry.snr))
             training, recipe = facts["Training"], facts["Recipe"]
             method = "network" if facts["Kind"] == "network" else "random forest"
             size = recipe["architecture"]["hidden_layers"] if method == "network" else training["Nodes"]
-            means = self._evaluate(entry.model, entry.snr, (entry.estimator,))[entry.estimator].summary(
+            means = self.evaluate(entry.model, entry.snr, (entry.estimator,))[entry.estimator].summary(
                 setting(entry.model, entry.snr).space.names
             )
             rows.append(
@@ -205,8 +204,8 @@ class Reproduction:
         self._keep("table2", "Table 2: abnormalities (lambda in µm²/ms)", ("name", "vcyl", "lambda"), rows)
 
     def table_3(self) -> None:
-        """Means over the grid at SNR 25, beside the paper's."""
-        found = self._evaluate("smt2", 25.0, TABLE_3)
+        """Means over the grid at SNR 25, with those of the paper."""
+        found = self.evaluate("smt2", 25.0, TABLE_3)
         rows: list[list[Any]] = []
         for name, paper in TABLE_3.items():
             means = found[name].summary(("vcyl", "lambda"))
@@ -228,7 +227,7 @@ class Reproduction:
     # Figures
 
     def distributions(self, number: str) -> None:
-        """What networks are trained on, with the abnormalities."""
+        """Training distributions, with the abnormalities."""
         place = setting("smt2", 25.0)
         panels = [
             Density(name.split("-")[1], samples)
@@ -247,9 +246,9 @@ class Reproduction:
         )
 
     def bias(self, number: str, model: str, snr: float, names: Sequence[str]) -> None:
-        """From the truth to the mean estimate."""
+        """Mean estimates of the true parameters."""
         place = setting(model, snr)
-        found = self._evaluate(model, snr, names)
+        found = self.evaluate(model, snr, names)
         draw_bias(
             self.gallery,
             f"figure-{number}",
@@ -266,13 +265,13 @@ class Reproduction:
 
     def spread(self, number: str, model: str, snr: float, names: Sequence[str]) -> None:
         """Standard deviation over the space of true parameters."""
-        found = {readable(name): value for name, value in self._evaluate(model, snr, names).items()}
+        found = {readable(name): value for name, value in self.evaluate(model, snr, names).items()}
         title = f"Figure {number}: standard deviation, {_in_words(model, snr)}"
         draw_sd(self.gallery, f"figure-{number}", title, setting(model, snr), found)
 
     def error(self, number: str, model: str, snr: float, names: Sequence[str]) -> None:
         """Root mean square error over the space of true parameters."""
-        found = {readable(name): value for name, value in self._evaluate(model, snr, names).items()}
+        found = {readable(name): value for name, value in self.evaluate(model, snr, names).items()}
         title = f"Figure {number}: root mean square error, {_in_words(model, snr)}"
         caption = "Root mean square error over the noise, at every combination of true parameters."
         draw_maps(self.gallery, f"figure-{number}", title, caption, setting(model, snr).space, found, "rmse")
@@ -302,13 +301,13 @@ class Reproduction:
         return [replace(group, name=readable(name)) for name, group in found]
 
     def lesion(self, number: str, snr: float, names: Sequence[str]) -> None:
-        """An abnormality in the maps of a simulated patient, as every estimator shows it."""
+        """Maps of a simulated patient with an abnormality, by estimator."""
         title = f"Figure {number}: a lesion, {_in_words('smt2', snr)}"
         place = setting("smt2", snr)
         draw_lesion(self.bench, self.gallery, f"figure-{number}", title, place, self._patient, names, readable)
 
     def differences(self, number: str, snr: float, names: Sequence[str]) -> None:
-        """How maps of trained estimators differ from traditional ones."""
+        """Differences of maps between trained estimators and least squares."""
         title = f"Figure {number}: differences between maps, {_in_words('smt2', snr)}"
         place = setting("smt2", snr)
         draw_differences(self.bench, self.gallery, f"figure-{number}", title, place, self._patient, names, readable)
@@ -317,14 +316,15 @@ class Reproduction:
     def _patient(self) -> PatientSlice:
         return simulated_patient(setting("smt2", 25.0).space, lesion="abnormality-1", seed=self.bench.seed)
 
-    def _evaluate(self, model: str, snr: float, names: Sequence[str] | Mapping[str, Any]) -> dict[str, Evaluation]:
+    def evaluate(self, model: str, snr: float, names: Sequence[str] | Mapping[str, Any]) -> dict[str, Evaluation]:
+        """Bias and spread of estimators, by name, over the paper's grid of true parameters."""
         place = setting(model, snr)
         points = true_points(place.space)
         repeats = self.repeats if model == "smt2" else max(self.repeats // 4, 50)
         return {name: self.bench.evaluate(name, place, points, repeats=repeats, seed=self.bench.seed) for name in names}
 
     def page(self) -> list[LaboratorySection]:
-        """What was made, for a page."""
+        """Sections of a page with what was made."""
         sections = [
             LaboratorySection("Tables", tables=tuple(self.tables)),
             LaboratorySection("Figures", figures=tuple(self.gallery.figures)),

@@ -1,4 +1,4 @@
-"""A simulated patient: what every estimator makes of a lesion, and of the tissue around it."""
+"""Maps of a simulated patient with a lesion, by every estimator."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ Maps = dict[str, NDArray[np.float64]]
 
 @dataclass(frozen=True)
 class PatientSlice:
-    """The slice of a simulated patient that shows most of the lesion.
+    """The slice of a simulated patient with the largest part of the lesion.
 
     Attributes
     ----------
     lesion : str
-        Its name.
+        Name of the lesion.
     mask, region : ndarray of bool, shape (x, y)
-        The head, and the lesion.
+        Head and lesion.
     tissue : dict of name to ndarray of bool, shape (x, y)
     truth : dict of parameter to ndarray, shape (x, y)
         NaN outside the mask.
@@ -49,12 +49,12 @@ class PatientSlice:
 def simulated_patient(
     space: ParameterSpace, *, lesion: str | None, seed: int, shape: tuple[int, int, int] = SHAPE
 ) -> PatientSlice:
-    """A patient of a model that has a phantom, with the named lesion or the model's first.
+    """Simulate a patient with the named lesion, or the first of the model.
 
     Raises
     ------
     UsageError, UnknownNameError
-        Where the model has no phantom, or the lesion does not exist.
+        If the model has no phantom, or the lesion does not exist.
     """
     cohort = Cohort(space.model.name, n_healthy=0, n_patients=1, shape=shape, lesion=lesion, seed=seed)
     head = next(cohort.participants()).head
@@ -66,7 +66,7 @@ def simulated_patient(
 
 
 def estimated_maps(bench: Bench, setting: Setting, patient: PatientSlice, name: str) -> Maps:
-    """Maps by one estimator; the noise is that of the setting, in proportion to the S0 of each voxel."""
+    """Maps by one estimator; the noise of the setting is scaled by the S0 of each voxel."""
     truth = np.stack([patient.truth[p][patient.mask] for p in setting.space.names], axis=1)
     found = bench.estimate(name, setting, setting.measure(truth, 1, bench.seed))
     maps = {}
@@ -86,7 +86,7 @@ def draw_lesion(
     estimators: Sequence[str],
     readable: Callable[[str], str] = str,
 ) -> None:
-    """The lesion in the truth and as every estimator shows it."""
+    """Draw the true lesion and its maps by every estimator."""
     columns = [LesionColumn("truth", patient.truth)]
     columns += [LesionColumn(readable(e), estimated_maps(bench, setting, patient, e)) for e in estimators]
     caption = (
@@ -106,7 +106,7 @@ def draw_differences(
     estimators: Sequence[str],
     readable: Callable[[str], str] = str,
 ) -> None:
-    """What every estimator adds to or takes from the maps of the first."""
+    """Draw differences of the maps of every estimator from those of the first."""
     first, *others = estimators
     reference = estimated_maps(bench, setting, patient, first)
     columns = []

@@ -1,4 +1,4 @@
-"""Pools of healthy fits for the laboratory: of simulated participants, and of real ones where a dataset is given."""
+"""Pools of fits of simulated healthy participants, and of real ones if a dataset is given."""
 
 from __future__ import annotations
 
@@ -39,22 +39,17 @@ def simulated_pools(
     threads: int,
     real: Path | None,
 ) -> dict[tuple[str, str], Distribution]:
-    """Pools of the least-squares fits of healthy participants: of the whole brain, of white and of grey matter.
+    """Pools of least-squares fits of healthy participants: whole brain, white matter and grey matter.
 
     Parameters
     ----------
     model : str
-        Of the participants and of the fits.
+        Model of simulation and fits.
     participants, shape, snr, seed
-        Of the simulated study.
-    threads : int
+        Settings of the simulated study.
     real : Path, optional
-        A BIDS dataset: those of its participants whose protocol supports the model join the pool of the whole brain,
-        which needs masks in its ``derivatives``. There are no tissues of theirs.
-
-    Returns
-    -------
-    dict of (model, distribution) to Distribution
+        A BIDS dataset with masks in its ``derivatives``. Participants whose protocol supports the model join the pool
+        of the whole brain, but not those of tissues.
     """
     space = ParameterSpace(models.get(model))
     cohort = Cohort(model, n_healthy=participants, n_patients=0, shape=shape, snr=snr, noise="gaussian", seed=seed)
@@ -88,7 +83,7 @@ def _fits(space: ParameterSpace, signals: Signals, acquisition: Acquisition, thr
 
 
 def _real(root: Path, space: ParameterSpace) -> Iterator[tuple[str, Signals, Acquisition]]:
-    """Signals in the masks of a dataset's images that support a model."""
+    """Signals in the masks of the images of a dataset that support a model."""
     raw = open_dataset(root, "raw", derivative=False)
     folders: Iterable[Path] = sorted((root / "derivatives").glob("*/dataset_description.json"))
     derivatives = [open_dataset(path.parent, path.parent.name, derivative=True) for path in folders]

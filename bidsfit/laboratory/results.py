@@ -1,4 +1,4 @@
-"""Results that took long are kept: an experiment that is started again goes on where it ended."""
+"""Cache of expensive results, so that an interrupted experiment can continue."""
 
 from __future__ import annotations
 
@@ -18,26 +18,15 @@ Arrays = dict[str, NDArray[Any]]
 
 
 class Results:
-    """Arrays in a folder, found again by what they are the result of.
-
-    Parameters
-    ----------
-    folder : Path
-    """
+    """Arrays in a folder, keyed by everything that determines them."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def obtain(self, name: str, facts: Mapping[str, Any], compute: Callable[[], Arrays]) -> Arrays:
-        """What was kept of these facts, or is computed now and kept.
+        """Cached arrays for these facts, computed if missing.
 
-        Parameters
-        ----------
-        name : str
-            Begins the name of the file.
-        facts : mapping
-            All that decides the result, for JSON; another release computes anew.
-        compute : callable
+        ``name`` begins the file name; ``facts``, in JSON, must determine the result. Another release computes anew.
         """
         from safetensors import SafetensorError
         from safetensors.numpy import load_file, save_file

@@ -1,4 +1,4 @@
-"""Rows that the parameter tables of several models share."""
+"""Parameters that several models share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Derived quantities of a model as functions of many voxels, with the gradients by which uncertainty carries over."""
+"""Values of derived quantities and their gradients, which carry uncertainty over from the parameters."""
 
 from __future__ import annotations
 
@@ -14,31 +14,27 @@ from bidsfit.models.parameter import Derived
 
 
 class Derivation:
-    """Values and gradients of derived quantities.
+    """Values and gradients of derived quantities in many voxels.
 
-    Parameters
-    ----------
-    names : sequence of str
-        Of the parameters, in the order of every parameter array.
-    quantities : sequence of Derived
+    ``names`` are the parameters in the order of every parameter array, ``quantities`` the derived quantities.
     """
 
     def __init__(self, names: Sequence[str], quantities: Sequence[Derived]) -> None:
         self._names, self._quantities = names, quantities
 
     def values(self, parameters: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
-        """Of parameters (n, n_parameters): by name, shape (n,), or (n, 3) for an axis; NaN where they are NaN."""
+        """Quantities by name, shape (n,), or (n, 3) for an axis, from parameters (n, n_parameters); NaN stays NaN."""
         rows = [function(parameters)[0] for function in self._functions]
         return {q.name: row if q.axis else row[:, 0] for q, row in zip(self._quantities, rows, strict=True)}
 
     def gradients(self, parameters: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Derivatives of all components, in the order of the quantities: (n, n_components, n_parameters)."""
+        """Derivatives, shape (n, n_components, n_parameters), components in the order of the quantities."""
         if not self._quantities:
             return np.empty((len(parameters), 0, len(self._names)))
         return np.concatenate([function(parameters)[1] for function in self._functions], axis=1)
 
     def spreads(self, components: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
-        """By name, from standard deviations of all components, shape (n, n_components): of an axis, the angle (rad)."""
+        """Standard deviations by name from those of all components (n, n_components); for an axis, an angle in rad."""
         found, start = {}, 0
         for quantity in self._quantities:
             own = components[:, start : start + quantity.components]
@@ -47,7 +43,7 @@ class Derivation:
 
     @cached_property
     def _functions(self) -> list[Any]:
-        """For each quantity, a function to values (n, n_components) and gradients (n, n_components, n_parameters)."""
+        """Functions, one per quantity, to values (n, n_components) and gradients (n, n_components, n_parameters)."""
         return [
             _of_expression(self._names, q) if isinstance(q.value, sp.Basic | sp.MatrixBase) else _of_function(q)
             for q in self._quantities

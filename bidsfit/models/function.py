@@ -1,4 +1,4 @@
-"""A signal model that has no closed form: a function of torch, whose Jacobian is found by differentiating it."""
+"""A signal model without a closed form: a torch function, differentiated automatically."""
 
 from __future__ import annotations
 
@@ -21,18 +21,17 @@ LARGEST_BLOCK = 1 << 24
 
 @dataclass(frozen=True, kw_only=True)
 class FunctionModel(SignalModel):
-    """A signal model given by a function of torch: a Bloch simulation, an integral without a closed form.
+    """A signal model given by a torch function, such as a Bloch simulation or an integral without a closed form.
 
-    It has no compiled kernel. Least squares, maximum likelihood, the bound and trained estimators take it; those that
-    need a kernel (``bayes``, ``bayesmap``, ``segmented``) refuse it.
+    It has no compiled kernel, so estimators that need one (``bayes``, ``bayesmap``, ``segmented``) refuse it.
 
     Parameters
     ----------
     function : callable
-        From the parameters of one voxel, a tensor of shape (n_parameters,), and the design, (n, n_variables), in the
-        units of the numerics, to its signal, (n,). It must be made of operations that torch can differentiate.
+        Maps the parameters of one voxel, a tensor of shape (n_parameters,), and the design (n, n_variables), in
+        internal units, to the signal (n,). Must consist of operations that torch can differentiate.
     equation : str
-        What it computes, as LaTeX.
+        The equation as LaTeX.
     """
 
     function: Callable[[Tensor, Tensor], Tensor]
@@ -51,7 +50,7 @@ class FunctionModel(SignalModel):
 
     @cached_property
     def _jacobian(self) -> Any:
-        """From parameters (n_voxels, n_parameters) and design to real signals and derivatives, parts last."""
+        """Function from parameters (n_voxels, n_parameters) and design to signals and derivatives, real part first."""
         import torch
 
         def parts(parameters: Tensor, design: Tensor) -> tuple[Tensor, Tensor]:

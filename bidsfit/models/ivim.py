@@ -18,7 +18,7 @@ BLOOD_GONE = 200.0
 
 
 def perfusion_fraction() -> Parameter:
-    """f, the blood's share of the signal at b = 0."""
+    """f, the fraction of the signal at b = 0 that comes from blood."""
     return Parameter(
         name="f",
         label="f",
@@ -32,7 +32,7 @@ def perfusion_fraction() -> Parameter:
 
 
 def tissue_diffusion() -> Parameter:
-    """D, where blood does not count."""
+    """D, the diffusivity of the tissue outside the blood."""
     return Parameter(
         name="D",
         label="D",
@@ -46,7 +46,7 @@ def tissue_diffusion() -> Parameter:
 
 
 def pseudo_diffusion(decay: str) -> Parameter:
-    """D*, with the decay of blood that it stands for: the literature has two."""
+    """D*; ``decay`` says which of the two conventions of the literature is meant."""
     return Parameter(
         name="Dstar",
         label="Dstar",

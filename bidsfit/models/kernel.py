@@ -1,4 +1,4 @@
-"""From a SymPy equation to a compiled function of one voxel: signal and analytic Jacobian."""
+"""Compile a SymPy equation into a function of one voxel that returns signal and analytic Jacobian."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bidsfit.models.functions import KERNEL_FUNCTIONS
 
 
 class _KernelPrinter(PythonCodePrinter):
-    """Python for numba: `math` functions, and the project's special functions by name."""
+    """Print expressions as Python for numba, with `math` functions and the special functions of the package."""
 
     def __init__(self) -> None:
         super().__init__({"fully_qualified_modules": True})
@@ -25,7 +25,7 @@ class _KernelPrinter(PythonCodePrinter):
 def kernel_source(
     expression: sp.Expr, parameters: Sequence[str], variables: Sequence[str], *, derivatives: bool = True
 ) -> str:
-    """Python source of ``kernel(parameters, design, signal, jacobian)``; without derivatives the last is not touched.
+    """Python source of ``kernel(parameters, design, signal, jacobian)``; without derivatives it ignores the Jacobian.
 
     Shared subexpressions are computed once, and those that do not depend on the independent variables once
     per voxel instead of once per measurement.
@@ -67,20 +67,11 @@ def _safe(names: Sequence[str]) -> list[str]:
 def compile_kernel(
     expression: sp.Expr, parameters: Sequence[str], variables: Sequence[str], *, derivatives: bool = True
 ) -> Callable[[NDArray, NDArray, NDArray, NDArray], None]:
-    """Compile an equation into ``kernel(parameters, design, signal, jacobian)``, which fills the last two.
+    """Compile an equation into ``kernel(parameters, design, signal, jacobian)``, which fills the last two arrays.
 
-    Parameters
-    ----------
-    expression : sympy.Expr
-    parameters, variables : sequence of str
-        Names of the symbols, in the order of the columns of the arrays.
-    derivatives : bool
-        Whether the kernel fills the Jacobian as well.
-
-    Returns
-    -------
-    numba dispatcher
-        With parameters (n_parameters,), design (n, n_variables), signal (n,), jacobian (n, n_parameters).
+    The symbols ``parameters`` and ``variables`` are in the order of the array columns. Shapes: parameters
+    (n_parameters,), design (n, n_variables), signal (n,), jacobian (n, n_parameters). Without ``derivatives`` the
+    Jacobian is left as it is.
     """
     namespace: dict[str, Any] = {"math": math, **KERNEL_FUNCTIONS}
     source = kernel_source(expression, parameters, variables, derivatives=derivatives)

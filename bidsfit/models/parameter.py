@@ -1,4 +1,4 @@
-"""The quantities of a model: parameters, and what is derived from them."""
+"""Parameters of a model and quantities derived from them."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ Kind = Literal["scalar", "polar", "azimuth"]
 
 @dataclass(frozen=True, kw_only=True)
 class ModelQuantity:
-    """What a map of a model shows.
+    """A parameter or derived quantity of a model.
 
     Parameters
     ----------
     name : str
-        The symbol in the equation, and the name in Python.
+        Symbol in the equation and name in Python.
     label : str
         The value of the BIDS entity ``param``.
     unit : {"1", "arbitrary", "um^2/ms", "ms", "rad"}
-        Unit in the numerics. Files and reports convert.
+        Internal unit; files and reports convert it.
     latex : str
-        How the symbol is printed.
+        Symbol as LaTeX.
     description : str
         One sentence for sidecars, reports and docs.
     display : tuple of float
-        Range of figures, in ``unit``; None means it is taken from the data.
+        Colour range of figures, in ``unit``; by default taken from the data.
     """
 
     name: str
@@ -48,19 +48,18 @@ class ModelQuantity:
 
 @dataclass(frozen=True, kw_only=True)
 class Parameter(ModelQuantity):
-    """One row of a model's parameter table.
+    """One row of the parameter table of a model.
 
     Parameters
     ----------
     bounds : tuple of float
         Physically plausible range, in ``unit``.
     start : sequence of float
-        Values from which a grid of starting points is built. Not used for the scale of the signal.
+        Values from which the grid of starting points is built. Not used for the scale of the signal.
     prior : {"uniform", "loguniform"}
-        What Bayesian estimators believe before the data, unless they are told otherwise: the same for every value
-        between the bounds, or for every order of magnitude.
+        Default prior of Bayesian estimators between the bounds: uniform in the value or in its logarithm.
     kind : {"scalar", "polar", "azimuth"}
-        Angles are not kept within their bounds while a model is fitted: they are brought back to them afterwards.
+        Angles are not kept within their bounds during a fit, but wrapped into them afterwards.
     """
 
     bounds: tuple[float, float]
@@ -70,7 +69,7 @@ class Parameter(ModelQuantity):
 
     @property
     def axis(self) -> bool:
-        """Whether it is an axis: never, that is what its angles give."""
+        """False: only a derived quantity can be an axis."""
         return False
 
     @property
@@ -80,17 +79,17 @@ class Parameter(ModelQuantity):
 
 @dataclass(frozen=True, kw_only=True)
 class Derived(ModelQuantity):
-    """What follows from the parameters: fractional anisotropy from a tensor, T2 from R2.
+    """A quantity computed from the parameters: fractional anisotropy from a tensor, T2 from R2.
 
-    Its standard deviation and its bound follow from those of the parameters and its gradient (delta method).
+    Its standard deviation and Cramér-Rao bound follow from those of the parameters by the delta method.
 
     Parameters
     ----------
     value : sympy.Expr or callable
-        An expression in the symbols of the parameters (of a vector: a matrix of three), or a function of torch that
-        takes the parameters of one voxel, shape (n_parameters,), and returns one number, or three.
+        An expression in the symbols of the parameters (a 3 x 1 matrix for a vector), or a torch function of the
+        parameters of one voxel, shape (n_parameters,), that returns one number or three.
     axis : bool
-        Whether it is a unit vector without a sign: an axis of the coordinates of the gradient directions.
+        Whether it is a unit vector whose sign is arbitrary, in the coordinates of the gradient directions.
     """
 
     value: sp.Expr | sp.Matrix | Callable[[Tensor], Tensor]
@@ -104,9 +103,9 @@ class Derived(ModelQuantity):
 
 
 def wrapped_angles(parameters: Sequence[Parameter], values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Values, shape (n, n_parameters), whose angles are brought back into their bounds: the same orientations.
+    """Wrap the angles among values (n, n_parameters) into their bounds without changing the orientations.
 
-    A polar angle up to pi / 2 is that of an axis, whose two ends are the same; up to pi, that of a vector.
+    A polar angle with upper bound pi / 2 belongs to an axis, whose two ends are equivalent; with pi, to a vector.
     """
     found = values.copy()
     for j, parameter in enumerate(parameters):
@@ -124,14 +123,10 @@ def wrapped_angles(parameters: Sequence[Parameter], values: NDArray[np.float64])
 
 
 def orientation(name: str, title: str) -> tuple[tuple[Parameter, Parameter], Derived]:
-    """Two angles that are an orientation without a sign, and the unit vector that follows from them.
+    """Two angles that give an axis, and the unit vector derived from them.
 
-    Parameters
-    ----------
-    name : str
-        Of the vector; the angles are called ``<name>_polar`` and ``<name>_azimuth``.
-    title : str
-        Of what it is the orientation, for descriptions.
+    The angles are called ``<name>_polar`` and ``<name>_azimuth``; ``title`` says in descriptions whose orientation it
+    is.
     """
     polar, azimuth = sp.symbols(f"{name}_polar {name}_azimuth", real=True)
     kinds: tuple[tuple[Kind, float, tuple[float, ...], str], ...] = (

@@ -1,4 +1,4 @@
-"""What a model needs a protocol to hold, and in what words its absence is told."""
+"""Requirements of a model on the protocol, and messages about what a protocol lacks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ JITTER = 0.05
 
 
 class Requirement(Protocol):
-    """Anything that prints as what is needed of a column, has a reason, and says what a protocol lacks."""
+    """A condition on the shells of a protocol, with the reason for it; its string says what is needed."""
 
     @property
     def column(self) -> str: ...
@@ -26,7 +26,7 @@ class Requirement(Protocol):
     def __str__(self) -> str: ...
 
     def missing(self, shells: Sequence[Shell]) -> str:
-        """What these shells lack, in words; empty where they suffice."""
+        """What these shells lack, in words; empty if the requirement is met."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class ValuesRequirement:
         return text
 
     def missing(self, shells: Sequence[Shell]) -> str:
-        """What these shells lack; those that differ in other columns alone count once."""
+        """What these shells lack, in words; shells that differ only in other columns count once."""
         found = {
             shell.values[self.column]
             for shell in shells

@@ -1,4 +1,4 @@
-"""What all signal models are to the rest of the code: a function of parameters and of columns of an acquisition."""
+"""The interface of all signal models: a signal as a function of parameters and acquisition."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ class Support:
     Attributes
     ----------
     missing : tuple of str
-        What the protocol lacks, in words; empty where the model is supported.
+        What the protocol lacks, in words; empty if the model is supported.
     used : str
-        What the model would be fitted to, in words: "b = 0, 1000 s/mm²", with the other variables of the model.
+        Values that the model would be fitted to: "b = 0, 1000 s/mm²", with the other variables of the model.
     """
 
     missing: tuple[str, ...]
@@ -51,14 +51,14 @@ class Support:
 
 @dataclass(frozen=True, kw_only=True)
 class SignalModel(ABC):
-    """What is believed about the signal.
+    """The signal as a function of tissue parameters and acquisition.
 
-    Of the two kinds, `SymbolicModel` is an equation and `FunctionModel` a function of torch.
+    Subclasses: `SymbolicModel`, given by an equation, and `FunctionModel`, given by a torch function.
 
     Parameters
     ----------
     name : str
-        Short name: the command line's and the BIDS entity's ``model``.
+        Short name, used on the command line and in the BIDS entity ``model``.
     title : str
         Full name for reports.
     parameters : sequence of Parameter
@@ -66,31 +66,31 @@ class SignalModel(ABC):
         Columns of an acquisition that the signal depends on. Measurements are averaged over directions unless
         "direction" is among them.
     scale : str or None
-        The parameter that multiplies the whole signal, if there is one.
+        Name of the parameter that multiplies the whole signal, if any.
     reference : {"lowest b", "largest", "none"}
-        What signals are divided by before a fit: see `Reference`. Without a scale it is "none".
+        What signals are divided by before a fit: see `Reference`. Must be "none" without a scale.
     start : {"grid", "log-linear"} or callable
         Where a fit starts: see `Start`.
     derived : sequence of Derived
-        What follows from the parameters; each becomes a map.
+        Quantities computed from the parameters, each written as a map.
     complex_valued : bool
-        Whether signals are complex: real and imaginary part count as two measurements with noise of their own.
+        Whether signals are complex. Real and imaginary part then count as two measurements with independent noise.
     sequence : bool
-        Whether a measurement depends on those before it: then none is averaged or left out, and their order counts.
+        Whether a measurement depends on earlier ones. If so, none is averaged or left out, and order matters.
     constraints : sequence of sympy.Le
-        Linear inequalities between parameters that hold at every estimate (``D <= Dstar``).
+        Linear inequalities between parameters (``D <= Dstar``).
     requirements : sequence of Requirement
         What a protocol must contain.
     maximum_b : float
-        Measurements above it (s/mm^2) are not described by the model and are left out.
+        Measurements above this b-value (s/mm^2) are left out.
     excluded_b : tuple of float, optional
-        Measurements between these two b-values (s/mm^2) are not described by the model either.
+        Measurements between these two b-values (s/mm^2) are left out.
     averaging : bool
-        True when the model describes direction averages only.
+        Whether the model describes direction averages only.
     constants : dict
-        Named constants of the equation as sidecars state them: diffusivities in mm^2/s.
+        Constants of the equation as written to sidecars: diffusivities in mm^2/s.
     variant_of : str
-        Name of the model of which this is another form. A variant is fitted only where it is named.
+        Name of the model of which this is another form. Variants are fitted only when named.
     description, references
         A sentence for reports, and keys of the bibliography.
 
@@ -142,17 +142,17 @@ class SignalModel(ABC):
 
     @property
     def shape_names(self) -> tuple[str, ...]:
-        """Names of the parameters but the scale, in the same order."""
+        """Names of the parameters except the scale, in the same order."""
         return tuple(name for name in self.names if name != self.scale)
 
     @property
     def scale_index(self) -> int:
-        """Place of the scale among the parameters; -1 where there is none."""
+        """Index of the scale among the parameters; -1 if there is none."""
         return -1 if self.scale is None else self.names.index(self.scale)
 
     @property
     def quantities(self) -> tuple[Parameter | Derived, ...]:
-        """All that becomes a map: the parameters, and what is derived from them."""
+        """Parameters and derived quantities; each is written as a map."""
         return (*self.parameters, *self.derived)
 
     @property
@@ -170,22 +170,22 @@ class SignalModel(ABC):
 
     @property
     def signal_kernel(self) -> Any:
-        """The same without the Jacobian, for those who only need signals."""
+        """Like `kernel`, without the Jacobian."""
         raise NotImplementedError(f"The model {self.name!r} has no compiled kernel.")
 
     @abstractmethod
     def torch_signal(self, parameters: Tensor, design: Tensor) -> Tensor:
-        """The signal on tensors: parameters (..., n_parameters) and design (n, n_variables) give (..., n)."""
+        """Signal (..., n) from tensors of parameters (..., n_parameters) and design (n, n_variables)."""
 
     @abstractmethod
     def evaluate(
         self, parameters: NDArray[np.float64], design: NDArray[np.float64], *, derivatives: bool
     ) -> tuple[NDArray, NDArray | None]:
-        """Signals (n_voxels, n), and where they are asked for derivatives (n_voxels, n, n_parameters)."""
+        """Signals (n_voxels, n), and derivatives (n_voxels, n, n_parameters) or None."""
 
     @cached_property
     def linear_constraints(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Constraints as matrix and limit: ``matrix @ parameters <= limit``."""
+        """Matrix and limits of the constraints: ``matrix @ parameters <= limits``."""
         symbols = [p.symbol for p in self.parameters]
         rows, limits = [], []
         for relation in self.constraints:
@@ -204,15 +204,15 @@ class SignalModel(ABC):
 
     @property
     def averaged(self) -> bool:
-        """Whether measurements that differ in their direction alone may be averaged."""
+        """Whether measurements that differ only in direction may be averaged."""
         return not (self.sequence or "direction" in self.variables)
 
     def average(self, acquisition: Acquisition, kind: Averaging = "arithmetic") -> DirectionAverage:
-        """The average over all that the model does not depend on."""
+        """Average over the measurements that are alike in every variable of the model."""
         return DirectionAverage(acquisition, kind if self.averaged else "none")
 
     def reference_signal(self, signals: NDArray, acquisition: Acquisition) -> NDArray[np.float64]:
-        """What signals, shape (..., n), are divided by before a fit, shape (...)."""
+        """Values, shape (...), that signals (..., n) are divided by before a fit."""
         if self.reference == "none":
             return np.ones(signals.shape[:-1])
         if self.reference == "largest":
@@ -234,18 +234,13 @@ class SignalModel(ABC):
         return array
 
     def signal(self, parameters: Mapping[str, ArrayLike] | ArrayLike, acquisition: Acquisition) -> NDArray:
-        """Noise-free signal.
+        """Noise-free signal, shape (..., n_measurements); complex if the model is.
 
         Parameters
         ----------
         parameters : mapping of name to array, or array of shape (..., n_parameters)
             In the units of the parameter table.
         acquisition : Acquisition
-
-        Returns
-        -------
-        ndarray, shape (..., n_measurements)
-            Complex where the model is.
         """
         return self._evaluated(parameters, acquisition, derivatives=False)[0]
 
@@ -275,7 +270,7 @@ class SignalModel(ABC):
         return Derivation(self.names, self.derived)
 
     def wrapped(self, parameters: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Parameters, shape (n, n_parameters), with angles brought back into their bounds: the same orientations."""
+        """Parameters (n, n_parameters) with angles wrapped into their bounds: the same orientations."""
         return wrapped_angles(self.parameters, parameters)
 
     def usable(self, acquisition: Acquisition) -> NDArray[np.intp]:
@@ -288,7 +283,7 @@ class SignalModel(ABC):
         return np.flatnonzero(described)
 
     def support(self, acquisition: Acquisition) -> Support:
-        """Whether a protocol can support the model; says what is missing and what it has."""
+        """Whether a protocol supports the model, and what is missing."""
         index = self.usable(acquisition)
         used = acquisition.select(index) if index.size else None
         shells = () if used is None else used.shells
@@ -321,12 +316,12 @@ class SignalModel(ABC):
 
 
 def as_real(values: NDArray, axis: int = -1) -> NDArray[np.float64]:
-    """Real parts, then imaginary parts along an axis; real values as they are."""
+    """Real parts, then imaginary parts, concatenated along an axis; real arrays are returned unchanged."""
     return np.concatenate([values.real, values.imag], axis=axis) if np.iscomplexobj(values) else values
 
 
 def _lacks_directions(acquisition: Acquisition) -> bool:
-    """Whether the direction of a measurement above b = 0 is not known."""
+    """Whether any measurement above b = 0 has no known direction."""
     weighted = acquisition.b_values > 0
     return bool(weighted.any()) and (
         acquisition.directions is None or not acquisition.directions[weighted].any(axis=1).all()

@@ -25,9 +25,10 @@ def direction_average(parallel: sp.Expr, perpendicular: sp.Expr) -> sp.Expr:
 
 
 def tissue(cylinders: sp.Expr, outside: sp.Expr, crowding: sp.Expr) -> sp.Expr:
-    """Cylinders of zero radius, and the space outside, where ``crowding`` hinders diffusion across them (tortuosity).
+    """Signal of cylinders of zero radius and of the space outside them.
 
-    Both compartments share the intrinsic diffusivity along the cylinders.
+    Both compartments share the intrinsic diffusivity along the cylinders. ``crowding`` is the fraction of space that
+    reduces the diffusivity across them outside (tortuosity).
     """
     return cylinders * direction_average(lambda_, 0) + outside * direction_average(lambda_, (1 - crowding) * lambda_)
 
@@ -36,7 +37,7 @@ free_water = sp.exp(-b * FREE_WATER)
 
 
 def cylinder_fraction() -> Parameter:
-    """vcyl, of the whole voxel."""
+    """vcyl, as a fraction of the whole voxel."""
     return Parameter(
         name="vcyl",
         label="vcyl",
@@ -50,7 +51,7 @@ def cylinder_fraction() -> Parameter:
 
 
 def free_water_fraction() -> Parameter:
-    """vcsf, of the whole voxel."""
+    """vcsf, as a fraction of the whole voxel."""
     return Parameter(
         name="vcsf",
         label="vcsf",
@@ -64,7 +65,7 @@ def free_water_fraction() -> Parameter:
 
 
 def intrinsic_diffusivity() -> Parameter:
-    """lambda, along the cylinders."""
+    """lambda, the diffusivity along the cylinders."""
     return Parameter(
         name="lambda",
         label="lambda",

@@ -1,4 +1,4 @@
-"""The plausible space of a model: the parameters that are estimated, their bounds and constraints, as a unit cube."""
+"""The parameter space of a model within bounds and constraints, mapped to the unit cube."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ TOLERANCE = 1e-6
 
 
 class ParameterSpace:
-    r"""All parameters of a model but its scale, within bounds and linear constraints, and a unit cube that covers them.
+    r"""All parameters except the scale, within bounds and linear constraints, parametrised by the unit cube.
 
-    Whatever a network puts out between 0 and 1 is a plausible combination of parameters, and a regular grid over the
-    cube is a grid over the space. A parameter without a constraint is scaled by its bounds. Fractions whose sum is at
-    most 1 become their sum and the share of each in what is left of it: :math:`v_1+v_2` and :math:`v_1/(v_1+v_2)`
-    (Gyori et al. 2022). A parameter that is at least another is scaled from that one upwards.
+    Every point of the cube, such as the outputs of a network between 0 and 1, is a valid combination of parameters. A
+    parameter without a constraint is scaled by its bounds. Fractions whose sum is at most 1 become their sum and the
+    share of each in the remainder: :math:`v_1+v_2` and :math:`v_1/(v_1+v_2)` (Gyori et al. 2022). A parameter
+    constrained to be at least another is scaled from that one to its upper bound.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ class ParameterSpace:
         return {name: pair.tolist() for name, pair in zip(self.names, self.bounds, strict=True)}
 
     def columns(self, cube: Sequence[Any]) -> list[Any]:
-        """Parameters from coordinates of the cube: a sequence of arrays, or of torch tensors, one each."""
+        """Parameters from coordinates of the cube; both are sequences of arrays or torch tensors, one per parameter."""
         found = [low + (high - low) * u for u, (low, high) in zip(cube, self.bounds.tolist(), strict=True)]
         for members in self.groups:
             left = cube[members[0]]
@@ -92,11 +92,11 @@ class ParameterSpace:
         return found
 
     def from_cube(self, cube: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Parameters of points of the unit cube; shapes (..., n_parameters)."""
+        """Parameters of points of the unit cube; both have shape (..., n_parameters)."""
         return np.stack(self.columns(list(np.moveaxis(cube, -1, 0))), axis=-1)
 
     def to_cube(self, parameters: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Where parameters lie in the unit cube; shapes (..., n_parameters). Where any place would do, the middle."""
+        """Points of the unit cube for parameters; both (..., n_parameters). A coordinate without effect is 0.5."""
         found = (parameters - self.bounds[:, 0]) / self.span
         with np.errstate(divide="ignore", invalid="ignore"):
             for members in self.groups:
@@ -112,17 +112,16 @@ class ParameterSpace:
         return np.clip(found, 0.0, 1.0)
 
     def contains(self, parameters: NDArray[np.floating]) -> NDArray[np.bool_]:
-        """Whether parameters, shape (n, n_parameters), respect bounds and constraints, to the precision they have."""
+        """Whether parameters (n, n_parameters) meet bounds and constraints, within the precision of their dtype."""
         slack = 8 * np.finfo(parameters.dtype).eps * np.abs(self.bounds).max(axis=1)
         low, high = self.bounds[:, 0] - slack, self.bounds[:, 1] + slack
         inside = np.all((parameters >= low) & (parameters <= high), axis=1)
         return inside & np.all(parameters @ self._matrix.T <= self._limits + TOLERANCE, axis=1)
 
     def sample(self, n: int, rng: np.random.Generator) -> NDArray[np.float64]:
-        """Draw n points that are uniform over the space, shape (n, n_parameters).
+        """Draw n points uniformly over the space, shape (n, n_parameters).
 
-        Fractions whose sum is at most 1 are drawn from a Dirichlet distribution, which is uniform over their simplex;
-        orientations are uniform on the sphere.
+        Fractions whose sum is at most 1 follow a flat Dirichlet distribution; orientations are uniform on the sphere.
         """
         return fill(n, self._propose, self.contains, rng)
 
@@ -137,29 +136,20 @@ class ParameterSpace:
         return found
 
     def with_scale(self, parameters: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Parameters as the model has them, with a scale of 1 if there is one: shape (n, n_parameters of the model)."""
+        """Parameters with the scale inserted as 1, if the model has one: shape (n, n_parameters of the model)."""
         found = np.asarray(parameters, dtype=float)
         return found if self.model.scale is None else np.insert(found, self.model.scale_index, 1.0, axis=1)
 
 
 def fill(n: int, propose: Any, accept: Any, rng: np.random.Generator, most: int = 1 << 20) -> NDArray[np.float64]:
-    """Draw until n proposals were accepted.
+    """Draw until n proposals are accepted (rejection sampling).
 
-    Parameters
-    ----------
-    n : int
-    propose : callable
-        ``propose(k, rng)`` draws k rows.
-    accept : callable
-        ``accept(rows)`` says of each whether it is kept.
-    rng : numpy.random.Generator
-    most : int
-        Rows that are proposed at a time, at most.
+    ``propose(k, rng)`` draws k rows, ``accept(rows)`` says for each whether it is kept; ``most`` limits k.
 
     Raises
     ------
     ValueError
-        Where hardly any of a million proposals is accepted.
+        If hardly any of a million proposals is accepted.
     """
     parts: list[NDArray[np.float64]] = []
     found = tried = 0
@@ -176,7 +166,7 @@ def fill(n: int, propose: Any, accept: Any, rng: np.random.Generator, most: int 
 
 
 def bounds_of(model: SignalModel, changes: Mapping[str, tuple[float, float]] | None = None) -> NDArray[np.float64]:
-    """Bounds of a model's parameters, shape (n_parameters, 2), with some of them replaced.
+    """Bounds of a model's parameters, shape (n_parameters, 2), with ``changes`` replacing some of them.
 
     Raises
     ------

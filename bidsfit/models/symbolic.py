@@ -1,4 +1,4 @@
-"""A signal model that is one SymPy equation; compiled code, torch, JavaScript and LaTeX follow from it."""
+"""Signal models given by one SymPy equation, from which compiled code, torch, JavaScript and LaTeX are derived."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class _TorchPrinter(TorchPrinter):
     """Prints the project's special functions by name as well."""
 
     def doprint(self, expr: Any) -> str:
-        """Parts without symbols as numbers, because functions of torch take tensors alone."""
+        """Print constant subexpressions as numbers, because torch functions take only tensors."""
         constant = {part: part.evalf(17) for part in expr.atoms(sp.Pow, sp.Function) if part.is_number}
         return str(super().doprint(expr.xreplace(constant)))
 
@@ -103,7 +103,7 @@ class SymbolicModel(SignalModel):
 
     @property
     def latex(self) -> str:
-        """The equation as LaTeX, in the form the papers print."""
+        """The equation as LaTeX, in the form printed in the papers."""
         symbols = {p.symbol: p.latex for p in self.parameters}
         symbols |= {sp.Symbol(g, real=True): f"g_{g[1:]}" for g in column_of("direction").components}
         shown = self.expression.rewrite(sp.erf)
@@ -111,10 +111,9 @@ class SymbolicModel(SignalModel):
 
     @property
     def javascript(self) -> str:
-        """A JavaScript function ``signal(parameters, variables)``: the signal of one measurement, for browsers.
+        """Source of the JavaScript function ``signal(parameters, variables)``, the signal of one measurement.
 
-        Its arguments are arrays in the order of the parameters and of the columns of the design, in the units of the
-        numerics.
+        Arguments are arrays in the order of the parameters and of the design columns, in internal units.
         """
         names = ", ".join(sp.jscode(p.symbol) for p in self.parameters)
         functions = files("bidsfit.models").joinpath("functions.js").read_text("utf-8")

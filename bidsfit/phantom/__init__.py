@@ -1,1 +1,1 @@
-"""A head with known truth: tissue, lesions, and how a scanner would see them. Arrays only, no files."""
+"""Simulated heads and abdomens with known truth, as a scanner would image them. Arrays only, no files."""

@@ -1,4 +1,4 @@
-"""The abdomen: where each organ lies, and how far breathing moves it."""
+"""Anatomy of a simulated abdomen, and the displacement of its organs by breathing."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ROUGHNESS = 0.25
 
 
 class Organ(NamedTuple):
-    """An ellipsoid: its tissue ("" is gas), its centre (right, front, up) and its semi-axes, mm."""
+    """An ellipsoid: tissue ("" is gas), centre (right, front, up) and semi-axes, mm."""
 
     tissue: str
     centre: tuple[float, float, float]
@@ -72,7 +72,7 @@ def make_abdomen(
     lesion: str | None = None,
     homogeneous: bool = False,
 ) -> Head:
-    """Draw the organs and the parameters of one participant, in the middle between breathing in and out.
+    """Draw organs and parameters of one participant, halfway between exhalation and inhalation.
 
     Parameters
     ----------
@@ -80,11 +80,10 @@ def make_abdomen(
         Voxels along x, y and z.
     recipe : TissueRecipe
         Parameter ranges of the tissues of `bidsfit.phantom.tissue.ABDOMEN`.
-    rng : numpy.random.Generator
     lesion : str, optional
-        Name of a lesion of the recipe; it lies in the liver.
+        Name of a lesion of the recipe, placed in the liver.
     homogeneous : bool
-        As for `bidsfit.phantom.head.make_head`.
+        As in `bidsfit.phantom.head.make_head`.
     """
     voxel_size = FIELD_OF_VIEW / max(shape[:2])
     tissue = draw_organs(shape, voxel_size, rng)
@@ -93,17 +92,12 @@ def make_abdomen(
 
 
 def draw_organs(shape: tuple[int, int, int], voxel_size: float, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Organs inside a wall of muscle and fat, with gas in the bowel and air around.
-
-    Returns
-    -------
-    ndarray of uint8, shape ``shape``
-        Numbers of `bidsfit.phantom.tissue.ABDOMEN`; 0 is air, and gas.
+    """Tissue numbers of `bidsfit.phantom.tissue.ABDOMEN` for organs inside a wall of muscle and fat; 0 is air and gas.
 
     Raises
     ------
     UsageError
-        Where the image is too small to hold a liver.
+        If the image is too small for a liver.
     """
     tissue = np.zeros(shape, dtype=np.uint8)
     layers = [
@@ -125,21 +119,10 @@ def draw_organs(shape: tuple[int, int, int], voxel_size: float, rng: np.random.G
 
 
 def breathing_pattern(tissue: NDArray[np.uint8], voxel_size: float) -> NDArray[np.float64]:
-    """Where breathing in moves tissue, for each mm by which it moves the middle of the liver to the feet.
+    """Displacement by inhalation per mm of motion of the middle of the liver, shape (3, x, y, z), in world axes (RAS+).
 
-    The wall and the spine stay where they are, and organs move by `AMPLITUDES`, which is smoothed (`FADING`).
-
-    Parameters
-    ----------
-    tissue : ndarray of uint8, shape (x, y, z)
-        Numbers of `bidsfit.phantom.tissue.ABDOMEN`.
-    voxel_size : float
-        mm.
-
-    Returns
-    -------
-    ndarray, shape (3, x, y, z)
-        mm of the world (RAS+) a mm.
+    Wall and spine are fixed; organs move by `AMPLITUDES`, smoothed (`FADING`). ``tissue`` holds numbers of
+    `bidsfit.phantom.tissue.ABDOMEN`, ``voxel_size`` is in mm.
     """
     amount = np.zeros(tissue.shape)
     for name, amplitude in AMPLITUDES.items():

@@ -1,4 +1,4 @@
-"""A T1-weighted image of the head, taken in another position."""
+"""A T1-weighted image of a simulated head in another position."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ class T1wImage:
     ----------
     image : ndarray of float32, shape (x, y, z)
     tissue : ndarray of uint8, shape (x, y, z)
-        Numbers of `bidsfit.phantom.tissue.TISSUES` in the voxels of the image; 0 is air.
+        Numbers of `bidsfit.phantom.tissue.TISSUES`; 0 is air.
     voxel_size : float
-        mm; the middle of the image is the origin of the world.
+        mm; the centre of the image is the world origin.
     transform : ndarray, shape (4, 4)
-        World to world, from where tissue lies in the diffusion-weighted images to where it lies here.
+        World to world, from tissue in the diffusion-weighted images to tissue here.
     """
 
     image: NDArray[np.float32]
@@ -51,7 +51,7 @@ class T1wImage:
 
 
 def make_t1w(head: Head, rng: np.random.Generator) -> T1wImage:
-    """Draw the position of the head and image it: finer voxels, no bias field, a little Rician noise.
+    """Draw the position of the head and image it with finer voxels and a little Rician noise, without bias field.
 
     White matter is bright, grey matter between, cerebrospinal fluid dark, with mixtures at their borders.
     """

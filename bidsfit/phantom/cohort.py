@@ -1,4 +1,4 @@
-"""A study with known truth: who takes part, and what the scanner measures of them."""
+"""A simulated study: its participants and their images."""
 
 from __future__ import annotations
 
@@ -46,17 +46,17 @@ Seen = TypeVar("Seen")
 
 @dataclass(frozen=True)
 class Participant:
-    """One participant and their truth: `Cohort.head_at` has that of a session, where sessions differ.
+    """A participant with the true head; `Cohort.head_at` gives that of a session if sessions differ.
 
     Attributes
     ----------
     label : str
-        Without the prefix ``sub-``.
+        Without ``sub-``.
     group : {"healthy", "patient", "retest", "treated"}
     head : Head
-        Parameters in the units of the model's table, its scale in the units of the image.
+        Parameters in the units of the model, its scale in image units.
     sigma : float
-        Standard deviation of the noise of one measurement, in the units of the image.
+        Standard deviation of the noise of one measurement, in image units.
     """
 
     label: str
@@ -67,48 +67,48 @@ class Participant:
 
 @dataclass(frozen=True)
 class Cohort:
-    """Settings of a simulated study; the participants follow from them, one at a time.
+    """Settings of a simulated study, whose participants are generated one at a time.
 
     Parameters
     ----------
     model : str
-        A model of the registry that has a recipe.
+        A model with a recipe.
     n_healthy, n_patients, n_sessions : int
-        Sessions of healthy participants and patients; those of a study of repeatability have two.
+        Numbers of participants, and sessions of healthy participants and patients; participants of a study of
+        repeatability have two.
     shape : tuple of int
         Voxels along x, y and z.
     b_values : sequence of float, optional
-        s/mm^2, the recipe's by default. Those above 0 are measured along every direction; a value that is
-        listed twice is measured twice.
+        s/mm^2, by default the recipe's. Each value above 0 is measured along every direction; repeated values are
+        measured repeatedly.
     n_directions : int, optional
-        The recipe's by default.
+        By default the recipe's.
     snr : float
-        Mean S0 over all that is not air divided by the standard deviation of the noise of a single measurement;
-        infinity for no noise.
+        Mean S0 outside air divided by the noise level of one measurement; may be infinite.
     noise : {"rician", "gaussian"}
     lesion : str, optional
-        The lesion of the patients: the recipe's first by default.
+        Lesion of the patients; by default the first of the recipe.
     seed : int
-        The same settings and seed give the same study. A participant's anatomy depends on the seed and the shape
-        alone, and a patient without the lesion would be the healthy participant of the same number.
+        Equal settings and seeds give equal studies. The anatomy of a participant depends only on seed and shape; a
+        patient equals the healthy participant of the same number except for the lesion.
     imperfections : Imperfections
-        What the scanner and the participant do to the images besides noise; nothing by default. The truth of the
-        tissue and the random numbers of the noise stay the same whatever is chosen.
+        Imperfections of the images besides noise; by default none. They change neither the true tissue nor the random
+        numbers of the noise.
     t1w : bool
-        Whether every session has a T1-weighted image too, taken in another position.
+        Whether every session has a T1-weighted image, in another position.
     study : Study, optional
-        Participants who are scanned again or treated, and how the truth varies. With it every participant has a
-        homogeneous region: the lesion, or white matter where a lesion would be. Without it, as by default, sessions
-        differ in their noise alone, and the truth in the anatomy.
+        Repeated and treated participants, and variation of the truth. Every participant then has a homogeneous region:
+        the lesion, or white matter in its place. By default sessions differ only in noise, and participants in anatomy.
     anatomy : {"head", "abdomen"}
-        What is imaged; lesions of the abdomen lie in the liver. Its truth is the middle between breathing in and out.
+        Anatomy; lesions of the abdomen lie in the liver. The truth of the abdomen is halfway between exhalation and
+        inhalation.
 
     Raises
     ------
     UsageError
-        Where a setting cannot be used.
+        If a setting is invalid.
     UnsupportedProtocolError
-        Where the b-values do not support the model; the message names what is missing.
+        If the b-values do not support the model.
     """
 
     model: str
@@ -161,22 +161,22 @@ class Cohort:
 
     @property
     def groups(self) -> dict[str, int]:
-        """Groups and how many participants each has, in the order of their labels."""
+        """Number of participants by group, in the order of their labels."""
         repeated = (0, 0) if self.study is None else (self.study.n_retest, self.study.n_treated)
         return dict(zip(GROUPS, (self.n_healthy, self.n_patients, *repeated), strict=True))
 
     @property
     def n_participants(self) -> int:
-        """Of all groups."""
+        """Number of participants in all groups."""
         return sum(self.groups.values())
 
     def sessions(self, group: str) -> range:
-        """Sessions of a participant of a group, from 1."""
+        """Session numbers, from 1, of participants of a group."""
         return range(1, (REPEATED if group in ("retest", "treated") else self.n_sessions) + 1)
 
     @property
     def has_sessions(self) -> bool:
-        """Whether somebody has more than one session."""
+        """Whether anyone has more than one session."""
         return any(n > 0 and len(self.sessions(group)) > 1 for group, n in self.groups.items())
 
     @cached_property
@@ -186,7 +186,7 @@ class Cohort:
 
     @cached_property
     def recipe(self) -> TissueRecipe:
-        """Tissues and defaults of the model; an unknown model is refused first."""
+        """Tissues and defaults of the model."""
         models.get(self.model)
         return recipe(self.model, self.anatomy)
 
@@ -198,17 +198,17 @@ class Cohort:
 
     @property
     def host(self) -> str:
-        """The tissue that lesions lie in, in words."""
+        """Name of the tissue that contains lesions."""
         return self.tissues[self.recipe.host][1]
 
     @property
     def lesion_name(self) -> str:
-        """The lesion of the patients."""
+        """Name of the lesion of the patients."""
         return self.lesion if self.lesion is not None else next(iter(self.recipe.lesions))
 
     @cached_property
     def acquisition(self) -> Acquisition:
-        """What every session measures: each b-value above 0 along all directions, one after the other."""
+        """Acquisition of every session: all directions of each b-value above 0 in turn."""
         n_directions = self.recipe.n_directions if self.n_directions is None else self.n_directions
         scheme = self.recipe.b_values if self.b_values is None else self.b_values
         around = spread_directions(n_directions)
@@ -223,7 +223,7 @@ class Cohort:
             raise UsageError(str(error)) from error
 
     def participants(self) -> Iterator[Participant]:
-        """Participants of all groups, group by group."""
+        """Participants, group by group."""
         for i, group in enumerate(self._group_of_each()):
             make = make_abdomen if self.anatomy == "abdomen" else make_head
             head = make(
@@ -252,7 +252,7 @@ class Cohort:
         )
 
     def factors(self, participant: Participant, session: int) -> dict[str, Factors]:
-        """By what the truth of a session was multiplied: by "participant", "session" and, in the region, "treatment".
+        """Factors applied to the truth of a session: "participant", "session" and, in the region, "treatment".
 
         Empty without a study.
         """
@@ -281,16 +281,16 @@ class Cohort:
         return noisy(seen, participant.sigma, self.noise, rng)
 
     def ideal(self, participant: Participant, session: int = 1) -> NDArray[np.float32]:
-        """Noise-free signals of a head that lies still in a perfect scanner, shape (x, y, z, n_measurements)."""
+        """Noise-free signals of a still head in a perfect scanner, shape (x, y, z, n_measurements)."""
         return simulate(self.head_at(participant, session), self.signal_model, self.acquisition, self._generator(0, 0))
 
     def unweighted(self, participant: Participant) -> NDArray[np.float32]:
-        """The ideal signal at b = 0, the same in every session, which the acquisition may not hold; shape (x, y, z)."""
+        """The ideal signal at b = 0, whether acquired or not, shape (x, y, z)."""
         at_zero = Acquisition([0.0], np.zeros((1, 3)))
         return simulate(participant.head, self.signal_model, at_zero, self._generator(0, 0))[..., 0]
 
     def truth(self, participant: Participant, session: int) -> ScanTruth:
-        """What happened during one session: breathing, motion, field, eddy currents, drop-out."""
+        """Breathing, motion, field, eddy currents and drop-out of one session."""
         rng = self._generator(int(participant.label) - 1, session, 1)
         shape = participant.head.tissue.shape
         affine = centred_affine(shape, participant.head.voxel_size)
@@ -300,12 +300,9 @@ class Cohort:
         return draw_truth(shape, affine, self.acquisition, self.imperfections, rng, pattern)
 
     def reversed_phase(self, participant: Participant, session: int) -> dict[int, NDArray[np.float32]]:
-        """Images without diffusion weighting, acquired in both polarities before the head moved.
+        """Images with b = 0 before motion, by polarity (1 or -1) of the phase encoding along the second axis.
 
-        Returns
-        -------
-        dict of {-1, 1} to ndarray, shape (x, y, z, `REVERSED_REPEATS`)
-            By polarity of the phase encoding: positive along the second axis of the image.
+        Each has shape (x, y, z, `REVERSED_REPEATS`).
         """
         rng = self._generator(int(participant.label) - 1, session, 2)
         pair = self._seen(reversed_pair, self.unweighted(participant), self.truth(participant, session))
@@ -350,7 +347,7 @@ class Cohort:
         return {name: 1 + self.study.effect.get(name, 0.0) if after else 1.0 for name in varying(self.signal_model)}
 
     def _require_possible_truth(self) -> None:
-        """Refuse a study whose planted values a model does not allow: cut off at a bound they would not be known."""
+        """Refuse a study whose true values violate bounds of the model, where they would be clipped."""
         for i, group in enumerate(self._group_of_each()):
             middle = self.recipe.middle(self._lesion_of(group))
             own = self._factors_of_participant(i)
@@ -367,7 +364,7 @@ class Cohort:
                     )
 
     def _generator(self, *place: int) -> np.random.Generator:
-        """Random numbers of one place of the study, whatever the size of the rest."""
+        """Random generator of one part of the study, independent of the size of the rest."""
         return np.random.default_rng([self.seed, *place])
 
 
@@ -380,12 +377,7 @@ def simulate(
     sigma: float = 0.0,
     noise: NoiseKind = "rician",
 ) -> NDArray[np.float32]:
-    """What a scanner measures of a head; air gives no signal, only noise.
-
-    Returns
-    -------
-    ndarray of float32, shape (x, y, z, n_measurements)
-    """
+    """Simulated image of a head, shape (x, y, z, n_measurements); air contains only noise."""
     image = np.empty((*head.tissue.shape, len(acquisition)), dtype=np.float32)
     for z in range(head.tissue.shape[2]):  # a slice at a time: little memory beside the image
         mask = head.mask[:, :, z]
@@ -398,7 +390,7 @@ def simulate(
 
 
 def noisy(image: NDArray[np.float32], sigma: float, noise: NoiseKind, rng: np.random.Generator) -> NDArray[np.float32]:
-    """An image with noise, drawn in the order of `simulate`; shape (x, y, z, n)."""
+    """An image (x, y, z, n) with noise, drawn in the order of `simulate`."""
     for z in range(image.shape[2]):
         image[:, :, z] = add_noise(image[:, :, z], sigma, noise, rng)
     return image

@@ -1,4 +1,4 @@
-"""Gradient directions that are spread evenly."""
+"""Evenly distributed gradient directions."""
 
 from __future__ import annotations
 
@@ -7,19 +7,9 @@ from numpy.typing import NDArray
 
 
 def spread_directions(n: int, iterations: int = 500) -> NDArray[np.float64]:
-    """Directions that repel one another like charges, a direction and its opposite being one [1]_.
+    """Unit vectors (n, 3) that minimise electrostatic repulsion, with opposite directions identified [1]_.
 
-    Parameters
-    ----------
-    n : int
-        Number of directions.
-    iterations : int
-        Steps of the descent, from points along a spiral over the hemisphere.
-
-    Returns
-    -------
-    ndarray, shape (n, 3)
-        Unit vectors; the same ones at every call.
+    The descent starts at a spiral over the hemisphere and is deterministic; ``iterations`` is its number of steps.
 
     References
     ----------

@@ -1,4 +1,4 @@
-"""Signal is displaced along the phase-encoding axis where the field is not what it should be."""
+"""Displacement of signal along the phase-encoding axis by off-resonance and eddy currents."""
 
 from __future__ import annotations
 
@@ -26,21 +26,9 @@ SMALLEST_SLOPE = 0.05
 def draw_off_resonance(
     shape: tuple[int, int, int], affine: NDArray[np.float64], peak: float, rng: np.random.Generator
 ) -> NDArray[np.float64]:
-    """Draw a smooth field: a few Gaussian sources at the bottom of the image, the strongest in front.
+    """Draw a smooth off-resonance field, Hz: a few Gaussian sources at the bottom of the image, the strongest in front.
 
-    Parameters
-    ----------
-    shape : tuple of int
-    affine : ndarray, shape (4, 4)
-        From voxels to the world (RAS+).
-    peak : float
-        Largest absolute value over the image, Hz.
-    rng : numpy.random.Generator
-
-    Returns
-    -------
-    ndarray, shape ``shape``
-        Hz.
+    ``affine`` is voxel to world (RAS+), ``peak`` the largest absolute value over the image, Hz.
     """
     size = np.abs(np.diag(affine)[:3]) * shape
     width = size[:2].max()
@@ -54,23 +42,23 @@ def draw_off_resonance(
 
 
 def eddy_gradients(b_values: ArrayLike, directions: ArrayLike, strength: float) -> NDArray[np.float64]:
-    """Displacement by eddy currents, a gradient of its own along the one applied.
+    """Displacement by eddy currents as a gradient for each volume, along its diffusion gradient.
 
-    Eddy currents grow with the amplitude of the gradient, hence with the square root of b where the timing is fixed.
-    Along the phase-encoding axis the gradient scales the image, across it shears [1]_.
+    Eddy currents are proportional to the gradient amplitude, thus to the square root of b at fixed timing. Gradients
+    along the phase-encoding axis scale the image, others shear it [1]_.
 
     Parameters
     ----------
     b_values : array_like, shape (n,)
     directions : array_like, shape (n, 3)
-        Gradient directions along the axes of the world.
+        Gradient directions in world axes.
     strength : float
-        Displacement at the largest b-value, per cent of the distance from the origin of the world along the gradient.
+        Displacement at the largest b-value, per cent of the distance from the world origin along the gradient.
 
     Returns
     -------
     ndarray, shape (n, 3)
-        mm along the phase-encoding axis a mm of the world.
+        mm along the phase-encoding axis per mm.
 
     References
     ----------
@@ -82,23 +70,17 @@ def eddy_gradients(b_values: ArrayLike, directions: ArrayLike, strength: float) 
 
 
 def origins(displacement: NDArray, axis: int = 1) -> NDArray[np.float64]:
-    """Where the signal at the borders of the voxels comes from.
+    """Original coordinates of the signal at the borders of the voxels, in voxels along ``axis``.
 
     Parameters
     ----------
     displacement : ndarray, shape (x, y, z)
-        How far the signal at each voxel moves along ``axis``, in voxels; beyond the image as at its sides.
-    axis : int
-
-    Returns
-    -------
-    ndarray, shape (x, y, z), one longer along ``axis``
-        Coordinates along ``axis``, in voxels.
+        Displacement of the signal at each voxel along ``axis``, in voxels; constant beyond the image.
 
     Raises
     ------
     ValueError
-        Where the signal of two places would fall on one: the displacement falls by a voxel or more a voxel.
+        If signals of two places coincide, because the displacement decreases by a voxel or more per voxel.
     """
     shifts = np.moveaxis(np.asarray(displacement, dtype=float), axis, 0)
     n = len(shifts)
@@ -108,7 +90,7 @@ def origins(displacement: NDArray, axis: int = 1) -> NDArray[np.float64]:
             f"The displacement falls by {-steepest:.2f} voxels from one voxel to the next: the image would fold over "
             "itself, which no correction can undo. Choose a weaker field, or larger voxels."
         )
-    shift = _Lines(np.arange(n), shifts)
+    shift = _LineSplines(np.arange(n), shifts)
     arrival = (np.arange(n + 1) - 0.5).reshape(-1, *(1,) * (shifts.ndim - 1))
     origin = arrival - shift(np.broadcast_to(arrival, (n + 1, *shifts.shape[1:])))[0]
     for _ in range(NEWTON_STEPS):
@@ -121,31 +103,26 @@ def origins(displacement: NDArray, axis: int = 1) -> NDArray[np.float64]:
 
 
 def distort(volume: NDArray, origin: NDArray[np.float64], axis: int = 1) -> NDArray[np.float64]:
-    """A volume whose signal is displaced along one axis; no signal is made or lost inside the image.
+    """Displace the signal of a volume along one axis, preserving total signal inside the image.
 
-    The signal of a line is summed up, the sum is interpolated with cubic splines, and each voxel gets what lies
-    between the places that its two borders come from: where signal is compressed it piles up, by the Jacobian.
+    The cumulative signal of each line is interpolated by cubic splines, and each voxel gets the signal between the
+    origins of its two borders, so that compressed signal piles up according to the Jacobian. Splines overshoot a little
+    at sharp edges and may be negative there.
 
     Parameters
     ----------
     volume : ndarray, shape (x, y, z)
     origin : ndarray, shape (x, y, z), one longer along ``axis``
-        See `origins`.
-    axis : int
-
-    Returns
-    -------
-    ndarray, shape (x, y, z)
-        Cubic splines overshoot a little beside sharp edges, and may fall below 0 there.
+        As of `origins`.
     """
     lines = np.moveaxis(np.asarray(volume, dtype=float), axis, 0)
     borders = np.arange(len(lines) + 1) - 0.5
-    total = _Lines(borders, np.concatenate([np.zeros_like(lines[:1]), np.cumsum(lines, axis=0)]))
+    total = _LineSplines(borders, np.concatenate([np.zeros_like(lines[:1]), np.cumsum(lines, axis=0)]))
     return np.moveaxis(np.diff(total(np.moveaxis(origin, axis, 0))[0], axis=0), 0, axis)
 
 
-class _Lines:
-    """Cubic splines along the first axis, each line evaluated at places of its own; constant beyond the ends."""
+class _LineSplines:
+    """Cubic splines along the first axis, evaluated at separate places for each line; constant beyond the ends."""
 
     def __init__(self, knots: NDArray, values: NDArray[np.float64]) -> None:
         self.first, self.last = float(knots[0]), float(knots[-1])

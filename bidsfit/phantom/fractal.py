@@ -67,10 +67,8 @@ def fractal_noise(
     ----------
     shape : sequence of int
         Of the map, in isotropic voxels; any number of dimensions.
-    rng : numpy.random.Generator
     cells : float
         Lattice cells of the first octave along the longest axis.
-    octaves : int
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""The head: where each tissue lies, where the lesion is, and the true parameters of every voxel."""
+"""Anatomy of a simulated head: tissue, lesion, and true parameters of every voxel."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ FOLDS = 7.0
 
 @dataclass(frozen=True)
 class Head:
-    """Truth of one participant: of the head, or of another part of the body (`bidsfit.phantom.abdomen`).
+    """True tissue and parameters of one participant's head, or abdomen (`bidsfit.phantom.abdomen`).
 
     Attributes
     ----------
     tissue : ndarray of uint8, shape (x, y, z)
-        Numbers of the tissues, such as `bidsfit.phantom.tissue.TISSUES`; 0 is air.
+        Tissue numbers, such as `bidsfit.phantom.tissue.TISSUES`; 0 is air.
     parameters : dict of name to ndarray, shape (x, y, z)
-        In the units of the model's table; 0 in air.
+        In the units of the model; 0 in air.
     voxel_size : float
         mm.
     region : ndarray of bool, shape (x, y, z)
-        White matter (or liver) that a lesion takes the place of, where there is one.
+        Voxels of white matter (or liver) that a lesion replaces, if any.
     """
 
     tissue: NDArray[np.uint8]
@@ -55,7 +55,7 @@ class Head:
 
     @property
     def mask(self) -> NDArray[np.bool_]:
-        """Every voxel that is not air, shape (x, y, z)."""
+        """Voxels that are not air, shape (x, y, z)."""
         return self.tissue > 0
 
     @property
@@ -72,7 +72,7 @@ def make_head(
     lesion: str | None = None,
     homogeneous: bool = False,
 ) -> Head:
-    """Draw the tissue and the parameters of one participant.
+    """Draw tissue and parameters of one participant.
 
     Parameters
     ----------
@@ -81,12 +81,12 @@ def make_head(
     recipe : TissueRecipe
         Parameter ranges of the tissues.
     rng : numpy.random.Generator
-        The tissue is drawn first, so that one seed gives one anatomy for every model.
+        Tissue is drawn first, so that one seed gives one anatomy for every model.
     lesion : str, optional
         Name of a lesion of the recipe.
     homogeneous : bool
-        Whether every parameter has one value in the whole region: the middle of its range in the lesion, or in white
-        matter where there is none. The rest of the head stays the same.
+        Give every parameter one value in the whole region: the middle of its range in the lesion, or in white matter
+        without one. The rest of the head is unchanged.
     """
     voxel_size = FIELD_OF_VIEW / max(shape[:2])
     tissue = draw_tissue(shape, voxel_size, rng)
@@ -105,20 +105,17 @@ def with_parameters(
     lesion: str | None = None,
     homogeneous: bool = False,
 ) -> Head:
-    """Draw the parameters of every tissue: fractal maps within the ranges of a recipe.
+    """Draw the parameters of every tissue as fractal maps within the ranges of a recipe.
 
     Parameters
     ----------
     tissue : ndarray of uint8, shape (x, y, z)
     place : ndarray of bool, shape (x, y, z)
-        Where the lesion lies, or would lie.
+        Voxels of the (possible) lesion.
     voxel_size : float
         mm.
-    recipe : TissueRecipe
-    numbers : mapping of tissue to number
-    rng : numpy.random.Generator
     lesion, homogeneous
-        As of `make_head`.
+        As in `make_head`.
     """
     if lesion is not None:
         tissue[place] = numbers["lesion"]
@@ -140,14 +137,10 @@ def with_parameters(
 
 
 def draw_tissue(shape: tuple[int, int, int], voxel_size: float, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Tissues in an ellipsoid: fluid around and in the middle, a folded cortex, white matter between.
+    """Tissue numbers of an ellipsoid with fluid around and in the middle, a folded cortex, and white matter between.
 
-    One map, the depth below the surface folded by fractal noise, is cut at the thresholds of the fractal phantoms
-    of Kaandorp et al.: white matter 0.5 to 0.8, grey matter 0.2 to 0.5, cerebrospinal fluid elsewhere.
-
-    Returns
-    -------
-    ndarray of uint8, shape ``shape``
+    The depth below the surface, folded by fractal noise, is divided at the thresholds of the fractal phantoms of
+    Kaandorp et al.: white matter 0.5 to 0.8, grey matter 0.2 to 0.5, cerebrospinal fluid elsewhere.
     """
     folds = fractal_noise(shape, rng, cells=FOLDS) - 0.5
     semi_axes = (SEMI_AXES[0] * shape[0] * voxel_size, SEMI_AXES[1] * shape[1] * voxel_size, SEMI_AXES[2])
@@ -165,12 +158,7 @@ def draw_tissue(shape: tuple[int, int, int], voxel_size: float, rng: np.random.G
 def draw_lesion(
     tissue: NDArray[np.uint8], voxel_size: float, rng: np.random.Generator, host: int = TISSUES["WM"]
 ) -> NDArray[np.bool_]:
-    """White matter, or the tissue of another number, inside an ellipsoid around one of the places deepest in it.
-
-    Returns
-    -------
-    ndarray of bool, shape of ``tissue``
-    """
+    """Voxels of the host tissue (white matter by default) inside an ellipsoid around one of its deepest places."""
     within = tissue == host
     inside = distance_transform_edt(within) * voxel_size  # the head goes on above and below the slab
     candidates = np.argwhere(inside >= 0.8 * inside.max())
@@ -186,7 +174,7 @@ def squared_radius(
     semi_axes: tuple[float, ...] | NDArray[np.float64],
     centre: NDArray | None = None,
 ) -> NDArray[np.float64]:
-    """Squared distance from the centre (of the grid by default), in units of an ellipsoid's semi-axes (mm)."""
+    """Squared distance from a centre (by default that of the grid), in units of the semi-axes (mm) of an ellipsoid."""
     middle = (np.array(shape) - 1) / 2 if centre is None else centre
     axes = [
         ((np.arange(size) - m) * voxel_size / semi_axis) ** 2

@@ -1,4 +1,4 @@
-"""How much an image has of each imperfection. Settings only, so that a command line can read them at once."""
+"""Amounts of image imperfections. Settings only, so that the command line can import them quickly."""
 
 from __future__ import annotations
 
@@ -10,26 +10,25 @@ from bidsfit.exceptions import UsageError
 
 @dataclass(frozen=True)
 class Imperfections:
-    """How much of each imperfection an image has; none of any by default.
+    """Amount of each imperfection of an image; by default none.
 
-    They act in this order: tissue, breathing, motion, distortion (off-resonance and eddy currents), Gibbs ringing,
-    drop-out, noise. The truth of the tissue stays the same whatever is chosen here.
+    They act in the order breathing, motion, distortion (off-resonance and eddy currents), Gibbs ringing, drop-out,
+    noise. The true tissue does not depend on them.
 
     Parameters
     ----------
     gibbs : bool
-        Whether k-space ends where the voxels say, so that sharp edges ring.
+        Whether k-space is truncated at the voxel resolution, so that sharp edges ring.
     motion : float
         Largest translation along any axis, mm.
     rotation : float
         Largest rotation about any axis, degrees.
     breathing : float
-        How far breathing moves the middle of the liver to the feet, from the end of breathing out to the end of
-        breathing in, mm. For the abdomen alone.
+        Motion of the middle of the liver between the ends of exhalation and inhalation, mm; abdomen only.
     off_resonance : float
-        Largest off-resonance, Hz. With it, a pair of b = 0 images of opposite phase encoding is acquired.
+        Largest off-resonance, Hz. If not 0, a pair of b = 0 images of opposite phase encoding is acquired.
     outliers : int
-        Diffusion-weighted volumes with signal drop-out, in some of their slices or in all.
+        Number of diffusion-weighted volumes with signal drop-out in some or all slices.
     eddy : float
         Displacement by eddy currents at the largest b-value, per cent of the distance from the centre of the image
         along the gradient.
@@ -37,7 +36,7 @@ class Imperfections:
     Raises
     ------
     UsageError
-        Where an amount is negative or not finite.
+        If an amount is negative or not finite.
     """
 
     gibbs: bool = False
@@ -70,7 +69,7 @@ class Imperfections:
 
     @property
     def any(self) -> bool:
-        """Whether there is any imperfection but noise."""
+        """Whether there is any imperfection besides noise."""
         return self != NONE
 
 

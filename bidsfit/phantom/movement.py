@@ -1,4 +1,4 @@
-"""Tissue moves between volumes: the head as a whole, organs with the breath."""
+"""Motion of tissue between volumes: rigid motion of the head, and deformation by breathing."""
 
 from __future__ import annotations
 
@@ -24,20 +24,9 @@ FIXED_POINT_STEPS = 12
 
 
 def draw_motion(n: int, translation: float, rotation: float, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Draw a smooth random walk with a few jumps, from the position of the first volume.
+    """Draw motion parameters (n, 6) of n volumes (`MOTION_PARAMETERS`, mm and radians): a smooth walk with few jumps.
 
-    Parameters
-    ----------
-    n : int
-        Volumes.
-    translation, rotation : float
-        Largest translation along any axis (mm) and rotation about any axis (degrees) of the series.
-    rng : numpy.random.Generator
-
-    Returns
-    -------
-    ndarray, shape (n, 6)
-        `MOTION_PARAMETERS`: mm and radians, all 0 in the first volume.
+    ``translation`` (mm) and ``rotation`` (degrees) are the largest along and about any axis; the first volume is at 0.
     """
     walk = gaussian_filter1d(np.cumsum(rng.standard_normal((n, 6)), axis=0), SMOOTHNESS, axis=0)
     for _ in range(1 + n // VOLUMES_PER_JUMP):
@@ -50,17 +39,13 @@ def draw_motion(n: int, translation: float, rotation: float, rng: np.random.Gene
 
 
 def rigid_transforms(parameters: ArrayLike) -> NDArray[np.float64]:
-    """Rigid transforms of the world, from where tissue lies in the reference to where it lies in each volume.
+    """Rigid transforms (n, 4, 4) of world coordinates, from tissue in the reference to tissue in each volume.
 
     Parameters
     ----------
     parameters : array_like, shape (n, 6)
-        `MOTION_PARAMETERS`: translations in mm; rotations in radians about the fixed axes through the origin of the
-        world, about x first, then y, then z, all before the translation.
-
-    Returns
-    -------
-    ndarray, shape (n, 4, 4)
+        `MOTION_PARAMETERS`: translations in mm; rotations in radians about the fixed world axes, x first, then y, then
+        z, all before the translation.
     """
     parameters = np.asarray(parameters, dtype=float)
     transforms = np.tile(np.eye(4), (len(parameters), 1, 1))
@@ -72,22 +57,10 @@ def rigid_transforms(parameters: ArrayLike) -> NDArray[np.float64]:
 def move(
     volume: NDArray, affine: NDArray[np.float64], transform: NDArray[np.float64], order: int = 3
 ) -> NDArray[np.float64]:
-    """A volume after its tissue moved by a transform of the world.
+    """Move the tissue of a volume by a transform (of `rigid_transforms`, or any affine one) of world coordinates.
 
-    Parameters
-    ----------
-    volume : ndarray, shape (x, y, z)
-    affine : ndarray, shape (4, 4)
-        From voxels to the world.
-    transform : ndarray, shape (4, 4)
-        As of `rigid_transforms`; any affine transform will do.
-    order : int
-        Of the splines.
-
-    Returns
-    -------
-    ndarray, shape (x, y, z)
-        Cubic splines overshoot a little beside sharp edges, and may fall below 0 there.
+    ``affine`` is voxel to world, ``order`` that of the splines. Cubic splines overshoot a little at sharp edges and may
+    be negative there.
     """
     if np.array_equal(transform, np.eye(4)):
         return np.array(volume, dtype=float)
@@ -95,21 +68,9 @@ def move(
 
 
 def draw_breathing(n: int, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Draw how deep the breath is in each volume, relative to the mean of all volumes.
+    """Draw breathing depths of n volumes, shape (n,), mean 0; full exhalation and inhalation differ by 1.
 
-    Breathing is the fourth power of a cosine [1]_, so that more volumes are taken near the end of breathing out; they
-    are taken at random times.
-
-    Parameters
-    ----------
-    n : int
-        Volumes.
-    rng : numpy.random.Generator
-
-    Returns
-    -------
-    ndarray, shape (n,)
-        From the end of breathing out to that of breathing in is 1; the mean is 0.
+    Breathing is the fourth power of a cosine [1]_ sampled at random times, so that more volumes are near exhalation.
 
     References
     ----------
@@ -120,20 +81,10 @@ def draw_breathing(n: int, rng: np.random.Generator) -> NDArray[np.float64]:
 
 
 def deform(volume: NDArray, displacement: NDArray[np.float64], order: int = 3) -> NDArray[np.float64]:
-    """A volume after its tissue was displaced.
+    """Displace the tissue of a volume.
 
-    Parameters
-    ----------
-    volume : ndarray, shape (x, y, z)
-    displacement : ndarray, shape (3, x, y, z)
-        Of the tissue that lies in each voxel before, voxels; smooth, and steep nowhere by 1 or more.
-    order : int
-        Of the splines.
-
-    Returns
-    -------
-    ndarray, shape (x, y, z)
-        There is air beyond the sides of the slices. Above and below, tissue goes on as its own mirror image.
+    ``displacement`` (3, x, y, z) is that of the tissue originally in each voxel, in voxels; it must be smooth with
+    slopes below 1. Beyond the sides of the slices there is air; above and below, tissue continues as its mirror image.
     """
     here = np.indices(volume.shape, dtype=float)
     origin = here - displacement

@@ -1,4 +1,4 @@
-"""Gibbs ringing: k-space ends, and sharp edges ring."""
+"""Simulation of Gibbs ringing by truncation of k-space."""
 
 from __future__ import annotations
 
@@ -16,16 +16,10 @@ EDGE_LENGTH = 3.0
 
 
 def draw_edges(shape: tuple[int, int], rng: np.random.Generator) -> NDArray[np.intp]:
-    """Draw an object below the size of the voxels: which voxel each point of a finer grid belongs to.
+    """Draw sub-voxel edges of an object: the voxel that each point of a finer grid belongs to.
 
-    If every edge lay on the border between two voxels, the voxels would sample the ringing where it is all but 0. So
-    edges wander off these borders, smoothly and by less than half a voxel: the middle of each voxel stays what it is.
-
-    Parameters
-    ----------
-    shape : tuple of int
-        Of a slice.
-    rng : numpy.random.Generator
+    Edges at the borders between voxels would be sampled where the ringing is almost 0. So they deviate from the
+    borders, smoothly and by less than half a voxel; the centre of each voxel stays the same.
 
     Returns
     -------
@@ -43,19 +37,19 @@ def draw_edges(shape: tuple[int, int], rng: np.random.Generator) -> NDArray[np.i
 
 
 def ring(image: NDArray, edges: NDArray[np.intp]) -> NDArray[np.float64]:
-    """An image as its k-space gives it, which ends at the spatial frequency of the voxels.
+    """An image reconstructed from k-space truncated at the spatial frequency of the voxels.
 
     Parameters
     ----------
     image : ndarray, shape (x, y, ...)
-        The object at the middle of each voxel.
+        The object at the centre of each voxel.
     edges : ndarray of int
-        Where one voxel's value gives way to the next one's; see `draw_edges`.
+        Sub-voxel edges, see `draw_edges`.
 
     Returns
     -------
     ndarray, shape (x, y, ...)
-        Real, not its magnitude: the ringing in air falls below 0.
+        Real values, which may be negative.
     """
     image = np.asarray(image)
     shape = image.shape[:2]

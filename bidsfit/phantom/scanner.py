@@ -1,4 +1,4 @@
-"""How a scanner sees a head that moves, or organs that breathe, in an imperfect field, and the truth about it."""
+"""Imaging of a moving head or breathing organs in an imperfect field, and the truth about the session."""
 
 from __future__ import annotations
 
@@ -26,25 +26,24 @@ DROP_OUT = (0.3, 0.7)
 
 @dataclass(frozen=True)
 class ScanTruth:
-    """What happened during one session.
+    """Imperfections that occurred during one session.
 
     Attributes
     ----------
     affine : ndarray, shape (4, 4)
-        From voxels to the world (mm, RAS+).
+        Voxel to world (mm, RAS+).
     motion : ndarray, shape (n, 6)
         See `bidsfit.phantom.movement.draw_motion`.
     field : ndarray, shape (x, y, z)
-        Off-resonance, Hz, where the scanner is: it does not move with the head.
+        Off-resonance, Hz, in the frame of the scanner: it does not move with the head.
     eddy : ndarray, shape (n, 3)
         See `bidsfit.phantom.distortion.eddy_gradients`.
     outliers : ndarray, shape (z, n)
-        Signal that is left in each slice of each volume, as a fraction: 1 where nothing dropped out.
+        Remaining fraction of the signal of each slice; 1 without drop-out.
     edges : ndarray of int or None
         See `bidsfit.phantom.ringing.draw_edges`; None without ringing.
     breathing : ndarray, shape (n,)
-        How far breathing has moved the middle of the liver to the feet, from where it lies in the mean over all
-        volumes, mm.
+        Displacement of the middle of the liver towards the feet, mm, relative to the mean over all volumes.
     pattern : ndarray, shape (3, x, y, z), or None
         See `bidsfit.phantom.abdomen.breathing_pattern`; None where nothing breathes.
     """
@@ -59,14 +58,14 @@ class ScanTruth:
     pattern: NDArray[np.float64] | None = None
 
     def deformation(self, volume: int) -> NDArray[np.float64] | None:
-        """How far breathing has moved the tissue of each voxel in a volume, voxels, shape (3, x, y, z)."""
+        """Displacement of the tissue of each voxel by breathing in a volume, voxels, shape (3, x, y, z)."""
         if self.pattern is None:
             return None
         return self.breathing[volume] * np.einsum("ij,jxyz->ixyz", np.linalg.inv(self.affine[:3, :3]), self.pattern)
 
     @property
     def transforms(self) -> NDArray[np.float64]:
-        """World to world, from where tissue lies in the first volume to where it lies in each; shape (n, 4, 4)."""
+        """World to world, from tissue in the first volume to tissue in each volume, shape (n, 4, 4)."""
         return rigid_transforms(self.motion)
 
     @property
@@ -75,14 +74,10 @@ class ScanTruth:
         return np.flatnonzero((self.outliers < 1).any(axis=0))
 
     def displacement(self, volume: int | None = None, polarity: int = PHASE_ENCODING_POLARITY) -> NDArray[np.float64]:
-        """How far signal is displaced along the phase-encoding axis, in voxels; shape (x, y, z).
+        """Displacement of signal along the phase-encoding axis, in voxels, shape (x, y, z).
 
-        Parameters
-        ----------
-        volume : int, optional
-            With the eddy currents of this volume; without any by default.
-        polarity : {-1, 1}
-            Of the phase encoding: positive along the axis of the image.
+        With the eddy currents of a ``volume``, or none by default; ``polarity`` (1 or -1) is that of the phase
+        encoding.
         """
         displacement = TOTAL_READOUT_TIME * self.field
         if volume is not None and self.eddy[volume].any():
@@ -101,10 +96,10 @@ def draw_truth(
     rng: np.random.Generator,
     pattern: NDArray[np.float64] | None = None,
 ) -> ScanTruth:
-    """Draw what happens during one session.
+    """Draw the imperfections of one session.
 
-    Each imperfection has random numbers of its own: how much there is of the others changes nothing. ``pattern`` is
-    that of `bidsfit.phantom.abdomen.breathing_pattern`, where there is breathing.
+    Each has its own random numbers, independent of the amounts of the others. ``pattern`` is that of
+    `bidsfit.phantom.abdomen.breathing_pattern`, if there is breathing.
     """
     n = len(acquisition)
     for_motion, for_field, for_outliers, for_edges, for_breathing = rng.spawn(5)
@@ -127,17 +122,12 @@ def draw_truth(
 def draw_outliers(
     n_slices: int, b_values: NDArray[np.float64], n_outliers: int, rng: np.random.Generator
 ) -> NDArray[np.float64]:
-    """Draw signal drop-out of diffusion-weighted volumes: in neighbouring slices, or in all of them.
-
-    Returns
-    -------
-    ndarray, shape (n_slices, n_volumes)
-        Signal that is left, as a fraction.
+    """Draw the remaining signal fraction, shape (n_slices, n_volumes), with drop-out in weighted volumes.
 
     Raises
     ------
     ValueError
-        Where there are fewer diffusion-weighted volumes than outliers.
+        If there are fewer diffusion-weighted volumes than outliers.
     """
     weighted = np.flatnonzero(b_values > 0)
     if n_outliers > len(weighted):
@@ -154,7 +144,7 @@ def draw_outliers(
 
 
 def distorted(image: NDArray[np.float32], truth: ScanTruth) -> NDArray[np.float32]:
-    """What becomes of noise-free signals: breathing, motion, distortion, ringing, drop-out; shape (x, y, z, n)."""
+    """Apply breathing, motion, distortion, ringing and drop-out to noise-free signals, shape (x, y, z, n)."""
     seen = np.empty_like(image)
     still = _origins(truth.displacement())
     for i, transform in enumerate(truth.transforms):
@@ -167,13 +157,7 @@ def distorted(image: NDArray[np.float32], truth: ScanTruth) -> NDArray[np.float3
 
 
 def reversed_pair(image: NDArray[np.float32], truth: ScanTruth) -> dict[int, NDArray[np.float32]]:
-    """Noise-free images without diffusion weighting, acquired in both polarities before the head moved.
-
-    Returns
-    -------
-    dict of {-1, 1} to ndarray, shape (x, y, z)
-        By polarity of the phase encoding.
-    """
+    """Noise-free images (x, y, z) with b = 0 before motion, by polarity (1 or -1) of the phase encoding."""
     return {
         polarity: _encoded(image, _origins(truth.displacement(polarity=polarity)), truth).astype(np.float32)
         for polarity in (PHASE_ENCODING_POLARITY, -PHASE_ENCODING_POLARITY)

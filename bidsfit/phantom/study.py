@@ -1,4 +1,4 @@
-"""How participants differ, repeat and respond. Settings only, so that a command line can read them at once."""
+"""Variation of participants, sessions and treatment. Settings only, so that a command line imports them fast."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ REPEATED = 2
 
 @dataclass(frozen=True)
 class Study:
-    """A study of repeatability and of the response to a treatment.
+    """A simulated study of repeatability and treatment response.
 
-    A true value is the tissue's, times a factor of the participant, times a factor of the session, and in the region
-    of the treated, after the treatment, times that of the treatment. Factors of participants and sessions are
-    log-normal with mean 1, each of its own and for each parameter of its own; they act on the whole head.
+    A true value is that of the tissue times a factor of the participant, a factor of the session and, in the treated
+    region after the treatment, that of the treatment. Factors of participants and sessions are log-normal with mean 1,
+    independent for each parameter, and act on the whole head.
 
-    Where values before a treatment have mean m, the within-subject standard deviation of the truth is therefore
-    ``m * within * sqrt(1 + between**2)``.
+    If values before a treatment have mean m, the within-subject standard deviation of the truth is thus ``m * within *
+    sqrt(1 + between**2)``.
 
     Parameters
     ----------
     n_retest : int
-        Participants with a lesion who are scanned twice without a treatment.
+        Participants with a lesion, scanned twice without a treatment.
     n_treated : int
-        Participants with a lesion who are scanned before and after its treatment.
+        Participants with a lesion, scanned before and after its treatment.
     between, within : mapping of str to float
-        Coefficients of variation of participants, and of the sessions of one participant, by parameter: 0.1 is 10 %.
-        Parameters that are not listed do not vary.
+        Coefficients of variation between participants, and between sessions of one, by parameter: 0.1 is 10 %. Others
+        do not vary.
     effect : mapping of str to float
-        By how much the treatment changes a parameter, as a share of it: -0.2 is 20 % less.
+        Relative change by the treatment, by parameter: -0.2 is 20 % less.
 
     Raises
     ------
     UsageError
-        Where a number cannot be used.
+        If a number is invalid.
     """
 
     n_retest: int = 0
@@ -71,16 +71,11 @@ class Study:
 
     @property
     def repeats(self) -> bool:
-        """Whether somebody is scanned again."""
+        """Whether anyone is scanned twice."""
         return self.n_retest + self.n_treated > 0
 
     def require_parameters(self, known: Iterable[str]) -> None:
-        """Refuse parameters that are not among those that can vary.
-
-        Raises
-        ------
-        UnknownNameError
-        """
+        """Raise `UnknownNameError` for parameters that cannot vary."""
         known = list(known)
         for parameter in (*self.between, *self.within, *self.effect):
             if parameter not in known:
@@ -88,7 +83,7 @@ class Study:
 
 
 class Amounts(NamedTuple):
-    """How much one parameter varies between participants and within them, and responds; see `Study`."""
+    """Variation of one parameter between and within participants, and its response; see `Study`."""
 
     between: float
     within: float
@@ -108,12 +103,12 @@ AMOUNTS = {
 
 
 def repeatability(parameters: Iterable[str]) -> Study:
-    """A study as large as that of pancreatic cancer of Kaandorp et al. [1]_: 14 retest pairs and 9 treated.
+    """A study of the size of that of pancreatic cancer by Kaandorp et al. [1]_: 14 retest pairs and 9 treated.
 
     Parameters
     ----------
     parameters : iterable of str
-        Of the model: those of `AMOUNTS` vary.
+        Parameters of the model, of which those in `AMOUNTS` vary.
 
     References
     ----------

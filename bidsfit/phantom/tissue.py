@@ -1,7 +1,7 @@
-"""What tissue is made of: the range of every parameter in every tissue, for every model that has a phantom.
+"""Parameter ranges of every tissue for every model that has a phantom.
 
-Ranges are in the units of the model's parameter table (diffusivities in um^2/ms), except S0, which is relative
-to the brightest cerebrospinal fluid. A model joins the phantom by a recipe here and nothing else.
+Ranges are in the units of the model (diffusivities in um^2/ms), except S0, which is relative to the brightest
+cerebrospinal fluid. A recipe here is all that a model needs for a phantom.
 """
 
 from __future__ import annotations
@@ -50,22 +50,22 @@ ABDOMEN_NAMES = {
 
 @dataclass(frozen=True)
 class TissueRecipe:
-    """How a phantom of one model is made.
+    """Tissues, lesions and default acquisition of the phantom of one model.
 
     Parameters
     ----------
     tissues : dict of tissue to ranges
-        For the healthy tissues of `TISSUES`, or of `ABDOMEN`.
+        Ranges of the healthy tissues of `TISSUES` or `ABDOMEN`.
     lesions : dict of name to ranges
         The first is the default. Parameters that are not listed keep the range of the host.
     b_values : tuple of float
-        Default scheme, s/mm^2; a value that is listed twice is measured twice.
+        Default scheme, s/mm^2; repeated values are measured repeatedly.
     n_directions : int
-        Default number of directions in which each b-value above 0 is measured.
+        Default number of directions of each b-value above 0.
     source : str
-        Where the ranges come from, for sidecars.
+        Origin of the ranges, for sidecars.
     host : str
-        Tissue that lesions lie in.
+        Tissue that contains lesions.
     """
 
     tissues: Mapping[str, Ranges]
@@ -76,7 +76,7 @@ class TissueRecipe:
     host: str = "WM"
 
     def ranges(self, tissue: str, lesion: str | None = None) -> Ranges:
-        """Ranges of a tissue, the lesion included."""
+        """Ranges of a tissue, on request with a lesion."""
         if tissue != "lesion":
             return self.tissues[tissue]
         if lesion is None or lesion not in self.lesions:
@@ -84,7 +84,7 @@ class TissueRecipe:
         return {**self.tissues[self.host], **self.lesions[lesion]}
 
     def middle(self, lesion: str | None = None) -> dict[str, float]:
-        """The middle of every range of a lesion, or of its host where there is none."""
+        """Middle of every range of a lesion, or of its host."""
         ranges = self.ranges(self.host if lesion is None else "lesion", lesion)
         return {parameter: (lower + upper) / 2 for parameter, (lower, upper) in ranges.items()}
 
@@ -207,13 +207,7 @@ ABDOMEN_RECIPES: Mapping[str, TissueRecipe] = {"adc": _ABDOMEN_ADC, "ivim": _ABD
 
 
 def recipe(model: str, anatomy: str = "head") -> TissueRecipe:
-    """The recipe of a model, for the head or the abdomen.
-
-    Raises
-    ------
-    UsageError
-        Where the model has no table of tissues.
-    """
+    """The recipe of a model for the head or the abdomen; raises `UsageError` if it has none."""
     recipes = ABDOMEN_RECIPES if anatomy == "abdomen" else RECIPES
     if model not in recipes:
         raise UsageError(

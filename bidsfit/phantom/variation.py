@@ -1,4 +1,4 @@
-"""How the truth varies: between participants, between their sessions, and by a treatment."""
+"""Variation of the truth between participants, between sessions, and by a treatment."""
 
 from __future__ import annotations
 
@@ -20,20 +20,14 @@ SHORT_OF = 0.999
 
 
 def varying(model: SignalModel) -> tuple[str, ...]:
-    """Parameters that can vary: all but the scale of the signal."""
+    """Parameters that can vary: all except the scale."""
     return tuple(name for name in model.names if name != model.scale)
 
 
 def draw_factors(parameters: Iterable[str], variation: Mapping[str, float], rng: np.random.Generator) -> Factors:
-    """Log-normal factors with mean 1 and the given coefficients of variation.
+    """Log-normal factors with mean 1 and given coefficients of variation (0 if not listed).
 
-    Parameters
-    ----------
-    parameters : iterable of str
-        One number is drawn for each, so that how much one varies does not change another.
-    variation : mapping of str to float
-        Coefficients of variation; 0 where not listed.
-    rng : numpy.random.Generator
+    One number is drawn for each parameter, so that the variation of one does not change another.
     """
     factors = {}
     for name in parameters:
@@ -50,16 +44,10 @@ def times(*several: Factors) -> Factors:
 
 
 def vary(head: Head, model: SignalModel, factors: Factors, in_region: Factors | None = None) -> Head:
-    """A head whose parameters are multiplied by factors, and in its region by others too.
+    """A head whose parameters are multiplied by factors, and in its region by additional ones.
 
-    Values beyond the bounds of the model become the bound. Voxels that would break a constraint between parameters
-    (D* above D) go towards their new values as far as it lets them; they start from values that keep it.
-
-    Parameters
-    ----------
-    head : Head
-    model : SignalModel
-    factors, in_region : mapping of str to float
+    Values are clipped to the bounds of the model. Voxels that would violate a constraint between parameters (D* above
+    D) move towards their new values only as far as it allows.
     """
     factor = {name: np.full(head.tissue.shape, factors.get(name, 1.0)) for name in varying(model)}
     for name, more in (in_region or {}).items():
@@ -80,7 +68,7 @@ def _keep_constraints(
     matrix: NDArray[np.float64],
     limit: NDArray[np.float64],
 ) -> None:
-    """Draw voxels that break a linear constraint back towards the head from which they came, in place."""
+    """Move voxels that violate a linear constraint back towards their original values, in place."""
     names = list(names)
     old = np.stack([head.parameters[name][head.mask] for name in names])
     new = np.stack([parameters[name][head.mask] for name in names])
@@ -97,14 +85,7 @@ def _keep_constraints(
 
 
 def outside(values: Mapping[str, float], model: SignalModel) -> str:
-    """What of a model's bounds and constraints values break, in words; empty where nothing.
-
-    Parameters
-    ----------
-    values : mapping of str to float
-        One for every parameter.
-    model : SignalModel
-    """
+    """Bounds and constraints of a model that ``values`` of all parameters violate, in words; else empty."""
     for name in varying(model):
         lower, upper = model[name].bounds
         if not lower <= values[name] <= upper:
@@ -119,7 +100,7 @@ def outside(values: Mapping[str, float], model: SignalModel) -> str:
 
 
 class RegionMedian(NamedTuple):
-    """The true median of one parameter in one region, and over how many voxels."""
+    """True median of one parameter in one region, and its number of voxels."""
 
     region: str
     parameter: str
@@ -130,14 +111,9 @@ class RegionMedian(NamedTuple):
 def region_medians(
     head: Head, regions: Mapping[str, NDArray[np.bool_]], least: Mapping[str, tuple[str, float]] | None = None
 ) -> Iterator[RegionMedian]:
-    """True medians of every parameter in every region that is not empty.
+    """True medians of every parameter in every non-empty region.
 
-    Parameters
-    ----------
-    head : Head
-    regions : mapping of str to ndarray of bool, shape (x, y, z)
-    least : mapping of str to (str, float), optional
-        Parameters that count only where another one has at least some value: those names, and that value.
+    ``least`` restricts parameters to voxels where another parameter, by name, is at least some value.
     """
     for region, mask in regions.items():
         for name, values in head.parameters.items():

@@ -1,1 +1,1 @@
-"""What a run would do, and why: decided from headers and tables of b-values, before anything is computed."""
+"""Planning of a run: what every image gets and why, decided from headers and b-values before any computation."""

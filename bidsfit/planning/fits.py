@@ -1,4 +1,4 @@
-"""The fits that an image may get: every model with every estimator, and the options of each."""
+"""Fits available to images: combinations of models and estimators, with their options."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ OPTIONS = {"snr": "--training-snr", "recipe": "--training-recipe", "seed": "--tr
 
 @dataclass(frozen=True)
 class NoiseChoice:
-    """What the noise is taken for, and where its level comes from: a source of --sigma, or a number as text."""
+    """Assumed kind of noise, and the source of its level: a source of --sigma, or a number as text."""
 
     kind: NoiseKind = "rician"
     level: str = "auto"
 
     @property
     def settings(self) -> dict[str, str]:
-        """As a sidecar says it."""
+        """Fields for sidecars."""
         return {"NoiseKind": self.kind, "NoiseLevel": self.level}
 
 
@@ -45,7 +45,7 @@ DEFAULT_NOISE = NoiseChoice()
 
 @dataclass(frozen=True)
 class PoolChoice:
-    """Where the pooled fits lie that estimators are trained on.
+    """Where to find the pooled fits that estimators are trained on.
 
     ``folder`` is the output folder, ``bids_dir`` the dataset (for the command that makes them).
     """
@@ -54,18 +54,18 @@ class PoolChoice:
     bids_dir: Path
 
     def command(self, model: str, kind: str) -> str:
-        """The command that makes the pool of a model."""
+        """The command that makes the pool of a model, for messages."""
         tissues = " -d NAME=PATH (of tissue segmentations)" if kind in ("wm", "gm") else ""
         return f"bidsfit {self.bids_dir} {self.folder} group --model {model}{tissues}"
 
 
 @dataclass(frozen=True)
 class Fit:
-    """One fit of one image: names of model and estimator, and the estimator's options.
+    """One fit of one image: names of model and estimator, and options of the estimator.
 
-    ``unsuitable`` says why the options do not go with the model, where they do not. ``trained``: the file of an
-    estimator that the user gave. ``pool``: the fits that the estimator is trained on, where it needs them, without
-    those of the participant ``left_out``.
+    ``unsuitable`` says why the options do not suit the model, else it is empty. ``trained`` is the file of an estimator
+    given by the user. ``pool`` holds the fits that the estimator is trained on, if any, without those of the
+    participant ``left_out``.
     """
 
     model: str
@@ -82,26 +82,26 @@ class Fit:
 
     @cached_property
     def built(self) -> Estimator:
-        """The estimator, ready to estimate, or to be trained."""
+        """The estimator, ready to estimate or to be trained."""
         file: dict[str, Any] = {} if self.trained is None else {"trained": self.trained}
         return estimators.get(self.estimator)(self.signal_model, **self.options, **file)
 
     @property
     def name(self) -> str:
-        """The name of the estimator; files of the same one are told apart by their checksums."""
+        """Name of the estimator; given files have their checksum in it."""
         return "-".join(filter(None, [self.estimator, self.options.get("checksum", "")]))
 
     @property
     def trains(self) -> bool:
-        """Whether the estimator must be trained before it fits."""
+        """Whether the estimator must be trained first."""
         return self.trained is None and isinstance(self.built, TrainedEstimator)
 
     def with_noise(self, kind: NoiseKind) -> Fit:
-        """The fit whose estimator takes the noise for this kind, if it asks for one."""
+        """The fit with this kind of noise assumed by its estimator, if it has such an option."""
         return replace(self, options={**self.options, "noise": kind}) if "noise" in self.options else self
 
     def without(self, participant: str) -> Fit:
-        """The fit whose estimator is not trained on this participant (with ``sub-``)."""
+        """The fit with an estimator that is not trained on this participant (with ``sub-``)."""
         if self.pool is None or participant not in self.pool.participants:
             return self
         if len(self.pool.participants) == 1:
@@ -111,7 +111,7 @@ class Fit:
 
     @property
     def training_in_words(self) -> str:
-        """What an estimator is trained on, where it is a trained one."""
+        """Training data of the estimator, in words; empty if it is not trained."""
         if self.unsuitable or not isinstance(self.built, TrainedEstimator):
             return ""
         if self.trained is not None:
@@ -136,30 +136,29 @@ def make_fits(
     noise: NoiseChoice = DEFAULT_NOISE,
     pools: PoolChoice | None = None,
 ) -> list[Fit]:
-    """Fits that an image may get: every model with every estimator.
+    """Combine models and estimators into fits.
 
-    What does not go together is marked unsuitable; a model or an estimator that was named and goes with nothing is
-    refused.
+    Unsuitable combinations are marked. A named model or estimator that suits nothing raises an error.
 
     Parameters
     ----------
     model_names : sequence of str
-        Empty: all but the variants.
+        Empty means all except variants.
     estimator_names : sequence of str
-        Or paths of trained ones.
+        Names, or paths of trained files.
     options : mapping
-        Options of the estimators: each gets those that it has.
+        Options of the estimators; each gets those that it has.
     noise : NoiseChoice
-        Estimators with an option ``noise`` get its kind.
+        Passed to estimators with an option ``noise``.
     bounds : mapping of model to parameter to (lower, upper)
         In the units of files (mm^2/s).
     pools : PoolChoice, optional
-        Where estimators that are trained on pooled fits find them.
+        Where to find pooled fits.
 
     Raises
     ------
     UnknownNameError, UsageError
-        Where a name or an option cannot be used.
+        For an invalid name or option.
     """
     options = dict(options or {})
     distribution = options.pop("distribution", None)
@@ -213,7 +212,7 @@ def make_fits(
 
 @dataclass(frozen=True)
 class _Choice:
-    """One word of --estimators: an estimator, and for a trained file also its model and its options."""
+    """A value of --estimators: an estimator, and for a trained file also its model and options."""
 
     word: str
     estimator: str
@@ -223,12 +222,12 @@ class _Choice:
 
 
 def _choose(word: str) -> _Choice:
-    """What a word of --estimators names.
+    """Interpret a value of --estimators.
 
     Raises
     ------
     UnknownNameError, UsageError
-        Where it is neither an estimator nor a trained file that can be read.
+        If it is neither an estimator nor a readable trained file.
     """
     if not is_file_name(word):
         estimators.get(word)
@@ -248,7 +247,7 @@ def _with_pool(fit: Fit, pools: PoolChoice | None) -> Fit:
     Raises
     ------
     ValueError
-        Where the estimator refuses its options, or there is no pool.
+        If the estimator rejects its options, or there is no pool.
     """
     built = fit.built
     if fit.trained is not None or not isinstance(built, TrainedEstimator) or not built.needs_pool:
@@ -262,7 +261,7 @@ def _with_pool(fit: Fit, pools: PoolChoice | None) -> Fit:
 
 
 def _require_use(fits: Sequence[Fit]) -> None:
-    """Refuse what the user named and what goes with nothing of the run."""
+    """Raise an error for named models or estimators that suit nothing in the run."""
     if fits and all(fit.unsuitable for fit in fits):
         fit = fits[0]
         raise UsageError(f"There is no fit of {fit.model} with {fit.name}: {fit.unsuitable}")
@@ -271,12 +270,12 @@ def _require_use(fits: Sequence[Fit]) -> None:
 def bounds_of_models(
     bounds: Mapping[str, Mapping[str, tuple[float, float]]],
 ) -> dict[str, dict[str, tuple[float, float]]]:
-    """Bounds of ``--bounds`` in the units of the numerics, from those of files."""
+    """Convert bounds of ``--bounds`` from the units of files to internal units."""
     return {name: _bounds_option(name, pairs)["bounds"] for name, pairs in bounds.items() if pairs}
 
 
 def _bounds_option(model_name: str, bounds: Mapping[str, tuple[float, float]]) -> dict[str, Any]:
-    """The option ``bounds`` of an estimator, in the units of the numerics; empty where there are none."""
+    """The option ``bounds`` of an estimator in internal units; empty if there are none."""
     model = models.get(model_name)
     converted = {}
     for name, pair in bounds.items():

@@ -1,4 +1,4 @@
-"""The methods text: what the workflows do, with equations and citations.
+"""Methods text that describes the workflows, with equations and citations.
 
 Paragraphs are separated by empty lines; ``[@key]`` cites references.bib, ``$$...$$`` is an equation.
 """
@@ -25,7 +25,7 @@ MASKS = {
 
 
 def methods_of(records: Iterable[Record]) -> str:
-    """Methods for a paper: what was done to the images that were fitted, as records tell it; empty without fits."""
+    """Methods text about the fitted images, from their records; empty without fits."""
     found = list(records)
     fits = [record for record in found if isinstance(record, FitRecord)]
     fitted = {fit.image for fit in fits}
@@ -44,16 +44,16 @@ def methods_of(records: Iterable[Record]) -> str:
 
 
 def methods_text(masks: Iterable[str], fits: Iterable[Sequence[str]], preprocessing: Iterable[str] = ()) -> str:
-    """Methods for a paper.
+    """Assemble the methods text for a paper; repeated texts appear once.
 
     Parameters
     ----------
     masks : iterable of str
-        For each image, where its mask came from.
+        Source of the mask of each image.
     preprocessing : iterable of str
-        Sentences on the steps that were applied; what several images share is said once.
+        Sentences about the applied steps.
     fits : iterable of [str, str]
-        Texts of `fit_methods`; what several fits share is said once.
+        Texts of `fit_methods`.
     """
     phrases = dict.fromkeys(MASKS.get(mask, "masks that came with the data") for mask in masks)
     models, estimators = zip(*fits, strict=True)
@@ -73,7 +73,7 @@ def methods_text(masks: Iterable[str], fits: Iterable[Sequence[str]], preprocess
 
 
 def methods_of_plans(plans: Sequence[ParticipantPlan]) -> str:
-    """Methods text of what is planned."""
+    """Methods text of planned runs."""
     images = [image for plan in plans for image in plan.images]
     fits = {(fit.model, fit.name): fit.built for image in images for fit in image.fits}
     chains = [image.chain for image in images if image.chain is not None]
@@ -85,7 +85,7 @@ def methods_of_plans(plans: Sequence[ParticipantPlan]) -> str:
 
 
 def fit_methods(estimator: Estimator) -> list[str]:
-    """Texts about the model of a fit, with its equation and bounds, and about its estimator."""
+    """Texts about the model of a fit, with equation and bounds, and about its estimator."""
     model = estimator.model
     bounds = "; ".join(
         f"${p.latex}$ {with_unit(f'{lower:g} to {upper:g}', REPORT_UNITS[p.unit].name)}"

@@ -1,4 +1,4 @@
-"""What a run would do, and why: decided from headers and b-values, before anything is computed."""
+"""Plan of a run: the fits of every image, and why others are left out."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ MLE_APART = (
 
 @dataclass(frozen=True)
 class ImagePlan:
-    """One image, what its protocol supports, and the fits it gets.
+    """An image, what its protocol supports, and its fits.
 
-    ``image`` is the one that is fitted: where the ``chain`` changes the signals, the preprocessed one, which is in
-    the output folder when the run comes to it. ``support`` rows: name, title, fitted, complete (by all estimators),
-    reason. ``remarks``, which are among the ``warnings``, are of files beside the image that cannot be used in full.
+    ``image`` is the one that is fitted: if the ``chain`` changes signals, the preprocessed one that the run will write.
+    Rows of ``support`` are name, title, fitted, complete (by all estimators) and reason. ``remarks``, part of the
+    ``warnings``, are about files that can only be used in part.
     """
 
     image: DwiImage
@@ -63,12 +63,12 @@ class ImagePlan:
 
     @property
     def given(self) -> Path:
-        """The image of the dataset: the raw one where that is prepared first."""
+        """The image of the dataset, raw if it is preprocessed first."""
         return self.image.path if self.chain is None else self.chain.raw.path
 
     @property
     def mask_name(self) -> str:
-        """Where the mask comes from, in words for sidecars and reports."""
+        """Source of the mask, in words for sidecars and reports."""
         return self.image.mask_uri or (FOUND_BODY if self.chain is not None and self.chain.body else FOUND_MASK)
 
 
@@ -76,7 +76,7 @@ class ImagePlan:
 class ParticipantPlan:
     """The images of one participant, and why others are left out.
 
-    ``unmet``: what the user named and an image does not get, and why.
+    ``unmet``: models or estimators that the user named but an image does not get, with the reason.
     """
 
     label: str
@@ -98,32 +98,29 @@ def make_plan(
     helping_images: Mapping[str, HelpingImages] | None = None,
     overwrite: bool = False,
 ) -> list[ParticipantPlan]:
-    """Decide what every image gets.
+    """Decide which steps and fits every image gets.
 
     Parameters
     ----------
-    inputs : Inputs
-    participants : sequence of str
     fits : sequence of Fit
         Each image gets those whose model its protocol supports.
     asked : sequence of str
-        Models that the user named: each must be supported by some image.
+        Models named by the user; each must be supported by some image.
     output_dir : Path
-        What is there already must have been made in the same way.
-    noise : NoiseChoice
+        Existing outputs must have been made in the same way.
     leave_one_out : bool
-        An estimator that fits a participant is not trained on that participant.
+        Do not train an estimator on the participant that it fits.
     preprocessing : PreprocessingChoice, optional
-        None: images are fitted as they are.
+        None fits images as they are.
     helping_images : mapping of image name to HelpingImages, optional
-        Other images that help to preprocess each.
+        Other images needed to preprocess each.
     overwrite : bool
-        What was made otherwise is no obstacle: it is to be moved out of the way.
+        Conflicting outputs will be moved away instead of being an error.
 
     Raises
     ------
     UsageError
-        Where an option or an existing output makes the whole run unsound.
+        If an option or an existing output invalidates the whole run.
     """
     plans = {label: ParticipantPlan(label) for label in participants}
     for problem in inputs.problems:
@@ -149,7 +146,7 @@ def make_plan(
 
 
 def _is_unweighted(image: DwiImage) -> bool:
-    """Whether an image holds volumes without diffusion weighting alone, all of one b-value."""
+    """Whether all volumes of an image have one b-value and no diffusion weighting."""
     try:
         b_values = read_b_values(image.bval)
         return bool(np.all(b_values <= UNWEIGHTED)) and len(Acquisition(b_values).shells) == 1
@@ -166,7 +163,7 @@ def _plan_image(
     output_dir: Path,
     overwrite: bool,
 ) -> ImagePlan:
-    """Check an image's header, b-values and mask, and choose the models that its protocol supports."""
+    """Check header, b-values and mask of an image, and choose the models that its protocol supports."""
     header = open_image(image.path)
     shape = image_shape(header, read_b_values(image.bval).size, image.path, image.bval)
     acquisition = read_acquisition(image.bval, image.bvec, image.sidecar)
@@ -229,7 +226,7 @@ def _plan_image(
 
 
 def _without_rician_bias(image: DwiImage, chain: Chain | None) -> bool:
-    """Whether the bias of the Rician noise floor is taken out before the fit, by this run or by an earlier one."""
+    """Whether this or an earlier run removes the Rician bias before the fit."""
     if chain is not None:
         return bool(chain.method("rician"))
     earlier = image.sidecar.get("Preprocessing")
@@ -237,7 +234,7 @@ def _without_rician_bias(image: DwiImage, chain: Chain | None) -> bool:
 
 
 def _refused_before(image: DwiImage, output_dir: Path) -> dict[str, str]:
-    """Steps that an earlier run had to leave out of the image that it left, and why; empty where it left none."""
+    """Steps that an earlier run could not apply to its preprocessed image, and why."""
     path = output_dir / file_output("preproc", image)
     if image.preprocessed or not path.exists():
         return {}
@@ -249,7 +246,7 @@ def _refused_before(image: DwiImage, output_dir: Path) -> dict[str, str]:
 
 
 def _preprocessed(image: DwiImage, output_dir: Path) -> DwiImage:
-    """The preprocessed image that a run leaves of a raw one."""
+    """The preprocessed image that a run writes for a raw one."""
     path = file_output("preproc", image)
     base = output_dir / path.parent / path.name.split(".")[0]
     return replace(
@@ -263,7 +260,7 @@ def _preprocessed(image: DwiImage, output_dir: Path) -> DwiImage:
 
 
 def _obstacle(fit: Fit, acquisition: Acquisition) -> str:
-    """What stands in the way of a fit; empty where nothing does."""
+    """Why a fit is impossible, in words; else empty."""
     if fit.unsuitable:
         return fit.unsuitable
     missing = fit.signal_model.support(acquisition).missing or fit.built.missing(acquisition)
@@ -271,7 +268,7 @@ def _obstacle(fit: Fit, acquisition: Acquisition) -> str:
 
 
 def _remarks(image: DwiImage, acquisition: Acquisition, chosen: Sequence[SignalModel]) -> Iterable[str]:
-    """What the files beside an image say that cannot be used."""
+    """Remarks about files of an image that cannot be used."""
     if image.odd_metadata:
         yield image.odd_metadata
     if image.bvec is None or acquisition.directions is None:
@@ -316,7 +313,7 @@ def _image_warnings(
 
 
 def _require_each_model(plans: Iterable[ParticipantPlan], asked: Sequence[str]) -> None:
-    """A model that was asked for must be supported by some image; otherwise nothing is run."""
+    """Raise an error unless every requested model is supported by some image."""
     images = [image for plan in plans for image in plan.images]
     for name in asked:
         if images and not any(fit.model == name for image in images for fit in image.fits):
@@ -328,7 +325,7 @@ def _require_each_model(plans: Iterable[ParticipantPlan], asked: Sequence[str]) 
 
 
 def _unmet(plan: ImagePlan, fits: Sequence[Fit], asked: Sequence[str]) -> Iterable[str]:
-    """What the user named and an image does not get: a model, or an estimator with any of its models."""
+    """Named models, and estimators with any of their models, that an image does not get."""
     for row in plan.support:
         if row["name"] in asked and not row["fitted"]:
             yield f"{plan.given}: {row['name']} of --model is not fitted, {row['reason']}."
@@ -341,7 +338,7 @@ def _unmet(plan: ImagePlan, fits: Sequence[Fit], asked: Sequence[str]) -> Iterab
 
 
 def is_done(plan: ImagePlan, output_dir: Path) -> bool:
-    """Whether all maps of an image are there."""
+    """Whether all maps of an image exist."""
     return all(
         (output_dir / output.path).exists()
         for fit in plan.fits
@@ -350,7 +347,7 @@ def is_done(plan: ImagePlan, output_dir: Path) -> bool:
 
 
 def conflicts(plan: ImagePlan, output_dir: Path) -> Iterator[Conflict]:
-    """What earlier runs left of an image that the plan would make otherwise."""
+    """Outputs of earlier runs that the plan would make differently."""
     for fit in plan.fits:
         settings = fit_settings(fit.signal_model, fit.built, plan.mask_name, plan.noise.settings)
         outputs = [output.path for output in map_outputs(plan.image, fit.signal_model, fit.built).values()]

@@ -1,4 +1,4 @@
-"""The preprocessing of one image: which steps it gets, and with what; why others are left out."""
+"""Choice of the preprocessing steps of an image, and reasons why others are left out."""
 
 from __future__ import annotations
 
@@ -32,10 +32,9 @@ NOT_TOLD = ("", "n a", "na", "none", "unknown", "unspecified")
 class Chain:
     """The preprocessing of one raw image.
 
-    ``raw`` is the image as acquired; ``body`` says that it is none of a head; ``measures_noise`` that the noise level
-    of the raw image is found on the way, and ``tells_noise`` that the fits take it (denoising makes the scatter of
-    repeated measurements smaller than the error of the signals); ``prepared`` that an earlier run left an image, which
-    lacks steps that it had to leave out.
+    ``raw`` is the image as acquired. ``body``: it does not show a head. ``measures_noise``: the noise level of the raw
+    image is estimated; ``tells_noise``: fits use it, because denoising makes repeated measurements scatter less than
+    their error. ``prepared``: an earlier run wrote the image, without steps that it could not apply.
     """
 
     raw: DwiImage
@@ -47,7 +46,7 @@ class Chain:
     prepared: bool = False
 
     def without(self, refused: Mapping[str, str]) -> Chain:
-        """The chain of an image that an earlier run left without some steps; ``refused`` says why, by step."""
+        """The chain without the steps that an earlier run could not apply; ``refused`` gives reasons by step."""
         steps = [
             Planned(step.step, reason=f"{refused[step.name]} (found by an earlier run, whose image is kept)")
             if step.method and step.name in refused
@@ -57,12 +56,12 @@ class Chain:
         return replace(self, steps=tuple(steps), prepared=True)
 
     def method(self, name: str) -> str:
-        """Method of a step; empty where it is left out."""
+        """Method of a step; empty if it is left out."""
         return next(step.method for step in self.steps if step.name == name)
 
     @property
     def changing(self) -> tuple[Planned, ...]:
-        """The steps that change the signals, in their order."""
+        """The steps that change the signals, in order."""
         return tuple(step for step in self.steps if step.method and step.step.changes)
 
     @property
@@ -72,12 +71,12 @@ class Chain:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What shaped the signals, as the sidecar says it: method by step."""
+        """Methods by step, for sidecars."""
         return nothing_done() | {step.name.capitalize(): step.method for step in self.changing}
 
     @property
     def rows(self) -> list[dict[str, Any]]:
-        """The steps as a record shows them."""
+        """The steps as rows of a record."""
         return [
             {
                 "name": step.name,
@@ -91,12 +90,12 @@ class Chain:
 
     @property
     def methods(self) -> dict[str, str]:
-        """Sentences for the methods text, by step, of the steps that are to be done."""
+        """Sentences of the methods text, by step."""
         return {step.name: step.how.sentence for step in self.steps if step.how}
 
 
 def nothing_done() -> dict[str, Any]:
-    """Settings of an image that is fitted as it is."""
+    """Settings of an image that is fitted without preprocessing."""
     return {name.capitalize(): "none" for name in STEPS.built_in if STEPS.get(name).changes}
 
 
@@ -109,24 +108,16 @@ def plan_chain(
     *,
     sigma: str = "auto",
 ) -> Chain | None:
-    """Choose the steps of an image; None where it is taken as it is.
+    """Choose the steps of an image of ``shape`` (x, y, z, n); None if it is not preprocessed.
 
-    Parameters
-    ----------
-    image : DwiImage
-    shape : (x, y, z, n)
-    acquisition : Acquisition
-    choice : PreprocessingChoice
-    helping : HelpingImages
-    sigma : str
-        Source of the noise level, or the level itself.
+    ``sigma`` is the source of the noise level, or the level itself.
 
     Raises
     ------
     UsageError
-        Where ``fsl`` was asked for and is not there.
+        If ``fsl`` was requested but is not installed.
     UnusableInputError
-        Where a correction was asked for and the metadata that it needs are missing.
+        If metadata of a requested correction are missing.
     """
     if choice.tools == "none" or image.preprocessed:
         return None
@@ -143,7 +134,7 @@ def plan_chain(
 
 
 def _part(image: DwiImage, choice: PreprocessingChoice) -> tuple[BodyPart, str]:
-    """The part of the body that the image shows; and what to say of a word that is not known."""
+    """Part of the body in the image, and a message about an unknown value."""
     if choice.body_part != "auto":
         return choice.body_part, ""
     for field_name in ("BodyPart", "BodyPartExamined"):

@@ -1,1 +1,1 @@
-"""From raw scans to signals one can fit: arrays in, arrays out, no files."""
+"""Preprocessing of raw diffusion images as functions of arrays."""

@@ -1,4 +1,4 @@
-"""Organs that move with the breath: one displacement that all volumes share, each to a depth of its own."""
+"""Motion of abdominal organs with breathing: one displacement field for all volumes, scaled by a depth for each."""
 
 from __future__ import annotations
 
@@ -61,15 +61,15 @@ BINS = 32
 
 
 class Breathing(NamedTuple):
-    """How the tissue of every volume is displaced.
+    """Displacement of the tissue in every volume.
 
     Attributes
     ----------
     pattern : ndarray, shape (3, x, y, z)
-        Displacement at depth 1 along each axis of the voxels, in voxels: from each voxel of the mean of all volumes to
-        where its tissue lies in a volume.
+        Displacement at depth 1 along each voxel axis, in voxels: from each voxel of the mean of all volumes to where
+        its tissue lies in a volume.
     depth : ndarray, shape (n,)
-        Of every volume; the mean is 0. All are 0 where nothing moves by more than the errors of finding out.
+        Depth of every volume, with mean 0. All are 0 if the displacement does not exceed the errors of the estimate.
     """
 
     pattern: NDArray[np.float64]
@@ -78,22 +78,16 @@ class Breathing(NamedTuple):
     def undone(
         self, data: NDArray, shift: NDArray | None = None, axis: int | None = None, threads: int = 1
     ) -> Resampled:
-        """Volumes (x, y, z, n) at the mean depth, in one interpolation; ``shift`` and ``axis`` as for `displace`."""
+        """Volumes (x, y, z, n) resampled once to the mean depth; ``shift`` and ``axis`` as for `displace`."""
         return displace(data, lambda k: self.depth[k] * self.pattern, shift, axis, threads)
 
     def world(self, affine: ArrayLike, mask: NDArray[np.bool_]) -> NDArray[np.float64]:
-        """The pattern within a mask along the axes of the world, mm, shape (3, n_voxels)."""
+        """The pattern within a mask along the world axes, mm, shape (3, n_voxels)."""
         return np.asarray(np.asarray(affine, dtype=float)[:3, :3] @ self.pattern[:, mask])
 
 
 def obstacle_to_breathing(b_values: ArrayLike) -> str:
-    """Why the displacement cannot be found, in words; empty where it can.
-
-    Parameters
-    ----------
-    b_values : array_like, shape (n,)
-        s/mm^2.
-    """
+    """Why the displacement cannot be estimated from volumes of these b-values (s/mm^2), in words; else empty."""
     b = np.asarray(b_values, dtype=float)
     needed = contrasts(b).shape[1] + FEWEST_SPARE
     if b.size >= needed:
@@ -102,9 +96,9 @@ def obstacle_to_breathing(b_values: ArrayLike) -> str:
 
 
 def contrasts(b_values: NDArray) -> NDArray[np.float64]:
-    """How signals change with b where nothing moves: columns that are orthonormal, shape (n, k).
+    """Orthonormal basis of the signal changes with b (s/mm^2) in still tissue, shape (n, k).
 
-    Mixtures of mono-exponential decays (`DIFFUSIVITIES`), the constant among them.
+    It spans mono-exponential decays (`DIFFUSIVITIES`) and the constant.
     """
     decays = np.exp(-np.outer(b_values, DIFFUSIVITIES))
     left, sizes, _ = np.linalg.svd(decays, full_matrices=False)
@@ -122,7 +116,7 @@ def estimate_breathing(
     threads: int = 1,
     progress: Progress | None = None,
 ) -> Breathing:
-    """Find one displacement that all volumes share, and how far each volume is displaced by it.
+    """Estimate one displacement field for all volumes, and the depth of each volume along it.
 
     Parameters
     ----------
@@ -132,40 +126,33 @@ def estimate_breathing(
     b_values : array_like, shape (n,)
         s/mm^2.
     mask : ndarray of bool, shape (x, y, z)
-        Tissue and a margin around it: where volumes are compared.
+        Tissue with a margin, where volumes are compared.
     shift : ndarray, shape (x, y, z), optional
-        Displacement by susceptibility along ``axis``, voxels, undone before volumes are compared.
+        Susceptibility displacement along ``axis``, voxels, undone before volumes are compared.
     axis : int, optional
-        Axis of the phase encoding.
-    threads : int
-    progress : callable, optional
-        Called with the fraction that is done.
-
-    Returns
-    -------
-    Breathing
+        Phase-encoding axis.
 
     Raises
     ------
     ValueError
-        Where `obstacle_to_breathing` names an obstacle.
+        If `obstacle_to_breathing` names an obstacle.
 
     Notes
     -----
-    A registration that is free to deform each volume fits it to any image by changing its intensities. Motion by the
-    breath has few degrees of freedom: a pattern in space times a depth in every volume, a motion model [1]_. Both are
-    found by turns, by Gauss-Newton steps from coarse to fine, of
+    Free deformation of each volume could imitate changes of intensity. Breathing has few degrees of freedom and is
+    modelled as a spatial pattern times a depth per volume [1]_. Both are found in turn by Gauss-Newton steps from
+    coarse to fine that minimise
 
         sum over voxels and volumes of (R I(x + depth * pattern(x)))^2,
 
-    where R takes from the signals of a voxel whatever any mixture of decays in b explains (`contrasts`; separable
-    least squares, as of variable projection [2]_). The first guess is a translation of every volume, and its principal
-    direction. Depths that go with b cannot be told from contrast in this way and are kept out of it. They are found
-    last, along the pattern alone, by the mutual information [3]_ of the means of the b-values, and believed by as much
-    as it can be trusted (`SURE_TO`) against depths that have nothing to do with b.
+    where R removes from the signals of a voxel what any mixture of decays in b explains (`contrasts`; separable least
+    squares as in variable projection [2]_). The start is the principal direction of a translation of every volume.
+    Depths that correlate with b cannot be separated from contrast in this way and are excluded. They are found last,
+    along the pattern, from the mutual information [3]_ of the mean images of the b-values, and shrunk according to its
+    uncertainty (`SURE_TO`).
 
-    Every volume is taken to lie at one depth, as when images are triggered, and the trunk as a whole to lie still.
-    Lengths in mm are those of what is enlarged to a head's size.
+    Every volume is assumed to have one depth, as with triggering, and the trunk as a whole to be still. Lengths in mm
+    refer to the body enlarged to the size of a head.
 
     References
     ----------
@@ -188,7 +175,7 @@ def estimate_breathing(
     if not mask[every].any():
         return still
     with library_threads(1, "blas"), ThreadPoolExecutor(max(1, threads)) as pool:
-        search = _Search(np.nan_to_num(data), sizes, every, mask[every], contrasts(b), pool)
+        search = _BreathingSearch(np.nan_to_num(data), sizes, every, mask[every], contrasts(b), pool)
         for turn, smoothing in enumerate(SMOOTHING):
             search.smooth(smoothing)
             for done in range(PASSES):
@@ -202,10 +189,10 @@ def estimate_breathing(
     return Breathing(pattern, search.depth - search.depth.mean())
 
 
-class _Search:
-    """The pattern (mm along the axes of the voxels) and the depths, as far as they are known.
+class _BreathingSearch:
+    """State of the search: pattern (mm along the voxel axes) and depths.
 
-    Volumes lie on a coarser grid, ``every`` so many voxels of the image.
+    Volumes lie on a coarser grid, every ``every``-th voxel of the image.
     """
 
     def __init__(
@@ -230,7 +217,7 @@ class _Search:
         self.depth = np.zeros(n)
 
     def smooth(self, scale: float) -> None:
-        """Volumes smoothed by a Gaussian of so many mm, on the coarser grid."""
+        """Smooth the volumes by a Gaussian of so many mm, on the coarser grid."""
         sigma = [0.0 if axis in self.thin else scale / self.fine[axis] for axis in range(3)]
 
         def one(k: int) -> NDArray[np.float32]:
@@ -240,7 +227,7 @@ class _Search:
         self.volumes = list(self.pool.map(one, range(self.depth.size)))
 
     def improve(self) -> None:
-        """One step of the pattern, then one of the depths."""
+        """Update the pattern, then the depths, by one step each."""
         left, slopes = self._compare()
         if not self.depth.any():
             self._start(left, slopes)
@@ -256,9 +243,9 @@ class _Search:
             self.depth, self.pattern = depth / spread, self.pattern * spread
 
     def _compare(self) -> tuple[NDArray, NDArray]:
-        """What contrast leaves unexplained of every voxel, shape (x, y, z, n), and slopes (3, x, y, z, n) a mm.
+        """Residuals that contrast does not explain, shape (x, y, z, n), and their slopes per mm, (3, x, y, z, n).
 
-        Both are relative to the voxel's mean, so that bright tissue does not decide alone.
+        Both are relative to the mean of the voxel, so that bright tissue does not dominate.
         """
         last = (np.array(self.mask.shape) - 1.0)[:, None, None, None]
         inside = self.mask.copy()
@@ -277,12 +264,12 @@ class _Search:
         return -(aligned @ self.unexplained) * weight, slopes
 
     def _moved(self, k: int, depth: float) -> NDArray[np.float32]:
-        """A volume as it looks at the mean depth, if it lies at this depth."""
+        """Volume k moved from this depth to the mean depth."""
         places = self.here + depth * self.pattern / self.sizes[:, None, None, None]
         return np.asarray(map_coordinates(self.volumes[k], places, order=1, mode="nearest"))
 
     def _start(self, left: NDArray, slopes: NDArray) -> None:
-        """A translation of every volume, of which the principal direction is kept."""
+        """Initialise with the principal direction of a translation of every volume."""
         shifts = self._depths(slopes[:, self.mask], left[self.mask])
         shifts -= shifts.mean(axis=1, keepdims=True)
         directions, strengths, depths = np.linalg.svd(shifts, full_matrices=False)
@@ -291,7 +278,7 @@ class _Search:
             self.pattern[:] = (directions[:, 0] * strengths[0] * depths[0].std())[:, None, None, None]
 
     def _depths(self, along: NDArray, left: NDArray, now: NDArray | None = None) -> NDArray[np.float64]:
-        """Steps of the depths, shape (m, n), from slopes along m directions (m, voxels, n), by least squares."""
+        """Least-squares steps of the depths, shape (m, n), from slopes along m directions (m, voxels, n)."""
         m, _, n = along.shape
         normal = np.einsum("pvk,qvl->pkql", along, along, optimize=True) * self.unexplained[:, None, :]
         matrix = normal.reshape(m * n, m * n)
@@ -303,7 +290,7 @@ class _Search:
         return (free @ np.linalg.solve(inner, free.T @ towards)).reshape(m, n)
 
     def _step(self, left: NDArray, slopes: NDArray) -> NDArray[np.float64]:
-        """A step of the pattern: least squares within a Gaussian window around every voxel, shape (3, x, y, z)."""
+        """Least-squares step of the pattern within a Gaussian window around every voxel, shape (3, x, y, z)."""
         window = self._window(1.0)
         changes = [slope * self.depth.astype(np.float32) @ self.unexplained for slope in slopes]
         jobs = [(i, j) for i in range(3) for j in range(i, 3)]
@@ -325,9 +312,9 @@ class _Search:
         return part * WINDOW / self.sizes
 
     def follow_b(self, levels: list[NDArray[np.intp]]) -> None:
-        """Add the depths that go with b, from the mutual information of each b-value's mean with the lowest's.
+        """Add the depths that correlate with b, from the mutual information of each b-value's mean with the lowest's.
 
-        A Bayesian estimate: of depths that have nothing to do with b, every contrast is as likely to hold some.
+        They are a Bayesian estimate, shrunk towards depths that do not depend on b.
         """
         voxels = np.sqrt(((self.pattern / self.sizes[:, None, None, None]) ** 2).sum(axis=0)[self.mask].mean())
         if len(levels) < 2 or voxels == 0:
@@ -357,7 +344,7 @@ class _Search:
 
 
 def _mutual_information(first: NDArray, second: NDArray) -> float:
-    """Normalised: the entropies of both by that of their joint histogram (reference 3 of `estimate_breathing`)."""
+    """Normalised mutual information: sum of entropies over joint entropy (reference 3 of `estimate_breathing`)."""
     joint = np.histogram2d(first, second, bins=BINS)[0] / first.size
     apart = sum(entr(joint.sum(axis=axis)).sum() for axis in (0, 1))
     together = entr(joint).sum()

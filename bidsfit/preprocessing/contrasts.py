@@ -1,4 +1,4 @@
-"""Rigid registration of two images that differ in contrast, by their mutual information."""
+"""Rigid registration of two images of different contrast by mutual information."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ MOST_BINS = 64
 def register_across_contrasts(
     reference: NDArray, volume: NDArray, grid: VoxelGrid, start: NDArray | None = None
 ) -> NDArray[np.float64]:
-    """The rigid transform of greatest mutual information [1]_ between a reference and a volume.
+    """Rigid transform that maximises the mutual information [1]_ of a reference and a volume.
 
-    DIPY's search, without the strain: with it, mutual information takes the fluid that fades with b for a smaller head.
+    Found by DIPY. Strain is not estimated, because mutual information would mistake fluid that fades with b for a
+    smaller head.
 
     Parameters
     ----------
     reference, volume : ndarray, shape (x, y, z)
     grid : VoxelGrid
-        Of both; its mask, with the rim around it, is where they are compared.
+        Grid of both images; they are compared in its mask and a rim around it.
     start : ndarray, shape (4, 4), optional
-        World to world, where the search begins.
+        Start of the search, world to world.
 
     Returns
     -------
     ndarray, shape (4, 4)
-        World to world, from a point of the reference to where its tissue lies in the volume; the start where one of
-        the images is the same everywhere.
+        World to world, from a point of the reference to its tissue in the volume; ``start`` if an image is constant.
 
     References
     ----------

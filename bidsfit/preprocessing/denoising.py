@@ -1,4 +1,4 @@
-"""Denoising of diffusion images: what the volumes have in common is signal, the rest is noise."""
+"""Denoising of diffusion images by MP-PCA and Patch2Self."""
 
 from __future__ import annotations
 
@@ -32,26 +32,14 @@ VOXELS_PER_WEIGHT = 10
 
 
 def patch_radius(shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """Half widths of the patches of MP-PCA, voxels: a patch is ``2 * radius + 1`` voxels wide.
+    """Half widths of the patches of MP-PCA along x, y and z for an image of shape (x, y, z, n).
 
-    The noise shows in the eigenvalues of a matrix of voxels by volumes. The closer that matrix is to a square, the
-    wider the Marchenko-Pastur distribution spreads them, down to 0, and the less it takes to upset it: of a real
-    image whose noise was correlated by interpolation, patches of 1.2 voxels per volume left most voxels untouched
-    and a fourth of the noise level, where patches of 2 denoised every voxel. A larger patch mixes more tissues, and
-    takes longer. So patches start at 5 x 5 x 5 voxels and grow along their shortest side, of equally short ones the
-    side of the longest image axis, until they hold two voxels per volume.
-
-    No patch is wider than the image. An image of two slices has patches of one slice, for a patch has a middle.
-
-    Parameters
-    ----------
-    shape : tuple of int
-        (x, y, z, n) of the image.
-
-    Returns
-    -------
-    tuple of int
-        Along x, y and z.
+    Patches are ``2 * radius + 1`` voxels wide, but never wider than the image. The closer the matrix of voxels by
+    volumes is to a square, the wider the Marchenko-Pastur distribution spreads the eigenvalues of the noise, and the
+    more easily correlated noise upsets the estimate: in an image whose noise was correlated by interpolation, patches
+    of 1.2 voxels per volume left most voxels unchanged, patches of 2 denoised all. Larger patches mix more tissues and
+    take longer. So patches start at 5 x 5 x 5 voxels and grow along their shortest side (of equal ones, that of the
+    longest image axis) until they hold two voxels per volume.
     """
     sides, n_volumes = shape[:3], shape[3]
     largest = [(side - 1) // 2 for side in sides]
@@ -65,13 +53,7 @@ def patch_radius(shape: tuple[int, ...]) -> tuple[int, int, int]:
 
 
 def obstacle_to_mppca(shape: tuple[int, ...]) -> str:
-    """Why an image of this shape cannot be denoised by MP-PCA, in words; empty where it can.
-
-    Parameters
-    ----------
-    shape : tuple of int
-        (x, y, z, n) of the image.
-    """
+    """Why an image of shape (x, y, z, n) cannot be denoised by MP-PCA, in words; else empty."""
     n_volumes = shape[3]
     if n_volumes < FEWEST_FOR_MPPCA:
         return f"MP-PCA needs {FEWEST_FOR_MPPCA} volumes to tell noise from signal, and the image has {n_volumes}"
@@ -93,26 +75,24 @@ def denoise_mppca(
     threads: int = 1,
     progress: Progress | None = None,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Denoise by Marchenko-Pastur principal component analysis (DIPY), and find the level of the noise.
+    """Denoise by Marchenko-Pastur principal component analysis (DIPY), and estimate the noise level.
 
-    Around every voxel the volumes are written as principal components, and those whose eigenvalues random noise
-    explains are taken out [1]_; each voxel is a weighted mean over all the patches that hold it. The noise level is
-    that of the components taken out [2]_. In magnitude images it is the standard deviation of the *magnitudes*,
-    which near the noise floor is less than that of the noise of a channel: see `bidsfit.noise.rician_sigma`.
+    Principal components of each patch whose eigenvalues are explained by noise are removed [1]_; each voxel is a
+    weighted mean over the patches that contain it. The noise level is that of the removed components [2]_. For
+    magnitude images it is the standard deviation of the magnitudes, which near the noise floor is below that of a
+    channel: see `bidsfit.noise.rician_sigma`.
 
     Parameters
     ----------
     data : ndarray, shape (x, y, z, n)
-        As measured: anything that interpolates or smooths correlates the noise of neighbours, and must come later.
+        As measured. Interpolation or smoothing, which correlate noise, must come later.
     mask : ndarray of bool, shape (x, y, z), optional
-        Voxels to denoise, all by default. Others keep their values and have a noise level of 0, and so have voxels
-        of zeros only and voxels with a value that is not finite.
+        Voxels to denoise, all by default. Others, and voxels with only zeros or non-finite values, keep their values
+        and get a noise level of 0.
     radius : tuple of int, optional
         See `patch_radius`.
     threads : int
-        Processes to share the work. Threads would wait for each other.
-    progress : callable, optional
-        Called with the done fraction.
+        Number of processes; threads would block each other.
 
     Returns
     -------
@@ -123,7 +103,7 @@ def denoise_mppca(
     Raises
     ------
     ValueError
-        Where the shape is an obstacle (see `obstacle_to_mppca`).
+        If `obstacle_to_mppca` names an obstacle.
 
     References
     ----------
@@ -155,13 +135,7 @@ def denoise_mppca(
 
 
 def obstacle_to_patch2self(shape: tuple[int, ...]) -> str:
-    """Why an image of this shape cannot be denoised by Patch2Self, in words; empty where it can.
-
-    Parameters
-    ----------
-    shape : tuple of int
-        (x, y, z, n) of the image.
-    """
+    """Why an image of shape (x, y, z, n) cannot be denoised by Patch2Self, in words; else empty."""
     n_voxels, n_volumes = int(np.prod(shape[:3])), shape[3]
     if n_volumes < FEWEST_FOR_PATCH2SELF:
         return f"Patch2Self needs {FEWEST_FOR_PATCH2SELF} volumes to learn from, and the image has {n_volumes}"
@@ -180,22 +154,19 @@ def denoise_patch2self(
     threads: int = 1,
     progress: Progress | None = None,
 ) -> NDArray[np.float32]:
-    """Denoise by Patch2Self (DIPY): every volume is what all the others predict of it, linearly [1]_.
+    """Denoise by Patch2Self (DIPY): every volume becomes its linear prediction from all others [1]_.
 
-    Noise that is independent between volumes cannot be predicted. One regression serves the whole mask. Volumes of
-    all b-values predict each other: none is set aside as unweighted, so that IVIM's b = 5 or 10 are no b = 0, and a
-    single image at b = 0 is denoised too.
+    Noise that is independent between volumes cannot be predicted. One regression is fitted over the whole mask. Volumes
+    of all b-values predict each other, so that low b-values of IVIM are not treated as b = 0 and a single b = 0 image
+    is denoised too.
 
     Parameters
     ----------
     data : ndarray, shape (x, y, z, n)
         As measured.
     mask : ndarray of bool, shape (x, y, z), optional
-        Voxels to learn from and to denoise, all by default. Others keep their values, and so do voxels of zeros
-        only and voxels with a value that is not finite.
-    threads : int
-    progress : callable, optional
-        Called with the done fraction.
+        Voxels to learn from and to denoise, all by default. Others, and voxels with only zeros or non-finite values,
+        keep their values.
 
     Returns
     -------
@@ -204,14 +175,13 @@ def denoise_patch2self(
     Raises
     ------
     ValueError
-        Where the shape, or that of the mask, is an obstacle (see `obstacle_to_patch2self`).
+        If the mask has another shape, or `obstacle_to_patch2self` names an obstacle.
 
     Notes
     -----
-    Of DIPY's two versions the first is used. The third returns wrong volumes where their number is no multiple of
-    five (DIPY 1.12.1), and draws random numbers without a seed. The first subtracts the mean of the predictors
-    before it predicts; as the residuals of a regression with an intercept have a mean of 0, that of each volume is
-    put back.
+    Version 1 of DIPY's implementation is used. Version 3 returns wrong volumes unless their number is a multiple of
+    five (DIPY 1.12.1) and uses unseeded random numbers. Version 1 subtracts the mean of the predictors; the mean of
+    each volume is restored, as the residuals of a regression with intercept have mean 0.
 
     References
     ----------
@@ -255,7 +225,7 @@ def _patch_voxels(radius: ArrayLike) -> int:
 
 
 def _patch_middles(mask: NDArray[np.bool_], radius: tuple[int, int, int]) -> NDArray[np.bool_]:
-    """Middles of the patches for the voxels of a mask: the voxel, or the nearest one whose patch is in the image."""
+    """Centres of the patches of masked voxels: the voxel, or the nearest one whose patch lies in the image."""
     middles = np.zeros_like(mask)
     limits = [(r, side - 1 - r) for r, side in zip(radius, mask.shape, strict=True)]
     middles[tuple(np.clip(where, *limit) for where, limit in zip(np.nonzero(mask), limits, strict=True))] = True
@@ -263,16 +233,16 @@ def _patch_middles(mask: NDArray[np.bool_], radius: tuple[int, int, int]) -> NDA
 
 
 class _Slab(NamedTuple):
-    """A part of the image whose patches are worked on together, as indices.
+    """A part of the image whose patches are processed together, as indices.
 
     Attributes
     ----------
     kept : tuple of slice
-        Voxels of the image that it gives.
+        Voxels of the image that it provides.
     seen : tuple of slice
-        Voxels of the image that their patches, and all patches that overlap them, are made of.
+        Voxels of the image needed for their patches and all overlapping ones.
     kept_of_seen : tuple of slice
-        The former within the latter.
+        The kept voxels within the seen ones.
     """
 
     kept: tuple[slice, ...]
@@ -283,7 +253,7 @@ class _Slab(NamedTuple):
 def _slabs(
     shape: tuple[int, ...], radius: tuple[int, int, int], middles: NDArray[np.bool_], threads: int
 ) -> Iterator[_Slab]:
-    """Slabs of about equally many patches, across the axis where they overlap least."""
+    """Slabs with about equal numbers of patches, along the axis where they overlap least."""
     axis = max(range(3), key=lambda k: shape[k] / (2 * radius[k] + 1))
     overlap = 2 * radius[axis]
     number = max(threads, 1 + int(LARGEST_OVERLAP * shape[axis] / max(overlap, 1)))
@@ -302,7 +272,7 @@ def _across(axis: int, start: int, stop: int) -> tuple[slice, ...]:
 def _mppca(
     data: NDArray[np.float32], mask: NDArray[np.bool_], radius: tuple[int, int, int]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """DIPY's MP-PCA of one slab; a level of 0 where there is no noise."""
+    """DIPY's MP-PCA of one slab; noise level 0 where there is no noise."""
     from dipy.denoise.localpca import mppca
 
     lowest = min(float(data.min()), 0.0)  # DIPY sets negative values to 0; the components do not know of an offset
@@ -314,12 +284,7 @@ def _mppca(
 
 
 def require_four_dimensions(data: NDArray) -> None:
-    """Refuse what is no image of several volumes.
-
-    Raises
-    ------
-    ValueError
-    """
+    """Raise `ValueError` unless the data have four dimensions and several volumes."""
     if data.ndim != 4 or 0 in data.shape:
         raise ValueError(f"An image of shape (x, y, z, n) is needed, found the shape {data.shape}.")
 
@@ -330,7 +295,7 @@ def usable_voxels(data: NDArray[np.floating], mask: NDArray[np.bool_] | None) ->
     Raises
     ------
     ValueError
-        Where the mask has another shape than the image.
+        If the shape of the mask differs from that of the image.
     """
     if mask is not None and mask.shape != data.shape[:3]:
         raise ValueError(f"The mask's shape {mask.shape} is not that of the image, {data.shape[:3]}.")

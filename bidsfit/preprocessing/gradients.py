@@ -1,4 +1,4 @@
-"""Gradient directions that do not fit: to the b-values, or to the data."""
+"""Checks of gradient directions against the b-values and the data."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ _AXES = "xyz"
 
 
 class Orientation(NamedTuple):
-    """A way to read a table of directions: the order of its axes, and which of them are flipped.
+    """A permutation and flips of the axes of a table of directions.
 
-    Component i of a direction that is right is component ``axes[i]`` as given, times ``signs[i]``.
+    Component i of the corrected direction is component ``axes[i]`` of the given one, times ``signs[i]``.
     """
 
     axes: tuple[int, int, int]
@@ -45,7 +45,7 @@ class Orientation(NamedTuple):
 
     @property
     def matrix(self) -> NDArray[np.float64]:
-        """Turns a direction of the table into one that is right."""
+        """Matrix that converts a direction of the table to the corrected one."""
         result = np.zeros((3, 3))
         result[np.arange(3), self.axes] = self.signs
         return result
@@ -64,7 +64,7 @@ class Orientation(NamedTuple):
 
 
 def orientations() -> list[Orientation]:
-    """The 24 tables that differ: 6 orders of the axes times 4 flips; a direction and its opposite are one."""
+    """The 24 distinct orientations: 6 permutations times 4 flips, as a direction and its opposite are equivalent."""
     signs = [(1, 1, 1), (-1, 1, 1), (1, -1, 1), (1, 1, -1)]
     return [Orientation((a, b, c), sign) for a, b, c in permutations(range(3)) for sign in signs]
 
@@ -72,7 +72,7 @@ def orientations() -> list[Orientation]:
 def normalise_directions(
     b_values: ArrayLike, directions: ArrayLike, numbers: Sequence[int] | None = None
 ) -> tuple[NDArray[np.float64], list[str]]:
-    """Directions of unit length, and what had to be said about them.
+    """Normalise directions to unit length, and warn about questionable ones.
 
     Parameters
     ----------
@@ -80,19 +80,19 @@ def normalise_directions(
         s/mm^2.
     directions : array_like, shape (n, 3)
     numbers : sequence of int, optional
-        What the volumes are called in warnings; their places, counted from 0, by default.
+        Numbers of the volumes in warnings; by default counted from 0.
 
     Returns
     -------
     directions : ndarray, shape (n, 3)
-        Of length 1, or 0 where there is none.
+        Of length 1, or 0 if unknown.
     warnings : list of str
-        Plain sentences; empty where all was well.
+        Plain sentences.
 
     Raises
     ------
     ValueError
-        Where shapes disagree.
+        If shapes disagree.
     """
     b = np.asarray(b_values, dtype=float)
     called = np.arange(b.size) if numbers is None else np.asarray(numbers)
@@ -128,18 +128,14 @@ def normalise_directions(
 
 
 def refuse_scaled_directions(b_values: ArrayLike, directions: ArrayLike) -> None:
-    """Refuse a table whose directions hold the b-values in their lengths.
+    """Refuse tables that encode b-values in the lengths of the directions.
 
-    Parameters
-    ----------
-    b_values : array_like, shape (n,)
-        s/mm^2.
-    directions : array_like, shape (n, 3)
+    ``b_values`` (n,) are in s/mm^2, ``directions`` have shape (n, 3).
 
     Raises
     ------
     ValueError
-        Where the b-values above 50 s/mm^2 are all alike, while b |g|^2 falls into shells; it names them.
+        If all b-values above 50 s/mm^2 are alike while b |g|^2 falls into several shells, which the message names.
     """
     b, table = np.asarray(b_values, dtype=float), np.asarray(directions, dtype=float)
     lengths = np.linalg.norm(np.nan_to_num(table), axis=1)
@@ -156,7 +152,7 @@ def refuse_scaled_directions(b_values: ArrayLike, directions: ArrayLike) -> None
 
 
 def _scaled_b_values(b: NDArray, lengths: NDArray) -> str:
-    """Shells that b |g|^2 falls into, where b alone has one and the lengths have several; empty otherwise."""
+    """Shells of b |g|^2, in words, if b alone has one shell and the lengths have several; else empty."""
     from bidsfit.acquisition import Acquisition
 
     if len(Acquisition(b).shells) > 1:
@@ -179,7 +175,7 @@ def coherence(
     directions: ArrayLike,
     affine: ArrayLike,
 ) -> tuple[list[Orientation], NDArray[np.float64]]:
-    r"""How well the fibres of neighbouring voxels join up, for every way to read the table of directions.
+    r"""Fibre coherence between neighbouring voxels for every orientation of the table of directions.
 
     Parameters
     ----------
@@ -190,21 +186,20 @@ def coherence(
     directions : array_like, shape (n, 3)
         As in FSL's bvec files.
     affine : array_like, shape (4, 4)
-        Voxel to world; its voxel sizes and the sign of its determinant matter.
+        Voxel to world; only voxel sizes and the sign of the determinant matter.
 
     Returns
     -------
     orientations : list of Orientation
     values : ndarray, shape (n_orientations, n_pairs)
-        The contribution of each pair of neighbours; its mean is the coherence, 0 to 1. No pairs where the data cannot
-        tell.
+        Contribution of each pair of neighbours; their mean is the coherence, 0 to 1. Empty if the data do not suffice.
 
     Notes
     -----
-    After the fibre coherence index [1]_: a tensor is fitted once (another reading of the table turns its
-    eigenvectors, nothing else). For a voxel and its neighbour in direction u, both anisotropic and with eigenvectors
-    e and e', the pair counts where u lies within 45 degrees of either, by :math:`(|e \cdot u| |e' \cdot u| |e
-    \cdot e'|)^2`; pairs that no reading counts are left out.
+    After the fibre coherence index [1]_. A tensor is fitted once, as another orientation of the table only turns its
+    eigenvectors. A voxel and its neighbour in direction u, both anisotropic, with eigenvectors e and e', contribute
+    :math:`(|e \cdot u| |e' \cdot u| |e \cdot e'|)^2` if u lies within 45 degrees of either. Pairs that contribute for
+    no orientation are left out.
 
     References
     ----------
@@ -268,12 +263,11 @@ def detect_flip(
     directions: ArrayLike,
     affine: ArrayLike,
 ) -> str | None:
-    """Whether another reading of the table of directions suits the data better: a recommendation, or None.
+    """Whether another orientation of the directions fits the data better: a recommendation in words, or None.
 
-    Nothing is changed. None is no proof: fewer than `SMALLEST_NUMBER` directions, few anisotropic voxels or a small
-    difference give no verdict. An image of so few slices that no fibres run across them says less about z.
-
-    Parameters are those of `coherence`.
+    Nothing is changed. None is no proof of a correct table: with fewer than `SMALLEST_NUMBER` directions, few
+    anisotropic voxels or a small difference there is no verdict, and few slices say little about z. Parameters are
+    those of `coherence`.
     """
     data, mask = np.asarray(data), np.asarray(mask, dtype=bool)
     ways, values = coherence(data, mask, b_values, directions, affine)
@@ -301,7 +295,7 @@ def _standard_errors(difference: NDArray) -> float:
 
 
 def _for_tensor(b: NDArray, known: NDArray) -> NDArray[np.intp]:
-    """Volumes for a tensor: the low b-values and the shells it describes; none where they do not suffice."""
+    """Indices of the volumes for a tensor fit: low b-values and suitable shells; empty if they do not suffice."""
     low = b <= NO_WEIGHTING
     high = known & (b >= TENSOR_LOWEST_B) & (b <= TENSOR_LARGEST_B)
     if high.sum() < SMALLEST_NUMBER:  # only higher shells: their tensor still points along the fibres
@@ -313,7 +307,7 @@ def _for_tensor(b: NDArray, known: NDArray) -> NDArray[np.intp]:
 
 
 def _half_of_the_neighbours() -> list[tuple[int, int, int]]:
-    """Steps to 13 of the 26 neighbours; the others are their opposites."""
+    """Offsets of 13 of the 26 neighbours; the others are their opposites."""
     steps = [(i, j, k) for i, j, k in product((-1, 0, 1), repeat=3)]
     return [step for step in steps if step > (0, 0, 0)]
 

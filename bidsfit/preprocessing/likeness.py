@@ -1,4 +1,4 @@
-"""Whether a correction made volumes more alike: how well each is predicted by the others, before it and after."""
+"""Whether a correction made volumes more alike, judged by how well volumes predict each other."""
 
 from __future__ import annotations
 
@@ -34,30 +34,30 @@ def gain(
     mask: NDArray[np.bool_],
     directions: ArrayLike | None = None,
 ) -> float:
-    """By how much a correction lowers what the other volumes do not predict of each volume.
+    """Relative reduction, by a correction, of the residuals when each volume is predicted from the others.
 
     Parameters
     ----------
     before, after : ndarray, shape (x, y, z, n)
-        Volumes without the correction and with it.
+        Volumes without and with the correction.
     b_values : array_like, shape (n,)
         s/mm^2.
     mask : ndarray of bool, shape (x, y, z)
-        Tissue for which every volume has data in both.
+        Tissue where every volume has data in both.
     directions : array_like, shape (n, 3), optional
         Gradient directions in any frame.
 
     Returns
     -------
     float
-        1 minus the ratio of the residuals after and before, in the geometric mean over voxels; 0 where there is nothing
-        to compare. Below 0 the volumes are less alike after the correction.
+        1 minus the geometric mean over voxels of the ratio of residuals after to before. Negative if the volumes are
+        less alike after the correction; 0 if there is nothing to compare.
 
     Notes
     -----
-    Each volume is predicted from all others, within its shell and across shells (`held_out`). Its residuals are
-    divided by their root mean square before the correction, so that every volume counts the same. The geometric mean
-    lets every voxel count the same: a few bright ones, such as fluid that pulsates, do not decide.
+    Predictions use all other volumes, within and across shells (`held_out`). Residuals are divided by their root mean
+    square before the correction, so that volumes count equally; the geometric mean lets voxels count equally, so that a
+    few bright ones such as pulsating fluid do not dominate.
     """
     if not mask.any():
         return 0.0
@@ -87,15 +87,7 @@ def _smooth(data: NDArray, mask: NDArray[np.bool_], voxels: NDArray[np.intp]) ->
 
 
 def follows_b(path: ArrayLike, b_values: ArrayLike) -> bool:
-    """Whether a displacement follows the b-value, as one that a fading contrast feigns does.
-
-    Parameters
-    ----------
-    path : array_like, shape (n, k)
-        Displacement of every volume, in one unit of length.
-    b_values : array_like, shape (n,)
-        s/mm^2.
-    """
+    """Whether a displacement, shape (n, k), depends on the b-value (s/mm^2), as one feigned by fading contrast does."""
     path, b = np.asarray(path, dtype=float), np.asarray(b_values, dtype=float)
     variance = np.var(path, axis=0).sum()
     if variance == 0 or np.ptp(b) == 0:

@@ -1,4 +1,4 @@
-"""Masks: where the signal is strong enough to be fitted."""
+"""Masks of the voxels to fit."""
 
 from __future__ import annotations
 
@@ -42,45 +42,40 @@ IN_SLICES = ndimage.generate_binary_structure(3, 1) & (np.arange(3) == 1)
 
 @dataclass(frozen=True)
 class HeadMask:
-    """A mask, and why it is doubtful, as the end of "The mask ..."; empty where nothing speaks against it."""
+    """A mask, and doubts about it that complete the sentence "The mask ..."; empty if there are none."""
 
     mask: NDArray[np.bool_]
     doubt: str = ""
 
 
 def tissue_shell(acquisition: Acquisition) -> Shell:
-    """The measurements that tell tissue from fluid best: of the b-value nearest to `TISSUE_B`."""
+    """The shell whose b-value is nearest to `TISSUE_B`, where tissue and fluid differ most."""
     return min(acquisition.shells, key=lambda shell: abs(shell.b_value - TISSUE_B))
 
 
 def head_mask(
     unweighted: NDArray[np.floating], weighted: NDArray[np.floating], voxel_size: Sequence[float]
 ) -> HeadMask:
-    """Mask of a brain, or of a phantom.
+    """Mask of a brain or of a phantom.
 
-    In images without diffusion weighting fluid is so bright that Otsu's threshold [1]_ can lie above grey and white
-    matter, and the eyes are as bright as the brain; with diffusion weighting the edges of the brain are dark. So both
-    are used: the core of the mask is what is bright with diffusion weighting, without bridges to other tissue; around
-    it the mask holds what is bright in either image. Holes in slices are filled, and islands dropped.
+    Without diffusion weighting fluid is so bright that Otsu's threshold [1]_ can exceed grey and white matter, and the
+    eyes are as bright as the brain; with weighting the edges of the brain are dark. So the core of the mask is what is
+    bright with weighting, cut off from other tissue, and around it the mask includes what is bright in either image.
+    Holes in slices are filled and islands removed.
 
     Parameters
     ----------
     unweighted : ndarray, shape (x, y, z)
-        Mean of the images of the lowest b-value; NaN where it is not known.
+        Mean of the images of the lowest b-value; NaN where unknown, which the mask excludes.
     weighted : ndarray, shape (x, y, z)
         Mean of the images of `tissue_shell`.
     voxel_size : sequence of float, length 3
         mm.
 
-    Returns
-    -------
-    HeadMask
-        The mask holds no voxel where ``unweighted`` is not known.
-
     Raises
     ------
     ValueError
-        Where the images have no contrast, so that there is no threshold.
+        If the images have no contrast.
 
     References
     ----------
@@ -119,9 +114,9 @@ def head_mask(
 
 
 def _bright(image: NDArray[np.floating]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """What is brighter than half of what lies above Otsu's threshold: with the voxels at its edge, and smooth.
+    """Voxels above Otsu's threshold of the image with fluid clipped to tissue: with voxels at the edge, and smoothed.
 
-    The median filter rounds the edges off; voxels beside what is bright are judged by their own signal.
+    The median filter rounds edges off; voxels next to bright ones are judged by their own signal.
     """
     from dipy.segment.threshold import otsu
 
@@ -136,15 +131,15 @@ def _bright(image: NDArray[np.floating]) -> tuple[NDArray[np.bool_], NDArray[np.
 
 
 def _core(tissue: NDArray[np.bool_], voxel_size: Sequence[float]) -> tuple[NDArray[np.bool_], float, float]:
-    """The largest part of what is left where everything thin is worn away.
+    """Largest connected part of the tissue after erosion.
 
     Returns
     -------
     core : ndarray of bool, shape (x, y, z)
     radius : float
-        By which it was worn away, mm.
+        Radius of the erosion, mm.
     share : float
-        Share of the core in all that is left.
+        Fraction of the eroded tissue that is in the core.
     """
     framed = np.pad(_fill_holes(tissue), ((1, 1), (1, 1), (0, 0)))  # a head may be cut by slices, not by their sides
     depth = ndimage.distance_transform_edt(framed, sampling=voxel_size)[1:-1, 1:-1]
@@ -156,7 +151,7 @@ def _core(tissue: NDArray[np.bool_], voxel_size: Sequence[float]) -> tuple[NDArr
 
 
 def _doubts_of_shape(mask: NDArray[np.bool_], filled: float, voxel_size: Sequence[float]) -> list[str]:
-    """What of a mask's shape speaks against it; ``filled``: the share of its voxels that were holes."""
+    """Doubts about the shape of a mask; ``filled`` is the fraction of its voxels that were holes."""
     doubts = []
     if filled > FILLED_SHARE:
         doubts.append(f"had holes, now filled, that make up {100 * filled:.0f} % of it")
@@ -175,27 +170,21 @@ def _fill_holes(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def half_median_mask(reference: NDArray[np.floating], region: NDArray[np.bool_] | None = None) -> NDArray[np.bool_]:
-    """Mask of body data: voxels whose signal at b = 0 is at least half the median.
+    """Mask of body data: voxels with at least half the median signal at b = 0.
 
-    Air, the contents of the bowel and voxels where the signal was lost are left out, wherever they are: no hole is
-    filled again.
+    Holes are not filled, so that air, bowel content and signal loss stay out.
 
     Parameters
     ----------
     reference : ndarray, shape (x, y, z)
-        Mean of the images of the lowest b-value; NaN where it is not known.
+        Mean of the images of the lowest b-value; NaN where unknown.
     region : ndarray of bool, shape (x, y, z), optional
-        Where the median is taken and the mask may lie: the organ, if it was segmented. By default the body
-        (`body`).
-
-    Returns
-    -------
-    ndarray of bool, shape (x, y, z)
+        Where the median is taken and the mask may lie: a segmented organ, by default the body (`body`).
 
     Raises
     ------
     ValueError
-        Where there is no body, the region is empty or has another shape, or its median is not positive.
+        If there is no body, the region is empty or has another shape, or its median is not positive.
     """
     known = np.isfinite(reference)
     if region is None:
@@ -212,25 +201,14 @@ def half_median_mask(reference: NDArray[np.floating], region: NDArray[np.bool_] 
 
 
 def body(reference: NDArray[np.floating]) -> NDArray[np.bool_]:
-    """The body, holes included: what is brighter than Otsu's threshold [1]_, and no small part on its own.
+    """Mask of the body, holes included: voxels above Otsu's threshold (see `head_mask`), without small parts.
 
-    Parameters
-    ----------
-    reference : ndarray, shape (x, y, z)
-        Mean of the images of the lowest b-value.
-
-    Returns
-    -------
-    ndarray of bool, shape (x, y, z)
+    ``reference``, shape (x, y, z), is the mean of the images of the lowest b-value.
 
     Raises
     ------
     ValueError
-        Where the reference has no contrast.
-
-    References
-    ----------
-    .. [1] Otsu N. IEEE Transactions on Systems, Man, and Cybernetics 1979;9:62-66.
+        If the reference has no contrast.
     """
     from dipy.segment.threshold import otsu
 

@@ -1,4 +1,4 @@
-"""Head motion and eddy currents: where every volume lies, and what that does to the gradient directions."""
+"""Head motion and eddy currents: position of every volume, and rotation of the gradient directions."""
 
 from __future__ import annotations
 
@@ -61,19 +61,19 @@ SMALLEST_SIDE = 12
 
 
 class Motion(NamedTuple):
-    """Where every volume lies.
+    """Position of every volume.
 
     Attributes
     ----------
     transforms : ndarray, shape (n, 4, 4)
-        World to world, mm: from a point of the reference (the frame of the first volume of the lowest b-value) to
-        where its tissue lies in the volume.
+        World to world, mm: from a point of the reference (the frame of the first volume of the lowest b-value) to its
+        tissue in the volume.
     replaced : ndarray of bool, shape (n,)
-        Volumes whose own estimate could not be believed, and that took the motion of their neighbours in time.
+        Volumes whose own estimate was implausible and that took the motion of their neighbours in time.
     in_plane : bool
-        Motion was sought within slices alone, because there are too few of them or the mask is too small.
+        Whether only motion within slices was estimated, because of few slices or a small mask.
     still : bool
-        The head did not move by more than the errors of finding out; no volume is moved.
+        Whether the motion does not exceed the errors of its estimate; then no volume is moved.
     """
 
     transforms: NDArray[np.float64]
@@ -83,14 +83,7 @@ class Motion(NamedTuple):
 
 
 def obstacle_to_motion(shape: tuple[int, ...], n_volumes: int) -> str:
-    """Why motion cannot be estimated, in words; empty where it can.
-
-    Parameters
-    ----------
-    shape : tuple of int
-        Voxels along x, y and z.
-    n_volumes : int
-    """
+    """Why motion cannot be estimated for volumes of shape (x, y, z), in words; else empty."""
     if n_volumes < 2:
         return f"motion between volumes needs at least 2, and there is {n_volumes}"
     sides = sorted(shape[:3])[1:]
@@ -115,7 +108,7 @@ def estimate_motion(
     threads: int = 1,
     progress: Progress | None = None,
 ) -> Motion:
-    """Where every volume lies, by registration of each to what the others of its shell say it looks like.
+    """Estimate the position of every volume by registration to its prediction from the others of its shell.
 
     Parameters
     ----------
@@ -125,40 +118,32 @@ def estimate_motion(
     b_values : array_like, shape (n,)
         s/mm^2.
     mask : ndarray of bool, shape (x, y, z), optional
-        Tissue that moves as one; found by Otsu's threshold where there is none.
+        Rigid tissue; by default found by Otsu's threshold.
     directions : array_like, shape (n, 3), optional
-        Gradient directions in any frame, by which the volumes of a shell predict one another.
+        Gradient directions in any frame, used for predictions within shells.
     kind : {"affine", "rigid"}
-        "affine" also seeks the strain of eddy currents in shells of at least `ENOUGH_DIRECTIONS`: along ``axis`` where
-        it is given, as they act in an EPI, in any direction where it is not.
+        "affine" also estimates the strain of eddy currents in shells of at least `ENOUGH_DIRECTIONS`: along ``axis`` if
+        given, as in an EPI, otherwise in any direction.
     shift : ndarray, shape (x, y, z), optional
-        Displacement by susceptibility along ``axis``, voxels, undone before volumes are compared.
+        Susceptibility displacement along ``axis``, voxels, undone before volumes are compared.
     axis : int, optional
-        Axis of the phase encoding.
-    threads : int
-    progress : callable, optional
-        Called with the fraction that is done.
-
-    Returns
-    -------
-    Motion
+        Phase-encoding axis.
 
     Raises
     ------
     ValueError
-        Where shapes disagree, or `obstacle_to_motion` names an obstacle.
+        If shapes disagree, or `obstacle_to_motion` names an obstacle.
 
     Notes
     -----
-    Volumes of low b-values (up to `LOW_B`) are registered rigidly to the first, then to what the others of them say.
-    Volumes of higher b start from the motion of those around them in time. Those of a shell with at least
-    `ENOUGH_VOLUMES` are registered to the mean of the others, which knows no direction, and from `ENOUGH_DIRECTIONS`
-    on to a prediction from the others by a fit of spherical harmonics, so that none sees its own noise, as in
-    model-based corrections [1]_ [2]_; above the first shell to a mixture of that and of what the shell below says of
-    their direction (`Extrapolation`). That tells how they lie to one another. How the shell as a whole lies to the one
-    below it is found by mutual information of the two means [3]_, which hold little noise at any b, and from the
-    volumes around in time (`join_groups`). Volumes of a smaller shell are registered one by one, rigidly, to the mean
-    of the low b-values by mutual information.
+    Volumes of low b-values (up to `LOW_B`) are registered rigidly to the first, then to predictions from each other.
+    Volumes of higher b start from the motion of their neighbours in time. In shells of at least `ENOUGH_VOLUMES` each
+    is registered to the mean of the others and, from `ENOUGH_DIRECTIONS` on, to a leave-one-out prediction by spherical
+    harmonics, as in model-based corrections [1]_ [2]_; above the first shell mixed with an extrapolation of the shell
+    below (`Extrapolation`). This aligns a shell within itself. Its position relative to the shell below follows from
+    the mutual information of the two mean images [3]_, which have little noise at any b, and from the neighbours in
+    time (`join_groups`). Volumes of smaller shells are registered rigidly, one by one, to the mean of the low b-values
+    by mutual information.
 
     References
     ----------
@@ -175,7 +160,7 @@ def estimate_motion(
     obstacle = obstacle_to_motion(data.shape[:3], b.size)
     if obstacle:
         raise ValueError(f"Motion cannot be estimated: {obstacle}.")
-    volumes = _Volumes(data, shift, axis, threads)
+    volumes = _MotionVolumes(data, shift, axis, threads)
     groups = _groups(b)
     first = int(groups[0][np.argmin(b[groups[0]])])
     tissue = _rough_mask(volumes[first]) if mask is None else np.asarray(mask, dtype=bool)
@@ -184,7 +169,7 @@ def estimate_motion(
     grid = VoxelGrid(np.diag([scale, scale, scale, 1.0]) @ affine, tissue, thin)
     along = None if directions is None else np.asarray(directions, dtype=float)
     with library_threads(1, "blas"), ThreadPoolExecutor(max(1, threads)) as pool:
-        search = _Search(volumes, b, grid, pool, progress)
+        search = _MotionSearch(volumes, b, grid, pool, progress)
         search.low(groups[0], first)
         for group in groups[1:]:
             search.start(group)
@@ -200,12 +185,7 @@ def estimate_motion(
 
 
 def thin_axes(mask: NDArray[np.bool_]) -> tuple[int, ...]:
-    """Axes along which motion is not sought: there are few slices, or the mask is too small to tell it from noise.
-
-    Parameters
-    ----------
-    mask : ndarray of bool, shape (x, y, z)
-    """
+    """Axes along which motion is not estimated, because there are few slices or the mask is too small."""
     thin = {axis for axis in range(3) if mask.shape[axis] <= THIN}
     spans = [np.flatnonzero(mask.any(axis=tuple(other for other in range(3) if other != axis))) for axis in range(3)]
     sides = [int(np.ptp(span)) + 1 if span.size else mask.shape[axis] for axis, span in enumerate(spans)]
@@ -216,8 +196,8 @@ def thin_axes(mask: NDArray[np.bool_]) -> tuple[int, ...]:
     return tuple(sorted(thin))
 
 
-class _Search:
-    """The state of the search: what is known of the motion so far, from low to high b.
+class _MotionSearch:
+    """State of the search, which goes from low to high b.
 
     Attributes
     ----------
@@ -225,18 +205,18 @@ class _Search:
     believed : ndarray of bool, shape (n,)
         Volumes whose motion has been found.
     low_mean, mean : ndarray, shape (x, y, z)
-        Of the low b-values, and of the last shell (or the low b-values), in the frame that its volumes agreed on.
+        Mean images of the low b-values, and of the last group, in the common frame of its volumes.
     seen : int
-        Which group that last shell is.
+        Index of that last group.
     extrapolation : Extrapolation or None
-        From the shell that was searched last.
+        From the last shell.
     links : list of Link
-        How each group above the low b-values lies to another.
+        Position of each group above the low b-values relative to another.
     """
 
     def __init__(
         self,
-        volumes: _Volumes,
+        volumes: _MotionVolumes,
         b_values: NDArray,
         grid: VoxelGrid,
         pool: ThreadPoolExecutor,
@@ -254,7 +234,7 @@ class _Search:
         self.done = 0.0
 
     def low(self, group: NDArray, first: int) -> None:
-        """Volumes of low b: to the first, then to the others."""
+        """Register volumes of low b to the first, then to each other."""
         same = np.ptp(self.b[group]) < LOW_B / 5
         reference = Reference([self.volumes[first]], self.grid, degree=1 if same else 2)
         self._register(group, lambda k: reference.match(self.volumes[k], np.eye(4), self.rigid))
@@ -265,15 +245,15 @@ class _Search:
         self.low_mean = self.mean = self._mean(group)
 
     def start(self, group: NDArray) -> None:
-        """Begin from the motion of the volumes around in time."""
+        """Start from the motion of the neighbours in time."""
         self.transforms[group] = _interpolate(self.transforms, self.believed, group, self.grid.centre)
 
     def shell(self, group: NDArray, directions: NDArray | None, generators: NDArray) -> None:
-        """A shell whose volumes predict one another.
+        """Register the volumes of a shell that predict one another.
 
-        First the mean of the others, which is the same along all directions: a prediction along each follows volumes
-        that moved alike because they lie near one another on the sphere. Once the shell as a whole is in its place, the
-        shell below says what its volumes look like along each direction.
+        First to the mean of the others, which does not depend on direction: predictions along directions would follow
+        volumes that are neighbours on the sphere and moved alike. Once the position of the shell is known, predictions
+        along directions come from the shell below.
         """
         mean = leave_one_out(self.b[group])
         self._to_the_others(group, mean, self.rigid, (0, 1, 2))
@@ -299,13 +279,13 @@ class _Search:
             self.extrapolation = Extrapolation(self.low_mean, self._aligned(group[good]), b_value, directions[good])
 
     def _across(self, group: NDArray) -> NDArray[np.float64]:
-        """How a shell as a whole lies to the one below it."""
+        """Transform between a shell and the one below it."""
         assert self.mean is not None  # the low b-values come first
         found = register_across_contrasts(self.mean, self._mean(group), self.grid)
         return found if plausible(found, self.grid.centre) else np.eye(4)
 
     def few(self, group: NDArray) -> None:
-        """Volumes that are too few to predict one another: each to the mean of the low b-values."""
+        """Register volumes too few to predict one another to the mean of the low b-values."""
         low_mean = self.low_mean
         assert low_mean is not None  # the low b-values come first
 
@@ -319,16 +299,16 @@ class _Search:
         self.links.append(Link(0, np.zeros(6)))
 
     def join(self, groups: Sequence[NDArray[np.intp]]) -> None:
-        """Shift whole shells to where the others, and the volumes around in time, say that they lie."""
+        """Shift whole shells to agree with other shells and with neighbours in time."""
         path = motion_parameters(self.transforms, self.grid.centre)
         offsets = join_groups(path, groups, self.links, self.believed)
         for group, offset in zip(groups, rigid_transforms(offsets, self.grid.centre), strict=True):
             self.transforms[group] = self.transforms[group] @ offset
 
     def result(self, first: int, groups: Sequence[NDArray[np.intp]]) -> Motion:
-        """Every volume against the first; those that were not found take the motion of their neighbours.
+        """Motion relative to the first volume; volumes without an estimate take that of their neighbours.
 
-        Where the head lay still, only the strains of eddy currents stay.
+        If the head was still, only the strains of eddy currents are kept.
         """
         self.transforms = self.transforms @ np.linalg.inv(self.transforms[first])
         lost = np.flatnonzero(~self.believed)
@@ -354,7 +334,7 @@ class _Search:
         levels: tuple[int, ...],
         below: NDArray | None = None,
     ) -> None:
-        """Each volume to what the others say, mixed with what the shell below says."""
+        """Register each volume to its prediction from the others, mixed with that from the shell below."""
         aligned = self._aligned(group)
         predicted = np.tensordot(weights, aligned, (1, 3))
         precision = self._precision(aligned, predicted) if self.b[group].min() > LOW_B else None
@@ -368,9 +348,9 @@ class _Search:
         self._register(group, one)
 
     def _precision(self, aligned: NDArray, predicted: NDArray) -> NDArray[np.float32]:
-        """Voxels by how well the volumes are predicted there.
+        """Weight of every voxel: how well the volumes are predicted there.
 
-        Fibres differ between directions, and their differences would be taken for motion.
+        Where fibre directions make volumes differ, the differences would be mistaken for motion.
         """
         variance = np.zeros(self.grid.mask.shape, dtype=np.float32)
         for k, volume in enumerate(predicted):
@@ -394,7 +374,7 @@ class _Search:
         return np.stack([self.volumes.aligned(k, self._matrix(k)) for k in group], axis=-1)
 
     def _matrix(self, k: int) -> NDArray[np.float64]:
-        """From voxels of the reference to voxels of a volume."""
+        """Transform from voxels of the reference to voxels of volume k."""
         return np.asarray(np.linalg.inv(self.grid.affine) @ self.transforms[k] @ self.grid.affine)
 
     def _mean(self, group: NDArray) -> NDArray[np.float32]:
@@ -405,14 +385,14 @@ class _Search:
         return total / np.float32(used.size)
 
     def report(self, n: int) -> None:
-        """So many registrations are done, or need not be made."""
+        """Count n registrations as done."""
         self.done += n
         if self.progress is not None:
             self.progress(self.done / (PASSES * self.b.size))
 
 
-class _Volumes:
-    """The volumes to compare: finite, and with the susceptibility displacement undone where it is known."""
+class _MotionVolumes:
+    """The volumes to compare: finite, with any susceptibility displacement undone."""
 
     def __init__(self, data: NDArray, shift: NDArray | None, axis: int | None, threads: int) -> None:
         self.data = data
@@ -424,7 +404,7 @@ class _Volumes:
         return np.nan_to_num(self.data[..., k], nan=0.0, posinf=0.0, neginf=0.0).astype(np.float32)
 
     def aligned(self, k: int, matrix: NDArray) -> NDArray[np.float32]:
-        """A volume roughly in the frame of the reference, voxel to voxel; good enough to compare with."""
+        """Volume k roughly resampled to the frame of the reference, for comparison only."""
         volume = self[k]
         if np.allclose(matrix, np.eye(4), rtol=0, atol=1e-9):
             return volume
@@ -434,7 +414,7 @@ class _Volumes:
 
 
 def _groups(b_values: NDArray) -> list[NDArray[np.intp]]:
-    """Volumes up to `LOW_B` (or the lowest shell, where there are none), then the shells, from low to high b."""
+    """Indices of the volumes up to `LOW_B` (or of the lowest shell), then of each shell in ascending order."""
     shells = [shell.indices for shell in Acquisition(b_values).shells]
     lowest = max(LOW_B, float(b_values[shells[0]].max()))
     above = [indices[b_values[indices] > lowest] for indices in shells]
@@ -452,7 +432,7 @@ def _rough_mask(volume: NDArray) -> NDArray[np.bool_]:
 
 
 def plausible(transform: NDArray, centre: NDArray) -> bool:
-    """Whether a head can have moved so (`LARGEST_TRANSLATION`, `LARGEST_ROTATION`), and a field strained so much."""
+    """Whether translation, rotation and strain are possible (`LARGEST_TRANSLATION`, `LARGEST_ROTATION`)."""
     if not np.isfinite(transform).all():
         return False
     rotation, strain = polar(transform[:3, :3])
@@ -466,7 +446,7 @@ def plausible(transform: NDArray, centre: NDArray) -> bool:
 
 
 def _interpolate(transforms: NDArray, known: NDArray, wanted: NDArray, centre: NDArray) -> NDArray[np.float64]:
-    """Rigid motion of volumes between those whose motion is known, linear in time."""
+    """Rigid motion of the wanted volumes, interpolated linearly in time between the known ones."""
     at = np.flatnonzero(known)
     if at.size == 0:
         return np.tile(np.eye(4), (wanted.size, 1, 1))
@@ -480,19 +460,11 @@ def _interpolate(transforms: NDArray, known: NDArray, wanted: NDArray, centre: N
 
 
 def without_common_stretch(transforms: NDArray, directions: NDArray, centre: NDArray) -> NDArray[np.float64]:
-    """Take from the volumes of a shell what they are stretched by together.
+    """Remove the strain common to all volumes of a shell from their transforms, shape (n, 4, 4).
 
-    Volumes that predict one another do not tell how large the head is: all could grow alike. Eddy currents turn their
-    sign with the gradient, so that what does not change with it is no eddy current.
-
-    Parameters
-    ----------
-    transforms : ndarray, shape (n, 4, 4)
-        World to world, from the reference to each volume.
-    directions : ndarray, shape (n, 3)
-        Gradient directions in any frame.
-    centre : ndarray, shape (3,)
-        A point that stays, world, mm.
+    Volumes that predict one another leave the size of the head undetermined. Eddy currents change sign with the
+    gradient, so strain that does not depend on ``directions`` (n, 3, in any frame) is no eddy current. ``centre`` is a
+    fixed point in world coordinates, mm.
     """
     stretches = np.array([polar(transform[:3, :3])[1] for transform in transforms]) - np.eye(3)
     design = np.column_stack([np.ones(len(directions)), directions])
@@ -504,14 +476,14 @@ def without_common_stretch(transforms: NDArray, directions: NDArray, centre: NDA
 
 
 def rotate_directions(directions: ArrayLike, transforms: ArrayLike, affine: ArrayLike) -> NDArray[np.float64]:
-    """Gradient directions of volumes that were brought into the frame of the reference [1]_.
+    """Rotate gradient directions with volumes that were resampled to the frame of the reference [1]_.
 
     Parameters
     ----------
     directions : array_like, shape (n, 3)
-        As in FSL's bvec files: along the axes of the image, x flipped where the affine's determinant is positive.
+        As in FSL's bvec files: along the image axes, with x flipped if the determinant of the affine is positive.
     transforms : array_like, shape (n, 4, 4)
-        World to world, from the reference to the volume, as `estimate_motion` gives them.
+        World to world, from the reference to the volume, as of `estimate_motion`.
     affine : array_like, shape (4, 4)
         Of the image, voxel to world.
 
@@ -522,8 +494,8 @@ def rotate_directions(directions: ArrayLike, transforms: ArrayLike, affine: Arra
 
     Notes
     -----
-    The gradients stayed with the scanner while the head turned by R; seen from the head they turned by the inverse.
-    R is the orthogonal part of the transform's polar decomposition.
+    The head turned by R while the gradients stayed with the scanner, so directions are rotated by the inverse of R, the
+    orthogonal part of the polar decomposition of the transform.
 
     References
     ----------

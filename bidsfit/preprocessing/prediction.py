@@ -1,4 +1,4 @@
-"""What a volume looks like, as the other volumes of its shell tell, those of the shell below, or all others."""
+"""Prediction of volumes from other volumes: of the same shell, of the shell below, or of all."""
 
 from __future__ import annotations
 
@@ -23,21 +23,10 @@ MEAN = 100.0
 
 
 def leave_one_out(b_values: NDArray, directions: NDArray | None = None) -> NDArray[np.float32]:
-    """Weights of volumes in the sum that predicts each of them from all the others.
+    """Leave-one-out weights that predict volumes of a shell from each other, shape (n, n).
 
-    A least-squares fit over the volumes of a constant, of b where it varies, and of even spherical harmonics where
-    there are directions; none sees its own noise.
-
-    Parameters
-    ----------
-    b_values : ndarray, shape (n,)
-        s/mm^2.
-    directions : ndarray, shape (n, 3), optional
-
-    Returns
-    -------
-    ndarray, shape (n, n)
-        Row k predicts volume k; its own weight is 0 (1 where it is alone).
+    Row k predicts volume k; its own weight is 0 (1 if it is alone). The prediction is a least-squares fit of a
+    constant, of b (s/mm^2) if it varies, and of even spherical harmonics if there are directions, shape (n, 3).
     """
     n = b_values.size
     if n == 1:
@@ -60,21 +49,11 @@ def leave_one_out(b_values: NDArray, directions: NDArray | None = None) -> NDArr
 
 
 def held_out(b_values: NDArray, directions: NDArray | None = None) -> NDArray[np.float64]:
-    """Weights of volumes in the sum that predicts each of them from all the others, of whatever b.
+    """Leave-one-out weights that predict volumes of any b from each other, shape (n, n).
 
-    A Gaussian process: signals are alike the nearer they lie in log b and, where there are directions, in angle, as in
-    the predictions of eddy [1]_. Held out are all volumes in turn, in closed form [2]_.
-
-    Parameters
-    ----------
-    b_values : ndarray, shape (n,)
-        s/mm^2.
-    directions : ndarray, shape (n, 3), optional
-
-    Returns
-    -------
-    ndarray, shape (n, n)
-        Row k predicts volume k; its own weight is 0.
+    Row k predicts volume k; its own weight is 0. The prediction is a Gaussian process whose covariance decreases with
+    the distance in log b (s/mm^2) and, if there are ``directions`` (n, 3), in angle, as in eddy [1]_; leaving out each
+    volume has a closed form [2]_.
 
     References
     ----------
@@ -95,18 +74,12 @@ def held_out(b_values: NDArray, directions: NDArray | None = None) -> NDArray[np
 
 
 def held_out_along(places: NDArray) -> NDArray[np.float64]:
-    """As `held_out`, of values that lie the nearer to one another the nearer their places on a line.
-
-    Parameters
-    ----------
-    places : ndarray, shape (n,)
-        In units of the length over which values are alike.
-    """
+    """Like `held_out`, for values at places on a line, shape (n,), in units of the correlation length."""
     return _each_held_out(MEAN + _near(places))
 
 
 def log_b(b_values: NDArray) -> NDArray[np.float64]:
-    """Where b-values (s/mm^2) lie on the line along which signals change, in units of `LENGTH`."""
+    """Position of b-values (s/mm^2) on a logarithmic axis, in units of `LENGTH`."""
     return np.asarray(np.log(np.maximum(b_values, 0) + LOWEST_B) / LENGTH)
 
 
@@ -122,15 +95,15 @@ def _each_held_out(covariance: NDArray) -> NDArray[np.float64]:
 
 
 class Extrapolation:
-    """What volumes of a higher shell look like along their directions, from the shell below.
+    """Prediction of the volumes of a shell along their directions, from the shell below.
 
     Parameters
     ----------
     unweighted : ndarray, shape (x, y, z)
     aligned : ndarray, shape (x, y, z, n)
-        The shell below, in the frame of the unweighted image.
+        Volumes of the shell below, in the frame of the unweighted image.
     b_value : float
-        Of the shell below, s/mm^2.
+        b-value of the shell below, s/mm^2.
     directions : ndarray, shape (n, 3)
     """
 
@@ -144,7 +117,7 @@ class Extrapolation:
         self.coefficients = np.tensordot(fit.astype(np.float32), aligned, (1, 3))
 
     def __call__(self, b_value: float, directions: NDArray) -> NDArray[np.float32]:
-        """Volumes, shape (m, x, y, z), mono-exponential in b along each of m directions."""
+        """Volumes (m, x, y, z) along m directions, mono-exponential in b."""
         rows = np.column_stack([np.ones(len(directions)), _harmonics(directions, self.n)[0]])
         below = np.tensordot(rows.astype(np.float32), self.coefficients, 1)
         ratio = np.clip(below / self.unweighted, 0.02, 1.0)

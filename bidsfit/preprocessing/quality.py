@@ -1,4 +1,4 @@
-"""How good an image is: volumes and slices that differ from their shell, signal to noise, motion, and what to draw."""
+"""Quality of an image: outlier volumes and slices, signal-to-noise ratio, motion, and a carpet for figures."""
 
 from __future__ import annotations
 
@@ -55,17 +55,17 @@ MOTION = ("trans_x", "trans_y", "trans_z", "rot_x", "rot_y", "rot_z")
 
 
 class Outliers(NamedTuple):
-    """What differs from the other volumes of its shell.
+    """Volumes and slices that differ from the rest of their shell.
 
     Attributes
     ----------
     slice_z : ndarray, shape (n_slices, n)
-        Mean signal of each slice minus what its shell predicts, in standard deviations; NaN where it is not judged.
+        Mean signal of each slice minus its prediction from the shell, in standard deviations; NaN where not judged.
     std_dvars : ndarray, shape (n,)
-        Root mean square difference from the median image of the shell, 1 for the typical volume of a shell; NaN where
-        there is nothing to compare with.
+        Root mean square difference from the median image of the shell, relative to the typical volume; NaN if there is
+        nothing to compare with.
     outlier_fraction : ndarray, shape (n,)
-        Share of the judged slices that lost signal; NaN where none is judged.
+        Fraction of the judged slices that lost signal; NaN if none is judged.
     is_outlier : ndarray of bool, shape (n,)
     """
 
@@ -76,14 +76,14 @@ class Outliers(NamedTuple):
 
 
 class Carpet(NamedTuple):
-    """Voxels by volumes, for a picture.
+    """Voxels by volumes, for a figure.
 
     Attributes
     ----------
     values : ndarray of float32, shape (n_rows, n)
-        Each voxel minus its median over the shell, in standard deviations over the shell; NaN in shells of one volume.
+        Each voxel minus its median over the shell, in standard deviations over the shell; NaN for shells of one volume.
     labels : ndarray of int, shape (n_rows,)
-        Of the segmentation, in ascending order; 1 everywhere where there is none.
+        Labels of the segmentation in ascending order; all 1 without one.
     """
 
     values: NDArray[np.float32]
@@ -92,7 +92,7 @@ class Carpet(NamedTuple):
 
 @dataclass(frozen=True)
 class Quality:
-    """Everything that is told of the quality of one image.
+    """Quality measures of one image.
 
     Attributes
     ----------
@@ -101,15 +101,13 @@ class Quality:
     motion : ndarray, shape (n, 6), or None
         Translations (mm) and rotations (radians) of each volume, as named in `MOTION`.
     framewise_displacement : ndarray, shape (n,)
-        mm; NaN for the first volume, and everywhere where the motion is not known.
-    outliers : Outliers
-    shells : tuple of Shell
+        mm; NaN for the first volume, and for all if the motion is unknown.
     snr : ndarray, shape (n_shells,)
-        Mean signal over the noise of one volume; NaN where the noise is not known.
+        Mean signal over the noise of one volume; NaN if the noise is unknown.
     neighbour_correlation : float
         Neighbouring DWI correlation; NaN without directions.
     n_voxels : int
-        Of the mask.
+        Voxels in the mask.
     remarks : tuple of str
         What could not be judged, and why.
     """
@@ -126,7 +124,7 @@ class Quality:
 
     @property
     def columns(self) -> dict[str, NDArray]:
-        """One value for each volume, under the names of the table of confounds; unknown motion is left out."""
+        """One value per volume for each column of the table of confounds; unknown motion is left out."""
         moved = {} if self.motion is None else dict(zip(MOTION, self.motion.T, strict=True))
         if self.motion is not None:
             moved["framewise_displacement"] = self.framewise_displacement
@@ -140,7 +138,7 @@ class Quality:
 
     @property
     def numbers(self) -> dict[str, Any]:
-        """Numbers of the whole image, as plain values; None where they are not known."""
+        """Measures of the whole image as plain values; None if unknown."""
         lost = self.outliers.slice_z < -DROP_OUT
         judged = np.isfinite(self.outliers.slice_z)
         compared = judged.any(axis=0) | np.isfinite(self.outliers.std_dvars)
@@ -186,7 +184,7 @@ def assess(
     Parameters
     ----------
     data : ndarray, shape (x, y, z, n)
-        Read slice by slice, so that it may lie in a file.
+        Read slice by slice, so that it may be mapped from a file.
     b_values : array_like, shape (n,)
         s/mm^2.
     mask : ndarray of bool, shape (x, y, z)
@@ -195,22 +193,21 @@ def assess(
     motion : array_like, shape (n, 6), optional
         Translations (mm) and rotations (radians) about x, y and z.
     radius : float
-        Of the sphere on which rotations become distances, mm.
+        Radius of the sphere on which rotations become distances, mm.
     no_motion : str
-        Why motion is not known, where it is not.
+        Reason if motion is unknown.
     sigma : float or array_like, shape (x, y, z), optional
         Standard deviation of the noise of one volume, in the units of the data.
     outliers : Outliers, optional
-        Of the data before volumes were moved, where slices are still those that were acquired; else they are sought in
+        Outliers of the data before volumes were moved, when slices were those acquired; by default computed from
         ``data``.
     slice_axis : int
-        Along which slices were acquired.
-    progress : callable, optional
+        Axis across the acquired slices.
 
     Raises
     ------
     ValueError
-        Where shapes disagree or the mask is empty.
+        If shapes disagree or the mask is empty.
     """
     b = np.asarray(b_values, dtype=float)
     mask = _check(data, b, mask)
@@ -265,23 +262,21 @@ def volume_outliers(
 ) -> Outliers:
     """Find volumes and slices that differ from the others of their shell.
 
-    The mean signal of a slice is compared with what its shell predicts: the signal of a tensor, fitted robustly where
-    the shell has directions for it, else the median. A slice has lost signal where it lies four standard deviations
-    below, as in FSL eddy [1]_, whose prediction is made voxel by voxel. The difference of a whole volume is measured as
-    in DVARS [2]_, but from the median image of its shell, since neighbours in time have other directions. A volume is
-    an outlier where a tenth of its slices have lost signal, or its difference is unusually large for its shell and
-    direction.
+    The mean signal of a slice is compared with a robust tensor fit over its shell if there are enough directions, else
+    with the median. Slices four standard deviations below have lost signal, as in FSL eddy [1]_, which predicts voxel
+    by voxel. The difference of a volume is measured as DVARS [2]_, but from the median image of its shell, since
+    neighbours in time have other directions. A volume is an outlier if a tenth of its slices lost signal, or if its
+    difference is unusually large for its shell and direction.
 
-    Slices must be those that were acquired: this is for data before volumes are moved.
+    Use data before volumes are moved, so that slices are those acquired.
 
     Parameters
     ----------
     data : ndarray, shape (x, y, z, n)
-        Read slice by slice. Values that are not finite count as 0.
+        Read slice by slice. Non-finite values count as 0.
     b_values : array_like, shape (n,)
     mask : ndarray of bool, shape (x, y, z)
     directions : array_like, shape (n, 3), optional
-    slice_axis : int
 
     References
     ----------
@@ -315,7 +310,7 @@ def volume_outliers(
 
 
 def _slices(data: NDArray, mask: NDArray, axis: int) -> Iterator[tuple[int, NDArray]]:
-    """Values inside the mask of each slice that has some, shape (n_voxels, n): a copy of one slice at a time."""
+    """Values (n_voxels, n) inside the mask, copied slice by slice; slices without voxels are skipped."""
     for index in range(mask.shape[axis]):
         where = (slice(None),) * axis + (index,)
         if mask[where].any():
@@ -324,7 +319,7 @@ def _slices(data: NDArray, mask: NDArray, axis: int) -> Iterator[tuple[int, NDAr
 
 
 def _design(directions: NDArray | None, shell: Shell) -> NDArray | None:
-    """Terms of a quadratic form in the directions of a shell, where it has twice as many volumes as terms."""
+    """Quadratic form in the directions of a shell, if it has twice as many volumes as terms; else None."""
     if directions is None or shell.b_value < LOWEST_WEIGHTED:
         return None
     x, y, z = directions[shell.indices].T
@@ -334,9 +329,9 @@ def _design(directions: NDArray | None, shell: Shell) -> NDArray | None:
 
 
 def _standardised(means: NDArray, design: NDArray | None) -> NDArray[np.float64]:
-    """Deviations of slice means from their prediction, in robust standard deviations; shape (n_slices, n_shell).
+    """Deviations of slice means from their prediction in robust standard deviations, shape (n_slices, n_shell).
 
-    NaN where there are too few to tell how they are spread, and in slices without signal.
+    NaN where too few volumes give the spread, and in slices without signal.
     """
     level = np.median(means, axis=1, keepdims=True)
     with_signal = level[:, 0] > 0
@@ -360,7 +355,7 @@ def _standardised(means: NDArray, design: NDArray | None) -> NDArray[np.float64]
 
 
 def _robust_fit(design: NDArray, values: NDArray, iterations: int = 20) -> NDArray[np.float64]:
-    """Prediction of a linear regression with Huber's weights."""
+    """Prediction of a linear regression with Huber weights."""
     weights = np.ones(values.size)
     for _ in range(iterations):
         root = np.sqrt(weights)
@@ -374,7 +369,7 @@ def _robust_fit(design: NDArray, values: NDArray, iterations: int = 20) -> NDArr
 def _relative_differences(
     rms: NDArray, shells: Sequence[Shell], directions: NDArray | None
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Differences over the typical one of their shell, and which are unusually large."""
+    """Differences relative to the typical one of the shell, and which are unusually large."""
     relative, unusual = np.full(rms.size, np.nan), np.zeros(rms.size, dtype=bool)
     for shell in shells:
         typical = np.median(rms[shell.indices])
@@ -391,20 +386,10 @@ def _relative_differences(
 
 
 def snr_of_shells(data: NDArray, b_values: ArrayLike, mask: NDArray, sigma: ArrayLike) -> NDArray[np.float64]:
-    """Mean over the mask of the mean signal of each shell divided by the noise of one volume.
+    """SNR of each shell in ascending order of b, shape (n_shells,); NaN if sigma is positive nowhere.
 
-    Parameters
-    ----------
-    data : ndarray, shape (x, y, z, n)
-    b_values : array_like, shape (n,)
-    mask : ndarray of bool, shape (x, y, z)
-    sigma : float or array_like, shape (x, y, z)
-        Voxels where it is not positive are left out.
-
-    Returns
-    -------
-    ndarray, shape (n_shells,)
-        In ascending order of b; NaN where sigma is positive nowhere.
+    It is the mean over the mask of the mean signal over the shell divided by ``sigma``, the noise of one volume: a
+    number or an array (x, y, z). Voxels where it is not positive are left out.
     """
     b = np.asarray(b_values, dtype=float)
     mask = _check(data, b, mask)
@@ -425,8 +410,8 @@ def snr_of_shells(data: NDArray, b_values: ArrayLike, mask: NDArray, sigma: Arra
 def neighbour_correlation(data: NDArray, b_values: ArrayLike, directions: ArrayLike, mask: NDArray) -> float:
     """Neighbouring DWI correlation [1]_: how well each volume agrees with the one closest to it in q-space.
 
-    The mean over all diffusion-weighted volumes of the correlation, over the voxels of the mask, with the volume of the
-    closest b-value and direction (antipodes are the same).
+    Correlation over the mask with the volume of the closest b-value and direction (antipodes are equivalent), averaged
+    over all diffusion-weighted volumes. NaN if fewer than two are weighted or none varies.
 
     Parameters
     ----------
@@ -434,11 +419,6 @@ def neighbour_correlation(data: NDArray, b_values: ArrayLike, directions: ArrayL
     b_values : array_like, shape (n,)
     directions : array_like, shape (n, 3)
     mask : ndarray of bool, shape (x, y, z)
-
-    Returns
-    -------
-    float
-        NaN where fewer than two volumes are diffusion-weighted, or none varies.
 
     References
     ----------
@@ -470,19 +450,16 @@ def neighbour_correlation(data: NDArray, b_values: ArrayLike, directions: ArrayL
 
 
 def framewise_displacement(motion: ArrayLike, radius: float = HEAD_RADIUS) -> NDArray[np.float64]:
-    """How far each volume moved from the one before it: sum of the changes of translations and rotations [1]_.
+    """Framewise displacement [1]_ in mm, shape (n,), NaN for the first volume.
+
+    The sum of the absolute changes of translations and rotations from the previous volume.
 
     Parameters
     ----------
     motion : array_like, shape (n, 6)
         Translations (mm) and rotations (radians).
     radius : float
-        Of the sphere on which rotations become distances, mm.
-
-    Returns
-    -------
-    ndarray, shape (n,)
-        mm; NaN for the first.
+        Radius of the sphere on which rotations become distances, mm.
 
     References
     ----------
@@ -496,7 +473,7 @@ def framewise_displacement(motion: ArrayLike, radius: float = HEAD_RADIUS) -> ND
 def carpet(
     data: NDArray, b_values: ArrayLike, mask: NDArray, segmentation: NDArray | None = None, *, n: int = 1000
 ) -> Carpet:
-    """Sample voxels for a picture of all volumes at once [1]_.
+    """Sample voxels for a carpet plot [1]_ of all volumes.
 
     Parameters
     ----------
@@ -504,9 +481,9 @@ def carpet(
     b_values : array_like, shape (n_volumes,)
     mask : ndarray of bool, shape (x, y, z)
     segmentation : ndarray of int, shape (x, y, z), optional
-        Rows are grouped by its labels; 0 is left out where others are in the mask.
+        Groups the rows by label; 0 is left out if the mask has other labels.
     n : int
-        At most so many rows, evenly over the mask; within a label from the first slice to the last.
+        Largest number of rows, sampled evenly over the mask, in order of slices within a label.
 
     References
     ----------
@@ -534,7 +511,7 @@ def carpet(
 
 
 def _check(data: NDArray, b: NDArray, mask: NDArray) -> NDArray[np.bool_]:
-    """The mask as booleans, where all shapes agree."""
+    """Check that all shapes agree and return the mask as booleans."""
     inside: NDArray[np.bool_] = np.asarray(mask, dtype=bool)
     if data.ndim != 4 or data.shape != (*inside.shape, b.size):
         raise ValueError(
@@ -554,7 +531,7 @@ def _of_shape(values: ArrayLike, shape: tuple[int, ...], name: str) -> NDArray[n
 
 
 def _over(statistic: Callable[[NDArray], Any], values: NDArray) -> float:
-    """A statistic of the finite values; NaN where there are none."""
+    """A statistic of the finite values; NaN if there are none."""
     finite = values[np.isfinite(values)]
     return float(statistic(finite)) if finite.size else np.nan
 

@@ -1,7 +1,7 @@
 """Linear registration of a noisy volume to a reference, by Gauss-Newton least squares.
 
-The reference is moved, not the volume. Interpolation smooths noise, most of all at half a voxel, so that a search which
-interpolates the volume finds small motion where there is none; here the noise stays where it was measured.
+The reference is moved instead of the volume. Interpolation smooths noise, most at half a voxel, so that a search that
+interpolates the volume finds motion where there is none.
 """
 
 from __future__ import annotations
@@ -45,15 +45,14 @@ HUBER = 1.345
 
 
 class Match(NamedTuple):
-    """How a volume lies to the reference.
+    """Result of a registration.
 
     Attributes
     ----------
     transform : ndarray, shape (4, 4)
-        World to world, from a point of the reference to where its tissue lies in the volume.
+        World to world, from a point of the reference to its tissue in the volume.
     correlation : float
-        Between the volume and what the moved reference says it should be, at the finest scale; 0 where one of the
-        two has no contrast.
+        Between the volume and its prediction from the moved reference at the finest scale; 0 without contrast.
     """
 
     transform: NDArray[np.float64]
@@ -61,29 +60,29 @@ class Match(NamedTuple):
 
 
 def extent(mask: NDArray[np.bool_], affine: NDArray, thin: Sequence[int] = ()) -> float:
-    """Longest diameter, mm, of the ellipsoid that is spread in space as the voxels of a mask; not along thin axes."""
+    """Longest diameter, mm, of the ellipsoid with the second moments of a mask, ignoring thin axes."""
     thick = [axis for axis in range(3) if axis not in thin]
     inside = np.argwhere(mask)[:, thick] @ np.asarray(affine)[:3, thick].T
     return float(2 * np.sqrt(5 * np.linalg.eigvalsh(np.cov(inside.T)).max())) if len(inside) > 1 else 0.0
 
 
 def enlargement(mask: NDArray[np.bool_], affine: NDArray, thin: Sequence[int] = ()) -> float:
-    """The factor by which what a mask covers is enlarged, so that lengths in mm fit it: 1 from `SMALL_HEAD` on."""
+    """Factor that scales the extent of a mask to a head, so that lengths in mm apply; 1 from `SMALL_HEAD` on."""
     return max(1.0, SMALL_HEAD / (extent(mask, affine, thin) or SMALL_HEAD))
 
 
 @dataclass(frozen=True)
 class VoxelGrid:
-    """Where the voxels are and which of them are compared.
+    """Grid of voxels, and the mask within which they are compared.
 
     Attributes
     ----------
     affine : ndarray, shape (4, 4)
         Voxel to world, mm.
     mask : ndarray of bool, shape (x, y, z)
-        Tissue. A rim around it is compared too: edges say most about motion.
+        Tissue. A rim around it is compared too, as edges are most informative about motion.
     thin : tuple of int
-        Axes along which there is nothing to smooth or to follow.
+        Axes along which nothing is smoothed or moved.
     """
 
     affine: NDArray[np.float64]
@@ -92,7 +91,7 @@ class VoxelGrid:
 
     @cached_property
     def voxel_sizes(self) -> NDArray[np.float64]:
-        """Along each axis, mm."""
+        """Voxel sizes, mm."""
         return np.asarray(np.sqrt((self.affine[:3, :3] ** 2).sum(0)))
 
     @cached_property
@@ -107,7 +106,7 @@ class VoxelGrid:
         return np.asarray(self.affine[:3, :3] @ voxel + self.affine[:3, 3])
 
     def smooth(self, volume: NDArray, level: int) -> NDArray[np.float32]:
-        """The volume at one of the scales."""
+        """The volume smoothed to one of the scales."""
         sigma = [
             0.0 if axis in self.thin else max(SMOOTHING[level] / size, FINEST)
             for axis, size in enumerate(self.voxel_sizes)
@@ -116,7 +115,7 @@ class VoxelGrid:
 
     @cached_property
     def rim(self) -> NDArray[np.bool_]:
-        """The mask and what lies a few millimetres around it."""
+        """The mask dilated by a few millimetres."""
         rim = self.mask
         for axis, size in enumerate(self.voxel_sizes):
             if axis not in self.thin:
@@ -126,7 +125,7 @@ class VoxelGrid:
 
     @cached_property
     def points(self) -> tuple[NDArray[np.intp], ...]:
-        """Voxels that are compared at each scale, shape (3, n)."""
+        """Voxels compared at each scale, shape (3, n)."""
         inside = np.flatnonzero(self.rim)
         rng = np.random.default_rng(0)
         return tuple(
@@ -135,9 +134,9 @@ class VoxelGrid:
 
 
 def rigid_generators(grid: VoxelGrid) -> NDArray[np.float64]:
-    """Infinitesimal motions of a rigid body about the centre of the grid, shape (6 or 3, 4, 4).
+    """Generators of rigid motion about the centre of the grid, shape (6 or 3, 4, 4).
 
-    Each moves a point at `RADIUS` by 1 mm. Across a thin axis there is no motion: three are left.
+    Each moves a point at distance `RADIUS` by 1 mm. With a thin axis only the three in-plane motions remain.
     """
     thick = [axis for axis in range(3) if axis not in grid.thin]
     moves = []
@@ -153,7 +152,7 @@ def rigid_generators(grid: VoxelGrid) -> NDArray[np.float64]:
 
 
 def affine_generators(grid: VoxelGrid, axis: int | None = None) -> NDArray[np.float64]:
-    """Those of a rigid body, and strain: along ``axis`` alone, as eddy currents do in an EPI, or any (None)."""
+    """Generators of rigid motion and of strain: along ``axis`` only, as by eddy currents in an EPI, or any (None)."""
     strains = []
     for i in range(3) if axis is None else (axis,):
         for j in range(3):
@@ -171,18 +170,16 @@ def _about(centre: NDArray, linear: NDArray) -> NDArray[np.float64]:
 
 
 class Reference:
-    """What volumes are registered to: an image, or several images a mixture of which they look like.
+    """Target of registrations: one image, or several whose mixture resembles a volume.
 
     Parameters
     ----------
     images : sequence of ndarray, shape (x, y, z)
-    grid : VoxelGrid
     degree : int
-        Of the polynomial that turns the intensities of each into those of a volume: 1 where a volume has the contrast
-        of the image, or of a mixture of the images.
+        Degree of the polynomial that maps the intensities of each image to those of a volume: 1 if a volume has the
+        contrast of the image or of a mixture.
     precision : ndarray, shape (x, y, z), optional
-        How much each voxel counts: the inverse variance of what the images do not tell of a volume. All count the same
-        where it is not given.
+        Weight of each voxel, the inverse variance of the residuals; equal by default.
     """
 
     def __init__(
@@ -196,7 +193,7 @@ class Reference:
         self._scales: dict[int, list[list[NDArray[np.float32]]]] = {}
 
     def at_scale(self, level: int) -> list[list[NDArray[np.float32]]]:
-        """Every image at one of the scales, and its gradient (per voxel along each axis that is not thin)."""
+        """Every image at one scale, with its gradients per voxel along the axes that are not thin."""
         if level not in self._scales:
             self._scales[level] = [self._with_gradient(self.grid.smooth(image, level)) for image in self.images]
         return self._scales[level]
@@ -213,14 +210,14 @@ class Reference:
         volume : ndarray, shape (x, y, z)
         start : ndarray, shape (4, 4)
         generators : ndarray, shape (n_parameters, 4, 4)
-            Motions that are sought: `rigid_generators` or `affine_generators`.
+            Motions to estimate: `rigid_generators` or `affine_generators`.
         levels : tuple of int
-            Scales, from coarse to fine; a good start needs only the last.
+            Scales from coarse to fine; a good start needs only the last.
 
         Notes
         -----
-        At each iteration the volume is compared with polynomials of the moved images and their derivatives along the
-        motions, in one linear least-squares problem with Huber's weights times the precision.
+        Each iteration is one linear least-squares fit of the volume by polynomials of the moved images and their
+        derivatives along the motions, with Huber weights times the precision.
         """
         backward = np.linalg.inv(start)  # from the volume to the reference
         correlation = 0.0

@@ -1,4 +1,4 @@
-"""Motion, eddy currents and susceptibility undone in one interpolation."""
+"""Resampling that undoes motion, eddy currents and susceptibility distortion in one interpolation."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ HALF_VOXEL = 0.5
 
 
 class Resampled(NamedTuple):
-    """Volumes in the frame of the reference, and where they are data.
+    """Volumes in the frame of the reference.
 
     Attributes
     ----------
     data : ndarray of float32, shape (x, y, z, n)
         0 where a volume has no data.
     covered : ndarray of bool, shape (x, y, z)
-        Voxels that every volume has data for. A mask must not reach beyond.
+        Voxels for which every volume has data; masks must lie within.
     """
 
     data: NDArray[np.float32]
@@ -47,7 +47,7 @@ def resample(
     threads: int = 1,
     progress: Progress | None = None,
 ) -> Resampled:
-    """Every volume brought into the frame of the reference.
+    """Resample every volume to the frame of the reference.
 
     Parameters
     ----------
@@ -55,29 +55,22 @@ def resample(
     affine : array_like, shape (4, 4)
         Voxel to world, mm.
     transforms : array_like, shape (n, 4, 4)
-        World to world: from a point of the reference to where its tissue lies in the volume.
+        World to world: from a point of the reference to its tissue in the volume.
     shift : ndarray, shape (x, y, z), optional
-        Displacement along ``axis`` in voxels by susceptibility: the signal of voxel y was recorded at y + shift(y).
+        Susceptibility displacement along ``axis`` in voxels: the signal of voxel y was recorded at y + shift(y).
     axis : int, optional
-        Axis of the phase encoding, 0, 1 or 2; needed with ``shift``.
-    threads : int
-    progress : callable, optional
-        Called with the fraction that is done.
-
-    Returns
-    -------
-    Resampled
+        Phase-encoding axis, 0, 1 or 2; needed with ``shift``.
 
     Raises
     ------
     ValueError
-        Where shapes disagree, or a transform is not finite or cannot be inverted.
+        If shapes disagree, or a transform is not finite or not invertible.
 
     Notes
     -----
-    Cubic splines, times the Jacobian of the susceptibility displacement (signal that was piled up in one voxel is
-    spread over those it came from); overshoot below 0 is cut. Along axes of `THIN` voxels or fewer the nearest
-    voxel is taken. A volume that is neither moved nor distorted comes back with the very same values.
+    Cubic splines, multiplied by the Jacobian of the susceptibility displacement; negative overshoot is set to 0. Along
+    axes of at most `THIN` voxels the nearest voxel is used. A volume that is neither moved nor distorted keeps its
+    values.
     """
     transforms = np.asarray(transforms, dtype=float)
     if data.ndim != 4 or transforms.shape != (data.shape[3], 4, 4):
@@ -100,19 +93,20 @@ def displace(
     axis: int | None = None,
     threads: int = 1,
 ) -> Resampled:
-    """Every volume with a displacement of its tissue undone.
+    """Undo a displacement of the tissue in every volume.
 
     Parameters
     ----------
     data : ndarray, shape (x, y, z, n)
     displacement_of : callable
-        Of a volume's number: from each voxel of the reference to where its tissue lies, voxels, shape (3, x, y, z).
+        Returns for the index of a volume the displacement from each voxel of the reference to its tissue, in voxels,
+        shape (3, x, y, z).
     shift, axis, threads
         As for `resample`.
 
     Notes
     -----
-    The signal is not scaled by the change of volume: tissue that is compressed does not shine brighter.
+    The signal is not scaled by the change of volume, as compressed tissue is not brighter.
     """
     distortion, here = Displacement(data.shape[:3], shift, axis), np.indices(data.shape[:3], dtype=float)
 
@@ -128,7 +122,7 @@ def _together(
     threads: int,
     progress: Progress | None = None,
 ) -> Resampled:
-    """The volumes that ``one`` makes, and where all of them have data."""
+    """The volumes that ``one`` computes, and where all of them have data."""
     result = np.empty(shape, dtype=np.float32)
     everywhere = np.ones(shape[:3], dtype=bool)
     with library_threads(1, "blas"), ThreadPoolExecutor(max(1, threads)) as pool:
@@ -141,16 +135,14 @@ def _together(
 
 
 class Displacement:
-    """Displacement by susceptibility and its Jacobian, sampled where tissue is.
+    """Susceptibility displacement and its Jacobian, for an image of some shape.
 
     Parameters
     ----------
-    shape : tuple of int
-        Of the image.
     shift : ndarray, shape (x, y, z), optional
         Voxels along ``axis``; None for no displacement.
     axis : int, optional
-        Axis of the phase encoding.
+        Phase-encoding axis.
     """
 
     def __init__(self, shape: tuple[int, ...], shift: NDArray | None, axis: int | None) -> None:
@@ -170,7 +162,7 @@ class Displacement:
         self.jacobian = jacobian(self.shift, axis)
 
     def apply(self, places: NDArray[np.float64]) -> NDArray[np.float32]:
-        """Move the places (3, ...) in voxels to where their signal was recorded; the Jacobian there."""
+        """Move places (3, ...) in voxels to where their signal was recorded; return the Jacobian there."""
         if self.shift is None or self.axis is None:
             return np.ones(places.shape[1:], dtype=np.float32)
         stretch = map_coordinates(self.jacobian, places, order=1, mode="nearest")
@@ -198,15 +190,10 @@ def _resample(
 def sample(
     volume: NDArray, places: NDArray[np.float64], displacement: Displacement
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """A volume at any places, and where it has data there.
+    """Interpolate a volume at any places, and tell where it has data.
 
-    Parameters
-    ----------
-    volume : ndarray, shape (x, y, z)
-    places : ndarray, shape (3, x, y, z)
-        For each voxel of the reference, where its tissue lies in the volume, voxels. Changed in place.
-    displacement : Displacement
-        By susceptibility, from there to where the signal was recorded.
+    ``places`` (3, x, y, z) are the voxel coordinates, for each voxel of the reference, of its tissue in the volume;
+    they are changed in place by ``displacement``, which leads from there to where the signal was recorded.
     """
     shape = volume.shape
     finite = np.isfinite(volume)
@@ -236,7 +223,7 @@ def sample(
 
 
 def _along_planes(values: NDArray, places: NDArray, thick: list[int]) -> NDArray[np.float32]:
-    """Interpolate along the thick axes alone; every plane keeps its own place along the others."""
+    """Interpolate along the thick axes only; every plane has its own places along the others."""
     sampled = np.empty(values.shape, dtype=np.float32)
     thin = [axis for axis in range(3) if axis not in thick]
     for plane in np.ndindex(*(values.shape[axis] for axis in thin)):

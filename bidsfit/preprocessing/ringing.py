@@ -1,4 +1,4 @@
-"""Gibbs ringing: the ripples that a finite matrix leaves beside every edge."""
+"""Removal of Gibbs ringing."""
 
 from __future__ import annotations
 
@@ -22,15 +22,7 @@ AT_AN_EDGE = 0.25
 
 
 def obstacle_to_gibbs(shape: tuple[int, ...], slice_axis: int = 2) -> str:
-    """Why ringing cannot be removed from slices of this shape, in words; empty where it can.
-
-    Parameters
-    ----------
-    shape : tuple of int
-        (x, y, z, n) of the image.
-    slice_axis : int
-        Axis across the slices.
-    """
+    """Why ringing cannot be removed from slices of an image of shape (x, y, z, n), in words; else empty."""
     sides = [side for axis, side in enumerate(shape[:3]) if axis != slice_axis]
     if min(sides) < SMALLEST_SIDE:
         return (
@@ -49,28 +41,26 @@ def remove_ringing(
 ) -> NDArray[np.float32]:
     """Remove Gibbs ringing by sub-voxel shifts (DIPY).
 
-    Along the rows and the columns of a slice every voxel is interpolated where the ripples around it are sampled at
-    their nodes: at the shift for which its neighbourhood varies least [1]_. The matrix may be odd or even.
+    Along rows and columns of a slice every voxel is interpolated at the shift for which its neighbourhood varies least,
+    where ripples are sampled at their nodes [1]_. The matrix size may be odd or even.
 
-    At an edge itself, and in structures as thin as a voxel, the shifts change what is no ripple; there they would
-    cost more than they gain. So voxels at an edge keep their values, and no other changes by more than a ripple can
-    (`AT_AN_EDGE`, `RIPPLE`; both chosen on simulated heads, see ``benchmarks/preprocessing.py``).
+    At edges and in structures as thin as a voxel the shifts change more than ripples. So voxels at an edge keep their
+    values, and others change by no more than a ripple can (`AT_AN_EDGE`, `RIPPLE`; chosen on simulated heads, see
+    ``benchmarks/preprocessing.py``).
 
-    The method takes the ringing to be that of the full matrix of the image. It does not hold where k-space was
-    covered in part (partial Fourier below 7/8 leaves ripples of another period along the phase-encoding axis, which
-    stay), where the scanner has interpolated the image or filtered it, and after any resampling: it belongs before
-    the corrections of distortion and motion, and after denoising, as it correlates the noise of neighbours.
+    The method assumes ringing of the full image matrix. It does not apply to partial Fourier below 7/8, whose ripples
+    along the phase-encoding axis have another period and remain, to images interpolated or filtered by the scanner, or
+    after resampling. It must come before corrections of distortion and motion, and after denoising, as it correlates
+    noise.
 
     Parameters
     ----------
     data : ndarray, shape (x, y, z, n)
-        Magnitudes. A volume with values that are not finite is treated as if they were 0, and keeps them.
+        Magnitudes. Non-finite values are treated as 0 and kept.
     slice_axis : int
         Axis across the slices; ringing is removed along the other two.
     threads : int
-        Processes to share the work. Threads would wait for each other.
-    progress : callable, optional
-        Called with the done fraction.
+        Number of processes; threads would block each other.
 
     Returns
     -------
@@ -79,7 +69,7 @@ def remove_ringing(
     Raises
     ------
     ValueError
-        Where the axis is none of the image's, or its slices are too small.
+        If the axis does not exist or slices are too small.
 
     References
     ----------
@@ -104,7 +94,7 @@ def remove_ringing(
 
 
 def _without_ringing(volume: NDArray[np.float32], slice_axis: int) -> NDArray[np.float32]:
-    """One volume; slices without any signal are left out."""
+    """Remove ringing from one volume, skipping slices without signal."""
     from dipy.denoise.gibbs import gibbs_removal
 
     finite = np.isfinite(volume)
@@ -119,7 +109,7 @@ def _without_ringing(volume: NDArray[np.float32], slice_axis: int) -> NDArray[np
 
 
 def _only_ripples(volume: NDArray, shifted: NDArray, slice_axis: int) -> NDArray:
-    """The shifted volume where it takes out what may be a ripple, the volume where it does not."""
+    """The shifted volume where the change can be a ripple, elsewhere the volume."""
 
     def span(width: int) -> NDArray:
         size = [1 if axis == slice_axis else width for axis in range(3)]

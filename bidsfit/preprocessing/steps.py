@@ -1,4 +1,4 @@
-"""The steps of the preprocessing, by name; each is a file of bidsfit/steps/."""
+"""Table of the preprocessing steps by name; each is a file of bidsfit/steps/."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Susceptibility distortion: the displacement along the phase-encoding axis, from a pair of reversed directions.
+"""Susceptibility distortion: displacement along the phase-encoding axis, from a pair of reversed directions.
 
-A field that is off resonance displaces the signal of an echo-planar image along its phase-encoding axis, and piles it
-up where the displacement changes. Two images of opposite directions are displaced by opposite amounts, which gives the
-displacement. Here it is always in voxels on the grid of the *forward* image, the one to correct: sampling that image
-at ``y[axis] + shift(y)`` and multiplying by ``1 + d shift / d y[axis]`` gives the undistorted one.
+An off-resonance field displaces the signal of an echo-planar image along its phase-encoding axis and compresses or
+stretches it where the displacement changes. Images of opposite directions are displaced by opposite amounts, which
+determines the displacement. Here it is in voxels on the grid of the forward image, the one to correct: sampling it at
+``y[axis] + shift(y)`` and multiplying by ``1 + d shift / d y[axis]`` gives the undistorted image.
 """
 
 from __future__ import annotations
@@ -49,19 +49,19 @@ SMALLEST_JACOBIAN = 0.05
 
 
 class PhaseEncoding(NamedTuple):
-    """A phase-encoding direction: the axis of the image (0, 1, 2), and whether along it (1) or against it (-1)."""
+    """A phase-encoding direction: image axis (0, 1, 2) and sign (1 or -1)."""
 
     axis: int
     sign: int
 
 
 def phase_encoding(direction: Any) -> PhaseEncoding:
-    """Axis and sign of a ``PhaseEncodingDirection`` as BIDS writes it: i, i-, j, j-, k or k-.
+    """Axis and sign of a BIDS ``PhaseEncodingDirection``: i, i-, j, j-, k or k-.
 
     Raises
     ------
     ValueError
-        Where it is none of these.
+        For any other value.
     """
     if not isinstance(direction, str) or not re.fullmatch("[ijk]-?", direction):
         raise ValueError(f"{direction!r} is no phase-encoding direction; expected one of i, i-, j, j-, k, k-.")
@@ -76,19 +76,14 @@ def shift_from_hertz(field: ArrayLike, readout_time: float, sign: int) -> NDArra
 
 
 def jacobian(shift: ArrayLike, axis: int) -> NDArray[np.float64]:
-    """By how much a displacement stretches, ``1 + d shift / d y[axis]``; at least `SMALLEST_JACOBIAN`."""
+    """Jacobian of a displacement, ``1 + d shift / d y[axis]``, but at least `SMALLEST_JACOBIAN`."""
     return np.maximum(1 + np.gradient(np.asarray(shift, dtype=float), axis=axis), SMALLEST_JACOBIAN)
 
 
 def undistort(volume: ArrayLike, shift: ArrayLike, axis: int) -> NDArray[np.float64]:
-    """One volume with its signal moved back (linear interpolation) and its intensity restored.
+    """Undo the displacement of one volume (linear interpolation) and restore its intensity.
 
-    Parameters
-    ----------
-    volume : array_like, shape (x, y, z)
-    shift : array_like, shape (x, y, z)
-        Voxels, on the grid of the volume; ``-shift`` for the image of the reversed direction.
-    axis : int
+    ``shift`` is in voxels on the grid of the volume; use ``-shift`` for the image of the reversed direction.
     """
     volume, shift = np.asarray(volume, dtype=float), np.asarray(shift, dtype=float)
     places = np.indices(volume.shape, dtype=float)
@@ -98,18 +93,18 @@ def undistort(volume: ArrayLike, shift: ArrayLike, axis: int) -> NDArray[np.floa
 
 @dataclass(frozen=True)
 class SusceptibilityField:
-    """What a pair of reversed directions tells.
+    """Displacement and motion estimated from a pair of reversed directions.
 
     Attributes
     ----------
     shift : ndarray of float32, shape (x, y, z)
-        Displacement of the forward image, voxels along the phase-encoding axis. The part that is the same everywhere
-        also holds half of any motion along that axis between the two images: no pair can tell them apart.
+        Displacement of the forward image, voxels along the phase-encoding axis. Its constant part includes half of any
+        motion along that axis between the images, which a pair cannot distinguish.
     motion : ndarray, shape (4, 4)
-        From world coordinates (mm) of the forward image to where that tissue lies in the reversed one, without
-        displacement along the phase-encoding axis.
+        World (mm) of the forward image to its tissue in the reversed one, without displacement along the phase-encoding
+        axis.
     before, after : float
-        Root mean square difference of the two images, raw and undistorted, divided by their mean inside the head.
+        Root mean square difference of the raw and of the undistorted images, divided by their mean inside the head.
     """
 
     shift: NDArray[np.float32]
@@ -119,17 +114,17 @@ class SusceptibilityField:
 
     @property
     def largest(self) -> float:
-        """Largest displacement, voxels (99th percentile of all voxels)."""
+        """99th percentile of the absolute displacement, voxels."""
         return float(np.percentile(np.abs(self.shift), 99))
 
     @property
     def negligible(self) -> bool:
-        """Whether there is hardly any distortion, so that volumes had better stay as they are."""
+        """Whether the distortion is too small to be worth an interpolation."""
         return self.largest < NEGLIGIBLE
 
 
 def disagreement(first: NDArray, second: NDArray) -> float:
-    """Root mean square difference of two volumes divided by their mean, where they are brighter than their mean."""
+    """Root mean square difference of two volumes over their mean, in voxels brighter than the mean."""
     mean = (first + second) / 2
     head = mean > mean.mean()
     return float(np.sqrt(np.mean((first - second)[head] ** 2)) / mean[head].mean())
@@ -150,32 +145,29 @@ def estimate_field(
     threads: int = 1,
     progress: Progress | None = None,
 ) -> SusceptibilityField:
-    """Displacement from two images without diffusion weighting, of opposite phase-encoding directions.
+    """Estimate the displacement from two b = 0 images of opposite phase-encoding directions.
 
-    The displacement is smooth, keeps the Jacobians positive, and makes the two images agree when each is undistorted:
-    the variational formulation of [1]_ as solved by PyHySCO, by Gauss-Newton from an optimal transport of
-    every line [2]_. Rigid motion between the two is found by turns on the undistorted pair.
+    The displacement is smooth, has positive Jacobians, and makes the undistorted images agree: the variational
+    formulation of [1]_, solved by PyHySCO by Gauss-Newton from an optimal transport of every line [2]_. Rigid motion
+    between the images is estimated in turn on the undistorted pair.
 
     Parameters
     ----------
     forward, reverse : array_like, shape (x, y, z)
-        Of the same grid, echo time and readout time; a difference in gain is taken out.
+        Images of the same grid, echo time and readout time; a difference in gain is removed.
     affine : array_like, shape (4, 4)
-        From voxels to mm, of both.
+        Voxel to world, mm.
     axis : int
         Phase-encoding axis: 0, 1 or 2.
     motion : bool
-        Whether to look for rigid motion between the two; not done below `FEW_SLICES` slices.
-    threads : int
-    progress : callable, optional
-        Called with the fraction that is done.
+        Whether to estimate rigid motion; not done below `FEW_SLICES` slices.
 
     Raises
     ------
     ValueError
-        Where the images cannot be used.
+        If the images cannot be used.
     ModuleNotFoundError
-        Where PyHySCO is not installed.
+        If PyHySCO is not installed.
 
     References
     ----------
@@ -229,7 +221,7 @@ def _zooms(affine: NDArray[np.float64]) -> NDArray[np.float64]:
 def _solve(
     first: NDArray, second: NDArray, zooms: NDArray, axis: int, threads: int, progress: Progress
 ) -> NDArray[np.float64]:
-    """The displacement of an aligned pair, by PyHySCO, whose phase-encoding axis is the last."""
+    """Displacement of an aligned pair by PyHySCO, which needs the phase-encoding axis last."""
     import torch
     from EPI_MRI.EPIMRIDistortionCorrection import EPIMRIDistortionCorrection
     from EPI_MRI.ImageModels import Interp1D
@@ -271,12 +263,12 @@ def _solve(
 
 
 def _margin(size: int) -> int:
-    """Slices to add on either side of a thin slab."""
+    """Slices to add on each side of a thin slab."""
     return 0 if size >= FEW_SLICES else FEW_SLICES
 
 
 class _Log:
-    """Takes the place of the optimiser's log, which is what tells how far it is."""
+    """Replacement of the optimiser's log that reports progress."""
 
     def __init__(self, progress: Progress) -> None:
         self.history: list[dict[str, Any]] = []
@@ -297,10 +289,10 @@ class _Log:
 def _find_motion(
     first: NDArray, second: NDArray, affine: NDArray, axis: int, threads: int, progress: Progress
 ) -> NDArray[np.float64]:
-    """Rigid motion from the forward to the reversed image, on coarser images; see `SusceptibilityField.motion`.
+    """Rigid motion from the forward to the reversed image, on downsampled images; see `SusceptibilityField.motion`.
 
-    A rotation about an axis across the phase encoding looks much like a field that rises along the other, so that the
-    registration of a still pair finds some: motion counts only where the undistorted pair agrees better with it.
+    Rotation about an axis across the phase encoding resembles a field with a gradient along the other, so motion is
+    accepted only if the undistorted pair agrees better with it.
     """
     factor = int(np.ceil(max(first.shape) / REGISTRATION_SIDE))
     (first, coarse), (second, _) = (_coarser(volume, affine, factor) for volume in (first, second))
@@ -309,7 +301,7 @@ def _find_motion(
     zooms = _zooms(coarse)
 
     def solve(transform: NDArray) -> tuple[NDArray, NDArray, float]:
-        """The undistorted pair, each where it was measured, and how well they agree."""
+        """The undistorted pair, each in its own frame, and their disagreement."""
         moved = _move(second, coarse, transform)
         moved *= first.sum() / moved.sum()
         shift = _solve(first, moved, zooms, axis, threads, lambda _: None)
@@ -336,7 +328,7 @@ def _find_motion(
 
 
 def _coarser(volume: NDArray, affine: NDArray, factor: int) -> tuple[NDArray, NDArray]:
-    """Means of blocks of voxels, and their affine; the last voxels of an axis are left out where they fill no block."""
+    """Means of blocks of voxels, and their affine; incomplete blocks are dropped."""
     shape = np.array(volume.shape) // factor
     blocks = volume[tuple(slice(0, n * factor) for n in shape)]
     blocks = blocks.reshape([side for n in shape for side in (n, factor)]).mean(axis=(1, 3, 5))
@@ -346,7 +338,7 @@ def _coarser(volume: NDArray, affine: NDArray, factor: int) -> tuple[NDArray, ND
 
 
 def _register(static: NDArray, moving: NDArray, affine: NDArray, start: NDArray) -> NDArray[np.float64]:
-    """Rigid motion by mutual information (DIPY), from the still volume to the moving one."""
+    """Rigid transform from the static to the moving volume, by mutual information (DIPY)."""
     from dipy.align.imaffine import AffineRegistration, MutualInformationMetric
     from dipy.align.transforms import RigidTransform3D
 
@@ -371,7 +363,7 @@ def _register(static: NDArray, moving: NDArray, affine: NDArray, start: NDArray)
 
 
 def _without_translation(transform: NDArray, shape: tuple[int, ...], affine: NDArray, axis: int) -> NDArray[np.float64]:
-    """The transform without the displacement of the image's centre along an axis, which the field stands for."""
+    """The transform without the translation of the image centre along an axis, which the field represents."""
     centre = _apply(affine, (np.array(shape) - 1) / 2)
     along = affine[:3, axis] / np.linalg.norm(affine[:3, axis])
     kept = transform.copy()
@@ -384,7 +376,7 @@ def _apply(transform: NDArray, points: NDArray) -> NDArray[np.float64]:
 
 
 def _move(volume: NDArray, affine: NDArray, transform: NDArray) -> NDArray[np.float64]:
-    """A volume brought back from where a transform of world coordinates took it, on its own grid."""
+    """A volume resampled to undo a transform of world coordinates, on its own grid."""
     if np.array_equal(transform, np.eye(4)):
         return np.array(volume, dtype=float)
     voxels = np.linalg.inv(affine) @ transform @ affine

@@ -1,7 +1,7 @@
-"""White matter, grey matter and fluid of a head, from anatomical images, on the grid of a diffusion image.
+"""Tissue segmentation of a head from anatomical images, on the grid of a diffusion image.
 
-Tissues have the numbers of BIDS' common image-derived labels: 0 background, 1 grey matter, 2 white matter,
-3 cerebrospinal fluid. `OTHER` is what BIDS has no number for.
+Tissues have the numbers of BIDS' common image-derived labels: 0 background, 1 grey matter, 2 white matter, 3
+cerebrospinal fluid. `OTHER` is brain without a BIDS number.
 """
 
 from __future__ import annotations
@@ -71,13 +71,7 @@ CHECKED = 50_000
 
 
 def tissue_of_freesurfer(labels: NDArray) -> NDArray[np.uint8]:
-    """Tissue of every voxel of ``aseg``, ``aparc+aseg``, ``ribbon`` or ``wmparc``; all other brain is `OTHER`.
-
-    Parameters
-    ----------
-    labels : ndarray, shape (x, y, z)
-        Numbers of FreeSurfer's colour table.
-    """
+    """Tissue of every voxel of FreeSurfer's ``aseg``, ``aparc+aseg``, ``ribbon`` or ``wmparc``, or `OTHER`."""
     tissue = np.where(labels > 0, OTHER, 0).astype(np.uint8)
     for name, numbers in FREESURFER.items():
         tissue[np.isin(labels, numbers)] = TISSUES[name]
@@ -90,9 +84,9 @@ def tissue_of_freesurfer(labels: NDArray) -> NDArray[np.uint8]:
 def classify_tissue(
     t1w: NDArray, mask: NDArray[np.bool_], *, smoothness: float = 0.1, iterations: int = 100
 ) -> NDArray[np.uint8]:
-    """Tissue of every voxel of a T1-weighted brain: three classes and a Markov random field (DIPY) [1]_.
+    """Tissue of every voxel of a T1-weighted brain by a Markov random field of three classes (DIPY) [1]_.
 
-    Fluid is taken for the darkest class and white matter for the brightest.
+    The darkest class is fluid and the brightest white matter.
 
     Parameters
     ----------
@@ -100,14 +94,14 @@ def classify_tissue(
     mask : ndarray of bool, shape (x, y, z)
         The brain.
     smoothness : float
-        Weight of a voxel's neighbours.
+        Weight of the neighbours of a voxel.
     iterations : int
-        At most.
+        Largest number of iterations.
 
     Raises
     ------
     ValueError
-        Where the image has no contrast inside the mask.
+        If the image has no contrast inside the mask.
 
     References
     ----------
@@ -136,12 +130,11 @@ def classify_tissue(
 def register_to_diffusion(
     t1w: NDArray, t1w_affine: NDArray, reference: NDArray, affine: NDArray, mask: NDArray[np.bool_]
 ) -> NDArray[np.float64]:
-    """Where an anatomical image has what a diffusion image shows: the rigid motion of greatest mutual information.
+    """Rigid registration of a diffusion image to an anatomical one, by mutual information.
 
-    The motion is found with DIPY's registration by mutual information [1]_, for which contrast may be inverted, on
-    images of growing resolution (`LEVELS`). It starts from where the headers say that the images lie, from their
-    centres of mass, and from some nods of the head; the best of these goes on. A slab, thinner than `SLAB`, starts
-    from its header only.
+    Uses DIPY's registration by mutual information [1]_, which allows inverted contrast, on increasing resolutions
+    (`LEVELS`). Starts are the positions in the headers, the centres of mass and some nods of the head; the best one is
+    refined. A slab, thinner than `SLAB`, starts only from its header.
 
     Parameters
     ----------
@@ -164,8 +157,7 @@ def register_to_diffusion(
     Raises
     ------
     ValueError
-        Where there is nothing to align: an empty mask, an image without contrast, or a slab that lies outside the
-        anatomical image.
+        For an empty mask, an image without contrast, or a slab outside the anatomical image.
 
     References
     ----------
@@ -205,21 +197,20 @@ def register_to_diffusion(
 
 @dataclass(frozen=True)
 class Alignment:
-    """How well an anatomical image lies on a diffusion image.
+    """Quality of an alignment of an anatomical and a diffusion image.
 
     Attributes
     ----------
     information : float
-        Normalised mutual information: 1 where the images tell nothing about each other, 2 where all [1]_.
+        Normalised mutual information, from 1 (none) to 2 [1]_.
     apart : float
-        The same after moving the images apart by 10 mm or 10 degrees, mean over the directions.
+        The same after shifts by 10 mm and rotations by 10 degrees, averaged over directions.
     overlap : float or None
-        Dice coefficient of the two brains on the grid of the diffusion image, where that of the anatomical image is
-        known.
+        Dice coefficient of the two brain masks on the diffusion grid, if that of the anatomical image is known.
     shift, rotation : float
-        Of the motion, from where the headers say that the images lie: mm at the middle of the brain, and degrees.
+        Motion relative to the positions in the headers: mm at the middle of the brain, and degrees.
     failed : str or None
-        Why the alignment cannot be trusted, in words.
+        Why the alignment cannot be trusted.
 
     References
     ----------
@@ -235,11 +226,11 @@ class Alignment:
 
     @property
     def gain(self) -> float:
-        """Information that the images share, relative to that of the same images moved apart."""
+        """Shared information relative to that of the same images moved apart."""
         return float((self.information - 1) / max(self.apart - 1, 1e-12))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for a file of facts."""
+        """Plain values, for JSON."""
         return {**asdict(self), "gain": self.gain}
 
 
@@ -252,14 +243,10 @@ def check_alignment(
     mask: NDArray[np.bool_],
     brain: NDArray[np.bool_] | None = None,
 ) -> Alignment:
-    """Judge an alignment: images that lie on each other share more information than the same images moved apart.
+    """Judge an alignment: aligned images share more information than the same images moved apart.
 
-    Parameters
-    ----------
-    transform, t1w, t1w_affine, reference, affine, mask
-        As `register_to_diffusion` takes and returns them.
-    brain : ndarray of bool, shape (u, v, w), optional
-        Brain of the anatomical image, brought to the grid of the reference.
+    Parameters are those of `register_to_diffusion` and its result; ``brain``, shape (u, v, w), is the brain of the
+    anatomical image on the grid of the reference.
     """
     rim = np.argwhere(_dilate(mask, affine, 6.0) & np.isfinite(reference))
     rim = rim[:: max(len(rim) // CHECKED, 1)]
@@ -300,7 +287,7 @@ def check_alignment(
 
 
 def mutual_information(first: NDArray, second: NDArray, *, bins: int = 32) -> float:
-    """Normalised mutual information of two images at the same points, shapes (n,): 1 for none, 2 at most."""
+    """Normalised mutual information of two images at the same points (n,), from 1 (none) to 2."""
     joint, _, _ = np.histogram2d(_clipped(first), _clipped(second), bins=bins)
     joint /= max(joint.sum(), 1)
 
@@ -314,22 +301,19 @@ def mutual_information(first: NDArray, second: NDArray, *, bins: int = 32) -> fl
 def fractions_on_grid(
     source: NDArray, source_affine: NDArray, transform: NDArray, shape: tuple[int, int, int], affine: NDArray
 ) -> NDArray[np.float32]:
-    """Part of every voxel of a grid that each tissue fills.
+    """Volume fractions of the tissues in every voxel of a grid.
 
-    Each voxel is sampled at points as close as the voxels of the source, and the samples are averaged: voxels of
-    the two grids differ in size, and one sample a voxel would say nothing about the rest of it.
+    Each voxel is sampled at points as dense as the voxels of the source, and the samples are averaged.
 
     Parameters
     ----------
     source : ndarray, shape (x, y, z) or (x, y, z, 4)
-        Numbers of the tissues; or the probabilities of `TISSUES`, in their order, and of other brain.
+        Tissue numbers; or probabilities of `TISSUES`, in their order, and of other brain.
     source_affine : ndarray, shape (4, 4)
     transform : ndarray, shape (4, 4)
         World of the grid to world of the source.
-    shape : tuple of int
-        Of the grid.
     affine : ndarray, shape (4, 4)
-        Of the grid.
+        Affine of the grid.
 
     Returns
     -------
@@ -357,14 +341,9 @@ def fractions_on_grid(
 
 
 def dominant_tissue(fractions: NDArray, *, purity: float = PURITY) -> NDArray[np.uint8]:
-    """Number of the tissue that fills more than ``purity`` of a voxel; `OTHER` where none does, in brain.
+    """Number of the tissue that fills more than ``purity`` (at least 0.5) of a voxel; `OTHER` for mixed brain voxels.
 
-    Parameters
-    ----------
-    fractions : ndarray, shape (x, y, z, 4)
-        As `fractions_on_grid` returns; a voxel of which they fill half or less is background.
-    purity : float
-        At least 0.5.
+    ``fractions`` are those of `fractions_on_grid`; voxels filled by half or less are background.
     """
     tissue = np.where(fractions.sum(axis=-1) > 0.5, OTHER, 0).astype(np.uint8)
     for k, number in enumerate(TISSUES.values()):
@@ -375,20 +354,14 @@ def dominant_tissue(fractions: NDArray, *, purity: float = PURITY) -> NDArray[np
 def resample(
     image: NDArray, image_affine: NDArray, transform: NDArray, shape: tuple[int, ...], affine: NDArray
 ) -> NDArray[np.float32]:
-    """An image on another grid, linearly interpolated; 0 outside.
-
-    Parameters
-    ----------
-    image, image_affine, transform, shape, affine
-        As those of `fractions_on_grid`.
-    """
+    """An image on another grid, linearly interpolated, 0 outside; parameters as of `fractions_on_grid`."""
     to_source = np.linalg.inv(image_affine) @ transform @ affine
     finite = np.nan_to_num(np.asarray(image, dtype=np.float32))
     return affine_transform(finite, to_source[:3, :3], to_source[:3, 3], output_shape=shape, order=1)
 
 
 def about(centre: NDArray, angles: tuple[float, ...]) -> NDArray[np.float64]:
-    """Rotation about a point, by degrees about the axes x, y and z; shape (4, 4)."""
+    """Rotation about a point by angles (degrees) about the axes x, y and z, shape (4, 4)."""
     motion = np.eye(4)
     motion[:3, :3] = Rotation.from_euler("xyz", angles, degrees=True).as_matrix()
     motion[:3, 3] = centre - motion[:3, :3] @ centre
@@ -405,7 +378,7 @@ def _align(
     centre: NDArray,
     evaluations: int,
 ) -> tuple[float, NDArray[np.float64]]:
-    """Mutual information and motion at one resolution, from a start."""
+    """Mutual information and rigid transform at one resolution, from one start."""
     from dipy.align.imaffine import AffineRegistration, MutualInformationMetric
     from dipy.align.transforms import RigidTransform3D
 
@@ -435,7 +408,7 @@ def _align(
 
 
 def _at_spacing(image: NDArray, affine: NDArray, spacing: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """An image in voxels of about a size (mm), smoothed as these would be; axes of few voxels keep them."""
+    """An image smoothed and resampled to a voxel size (mm); axes of few voxels keep theirs."""
     sizes = np.linalg.norm(affine[:3, :3], axis=0)
     factors = [max(min(round(spacing / size), n // 4), 1) for size, n in zip(sizes, image.shape, strict=True)]
     smooth = gaussian_filter(image, [0.42 * factor if factor > 1 else 0.0 for factor in factors], mode="nearest")
@@ -447,7 +420,7 @@ def _at_spacing(image: NDArray, affine: NDArray, spacing: float) -> tuple[NDArra
 
 
 def _bounded(image: NDArray, where: NDArray[np.bool_], name: str) -> NDArray[np.float64]:
-    """An image without NaN and without the extremes that would leave its histogram a few bins."""
+    """An image without NaN and with extremes clipped, so that its histogram is informative."""
     values = image[where]
     lower, upper = np.percentile(values, (0.5, 99.5)) if values.size else (0.0, 0.0)
     if not upper > lower:
@@ -460,20 +433,20 @@ def _clipped(values: NDArray) -> NDArray:
 
 
 def _dilate(mask: NDArray[np.bool_], affine: NDArray, distance: float) -> NDArray[np.bool_]:
-    """A mask and what lies around it within slices and across them, up to about a distance (mm)."""
+    """A mask dilated by about a distance (mm) within and across slices."""
     size = float(np.linalg.norm(affine[:3, :3], axis=0).min())
     return binary_dilation(mask, iterations=max(round(distance / size), 1))
 
 
 def _thickness(shape: tuple[int, ...], affine: NDArray) -> float:
-    """Shortest side of an image, mm."""
+    """Length of the shortest side of an image, mm."""
     return float(np.min(np.array(shape) * np.linalg.norm(affine[:3, :3], axis=0)))
 
 
 def _inside(
     transform: NDArray, mask: NDArray[np.bool_], affine: NDArray, shape: tuple[int, ...], other: NDArray
 ) -> float:
-    """Part of a mask that lies inside the grid of another image."""
+    """Fraction of a mask that lies inside the grid of another image."""
     to_voxel = np.linalg.inv(other) @ transform @ affine
     points = np.argwhere(mask) @ to_voxel[:3, :3].T + to_voxel[:3, 3]
     return float(np.mean(np.all((points >= -0.5) & (points <= np.array(shape) - 0.5), axis=1)))

@@ -1,4 +1,4 @@
-"""The path of a head through a scan, and whether it moved at all."""
+"""Path of a head through a scan: motion parameters, whether it moved at all, and joining of groups of volumes."""
 
 from __future__ import annotations
 
@@ -41,21 +41,21 @@ CONVERGED = 1e-4
 
 
 def is_still(transforms: ArrayLike, groups: Sequence[NDArray[np.intp]], centre: ArrayLike) -> bool:
-    """Whether the motion that was found is no more than the errors of finding it.
+    """Whether the estimated motion does not exceed the errors of its estimate.
 
-    A scan in which nobody moved should not be interpolated: volumes of a high b-value show little but noise, and the
-    means of shells differ in contrast, so that each seems to lie a little elsewhere. The head was still where the
-    volumes that are seen best lie together, where no other shell lies farther from them than contrast misleads, and
-    where in none volumes that follow one another lie closer together than any two [1]_.
+    A still scan should not be interpolated, but noise at high b and differences in contrast between shells always feign
+    some motion. The head counts as still if the best-seen volumes have the same position, no other shell is farther
+    from them than contrast can mislead, and in no shell successive volumes are closer together than arbitrary ones
+    [1]_.
 
     Parameters
     ----------
     transforms : array_like, shape (n, 4, 4)
-        World to world, of every volume in the order of time.
+        World to world, of every volume in temporal order.
     groups : sequence of ndarray of int
-        Volumes whose motion is seen equally well, such as shells, the one that is seen best first.
+        Indices of volumes whose motion is seen equally well, such as shells, the best-seen first.
     centre : array_like, shape (3,)
-        About which the head turns, mm.
+        Centre of rotation, mm.
 
     References
     ----------
@@ -76,23 +76,16 @@ def is_still(transforms: ArrayLike, groups: Sequence[NDArray[np.intp]], centre: 
 
 
 def _ratio(path: NDArray) -> float:
-    """Mean squared difference of neighbours over the variance: 2 for white errors, less for a path."""
+    """Von Neumann ratio: mean squared successive difference over variance, 2 for white noise and less for a path."""
     spread = np.var(path, axis=0).sum()
     return float(np.mean(np.sum(np.diff(path, axis=0) ** 2, axis=1)) / spread) if spread > 0 else 2.0
 
 
 def motion_parameters(transforms: ArrayLike, centre: ArrayLike) -> NDArray[np.float64]:
-    """Translations (mm) along and rotations (radians) about the world axes, shape (n, 6).
+    """Translations (mm) along and rotations (radians) about the world axes, shape (n, 6), of transforms (n, 4, 4).
 
-    Parameters
-    ----------
-    transforms : array_like, shape (n, 4, 4)
-    centre : array_like, shape (3,)
-        About which the head turns, world coordinates, mm: the centre of the mask.
-
-    Notes
-    -----
-    Rotations are about x, then y, then z (fixed axes). Strain is left out.
+    Rotations are about x, then y, then z (fixed axes) through ``centre`` (world, mm), the centre of the mask. Strain is
+    left out.
     """
     transforms, centre = np.asarray(transforms, dtype=float), np.asarray(centre, dtype=float)
     rotations = np.array([polar(transform[:3, :3])[0] for transform in transforms]).reshape(-1, 3, 3)
@@ -101,13 +94,7 @@ def motion_parameters(transforms: ArrayLike, centre: ArrayLike) -> NDArray[np.fl
 
 
 def rigid_transforms(parameters: ArrayLike, centre: ArrayLike) -> NDArray[np.float64]:
-    """Transforms of translations (mm) and rotations (radians) about a centre: the inverse of `motion_parameters`.
-
-    Parameters
-    ----------
-    parameters : array_like, shape (n, 6)
-    centre : array_like, shape (3,)
-    """
+    """Transforms (n, 4, 4) of motion parameters (n, 6) about a centre: the inverse of `motion_parameters`."""
     values, centre = np.asarray(parameters, dtype=float), np.asarray(centre, dtype=float)
     transforms = np.tile(np.eye(4), (len(values), 1, 1))
     transforms[:, :3, :3] = Rotation.from_euler("xyz", values[:, 3:]).as_matrix()
@@ -116,14 +103,14 @@ def rigid_transforms(parameters: ArrayLike, centre: ArrayLike) -> NDArray[np.flo
 
 
 class Link(NamedTuple):
-    """How a group of volumes lies to another, as their contrast tells.
+    """Position of a group of volumes relative to another, estimated across contrasts.
 
     Attributes
     ----------
     reference : int
         Index of the other group.
     offset : ndarray, shape (6,)
-        From the frame of the other group to that of this one: mm and radians.
+        From the frame of the other group to that of this one, mm and radians.
     """
 
     reference: int
@@ -136,32 +123,32 @@ def join_groups(
     links: Sequence[Link],
     known: NDArray[np.bool_],
 ) -> NDArray[np.float64]:
-    """Offsets that make one path of groups of volumes, each of which was followed in a frame of its own.
+    """Offsets that join groups of volumes, each followed in its own frame, to one path.
 
-    Two things tell how a group lies to the others: the links, which differences in contrast mislead by about
-    `MISLED`, and time. A head goes on from where it was, wherever one volume of a group follows one of another.
+    They follow from the links, whose errors due to contrast are about `MISLED`, and from the continuity of the path
+    wherever a volume of one group follows one of another.
 
     Parameters
     ----------
     path : ndarray, shape (n, 6)
-        Of every volume in the order of time, in the frame of its group: mm and radians.
+        Motion of every volume in temporal order, in the frame of its group, mm and radians.
     groups : sequence of ndarray of int
-        Volumes of each group; the first group's frame is that of all.
+        Indices of the volumes of each group; the first gives the common frame.
     links : sequence of Link
-        Of every group but the first.
+        One for every group but the first.
     known : ndarray of bool, shape (n,)
-        Volumes whose place was found.
+        Volumes whose position was found.
 
     Returns
     -------
     ndarray, shape (n_groups, 6)
-        To add to the path of every group; 0 for the first.
+        Offsets to add to the path of every group; 0 for the first.
 
     Notes
     -----
-    The steps between volumes in time and what the links leave open follow Student's distribution of `FREEDOM`,
-    because heads jump and contrast may mislead; the size of a step is the median absolute deviation of all steps.
-    Iteratively reweighted least squares from what the links say.
+    Steps in time and residuals of the links follow Student's distribution with `FREEDOM` degrees of freedom, as heads
+    jump and contrast may mislead; the scale of a step is the median absolute deviation of all steps. Solved by
+    iteratively reweighted least squares, starting from the links.
     """
     scale = np.array([1.0, 1, 1, RADIUS, RADIUS, RADIUS])
     n = len(groups)

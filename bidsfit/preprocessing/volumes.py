@@ -1,8 +1,8 @@
-"""Volumes that are no diffusion images of their b-value: empty ones, appended maps, and those of other scans.
+"""Volumes that do not belong: empty ones, appended maps, and those of other scans or b-values.
 
-Signals are compared in a sample of voxels of any tissue, volume against volume. Two volumes may differ by what
-diffusion can do: the signal falls with b no faster than that of free water, and differs between directions by no more
-than in coherent fibres. So noise at high b, directional contrast and lost slices are no reasons.
+Volumes are compared in a sample of voxels of any tissue. They may differ as far as diffusion allows: the signal decays
+with b no faster than in free water, and varies with direction no more than in coherent fibres. So noise at high b,
+directional contrast and lost slices do not count.
 """
 
 from __future__ import annotations
@@ -70,29 +70,22 @@ GAIN, MOVED = 0.1, 0.7
 def find_strangers(
     volume: Callable[[int], NDArray], acquisition: Acquisition, voxel_sizes: ArrayLike = (VOXEL, VOXEL, VOXEL)
 ) -> dict[int, str]:
-    """Volumes that are empty, or that are no diffusion images of their b-value; each with the reason.
+    """Volumes that are empty, or not diffusion images of their b-value, with the reason for each.
 
     Parameters
     ----------
     volume : callable
-        Gives a volume by its number, shape (x, y, z).
-    acquisition : Acquisition
+        Returns a volume by its index, shape (x, y, z).
     voxel_sizes : array_like, shape (3,)
         mm.
 
-    Returns
-    -------
-    dict of int to str
-        In ascending order; empty where all volumes are, or none differs.
-
     Notes
     -----
-    The level of a volume is its median ratio to what the volumes of the lowest b-values have in common. It is compared
-    with the levels of the other volumes of its shell, or where there are fewer than two with those of the nearest
-    b-values, and must contradict most of them. How alike two volumes look is the correlation of what differs within
-    their slices; a volume is compared with that which is most like it, of its shell and of a similar direction, and set
-    against how alike the others are to one another. One that seems unlike them is registered to them first: it may have
-    moved.
+    The level of a volume is its median ratio to the median image of the lowest b-values. It is compared with the levels
+    of its shell, or of the nearest b-values if the shell has fewer than two others, and must contradict most of them.
+    The likeness of two volumes is the correlation of their deviations within slices. A volume is compared with the most
+    similar one of its shell and of a similar direction, relative to the likeness of the others among themselves; before
+    it is rejected it is registered to them, as it may have moved.
     """
     lowest = np.argsort(acquisition.b_values, kind="stable")[:LOWEST_VOLUMES]
     mask = tissue(np.stack([volume(int(k)) for k in lowest], axis=-1))
@@ -105,7 +98,7 @@ def find_strangers(
     found = _empty(signals)
     if len(found) == len(acquisition):
         return {}
-    volumes = _Volumes(volume, acquisition, _Sample(mask, places[0], signals, beside), np.asarray(voxel_sizes))
+    volumes = _ComparedVolumes(volume, acquisition, _Sample(mask, places[0], signals, beside), np.asarray(voxel_sizes))
     for search in (volumes.of_another_level, volumes.of_another_look):
         while True:
             kept = np.setdiff1d(np.arange(len(acquisition)), list(found))
@@ -117,17 +110,7 @@ def find_strangers(
 
 
 def tissue(pictures: NDArray) -> NDArray[np.bool_]:
-    """Where there is signal: voxels above Otsu's threshold in what the volumes of the lowest b-values have in common.
-
-    Parameters
-    ----------
-    pictures : ndarray, shape (x, y, z, m)
-
-    Returns
-    -------
-    ndarray of bool, shape (x, y, z)
-        All voxels where there is no contrast.
-    """
+    """Voxels above Otsu's threshold in the median of the scaled volumes (x, y, z, m); all if there is no contrast."""
     from dipy.segment.threshold import otsu
 
     finite = np.where(np.isfinite(pictures), pictures, 0.0)
@@ -140,7 +123,7 @@ def tissue(pictures: NDArray) -> NDArray[np.bool_]:
 
 
 def _sample(mask: NDArray[np.bool_]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Voxels of a mask, evenly taken, and for each its neighbour along the first axis, where all have one in it."""
+    """Evenly sampled voxels of a mask, and for each its neighbour along the first axis, if all have one in the mask."""
     pairs = np.zeros_like(mask)
     pairs[:-1] = mask[:-1] & mask[1:]
     step = int(pairs.any())
@@ -151,7 +134,7 @@ def _sample(mask: NDArray[np.bool_]) -> tuple[NDArray[np.intp], NDArray[np.intp]
 
 @dataclass(frozen=True)
 class _Sample:
-    """Signals of some voxels of a mask, and of their neighbours, shape (n_voxels, n); where they are, shape (3, n)."""
+    """Signals (n_voxels, n) of sampled voxels of a mask and of their neighbours, and their places (3, n)."""
 
     mask: NDArray[np.bool_]
     voxels: NDArray[np.intp]
@@ -160,7 +143,7 @@ class _Sample:
 
 
 def _empty(signals: NDArray) -> dict[int, str]:
-    """Volumes that hold nothing."""
+    """Volumes without signal."""
     finite = np.isfinite(signals)
     values = np.where(finite, signals, 0.0)
     alike = np.ptp(values, axis=0) == 0
@@ -176,14 +159,14 @@ def _empty(signals: NDArray) -> dict[int, str]:
 
 
 def _scales(values: NDArray) -> NDArray[np.float64]:
-    """Mean of the positive values of each column; 1 where there are none."""
+    """Mean of the positive values of each column; 1 if there are none."""
     positive = np.where(values > 0, values, 0.0)
     count = (values > 0).sum(axis=0)
     return np.where(count > 0, positive.sum(axis=0) / np.maximum(count, 1), 1.0)
 
 
-class _Volumes:
-    """The volumes of an image, to be compared with one another."""
+class _ComparedVolumes:
+    """Volumes of an image that are compared with one another."""
 
     def __init__(
         self, volume: Callable[[int], NDArray], acquisition: Acquisition, sample: _Sample, voxel_sizes: NDArray
@@ -207,9 +190,9 @@ class _Volumes:
         self.moved: set[int] = set()
 
     def _levels(self) -> NDArray[np.float64]:
-        """Logarithm of the ratio of each volume to the lowest ones, not below that of `FLOOR`.
+        """Logarithm of the ratio of each volume to the lowest b-values, at least that of `FLOOR`.
 
-        It is the median over a slice, and that of the brighter slices: others may have lost signal.
+        The median over each slice, then that of the brighter slices, as others may have lost signal.
         """
         lowest = np.argsort(self.b, kind="stable")[:LOWEST_VOLUMES]
         common = np.median(self.values[:, lowest] / _scales(self.values[:, lowest]), axis=1)
@@ -225,7 +208,7 @@ class _Volumes:
         return np.log(np.maximum(level, max(FLOOR * float(np.median(first)), np.finfo(float).tiny)))
 
     def _peers(self, k: int, kept: NDArray) -> tuple[NDArray, bool]:
-        """The others that a volume is compared with, and whether they are of its shell."""
+        """Volumes that volume k is compared with, and whether they are of its shell."""
         others = kept[(kept != k) & (self.echo[kept] == self.echo[k])]
         mates = others[self.shell[others] == self.shell[k]]
         if mates.size >= 2:
@@ -238,7 +221,7 @@ class _Volumes:
         return np.concatenate([mates, below[: short[1]], above[: short[0]]]), False
 
     def of_another_level(self, kept: NDArray) -> tuple[int, str] | None:
-        """The volume whose signal contradicts the largest share of those that it is compared with, where most do."""
+        """The volume whose level contradicts the largest share of its peers, if that is most of them."""
         worst: tuple[float, float, int, str] | None = None
         for k in kept:
             peers, of_shell = self._peers(k, kept)
@@ -261,7 +244,7 @@ class _Volumes:
         return None if worst is None else worst[2:]
 
     def _contrast(self, k: int, peers: NDArray, of_shell: bool) -> NDArray[np.float64]:
-        """How much the levels of two volumes may differ because their directions do (in logarithms)."""
+        """Largest difference of levels (logarithms) that directions explain."""
         lower = np.minimum(self.nominal[peers], self.nominal[k])
         contrast = np.where(lower > NOT_WEIGHTED, lower * ANISOTROPY * self.sine[k, peers], 0.0)
         if of_shell and peers.size >= MANY_VOLUMES:
@@ -270,7 +253,7 @@ class _Volumes:
         return contrast
 
     def of_another_look(self, kept: NDArray) -> tuple[int, str] | None:
-        """The volume that shows something else than those that it is compared with, which look alike."""
+        """The volume that looks unlike its peers while these look alike."""
         if len(self.values) < ENOUGH_VOXELS or kept.size < 4:
             return None
         beside = np.where(np.isfinite(self.sample.beside), self.sample.beside, 0.0)
@@ -308,7 +291,7 @@ class _Volumes:
         return min(candidates)[1:] if candidates else None
 
     def _when_moved(self, k: int, like: NDArray) -> float:
-        """How alike a volume is to the mean of others after it was brought to its place."""
+        """Likeness of volume k to the mean of others after registration."""
         like = like[:LOWEST_VOLUMES]
         picture = np.mean([np.nan_to_num(self.volume(int(j))) for j in like], axis=0)
         own = np.nan_to_num(self.volume(k))
@@ -321,15 +304,15 @@ class _Volumes:
         return float(_correlations(*np.hsplit(self._within_slices(values), 2))[0, 0])
 
     def _alike(self, k: int, peers: NDArray) -> NDArray:
-        """Those of its peers that a volume should look like: along similar directions, or hardly weighted."""
+        """Peers that volume k should resemble: of similar direction, or hardly diffusion-weighted."""
         lower = np.minimum(self.nominal[peers], self.nominal[k])
         similar = self.sine[k, peers] <= np.sin(np.deg2rad(ALIKE))
         return peers[similar | (lower <= HARDLY_WEIGHTED)]
 
     def _within_slices(self, values: NDArray) -> NDArray[np.float64]:
-        """How values differ from the mean of their slice, as shares of it: slices that lost signal count as others do.
+        """Relative deviations of values from the mean of their slice, so that slices that lost signal count equally.
 
-        Bright fluid is limited, and so is the noise of slices that lost nearly everything.
+        Bright fluid and the noise of slices with little signal are clipped.
         """
         values = np.clip(values, *np.percentile(values, [2, 98], axis=0))
         counts = np.bincount(self.slices)
@@ -341,7 +324,7 @@ class _Volumes:
 
 
 def _correlations(first: NDArray, second: NDArray) -> NDArray[np.float64]:
-    """Correlations of the columns of two arrays; 0 where a column does not vary."""
+    """Correlations of the columns of two arrays; 0 for constant columns."""
 
     def standard(values: NDArray) -> NDArray:
         values = values - values.mean(axis=0)
@@ -352,7 +335,7 @@ def _correlations(first: NDArray, second: NDArray) -> NDArray[np.float64]:
 
 
 def _likeness(correlation: NDArray, k: int, others: NDArray) -> float:
-    """Correlation of a volume with the one of others that is most like it, or with their mean; NaN without others."""
+    """Correlation of volume k with the most similar of others, or with their mean; NaN without others."""
     if others.size == 0:
         return np.nan
     own = correlation[k, others]
@@ -362,8 +345,8 @@ def _likeness(correlation: NDArray, k: int, others: NDArray) -> float:
 def _angles(acquisition: Acquisition) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Sine of the angle between the directions of each two volumes, and which volumes have a direction.
 
-    It is 0 where one of two has none although others have (a map has none, and a trace image lies between the
-    directions), and 1 where directions are not known at all.
+    It is 0 if one of the two has none although others do (a map has none, and a trace image lies between the
+    directions), and 1 if no directions are known.
     """
     n = len(acquisition)
     table = np.zeros((n, 3)) if acquisition.directions is None else np.nan_to_num(acquisition.directions)

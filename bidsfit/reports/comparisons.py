@@ -43,7 +43,7 @@ def estimator_colour(index: int) -> str:
 
 
 @dataclass(frozen=True)
-class Column:
+class EstimatorMap:
     """One estimator's map of a parameter.
 
     Attributes
@@ -95,7 +95,7 @@ class Decay:
 @styled
 def plot_comparison(
     path: Path | str,
-    columns: Sequence[Column],
+    columns: Sequence[EstimatorMap],
     mask: NDArray,
     affine: NDArray,
     unit: str = "",
@@ -110,7 +110,7 @@ def plot_comparison(
     Parameters
     ----------
     path : path
-    columns : sequence of Column
+    columns : sequence of EstimatorMap
         Two or more.
     mask : ndarray of bool, shape (x, y, z)
     affine : ndarray, shape (4, 4)

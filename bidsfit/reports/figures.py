@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bidsfit.reports.canvas import robust_limits, spread_limits, widened
 from bidsfit.reports.charts import Curve, Histogram, plot_curves, plot_histograms, plot_shells
-from bidsfit.reports.comparisons import Column, Decay, plot_comparison, plot_decays
+from bidsfit.reports.comparisons import Decay, EstimatorMap, plot_comparison, plot_decays
 from bidsfit.reports.mosaics import Panel, plot_maps, plot_mask, plot_quality, status_colour, with_values
 from bidsfit.reports.preprocessing import (
     plot_before_after,
@@ -20,9 +20,9 @@ from bidsfit.reports.preprocessing import (
 )
 
 __all__ = [
-    "Column",
     "Curve",
     "Decay",
+    "EstimatorMap",
     "Histogram",
     "Panel",
     "plot_before_after",

@@ -93,7 +93,7 @@ def changes_of(
 
 
 @dataclass(frozen=True)
-class Cohort:
+class CohortRecord:
     """Participants that belong together, and how they were chosen.
 
     Attributes
@@ -317,7 +317,7 @@ class GroupRecord:
 
     Attributes
     ----------
-    cohorts : tuple of Cohort
+    cohorts : tuple of CohortRecord
     regions : tuple of RegionRecord
         In the order in which they are shown.
     statistic : str
@@ -337,7 +337,7 @@ class GroupRecord:
     title : str
     """
 
-    cohorts: tuple[Cohort, ...]
+    cohorts: tuple[CohortRecord, ...]
     regions: tuple[RegionRecord, ...]
     statistic: str = "median"
     correction: Correction = "holm"

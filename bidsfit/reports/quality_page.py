@@ -46,7 +46,7 @@ NOT_KIND = ("sub-", "ses-", "run-")
 
 
 @dataclass(frozen=True)
-class Number:
+class QualityMetric:
     """One number of an image.
 
     Attributes
@@ -82,17 +82,17 @@ class Number:
 
 
 #: The numbers of the page, in their order.
-NUMBERS: Mapping[str, Number] = {
-    "fd_mean": Number(
+NUMBERS: Mapping[str, QualityMetric] = {
+    "fd_mean": QualityMetric(
         "Mean framewise displacement", "mm", "high", 0.05, "number", "How far the head moved from volume to volume."
     ),
-    "fd_max": Number(
+    "fd_max": QualityMetric(
         "Largest framewise displacement", "mm", "high", 0.2, "number", "The largest movement between two volumes."
     ),
-    "n_outlier_volumes": Number(
+    "n_outlier_volumes": QualityMetric(
         "Outlier volumes", "", "high", 1, "count", "Volumes that differ from the others of their shell."
     ),
-    "outlier_slices": Number(
+    "outlier_slices": QualityMetric(
         "Slices that lost signal",
         "",
         "high",
@@ -100,7 +100,7 @@ NUMBERS: Mapping[str, Number] = {
         "percent",
         "Over all volumes; movement during the weighting.",
     ),
-    "dvars_max": Number(
+    "dvars_max": QualityMetric(
         "Largest standardised DVARS",
         "",
         "high",
@@ -108,7 +108,7 @@ NUMBERS: Mapping[str, Number] = {
         "number",
         "Difference of a volume from its shell; 1 is typical.",
     ),
-    "ndc": Number(
+    "ndc": QualityMetric(
         "Neighbouring DWI correlation",
         "",
         "low",
@@ -116,7 +116,7 @@ NUMBERS: Mapping[str, Number] = {
         "correlation",
         "Correlation of volumes that are neighbours in q-space; noise, motion and wrong gradient tables lower it.",
     ),
-    "snr_lowest": Number(
+    "snr_lowest": QualityMetric(
         "SNR at the lowest b-value",
         "",
         "low",
@@ -124,7 +124,7 @@ NUMBERS: Mapping[str, Number] = {
         "number",
         "Mean signal inside the mask over the noise of one volume.",
     ),
-    "snr_highest": Number(
+    "snr_highest": QualityMetric(
         "SNR at the highest b-value",
         "",
         "low",
@@ -132,8 +132,8 @@ NUMBERS: Mapping[str, Number] = {
         "number",
         "Mean signal inside the mask over the noise of one volume; below 3 the noise floor biases signals.",
     ),
-    "n_volumes": Number("Volumes", "", "", 0.5, "count", "A scan that was stopped has fewer than the others."),
-    "n_voxels": Number(
+    "n_volumes": QualityMetric("Volumes", "", "", 0.5, "count", "A scan that was stopped has fewer than the others."),
+    "n_voxels": QualityMetric(
         "Voxels of the mask", "", "", 100, "count", "Masks that failed are much larger or smaller than the others."
     ),
 }
@@ -176,7 +176,7 @@ class Chart:
     """One number of all images."""
 
     key: str
-    number: Number
+    number: QualityMetric
     judged: tuple[Judged, ...]
     figure: Markup
     unknown: int
@@ -267,14 +267,14 @@ def _chart(key: str, images: Sequence[Image], kinds: Sequence[str]) -> Chart | N
     judged: list[Judged] = []
     for kind in kinds:
         own = [(image, value) for image in images if image.kind == kind and (value := image.values[key]) is not None]
-        states = _states(np.array([value for _, value in own]), meaning)
+        states = outlier_states(np.array([value for _, value in own]), meaning)
         judged += [Judged(*found, meaning.words(found[1]), state) for found, state in zip(own, states, strict=True)]
     if not judged:
         return None
     return Chart(key, meaning, tuple(judged), _draw(judged, meaning, len(kinds) > 1), len(images) - len(judged))
 
 
-def _draw(judged: Sequence[Judged], meaning: Number, several: bool) -> Markup:
+def _draw(judged: Sequence[Judged], meaning: QualityMetric, several: bool) -> Markup:
     """Strips of all kinds of images, each named where there are several."""
     import altair
 
@@ -302,7 +302,7 @@ def _draw(judged: Sequence[Judged], meaning: Number, several: bool) -> Markup:
     return embedded(chart, f"{meaning.title} of all images")
 
 
-def _axis(values: NDArray, meaning: Number) -> tuple[float, float]:
+def _axis(values: NDArray, meaning: QualityMetric) -> tuple[float, float]:
     """Ends of an axis: a little beyond all values, from 0 where that is not far; never empty."""
     low, high = float(values.min()), float(values.max())
     spread = max(high - low, 4 * meaning.negligible)
@@ -313,8 +313,8 @@ def _axis(values: NDArray, meaning: Number) -> tuple[float, float]:
     return low, min(high, 1.0) if meaning.style == "correlation" and values.max() <= 1 else high
 
 
-def _states(values: NDArray, meaning: Number) -> list[str]:
-    """Of each value: "worse" or "other" where it stands out, at the bad end or not, else nothing."""
+def outlier_states(values: NDArray, meaning: QualityMetric) -> list[str]:
+    """State of each value: "worse" for an outlier at the bad end, "other" for one at the good end, else ""."""
     if values.size < FEWEST:
         return [""] * values.size
     first, third = np.percentile(values, [25, 75])

@@ -1,1 +1,1 @@
-"""What the command line starts: runs of the participant level and of the group level."""
+"""Runs of the participant level and of the group level, as started by the command line."""

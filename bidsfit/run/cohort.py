@@ -1,4 +1,4 @@
-"""Repeatability and treatment response of a cohort: from written maps to tables and a page."""
+"""Repeatability and treatment response of a cohort: from maps to tables and a page."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from bidsfit.bids.distributions import KINDS, distribution_path
 from bidsfit.bids.fitted import FittedImage, find_fitted, scanned_sessions
-from bidsfit.bids.inputs import Folder, Problem
+from bidsfit.bids.inputs import Folder, InputProblem
 from bidsfit.bids.metadata import read_sidecar
 from bidsfit.bids.tables import GENERATED_BY, write_table
 from bidsfit.cohort.analysis import CohortResults, compute
@@ -30,7 +30,7 @@ from bidsfit.cohort.values import CohortValues, FitNotes, members, missing_value
 from bidsfit.exceptions import UnknownNameError, UnusableInputError, UsageError
 from bidsfit.parallel import Progress
 from bidsfit.reports.group import write_group_page
-from bidsfit.reports.group_records import Cohort, GroupRecord, LeftOut, TrainingRecord
+from bidsfit.reports.group_records import CohortRecord, GroupRecord, LeftOut, TrainingRecord
 from bidsfit.run.pooling import TITLES
 from bidsfit.run.publishing import PAGE, publish, staged
 from bidsfit.statistics.interval import scale_interval
@@ -63,7 +63,7 @@ Statistic = Literal["median", "mean", "q05", "q25", "q75", "q95"]
 
 @dataclass(frozen=True)
 class CohortChoice:
-    """What the user asked for.
+    """Options of the user for comparisons.
 
     Attributes
     ----------
@@ -72,14 +72,14 @@ class CohortChoice:
     sessions : tuple of str
         pre=LABEL post=LABEL.
     condition : str, optional
-        Column of the tables of sessions.
+        Column of the sessions tables.
     regions : tuple of str
-        Names; empty: all, and the whole mask.
+        Names; empty means all, and the whole mask.
     statistic : {"median", "mean", "q05", "q25", "q75", "q95"}
-        Over the voxels of a region.
+        Summary of the voxels of a region.
     correction : {"holm", "benjamini-hochberg", "none"}
     participants, session_labels, models : tuple of str
-        To which everything is restricted; labels without prefix. Empty: all.
+        Restrictions, as labels without prefix; empty means all.
     """
 
     repeatability: str | None = None
@@ -96,21 +96,13 @@ class CohortChoice:
 
     @property
     def asked(self) -> bool:
-        """Whether a comparison was asked for, so that it must not be left out."""
+        """Whether a comparison was explicitly requested and must not be skipped."""
         return bool(self.repeatability or self.treatment or self.sessions or self.condition or self.regions)
 
 
 @dataclass(frozen=True)
 class CohortPlan:
-    """What will be compared.
-
-    Attributes
-    ----------
-    choice : CohortChoice
-    design : Design
-    fits : tuple of FittedImage
-        Of everyone who has maps.
-    """
+    """The planned comparison; ``fits`` are those of everyone with maps."""
 
     choice: CohortChoice
     design: Design
@@ -124,7 +116,7 @@ class CohortPlan:
 
     @property
     def normative(self) -> bool:
-        """Whether there are enough healthy participants to compare patients with."""
+        """Whether there are enough healthy participants for normative scores."""
         return len(self.design.healthy) >= FEWEST_HEALTHY and bool(self.design.patients)
 
     @property
@@ -134,12 +126,12 @@ class CohortPlan:
 
 
 def plan_cohort(bids_dir: Path, output_dir: Path, choice: CohortChoice) -> CohortPlan:
-    """Read the design of a study, and find the maps that its comparisons rest on.
+    """Read the design of a study and find the maps to compare.
 
     Raises
     ------
     UsageError, UnknownNameError, UnusableInputError
-        Where the choice names what is not there, or asks for what the design does not identify.
+        If the choice names something that does not exist, or the design does not identify what was requested.
     """
     fits = [
         fitted
@@ -171,8 +163,8 @@ def plan_cohort(bids_dir: Path, output_dir: Path, choice: CohortChoice) -> Cohor
     return plan
 
 
-def cohorts(plan: CohortPlan) -> list[Cohort]:
-    """Who is compared with whom."""
+def cohorts(plan: CohortPlan) -> list[CohortRecord]:
+    """The cohorts that are compared."""
     design, choices = plan.design, plan.design.choices or {}
     found = [
         *(
@@ -186,14 +178,14 @@ def cohorts(plan: CohortPlan) -> list[Cohort]:
         ("Patients", len(design.patients), "everyone else with maps", "the first session"),
     ]
     return [
-        Cohort(name, n, chosen, sessions)
+        CohortRecord(name, n, chosen, sessions)
         for name, n, chosen, sessions in found
         if n and (plan.normative or name not in ("Healthy", "Patients"))
     ]
 
 
 def describe(plan: CohortPlan) -> list[str]:
-    """What would be compared, in words."""
+    """Description of the planned comparisons, line by line."""
     if plan.empty:
         return ["Repeatability and response: nothing to compare.", *(f"  {words}" for words in plan.design.remarks)]
     said = ["Repeatability and response:"]
@@ -225,25 +217,20 @@ def analyse(
     about: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> list[str]:
-    """Compute everything, write the tables and the page, and say what was done.
+    """Compute the statistics, write tables and page, and return messages about it.
 
     Parameters
     ----------
-    plan : CohortPlan
-        That is not empty.
-    output_dir : Path
     datasets : sequence of Folder
-        Where regions are looked for, before the output folder itself.
-    processes : int
+        Datasets to search for regions, before the output folder itself.
     about : mapping, optional
-        For the page; see `write_group_page`. What differs from run to run would make a new page of every run.
-    progress : callable, optional
-        Called with the done fraction of reading.
+        Information for the page, see `write_group_page`. It must not differ from run to run, so that equal results give
+        equal pages.
 
     Raises
     ------
     UsageError, UnusableInputError
-        Where a region that was asked for is nobody's, or no map can be read.
+        If nobody has a requested region, or no map can be read.
     """
     choice, design = plan.choice, plan.design
     fits, values = FitNotes(), CohortValues(design, choice.statistic)
@@ -297,8 +284,8 @@ def analyse(
     return _said(record, [*_left_out_of_cohorts(design), *(f"  left out, {w}" for w in grouped(problems))], kept)
 
 
-def _require_regions(wanted: Iterable[str], found: Iterable[str], problems: Sequence[Problem]) -> None:
-    """Refuse a region that was asked for and that nobody has, and values of nobody at all."""
+def _require_regions(wanted: Iterable[str], found: Iterable[str], problems: Sequence[InputProblem]) -> None:
+    """Raise an error if nobody has a requested region, or there are no values at all."""
     there = {name.lower() for name in found}
     missing = [name for name in wanted if name.lower() not in there]
     if missing or not there:
@@ -311,7 +298,7 @@ def _require_regions(wanted: Iterable[str], found: Iterable[str], problems: Sequ
 
 
 def _training(folder: Path, names: Iterable[str]) -> tuple[TrainingRecord, ...]:
-    """Distributions that the group level pooled, for the models that are compared."""
+    """Pooled distributions of the compared models."""
     found = []
     for model in sorted(names):
         for kind in KINDS:
@@ -330,8 +317,8 @@ def _training(folder: Path, names: Iterable[str]) -> tuple[TrainingRecord, ...]:
     return tuple(found)
 
 
-def _left_out(design: Design, problems: Sequence[Problem]) -> list[LeftOut]:
-    """Who and what is not in the numbers; what is the same for several participants once."""
+def _left_out(design: Design, problems: Sequence[InputProblem]) -> list[LeftOut]:
+    """Excluded participants and problems, merged over participants."""
     found = [LeftOut(f"sub-{one.participant}", one.cohort, one.reason) for one in design.left_out]
     people: dict[str, list[str]] = {}
     for problem in problems:
@@ -341,7 +328,7 @@ def _left_out(design: Design, problems: Sequence[Problem]) -> list[LeftOut]:
 
 
 def _warnings(plan: CohortPlan, fits: FitNotes, results: CohortResults) -> list[str]:
-    """What concerns the study as a whole; the most serious first."""
+    """Warnings about the whole study, the most serious first."""
     design = plan.design
     found = []
     n = len(design.repeatability)
@@ -372,7 +359,7 @@ def _warnings(plan: CohortPlan, fits: FitNotes, results: CohortResults) -> list[
 
 
 def _said(record: GroupRecord, left_out: Sequence[str], kept: Path | None) -> list[str]:
-    """What was done, in words."""
+    """Messages about what was done."""
     said = ["Repeatability and response:"]
     said += [
         f"  {c.name.lower()}: {c.n_participants} participant{'s' if c.n_participants != 1 else ''} ({c.chosen})"

@@ -1,4 +1,4 @@
-"""A plan in words: images that get the same are told of once."""
+"""Description of a plan as text; images with the same plan are described once."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SOME = 3
 
 
 def describe_plan(plans: Sequence[ParticipantPlan], output_dir: Path) -> str:
-    """The plan in words, one line a decision; which images have all their maps already, and what must be moved away."""
+    """The plan as text, with images that are done already and outputs that must be moved away."""
     lines = []
     for group in alike(plans, decisions):
         shape = " x ".join(map(str, group[0].shape))
@@ -42,12 +42,12 @@ def describe_plan(plans: Sequence[ParticipantPlan], output_dir: Path) -> str:
 
 
 def _of(name: str, group: Sequence[ImagePlan]) -> str:
-    """Which of a group, where there are several."""
+    """Which images of a group are meant, if there are several."""
     return f", {name}" if len(group) > 1 else ""
 
 
 def summarise_plan(plans: Sequence[ParticipantPlan]) -> str:
-    """What is about to run: the fits of every image, and why not others."""
+    """Summary of a run that starts: fits of every image, and why others are left out."""
     lines = []
     for group in alike(plans, fits):
         first, *others = fits(group[0])
@@ -57,7 +57,7 @@ def summarise_plan(plans: Sequence[ParticipantPlan]) -> str:
 
 
 def alike(plans: Sequence[ParticipantPlan], words: Callable[[ImagePlan], list[str]]) -> list[list[ImagePlan]]:
-    """Images of which the same is said but for their own names, together."""
+    """Groups of images whose descriptions are equal except for their names."""
     groups: dict[tuple[object, ...], list[ImagePlan]] = {}
     for plan in plans:
         for image in plan.images:
@@ -67,7 +67,7 @@ def alike(plans: Sequence[ParticipantPlan], words: Callable[[ImagePlan], list[st
 
 
 def general(line: str, image: ImagePlan) -> str:
-    """A line with an asterisk for what is the image's own."""
+    """A line with the parts specific to an image replaced by an asterisk."""
     for key, label in parse_name(image.image.name).entities.items():
         if key in OWN:
             line = re.sub(rf"\b{key}-{re.escape(label)}(?![a-zA-Z0-9])", f"{key}-*", line)
@@ -75,12 +75,12 @@ def general(line: str, image: ImagePlan) -> str:
 
 
 def names(images: Sequence[ImagePlan]) -> list[str]:
-    """Names of images as users know them."""
+    """Names of images as shown to users."""
     return [f"{image.image.name}_dwi" for image in images]
 
 
 def decisions(image: ImagePlan) -> list[str]:
-    """What was decided for an image, and why."""
+    """Decisions about an image and their reasons."""
     lines = [f"    protocol: {protocol_in_words(image.acquisition)}", _mask(image)]
     if image.chain is not None:
         lines += [f"    {step.step.title.lower()}: {step.in_words}" for step in image.chain.steps]
@@ -92,12 +92,12 @@ def decisions(image: ImagePlan) -> list[str]:
 
 
 def describe_replaced(replaced: Sequence[Replaced]) -> str:
-    """What was moved out of the way, where to, and why."""
+    """Which outputs were moved, where to and why."""
     return "\n".join(f"{names([one.image])[0]}: moved to {one.folder}: {one.in_words}" for one in replaced)
 
 
 def fits(image: ImagePlan) -> list[str]:
-    """The fits of an image in one line, then what they are trained on, and what is left out."""
+    """Fits of an image in one line, then their training data, and what is left out."""
     lines = [", ".join(f"{fit.model} ({fit.name})" for fit in image.fits)]
     lines += [f"  {words}" for words in (image.image.no_mask, *image.remarks) if words]
     lines += [f"  {words}" for words in trainings_in_words(image)]
@@ -114,5 +114,5 @@ def _mask(image: ImagePlan) -> str:
 
 
 def trainings_in_words(plan: ImagePlan) -> list[str]:
-    """What the trained estimators of an image are trained on; one that serves several models is said once."""
+    """Training data of the trained estimators of an image, without repetitions."""
     return list(dict.fromkeys(f"{f.name}: {f.training_in_words}" for f in plan.fits if f.training_in_words))

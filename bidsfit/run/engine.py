@@ -1,4 +1,4 @@
-"""Nipype: how it is told to run, and what runs its graphs."""
+"""Configuration of Nipype, and the plugin that runs its graphs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from bidsfit.workflows.participant import image_part
 
 
 def configure_nipype(settings: Settings) -> None:
-    """Tell Nipype how to run; nothing leaves this machine."""
+    """Configure Nipype, which then does not look for updates online."""
     from nipype import config
     from nipype import logging as nipype_logging
 
@@ -68,7 +68,7 @@ def read_plugin(settings: Settings) -> dict[str, Any]:
 def started(
     plugin: Mapping[str, Any], plans: Sequence[ParticipantPlan], finished: Callable[[Finished], None]
 ) -> PluginBase:
-    """The plugin; bidsfit's scheduler in the place of those that run on this machine, whose workers start here."""
+    """The plugin; for local ones bidsfit's scheduler with its workers started."""
     name, arguments = plugin["plugin"], plugin.get("plugin_args") or {}
     if name not in ("Linear", "MultiProc"):
         return getattr(plugins, f"{name}Plugin")(plugin_args=arguments)

@@ -1,4 +1,4 @@
-"""What failed, in the user's words: which image, which step of it, why, and what to do."""
+"""Explanation of failures to users: which image and step failed, why, and what to do."""
 
 from __future__ import annotations
 
@@ -59,19 +59,19 @@ FIT = {
 
 @dataclass(frozen=True)
 class Crash:
-    """A crash file of Nipype: the full name of the node, and the traceback; empty where the file does not say."""
+    """A crash file of Nipype: full name of the node, and traceback; empty if unknown."""
 
     node: str
     traceback: str
 
     @property
     def part(self) -> str:
-        """The image that the node belongs to, as `image_part` names it."""
+        """Image that the node belongs to, as of `image_part`."""
         return ".".join(self.node.split(".")[1:3])
 
 
 def read_crash(path: Path) -> Crash:
-    """Read a crash file; one that was not written to its end is read as far as it goes."""
+    """Read a crash file, which may be incomplete."""
     text = path.read_text(errors="replace")
     node = re.match(r"Node: (\S+)", text)
     trace = re.search(r"^(?:Traceback \(|bidsfit\.exceptions\.).*", text, re.MULTILINE | re.DOTALL)
@@ -79,15 +79,7 @@ def read_crash(path: Path) -> Crash:
 
 
 def step_in_words(node: str, plan: ImagePlan) -> str:
-    """What a node of an image does.
-
-    Parameters
-    ----------
-    node : str
-        Its full name: ``bidsfit_wf.sub_01_wf.sub_01_dwi_wf.adc_lsq_wf.fit``.
-    plan : ImagePlan
-        Of the image.
-    """
+    """What a node does; ``node`` is its full name, ``bidsfit_wf.sub_01_wf.sub_01_dwi_wf.adc_lsq_wf.fit``."""
     *_, workflow, name = ["", *node.split(".")]
     if name in STEPS.available():
         return str(STEPS.get(name).doing)
@@ -102,14 +94,7 @@ def step_in_words(node: str, plan: ImagePlan) -> str:
 
 
 def explain(crash: Crash, plan: ImagePlan | None) -> tuple[str, str]:
-    """Title and message of a failure.
-
-    Parameters
-    ----------
-    crash : Crash
-    plan : ImagePlan, optional
-        Of the image that it belongs to; None where that is not known.
-    """
+    """Title and message of a failure; ``plan`` is that of its image, if known."""
     step = "A step" if plan is None else f"{step_in_words(crash.node, plan)} of {plan.image.name}_dwi"
     failed = f"A step failed: {step}" if plan is not None else "A step failed"
     on_purpose = ON_PURPOSE.search(crash.traceback)
@@ -125,15 +110,7 @@ def explain(crash: Crash, plan: ImagePlan | None) -> tuple[str, str]:
 
 
 def full_disk(trace: str, folder: Path) -> str:
-    """The message for a step that failed for want of space; empty where that was not the reason.
-
-    Parameters
-    ----------
-    trace : str
-        Its traceback.
-    folder : Path
-        Where it worked.
-    """
+    """Message for a step that failed because the disk was full, according to its traceback; else empty."""
     on_purpose = ON_PURPOSE.search(trace)
     if on_purpose and on_purpose[1] == DiskFullError.__name__:
         return on_purpose[2].strip()

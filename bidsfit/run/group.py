@@ -1,4 +1,4 @@
-"""The group level: quality of all images, pooled fits of healthy participants, repeatability and treatment response."""
+"""Group level: quality of all images, pooled fits of healthy participants, repeatability and treatment response."""
 
 from __future__ import annotations
 
@@ -28,13 +28,7 @@ PACKAGES = ("numpy", "scipy", "statsmodels", "nibabel")
 
 
 def run_group(settings: Settings) -> int:
-    """Run the group level; return the exit code.
-
-    Raises
-    ------
-    BidsfitError
-        Where nothing can be done, or what was asked for cannot.
-    """
+    """Run the group level and return the exit code; raises `BidsfitError` if a request cannot be met."""
     describes_derivative(settings.bids_dir)  # refuses what is no dataset
     if not settings.output_dir.is_dir():
         raise UnusableInputError(
@@ -64,7 +58,7 @@ def run_group(settings: Settings) -> int:
 
 
 def cohort_choice(settings: Settings) -> CohortChoice:
-    """What the options say about the comparisons."""
+    """Options of the comparisons."""
     return CohortChoice(
         repeatability=settings.repeatability,
         treatment=settings.treatment,
@@ -81,14 +75,9 @@ def cohort_choice(settings: Settings) -> CohortChoice:
 
 
 def compare_cohort(settings: Settings, choice: CohortChoice, plan: CohortPlan | None) -> bool:
-    """Repeatability and response; whether there was anything to compare.
+    """Compute repeatability and response; return whether there was anything to compare.
 
-    Parameters
-    ----------
-    settings : Settings
-    choice : CohortChoice
-    plan : CohortPlan, optional
-        None where nothing was asked for: what cannot be read is then said, and nothing else stops.
+    ``plan`` is None if nothing was requested; unreadable files are then only reported.
     """
     if plan is None:
         try:
@@ -110,7 +99,7 @@ def compare_cohort(settings: Settings, choice: CohortChoice, plan: CohortPlan | 
 
 
 def about(root: Path, settings: Settings) -> dict[str, Any]:
-    """What the page says about the run, without what differs from run to run: the same results make the same page."""
+    """Information about the run for the page, without what differs between equal runs."""
     return {
         "version": __version__,
         "command": settings.command,
@@ -126,7 +115,7 @@ def pool_healthy(settings: Settings) -> None:
     Raises
     ------
     UnusableInputError, UsageError
-        Where nobody is healthy, or nothing can be pooled.
+        If there are no healthy participants, or nothing can be pooled.
     """
     healthy, chosen = healthy_participants(settings.bids_dir, settings.healthy)
     wanted = [label.removeprefix("sub-") for label in settings.participant_label]
@@ -159,18 +148,14 @@ def pool_healthy(settings: Settings) -> None:
 
 
 def report_quality(output_dir: Path, *, dry_run: bool = False) -> list[str]:
-    """Gather the quality of all images in a table and a page; say so. Nothing where no image was assessed.
+    """Collect the quality of all images in a table and a page; return messages, none if no image was assessed.
 
-    Parameters
-    ----------
-    output_dir : Path
-    dry_run : bool
-        Only say what would be made.
+    With ``dry_run`` only say what would be made.
 
     Raises
     ------
     UnusableInputError
-        Where the numbers of an image cannot be read.
+        If the numbers of an image cannot be read.
     """
     if next(output_dir.glob(f"sub-*/**/dwi/*{ENDING}"), None) is None:
         return []

@@ -1,4 +1,4 @@
-"""The participant level: find the images, plan, run the workflow, make the reports, and say how it went."""
+"""Participant level: find the images, plan, run the workflow, write reports and messages."""
 
 from __future__ import annotations
 
@@ -45,13 +45,7 @@ from bidsfit.workflows.training import TrainedStore
 
 
 def run_participants(settings: Settings) -> int:
-    """Run the participant level; return the exit code.
-
-    Raises
-    ------
-    BidsfitError
-        Where nothing can be run at all.
-    """
+    """Run the participant level and return the exit code; raises `BidsfitError` if nothing can be run."""
     fits = make_fits(
         settings.model,
         settings.estimators,
@@ -96,12 +90,12 @@ def run_participants(settings: Settings) -> int:
 
 
 def noise_choice(settings: Settings) -> NoiseChoice:
-    """What the options say about the noise."""
+    """Options of the noise."""
     return NoiseChoice(settings.noise or "rician", settings.sigma)
 
 
 def preprocessing_choice(settings: Settings) -> PreprocessingChoice | None:
-    """What the options say about preprocessing; None where there is to be none."""
+    """Options of the preprocessing; None for none."""
     if settings.preprocess == "none":
         return None
     rician = ""
@@ -120,12 +114,12 @@ def preprocessing_choice(settings: Settings) -> PreprocessingChoice | None:
 
 
 def training_choice(settings: Settings) -> TrainedStore:
-    """What the options say about where estimators are trained and kept."""
+    """Options of training and storage of estimators."""
     return TrainedStore(settings.store, settings.device)
 
 
 def require_device(settings: Settings, fits: Sequence[Fit]) -> None:
-    """Refuse a device that is not there, and --leave-one-out where nothing is trained on participants."""
+    """Raise an error if the device does not exist, or --leave-one-out has no effect."""
     if settings.leave_one_out and not any(fit.pool for fit in fits):
         raise UsageError("--leave-one-out: no estimator of this run is trained on the fits of participants.")
     if settings.device == "cpu" or not any(fit.trains for fit in fits if not fit.unsuitable):
@@ -138,14 +132,14 @@ def require_device(settings: Settings, fits: Sequence[Fit]) -> None:
 
 
 def validate(settings: Settings) -> None:
-    """Run the BIDS validator on the input dataset, unless it is a derivative one or the user said not to."""
+    """Run the BIDS validator on the input dataset, unless it is a derivative one or the user declined."""
     if not settings.skip_bids_validation and not describes_derivative(settings.bids_dir):
         labels = choose_participants(settings.bids_dir, settings.participant_label)
         require_valid(settings.bids_dir, [label for label in labels if is_label(label)])
 
 
 def plan_run(settings: Settings, fits: Sequence[Fit]) -> tuple[Dataset, list[Folder], list[ParticipantPlan]]:
-    """The input dataset, the derivative datasets, and what every participant gets."""
+    """Input dataset, derivative datasets, and plans of all participants."""
     raw = open_dataset(settings.bids_dir, "raw")
     labels = choose_participants(settings.bids_dir, settings.participant_label)
     refuse_earlier_names(settings.output_dir, labels)
@@ -187,7 +181,7 @@ def run_workflow(
 ) -> None:
     """Run the graph, and write the report of every participant when it is done.
 
-    Participants that another run works on in the same folder are left to it.
+    Participants that another run in the same folder works on are skipped.
     """
     folder = settings.work_dir / WORKFLOW
     with ExitStack() as stack:
@@ -219,7 +213,7 @@ def run_workflow(
 def run_graph(
     settings: Settings, plans: Sequence[ParticipantPlan], plugin: Mapping[str, Any], reports: Reports
 ) -> None:
-    """Run the graph of participants that nobody else works on."""
+    """Run the graph of participants that no other run works on."""
     for plan in plans:
         remove_abandoned(settings.output_dir / f"sub-{plan.label}")
         folder = log_folder(settings.output_dir, plan.label) / settings.run_uuid
@@ -260,7 +254,7 @@ def run_graph(
 
 
 def write_graph(workflow: Any, settings: Settings, plans: Sequence[ParticipantPlan]) -> None:
-    """Write the graph of the first image in Graphviz' language, and as SVG where Graphviz is installed."""
+    """Write the graph of the first image in DOT, and as SVG if Graphviz is installed."""
     image = next(image for plan in plans for image in plan.images)
     graph = init_image_wf(
         image,

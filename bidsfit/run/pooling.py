@@ -1,4 +1,4 @@
-"""The fits of healthy participants are pooled: the distributions that estimators are trained on."""
+"""Pooling of the fits of healthy participants into distributions that estimators are trained on."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ TITLES = {"healthy": "Healthy", "wm": "Healthy, white matter", "gm": "Healthy, g
 
 @dataclass(frozen=True)
 class Pooling:
-    """The fits of one model that are pooled: those of all images of the healthy participants."""
+    """Fits of one model to pool: those of all images of the healthy participants."""
 
     space: ParameterSpace
     images: tuple[FittedImage, ...]
@@ -43,13 +43,13 @@ class Pooling:
 
     @property
     def participants(self) -> list[str]:
-        """Labels without ``sub-``, sorted."""
+        """Sorted labels without ``sub-``."""
         return sorted({image.participant for image in self.images})
 
 
 @dataclass
 class _Gathered:
-    """Voxels of one distribution, and where they came from."""
+    """Voxels of one distribution, and their origin."""
 
     fits: dict[str, list[NDArray[np.float32]]] = field(default_factory=dict)
     sources: list[str] = field(default_factory=list)
@@ -63,24 +63,23 @@ def plan_poolings(
     bounds: Mapping[str, Mapping[str, tuple[float, float]]] | None = None,
     bids_dir: Path,
 ) -> tuple[list[Pooling], list[str]]:
-    """What is pooled, and in words what is left out.
+    """Poolings to do, and messages about what is left out.
 
     Parameters
     ----------
-    output_dir : Path
     healthy : sequence of str
         Labels without ``sub-``.
     asked : sequence of str
-        Models that the user named; empty: all that have maps.
+        Models named by the user; empty means all with maps.
     bounds : mapping of model to parameter to (lower, upper), optional
-        In the units of the numerics.
+        In internal units.
     bids_dir : Path
-        For the command that is offered.
+        Dataset, for the suggested command.
 
     Raises
     ------
     UsageError, UnusableInputError
-        Where there is nothing to pool, or a model that was named cannot be.
+        If there is nothing to pool, or a named model cannot be pooled.
     """
     found = find_fitted(output_dir, healthy)
     poolings, left_out = [], []
@@ -111,16 +110,14 @@ def plan_poolings(
 
 
 def pool_fits(pooling: Pooling, output_dir: Path, segmentations: Sequence[Folder], *, healthy: str) -> list[str]:
-    """Write the distributions of one model, each with its figure; return what was done, in words.
+    """Write the distributions of one model, each with a figure; return messages.
 
     Parameters
     ----------
-    pooling : Pooling
-    output_dir : Path
     segmentations : sequence of Folder
-        Where white and grey matter are looked for, before the output folder itself.
+        Datasets to search for white and grey matter, before the output folder itself.
     healthy : str
-        By which column and value the participants were chosen.
+        Column and value by which the participants were chosen.
     """
     model, said = pooling.model, []
     gathered = _gather(pooling, output_dir, segmentations)
@@ -154,7 +151,7 @@ def pool_fits(pooling: Pooling, output_dir: Path, segmentations: Sequence[Folder
 
 
 def _gather(pooling: Pooling, output_dir: Path, segmentations: Sequence[Folder]) -> dict[str, _Gathered]:
-    """Voxels of every distribution: those whose fit ended inside the bounds."""
+    """Voxels of every distribution whose fit ended inside the bounds."""
     gathered: dict[str, _Gathered] = {}
     for image in pooling.images:
         status, good = converged_voxels(image)
@@ -173,7 +170,7 @@ def _gather(pooling: Pooling, output_dir: Path, segmentations: Sequence[Folder])
 
 
 def plot_pool(path: Path, pooled: Pooled, title: str) -> None:
-    """Draw a pool: the first two parameters, or the only one."""
+    """Draw the first two parameters of a pool, or the only one."""
     model = pooled.space.model
     parameters = [model[name] for name in pooled.space.names]
     limits = [tuple(pair) for pair in pooled.space.bounds.tolist()]

@@ -1,4 +1,4 @@
-"""How far a run is: a line for every image, and the report of every participant as soon as its images are done."""
+"""Progress of a run: a line for every image, and a report for every participant when its images are done."""
 
 from __future__ import annotations
 
@@ -11,15 +11,14 @@ from bidsfit.workflows.participant import image_part
 
 
 class Progress:
-    """Told of every finished image, it says so, and passes on participants that are complete.
+    """Prints a line for every finished image, and reports participants that are complete.
 
     Parameters
     ----------
-    plans : sequence of ParticipantPlan
     say : callable
-        Called with a line.
+        Called with a line of text.
     complete : callable
-        Called with the plan of a participant all of whose images are finished.
+        Called with the plan of a participant whose images are all finished.
     """
 
     def __init__(
@@ -36,7 +35,7 @@ class Progress:
         self.n_finished = self.n_worked = 0
 
     def __call__(self, part: Finished) -> None:
-        """An image is finished."""
+        """Record a finished image."""
         self.n_finished += 1
         self.n_worked += part.worked
         n = len(self.names)
@@ -49,7 +48,7 @@ class Progress:
             self.complete(plan)
 
     def _time_left(self) -> str:
-        """How long the rest takes if it takes as long as what was worked on; nothing where that is not known."""
+        """Estimate of the remaining time from that of finished images; empty if unknown."""
         n_left = len(self.names) - self.n_finished
         if not n_left or not self.n_worked:
             return ""
@@ -57,7 +56,7 @@ class Progress:
 
 
 def duration(seconds: float) -> str:
-    """A time in words, as exact as an estimate is.
+    """A rounded time as text.
 
     Examples
     --------

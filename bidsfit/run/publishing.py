@@ -1,4 +1,4 @@
-"""The files of an analysis appear together, and those of an earlier one that differ are kept."""
+"""Publishing of the files of an analysis together, keeping those of an earlier one that differ."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SHOWN = 8
 
 @contextmanager
 def staged(folder: Path) -> Iterator[Path]:
-    """A hidden folder beside the outputs for files that are not finished; it goes when the block ends."""
+    """A hidden folder beside the outputs for unfinished files, removed when the block ends."""
     place = Path(mkdtemp(prefix=".group-", dir=folder))
     try:
         yield place
@@ -34,22 +34,10 @@ def staged(folder: Path) -> Iterator[Path]:
 
 
 def publish(stage: Path, folder: Path) -> Path | None:
-    """Put the files of an analysis where they belong.
+    """Move the files of an analysis from ``stage`` to the output folder.
 
-    Files that are the same stay as they are. Where a table differs from the one that is there, or is no longer made,
-    all files of the earlier analysis are kept together in a folder that is called by their digest.
-
-    Parameters
-    ----------
-    stage : Path
-        Where the new files lie.
-    folder : Path
-        Of the outputs.
-
-    Returns
-    -------
-    Path or None
-        The folder in which an earlier analysis is kept now.
+    Identical files are left alone. If a table differs from an existing one, or is no longer made, all files of the
+    earlier analysis are moved to a folder named by their digest, which is returned; else None.
     """
     with FileLock(folder / ".bidsfit.lock"):
         return _replace(stage, folder)
@@ -70,13 +58,13 @@ def _replace(stage: Path, folder: Path) -> Path | None:
 
 
 def _files(folder: Path) -> list[Path]:
-    """Files of an analysis in a folder, the page last."""
+    """Files of an analysis, the page last."""
     names = [Path(name).with_suffix(ending).name for name in TABLES for ending in ENDINGS]
     return [folder / name for name in (*names, PAGE) if (folder / name).exists()]
 
 
 def _same(first: Path, second: Path) -> bool:
-    """Whether two files have one content, or neither is there."""
+    """Whether two files have the same content, or both are missing."""
     if first.exists() != second.exists():
         return False
     return not first.exists() or _digest_of(first) == _digest_of(second)

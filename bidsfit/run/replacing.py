@@ -1,4 +1,4 @@
-"""What a run with ``--overwrite`` moves out of its way: everything of an image, or single fits of it."""
+"""Files that a run with ``--overwrite`` moves away: all outputs of an image, or single fits."""
 
 from __future__ import annotations
 
@@ -18,17 +18,7 @@ from bidsfit.planning.plan import ImagePlan, ParticipantPlan, conflicts
 
 @dataclass(frozen=True)
 class Replaced:
-    """Files of an image that a run moves, or would move; and why.
-
-    Attributes
-    ----------
-    image : ImagePlan
-    files : tuple of Path
-    conflict : Conflict
-        The first one.
-    folder : Path, optional
-        Where they are now.
-    """
+    """Files of an image that are, or would be, moved away, with the first conflict and the new folder."""
 
     image: ImagePlan
     files: tuple[Path, ...]
@@ -37,14 +27,14 @@ class Replaced:
 
     @property
     def in_words(self) -> str:
-        """How many files, and why."""
+        """Number of files, and the reason."""
         what = f"{len(self.files)} files{'' if self.conflict.whole else ' of fits'}"
         why = self.conflict.in_words or f"{self.conflict.path.name} has no sidecar that can be read"
         return f"{what} ({why})"
 
 
 def find_replaced(plan: ImagePlan, output_dir: Path) -> Replaced | None:
-    """What earlier runs left of an image that must go before the plan is carried out; None where nothing must."""
+    """Outputs of an image that must be moved before the plan is carried out; None if there are none."""
     found = list(conflicts(plan, output_dir))
     if not found:
         return None
@@ -63,13 +53,13 @@ def find_replaced(plan: ImagePlan, output_dir: Path) -> Replaced | None:
 
 
 def _maps(plan: ImagePlan, fit: Fit, output_dir: Path) -> list[Path]:
-    """Maps and sidecars of a fit, whatever its options were."""
+    """Maps and sidecars of a fit, with any options."""
     name = f"{plan.image.name}_model-{fit.model}_param-*_desc-{estimator_label(fit.built.name)}_dwimap.*"
     return list((output_dir / image_folder(plan.image)).glob(name))
 
 
 def _figures(plan: ImagePlan, fit: Fit, output_dir: Path) -> list[Path]:
-    """Figures and records of a fit, and those of the comparison that it is part of."""
+    """Figures and records of a fit, and of comparisons that include it."""
     paths = [
         *fit_figure_paths(output_dir, plan.image, fit.model, fit.built.name).values(),
         *comparison_figure_paths(output_dir, plan.image, fit.signal_model).values(),
@@ -78,17 +68,10 @@ def _figures(plan: ImagePlan, fit: Fit, output_dir: Path) -> list[Path]:
 
 
 def replace_earlier(plans: Iterable[ParticipantPlan], output_dir: Path, moment: datetime) -> list[Replaced]:
-    """Move out of the way what plans would make otherwise, with the reports that tell of it; return what was moved.
+    """Move away outputs that conflict with plans, and their reports; return what was moved.
 
-    Each participant's files are looked for and moved under its lock: of several runs that start together, the first
-    moves them.
-
-    Parameters
-    ----------
-    plans : iterable of ParticipantPlan
-    output_dir : Path
-    moment : datetime
-        Names the folder.
+    Files of a participant are searched and moved under its lock, so that of several simultaneous runs the first moves
+    them. ``moment`` names the folder.
     """
     done: list[Replaced] = []
     for plan in plans:

@@ -1,4 +1,4 @@
-"""The reports of a run, and what it says: who is done, and what failed or was left out."""
+"""Reports and messages of a run: participants that are done, failures, and what was left out."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ PACKAGES = (
 
 
 class Reports:
-    """The reports of a run's participants, and what went wrong with each."""
+    """Reports of the participants of a run, with the errors of each."""
 
     def __init__(self, settings: Settings, raw: Dataset, plans: Sequence[ParticipantPlan]) -> None:
         self.settings, self.raw = settings, raw
@@ -65,7 +65,7 @@ class Reports:
         self.written: set[str] = set()
 
     def write(self, plan: ParticipantPlan, run_uuid: str) -> None:
-        """Write the report of a participant, once, with what failed in a run; and say what did."""
+        """Write the report of a participant once, with its failures, and print them."""
         if plan.label in self.written:
             return
         errors = [*self.errors[plan.label], *read_crashes(self.settings, plan, run_uuid)]
@@ -79,7 +79,7 @@ class Reports:
 
 
 def read_crashes(settings: Settings, plan: ParticipantPlan, run_uuid: str) -> list[ErrorRecord]:
-    """What failed for one participant in a run, from Nipype's crash files."""
+    """Failures of one participant in a run, from Nipype's crash files."""
     images = {image_part(image): image for image in plan.images}
     records = []
     for path in sorted((log_folder(settings.output_dir, plan.label) / run_uuid).glob("crash-*.txt")):
@@ -90,7 +90,7 @@ def read_crashes(settings: Settings, plan: ParticipantPlan, run_uuid: str) -> li
 
 
 def make_report(settings: Settings, raw: Dataset, plan: ParticipantPlan, errors: Sequence[ErrorRecord]) -> None:
-    """Write the report of one participant from all records in its folder, those of earlier runs included."""
+    """Write the report of one participant from all its records, including those of earlier runs."""
     records = read_records(settings.output_dir, plan.label)
     write_report(
         settings.output_dir / f"sub-{plan.label}.html",
@@ -106,12 +106,9 @@ def make_report(settings: Settings, raw: Dataset, plan: ParticipantPlan, errors:
 
 
 def write_methods(output_dir: Path, planned: Sequence[ParticipantPlan] = ()) -> str:
-    """Write the methods text of all that an output folder holds; where it holds nothing yet, of what is planned.
+    """Write the methods text of an output folder, or of what is planned if it is empty.
 
-    Returns
-    -------
-    str
-        What it tells of; empty where nothing was written.
+    Return what the text is about, in words; empty if nothing was written.
     """
     with FileLock(output_dir / ".bidsfit.lock"):
         told, text = "what was done", methods_of(read_records(output_dir))
@@ -124,7 +121,7 @@ def write_methods(output_dir: Path, planned: Sequence[ParticipantPlan] = ()) -> 
 
 
 def about(settings: Settings, raw: Dataset) -> dict[str, Any]:
-    """What a report says about the run."""
+    """Information about the run for a report."""
     versions = {"Python": sys.version.split()[0]}
     for package in PACKAGES:
         try:
@@ -147,14 +144,14 @@ def about(settings: Settings, raw: Dataset) -> dict[str, Any]:
 
 
 def preprocessing_record(image: ImagePlan, output_dir: Path) -> PreprocessingRecord | None:
-    """What a run told of the preprocessing of an image; None where there is no such run yet."""
+    """Record of the preprocessing of an image; None if it was not run yet."""
     path = quality_record_path(output_dir, image.image)
     record = read_record(path) if path.exists() else None
     return record if isinstance(record, PreprocessingRecord) else None
 
 
 def say_left_out(settings: Settings, plan: ParticipantPlan) -> None:
-    """Say on the standard error which volumes of a participant's images were left out."""
+    """Print, on standard error, the volumes of a participant's images that were left out."""
     for image in plan.images:
         path = image_figure_paths(settings.output_dir, image.image)["record"]
         record = read_record(path) if path.exists() else None
@@ -164,7 +161,7 @@ def say_left_out(settings: Settings, plan: ParticipantPlan) -> None:
 
 
 def say_errors(settings: Settings, label: str, errors: Sequence[ErrorRecord]) -> None:
-    """Say on the standard error what went wrong with a participant."""
+    """Print the errors of a participant on standard error."""
     for error in errors:
         sys.stderr.write(f"sub-{label}: {error.title}. {error.message}\n")
         if error.crash_file:
@@ -175,7 +172,7 @@ def say_errors(settings: Settings, label: str, errors: Sequence[ErrorRecord]) ->
 
 
 def say_refused(record: PreprocessingRecord) -> None:
-    """Say on the standard error which planned steps an image had to do without, and why."""
+    """Print, on standard error, planned steps that an image did not get, and why."""
     for row in record.steps:
         if row.get("refused"):
             sys.stderr.write(f"{record.image}: {row['title']} was left out: {row['refused']}\n")
@@ -185,7 +182,7 @@ def say_refused(record: PreprocessingRecord) -> None:
 def say_outcome(
     settings: Settings, plans: Sequence[ParticipantPlan], errors: Mapping[str, Sequence[ErrorRecord]]
 ) -> int:
-    """Say how it went; return the exit code."""
+    """Print the outcome and return the exit code."""
     failed = [plan.label for plan in plans if errors[plan.label]]
     say(f"Reports: {settings.output_dir}{'' if len(plans) > 1 else f'/sub-{plans[0].label}.html'}")
     if failed:
@@ -196,13 +193,7 @@ def say_outcome(
 
 
 def last_run(settings: Settings, label: str) -> str:
-    """The last run of a participant.
-
-    Raises
-    ------
-    UsageError
-        Where there was none.
-    """
+    """Identifier of the last run of a participant; raises `UsageError` if there is none."""
     runs = log_folder(settings.output_dir, label)
     folders = sorted(runs.glob("*"), key=lambda folder: folder.stat().st_mtime)
     if not folders:
@@ -211,6 +202,6 @@ def last_run(settings: Settings, label: str) -> str:
 
 
 def say(text: str) -> None:
-    """Tell the user, on standard output."""
+    """Print on standard output."""
     sys.stdout.write(text + "\n")
     sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""The settings of a run: one immutable object, made from the command line and written as TOML."""
+"""Settings of a run: an immutable object built from the command line and written as TOML."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ NOT_OPTIONS = {"bids_dir", "output_dir", "analysis_level", "run_uuid", "command"
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything a run was told. Paths are absolute; tuples may be empty, which means all.
+    """All settings of a run. Paths are absolute; empty tuples mean all.
 
-    Where the defaults hold, ``noise``, ``average``, ``s0``, ``threshold``, ``hold``, ``distribution`` and what begins
-    with ``training_`` are None or empty.
+    By default ``noise``, ``average``, ``s0``, ``threshold``, ``hold``, ``distribution`` and ``training_*`` are None or
+    empty.
     """
 
     bids_dir: Path
@@ -93,7 +93,7 @@ class Settings:
 
     @property
     def estimator_options(self) -> dict[str, Any]:
-        """Options of the estimators that were given."""
+        """Estimator options that the user gave."""
         options: dict[str, Any] = {
             "averaging": self.average,
             "s0": self.s0,
@@ -108,14 +108,14 @@ class Settings:
         return {name: value for name, value in options.items() if value is not None}
 
     def to_toml(self) -> str:
-        """All settings as TOML; those that are not set are left out."""
+        """All settings that are set, as TOML."""
         return tomli_w.dumps(
             {"bidsfit": {f.name: _plain(getattr(self, f.name)) for f in fields(self) if _set(self, f)}}
         )
 
 
 def _recipe(word: str) -> str | dict[str, Any]:
-    """A recipe of the package by its name, or the content of one of the user: what it holds is what counts."""
+    """Name of a recipe of the package, or the content of a recipe file, so that only content matters."""
     from bidsfit.training.recipe import available, load_recipe, recipe_facts
 
     return word if word in available() else recipe_facts(load_recipe(word))
@@ -136,12 +136,12 @@ def _plain(value: Any) -> Any:
 
 
 def settings_from(arguments: Namespace, command: Sequence[str]) -> Settings:
-    """Check a parsed command line, and complete it with defaults that depend on the machine.
+    """Validate a parsed command line, and add defaults that depend on the machine.
 
     Raises
     ------
     UsageError
-        For options that contradict each other, or values that cannot be.
+        For contradictory options or invalid values.
     """
     values = vars(arguments)
     bids_dir, output_dir = absolute(arguments.bids_dir), absolute(arguments.output_dir)
@@ -196,12 +196,12 @@ def settings_from(arguments: Namespace, command: Sequence[str]) -> Settings:
 
 
 def absolute(path: str | Path) -> Path:
-    """An absolute path without ``..``; links stay links, as datasets may be made of them."""
+    """An absolute path without ``..``; links are not resolved, as datasets may consist of them."""
     return Path(os.path.abspath(path))
 
 
 def _refuse_folders(settings: Settings) -> None:
-    """Outputs must not mix with a dataset that is read; its ``derivatives`` folder is made for them."""
+    """Refuse output folders inside an input dataset, except in its ``derivatives``."""
     datasets = {"BIDS_DIR": settings.bids_dir}
     folders = (("OUTPUT_DIR", settings.output_dir), ("--work-dir", settings.work_dir), ("--store", settings.store))
     datasets |= {f"-d {name}": path for name, path in (settings.derivatives or {}).items()}
@@ -221,7 +221,7 @@ def _refuse_folders(settings: Settings) -> None:
 
 
 def _derivatives(words: Sequence[str] | None) -> dict[str, Path]:
-    """``name=path`` pairs of ``-d``; a bare path takes its folder's name."""
+    """``name=path`` pairs of ``-d``; a bare path is named by its folder."""
     found: dict[str, Path] = {}
     for word in words or ():
         name, equals, path = word.partition("=")
@@ -236,7 +236,7 @@ def _derivatives(words: Sequence[str] | None) -> dict[str, Path]:
 
 
 def _bounds(words: Sequence[str] | None) -> dict[str, dict[str, tuple[float, float]]]:
-    """``MODEL.PARAMETER=LOWER,UPPER`` of ``--bounds``, in the units of files."""
+    """Bounds in the units of files from ``MODEL.PARAMETER=LOWER,UPPER`` of ``--bounds``."""
     found: dict[str, dict[str, tuple[float, float]]] = {}
     for word in words or ():
         try:
@@ -253,14 +253,14 @@ def _bounds(words: Sequence[str] | None) -> dict[str, dict[str, tuple[float, flo
 
 
 def _file_or_name(word: Any, suffix: str) -> Any:
-    """A name as it is, a path made absolute; a path has the suffix, or names a folder."""
+    """A name unchanged, or a path made absolute; paths have the suffix or contain a folder."""
     if word is None or not (word.endswith(suffix) or os.sep in word):
         return word
     return str(absolute(word))
 
 
 def _training_snr(word: str | None) -> str | None:
-    """SNR of a training."""
+    """Validate the SNR of a training."""
     if word is None or word == "auto":
         return word
     try:
@@ -273,7 +273,7 @@ def _training_snr(word: str | None) -> str | None:
 
 
 def _sigma(word: str) -> str:
-    """A source of the noise level, or the level itself."""
+    """Validate a source of the noise level, or a level."""
     if word in SIGMA_SOURCES:
         return word
     try:
@@ -306,18 +306,17 @@ def parse_memory(text: str) -> float:
 
 
 def config_words(path: Path, known: Sequence[str]) -> list[str]:
-    """Words of a command line from a TOML file of options, as a run writes it.
+    """Command-line words from a TOML file of options, as written by a run.
 
     Parameters
     ----------
-    path : Path
     known : sequence of str
         Names of options in the file: `--body-part` is `body_part`.
 
     Raises
     ------
     UsageError, UnknownNameError
-        Where the file cannot be read, or holds an option that does not exist.
+        If the file cannot be read or has an unknown option.
     """
     content = read_toml(path, "configuration")
     options = content.get("bidsfit", content)
@@ -337,7 +336,7 @@ def config_words(path: Path, known: Sequence[str]) -> list[str]:
 
 
 def _config_words(path: Path, key: str, value: Any) -> list[str]:
-    """Words of one option; a list of values follows it, and a table becomes such a list."""
+    """Words of one option; lists become several words, tables are converted to lists."""
     option = f"--{key.replace('_', '-')}"
     match value:
         case bool():
@@ -359,7 +358,7 @@ def _config_words(path: Path, key: str, value: Any) -> list[str]:
 
 
 def _are_bounds(rows: Any) -> bool:
-    """Whether a table holds a pair of numbers for each of its names."""
+    """Whether a table maps names to pairs of numbers."""
     return isinstance(rows, dict) and all(
         isinstance(pair, list) and len(pair) == 2 and all(isinstance(x, int | float) for x in pair)
         for pair in rows.values()

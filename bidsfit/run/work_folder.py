@@ -1,4 +1,4 @@
-"""The work folder: whose work is in whose hands, and what of it is started afresh."""
+"""The work folder: locking of participants, and removal of earlier work."""
 
 from __future__ import annotations
 
@@ -20,23 +20,22 @@ from bidsfit.workflows.participant import image_part
 
 @contextmanager
 def held(folder: Path, participants: Iterable[str], run_uuid: str, command: str) -> Iterator[dict[str, str]]:
-    """Hold the work of participants, so that no other run works on them in the same folder.
+    """Lock participants, so that no other run works on them in the same folder.
 
-    Every run has a file that names its participants, and a lock that ends with its process, so that a run that was
-    killed holds nothing.
+    Every run has a file that names its participants, and a lock that ends with its process, so that killed runs hold
+    nothing.
 
     Parameters
     ----------
     folder : Path
-        Of the workflow, in the work folder.
-    participants : iterable of str
+        Folder of the workflow within the work folder.
     run_uuid, command : str
-        Of this run; the command is for the messages of others.
+        Identifier and command of this run; the command appears in messages of other runs.
 
     Yields
     ------
     dict
-        Those of them that another run holds, each with words about that run; this one must leave them alone.
+        Participants locked by other runs, with a text about that run; they must be skipped.
     """
     runs = folder / "runs"
     runs.mkdir(parents=True, exist_ok=True)
@@ -73,6 +72,6 @@ def held(folder: Path, participants: Iterable[str], run_uuid: str, command: str)
 
 
 def clean(folder: Path, images: Iterable[ImagePlan]) -> None:
-    """Remove the work on some images, and no other."""
+    """Remove earlier work on some images."""
     for image in images:
         shutil.rmtree(folder.joinpath(*image_part(image).split(".")), ignore_errors=True)

@@ -1,1 +1,1 @@
-"""Simulation: distributions of parameters and of noise, and what a scanner would measure of them."""
+"""Simulation of signals: distributions of parameters, noise, and batches of simulated voxels."""

@@ -1,4 +1,4 @@
-"""What an estimator is trained on: distributions of parameters, each of which says what it is and where from."""
+"""Distributions of parameters that estimators are trained on."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ Density = Literal["histogram", "kernel"]
 
 
 class Distribution(Protocol):
-    """Anything that draws parameters and says what it is."""
+    """Interface of distributions: they draw parameters and describe themselves."""
 
     @property
     def space(self) -> ParameterSpace: ...
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What it is and where it came from, for JSON."""
+        """Kind and origin of the distribution, for JSON."""
 
     @property
     def arrays(self) -> dict[str, NDArray]:
-        """What `facts` cannot hold: the samples of a pool."""
+        """Arrays that complete `facts`: the samples of a pool."""
 
     def sample(self, n: int, rng: np.random.Generator) -> NDArray[np.float64]:
         """Draw n combinations of parameters, shape (n, n_parameters)."""
@@ -51,7 +51,7 @@ class Distribution(Protocol):
 
 @dataclass(frozen=True)
 class Uniform:
-    """Every plausible combination is as likely: simulated knowledge only."""
+    """Uniform distribution over the parameter space."""
 
     space: ParameterSpace
 
@@ -69,7 +69,7 @@ class Uniform:
 
 @dataclass(frozen=True)
 class Pooled:
-    """The fits of voxels of several participants, smoothed to a density.
+    """Distribution of the fits of voxels of several participants, smoothed to a density.
 
     Parameters
     ----------
@@ -77,17 +77,16 @@ class Pooled:
     samples : ndarray, shape (n, n_parameters)
         Fitted parameters; those outside the space are left out.
     participant : ndarray of int, shape (n,)
-        Whose voxel each is: a place in ``participants``.
+        Index into ``participants``: whose voxel it is.
     participants : sequence of str
-        Everyone in the pool.
+        Labels of all participants in the pool.
     density : {"histogram", "kernel"}, optional
-        "histogram": as Gyori et al. [1]_, 500 bins a dimension, cubic interpolation clipped at 0, rejection. "kernel":
-        a sample of the pool, moved by Gaussian noise as wide as the distance to its 16th neighbour. By default the
-        first for one or two parameters, the second for more: 500 bins in three dimensions are 125 million, nearly all
-        empty, and what is drawn from them are the samples themselves with gaps between; a kernel whose width follows
-        the local density needs no bins [2]_, is smooth where voxels are few and sharp where they are many.
+        "histogram", the default for one or two parameters: 500 bins per dimension, interpolated cubically and clipped
+        at 0, as Gyori et al. [1]_. "kernel", the default for more, because nearly all bins of a histogram would be
+        empty: a random sample of the pool plus Gaussian noise as wide as the distance to its 16th neighbour, so that
+        the width follows the local density [2]_.
     origin : mapping
-        Where the samples came from, for JSON: dataset, tissue, maps.
+        Dataset, tissue and maps that the samples come from, for JSON.
 
     References
     ----------
@@ -149,12 +148,12 @@ class Pooled:
         return {"samples": self.samples, "participant": self.participant}
 
     def without(self, participant: str) -> Pooled:
-        """The pool of all others.
+        """The pool without one participant.
 
         Raises
         ------
         ValueError
-            Where nobody, or too little, is left.
+            If nobody or too few samples are left.
         """
         place = self.participants.index(participant)
         keep = self.participant != place
@@ -170,11 +169,11 @@ class Pooled:
 
     @cached_property
     def _within(self) -> NDArray[np.float64]:
-        """The samples, as their bounds have them: 32 bits may have rounded them across."""
+        """The samples clipped to their bounds, which rounding to 32 bits may have crossed."""
         return np.asarray(np.clip(self.samples.astype(float), self.space.bounds[:, 0], self.space.bounds[:, 1]))
 
     def _smoothed(self, n: int, rng: np.random.Generator) -> NDArray[np.float64]:
-        """Draw from the kernels; each is cut off at the bounds on its own, so that samples there keep their weight."""
+        """Draw from the kernels. Each is truncated at the bounds by itself, so that samples there keep their weight."""
         chosen = rng.integers(len(self.samples), size=n)
         found, rest = self._within[chosen], np.arange(n)
         for _ in range(REDRAWS):
@@ -188,7 +187,7 @@ class Pooled:
 
     @cached_property
     def _reach(self) -> NDArray[np.float64]:
-        """Width of the kernel of every sample, as a fraction of the bounds."""
+        """Width of the kernel of every sample, relative to the bounds."""
         scaled = self.samples / self.space.span
         neighbours = min(NEIGHBOURS, len(scaled) - 1)
         distance, _ = KDTree(scaled).query(scaled, k=[neighbours + 1])  # the first is the sample itself
@@ -197,8 +196,8 @@ class Pooled:
     def _binned(self, n: int, rng: np.random.Generator) -> NDArray[np.float64]:
         """Draw from the interpolated histogram.
 
-        The paper proposes uniformly and rejects against the largest density. Here every bin has its own bound, so that
-        hardly anything is rejected where the pool is dense; what is accepted has the same distribution.
+        The paper proposes uniformly and rejects against the largest density. Here every bin has its own bound, which
+        rejects fewer proposals and gives the same distribution.
         """
         spline, cumulative, largest = self._histogram
         cell = rng.permutation(np.searchsorted(cumulative, np.sort(rng.random(n)), side="right"))  # sorted is faster
@@ -209,7 +208,7 @@ class Pooled:
 
     @cached_property
     def _histogram(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-        """Coefficients of the cubic spline, cumulative weight of the bins, and a bound of the density in each."""
+        """Spline coefficients, cumulative weights of the bins, and an upper bound of the density in each bin."""
         counts, _ = np.histogramdd(self._within, bins=BINS, range=self.space.bounds.tolist())
         spline = spline_filter(counts, order=3, mode="nearest")
         # A spline never exceeds the largest of the coefficients that it is a mean of: five along each dimension here.
@@ -219,7 +218,7 @@ class Pooled:
 
 @dataclass(frozen=True)
 class Mixture:
-    """Several distributions, each drawn from with its probability; half and half by default."""
+    """Mixture of distributions with given probabilities, by default equal."""
 
     parts: tuple[Distribution, ...]
     weights: tuple[float, ...] = (0.5, 0.5)
@@ -252,13 +251,7 @@ class Mixture:
 
 
 def distribution_from(facts: Mapping[str, Any], arrays: Mapping[str, NDArray], model: SignalModel) -> Distribution:
-    """The distribution that ``facts`` and ``arrays`` describe.
-
-    Raises
-    ------
-    ValueError
-        Where they describe none.
-    """
+    """Rebuild a distribution from its ``facts`` and ``arrays``; raise `ValueError` if they describe none."""
     try:
         space = ParameterSpace(model, {name: (low, high) for name, (low, high) in facts["Bounds"].items()})
         if facts["Kind"] == "uniform":
@@ -280,13 +273,13 @@ def distribution_from(facts: Mapping[str, Any], arrays: Mapping[str, NDArray], m
 
 
 def participants_of(facts: Mapping[str, Any]) -> list[str]:
-    """Everyone whose voxels a distribution was made of; nobody for a simulated one."""
+    """Participants whose voxels a distribution contains; empty for a simulated one."""
     found = {name for part in facts.get("Parts", []) for name in participants_of(part)}
     return sorted(found | set(facts.get("Participants", [])))
 
 
 def digest(distribution: Distribution) -> str:
-    """SHA-256 of what a distribution is, its samples included: what a trained estimator is found again by."""
+    """SHA-256 of a distribution with its samples, by which trained estimators are found again."""
     found = hashlib.sha256(json.dumps(distribution.facts, sort_keys=True).encode())
     for name, array in sorted(distribution.arrays.items()):
         found.update(f"{name} {array.dtype} {array.shape}".encode())
@@ -297,19 +290,18 @@ def digest(distribution: Distribution) -> str:
 def pool(
     space: ParameterSpace, fits: Mapping[str, NDArray[np.floating]], *, most: int, seed: int, origin: Mapping[str, Any]
 ) -> Pooled:
-    """Pool the fitted voxels of participants, so that none outweighs the others.
+    """Pool the fitted voxels of participants, at most the same number of each.
 
     Parameters
     ----------
-    space : ParameterSpace
     fits : mapping of participant to ndarray, shape (n_voxels, n_parameters)
-        NaN rows, and those outside the space, are left out.
+        Rows that are NaN or outside the space are left out.
     most : int
-        Voxels of the whole pool, at most; each participant gives the same share of it at most.
+        Largest number of voxels in the pool, divided equally among the participants.
     seed : int
-        Which voxels are taken where there are more.
+        Seed of the choice of voxels if there are more.
     origin : mapping
-        Where they came from, for JSON.
+        Where they come from, for JSON.
     """
     if not fits:
         raise ValueError("A pool needs at least one participant.")

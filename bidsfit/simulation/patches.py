@@ -1,4 +1,4 @@
-"""Patches of voxels that belong together: what estimators are taught on that read the neighbours of a voxel."""
+"""Patches of neighbouring voxels, to train estimators that read the neighbours of a voxel."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ AT_EDGE, UNUSABLE = 0.25, 0.05
 
 @dataclass(frozen=True)
 class Patches:
-    """Patches around voxels of any distribution; the voxel in the middle is distributed as that says.
+    """Patches of parameters whose central voxel follows a given distribution.
 
     Parameters
     ----------
     voxels : Distribution
     reach : (x, y, z)
-        Neighbours on each side of the voxel in the middle.
+        Neighbours on each side of the central voxel.
     kind : {"smooth", "pieces"}
-        "smooth": parameters change along a random direction, towards another draw from the distribution. "pieces": a
-        plane may cut the patch, beyond which lies another draw.
+        "smooth": parameters change linearly along a random direction, towards another draw. "pieces": a random plane
+        may cut the patch, with another draw beyond it.
     """
 
     voxels: Distribution
@@ -38,7 +38,7 @@ class Patches:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Voxels of a patch along x, y and z."""
+        """Size of a patch along x, y and z, in voxels."""
         x, y, z = self.reach
         return 2 * x + 1, 2 * y + 1, 2 * z + 1
 
@@ -53,30 +53,30 @@ class Patches:
         return space.from_cube(np.clip(here + (there - here) * share[..., None], 0, 1))
 
     def present(self, n: int, rng: np.random.Generator) -> NDArray[np.bool_]:
-        """Which voxels of n patches an estimator sees, shape (n, x, y, z): a mask ends in some, single voxels lack."""
+        """Which voxels of n patches are usable, shape (n, x, y, z): a mask cuts some patches, single voxels fail."""
         absent = self._beyond(n, rng) & (rng.random((n, 1, 1, 1)) < AT_EDGE)
         absent |= rng.random(absent.shape) < UNUSABLE
         absent[:, *self.reach] = False
         return ~absent
 
     def _along(self, n: int, rng: np.random.Generator) -> NDArray[np.float64]:
-        """How far every voxel lies from the middle along a random direction, shape (n, x, y, z)."""
+        """Distance of every voxel from the centre along a random direction, shape (n, x, y, z)."""
         axes = [np.arange(-r, r + 1) for r in self.reach]
         direction = rng.standard_normal((n, 3)) * (np.array(self.reach) > 0)
         direction /= np.linalg.norm(direction, axis=1, keepdims=True)
         return np.tensordot(direction, np.stack(np.meshgrid(*axes, indexing="ij")), axes=1)
 
     def _beyond(self, n: int, rng: np.random.Generator) -> NDArray[np.bool_]:
-        """Which voxels lie beyond a random plane that leaves the middle on this side; often none does."""
+        """Which voxels lie beyond a random plane with the centre on the near side, shape (n, x, y, z); often none."""
         distance = rng.uniform(0, 2 * np.linalg.norm(self.reach), (n, 1, 1, 1))
         return np.asarray(self._along(n, rng) > distance)
 
 
 def with_presence(features: NDArray, present: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Features of voxels, shape (..., n_features), as spatial estimators are shown them: shape (..., n_features + 1).
+    """Features (..., n_features) with an indicator of presence appended: shape (..., n_features + 1).
 
-    The last is 1 where a voxel is there. It is 0, as all features are, outside of the mask or of the image, and where a
-    voxel has no usable signal.
+    Indicator and features are 0 outside the mask or image and where a voxel has no usable signal; elsewhere the
+    indicator is 1.
     """
     channel = present[..., None]
     return np.concatenate([np.where(channel, features, 0), channel], axis=-1, dtype=np.float32)

@@ -1,4 +1,4 @@
-"""Batches of simulated voxels: noisy signals of parameters that are drawn from a distribution."""
+"""Simulator of training voxels: parameters drawn from a distribution, and their noisy signals."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ class Noise:
     Parameters
     ----------
     snr : float
-        S0 / standard deviation of one measurement; infinity for none.
+        S0 / standard deviation of one measurement; infinite without noise.
     kind : {"gaussian", "rician"}
     lowest : bool
-        Whether the images of the lowest b-value have noise as well. Gyori et al. leave it out there.
+        Whether images of the lowest b-value are noisy too; they are not in Gyori et al.
     """
 
     snr: float
@@ -56,27 +56,26 @@ class Noise:
 
 @dataclass(frozen=True)
 class Simulation:
-    """What is drawn beside the parameters, and how often: the section ``simulation`` of a recipe.
+    """Choices of a simulation: the section ``simulation`` of a recipe.
 
     Parameters
     ----------
     snr_range : (lowest, highest), optional
-        Every voxel has an SNR of its own, log-uniform between these, instead of that of `Noise`.
+        Draw the SNR of every voxel log-uniformly from this range instead of using that of `Noise`.
     snr_levels : sequence of float, optional
-        Every voxel has one of these SNRs, each as likely.
+        Draw the SNR of every voxel from these values, with equal probability.
     s0_spread : float, optional
-        S0 is log-normal with a median of 1 and this standard deviation of its logarithm, while the noise stays that of
-        an S0 of 1; by default every S0 is 1.
+        Draw S0 from a log-normal distribution with median 1 and this standard deviation of the logarithm; the noise
+        level stays that of S0 = 1. By default every S0 is 1.
     realisations : int
         Noisy copies of every voxel.
     samples : int, optional
-        Voxels of a set that is drawn once; every step then takes some of it by chance. By default every step draws
-        voxels of its own.
+        Number of voxels of a fixed set, from which every step draws at random. By default every step draws new voxels.
     set_noise : {"fresh", "fixed"}
-        Whether voxels of the set have new noise at every step, or that with which they were drawn.
+        Whether voxels of the fixed set get new noise at every step or keep theirs.
     patches : {"smooth", "pieces"}, optional
-        How neighbours resemble one another, where the architecture reads them: see
-        `bidsfit.simulation.patches.Patches`; by default "smooth".
+        How neighbours are related if the architecture reads them, see `bidsfit.simulation.patches.Patches`; "smooth" by
+        default.
     """
 
     snr_range: tuple[float, float] | None = None
@@ -97,7 +96,7 @@ class Simulation:
             raise ValueError(f"snr_range must be the lowest and the highest SNR, found {self.snr_range}.")
 
     def sigma(self, n: int, snr: float, rng: np.random.Generator) -> NDArray[np.float64]:
-        """Noise levels of n voxels, shape (n,), where the SNR is ``snr`` unless another is drawn."""
+        """Noise levels of n voxels, shape (n,), for this SNR or those that the simulation draws."""
         if self.snr_levels is not None:
             return 1 / rng.choice(self.snr_levels, n)
         if self.snr_range is not None:
@@ -108,15 +107,15 @@ class Simulation:
 
 @dataclass(frozen=True)
 class Batch(Generic[Array]):
-    """Simulated voxels: arrays, or torch tensors of 32 bits.
+    """Simulated voxels: NumPy arrays, or torch tensors of 32 bits.
 
-    For an estimator that reads neighbours, the voxels are those in the middle of patches; only the features are of
-    whole patches, shape (n, n_realisations, x, y, z, n_features + 1), see `bidsfit.simulation.patches.with_presence`.
+    For an estimator that reads neighbours the voxels are the centres of patches; only the features cover whole patches,
+    shape (n, n_realisations, x, y, z, n_features + 1), see `bidsfit.simulation.patches.with_presence`.
 
     Attributes
     ----------
     truth : shape (n, n_parameters)
-        The parameters but the scale, in the units of the model's parameter table.
+        Parameters except the scale, in the units of the parameter table.
     s0 : shape (n,)
     sigma : shape (n,)
         Standard deviation of the noise of one measurement.
@@ -124,13 +123,13 @@ class Batch(Generic[Array]):
         Averaged signals without noise.
     noisy : shape (n, n_realisations, n_averages)
     features : shape (n, n_realisations, n_features)
-        The noisy signals as an estimator is shown them, see `Features`.
+        Input of the estimator computed from the noisy signals, see `Features`.
     targets : shape (n, n_parameters)
-        What an estimator is taught to say: the truth, unless labels of another kind are put in its place.
+        What the estimator is trained to output: by default the truth.
     cube : shape (n, n_parameters)
-        Where the targets lie in the unit cube of the parameter space.
+        The targets in the unit cube of the parameter space.
     weights : shape (n,)
-        How much each voxel counts in a loss; 1 by default.
+        Weight of each voxel in the loss; 1 by default.
     """
 
     truth: Array
@@ -152,13 +151,13 @@ class Batch(Generic[Array]):
         return self.map(lambda array: array[rows])
 
     def split(self, size: int) -> Iterator[Batch[Array]]:
-        """Batches of so many voxels, one after the other."""
+        """Consecutive batches of at most ``size`` voxels."""
         return (self[start : start + size] for start in range(0, len(self.truth), size))
 
 
 @dataclass(frozen=True)
 class _Voxels:
-    """Voxels, or patches of them, before they are measured: arrays whose first dimension is theirs."""
+    """Voxels, or patches of them, without noise; the first dimension of all arrays is theirs."""
 
     truth: NDArray[np.float64]
     s0: NDArray[np.float64]
@@ -171,17 +170,15 @@ class _Voxels:
 
 
 class Simulator:
-    """Draws parameters, and what a scanner would measure of them.
+    """Draws parameters and simulates their measurement.
 
     Parameters
     ----------
-    distribution : Distribution
     acquisition : Acquisition
-        Of the averages, as `Estimator.averaged` gives it: an entry that stands for n measurements has their average.
-    noise : Noise
-    simulation : Simulation, optional
+        Averaged acquisition as of `Estimator.averaged`: an entry that stands for n measurements has the noise of their
+        average.
     reach : (x, y, z)
-        Neighbours on each side of a voxel that an estimator reads.
+        Neighbours on each side of a voxel that the estimator reads.
     """
 
     def __init__(
@@ -211,7 +208,7 @@ class Simulator:
         return self._measured(self._voxels(n, rng), rng)
 
     def stream(self, size: int, steps: int, rng: np.random.Generator) -> Iterator[Batch[NDArray]]:
-        """Voxels for so many steps of a training, ``size`` a step; every batch holds those of several steps."""
+        """Batches of voxels for ``steps`` training steps of ``size`` voxels; every batch covers several steps."""
         samples, fixed = self.simulation.samples, self.simulation.set_noise == "fixed"
         held = None if samples is None else self._voxels(samples, rng)
         measured = self._measured(held, rng) if held is not None and fixed else None
@@ -226,10 +223,10 @@ class Simulator:
     def measure(
         self, parameters: NDArray[np.float64], rng: np.random.Generator, repeats: int = 1
     ) -> NDArray[np.float64]:
-        """Noisy averages of voxels whose S0 is 1, shape (n * repeats, n_averages), at the SNR of `Noise`.
+        """Noisy averages at the SNR of `Noise` and S0 = 1, shape (n * repeats, n_averages).
 
-        All repeats of the first voxel come first. For an estimator that reads neighbours, of patches of one truth,
-        shape (n * repeats, x, y, z, n_averages).
+        All repeats of the first voxel come first. For an estimator that reads neighbours the result covers patches of
+        constant parameters, shape (n * repeats, x, y, z, n_averages).
         """
         clean = np.repeat(self._clean(parameters), repeats, axis=0)
         if self.patches is None:
@@ -242,7 +239,7 @@ class Simulator:
         return self.space.model.signal(self.space.with_scale(parameters), self.acquisition)
 
     def _voxels(self, n: int, rng: np.random.Generator) -> _Voxels:
-        """Draw all but the noise."""
+        """Draw n voxels without noise."""
         p, spread = len(self.space.names), self.simulation.s0_spread
         if self.patches is None:
             truth, present = self.distribution.sample(n, rng), np.full(n, True)
@@ -254,7 +251,7 @@ class Simulator:
         return _Voxels(truth, s0, sigma, s0[..., None] * self._clean(truth.reshape(-1, p)).reshape(*grid, -1), present)
 
     def _measured(self, voxels: _Voxels, rng: np.random.Generator) -> Batch[NDArray]:
-        """The same with noise, as a batch."""
+        """Add noise to voxels and return them as a batch."""
         n, copies = len(voxels.truth), self.simulation.realisations
         clean = np.repeat(voxels.clean, copies, axis=0)
         rows = clean.reshape(-1, clean.shape[-1])
@@ -297,17 +294,10 @@ def noisy_averages(
     kind: NoiseKind,
     rng: np.random.Generator,
 ) -> NDArray[np.float64]:
-    """Averages of repeated noisy measurements of the same signal.
+    """Averages of repeated noisy measurements of ``clean`` signals, shape (n, n_averages).
 
-    Parameters
-    ----------
-    clean : ndarray, shape (n, n_averages)
-    acquisition : Acquisition
-        Its weights are the numbers of measurements behind each average.
-    sigma : float or ndarray, shape (n,)
-        Standard deviation of the noise of one measurement.
-    kind : {"gaussian", "rician"}
-    rng : numpy.random.Generator
+    The weights of the acquisition are the numbers of measurements averaged; ``sigma``, a number or shape (n,), is the
+    standard deviation of the noise of one.
     """
     counts, each = acquisition.weights, np.asarray(sigma)[..., None]
     if kind == "gaussian":
@@ -325,10 +315,10 @@ def noisy_averages(
 
 
 class Features:
-    """What of the averaged signals a trained estimator is shown: all relative to the reference of the model.
+    """Features computed from averaged signals: signals divided by the reference of the model.
 
-    Where that is the signal of the lowest b-value, it is then 1 and is left out, unless there are several of them (at
-    several echo times). Of complex signals the real parts are shown, then the imaginary parts.
+    If the reference is the signal of the lowest b-value, that feature is constant and left out, unless there are
+    several such signals (at several echo times). Complex signals give real parts, then imaginary parts.
     """
 
     def __init__(self, model: SignalModel, acquisition: Acquisition) -> None:
@@ -338,7 +328,7 @@ class Features:
         self._shown = ~self.lowest if self.lowest.sum() == 1 else np.full(len(acquisition), True)
 
     def __call__(self, signals: NDArray) -> NDArray[np.float32]:
-        """Features, shape (..., n_features), of averaged signals, shape (..., n_averages)."""
+        """Features (..., n_features) of averaged signals (..., n_averages)."""
         reference = self._model.reference_signal(signals, self._acquisition)
         with np.errstate(divide="ignore", invalid="ignore"):
             return np.asarray(as_real(signals[..., self._shown] / reference[..., None]), dtype=np.float32)

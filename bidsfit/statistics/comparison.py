@@ -22,7 +22,6 @@ class PairOfEstimators:
 
     Attributes
     ----------
-    first, second : str
     difference : Interval
         Mean of second minus first.
     p_value, wilcoxon_p_value : float
@@ -47,13 +46,11 @@ class EstimatorComparison:
 
     Attributes
     ----------
-    names : tuple of str
     means, medians : ndarray, shape (n_estimators,)
     n_participants, n_left_out : int
         Participants with a value of every estimator, and those without.
     friedman, friedman_p_value : float
         Friedman's test of all estimators at once; NaN for two, where it says no more than the pair.
-    pairs : tuple of PairOfEstimators
     """
 
     names: tuple[str, ...]
@@ -134,8 +131,6 @@ class PairOfDetections:
 
     Attributes
     ----------
-    first, second : str
-    only_first, only_second : int
     p_value : float
         McNemar's exact test, two-sided.
     adjusted_p_value : float
@@ -156,11 +151,9 @@ class DetectionComparison:
 
     Attributes
     ----------
-    names : tuple of str
     detected : ndarray of int, shape (n_estimators,)
     n_participants, n_left_out : int
         Participants whom every estimator judged, and the others.
-    pairs : tuple of PairOfDetections
     """
 
     names: tuple[str, ...]

@@ -37,7 +37,6 @@ def paired_effect_size(changes: NDArray[np.float64], level: float = LEVEL) -> Ef
     ----------
     changes : ndarray, shape (n_participants,)
         At least two that are not all the same.
-    level : float
 
     References
     ----------

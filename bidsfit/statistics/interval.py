@@ -53,7 +53,6 @@ def scale_interval(value: float, freedom: int, level: float = LEVEL) -> Interval
         Root mean square estimate.
     freedom : int
         Degrees of freedom.
-    level : float
     """
     check_level(level)
     low, high = chi2.ppf([(1 - level) / 2, (1 + level) / 2], freedom)

@@ -20,7 +20,6 @@ class IntraclassCorrelation:
     ----------
     coefficient : Interval
         May be negative where participants differ less than their scans do.
-    n_participants, n_left_out : int
     """
 
     form: ClassVar[str] = "ICC(1,1)"

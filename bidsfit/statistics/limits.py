@@ -22,12 +22,10 @@ class ChangeLimits:
     bound : float
         A change beyond plus or minus this, in the units of the parameter, counts.
     method : {"student", "normal"}
-    within_subject_sd : float
     freedom : int
         Degrees of freedom that the standard deviation was estimated with.
     false_positive_rate : float
         Share of participants without a change who fall outside, over many studies of this size.
-    level : float
     """
 
     bound: float
@@ -100,7 +98,6 @@ def false_positive_rate(freedom: int, multiplier: float = 1.96) -> float:
     ----------
     freedom : int
         Degrees of freedom of the estimated wSD.
-    multiplier : float
     """
     _check_freedom(freedom)
     return float(2 * t.sf(multiplier, freedom))

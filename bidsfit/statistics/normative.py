@@ -30,14 +30,11 @@ class NormativeScores:
         Percentage of the healthy population below the value, and its confidence limits.
     empirical_percentile : ndarray
         Percentage of the healthy participants below the value, half of those that equal it; it supposes no shape.
-    healthy_mean, healthy_sd : float
     prediction : Interval
         The healthy mean, and limits between which the next healthy participant falls with the probability ``level``;
         they know that mean and standard deviation come from few. A patient beyond them has a p-value below 1 - level.
     healthy_normality_p_value : float
         Shapiro-Wilk test of the healthy values, on whose normal distribution all but the last percentile rests.
-    n_healthy, n_healthy_left_out, n_patients, n_patients_left_out : int
-    level : float
     """
 
     z: NDArray[np.float64]

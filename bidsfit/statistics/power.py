@@ -27,7 +27,6 @@ def power_of_calls(
 
     Parameters
     ----------
-    mean_change : float
     within_subject_sd : float
         The true one.
     freedom : int
@@ -36,7 +35,6 @@ def power_of_calls(
         Standard deviation :math:`\tau` of the true changes between participants.
     method : {"student", "normal"}
         Of the limits.
-    level : float
     """
     check_level(level)
     if not (within_subject_sd > 0 and response_sd >= 0 and freedom >= 1):
@@ -57,7 +55,6 @@ def power_of_cohort(effect_size: float, n_participants: int, level: float = LEVE
     ----------
     effect_size : float
         True mean change over the true standard deviation of the changes.
-    n_participants : int
     level : float
         1 minus the level of significance.
     """

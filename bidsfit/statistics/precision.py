@@ -24,7 +24,6 @@ class Correlation(NamedTuple):
     ----------
     coefficient : Interval
         Spearman's rho.
-    p_value : float
     n, n_left_out : int
         Pairs with both values, and those without.
     """
@@ -46,7 +45,6 @@ def rank_correlation(first: ArrayLike, second: ArrayLike, *, level: float = LEVE
     ----------
     first, second : array_like, shape (n,)
         NaN where a value is missing.
-    level : float
 
     Raises
     ------

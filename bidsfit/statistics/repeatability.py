@@ -41,7 +41,6 @@ class Repeatability:
         Within-subject coefficient of variation as a fraction; NaN where a participant's mean is not positive.
     between_subject_sd : float
         0 where participants differ no more than their scans do.
-    intraclass_correlation : IntraclassCorrelation
     level : float
         Confidence level of the intervals, and coverage of the repeatability coefficient.
     """

@@ -29,7 +29,6 @@ class ChangeCalls:
         1 where the value rose beyond the limit, -1 where it fell, 0 within the limits, NaN where a value is missing.
     p_value : ndarray, shape (n_all,)
         Two-sided, of no change, from Student's t with the degrees of freedom of the limits, whatever their method.
-    limits : ChangeLimits
     n_participants, n_left_out : int
         Participants with both values, and those without.
     """
@@ -93,21 +92,17 @@ class CohortResponse:
     ----------
     n_participants, n_left_out : int
         Participants with both values, and those without.
-    mean_before, mean_after : float
     mean_change : Interval
         After minus before.
-    median_change : float
     percent_change : Interval
         Mean change over the mean before, in per cent; NaN where the mean before is not positive. Its limits are
         infinite where the mean before cannot be told from 0.
     t, p_value : float
         Paired t-test, two-sided.
-    freedom : int
     wilcoxon, wilcoxon_p_value : float
         Wilcoxon's signed rank test, two-sided.
     cohen, hedges : Interval
         Mean change over the standard deviation of the changes; see `paired_effect_size`.
-    level : float
     """
 
     n_participants: int
@@ -190,7 +185,6 @@ class DifferenceInChange:
         Mean change of the treated minus that of the untreated.
     t, freedom, p_value : float
         Welch's test of it, two-sided.
-    level : float
     """
 
     n_untreated: int

@@ -21,7 +21,6 @@ class ScatterTrend:
     ----------
     tau, p_value : float
         Kendall's tau; NaN where it cannot be tested.
-    n_participants : int
     """
 
     tau: float

@@ -55,7 +55,6 @@ def session_effect(scans: RepeatedScans, level: float = LEVEL) -> SessionEffect:
 
     Parameters
     ----------
-    scans : RepeatedScans
     level : float
         Confidence level of the difference.
     """

@@ -1,1 +1,1 @@
-"""The steps of the preprocessing: of each, when an image gets it, what runs, and what reports say and show."""
+"""Preprocessing steps: for each, when an image gets it, its Nipype interface, and its texts and figure."""

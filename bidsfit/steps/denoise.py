@@ -1,4 +1,4 @@
-"""Less noise: MP-PCA or Patch2Self."""
+"""Denoising by MP-PCA or Patch2Self."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class ReduceNoise(StepInterface):
 
 
 class Denoise(Step):
-    """Reduces the noise, where there are volumes enough to tell it from signal."""
+    """Denoising, if there are enough volumes."""
 
     name = "denoise"
     title = "Noise"

@@ -1,4 +1,4 @@
-"""No Gibbs ringing: sub-voxel shifts."""
+"""Removal of Gibbs ringing by sub-voxel shifts."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class RemoveRinging(StepInterface):
 
 
 class Gibbs(Step):
-    """Takes out Gibbs ringing."""
+    """Removal of Gibbs ringing."""
 
     name = "gibbs"
     title = "Gibbs ringing"

@@ -1,4 +1,4 @@
-"""Volumes in their place: motion and eddy currents, by registration or by FSL's eddy, or organs that move."""
+"""Correction of motion and eddy currents, by registration or FSL's eddy, or of breathing."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class _CorrectMotionOutput(StepOutput):
 
 
 class CorrectMotion(StepInterface):
-    """Bring every volume to its place: motion, eddy currents and the field at once, with one interpolation."""
+    """Correct motion, eddy currents and susceptibility distortion with one interpolation."""
 
     input_spec = _CorrectMotionInput
     output_spec = _CorrectMotionOutput
@@ -128,7 +128,7 @@ class CorrectMotion(StepInterface):
         where: dict[str, Any],
         progress: Progress,
     ) -> tuple[Resampled | None, NDArray[np.float64], NDArray[np.float64], dict[str, Any]]:
-        """Volumes in their place (None where none moved), their transforms, how far each moved (mm), and facts."""
+        """Corrected volumes (None if none moved), transforms, displacement of each (mm), and findings."""
         given = (data, image.affine, acquisition.b_values, region)
         called = numbers_of_others(len(acquisition), self.inputs.left_out)
         threads = self.inputs.threads
@@ -151,18 +151,18 @@ class CorrectMotion(StepInterface):
 
 
 def judged(facts: dict[str, Any], gain: float, lost: float, follows_b: bool) -> dict[str, Any]:
-    """What a correction is said to have done; "refused" where it did not make the volumes more alike.
+    """Findings of a correction, with "refused" if it did not make the volumes more alike.
 
     Parameters
     ----------
     facts : dict
-        Of the correction.
+        Findings so far.
     gain : float
-        As `likeness.gain` finds it.
+        As of `likeness.gain`.
     lost : float
-        Share of what was to be fitted that is not in every volume any more, such as a slice at the end.
+        Fraction of the voxels to fit that are no longer in every volume, such as an end slice.
     follows_b : bool
-        Whether its displacement goes with b.
+        Whether the displacement depends on b.
     """
     direction = "fell" if gain > 0 else "rose"
     change = f"the error of predicting each volume from the others {direction} by {percent(abs(gain))}"
@@ -183,7 +183,7 @@ def judged(facts: dict[str, Any], gain: float, lost: float, follows_b: bool) -> 
 
 
 def describe_motion(found: Motion, called: Sequence[int]) -> dict[str, Any]:
-    """What the motion of an image was, in words, and warnings, in which volumes are ``called`` by their numbers."""
+    """Summary of the motion of an image, and warnings; ``called`` are the numbers of the volumes."""
     said = []
     if found.in_plane:
         said.append("sought within slices alone: they are too few, or the mask is too small, to see motion across them")
@@ -194,7 +194,7 @@ def describe_motion(found: Motion, called: Sequence[int]) -> dict[str, Any]:
 
 
 def describe_breathing(found: Breathing, affine: NDArray, region: NDArray[np.bool_]) -> dict[str, Any]:
-    """How far organs moved, in words."""
+    """Summary of the motion of organs."""
     if not found.depth.any():
         words = "the organs lay still, as far as can be seen: no volume was moved"
         return {"words": words, "warnings": [], "methods": STILL_ORGANS}
@@ -207,7 +207,7 @@ def describe_breathing(found: Breathing, affine: NDArray, region: NDArray[np.boo
 
 
 def not_believed(replaced: NDArray[np.bool_], called: Sequence[int]) -> list[str]:
-    """A warning about volumes whose motion could not be estimated, ``called`` by their numbers, counted from 0."""
+    """Warning about volumes whose motion could not be estimated, by their numbers, counted from 0."""
     which = np.asarray(called)[replaced]
     if which.size == 0:
         return []
@@ -232,7 +232,7 @@ class _EddyOutput(StepOutput):
 
 
 class Eddy(StepInterface):
-    """Undo motion, eddy currents and, after topup, the susceptibility distortion with FSL's eddy."""
+    """Correct motion, eddy currents and, after topup, susceptibility distortion with FSL's eddy."""
 
     input_spec = _EddyInput
     output_spec = _EddyOutput
@@ -291,7 +291,7 @@ class Eddy(StepInterface):
 
 
 class MotionStep(Step):
-    """Brings every volume to its place, and undoes the distortion that was found, with one interpolation."""
+    """Correction of motion and of the estimated distortion with one interpolation."""
 
     name = "motion"
     title = "Motion and eddy currents"
@@ -356,7 +356,7 @@ class MotionStep(Step):
         return Planned(self, "affine")
 
     def pictures(self, acquisition: Acquisition) -> tuple[Pictures, list[str]]:
-        """The spread of the largest shell, where there is one."""
+        """Standard deviation over the largest shell, if there is one."""
         largest = max(acquisition.shells, key=lambda shell: shell.indices.size)
         if largest.indices.size == 1:
             return super().pictures(acquisition)
@@ -364,7 +364,7 @@ class MotionStep(Step):
 
 
 def missing_fields(scene: Scene) -> list[str]:
-    """Fields of the sidecar that FSL's eddy needs and that are not there."""
+    """Sidecar fields that FSL's eddy needs and that are missing."""
     sidecar = scene.image.sidecar
     try:
         encoding = phase_encoding(sidecar.get("PhaseEncodingDirection"))

@@ -1,4 +1,4 @@
-"""No bias of the Rician noise floor: the Rician mean inverted."""
+"""Removal of the Rician bias by inverting the Rician mean."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class _CorrectRicianInput(ImageStepInput):
 
 
 class CorrectRician(StepInterface):
-    """Take the bias of the Rician noise floor out of the magnitudes."""
+    """Remove the Rician bias of the magnitudes."""
 
     input_spec = _CorrectRicianInput
     output_spec = StepOutput
@@ -42,7 +42,7 @@ class CorrectRician(StepInterface):
 
 
 class Rician(Step):
-    """Takes out the bias of the Rician noise floor, where the noise level is known before the fit."""
+    """Removal of the Rician bias, if the noise level is known before the fit."""
 
     name = "rician"
     title = "Rician bias"
@@ -67,7 +67,7 @@ class Rician(Step):
         return Planned(self, "koay")
 
     def pictures(self, acquisition: Acquisition) -> tuple[Pictures, list[str]]:
-        """The mean of the highest shell."""
+        """Mean of the highest shell."""
         highest = acquisition.shells[-1]
         return lambda data: np.mean(data[..., highest.indices], axis=-1), [f"mean of b = {highest.b_value:.0f}"]
 

@@ -1,4 +1,4 @@
-"""What a step of the preprocessing is, and what it is told."""
+"""Base class of preprocessing steps, and the information by which their methods are chosen."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ Pictures = Callable[[NDArray], NDArray]
 
 @dataclass(frozen=True)
 class PreprocessingChoice:
-    """What the options say about preprocessing.
+    """Preprocessing options of the user.
 
-    ``fsl`` names the programs of FSL that are installed. ``rician`` says why the Rician correction is left to the
-    estimators, or is empty.
+    ``fsl`` lists installed programs of FSL. ``rician`` says why the Rician correction is left to the estimators; else
+    it is empty.
     """
 
     tools: Tools = "auto"
@@ -48,15 +48,11 @@ class Scene:
 
     Parameters
     ----------
-    image : DwiImage
     shape : (x, y, z, n)
-    acquisition : Acquisition
-    choice : PreprocessingChoice
-    helping : HelpingImages
     part : str
-        Part of the body that the image shows.
+        Part of the body in the image.
     unknown_part : str
-        What to say of a word for the part that is not known.
+        Message about an unknown body part.
     sigma : str
         Source of the noise level, or the level itself.
     """
@@ -72,7 +68,7 @@ class Scene:
 
     @property
     def body(self) -> bool:
-        """Whether the image is none of a head."""
+        """Whether the image does not show a head."""
         return self.part != "brain"
 
     @property
@@ -84,23 +80,23 @@ class Scene:
             return False
 
     def knows_noise(self, chosen: Mapping[str, Planned]) -> bool:
-        """Whether the noise level of the raw image can be found before any fit."""
+        """Whether the noise level of the raw image can be estimated before a fit."""
         found = chosen["denoise"].method == "mppca" or self.sigma in ("mppca", "map", "piesno") or self.sigma_is_given
         return found or any(group.size > 1 for group in repeats(self.acquisition))
 
 
 @dataclass(frozen=True)
 class Method:
-    """One way to do a step.
+    """A method of a step.
 
     Parameters
     ----------
     title : str
-        For reports.
+        Name in reports.
     sentence : str
-        For the methods text, with references as ``[@key]``.
+        Sentence of the methods text, with references as ``[@key]``.
     interface : type
-        What runs. It is given what it has inputs for (see `StepInterface`).
+        Nipype interface; it gets the inputs that it declares (see `StepInterface`).
     """
 
     title: str
@@ -109,25 +105,24 @@ class Method:
 
 
 class Step:
-    """One step of the preprocessing: when an image gets it, what runs, and what reports say and show.
+    """A preprocessing step: when an image gets it, its methods, and its texts and figure.
 
     Attributes
     ----------
     name : str
-        In options (``--skip``), sidecars and names of files.
+        Name in options (``--skip``), sidecars and file names.
     title : str
-        What it takes out, or makes; for reports.
+        Name in reports.
     doing : str
         For messages: "reducing the noise".
     shows, caption : str
-        Of its figure: what is to be seen, for those who cannot see it; and what to know when reading it.
-    methods : mapping of name to Method
+        Alternative text and caption of its figure.
     changes : bool
-        Whether it changes the signals. One that does not runs when the image is fitted, and is given its mask.
+        Whether it changes the signals. If not, it runs with the fit and gets its mask.
     after : str
-        Step of this package that it comes after, for steps of other packages; empty for none.
+        For steps of other packages: the step of this package that it follows; may be empty.
     memory : float
-        Least memory that it needs, GB.
+        Least memory, GB.
     """
 
     name: str
@@ -141,20 +136,16 @@ class Step:
     memory: float = 0.0
 
     def choose(self, scene: Scene, chosen: Mapping[str, Planned]) -> Planned:
-        """Choose the method for an image, or say why there is none.
+        """Choose the method for an image, or give a reason why there is none.
 
-        Parameters
-        ----------
-        scene : Scene
-        chosen : mapping of name to Planned
-            The steps before this one.
+        ``chosen`` holds the preceding steps.
         """
         raise NotImplementedError
 
     def pictures(self, acquisition: Acquisition) -> tuple[Pictures, list[str]]:
-        """What shows best what the step did: pictures of the volumes, and what each shows.
+        """Volumes that best show the effect of the step, and a title for each.
 
-        Here one volume of the lowest b-value, and one of the highest.
+        By default one volume of the lowest b-value and one of the highest.
         """
         lowest, highest = acquisition.shells[0], acquisition.shells[-1]
         volumes = [lowest.indices[0], highest.indices[-1]]
@@ -162,9 +153,9 @@ class Step:
         return lambda data: np.stack([data[..., k] for k in volumes], axis=-1), names
 
     def draw(self, path: Path, view: StepView) -> bool:
-        """Draw what the step did into a file; return whether there was anything to draw.
+        """Draw the effect of the step into a file; return whether there was anything to draw.
 
-        Here the image before and after it, where they differ.
+        By default the image before and after, if they differ.
         """
         pictures, names = self.pictures(view.acquisition)
         before, after = pictures(view.before), pictures(view.after)
@@ -176,7 +167,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Planned:
-    """A step of one image: its method (empty where it is left out), and the reason or a remark."""
+    """A planned step: its method (empty if it is left out), and the reason or a remark."""
 
     step: Step
     method: str = ""
@@ -188,18 +179,18 @@ class Planned:
 
     @property
     def how(self) -> Method | None:
-        """The method; None where the step is left out."""
+        """The method; None if the step is left out."""
         return self.step.methods[self.method] if self.method else None
 
     @property
     def in_words(self) -> str:
-        """What it does, or why it does not."""
+        """What the step does, or why it is left out."""
         words = self.how.title if self.how else "left out"
         return f"{words}: {self.reason}" if self.reason else words
 
 
 def all_steps() -> list[Step]:
-    """The steps in their order, those of other packages where they say (see `Step.after`)."""
+    """All steps in order, including those of other packages (see `Step.after`)."""
     steps: list[Step] = [STEPS.get(name) for name in STEPS.built_in]
     for name in sorted(STEPS.available().keys() - STEPS.built_in.keys()):
         step = STEPS.get(name)

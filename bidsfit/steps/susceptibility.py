@@ -1,4 +1,4 @@
-"""No susceptibility distortion: the field between images of opposite phase encoding, by topup (FSL) or PyHySCO."""
+"""Correction of susceptibility distortion from reversed phase encoding, by topup (FSL) or PyHySCO."""
 
 from __future__ import annotations
 
@@ -54,9 +54,9 @@ class _FieldOutput(StepOutput):
 
 
 class FieldInterface(StepInterface):
-    """Find the susceptibility distortion, and undo it where no later step does.
+    """Estimate the susceptibility distortion, and correct it unless a later step does.
 
-    A reversed image that cannot be used leaves no field, and the reason in the facts: it is not the image to be fitted.
+    If the reversed image cannot be used there is no field, and the findings give the reason; the run continues.
     """
 
     input_spec = _FieldInput
@@ -88,12 +88,12 @@ class FieldInterface(StepInterface):
     def _find(
         self, data: NDArray, image: SpatialImage, pair: ReversedPhase, cwd: Path
     ) -> tuple[NDArray | None, list[NDArray], dict[str, Any]]:
-        """Displacement (voxels; None where nothing need be moved), the pictures, and facts."""
+        """Displacement (voxels; None if negligible), pictures, and findings."""
         raise NotImplementedError
 
 
 class EstimateField(FieldInterface):
-    """With PyHySCO."""
+    """Estimation by PyHySCO."""
 
     def _find(
         self, data: NDArray, image: SpatialImage, pair: ReversedPhase, cwd: Path
@@ -122,7 +122,7 @@ class _TopupOutput(_FieldOutput):
 
 
 class Topup(FieldInterface):
-    """With FSL's topup; a program that fails is an error."""
+    """Estimation by FSL's topup, whose failure is an error."""
 
     output_spec = _TopupOutput
 
@@ -164,7 +164,7 @@ class Topup(FieldInterface):
 
 
 def in_words(largest: float, before: float, after: float) -> dict[str, Any]:
-    """What a field is like: its largest displacement (voxels), and how the images differ before and after (shares)."""
+    """Summary of a field: largest displacement (voxels), and relative difference of the images before and after."""
     words = (
         f"displacements up to {largest:.1f} voxels (99th percentile); the two images differ by "
         f"{100 * before:.0f} % before and {100 * after:.0f} % after"
@@ -173,7 +173,7 @@ def in_words(largest: float, before: float, after: float) -> dict[str, Any]:
 
 
 class Susceptibility(Step):
-    """Finds the distortion by susceptibility, where an image of reversed phase encoding is there."""
+    """Estimation of the susceptibility distortion, if there is an image of reversed phase encoding."""
 
     name = "susceptibility"
     title = "Susceptibility distortion"
@@ -213,7 +213,7 @@ class Susceptibility(Step):
         return Planned(self, "pyhysco", f"with {pair.path.name}")
 
     def draw(self, path: Path, view: StepView) -> bool:
-        """The image as acquired, that of reversed phase encoding, and the corrected one."""
+        """Draw the acquired image, the reversed one, and the corrected one."""
         if view.pictures is None:
             return False
         forward, backward, corrected = np.moveaxis(view.pictures, -1, 0)

@@ -1,4 +1,4 @@
-"""White matter, grey matter and fluid told apart in a diffusion image, from the anatomy of the head."""
+"""Segmentation of white matter, grey matter and fluid in a diffusion image, from anatomical images."""
 
 from __future__ import annotations
 
@@ -55,9 +55,9 @@ class _SegmentTissueOutput(TraitedSpec):
 
 
 class SegmentTissue(StepInterface):
-    """Tissues of a diffusion image; a reason in the facts, and no segmentation, where they cannot be trusted.
+    """Segment the tissues of a diffusion image; without a trustworthy alignment only report the reason.
 
-    Maps can do without tissues, so a head that cannot be aligned ends no workflow.
+    Fits do not need tissues, so a failed alignment does not stop the workflow.
     """
 
     input_spec = _SegmentTissueInput
@@ -124,7 +124,7 @@ class SegmentTissue(StepInterface):
         affine: NDArray,
         transform: NDArray,
     ) -> tuple[NDArray, NDArray]:
-        """Tissues of the anatomy, as numbers or as probabilities, with their affine."""
+        """Tissue numbers or probabilities of the anatomy, with their affine."""
         if anatomy.segmentation:
             volumes = [_volume(path) for path in anatomy.segmentation]
             data, source_affine = volumes[0]
@@ -147,7 +147,7 @@ class SegmentTissue(StepInterface):
 
 
 def in_words(anatomy: Anatomy, alignment: Alignment | None) -> str:
-    """What was done, in a sentence or two."""
+    """Summary in a sentence or two."""
     if anatomy.segmentation:
         first = f"Tissues were taken from {anatomy.in_words}"
     else:
@@ -167,13 +167,7 @@ def in_words(anatomy: Anatomy, alignment: Alignment | None) -> str:
 
 
 def _volume(path: Path) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-    """A volume and its affine.
-
-    Raises
-    ------
-    UnusableInputError
-        Where the file holds several volumes.
-    """
+    """A volume and its affine; raises `UnusableInputError` if the file has several volumes."""
     image = open_image(path)
     data = np.asarray(read_data(image, path), dtype=np.float32)
     while data.ndim > 3 and data.shape[-1] == 1:
@@ -186,7 +180,7 @@ def _volume(path: Path) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
 def _on_head(
     mask: NDArray[np.bool_], affine: NDArray, transform: NDArray, head: tuple[NDArray, NDArray]
 ) -> NDArray[np.bool_]:
-    """A mask of the diffusion image on the T1-weighted image; masks that end with the image go on for a voxel."""
+    """Mask of the diffusion image on the T1-weighted image, extended by a voxel where it ends with the image."""
     padded = np.pad(mask, 1, mode="edge").astype(np.float32)
     corner = np.eye(4)
     corner[:3, 3] = -1
@@ -195,7 +189,7 @@ def _on_head(
 
 
 class Tissue(Step):
-    """Tells tissues apart where there is an anatomy of the head."""
+    """Segmentation of tissues, if there is an anatomical image of the head."""
 
     name = "tissue"
     title = "Tissue masks"
@@ -226,7 +220,7 @@ class Tissue(Step):
         return Planned(self, "dseg" if anatomy.segmentation else "hmrf")
 
     def draw(self, path: Path, view: StepView) -> bool:
-        """The T1-weighted image and the diffusion image, outlined alike."""
+        """Draw the T1-weighted and the diffusion image with the same outlines."""
         if view.pictures is None:
             return False
         lowest = np.mean(view.after[..., view.acquisition.shells[0].indices], axis=-1)

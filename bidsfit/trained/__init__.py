@@ -1,1 +1,1 @@
-"""Estimators that are trained before they fit: networks and forests, and files of them that users give."""
+"""Estimators that are trained before they fit: networks, random forests, and files of them given by users."""

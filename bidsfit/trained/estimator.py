@@ -1,4 +1,4 @@
-"""What all trained estimators share: the task that trains them, the file that they come from, and how they are used."""
+"""Base class of trained estimators: the training task, the loading of the result, and inference."""
 
 from __future__ import annotations
 
@@ -41,30 +41,30 @@ SAME_B, SAME_B_ABSOLUTE, SAME_COUNT = 0.01, 1.0, 0.25
 
 
 class TrainedEstimator(Estimator):
-    """Reads parameters from signals as it was taught on simulated ones.
+    """Estimator that was trained on simulated signals.
 
-    Without ``trained`` it is a plan: it knows what it would be trained on (`task`), and cannot estimate yet.
+    Without ``trained`` it only defines its training (`task`) and cannot estimate yet.
 
     Parameters
     ----------
     model : SignalModel
     distribution : {"uniform", "healthy", "mixed", "wm", "gm"}
     snr : float or "auto"
-        Of the training signals; "auto" takes the level of `SNR_LEVELS` that is nearest to the data's.
+        SNR of the training signals; "auto" takes the level of `SNR_LEVELS` nearest to that of the data.
     noise : {"rician", "gaussian"}
-        Of the training signals; with ``debias`` it is Gaussian.
+        Noise of the training signals; always Gaussian with ``debias``.
     recipe : str or mapping, optional
-        Name or file of a recipe of training, or its content; by default that of the package for noisy, or for
-        noise-free, signals.
+        Name or file of a training recipe, or its content; by default the recipe of the package for noisy or noise-free
+        signals.
     seed : int
     pool : str
-        Digest of the distribution whose fits were pooled, where one is needed: it identifies what is trained on.
+        Digest of the distribution of pooled fits, if one is needed.
     checksum : str
-        Of a file that was given, its first characters: they become part of the name.
+        First characters of the checksum of a file given by the user; they become part of the name.
     trained : Bundle or path, optional
-        What the training left.
+        The result of the training.
     bounds : dict of name to (lower, upper), optional
-        Of the space that is trained on.
+        Bounds of the parameter space that is trained on.
     averaging : {"arithmetic", "geometric", "none"}
     debias : bool
         Take the Rician bias out of the magnitudes first.
@@ -156,29 +156,29 @@ class TrainedEstimator(Estimator):
 
     @property
     def performance(self) -> PerformanceLookup | None:
-        """For the SNR of its training, at parameters of the model; S0 only scales it."""
+        """Performance at the SNR of the training; that of S0 is proportional to S0."""
         return None if self.trained is None else PerformanceLookup(self.trained.performance, self.space)
 
     @property
     def needs_pool(self) -> bool:
-        """Whether fits of participants are part of what it is trained on."""
+        """Whether it is trained on pooled fits of participants."""
         return self.distribution != "uniform"
 
     def task(
         self, acquisition: Acquisition, snr: float, pool: Distribution | None = None, *, lowest: bool = True
     ) -> Task:
-        """What trains it for the averages of an acquisition.
+        """The training task for an averaged acquisition.
 
         Parameters
         ----------
         acquisition : Acquisition
-            As `averaged` gives it.
+            As of `averaged`.
         snr : float
-            Of the data, or any where the estimator has an SNR of its own.
+            SNR of the data; ignored if the estimator has its own.
         pool : Distribution, optional
-            The pooled fits, where it needs them.
+            Pooled fits, if needed.
         lowest : bool
-            Whether the images of the lowest b-value have noise.
+            Whether images of the lowest b-value are noisy.
         """
         level = nearest_level(snr) if isinstance(self.snr, str) else self.snr
         distribution: Distribution = Uniform(self.space)
@@ -190,7 +190,7 @@ class TrainedEstimator(Estimator):
         return Task(distribution, acquisition, Noise(level, self.noise, lowest), recipe, self.seed)
 
     def _given_recipe(self, given: str | Mapping[str, Any]) -> Recipe:
-        """The recipe of an option, which must be of the right kind."""
+        """Load the recipe of the option and check its kind."""
         recipe = load_recipe(given) if isinstance(given, str) else recipe_from(given, "the recipe")
         if recipe.kind != self.kind:
             what = f" {given!r}" if isinstance(given, str) else ""
@@ -198,11 +198,11 @@ class TrainedEstimator(Estimator):
         return recipe
 
     def default_recipe(self, snr: float) -> Recipe:
-        """Where no option names one."""
+        """The recipe if no option names one."""
         return load_recipe(self.kind)
 
     def _require_own(self, bundle: Bundle) -> None:
-        """Refuse a file of another model or kind."""
+        """Raise an error if the file is of another model or kind of estimator."""
         facts = bundle.facts
         for key, own in (("Kind", self.kind), ("Model", self.model.name), ("Parameters", list(self.space.names))):
             if facts[key] != own:
@@ -251,7 +251,7 @@ class TrainedEstimator(Estimator):
 
     @property
     def training_notes(self) -> dict[str, Any]:
-        """What of the file that it came from belongs in a sidecar."""
+        """Facts about the training for sidecars."""
         if self.trained is None:
             return {}
         facts = self.trained.facts
@@ -266,16 +266,16 @@ class TrainedEstimator(Estimator):
 
 
 def nearest_level(snr: float) -> float:
-    """The SNR at which an estimator is trained for data of this SNR: the nearest level, in ratio."""
+    """Level of `SNR_LEVELS` with the smallest ratio to this SNR."""
     if not snr > 0:
         raise ValueError(f"An SNR is above 0, found {snr}.")
     return min(SNR_LEVELS, key=lambda level: abs(np.log(level / min(snr, SNR_LEVELS[-1]))))
 
 
 def differences(own: Acquisition, trained: Acquisition, *, noisy_lowest: bool = True) -> list[str]:
-    """How a protocol differs from that of the training, in words; empty where it does not.
+    """How a protocol differs from that of the training, in words; empty if it does not.
 
-    Where the images of the lowest b-value had no noise in the training, it does not matter how many there are.
+    If images of the lowest b-value were noise-free in the training, their number is ignored.
     """
     b, expected = own.b_values, trained.b_values
 

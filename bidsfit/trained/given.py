@@ -1,4 +1,4 @@
-"""A trained file that the user gives: which estimator it is, and with which options it was trained."""
+"""Files of trained estimators given by users: their kind and the options of their training."""
 
 from __future__ import annotations
 
@@ -35,23 +35,17 @@ class Given(NamedTuple):
 
     @property
     def name(self) -> str:
-        """What its maps and tables are called: the estimator's name and the first characters of the checksum."""
+        """Name in maps and tables: the estimator's name and the first characters of the checksum."""
         return f"{self.estimator}-{self.options['checksum']}"
 
 
 def is_file_name(word: str) -> bool:
-    """Whether a word of --estimators is the path of a trained file, and not a name."""
+    """Whether a value of --estimators is the path of a trained file instead of a name."""
     return word.endswith(".zip") or "/" in word
 
 
 def describe_given(facts: Mapping[str, Any]) -> Given:
-    """What the facts of a trained file say.
-
-    Parameters
-    ----------
-    facts : mapping
-        `bidsfit.training.bundle.Bundle.facts`.
-    """
+    """Describe a trained file by its facts (`bidsfit.training.bundle.Bundle.facts`)."""
     distribution = facts["Distribution"]
     snr = facts["Noise"]["SNR"]
     return Given(
@@ -70,7 +64,7 @@ def describe_given(facts: Mapping[str, Any]) -> Given:
 
 
 def _distribution_name(facts: Mapping[str, Any]) -> str:
-    """The name of the distribution that an estimator of the package would have."""
+    """Name of the training distribution, as estimators of the package call it."""
     if facts["Kind"] == "uniform":
         return "uniform"
     if facts["Kind"] == "mixture":

@@ -1,1 +1,1 @@
-"""From a distribution of parameters to a trained estimator that can be judged. Arrays, and the file of idea three."""
+"""Training of estimators on simulated voxels, and the files that hold the results."""

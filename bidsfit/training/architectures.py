@@ -1,4 +1,4 @@
-"""Architectures, by name: what turns features into outputs, as it is trained and as plain arrays that are kept."""
+"""Architectures by name: functions from features to outputs, trained with torch and evaluated with NumPy."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ BLOCK = 512
 
 
 class Architecture(ABC):
-    """What turns the features of voxels into outputs.
+    """A function from the features of voxels to outputs.
 
-    A subclass is a frozen dataclass: its fields are the choices of the section ``architecture`` of a recipe. What a
-    training leaves of it, its weights or trees, is called a machine here.
+    Subclasses are frozen dataclasses whose fields are the choices of the section ``architecture`` of a recipe. The
+    result of a training, weights or trees, is called a machine.
     """
 
     name: ClassVar[str]
@@ -60,12 +60,7 @@ class Architecture(ABC):
     reach: ClassVar[tuple[int, int, int]] = (0, 0, 0)
 
     def require_parts(self, objective: Objective, simulation: Simulation) -> None:  # noqa: B027
-        """Refuse parts of a recipe that do not go with it; by default all do.
-
-        Raises
-        ------
-        ValueError
-        """
+        """Raise `ValueError` if other parts of the recipe do not suit it; by default all do."""
 
     @abstractmethod
     def fit(
@@ -87,58 +82,53 @@ class Architecture(ABC):
 
     @abstractmethod
     def dump(self, machine: Any) -> bytes:
-        """The content of its member of a trained file."""
+        """Serialise a machine for a trained file."""
 
     @abstractmethod
     def load(self, content: bytes, inputs: int, outputs: int) -> Any:
-        """What `dump` wrote; nothing in it is executed.
+        """Deserialise what `dump` wrote, without executing anything in it.
 
         Raises
         ------
         ValueError
-            Where it can be no machine of so many features and outputs.
+            If it is not a machine with so many inputs and outputs.
         """
 
 
-class Network(Architecture):
-    """An architecture that torch trains by gradient descent, and that is kept and used as plain arrays."""
+class NetworkArchitecture(Architecture):
+    """An architecture trained by gradient descent in torch, and stored and evaluated as NumPy arrays."""
 
     kind, schedule, unit, member = "network", Schedule, "step", "weights.safetensors"
 
     @abstractmethod
     def module(self, inputs: int, outputs: int) -> nn.Module:
-        """The untrained network, which takes features of shape (n, inputs), each of mean 0 and standard deviation 1."""
+        """The untrained network; its inputs, shape (n, inputs), have mean 0 and standard deviation 1."""
 
     def arrays(self, module: nn.Module) -> Arrays:
-        """Copies of the weights of a network, by the names that torch gives them."""
+        """Copies of the weights of a network, by their names in torch."""
         return {name: value.detach().cpu().numpy().copy() for name, value in module.state_dict().items()}
 
     def folded(self, arrays: Arrays, centre: NDArray[np.float32], width: NDArray[np.float32]) -> Arrays:
-        """Arrays of a network that takes features as they are, from one that takes (features - centre) / width.
+        """Arrays of a network for raw features, from those of a network for (features - centre) / width.
 
-        By default the two are kept beside the weights, as "centre" and "width", for `forward` to use.
+        By default the two are stored as "centre" and "width", for `forward` to use.
         """
         return arrays | {"centre": centre, "width": width}
 
     def pruned(self, arrays: Arrays, features: NDArray[np.float32]) -> Arrays:
-        """Arrays without what adds nothing for any of these features; by default all are kept."""
+        """Arrays without the parts that contribute nothing for these features; by default unchanged."""
         return arrays
 
     @abstractmethod
     def forward(self, machine: Arrays, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Outputs, shape (n, n_outputs), of features as they are, shape (n, n_features); without torch."""
+        """Outputs (n, n_outputs) of raw features (n, n_features); without torch."""
 
     @abstractmethod
     def require(self, arrays: Mapping[str, NDArray], inputs: int, outputs: int) -> None:
-        """Refuse arrays from a file that are none of this architecture; that they are finite was seen already.
-
-        Raises
-        ------
-        ValueError
-        """
+        """Raise `ValueError` if arrays do not belong to this architecture; they are finite."""
 
     def facts(self, arrays: Arrays) -> dict[str, Any]:
-        """What of a trained network a reader may want to know, for JSON."""
+        """Facts about a trained network, for JSON."""
         return {"Numbers": int(sum(array.size for array in arrays.values()))}
 
     def fit(self, objective: Objective, schedule: Schedule, simulator: Simulator, **options: Any) -> Trained:
@@ -159,7 +149,7 @@ class Network(Architecture):
 
 
 @dataclass(frozen=True)
-class Perceptron(Network):
+class Perceptron(NetworkArchitecture):
     """A multilayer perceptron with rectified linear units.
 
     Its arrays are "0.weight", shape (inputs, outputs), and "0.bias" of the first layer, and so on.
@@ -194,11 +184,11 @@ class Perceptron(Network):
         return arrays | {"0.weight": scaled, "0.bias": arrays["0.bias"] - centre @ scaled}
 
     def pruned(self, arrays: Arrays, features: NDArray[np.float32]) -> Arrays:
-        """Arrays without the units that are silent for all features.
+        """Arrays without the units that are inactive for all features.
 
-        A rectified unit that no sample of the training switches on has no gradient and adds nothing: without it the
-        outputs for these samples are the same, bit by bit but for the order of sums. A third to a half of the units of
-        a network end so, and without them it is two to three times as fast.
+        Such a unit has no gradient and contributes nothing, so the outputs for these samples stay the same up to
+        rounding. A third to a half of the units end inactive; removing them makes the network two to three times as
+        fast.
         """
         kept, values = [], features
         (weight, bias), *rest = _layers(arrays)
@@ -210,9 +200,9 @@ class Perceptron(Network):
         return _named([*kept, (weight, bias)])
 
     def forward(self, machine: Arrays, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Outputs, shape (n, n_outputs), of features, shape (n, n_features).
+        """Outputs (n, n_outputs) of features (n, n_features).
 
-        Blocks that fit in the cache, and arrays that are used again, are what make it fast.
+        Works on blocks that fit in the cache and reuses their memory, for speed.
         """
         layers = _layers(machine)
         found = np.empty((len(features), layers[-1][1].size), dtype=np.float32)
@@ -243,7 +233,7 @@ class Perceptron(Network):
 
 
 def _layers(arrays: Mapping[str, NDArray]) -> list[tuple[NDArray, NDArray]]:
-    """Weights and biases of the layers of a perceptron, from the first to the last."""
+    """Weights and biases of the layers of a perceptron, in order."""
     return [(arrays[f"{i}.weight"], arrays[f"{i}.bias"]) for i in range(len(arrays) // 2)]
 
 
@@ -255,7 +245,7 @@ def _named(layers: list[tuple[NDArray, NDArray]]) -> Arrays:
 
 @numba.njit(nogil=True, error_model="numpy")
 def _activate(values: NDArray, bias: NDArray, rectify: bool) -> None:
-    """Add the bias and rectify in one visit of memory."""
+    """Add the bias and rectify in one pass over memory."""
     lowest = np.float32(0 if rectify else -np.inf)
     for i in range(values.shape[0]):
         for j in range(values.shape[1]):
@@ -264,7 +254,7 @@ def _activate(values: NDArray, bias: NDArray, rectify: bool) -> None:
 
 
 def require_finite(arrays: Mapping[str, NDArray]) -> None:
-    """Refuse arrays with anything but finite numbers, naming the first."""
+    """Raise `ValueError` naming the first array that is not all finite numbers."""
     for name, array in arrays.items():
         if not np.issubdtype(array.dtype, np.number) or not np.isfinite(array).all():
             raise ValueError(f"{name} holds something that is not a finite number")

@@ -1,4 +1,4 @@
-"""Zip files whose maker is not known: number and size of their members are looked at before any is read."""
+"""Zip files of unknown origin: number and sizes of the members are checked before any is read."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ END, NOTE, END64 = struct.Struct("<4s4H2LH"), struct.Struct("<4sLQL"), struct.St
 
 @contextmanager
 def opened(stream: BinaryIO) -> Iterator[zipfile.ZipFile]:
-    """Open an archive.
+    """Open an archive whose members are within bounds.
 
     Raises
     ------
     ValueError, zipfile.BadZipFile
-        Where it is damaged, or not one that `read` can read within bounds.
+        If it is damaged or exceeds the bounds of `read`.
     """
     size = stream.seek(0, os.SEEK_END)
     stream.seek(max(size - END.size - NOTE.size - END64.size, 0))
@@ -53,18 +53,18 @@ def opened(stream: BinaryIO) -> Iterator[zipfile.ZipFile]:
 
 
 def most_unpacked(size: int) -> int:
-    """Bytes to which a file of this size may unpack."""
+    """Largest allowed unpacked size, in bytes, of a file of this size."""
     return min(LARGEST, max(SMALL, RATIO * size))
 
 
 def read(archive: zipfile.ZipFile, name: str) -> bytes:
-    """A member; its size is given to Python, which without it unpacks all there is and then cuts."""
+    """Read a member, passing its declared size so that Python unpacks no more than that."""
     with archive.open(name) as stream:
         return stream.read(archive.getinfo(name).file_size + 1)
 
 
 def unpacked(content: bytes) -> bytes:
-    """The same archive without compression, so that whoever reads it unpacks nothing."""
+    """The same archive without compression."""
     plain = io.BytesIO()
     with opened(io.BytesIO(content)) as archive, zipfile.ZipFile(plain, "w") as copy:
         for name in archive.namelist():

@@ -1,8 +1,8 @@
-"""The file of a trained estimator: weights or trees, and in plain JSON and CSV beside them all that judges it.
+"""Files of trained estimators: the machine, and JSON and CSV that describe how it was trained and how it performs.
 
-One zip file of a few members, none of which is executed when it is read. ``estimator.json`` says what it is (model,
-protocol, distribution, noise, recipe, seed, versions) and holds the SHA-256 of every member and of itself: a file that
-was damaged or changed is refused. (It is a checksum, not a signature: take files from people you trust.)
+A zip file whose members are never executed when read. ``estimator.json`` describes the training (model, protocol,
+distribution, noise, recipe, seed, versions) and holds the SHA-256 of every member and of itself, so that damaged or
+changed files are refused. This is a checksum, not a signature: take files from people you trust.
 """
 
 from __future__ import annotations
@@ -46,22 +46,22 @@ Table = dict[str, NDArray[np.float64]]
 
 @dataclass(frozen=True)
 class Bundle:
-    """A trained estimator, whole.
+    """Content of the file of a trained estimator.
 
     Attributes
     ----------
     facts : dict
-        What it is, for JSON: see `bidsfit.training.task.train`.
+        Description of the training, for JSON: see `bidsfit.training.task.train`.
     machine : dict of name to ndarray, or what else the architecture makes
-        None where only what judges it was read.
+        Weights or trees; None if they were not read.
     samples : dict of name to ndarray
-        `Distribution.arrays` of what it was trained on.
+        `Distribution.arrays` of the training distribution.
     performance : dict of column to ndarray, shape (n_points,)
-        `bidsfit.trust.performance`.
+        Table of `bidsfit.trust.performance`.
     curve : dict of column to ndarray, shape (n_checks,)
-        Its learning curve.
+        Learning curve.
     path : Path, optional
-        Where it was read from.
+        File that it was read from.
     """
 
     facts: dict[str, Any]
@@ -73,21 +73,21 @@ class Bundle:
 
     @cached_property
     def acquisition(self) -> Acquisition:
-        """The averages that it was trained for."""
+        """The averaged acquisition of the training."""
         return _acquisition(self.facts["Acquisition"])
 
     @cached_property
     def recipe(self) -> Recipe:
-        """How it was trained; its architecture and objective say how the machine is asked."""
+        """The recipe of the training."""
         return recipe_from(self.facts["Recipe"], "its recipe")
 
     def distribution(self, model: SignalModel) -> Distribution:
-        """What it was trained on."""
+        """The distribution of the training."""
         return distribution_from(self.facts["Distribution"], self.samples, model)
 
 
 def acquisition_facts(acquisition: Acquisition, variables: Collection[str]) -> dict[str, Any]:
-    """What of an acquisition of averages a model of these variables sees, for JSON."""
+    """The columns of an averaged acquisition that a model of these variables sees, for JSON."""
     directions = acquisition.n_directions
     facts: dict[str, Any] = {
         "BValues": [round(float(b), 3) for b in acquisition.b_values],
@@ -140,12 +140,12 @@ def write_bundle(path: Path, bundle: Bundle) -> None:
 
 
 def read_facts(path: Path) -> dict[str, Any]:
-    """What a trained estimator is, without its weights; checked against its own checksum only."""
+    """Description of a trained estimator without its machine; only its own checksum is verified."""
     return _read(path, names=())[0]
 
 
 def check_bundle(path: Path) -> dict[str, Any]:
-    """What a trained estimator is, after every member of its file was checked; nothing but JSON is parsed."""
+    """Description of a trained estimator after all members were verified; only JSON is parsed."""
     return _read(path)[0]
 
 
@@ -156,12 +156,12 @@ def read_bundle(path: Path, *, machine: bool = True) -> Bundle:
     ----------
     path : Path
     machine : bool
-        False: only what judges it, without its weights or trees.
+        Whether to read its weights or trees.
 
     Raises
     ------
     UnusableInputError
-        Where the file is not there, is damaged, was changed, or is something else; nothing in it is ever executed.
+        If the file is missing, damaged, changed or of another kind; nothing in it is executed.
     """
     facts, members = _read(path)
     try:
@@ -191,7 +191,7 @@ def read_bundle(path: Path, *, machine: bool = True) -> Bundle:
 
 
 def _read(path: Path, names: tuple[str, ...] | None = None) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """The facts of a file, and its members (or those named), checked."""
+    """Facts of a file and its members (or those named), verified."""
     if not path.is_file():
         raise UnusableInputError(f"The trained estimator {path} does not exist.")
     try:
@@ -227,7 +227,7 @@ def _read(path: Path, names: tuple[str, ...] | None = None) -> tuple[dict[str, A
 
 
 def _in_words(error: Exception) -> str:
-    """An error of a parser, in one line that is not endless."""
+    """The message of a parser error as one line of limited length."""
     text = " ".join(str(error).split())
     text = text if len(text) < 300 else text[:300] + "..."
     return text if type(error) is ValueError else f"{type(error).__name__}: {text}"
@@ -267,6 +267,6 @@ def _sha256(content: bytes) -> str:
 
 
 def _checksum(facts: Mapping[str, Any]) -> str:
-    """SHA-256 of all facts but this."""
+    """SHA-256 of all facts except the checksum itself."""
     rest = {name: value for name, value in facts.items() if name != "Checksum"}
     return _sha256(json.dumps(rest, sort_keys=True, ensure_ascii=False).encode())

@@ -1,4 +1,4 @@
-"""Whether the table in the file of a trained estimator can be one."""
+"""Validation of the performance table in the file of a trained estimator."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ from bidsfit.trust.performance import POINTS, exponents_of, points_on_grid
 
 
 def require_performance(table: Mapping[str, NDArray[np.float64]], space: ParameterSpace) -> None:
-    """Refuse a performance table that does not cover a space, or is not of numbers.
+    """Raise an error unless a performance table covers a space with finite numbers.
 
-    Up to three parameters it is over a regular grid; of more its points may be scattered.
-
-    Only a response may be missing (NaN), where the space leaves a parameter no room to move.
+    With up to three parameters the points must form a regular grid; otherwise they may be scattered. Only a response
+    may be NaN, where a parameter cannot be varied within the space.
     """
     columns = {f"{q}_{name}" for q in ("bias", "sd", "rmse") for name in space.model.names}
     responses = {f"response_{name}" for name in space.names}

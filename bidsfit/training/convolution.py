@@ -1,4 +1,4 @@
-"""The smallest architecture that reads neighbours: one convolution, and layers that look at single voxels."""
+"""An architecture that reads neighbours: one convolution, followed by layers that act on single voxels."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ GATHERED = 1 << 15
 
 @dataclass(frozen=True)
 class Convolution(Perceptron):
-    """A convolution over 3 x 3 voxels of a slice, then layers of rectified linear units that look at one voxel.
+    """A convolution over 3 x 3 voxels of a slice, followed by layers of rectified linear units on single voxels.
 
-    Its arrays are those of a perceptron whose features are those of the nine voxels, y changing faster than x.
+    The arrays are those of a perceptron on the features of the nine voxels, with y changing faster than x.
 
     Parameters
     ----------
     units, hidden_layers : int
-        The first hidden layer is the convolution.
+        Size and number of hidden layers; the first is the convolution.
     """
 
     name = "convolution"
@@ -46,7 +46,7 @@ class Convolution(Perceptron):
         return super().pruned(arrays, features.reshape(len(features), -1))
 
     def forward(self, machine: Arrays, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Outputs, shape (n, x - 2, y - 2, z, n_outputs), of images of features, shape (n, x, y, z, n_features)."""
+        """Outputs (n, x - 2, y - 2, z, n_outputs) of images of features (n, x, y, z, n_features)."""
         windows = np.moveaxis(sliding_window_view(features, (3, 3), axis=(1, 2)), 4, -1)
         found = np.empty((*windows.shape[:4], machine[f"{self.hidden_layers}.bias"].size), dtype=np.float32)
         step = max(GATHERED // found[0, 0, ..., 0].size, 1) if found.size else 1

@@ -1,4 +1,4 @@
-"""What the JSON of a trained estimator holds, as types that its content is checked against."""
+"""Types of the JSON content of trained estimators, used to validate it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Bounds = dict[str, Annotated[list[Finite], Field(min_length=2, max_length=2)]]
 
 
 class AcquisitionFacts(TypedDict):
-    """Averages of one protocol: a number each."""
+    """Columns of an averaged acquisition."""
 
     BValues: Annotated[list[NotNegative], Field(min_length=1)]  # s/mm^2
     Measurements: list[Count]
@@ -29,7 +29,7 @@ class AcquisitionFacts(TypedDict):
 
 
 class NoiseFacts(TypedDict):
-    """Noise of the training signals; an SNR of null is none."""
+    """Noise of the training signals; an SNR of null means none."""
 
     SNR: Positive | None
     Kind: Literal["gaussian", "rician"]
@@ -44,7 +44,7 @@ class UniformFacts(TypedDict):
 
 
 class OriginFacts(TypedDict, total=False):
-    """Where pooled fits came from; there may be more."""
+    """Origin of pooled fits; may have more keys."""
 
     Tissue: str
     LeftOut: Names
@@ -70,7 +70,7 @@ class MixtureFacts(TypedDict):
 
 
 class TrainingFacts(TypedDict):
-    """What the training found; there may be more."""
+    """Results of the training; may have more keys."""
 
     ValidationLoss: Finite  # a likelihood may be negative
     Converged: bool
@@ -81,7 +81,7 @@ class TrainingFacts(TypedDict):
 
 
 class Facts(TypedDict):
-    """``estimator.json``, see `bidsfit.training.task.Task.facts` and `bidsfit.training.bundle`."""
+    """Content of ``estimator.json``, see `bidsfit.training.task.Task.facts` and `bidsfit.training.bundle`."""
 
     Format: Literal["bidsfit trained estimator"]
     Version: int
@@ -109,13 +109,7 @@ def _schema() -> TypeAdapter[Any]:
 
 
 def require_facts(content: Mapping[str, Any]) -> None:
-    """Refuse content that is not what `Facts` says.
-
-    Raises
-    ------
-    ValueError
-        Naming the first entry that is missing or of another type.
-    """
+    """Raise `ValueError` naming the first entry of ``content`` that is missing or not of the type in `Facts`."""
     try:
         _schema().validate_python(content, strict=True)
     except ValidationError as error:

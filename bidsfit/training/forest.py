@@ -1,4 +1,4 @@
-"""Random forests: an architecture that is grown on a set of voxels, not descended to."""
+"""Random forests, grown on a fixed set of simulated voxels."""
 
 from __future__ import annotations
 
@@ -23,28 +23,16 @@ TRUSTED = ["sklearn.tree._tree.Tree"]
 
 @dataclass(frozen=True)
 class Growth:
-    """How a forest is watched while it grows.
-
-    Parameters
-    ----------
-    validation : int
-        Voxels of the validation set.
-    """
+    """Schedule of a forest; ``validation`` is the number of voxels in the validation set."""
 
     validation: int = 65536
 
 
 @dataclass(frozen=True)
 class RandomForest(Architecture):
-    """A random forest of regression trees, grown on a set of voxels that is drawn once.
+    """A random forest of regression trees, grown on a fixed set of voxels.
 
-    Parameters
-    ----------
-    trees : int
-    samples_per_leaf : int
-        A leaf holds at least so many training samples.
-    depth : int or None
-        Deepest level of a tree; None for no limit.
+    ``samples_per_leaf`` is the smallest number of samples in a leaf, ``depth`` the largest depth (None: no limit).
     """
 
     trees: int = 50
@@ -68,7 +56,7 @@ class RandomForest(Architecture):
         threads: int = 1,
         progress: Progress | None = None,
     ) -> Trained:
-        """Grow it; on the processor, whatever the device."""
+        """Grow the forest on the CPU, whatever the device."""
         from sklearn.ensemble import RandomForestRegressor
 
         samples = _samples(objective, simulator.simulation)
@@ -121,7 +109,7 @@ class RandomForest(Architecture):
 
 
 def _samples(objective: Objective, simulation: Simulation) -> int:
-    """How many voxels a forest is grown on."""
+    """Number of voxels that the forest is grown on."""
     if not isinstance(objective, Relative) or simulation.samples is None:
         raise ValueError(
             "A forest averages what it is taught, a set of voxels that is drawn once: its recipe needs "
@@ -131,18 +119,18 @@ def _samples(objective: Objective, simulation: Simulation) -> int:
 
 
 def _rows(batch: Batch[NDArray], space: ParameterSpace) -> tuple[NDArray, NDArray]:
-    """Features and targets relative to their bounds of all realisations, a row each."""
+    """Features and targets (relative to their bounds) of all realisations, one row each."""
     targets = np.repeat((batch.targets - space.bounds[:, 0]) / space.span, batch.features.shape[1], axis=0)
     return batch.features.reshape(-1, batch.features.shape[-1]), targets
 
 
 def require_forest(forest: Any, features: int, outputs: int) -> None:
-    """Walk through every tree in advance, because a wrong index would read foreign memory.
+    """Check every tree before use, because a wrong index would read foreign memory.
 
     Raises
     ------
     ValueError
-        Where it is no forest of trees with so many features and outputs, or a number in it cannot be.
+        If it is not a forest with so many features and outputs, or a number in it is invalid.
     """
     from sklearn.ensemble import RandomForestRegressor
 

@@ -1,4 +1,4 @@
-"""From averaged signals to parameters, by what a training left."""
+"""Inference: from averaged signals to parameters with a trained machine."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class Inverted(NamedTuple):
     Attributes
     ----------
     cube : ndarray, shape (n, n_parameters - 1)
-        Where they lie in the unit cube of the space.
+        Parameters except the scale, in the unit cube of the space.
     parameters : ndarray, shape (n, n_parameters)
-        As the model has them, its scale included.
+        All parameters of the model.
     squares : ndarray, shape (n,)
         Weighted sums of squared residuals.
     """
@@ -35,18 +35,9 @@ class Inverted(NamedTuple):
 
 
 class Inverter:
-    """What a training left, ready for one acquisition.
+    """A trained machine prepared for one averaged acquisition.
 
     The scale of the signal follows from the other parameters by least squares.
-
-    Parameters
-    ----------
-    recipe : Recipe
-        Its architecture and objective say how the machine is asked.
-    machine : dict of name to ndarray, or what else the architecture makes
-    space : ParameterSpace
-    acquisition : Acquisition
-        Of the averages.
     """
 
     def __init__(self, recipe: Recipe, machine: Any, space: ParameterSpace, acquisition: Acquisition) -> None:
@@ -61,10 +52,10 @@ class Inverter:
         Parameters
         ----------
         signals : ndarray, shape (n, n_averages)
-            Averaged, complex where the model is; for a machine that reads neighbours also whole patches, shape
-            (n, x, y, z, n_averages), of which the voxel in the middle is estimated.
+            Averaged, complex if the model is. A machine that reads neighbours also takes whole patches, shape (n, x, y,
+            z, n_averages), of which the central voxel is estimated.
         positions : ndarray, shape (n, 3)
-            Where the voxels lie in an image, for a machine that reads neighbours; the rest of the image is not there.
+            Voxel indices in the image, for a machine that reads neighbours; other voxels count as missing.
         """
         model, features, reach = self.space.model, self._features(signals), self.recipe.architecture.reach
         if positions is not None:
@@ -93,7 +84,7 @@ class Inverter:
         return Inverted(cube, parameters, squares)
 
     def _over(self, features: NDArray[np.float32], positions: NDArray[np.integer]) -> NDArray:
-        """Outputs of voxels of an image, shape (n, n_outputs), which is as large as they need."""
+        """Outputs (n, n_outputs) of voxels at these positions, placed in the smallest image that holds them."""
         reach = np.array(self.recipe.architecture.reach)
         positions = positions - positions.min(axis=0)
         image = np.zeros((*positions.max(axis=0) + 1 + 2 * reach, features.shape[-1] + 1), dtype=np.float32)
@@ -102,7 +93,7 @@ class Inverter:
         return found
 
     def _fit_scale(self, parameters: NDArray[np.float64], signals: NDArray) -> NDArray[np.float64]:
-        """What the function of that name does, for a model without a compiled kernel."""
+        """Like the function `_fit_scale`, for a model without a compiled kernel."""
         model = self.space.model
         y, signal = as_real(signals), as_real(model.evaluate(parameters, self._design, derivatives=False)[0])
         weights = np.tile(self._weights, 1 + model.complex_valued)
@@ -117,7 +108,7 @@ class Inverter:
 def _fit_scale(
     kernel: Any, parameters: NDArray, design: NDArray, weights: NDArray, y: NDArray, scale: int, squares: NDArray
 ) -> None:
-    """Scale of every voxel, where the model has one, by least squares; and weighted sums of squares of what is left."""
+    """Fill in the scale, if any, of every voxel by least squares, and the weighted sum of squared residuals."""
     n = design.shape[0]
     signal, unused = np.empty(n), np.empty((0, 0))
     for i in range(len(y)):

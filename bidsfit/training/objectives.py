@@ -1,4 +1,4 @@
-"""Objectives, by name: what a training makes small, and how estimates come out of what was trained."""
+"""Objectives by name: the loss that a training minimises, and how outputs become estimates."""
 
 from __future__ import annotations
 
@@ -32,41 +32,34 @@ CLIP = 1e-3
 
 
 class Objective(ABC):
-    """A loss, and the outputs that it needs.
+    """A loss and the outputs that it needs.
 
-    A subclass is a frozen dataclass: its fields are the choices of the section ``objective`` of a recipe. By default
-    there is one output a parameter, the logit of the coordinate in the unit cube of the parameter space.
+    Subclasses are frozen dataclasses whose fields are the choices of the section ``objective`` of a recipe. By default
+    there is one output per parameter: the logit of its coordinate in the unit cube of the parameter space.
     """
 
     name: ClassVar[str]
 
     def n_outputs(self, space: ParameterSpace) -> int:
-        """Numbers that an architecture must put out for a voxel."""
+        """Number of outputs per voxel."""
         return len(space.names)
 
     @abstractmethod
     def loss(self, outputs: Tensor, batch: Batch[Tensor], space: ParameterSpace) -> Tensor:
-        """One number that is to become small.
+        """Loss of a batch.
 
         Parameters
         ----------
         outputs : Tensor, shape (n, n_realisations, n_outputs)
-            Of the noisy copies of every voxel.
+            Outputs for the noisy copies of every voxel.
         batch : Batch
-            The voxels.
         space : ParameterSpace
         """
 
     def estimates(
         self, outputs: NDArray[np.float32], space: ParameterSpace
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Coordinates in the unit cube and parameters, each of shape (n, n_parameters).
-
-        Parameters
-        ----------
-        outputs : ndarray, shape (n, n_outputs)
-        space : ParameterSpace
-        """
+        """Coordinates in the unit cube and parameters, each (n, n_parameters), from outputs (n, n_outputs)."""
         cube = sigmoid(outputs[:, : len(space.names)])
         return cube, space.from_cube(cube)
 
@@ -86,7 +79,7 @@ class Parameters(Objective):
 
 @dataclass(frozen=True)
 class Logits(Objective):
-    """Mean squared error of the logits, which weighs errors near the bounds more."""
+    """Mean squared error of the logits, which weights errors near the bounds more."""
 
     name = "logits"
 
@@ -98,9 +91,9 @@ class Logits(Objective):
 
 @dataclass(frozen=True)
 class Relative(Objective):
-    """As "parameters", of outputs that are the parameters themselves, 0 at the lower bound and 1 at the upper.
+    """Like "parameters", for outputs that are the parameters scaled to 0 at the lower and 1 at the upper bound.
 
-    For an architecture whose outputs are means of what it was taught, and so keep to bounds and linear constraints.
+    For architectures whose outputs are means of training targets and thus meet bounds and linear constraints.
     """
 
     name = "relative"
@@ -117,10 +110,10 @@ class Relative(Objective):
 
 
 def mean_square(errors: Tensor, batch: Batch[Tensor]) -> Tensor:
-    """Mean of squared errors, shape (n, n_realisations, ...), weighted as the batch says."""
+    """Mean of squared errors (n, n_realisations, ...) with the weights of the batch."""
     return (errors**2 * batch.weights.reshape(-1, *[1] * (errors.ndim - 1))).mean()
 
 
 def sigmoid(values: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Between 0 and 1, without overflow."""
+    """Logistic function without overflow."""
     return 0.5 * (1.0 + np.tanh(0.5 * values.astype(np.float64)))

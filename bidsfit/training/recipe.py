@@ -1,4 +1,4 @@
-"""How an estimator is trained: four parts, named in a YAML file; those of the package are in recipes/."""
+"""Recipes of a training: architecture, objective, schedule and simulation, named in a YAML file."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Recipe:
     architecture : Architecture
     objective : Objective
     schedule : dataclass
-        Of the type that the architecture has its schedules in, such as `bidsfit.training.trainer.Schedule`.
+        Of the type that the architecture declares, such as `bidsfit.training.trainer.Schedule`.
     simulation : Simulation
     """
 
@@ -46,7 +46,7 @@ class Recipe:
 
     @property
     def kind(self) -> str:
-        """Which estimators take it: "network" or "forest"."""
+        """Kind of estimator that uses it: "network" or "forest"."""
         return self.architecture.kind
 
 
@@ -76,7 +76,7 @@ FLAT: Mapping[str, tuple[Mapping[str, Mapping[str, Any]], Mapping[str, tuple[str
 def recipe_facts(recipe: Recipe) -> dict[str, dict[str, Any]]:
     """All choices of a recipe by section, for JSON.
 
-    Those that are None are left out: what a later release adds as such changes no recipe, nor what was trained by it.
+    Choices that are None are left out, so that options added later do not change the digest of existing recipes.
     """
     found: dict[str, dict[str, Any]] = {}
     for section in SECTIONS:
@@ -88,12 +88,12 @@ def recipe_facts(recipe: Recipe) -> dict[str, dict[str, Any]]:
 
 
 def recipe_from(facts: Mapping[str, Any], source: str) -> Recipe:
-    """The recipe of a table; ``source`` names where it came from in messages.
+    """Build a recipe from a table; ``source`` names its origin in messages.
 
     Raises
     ------
     UnknownNameError, UsageError
-        For a choice that does not exist, or a value that cannot be.
+        For an unknown choice or an invalid value.
     """
     sections = _sections(facts, source) if "kind" in facts else facts
     for section, content in sections.items():
@@ -105,10 +105,10 @@ def recipe_from(facts: Mapping[str, Any], source: str) -> Recipe:
     architecture: type[Architecture] = _named("architecture", choices, architectures.REGISTRY, source)
     objective: type[Objective] = _named("objective", choices, objectives.REGISTRY, source)
     made = (
-        _made(architecture, choices["architecture"], source),
-        _made(objective, choices["objective"], source),
-        _made(architecture.schedule, choices["schedule"], source),
-        _made(Simulation, choices["simulation"], source),
+        build_part(architecture, choices["architecture"], source),
+        build_part(objective, choices["objective"], source),
+        build_part(architecture.schedule, choices["schedule"], source),
+        build_part(Simulation, choices["simulation"], source),
     )
     try:
         return Recipe(*made)
@@ -117,7 +117,7 @@ def recipe_from(facts: Mapping[str, Any], source: str) -> Recipe:
 
 
 def _sections(facts: Mapping[str, Any], source: str) -> dict[str, dict[str, Any]]:
-    """The sections of a recipe that has none but names a kind, see `FLAT`."""
+    """Convert a recipe in the flat format, which names a kind, into sections; see `FLAT`."""
     kind = facts["kind"]
     if not isinstance(kind, str) or kind not in FLAT:
         raise UnknownNameError(f"kind of recipe in {source}:", str(kind), FLAT)
@@ -141,8 +141,16 @@ def _named(section: str, choices: dict[str, dict[str, Any]], registry: Any, sour
     return registry.get(name)
 
 
-def _made(cls: type, choices: Mapping[str, Any], source: str) -> Any:
-    """A part of a recipe from its choices, each checked against the type of its field."""
+def build_part(cls: type, choices: Mapping[str, Any], source: str) -> Any:
+    """Build one part of a recipe from its choices; ``source`` names their origin in messages.
+
+    Raises
+    ------
+    UnknownNameError
+        For a choice that is no field of the class.
+    UsageError
+        For a value that is not of the type of its field.
+    """
     types, known = get_type_hints(cls), [part.name for part in fields(cls)]
     values = {}
     for name, value in choices.items():
@@ -156,7 +164,7 @@ def _made(cls: type, choices: Mapping[str, Any], source: str) -> Any:
 
 
 def _checked(value: Any, kind: Any, what: str) -> Any:
-    """A value of the type of a field: a number above 0, a word, true or false, or a list of numbers above 0."""
+    """Check a value against the type of a field: positive number, word, boolean, or list of positive numbers."""
     options = get_args(kind) if NoneType in get_args(kind) else (kind,)
     if value is None and NoneType in options:
         return None
@@ -183,13 +191,13 @@ def _checked(value: Any, kind: Any, what: str) -> Any:
 
 
 def available() -> dict[str, Path]:
-    """Names of the recipes of the package, and their files."""
+    """Names and files of the recipes of the package."""
     folder = Path(str(files("bidsfit.training").joinpath("recipes")))
     return {path.stem: path for path in sorted(folder.glob("*.yml"))}
 
 
 def load_recipe(name: str) -> Recipe:
-    """A recipe of the package by its name, or one of the user by its path (.yml)."""
+    """Load a recipe of the package by name, or one of the user by path (.yml)."""
     known = available()
     path = known.get(name, Path(name))
     if path.suffix != ".yml":

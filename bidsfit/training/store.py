@@ -1,4 +1,4 @@
-"""A folder of trained estimators, each found again by all that decides what it is."""
+"""A folder of trained estimators, keyed by a digest of everything that determines them."""
 
 from __future__ import annotations
 
@@ -18,31 +18,18 @@ from bidsfit.training.task import Task, train
 
 
 def on_stderr(text: str) -> None:
-    """Say something beside a progress bar."""
+    """Print a message next to a progress bar."""
     sys.stderr.write(text + "\n")
 
 
 class Store:
-    """Trained estimators in a folder, which any number of jobs may share.
-
-    Parameters
-    ----------
-    folder : Path
-        Made where it is needed.
-    """
+    """Trained estimators in a folder that several jobs may share; the folder is created when needed."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
 
     def path(self, task: Task, name: str) -> Path:
-        """Where the estimator of a task is kept.
-
-        Parameters
-        ----------
-        task : Task
-        name : str
-            Of the estimator, such as "net-uniform"; it only makes the file easier to recognise.
-        """
+        """File of the estimator of a task; ``name``, such as "net-uniform", only makes the file easier to recognise."""
         snr = "inf" if np.isinf(task.noise.snr) else f"{task.noise.snr:g}".replace(".", "p")
         words = [f"model-{task.distribution.space.model.name}", f"desc-{estimator_label(name)}", f"snr-{snr}", task.key]
         return self.folder / ("_".join(words) + ".zip")
@@ -57,27 +44,23 @@ class Store:
         progress: Progress | None = None,
         say: Callable[[str], object] = on_stderr,
     ) -> Path:
-        """The file of the trained estimator of a task; it is trained where it is not there.
+        """File of the trained estimator of a task, which is trained if the file does not exist.
 
-        Of many jobs that ask for it at once, one trains and the others wait.
+        If several jobs ask for it at once, one trains and the others wait.
 
         Parameters
         ----------
-        task : Task
-        name : str
-            Of the estimator.
-        threads : int
         device : str
             As `bidsfit.training.task.train` takes it.
         progress : callable, optional
             Called with the fraction that is done, by the job that trains.
         say : callable
-            Told that another job trains.
+            Called with a message if another job trains.
 
         Raises
         ------
         UnusableInputError
-            Where the file that is there is damaged, or holds something else than its name says: it is not replaced.
+            If the existing file is damaged or belongs to another task; it is not replaced.
         """
         path = self.path(task, name)
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -98,7 +81,7 @@ class Store:
 
 
 def _require(task: Task, path: Path) -> None:
-    """Refuse a file that is damaged, or that another task made."""
+    """Raise `UnusableInputError` if a file is damaged or belongs to another task."""
     found = check_bundle(path)
     wanted = json.loads(json.dumps(task.facts))
     other = [key for key, value in wanted.items() if found.get(key) != value]

@@ -1,4 +1,4 @@
-"""Everything that decides what a trained estimator is; and the training of it, from the task to the bundle."""
+"""Training tasks: everything that determines a trained estimator, and the training itself."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ DRAWS = 1 << 16
 
 @dataclass(frozen=True)
 class Task:
-    """A training: the same task gives the same estimator.
+    """Everything that determines a training: equal tasks give equal estimators.
 
     Parameters
     ----------
     distribution : Distribution
-        Of the parameters; its space names the model.
+        Distribution of the parameters; its space names the model.
     acquisition : Acquisition
-        Of the averages, as `Estimator.averaged` gives it.
+        Averaged acquisition as of `Estimator.averaged`.
     noise : Noise
     recipe : Recipe
     seed : int
@@ -54,13 +54,13 @@ class Task:
 
     @property
     def simulator(self) -> Simulator:
-        """What it is trained on; it measures at the SNR of `noise`, whatever the recipe draws beside it."""
+        """Simulator of the training voxels; it measures at the SNR of `noise`, whatever SNRs the recipe draws."""
         reach = self.recipe.architecture.reach
         return Simulator(self.distribution, self.acquisition, self.noise, self.recipe.simulation, reach)
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What the task is, for JSON."""
+        """Description of the task, for JSON."""
         space = self.distribution.space
         return {
             "Kind": self.recipe.kind,
@@ -83,27 +83,27 @@ class Task:
 
     @property
     def key(self) -> str:
-        """By which an estimator of this task is found again: a digest of all that decides what it is."""
+        """Digest of everything that determines the estimator."""
         content = json.dumps({**self.facts, "Release": __version__}, sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
 def train(task: Task, *, threads: int = 1, device: str = "cpu", progress: Progress | None = None) -> Bundle:
-    """Train an estimator and measure it.
+    """Train an estimator and measure its performance.
 
     Parameters
     ----------
     task : Task
     threads : int
     device : {"cpu", "cuda", ...}
-        Of a network, as torch names it; a forest grows on the processor.
+        torch device of a network; forests use the CPU.
     progress : callable, optional
         Called with the fraction that is done.
 
     Returns
     -------
     Bundle
-        With its performance table; its facts hold the task's, and what the training found.
+        With performance table; its facts contain those of the task and the results of the training.
     """
     start = time.perf_counter()
     simulator, recipe = task.simulator, task.recipe
@@ -141,9 +141,9 @@ def train(task: Task, *, threads: int = 1, device: str = "cpu", progress: Progre
 
 
 def residual_limit(invert: Inverter, simulator: Simulator, seed: int) -> float:
-    """What hardly any signal of the training exceeds: its sum of squared residuals, where S0 is 1.
+    """Sum of squared residuals, for S0 = 1, that hardly any training signal exceeds.
 
-    A voxel beyond it is unlike all that the estimator was taught on.
+    A voxel beyond it is unlike the training data.
     """
     rng = np.random.default_rng([seed, 1])
     found = invert(simulator.measure(simulator.distribution.sample(DRAWS, rng), rng))

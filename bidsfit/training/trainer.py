@@ -1,4 +1,4 @@
-"""Gradient descent: simulated voxels go in, arrays and a learning curve come out."""
+"""Training of networks by gradient descent on simulated voxels."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from bidsfit.training.objectives import Objective
 if TYPE_CHECKING:
     import torch
 
-    from bidsfit.training.architectures import Arrays, Network
+    from bidsfit.training.architectures import Arrays, NetworkArchitecture
 
 #: Voxels that decide what of a network is pruned.
 PRUNING = 1 << 18
@@ -29,22 +29,22 @@ CONVERGED = 0.02
 
 @dataclass(frozen=True)
 class Schedule:
-    """How a network descends: the section ``schedule`` of its recipe.
+    """Choices of the gradient descent: the section ``schedule`` of a recipe.
 
     Parameters
     ----------
     optimiser : {"adam", "sgd"}
-        "sgd" is plain gradients with a momentum of 0.9.
+        "sgd" uses a momentum of 0.9.
     peak_rate : float
-        The largest learning rate; it rises to it over 30 % of the steps and falls to nothing.
+        Largest learning rate, reached after 30 % of the steps; the rate then falls to 0.
     steps, batch : int
-        Every step takes a batch of so many voxels.
+        Number of steps, and voxels per step.
     validation : int
-        Voxels of the validation set, drawn once.
+        Number of voxels in the validation set, which is drawn once.
     checks : int
-        How often over the training the validation set is looked at; the best weights are kept.
+        Number of evaluations on the validation set; the best weights are kept.
     patience : int, optional
-        The training stops where so many checks in a row found no better weights; by default it makes all its steps.
+        Stop after so many evaluations in a row without better weights; by default never.
     """
 
     optimiser: Literal["adam", "sgd"] = "adam"
@@ -58,15 +58,16 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training leaves.
+    """Result of a training.
 
     Attributes
     ----------
     machine : dict of name to ndarray, or what else the architecture makes
+        Weights or trees.
     curve : ndarray, shape (n_checks, 3)
-        Step (trees, of a forest), loss of the training and loss of the validation set.
+        Step (or number of trees), training loss and validation loss.
     facts : dict
-        Validation loss, best step, whether it had converged, size: for JSON.
+        Validation loss, best step, whether it converged, and size, for JSON.
     """
 
     machine: Any
@@ -75,7 +76,7 @@ class Trained:
 
 
 def descend(
-    network: Network,
+    network: NetworkArchitecture,
     objective: Objective,
     schedule: Schedule,
     simulator: Simulator,
@@ -85,26 +86,21 @@ def descend(
     threads: int = 1,
     progress: Progress | None = None,
 ) -> Trained:
-    """Train a network.
+    """Train a network by gradient descent.
 
     Parameters
     ----------
-    network : Network
-    objective : Objective
-    schedule : Schedule
-    simulator : Simulator
     seed : int
-        The same seed gives the same weights on the same machine with as many threads.
+        The same seed and number of threads give the same weights on the same machine.
     device : {"cpu", "cuda", ...}
-        As torch names it.
-    threads : int
+        torch device.
     progress : callable, optional
         Called with the fraction that is done.
 
     Raises
     ------
     UsageError
-        Where the device is not there.
+        If the device does not exist.
     """
     import torch
 

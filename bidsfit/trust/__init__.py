@@ -1,1 +1,1 @@
-"""How far an estimate can be trusted: bounds, performance by simulation, and the companions of maps made of them."""
+"""Uncertainty of estimates: Cramér-Rao bound, simulated performance, and the companion maps made from them."""

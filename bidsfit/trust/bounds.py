@@ -1,4 +1,4 @@
-"""Fisher information and the Cramér-Rao bound of any model and acquisition: the floor under every estimator."""
+"""Fisher information and Cramér-Rao bound for any model and acquisition."""
 
 from __future__ import annotations
 
@@ -34,16 +34,7 @@ def rician_information(amplitude: ArrayLike) -> NDArray[np.float64]:
     r"""Fisher information about the amplitude in one Rician measurement, relative to a Gaussian one.
 
     :math:`g(a) = E[x^2 (I_1(xa)/I_0(xa))^2] - a^2` for x distributed as Rice(a, 1): it grows as :math:`a^2` from 0 and
-    approaches 1.
-
-    Parameters
-    ----------
-    amplitude : array_like
-        True signal / sigma, not negative.
-
-    Returns
-    -------
-    ndarray, of the shape of ``amplitude``
+    approaches 1. ``amplitude`` is the true signal divided by sigma, not negative; the result has its shape.
     """
     a = np.asarray(amplitude, dtype=float)
     table = _information_table()
@@ -104,21 +95,21 @@ def cramer_rao_bound(
     fixed: tuple[str, ...] = (),
     threads: int = 1,
 ) -> dict[str, NDArray[np.float64]]:
-    """Smallest standard deviation that an unbiased estimator can have, for each parameter and derived quantity.
+    """Cramér-Rao bound: smallest standard deviation of an unbiased estimator, per parameter and derived quantity.
 
     Parameters
     ----------
     model, parameters, acquisition, sigma, noise
         As in `fisher_information`.
     fixed : tuple of str
-        Parameters that are known; their bound is 0.
+        Known parameters; their bound is 0.
     threads : int
 
     Returns
     -------
     dict of name to ndarray, shape (...)
-        Infinite where the measurements do not determine a parameter (D* of IVIM where f is 0); NaN where the
-        parameters are. That of an axis is an angle in radians.
+        Infinite where the measurements do not determine a parameter (D* of IVIM where f is 0); NaN where the parameters
+        are. For an axis, an angle in radians.
     """
     array = model.parameter_array(parameters)
     flat = array.reshape(-1, array.shape[-1])
@@ -143,7 +134,7 @@ def bound_of_voxels(
     fixed: tuple[str, ...] = (),
     threads: int = 1,
 ) -> NDArray[np.float64]:
-    """Cramér-Rao bound of the parameters, or of quantities that are functions of them, in every voxel.
+    """Cramér-Rao bound of the parameters, or of functions of them, in every voxel.
 
     Parameters
     ----------
@@ -161,8 +152,7 @@ def bound_of_voxels(
     Returns
     -------
     ndarray, shape (n_voxels, m)
-        Infinite where a quantity depends on something that the measurements do not determine, NaN where the
-        parameters are.
+        Infinite where the measurements do not determine a quantity, NaN where the parameters are.
     """
     n, p = parameters.shape
     free = np.array([j for j, name in enumerate(model.names) if name not in fixed], dtype=np.intp)
@@ -191,7 +181,7 @@ def _information(
     sigma: NDArray[np.float64],
     noise: NoiseKind,
 ) -> NDArray[np.float64]:
-    """Fisher information of voxels, shape (n_voxels, n_parameters, n_parameters); by the kernel where there is one."""
+    """Fisher information (n_voxels, n_parameters, n_parameters), from the compiled kernel if the model has one."""
     if noise not in get_args(NoiseKind):
         raise ValueError(f"Unknown kind of noise {noise!r}; valid: {', '.join(get_args(NoiseKind))}.")
     if noise == "rician" and model.complex_valued:
@@ -220,7 +210,7 @@ def _fill_information(
     table: NDArray,
     information: NDArray,
 ) -> None:
-    """Add the information of every measurement. ``table`` holds g(a); empty for Gaussian noise."""
+    """Sum the information of all measurements. ``table`` holds g(a); empty for Gaussian noise."""
     n, p = design.shape[0], parameters.shape[1]
     signal, jacobian = np.empty(n), np.empty((n, p))
     for v in range(parameters.shape[0]):
@@ -239,11 +229,11 @@ def _fill_information(
 
 @numba.njit(nogil=True, error_model="numpy")
 def _bound(information: NDArray, gradients: NDArray, bound: NDArray) -> None:
-    """Fill ``bound`` with the standard deviation of linear combinations, from the inverse of the information.
+    """Fill ``bound`` with standard deviations of linear combinations of parameters, from the inverse information.
 
-    ``information`` (n, p, p) is overwritten; ``gradients`` is (n, m, p), or (1, m, p) where all voxels share them;
-    ``bound`` is (n, m). A matrix is scaled to a unit diagonal. A combination is not determined where it holds a
-    parameter of no information, or has a part in a direction of (nearly) none.
+    ``information`` (n, p, p) is overwritten; ``gradients`` is (n, m, p), or (1, m, p) if all voxels share them;
+    ``bound`` is (n, m). Matrices are scaled to a unit diagonal. A bound is infinite if the combination involves a
+    parameter or a direction with (nearly) no information.
     """
     p = information.shape[1]
     factor, scale, unknown = np.empty((p, p)), np.empty(p), np.empty(p, dtype=np.bool_)
@@ -287,10 +277,10 @@ def _bound(information: NDArray, gradients: NDArray, bound: NDArray) -> None:
 
 @numba.njit(nogil=True, error_model="numpy")
 def _invert_factor(matrix: NDArray, factor: NDArray) -> bool:
-    """Fill the lower triangle of ``factor`` with the inverse of the Cholesky factor of a matrix of unit diagonal.
+    """Fill the lower triangle of ``factor`` with the inverse of the Cholesky factor of a matrix with unit diagonal.
 
-    False, and nothing to rely on, where the matrix is nearly singular; most are not, and this is quicker than their
-    eigenvalues.
+    Return False, with undefined content, if the matrix is nearly singular. Most are not, and this is faster than
+    computing eigenvalues.
     """
     p = matrix.shape[0]
     for j in range(p):

@@ -1,8 +1,7 @@
-"""Companions of an estimate: what says, in every voxel and for every parameter, how far it can be trusted.
+"""Companions of an estimate: maps of its uncertainty, such as standard deviation, bias and Cramér-Rao bound.
 
-A companion is asked about an estimate with a `Judge` in hand: the estimator, what was measured, and the noise. It knows
-of the estimator only what the class `Estimator` declares: the likelihood that it maximises, the table of its
-performance, and what it states itself.
+A companion gets the estimate and a `Judge` with the estimator, the acquisition and the noise. It uses only what
+`Estimator` declares: the likelihood that it maximises, its performance table, and its statistics.
 """
 
 from __future__ import annotations
@@ -29,18 +28,18 @@ Maps = dict[str, NDArray[np.float64]]
 
 @dataclass(frozen=True)
 class Judge:
-    """What an estimate is judged by.
+    """What companions need to assess an estimate.
 
     Parameters
     ----------
     estimator : Estimator
     acquisition : Acquisition
-        What was fitted, as `Estimate.acquisition` has it.
+        The fitted acquisition, as in `Estimate.acquisition`.
     noise : ndarray
-        Standard deviation of one measurement in every voxel, of the shape of the estimate: as it was given, and as
-        the residuals suggest it where it was not.
+        Standard deviation of one measurement in every voxel, of the shape of the estimate; from the residuals where it
+        was not given.
     kind : {"rician", "gaussian"}
-        What the noise of the measurements is taken for.
+        Assumed kind of noise.
     threads : int
     """
 
@@ -56,7 +55,7 @@ class Judge:
 
     @cached_property
     def shells(self) -> Acquisition:
-        """Measurements that the model predicts alike, together."""
+        """The acquisition with measurements merged that the model predicts alike."""
         return self.model.average(self.acquisition).acquisition
 
     def bound(self, estimate: Estimate, kind: NoiseKind) -> Maps:
@@ -73,22 +72,22 @@ class Judge:
 
 
 class Companion(Protocol):
-    """What a companion has: the quantity of its maps, and the two questions that it answers."""
+    """Interface of companions: the quantity of their maps, whether they apply, and the maps."""
 
     quantity: Quantity
 
     def applies(self, estimator: Estimator, of: Parameter | Derived) -> bool:
-        """Whether it has something to say of a parameter, or of what is derived, as this estimator estimates it."""
+        """Whether it has a map for this parameter or derived quantity of this estimator."""
 
     def judge(self, judge: Judge, estimate: Estimate) -> Maps:
-        """One array for each that it applies to, by name: of the shape of the estimate, in the unit of its quantity."""
+        """Maps by parameter, of the shape of the estimate and in the unit of its quantity."""
 
 
 class StandardDeviation:
-    """The scatter of the estimates over the noise, as far as the estimator or its making tells it.
+    """Standard deviation of the estimates over the noise, if known.
 
-    A posterior has one; a trained estimator brings its performance; one that maximises a likelihood is efficient, so
-    that it is the bound of that likelihood, as if the parameters had no bounds.
+    It is the posterior's, or interpolated from the performance table of a trained estimator, or the Cramér-Rao bound of
+    the likelihood that the estimator maximises, ignoring the bounds of the parameters.
     """
 
     quantity = Quantity(
@@ -114,7 +113,7 @@ class StandardDeviation:
 
 
 class Bias:
-    """The mean error of an estimator whose performance was measured, if the estimate were the truth."""
+    """Mean error of an estimator with a performance table, evaluated as if the estimate were the truth."""
 
     quantity = Quantity(
         key="bias",
@@ -135,7 +134,7 @@ class Bias:
 
 @dataclass(frozen=True)
 class Stated:
-    """What only the estimator can tell, and leaves in `Estimate.statistics`."""
+    """A statistic that only the estimator knows, taken from `Estimate.statistics`."""
 
     quantity: Quantity
 
@@ -147,7 +146,7 @@ class Stated:
 
 
 class Bound:
-    """The Cramér-Rao bound: the floor under the standard deviation of every unbiased estimator."""
+    """The Cramér-Rao bound, below which no unbiased estimator's standard deviation can lie."""
 
     quantity = Quantity(
         key="crb",
@@ -196,7 +195,7 @@ def get(name: str) -> Companion:
 
 
 def companions_of(estimator: Estimator) -> dict[str, Companion]:
-    """Companions, those of other packages included, that apply to an estimator; by the key of their quantity."""
+    """Companions that apply to an estimator, including those of other packages, by the key of their quantity."""
     found = map(get, available())
     return {
         companion.quantity.key: companion
@@ -213,26 +212,26 @@ def companions(
     kind: NoiseKind = "rician",
     threads: int = 1,
 ) -> dict[str, Maps]:
-    """How far an estimate can be trusted, in every voxel.
+    """Uncertainty maps of an estimate.
 
     Parameters
     ----------
     estimator : Estimator
-        The one that made the estimate.
+        The estimator that made the estimate.
     estimate : Estimate
     noise : float or ndarray of the shape of the estimate, optional
-        Standard deviation of the noise of one measurement, as `Estimator.estimate` takes it. That of the residuals is
-        taken where it is not given, or NaN.
+        Standard deviation of the noise of one measurement, as `Estimator.estimate` takes it. Where it is missing or
+        NaN, that of the residuals is used.
     kind : {"rician", "gaussian"}
-        What the bound takes the noise for.
+        Kind of noise that the bound assumes.
     threads : int
 
     Returns
     -------
     dict of key to dict of parameter to ndarray
-        Those that apply to the estimator: "sd", the standard deviation; "bias", of trained estimators; "q025" and
-        "q975", the central 95 % interval of a posterior; "crb", the Cramér-Rao bound; and those of other packages.
-        Infinite where the data do not determine a parameter, NaN where nothing was fitted.
+        "sd", standard deviation; "bias" of trained estimators; "q025" and "q975", central 95 % interval of a posterior;
+        "crb", Cramér-Rao bound; and companions of other packages. Infinite where the data do not determine a parameter,
+        NaN where nothing was fitted.
 
     Examples
     --------
@@ -246,7 +245,7 @@ def companions(
 
 
 def _from_performance(judge: Judge, estimate: Estimate, quantity: str) -> Maps:
-    """A column of the performance that came with the estimator, at the estimates."""
+    """A quantity of the estimator's performance table, interpolated at the estimates."""
     performance = judge.estimator.performance
     if performance is None:
         raise ValueError(f"The estimator {judge.estimator.name!r} brings no table of its performance.")

@@ -1,4 +1,4 @@
-"""Numbers that judge estimates of a known truth."""
+"""Error measures of estimates whose truth is known."""
 
 from __future__ import annotations
 
@@ -9,13 +9,7 @@ from numpy.typing import NDArray
 
 
 class Accuracy(NamedTuple):
-    """Errors over the noise, each of shape (n_points,): NaN estimates do not count.
-
-    Attributes
-    ----------
-    mean, bias, sd, rmse : ndarray
-        Mean estimate, mean error, standard deviation and root mean square error.
-    """
+    """Mean, bias, standard deviation and root mean square error over the noise, shape (n_points,); NaN is ignored."""
 
     mean: NDArray[np.float64]
     bias: NDArray[np.float64]
@@ -24,7 +18,7 @@ class Accuracy(NamedTuple):
 
 
 def accuracy(estimates: NDArray[np.float64], truth: NDArray[np.float64]) -> Accuracy:
-    """Bias, standard deviation and root mean square error of repeated estimates.
+    """Mean, bias, standard deviation and root mean square error of repeated estimates.
 
     Parameters
     ----------
@@ -43,7 +37,7 @@ def accuracy(estimates: NDArray[np.float64], truth: NDArray[np.float64]) -> Accu
 
 
 def cohen_d(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
-    """Cohen's d: difference of the means over the pooled standard deviation; positive where the first is larger."""
+    """Cohen's d: difference of means divided by the pooled standard deviation; positive if the first mean is larger."""
     first, second = first[np.isfinite(first)], second[np.isfinite(second)]
     freedom = first.size + second.size - 2
     squares = first.var(ddof=1) * (first.size - 1) + second.var(ddof=1) * (second.size - 1)

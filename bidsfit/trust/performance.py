@@ -1,4 +1,4 @@
-"""The performance of an estimator: bias, spread and response over the space of true parameters, by simulation."""
+"""Performance of an estimator by simulation: bias, spread and response over the space of true parameters."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ Estimate = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
 
 def grid(space: ParameterSpace, points: int | None = None) -> NDArray[np.float64]:
-    """Parameters of a regular grid over the unit cube of a space, the last fastest; shape (points ** p, p)."""
+    """Parameters (points ** p, p) of a regular grid over the unit cube of a space, the last coordinate fastest."""
     p = len(space.names)
     axis = np.linspace(0, 1, points or POINTS[p])
     cube = np.stack(np.meshgrid(*[axis] * p, indexing="ij"), axis=-1).reshape(-1, p)
@@ -44,13 +44,13 @@ def grid(space: ParameterSpace, points: int | None = None) -> NDArray[np.float64
 
 
 def scattered(space: ParameterSpace, points: int | None = None, seed: int = 0) -> NDArray[np.float64]:
-    """Parameters of scrambled Sobol points over the unit cube of a space, its faces included; shape (points, p)."""
+    """Parameters (points, p) of scrambled Sobol points over the unit cube of a space, including its faces."""
     sobol = qmc.Sobol(len(space.names), rng=seed).random_base2(math.ceil(math.log2(points or SCATTERED)))
     return space.from_cube(np.clip((1 + 2 * BEYOND) * sobol - BEYOND, 0, 1))
 
 
 def points_on_grid(truth: NDArray[np.float64], space: ParameterSpace) -> int:
-    """Points along each axis of the regular grid that true parameters, shape (n, p), are; 0 where they are none."""
+    """Number of points per axis if parameters (n, p) form the regular grid of `grid`; otherwise 0."""
     p = len(space.names)
     points = round(len(truth) ** (1 / p))
     regular = len(truth) > 1 and points**p == len(truth)
@@ -67,7 +67,7 @@ def performance_of(
     seed: int = 0,
     threads: int = 1,
 ) -> dict[str, NDArray[np.float64]]:
-    """`performance_table` of any estimator, classical or trained; the noise level is given to it as it is."""
+    """`performance_table` of any estimator, which is given the true noise level."""
     sigma = None if np.isinf(simulator.noise.snr) else 1 / simulator.noise.snr
 
     def estimate(signals: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -80,28 +80,26 @@ def performance_of(
 def performance_table(
     estimate: Estimate, simulator: Simulator, *, points: int | None = None, repeats: int | None = None, seed: int = 0
 ) -> dict[str, NDArray[np.float64]]:
-    """What an estimator does to every true parameter, on average over the noise.
+    """Bias, spread and response of an estimator over the space of true parameters.
 
     Parameters
     ----------
     estimate : callable
     simulator : Simulator
-        Its protocol and noise; its distribution only says what space to cover.
+        Gives protocol and noise; of its distribution only the space is used.
     points : int, optional
-        Along each axis of the unit cube of the space; with more than three parameters of all scattered ones, a power of
-        two.
+        Per axis of the unit cube; with more than three parameters the total number of scattered points, a power of two.
     repeats : int, optional
-        Noise realisations of each point (one, where there is no noise).
+        Noise realisations per point (always one without noise).
     seed : int
-        Of the noise, and of points that are scattered.
+        Seed of the noise and of scattered points.
 
     Returns
     -------
     dict of column to ndarray, shape (n_points,)
-        The true parameters by name (S0 is 1); and for each parameter, S0 included, ``bias_<name>``, ``sd_<name>`` and
-        ``rmse_<name>``, and, S0 left out, ``response_<name>``: how much the mean estimate moves where the truth of this
-        parameter alone moves, 1 where an estimate follows the truth and 0 where it only tells the distribution that it
-        was trained on.
+        The true parameters by name (S0 is 1); ``bias_<name>``, ``sd_<name>`` and ``rmse_<name>`` for each parameter
+        including S0; and except for S0 ``response_<name>``, the change of the mean estimate per change of this
+        parameter's truth: 1 if the estimate follows the truth, 0 if it ignores it.
     """
     space, names = simulator.space, simulator.space.model.names
     truth = grid(space, points) if len(space.names) in POINTS else scattered(space, points, seed)
@@ -110,7 +108,7 @@ def performance_table(
     noise_seed = np.random.SeedSequence(seed)
 
     def estimates(parameters: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Of all noise realisations, shape (n_points, n_repeats, n_parameters); the noise is the same at every call."""
+        """Estimates (n_points, n_repeats, n_parameters) over the noise, which is the same at every call."""
         signals = simulator.measure(parameters, np.random.default_rng(noise_seed), n)
         return estimate(signals).reshape(len(parameters), n, -1)
 
@@ -130,7 +128,7 @@ def performance_table(
 def _neighbours(
     space: ParameterSpace, truth: NDArray[np.float64], j: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The truth with one parameter a little lower and a little higher, inside the space."""
+    """The truth with parameter j a little lower and a little higher, where that lies inside the space."""
     moved = []
     for sign in (-0.5, 0.5):
         there = truth.copy()
@@ -140,15 +138,15 @@ def _neighbours(
 
 
 class PerformanceLookup:
-    """A performance table at any parameters.
+    """Interpolation of a performance table at any parameters.
 
-    Between the points of a grid it is linear over the unit cube. Through scattered points goes, for each column, the
-    polynomial of the cube's coordinates that comes closest to them; it stays within the range of the column.
+    Multilinear over the unit cube between grid points. For scattered points each column is approximated by a
+    least-squares polynomial in the coordinates of the cube, clipped to the range of the column.
 
     Parameters
     ----------
     table : mapping of column to ndarray
-        As `performance_table` returns it.
+        As of `performance_table`.
     space : ParameterSpace
     """
 
@@ -158,9 +156,9 @@ class PerformanceLookup:
         self._points = points_on_grid(self._truth, space)
 
     def at(self, parameters: NDArray[np.float64], quantity: str) -> NDArray[np.float64]:
-        """A quantity ("sd", "bias") of all parameters where they are true; both of shape (n, n_parameters).
+        """Quantity ("sd", "bias") at true parameters; both have shape (n, n_parameters).
 
-        That of the scale grows with the scale; NaN where a parameter is.
+        Values of the scale are proportional to the scale; NaN where a parameter is.
         """
         model = self._space.model
         own = np.array([name != model.scale for name in model.names])
@@ -185,7 +183,7 @@ class PerformanceLookup:
 
 
 def exponents_of(p: int, points: int) -> list[tuple[int, ...]]:
-    """Degrees of the polynomials in each of p coordinates that so many points determine well; empty where none."""
+    """Exponents of the polynomial terms in p coordinates that so many points determine well; may be empty."""
     for degree in range(DEGREE, 0, -1):
         if FEWEST * math.comb(p + degree, degree) <= points:
             return [powers for powers in itertools.product(range(degree + 1), repeat=p) if sum(powers) <= degree]
@@ -193,7 +191,7 @@ def exponents_of(p: int, points: int) -> list[tuple[int, ...]]:
 
 
 def _basis(cube: NDArray[np.float64], exponents: list[tuple[int, ...]]) -> NDArray[np.float64]:
-    """Products of Legendre polynomials at places of the unit cube, shape (n, n_exponents)."""
+    """Products of Legendre polynomials at points of the unit cube, shape (n, n_exponents)."""
     degrees = np.array(exponents)
     single = np.polynomial.legendre.legvander(2 * cube - 1, int(degrees.max()))
     found = np.ones((len(cube), len(degrees)))
@@ -204,7 +202,7 @@ def _basis(cube: NDArray[np.float64], exponents: list[tuple[int, ...]]) -> NDArr
 
 @numba.njit(nogil=True, error_model="numpy")
 def _interpolate(cube: NDArray, columns: NDArray, points: int, found: NDArray) -> None:
-    """Multilinear interpolation; all columns of a place in one visit, several times as fast as one after the other."""
+    """Multilinear interpolation of all columns at once, which is several times as fast as one after the other."""
     p = cube.shape[1]
     corner, fraction = np.empty(p, dtype=np.int64), np.empty(p)
     for i in range(len(cube)):

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bidsfit.training.architectures import Network
+from bidsfit.training.architectures import NetworkArchitecture
 
 
 @dataclass(frozen=True)
-class Polynomial(Network):
+class Polynomial(NetworkArchitecture):
     """A weighted sum of the powers of every feature, up to a degree."""
 
     degree: int = 3

@@ -2,6 +2,7 @@
 
 import gzip
 import os
+import tracemalloc
 
 import nibabel as nib
 import numpy as np
@@ -61,8 +62,13 @@ def test_signals_are_the_masked_voxels_and_go_back_to_their_place(tiny):
 
 
 def test_uncompressed_images_are_mapped_from_disk(tiny):
-    path = tiny.nifti("image.nii", tiny.signals())
-    assert isinstance(read_signals(path)._stored.base, np.memmap)
+    path = tiny.nifti("image.nii", np.ones((20, 20, 20, 60), np.float32))
+    tracemalloc.start()
+    signals = read_signals(path, n_volumes=60)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < path.stat().st_size / 4
+    assert signals[:].shape == (8000, 60)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import spearmanr
 
 from bidsfit.bids.fitted import find_fitted
-from bidsfit.bids.inputs import Folder, Problem
+from bidsfit.bids.inputs import Folder, InputProblem
 from bidsfit.cohort.region_values import grouped, region_values
 
 SHAPE = (5, 6, 3)
@@ -186,5 +186,5 @@ def test_processes_give_the_same(fit, gather):
 
 
 def test_problems_that_are_the_same_share_a_sentence():
-    problems = [Problem(str(i), "no region") for i in range(8)] + [Problem("9", "damaged")]
+    problems = [InputProblem(str(i), "no region") for i in range(8)] + [InputProblem("9", "damaged")]
     assert grouped(problems, most=2) == ["sub-0, sub-1 and 6 more: no region", "sub-9: damaged"]

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from bidsfit.bids.inputs import Problem
+from bidsfit.bids.inputs import InputProblem
 from bidsfit.cohort.design import Design, Pair, Repeats
 from bidsfit.cohort.region_values import RegionValues
 from bidsfit.cohort.values import CohortValues, missing_values
@@ -45,9 +45,10 @@ def test_like_images_only_and_what_is_missing_is_listed():
     np.testing.assert_array_equal(found["acq-ap"].repeats[0], [1, np.nan, np.nan])
     np.testing.assert_array_equal(found["acq-pa"].repeats[0], [np.nan, 2, np.nan])
     problems = missing_values(list(found.values()), DESIGN)
-    assert Problem("01", "no values in the region tumour in ses-2 (acq-ap)") in problems
-    assert Problem("03", "no values in the region tumour in ses-1") in problems
-    assert Problem("02", "no values in the region tumour in ses-1") not in problems  # nobody of that cohort has some
+    assert InputProblem("01", "no values in the region tumour in ses-2 (acq-ap)") in problems
+    assert InputProblem("03", "no values in the region tumour in ses-1") in problems
+    no_region = InputProblem("02", "no values in the region tumour in ses-1")
+    assert no_region not in problems  # nobody of that cohort has some
 
 
 def test_a_parameter_may_be_missing_alone():
@@ -58,4 +59,4 @@ def test_a_parameter_may_be_missing_alone():
         for s in "123"
     ]
     problems = missing_values(arranged(rows), DESIGN)
-    assert problems == [Problem("03", "no values of Dstar by lsq (ivim) in the region tumour in ses-1")]
+    assert problems == [InputProblem("03", "no values of Dstar by lsq (ivim) in the region tumour in ses-1")]

@@ -19,7 +19,6 @@ import signal
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import SimpleNamespace
 from typing import NamedTuple
 
 import nibabel as nib
@@ -288,15 +287,12 @@ def plans_of(root, masks):
 
 def fit(image, folder):
     """Maps of an image that is fitted as it is, by the nodes that do so."""
-    runtime = SimpleNamespace(cwd=str(folder))
     given = {"in_file": str(image.path), "bval": str(image.bval), "bvec": str(image.bvec), "sidecar": image.sidecar}
-    prepared = PrepareImage(**given, in_mask=str(image.mask), models=["adc"])
-    prepared._run_interface(runtime)
-    found = {name: prepared._results[name] for name in ("mask", "facts")}
+    prepared = PrepareImage(**given, in_mask=str(image.mask), models=["adc"]).run(cwd=str(folder)).outputs
+    found = {"mask": prepared.mask, "facts": prepared.facts}
     own = {"image": image.to_dict(), "mask_name": image.mask_uri, "output_dir": str(folder), "methods": ["", ""]}
-    fitted = FitImage(**given, **found, **own, model="adc", estimator="lsq", options={})
-    fitted._run_interface(runtime)
-    result = FitResult.load(Path(fitted._results["result"]))
+    fitted = FitImage(**given, **found, **own, model="adc", estimator="lsq", options={}).run(cwd=str(folder)).outputs
+    result = FitResult.load(Path(fitted.result))
     mask = np.asanyarray(nib.load(found["mask"]).dataobj) > 0
     return {key: result.volume(key, mask) for key in result.values}
 

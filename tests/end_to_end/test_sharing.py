@@ -100,13 +100,13 @@ def test_a_participant_has_its_report_before_the_next_is_begun(run, tmp_path, mo
     from bidsfit.interfaces.fit import FitImage
 
     reports = []
-    original = FitImage._run_interface
+    original = FitImage.run
 
-    def noting(self, runtime):
+    def noting(self, *arguments, **options):
         reports.append(sorted(path.name for path in (tmp_path / "out").glob("*.html")))
-        return original(self, runtime)
+        return original(self, *arguments, **options)
 
-    monkeypatch.setattr(FitImage, "_run_interface", noting)
+    monkeypatch.setattr(FitImage, "run", noting)
     outcome = run()
     assert reports == [[], ["sub-01.html"]]
     assert "sub-01_dwi: done (1 of 2 images, about " in outcome.out

@@ -14,7 +14,7 @@ from bidsfit.estimators.comparison import Precision
 from bidsfit.estimators.least_squares import LeastSquares
 from bidsfit.estimators.summary import ParameterSummary
 from bidsfit.fitting import FitNumbers, FitResult, FittedCurve
-from bidsfit.interfaces.comparison import _disagreements, _entangled, compare
+from bidsfit.interfaces.comparison import compare, correlation_warnings, disagreement_warnings
 from bidsfit.reports.fit_panels import PANELS, FitView, drawn_curve
 from bidsfit.reports.fit_record import bounds_in_words, fit_warnings, options_in_words
 
@@ -95,13 +95,13 @@ def test_estimators_are_compared_with_the_first():
     assert [row.get("exceeds_floor") for row in rows] == [None, True, False]
     assert rows[1]["difference"] == pytest.approx(0.3)
     assert rows[1]["correlation"] == pytest.approx(1)
-    (warning,) = _disagreements([{"name": "D", "unit": "10⁻³ mm²/s", "rows": rows}])
+    (warning,) = disagreement_warnings([{"name": "D", "unit": "10⁻³ mm²/s", "rows": rows}])
     assert warning.startswith("D by net differs from lsq by 0.3 \N{MULTIPLICATION SIGN} 10⁻³ mm²/s in a typical voxel")
 
 
 def test_parameters_that_go_together_are_named():
     found = [{("f", "D"): 0.1, ("f", "Dstar"): -0.81}, {("f", "D"): np.nan, ("f", "Dstar"): 0.69}]
-    (warning,) = _entangled(["lsq", "net"], found)
+    (warning,) = correlation_warnings(["lsq", "net"], found)
     assert warning.startswith("f and Dstar by lsq are strongly correlated over the voxels (-0.81)")
 
 

@@ -174,7 +174,7 @@ def test_at_low_snr_learned_estimates_of_abnormality_3_move_towards_white_matter
 @pytest.mark.slow
 def test_a_healthy_pool_makes_estimates_biased_and_smooth(tmp_path, pools):
     paper = reproduction(tmp_path, pools, SMALL)
-    found = paper._evaluate("smt2", 25.0, ("net-uniform", "net-healthy"))
+    found = paper.evaluate("smt2", 25.0, ("net-uniform", "net-healthy"))
     uniform, healthy = (found[name].summary(("vcyl", "lambda")) for name in ("net-uniform", "net-healthy"))
     assert healthy["bias_vcyl"] > 1.5 * uniform["bias_vcyl"]
     assert healthy["sd_vcyl"] < uniform["sd_vcyl"]

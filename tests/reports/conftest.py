@@ -48,7 +48,10 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     draw.plot_mask(folder / figures["mask"], values, mask, affine)
     draw.plot_maps(folder / figures["maps"], [panel], mask, affine)
     draw.plot_maps(folder / figures["uncertainty"], [panel, panel], mask, affine, columns=2)
-    columns = [draw.Column("lsq", values, "median 0.9"), draw.Column("map", values + 0.1, "median 1", "median +0.1")]
+    columns = [
+        draw.EstimatorMap("lsq", values, "median 0.9"),
+        draw.EstimatorMap("map", values + 0.1, "median 1", "median +0.1"),
+    ]
     draw.plot_comparison(folder / figures["comparison"], columns, mask, affine, "10⁻³ mm²/s", (0, 3))
     decay = draw.Decay("typical", b_values, signal, b_values, [signal, signal], ["lsq", "map"], "b (s/mm²)")
     draw.plot_decays(folder / figures["decays"], [decay])

@@ -10,7 +10,7 @@ from PIL import Image
 
 from bidsfit.reports import canvas, charts, comparisons, figures, mosaics
 from bidsfit.reports.canvas import robust_limits, spread_limits
-from bidsfit.reports.figures import Column, Curve, Decay, Panel
+from bidsfit.reports.figures import Curve, Decay, Panel
 from bidsfit.reports.tiles import Mosaic
 
 SHAPE, AFFINE = (16, 18, 4), np.diag([-2.0, 2.0, 3.0, 1.0])
@@ -52,7 +52,8 @@ def test_maps(tmp_path: Path, panel: Panel, mask: np.ndarray, affine: np.ndarray
 @pytest.mark.parametrize("affine", [AFFINE, OBLIQUE], ids=["straight", "oblique"])
 @pytest.mark.parametrize("count", [2, 3, 9])
 def test_comparison(tmp_path: Path, count: int, affine: np.ndarray) -> None:
-    columns = [Column(f"estimator {i}", VALUES + 0.1 * i, "median 1\n(0 to 2)", "median 0.1") for i in range(count)]
+    words = "median 1\n(0 to 2)", "median 0.1"
+    columns = [EstimatorMap(f"estimator {i}", VALUES + 0.1 * i, *words) for i in range(count)]
     assert_picture(figures.plot_comparison(tmp_path / "comparison.png", columns, INSIDE, affine, "ms", (0, 2)))
 
 
@@ -62,7 +63,7 @@ def test_comparison(tmp_path: Path, count: int, affine: np.ndarray) -> None:
     ids=["the same", "all NaN", "infinite", "some NaN", "constant"],
 )
 def test_comparison_of_unusual_maps(tmp_path: Path, other: np.ndarray) -> None:
-    columns = [Column("lsq", VALUES, "median 1"), Column("other", other, "median 1", "median 0")]
+    columns = [EstimatorMap("lsq", VALUES, "median 1"), EstimatorMap("other", other, "median 1", "median 0")]
     assert_picture(figures.plot_comparison(tmp_path / "comparison.png", columns, INSIDE, AFFINE))
     assert_picture(figures.plot_comparison(tmp_path / "comparison.png", columns[::-1], INSIDE, AFFINE))
 
@@ -138,14 +139,14 @@ def test_maps_that_are_equal_are_said_to_be_so(tmp_path: Path, monkeypatch: pyte
         return canvas.save(figure, path)
 
     monkeypatch.setattr(comparisons, "save", save)
-    columns = [figures.Column("lsq", VALUES, ""), figures.Column("mle", VALUES.copy(), "", "")]
+    columns = [figures.EstimatorMap("lsq", VALUES, ""), figures.EstimatorMap("mle", VALUES.copy(), "", "")]
     assert_picture(figures.plot_comparison(tmp_path / "comparison.png", columns, INSIDE, AFFINE))
     assert any("no difference in any voxel" in words for words in said)
     said.clear()
-    columns[1] = figures.Column("mle", VALUES + 0.1, "", "")
+    columns[1] = figures.EstimatorMap("mle", VALUES + 0.1, "", "")
     figures.plot_comparison(tmp_path / "comparison.png", columns, INSIDE, AFFINE)
     assert not any("no difference" in words for words in said)
-    columns[1] = figures.Column("mle", VALUES + 1e-9, "", "median 1e-9", alike=True)
+    columns[1] = figures.EstimatorMap("mle", VALUES + 1e-9, "", "median 1e-9", alike=True)
     assert_picture(figures.plot_comparison(tmp_path / "comparison.png", columns, INSIDE, AFFINE))
     assert any("far less than the noise" in words for words in said)
 

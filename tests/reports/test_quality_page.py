@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from bidsfit.bids.quality import IMAGES
-from bidsfit.reports.quality_page import COLOURS, HEIGHT, NUMBERS, WIDTH, _states, write_quality_page
+from bidsfit.reports.quality_page import COLOURS, HEIGHT, NUMBERS, WIDTH, outlier_states, write_quality_page
 
 
 def cohort(n: int, kind: str = "") -> list[dict[str, Any]]:
@@ -155,8 +155,8 @@ def test_missing_numbers_are_counted_and_shown_as_a_dash(tmp_path: Path) -> None
 
 def test_what_is_no_different_does_not_stand_out() -> None:
     values = np.array([100.0] * 20 + [100.4])
-    assert set(_states(values, NUMBERS["n_volumes"])) == {""}
-    assert _states(np.append(values, 51), NUMBERS["n_volumes"])[-1] == "worse"
+    assert set(outlier_states(values, NUMBERS["n_volumes"])) == {""}
+    assert outlier_states(np.append(values, 51), NUMBERS["n_volumes"])[-1] == "worse"
 
 
 def test_text_is_escaped_and_links_stay_on_the_page(tmp_path: Path) -> None:

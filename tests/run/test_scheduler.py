@@ -32,12 +32,12 @@ def die(path):
 def workflow(tmp_path):
     """``workflow(functions)``: nodes that need not wait for each other; each is given a path named after it."""
 
-    def build(*functions):
+    def build(*functions, n_procs=1):
         config.update_config({"execution": {"crashfile_format": "txt", "crashdump_dir": str(tmp_path)}})
         graph = pe.Workflow(name="wf", base_dir=str(tmp_path))
         for function in functions:
             name = function.__name__
-            node = pe.Node(Function(["path"], ["path"], function), name=name)
+            node = pe.Node(Function(["path"], ["path"], function), name=name, n_procs=n_procs)
             node.inputs.path = str(tmp_path / f"{name}.txt")
             graph.add_nodes([node])
         return graph
@@ -59,11 +59,8 @@ def test_a_killed_worker_fails_its_step(workflow, tmp_path):
 
 def test_the_rest_goes_on_with_new_workers(workflow, tmp_path):
     """No room for both at a time: the first kills its worker, the other still runs."""
-    graph = workflow(die, write)
-    for name in graph.list_node_names():
-        graph.get_node(name)._n_procs = 2
     with pytest.raises(Exception, match="was killed"):
-        graph.run(plugin=Scheduler(2))
+        workflow(die, write, n_procs=2).run(plugin=Scheduler(2))
     assert (tmp_path / "write.txt").read_text() == "done"
 
 

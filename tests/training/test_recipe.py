@@ -15,7 +15,7 @@ from bidsfit.simulation.simulator import Simulation
 from bidsfit.training.architectures import Perceptron
 from bidsfit.training.forest import Growth, RandomForest
 from bidsfit.training.objectives import Logits, Parameters, Relative
-from bidsfit.training.recipe import FLAT, Recipe, _made, available, load_recipe, recipe_facts, recipe_from
+from bidsfit.training.recipe import FLAT, Recipe, available, build_part, load_recipe, recipe_facts, recipe_from
 from bidsfit.training.trainer import Schedule
 
 NAMED = {"architecture": {"name": "perceptron", "units": 8}, "objective": {"name": "logits"}}
@@ -116,9 +116,9 @@ def test_choices_of_other_types(choices):
         sure: bool = False
         word: str = "one"
 
-    assert _made(Part, {"sure": True, "word": "two"}, "test") == Part(True, "two")
+    assert build_part(Part, {"sure": True, "word": "two"}, "test") == Part(True, "two")
     with pytest.raises(UsageError, match=rf"test: {next(iter(choices))} must be (true or false|a word), found"):
-        _made(Part, choices, "test")
+        build_part(Part, choices, "test")
 
 
 def test_a_forest_without_samples_is_refused_where_it_is_read():
