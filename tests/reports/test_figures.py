@@ -10,7 +10,7 @@ from PIL import Image
 
 from bidsfit.reports import canvas, charts, comparisons, figures, mosaics
 from bidsfit.reports.canvas import robust_limits, spread_limits
-from bidsfit.reports.figures import Curve, Decay, Panel
+from bidsfit.reports.figures import Curve, Decay, EstimatorMap, Panel
 from bidsfit.reports.tiles import Mosaic
 
 SHAPE, AFFINE = (16, 18, 4), np.diag([-2.0, 2.0, 3.0, 1.0])
