@@ -16,7 +16,7 @@ from bidsfit.reports.group import MOST_ROWS, write_group_page
 from bidsfit.reports.group_numbers import REPEATABILITY, RESPONSE, rows_of
 from bidsfit.reports.group_records import (
     METHODS,
-    Cohort,
+    CohortRecord,
     Confounding,
     EstimatorRecord,
     GroupRecord,
@@ -81,7 +81,10 @@ def parameter(names: tuple[str, ...] = ("lsq", "bayes", "net"), **options: Any) 
 
 def study(*parameters: ParameterRecord, **options: Any) -> GroupRecord:
     region = RegionRecord("ivim", "Intravoxel incoherent motion", "pancreas", parameters or (parameter(),))
-    cohorts = (Cohort("Repeated scans", 14, "group=retest", "by acq_time"), Cohort("Treated", 9, "group=treated"))
+    cohorts = (
+        CohortRecord("Repeated scans", 14, "group=retest", "by acq_time"),
+        CohortRecord("Treated", 9, "group=treated"),
+    )
     return replace(GroupRecord(cohorts, (region,), n_corrected=4, methods=METHODS_TEXT), **options)
 
 
