@@ -18,6 +18,7 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
+from bidsfit.bids.names import parse_name
 from bidsfit.reports.page import write_page
 from bidsfit.reports.report import breakable, count, number
 from bidsfit.reports.vega import FEWEST, Dot, embedded, scripts, strips
@@ -40,9 +41,6 @@ FORMATS: Mapping[str, tuple[str, str]] = {
     "percent": ("~%", ".1~%"),
     "correlation": ("~r", ".3f"),
 }
-
-#: Parts of the name of an image that do not tell what was acquired.
-NOT_KIND = ("sub-", "ses-", "run-")
 
 
 @dataclass(frozen=True)
@@ -239,7 +237,7 @@ def write_quality_page(
 def _image(row: Mapping[str, Any]) -> Image:
     participant, name = str(row["participant_id"]), str(row["image"])
     values = {key: _finite(row.get(key)) for key in NUMBERS}
-    kind = "_".join(part for part in name.split("_") if not part.startswith(NOT_KIND))
+    kind = parse_name(name).without("sub", "ses", "run")  # what is left tells what was acquired
     href = str(row.get("report") or quote(f"{participant}.html"))
     if re.match(r"[a-z]+:", href, re.IGNORECASE):
         raise ValueError(f"The report of {name} must be a path relative to the page, found {href!r}.")
