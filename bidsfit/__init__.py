@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from bidsfit.estimators.estimator import Estimator as Estimator
     from bidsfit.estimators.estimator import Status as Status
     from bidsfit.estimators.least_squares import LeastSquares as LeastSquares
+    from bidsfit.estimators.linear import OrdinaryLogLinear as OrdinaryLogLinear
+    from bidsfit.estimators.linear import WeightedLogLinear as WeightedLogLinear
     from bidsfit.estimators.maximum_a_posteriori import MaximumAPosteriori as MaximumAPosteriori
     from bidsfit.estimators.maximum_likelihood import MaximumLikelihood as MaximumLikelihood
     from bidsfit.estimators.segmented import Segmented as Segmented
@@ -34,6 +36,8 @@ _HOMES = {
     "Estimate": "bidsfit.estimators.estimator",
     "Estimator": "bidsfit.estimators.estimator",
     "LeastSquares": "bidsfit.estimators.least_squares",
+    "OrdinaryLogLinear": "bidsfit.estimators.linear",
+    "WeightedLogLinear": "bidsfit.estimators.linear",
     "MaximumLikelihood": "bidsfit.estimators.maximum_likelihood",
     "Bayesian": "bidsfit.estimators.bayesian",
     "MaximumAPosteriori": "bidsfit.estimators.maximum_a_posteriori",

@@ -25,6 +25,8 @@ TRAINED = {"net": "bidsfit.trained.network:Network", "forest": "bidsfit.trained.
 #: Where the estimators of the package live. Other packages add theirs with the entry point "bidsfit.estimators".
 BUILT_IN = {
     "lsq": "bidsfit.estimators.least_squares:LeastSquares",
+    "ols": "bidsfit.estimators.linear:OrdinaryLogLinear",
+    "wls": "bidsfit.estimators.linear:WeightedLogLinear",
     "segmented": "bidsfit.estimators.segmented:Segmented",
     "mle": "bidsfit.estimators.maximum_likelihood:MaximumLikelihood",
     "bayes": "bidsfit.estimators.bayesian:Bayesian",

@@ -58,3 +58,23 @@ class LogLinear:
             found = np.linalg.solve(normal, right[..., None])[..., 0]
         found[:, self._scale] = np.exp(found[:, self._scale])
         return found
+
+    def spread(self, parameters: NDArray[np.float64], *, weighted: bool = True) -> NDArray[np.float64]:
+        """Standard deviations (n_voxels, n_parameters) of the fit for signals with noise of standard deviation 1.
+
+        Where the signals that the parameters predict vanish, nothing is determined: infinite.
+        """
+        x, scale = self._matrix, parameters[:, self._scale]
+        logarithms = parameters.copy()
+        logarithms[:, self._scale] = np.log(scale)
+        weights = np.exp(2 * np.einsum("kp,vp->vk", x, logarithms)) * self._counts  # 1 / variance of the logarithms
+        if weighted:
+            normal = np.einsum("vk,kp,kq->vpq", weights, x, x, optimize=True)
+            variance = np.diagonal(np.linalg.pinv(normal, hermitian=True), axis1=1, axis2=2)
+        else:
+            inverse = np.linalg.pinv(x * np.sqrt(self._counts)[:, None]) * np.sqrt(self._counts)
+            with np.errstate(divide="ignore"):
+                variance = np.einsum("pk,vk->vp", inverse**2, 1 / weights)
+        spread = np.sqrt(variance)
+        spread[:, self._scale] *= scale
+        return spread

@@ -164,6 +164,11 @@ class SignalModel(ABC):
     compiled: ClassVar[bool] = False
 
     @property
+    def log_linear(self) -> bool:
+        """Whether the logarithm of the signal is linear in the parameters and in the logarithm of the scale."""
+        return False
+
+    @property
     def kernel(self) -> Any:
         """Compiled signal and Jacobian of one voxel (see `bidsfit.models.kernel`)."""
         raise NotImplementedError(f"The model {self.name!r} has no compiled kernel.")

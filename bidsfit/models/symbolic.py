@@ -71,6 +71,13 @@ class SymbolicModel(SignalModel):
     compiled: ClassVar[bool] = True
 
     @cached_property
+    def log_linear(self) -> bool:
+        symbols = {p.symbol for p in self.parameters}
+        shape = [p.symbol for p in self.parameters if p.name != self.scale]
+        slopes = [sp.cancel(sp.diff(self.expression, symbol) / self.expression) for symbol in shape]
+        return self.scale is not None and not any(slope.free_symbols & symbols for slope in slopes)
+
+    @cached_property
     def kernel(self) -> Any:
         return compile_kernel(self.expression, self.names, self.variable_symbols)
 

@@ -242,7 +242,7 @@ def test_every_model_with_every_estimator_once():
 
 @pytest.mark.parametrize(
     ("models", "estimators", "hint"),
-    [(["ivmi"], ["lsq"], "'ivim'"), (["smt4"], ["lsq"], "'smt3'"), (["adc"], ["lqs"], "'lsq'")],
+    [(["ivmi"], ["lsq"], "'ivim'"), (["smt4"], ["lsq"], "'smt3'"), (["adc"], ["lsqr"], "'lsq'")],
 )
 def test_unknown_names(models, estimators, hint):
     with pytest.raises(UnknownNameError, match=f"Did you mean {hint}"):

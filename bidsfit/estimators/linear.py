@@ -1,0 +1,102 @@
+"""Linear fits of the logarithm of the signal, as MRtrix, FSL and DIPY make them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bidsfit.acquisition import Acquisition, Averaging
+from bidsfit.estimators.estimator import Estimator, FitChunk, Fitted, Status
+from bidsfit.estimators.log_linear import LogLinear
+from bidsfit.models.signal_model import SignalModel
+
+
+class OrdinaryLogLinear(Estimator):
+    r"""Linear least squares of the logarithm of the signal.
+
+    For models whose logarithm is linear in the parameters. All measurements count alike, whatever their signal is:
+    ``dwi2adc`` of MRtrix and ``dtifit`` of FSL fit so by default. The logarithm weighs noise in weak signals heavily;
+    `LeastSquares` and `WeightedLogLinear` scatter less. Geometric means of repeated measurements give the same
+    estimates as the measurements one by one, and are therefore the default.
+
+    Estimates beyond the bounds are put on them. The standard deviation is that of the linear fit for noise of the same
+    size in all signals: :math:`\mathrm{Var}(\ln S) = \sigma^2 / S^2` [1]_.
+
+    Parameters
+    ----------
+    model : SignalModel
+    bounds : dict of name to (lower, upper), optional
+    averaging : {"geometric", "arithmetic", "none"}
+    debias : bool
+        Take the Rician bias out of the magnitudes first.
+
+    Raises
+    ------
+    ValueError
+        If the logarithm of the signal is not linear in the parameters, or bounds fix a parameter.
+
+    References
+    ----------
+    .. [1] Salvador R, et al. Human Brain Mapping 2005;24:144-155.
+    """
+
+    name = "ols"
+    title = "Ordinary log-linear least squares"
+    references = ("salvador2005",)
+    statistics = ("sd",)
+    weighted: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        model: SignalModel,
+        *,
+        bounds: Mapping[str, tuple[float, float]] | None = None,
+        averaging: Averaging = "geometric",
+        debias: bool = False,
+    ) -> None:
+        super().__init__(model, bounds=bounds, averaging=averaging, debias=debias)
+        if not (model.log_linear and model.scale):
+            raise ValueError(
+                f"The estimator {self.name!r} needs a model that is an exponential of a linear function, and "
+                f"{model.name!r} is none. Take lsq."
+            )
+        if self.fixed:
+            raise ValueError(f"The estimator {self.name!r} cannot hold {' and '.join(self.fixed)}; take lsq.")
+
+    @property
+    def methods(self) -> str:
+        weights = ", weighted by the squares of the signals that an ordinary fit predicts" if self.weighted else ""
+        return f"The logarithm of the signal was fitted by linear least squares{weights}."
+
+    def prepare(self, acquisition: Acquisition) -> FitChunk:
+        model, linear, counts = self.model, LogLinear(self.model, acquisition), acquisition.weights
+        low, high = self.bounds.T
+        freedom = len(acquisition) - self.n_free
+
+        def fit(y: NDArray[np.float64], sigma: NDArray[np.float64]) -> Fitted:
+            found = linear(y, weighted=self.weighted)
+            squares = np.einsum("vk,k->v", (y - model.signal(found, acquisition)) ** 2, counts)
+            residual = np.sqrt(squares / freedom) if freedom > 0 else np.full(len(y), np.nan)
+            noise = np.where(np.isnan(sigma), residual, sigma)
+            spread = noise[:, None] * linear.spread(found, weighted=self.weighted)
+            inside = np.clip(found, low, high)
+            status = np.where((found == inside).all(axis=1), Status.CONVERGED, Status.AT_BOUND).astype(np.uint8)
+            return Fitted(inside, squares, status, {"sd": spread})
+
+        return fit
+
+
+class WeightedLogLinear(OrdinaryLogLinear):
+    """Weighted linear least squares of the logarithm of the signal.
+
+    As `OrdinaryLogLinear`, but a second fit weighs every measurement by the square of the signal that the first
+    predicts, which is the inverse of the variance of its logarithm; ``dtifit --wls`` of FSL and ``dwi2tensor`` of
+    MRtrix fit so.
+    """
+
+    name = "wls"
+    title = "Weighted log-linear least squares"
+    weighted = True
