@@ -15,7 +15,7 @@ import numpy as np
 from nibabel.affines import apply_affine
 from nibabel.spatialimages import SpatialImage
 from nibabel.volumeutils import apply_read_scaling
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from bidsfit.bids.headers import end_of_data, in_one_line, is_packed, judge_image, judge_stored_header, refuse_more
 from bidsfit.exceptions import UnusableInputError
@@ -281,14 +281,15 @@ class MaskedSignals:
         return volume.reshape((*mask.shape, *values.shape[1:]), order="F")
 
 
-def write_nifti(path: Path, data: NDArray, like: SpatialImage) -> None:
-    """Write values on the grid of an image, atomically; floats as float32, all others as uint8.
+def write_nifti(path: Path, data: NDArray, like: SpatialImage, dtype: DTypeLike | None = None) -> None:
+    """Write values on the grid of an image, atomically.
 
-    Images with volumes keep the time between them.
+    By default floats are stored as float32, all others as uint8; floats that are stored as integers are scaled to the
+    range of these. Images with volumes keep the time between them.
     """
-    dtype = np.float32 if np.issubdtype(data.dtype, np.floating) else np.uint8
-    image = nib.Nifti1Image(np.asarray(data, dtype=dtype), like.affine)
-    image.header.set_data_dtype(dtype)
+    kind = np.float32 if np.issubdtype(data.dtype, np.floating) else np.uint8
+    image = nib.Nifti1Image(np.asarray(data, dtype=kind), like.affine)
+    image.header.set_data_dtype(dtype or kind)
     volumes = data.ndim == 4 and len(like.shape) == 4
     image.header.set_xyzt_units("mm", "sec" if volumes else None)
     if volumes:

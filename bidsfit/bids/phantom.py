@@ -17,6 +17,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from bidsfit import __version__
 from bidsfit.bids.acquisitions import write_b_values, write_directions
+from bidsfit.bids.images import write_nifti
 from bidsfit.bids.names import parse_name
 from bidsfit.bids.phantom_study import (
     REGION,
@@ -335,15 +336,12 @@ def write_image(path: str | Path, data: NDArray, voxel_size: float, dtype: DType
     Integer types use slope and intercept to cover the range of the data.
     """
     affine = centred_affine(data.shape, voxel_size)
-    image = nib.Nifti1Image(np.asarray(data, dtype=np.uint8 if dtype is np.uint8 else np.float32), affine)
-    image.header.set_data_dtype(dtype)
-    image.header.set_xyzt_units("mm", "sec")
+    grid = nib.Nifti1Image(np.empty((1,) * data.ndim, dtype=np.uint8), affine)
     if data.ndim == 4:
-        image.header["pixdim"][4] = SIDECAR["RepetitionTime"]
-    image.set_qform(affine, code="scanner")
-    image.set_sform(affine, code="scanner")
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    nib.save(image, path)
+        grid.header["pixdim"][4] = SIDECAR["RepetitionTime"]
+    grid.set_qform(affine, code="scanner")
+    grid.set_sform(affine, code="scanner")
+    write_nifti(Path(path), data, grid, dtype)
 
 
 def describe_parameter(parameter: Parameter, unit: str) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterable
 from pathlib import Path
@@ -19,6 +18,7 @@ from bidsfit.bids.acquisitions import read_acquisition
 from bidsfit.bids.images import MaskedSignals, image_shape, opened, read_mask, read_on_grid, write_nifti
 from bidsfit.estimators.least_squares import LeastSquares
 from bidsfit.exceptions import UnusableInputError
+from bidsfit.files import write_json
 from bidsfit.interfaces.raw import background_noise
 from bidsfit.noise import NoiseEstimate, rician_sigma_map, sigma_from_repeats
 from bidsfit.preprocessing.denoising import denoise_mppca
@@ -124,7 +124,7 @@ class PrepareImage(SimpleInterface):
         }
         write_nifti(outputs["mask"], mask, image)
         write_nifti(outputs["reference"], reference, image)
-        outputs["facts"].write_text(json.dumps(facts))
+        write_json(outputs["facts"], facts, allow_nan=True)
         return {"mask_doubt": found.doubt} | {name: str(output) for name, output in outputs.items()}
 
     def _find_mask(self, reference: NDArray, tissue: NDArray, image: SpatialImage) -> HeadMask:

@@ -7,9 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
-from nibabel.spatialimages import SpatialImage
 from nipype.interfaces.base import (
     BaseInterfaceInputSpec,
     Directory,
@@ -118,17 +116,11 @@ class WritePreprocessed(SimpleInterface):
                 **table()["files"]["preproc"]["sidecar"],
             },
         )
-        with whole_file(target) as temporary:
-            nib.save(self._without_missing(source), temporary)
+        data = np.array(read_data(source, Path(inputs.in_file)))
+        if isdefined(inputs.missing):  # no fit there, and the status says so
+            data[read_data(open_image(Path(inputs.missing)), Path(inputs.missing)) > 0] = np.nan
+        write_nifti(target, data, source)
         self._results |= {"out_file": str(target)} | {key: str(path) for key, path in own.items()}
-
-    def _without_missing(self, image: SpatialImage) -> SpatialImage:
-        """The image with NaN where there was no signal, so that these voxels are not fitted."""
-        if not isdefined(self.inputs.missing):
-            return image
-        data = np.array(read_data(image, Path(self.inputs.in_file)))
-        data[read_data(open_image(Path(self.inputs.missing)), Path(self.inputs.missing)) > 0] = np.nan
-        return nib.Nifti1Image(data, image.affine, image.header)
 
     def _write_level(self, path: Path, raw: DwiImage) -> None:
         level = open_image(Path(self.inputs.noise_map))

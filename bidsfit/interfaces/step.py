@@ -5,7 +5,6 @@ Between nodes images are uncompressed 32-bit floats, so that single volumes can 
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from bidsfit.bids.images import open_image, read_data, write_nifti
+from bidsfit.files import write_json
 from bidsfit.parallel import BAR_FORMAT, Progress
 
 
@@ -90,7 +90,7 @@ class StepInterface(SimpleInterface):
         facts = {"step": self.inputs.step, **self._work(Path(runtime.cwd))}
         facts |= {name: self._results[name] for name in ("out_file", "pictures") if name in self._results}
         path = Path(runtime.cwd) / "facts.json"
-        path.write_text(json.dumps({**facts, "seconds": time.perf_counter() - start}))
+        write_json(path, {**facts, "seconds": time.perf_counter() - start}, allow_nan=True)
         self._results["facts"] = str(path)
         return runtime
 

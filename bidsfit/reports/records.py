@@ -14,7 +14,7 @@ from typing import Any, get_args
 
 from bidsfit import __version__
 from bidsfit.exceptions import UnusableInputError
-from bidsfit.files import write_text
+from bidsfit.files import write_json
 
 
 @dataclass
@@ -148,7 +148,7 @@ Record = ImageRecord | PreprocessingRecord | FitRecord | ComparisonRecord | Erro
 
 def write_record(record: Record, path: Path) -> None:
     """Write a record as JSON, whole or not at all; its class is kept under the key ``record``."""
-    write_text(path, json.dumps({"record": type(record).__name__, **asdict(record)}, indent=1))
+    write_json(path, {"record": type(record).__name__, **asdict(record)}, allow_nan=True)
 
 
 def is_drawn(record: Path, folder: Path) -> bool:
