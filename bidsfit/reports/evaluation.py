@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from bidsfit.reports.boxes import Case, Group, plot_boxes
 from bidsfit.reports.learning import plot_learning
-from bidsfit.reports.spaces import Axis, Bias, Density, plot_bias, plot_distributions
+from bidsfit.reports.spaces import Axis, BiasArrows, Density, plot_bias, plot_distributions
 from bidsfit.reports.statistic_maps import Statistic, plot_statistic_maps
 
 __all__ = [
     "Axis",
-    "Bias",
+    "BiasArrows",
     "Case",
     "Density",
     "Group",

@@ -92,7 +92,7 @@ class Density:
 
 
 @dataclass(frozen=True)
-class Bias:
+class BiasArrows:
     """What an estimator makes, on average, of known truths.
 
     Attributes
@@ -157,7 +157,7 @@ def plot_distributions(
 
 @styled
 def plot_bias(
-    path: Path | str, panels: Sequence[Bias], axes: tuple[Axis, Axis], points: Mapping[str, tuple[float, float]]
+    path: Path | str, panels: Sequence[BiasArrows], axes: tuple[Axis, Axis], points: Mapping[str, tuple[float, float]]
 ) -> Path:
     """Arrows from true parameters to the mean of their estimates, over the density of the training samples.
 
@@ -168,7 +168,7 @@ def plot_bias(
     ----------
     path : path
         ``.png`` or ``.svg``.
-    panels : sequence of Bias
+    panels : sequence of BiasArrows
         One to nine.
     axes : pair of Axis
     points : mapping of str to pair of float
@@ -269,7 +269,7 @@ def _light_to_dark() -> ListedColormap:
     return ListedColormap(matplotlib.colormaps["Blues"](np.linspace(0.12, 1, 256)))
 
 
-def _draw_arrows(main: Any, panel: Bias, axes: tuple[Axis, Axis]) -> None:
+def _draw_arrows(main: Any, panel: BiasArrows, axes: tuple[Axis, Axis]) -> None:
     """Long arrows below short ones, and a dot at every truth, also where there is no estimate."""
     truth, mean = np.asarray(panel.truth, dtype=float), np.asarray(panel.mean, dtype=float)
     if truth.shape != mean.shape:

@@ -15,7 +15,7 @@ from bidsfit.estimators.estimator import Status
 from bidsfit.fitting import FitNumbers
 from bidsfit.models.signal_model import SignalModel
 from bidsfit.models.space import ParameterSpace
-from bidsfit.reports.evaluation import Axis, Bias, plot_bias
+from bidsfit.reports.evaluation import Axis, BiasArrows, plot_bias
 from bidsfit.reports.words import percent
 from bidsfit.simulation.distributions import Distribution, Mixture, Pooled
 from bidsfit.training.bundle import Bundle
@@ -102,7 +102,7 @@ def plot_learned(path: Path, bundle: Bundle, model: SignalModel) -> None:
     truth, bias = mean_errors(bundle.performance, ParameterSpace(model, bounds))
     samples = training_samples(bundle.distribution(model), SAMPLES, np.random.default_rng(0))[:, :2]
     axes = [Axis(f"${model[n].latex}$", REPORT_UNITS[model[n].unit].name, tuple(bounds[n])) for n in names[:2]]
-    panel = Bias("", truth, truth + bias, samples, np.empty((0, 2)))
+    panel = BiasArrows("", truth, truth + bias, samples, np.empty((0, 2)))
     plot_bias(path, [panel], (axes[0], axes[1]), {})
 
 
