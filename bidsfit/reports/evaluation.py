@@ -1,6 +1,6 @@
-"""The figures of an evaluation of estimators against the truth, each a function of plain arrays that writes one file.
+"""Figures of an evaluation of estimators against known truths. Each function takes arrays and writes one file.
 
-They display and compute nothing but what a picture needs: densities, percentiles and limits.
+Only densities, percentiles and display ranges are computed here.
 """
 
 from __future__ import annotations
