@@ -23,7 +23,7 @@ BAR_FORMAT = "{l_bar}{bar}| {elapsed}<{remaining}"
 
 
 def part_of(progress: Progress | None, start: float, stop: float) -> Progress | None:
-    """What a part of some work is given, which goes from one fraction of the whole to another."""
+    """Progress function for a part of some work that extends from fraction ``start`` to ``stop``; None without one."""
     if progress is None:
         return None
     return lambda done: progress(start + done * (stop - start))
@@ -37,9 +37,9 @@ ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_
 
 
 def library_threads(n: int, user_api: str | None = None) -> AbstractContextManager[Any]:
-    """Limit the threads of linear algebra ("blas"), or of all libraries, for the time of a ``with`` block.
+    """Limit the threads of linear algebra ("blas") or of all libraries within a ``with`` block.
 
-    Only what is loaded can be limited: NumPy and SciPy, which bring a library of linear algebra each, are loaded here.
+    Only loaded libraries can be limited, so that NumPy and SciPy, which contain one each, are imported here.
     """
     import scipy.linalg  # noqa: F401
     from threadpoolctl import threadpool_limits
@@ -54,15 +54,15 @@ def in_processes(
     threads: int = 1,
     progress: Progress | None = None,
 ) -> Iterator[Result]:
-    """Results of ``function(*job)`` in the order of the jobs, as soon as they are available.
+    """Results of ``function(*job)`` in the order of the jobs, each as soon as it is available.
 
-    Jobs are generated when a process is free, so that few are in memory. Each process uses one thread. It works in any
-    process that is not a daemon, such as a workflow node.
+    Jobs are generated as processes become free, so that few are in memory. Each process uses one thread. It can be
+    called in any process that is not a daemon, such as that of a workflow node.
 
     Parameters
     ----------
     function : callable
-        Defined at the top level of a module.
+        Must be defined at the top level of a module.
     jobs : iterable of tuple
         Arguments of the calls.
     n_jobs : int
@@ -103,8 +103,7 @@ def _shared(function: Callable[..., Result], jobs: Iterable[tuple[Any, ...]], n_
 def end_with_parent(parent: int) -> None:
     """Make this process and its children end soon after the parent process ends, for whatever reason.
 
-    A keyboard interrupt, which goes to all processes, is left to the parent. A parent that ended before this call is
-    not noticed.
+    Keyboard interrupts, which all processes receive, are ignored here and handled by the parent.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

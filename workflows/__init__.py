@@ -1,1 +1,1 @@
-"""Where numbers and files meet: Nipype graphs whose nodes are thin."""
+"""Nipype workflows that connect the computations with files."""

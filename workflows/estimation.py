@@ -1,4 +1,4 @@
-"""One image: its mask and noise, then every model with every estimator, then maps and figures."""
+"""Workflow of one image: mask, noise, fits of all models and estimators, maps and figures."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ ARRAYS = 16
 
 
 def node_name(text: str) -> str:
-    """A name that Nipype accepts."""
+    """The text as a valid name of a Nipype node."""
     return "".join(character if character.isalnum() else "_" for character in text)
 
 
@@ -53,24 +53,24 @@ def init_image_wf(
     .. code-block:: text
 
         volumes -> [preprocessing_wf ->] scan -> prepare -> plot_image, assess
-           |-> write_mask (where no mask was given), write_noise (with MP-PCA)
+           |-> write_mask (if no mask was given), write_noise (with MP-PCA)
            |-> <model>_<estimator>_wf: [train ->] fit   (one for each fit)
-                                                   '-> compare_<model>   (where a model has several estimators)
+                                                   '-> compare_<model>   (if a model has several estimators)
 
     Parameters
     ----------
     plan : ImagePlan
     output_dir : Path
     omp_nthreads : int
-        Threads of one fit.
+        Number of threads of a fit.
     low_memory : bool
-        Unpack compressed images to the work folder and map them from there.
+        Decompress images to the work folder and map them from there.
     training : TrainedStore, optional
-        Where trained estimators are kept, and where they are trained; by default below ``output_dir``.
+        Folder and device for trained estimators; by default a folder below ``output_dir``.
 
     Outputs
     -------
-    Files in ``output_dir``; a node that finds its files gone writes them again, and no other work is repeated.
+    Files in ``output_dir``; a node whose files are missing runs again, and no other.
     """
     image = plan.image
     workflow = pe.Workflow(name=f"{node_name(image.name)}_wf")
@@ -179,21 +179,14 @@ def init_fit_wf(
         inputnode -> [train ->] fit
              '------------------^
 
-    Parameters
-    ----------
-    plan : ImagePlan
-    fit : Fit
-    output_dir : Path
-    omp_nthreads : int
-    low_memory : bool
-    training : TrainedStore, optional
+    The parameters are those of `init_image_wf`.
 
     Inputs
     ------
     in_file, bval, bvec, sidecar
-        The image that is fitted.
+        The fitted image.
     mask, facts, noise_map
-        Of the image, as `PrepareImage` leaves them.
+        Outputs of `PrepareImage`.
     """
     image = plan.image
     inputnode = pe.Node(niu.IdentityInterface([*IMAGE, *FOUND], mandatory_inputs=False), name="inputnode")
@@ -239,12 +232,12 @@ def init_fit_wf(
 
 
 def _memory(plan: ImagePlan, *, in_memory: bool) -> float:
-    """Memory of a node that reads the image, GB: the image itself where it is unpacked there, and the maps."""
+    """Memory of a node that reads the image, GB: the maps, and the image if it is decompressed in memory."""
     held = plan.n_bytes if in_memory and plan.image.path.suffix == ".gz" else 0
     maps = np.prod(plan.shape[:3]) * 8 * ARRAYS
     return float(BASE_MEMORY + (held + maps) / 1e9)
 
 
 def _missing(paths: Iterable[Path]) -> bool | None:
-    """True where a file is not there (the node must run again); None leaves it to Nipype."""
+    """True if a file is missing, so that the node must run again; else None, which leaves the decision to Nipype."""
     return True if any(not path.exists() for path in paths) else None

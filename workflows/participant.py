@@ -1,4 +1,4 @@
-"""The participant level: a graph of all participants."""
+"""Workflow of the participant level, with all participants."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ WORKFLOW = "bidsfit_wf"
 
 
 def participant_name(label: str) -> str:
-    """The workflow of a participant."""
+    """Name of the workflow of a participant."""
     return f"sub_{node_name(label)}_wf"
 
 
 def image_part(plan: ImagePlan) -> str:
-    """The workflow of an image, below that of its participant, in the names of its nodes."""
+    """Name of the workflow of an image, with that of its participant, as in full names of nodes."""
     return f"{participant_name(plan.image.participant)}.{node_name(plan.image.name)}_wf"
 
 
@@ -35,20 +35,18 @@ def init_participants_wf(
     low_memory: bool = False,
     training: TrainedStore | None = None,
 ) -> pe.Workflow:
-    """Build the workflow of all participants that have something to fit.
+    """Build the workflow of all participants with something to fit.
 
     Parameters
     ----------
     plans : sequence of ParticipantPlan
     work_dir : Path
-        Where Nipype keeps what it has done; a run that is started again resumes from it.
+        Nipype's cache, from which an interrupted run resumes.
     output_dir : Path
     run_uuid : str
         Crash files go to ``sub-X/log/<run_uuid>``.
-    omp_nthreads : int
-    low_memory : bool
-    training : TrainedStore, optional
-        Where trained estimators are kept, and where they are trained.
+    omp_nthreads, low_memory, training
+        See `init_image_wf`.
     """
     workflow = pe.Workflow(name=WORKFLOW, base_dir=str(work_dir))
     for plan in plans:
@@ -72,5 +70,5 @@ def init_participants_wf(
 
 
 def log_folder(output_dir: Path, label: str) -> Path:
-    """Where the configurations and crash files of the runs of one participant are kept, a folder each."""
+    """Folder of the configurations and crash files of a participant; each run has its own folder in it."""
     return output_dir / f"sub-{label}" / "log"

@@ -1,4 +1,4 @@
-"""From a raw image to one that can be fitted, and its quality."""
+"""Workflow from a raw image to a preprocessed one, and assessment of its quality."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ TOLD = ("facts", "files", "transforms")
 
 
 def is_preprocessed(plan: ImagePlan, output_dir: Path) -> bool:
-    """Whether an earlier run left everything that preprocessing and its assessment leave."""
+    """Whether all outputs of the preprocessing and of its assessment exist."""
     chain, image = plan.chain, plan.image
     kinds = ["confounds", "quality"]
     paths = [quality_record_path(output_dir, image)]
@@ -47,7 +47,7 @@ def is_preprocessed(plan: ImagePlan, output_dir: Path) -> bool:
 
 
 def noise_of(plan: ImagePlan, output_dir: Path) -> tuple[str, str]:
-    """The noise map that an earlier run left of the raw image, and how it was found."""
+    """Noise map of the raw image from an earlier run, and a description of the method."""
     path = output_dir / file_output("level", plan.image)
     return str(path), str(read_sidecar(json_path(path)).get("Method", path.name))
 
@@ -55,10 +55,10 @@ def noise_of(plan: ImagePlan, output_dir: Path) -> tuple[str, str]:
 def add_scan(
     workflow: pe.Workflow, plan: ImagePlan, *, output_dir: Path, omp_nthreads: int, low_memory: bool = False
 ) -> pe.Node:
-    """Add the node that gives the image that is fitted, and what is told of it.
+    """Add a node that outputs the image to be fitted, with its sidecar, left-out volumes and noise.
 
-    Volumes that do not belong are left out first. Then the image is taken as it is, or preprocessed; or it is taken as
-    an earlier run left it.
+    Unsuitable volumes are left out first. Then the image is preprocessed if its chain changes signals. The result of an
+    earlier run is used if it is complete.
     """
     image, chain = plan.image, plan.chain
     scan = pe.Node(niu.IdentityInterface([*SCAN, *TOLD], mandatory_inputs=False), name="scan")
@@ -105,19 +105,19 @@ def add_scan(
 def add_assessment(
     workflow: pe.Workflow, plan: ImagePlan, scan: pe.Node, prepare: pe.Node, *, output_dir: Path, omp_nthreads: int
 ) -> None:
-    """Add the nodes that say how good the image is, and which tissue each voxel holds; none where that was done.
+    """Add nodes that assess the quality of the image and segment its tissues, unless an earlier run has done so.
 
     Parameters
     ----------
     workflow : Workflow
     plan : ImagePlan
     scan : Node
-        Of `add_scan`.
+        From `add_scan`.
     prepare : Node
-        `PrepareImage`: the mask, and the mean of the images of the lowest b-value.
+        `PrepareImage`, which outputs the mask and the mean image of the lowest b-value.
     output_dir : Path
     omp_nthreads : int
-        Threads of one step.
+        Number of threads of a step.
     """
     image, chain = plan.image, plan.chain
     if is_preprocessed(plan, output_dir):
@@ -156,9 +156,9 @@ def add_assessment(
 
 
 class _Line:
-    """Nodes one behind the other: each is connected to the last that gives what it asks for, by the names of ports.
+    """A chain of nodes. Each input is connected to the last node with an output of that name.
 
-    ``ports`` says which node gives what, and ``given`` what is known before the run.
+    ``ports`` are the node and output for each name, ``given`` the inputs that are known before the run.
     """
 
     def __init__(self, workflow: pe.Workflow, plan: ImagePlan, threads: int = 1) -> None:
@@ -178,7 +178,7 @@ class _Line:
             }
 
     def add(self, interface: Any, name: str, *, threads: int = 1, memory: float = 0.0) -> pe.Node:
-        """Put a node behind the others."""
+        """Append a node."""
         wanted = set(interface.inputs.copyable_trait_names())
         given = {**self.given, "step": name, "label": f"{self.image.name} {name}", "threads": threads}
         for key in (wanted & given.keys()) - self.ports.keys():
@@ -193,7 +193,7 @@ class _Line:
         return node
 
     def add_step(self, planned: Planned) -> pe.Node:
-        """Put a step behind the others."""
+        """Append a step."""
         assert planned.how is not None
         self.given["method"] = planned.method
         node = self.add(planned.how.interface(), planned.name, threads=self.threads, memory=planned.step.memory)
@@ -201,7 +201,7 @@ class _Line:
         return node
 
     def tell(self, node: pe.Node, before: Sequence[pe.Node] = ()) -> None:
-        """Give a node the facts of all steps and the files of which they speak; those of nodes ``before`` first."""
+        """Connect a node to the findings and files of the nodes ``before`` and of all steps."""
         for port in ("facts", "files"):
             given = [(other, port) for other in before]
             for step in self.steps:
@@ -224,7 +224,7 @@ def _memory(plan: ImagePlan) -> float:
 
 
 def init_preprocessing_wf(plan: ImagePlan, *, output_dir: Path, omp_nthreads: int) -> pe.Workflow:
-    """Build the workflow that prepares one raw image; steps that its chain leaves out are not in it.
+    """Build the workflow that preprocesses one raw image; it contains only the steps of its chain.
 
     .. code-block:: text
 
@@ -235,15 +235,15 @@ def init_preprocessing_wf(plan: ImagePlan, *, output_dir: Path, omp_nthreads: in
     Parameters
     ----------
     plan : ImagePlan
-        With a chain that changes the signals.
+        Its chain must change the signals.
     output_dir : Path
     omp_nthreads : int
-        Threads of one step.
+        Number of threads of a step.
 
     Inputs
     ------
     in_file, bval, bvec, sidecar, left_out
-        The raw image as `LeaveOutVolumes` gives it.
+        The raw image, from `LeaveOutVolumes`.
 
     Outputs
     -------

@@ -1,4 +1,4 @@
-"""Between an image and its fit: the training of an estimator that must be taught first."""
+"""Workflow node that trains an estimator before a fit."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ MEMORY = 2.0
 
 @dataclass(frozen=True)
 class TrainedStore:
-    """Where trained estimators are kept, and where they are trained: "cpu" or "cuda"."""
+    """Folder of trained estimators, and the device on which they are trained: "cpu" or "cuda"."""
 
     store: Path
     device: str = "cpu"
 
 
 def init_training_node(plan: ImagePlan, fit: Fit, *, training: TrainedStore, omp_nthreads: int) -> pe.Node:
-    """The node that trains the estimator of a fit, or finds it in the store.
+    """Make the node that trains the estimator of a fit, or finds it in the store.
 
-    It always runs: only the noise of the image says which file is wanted, and a file that is there is taken at once.
-    Nothing that follows is done again where the file is the same.
+    It runs every time, since the required file depends on the noise of the image, but an existing file is used at once.
+    The nodes that follow run again only if the file is another.
 
     Parameters
     ----------
@@ -40,9 +40,9 @@ def init_training_node(plan: ImagePlan, fit: Fit, *, training: TrainedStore, omp
     Inputs
     ------
     in_file, bval, bvec, sidecar
-        The image that is fitted.
+        The fitted image.
     facts
-        Of the image, as `PrepareImage` leaves them: its noise level.
+        Output of `PrepareImage`, with the noise level.
     """
     interface = TrainEstimator(
         model=fit.model,

@@ -1,4 +1,4 @@
-"""Whether the scatter of repeated scans depends on the size of the value, as a statistic of the group level."""
+"""Statistic of the group level: dependence of the scatter of repeated scans on their mean."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bidsfit.statistics.scatter import ScatterTrend, scatter_trend
 
 
 def compute(arranged: Arranged) -> ScatterTrend:
-    """Statistic of the repeated scans."""
+    """The trend of the scatter of the repeated scans."""
     return scatter_trend(RepeatedScans.of(arranged.repeats))
 
 

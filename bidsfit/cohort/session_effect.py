@@ -1,4 +1,4 @@
-"""Whether all participants moved together from one session to the next, as a statistic of the group level."""
+"""Statistic of the group level: systematic difference between repeated scans."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bidsfit.statistics.session_effect import SessionEffect, session_effect
 
 
 def compute(arranged: Arranged) -> SessionEffect:
-    """Statistic of the repeated scans."""
+    """The session effect of the repeated scans."""
     return session_effect(RepeatedScans.of(arranged.repeats))
 
 

@@ -19,11 +19,11 @@ class GroupStatistic:
     table : {"repeatability", "response"}
         Table and part of the page that show it.
     compute : callable
-        Takes the values of a cohort; returns None or raises ValueError if they are too few.
+        Computes it from the values of a cohort; returns None or raises ValueError if there are too few.
     numbers : tuple of Number
-        Numbers that are shown; their values begin with ``more.`` and its name.
+        Numbers to show; the paths of their values begin with ``more.`` and the name of the statistic.
     warn : callable
-        Returns warnings about a result.
+        Returns a warning about a result; may be empty.
     """
 
     name: str

@@ -1,7 +1,6 @@
-"""The descent of bidsfit/estimators/levenberg_marquardt.py for models without a compiled kernel.
+"""Levenberg-Marquardt as in bidsfit/estimators/levenberg_marquardt.py, for models without a compiled kernel.
 
-All voxels take a step together: the model is evaluated for all of them in one call, and what follows from its signals
-and derivatives is compiled.
+All voxels take each step together: the model is evaluated for all in one call. The rest is compiled.
 """
 
 from __future__ import annotations
@@ -55,7 +54,7 @@ def fit_batch(
     status: NDArray,
     start: NDArray | None = None,
 ) -> None:
-    """Fit voxels together; the arguments are those of `fit_voxels`, but that no parameter is held."""
+    """Fit voxels together. The arguments are those of `fit_voxels`, except that no parameter can be held."""
     y, grid, work = np.ascontiguousarray(y), make_grid(problem), make_work(problem)
     low, high = problem.bounds.T
     if start is not None:
@@ -85,7 +84,7 @@ def fit_batch(
 def _from_nodes(
     y: NDArray, problem: Problem, grid: StartGrid, work: Work, which: int, least: NDArray, most: NDArray, found: NDArray
 ) -> None:
-    """Put every voxel on its best node (see `best_node`)."""
+    """Set the parameters of each voxel to its best node (see `best_node`)."""
     for v in range(y.shape[0]):
         score_nodes(y[v], problem, grid)
         best_node(problem, grid, work.box, which, least[v], most[v], found[v])
@@ -101,7 +100,7 @@ def _descend(
     parameters: NDArray,
     first_damping: float,
 ) -> tuple[NDArray[np.float64], NDArray[np.uint8]]:
-    """Descend from ``parameters`` (overwritten by the solutions); return sums of misfits and status."""
+    """Minimise from ``parameters`` (replaced by the solutions); return sums of misfits and status codes."""
     n, p = parameters.shape
     cost, promised = np.empty(n), np.empty(n)
     damping, growth = np.full(n, first_damping), np.full(n, 2.0)
@@ -144,7 +143,7 @@ def _linearise(
     normal: NDArray,
     gradient: NDArray,
 ) -> None:
-    """Sum of misfits, normal matrix and gradient of some voxels, from their signals and derivatives."""
+    """Compute sum of misfits, normal matrix and gradient of the voxels ``which`` from signals and derivatives."""
     p = len(problem.order)
     for i in range(which.size):
         v = which[i]
@@ -174,7 +173,7 @@ def _propose(
     promised: NDArray,
     outcome: NDArray,
 ) -> None:
-    """A step of some voxels, and which of them have arrived."""
+    """Compute a step for the voxels ``which``; mark those that have converged."""
     p = len(problem.order)
     for i in range(which.size):
         v = which[i]
@@ -208,7 +207,7 @@ def _judge(
     moved: NDArray,
     outcome: NDArray,
 ) -> None:
-    """Take the steps that lower the sum of misfits; damp the others more."""
+    """Take steps that lower the sum of misfits; increase the damping of the other voxels."""
     for i in range(which.size):
         v = which[i]
         for k in range(signals.shape[1]):
@@ -234,7 +233,7 @@ def _judge(
 
 @compiled
 def _mark_bounds(problem: Problem, work: Work, parameters: NDArray, outcome: NDArray) -> None:
-    """Say of which voxels a parameter ended at a bound."""
+    """Mark converged voxels with a parameter at a bound."""
     for v in range(parameters.shape[0]):
         if outcome[v] == CONVERGED and touches_bound(parameters[v], work.box, problem):
             outcome[v] = AT_BOUND

@@ -1,8 +1,8 @@
-"""Levenberg-Marquardt with bounds and linear constraints, compiled; one voxel at a time, without allocation.
+"""Levenberg-Marquardt with bounds and linear constraints, compiled; voxels are fitted one by one without allocation.
 
-What is minimised is a sum of misfits, one a measurement (see bidsfit/estimators/misfits.py): squares make it least
-squares, Rician densities make it maximum likelihood by a damped Newton method. With a prior (see `LogPrior`) it is a
-sum of squares and the prior that are minimised together.
+The objective is a sum of misfits of the measurements (see bidsfit/estimators/misfits.py): squares for least squares,
+or negative logarithms of Rician densities for maximum likelihood by a damped Newton method. A prior may be added to a
+sum of squares (see `LogPrior`).
 
 References
 ----------
@@ -53,7 +53,7 @@ inlined = numba.njit(error_model="numpy", forceinline=True, _nrt=False)  # type:
 class LogPrior(NamedTuple):
     """Independent densities of parameters x, of the form exp(constant + p ln x + q (ln x)^2 + r ln(top - x)).
 
-    Lognormal and Beta distributions are of this form. With a prior, what is minimised is
+    Lognormal and Beta distributions have this form. With a prior the objective is
     ``signals * ln(sum of misfits) - 2 sum ln(density + EPSILON)``.
     """
 
@@ -63,7 +63,7 @@ class LogPrior(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """What all voxels share."""
+    """Protocol, model constraints and starting points, which are the same in all voxels."""
 
     order: tuple[int, ...]  # (0, 1, ..., n_parameters - 1): loops over the length of a tuple are unrolled
     design: NDArray  # (n_rows, n_variables)
@@ -79,7 +79,7 @@ class Problem(NamedTuple):
 
 
 class Work(NamedTuple):
-    """Memory of one thread."""
+    """Arrays for the computations of one thread."""
 
     box: NDArray  # (n_parameters, 2), bounds in this voxel
     signal: NDArray  # (n_rows,)
@@ -96,7 +96,7 @@ class Work(NamedTuple):
 
 
 class StartGrid(NamedTuple):
-    """The starting points, as one thread looks at them."""
+    """Properties of the starting points, and arrays of one thread to choose among them."""
 
     energies: NDArray  # (n_nodes,), weighted sums of squares of their signals
     middle: NDArray  # (n_parameters,), medians of their parameters
@@ -124,13 +124,13 @@ def fit_voxels(
     y : ndarray, shape (n_voxels, n)
         Signals.
     precision : ndarray, shape (n_voxels,)
-        Multiplies the weights: 1 / sigma^2, or 1 where the noise does not matter.
+        Multiplies the weights: 1 / sigma^2, or 1 if the noise does not matter.
     problem : Problem
     found, cost, status : ndarray, shapes (n_voxels, n_parameters), (n_voxels,), (n_voxels,)
-        Filled with parameters, sums of misfits and status codes. Where ``found`` is not NaN on entry, the parameter is
-        held at that value.
+        Outputs: parameters, sums of misfits and status codes. A parameter that is not NaN in ``found`` on entry is held
+        at that value.
     start : ndarray, shape (n_voxels, n_parameters), optional
-        Where the descent starts; by default at the best node.
+        Starting points; by default the best node of the grid.
     """
     y = np.ascontiguousarray(y)
     other = np.empty(len(problem.order))
@@ -140,7 +140,7 @@ def fit_voxels(
 
 
 def make_grid(problem: Problem) -> StartGrid:
-    """The starting points, with room for one thread."""
+    """Make the `StartGrid` of one thread."""
     return StartGrid(
         energies=np.sum(problem.weights[:, None] * problem.node_signals[problem.rows] ** 2, axis=0),
         middle=np.median(problem.nodes, axis=0),
@@ -150,7 +150,7 @@ def make_grid(problem: Problem) -> StartGrid:
 
 
 def make_work(problem: Problem) -> Work:
-    """Memory of one thread."""
+    """Make the `Work` of one thread."""
     n_rows, n = problem.node_signals.shape[0], len(problem.order)
     return Work(
         box=problem.bounds.copy(),
@@ -183,7 +183,10 @@ def solve(
     cost: NDArray,
     status: NDArray,
 ) -> None:
-    """Fit voxels one by one (see `fit_voxels`); ``other`` is room for a second solution, ``start`` may be empty."""
+    """Fit voxels one by one (see `fit_voxels`).
+
+    ``other`` is memory for a second solution. With an empty ``start``, fits start at the best node.
+    """
     order, box, bounds = problem.order, work.box, problem.bounds
     for v in range(y.shape[0]):
         solution = found[v]
@@ -220,7 +223,7 @@ def solve(
 
 @inlined
 def score_nodes(y: NDArray, problem: Problem, grid: StartGrid) -> None:
-    """Inner products of the measured signals with the signals of all starting points."""
+    """Compute the inner products of the measured signals with the signals of all starting points."""
     measured, scores, rows, weights, node_signals = (
         grid.measured, grid.scores, problem.rows, problem.weights, problem.node_signals
     )  # fmt: skip
@@ -237,9 +240,9 @@ def score_nodes(y: NDArray, problem: Problem, grid: StartGrid) -> None:
 def best_node(
     problem: Problem, grid: StartGrid, bounds: NDArray, which: int, least: float, most: float, parameters: NDArray
 ) -> None:
-    """Set ``parameters`` to the starting point of the least sum of squares, its scale solved in closed form.
+    """Set ``parameters`` to the starting point with the least sum of squares, with the scale that fits best.
 
-    Only points whose parameter ``which`` lies between ``least`` and ``most`` are looked at.
+    Only starting points whose parameter ``which`` lies between ``least`` and ``most`` are considered.
     """
     nodes, scores, energies, scale = problem.nodes, grid.scores, grid.energies, problem.scale
     best, best_gain, best_amplitude = 0, -np.inf, 0.0
@@ -260,9 +263,9 @@ def best_node(
 
 @inlined
 def meets_constraints(problem: Problem, bounds: NDArray, g: int) -> bool:
-    """Whether a starting point that is put inside the bounds meets the linear constraints.
+    """Whether a starting point, moved inside the bounds, meets the linear constraints.
 
-    The grid meets them, but a parameter that is held (D of a segmented fit) may lie anywhere.
+    All points of the grid do, but a parameter may be held at another value (D of a segmented fit).
     """
     for r in range(problem.limits.size):
         room = problem.limits[r] + MARGIN
@@ -284,7 +287,7 @@ def descend(
     parameters: NDArray,
     first_damping: float,
 ) -> tuple[float, int]:
-    """Descend from ``parameters`` (feasible, overwritten by the solution); return sum of misfits and status."""
+    """Minimise from ``parameters`` (feasible; replaced by the solution); return the sum of misfits and the status."""
     order, trial, exact = problem.order, work.trial, exactly(y, precision, problem)
     kernel(parameters, problem.design, work.signal, work.jacobian)
     cost = total_misfit(misfit, y, precision, problem, work)
@@ -328,7 +331,7 @@ def descend(
 
 @inlined
 def exactly(y: NDArray, precision: float, problem: Problem) -> float:
-    """Sum of misfits below which the model fits exactly."""
+    """Sum of misfits below which a fit counts as exact."""
     exact = 0.0
     for i in range(y.size):
         exact += EXACT * precision * problem.weights[i] * y[i] ** 2
@@ -337,7 +340,7 @@ def exactly(y: NDArray, precision: float, problem: Problem) -> float:
 
 @inlined
 def propose(parameters: NDArray, damping: float, problem: Problem, work: Work) -> float:
-    """Leave a step in ``work.trial``; return by how much it promises to lower the sum of misfits."""
+    """Compute a step, set ``work.trial`` to its end, and return the predicted decrease of the sum of misfits."""
     order, bounds, step, normal = problem.order, work.box, work.step, work.normal
     constrained_step(parameters, damping, problem, work)
     promised = 0.0
@@ -352,16 +355,15 @@ def propose(parameters: NDArray, damping: float, problem: Problem, work: Work) -
 
 @inlined
 def promises_nothing(promised: float, cost: float, damping: float) -> bool:
-    """Whether a step that is almost free hardly lowers the sum of misfits."""
+    """Whether the predicted decrease is negligible although the damping is low."""
     return abs(promised) <= TOLERANCE * abs(cost) and damping <= FIRST_DAMPING
 
 
 @inlined
 def take_last_step(parameters: NDArray, promised: float, work: Work) -> None:
-    """Take a step that hardly lowers the sum of misfits; no signal is computed for it, and the sum is left as it is.
+    """Take a step whose predicted decrease is negligible, without evaluating signals or the sum of misfits.
 
-    Where the sum is flat, parameters move further by it than the sum tells: up to .0004 um^2/ms in the tensor of a
-    brain.
+    Parameters can still change where the sum of misfits is flat: by up to .0004 um^2/ms in the tensor of a brain.
     """
     if promised > 0.0:
         for j in range(parameters.size):
@@ -370,19 +372,19 @@ def take_last_step(parameters: NDArray, promised: float, work: Work) -> None:
 
 @inlined
 def settled(gain: float, promised: float, cost: float, exact: float) -> bool:
-    """Whether the descent has arrived with a step of this gain."""
+    """Whether the fit has converged after a step with this gain (decrease of the sum of misfits)."""
     return abs(cost) <= exact or (gain <= TOLERANCE * abs(cost) and promised <= TOLERANCE * abs(cost))
 
 
 @inlined
 def relaxed(damping: float, gain: float, promised: float) -> float:
-    """Damping after a step that gained (Nielsen)."""
+    """Damping after a step that lowered the sum of misfits (Nielsen)."""
     return max(damping * max(0.1, 1.0 - (2.0 * gain / promised - 1.0) ** 3), 1e-14)
 
 
 @inlined
 def total_misfit(misfit: Any, y: NDArray, precision: float, problem: Problem, work: Work) -> float:
-    """Sum of the misfits of all measurements; their slopes and curvatures are summed for each row of the design."""
+    """Sum of misfits of all measurements; sets the sums of slopes and curvatures for each row of the design."""
     rows, weights, signal, slope, curvature = problem.rows, problem.weights, work.signal, work.slope, work.curvature
     for k in range(signal.size):
         slope[k] = 0.0
@@ -399,7 +401,7 @@ def total_misfit(misfit: Any, y: NDArray, precision: float, problem: Problem, wo
 
 @inlined
 def normal_equations(order: tuple[int, ...], work: Work) -> None:
-    """J^T diag(curvature) J and J^T slope."""
+    """Compute the normal matrix J^T diag(curvature) J and the gradient J^T slope."""
     slope, curvature, jacobian, normal, gradient = work.slope, work.curvature, work.jacobian, work.normal, work.gradient
     for j in range(len(order)):
         gradient[j] = 0.0
@@ -418,9 +420,9 @@ def normal_equations(order: tuple[int, ...], work: Work) -> None:
 
 @inlined
 def with_prior(prior: LogPrior | None, parameters: NDArray, squares: float, exact: float, work: Work) -> float:
-    """Objective with a prior, from the sum of squares (which it is without a prior); rescales slopes and curvatures.
+    """Objective from the sum of squares, including the prior if there is one; then slopes and curvatures are rescaled.
 
-    ``exact`` is the sum of squares below which the model fits exactly; the logarithm stays finite there.
+    ``exact`` is the sum of squares below which a fit counts as exact. It keeps the logarithm finite.
     """
     if prior is None:
         return squares
@@ -447,7 +449,7 @@ def bend_to_prior(prior: LogPrior | None, parameters: NDArray, work: Work) -> No
 
 @inlined
 def log_density(terms: NDArray, x: float) -> tuple[float, float, float]:
-    """ln(density + EPSILON), its derivative, and the size of its second derivative (a curvature that is positive)."""
+    """ln(density + EPSILON), its derivative, and the absolute value of its second derivative."""
     constant, p, q, r, top = terms[0], terms[1], terms[2], terms[3], terms[4]
     logarithm = math.log(x)
     density = math.exp(constant + (p + q * logarithm) * logarithm + r * math.log(top - x))
@@ -459,10 +461,10 @@ def log_density(terms: NDArray, x: float) -> tuple[float, float, float]:
 
 @inlined
 def constrained_step(parameters: NDArray, damping: float, problem: Problem, work: Work) -> None:
-    """Damped Gauss-Newton step that keeps bounds and linear constraints.
+    """Compute a damped Gauss-Newton step that respects bounds and linear constraints.
 
-    Parameters at a bound that the gradient pushes against are held. If the step of the others leaves a bound, they
-    are put on it and the rest is solved again; a step that crosses a linear constraint ends on it.
+    Parameters at a bound are held if the gradient points outwards. If the step leaves another bound, that parameter is
+    set to the bound, and the step of the others is computed again. A step that crosses a linear constraint ends on it.
     """
     order, bounds, matrix, limits = problem.order, work.box, problem.matrix, problem.limits
     normal, gradient, factor, held, step = work.normal, work.gradient, work.factor, work.held, work.step
@@ -506,7 +508,7 @@ def constrained_step(parameters: NDArray, damping: float, problem: Problem, work
 
 @inlined
 def meet_linear_constraint(parameters: NDArray, problem: Problem, work: Work) -> None:
-    """Correct a step that crosses a linear constraint (the first such), so that it ends just inside it."""
+    """Correct a step that crosses a linear constraint (the first one), so that it ends just inside."""
     order, matrix, limits = problem.order, problem.matrix, problem.limits
     factor, direction, held, step = work.factor, work.direction, work.held, work.step
     for r in range(limits.size):
@@ -528,7 +530,7 @@ def meet_linear_constraint(parameters: NDArray, problem: Problem, work: Work) ->
 
 @inlined
 def factorise(order: tuple[int, ...], damping: float, normal: NDArray, held: NDArray, factor: NDArray) -> None:
-    """LDL^T of J^T J with Marquardt's damping of its diagonal; held parameters are decoupled.
+    """LDL^T of the normal matrix with Marquardt's damping of its diagonal; held parameters are decoupled.
 
     The unit lower triangle goes below the diagonal of ``factor``, and 1/D on it.
     """
@@ -552,7 +554,7 @@ def factorise(order: tuple[int, ...], damping: float, normal: NDArray, held: NDA
 
 @inlined
 def solve_factored(order: tuple[int, ...], factor: NDArray, x: NDArray) -> None:
-    """Solve the factored system for the right-hand side ``x``, in place; held entries stay as they are."""
+    """Solve the factored system in place for the right-hand side ``x``; entries of held parameters stay."""
     for j in range(len(order)):
         for k in range(j):
             x[j] -= factor[j, k] * x[k]
@@ -564,7 +566,7 @@ def solve_factored(order: tuple[int, ...], factor: NDArray, x: NDArray) -> None:
 
 @inlined
 def touches_bound(parameters: NDArray, bounds: NDArray, problem: Problem) -> bool:
-    """Whether a free parameter ended on a bound, or a linear constraint holds with equality."""
+    """Whether a free parameter lies at a bound, or a linear constraint holds with equality."""
     order, matrix, limits = problem.order, problem.matrix, problem.limits
     for j in range(len(order)):
         if bounds[j, 0] < bounds[j, 1] and (parameters[j] <= bounds[j, 0] or parameters[j] >= bounds[j, 1]):

@@ -1,4 +1,4 @@
-"""Maximum a posteriori, with a prior that is fitted to the least-squares estimates of the same data."""
+"""Maximum a posteriori with a prior that is fitted to least-squares estimates of the same data."""
 
 from __future__ import annotations
 
@@ -41,18 +41,18 @@ NARROWEST = 1e-3
 
 
 class MaximumAPosteriori(Estimator):
-    r"""The most probable parameters under a prior that the data themselves supply.
+    r"""The most probable parameters, given the data and a prior estimated from the same data.
 
     Least squares is fitted first, to the voxels or to an evenly spaced part of them. A lognormal distribution is fitted
     to its estimates of every diffusivity, and a Beta distribution to those of every fraction (between 0 and its upper
-    bound) and of the scale of the signal (between 0 and 2, the signal at the lowest b-value being 1); its parameters
-    are at least 1, as the posterior would otherwise be infinite at an end. With the variance of Gaussian noise
-    integrated out, the estimate then minimises [1]_ [2]_
+    bound) and of the scale of the signal (between 0 and 2, the signal at the lowest b-value being 1); the
+    parameters of the Beta distribution are at least 1, since the posterior would otherwise be infinite at an end. With
+    the variance of Gaussian noise integrated out, the estimate then minimises [1]_ [2]_
 
     .. math:: \tfrac12 (N + 1) \ln \mathrm{SSR}(\theta) - \sum_k \ln(p_k(\theta_k) + 10^{-8})
 
     over N averaged signals under the bounds and constraints of the model. The solver is that of `LeastSquares`; it
-    starts from the least-squares estimate and from the mode of the prior, and keeps the better end.
+    starts from the least-squares estimate and from the mode of the prior, and keeps the better result.
 
     Parameters
     ----------
@@ -61,14 +61,13 @@ class MaximumAPosteriori(Estimator):
         Replace the model's bounds, in the units of its parameter table. Equal bounds fix a parameter.
     averaging : {"arithmetic", "geometric", "none"}
     debias : bool
-        Take the Rician bias out of the magnitudes first.
+        Remove the Rician bias of the magnitudes first.
 
     Notes
     -----
-    An estimate depends on the other voxels: a voxel unlike them is drawn towards them, and another mask gives another
-    prior. The prior is in the notes of the `Estimate`. Only voxels that least squares fitted inside the bounds shape
-    it, and at least 100 of these are needed; the code of the second paper takes those at bounds too, and has a wider
-    prior.
+    An estimate depends on the other voxels: unusual voxels are biased towards them, and another mask gives another
+    prior. The notes of the `Estimate` contain the prior. It is fitted only to estimates inside the bounds, of which at
+    least 100 are needed. The code of the second paper includes estimates at bounds, and its prior is wider.
 
     References
     ----------
@@ -109,12 +108,12 @@ class MaximumAPosteriori(Estimator):
     def adapted(
         self, signals: Signals, acquisition: Acquisition, noise: float | NDArray[np.float64] | None
     ) -> tuple[Estimator, dict[str, Any]]:
-        """With the prior that these data supply.
+        """A copy with the prior from these data, and notes that describe the prior.
 
         Raises
         ------
         UnusableInputError
-            Least squares leaves fewer than 100 voxels to fit the prior to.
+            If fewer than 100 voxels have least-squares estimates inside the bounds.
         """
         values, scale = self._relative_estimates(signals, acquisition, noise), self.model.scale_index
         values = values[values[:, scale] < self._working_bounds()[scale, 1]]
@@ -200,16 +199,16 @@ class MaximumAPosteriori(Estimator):
 
 
 def _family(model: SignalModel, name: str) -> str:
-    """Distribution that is fitted to a parameter, as `scipy.stats` names it."""
+    """Family of the prior of a parameter, as named in `scipy.stats`."""
     if name == model.scale:
         return "beta" if model.variables == ("b",) else "lognorm"  # with echo times S0 may be any multiple
     return "beta" if model[name].unit == "1" else "lognorm"
 
 
 def fit_prior(family: str, values: NDArray[np.float64], bounds: tuple[float, float]) -> Prior:
-    """Distribution of a family, from 0 on (a Beta: to the upper bound), that fits values best.
+    """The distribution of a family that fits values best, from 0 on; a Beta ends at the upper bound.
 
-    A Beta with a or b below 1 is infinite at an end: the posterior would have no maximum. Both are at least 1.
+    Both parameters of a Beta are at least 1, since its density would otherwise be infinite at an end.
 
     Parameters
     ----------
@@ -238,7 +237,7 @@ def fit_prior(family: str, values: NDArray[np.float64], bounds: tuple[float, flo
 
 
 def log_terms(prior: Prior) -> tuple[float, float, float, float, float]:
-    """Constant, p, q, r and top of a density, as `LogPrior` writes it."""
+    """Constant, p, q, r and top of the density in `LogPrior`."""
     at = prior.arguments
     if prior.distribution == "lognorm":
         mu, s = np.log(at["scale"]), at["s"]
@@ -249,7 +248,7 @@ def log_terms(prior: Prior) -> tuple[float, float, float, float, float]:
 
 
 def mode(prior: Prior) -> float:
-    """Where the density is highest; the mean of a Beta that is highest at an end."""
+    """Maximum of the density; for a Beta with its maximum at an end, the mean."""
     at = prior.arguments
     if prior.distribution == "lognorm":
         return float(at["scale"] * np.exp(-(at["s"] ** 2)))
@@ -258,7 +257,7 @@ def mode(prior: Prior) -> float:
 
 
 def inside(prior: Prior) -> tuple[float, float]:
-    """Bounds of a prior, kept a little away from where the logarithm of its density is infinite."""
+    """Bounds of a prior, moved slightly inwards where the logarithm of its density is infinite."""
     (low, high), scale = prior.bounds, prior.arguments["scale"]
     return max(low, INSET * scale), min(high, (1 - INSET) * scale) if prior.distribution == "beta" else high
 
@@ -267,6 +266,6 @@ def inside(prior: Prior) -> tuple[float, float]:
 def descend_from(
     kernel: Any, y: NDArray, problem: Problem, work: Work, found: NDArray, cost: NDArray, status: NDArray
 ) -> None:
-    """Descend voxel by voxel from ``found``, which is overwritten."""
+    """Minimise in each voxel from ``found``, which is replaced by the solution."""
     for v in range(y.shape[0]):
         cost[v], status[v] = descend(kernel, gaussian, y[v], 1.0, problem, work, found[v], FIRST_DAMPING)

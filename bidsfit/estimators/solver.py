@@ -1,4 +1,4 @@
-"""One solver for every model and misfit: where it starts, what it is told of a protocol, and which descent it takes."""
+"""Solver for all models and misfits: starting points, the problem for a protocol, and choice of the algorithm."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ class Solver:
     ----------
     model : SignalModel
     bounds : ndarray, shape (n_parameters, 2)
-        For signals divided by their reference.
+        Bounds for signals divided by their reference.
     acquisition : Acquisition
-        Of the different predictions.
+        Acquisition with one row for each distinct prediction.
     misfit : compiled misfit of one measurement (see bidsfit/estimators/misfits.py)
     rows : ndarray of int, shape (n,), optional
-        Which prediction each measurement has; by default each its own.
+        Row of the prediction for each measurement; by default all differ.
     weights : ndarray, shape (n,), optional
-        Of the measurements; by default how many each stands for.
+        Weights of the measurements; by default the number of averaged signals in each.
     """
 
     def __init__(
@@ -48,14 +48,14 @@ class Solver:
     def __call__(
         self, y: NDArray[np.float64], precision: NDArray[np.float64]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.uint8]]:
-        """Parameters, sums of misfits and status codes.
+        """Fit voxels; return parameters, sums of misfits and status codes.
 
         Parameters
         ----------
         y : ndarray, shape (n_voxels, n)
-            Signals; real parts before imaginary ones where they are complex.
+            Signals; for complex ones first all real parts, then all imaginary parts.
         precision : ndarray, shape (n_voxels,)
-            Multiplies the weights: 1 / sigma^2, or 1 where the noise does not matter.
+            Multiplies the weights: 1 / sigma^2, or 1 if the noise does not matter.
         """
         model, problem = self.model, self.problem
         found = np.full((len(y), len(model.parameters)), np.nan)
@@ -67,7 +67,7 @@ class Solver:
         return model.wrapped(found), cost, status
 
     def _start(self, y: NDArray[np.float64]) -> NDArray[np.float64] | None:
-        """Where the model says that a fit starts; None for the grid."""
+        """Starting points from the model, shape (n_voxels, n_parameters); None for the grid."""
         if self._log_linear is not None:
             mean = np.zeros((len(y), len(self.acquisition)))
             weights = np.bincount(self.problem.rows, self.problem.weights, len(self.acquisition))
@@ -87,7 +87,7 @@ class Solver:
 
 
 def start_in_words(model: SignalModel) -> str:
-    """Where a fit starts, for the methods of a paper."""
+    """The starting point of a fit, for the methods text."""
     if callable(model.start):
         return "a point that the model finds from the signals"
     return {
@@ -103,19 +103,19 @@ def make_problem(
     rows: NDArray[np.intp] | None = None,
     weights: NDArray[np.float64] | None = None,
 ) -> Problem:
-    """What the solver needs to know of a model and an acquisition.
+    """Make the `Problem` of a model and an acquisition.
 
     Parameters
     ----------
     model : SignalModel
     bounds : ndarray, shape (n_parameters, 2)
-        For signals scaled to about 1.
+        Bounds for signals divided by their reference.
     acquisition : Acquisition
-        Of the different predictions.
+        Acquisition with one row for each distinct prediction.
     rows : ndarray of int, shape (n,), optional
-        Which prediction each measurement has; by default each its own.
+        Row of the prediction for each measurement; by default all differ.
     weights : ndarray, shape (n,), optional
-        Of the measurements; by default how many each stands for.
+        Weights of the measurements; by default the number of averaged signals in each.
     """
     matrix, limits = model.linear_constraints
     nodes = starting_points(model, bounds)
@@ -144,7 +144,7 @@ def starting_points(model: SignalModel, bounds: NDArray[np.float64]) -> NDArray[
     Raises
     ------
     ValueError
-        Where the bounds leave no point that satisfies the model's constraints.
+        If no point inside the bounds satisfies the constraints of the model.
     """
     axes = []
     for parameter, (lower, upper) in zip(model.parameters, bounds, strict=True):

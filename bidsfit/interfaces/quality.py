@@ -283,7 +283,7 @@ def draw_quality(
 
 
 def read_mapped(path: str, n_volumes: int) -> tuple[NDArray, NDArray]:
-    """Volumes of an image, mapped from disk where it is not compressed, shape (x, y, z, n); and its affine."""
+    """Volumes of an image, shape (x, y, z, n), mapped from disk if uncompressed; and its affine."""
     image = open_image(Path(path))
     shape = image_shape(image, n_volumes, Path(path))
     return read_data(image, Path(path)).reshape(shape, order="F"), np.asarray(image.affine)

@@ -24,7 +24,7 @@ from bidsfit.parallel import BAR_FORMAT, Progress
 
 @contextmanager
 def progress_bar(label: str) -> Iterator[Progress]:
-    """A bar on the terminal; call what it yields with the fraction that is done."""
+    """Show a progress bar on the terminal; yields a function of the completed fraction."""
     with tqdm(total=100, desc=label, disable=None, delay=1, bar_format=BAR_FORMAT) as bar:
 
         def show(fraction: float) -> None:

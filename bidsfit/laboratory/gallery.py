@@ -14,7 +14,7 @@ from bidsfit.bids.tables import write_rows
 from bidsfit.bids.units import REPORT_UNITS
 from bidsfit.evaluation.experiments import Evaluation, Setting, floor, sinks
 from bidsfit.models.space import ParameterSpace
-from bidsfit.reports.evaluation import Axis, Bias, Statistic, plot_bias, plot_statistic_maps
+from bidsfit.reports.evaluation import Axis, BiasArrows, Statistic, plot_bias, plot_statistic_maps
 from bidsfit.reports.laboratory import LaboratoryFigure
 
 #: A figure that prints, and one that scales.
@@ -75,7 +75,7 @@ def draw_bias(
         draw_maps(gallery, name, title, caption, space, evaluations, "bias", diverging=True)
         return
     panels = [
-        Bias(estimator, found.truth, found.mean, training.get(estimator), sinks(found.truth, found.mean, space))
+        BiasArrows(estimator, found.truth, found.mean, training.get(estimator), sinks(found.truth, found.mean, space))
         for estimator, found in evaluations.items()
     ]
     first, second = axes.values()

@@ -1,6 +1,6 @@
-"""References: what a text cites, how it is printed, and the files to take into a manuscript.
+"""Citations and references: cited keys, formatted references, and the citation files of a run.
 
-Texts cite as pandoc does: ``[@key]`` or ``[@key; @other]``, with the keys of ``references.bib``.
+Texts cite as in pandoc: ``[@key]`` or ``[@key; @other]``, with keys of ``references.bib``.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ KEY = re.compile(r"@([\w:-]+)")
 
 @cache
 def entries() -> Mapping[str, Any]:
-    """Entries of the bibliography by key, as pybtex holds them."""
+    """Entries of the bibliography by key, as pybtex objects."""
     from pybtex.database import parse_file
 
     return parse_file(str(Path(__file__).with_name("references.bib")), bib_format="bibtex").entries
 
 
 def cited(text: str) -> list[str]:
-    """Keys that a text cites, each once, in the order in which they first appear."""
+    """Keys cited in a text, each once, in order of first appearance."""
     return list(dict.fromkeys(key for citation in CITATION.findall(text) for key in KEY.findall(citation)))
 
 
 def label(key: str) -> str:
-    """Short form of a reference, such as ``Le Bihan et al., 1988``; the key itself where it is not known."""
+    """Short form of a reference, such as ``Le Bihan et al., 1988``; an unknown key is returned unchanged."""
     if key not in entries():
         return key
     entry = entries()[key]
@@ -45,14 +45,14 @@ def label(key: str) -> str:
 
 
 def replace_citations(text: str, write: Callable[[list[str]], str]) -> str:
-    """A text with each citation replaced by what ``write`` makes of its keys."""
+    """The text with each citation replaced by the result of ``write``, which gets its keys."""
     return CITATION.sub(lambda match: write(KEY.findall(match.group())), text)
 
 
 def reference_list(keys: Iterable[str], markup: Literal["html", "plaintext"] = "html") -> list[tuple[str, str]]:
     """Keys and full references, sorted by author and year.
 
-    A key that the bibliography does not hold (of a model from another package, say) is listed as such.
+    Keys that are not in the bibliography (for example of a model from another package) come last, with a note.
     """
     from pybtex.plugin import find_plugin
 
@@ -67,7 +67,7 @@ def reference_list(keys: Iterable[str], markup: Literal["html", "plaintext"] = "
 
 
 def bibtex(keys: Iterable[str]) -> str:
-    """The entries of these keys as a BibTeX file."""
+    """The entries of these keys in BibTeX format; unknown keys are left out."""
     from pybtex.database import BibliographyData
 
     chosen = {key: entries()[key] for key in dict.fromkeys(keys) if key in entries()}
@@ -75,7 +75,7 @@ def bibtex(keys: Iterable[str]) -> str:
 
 
 def plain_text(methods: str) -> str:
-    """The methods as text for a manuscript: author and year in place of keys, and the references at the end."""
+    """The methods text for a manuscript: citations by author and year, and the references at the end."""
     text = replace_citations(methods.strip(), lambda keys: "(" + "; ".join(label(key) for key in keys) + ")")
     keys = cited(methods)
     if not keys:
@@ -85,14 +85,19 @@ def plain_text(methods: str) -> str:
 
 
 def write_citation(folder: Path, methods: str) -> tuple[Path, Path]:
-    """Write ``CITATION.md`` and ``CITATION.bib``, with what the methods cite and nothing else.
+    """Write ``CITATION.md`` (methods text and references) and ``CITATION.bib`` (the cited entries).
 
     Parameters
     ----------
     folder : Path
-        Made where it does not exist.
+        Created if needed.
     methods : str
-        The methods text of the report.
+        Methods text of the report.
+
+    Returns
+    -------
+    tuple of Path
+        Paths of the two files.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Bland-Altman plots of repeated scans and treated participants, one for each estimator."""
+"""Bland-Altman plots of repeated scans and treated participants, one plot for each estimator."""
 
 from __future__ import annotations
 
@@ -43,18 +43,20 @@ LARGEST_RATIO = 4.0
 
 
 def draw_bland_altman(records: Sequence[EstimatorRecord], symbol: str, unit: str) -> Markup:
-    """Difference against mean: repeated scans grey, treated participants in colour, limits of change at zero offset.
+    """Plot the difference of two scans against their mean, with the limits of change as horizontal lines.
+
+    Repeated scans are grey, treated participants coloured.
 
     Parameters
     ----------
     records : sequence of EstimatorRecord
     symbol, unit : str
-        Of the parameter, as text.
+        Symbol and unit of the parameter, as plain text.
 
     Returns
     -------
     Markup
-        Empty where there is nothing to draw.
+        Empty if no record has a pair of values.
     """
     shown = [record for record in records if _points(record)]
     if not shown:
@@ -75,7 +77,7 @@ def draw_bland_altman(records: Sequence[EstimatorRecord], symbol: str, unit: str
 
 
 def shared_reach(records: Sequence[EstimatorRecord]) -> float | None:
-    """Largest difference on the axes of all plots; None where they are too unlike to be read on one axis."""
+    """Largest difference on the axes of all plots; None if the ranges differ too much for one axis."""
     reaches = [_reach(record) for record in records if _points(record)]
     return max(reaches) if reaches and max(reaches) <= LARGEST_RATIO * min(reaches) else None
 
@@ -151,7 +153,7 @@ def _row(change: Change, *, treated: bool = False) -> dict[str, Any]:
 
 
 def describe(change: Change, treated: bool) -> str:
-    """A participant's two scans in words."""
+    """The two scans of a participant in words."""
     first, second = (f"ses-{label}" if label else "first scan" for label in change.sessions)
     kind = "change" if treated else "difference"
     words = (
@@ -162,7 +164,7 @@ def describe(change: Change, treated: bool) -> str:
 
 
 def beyond(change: Change) -> str:
-    """Which limits a change lies beyond, in words."""
+    """Which limits of change are exceeded, in words."""
     if not change.called_by:
         return "within the limits"
     if len(change.called_by) == len(METHODS):
@@ -171,7 +173,7 @@ def beyond(change: Change) -> str:
 
 
 def signed(value: float) -> str:
-    """A number with its sign."""
+    """A number with its sign; a dash if it is not finite."""
     if not math.isfinite(value):
         return "\N{EN DASH}"
     return readable(value) if value <= 0 else f"+{readable(value)}"
@@ -180,7 +182,11 @@ def signed(value: float) -> str:
 def _names(
     changes: Sequence[Change], across: tuple[float, float], reach: float, width: float, limits: Sequence[ChangeLimits]
 ) -> list[dict[str, Any]]:
-    """Names beside symbols, at the first place where they lie on no other name, symbol or limit and inside the plot."""
+    """Positions of the names of these participants beside their symbols.
+
+    Each name gets the first position inside the plot that overlaps no other name, symbol or limit. Empty if there are
+    more than `MOST_NAMES`.
+    """
     if len(changes) > MOST_NAMES:
         return []
     scale, down, beside = width / (across[1] - across[0]), HEIGHT / (2 * reach), 2.5 * SYMBOL

@@ -1,4 +1,4 @@
-"""A figure of the estimates at a few known combinations of parameters, as box plots."""
+"""Box plots of the estimates at a few known combinations of parameters."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ class Group:
     ----------
     name : str
     estimates : ndarray, shape (r, p)
-        Of ``p`` parameters, from ``r`` samples of the noise; NaN where there is none.
+        Estimates of ``p`` parameters for ``r`` samples of the noise; NaN without an estimate.
     cohen_d : ndarray, shape (p,)
-        As computed elsewhere; printed above the boxes.
+        Effect sizes, printed above the boxes.
     """
 
     name: str
@@ -53,7 +53,7 @@ class Case:
     title : str
     truth : ndarray, shape (p,)
     groups : sequence of Group
-        The same estimators in the same order in every case.
+        Estimators; the same in the same order for all cases.
     """
 
     title: str
@@ -70,11 +70,11 @@ def plot_boxes(path: Path | str, cases: Sequence[Case], axes: Sequence[Axis], *,
     path : path
         ``.png`` or ``.svg``.
     cases : sequence of Case
-        One to four, of one to eight groups.
+        One to four cases of one to eight groups.
     axes : sequence of Axis
-        One for each of the ``p`` parameters; what lies beyond the limits by more than a tenth is not shown.
+        One for each of the ``p`` parameters. Plots extend beyond the limits by at most a tenth.
     subtitle : str
-        One line above all, such as the noise.
+        A line at the top, such as the noise level.
     """
     _check(cases, len(axes))
     width = {1: 0.7, 2: 0.36}.get(len(cases), 1 / MOST_CASES) * WIDTH
@@ -127,7 +127,7 @@ def _finite(group: Group, parameter: int) -> NDArray:
 
 
 def _limits(cases: Sequence[Case], parameter: int, axis: Axis) -> tuple[float, float]:
-    """From the lowest to the highest whisker or truth of all cases, with room for numbers above."""
+    """Range of the whiskers and truths of all cases, with room for numbers above."""
     ends = [float(case.truth[parameter]) for case in cases]
     for values in (_finite(group, parameter) for case in cases for group in case.groups):
         ends += np.percentile(values, PERCENTILES).tolist() if values.size else []
@@ -138,7 +138,7 @@ def _limits(cases: Sequence[Case], parameter: int, axis: Axis) -> tuple[float, f
 
 
 def _draw_case(panel: Any, case: Case, parameter: int) -> None:
-    """Boxes of all groups, with Cohen's d above each."""
+    """Draw the boxes of all groups, with Cohen's d above each."""
     panel.axhline(case.truth[parameter], color=WARM, linewidth=1.1, linestyle=(0, (4, 2)), zorder=1)
     highest = panel.get_ylim()[1]
     for i, group in enumerate(case.groups):
@@ -169,7 +169,7 @@ def _draw_case(panel: Any, case: Case, parameter: int) -> None:
 
 
 def _short(value: float) -> str:
-    """One decimal, or none where that would not fit above a box."""
+    """A number with one decimal, or none if it would not fit above a box."""
     if np.isnan(value):
         return "\N{EN DASH}"
     if np.isinf(value):

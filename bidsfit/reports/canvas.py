@@ -1,4 +1,4 @@
-"""What all figures share: a blank page, its type and colours, and how it is saved."""
+"""Basis of all figures: size, fonts, colours, ticks, display ranges, and saving."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ R = TypeVar("R")
 
 
 def styled(draw: Callable[P, R]) -> Callable[P, R]:
-    """Draw with the style above, and leave matplotlib's own settings as they were."""
+    """Decorator: draw with `STYLE`, without changing matplotlib's settings."""
 
     @wraps(draw)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -82,20 +82,28 @@ def styled(draw: Callable[P, R]) -> Callable[P, R]:
 
 
 def page(height: float, width: float = WIDTH, layout: LayoutEngine | None = None) -> Figure:
-    """An empty figure, in inches, that belongs to no global state and makes room for words by itself."""
+    """An empty figure; height and width in inches. It is unknown to pyplot, and its layout makes room for labels."""
     size = (width, height)
     return Figure(figsize=size, dpi=DOTS_PER_INCH, facecolor="white", layout=layout or ConstrainedLayoutEngine())
 
 
 def compressed() -> LayoutEngine:
-    """Layout of pictures whose proportions are fixed: as close together as their words allow."""
+    """Layout for images of fixed aspect ratio: as close together as their labels allow."""
     return ConstrainedLayoutEngine(compress=True, w_pad=0.03)
 
 
 def page_of_cells(
     count: int, height: float, columns: int, width: float = WIDTH, ratios: Sequence[float] = (1,)
 ) -> tuple[Figure, NDArray]:
-    """A page in lines of so many cells, with axes of these ratios of height above one another in each.
+    """A page with ``count`` cells in rows of ``columns``; in each cell, axes one above the other.
+
+    Parameters
+    ----------
+    count, columns : int
+    height, width : float
+        Height of a row and width of the page, inches.
+    ratios : sequence of float
+        Relative heights of the axes of a cell.
 
     Returns
     -------
@@ -112,7 +120,13 @@ def page_of_cells(
 
 
 def save(figure: Figure, path: Path | str) -> Path:
-    """Write a figure whole or not at all, without margins; the suffix (.png or .svg) says in which format."""
+    """Save a figure without margins; the file is replaced only when complete.
+
+    Raises
+    ------
+    ValueError
+        If the suffix is neither .png nor .svg.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -132,25 +146,25 @@ def save(figure: Figure, path: Path | str) -> Path:
 
 
 def ticks(most: int | Literal["auto"], **options: Any) -> MaxNLocator:
-    """Round numbers, at most so many intervals, or as many as there is room for."""
+    """Tick locator for round numbers: at most ``most`` intervals, or as many as fit ("auto")."""
     return MaxNLocator(most, steps=list(STEPS), **options)
 
 
 def note(axes: Any, x: float, y: float, words: str, across: str, down: str, colour: str = QUIET) -> Any:
-    """Small text at a place given as fractions of the axes."""
+    """Add small text at a position in fractions of the axes."""
     return axes.text(
         x, y, words, transform=axes.transAxes, ha=across, va=down, color=colour, fontsize=8, linespacing=1.4
     )
 
 
 def say_below(figure: Figure, words: str) -> None:
-    """Small words at the foot of a figure, in lines as wide as it is."""
+    """Add small text at the bottom of a figure, wrapped to its width."""
     words = textwrap.fill(words, int(LETTERS_PER_INCH * figure.get_figwidth()))
     figure.supxlabel(words, x=0.1 / figure.get_figwidth(), ha="left", color=QUIET, fontsize=8, linespacing=1.4)
 
 
 def robust_limits(values: NDArray) -> tuple[float, float]:
-    """Display range of values: 2nd to 98th percentile, widened to round numbers, never empty."""
+    """Display range of values: 2nd to 98th percentile, widened to round numbers; never empty."""
     finite = np.asarray(values, dtype=float)
     finite = finite[np.isfinite(finite)]
     if finite.size == 0 or np.abs(finite).max() < NEGLIGIBLE:
@@ -169,9 +183,9 @@ def robust_limits(values: NDArray) -> tuple[float, float]:
 
 
 def widened(limits: tuple[float, float], values: NDArray) -> tuple[float, float]:
-    """The usual display range of a parameter; where many values lie beyond one of its ends, that end moves outwards.
+    """The display range of a parameter; if many values lie beyond one end, that end is moved outwards.
 
-    A picture in which half of the voxels have the colour of one end shows nothing.
+    Otherwise many voxels would have the colour of that end.
     """
     finite = np.asarray(values, dtype=float)
     finite = finite[np.isfinite(finite)]
@@ -184,7 +198,7 @@ def widened(limits: tuple[float, float], values: NDArray) -> tuple[float, float]
 
 
 def spread_limits(values: NDArray, span: float = np.inf) -> tuple[float, float]:
-    """Display range of spreads or differences: from 0 to what few exceed, and at most half the range of the maps."""
+    """Display range of spreads or differences: from 0 to the 95th percentile, at most ``span / 2``."""
     finite = np.asarray(values, dtype=float)
     finite = finite[np.isfinite(finite)]
     if finite.size == 0:

@@ -1,4 +1,4 @@
-"""Figures that plot numbers: histograms, decay curves, and the protocol."""
+"""Plots of histograms, decay curves, and b-values and directions."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ MOST_SPHERES = 5
 
 
 class Histogram(NamedTuple):
-    """Values of one parameter over the mask: a plain tuple in this order will do."""
+    """Values of one parameter in the mask. A plain tuple in this order is accepted, too."""
 
     title: str
     unit: str
@@ -60,15 +60,15 @@ class Curve:
     ----------
     title : str
     x : ndarray, shape (n,)
-        What was varied, such as the b-value.
+        Values of the acquisition variable, such as the b-value.
     signal : ndarray, shape (n,)
-        As measured (or averaged), at ``x``.
+        Measured (or averaged) signals.
     error : ndarray, shape (n,), optional
-        Standard deviation of each.
+        Standard deviations of the signals.
     fitted_x, fitted : ndarray, shape (m,)
-        The fitted curve; drawn as points where it is given at ``x`` alone.
+        Fitted curve; drawn as points if it is known at ``x`` only.
     residual : ndarray, shape (n,), optional
-        Measured minus fitted, in units of ``signal``; drawn in a strip below.
+        Measured minus fitted, in units of ``signal``; drawn in a separate panel below.
     x_label : str
         Name and unit of ``x``.
     """
@@ -85,15 +85,15 @@ class Curve:
 
 @styled
 def plot_histograms(path: Path | str, values: Sequence[Histogram | tuple[Any, ...]]) -> Path:
-    """Distribution of each parameter: median (5th to 95th percentile), and what part lies at the bounds.
+    """Histogram of each parameter, with its median, 5th and 95th percentile, and the fraction at the bounds.
 
     Parameters
     ----------
     path : path
     values : sequence of Histogram, or of tuples (title, unit, values, limits, bounds)
-        ``values`` of shape (n,), NaN where there is no estimate, one at least with a number (those without any are left
-        out); ``limits`` the range shown (None: from the
-        data); ``bounds`` those of the fit, infinite or None where there are none.
+        ``values``: shape (n,), NaN without an estimate. Parameters without any number are left out; at least one must
+        have some. ``limits``: displayed range (None: from the data). ``bounds``: those of the fit, infinite or None
+        without.
     """
     histograms = [histogram for entry in values if np.isfinite((histogram := Histogram(*entry)).values).any()]
     columns = min(len(histograms), 4)
@@ -132,9 +132,9 @@ def _draw_histogram(axes: Any, histogram: Histogram) -> None:
 def _ends(
     finite: NDArray, low: float, high: float, bounds: tuple[float, float] | None
 ) -> tuple[NDArray[np.bool_], list[str]]:
-    """Which values lie at a bound or outside the picture, and how many, in words.
+    """Which values lie at a bound or outside the plot, and their numbers in words.
 
-    They are drawn apart, in the last bins, where they may rise above the frame: their number is in the words.
+    They are drawn separately in the outermost bins, which may exceed the frame; the words give their number.
     """
     ends = np.zeros(finite.shape, dtype=bool)
     remarks = []
@@ -153,11 +153,11 @@ def _ends(
 
 @styled
 def plot_curves(path: Path | str, voxels: Sequence[Curve]) -> Path:
-    """Measured signals and fitted curves of a few voxels against what was varied: b-value, echo time.
+    """Measured signals and fitted curves of a few voxels against b-value or another acquisition variable.
 
-    The signal axis is logarithmic, so that one exponential is a straight line; it is linear where a signal is
-    not positive. Where many b-values are low (IVIM), the low end of the axis is stretched and shaded: on both
-    sides of the step the scale is linear, so that straight lines stay straight.
+    The signal axis is logarithmic, so that a single exponential is a straight line, or linear if a signal is not
+    positive. With many low b-values (IVIM), the low end of the axis is stretched and shaded; both parts have a linear
+    scale, so that straight lines remain straight.
 
     Parameters
     ----------
@@ -186,7 +186,7 @@ def plot_curves(path: Path | str, voxels: Sequence[Curve]) -> Path:
 
 
 def _explain(figure: Any, errors: bool, step: float | None) -> None:
-    """The legend, once for all voxels."""
+    """Add one legend for all voxels."""
     measured = Line2D([], [], color=INK, marker="o", markersize=3.5, linestyle="none")
     handles: list[Any] = [measured, Line2D([], [], color=WARM, linewidth=1.4)]
     words = ["measured" + (" ± standard deviation" if errors else ""), "fitted"]
@@ -208,7 +208,7 @@ def _draw_decay(axes: Any, curve: Curve) -> None:
 
 
 def scale_signal(axes: Any, signals: NDArray) -> None:
-    """Logarithmic axis around signals, or a linear one where not all are positive."""
+    """Set a logarithmic axis around the signals, or a linear one if some are not positive."""
     shown = signals[np.isfinite(signals)]
     if shown.size and np.all(shown > 0):
         room = max((shown.max() / shown.min()) ** 0.08, 1.03)
@@ -225,14 +225,14 @@ def scale_signal(axes: Any, signals: NDArray) -> None:
 
 
 def _errors(curve: Curve) -> NDArray:
-    """Lengths of the error bars: 0 where a standard deviation is not known."""
+    """Lengths of the error bars; 0 if a standard deviation is unknown."""
     if curve.error is None:
         return np.zeros(np.shape(curve.signal))
     return np.nan_to_num(np.asarray(curve.error, dtype=float))
 
 
 def _label_decades(axes: Any, low: float, high: float) -> None:
-    """Label a logarithmic axis with about five round numbers, however little or much it spans."""
+    """Label a logarithmic axis with about five round numbers, for any range."""
     span = high / low
     if span < 3:
         places = np.asarray(ticks(4).tick_values(low, high))
@@ -257,9 +257,9 @@ def _draw_residual(axes: Any, curve: Curve) -> None:
 
 
 def stretched_below(places: ArrayLike) -> float | None:
-    """End of the stretched part of an axis, or None where a linear axis serves.
+    """End of the stretched part of an axis; None if a linear axis suffices.
 
-    It is the highest measured value of the lowest quarter, where at least three of those are not zero.
+    The end is the highest value up to a quarter of the largest, if at least three distinct values above 0 are that low.
     """
     x = np.unique(np.asarray(places, dtype=float))
     low = x[(x > 0) & (x <= x.max() / 4)]
@@ -268,7 +268,7 @@ def stretched_below(places: ArrayLike) -> float | None:
 
 
 def _forward(x: NDArray, step: float, end: float) -> NDArray:
-    """Position on an axis whose part below ``step`` fills the left half."""
+    """Position on an axis to ``end`` of which the part below ``step`` fills the left half."""
     return np.where(x <= step, x / step, 1 + (x - step) / (end - step))
 
 
@@ -277,7 +277,7 @@ def _backward(position: NDArray, step: float, end: float) -> NDArray:
 
 
 def scale_x(axes: Any, end: float, step: float | None) -> None:
-    """Axis from 0 to ``end`` whose part below ``step`` is stretched to half of it, where there is a step."""
+    """Set an axis from 0 to ``end``; with a ``step``, the part below it fills the left half."""
     if step is None or not 0 < step < end:
         axes.set_xlim(-0.03 * end, 1.03 * end)
         axes.xaxis.set_major_locator(ticks(5))
@@ -297,8 +297,8 @@ def scale_x(axes: Any, end: float, step: float | None) -> None:
 def plot_shells(path: Path | str, b_values: ArrayLike, directions: ArrayLike | None) -> Path:
     """Order of the b-values in the image, and the directions of each shell on a half sphere.
 
-    The sphere is drawn in an equal-area projection seen along z of the direction file, antipodes folded onto
-    the upper half: even coverage looks even.
+    The sphere is drawn in an equal-area projection along the z axis of the direction file, so that even coverage looks
+    even. Opposite directions count as the same.
 
     Parameters
     ----------
@@ -331,12 +331,12 @@ def plot_shells(path: Path | str, b_values: ArrayLike, directions: ArrayLike | N
 
 
 def shell_colours(count: int) -> list[Any]:
-    """Colours of so many shells, from low to high b."""
+    """Colours of ``count`` shells, from low to high b."""
     return list(matplotlib.colormaps[SHELLS](np.linspace(DARKEST, LIGHTEST, max(count, 2))))[:count]
 
 
 def _draw_sphere(axes: Any, directions: NDArray, shell: Shell, colour: Any) -> None:
-    """Directions in Lambert's azimuthal equal-area projection of the upper half sphere."""
+    """Draw directions in Lambert's azimuthal equal-area projection of the upper half sphere."""
     lengths = np.linalg.norm(directions, axis=1, keepdims=True)
     unit = directions[lengths[:, 0] > 0] / lengths[lengths[:, 0] > 0]
     unit = np.where(unit[:, 2:] < 0, -unit, unit)

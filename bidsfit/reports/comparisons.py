@@ -1,4 +1,4 @@
-"""Figures that show estimators side by side: the same parameter, the same slices, the same colours."""
+"""Comparison of estimators: maps of a parameter, and fitted curves, with the same slices and scales."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ DIVERGING = "RdBu_r"
 
 
 def estimator_colour(index: int) -> str:
-    """Colour of the estimator of that place, in figures and tables."""
+    """Colour of the estimator with this index, in figures and tables."""
     return ESTIMATORS[index % len(ESTIMATORS)]
 
 
@@ -51,11 +51,11 @@ class EstimatorMap:
     name : str
     data : ndarray, shape (x, y, z)
     words : str
-        Below its map, such as its median; two lines.
+        Two lines of text below the map, such as its median.
     difference_words : str
-        Below its difference from the first, two lines; empty for the first.
+        Two lines of text below the difference from the first estimator; empty for the first.
     alike : bool
-        The difference from the first is negligible beside the noise, and not drawn.
+        Whether the difference from the first is negligible compared with the noise; then it is not drawn.
     """
 
     name: str
@@ -67,18 +67,18 @@ class EstimatorMap:
 
 @dataclass(frozen=True)
 class Decay:
-    """Signal of one voxel, and the curve that each estimator puts through it.
+    """Signals of one voxel, and the curves fitted by all estimators.
 
     Attributes
     ----------
     title : str
     x, signal : ndarray, shape (n,)
-        What was varied, and what was measured there.
+        Values of the acquisition variable, and measured signals.
     fitted_x : ndarray, shape (m,)
     fitted : sequence of ndarray, shape (m,)
-        One for each estimator.
+        One curve for each estimator.
     words : sequence of str
-        What each found, one line.
+        Parameters found by each estimator, one line each.
     x_label : str
         Name and unit of ``x``.
     """
@@ -101,11 +101,11 @@ def plot_comparison(
     unit: str = "",
     limits: tuple[float, float] | None = None,
 ) -> Path:
-    """One parameter by every estimator, and below how each differs from the first.
+    """Maps of one parameter by all estimators, and below their differences from the first.
 
-    All maps share a colour scale, and all differences one that is symmetric around zero. Below the first map, where
-    there is no difference to show, are the distributions of all. Maps that do not differ, or by nothing but rounding,
-    are said to be so.
+    All maps have the same colour scale, and all differences have one that is symmetric around zero. Histograms of all
+    estimators fill the place below the first map. Text replaces differences that are zero up to rounding, or
+    negligible.
 
     Parameters
     ----------
@@ -116,7 +116,7 @@ def plot_comparison(
     affine : ndarray, shape (4, 4)
     unit : str
     limits : tuple of float, optional
-        Display range of the maps; from the data where it is None.
+        Display range of the maps; by default from the data.
     """
     mask = np.asarray(mask, dtype=bool)
     mosaic = Mosaic.around(
@@ -156,7 +156,7 @@ def plot_comparison(
 
 
 def _draw_distributions(axes: Any, values: NDArray, limits: tuple[float, float]) -> None:
-    """Outlined histograms of all estimators over one another; what lies beyond the range is in the last bins."""
+    """Draw outlined histograms of all estimators; values beyond the range are in the outermost bins."""
     edges = np.linspace(*limits, 49)
     for i, row in list(enumerate(values))[::-1]:
         counts, _ = np.histogram(np.clip(row[np.isfinite(row)], *limits), bins=edges)
@@ -172,7 +172,7 @@ def _draw_distributions(axes: Any, values: NDArray, limits: tuple[float, float])
 
 @styled
 def plot_decays(path: Path | str, voxels: Sequence[Decay]) -> Path:
-    """Curves of all estimators over one another in a few voxels, and below the parameters that each found.
+    """Fitted curves of all estimators in a few voxels, with the parameters of each below.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Distributions by cohort: every participant a dot, with a box for the quartiles."""
+"""Values of all cohorts: a dot for each participant, and boxes of the quartiles."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ WIDTH = 660
 
 
 def draw_distributions(records: Sequence[EstimatorRecord], symbol: str, unit: str, estimators: Sequence[str]) -> Markup:
-    """Strips of all cohorts, estimator by estimator, on one axis; empty where there are no values.
+    """Plot the values of all cohorts on one axis, grouped by estimator; empty if there are none.
 
     Parameters
     ----------
     records : sequence of EstimatorRecord
     symbol, unit : str
-        Of the parameter, as text.
+        Symbol and unit of the parameter, as plain text.
     estimators : sequence of str
-        All of the region, in the order of their colours.
+        All estimators of the region; their order determines the colours.
     """
     dots = []
     for record in records:

@@ -1,18 +1,18 @@
-"""The figures of an evaluation of estimators against the truth, each a function of plain arrays that writes one file.
+"""Figures of an evaluation of estimators against known truths. Each function takes arrays and writes one file.
 
-They display and compute nothing but what a picture needs: densities, percentiles and limits.
+Only densities, percentiles and display ranges are computed here.
 """
 
 from __future__ import annotations
 
 from bidsfit.reports.boxes import Case, Group, plot_boxes
 from bidsfit.reports.learning import plot_learning
-from bidsfit.reports.spaces import Axis, Bias, Density, plot_bias, plot_distributions
+from bidsfit.reports.spaces import Axis, BiasArrows, Density, plot_bias, plot_distributions
 from bidsfit.reports.statistic_maps import Statistic, plot_statistic_maps
 
 __all__ = [
     "Axis",
-    "Bias",
+    "BiasArrows",
     "Case",
     "Density",
     "Group",

@@ -1,7 +1,6 @@
-"""The figures of the report, each a function that takes plain arrays and words and writes one file.
+"""Figures of the participant report. Each function takes arrays and text and writes one file.
 
-They display and compute nothing. Drawn with matplotlib's `Figure` objects, so that no state is shared between
-nodes of a workflow.
+No results are computed here. matplotlib's `Figure` is used without pyplot, so that workflow nodes share no state.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The figures of a fit: each has a name, a caption, and a function that draws it; their order is that of the report.
+"""Figures of a fit, each with a name, a caption and a drawing function; the report shows them in this order.
 
-Other packages add theirs with the entry point "bidsfit.panels".
+Other packages add figures with the entry point "bidsfit.panels".
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ AXIS_COLOURS = "red, green, blue: along the first, second, third axis of the gra
 
 @dataclass(frozen=True)
 class FitView:
-    """A fit as its figures look at it.
+    """A fit, as given to its figures.
 
     Attributes
     ----------
     result : FitResult
     estimator : Estimator
     outputs : mapping of key to MapOutput
-        What each map is.
+        Description of each map.
     mask : ndarray of bool, shape (x, y, z)
     affine : ndarray, shape (4, 4)
     bundle : Bundle, optional
-        What a trained estimator came from.
+        Training of a trained estimator.
     """
 
     result: FitResult
@@ -61,11 +61,11 @@ class FitView:
 
     @property
     def names(self) -> list[str]:
-        """Parameters and derived quantities that are numbers."""
+        """Names of parameters and derived quantities, except axes."""
         return [quantity.name for quantity in self.model.quantities if not quantity.axis]
 
     def map(self, key: str) -> figures.Panel:
-        """One map, with its title, unit and range."""
+        """One map with its title, unit and display range."""
         output, values = self.outputs[key], self.result.values[key]
         limits = output.figure_range
         if limits is not None and key in self.names:
@@ -76,17 +76,17 @@ class FitView:
 
     @cached_property
     def shown(self) -> list[Quantity]:
-        """Companions that are drawn: spreads before what has a sign, and others last."""
+        """Quantities of the companions that are drawn: spreads first, then signed ones, then others."""
         found = [companion.quantity for companion in companions_of(self.estimator).values()]
         return sorted((q for q in found if q.word), key=lambda q: ("spread", "signed", "own").index(q.scale))
 
     def judged(self, name: str) -> dict[str, NDArray]:
-        """What the companions say of a parameter, by key."""
+        """Values of the companions of a parameter, by key."""
         found = (companion.quantity.key for companion in companions_of(self.estimator).values())
         return {key: self.result.values[f"{name}_{key}"] for key in found if f"{name}_{key}" in self.result.values}
 
     def precision(self, name: str) -> Precision:
-        """How precise the estimates of a parameter are."""
+        """Precision of the estimates of a parameter."""
         found = self.judged(name)
         return precision(found.get("sd"), found.get("crb"), found.get("bias"))
 
@@ -98,11 +98,10 @@ class FitPanel:
     Parameters
     ----------
     shows : str
-        What is to be seen, for those who cannot see it.
+        Alternative text.
     caption : str
-        What to know when reading it.
     draw : callable
-        Draws a view into a file (.png or .svg); returns False, and writes none, where there is nothing to draw.
+        Draws a `FitView` into a file (.png or .svg); returns False, without a file, if there is nothing to draw.
     """
 
     shows: str
@@ -128,7 +127,7 @@ def _draw_uncertainty(path: Path, view: FitView) -> bool:
 
 
 def _judged_maps(view: FitView, name: str) -> Iterator[figures.Panel]:
-    """Maps of what the companions say of a parameter; its spreads share one range."""
+    """Maps of the companions of a parameter; its spreads have the same display range."""
     judged = view.judged(name)
     known = [q for q in view.shown if q.key in judged]
     span = float(np.ptp(view.map(name).limits or figures.robust_limits(view.result.values[name])))
@@ -169,7 +168,7 @@ def _draw_curves(path: Path, view: FitView) -> bool:
 
 
 def drawn_curve(curve: FittedCurve, model: SignalModel, sigma: float | None) -> figures.Curve:
-    """A measured and fitted decay, from the numbers that the fit left."""
+    """A measured and fitted decay, ready to be drawn."""
     x, signal, predicted = (np.array(values) for values in (curve.x, curve.signal, curve.predicted))
     fine = (np.array(curve.fitted_x), np.array(curve.fitted)) if curve.fitted_x else (x, predicted)
     error = None if sigma is None else sigma / np.sqrt(curve.counts)
@@ -178,7 +177,7 @@ def drawn_curve(curve: FittedCurve, model: SignalModel, sigma: float | None) -> 
 
 
 def curve_title(title: str, model: SignalModel) -> str:
-    """The title of a curve with the symbol of the parameter that it names."""
+    """Title of a curve; the name of a parameter in it is replaced by its symbol."""
     name, _, what = title.partition(": ")
     return f"${model[name].latex}$: {what}" if name in model.names else title.capitalize()
 

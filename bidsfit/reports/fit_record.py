@@ -1,4 +1,4 @@
-"""What a report says of a fit: its record, in plain words and the units of reports."""
+"""The record of a fit for the report, with options and warnings in words."""
 
 from __future__ import annotations
 
@@ -39,21 +39,21 @@ def fit_record(
     figures: Mapping[str, str],
     methods: Sequence[str],
 ) -> FitRecord:
-    """The record of a fit.
+    """Make the record of a fit.
 
     Parameters
     ----------
     view : FitView
     settings : mapping
-        As `bidsfit.bids.outputs.fit_settings` gives them.
+        From `bidsfit.bids.outputs.fit_settings`.
     image, source : str
         Name and URI of the image.
     participant : str
         With ``sub-``.
     figures : mapping of kind to str
-        Paths of what was drawn, relative to the output folder.
+        Paths of the figures, relative to the output folder.
     methods : sequence of str
-        Texts about the model and the estimator.
+        Methods texts of the model and the estimator.
     """
     model, estimator, numbers = view.model, view.estimator, view.result.numbers
     precisions = {row.name: view.precision(row.name) for row in numbers.parameters}
@@ -104,7 +104,7 @@ def fit_record(
 
 
 def options_in_words(settings: Mapping[str, Any], estimator: Estimator, numbers: FitNumbers) -> dict[str, str]:
-    """Every choice of a fit, in plain words."""
+    """All settings of a fit in words, by name."""
     words = {}
     for key, value in settings.items():
         if isinstance(value, Mapping) and key != "Bounds":  # such as a recipe of the user
@@ -125,7 +125,7 @@ def options_in_words(settings: Mapping[str, Any], estimator: Estimator, numbers:
 
 
 def _plain(value: Any) -> str:
-    """A choice without the marks of the language that it was programmed in."""
+    """A setting as text without Python syntax."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
@@ -134,13 +134,13 @@ def _plain(value: Any) -> str:
 
 
 def _counted(values: Sequence[float], decimals: int) -> str:
-    """Values in ascending order, and how often each was measured where that is more than once."""
+    """Values in ascending order, each with its number of measurements if there are several."""
     found = Counter(round(value, decimals) for value in values)
     return ", ".join(f"{value:g} ({n} times)" if n > 1 else f"{value:g}" for value, n in sorted(found.items()))
 
 
 def bounds_in_words(lower: float, upper: float, unit: str) -> str:
-    """A range, one end of which may be open."""
+    """Bounds in words; either may be infinite."""
     if lower == upper:
         return f"held at {with_unit(f'{lower:g}', unit)}"
     if np.isfinite([lower, upper]).all():
@@ -151,7 +151,7 @@ def bounds_in_words(lower: float, upper: float, unit: str) -> str:
 
 
 def fit_warnings(numbers: FitNumbers, scale: str | None, precisions: Mapping[str, Precision]) -> list[str]:
-    """What of a fit asks for care."""
+    """Warnings about a fit: failed voxels, missing degrees of freedom, estimates at bounds, low precision."""
     warnings, failed = [], numbers.n_voxels - numbers.n_fitted
     if failed > MANY_FAILED * numbers.n_voxels:
         warnings.append(f"{failed} of {numbers.n_voxels} voxels could not be fitted; the status map says why.")

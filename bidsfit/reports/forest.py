@@ -1,4 +1,4 @@
-"""Forest plot: the response of the cohort in all parameters, by every estimator."""
+"""Forest plot of the response of a cohort, for all parameters and estimators."""
 
 from __future__ import annotations
 
@@ -27,18 +27,20 @@ REACH = 2.5
 
 
 def draw_forest(parameters: Sequence[ParameterRecord], estimators: Sequence[str]) -> Markup:
-    """Effect sizes and changes in per cent, with their intervals; filled where the corrected p-value is small.
+    """Plot effect sizes and changes in per cent with their intervals.
+
+    Symbols are filled if the corrected p-value is below `SIGNIFICANT`.
 
     Parameters
     ----------
     parameters : sequence of ParameterRecord
     estimators : sequence of str
-        All of the region, in the order of their colours.
+        All estimators of the region; their order determines the colours.
 
     Returns
     -------
     Markup
-        Empty where no cohort was treated.
+        Empty if there is no response.
     """
     effects, changes = [], []
     for parameter in parameters:
@@ -73,21 +75,21 @@ def draw_forest(parameters: Sequence[ParameterRecord], estimators: Sequence[str]
 
 
 def relative(record: EstimatorRecord) -> Interval:
-    """The change less that of the untreated, in per cent of the mean before the treatment; NaN where not known."""
+    """Change minus that of untreated participants, in per cent of the mean before treatment; NaN if unknown."""
     if record.against is None or record.response is None or not math.isfinite(record.response.percent_change.value):
         return NO_INTERVAL
     return record.against.difference.times(100 / record.response.mean_before)
 
 
 def effect(response: CohortResponse) -> Interval:
-    """Hedges' g where it is known, else Cohen's d."""
+    """Hedges' g, or Cohen's d if it is unknown."""
     return response.hedges if math.isfinite(response.hedges.value) else response.cohen
 
 
 def _plot(
     found: Sequence[tuple[Interval, dict[str, Any]]], title: str, width: int, *, named: bool
 ) -> altair.FacetChart:
-    """A plot on an axis that holds 0, all estimates and, where they are not too far, their intervals."""
+    """A plot on an axis that contains 0, all estimates, and their intervals as far as `REACH` allows."""
     import altair
 
     far = REACH * max((abs(i.value) for i, _ in found if math.isfinite(i.value)), default=1.0)

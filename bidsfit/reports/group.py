@@ -1,4 +1,4 @@
-"""The page of repeatability and treatment response: one HTML file that needs no network and no other file."""
+"""The page of repeatability and treatment response: a single HTML file that works without network."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ MOST_ROWS = 60
 
 @dataclass(frozen=True)
 class ParameterPart:
-    """One parameter in one region, ready to be shown."""
+    """The page's content about one parameter in one region."""
 
     anchor: str
     record: ParameterRecord
@@ -83,7 +83,7 @@ class ParameterPart:
 
 @dataclass(frozen=True)
 class RegionPart:
-    """One model in one region, ready to be shown."""
+    """The page's content about one model in one region."""
 
     anchor: str
     record: RegionRecord
@@ -93,32 +93,32 @@ class RegionPart:
 
     @property
     def name(self) -> str:
-        """Model and region, and which images where they are several."""
+        """Model and region, and the series if there are several."""
         return " · ".join(filter(None, [self.record.model, self.record.region, self.record.series]))
 
     def any(self, attribute: str) -> bool:
-        """Whether some estimator has something."""
+        """Whether this attribute of some estimator's record is not empty."""
         return any(getattr(e, attribute) for p in self.record.parameters for e in p.estimators)
 
 
 @dataclass
 class Warnings:
-    """Warnings, each once, with the anchors and names of the places that they are about.
+    """Warnings of the page, each once, with the places they concern: pairs of anchor and name.
 
-    Those that the statistics themselves give, about how sure they are, come after those about what they rest on.
+    ``serious`` concerns the estimates; ``usual`` concerns the certainty of the statistics and is listed last.
     """
 
     serious: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
     usual: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
 
     def add(self, text: str, anchor: str = "", where: str = "", *, usual: bool = False) -> None:
-        """Note a warning, and the place that it is about."""
+        """Add a warning and the place it concerns."""
         found = (self.usual if usual else self.serious).setdefault(text, [])
         if anchor and (anchor, where) not in found:
             found.append((anchor, where))
 
     def split(self) -> tuple[dict[str, list[tuple[str, str]]], dict[str, list[tuple[str, str]]]]:
-        """Those shown at once, and those of single places that are folded away where there are too many."""
+        """Warnings to show, and those to fold away: usual ones about one place, if there are too many in all."""
         places = self.serious | self.usual
         if len(places) <= MOST_WARNINGS:
             return places, {}
@@ -127,7 +127,7 @@ class Warnings:
 
 
 def write_group_page(path: Path | str, record: GroupRecord, *, about: Mapping[str, Any]) -> Path:
-    """Write the page of repeatability and treatment response, whole or not at all.
+    """Write the page of repeatability and treatment response; the file is replaced only when complete.
 
     Parameters
     ----------
@@ -136,7 +136,7 @@ def write_group_page(path: Path | str, record: GroupRecord, *, about: Mapping[st
     record : GroupRecord
     about : mapping
         ``version``, ``command``, ``run_uuid``, ``date``, ``dataset``, and the mappings ``software`` (name to version)
-        and ``settings``; each may be missing, and more are shown as they come.
+        and ``settings``. All are optional; other entries are shown unchanged.
     """
     path, warnings = Path(path), Warnings()
     for text in record.warnings:
@@ -243,7 +243,7 @@ def _parameter(
 
 
 def _serious(record: EstimatorRecord, symbol: str, unit: str) -> list[str]:
-    """What is wrong with the estimates of one estimator, or with what one would conclude from them at first sight."""
+    """Warnings about the estimates of one estimator and about conclusions that seem evident but are wrong."""
     found = [trained_on_words(record.estimator, record.trained_on)] if record.trained_on else []
     found += record.warnings
     response, against, normative = record.response, record.against, record.normative
@@ -255,7 +255,7 @@ def _serious(record: EstimatorRecord, symbol: str, unit: str) -> list[str]:
 
 
 def _usual(record: EstimatorRecord) -> list[str]:
-    """What a reader of the statistics must know."""
+    """Remarks on the certainty of the statistics of one estimator."""
     found = [*record.repeatability.warnings, *record.remarks] if record.repeatability is not None else []
     if record.normative is not None and record.normative.scores.healthy_normality_p_value < SIGNIFICANT:
         found.append(skewed_healthy_words(record.normative.scores.healthy_normality_p_value))
@@ -263,7 +263,10 @@ def _usual(record: EstimatorRecord) -> list[str]:
 
 
 def _treated(records: Sequence[EstimatorRecord]) -> tuple[tuple[tuple[str, tuple[Change | None, ...]], ...], int]:
-    """Treated participants, each with the changes by all estimators; of many, only those who changed."""
+    """Treated participants with their changes by each estimator, and how many there are.
+
+    If there are more than `MOST_ROWS`, only those who changed are listed.
+    """
     by_name = [{change.participant: change for change in record.treated} for record in records]
     names = list(dict.fromkeys(name for changes in by_name for name in changes))
     rows = [(name, tuple(changes.get(name) for changes in by_name)) for name in names]
@@ -273,7 +276,10 @@ def _treated(records: Sequence[EstimatorRecord]) -> tuple[tuple[tuple[str, tuple
 
 
 def _patients(records: Sequence[EstimatorRecord]) -> tuple[tuple[tuple[str, tuple[int | None, ...]], ...], int]:
-    """Patients, each with their places in the scores of all estimators; of many, only those who stand out."""
+    """Patients with their index in the scores of each estimator, and how many there are.
+
+    If there are more than `MOST_ROWS`, only those who are unusual are listed.
+    """
     places = [{name: i for i, name in enumerate(e.normative.patients)} if e.normative else {} for e in records]
     names = list(dict.fromkeys(name for found in places for name in found))
     rows = [(name, tuple(found.get(name) for found in places)) for name in names]
@@ -283,17 +289,17 @@ def _patients(records: Sequence[EstimatorRecord]) -> tuple[tuple[tuple[str, tupl
 
 
 def unusual(record: EstimatorRecord, place: int | None) -> bool:
-    """Whether a patient is unlike the healthy participants, without correction for how many are looked at."""
+    """Whether a patient differs from the healthy participants, without correction for multiple comparisons."""
     return place is not None and record.normative is not None and record.normative.scores.p_value[place] < SIGNIFICANT
 
 
 def n_unusual(record: EstimatorRecord) -> int:
-    """Patients who are unlike the healthy participants."""
+    """Number of patients who differ from the healthy participants."""
     return sum(unusual(record, i) for i in range(len(record.normative.patients))) if record.normative else 0
 
 
 def estimate(interval: Interval | None, factor: float = 1.0, digits: int = DIGITS) -> Markup:
-    """An estimate with its interval in small type, which breaks between the two."""
+    """An estimate with its interval in small type; a line may break between the two."""
     if interval is None or math.isnan(interval.value):
         return Markup(number(None))
     value, lower, upper = interval_parts(interval.times(factor), digits)
@@ -304,14 +310,14 @@ def estimate(interval: Interval | None, factor: float = 1.0, digits: int = DIGIT
 
 
 def rounded(value: float | None) -> str:
-    """A number with two significant digits, as estimates have them beside it."""
+    """A number with two significant digits, as for estimates."""
     if value is None or math.isnan(value):
         return number(None)
     return interval_parts(Interval(value, value, value), 2)[0]
 
 
 def detected(record: EstimatorRecord, methods: Sequence[Method] = METHODS) -> str:
-    """How many participants changed by each kind of limits, of how many."""
+    """Number of changed participants by each method of limits, and of how many participants."""
     found = [call for method in methods for call in record.calls if call.limits.method == method]
     if not found:
         return number(None)
@@ -319,12 +325,12 @@ def detected(record: EstimatorRecord, methods: Sequence[Method] = METHODS) -> st
 
 
 def called(changes: Sequence[Change], method: Method) -> list[Change]:
-    """Those changes that lie beyond limits of one kind."""
+    """Changes beyond the limits of this method."""
     return [change for change in changes if method in change.called_by]
 
 
 def precision_of(parameter: ParameterRecord, estimator: str) -> float | None:
-    """Mean parameter-to-noise ratio of an estimator."""
+    """Mean parameter-to-noise ratio of an estimator; None if unknown."""
     found = parameter.precision
     if found is None or estimator not in found.names:
         return None
@@ -332,7 +338,7 @@ def precision_of(parameter: ParameterRecord, estimator: str) -> float | None:
 
 
 def glance(record: EstimatorRecord | None) -> Markup:
-    """The response of one estimator, or its repeatability, in a few words."""
+    """Summary of the response of one estimator, or else of its repeatability."""
     if record is None:
         return Markup(number(None))
     if record.response is not None:
@@ -354,7 +360,7 @@ def glance(record: EstimatorRecord | None) -> Markup:
 
 
 def _against_words(found: DifferenceInChange, response: CohortResponse) -> str:
-    """The difference in change: in per cent of the mean before the treatment, where that is how changes are told."""
+    """Difference in change from the untreated, in per cent of the mean before treatment if that is known."""
     relative = math.isfinite(response.percent_change.value)
     difference = found.difference.value
     size = f"{_tenth(100 * difference / response.mean_before)} %" if relative else signed(difference)

@@ -1,4 +1,4 @@
-"""The numbers of repeatability and response, each declared once: its column of a table, and its row of the page."""
+"""Numbers of repeatability and response: each is declared once, for its table column and its row on the page."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ Table = Literal["repeatability", "response"]
 
 @dataclass(frozen=True)
 class Row:
-    """One number by all estimators.
+    """A row of the page: one number for all estimators.
 
     Attributes
     ----------
     name : str
     cells : tuple of (str, str, str)
-        Value and the limits of its interval, as text; empty where there is none.
+        Value and limits of its interval as text, for each estimator; empty if unknown.
     indented : bool
-        Whether it belongs to the row above.
+        Whether it is subordinate to the row above.
     """
 
     name: str
@@ -52,28 +52,28 @@ class Row:
 
 @dataclass(frozen=True)
 class Number:
-    """One number.
+    """One number of an `EstimatorRecord`, and how it is shown.
 
     Attributes
     ----------
     column : str
-        Name of its column; empty for one that is on the page alone.
+        Name of its table column; empty if only the page shows it.
     title, description : str
-        Of the column.
+        Title and description of the column.
     value : str or callable
-        Attributes of the record, such as ``response.mean_change``, or a function of it.
+        Path of attributes from the record, such as ``response.mean_change``, or a function of the record.
     kind, units : str
-        Of the column (see `TableColumn`).
+        Kind and units of the column (see `TableColumn`).
     limits : bool
-        Whether it is an interval whose limits have columns, too.
+        Whether the value is an interval with columns for its limits.
     label : str
-        Of the row on the page; empty for one that is in the table alone.
+        Label of its row on the page; empty if only the table contains it.
     words : callable, optional
-        How it becomes text on the page.
+        Converts the value to text for the page.
     factor : float
-        On the page.
+        Multiplies the value on the page.
     indented : bool
-        Whether its row belongs to the one above.
+        Whether its row is subordinate to the one above.
     """
 
     column: str
@@ -90,7 +90,7 @@ class Number:
 
     @property
     def columns(self) -> dict[str, TableColumn]:
-        """Columns of the table."""
+        """Table columns, by name; empty if only the page shows the number."""
         if not self.column:
             return {}
         if self.limits:
@@ -98,11 +98,11 @@ class Number:
         return {self.column: TableColumn(self.title, self.description, self.kind, self.units)}
 
     def of(self, record: EstimatorRecord) -> Any:
-        """The number; None where there is none."""
+        """Value in a record; None if unknown."""
         return _follow(record, self.value) if isinstance(self.value, str) else self.value(record)
 
     def cells(self, record: EstimatorRecord) -> dict[str, Any]:
-        """Cells of the table."""
+        """Values of the table columns, by name."""
         found = self.of(record)
         if not self.column or found is None:
             return {}
@@ -128,7 +128,7 @@ class Number:
 
 
 def _follow(record: EstimatorRecord, path: str) -> Any:
-    """What lies at the end of a path; None where something on the way is missing."""
+    """Value at the end of a path of attributes; None if one of them is missing."""
     found: Any = record
     for name in path.split("."):
         if name in METHODS:  # of the kinds of limits, this one
@@ -188,7 +188,7 @@ def _calls(method: Method) -> Iterator[Number]:
 
 
 def _of_treated(name: str) -> Callable[[EstimatorRecord], int | None]:
-    """A count of the response; a single treated participant has calls, and no response."""
+    """Function that finds a count in the response, or in the calls if there is only one treated participant."""
 
     def found(record: EstimatorRecord) -> int | None:
         sources = [record.response, *record.calls]
@@ -198,7 +198,7 @@ def _of_treated(name: str) -> Callable[[EstimatorRecord], int | None]:
 
 
 def _changed(record: EstimatorRecord) -> str | None:
-    """Participants who changed."""
+    """Names of the participants who changed."""
     if not record.calls:
         return None
     return ", ".join(change.participant for change in record.treated if "student" in change.called_by)
@@ -345,13 +345,13 @@ RESPONSE: tuple[Number, ...] = (
 
 
 def numbers_of(table: Table) -> tuple[Number, ...]:
-    """All numbers of a table, those of `GROUP_STATISTICS` at its end."""
+    """All numbers of a table; those of `GROUP_STATISTICS` come last."""
     statistics = [GROUP_STATISTICS.get(name) for name in GROUP_STATISTICS.available()]
     own = {"repeatability": REPEATABILITY, "response": RESPONSE}[table]
     return (*own, *(number for one in statistics if one.table == table for number in one.numbers))
 
 
 def rows_of(records: Sequence[EstimatorRecord], numbers: Iterable[Number]) -> tuple[Row, ...]:
-    """Rows of the page: those numbers that some estimator has."""
+    """Rows of the page for these numbers; rows that are empty for all estimators are left out."""
     rows = [number.row(records) for number in numbers if number.label]
     return tuple(row for row in rows if any(any(cell) for cell in row.cells))

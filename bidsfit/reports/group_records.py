@@ -1,7 +1,7 @@
-"""What the page of repeatability and treatment response is made of.
+"""Records of which the page of repeatability and treatment response is made.
 
-The numbers are computed elsewhere: a record carries the results of `bidsfit.statistics` as they are, in the units of
-reports (diffusivities in 10^-3 mm^2/s), with the names that belong to them.
+They contain the results of `bidsfit.statistics`, in the units of reports (diffusivities in 10^-3 mm^2/s), with their
+names.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ class Change:
     sessions : tuple of str
         Labels of the two sessions.
     before, after, change, mean : float
-        Change: after minus before. NaN where a value is missing.
+        ``change`` is after minus before. NaN if a value is missing.
     called_by : frozenset of str
-        Methods of those limits that the change lies beyond.
+        Methods whose limits of change are exceeded.
     p_value : float
-        Of no change, from the repeated scans; NaN where it was not tested.
+        Test of no change, with the variance of the repeated scans; NaN if it was not tested.
     """
 
     participant: str
@@ -66,7 +66,7 @@ def changes_of(
     after: ArrayLike,
     calls: Sequence[ChangeCalls] = (),
 ) -> tuple[Change, ...]:
-    """Changes of several participants.
+    """Make the changes of several participants.
 
     Parameters
     ----------
@@ -74,7 +74,7 @@ def changes_of(
     sessions : sequence of (str, str)
     before, after : array_like, shape (n_participants,)
     calls : sequence of ChangeCalls
-        Of these participants in this order, one for each kind of limits; none for repeated scans.
+        Calls of the same participants in the same order, one for each method of limits; empty for repeated scans.
     """
     first, second = np.asarray(before, dtype=float), np.asarray(after, dtype=float)
     return tuple(
@@ -94,7 +94,7 @@ def changes_of(
 
 @dataclass(frozen=True)
 class CohortRecord:
-    """Participants that belong together, and how they were chosen.
+    """A cohort, and how its participants were selected.
 
     Attributes
     ----------
@@ -102,9 +102,9 @@ class CohortRecord:
         Such as "Repeated scans", "Treated", "Healthy".
     n_participants : int
     chosen : str
-        Words: the column and value, or the rule.
+        Criterion in words: column and value, or rule.
     sessions : str
-        Words: which sessions, and how they were put in order.
+        Which sessions were used, and how they were ordered, in words.
     """
 
     name: str
@@ -115,12 +115,12 @@ class CohortRecord:
 
 @dataclass(frozen=True)
 class Values:
-    """Values of one cohort at one session, for the distributions.
+    """Values of one cohort at one session, for the plot of distributions.
 
     Attributes
     ----------
     cohort : str
-        As it is read beside its strip: "healthy", "treated, before".
+        Label in the plot: "healthy", "treated, before".
     participants : tuple of str
     values : tuple of float
     """
@@ -132,7 +132,7 @@ class Values:
 
 @dataclass(frozen=True)
 class Normative:
-    """Patients against the healthy participants.
+    """Comparison of patients with healthy participants.
 
     Attributes
     ----------
@@ -149,34 +149,34 @@ class Normative:
 
 @dataclass(frozen=True)
 class EstimatorRecord:
-    """One parameter in one region by one estimator. What could not be computed is None, and `missing` says why.
+    """Results for one parameter in one region by one estimator.
+
+    What could not be computed is None; `missing` gives the reason.
 
     Attributes
     ----------
     estimator : str
     repeats : tuple of Change
-        Repeated scans; of participants with more than two, any two.
+        Repeated scans; for participants with more than two, the first and the last with a value.
     treated : tuple of Change
     repeatability : Repeatability or None
     limits : tuple of ChangeLimits
         In the order of `METHODS`; empty without repeatability.
     calls : tuple of ChangeCalls
-        One for each of the limits; empty where nobody was treated.
+        One for each of the limits; empty without treated participants.
     response : CohortResponse or None
     against : DifferenceInChange or None
-        The response against the change of those repeated scans whose participants were not treated.
+        Response minus the change of untreated participants with repeated scans.
     adjusted_p_value, adjusted_wilcoxon_p_value : float
-        After the correction that the `GroupRecord` names; NaN without a response.
+        After the correction given in `GroupRecord`; NaN without a response.
     distributions : tuple of Values
     normative : Normative or None
     trained_on : tuple of str
-        Participants of these cohorts that are in the pool that the estimator was trained on.
+        Participants of these cohorts whose data the estimator was trained on.
     more : mapping of str to object
-        What `GROUP_STATISTICS` computed, by name.
-    remarks : tuple of str
-        What a reader of these must know, a sentence each.
-    warnings, missing : tuple of str
-        A sentence each.
+        Results of `GROUP_STATISTICS`, by name.
+    remarks, warnings, missing : tuple of str
+        Sentences.
     """
 
     estimator: str
@@ -200,7 +200,7 @@ class EstimatorRecord:
 
 @dataclass(frozen=True)
 class ParameterRecord:
-    """One parameter in one region by all estimators.
+    """Results for one parameter in one region by all estimators.
 
     Attributes
     ----------
@@ -208,11 +208,11 @@ class ParameterRecord:
         As in the participant's report; the unit is empty for fractions.
     estimators : tuple of EstimatorRecord
     detections : mapping of method of the limits to DetectionComparison
-        Who was called changed, between estimators.
+        Comparison of the calls of change between estimators.
     precision : EstimatorComparison or None
-        Parameter-to-noise ratio of each participant, by estimator.
+        Comparison of the parameter-to-noise ratios of the participants between estimators.
     warnings : tuple of str
-        About all estimators at once.
+        Sentences about all estimators.
     """
 
     name: str
@@ -233,13 +233,13 @@ class Confounding:
     ----------
     estimator : str
     latex : tuple of str
-        Of the two parameters.
+        Symbols of the two parameters.
     across : Correlation or None
-        Of the participants' values.
+        Across participants.
     within, within_lower, within_upper : float
-        Of the voxels of a participant: median over participants, and quartiles.
+        Across the voxels of a participant: median and quartiles over participants.
     n_within : int
-        Participants of whom it is known.
+        Number of participants with a known correlation across voxels.
     """
 
     estimator: str
@@ -253,7 +253,7 @@ class Confounding:
 
 @dataclass(frozen=True)
 class RegionRecord:
-    """One model in one region.
+    """Results for one model in one region.
 
     Attributes
     ----------
@@ -261,9 +261,9 @@ class RegionRecord:
     parameters : tuple of ParameterRecord
     confounding : tuple of Confounding
     series : str
-        Entities of the images, where those of a session are several; empty otherwise.
+        Entities of the images, if a session has several; else empty.
     warnings : tuple of str
-        About the region as a whole.
+        Sentences about the whole region.
     """
 
     model: str
@@ -277,15 +277,15 @@ class RegionRecord:
 
 @dataclass(frozen=True)
 class TrainingRecord:
-    """A distribution that estimators were trained on, with the pool behind it.
+    """A distribution of parameters on which estimators were trained.
 
     Attributes
     ----------
     title : str
     figure : path
-        Of a PNG file.
+        PNG file.
     words : str
-        Which participants and voxels were pooled, and by which estimator.
+        Participants, voxels and estimator of the fits in the distribution.
     """
 
     title: str
@@ -295,14 +295,14 @@ class TrainingRecord:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """What is not in the numbers.
+    """Something that was excluded.
 
     Attributes
     ----------
     what : str
         Such as a participant, or a participant's session and region.
     where : str
-        From what it was left out.
+        Part of the analysis from which it was excluded.
     reason : str
     """
 
@@ -313,27 +313,26 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class GroupRecord:
-    """All of the page.
+    """The content of the page.
 
     Attributes
     ----------
     cohorts : tuple of CohortRecord
     regions : tuple of RegionRecord
-        In the order in which they are shown.
     statistic : str
-        Over the voxels of a region: "median".
+        Statistic over the voxels of a region: "median".
     correction : {"holm", "benjamini-hochberg", "none"}
-        Of the p-values of responses.
+        Correction of the p-values of responses for multiple tests.
     n_corrected : int
-        Tests that the correction is over: parameters and regions of an estimator.
+        Number of tests in the correction: parameters and regions of an estimator.
     training : tuple of TrainingRecord
     left_out : tuple of LeftOut
     warnings : tuple of str
-        About the study as a whole.
+        Sentences about the whole study.
     methods : str
         Paragraphs with citations ``[@key]`` and equations ``$...$``.
     tables : mapping of path to str
-        Files written beside the page, and what they hold.
+        Tables written with the page, and their descriptions.
     title : str
     """
 

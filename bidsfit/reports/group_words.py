@@ -1,4 +1,4 @@
-"""Numbers of the group level as words: intervals, p-values, sentences for a paper, and warnings."""
+"""Text of the group level: intervals, p-values, sentences for a paper, and warnings."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ MOST_NAMES = 6
 
 
 def correction_words(correction: Correction, n_corrected: int) -> str:
-    """How p-values were corrected, in a sentence."""
+    """The correction of p-values in words, for use in a sentence."""
     if correction == "none":
         return "not corrected"
     return f"after {CORRECTIONS[correction]}" + (f" over {n_corrected} tests" if n_corrected > 1 else "")
 
 
 class Named(Protocol):
-    """Whatever has a name and an equation for it."""
+    """Interface of objects with a name and a symbol in LaTeX."""
 
     @property
     def name(self) -> str: ...
@@ -64,12 +64,12 @@ class Named(Protocol):
 
 
 def plain_symbol(parameter: Named) -> str:
-    """The symbol of a parameter as plain text; its name where its equation is too rich for that."""
+    """Symbol of a parameter as plain text; its name if plain text cannot express the symbol."""
     return plain_latex(parameter.latex) or parameter.name
 
 
 def plain_latex(latex: str) -> str:
-    """An equation as plain text; empty where it is too rich for that."""
+    """LaTeX as plain text; empty if plain text cannot express it."""
     for command, letter in GREEK.items():
         latex = latex.replace(command, letter)
     text = re.sub(r"\\(?:mathrm|text|mathit)\{([^{}]*)\}", r"\1", latex)
@@ -79,16 +79,17 @@ def plain_latex(latex: str) -> str:
 
 
 def limit_words(value: float) -> str:
-    """An end of an interval, which may be infinite."""
+    """A limit of an interval as text; it may be infinite."""
     if math.isinf(value):
         return "\N{INFINITY}" if value > 0 else "\N{MINUS SIGN}\N{INFINITY}"
     return number(value)
 
 
 def interval_parts(interval: Interval, digits: int = DIGITS) -> tuple[str, str, str]:
-    """An estimate and its limits with the same decimals, so that the larger of value and uncertainty keeps its digits.
+    """An estimate and its limits as text, all with the same number of decimals.
 
-    A dash stands for what is missing.
+    ``digits`` are the significant digits of the estimate or of half the interval, whichever is larger. A dash stands
+    for a missing number.
     """
     value, lower, upper = interval
     sizes = [size for size in (abs(value), abs(upper - lower) / 2) if math.isfinite(size)]
@@ -104,7 +105,7 @@ def interval_parts(interval: Interval, digits: int = DIGITS) -> tuple[str, str, 
 
 
 def three_digits(value: float) -> str:
-    """Three significant digits, zeros at the end too."""
+    """A number with three significant digits, including trailing zeros."""
     return interval_parts(Interval(value, value, value))[0]
 
 
@@ -118,7 +119,7 @@ def _fixed(value: float, decimals: int) -> str:
 
 
 def range_words(interval: Interval) -> str:
-    """The limits of an interval; a dash where there are none."""
+    """The limits of an interval; a dash if they are unknown."""
     if math.isnan(interval.lower) or math.isnan(interval.upper):
         return number(None)
     _, lower, upper = interval_parts(interval)
@@ -126,7 +127,7 @@ def range_words(interval: Interval) -> str:
 
 
 def first_interval(interval: Interval, unit: str, level: float) -> str:
-    """An estimate with its unit and its limits, and what the limits are."""
+    """An estimate with its unit, its limits and their level, for the first interval of a sentence."""
     value = with_unit(interval_parts(interval)[0], unit)
     if math.isnan(interval.lower) or math.isnan(interval.upper):
         return value
@@ -144,7 +145,7 @@ def interval_words(interval: Interval, factor: float = 1.0) -> str:
 
 
 def p_number(p_value: float) -> str:
-    """A p-value in a table: two significant digits, and no zero."""
+    """A p-value for tables: three decimals below 0.1, else two; small ones as "< 0.001"."""
     if math.isnan(p_value):
         return number(None)
     if p_value < 0.001:
@@ -153,7 +154,7 @@ def p_number(p_value: float) -> str:
 
 
 def p_words(p_value: float) -> str:
-    """A p-value in a sentence."""
+    """A p-value for use in a sentence."""
     if math.isnan(p_value):
         return "p unknown"
     return f"p {p_number(p_value)}" if p_value < 0.001 else f"p = {p_number(p_value)}"
@@ -162,7 +163,7 @@ def p_words(p_value: float) -> str:
 def sentences(
     parameter: ParameterRecord, record: EstimatorRecord, region: str, correction: Correction, n_corrected: int
 ) -> list[str]:
-    """What was found of one parameter by one estimator, ready for a paper."""
+    """Results for one parameter by one estimator, as sentences for a paper."""
     symbol, found = plain_symbol(parameter), []
     if record.repeatability is not None:
         found.append(repeatability_sentence(record.repeatability, record.estimator, region, symbol, parameter.unit))
@@ -177,7 +178,7 @@ def sentences(
 
 
 def repeatability_sentence(found: Repeatability, estimator: str, region: str, symbol: str, unit: str) -> str:
-    """How far repeated scans lie apart."""
+    """Sentence on within-subject standard deviation, repeatability coefficient and intraclass correlation."""
     often = "scanned twice" if found.n_scans == 2 * found.n_participants else f"with {found.n_scans} scans in all"
     cv = found.within_subject_cv
     relative = (
@@ -202,7 +203,7 @@ def response_sentence(
     correction: Correction,
     n_corrected: int,
 ) -> str:
-    """What the cohort did."""
+    """Sentence on the mean change of the cohort."""
     verb = "rose" if found.mean_change.value > 0 else "fell"
     size = found.mean_change
     if found.mean_change.value < 0:
@@ -224,7 +225,7 @@ def response_sentence(
 
 
 def against_sentence(found: DifferenceInChange, symbol: str, unit: str) -> str:
-    """What the untreated did in the meantime, and the difference."""
+    """Sentence on the change of untreated participants and the difference."""
     return (
         f"In {found.n_untreated} participants who were not treated {symbol} changed by "
         f"{first_interval(found.untreated, unit, found.level)} from the first session to the last (paired t-test, "
@@ -237,7 +238,7 @@ def against_sentence(found: DifferenceInChange, symbol: str, unit: str) -> str:
 def drift_words(
     record: EstimatorRecord, response: CohortResponse, found: DifferenceInChange, symbol: str, unit: str
 ) -> str:
-    """The warning that untreated participants changed as well."""
+    """Warning that untreated participants changed as well."""
     share = found.untreated.value / response.mean_change.value
     part = f", which is {100 * share:.0f} % of the change of the treated" if 0 < share < 1 else ""
     return (
@@ -249,7 +250,7 @@ def drift_words(
 
 
 def few_healthy_words(n_healthy: int) -> str:
-    """The warning that a comparison with the healthy rests on few of them."""
+    """Warning that patients are compared with few healthy participants."""
     return (
         f"Patients are compared with {n_healthy} healthy participants. The prediction limits allow for so few, but all "
         f"patients are judged by the same {n_healthy}: where these happen to lie apart from the healthy population, "
@@ -258,7 +259,7 @@ def few_healthy_words(n_healthy: int) -> str:
 
 
 def calls_sentence(calls: ChangeCalls, symbol: str, unit: str) -> str:
-    """How many participants changed, and how many would have by chance."""
+    """Sentence on the number of changed participants, and the number expected by chance."""
     limits = calls.limits
     if calls.n_changed:
         who = f"{calls.n_changed} of {calls.n_participants} treated participants"
@@ -272,7 +273,7 @@ def calls_sentence(calls: ChangeCalls, symbol: str, unit: str) -> str:
 
 
 def limits_words(limits: ChangeLimits) -> str:
-    """What limits rest on."""
+    """Level and distribution of limits of change, in words."""
     share = f"{100 * limits.level:g} % limits at zero offset"
     if limits.method == "normal":
         return f"{share}, as if the within-subject standard deviation were known"
@@ -280,7 +281,7 @@ def limits_words(limits: ChangeLimits) -> str:
 
 
 def names_words(names: Sequence[str]) -> str:
-    """Names in a sentence; the first of many, and how many more."""
+    """A list of names for use in a sentence; if there are many, the first ones and the number of the others."""
     shown = list(names[:MOST_NAMES])
     if len(names) > MOST_NAMES:
         shown.append(f"{len(names) - MOST_NAMES} more")
@@ -288,7 +289,7 @@ def names_words(names: Sequence[str]) -> str:
 
 
 def trained_on_words(estimator: str, names: Sequence[str]) -> str:
-    """The warning that an estimator knows participants that it judges."""
+    """Warning that an estimator was trained on participants of the cohort."""
     verb = "was" if len(names) == 1 else "were"
     return (
         f"{names_words(names)} {verb} in the pool that {estimator} was trained on: it has seen fits of participants "
@@ -297,13 +298,13 @@ def trained_on_words(estimator: str, names: Sequence[str]) -> str:
 
 
 def drawn_to_training_words(estimator: str, parameter: str, share: float) -> str:
-    """The warning that estimates say little more than the training did.
+    """Warning that estimates follow the distribution of the training rather than the data.
 
     Parameters
     ----------
     estimator, parameter : str
     share : float
-        Of the voxels that are used, those whose estimate is hardly more than what was believed before the data.
+        Fraction of the voxels in which the data hardly add to the knowledge from the training.
     """
     return (
         f"{parameter} by {estimator}: in {100 * share:.0f} % of the voxels the data say hardly more than the training "
@@ -313,7 +314,7 @@ def drawn_to_training_words(estimator: str, parameter: str, share: float) -> str
 
 
 def skewed_healthy_words(p_value: float) -> str:
-    """The warning that z-scores rest on a normal distribution that the healthy values do not follow."""
+    """Warning that z-scores assume a normal distribution, which the healthy values do not have."""
     return (
         f"The healthy values are not normally distributed (Shapiro-Wilk test, {p_words(p_value)}): read the percentile "
         "that supposes no shape rather than z."

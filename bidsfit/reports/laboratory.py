@@ -1,4 +1,4 @@
-"""The page of an experiment: text, tables and figures in one HTML file that needs no network and no script."""
+"""The page of an experiment: text, tables and figures in a single HTML file, without network or scripts."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ Cell = str | float | int | None
 
 @dataclass(frozen=True)
 class Table:
-    """Numbers in rows.
+    """A table of the page.
 
     Attributes
     ----------
     caption : str
     columns : sequence of str
     rows : sequence of sequence of str, float or None
-        As long as ``columns``; floats are shown with three significant digits, None as a dash.
+        Of the length of ``columns``; floats are shown with three significant digits, None as a dash.
     emphasised : set of int
-        Rows that stand out, from 0.
+        Indices of emphasised rows, from 0.
     """
 
     caption: str
@@ -42,7 +42,7 @@ class Table:
 
     @property
     def numeric(self) -> list[bool]:
-        """Which columns hold numbers, and so are right aligned."""
+        """Whether each column contains only numbers; such columns are right-aligned."""
         return [
             any(row[i] is not None for row in self.rows) and not any(isinstance(row[i], str) for row in self.rows)
             for i in range(len(self.columns))
@@ -50,21 +50,21 @@ class Table:
 
     @property
     def text(self) -> str:
-        """All digits, with tabs between the columns, as spreadsheets take it."""
+        """The table with all digits, separated by tabs, for spreadsheets."""
         lines = [self.columns, *[["" if cell is None else str(cell) for cell in row] for row in self.rows]]
         return "\n".join("\t".join(line) for line in lines)
 
 
 @dataclass(frozen=True)
 class LaboratoryFigure:
-    """A picture to embed.
+    """An embedded picture.
 
     Attributes
     ----------
     path : path
-        Of a PNG or SVG file.
+        PNG or SVG file.
     title : str
-        Its heading, and its description for those who cannot see it.
+        Heading and alternative text.
     caption : str
     """
 
@@ -75,13 +75,13 @@ class LaboratoryFigure:
 
 @dataclass(frozen=True)
 class LaboratorySection:
-    """A part of the page.
+    """A section of the page.
 
     Attributes
     ----------
     title : str
     text : str
-        Paragraphs, with blank lines between them.
+        Paragraphs separated by blank lines.
     tables : sequence of Table
     figures : sequence of LaboratoryFigure
     """
@@ -106,7 +106,7 @@ def write_laboratory_report(
     about: Mapping[str, Any],
     head: Mapping[str, str] | None = None,
 ) -> Path:
-    """Write the page of an experiment, whole or not at all.
+    """Write the page of an experiment; the file is replaced only when complete.
 
     Parameters
     ----------
@@ -115,11 +115,11 @@ def write_laboratory_report(
     lead : str
         A sentence or two below the title.
     sections : sequence of LaboratorySection
-        In their order; a figure whose file is missing is replaced by a sentence that says so.
+        A figure whose file is missing is replaced by a sentence that says so.
     about : mapping of str to object
-        Facts such as the date and versions, in their order; ``command`` is shown for copying.
+        Facts such as date and versions; ``command`` can be copied from the page.
     head : mapping of str to str, optional
-        Facts that all numbers of the page rest on, such as the protocol: shown below the lead.
+        Facts that hold for the whole page, such as the protocol; shown below the lead.
     """
     for section in sections:
         for table in section.tables:
@@ -143,7 +143,7 @@ def _check(table: Table) -> None:
 
 
 def cell(value: Cell) -> str:
-    """Text as it is, numbers with three significant digits but whole ones with all, a dash where there is none."""
+    """A table cell as text: numbers with three significant digits, integers with all, None as a dash."""
     if isinstance(value, str):
         return value
     if isinstance(value, int | np.integer):
@@ -154,7 +154,7 @@ def cell(value: Cell) -> str:
 
 
 def picture(figure: LaboratoryFigure) -> Markup:
-    """A figure with its picture inside the page; a sentence in its place where the file is missing."""
+    """A figure with its picture embedded; a sentence instead if the file is missing."""
     try:
         data = Path(figure.path).read_bytes()
     except OSError:
@@ -171,7 +171,7 @@ def picture(figure: LaboratoryFigure) -> Markup:
 
 
 def _inches(data: bytes) -> tuple[float, float] | None:
-    """Width and height of a figure as it was drawn: at 150 dots per inch, or in points as an SVG says."""
+    """Width and height of a figure in inches: PNG at 150 dots per inch, SVG from its points; None if unknown."""
     if data.startswith(b"\x89PNG"):
         width, height = struct.unpack(">II", data[16:24])
         return width / 150, height / 150

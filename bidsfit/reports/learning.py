@@ -1,4 +1,4 @@
-"""A figure of how an estimator learned."""
+"""Learning curve of a trained estimator."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def plot_learning(
     *,
     label: str,
 ) -> Path:
-    """Loss against the steps of training, and the step whose weights were kept.
+    """Plot the loss against the steps of training, and mark the step whose weights were kept.
 
-    The axis of the loss is logarithmic; it is linear where a loss is not positive.
+    The axis of the loss is logarithmic, or linear if a loss is not positive.
 
     Parameters
     ----------
@@ -32,10 +32,10 @@ def plot_learning(
         ``.png`` or ``.svg``.
     steps : array_like, shape (n,)
     training, validation : array_like, shape (n,)
-        Loss on the samples learned from and on others; NaN where it was not computed.
+        Loss on the training samples and on the validation samples; NaN where it was not computed.
     best_step : float
     label : str
-        Of the axis of the loss.
+        Label of the axis of the loss.
     """
     x, *losses = (np.asarray(values, dtype=float) for values in (steps, training, validation))
     if x.ndim != 1 or x.size == 0 or any(loss.shape != x.shape for loss in losses):

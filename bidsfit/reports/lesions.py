@@ -1,4 +1,4 @@
-"""Figures of slices of maps against the truth: around a lesion, and as differences from a reference."""
+"""Slices of maps by several estimators: a lesion compared with the truth, and differences from a reference."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ LETTERS = 15.5
 
 @dataclass(frozen=True)
 class LesionColumn:
-    """Maps by one estimator, or the truth.
+    """Maps by one estimator, or true maps.
 
     Attributes
     ----------
@@ -80,7 +80,7 @@ def plot_lesions(
     *,
     zoom: tuple[slice, slice] | None = None,
 ) -> Path:
-    """A lesion in the truth and as each estimator shows it, with the median inside, and at the left where it lies.
+    """Maps of a lesion by all estimators and the truth, with medians inside; at the left the position of the lesion.
 
     Parameters
     ----------
@@ -89,11 +89,11 @@ def plot_lesions(
     columns : sequence of LesionColumn
         The truth first.
     outline : ndarray of bool, shape (x, y)
-        The lesion.
+        Mask of the lesion.
     axes : mapping of str to Axis
-        By parameter, in the order of the rows; the limits are those of the colours.
+        By parameter, in the order of the rows; their limits are those of the colour scales.
     zoom : tuple of slice, optional
-        Voxels shown, along x and y; by default a box around the lesion, with its size as a margin.
+        Range of voxels along x and y; by default a box around the lesion with a margin of its size.
     """
     lesion = np.asarray(outline, dtype=bool)
     _check(columns, lesion.shape, axes)
@@ -137,20 +137,20 @@ def plot_difference_maps(
     *,
     reference: str,
 ) -> Path:
-    """Differences of every estimator from a reference, with the mean absolute error in each tissue.
+    """Differences of all estimators from a reference, with the mean absolute error in each tissue.
 
     Parameters
     ----------
     path : path
         ``.png`` or ``.svg``.
     columns : sequence of DifferenceColumn
-        One to eight; on two lines where there are more than four.
+        One to eight; more than four take two lines.
     mask : ndarray of bool, shape (x, y)
-        What lies outside is not shown.
+        Voxels that are shown.
     axes : mapping of str to Axis
         By parameter, in the order of the rows.
     reference : str
-        What the differences are from, such as "the truth".
+        Name of the reference, such as "the truth".
     """
     within = np.asarray(mask, dtype=bool)
     _check(columns, within.shape, axes)
@@ -184,7 +184,7 @@ def plot_difference_maps(
 
 
 def _panels(lines: int, ratios: Sequence[float]) -> tuple[Figure, NDArray[np.object_], float]:
-    """A page of empty panels without frames, of these ratios of width and height, and the width of the last, inches."""
+    """A page of empty panels with these ratios of width to height, and the width of the last panel in inches."""
     height = min(LARGEST / max(ratios[-1], 1), (WIDTH - BAR - 0.1 * len(ratios)) / sum(ratios))
     width = height * sum(ratios) + 0.1 * len(ratios) + BAR
     figure = page(lines * (height + 0.8) + 0.3, max(width, NARROWEST), compressed())
@@ -209,12 +209,12 @@ def _check(
 
 
 def _wrapped(title: str, width: float) -> str:
-    """A title in lines as wide as a map."""
+    """A title wrapped to the width of a map."""
     return textwrap.fill(title, max(int(width * 12), 6))
 
 
 def _box(region: NDArray, margin: int | None = None) -> tuple[slice, slice]:
-    """The smallest box around a region, widened on every side, by its own size where no margin is given."""
+    """Bounding box of a region with a margin on every side, by default of the size of the region."""
     places = np.argwhere(region)
     starts, stops = places.min(axis=0), places.max(axis=0) + 1
     extra = margin if margin is not None else int((stops - starts).max())
@@ -223,13 +223,13 @@ def _box(region: NDArray, margin: int | None = None) -> tuple[slice, slice]:
 
 
 def _shown(maps: Iterable[NDArray]) -> tuple[slice, slice]:
-    """Box around all that is finite; everything where nothing is."""
+    """Bounding box of the finite voxels, with a margin; the whole slice if there are none."""
     known = np.any([np.isfinite(np.asarray(values, dtype=float)) for values in maps], axis=0)
     return _box(known if known.any() else ~known, 1)
 
 
 def _show(panel: Any, values: NDArray, outside: NDArray, limits: tuple[float, float], cmap: str) -> ScalarMappable:
-    """A slice, x to the right and y up; what has no number inside the mask stands out."""
+    """Draw a slice, x to the right and y up; NaN inside the mask has a colour of its own."""
     scale = ScalarMappable(Normalize(*limits), matplotlib.colormaps[cmap])
     picture = scale.to_rgba(np.nan_to_num(values, nan=0.0, posinf=1e30, neginf=-1e30))
     picture[np.isnan(values)] = matplotlib.colors.to_rgba(NOT_A_NUMBER)
@@ -239,7 +239,7 @@ def _show(panel: Any, values: NDArray, outside: NDArray, limits: tuple[float, fl
 
 
 def _draw_outline(panel: Any, region: NDArray) -> None:
-    """Thin contour along the edges of voxels."""
+    """Draw a thin contour along the edges of voxels."""
     fine = np.repeat(np.repeat(np.pad(region, 1), 8, axis=0), 8, axis=1).T.astype(float)
     x, y = ((np.arange(n) + 0.5) / 8 - 1.5 for n in fine.shape[::-1])
     limits = panel.get_xlim(), panel.get_ylim()
@@ -249,14 +249,14 @@ def _draw_outline(panel: Any, region: NDArray) -> None:
 
 
 def _draw_box(panel: Any, window: tuple[slice, slice], whole: tuple[slice, slice], shape: Sequence[int]) -> None:
-    """Frame of the zoomed part in the slice that it is cut from."""
+    """Draw the frame of the zoomed part on its slice."""
     (x, x_stop, _), (y, y_stop, _) = (cut.indices(n) for cut, n in zip(window, shape, strict=True))
     corner = x - (whole[0].start or 0) - 0.5, y - (whole[1].start or 0) - 0.5
     panel.add_patch(Rectangle(corner, x_stop - x, y_stop - y, fill=False, edgecolor=OUTLINE, linewidth=1.2))
 
 
 def _errors_in_words(errors: Mapping[str, float], width: float) -> list[str]:
-    """Such as "MAE WM 0.031, GM 0.045", in lines that fit below a map."""
+    """Errors such as "MAE WM 0.031, GM 0.045", wrapped to the width of a map."""
     if not errors:
         return [""]
     text = ", ".join(f"{tissue}\N{NO-BREAK SPACE}{readable(value)}" for tissue, value in errors.items())
@@ -264,7 +264,7 @@ def _errors_in_words(errors: Mapping[str, float], width: float) -> list[str]:
 
 
 def _abbreviations(columns: Sequence[DifferenceColumn]) -> str:
-    """What the short words below maps mean, of those that occur."""
+    """Explanation of the abbreviations that are used."""
     used = {tissue for column in columns for errors in column.errors.values() for tissue in errors}
     words = ["MAE: mean absolute error", *[f"{short}: {name}" for short, name in TISSUES.items() if short in used]]
     return f"{', '.join(words)}." if used else ""

@@ -1,4 +1,4 @@
-"""Figures that show slices: parameter maps, the mask, and the quality of a fit."""
+"""Figures of slices: parameter maps, the mask, and the quality of a fit."""
 
 from __future__ import annotations
 
@@ -39,17 +39,17 @@ class Panel:
     Attributes
     ----------
     data : ndarray, shape (x, y, z) or (x, y, z, 3)
-        Three components of an axis are shown as red, green and blue.
+        The three components of an axis are shown as red, green and blue.
     title : str
-        May hold mathematics between dollar signs.
+        May contain mathematics between dollar signs.
     unit : str
-        As printed; empty where there is none.
+        As printed; may be empty.
     limits : tuple of float, optional
-        Display range; from the data inside the mask where it is None.
+        Display range; by default from the data inside the mask.
     cmap : str
         Name of a matplotlib colour map.
     remark : str
-        Small, after the title.
+        Small text after the title.
     """
 
     data: NDArray
@@ -61,7 +61,7 @@ class Panel:
 
 
 def _draw_panels(mosaic: Mosaic, panels: Sequence[Panel], mask: NDArray) -> None:
-    """Draw maps under their titles, each with its colour bar."""
+    """Draw maps with titles and colour bars."""
     columns = mosaic.rows.shape[1]
     for i, panel in enumerate(panels):
         title = f"{panel.title}  ({panel.unit})" if panel.unit else panel.title
@@ -86,7 +86,7 @@ def _draw_panel(mosaic: Mosaic, panel: Panel, mask: NDArray, row: Sequence[Any])
 def draw_slices(
     row: Sequence[Any], slices: Slices, data: NDArray, mask: NDArray, limits: tuple[float, float], cmap: str
 ) -> Any:
-    """Draw a map on a row of tiles; voxels of the mask without a number stand out in colours of their own."""
+    """Draw a map on a row of tiles; NaN and infinite voxels of the mask have colours of their own."""
     known = bool((~np.isnan(data[mask])).any())
     picture: Any = None
     for axes, values, within in zip(row, slices.tiles(data), slices.tiles(mask), strict=True):
@@ -99,7 +99,7 @@ def draw_slices(
 
 
 def draw_scale(figure: Figure, picture: Any, finite: NDArray, **where: Any) -> Any:
-    """Colour bar of a picture beside axes ``ax``, pointed where values lie beyond its ends."""
+    """Draw a colour bar beside the axes ``ax``; its ends are pointed if values lie beyond them."""
     low, high = picture.get_clim()
     rounding = 1e-6 * (high - low)
     below, above = bool(np.any(finite < low - rounding)), bool(np.any(finite > high + rounding))
@@ -114,7 +114,7 @@ def draw_scale(figure: Figure, picture: Any, finite: NDArray, **where: Any) -> A
 
 
 def colours_in_words(volumes: Sequence[NDArray], mask: NDArray) -> str:
-    """Explanation of the colours of voxels without a number, where some have one."""
+    """Explanation of the colours of NaN and infinite voxels; empty if there are none."""
     missing = [np.isnan(volume[mask]) for volume in volumes]
     words = ["Pink: no estimate."] if any(m.any() and not m.all() for m in missing) else []
     if any(np.isinf(volume[mask]).any() for volume in volumes):
@@ -127,7 +127,7 @@ def _remark(panels: Sequence[Panel], mask: NDArray) -> str:
 
 
 def with_values(panels: Sequence[Panel], mask: NDArray) -> list[Panel]:
-    """The panels that hold a value, finite or infinite, in some voxel of the mask."""
+    """Panels with a value, finite or infinite, in some voxel of the mask."""
     return [panel for panel in panels if not np.isnan(panel.data[mask]).all()]
 
 
@@ -140,15 +140,15 @@ def plot_maps(
     Parameters
     ----------
     path : path
-        ``.png`` (or ``.svg``).
+        ``.png`` or ``.svg``.
     panels : sequence of Panel
-        Those without any value are left out, unless none has one.
+        Those without any value are left out, unless all are.
     mask : ndarray of bool, shape (x, y, z)
-        What lies outside is not shown.
+        Voxels that are shown.
     affine : ndarray, shape (4, 4)
-        Voxels to RAS+ mm; any orientation, oblique too.
+        From voxels to RAS+ mm; may be oblique.
     columns : int, optional
-        Panels side by side, each with as many slices as there is room for; else every panel shows all slices.
+        Number of panels side by side; each then shows as many slices as fit. By default every panel shows all slices.
     """
     mask = np.asarray(mask, dtype=bool)
     panels = with_values(panels, mask) or panels[:1]
@@ -162,13 +162,13 @@ def plot_maps(
 
 @styled
 def plot_mask(path: Path | str, background: NDArray, mask: NDArray, affine: NDArray) -> Path:
-    """Outline of the mask on an image, with what lies around it.
+    """Outline of the mask on an image.
 
     Parameters
     ----------
     path : path
     background : ndarray, shape (x, y, z)
-        Such as the mean image of the lowest b-value.
+        Image, such as the mean of the lowest b-value.
     mask : ndarray of bool, shape (x, y, z)
     affine : ndarray, shape (4, 4)
     """
@@ -202,16 +202,16 @@ def plot_quality(
     mask: NDArray,
     affine: NDArray,
 ) -> Path:
-    """Residual, coefficient of determination, and what happened in each voxel, with a legend in words.
+    """Maps of residual, coefficient of determination and status, with a legend of the status codes.
 
     Parameters
     ----------
     path : path
     residuals : sequence of Panel
-        Of the residual, and of the coefficient of determination; those without any value are left out.
+        Residual and coefficient of determination; panels without any value are left out.
     status : ndarray of int, shape (x, y, z)
     status_names : mapping of int to str
-        What each code means.
+        Meaning of each code.
     mask : ndarray of bool, shape (x, y, z)
     affine : ndarray, shape (4, 4)
     """
@@ -237,5 +237,5 @@ def plot_quality(
 
 
 def status_colour(code: int) -> str:
-    """Colour of a status code; code 0, outside the mask, is black like the background."""
+    """Colour of a status code; code 0 (outside the mask) has the colour of the background."""
     return BACKGROUND if code <= 0 else STATUS_COLOURS[(code - 1) % len(STATUS_COLOURS)]

@@ -1,4 +1,4 @@
-"""The one writer of pages: a template, filled in, with its style in it."""
+"""Writing of HTML pages from templates, with their style sheets embedded."""
 
 from __future__ import annotations
 
@@ -22,24 +22,21 @@ def write_page(
     helpers: Mapping[str, Any] | None = None,
     styles: Sequence[str] = ("style.css",),
 ) -> Path:
-    """Write a page of HTML, whole or not at all; its folder is made where there is none.
+    """Write an HTML page; the file is replaced only when complete, and its folder is created if needed.
 
     Parameters
     ----------
     path : Path
     template : str
-        Its name in the folder ``templates``.
+        File name in the folder ``templates``.
     content : mapping
-        What the template shows.
+        Variables of the template.
     filters : mapping of name to function
+        Filters of the template.
     helpers : mapping, optional
-        What its macros may call too.
+        Global variables, which macros can use too.
     styles : sequence of str
-        Style sheets of the folder ``templates``, in their order; the page gets them as ``style``.
-
-    Returns
-    -------
-    Path
+        Style sheets in the folder ``templates``; the template gets them joined, as ``style``.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 

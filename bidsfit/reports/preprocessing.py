@@ -1,4 +1,4 @@
-"""Figures of the preprocessing: what a step changed, how volumes moved, and which of them stand out."""
+"""Figures of the preprocessing: effect of each step, registration, motion, outliers and SNR."""
 
 from __future__ import annotations
 
@@ -52,14 +52,14 @@ MOST_SHELLS = 9
 
 @dataclass(frozen=True)
 class StepView:
-    """What the report of a step can show.
+    """A preprocessing step, as given to its figure.
 
     Parameters
     ----------
     before, after : ndarray, shape (x, y, z, n)
-        The volumes; the same where the step does not change the image.
+        Volumes before and after the step; the same if it does not change the image.
     pictures : ndarray, shape (x, y, z) or (x, y, z, k), or None
-        What the step left to be shown.
+        Volumes that the step produced for its figure.
     acquisition : Acquisition
     mask : ndarray of bool, shape (x, y, z)
     affine : ndarray, shape (4, 4)
@@ -91,37 +91,37 @@ def plot_before_after(
     cmap: str = "gray",
     zero: bool = True,
 ) -> Path:
-    """Slices before a step and after it on one scale, and their difference on a scale of its own.
+    """Slices before and after a step with the same grey scale, and their difference.
 
-    Pictures reach beyond the mask: noise, ringing and distortion show best at the edges.
+    Pictures extend beyond the mask, since noise, ringing and distortion are most visible at edges.
 
     Parameters
     ----------
     path : path
-        ``.png`` (or ``.svg``).
+        ``.png`` or ``.svg``.
     before, after : ndarray, shape (x, y, z) or (x, y, z, k)
-        Of ``k`` volumes, or measures of all volumes such as their standard deviation; one line each.
+        ``k`` volumes, or statistics of all volumes such as their standard deviation; one line each.
     mask : ndarray of bool, shape (x, y, z)
-        Decides which slices are shown, the scales and the crop.
+        Determines slices, display ranges and crop.
     affine : ndarray, shape (4, 4)
     title : str
-        Above all; empty for none.
+        Title of the figure; may be empty.
     names : tuple of str
-        Of the two pictures.
+        Names of the two pictures.
     rows : sequence of str
-        What each line shows, such as "b = 1000".
+        Label of each line, such as "b = 1000".
     others : mapping of name to ndarray, shaped as ``before``, optional
-        More pictures on the same scale, such as the image of reversed phase encoding; shown between the two.
+        Pictures shown between the two, with the same scale, such as the image of reversed phase encoding.
     difference : bool
-        After minus before.
+        Whether to show after minus before.
     outline : ndarray of bool, shape (x, y, z), optional
-        Outlined on every picture but the difference.
+        Mask outlined on every picture except the difference.
     edges : ndarray, shape (x, y, z), optional
-        An image whose boundary of bright structures is drawn on every picture but the difference.
+        Image whose bright structures are outlined on every picture except the difference.
     cmap : str
-        Of the pictures.
+        Colour map of the pictures.
     zero : bool
-        Whether the scale of the pictures begins at 0.
+        Whether the scale of the pictures starts at 0.
     """
     mask = np.asarray(mask, dtype=bool)
     mask = mask if mask.any() else np.ones_like(mask)
@@ -150,7 +150,7 @@ def plot_before_after(
 
 
 def _draw_difference(mosaic: Mosaic, tiles: Sequence[Any], apart: NDArray, mask: NDArray) -> None:
-    """The difference, white where there is none, with its scale."""
+    """Draw the difference, white where it is zero, with its colour bar."""
     inside = apart[mask & np.isfinite(apart)]
     extent = float(np.percentile(np.abs(inside), 98)) if inside.size else 0.0
     extent = extent if extent > 0 else 1.0
@@ -167,7 +167,7 @@ def _four_dimensional(volume: NDArray) -> NDArray:
 
 
 def _grey_limits(values: NDArray, zero: bool) -> tuple[float, float]:
-    """Display range of an image, from the values inside the mask; never empty."""
+    """Display range of an image from the values inside the mask; never empty."""
     finite = values[np.isfinite(values)]
     if finite.size == 0:
         return 0.0, 1.0
@@ -178,7 +178,7 @@ def _grey_limits(values: NDArray, zero: bool) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class _Lines:
-    """Outlines over the slices of a picture."""
+    """Outlines drawn over the slices of a picture."""
 
     masks: Sequence[NDArray]
     images: Sequence[NDArray]
@@ -208,7 +208,7 @@ class _Lines:
 
     @property
     def entries(self) -> list[Patch]:
-        """What the colours are that are drawn."""
+        """Legend of the outlines that are drawn."""
         return [
             Patch(color=colour, label=words)
             for drawn, level, colour, words in (
@@ -220,7 +220,7 @@ class _Lines:
 
 
 def _crosses(tile: NDArray, level: float) -> bool:
-    """Whether a slice has an outline at a level."""
+    """Whether a slice has an outline at this level."""
     return bool(np.min(tile) < level < np.max(tile))
 
 
@@ -228,19 +228,19 @@ def _crosses(tile: NDArray, level: float) -> bool:
 def plot_registration(
     path: Path | str, pictures: Mapping[str, NDArray], mask: NDArray, affine: NDArray, *, edges: bool = True
 ) -> Path:
-    """Outlines of the first picture over all of them: where they match, volumes are aligned.
+    """Outlines of the first picture on all pictures, to show whether volumes are aligned.
 
     Parameters
     ----------
     path : path
     pictures : mapping of name to ndarray, shape (x, y, z)
-        The reference, such as the first image of the lowest b-value, then others, such as the mean of the highest
-        shell; each on a grey scale of its own.
+        First the reference, such as the first image of the lowest b-value, then others, such as the mean of the highest
+        shell. Each has its own grey scale.
     mask : ndarray of bool, shape (x, y, z)
-        Outlined, too.
+        Outlined on all pictures.
     affine : ndarray, shape (4, 4)
     edges : bool
-        Whether the boundary of bright structures of the reference is drawn.
+        Whether bright structures of the reference are outlined.
     """
     mask = np.asarray(mask, dtype=bool)
     shown = mask if mask.any() else np.ones_like(mask)
@@ -268,18 +268,19 @@ def plot_motion(
     is_outlier: NDArray | None = None,
     left_out: Sequence[int] = (),
 ) -> Path:
-    """How each volume lies against the reference, how far it moved since the one before, and how it differs.
+    """Motion of each volume: position relative to the reference, framewise displacement and DVARS.
 
     Parameters
     ----------
     path : path
     b_values : array_like, shape (n,)
-        s/mm^2; in colours beneath.
+        s/mm^2; shown as colours below.
     motion : ndarray, shape (n, 6), or None
-        Translations (mm) and rotations (radians; drawn in degrees).
+        Translations (mm) and rotations (radians; shown in degrees).
     framewise_displacement : ndarray, shape (n,), optional
         mm.
     std_dvars : ndarray, shape (n,), optional
+        Standardised DVARS.
     is_outlier : ndarray of bool, shape (n,), optional
         Marked by bands.
     left_out : sequence of int, optional
@@ -321,9 +322,9 @@ def plot_motion(
 def _over_volumes(
     b_values: NDArray, heights: Sequence[float], is_outlier: NDArray | None, left_out: Sequence[int]
 ) -> tuple[Figure, list[Any]]:
-    """Empty plots above one another that share the axis of volumes, with the b-values in colours beneath.
+    """Empty plots one above the other with a common axis of volumes, and the b-values in colours below.
 
-    Bands lie over the volumes that are outliers, and over those that were left out.
+    Bands mark outlier volumes and those that were left out.
     """
     outliers = np.flatnonzero([] if is_outlier is None else is_outlier)
     figure = page(1.0 + sum(heights) + 0.2 * len(heights))
@@ -365,19 +366,20 @@ def plot_outliers(
     left_out: Sequence[int] = (),
     threshold: float = 4.0,
 ) -> Path:
-    """Mean signal of every slice of every volume against what its shell predicts; above, differences of volumes.
+    """Mean signal of each slice and volume relative to the prediction of its shell, and above standardised DVARS.
 
     Parameters
     ----------
     path : path
     slice_z : ndarray, shape (n_slices, n)
-        Standard deviations; NaN (grey) where a slice is not judged, but not everywhere.
+        Standard deviations; NaN (grey) if a slice is not assessed. At least one must be finite.
     std_dvars : ndarray, shape (n,)
     b_values : array_like, shape (n,)
+        s/mm^2.
     is_outlier : ndarray of bool, shape (n,), optional
     left_out : sequence of int, optional
     threshold : float
-        Standard deviations below which a slice has lost signal; ringed where there is room.
+        Standard deviations below which a slice counts as signal loss; such slices are circled if there is room.
     """
     slice_z = np.asarray(slice_z, dtype=float)
     height = float(np.clip(0.09 * len(slice_z), 0.55, 3.0))
@@ -406,17 +408,17 @@ def plot_carpet(
     left_out: Sequence[int] = (),
     label_names: Mapping[int, str] | None = None,
 ) -> Path:
-    """Many voxels (rows) over all volumes (columns), as differences from the shell: outliers are vertical stripes.
+    """Voxels (rows) in all volumes (columns), as differences from their shell; outliers are vertical stripes.
 
     Parameters
     ----------
     path : path
     values : ndarray, shape (n_rows, n)
-        Standard deviations from the median of the shell; NaN (grey) where there is nothing to compare with, but not
-        everywhere.
+        Standard deviations from the median of the shell; NaN (grey) if unknown. At least one must be finite.
     labels : ndarray of int, shape (n_rows,)
         Groups of rows, such as tissues, in ascending order.
     b_values : array_like, shape (n,)
+        s/mm^2.
     is_outlier : ndarray of bool, shape (n,), optional
         Marked above.
     left_out : sequence of int, optional
@@ -445,7 +447,7 @@ def plot_carpet(
 
 
 def _show_deviations(axes: Any, values: NDArray, cmap: str, limit: float, **options: Any) -> None:
-    """A picture of standard deviations with its scale; what is not known is unlike any colour of the scale."""
+    """Draw standard deviations with a colour bar; NaN has a colour that is not in the scale."""
     colours = matplotlib.colormaps[cmap].with_extremes(bad="#dfe5ea")
     picture = axes.imshow(values, aspect="auto", cmap=colours, norm=Normalize(-limit, limit), **options)
     finite = values[np.isfinite(values)]
@@ -455,13 +457,13 @@ def _show_deviations(axes: Any, values: NDArray, cmap: str, limit: float, **opti
 
 @styled
 def plot_snr(path: Path | str, b_values: ArrayLike, snr: ArrayLike, n_volumes: ArrayLike) -> Path:
-    """Signal-to-noise ratio of one volume of each shell, in the mean over the mask.
+    """Signal-to-noise ratio of one volume of each shell, averaged over the mask.
 
     Parameters
     ----------
     path : path
     b_values, snr, n_volumes : array_like, shape (n_shells,)
-        In ascending order of b; SNR is NaN where it is not known.
+        In ascending order of b (s/mm^2); SNR is NaN if unknown.
     """
     b, ratio, count = (np.asarray(values, dtype=float) for values in (b_values, snr, n_volumes))
     width = float(np.clip(1.2 + 0.75 * b.size, 4.0, WIDTH))

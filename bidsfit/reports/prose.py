@@ -1,7 +1,7 @@
-"""From the methods text to HTML: paragraphs, headings, lists, citations and equations.
+"""Conversion of methods texts to HTML: paragraphs, headings, lists, citations and equations.
 
-The text is a small part of Markdown, with equations between dollar signs. They become MathML, which browsers
-show without a network and without a script.
+The texts use a small subset of Markdown, with equations between dollar signs. Equations become MathML, which browsers
+show without network or scripts.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ UPRIGHT = re.compile(r'(?:<mi mathvariant="normal">[^<&]</mi>){2,}')
 
 
 def mathml(latex: str, display: str = "inline") -> Markup:
-    """An equation as MathML (``display``: ``inline`` or ``block``); as its LaTeX where it cannot be converted."""
+    """An equation as MathML, or as LaTeX source if it cannot be converted; ``display``: ``inline`` or ``block``."""
     from latex2mathml.converter import convert
 
     try:
@@ -35,7 +35,7 @@ def mathml(latex: str, display: str = "inline") -> Markup:
 
 
 def prose(text: str) -> Markup:
-    """A text as HTML; everything that is not markup is escaped."""
+    """A text as HTML; special characters are escaped."""
     return Markup("\n").join(_block(block.strip()) for block in re.split(r"\n\s*\n", text.strip()) if block.strip())
 
 

@@ -1,7 +1,6 @@
-"""The page of the quality of all images: how each number is distributed, and which images stand out.
+"""The page of image quality: distribution of each quality measure over all images, and images that stand out.
 
-One HTML file that needs no network and no other file; dots tell their values and lead to the reports of their
-participants.
+It is a single HTML file that works without network. Dots show their values and link to the participants' reports.
 """
 
 from __future__ import annotations
@@ -45,20 +44,20 @@ FORMATS: Mapping[str, tuple[str, str]] = {
 
 @dataclass(frozen=True)
 class QualityMetric:
-    """One number of an image.
+    """One quality measure of an image.
 
     Attributes
     ----------
     title : str
     unit : str
     worse : {"high", "low", ""}
-        Which end is the bad one.
+        Which values are worse.
     negligible : float
-        Differences below this are none, however close together the other images are.
-    style : str
-        How a value is written.
+        Differences below this are ignored, even if the other images differ less.
+    style : {"number", "count", "percent", "correlation"}
+        How values are written.
     meaning : str
-        A sentence.
+        Explanation, a sentence.
     """
 
     title: str
@@ -69,7 +68,7 @@ class QualityMetric:
     meaning: str
 
     def words(self, value: float | None) -> str:
-        """A value as it is read."""
+        """A value as text."""
         if value is None or not math.isfinite(value):
             return number(None)
         if self.style == "count":
@@ -145,9 +144,9 @@ class Image:
     ----------
     participant, session, name : str
     kind : str
-        What was acquired: the name without participant, session and run.
+        Name without participant, session and run.
     href : str
-        Of the participant's report.
+        Link to the participant's report.
     values : mapping of str to float or None
     """
 
@@ -161,7 +160,7 @@ class Image:
 
 @dataclass(frozen=True)
 class Judged:
-    """One number of one image; the state is "worse" or "other" where it stands out, at the bad end or not."""
+    """One measure of one image. The state is "worse" or "other" for outliers (see `outlier_states`), else empty."""
 
     image: Image
     value: float
@@ -171,7 +170,7 @@ class Judged:
 
 @dataclass(frozen=True)
 class Chart:
-    """One number of all images."""
+    """One measure of all images; ``unknown`` is the number of images without a value."""
 
     key: str
     number: QualityMetric
@@ -194,22 +193,21 @@ def write_quality_page(
     title: str = "Quality of the images",
     about: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write the page of the quality of all images, whole or not at all.
+    """Write the page of the quality of all images; the file is replaced only when complete.
 
-    Images of one kind (the same name but for participant, session and run) are compared with one another. One stands
-    out where a number lies beyond the quartiles of its kind by more than 1.5 times their distance.
+    Images are compared with others of the same name, apart from participant, session and run. An image stands out if a
+    measure lies more than 1.5 times the interquartile range beyond a quartile.
 
     Parameters
     ----------
     path : path
-        Such as ``<output>/group_dwi.html``, beside the reports of the participants.
+        Such as ``<output>/group_dwi.html``, in the folder of the participants' reports.
     rows : sequence of mapping
-        One an image: ``participant_id``, ``session_id`` (or None), ``image``, the numbers of `NUMBERS` (None or missing
-        where they are not known), and ``report``, the link to the participant's report (``<participant_id>.html`` where
-        it is missing).
+        One for each image: ``participant_id``, ``session_id`` (or None), ``image``, the measures of `NUMBERS` (None or
+        missing if unknown), and ``report``, the link to the participant's report (default ``<participant_id>.html``).
     title : str
     about : mapping of str to object, optional
-        Facts such as the date and the version, shown as they come.
+        Facts such as the date and the version, shown unchanged.
     """
     path = Path(path)
     images = [_image(row) for row in rows]
@@ -249,7 +247,7 @@ def _finite(value: Any) -> float | None:
 
 
 def _standing_out(charts: Sequence[Chart]) -> list[tuple[Image, list[tuple[Chart, Judged]]]]:
-    """Images that are worse than the others in some number, the one with most of them first."""
+    """Images that are worse than the others in some measure, in descending order of the number of measures."""
     found: dict[str, list[tuple[Chart, Judged]]] = {}
     for chart in charts:
         for one in chart.outliers:
@@ -260,7 +258,7 @@ def _standing_out(charts: Sequence[Chart]) -> list[tuple[Image, list[tuple[Chart
 
 
 def _chart(key: str, images: Sequence[Image], kinds: Sequence[str]) -> Chart | None:
-    """All images on one axis; None where the number is known for none."""
+    """One measure of all images; None if it is unknown for all."""
     meaning = NUMBERS[key]
     judged: list[Judged] = []
     for kind in kinds:
@@ -273,7 +271,7 @@ def _chart(key: str, images: Sequence[Image], kinds: Sequence[str]) -> Chart | N
 
 
 def _draw(judged: Sequence[Judged], meaning: QualityMetric, several: bool) -> Markup:
-    """Strips of all kinds of images, each named where there are several."""
+    """Plot a measure with a strip for each kind of image; ``several``: whether strips have names."""
     import altair
 
     axis_format, words_format = FORMATS[meaning.style]
@@ -301,7 +299,7 @@ def _draw(judged: Sequence[Judged], meaning: QualityMetric, several: bool) -> Ma
 
 
 def _axis(values: NDArray, meaning: QualityMetric) -> tuple[float, float]:
-    """Ends of an axis: a little beyond all values, from 0 where that is not far; never empty."""
+    """Limits of an axis: slightly beyond all values, and from 0 if that is near; never empty."""
     low, high = float(values.min()), float(values.max())
     spread = max(high - low, 4 * meaning.negligible)
     middle = (low + high) / 2
@@ -312,7 +310,7 @@ def _axis(values: NDArray, meaning: QualityMetric) -> tuple[float, float]:
 
 
 def outlier_states(values: NDArray, meaning: QualityMetric) -> list[str]:
-    """State of each value: "worse" for an outlier at the bad end, "other" for one at the good end, else ""."""
+    """State of each value: "worse" for outliers at the bad end, "other" for other outliers, else empty."""
     if values.size < FEWEST:
         return [""] * values.size
     first, third = np.percentile(values, [25, 75])

@@ -1,7 +1,6 @@
-"""What a report is made of: plain records that the workflow writes as JSON and the report reads.
+"""Records of which a report is made: the workflow writes them as JSON, and the report reads them.
 
-The numbers are computed elsewhere; a record only carries them, in the units of reports
-(diffusivities in 10^-3 mm^2/s).
+They contain results in the units of reports (diffusivities in 10^-3 mm^2/s).
 """
 
 from __future__ import annotations
@@ -19,14 +18,14 @@ from bidsfit.files import write_json
 
 @dataclass
 class ImageRecord:
-    """One image that was read.
+    """One image of a participant.
 
     ``shells`` rows: b_value (s/mm^2), n_measurements, n_directions.
-    ``noise``: sigma, snr, method (a sentence), or empty where the noise could not be estimated.
-    ``intensities``: n_negative and n_not_finite, counted over voxels of the mask and volumes.
+    ``noise``: sigma, snr, method (a sentence); empty if the noise could not be estimated.
+    ``intensities``: n_negative and n_not_finite, counted over the voxels of the mask in all volumes.
     ``models`` rows: name, title, fitted (bool), reason (a sentence).
     ``figures``: kind to path relative to the report's folder. Kinds: shells, mask.
-    ``left_out`` rows, of volumes that are no diffusion images of their b-value: Volume (from 0), BValue, Reason.
+    ``left_out`` rows, of volumes that are not diffusion images of their b-value: Volume (from 0), BValue, Reason.
     """
 
     name: str
@@ -46,20 +45,20 @@ class ImageRecord:
 
 @dataclass
 class FitRecord:
-    """One fit: an image, a model and an estimator.
+    """One fit of a model to an image by an estimator.
 
-    ``parameters`` rows: name, latex, unit (as printed), description, median, p5, p95, fraction_at_bound, and where
-    they are known sd (median standard deviation), crb (median Cramér-Rao bound), undetermined (share of the voxels
-    where it is infinite) and bias (median of its size).
+    ``parameters`` rows: name, latex, unit (as printed), description, median, p5, p95, fraction_at_bound, and if
+    known sd (median standard deviation), crb (median Cramér-Rao bound), undetermined (fraction of voxels
+    where it is infinite) and bias (median magnitude).
     ``status`` rows: code, name, count, fraction (of the mask), message (what happened and what to do).
-    ``options``: what was chosen or defaulted (bounds, averaging, ...), as strings.
-    ``figures``: kinds training (of a trained estimator), maps, uncertainty, histograms, curves, quality (residual, R2
+    ``options``: all settings (bounds, averaging, ...) as strings.
+    ``figures``: kinds training (for trained estimators), maps, uncertainty, histograms, curves, quality (residual, R2
     and status maps).
     ``maps``: paths of the written maps relative to the output folder.
-    ``methods``: texts for the methods section, about the model and about the estimator.
-    ``source``: URI of the image that was fitted.
-    ``training``, of a trained estimator: distribution (in words), participants, snr (None for no noise), noise, recipe
-    (in words), seconds, device, converged, file, averaged_over (parameters over which its figure is a mean).
+    ``methods``: methods texts of the model and the estimator.
+    ``source``: URI of the fitted image.
+    ``training``, for trained estimators: distribution (in words), participants, snr (None without noise), noise, recipe
+    (in words), seconds, device, converged, file, averaged_over (parameters over which the figure averages).
     """
 
     image: str
@@ -84,13 +83,13 @@ class FitRecord:
 
 @dataclass
 class ComparisonRecord:
-    """Estimators side by side: fits of one model to one image, the first of which the others are compared with.
+    """Comparison of estimators: fits of one model to one image, all compared with the first.
 
     ``estimators`` rows: name, title, n_voxels, n_fitted, seconds.
     ``parameters`` (without the scale of the signal) rows: name, latex, unit, description, figure (path, or empty), and
-    ``rows``, one for each estimator: estimator, median, p5, p95, fraction_at_bound, sd, crb, undetermined, and beyond
-    the first difference and absolute_difference (medians), correlation (with the first) and exceeds_floor.
-    ``correlations`` rows, one for each pair of parameters: latex (of the two), and ``values``, one an estimator.
+    ``rows``, one for each estimator: estimator, median, p5, p95, fraction_at_bound, sd, crb, undetermined, and except
+    for the first difference and absolute_difference (medians), correlation (with the first) and exceeds_floor.
+    ``correlations`` rows, one for each pair of parameters: latex (of the two), and ``values``, one for each estimator.
     ``figures``: kind curves.
     """
 
@@ -106,17 +105,15 @@ class ComparisonRecord:
 
 @dataclass
 class PreprocessingRecord:
-    """How one image was prepared, and how good it is.
+    """Preprocessing of one image, and its quality.
 
-    ``image``: as in its `ImageRecord`. ``source`` and ``output``: URI of the raw image, and path of the prepared one
-    relative to the output folder (empty where none was written).
-    ``steps`` rows, in their order: name, title, method (in words), applied (bool), reason (why it was skipped, or what
-    was done, with its numbers), refused (why it was left out although it was planned; empty where it was not), seconds
-    (None where it was skipped), and figures (kinds shown beneath the step's title;
-    the kind of its name where this is left out). An image that came prepared has none, but has its quality.
-    ``quality``: numbers, as `bidsfit.preprocessing.quality.Quality` gives them.
-    ``figures``: kind to path relative to the report's folder; those of no step are shown with the quality.
-    ``methods``: sentences with citations ``[@key]``.
+    ``image``: as in its `ImageRecord`. ``source`` and ``output``: URI of the raw image, and path of the preprocessed
+    one relative to the output folder (empty if none was written). ``steps`` rows, in order: name, title, method (in
+    words), applied (bool), reason (why it was skipped, or what was done, with numbers), refused (why a planned step was
+    not applied after all; else empty), seconds (None if skipped), and figures (kinds shown below the title; by default
+    the kind of the step's name). Empty for an image that was already preprocessed. ``quality``: the numbers of
+    `bidsfit.preprocessing.quality.Quality`. ``figures``: kind to path relative to the report's folder; those that
+    belong to no step are shown with the quality. ``methods``: sentences with citations ``[@key]``.
     """
 
     image: str
@@ -131,10 +128,9 @@ class PreprocessingRecord:
 
 @dataclass
 class ErrorRecord:
-    """Something that went wrong: what was skipped or failed.
+    """An error: something was skipped or failed.
 
-    ``message`` says what is wrong with which file and what to do; ``crash_file`` and ``traceback`` are empty
-    where the message is all there is.
+    ``message`` says what is wrong with which file and what to do. ``crash_file`` and ``traceback`` may be empty.
     """
 
     title: str
@@ -147,12 +143,12 @@ Record = ImageRecord | PreprocessingRecord | FitRecord | ComparisonRecord | Erro
 
 
 def write_record(record: Record, path: Path) -> None:
-    """Write a record as JSON, whole or not at all; its class is kept under the key ``record``."""
+    """Write a record as JSON with its class as ``record``; the file is replaced only when complete."""
     write_json(path, {"record": type(record).__name__, **asdict(record)}, allow_nan=True)
 
 
 def is_drawn(record: Path, folder: Path) -> bool:
-    """Whether a record lies below a folder of outputs, with all the figures that it names."""
+    """Whether a record can be read, and all its figures exist below ``folder``."""
     try:
         figures = json.loads(record.read_text())["figures"]
     except (OSError, ValueError, KeyError):
@@ -166,7 +162,7 @@ def read_record(path: Path) -> Record:
     Raises
     ------
     UnusableInputError
-        Where it is none.
+        If the file is not such a record.
     """
     kinds: dict[str, type[Record]] = {kind.__name__: kind for kind in get_args(Record)}
     try:
@@ -180,9 +176,9 @@ def read_record(path: Path) -> Record:
 
 
 def read_records(folder: Path, participant: str = "*") -> list[Record]:
-    """Records that runs left of a participant (label without ``sub-``) in an output folder, or of all; sorted by path.
+    """All records in an output folder, or those of one participant (label without ``sub-``), sorted by path.
 
-    One that another run moves away meanwhile is left out.
+    A record that another run removes meanwhile is left out.
     """
     records = []
     for path in sorted(folder.glob(f"sub-{participant}/figures/*_record.json")):

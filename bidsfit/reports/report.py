@@ -1,6 +1,6 @@
-"""The report of one participant: one HTML file that needs no network, no script and no other file.
+"""The report of one participant: a single HTML file that works without network or scripts.
 
-It is filled from records with a Jinja2 template.
+It is made from records with a Jinja2 template.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ FIGURES = {
 
 @dataclass
 class Section:
-    """One image with its comparisons and fits, and their anchors in the page."""
+    """One image with its preprocessing, comparisons and fits, and their anchors in the page."""
 
     anchor: str
     name: str
@@ -105,7 +105,7 @@ def write_report(
     comparisons: Sequence[ComparisonRecord] = (),
     preprocessing: Sequence[PreprocessingRecord] = (),
 ) -> Path:
-    """Write the report of a participant, whole or not at all.
+    """Write the report of a participant; the file is replaced only when complete.
 
     Parameters
     ----------
@@ -114,16 +114,14 @@ def write_report(
     participant : str
         Label, with or without ``sub-``.
     images, fits, errors : sequence of records
-        Any may be empty: a participant that was skipped gets a report too.
+        All may be empty, since skipped participants get a report, too.
     about : mapping
         ``version``, ``command``, ``run_uuid``, ``date``, ``dataset``, and the mappings ``software`` (name to
-        version) and ``settings``; each may be missing, and more are shown as they come.
+        version) and ``settings``. All are optional; other entries are shown unchanged.
     methods : str
         Paragraphs with citations ``[@key]`` and equations ``$...$``.
     comparisons : sequence of ComparisonRecord
-        Shown before the fits of their image.
     preprocessing : sequence of PreprocessingRecord
-        Shown after what was acquired, and before comparisons.
     """
     path = Path(path)
     sections = _sections(images, comparisons, fits, preprocessing)
@@ -166,7 +164,7 @@ def _sections(
     fits: Sequence[FitRecord],
     preprocessing: Sequence[PreprocessingRecord],
 ) -> list[Section]:
-    """Images in the order given, each with what was made of it; a fit whose image has no record is not lost."""
+    """Sections of all images in this order; images without a record that have fits come last."""
     records: list[PreprocessingRecord | ComparisonRecord | FitRecord] = [*preprocessing, *comparisons, *fits]
     names = dict.fromkeys([image.name for image in images] + [record.image for record in records])
     sections = {name: Section(f"image-{i}", name) for i, name in enumerate(names, start=1)}
@@ -185,9 +183,9 @@ def _sections(
 
 
 def _apart(section: Section, fit: FitRecord) -> list[str]:
-    """What to say of a fit that is not of the image, preparation, mask or noise that its section tells of.
+    """Warnings if a fit used another image, mask or kind of noise than the section describes.
 
-    Runs refuse to make one; of two that start together, one may still describe the image after the other has fitted it.
+    This can happen if two runs start together: one may describe the image after the other has fitted it.
     """
     image, prepared = section.image, section.preprocessing
     told: list[tuple[str, str | None, str | None]] = []
@@ -201,7 +199,7 @@ def _apart(section: Section, fit: FitRecord) -> list[str]:
 
 
 def _worth_a_look(sections: Sequence[Section]) -> dict[str, list[tuple[str, str]]]:
-    """Warnings, each once, with the anchors and names of the places that they are about."""
+    """All warnings, each once, with the anchors and names of the places they concern."""
     found: dict[str, list[tuple[str, str]]] = {}
     for section in sections:
         places = [(section.anchor, section.name, section.image.warnings)] if section.image else []
@@ -216,19 +214,19 @@ def _worth_a_look(sections: Sequence[Section]) -> dict[str, list[tuple[str, str]
 
 
 def number(value: float | None) -> str:
-    """Three significant digits; a dash where there is no number."""
+    """A number with three significant digits; a dash if it is unknown or not finite."""
     if value is None or not math.isfinite(value):
         return "\N{EN DASH}"
     return readable(value)
 
 
 def correlation(value: float) -> str:
-    """A correlation with two decimals; a dash where there is none."""
+    """A correlation with two decimals; a dash if it is unknown."""
     return f"{value:.2f}".replace("-", "\N{MINUS SIGN}") if math.isfinite(value) else number(value)
 
 
 def spread(value: float | None, typical: float | None) -> str:
-    """A spread, and in brackets its share of a typical value; the sign of infinity where nothing is determined."""
+    """A spread with its ratio to a typical value in brackets; the infinity sign if it is infinite."""
     if value is not None and math.isinf(value):
         return "\N{INFINITY}"
     if value is None or math.isnan(value) or not typical or not math.isfinite(typical):
@@ -238,24 +236,24 @@ def spread(value: float | None, typical: float | None) -> str:
 
 
 def count(value: int) -> str:
-    """A whole number with its thousands apart."""
+    """An integer with thousands separators."""
     return f"{value:,}"
 
 
 def breakable(text: str) -> Markup:
-    """A file name that may be broken at its underscores and slashes."""
+    """A file name in which lines may break at underscores and slashes."""
     return Markup("<wbr>").join(Markup.escape(part) for part in re.split(r"(?<=[_/])", text))
 
 
 def chunks(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
-    """Items in lines of at most ``size``, of nearly equal length."""
+    """Items in rows of at most ``size``, of nearly equal length."""
     lines = -(-len(items) // size)
     length = -(-len(items) // max(lines, 1))
     return [items[i : i + length] for i in range(0, len(items), length)] if items else []
 
 
 def figure(folder: Path, relative: str, kind: str, subject: str, captioned: bool = True) -> Markup:
-    """A figure with its picture inside the page; a sentence in its place where the file is missing."""
+    """A figure with its picture embedded; a sentence instead if the file is missing."""
     from bidsfit.reports.fit_panels import PANELS  # which draws, and loads what that needs
 
     if kind in PANELS.available() or kind in STEPS.available():

@@ -1,7 +1,7 @@
-"""Which slices of an image a figure shows, and where each lies in the body.
+"""Choice of the slices that a figure shows, and their position in the body.
 
-Every volume is turned to the closest RAS+ axes first, so that pictures do not depend on how the image was
-stored. Left is shown left (neurological), as in fMRIPrep's and QSIPrep's reports.
+Volumes are first reoriented to the closest RAS+ axes, so that pictures do not depend on how the image was stored. Left
+is shown left (neurological convention), as in the reports of fMRIPrep and QSIPrep.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ THICKER = 1.2
 
 
 def to_canonical(volume: NDArray, affine: NDArray) -> NDArray:
-    """Axes swapped and flipped (never resampled) so that they run to the right, to the front and up."""
+    """Permute and flip axes (without resampling) so that they point right, anterior and superior."""
     return apply_orientation(volume, io_orientation(affine))
 
 
@@ -40,17 +40,17 @@ class Slices:
     Attributes
     ----------
     axis : int
-        The RAS+ axis that the slices are cut across.
+        RAS+ axis perpendicular to the slices.
     indices : tuple of int
-        Slices along it, of the canonical volume.
+        Indices of the slices along it, in the reoriented volume.
     window : tuple of slice
         Crop along the two other axes.
     positions : tuple of float
         Coordinate of each slice, mm.
     spacing : tuple of float
-        Size of a pixel, horizontal and vertical, mm.
+        Horizontal and vertical pixel size, mm.
     affine : ndarray, shape (4, 4)
-        Of the volumes as stored.
+        Affine of the volumes as stored.
     """
 
     axis: int
@@ -71,18 +71,18 @@ class Slices:
         padding: int = 2,
         least: int = 12,
     ) -> Slices:
-        """Choose slices in the plane of acquisition, evenly over the mask.
+        """Choose slices in the acquisition plane, evenly spaced over the mask.
 
         Parameters
         ----------
         mask : ndarray of bool, shape (x, y, z)
-            Where it is empty, the whole volume is shown.
+            If empty, the whole volume is shown.
         affine : ndarray, shape (4, 4)
         count : int
-            At most so many slices.
+            Maximum number of slices.
         margin, padding, least
-            The crop is the mask's box, widened on each side by ``margin`` times its size and ``padding`` voxels,
-            and at least ``least`` voxels wide, as far as the image goes.
+            The crop is the bounding box of the mask, extended on each side by ``margin`` times its size and ``padding``
+            voxels, and at least ``least`` voxels wide if the image is.
         """
         affine = np.asarray(affine, dtype=float)
         inside = to_canonical(np.asarray(mask, dtype=bool), affine)
@@ -122,7 +122,7 @@ class Slices:
 
     @property
     def labels(self) -> list[str]:
-        """Where each slice lies, such as ``z = 12 mm``."""
+        """Position of each slice, such as ``z = 12 mm``."""
         name = PLANES[self.axis][1]
         distances = np.abs(np.diff(self.positions))
         digits = 0 if distances.size == 0 or distances.min() >= 1.5 else 1
@@ -132,18 +132,18 @@ class Slices:
 
     @property
     def letters(self) -> tuple[str, str, str, str]:
-        """Letters at the left, right, bottom and top of a tile."""
+        """Orientation letters at the left, right, bottom and top of a tile."""
         return PLANES[self.axis][2]
 
     @property
     def description(self) -> str:
-        """A sentence on orientation for the foot of a figure."""
+        """Sentence on the orientation, for the bottom of a figure."""
         plane = PLANES[self.axis][0].capitalize()
         side = "front is right" if self.axis == 0 else "left is left (neurological)"
         return f"{plane} slices, {side}, positions in the coordinates of the image"
 
     def tiles(self, volume: NDArray) -> list[NDArray]:
-        """Pictures of the slices, each (vertical, horizontal) with the origin at the lower left."""
+        """Pictures of the slices, each of shape (vertical, horizontal) with the origin at the lower left."""
         canonical = to_canonical(np.asarray(volume), self.affine)
         tiles = []
         for index in self.indices:
@@ -156,7 +156,7 @@ class Slices:
 
 
 def _plane(shape: tuple[int, ...], sizes: NDArray) -> int:
-    """Axis across which an image is cut: that of a single slice or of thick voxels, else axial."""
+    """Axis perpendicular to the slices: that of a single slice or of thick voxels, else the third (axial)."""
     if shape[2] > 1 and 1 in shape:
         return shape.index(1)
     thickest = int(np.argmax(sizes))
@@ -164,7 +164,7 @@ def _plane(shape: tuple[int, ...], sizes: NDArray) -> int:
 
 
 def _spread(area: NDArray, count: int) -> tuple[int, ...]:
-    """At most ``count`` slices, evenly over those that hold mask; slivers at the ends are passed over."""
+    """At most ``count`` evenly spaced slices with mask; slices with a small area are skipped if there are enough."""
     present = np.flatnonzero(area)
     if present.size > count:
         worthy = np.flatnonzero(area > 0.15 * area.max())

@@ -1,4 +1,4 @@
-"""Figures over a plane of two parameters: where training samples lie, and where estimates are drawn to."""
+"""Figures in a plane of two parameters: distribution of training samples, and bias of estimators."""
 
 from __future__ import annotations
 
@@ -56,11 +56,11 @@ class Axis:
     Attributes
     ----------
     label : str
-        May hold mathematics between dollar signs.
+        May contain mathematics between dollar signs.
     unit : str
-        As printed; empty where there is none.
+        As printed; may be empty.
     limits : tuple of float
-        Range shown.
+        Display range.
     """
 
     label: str
@@ -92,18 +92,18 @@ class Density:
 
 
 @dataclass(frozen=True)
-class Bias:
-    """What an estimator makes, on average, of known truths.
+class BiasArrows:
+    """Mean estimates of known truths.
 
     Attributes
     ----------
     title : str
     truth, mean : ndarray, shape (n, 2)
-        Parameters, and the mean of their estimates; NaN where there is none.
+        True parameters and the mean of their estimates; NaN without an estimate.
     training : ndarray, shape (m, 2), optional
-        Samples that the estimator learned from.
+        Samples of the estimator's training.
     sinks : ndarray, shape (k, 2)
-        Where estimates of many truths gather; may be empty.
+        Points at which estimates of many truths accumulate; may be empty.
     """
 
     title: str
@@ -117,7 +117,7 @@ class Bias:
 def plot_distributions(
     path: Path | str, panels: Sequence[Density], axes: tuple[Axis, Axis], points: Mapping[str, tuple[float, float]]
 ) -> Path:
-    """Densities of samples in a plane, with the distribution of each parameter along the sides.
+    """Densities of samples in a plane, with marginal histograms of both parameters.
 
     Parameters
     ----------
@@ -127,7 +127,7 @@ def plot_distributions(
         One to six.
     axes : pair of Axis
     points : mapping of str to pair of float
-        Named places, marked in every panel.
+        Named points, marked in every panel.
     """
     figure, planes = _planes(panels, MOST_DENSITIES, axes)
     for panel, main in zip(panels, planes, strict=True):
@@ -157,22 +157,22 @@ def plot_distributions(
 
 @styled
 def plot_bias(
-    path: Path | str, panels: Sequence[Bias], axes: tuple[Axis, Axis], points: Mapping[str, tuple[float, float]]
+    path: Path | str, panels: Sequence[BiasArrows], axes: tuple[Axis, Axis], points: Mapping[str, tuple[float, float]]
 ) -> Path:
-    """Arrows from true parameters to the mean of their estimates, over the density of the training samples.
+    """Arrows from true parameters to their mean estimates, with contours of the density of the training samples.
 
-    A training density without a peak has no contours: where that of half of the samples would enclose more than
-    40 % of the plane, none is drawn.
+    Contours are drawn only for a training density with a peak: half of the samples must lie in less than 40 % of the
+    plane.
 
     Parameters
     ----------
     path : path
         ``.png`` or ``.svg``.
-    panels : sequence of Bias
+    panels : sequence of BiasArrows
         One to nine.
     axes : pair of Axis
     points : mapping of str to pair of float
-        Named places, marked in every panel.
+        Named points, marked in every panel.
     """
     figure, planes = _planes(panels, MOST_BIASES, axes, margin=0.04)
     contoured = False
@@ -191,7 +191,7 @@ def plot_bias(
 def _planes(
     panels: Sequence[Any], most: int, axes: tuple[Axis, Axis], margin: float = 0.0
 ) -> tuple[Figure, NDArray[np.object_]]:
-    """A page of empty planes with their titles, limits, ticks and names of the axes, at most three in a line."""
+    """A page of empty panels with titles, limits, ticks and axis labels, at most three in a row."""
     if not 1 <= len(panels) <= most:
         raise ValueError(f"Such a figure has 1 to {most} panels, not {len(panels)}.")
     if len(axes) != 2:
@@ -210,7 +210,13 @@ def _planes(
 
 
 def _pairs(values: ArrayLike, what: str) -> NDArray:
-    """Finite rows of an array of shape (n, 2); what is empty has no rows."""
+    """Finite rows of an array of shape (n, 2); shape (0, 2) if it is empty.
+
+    Raises
+    ------
+    ValueError
+        If it has another shape.
+    """
     pairs = np.asarray(values, dtype=float)
     if pairs.size == 0:
         return np.empty((0, 2))
@@ -225,7 +231,7 @@ def _inside(samples: NDArray, axes: tuple[Axis, Axis]) -> NDArray:
 
 
 def _histogram(samples: NDArray, axes: tuple[Axis, Axis], bins: int) -> NDArray:
-    """Number of samples in each cell of the plane, shape (bins, bins), the first axis first."""
+    """Number of samples in each cell of the plane, shape (bins, bins), in the order of the axes."""
     return np.histogram2d(samples[:, 0], samples[:, 1], bins, [axes[0].limits, axes[1].limits])[0]
 
 
@@ -240,7 +246,7 @@ def _draw_marginal(side: Any, counts: NDArray, axis: Axis, *, upright: bool) -> 
 
 
 def _draw_points(main: Any, points: Mapping[str, tuple[float, float]], axes: tuple[Axis, Axis]) -> None:
-    """Dots with their names beside them, on the side where there is room."""
+    """Draw dots with their names beside them, on the side with room."""
     for name, (x, y) in points.items():
         right = x <= axes[0].limits[0] + 0.88 * axes[0].span
         above = y <= axes[1].limits[0] + 0.88 * axes[1].span
@@ -265,12 +271,12 @@ def _halo() -> list[Any]:
 
 
 def _light_to_dark() -> ListedColormap:
-    """Blues without the palest, so that a cell with few samples is told from an empty one."""
+    """Colour map of blues without the palest, so that cells with few samples differ from empty ones."""
     return ListedColormap(matplotlib.colormaps["Blues"](np.linspace(0.12, 1, 256)))
 
 
-def _draw_arrows(main: Any, panel: Bias, axes: tuple[Axis, Axis]) -> None:
-    """Long arrows below short ones, and a dot at every truth, also where there is no estimate."""
+def _draw_arrows(main: Any, panel: BiasArrows, axes: tuple[Axis, Axis]) -> None:
+    """Draw arrows, short ones on top, and a dot at every truth, even without an estimate."""
     truth, mean = np.asarray(panel.truth, dtype=float), np.asarray(panel.mean, dtype=float)
     if truth.shape != mean.shape:
         raise ValueError(f"Truth and mean of {panel.title!r} have the shapes {truth.shape} and {mean.shape}.")
@@ -302,7 +308,7 @@ def _draw_arrows(main: Any, panel: Bias, axes: tuple[Axis, Axis]) -> None:
 
 
 def _draw_contours(main: Any, training: NDArray, axes: tuple[Axis, Axis]) -> bool:
-    """Contours around the densest part of the samples; whether any was drawn."""
+    """Draw contours around the densest part of the samples; return whether there are any."""
     counts = _histogram(training, axes, CONTOUR_BINS)
     width = SMOOTHING * (SMOOTHED_SAMPLES / max(len(training), 1)) ** (1 / 6)  # Scott's rule
     density = gaussian_filter(counts, np.clip(width, *SMOOTHINGS))
@@ -327,7 +333,7 @@ def _sink_style() -> dict[str, Any]:
 
 
 def _explain(figure: Figure, contoured: bool, sinks: bool, points: bool, columns: int) -> None:
-    """One legend for all panels, of what they show."""
+    """Add one legend for all panels."""
     arrow = Line2D(
         [], [], color=ARROWS(0.75), marker=r"$\rightarrow$", markersize=11, markeredgewidth=0, linestyle="none"
     )

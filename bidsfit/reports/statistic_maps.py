@@ -41,9 +41,9 @@ class Statistic:
     Attributes
     ----------
     title : str
-        Of the estimator.
+        Name of the estimator.
     values : mapping of str to ndarray, shape (n,)
-        By parameter; infinite where it has no limit, NaN where it is not known.
+        By parameter; may be infinite, NaN if unknown.
     """
 
     title: str
@@ -52,13 +52,14 @@ class Statistic:
 
 @dataclass(frozen=True)
 class RegularPlaces:
-    """Places of the true parameters in a regular grid of two of them, possibly with gaps.
+    """Cells of true parameters in a regular grid of two of them, possibly with gaps.
 
     Attributes
     ----------
     columns, rows : ndarray of int, shape (n,)
+        Indices of the cells.
     extent : tuple of float
-        Outer edges of the cells: left, right, bottom, top.
+        Outer edges of the grid: left, right, bottom, top.
     shape : tuple of int
     """
 
@@ -69,20 +70,26 @@ class RegularPlaces:
 
     @classmethod
     def of(cls, x: NDArray, y: NDArray, names: Sequence[str]) -> RegularPlaces:
-        """Of points at regular distances along both axes."""
+        """Grid of points that are evenly spaced along both axes."""
         columns, count, left, right = _steps(x, names[0])
         rows, lines, bottom, top = _steps(y, names[1])
         return cls(columns, rows, (left, right, bottom, top), (lines, count))
 
     def picture(self, values: NDArray, here: NDArray) -> NDArray:
-        """Values at some of the points, as a picture; NaN where there is no point."""
+        """Values at the points ``here`` as an array of the grid's shape; NaN elsewhere."""
         picture = np.full(self.shape, np.nan)
         picture[self.rows[here], self.columns[here]] = values[here]
         return picture
 
 
 def _steps(values: NDArray, name: str) -> tuple[NDArray, int, float, float]:
-    """Index of each value on a regular axis, its number of cells, and the edges of the outer cells."""
+    """Index of each value on a regular axis, number of cells, and outer edges.
+
+    Raises
+    ------
+    ValueError
+        If the values are not evenly spaced.
+    """
     levels = _levels(values)
     if levels.size == 1:
         return np.zeros(values.size, dtype=int), 1, float(levels[0]) - 0.5, float(levels[0]) + 0.5
@@ -95,7 +102,7 @@ def _steps(values: NDArray, name: str) -> tuple[NDArray, int, float, float]:
 
 
 def _levels(values: NDArray) -> NDArray:
-    """Distinct values; those that differ by rounding are one."""
+    """Distinct values up to rounding, in ascending order."""
     ordered = np.sort(values)
     return ordered[np.diff(ordered, prepend=-np.inf) > 1e-6 * max(float(np.ptp(ordered)), 1e-300)]
 
@@ -110,11 +117,11 @@ def plot_statistic_maps(
     *,
     diverging: bool = False,
 ) -> Path:
-    """Maps of one statistic of every parameter, by every estimator, over the space of true parameters.
+    """Maps of one statistic of every parameter and estimator over the space of true parameters.
 
-    With two parameters, there is a row for each parameter and a column for each estimator. With three, the third is
-    cut into slices, at most four, and every estimator has a row of them, two estimators side by side. All
-    estimators share a colour scale. What is infinite takes the last colour, what is not known is white.
+    With two parameters, there is a row for each parameter and a column for each estimator. With three, the space is cut
+    into at most four slices of the third, and each estimator has a row of slices, two estimators side by side. All
+    estimators have the same colour scale. Infinite values have the last colour; unknown ones are white.
 
     Parameters
     ----------
@@ -123,13 +130,13 @@ def plot_statistic_maps(
     rows : sequence of Statistic
         One for each estimator.
     truth : mapping of str to ndarray, shape (n,)
-        Two or three parameters, the first two on a regular grid that may have gaps, such as a simplex.
+        Two or three parameters; the first two form a regular grid, possibly with gaps (such as a simplex).
     axes : mapping of str to Axis
-        The same parameters in the same order.
+        Axes of the same parameters in the same order.
     label : str
-        What the statistic is, such as "standard deviation".
+        Name of the statistic, such as "standard deviation".
     diverging : bool
-        Colours around zero, for a statistic that has a sign.
+        Whether the statistic has a sign; its colour scale is then symmetric around zero.
     """
     places = _check(rows, truth, axes)
     names = list(truth)
@@ -170,7 +177,7 @@ def plot_statistic_maps(
 
 
 def _check(rows: Sequence[Statistic], truth: Mapping[str, NDArray], axes: Mapping[str, Axis]) -> NDArray:
-    """The true parameters, shape (p, n)."""
+    """Check the arguments, and return the true parameters, shape (p, n)."""
     if list(truth) != list(axes) or len(truth) not in (2, 3):
         raise ValueError(f"Maps are over 2 or 3 parameters with an axis each, not {list(truth)} with {list(axes)}.")
     if not rows:
@@ -189,7 +196,7 @@ def _check(rows: Sequence[Statistic], truth: Mapping[str, NDArray], axes: Mappin
 
 
 def _limits(values: NDArray, diverging: bool) -> tuple[float, float]:
-    """Display range of all estimators: from zero, or around it, to what few exceed."""
+    """Display range for all estimators: symmetric around zero if diverging, else from zero; without extremes."""
     finite = values[np.isfinite(values)]
     if diverging:
         end = spread_limits(np.abs(finite))[1]
@@ -198,7 +205,7 @@ def _limits(values: NDArray, diverging: bool) -> tuple[float, float]:
 
 
 def _cuts(third: NDArray, axis: Axis) -> Iterator[tuple[NDArray, str]]:
-    """Points of each slice, and where it lies in words."""
+    """Points of each slice, and its position in words."""
     levels = _levels(third)
     count = min(MOST_SLICES, levels.size)
     for level in levels[np.rint(np.linspace(0, levels.size - 1, count)).astype(int)]:
@@ -208,7 +215,7 @@ def _cuts(third: NDArray, axis: Axis) -> Iterator[tuple[NDArray, str]]:
 
 
 def _show(panel: Any, values: NDArray, grid: RegularPlaces, limits: tuple[float, float], diverging: bool) -> Any:
-    """One map; what is infinite lies beyond the last colour."""
+    """Draw one map; infinite values lie beyond the end of the colour scale."""
     ends = np.nan_to_num(values, nan=np.nan, posinf=10 * abs(limits[1]) + 1, neginf=-10 * abs(limits[1]) - 1)
     return panel.imshow(
         np.ma.masked_invalid(ends),
@@ -222,7 +229,7 @@ def _show(panel: Any, values: NDArray, grid: RegularPlaces, limits: tuple[float,
 
 
 def _name_axes(panel: Any, axes: Sequence[Axis], *, left: bool, bottom: bool, few: bool) -> None:
-    """Names at the outer sides, round numbers on each axis."""
+    """Set round tick labels, and axis labels at the outer sides."""
     for side, most in ((panel.xaxis, 2), (panel.yaxis, 3)):
         side.set_major_locator(ticks(most if few else 4))
         side.set_major_formatter(FuncFormatter(lambda value, _: readable(value)))
@@ -234,7 +241,7 @@ def _name_axes(panel: Any, axes: Sequence[Axis], *, left: bool, bottom: bool, fe
 
 
 def _remark(rows: Sequence[Statistic]) -> str:
-    """Explanation of what is not finite, where there is any."""
+    """Explanation of infinite and unknown values, if there are any."""
     values = np.concatenate([np.ravel(np.asarray(each, dtype=float)) for row in rows for each in row.values.values()])
     words = ["Infinite values take the last colour."] if np.isinf(values).any() else []
     return "  ".join([*words, "White inside a map: not known."] if np.isnan(values).any() else words)

@@ -1,4 +1,4 @@
-"""Mosaics of slices: pictures side by side, each a row of tiles, and what surrounds them."""
+"""Mosaics: pictures side by side, each a row of slices, with titles, orientation and scale bar."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class Mosaic:
     figure : Figure
     slices : Slices
     rows : ndarray of Axes, shape (n_lines, n_columns, n_slices)
-        Black, without frames.
+        Black axes without frames.
     width : float
-        Of a picture, inches.
+        Width of a picture, inches.
     """
 
     figure: Figure
@@ -55,7 +55,19 @@ class Mosaic:
         words: int = 0,
         below: int = 1,
     ) -> Mosaic:
-        """Empty tiles, with room for so many colour bars in a line, and lines of words under pictures and below all."""
+        """Make a page of empty tiles.
+
+        Parameters
+        ----------
+        slices : Slices
+        n_pictures, n_columns : int
+        bars : int
+            Number of colour bars in a line.
+        largest : float
+            Maximum width and height of a tile, inches.
+        words, below : int
+            Lines of text below each picture, and below all.
+        """
         n, n_lines = len(slices), -(-n_pictures // n_columns)
         tile = _tile_width(slices, n_columns, bars, largest)
         height = n_lines * (tile * slices.size[1] / slices.size[0] + 0.4 + 0.14 * words) + 0.2 + 0.18 * below
@@ -92,7 +104,7 @@ class Mosaic:
         words: int = 0,
         **crop: Any,
     ) -> Mosaic:
-        """As many slices of each picture as leaves the tiles large enough; one at least."""
+        """Make a page of empty tiles, with as many slices (one or more) as allow tiles of ``smallest`` inches."""
         for count in range(most, 0, -1):
             slices = Slices.around(mask, affine, count=count, **crop)
             if _tile_width(slices, n_columns, bars, largest) >= smallest:
@@ -100,7 +112,7 @@ class Mosaic:
         return cls.of(slices, n_pictures, n_columns, bars=bars, largest=largest, words=words)
 
     def begin(self, line: int, column: int, title: str, remark: str = "", colour: str = INK) -> list[Any]:
-        """The tiles of a picture, under its title, which a small remark follows."""
+        """The tiles of a picture; sets its title, followed by a small remark."""
         row = list(self.rows[line, column])
         heading = row[0].set_title(self._wrapped(title), fontsize=10.5, color=colour, pad=15 if line == 0 else 4)
         after = row[0].annotate(remark, (1, 0), (7, 2.5), heading, "offset points", color=QUIET, fontsize=8)
@@ -108,7 +120,7 @@ class Mosaic:
         return row
 
     def plot(self, line: int, column: int, title: str) -> Any:
-        """One plot in place of the tiles of a picture."""
+        """Replace the tiles of a picture by one plot."""
         row = self.rows[line, column]
         grid, first = row[0].get_gridspec(), row[0].get_subplotspec().colspan.start
         for each in row:
@@ -121,7 +133,7 @@ class Mosaic:
         return textwrap.fill(title, max(int(13 * self.width), 6), break_long_words=False)
 
     def end(self, remark: str = "", entries: Sequence[Patch] = (), columns: int = 1) -> None:
-        """A sentence on orientation at the foot, and what colours mean."""
+        """Add the orientation, a remark and a legend at the bottom."""
         words = f"{self.slices.description}.{'  ' + remark if remark else ''}"
         small = {"fontsize": 8, "title_fontsize": 8, "handlelength": 0.8, "alignment": "left"}
         legend = self.figure.legend(handles=entries, title=words, loc="outside lower left", ncols=columns, **small)
@@ -129,7 +141,7 @@ class Mosaic:
 
 
 def columns_for(slices: Slices, n: int) -> int:
-    """So many of the pictures, each with a colour bar, side by side as leaves the tiles large enough."""
+    """How many of ``n`` pictures with colour bars fit side by side with tiles that are large enough."""
     for columns in range(n, 1, -1):
         balanced = columns == -(-n // -(-n // columns))
         if balanced and _tile_width(slices, columns, columns, LARGEST_TILE) >= SMALLEST_TILE:
@@ -138,19 +150,19 @@ def columns_for(slices: Slices, n: int) -> int:
 
 
 def _tile_width(slices: Slices, columns: int, bars: int, largest: float) -> float:
-    """Inches where so many pictures and colour bars share a line, and the longer side is not too long."""
+    """Width of a tile in inches, for pictures and colour bars in a line; no side is longer than ``largest``."""
     room = (WIDTH - bars * BAR - columns * BETWEEN) / (columns * len(slices))
     return min(room, largest, largest * slices.size[0] / slices.size[1])
 
 
 def show(axes: Any, picture: NDArray, slices: Slices, **options: Any) -> Any:
-    """Draw one slice, its pixels as they are and with their true proportions."""
+    """Draw one slice without interpolation, in its true proportions."""
     ratio = slices.spacing[1] / slices.spacing[0]
     return axes.imshow(picture, origin="lower", aspect=ratio, interpolation="nearest", **options)
 
 
 def _name_sides(axes: Any, letters: tuple[str, str, str, str]) -> None:
-    """L, R, P, A at the edges of a tile."""
+    """Write the orientation letters at the edges of a tile."""
     places = (
         (0.015, 0.5, "left", "center"),
         (0.985, 0.5, "right", "center"),
@@ -162,7 +174,7 @@ def _name_sides(axes: Any, letters: tuple[str, str, str, str]) -> None:
 
 
 def _draw_ruler(axes: Any, width: float) -> None:
-    """Scale bar in the lower left corner of a tile that is so wide (mm)."""
+    """Draw a scale bar in the lower left corner of a tile of this width (mm)."""
     length = _round_length(width * 0.4)
     x = np.array([0.03, 0.03 + length / width])
     line = {"color": "#ffffff", "linewidth": 1.2, "solid_capstyle": "butt", "path_effects": _halo(2.4)}
@@ -175,6 +187,6 @@ def _halo(width: float) -> list[Any]:
 
 
 def _round_length(length: float) -> float:
-    """The largest of 1, 2, 5, 10, 20, 50, ... that is not longer."""
+    """The largest of 1, 2, 5, 10, 20, 50, ... that is not longer than ``length``."""
     power = 10.0 ** np.floor(np.log10(length))
     return float(max(step for step in (1, 2, 5) if step * power <= length * (1 + 1e-9)) * power)

@@ -1,4 +1,4 @@
-"""What a report says and shows of a trained estimator: what it was trained on, and what it does to the truth."""
+"""What reports say and show of a trained estimator: its training, and its bias."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bidsfit.estimators.estimator import Status
 from bidsfit.fitting import FitNumbers
 from bidsfit.models.signal_model import SignalModel
 from bidsfit.models.space import ParameterSpace
-from bidsfit.reports.evaluation import Axis, Bias, plot_bias
+from bidsfit.reports.evaluation import Axis, BiasArrows, plot_bias
 from bidsfit.reports.words import percent
 from bidsfit.simulation.distributions import Distribution, Mixture, Pooled
 from bidsfit.training.bundle import Bundle
@@ -35,7 +35,7 @@ OTHERS = 6
 
 
 def training_row(bundle: Bundle) -> dict[str, Any]:
-    """`FitRecord.training` of a trained estimator."""
+    """The entry `FitRecord.training` of a trained estimator."""
     facts = bundle.facts
     return {
         "distribution": distribution_in_words(facts["Distribution"]),
@@ -52,7 +52,7 @@ def training_row(bundle: Bundle) -> dict[str, Any]:
 
 
 def recipe_in_words(facts: Mapping[str, Mapping[str, Any]]) -> str:
-    """The choices of a recipe, section by section."""
+    """The settings of a recipe in words, by section."""
     parts = []
     for section, content in facts.items():
         choices = [f"{key.replace('_', ' ')} {value}" for key, value in content.items()]
@@ -61,7 +61,7 @@ def recipe_in_words(facts: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def distribution_in_words(facts: Mapping[str, Any]) -> str:
-    """What a distribution is."""
+    """Description of a distribution."""
     if facts["Kind"] == "uniform":
         return "every plausible combination of parameters alike"
     if facts["Kind"] == "mixture":
@@ -74,7 +74,7 @@ def distribution_in_words(facts: Mapping[str, Any]) -> str:
 
 
 def training_warnings(numbers: FitNumbers, bundle: Bundle, participant: str) -> list[str]:
-    """What of a training speaks against the estimates of one image; ``participant``: whose it is, with ``sub-``."""
+    """Warnings about an estimator's training for one image; ``participant`` with ``sub-``."""
     warnings = []
     if participant in bundle.facts["Participants"]:
         warnings.append(
@@ -96,18 +96,18 @@ def training_warnings(numbers: FitNumbers, bundle: Bundle, participant: str) -> 
 
 
 def plot_learned(path: Path, bundle: Bundle, model: SignalModel) -> None:
-    """Draw where the estimator takes true values of its first two parameters, on average over noise and the others."""
+    """Plot the bias of the first two parameters, averaged over the noise and the other parameters."""
     names = list(bundle.facts["Parameters"])
     bounds = bundle.facts["Distribution"]["Bounds"]
     truth, bias = mean_errors(bundle.performance, ParameterSpace(model, bounds))
     samples = training_samples(bundle.distribution(model), SAMPLES, np.random.default_rng(0))[:, :2]
     axes = [Axis(f"${model[n].latex}$", REPORT_UNITS[model[n].unit].name, tuple(bounds[n])) for n in names[:2]]
-    panel = Bias("", truth, truth + bias, samples, np.empty((0, 2)))
+    panel = BiasArrows("", truth, truth + bias, samples, np.empty((0, 2)))
     plot_bias(path, [panel], (axes[0], axes[1]), {})
 
 
 def training_samples(distribution: Distribution, n: int, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Combinations that stand for a distribution in a figure: of a pool the fits themselves, which are at hand."""
+    """Samples of a distribution for a figure; for a pool of fits, the fits themselves without variation."""
     if isinstance(distribution, Mixture):
         parts = zip(distribution.parts, distribution.weights, strict=True)
         return np.concatenate([training_samples(part, round(n * weight), rng) for part, weight in parts])
@@ -119,7 +119,7 @@ def training_samples(distribution: Distribution, n: int, rng: np.random.Generato
 def mean_errors(
     table: Mapping[str, NDArray[np.float64]], space: ParameterSpace
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """True values of the first two parameters, and their bias there, means over the other parameters: (n, 2) each."""
+    """True values of the first two parameters, and their bias averaged over the others: shape (n, 2) each."""
     names, p = space.names, len(space.names)
     points = points_on_grid(np.stack([table[name] for name in names], axis=1), space)
     columns = np.stack([table[name] for name in names[:2]] + [table[f"bias_{name}"] for name in names[:2]], axis=1)

@@ -1,4 +1,4 @@
-"""Figures inside a page: Vega-Lite specifications, and the same as SVG where no script runs."""
+"""Figures embedded in a page: Vega-Lite specifications, with SVG pictures for browsers without scripts."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ BASE = "https://vega.github.io/vega-datasets/"
 
 
 def embedded(chart: altair.TopLevelMixin, label: str) -> Markup:
-    """A figure of the page: an SVG picture, and the specification by which `scripts` replaces it.
+    """HTML of a figure: an SVG picture, and the specification with which `scripts` replaces it.
 
     Parameters
     ----------
     chart : altair chart
     label : str
-        Words for those who cannot see it.
+        Alternative text.
     """
     import matplotlib
     import vl_convert
@@ -73,7 +73,7 @@ def embedded(chart: altair.TopLevelMixin, label: str) -> Markup:
 
 @cache
 def scripts() -> Markup:
-    """Vega, Vega-Lite and Vega-Embed with what draws the figures of a page; takes seconds, and needs no network."""
+    """Vega, Vega-Lite, Vega-Embed, and the script that draws the figures; takes seconds, works without network."""
     import vl_convert
 
     bundle = vl_convert.javascript_bundle((TEMPLATES / "draw.js").read_text(encoding="utf-8"))
@@ -88,13 +88,13 @@ class Dot:
     ----------
     value : float
     words : str
-        Told under the pointer.
+        Tooltip.
     colour, box : str
-        Of the dot, and of the box of its strip.
+        Colours of the dot and of the box of its strip.
     strip, group : str
-        Names of the strip, and of the group of strips that lie together.
+        Names of the strip and of its group of strips.
     link : str or None
-        Where the dot leads to.
+        Address to open on a click.
     """
 
     value: float
@@ -116,20 +116,20 @@ def strips(
     height: int = 36,
     numbers: str = ".3~g",
 ) -> altair.LayerChart | altair.FacetChart:
-    """Values of groups as dots in strips, with boxes for quartiles and medians of five values or more.
+    """Values as dots in strips, with boxes of quartiles and medians for five values or more.
 
     Parameters
     ----------
     dots : sequence of Dot
-        Where all are of one group without a name, it has no heading.
+        If all belong to one group without a name, there is no heading.
     title : str or None
-        Below the axis.
+        Title of the axis.
     scale, axis : altair.Scale, altair.Axis
-        Of the values.
+        Scale and axis of the values.
     width, height : int
-        Pixels of a strip.
+        Size of a strip, pixels.
     numbers : str
-        Format of medians and quartiles, as of d3.
+        d3 format of medians and quartiles.
     """
     import altair
 

@@ -1,4 +1,4 @@
-"""Numbers as text: rounded for readers, with their unit."""
+"""Numbers as text, rounded and with their units."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 
 
 def percent(fraction: float | None) -> str:
-    """A fraction as per cent; what is there but rare is not rounded to nothing, nor nearly all to all."""
+    """A fraction in per cent; only 0 and 1 are written as 0 and 100 %."""
     if fraction is None or not math.isfinite(fraction):
         return "\N{EN DASH}"
     if fraction in (0, 1):
@@ -24,6 +24,6 @@ def with_unit(words: str, unit: str) -> str:
 
 
 def readable(value: float) -> str:
-    """Three significant digits, without an exponent where that is readable."""
+    """A number with three significant digits, without exponent below 10^9."""
     text = f"{value:.3g}"
     return (f"{value:,.0f}" if "e+0" in text and abs(value) < 1e9 else text).replace("-", "\N{MINUS SIGN}")

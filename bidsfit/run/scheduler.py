@@ -1,4 +1,4 @@
-"""The order of the steps on one machine: image after image, one step at a time or several."""
+"""Scheduling of workflow nodes on one machine: image after image, one node at a time or several."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ MEMORY = 0.9
 
 @dataclass(frozen=True)
 class Finished:
-    """A part of the graph (an image) of which no step is left.
+    """A part of the graph (an image) with no nodes left to run.
 
-    ``name`` as in the names of its nodes (``sub_01_wf.sub_01_dwi_wf``); ``worked``: some step was not done before;
-    ``failed``: some step failed, and those that needed it were not run.
+    ``name`` is as in the full names of its nodes (``sub_01_wf.sub_01_dwi_wf``). ``worked``: some node had no result
+    from an earlier run. ``failed``: some node failed, so that the nodes that depend on it did not run.
     """
 
     name: str
@@ -39,24 +39,25 @@ class Finished:
 
 
 class Scheduler(PluginBase):
-    """Plugin of Nipype that finishes what it began before it begins something else.
+    """Nipype plugin that finishes images before it starts others.
 
-    As many images are in work at a time as there are processes, the first ones of the order before the others, so that
-    results are complete early and processes have work. The plugins of Nipype and niworkflows take the steps of all
-    images at once, let an interrupt be taken for a failure of the step that it falls into, and wait for ever for a
-    worker that was killed. Here a step whose worker died (as a rule for want of memory) fails like any other, the rest
-    goes on with new workers, and none outlives the run. A full disk stops the run: whatever follows would fail as well.
+    As many images as there are processes are processed at a time, in the given order, so that results are complete
+    early. Nipype's and niworkflows' plugins process all images at once, treat an interrupt as a failure of the running
+    node, and wait forever for a worker that was killed. Here a node whose worker was killed (usually for lack of
+    memory) fails like any other, the run continues with new workers, and no worker outlives the run. A full disk ends
+    the run, since all further nodes would fail.
 
     Parameters
     ----------
     processes : int
-        1: every step runs in this process.
+        With 1, all nodes run in this process.
     memory_gb : float, optional
-        What the steps that run at a time may need together; a single one may need more.
+        Memory for all nodes that run at a time; a single node may exceed it. By default a fraction of the system's
+        memory.
     order : sequence of str
-        Names of images, as in `Finished`; others follow as they come in the graph.
+        Names of images, as in `Finished`; others follow in the order of the graph.
     finished : callable, optional
-        Called with `Finished` when no step of an image is left.
+        Called with `Finished` after the last node of an image.
     """
 
     def __init__(
@@ -73,14 +74,14 @@ class Scheduler(PluginBase):
         self.finished = finished
 
     def run(self, graph: nx.DiGraph, config: dict[str, Any], updatehash: bool = False) -> None:
-        """Run the steps of a graph.
+        """Run the nodes of a graph.
 
         Raises
         ------
         RuntimeError
-            When everything else is done, where a step failed; at once where Nipype is told to stop on the first crash.
+            If a node failed: after all others have run, or at once if Nipype is configured to stop on the first crash.
         DiskFullError
-            Where a step failed for want of space.
+            If a node failed because the disk is full.
         """
         self.graph = graph
         self.stops_early = str(config["execution"]["stop_on_first_crash"]).lower() == "true"
@@ -109,7 +110,7 @@ class Scheduler(PluginBase):
         return ProcessPoolExecutor(self.processes, initializer=_start_worker, initargs=(os.getcwd(), os.getpid()))
 
     def _start_steps(self) -> bool:
-        """Start what may start; whether a step ended at once, so that others may start."""
+        """Start all nodes that can run; return True if one ended at once, so that others may start."""
         for part in list(islice(self.left.values(), self.processes)):
             for node in [node for node in part if self.waits_for[node] == 0]:
                 if node in self.running.values() or not self._fits(node):
@@ -124,7 +125,7 @@ class Scheduler(PluginBase):
         return False
 
     def _fits(self, node: Any) -> bool:
-        """Whether a step may run beside those that run now."""
+        """Whether threads and memory suffice to run a node beside the running ones."""
         threads = sum(self._threads(other) for other in self.running.values())
         memory = sum(other.mem_gb for other in self.running.values())
         return not self.running or (
@@ -135,7 +136,7 @@ class Scheduler(PluginBase):
         return min(int(node.n_procs), self.processes)
 
     def _is_done(self, node: Any) -> bool:
-        """Whether an earlier run did a step, its results are there, and it need not be done again."""
+        """Whether a node has a valid result from an earlier run and need not run again."""
         try:
             cached, updated = node.is_cached()
             if cached and updated:
@@ -167,7 +168,7 @@ class Scheduler(PluginBase):
         self._end_step(node, trace)
 
     def _end_step(self, node: Any, trace: str = "") -> None:
-        """The steps that needed this one may start, or are dropped where it failed."""
+        """Let the nodes that depend on a finished node start, or drop them if it failed."""
         if not trace:
             for follower in self.graph.successors(node):
                 self.waits_for[follower] -= 1
@@ -183,7 +184,7 @@ class Scheduler(PluginBase):
         self._drop(node, *nx.descendants(self.graph, node))
 
     def _drop(self, *nodes: Any) -> None:
-        """Take steps from those that are left, and say which parts are finished."""
+        """Remove nodes from those to run, and report parts that are finished."""
         for node in nodes:
             name = _part(node)
             self.left.get(name, {}).pop(node, None)
@@ -193,7 +194,7 @@ class Scheduler(PluginBase):
 
 
 def run_step(node: Any) -> str:
-    """Run a node; return its traceback where it failed."""
+    """Run a node; return the traceback if it failed, else an empty string."""
     try:
         node.run()
     except Exception:
@@ -202,12 +203,12 @@ def run_step(node: Any) -> str:
 
 
 def _part(node: Any) -> str:
-    """The image that a node belongs to: its workflow, and that of its participant."""
+    """Name of the part that a node belongs to: workflows of participant and image."""
     return ".".join(node.fullname.split(".")[1:3])
 
 
 class _ThisProcess(Executor):
-    """Runs what is submitted at once, in this process."""
+    """Executor that runs each call immediately in this process."""
 
     def submit(self, function: Callable[..., Any], /, *arguments: Any, **options: Any) -> Future[Any]:
         future: Future[Any] = Future()
@@ -222,7 +223,7 @@ def _start_worker(folder: str, parent: int) -> None:
 
 
 def _end(pool: Executor) -> None:
-    """End the workers of a pool at once."""
+    """Kill the workers of a pool."""
     for worker in list((getattr(pool, "_processes", None) or {}).values()):  # no public way before Python 3.14
         worker.kill()
     pool.shutdown(wait=False, cancel_futures=True)

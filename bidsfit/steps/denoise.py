@@ -37,7 +37,7 @@ class _DenoiseOutput(StepOutput):
 
 
 class ReduceNoise(StepInterface):
-    """Reduce the noise."""
+    """Denoise an image by MP-PCA or Patch2Self; MP-PCA also gives a noise map."""
 
     input_spec = _DenoiseInput
     output_spec = _DenoiseOutput

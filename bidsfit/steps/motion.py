@@ -158,7 +158,7 @@ def judged(facts: dict[str, Any], gain: float, lost: float, follows_b: bool) -> 
     facts : dict
         Findings so far.
     gain : float
-        As of `likeness.gain`.
+        From `likeness.gain`.
     lost : float
         Fraction of the voxels to fit that are no longer in every volume, such as an end slice.
     follows_b : bool

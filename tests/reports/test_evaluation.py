@@ -9,7 +9,7 @@ from PIL import Image
 from bidsfit.reports import boxes, canvas, spaces, statistic_maps
 from bidsfit.reports.evaluation import (
     Axis,
-    Bias,
+    BiasArrows,
     Case,
     Density,
     Group,
@@ -68,20 +68,20 @@ def test_distributions_of_unusual_samples(tmp_path: Path, samples: np.ndarray) -
 @pytest.mark.parametrize(
     "panel",
     [
-        pytest.param(Bias("usual", GRID, SHRUNK, PEAKED, np.array([[0.5, 1.5]])), id="usual"),
-        pytest.param(Bias("no training", GRID, SHRUNK, None, NO_SINKS), id="no training, no sinks"),
-        pytest.param(Bias("holes", GRID, HOLES, UNIFORM, NO_SINKS), id="NaN and infinite"),
-        pytest.param(Bias("nothing", GRID, GRID * np.nan, NO_SINKS, NO_SINKS), id="all NaN"),
-        pytest.param(Bias("no bias", GRID, GRID, PEAKED + 10, NO_SINKS), id="no bias, training elsewhere"),
+        pytest.param(BiasArrows("usual", GRID, SHRUNK, PEAKED, np.array([[0.5, 1.5]])), id="usual"),
+        pytest.param(BiasArrows("no training", GRID, SHRUNK, None, NO_SINKS), id="no training, no sinks"),
+        pytest.param(BiasArrows("holes", GRID, HOLES, UNIFORM, NO_SINKS), id="NaN and infinite"),
+        pytest.param(BiasArrows("nothing", GRID, GRID * np.nan, NO_SINKS, NO_SINKS), id="all NaN"),
+        pytest.param(BiasArrows("no bias", GRID, GRID, PEAKED + 10, NO_SINKS), id="no bias, training elsewhere"),
     ],
 )
 @pytest.mark.parametrize("name", ["figure.png", "figure.svg"])
-def test_bias(tmp_path: Path, panel: Bias, name: str) -> None:
+def test_bias(tmp_path: Path, panel: BiasArrows, name: str) -> None:
     assert_picture(plot_bias(tmp_path / name, [panel], PLANE, POINTS))
 
 
 def test_many_biases(tmp_path: Path) -> None:
-    panel = Bias("usual", GRID, SHRUNK, PEAKED, np.array([[0.5, 1.5]]))
+    panel = BiasArrows("usual", GRID, SHRUNK, PEAKED, np.array([[0.5, 1.5]]))
     assert_picture(plot_bias(tmp_path / "figure.png", [panel] * 9, PLANE, {}))
 
 
@@ -105,7 +105,7 @@ def test_contours_enclose_the_share_that_they_say() -> None:
 
 def test_biases_refuse_what_they_cannot_show(tmp_path: Path) -> None:
     path = tmp_path / "figure.png"
-    usual = Bias("usual", GRID, SHRUNK, None, NO_SINKS)
+    usual = BiasArrows("usual", GRID, SHRUNK, None, NO_SINKS)
     with pytest.raises(ValueError, match="1 to 6 panels, not 0"):
         plot_distributions(path, [], PLANE, {})
     with pytest.raises(ValueError, match="1 to 9 panels, not 10"):
@@ -113,7 +113,7 @@ def test_biases_refuse_what_they_cannot_show(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"'flat' have the shape \(3,\); it must be \(n, 2\)"):
         plot_distributions(path, [Density("flat", np.ones(3))], PLANE, {})
     with pytest.raises(ValueError, match="Truth and mean of 'short'"):
-        plot_bias(path, [Bias("short", GRID, SHRUNK[:3], None, NO_SINKS)], PLANE, {})
+        plot_bias(path, [BiasArrows("short", GRID, SHRUNK[:3], None, NO_SINKS)], PLANE, {})
     with pytest.raises(ValueError, match="2 axes, not 1"):
         plot_bias(path, [usual], PLANE[:1], {})  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"\.png or \.svg"):
