@@ -15,6 +15,9 @@ from scipy.stats import chi2
 from bidsfit.acquisition import B0_TOLERANCE, Acquisition, count_directions
 from bidsfit.parallel import Progress
 
+#: Of the noise level: what stands for a signal of 0 that is no missing measurement.
+NEGLIGIBLE = 1e-6
+
 NoiseKind = Literal["gaussian", "rician"]
 
 #: The iteration of `rician_sigma` ends where no voxel's noise level changes by more than this fraction, or here.
@@ -124,7 +127,8 @@ def correct_rician_image(
     """Remove the Rician bias of an image, slice by slice (see `remove_rician_bias`).
 
     The image should be denoised. Otherwise single magnitudes below the floor become 0, and the mean of the others keeps
-    most of the bias.
+    most of the bias. What becomes 0 is written as a millionth of the noise level, because estimators take a 0 among
+    positive signals for a missing measurement.
 
     Parameters
     ----------
@@ -140,7 +144,9 @@ def correct_rician_image(
     level = _on_grid(sigma, data)
 
     def correct(z: int) -> None:
-        corrected[:, :, z] = remove_rician_bias(data[:, :, z], level[:, :, z, None])
+        measured, noise = data[:, :, z], level[:, :, z, None]
+        amplitude = remove_rician_bias(measured, noise)
+        corrected[:, :, z] = np.where(measured > 0, np.maximum(amplitude, NEGLIGIBLE * noise), amplitude)
 
     _slice_by_slice(correct, data.shape[2], threads, progress)
     return corrected

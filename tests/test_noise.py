@@ -159,6 +159,14 @@ def test_bias_of_an_image_at_snr_10_falls_by_half(threads):
     assert done == [0.25, 0.5, 0.75, 1.0]
 
 
+def test_a_signal_below_the_floor_is_no_missing_measurement():
+    """Estimators take a 0 among positive signals for one; one that was 0 stays so."""
+    image, sigma = np.array([[[[100.0, 20.0, 0.0]]]]), np.full((1, 1, 1), 20.0)
+    found = correct_rician_image(image, sigma)[0, 0, 0]
+    assert 0 < found[1] < 1e-4
+    assert found[2] == 0
+
+
 def test_voxels_without_a_noise_level_keep_their_values():
     image = np.full((2, 2, 1, 3), 5.0)
     image[1, 1, 0, 1] = np.nan
