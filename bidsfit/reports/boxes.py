@@ -163,12 +163,12 @@ def _draw_case(panel: Any, case: Case, parameter: int) -> None:
             zorder=3,
         )
         tip = min(float(box["whishi"]), highest - 0.12 * (highest - panel.get_ylim()[0]))
-        words = _short(float(group.cohen_d[parameter]))
+        words = short_number(float(group.cohen_d[parameter]))
         above = panel.annotate(words, (i + 1, tip), (0, 2.5), textcoords="offset points", ha="center", fontsize=6.5)
         above.set(path_effects=[Stroke(linewidth=1.8, foreground="white"), Normal()], zorder=4)
 
 
-def _short(value: float) -> str:
+def short_number(value: float) -> str:
     """A number with one decimal, or none if it would not fit above a box."""
     if np.isnan(value):
         return "\N{EN DASH}"

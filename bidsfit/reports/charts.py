@@ -115,7 +115,7 @@ def _draw_histogram(axes: Any, histogram: Histogram) -> None:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: readable(value)))
     p5, median, p95 = np.percentile(finite, [5, 50, 95])
     axes.axvspan(p5, p95, color=INK, alpha=0.06, linewidth=0)
-    ends, remarks = _ends(finite, low, high, histogram.bounds)
+    ends, remarks = display_ends(finite, low, high, histogram.bounds)
     counts, edges = np.histogram(finite[~ends], bins=48, range=(low, high))
     apart, _ = np.histogram(np.clip(finite[ends], low, high), bins=edges)
     tallest = counts.max() or apart.max()
@@ -129,7 +129,7 @@ def _draw_histogram(axes: Any, histogram: Histogram) -> None:
     axes.set_xlabel("\n".join(remarks), loc="left", color=WARM, fontsize=8, linespacing=1.4)
 
 
-def _ends(
+def display_ends(
     finite: NDArray, low: float, high: float, bounds: tuple[float, float] | None
 ) -> tuple[NDArray[np.bool_], list[str]]:
     """Which values lie at a bound or outside the plot, and their numbers in words.
@@ -267,12 +267,13 @@ def stretched_below(places: ArrayLike) -> float | None:
     return float(low[-1]) if low.size >= 3 else None
 
 
-def _forward(x: NDArray, step: float, end: float) -> NDArray:
+def to_axis(x: NDArray, step: float, end: float) -> NDArray:
     """Position on an axis to ``end`` of which the part below ``step`` fills the left half."""
     return np.where(x <= step, x / step, 1 + (x - step) / (end - step))
 
 
-def _backward(position: NDArray, step: float, end: float) -> NDArray:
+def from_axis(position: NDArray, step: float, end: float) -> NDArray:
+    """Value at a position of that axis: the inverse of `to_axis`."""
     return np.where(position <= 1, position * step, step + (position - 1) * (end - step))
 
 
@@ -282,7 +283,7 @@ def scale_x(axes: Any, end: float, step: float | None) -> None:
         axes.set_xlim(-0.03 * end, 1.03 * end)
         axes.xaxis.set_major_locator(ticks(5))
         return
-    functions = (partial(_forward, step=step, end=end), partial(_backward, step=step, end=end))
+    functions = (partial(to_axis, step=step, end=end), partial(from_axis, step=step, end=end))
     axes.set_xscale("function", functions=functions)
     axes.set_xlim(-0.06 * step, end + 0.06 * (end - step))
     axes.axvspan(-step, step, color=ACCENT, alpha=0.06, linewidth=0, zorder=0)

@@ -99,7 +99,7 @@ def plot_lesions(
     _check(columns, lesion.shape, axes)
     if not lesion.any():
         raise ValueError("The outline of the lesion is empty.")
-    window = zoom if zoom is not None else _box(lesion)
+    window = zoom if zoom is not None else box_around(lesion)
     span = [len(range(*cut.indices(length))) for cut, length in zip(window, lesion.shape, strict=True)]
     if min(span) == 0:
         raise ValueError(f"The zoom {window} shows nothing of a slice of the shape {lesion.shape}.")
@@ -158,7 +158,7 @@ def plot_difference_maps(
         raise ValueError(f"The figure shows at most {MOST_COLUMNS} differences, not {len(columns)}.")
     if not within.any():
         raise ValueError("The mask is empty.")
-    window = _box(within, 1)
+    window = box_around(within, 1)
     lines = -(-len(columns) // ABREAST)
     abreast = -(-len(columns) // lines)
     width, height = within[window].shape
@@ -171,14 +171,14 @@ def plot_difference_maps(
         for panel, column, volume in zip(block, columns, data, strict=False):
             image = _show(panel, volume[window], ~within[window], (-extent, extent), DIVERGING)
             panel.set_title(_wrapped(column.title, size), fontsize=9.5)
-            words = _errors_in_words(column.errors.get(name, {}), size)
+            words = errors_in_words(column.errors.get(name, {}), size)
             panel.set_xlabel("\n".join(words), loc="left", fontsize=7.5, color=QUIET)
         for empty in block[len(columns) :]:
             empty.remove()
         missing |= bool(np.isnan(values).any())
         scale = draw_scale(figure, image, values[~np.isnan(values)], ax=[*block[: len(columns)]], pad=0.01)
         scale.set_label(f"{axis.words}:\ndifference from {reference}")
-    remarks = [_abbreviations(columns), "Pink: no estimate." if missing else ""]
+    remarks = [abbreviations(columns), "Pink: no estimate." if missing else ""]
     say_below(figure, "  ".join(filter(None, remarks)))
     return save(figure, path)
 
@@ -213,7 +213,7 @@ def _wrapped(title: str, width: float) -> str:
     return textwrap.fill(title, max(int(width * 12), 6))
 
 
-def _box(region: NDArray, margin: int | None = None) -> tuple[slice, slice]:
+def box_around(region: NDArray, margin: int | None = None) -> tuple[slice, slice]:
     """Bounding box of a region with a margin on every side, by default of the size of the region."""
     places = np.argwhere(region)
     starts, stops = places.min(axis=0), places.max(axis=0) + 1
@@ -225,7 +225,7 @@ def _box(region: NDArray, margin: int | None = None) -> tuple[slice, slice]:
 def _shown(maps: Iterable[NDArray]) -> tuple[slice, slice]:
     """Bounding box of the finite voxels, with a margin; the whole slice if there are none."""
     known = np.any([np.isfinite(np.asarray(values, dtype=float)) for values in maps], axis=0)
-    return _box(known if known.any() else ~known, 1)
+    return box_around(known if known.any() else ~known, 1)
 
 
 def _show(panel: Any, values: NDArray, outside: NDArray, limits: tuple[float, float], cmap: str) -> ScalarMappable:
@@ -255,7 +255,7 @@ def _draw_box(panel: Any, window: tuple[slice, slice], whole: tuple[slice, slice
     panel.add_patch(Rectangle(corner, x_stop - x, y_stop - y, fill=False, edgecolor=OUTLINE, linewidth=1.2))
 
 
-def _errors_in_words(errors: Mapping[str, float], width: float) -> list[str]:
+def errors_in_words(errors: Mapping[str, float], width: float) -> list[str]:
     """Errors such as "MAE WM 0.031, GM 0.045", wrapped to the width of a map."""
     if not errors:
         return [""]
@@ -263,7 +263,7 @@ def _errors_in_words(errors: Mapping[str, float], width: float) -> list[str]:
     return textwrap.wrap(f"MAE {text}", int(width * LETTERS)) or [""]
 
 
-def _abbreviations(columns: Sequence[DifferenceColumn]) -> str:
+def abbreviations(columns: Sequence[DifferenceColumn]) -> str:
     """Explanation of the abbreviations that are used."""
     used = {tissue for column in columns for errors in column.errors.values() for tissue in errors}
     words = ["MAE: mean absolute error", *[f"{short}: {name}" for short, name in TISSUES.items() if short in used]]

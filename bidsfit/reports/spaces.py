@@ -179,7 +179,7 @@ def plot_bias(
     for panel, main in zip(panels, planes, strict=True):
         _draw_arrows(main, panel, axes)
         if panel.training is not None:
-            contoured |= _draw_contours(main, _pairs(panel.training, f"training of {panel.title!r}"), axes)
+            contoured |= draw_contours(main, _pairs(panel.training, f"training of {panel.title!r}"), axes)
         sinks = _pairs(panel.sinks, f"sinks of {panel.title!r}")
         main.plot(sinks[:, 0], sinks[:, 1], "*", **_sink_style(), zorder=6, clip_on=False, in_layout=False)
         _draw_points(main, points, axes)
@@ -307,7 +307,7 @@ def _draw_arrows(main: Any, panel: BiasArrows, axes: tuple[Axis, Axis]) -> None:
     )
 
 
-def _draw_contours(main: Any, training: NDArray, axes: tuple[Axis, Axis]) -> bool:
+def draw_contours(main: Any, training: NDArray, axes: tuple[Axis, Axis]) -> bool:
     """Draw contours around the densest part of the samples; return whether there are any."""
     counts = _histogram(training, axes, CONTOUR_BINS)
     width = SMOOTHING * (SMOOTHED_SAMPLES / max(len(training), 1)) ** (1 / 6)  # Scott's rule

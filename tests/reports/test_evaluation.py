@@ -91,13 +91,13 @@ def test_many_biases(tmp_path: Path) -> None:
 )
 def test_only_a_density_with_a_peak_has_contours(training: np.ndarray, expected: bool) -> None:
     axes = canvas.page(2, 2).add_subplot()
-    assert spaces._draw_contours(axes, training, PLANE) is expected
+    assert spaces.draw_contours(axes, training, PLANE) is expected
     assert bool(axes.collections) is expected
 
 
 def test_contours_enclose_the_share_that_they_say() -> None:
     axes = canvas.page(2, 2).add_subplot()
-    spaces._draw_contours(axes, PEAKED, PLANE)
+    spaces.draw_contours(axes, PEAKED, PLANE)
     for lines, share in zip(axes.collections, spaces.ENCLOSED, strict=True):
         inside = lines.get_paths()[0].contains_points(PEAKED)
         assert inside.mean() == pytest.approx(share, abs=0.01)
@@ -204,7 +204,7 @@ def test_boxes_of_unusual_estimates(tmp_path: Path, value: float) -> None:
     [(0.04, "0.0"), (-0.04, "0.0"), (-1.25, "−1.2"), (9.97, "10"), (-41.3, "−41"), (np.nan, "–"), (-np.inf, "−∞")],  # noqa: RUF001
 )
 def test_numbers_above_boxes_are_short(value: float, expected: str) -> None:
-    assert boxes._short(value) == expected
+    assert boxes.short_number(value) == expected
 
 
 def test_boxes_refuse_what_they_cannot_show(tmp_path: Path) -> None:

@@ -191,7 +191,7 @@ def test_histograms(tmp_path: Path) -> None:
 
 def test_histograms_say_what_lies_at_a_bound_and_what_beyond_the_picture() -> None:
     values = np.array([0, 0, 1, 1.5, 2.5, 5, 5, 5, 2.9, 0.5])
-    ends, remarks = charts._ends(values, 0.0, 2.0, (0.0, 5.0))
+    ends, remarks = charts.display_ends(values, 0.0, 2.0, (0.0, 5.0))
     assert remarks == ["20.0 % at the lower bound, 0", "30.0 % at the upper bound, 5", "20.0 % above the range shown"]
     np.testing.assert_array_equal(values[~ends], [1, 1.5, 0.5])
 
@@ -242,9 +242,9 @@ def test_the_b_axis_is_stretched_where_many_b_values_are_low(b_values: list[floa
 
 def test_the_stretched_axis_can_be_inverted() -> None:
     b = np.linspace(0, 800, 50)
-    position = charts._forward(b, 150, 800)
+    position = charts.to_axis(b, 150, 800)
     assert np.all(np.diff(position) > 0)
-    np.testing.assert_allclose(charts._backward(position, 150, 800), b)
+    np.testing.assert_allclose(charts.from_axis(position, 150, 800), b)
 
 
 @pytest.mark.parametrize("directions", [None, "random", "zero", "one"])

@@ -70,8 +70,8 @@ def test_unusual_estimates_in_a_lesion(tmp_path: Path, value: float) -> None:
 def test_the_box_is_around_the_lesion_and_inside_the_image() -> None:
     corner = np.zeros(SHAPE, dtype=bool)
     corner[2:6, 45:48] = True
-    assert lesions._box(corner) == (slice(0, 10), slice(41, 50))
-    assert lesions._box(corner, 1) == (slice(1, 7), slice(44, 49))
+    assert lesions.box_around(corner) == (slice(0, 10), slice(41, 50))
+    assert lesions.box_around(corner, 1) == (slice(1, 7), slice(44, 49))
 
 
 def test_a_zoom_that_is_given_is_shown(tmp_path: Path) -> None:
@@ -122,10 +122,10 @@ def test_a_voxel_outside_the_mask_does_not_show(tmp_path: Path) -> None:
 
 def test_errors_are_put_in_words() -> None:
     space = "\N{NO-BREAK SPACE}"
-    assert lesions._errors_in_words({"WM": 0.03125, "GM": 0.045}, 3) == [f"MAE WM{space}0.0312, GM{space}0.045"]
-    assert len(lesions._errors_in_words({"WM": 0.03125, "GM": 0.045}, 1)) == 2
-    assert lesions._errors_in_words({}, 1) == [""]
-    assert lesions._abbreviations(DIFFERENCES) == "MAE: mean absolute error, WM: white matter, GM: grey matter."
+    assert lesions.errors_in_words({"WM": 0.03125, "GM": 0.045}, 3) == [f"MAE WM{space}0.0312, GM{space}0.045"]
+    assert len(lesions.errors_in_words({"WM": 0.03125, "GM": 0.045}, 1)) == 2
+    assert lesions.errors_in_words({}, 1) == [""]
+    assert lesions.abbreviations(DIFFERENCES) == "MAE: mean absolute error, WM: white matter, GM: grey matter."
 
 
 def test_differences_refuse_what_they_cannot_show(tmp_path: Path) -> None:
