@@ -376,7 +376,7 @@ class Estimator(ABC):
         chosen, notes = self.adapted(signals, acquisition, noise)
         if chosen.needs_noise and noise is None:
             raise ValueError(f"The estimator {self.name!r} needs the standard deviation of the noise.")
-        averaged, averages = self.averaged(acquisition), self._averages(acquisition)
+        averaged, averages = self._averages(acquisition)
         fit = chosen.prepare(averaged)
         weights = np.tile(averaged.weights, 1 + self.model.complex_valued)
         n_voxels, n_parameters = signals.shape[0], len(self.model.parameters)
@@ -442,11 +442,13 @@ class Estimator(ABC):
             derived=self.model.derivation.values(values),
         )
 
-    def _averages(self, acquisition: Acquisition) -> Callable[[NDArray, NDArray], tuple[NDArray, NDArray[np.bool_]]]:
-        """What makes of signals (n, n_measurements) and their noise (n,) the averages that are fitted.
+    def _averages(
+        self, acquisition: Acquisition
+    ) -> tuple[Acquisition, Callable[[NDArray, NDArray], tuple[NDArray, NDArray[np.bool_]]]]:
+        """The averaged acquisition, and a function of signals (n, n_measurements) and noise (n,) that averages them.
 
-        It also says in which voxels measurements are missing: exactly 0, where others of the voxel are positive. They
-        are left out of their average, which is NaN where no other is left.
+        The function also returns in which voxels a measurement is missing: exactly 0, while others of the voxel are
+        positive. Missing measurements are left out; an average of none is NaN.
         """
         used, kind = self.model.usable(acquisition), complex if self.model.complex_valued else float
         average = self.model.average(acquisition.select(used), self.averaging)
@@ -457,11 +459,12 @@ class Estimator(ABC):
             measured = remove_rician_bias(measured, noise[:, None]) if self.debias else measured
             return average(measured, missing if missing.any() else None), missing.any(axis=1)
 
-        return averages
+        return average.acquisition, averages
 
     def reference(self, signals: NDArray, acquisition: Acquisition, noise: NDArray) -> NDArray:
         """What the signals of every voxel are divided by before the fit, shape (n,); arguments as of `estimate`."""
-        return self.model.reference_signal(self._averages(acquisition)(signals, noise)[0], self.averaged(acquisition))
+        averaged, averages = self._averages(acquisition)
+        return self.model.reference_signal(averages(signals, noise)[0], averaged)
 
     def _pieces(self, n_voxels: int, positions: NDArray[np.integer] | None) -> Iterator[tuple[slice, slice]]:
         """Slices of the rows to read at a time, and slices of those to estimate.
@@ -500,7 +503,7 @@ class Estimator(ABC):
 
     def averaged(self, acquisition: Acquisition) -> Acquisition:
         """The acquisition that is fitted: measurements that the model describes, averaged."""
-        return self.model.average(acquisition.select(self.model.usable(acquisition)), self.averaging).acquisition
+        return self._averages(acquisition)[0]
 
     def warm_up(self, acquisition: Acquisition) -> None:
         """Compile what an estimate of this acquisition needs, so that compilation is not timed with the estimate."""
