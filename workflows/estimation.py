@@ -197,6 +197,7 @@ def init_fit_wf(
             mask_name=plan.mask_name,
             output_dir=str(output_dir),
             model=fit.model,
+            organ=fit.organ,
             estimator=fit.estimator,
             options=fit.options,
             noise=plan.noise.settings,

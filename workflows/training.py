@@ -46,6 +46,7 @@ def init_training_node(plan: ImagePlan, fit: Fit, *, training: TrainedStore, omp
     """
     interface = TrainEstimator(
         model=fit.model,
+        organ=fit.organ,
         estimator=fit.estimator,
         options=fit.options,
         left_out=fit.left_out,

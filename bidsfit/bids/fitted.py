@@ -153,7 +153,7 @@ class FitTraining:
     Attributes
     ----------
     distribution : str
-        Kind: "uniform", "healthy", "mixed", "wm" or "gm"; empty if unknown.
+        Kind: "prior", "uniform", "healthy", "mixed", "wm" or "gm"; empty if unknown.
     digest : str
         Digest of the distribution.
     participants : tuple of str

@@ -27,6 +27,7 @@ from bidsfit.estimators.estimator import Estimator, Status, estimator_label
 from bidsfit.exceptions import UnusableInputError, UsageError
 from bidsfit.files import needing_space, write_json, write_text
 from bidsfit.fitting import FitNumbers, FitResult
+from bidsfit.models.organs import preset_facts
 from bidsfit.models.parameter import Derived, Parameter
 from bidsfit.models.signal_model import SignalModel
 from bidsfit.quantity import Quantity
@@ -177,7 +178,7 @@ def fit_settings(
     ``noise``: assumed kind of noise and source of its level, by field of the sidecar.
     """
     settings: dict[str, Any] = {"FitMethod": estimator.name, "FitMethodDescription": estimator.title, "Mask": mask}
-    settings |= dict(noise or {})
+    settings |= {**dict(noise or {}), **preset_facts(model)}
     for key, value in estimator.options.items():
         if key == "bounds":
             value = {

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from bidsfit import __version__
 from bidsfit.exceptions import UsageError
+from bidsfit.models.organs import GENERAL, ORGANS
 
 if TYPE_CHECKING:
     from bidsfit.acquisition import Acquisition
@@ -70,6 +71,12 @@ def add_setting_options(parser: argparse.ArgumentParser, *, of_file: bool = Fals
         help="no noise in the images of the lowest b-value (Gyori et al. 2022)",
     )
     group.add_argument(
+        "--organ",
+        choices=(GENERAL, *ORGANS),
+        default=GENERAL,
+        help="whose bounds and priors the model has (default: general)",
+    )
+    group.add_argument(
         "--bounds",
         nargs="+",
         action="extend",
@@ -110,7 +117,7 @@ def setting_of(arguments: argparse.Namespace, file: Path | None = None) -> Setti
     bundle = None if file is None else read_bundle(file, machine=False)
     if arguments.model is None and bundle is None:
         raise UsageError("Give the signal model (--model), or a trained file among --estimators.")
-    model = models.get(arguments.model or bundle.facts["Model"])  # type: ignore[union-attr]
+    model = models.get(arguments.model or bundle.facts["Model"], arguments.organ)  # type: ignore[union-attr]
     bounds: dict[str, Any] = {}
     snr, kind, lowest = SNR, "gaussian", True
     if bundle is not None and bundle.facts["Model"] != model.name:

@@ -19,7 +19,7 @@ def add_train(commands: argparse._SubParsersAction) -> None:
         description="Train an estimator on simulated signals and write it, with all that judges it, as one file. "
         "`bidsfit ... --estimators FILE` fits with it data of the same protocol.",
     )
-    parser.add_argument("estimator", type=estimators.with_distribution, help="net-uniform, net-healthy, ..., forest-gm")
+    parser.add_argument("estimator", type=estimators.with_distribution, help="net-prior, net-healthy, ..., forest-gm")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="file to write (.zip); must not exist")
     add_setting_options(parser)
     parser.add_argument(

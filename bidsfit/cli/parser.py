@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from bidsfit import __version__, estimators, models
+from bidsfit.models.organs import GENERAL, ORGANS
 from bidsfit.preprocessing.steps import STEPS
 
 DESCRIPTION = """\
@@ -189,11 +190,20 @@ def add_fit_options(group: argparse._ArgumentGroup) -> None:
         help="take the Rician bias out of the magnitudes before a fit that takes the noise for Gaussian",
     )
     group.add_argument(
+        "--organ",
+        choices=("auto", GENERAL, *ORGANS),
+        default="auto",
+        help="whose bounds, starting values and priors intravoxel incoherent motion is fitted with: "
+        f"{', '.join(ORGANS)}, general (wide enough for any), or auto (the organ of BodyPart in the sidecar, general "
+        "where it says none; default)",
+    )
+    group.add_argument(
         "--bounds",
         nargs="+",
         action="extend",
         metavar="MODEL.PARAMETER=LOWER,UPPER",
-        help="bounds in the units of the maps (mm^2/s), for example ivim.Dstar=0.005,0.3; equal numbers fix",
+        help="bounds in the units of the maps (mm^2/s), for example ivim.Dstar=0.005,0.3; equal numbers fix; they "
+        "go before those of --organ",
     )
 
 
@@ -202,9 +212,10 @@ def add_training_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--distribution",
         choices=estimators.DISTRIBUTIONS,
-        help="what net and forest are trained on: the plausible space of the model (uniform), pooled fits of healthy "
+        help="what net and forest are trained on: the priors of the parameters (prior), their plausible space "
+        "(uniform), pooled fits of healthy "
         "participants (healthy), half of each (mixed), or fits of white or grey matter (wm, gm); net-healthy is net "
-        "with healthy (default: uniform)",
+        "with healthy (default: prior)",
     )
     group.add_argument(
         "--training-snr",

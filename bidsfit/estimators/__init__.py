@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 #: What the parameters of a trained estimator's training may be (its option ``distribution``), and how that reads.
 DISTRIBUTIONS = {
+    "prior": "drawn from the priors of the parameters",
     "uniform": "drawn uniformly from the plausible space of the model",
     "healthy": "drawn from the pooled least-squares fits of healthy participants",
     "mixed": "drawn half from the plausible space of the model and half from pooled fits of healthy participants",
@@ -59,6 +60,6 @@ def get(name: str) -> type[Estimator]:
 def with_distribution(name: str, distribution: str | None = None) -> str:
     """Append the training distribution to the name of a trained estimator without one: "net" becomes "net-healthy".
 
-    ``distribution`` is one of `DISTRIBUTIONS`, "uniform" by default. Other names are returned unchanged.
+    ``distribution`` is one of `DISTRIBUTIONS`, "prior" by default. Other names are returned unchanged.
     """
-    return f"{name}-{distribution or 'uniform'}" if name in TRAINED else name
+    return f"{name}-{distribution or 'prior'}" if name in TRAINED else name

@@ -24,7 +24,7 @@ from bidsfit.estimators.posterior import (
     fill_posteriors,
     make_work,
 )
-from bidsfit.estimators.priors import Prior, priors_of
+from bidsfit.models.priors import Prior, priors_of
 from bidsfit.models.signal_model import SignalModel
 
 #: Most free parameters besides the scale: the points are few for more.

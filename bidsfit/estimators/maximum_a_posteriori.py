@@ -25,9 +25,9 @@ from bidsfit.estimators.levenberg_marquardt import (
     make_work,
 )
 from bidsfit.estimators.misfits import gaussian
-from bidsfit.estimators.priors import Prior
 from bidsfit.estimators.solver import make_problem, starting_points
 from bidsfit.exceptions import UnusableInputError
+from bidsfit.models.priors import Prior
 from bidsfit.models.signal_model import SignalModel
 
 #: Voxels that the prior is fitted to: at least, and of how many at most.

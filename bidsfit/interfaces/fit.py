@@ -53,6 +53,7 @@ class _FitImageInput(BaseInterfaceInputSpec):
     image = traits.Dict(mandatory=True, desc="as DwiImage.to_dict")
     mask_name = traits.Str(mandatory=True, desc="where the mask came from")
     model = traits.Str(mandatory=True)
+    organ = traits.Str("general", usedefault=True, desc="whose preset the model has")
     estimator = traits.Str(mandatory=True)
     options = traits.Dict(desc="of the estimator")
     trained = File(exists=True, desc="what the estimator was taught, where it is a trained one")
@@ -85,7 +86,9 @@ class FitImage(SimpleInterface):
         bundle = read_bundle(Path(self.inputs.trained)) if isdefined(self.inputs.trained) else None
         if bundle is not None:
             options["trained"] = bundle
-        estimator: Estimator = estimators.get(self.inputs.estimator)(models.get(self.inputs.model), **options)
+        estimator: Estimator = estimators.get(self.inputs.estimator)(
+            models.get(self.inputs.model, self.inputs.organ), **options
+        )
         mask_image = open_image(Path(self.inputs.mask))
         mask = np.asarray(read_data(mask_image, Path(self.inputs.mask))) > 0
         kept = self._kept(Path(runtime.cwd))

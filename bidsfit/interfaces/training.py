@@ -36,6 +36,7 @@ class _TrainEstimatorInput(BaseInterfaceInputSpec):
     sidecar = traits.Dict(desc="metadata of the image")
     facts = File(exists=True, mandatory=True, desc="of the image, as PrepareImage leaves them: the SNR")
     model = traits.Str(mandatory=True)
+    organ = traits.Str("general", usedefault=True, desc="whose preset the model has")
     estimator = traits.Str(mandatory=True)
     options = traits.Dict(desc="of the estimator")
     pool = File(exists=True, desc="distribution of pooled fits (JSON), where the estimator is trained on one")
@@ -63,7 +64,7 @@ class TrainEstimator(SimpleInterface):
             Path(self.inputs.bvec) if self.inputs.bvec else None,
             self.inputs.sidecar if isdefined(self.inputs.sidecar) else None,
         )
-        model = models.get(self.inputs.model)
+        model = models.get(self.inputs.model, self.inputs.organ)
         estimator: Any = estimators.get(self.inputs.estimator)(model, **self.inputs.options)
         left_out = json.loads(Path(self.inputs.facts).read_text()).get("left_out", [])
         require_support(estimator, acquisition, left_out, Path(self.inputs.in_file))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from bidsfit.exceptions import UnknownNameError
 from bidsfit.registry import Registry
 
 if TYPE_CHECKING:
@@ -33,7 +34,16 @@ def without_variants() -> list[str]:
     return [name for name in available() if not get(name).variant_of]
 
 
-def get(name: str) -> SignalModel:
-    """The model of that name; an unknown one raises `UnknownNameError` with the nearest valid name."""
+def get(name: str, organ: str = "general") -> SignalModel:
+    """The model of that name, with the bounds, starting values and priors of an organ if it has any.
+
+    An unknown name raises `UnknownNameError` with the nearest valid one.
+    """
     model: SignalModel = _registry.get(name)
-    return model
+    if organ == model.organ:
+        return model
+    from bidsfit.models.organs import ORGANS, in_organ
+
+    if organ not in ORGANS:
+        raise UnknownNameError("organ", organ, ORGANS)
+    return in_organ(model, organ)

@@ -6,6 +6,7 @@ import sympy as sp
 
 from bidsfit.models.common import signal_scale
 from bidsfit.models.parameter import Parameter
+from bidsfit.models.priors import Prior, log_normal
 from bidsfit.models.requirements import ValuesRequirement
 from bidsfit.models.symbolic import SymbolicModel
 
@@ -28,35 +29,44 @@ def perfusion_fraction() -> Parameter:
         latex="f",
         description="Perfusion fraction",
         display=(0.0, 0.4),
+        prior=Prior("beta", arguments={"a": 1.0, "b": 3.0}),
     )
 
 
 def tissue_diffusion() -> Parameter:
-    """D, the diffusivity of the tissue outside the blood."""
+    """D, the diffusivity of the tissue outside the blood.
+
+    Free water at body temperature has 3 um^2/ms.
+    """
     return Parameter(
         name="D",
         label="D",
         unit="um^2/ms",
-        bounds=(0.0, 5.0),
+        bounds=(0.0, 3.5),
         start=(0.3, 0.6, 1.0, 1.5, 2.2, 3.0),
         latex="D",
         description="Diffusion coefficient of tissue",
         display=(0.0, 3.0),
+        prior=log_normal(0.4, 3.2),
     )
 
 
 def pseudo_diffusion(decay: str) -> Parameter:
-    """D*; ``decay`` says which of the two conventions of the literature is meant."""
+    """D*; ``decay`` says which of the two conventions of the literature is meant.
+
+    Published means of organs lie between 8 and 100 um^2/ms, and up to 270 in the liver (see `bidsfit.models.organs`).
+    A bound so far above D keeps the two exponentials apart, which else meet where the signal is noisy.
+    """
     return Parameter(
         name="Dstar",
         label="Dstar",
         unit="um^2/ms",
-        bounds=(3.0, 200.0),
-        start=(3.0, 6.0, 12.0, 25.0, 50.0, 120.0),
+        bounds=(5.0, 200.0),
+        start=(5.0, 8.0, 14.0, 28.0, 55.0, 120.0),
         latex="D^{*}",
         description=f"Pseudo-diffusion coefficient of flowing blood, as in {decay}",
         display=(0.0, 60.0),
-        prior="loguniform",
+        prior=log_normal(6.0, 150.0),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import numba
@@ -64,14 +65,15 @@ def _safe(names: Sequence[str]) -> list[str]:
     return [printer.doprint(sp.Symbol(name, real=True)) for name in names]
 
 
+@cache
 def compile_kernel(
-    expression: sp.Expr, parameters: Sequence[str], variables: Sequence[str], *, derivatives: bool = True
+    expression: sp.Expr, parameters: tuple[str, ...], variables: tuple[str, ...], *, derivatives: bool = True
 ) -> Callable[[NDArray, NDArray, NDArray, NDArray], None]:
     """Compile an equation into ``kernel(parameters, design, signal, jacobian)``, which fills the last two arrays.
 
     The symbols ``parameters`` and ``variables`` are in the order of the array columns. Shapes: parameters
     (n_parameters,), design (n, n_variables), signal (n,), jacobian (n, n_parameters). Without ``derivatives`` the
-    Jacobian is left as it is.
+    Jacobian is left as it is. Models that differ only in their tables share the compiled function.
     """
     namespace: dict[str, Any] = {"math": math, **KERNEL_FUNCTIONS}
     source = kernel_source(expression, parameters, variables, derivatives=derivatives)

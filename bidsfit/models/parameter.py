@@ -10,6 +10,8 @@ import numpy as np
 import sympy as sp
 from numpy.typing import NDArray
 
+from bidsfit.models.priors import Prior
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -56,15 +58,16 @@ class Parameter(ModelQuantity):
         Physically plausible range, in ``unit``.
     start : sequence of float
         Values from which the grid of starting points is built. Not used for the scale of the signal.
-    prior : {"uniform", "loguniform"}
-        Default prior of Bayesian estimators between the bounds: uniform in the value or in its logarithm.
+    prior : {"uniform", "loguniform"} or Prior
+        Default prior of Bayesian estimators and of trainings between the bounds: uniform in the value or in its
+        logarithm, or a distribution, which is truncated to the bounds.
     kind : {"scalar", "polar", "azimuth"}
         Angles are not kept within their bounds during a fit, but wrapped into them afterwards.
     """
 
     bounds: tuple[float, float]
     start: Sequence[float] = ()
-    prior: str = "uniform"
+    prior: str | Prior = "uniform"
     kind: Kind = "scalar"
 
     @property

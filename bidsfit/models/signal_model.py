@@ -91,6 +91,8 @@ class SignalModel(ABC):
         Constants of the equation as written to sidecars: diffusivities in mm^2/s.
     variant_of : str
         Name of the model of which this is another form. Variants are fitted only when named.
+    organ : str
+        Organ whose bounds, starting values and priors the parameter table holds (see `bidsfit.models.organs`).
     description, references
         A sentence for reports, and keys of the bibliography.
 
@@ -118,6 +120,7 @@ class SignalModel(ABC):
     constants: Mapping[str, Any] = field(default_factory=dict)
     references: tuple[str, ...] = ()
     variant_of: str = ""
+    organ: str = "general"
 
     def __post_init__(self) -> None:
         if self.scale is not None and self.scale not in self.names:

@@ -123,9 +123,10 @@ class ParameterSpace:
 
         Fractions whose sum is at most 1 follow a flat Dirichlet distribution; orientations are uniform on the sphere.
         """
-        return fill(n, self._propose, self.contains, rng)
+        return fill(n, self.propose, self.contains, rng)
 
-    def _propose(self, n: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    def propose(self, n: int, rng: np.random.Generator) -> NDArray[np.float64]:
+        """Draw n points as `sample` does, some of which may violate a constraint."""
         found = self.bounds[:, 0] + self.span * rng.random((n, len(self.names)))
         for members in self.groups:
             found[:, members] = rng.dirichlet(np.ones(len(members) + 1), n)[:, :-1]

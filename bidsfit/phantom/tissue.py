@@ -89,11 +89,12 @@ class TissueRecipe:
         return {parameter: (lower + upper) / 2 for parameter, (lower, upper) in ranges.items()}
 
 
-# S0, D, f and D* as in the simulations of Kaandorp's thesis (paper III): fractal maps within these ranges.
+# S0, D, f and D* as in the simulations of Kaandorp's thesis (paper III): fractal maps within these ranges. D* of white
+# and grey matter begins at the lower bound of the model; in the paper at 3 um^2/ms.
 _IVIM = TissueRecipe(
     tissues={
-        "WM": {"S0": (0.05, 0.25), "D": (0.3, 1.3), "f": (0.01, 0.10), "Dstar": (3.0, 15.0)},
-        "GM": {"S0": (0.20, 0.50), "D": (0.5, 2.0), "f": (0.05, 0.25), "Dstar": (3.0, 30.0)},
+        "WM": {"S0": (0.05, 0.25), "D": (0.3, 1.3), "f": (0.01, 0.10), "Dstar": (5.0, 15.0)},
+        "GM": {"S0": (0.20, 0.50), "D": (0.5, 2.0), "f": (0.05, 0.25), "Dstar": (5.0, 30.0)},
         "CSF": {"S0": (0.50, 1.00), "D": (1.0, 3.0), "f": (0.25, 0.50), "Dstar": (20.0, 50.0)},
     },
     lesions={
@@ -101,12 +102,13 @@ _IVIM = TissueRecipe(
         # (PLoS ONE 2016;11:e0158887), and brighter than white matter.
         "hyperperfused": {"S0": (0.25, 0.45), "D": (0.9, 1.4), "f": (0.15, 0.25), "Dstar": (22.0, 30.0)},
         # Necrosis or oedema, illustrative: free diffusion and hardly any blood.
-        "hypoperfused": {"S0": (0.30, 0.50), "D": (1.6, 2.2), "f": (0.00, 0.02), "Dstar": (3.0, 8.0)},
+        "hypoperfused": {"S0": (0.30, 0.50), "D": (1.6, 2.2), "f": (0.00, 0.02), "Dstar": (5.0, 10.0)},
     },
     b_values=(0, 0, 0, 0, 5, 10, 20, 30, 40, 60, 80, 100, 150, 200, 400, 600, 800),
     n_directions=3,
     source="Tissue ranges of the simulations of Kaandorp et al. (Medical Image Analysis, "
-    "doi:10.1016/j.media.2024.103414); lesions after Puig et al. (doi:10.1371/journal.pone.0158887).",
+    "doi:10.1016/j.media.2024.103414), D* from 5e-3 mm^2/s; lesions after Puig et al. "
+    "(doi:10.1371/journal.pone.0158887).",
 )
 
 # The tissue of the IVIM table seen without its blood. Lesions are illustrative.

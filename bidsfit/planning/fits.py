@@ -65,7 +65,7 @@ class Fit:
 
     ``unsuitable`` says why the options do not suit the model, else it is empty. ``trained`` is the file of an estimator
     given by the user. ``pool`` holds the fits that the estimator is trained on, if any, without those of the
-    participant ``left_out``.
+    participant ``left_out``. ``organ`` is that of the preset of the model.
     """
 
     model: str
@@ -75,10 +75,11 @@ class Fit:
     trained: Path | None = None
     pool: PoolFile | None = None
     left_out: str = ""
+    organ: str = "general"
 
     @cached_property
     def signal_model(self) -> SignalModel:
-        return models.get(self.model)
+        return models.get(self.model, self.organ)
 
     @cached_property
     def built(self) -> Estimator:
@@ -100,6 +101,17 @@ class Fit:
         """The fit with this kind of noise assumed by its estimator, if it has such an option."""
         return replace(self, options={**self.options, "noise": kind}) if "noise" in self.options else self
 
+    def in_organ(self, organ: str) -> Fit:
+        """The fit with the preset of an organ; a trained file keeps what it was trained on."""
+        if self.unsuitable or self.trained is not None:
+            return self
+        found = replace(self, organ=organ)
+        try:
+            found.built  # noqa: B018 (refuses bounds that do not suit the preset)
+        except ValueError as error:
+            return replace(found, unsuitable=f"with the preset of {organ}: {error}")
+        return found
+
     def without(self, participant: str) -> Fit:
         """The fit with an estimator that is not trained on this participant (with ``sub-``)."""
         if self.pool is None or participant not in self.pool.participants:
@@ -119,6 +131,8 @@ class Fit:
         snr = self.built.snr
         level = "of the SNR level nearest to that of the image" if isinstance(snr, str) else f"of SNR {snr:g}"
         source = "the plausible space of the model"
+        if self.built.distribution == "prior":
+            source = "the priors of its parameters"
         if self.pool is not None:
             n = len(self.pool.participants) - bool(self.left_out)
             fits = f"the fits of {n} participant{'s' if n != 1 else ''}"

@@ -12,6 +12,7 @@ import numpy as np
 from bidsfit import __version__
 from bidsfit.bids.units import REPORT_UNITS
 from bidsfit.estimators.estimator import Estimator
+from bidsfit.models.organs import ORGANS
 from bidsfit.planning.plan import FOUND_BODY, FOUND_MASK, ParticipantPlan
 from bidsfit.reports.records import FitRecord, ImageRecord, PreprocessingRecord, Record
 from bidsfit.reports.words import with_unit
@@ -92,6 +93,12 @@ def fit_methods(estimator: Estimator) -> list[str]:
         for p, (lower, upper) in zip(model.parameters, estimator.bounds, strict=True)
         if p.name != model.scale
     )
+    preset = ""
+    if model.organ in ORGANS:
+        preset = (
+            f" Bounds, starting values and priors were those of {ORGANS[model.organ].title}, from published values"
+            f"{_cite(ORGANS[model.organ].references)}."
+        )
     limit = ""
     if np.isfinite(model.maximum_b):
         limit = f" Measurements up to b = {model.maximum_b:g} s/mm² were fitted"
@@ -103,7 +110,7 @@ def fit_methods(estimator: Estimator) -> list[str]:
     return [
         f"{model.title} ({model.name}){_cite(model.references)}. {model.description} The signal is\n\n"
         f"$${model.latex}$$\n\n"
-        f"Bounds: {bounds}.{limit}",
+        f"Bounds: {bounds}.{preset}{limit}",
         f"{estimator.title}{_cite(estimator.references)}. {estimator.methods}",
     ]
 

@@ -21,9 +21,10 @@ from bidsfit.bids.inputs import DwiImage, Inputs
 from bidsfit.bids.metadata import read_sidecar
 from bidsfit.bids.outputs import LEFT_OUT, file_output, fit_settings, json_path, map_outputs, own_uri
 from bidsfit.exceptions import UnusableInputError, UsageError
+from bidsfit.models.organs import has_presets, organ_of, preset_in_words
 from bidsfit.models.signal_model import SignalModel
 from bidsfit.planning.fits import DEFAULT_NOISE, Fit, NoiseChoice
-from bidsfit.planning.preprocessing import Chain, nothing_done, plan_chain
+from bidsfit.planning.preprocessing import Chain, body_part, nothing_done, plan_chain
 from bidsfit.preprocessing.gradients import NO_WEIGHTING, refuse_scaled_directions
 from bidsfit.steps.step import PreprocessingChoice
 
@@ -93,6 +94,7 @@ def make_plan(
     asked: Sequence[str] = (),
     output_dir: Path,
     noise: NoiseChoice = DEFAULT_NOISE,
+    organ: str = "auto",
     leave_one_out: bool = False,
     preprocessing: PreprocessingChoice | None = None,
     helping_images: Mapping[str, HelpingImages] | None = None,
@@ -108,6 +110,9 @@ def make_plan(
         Models named by the user; each must be supported by some image.
     output_dir : Path
         Existing outputs must have been made in the same way.
+    organ : str
+        Preset of the models that have them, a key of `bidsfit.models.organs.ORGANS` or "general"; "auto" takes what
+        BodyPart in the sidecar says.
     leave_one_out : bool
         Do not train an estimator on the participant that it fits.
     preprocessing : PreprocessingChoice, optional
@@ -133,7 +138,7 @@ def make_plan(
         own = [fit.without(f"sub-{image.participant}") for fit in fits] if leave_one_out else fits
         helping = (helping_images or {}).get(image.name, HelpingImages())
         try:
-            plan.images.append(_plan_image(image, own, noise, preprocessing, helping, output_dir, overwrite))
+            plan.images.append(_plan_image(image, own, noise, organ, preprocessing, helping, output_dir, overwrite))
             plan.unmet.extend(_unmet(plan.images[-1], own, asked))
         except UnusableInputError as error:
             plan.problems.append(str(error))
@@ -158,6 +163,7 @@ def _plan_image(
     image: DwiImage,
     fits: Sequence[Fit],
     noise: NoiseChoice,
+    organ: str,
     preprocessing: PreprocessingChoice | None,
     helping: HelpingImages,
     output_dir: Path,
@@ -188,6 +194,8 @@ def _plan_image(
     if corrected:
         noise = replace(noise, kind="gaussian")
         fits = [fit.with_noise("gaussian") for fit in fits]
+    organ, why = _organ(image, organ)
+    fits = [fit.in_organ(organ) for fit in fits]
     rows: dict[str, dict[str, Any]] = {}
     chosen: list[Fit] = []
     for name in dict.fromkeys(fit.model for fit in fits):
@@ -196,6 +204,7 @@ def _plan_image(
         usable = [fit for fit in its_fits if not obstacles[fit.name]]
         if usable:
             said = [f"has {usable[0].signal_model.support(acquisition).used}"]
+            said += [f"{preset_in_words(organ)} ({why})"] if has_presets(usable[0].signal_model) else []
             said += [f"not with {estimator}: {why}" for estimator, why in obstacles.items() if why]
             if any(fit.estimator == "mle" for fit in usable) and noise.kind == "gaussian":
                 said.append(MLE_IS_LSQ + (MLE_APART if corrected else ""))
@@ -223,6 +232,14 @@ def _plan_image(
         noise=noise,
         chain=chain,
     )
+
+
+def _organ(image: DwiImage, choice: str) -> tuple[str, str]:
+    """Organ whose presets an image is fitted with, and why."""
+    if choice != "auto":
+        return choice, "--organ"
+    told, words = body_part(image.sidecar)
+    return organ_of(words), told or "the sidecar has no BodyPart; --organ chooses another"
 
 
 def _without_rician_bias(image: DwiImage, chain: Chain | None) -> bool:

@@ -137,18 +137,20 @@ def _part(image: DwiImage, choice: PreprocessingChoice) -> tuple[BodyPart, str]:
     """Part of the body in the image, and a message about an unknown value."""
     if choice.body_part != "auto":
         return choice.body_part, ""
+    told, words = body_part(image.sidecar)
+    if words & set(CORD):
+        return "cord", ""
+    if words & set(BODY):
+        return "body", ""
+    known = not words or words & set(HEAD)
+    return "brain", "" if known else f"{told} is not known, and taken for a head; --body-part says it"
+
+
+def body_part(sidecar: Mapping[str, Any]) -> tuple[str, set[str]]:
+    """What a sidecar says of the part of the body ("BodyPart 'LIVER'"), and the words of it in small letters."""
     for field_name in ("BodyPart", "BodyPartExamined"):
-        told = str(image.sidecar.get(field_name) or "")
+        told = str(sidecar.get(field_name) or "")
         words = " ".join(re.findall("[a-z]+", told.lower()))
-        if words in NOT_TOLD:
-            continue
-        if set(words.split()) & set(CORD):
-            return "cord", ""
-        if set(words.split()) & set(BODY):
-            return "body", ""
-        known = set(words.split()) & set(HEAD)
-        return (
-            "brain",
-            "" if known else f"{field_name} {told!r} is not known, and taken for a head; --body-part says it",
-        )
-    return "brain", ""
+        if words not in NOT_TOLD:
+            return f"{field_name} {told!r}", set(words.split())
+    return "", set()

@@ -13,6 +13,7 @@ from scipy.stats import qmc
 from bidsfit.bids.units import REPORT_UNITS
 from bidsfit.estimators.estimator import Status
 from bidsfit.fitting import FitNumbers
+from bidsfit.models.priors import prior_from
 from bidsfit.models.signal_model import SignalModel
 from bidsfit.models.space import ParameterSpace
 from bidsfit.reports.evaluation import Axis, BiasArrows, plot_bias
@@ -64,6 +65,8 @@ def distribution_in_words(facts: Mapping[str, Any]) -> str:
     """Description of a distribution."""
     if facts["Kind"] == "uniform":
         return "every plausible combination of parameters alike"
+    if facts["Kind"] == "prior":
+        return "the priors: " + "; ".join(f"{name} {prior_from(prior)}" for name, prior in facts["Priors"].items())
     if facts["Kind"] == "mixture":
         parts = zip(facts["Weights"], facts["Parts"], strict=True)
         return " and ".join(f"{percent(weight)} {distribution_in_words(part)}" for weight, part in parts)

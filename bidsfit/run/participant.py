@@ -168,6 +168,7 @@ def plan_run(settings: Settings, fits: Sequence[Fit]) -> tuple[Dataset, list[Fol
         asked=settings.model,
         output_dir=settings.output_dir,
         noise=noise_choice(settings),
+        organ=settings.organ,
         leave_one_out=settings.leave_one_out,
         preprocessing=preprocessing,
         helping_images=helping_images,

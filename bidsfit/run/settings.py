@@ -57,6 +57,7 @@ class Settings:
     debias: bool = False
     noise: Literal["rician", "gaussian"] | None = None
     sigma: str = "auto"
+    organ: str = "auto"
     bounds: Mapping[str, Mapping[str, tuple[float, float]]] | None = None
     distribution: str | None = None
     training_snr: str | None = None

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import map_coordinates, maximum_filter, spline_filter
 from scipy.spatial import KDTree
 
+from bidsfit.models.priors import Prior, prior_from
 from bidsfit.models.signal_model import SignalModel
 from bidsfit.models.space import ParameterSpace, fill
 
@@ -65,6 +66,43 @@ class Uniform:
 
     def sample(self, n: int, rng: np.random.Generator) -> NDArray[np.float64]:
         return self.space.sample(n, rng)
+
+
+@dataclass(frozen=True)
+class Informed:
+    """Draws from the prior of each parameter, independent of the others but for the constraints of the space.
+
+    Parameters
+    ----------
+    space : ParameterSpace
+    priors : mapping of name to Prior
+        As of `bidsfit.models.priors.priors_of`. Parameters with uniform priors are drawn as `Uniform` draws them.
+    """
+
+    space: ParameterSpace
+    priors: Mapping[str, Prior]
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        return {
+            "Kind": "prior",
+            "Bounds": self.space.facts,
+            "Priors": {name: prior.facts for name, prior in self.priors.items()},
+        }
+
+    @property
+    def arrays(self) -> dict[str, NDArray]:
+        return {}
+
+    def sample(self, n: int, rng: np.random.Generator) -> NDArray[np.float64]:
+        return fill(n, self._propose, self.space.contains, rng)
+
+    def _propose(self, n: int, rng: np.random.Generator) -> NDArray[np.float64]:
+        found = self.space.propose(n, rng)
+        for j, name in enumerate(self.space.names):
+            if self.priors[name].distribution != "uniform":
+                found[:, j] = self.priors[name].sample(n, rng)
+        return found
 
 
 @dataclass(frozen=True)
@@ -256,6 +294,8 @@ def distribution_from(facts: Mapping[str, Any], arrays: Mapping[str, NDArray], m
         space = ParameterSpace(model, {name: (low, high) for name, (low, high) in facts["Bounds"].items()})
         if facts["Kind"] == "uniform":
             return Uniform(space)
+        if facts["Kind"] == "prior":
+            return Informed(space, {name: prior_from(prior) for name, prior in facts["Priors"].items()})
         if facts["Kind"] == "pooled":
             participants = tuple(facts["Participants"])
             return Pooled(
@@ -269,7 +309,7 @@ def distribution_from(facts: Mapping[str, Any], arrays: Mapping[str, NDArray], m
             return Mixture(tuple(parts), tuple(facts["Weights"]))
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"The description of a distribution is incomplete: {error!r}.") from error
-    raise ValueError(f"Unknown kind of distribution {facts['Kind']!r}; valid: uniform, pooled, mixture.")
+    raise ValueError(f"Unknown kind of distribution {facts['Kind']!r}; valid: uniform, prior, pooled, mixture.")
 
 
 def participants_of(facts: Mapping[str, Any]) -> list[str]:

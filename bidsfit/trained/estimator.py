@@ -21,11 +21,12 @@ from bidsfit.acquisition import (
 )
 from bidsfit.estimators import DISTRIBUTIONS
 from bidsfit.estimators.estimator import Estimate, Estimator, FitChunk, Fitted, Signals, Status
+from bidsfit.models.priors import priors_of
 from bidsfit.models.signal_model import SignalModel
 from bidsfit.models.space import ParameterSpace
 from bidsfit.noise import NoiseKind
 from bidsfit.parallel import library_threads
-from bidsfit.simulation.distributions import Distribution, Mixture, Uniform
+from bidsfit.simulation.distributions import Distribution, Informed, Mixture, Uniform
 from bidsfit.simulation.simulator import Noise
 from bidsfit.training.bundle import Bundle, read_bundle
 from bidsfit.training.inference import Inverter
@@ -48,7 +49,8 @@ class TrainedEstimator(Estimator):
     Parameters
     ----------
     model : SignalModel
-    distribution : {"uniform", "healthy", "mixed", "wm", "gm"}
+    distribution : {"prior", "uniform", "healthy", "mixed", "wm", "gm"}
+        What the parameters of the training are drawn from, see `bidsfit.estimators.DISTRIBUTIONS`.
     snr : float or "auto"
         SNR of the training signals; "auto" takes the level of `SNR_LEVELS` nearest to that of the data.
     noise : {"rician", "gaussian"}
@@ -82,7 +84,7 @@ class TrainedEstimator(Estimator):
         self,
         model: SignalModel,
         *,
-        distribution: str = "uniform",
+        distribution: str = "prior",
         snr: float | str = "auto",
         noise: NoiseKind = "rician",
         recipe: str | Mapping[str, Any] | None = None,
@@ -110,6 +112,7 @@ class TrainedEstimator(Estimator):
         if recipe is not None:
             self._given_recipe(recipe)  # refuses what cannot be used before anything is computed
         self.space = ParameterSpace(model, bounds)
+        self.priors = priors_of(model, self.bounds) if distribution == "prior" else {}
         self.trained = read_bundle(Path(trained)) if isinstance(trained, Path | str) else trained
         if self.trained is not None:
             self._require_own(self.trained)
@@ -144,11 +147,12 @@ class TrainedEstimator(Estimator):
         noise = "no noise" if self.snr == np.inf else f"{'Rician' if self.noise == 'rician' else 'Gaussian'} noise"
         level = f" of SNR {self.snr:g}" if isinstance(self.snr, float) and np.isfinite(self.snr) else ""
         level = " of the SNR level nearest to that of the image" if self.snr == "auto" else level
+        stated = f" ({'; '.join(f'{name} {prior}' for name, prior in self.priors.items())})" if self.priors else ""
         return (
             f"It was trained on simulated signals of the same protocol with {noise}{level}, their parameters "
-            f"{DISTRIBUTIONS[self.distribution]}. Signals are relative to that of the lowest b-value; S0 follows from "
-            "the other parameters by least squares. Its standard deviation and bias were measured on simulated signals "
-            "over the space of parameters and are given at the estimate."
+            f"{DISTRIBUTIONS[self.distribution]}{stated}. Signals are relative to that of the lowest b-value; S0 "
+            "follows from the other parameters by least squares. Its standard deviation and bias were measured on "
+            "simulated signals over the space of parameters and are given at the estimate."
         ) + any(self.reach) * (
             f" It also reads the neighbours of a voxel, up to {' x '.join(map(str, self.reach))} voxels away; standard "
             "deviation and bias are those where parameters do not change between them."
@@ -162,7 +166,7 @@ class TrainedEstimator(Estimator):
     @property
     def needs_pool(self) -> bool:
         """Whether it is trained on pooled fits of participants."""
-        return self.distribution != "uniform"
+        return self.distribution not in ("prior", "uniform")
 
     def task(
         self, acquisition: Acquisition, snr: float, pool: Distribution | None = None, *, lowest: bool = True
@@ -182,6 +186,8 @@ class TrainedEstimator(Estimator):
         """
         level = nearest_level(snr) if isinstance(self.snr, str) else self.snr
         distribution: Distribution = Uniform(self.space)
+        if self.distribution == "prior":
+            distribution = Informed(self.space, self.priors)
         if self.needs_pool:
             if pool is None:
                 raise ValueError(f"The estimator {self.name!r} is trained on pooled fits, and none were given.")

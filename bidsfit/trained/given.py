@@ -65,8 +65,8 @@ def describe_given(facts: Mapping[str, Any]) -> Given:
 
 def _distribution_name(facts: Mapping[str, Any]) -> str:
     """Name of the training distribution, as estimators of the package call it."""
-    if facts["Kind"] == "uniform":
-        return "uniform"
+    if facts["Kind"] in ("uniform", "prior"):
+        return str(facts["Kind"])
     if facts["Kind"] == "mixture":
         return "mixed"
     tissue = str(facts["Origin"].get("Tissue", ""))

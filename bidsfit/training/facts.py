@@ -43,6 +43,14 @@ class UniformFacts(TypedDict):
     Bounds: Bounds
 
 
+class PriorFacts(TypedDict):
+    """See `bidsfit.simulation.distributions.Informed`."""
+
+    Kind: Literal["prior"]
+    Bounds: Bounds
+    Priors: dict[str, dict[str, Any]]
+
+
 class OriginFacts(TypedDict, total=False):
     """Origin of pooled fits; may have more keys."""
 
@@ -92,7 +100,7 @@ class Facts(TypedDict):
     Features: Count
     Acquisition: AcquisitionFacts
     Noise: NoiseFacts
-    Distribution: Annotated[UniformFacts | PooledFacts | MixtureFacts, Field(discriminator="Kind")]
+    Distribution: Annotated[UniformFacts | PriorFacts | PooledFacts | MixtureFacts, Field(discriminator="Kind")]
     DistributionDigest: str
     Participants: Names
     Recipe: dict[str, Any]

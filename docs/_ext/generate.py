@@ -22,8 +22,12 @@ from sphinx.errors import ExtensionError
 from bidsfit import estimators, models
 from bidsfit.bids import outputs
 from bidsfit.bids.units import FILE_UNITS, REPORT_UNITS
+from bidsfit.models.organs import ORGANS
+from bidsfit.models.priors import priors_of
 from bidsfit.models.signal_model import Parameter, SignalModel
+from bidsfit.models.space import bounds_of
 from bidsfit.reports import bibliography
+from bidsfit.reports.bibliography import label
 from bidsfit.trust import companions
 
 #: Characters that fit into a block of code.
@@ -128,6 +132,35 @@ def models_page() -> str:
         ),
     )
     return "\n\n".join([summary, *map(model_section, found)])
+
+
+def organs_page() -> str:
+    """Presets of organs, the published values behind them, and where these stand."""
+
+    def preset(title: str, words: Sequence[str], model: SignalModel) -> tuple[str, ...]:
+        priors = priors_of(model, bounds_of(model))
+        name = f"`{model.organ}`"
+        return (name, title, ", ".join(words), *(str(priors[parameter]) for parameter in ("f", "D", "Dstar")))
+
+    def value(found: float | None) -> str:
+        return "" if found is None else f"{found:g}"
+
+    presets = [preset("any organ", (), models.get("ivim"))]
+    presets += [preset(organ.title, organ.words, models.get("ivim", name)) for name, organ in ORGANS.items()]
+    published = [
+        (f"`{name}`", tissue.name, value(tissue.D), value(tissue.f), value(tissue.Dstar), label(tissue.reference))
+        for name, organ in ORGANS.items()
+        for tissue in organ.tissues
+    ]
+    keys = dict.fromkeys(key for organ in ORGANS.values() for key in organ.references)
+    return "\n\n".join(
+        [
+            table(("`--organ`", "For", "Words of BodyPart", "$f$", "$D$, µm²/ms", "$D^{*}$, µm²/ms"), presets),
+            "The values behind them:",
+            table(("`--organ`", "Tissue", "$D$", "$f$", "$D^{*}$", "Published by"), published),
+            "\n".join(f"- {text}" for text in references(list(keys))),
+        ]
+    )
 
 
 def estimators_page() -> str:
@@ -279,6 +312,7 @@ def example(path: Path) -> str:
 
 PARTS = {
     "models": models_page,
+    "organs": organs_page,
     "estimators": estimators_page,
     "status": status_page,
     "outputs": outputs_page,

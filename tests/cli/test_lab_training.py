@@ -147,7 +147,7 @@ def test_options_win_over_the_file(net, tmp_path):
 
     options = dict.fromkeys(
         ("model", "image", "bval", "bvec", "b_values", "table", "directions", "snr", "noise", "noise_free_s0")
-    )
+    ) | {"organ": "general"}
     asked = setting_of(Namespace(**options, bounds=None), net)
     assert (asked.noise.snr, asked.noise.kind, asked.noise.lowest) == (20, "rician", True)
     assert asked.acquisition.weights.tolist() == [2, 20, 20]

@@ -173,8 +173,8 @@ def test_it_says_where_the_data_are_silent() -> None:
 def test_priors_are_stated() -> None:
     estimator = Bayesian(models.get("ivim"), bounds={"f": (0.0, 0.7)})
     options = json.loads(json.dumps(estimator.options))
-    assert options["priors"]["Dstar"] == {"distribution": "loguniform", "a": 3.0, "b": 200.0, "bounds": [3.0, 200.0]}
-    assert "f uniform from 0 to 0.7" in estimator.methods
+    assert options["priors"]["f"] == {"distribution": "beta", "a": 1.0, "b": 3.0, "bounds": [0.0, 0.7]}
+    assert "Dstar log-normal (95 % from 6 to 150) from 5 to 200" in estimator.methods
     assert "D <= Dstar" in estimator.methods
 
 

@@ -188,7 +188,8 @@ class TestConstraints:
         acquisition, n = ACQUISITIONS["ivim"], 2000
         b, rng = acquisition.variable("b"), np.random.default_rng(0)
         signals = np.exp(-b * rng.uniform(1, 5, (n, 1))) + rng.normal(0, 0.05, (n, 16))
-        two = LeastSquares(models.get("ivim")).estimate(signals, acquisition)
+        meeting = {"D": (0.0, 5.0), "Dstar": (3.0, 200.0)}
+        two = LeastSquares(models.get("ivim"), bounds=meeting).estimate(signals, acquisition)
         one = LeastSquares(models.get("adc")).estimate(signals, acquisition)
         both = np.isfinite(one.rmse) & np.isfinite(two.rmse)
         assert both.mean() > 0.99

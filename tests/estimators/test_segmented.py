@@ -66,10 +66,10 @@ def test_models_and_protocols_that_cannot_be_segmented_are_refused() -> None:
 def test_d_never_exceeds_dstar() -> None:
     """Even where noise makes the D that the second step holds larger than most D*."""
     rng = np.random.default_rng(4)
-    n = 20_000
+    n, bounds = 20_000, {"D": (0.0, 5.0), "Dstar": (3.0, 200.0)}
     parameters = {"S0": np.ones(n), "f": rng.uniform(0, 0.5, n), "D": rng.uniform(2, 3, n), "Dstar": np.full(n, 4.0)}
     signals = IVIM.signal(parameters, ACQUISITION) + rng.normal(0, 0.05, (n, len(B_VALUES)))
     for hold in (("D",), ("D", "f")):
-        estimate = Segmented(IVIM, hold=hold).estimate(signals, ACQUISITION)
+        estimate = Segmented(IVIM, hold=hold, bounds=bounds).estimate(signals, ACQUISITION)
         assert np.max(estimate.parameters["D"]) > 3.5
         assert np.all(estimate.parameters["D"] <= estimate.parameters["Dstar"] + 1e-9)

@@ -47,7 +47,7 @@ def test_choices_state_bounds_with_their_unit():
     words = options_in_words({"Mask": "found", "Bounds": {"D": [0, None]}}, estimator, NUMBERS)
     assert words["Bounds of D"] == "from 0 \N{MULTIPLICATION SIGN} 10⁻³ mm²/s on"
     assert words["Bounds of f"] == "0 to 0.5"
-    assert words["Bounds of Dstar"] == "3 to 200 \N{MULTIPLICATION SIGN} 10⁻³ mm²/s"
+    assert words["Bounds of Dstar"] == "5 to 200 \N{MULTIPLICATION SIGN} 10⁻³ mm²/s"
     assert not {"Bounds", "Bounds of S0"} & set(words)
 
 

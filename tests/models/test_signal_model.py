@@ -231,6 +231,13 @@ class TestEquations:
     def test_signal_and_jacobian_are_smooth_up_to_every_edge(self, name):
         """At a small distance from an edge they differ from those on it by little more than the distance."""
         model = models.get(name)
+        if name == "ivim":  # where its own bounds keep D and Dstar apart
+            model = dataclasses.replace(
+                model,
+                parameters=[
+                    dataclasses.replace(p, bounds=(0.0, 9.0)) if "D" in p.name else p for p in model.parameters
+                ],
+            )
         for edge, on_edge, inwards in edges(model, random_parameters(model, 50)):
             assert len(on_edge), edge
             signal, jacobian = model.signal_and_jacobian(on_edge, WIDE)
@@ -578,7 +585,7 @@ class TestKernel:
 
     def test_parameters_may_have_the_names_of_temporaries(self):
         t0, t1, b = sp.symbols("t0 t1 b", real=True)
-        kernel = compile_kernel(t0 * sp.exp(-b * t1) + t0 * sp.exp(-2 * b * t1), ["t0", "t1"], ["b"])
+        kernel = compile_kernel(t0 * sp.exp(-b * t1) + t0 * sp.exp(-2 * b * t1), ("t0", "t1"), ("b",))
         signal, jacobian = np.empty(1), np.empty((1, 2))
         kernel(np.array([3.0, 0.5]), np.array([[2.0]]), signal, jacobian)
         assert signal == pytest.approx([3 * (np.exp(-1) + np.exp(-2))])

@@ -120,7 +120,7 @@ def test_values_of_a_map_are_judged_at_their_precision(name):
         v = rng.random(2000)
         points = np.stack([v, 1 - v, np.where(v < 0.5, 0.1, 2.9)], axis=1)
     else:
-        space = ParameterSpace(models.get("ivim"), {"D": (0.1, 4.9)})
+        space = ParameterSpace(models.get("ivim"), {"D": (0.1, 4.9), "Dstar": (3.0, 200.0)})
         d = rng.uniform(3, 4.9, 2000)
         points = np.stack([rng.random(2000), np.where(d < 4, 4.9, d), np.where(d < 4, 4.9, d)], axis=1)
     assert space.contains(points).all()

@@ -24,6 +24,12 @@ from bidsfit.steps.step import PreprocessingChoice
 SMT = [0] + [1000] * 6 + [2000] * 6
 IVIM = [0, 10, 20, 40, 80, 200, 400, 600, 800]
 
+#: What the plan says of an image of the protocol `IVIM` whose sidecar does not name the part of the body.
+IVIM_REASON = (
+    "has b = 0, 10, 20, 40, 80, 200, 400, 600, 800 s/mm²; bounds and priors wide enough for any organ (the sidecar has "
+    "no BodyPart; --organ chooses another)"
+)
+
 
 @pytest.fixture
 def plan(tiny, masks, tmp_path):
@@ -102,7 +108,7 @@ def test_what_is_missing_is_said(tiny, plan):
     add(tiny, IVIM)
     rows = {row["name"]: row for row in plan()[0].images[0].support}
     assert rows["ivim"]["fitted"]
-    assert rows["ivim"]["reason"] == "has b = 0, 10, 20, 40, 80, 200, 400, 600, 800 s/mm²"
+    assert rows["ivim"]["reason"] == IVIM_REASON
     assert not rows["smt2"]["fitted"]
     assert "2 different b-values of 700 s/mm² or more with at least 6 directions" in rows["smt2"]["reason"]
 
@@ -344,7 +350,7 @@ def test_an_estimator_that_is_not_for_a_model_is_left_out_and_said(tiny, plan):
     rows = {row["name"]: row for row in plan(estimator_names=["lsq", "segmented"])[0].images[0].support}
     assert rows["adc"]["fitted"]
     assert "not with segmented: A segmented fit needs a model with f, D and Dstar" in rows["adc"]["reason"]
-    assert rows["ivim"]["reason"] == "has b = 0, 10, 20, 40, 80, 200, 400, 600, 800 s/mm²"
+    assert rows["ivim"]["reason"] == IVIM_REASON
 
 
 def test_a_protocol_may_lack_what_an_estimator_needs(tiny, plan):
@@ -445,7 +451,7 @@ def test_a_distribution_may_be_an_option_or_part_of_the_name() -> None:
     def names(words: list[str], **options: str) -> list[str]:
         return [fit.name for fit in make_fits(["smt2"], words, options=options) if not fit.unsuitable]
 
-    assert names(["net", "lsq", "forest"]) == ["net-uniform", "lsq", "forest-uniform"]
+    assert names(["net", "lsq", "forest"]) == ["net-prior", "lsq", "forest-prior"]
     assert names(["net", "net-uniform"], distribution="uniform") == ["net-uniform"]
     with pytest.raises(UsageError, match="smt2 with net-wm: there is no distribution"):
         names(["net"], distribution="wm")

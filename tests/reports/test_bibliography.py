@@ -14,11 +14,14 @@ TEXT = "One [@lebihan1988; @kaandorp2021], two [@stejskal1965] and again [@lebih
 
 def test_every_entry_is_complete() -> None:
     for key, entry in bibliography.entries().items():
-        assert {"title", "year", "doi"} <= set(entry.fields), key
+        assert {"title", "year"} <= set(entry.fields), key
         assert entry.persons["author"], key
+        if entry.type == "misc" and "doi" not in entry.fields:  # a collection of code
+            assert entry.fields["url"].startswith("https://"), key
+            continue
         assert re.fullmatch(r"10\.\d{4,}/\S+", entry.fields["doi"]), key
         assert {"journal", "booktitle", "howpublished"} & set(entry.fields), key
-    dois = [entry.fields["doi"].lower() for entry in bibliography.entries().values()]
+    dois = [entry.fields["doi"].lower() for entry in bibliography.entries().values() if "doi" in entry.fields]
     assert len(set(dois)) == len(dois)
 
 

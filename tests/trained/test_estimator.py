@@ -251,7 +251,7 @@ class TestProtocols:
 
     def test_it_refuses_to_run_on_another(self, network):
         other = Acquisition([0, 1000, 2000, 3000, 5000], counts=COUNTS, n_directions=DIRECTIONS)
-        with pytest.raises(UnsupportedProtocolError, match=r"'net-uniform'.*not trained for b = 3000"):
+        with pytest.raises(UnsupportedProtocolError, match=r"'net-prior'.*not trained for b = 3000"):
             network.estimate(np.ones((2, 5)), other)
         assert network.missing(SHELLS) == []
 
@@ -263,7 +263,7 @@ class TestProtocols:
 
 class TestRefusals:
     def test_before_it_was_trained(self):
-        with pytest.raises(ValueError, match="'net-uniform' was not trained yet"):
+        with pytest.raises(ValueError, match="'net-prior' was not trained yet"):
             Network(SMT2).estimate(np.ones((2, 5)), SHELLS)
 
     def test_files_of_others(self, bundles):
@@ -291,7 +291,7 @@ class TestRefusals:
             Network(SMT2, **options)
 
     def test_a_recipe_of_another_kind(self):
-        with pytest.raises(ValueError, match="of a forest; 'net-uniform' is a network"):
+        with pytest.raises(ValueError, match="of a forest; 'net-prior' is a network"):
             Network(SMT2, recipe="forest").task(SHELLS, SNR)
 
 

@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from bidsfit import models
-from bidsfit.estimators.priors import Prior, log_uniform, priors_of, uniform
+from bidsfit.models.priors import Prior, log_uniform, priors_of, uniform
 from bidsfit.models.space import bounds_of
 
 
@@ -33,7 +33,7 @@ def test_defaults_and_changes() -> None:
     model = models.get("ivim")
     priors = priors_of(model, bounds_of(model, {"D": (1.0, 1.0)}), {"f": Prior("beta", (0, 1), {"a": 2, "b": 5})})
     assert list(priors) == ["f", "D", "Dstar"]
-    assert [p.distribution for p in priors.values()] == ["beta", "uniform", "loguniform"]
+    assert [p.distribution for p in priors.values()] == ["beta", "lognorm", "lognorm"]
     assert priors["D"].fixed
     assert "fixed at 1" in str(priors["D"])
     json.dumps({name: prior.facts for name, prior in priors.items()})
@@ -42,10 +42,11 @@ def test_defaults_and_changes() -> None:
 @pytest.mark.parametrize(
     ("bounds", "changes", "message"),
     [
-        ({"Dstar": (0.0, 200.0)}, {}, "Dstar: A log-uniform prior needs positive"),
-        ({"D": (0.0, np.inf)}, {}, "D: A uniform prior needs finite"),
+        ({"Dstar": (0.0, 200.0)}, {"Dstar": "loguniform"}, "Dstar: A log-uniform prior needs positive"),
+        ({"D": (0.0, np.inf)}, {"D": "uniform"}, "D: A uniform prior needs finite"),
+        ({"D": (1e-5, 1e-4)}, {}, "D: hardly any of the prior .* lies between the bounds 1e-05 and 0.0001"),
         ({}, {"S0": "uniform"}, "No prior of"),
-        ({}, {"f": "flat"}, "Unknown prior 'flat'"),
+        ({}, {"f": "flat"}, "f: unknown prior 'flat'"),
         ({}, {"f": Prior("beta", (2, 3), {"a": 1, "b": 1})}, "lie outside its prior"),
     ],
 )
