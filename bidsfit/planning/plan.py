@@ -211,7 +211,7 @@ def _plan_image(
         reasons = " ".join(f"{row['name']}: {row['reason']}." for row in rows.values())
         raise UnusableInputError(f"{image.path}: its protocol supports none of the models. {reasons}")
     its_models = [fit.signal_model for fit in chosen]
-    remarks = tuple(_remarks(image, shape, acquisition, its_models))
+    remarks = tuple(_remarks(image, shape, acquisition, its_models, noise))
     return ImagePlan(
         image=_preprocessed(image, output_dir) if chain is not None and chain.changes else image,
         shape=shape,
@@ -269,13 +269,13 @@ def _obstacle(fit: Fit, acquisition: Acquisition) -> str:
 
 
 def _remarks(
-    image: DwiImage, shape: Sequence[int], acquisition: Acquisition, chosen: Sequence[SignalModel]
+    image: DwiImage, shape: Sequence[int], acquisition: Acquisition, chosen: Sequence[SignalModel], noise: NoiseChoice
 ) -> Iterable[str]:
     """Remarks about files of an image that cannot be used as they are."""
     if image.odd_metadata:
         yield image.odd_metadata
     if not image.preprocessed and (how := interpolation(image.sidecar, shape)):
-        yield shared_noise(how)
+        yield shared_noise(how) + (" --sigma mppca finds its level too low." if noise.level == "mppca" else "")
     if image.bvec is None or acquisition.directions is None:
         return
     weighted = acquisition.b_values > NO_WEIGHTING

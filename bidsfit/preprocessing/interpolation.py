@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from math import comb
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
+
+from bidsfit.acquisition import Acquisition
 
 #: Noise with less than this share of its finest detail is taken for interpolated. In simulated images (48 x 48 x 4
-#: acquired voxels, SNR 10 to 100 at b = 0) zero filling by 1.25 leaves 0.46, by 1.33 0.34, by 1.5 0.17 to 0.21 and by 2
-#: 0.02 to 0.05 along an axis; partial Fourier of 5/8 to 7/8 leaves 0.74 or more, and volumes that move by a third of a
-#: voxel 0.90. MP-PCA's level is 4 % too low for zero filling by 1.25 along both axes, 26 % for 1.5, and 71 % for 2.
+#: acquired voxels, SNR 10 to 100 at b = 0) zero filling by 1.25 leaves 0.45 to 0.49, by 1.33 0.33 to 0.36, by 1.5 0.16
+#: to 0.23 and by 2 0.01 to 0.05; partial Fourier leaves 0.71 or more, volumes that move by two voxels 0.74, and both
+#: 0.54. The level of MP-PCA is 4, 9, 26 and 71 % too low after zero filling by 1.25, 1.33, 1.5 and 2 along both axes.
 INTERPOLATED = 0.4
 
 #: Orders of the differences between neighbours: the finest detail, and what it is compared with. Both are blind to
@@ -22,7 +25,7 @@ MOST_PAIRS, FEWEST_RUNS = 12, 500
 
 
 def fine_detail(
-    data: NDArray[np.floating], b_values: ArrayLike, mask: NDArray[np.bool_], axes: tuple[int, ...] = (0, 1)
+    data: NDArray[np.floating], acquisition: Acquisition, mask: NDArray[np.bool_], axes: tuple[int, ...] = (0, 1)
 ) -> NDArray[np.float64]:
     """Share of the finest spatial detail that the noise of an image has left along some axes.
 
@@ -35,8 +38,8 @@ def fine_detail(
     ----------
     data : ndarray, shape (x, y, z, n)
         Magnitudes as measured; non-finite values are not allowed.
-    b_values : array_like, shape (n,)
-        s/mm^2. Volumes of the nearest b-values are compared, those of the lowest first.
+    acquisition : Acquisition
+        Neighbours in time of the same shell are compared, those of the lowest b-value first.
     mask : ndarray of bool, shape (x, y, z)
         Tissue. In air magnitudes hide interpolation.
     axes : tuple of int
@@ -44,14 +47,13 @@ def fine_detail(
     Returns
     -------
     ndarray, shape (n_axes,)
-        1 for independent noise, 0 for none at the finest scale; NaN along axes that are too short to tell.
+        1 for independent noise, 0 for none at the finest scale; NaN where volumes or voxels are too few to tell.
     """
-    order = np.argsort(b_values, kind="stable")
-    nearest = np.argsort(np.diff(np.asarray(b_values, dtype=float)[order]), kind="stable")[:MOST_PAIRS]
     shares = np.full(len(axes), np.nan)
-    if nearest.size == 0:
+    pairs = [pair for shell in acquisition.shells for pair in pairwise(shell.indices)][:MOST_PAIRS]
+    if not pairs:
         return shares
-    apart = np.stack([data[..., order[k + 1]] - data[..., order[k]] for k in nearest], axis=-1, dtype=np.float32)
+    apart = np.stack([data[..., later] - data[..., earlier] for earlier, later in pairs], axis=-1, dtype=np.float32)
     apart[~mask] = np.nan
     for k, axis in enumerate(axes):
         finest, coarser = (_variance(apart, axis, order) for order in (FINEST, COARSER))
@@ -69,6 +71,6 @@ def _variance(values: NDArray[np.float32], axis: int, order: int) -> float:
 def shared_noise(how: str) -> str:
     """Warning about an image that was interpolated, ``how`` in words."""
     return (
-        f"The image was interpolated: {how}. Neighbouring voxels share noise. The standard deviation of a voxel holds, "
-        "but the mean of a region scatters more than that of as many independent voxels."
+        f"The image was interpolated: {how}. Neighbouring voxels share noise, so that the mean of a region scatters "
+        "more than that of as many independent voxels."
     )

@@ -48,9 +48,9 @@ class ReduceNoise(StepInterface):
     output_spec = _DenoiseOutput
 
     def _work(self, cwd: Path) -> dict[str, Any]:
-        unsuitable = self.inputs.method == "mppca" and self.inputs.interpolation
-        why = f"{self.inputs.interpolation}; {CORRELATED}" if unsuitable else ""
-        if unsuitable and not self.inputs.needed:
+        suits = self.inputs.method != "mppca" or not self.inputs.interpolation
+        why = f"{self.inputs.interpolation}; {CORRELATED}"
+        if not suits and not self.inputs.needed:
             self._results["out_file"] = self.inputs.in_file
             return {"refused": why}
         data, image = read_volumes(self.inputs.in_file)
@@ -63,7 +63,8 @@ class ReduceNoise(StepInterface):
             else:
                 denoised = denoise_patch2self(data, region, threads=self.inputs.threads, progress=progress)
         self._results["out_file"] = write_volumes(cwd / "denoised.nii", denoised, image)
-        return {"warnings": [f"MP-PCA was applied although it does not suit the image: {why}."] if unsuitable else []}
+        advice = "Where nothing was repeated that tells the noise level, give it (--sigma), or leave the step out."
+        return {"warnings": [] if suits else [f"MP-PCA was applied although {why}. {advice}"]}
 
 
 class Denoise(Step):
