@@ -23,8 +23,11 @@ def test_noise_and_floor_are_those_of_the_voxels(app, tiny, scanned, tmp_path, f
     tiny.add("sub-01/dwi/sub-01_dwi", data=data.astype(np.float32), b_values=b_values, sidecar=matrices)
     out = tmp_path / "out"
     skip = ["--skip", *skipped] if skipped else []
+    planned = app(tiny, out, "participant", "--model", "adc", *skip, "--dry-run")
+    assert ("The image was interpolated: 24 lines" in planned.out) == (sidecar is not None)
     outcome = app(tiny, out, "participant", "--nprocs", 1, "--model", "adc", *skip)
     assert outcome.code == 0
+    assert ("interpolated: 24 lines" in outcome.out or "Noise was left out" in outcome.err) == (factor > 1)
 
     def load(name):
         return nib.load(out / f"sub-01/dwi/sub-01_{name}_dwimap.nii.gz").get_fdata()
