@@ -23,6 +23,9 @@ NoiseKind = Literal["gaussian", "rician"]
 #: The iteration of `rician_sigma` ends where no voxel's noise level changes by more than this fraction, or here.
 SIGMA_TOLERANCE, SIGMA_ITERATIONS = 1e-3, 100
 
+#: Ratio of two estimates of the noise level up to which they agree.
+AGREEING = 1.3
+
 #: Smallest share of an image's voxels from whose noise alone its level is taken.
 LEAST_BACKGROUND = 0.005
 
@@ -290,6 +293,16 @@ def sigma_from_repeats(
         f"scatter of repeated measurements ({groups_in_words}, the largest {largest.size} at b = {b:.0f} s/mm²), "
         "median over the mask",
     )
+
+
+def beside_repeats(sigma: float, repeated: NoiseEstimate | None) -> str:
+    """What repeated measurements tell where their noise level differs from another estimate; else empty."""
+    if repeated is None or not min(sigma, repeated.sigma) > 0:
+        return ""
+    ratio = repeated.sigma / sigma
+    if 1 / AGREEING <= ratio <= AGREEING:
+        return ""
+    return f"; repeated measurements scatter by {repeated.sigma:.4g}, {ratio:.2g} times as much"
 
 
 def sigma_from_background(data: NDArray[np.floating]) -> NoiseEstimate | None:

@@ -156,6 +156,38 @@ class TinyDataset:
 
 
 @pytest.fixture(scope="session")
+def scanned():
+    """``scanned(...)``: magnitudes of a ball of tissue (D = 0.001 mm^2/s), and where it is.
+
+    K-space of ``matrix`` x ``matrix`` samples is padded with zeros to ``zero_filling`` times as many along each axis;
+    its first lines along the second one are missing with partial Fourier; volumes move by ``moves`` voxels (standard
+    deviation). The noise of a voxel stays ``sigma``.
+    """
+
+    def scan(matrix=48, zero_filling=(1, 1), partial_fourier=1.0, moves=0.0, sigma=30.0, b_values=(0, 0, 0, 0)):
+        rng, (x, y, _) = np.random.default_rng(0), np.indices((matrix, matrix, 4))
+
+        def ball(x, y, size):
+            return (x - (size - 1) / 2) ** 2 + (y - (size - 1) / 2) ** 2 <= (0.42 * size) ** 2
+
+        tissue = 1000 * (1 + 0.15 * np.sin(x / 2) * np.cos(y / 3)) * ball(x, y, matrix)
+        clean = tissue[..., None] * np.exp(-np.asarray(b_values) * 1e-3)
+        noise = rng.normal(0, sigma, (2, *clean.shape))
+        space = np.fft.fftshift(np.fft.fft2(clean + noise[0] + 1j * noise[1], axes=(0, 1)), axes=(0, 1))
+        turns = np.fft.fftshift(np.fft.fftfreq(matrix))[:, None, None, None] * rng.normal(0, moves, len(b_values))
+        space *= np.exp(-2j * np.pi * (turns + turns.swapaxes(0, 1)))
+        space[:, : round(matrix * (1 - partial_fourier))] = 0
+        more = [round(matrix * (factor - 1) / 2) for factor in zero_filling]
+        space = np.pad(space, [(n, n) for n in (*more, 0, 0)])
+        magnitudes = np.abs(np.fft.ifft2(np.fft.ifftshift(space, axes=(0, 1)), axes=(0, 1)))
+        x, y, _ = np.indices(magnitudes.shape[:3])
+        inside = ball(x / magnitudes.shape[0] * matrix, y / magnitudes.shape[1] * matrix, matrix)
+        return magnitudes * space.shape[0] * space.shape[1] / matrix**2, inside
+
+    return scan
+
+
+@pytest.fixture(scope="session")
 def new_dataset():
     """``new_dataset(folder, derivative=False)``: a dataset without images."""
     return TinyDataset

@@ -6,7 +6,9 @@ from scipy import stats
 
 from bidsfit import Acquisition
 from bidsfit.noise import (
+    NoiseEstimate,
     add_noise,
+    beside_repeats,
     correct_rician_image,
     remove_rician_bias,
     repeats,
@@ -210,3 +212,13 @@ def test_no_air_is_no_estimate():
 def test_large_slices_are_sampled():
     air = add_noise(np.zeros((256, 256, 1, 6)), 2.0, "rician", np.random.default_rng(0))
     assert sigma_from_background(air).sigma == pytest.approx(2.0, rel=0.03)
+
+
+@pytest.mark.parametrize(
+    ("repeated", "said"),
+    [(None, ""), (0.0, ""), (10.0, ""), (12.9, ""), (7.8, ""), (34.0, "34, 3.4 times"), (7.0, "7, 0.7 times")],
+)
+def test_repeats_are_told_beside_another_level_where_they_differ(repeated, said):
+    words = beside_repeats(10.0, None if repeated is None else NoiseEstimate(repeated, "repeats"))
+    assert said in words
+    assert bool(said) == bool(words)

@@ -175,6 +175,7 @@ class _Line:
                 "reversed_phase": None if helping.reversed_phase is None else helping.reversed_phase.to_dict(),
                 "anatomy": None if helping.anatomy is None else helping.anatomy.to_dict(),
                 "moved": bool(plan.chain.method("motion")),
+                "interpolation": plan.chain.interpolation,
             }
 
     def add(self, interface: Any, name: str, *, threads: int = 1, memory: float = 0.0) -> pe.Node:
@@ -195,7 +196,7 @@ class _Line:
     def add_step(self, planned: Planned) -> pe.Node:
         """Append a step."""
         assert planned.how is not None
-        self.given["method"] = planned.method
+        self.given |= {"method": planned.method, "needed": planned.needed}
         node = self.add(planned.how.interface(), planned.name, threads=self.threads, memory=planned.step.memory)
         self.steps.append(node)
         return node

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,10 @@ DEEPEST = 50
 
 #: Integers of more digits than this are read as floating-point numbers; those beyond them are infinite.
 LONGEST_INTEGER = 18
+
+#: Voxels for each acquired sample from which an image counts as interpolated. Scanners often reconstruct a few lines
+#: more than they acquire, which does no harm.
+INTERPOLATED = 1.2
 
 
 def read_sidecar(path: Path) -> dict[str, Any]:
@@ -91,3 +95,42 @@ def slice_axis(sidecar: dict[str, Any]) -> int:
     """Axis across the slices, from the BIDS field ``SliceEncodingDirection``; the third by default."""
     direction = str(sidecar.get("SliceEncodingDirection", "k"))
     return "ijk".find(direction[:1]) if direction[:1] in ("i", "j", "k") else 2
+
+
+def interpolation(sidecar: Mapping[str, Any], shape: Sequence[int]) -> str:
+    """How the scanner interpolated an image in its slices, in words; empty if the sidecar does not say so.
+
+    The acquired matrix is compared with the reconstructed one, by the fields that dcm2niix writes or DICOM's
+    ``AcquisitionMatrix``. Fewer lines that partial Fourier or a rectangular field of view explain are no interpolation.
+
+    Parameters
+    ----------
+    sidecar : mapping
+    shape : (x, y, z, ...)
+        Voxels of the image.
+    """
+
+    def number(name: str) -> float:
+        """A positive number, or 0."""
+        value = sidecar.get(name)
+        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) and value > 0 else 0.0
+
+    in_plane = [axis for axis in range(3) if axis != slice_axis(dict(sidecar))]
+    encoding = str(sidecar.get("PhaseEncodingDirection") or sidecar.get("PhaseEncodingAxis") or "")[:1]
+    phase = "ijk".find(encoding) if encoding else -1
+    told = sidecar.get("AcquisitionMatrix")  # frequency rows, frequency columns, phase rows, phase columns
+    matrix = told if isinstance(told, list) and len(told) == 4 and all(isinstance(n, int) for n in told) else [0] * 4
+
+    lines = max(number("AcquisitionMatrixPE"), number("PhaseEncodingStepsNoPartialFourier")) or max(matrix[2:])
+    rows = number("ReconMatrixPE") or (shape[phase] if phase in in_plane else 0)
+    explained = min(number("PercentPhaseFOV") / 100 or 1, 1) * min(number("PartialFourier") or 1, 1)
+    if sidecar.get("PartialFourierEnabled") == "YES" and not number("PhaseEncodingStepsNoPartialFourier"):
+        explained = explained if number("PartialFourier") else 0  # by how much is not told
+    if lines and rows * explained >= INTERPOLATED * lines:
+        return f"{lines:g} lines were acquired along the phase-encoding axis, and {rows:g} reconstructed"
+
+    samples = max(number("BaseResolution"), number("FrequencyEncodingSteps")) or max(matrix[:2])
+    columns = min(shape[axis] for axis in in_plane if axis != phase)
+    if samples and columns >= INTERPOLATED * samples:
+        return f"{samples:g} samples were acquired along the readout axis, and {columns} reconstructed"
+    return "the scanner interpolated the slices (Interpolation2D)" if sidecar.get("Interpolation2D") else ""

@@ -119,7 +119,10 @@ def add_preprocessing_options(group: argparse._ArgumentGroup) -> None:
         help=f"steps to leave out: {', '.join(STEPS.available())}",
     )
     group.add_argument(
-        "--denoise", choices=("mppca", "patch2self"), default="mppca", help="how noise is reduced (default: mppca)"
+        "--denoise",
+        choices=("auto", "mppca", "patch2self"),
+        default="auto",
+        help="how noise is reduced: auto (mppca, unless the image was interpolated; default), mppca, or patch2self",
     )
     group.add_argument(
         "--body-part",

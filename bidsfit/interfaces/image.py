@@ -20,7 +20,7 @@ from bidsfit.estimators.least_squares import LeastSquares
 from bidsfit.exceptions import UnusableInputError
 from bidsfit.files import write_json
 from bidsfit.interfaces.raw import background_noise
-from bidsfit.noise import NoiseEstimate, rician_sigma_map, sigma_from_repeats
+from bidsfit.noise import NoiseEstimate, beside_repeats, rician_sigma_map, sigma_from_repeats
 from bidsfit.preprocessing.denoising import denoise_mppca
 from bidsfit.preprocessing.masking import HeadMask, half_median_mask, head_mask, tissue_shell
 
@@ -97,7 +97,7 @@ class PrepareImage(SimpleInterface):
         outputs = {"mask": cwd / "mask.nii.gz", "reference": cwd / "reference.nii.gz", "facts": cwd / "facts.json"}
         noise: NoiseEstimate | None
         if self.inputs.sigma in ("map", "mppca"):
-            noise_map, noise = self._noise_map(signals, mask, image)
+            noise_map, noise = self._noise_map(signals, mask, image, acquisition)
             if noise.sigma > 0:
                 outputs["noise_map"] = cwd / "noise.nii.gz"
                 write_nifti(outputs["noise_map"], noise_map, image)
@@ -175,21 +175,24 @@ class PrepareImage(SimpleInterface):
         method = f"residuals of a least-squares fit of the model {model.name}, median over the mask"
         return NoiseEstimate(float(np.nanmedian(sigma)), method)
 
-    def _noise_map(self, signals: MaskedSignals, mask: NDArray, image: SpatialImage) -> tuple[NDArray, NoiseEstimate]:
+    def _noise_map(
+        self, signals: MaskedSignals, mask: NDArray, image: SpatialImage, acquisition: Acquisition
+    ) -> tuple[NDArray, NoiseEstimate]:
         """Noise level of every voxel, and its median over the mask."""
         path = Path(self.inputs.in_file)
         if self.inputs.sigma == "map":
             source = Path(self.inputs.in_noise)
             values = read_on_grid(source, image, path, "noise map")
             words = self.inputs.noise_words if isdefined(self.inputs.noise_words) else f"noise map {source.name}"
-            method = f"{words}, median over the mask"
+            method = f"{words.removesuffix(', median over the mask')}, median over the mask"
         else:
             volumes = np.nan_to_num(signals[slice(None)]).T
             data = np.stack([signals.place(volume, mask) for volume in volumes], axis=-1)
             denoised, sigma = denoise_mppca(data, mask)
             own = rician_sigma_map(sigma, denoised) if self.inputs.noise_kind == "rician" else sigma
             values = np.asarray(own, dtype=float)
-            method = "Marchenko-Pastur principal component analysis (MP-PCA, DIPY), median over the mask"
+            words = beside_repeats(float(np.median(values[mask])), sigma_from_repeats(volumes.T, acquisition))
+            method = f"Marchenko-Pastur principal component analysis (MP-PCA, DIPY{words}), median over the mask"
         inside = values[mask]
         known = inside[np.isfinite(inside) & (inside > 0)]
         if known.size == 0 and isdefined(self.inputs.noise_words):  # found on the way here: there is no noise

@@ -50,6 +50,7 @@ class _WritePreprocessedInput(BaseInterfaceInputSpec):
     )
     noise_map = File(exists=True, desc="noise level of the raw image")
     noise_words = traits.Str(desc="how the noise level was found")
+    interpolation = traits.Str(desc="how the raw image was interpolated, in words")
     image = traits.Dict(mandatory=True, desc="the raw image, as DwiImage.to_dict")
     steps = traits.Dict(mandatory=True, desc="method by step, as Chain.settings")
     facts = traits.List(File(exists=True), desc="what each step found, as JSON")
@@ -110,6 +111,7 @@ class WritePreprocessed(SimpleInterface):
                 "Description": table()["files"]["preproc"]["description"],
                 "Preprocessing": steps,
                 **({LEFT_OUT: refused} if refused else {}),
+                **({"Interpolation": inputs.interpolation} if inputs.interpolation else {}),
                 "Sources": [uri for uri in (raw.uri, raw.mask_uri) if uri],
                 "SpatialReference": raw.uri,
                 "GeneratedBy": {"Name": "bidsfit", "Version": __version__},

@@ -18,7 +18,7 @@ from bidsfit.bids.fieldmaps import UNWEIGHTED
 from bidsfit.bids.helping_images import HelpingImages
 from bidsfit.bids.images import image_shape, open_image, read_mask, read_on_grid
 from bidsfit.bids.inputs import DwiImage, Inputs
-from bidsfit.bids.metadata import read_sidecar
+from bidsfit.bids.metadata import interpolation, read_sidecar
 from bidsfit.bids.outputs import LEFT_OUT, file_output, fit_settings, json_path, map_outputs, own_uri
 from bidsfit.exceptions import UnusableInputError, UsageError
 from bidsfit.models.organs import has_presets, organ_of, preset_in_words
@@ -26,6 +26,7 @@ from bidsfit.models.signal_model import SignalModel
 from bidsfit.planning.fits import DEFAULT_NOISE, Fit, NoiseChoice
 from bidsfit.planning.preprocessing import Chain, body_part, nothing_done, plan_chain
 from bidsfit.preprocessing.gradients import NO_WEIGHTING, refuse_scaled_directions
+from bidsfit.preprocessing.interpolation import shared_noise
 from bidsfit.steps.step import PreprocessingChoice
 
 #: Where a mask comes from that no dataset has.
@@ -219,7 +220,7 @@ def _plan_image(
         reasons = " ".join(f"{row['name']}: {row['reason']}." for row in rows.values())
         raise UnusableInputError(f"{image.path}: its protocol supports none of the models. {reasons}")
     its_models = [fit.signal_model for fit in chosen]
-    remarks = tuple(_remarks(image, acquisition, its_models))
+    remarks = tuple(_remarks(image, shape, acquisition, its_models, noise))
     return ImagePlan(
         image=_preprocessed(image, output_dir) if chain is not None and chain.changes else image,
         shape=shape,
@@ -284,10 +285,14 @@ def _obstacle(fit: Fit, acquisition: Acquisition) -> str:
     return "missing: " + "; ".join(missing) if missing else ""
 
 
-def _remarks(image: DwiImage, acquisition: Acquisition, chosen: Sequence[SignalModel]) -> Iterable[str]:
-    """Remarks about files of an image that cannot be used."""
+def _remarks(
+    image: DwiImage, shape: Sequence[int], acquisition: Acquisition, chosen: Sequence[SignalModel], noise: NoiseChoice
+) -> Iterable[str]:
+    """Remarks about files of an image that cannot be used as they are."""
     if image.odd_metadata:
         yield image.odd_metadata
+    if not image.preprocessed and (how := interpolation(image.sidecar, shape)):
+        yield shared_noise(how) + (" --sigma mppca finds its level too low." if noise.level == "mppca" else "")
     if image.bvec is None or acquisition.directions is None:
         return
     weighted = acquisition.b_values > NO_WEIGHTING

@@ -34,7 +34,8 @@ class Chain:
 
     ``raw`` is the image as acquired. ``body``: it does not show a head. ``measures_noise``: the noise level of the raw
     image is estimated; ``tells_noise``: fits use it, because denoising makes repeated measurements scatter less than
-    their error. ``prepared``: an earlier run wrote the image, without steps that it could not apply.
+    their error. ``interpolation``: how the scanner interpolated the image, by its sidecar. ``prepared``: an earlier run
+    wrote the image, without steps that it could not apply.
     """
 
     raw: DwiImage
@@ -43,13 +44,14 @@ class Chain:
     measures_noise: bool = False
     tells_noise: bool = False
     helping: HelpingImages = field(default_factory=HelpingImages)
+    interpolation: str = ""
     prepared: bool = False
 
     def without(self, refused: Mapping[str, str]) -> Chain:
         """The chain without the steps that an earlier run could not apply; ``refused`` gives reasons by step."""
         steps = [
             Planned(step.step, reason=f"{refused[step.name]} (found by an earlier run, whose image is kept)")
-            if step.method and step.name in refused
+            if step.method and step.name in refused and not step.needed
             else step
             for step in self.steps
         ]
@@ -130,7 +132,7 @@ def plan_chain(
     reduces = chosen["rician"].method or chosen["denoise"].method
     measures = bool(reduces) and scene.knows_noise(chosen)
     tells = measures and sigma != "residuals" and not scene.sigma_is_given
-    return Chain(image, tuple(chosen.values()), scene.body, measures, tells, helping)
+    return Chain(image, tuple(chosen.values()), scene.body, measures, tells, helping, scene.interpolation)
 
 
 def _part(image: DwiImage, choice: PreprocessingChoice) -> tuple[BodyPart, str]:

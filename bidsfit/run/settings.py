@@ -46,7 +46,7 @@ class Settings:
     derivatives: Mapping[str, Path] | None = None
     preprocess: Literal["auto", "none", "dipy", "fsl"] = "auto"
     skip: tuple[str, ...] = ()
-    denoise: Literal["mppca", "patch2self"] = "mppca"
+    denoise: Literal["auto", "mppca", "patch2self"] = "auto"
     body_part: Literal["auto", "brain", "body", "cord"] = "auto"
     model: tuple[str, ...] = ()
     estimators: tuple[str, ...] = ("lsq",)

@@ -26,10 +26,15 @@ from bidsfit.preprocessing.denoising import (
 )
 from bidsfit.steps.step import Method, Planned, Scene, Step
 
+#: Why MP-PCA does not suit an image that was interpolated.
+CORRELATED = "MP-PCA takes the noise of neighbouring voxels for independent, and would find its level too low"
+
 
 class _DenoiseInput(ImageStepInput):
     region = File(exists=True, mandatory=True)
     method = traits.Enum("mppca", "patch2self", mandatory=True)
+    interpolation = traits.Str(desc="how the image was interpolated, in words")
+    needed = traits.Bool(False, usedefault=True, desc="apply MP-PCA to an interpolated image nevertheless")
 
 
 class _DenoiseOutput(StepOutput):
@@ -43,6 +48,11 @@ class ReduceNoise(StepInterface):
     output_spec = _DenoiseOutput
 
     def _work(self, cwd: Path) -> dict[str, Any]:
+        suits = self.inputs.method != "mppca" or not self.inputs.interpolation
+        why = f"{self.inputs.interpolation}; {CORRELATED}"
+        if not suits and not self.inputs.needed:
+            self._results["out_file"] = self.inputs.in_file
+            return {"refused": why}
         data, image = read_volumes(self.inputs.in_file)
         region = read_region(self.inputs.region)
         with progress_bar(self.inputs.label) as progress:
@@ -53,11 +63,12 @@ class ReduceNoise(StepInterface):
             else:
                 denoised = denoise_patch2self(data, region, threads=self.inputs.threads, progress=progress)
         self._results["out_file"] = write_volumes(cwd / "denoised.nii", denoised, image)
-        return {}
+        advice = "Where nothing was repeated that tells the noise level, give it (--sigma), or leave the step out."
+        return {"warnings": [] if suits else [f"MP-PCA was applied although {why}. {advice}"]}
 
 
 class Denoise(Step):
-    """Denoising, if there are enough volumes."""
+    """Denoising, if there are enough volumes; by MP-PCA only if the image was not interpolated."""
 
     name = "denoise"
     title = "Noise"
@@ -79,9 +90,15 @@ class Denoise(Step):
     }
 
     def choose(self, scene: Scene, chosen: Mapping[str, Planned]) -> Planned:
-        method = scene.choice.denoise
+        asked = scene.choice.denoise
+        method = "mppca" if asked == "auto" else asked
         obstacle = {"mppca": obstacle_to_mppca, "patch2self": obstacle_to_patch2self}[method](scene.shape)
-        return Planned(self, "" if obstacle else method, obstacle)
+        if obstacle:
+            return Planned(self, reason=obstacle)
+        remark = f"{scene.interpolation}; {CORRELATED}" if method == "mppca" and scene.interpolation else ""
+        if remark and asked == "auto":
+            return Planned(self, reason=f"{remark} (--denoise mppca applies it nevertheless)")
+        return Planned(self, method, remark, needed=asked == "mppca" or not scene.knows_noise_anyway)
 
 
 DENOISE = Denoise()

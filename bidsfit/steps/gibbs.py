@@ -19,8 +19,12 @@ from bidsfit.interfaces.step import (
 from bidsfit.preprocessing.ringing import obstacle_to_gibbs, remove_ringing
 from bidsfit.steps.step import Method, Planned, Scene, Step
 
+#: Why the removal does not suit an image that was interpolated.
+ANOTHER_PERIOD = "the method assumes ringing of the acquired matrix"
+
 
 class _RemoveRingingInput(ImageStepInput):
+    interpolation = traits.Str(desc="how the image was interpolated, in words")
     slice_axis = traits.Enum(2, 0, 1, usedefault=True, desc="axis across the slices")
 
 
@@ -31,6 +35,9 @@ class RemoveRinging(StepInterface):
     output_spec = StepOutput
 
     def _work(self, cwd: Path) -> dict[str, Any]:
+        if self.inputs.interpolation:
+            self._results["out_file"] = self.inputs.in_file
+            return {"refused": f"{self.inputs.interpolation}; {ANOTHER_PERIOD}"}
         data, image = read_volumes(self.inputs.in_file)
         with progress_bar(self.inputs.label) as progress:
             unrung = remove_ringing(
@@ -41,7 +48,7 @@ class RemoveRinging(StepInterface):
 
 
 class Gibbs(Step):
-    """Removal of Gibbs ringing."""
+    """Removal of Gibbs ringing, if the image was not interpolated."""
 
     name = "gibbs"
     title = "Gibbs ringing"
@@ -60,6 +67,8 @@ class Gibbs(Step):
         obstacle = obstacle_to_gibbs(scene.shape)
         if obstacle:
             return Planned(self, reason=obstacle)
+        if scene.interpolation:
+            return Planned(self, reason=f"{scene.interpolation}; {ANOTHER_PERIOD}")
         fraction, remark = scene.image.sidecar.get("PartialFourier"), ""
         if isinstance(fraction, int | float) and fraction < 1:
             remark = f"PartialFourier is {fraction:g}; the method assumes 1 and may leave some ringing"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from bidsfit.acquisition import Acquisition
 from bidsfit.bids.helping_images import HelpingImages
 from bidsfit.bids.inputs import DwiImage
+from bidsfit.bids.metadata import interpolation
 from bidsfit.interfaces.step import StepInterface
 from bidsfit.noise import repeats
 from bidsfit.preprocessing.steps import STEPS
@@ -30,13 +32,13 @@ Pictures = Callable[[NDArray], NDArray]
 class PreprocessingChoice:
     """Preprocessing options of the user.
 
-    ``fsl`` lists installed programs of FSL. ``rician`` says why the Rician correction is left to the estimators; else
-    it is empty.
+    ``denoise``: "auto" is MP-PCA, unless the image was interpolated. ``fsl`` lists installed programs of FSL.
+    ``rician`` says why the Rician correction is left to the estimators; else it is empty.
     """
 
     tools: Tools = "auto"
     skip: Collection[str] = ()
-    denoise: Literal["mppca", "patch2self"] = "mppca"
+    denoise: Literal["auto", "mppca", "patch2self"] = "auto"
     body_part: BodyPart = "auto"
     fsl: Collection[str] = ()
     rician: str = ""
@@ -71,6 +73,11 @@ class Scene:
         """Whether the image does not show a head."""
         return self.part != "brain"
 
+    @cached_property
+    def interpolation(self) -> str:
+        """How the scanner interpolated the image, by its sidecar; empty if it does not say so."""
+        return interpolation(self.image.sidecar, self.shape)
+
     @property
     def sigma_is_given(self) -> bool:
         """Whether the noise level is a number."""
@@ -81,7 +88,12 @@ class Scene:
 
     def knows_noise(self, chosen: Mapping[str, Planned]) -> bool:
         """Whether the noise level of the raw image can be estimated before a fit."""
-        found = chosen["denoise"].method == "mppca" or self.sigma in ("mppca", "map", "piesno") or self.sigma_is_given
+        return chosen["denoise"].method == "mppca" or self.knows_noise_anyway
+
+    @property
+    def knows_noise_anyway(self) -> bool:
+        """Whether the noise level of the raw image can be estimated without denoising."""
+        found = self.sigma in ("mppca", "map", "piesno") or self.sigma_is_given
         return found or any(group.size > 1 for group in repeats(self.acquisition))
 
 
@@ -167,11 +179,16 @@ class Step:
 
 @dataclass(frozen=True)
 class Planned:
-    """A planned step: its method (empty if it is left out), and the reason or a remark."""
+    """A planned step: its method (empty if it is left out), and the reason or a remark.
+
+    ``needed``: the user named the method, or nothing can replace it; it is applied even to an image that turns out not
+    to suit it, with a warning.
+    """
 
     step: Step
     method: str = ""
     reason: str = ""
+    needed: bool = False
 
     @property
     def name(self) -> str:

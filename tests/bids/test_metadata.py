@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from bidsfit.bids.metadata import read_metadata, read_sidecar
+from bidsfit.bids.metadata import interpolation, read_metadata, read_sidecar
 from bidsfit.exceptions import UnusableInputError
 
 DEEP = ['{"a":' * 100_000, '{"a":' * 200 + "1" + "}" * 200]
@@ -46,3 +46,64 @@ def test_metadata_of_several_files(tmp_path):
     (tmp_path / "all.json").write_text('{"EchoTime": 0.1, "FlipAngle": 90}')
     (tmp_path / "own.json").write_text('{"EchoTime": 0.2}')
     assert read_metadata([tmp_path / "all.json", tmp_path / "own.json"]) == ({"EchoTime": 0.2, "FlipAngle": 90}, "")
+
+
+@pytest.mark.parametrize(
+    ("shape", "sidecar"),
+    [
+        ((92, 92), {}),
+        ((92, 92), {"AcquisitionMatrixPE": 92, "ReconMatrixPE": 92}),
+        # Siemens: partial Fourier and parallel imaging leave the matrix as it is; rectangular fields of view
+        (
+            (100, 100),
+            {
+                "BaseResolution": 100,
+                "PartialFourier": 0.75,
+                "AcquisitionMatrixPE": 100,
+                "ReconMatrixPE": 100,
+                "ParallelReductionFactorInPlane": 2,
+                "PhaseEncodingSteps": 74,
+            },
+        ),
+        ((64, 44), {"BaseResolution": 64, "PercentPhaseFOV": 68.75, "AcquisitionMatrixPE": 44, "ReconMatrixPE": 44}),
+        ((128, 134), {"BaseResolution": 128, "PercentPhaseFOV": 104.7, "PhaseEncodingDirection": "j"}),
+        ((128, 134), {"BaseResolution": 128, "PercentPhaseFOV": 104.7}),
+        # Philips: a few lines more are reconstructed; partial Fourier may lower the lines
+        ((112, 112), {"FrequencyEncodingSteps": 112, "AcquisitionMatrixPE": 110, "ReconMatrixPE": 112}),
+        ((112, 112), {"AcquisitionMatrixPE": 71, "ReconMatrixPE": 112, "PartialFourierEnabled": "YES"}),
+        (
+            (112, 112),
+            {"AcquisitionMatrixPE": 71, "ReconMatrixPE": 112, "PhaseEncodingStepsNoPartialFourier": 110},
+        ),
+        ((96, 96), {"AcquisitionMatrixPE": 72, "ReconMatrixPE": 96, "PartialFourier": 0.75}),
+        # a rectangular field of view in a square image
+        ((128, 128), {"AcquisitionMatrixPE": 90, "ReconMatrixPE": 128, "PercentPhaseFOV": 70}),
+        ((128, 128), {"AcquisitionMatrix": [0, 128, 128, 0], "PhaseEncodingDirection": "j-"}),
+        ((128, 128), {"AcquisitionMatrixPE": "64", "ReconMatrixPE": None, "AcquisitionMatrix": [64]}),
+        ((128, 128), {"AcquisitionMatrixPE": True, "ReconMatrixPE": 128, "Interpolation2D": 0}),
+    ],
+)
+def test_acquired_matrices(shape, sidecar):
+    assert interpolation(sidecar, (*shape, 20, 30)) == ""
+
+
+@pytest.mark.parametrize(
+    ("shape", "sidecar", "said"),
+    [
+        ((48, 48), {"AcquisitionMatrixPE": 24, "ReconMatrixPE": 48}, "24 lines"),
+        (
+            (256, 256),
+            {"AcquisitionMatrixPE": 128, "ReconMatrixPE": 256, "ParallelReductionFactorInPlane": 2},
+            "256 rec",
+        ),
+        ((200, 200), {"AcquisitionMatrixPE": 100, "ReconMatrixPE": 200, "PartialFourier": 0.75}, "100 lines"),
+        ((128, 128), {"AcquisitionMatrixPE": 96, "PhaseEncodingDirection": "i"}, "96 lines"),
+        ((128, 100), {"BaseResolution": 64, "PhaseEncodingDirection": "j"}, "64 samples"),
+        ((256, 256), {"AcquisitionMatrix": [128, 0, 0, 256], "PhaseEncodingDirection": "j"}, "128 samples"),
+        ((128, 128), {"Interpolation2D": True}, "Interpolation2D"),
+    ],
+)
+def test_interpolated_matrices(shape, sidecar, said):
+    assert said in interpolation(sidecar, (*shape, 20, 30))
+    across = interpolation({**sidecar, "SliceEncodingDirection": "i"}, (20, *shape, 30))
+    assert said in across or "PhaseEncodingDirection" in sidecar

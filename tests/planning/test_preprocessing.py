@@ -198,3 +198,38 @@ def test_a_body_needs_volumes_that_tell_movement_from_contrast():
     few = chain(image(BodyPart="LIVER"), shape=(32, 32, 10, 4), repeated=False)
     assert not few.method("motion")
     assert reason(few, "motion").startswith("4 volumes do not tell movement from contrast (at least 5")
+
+
+# --- images that the scanner interpolated ---------------------------------------------------------------------------
+
+MATRICES = {"AcquisitionMatrixPE": 16, "ReconMatrixPE": 32}
+
+
+def test_interpolated_images_get_no_mppca_and_their_noise_from_repeats():
+    found = chain(image(**MATRICES))
+    assert (found.method("denoise"), found.method("gibbs"), found.method("rician")) == ("", "", "koay")
+    for name in ("denoise", "gibbs"):
+        assert "16 lines were acquired along the phase-encoding axis, and 32 reconstructed" in reason(found, name)
+    assert found.tells_noise
+
+
+def test_interpolated_images_without_repeats_do_not_take_the_level_of_mppca():
+    found = chain(image(**MATRICES), repeated=False)
+    assert (found.method("denoise"), found.method("rician")) == ("", "")
+    assert not found.measures_noise
+
+
+@pytest.mark.parametrize("name", ["mppca", "patch2self"])
+def test_interpolated_images_get_the_denoising_that_is_asked_for(name):
+    """Patch2Self does not mind."""
+    found = chain(image(**MATRICES), denoise=name)
+    assert found.method("denoise") == name
+    assert ("16 lines" in reason(found, "denoise")) == (name == "mppca")
+
+
+@pytest.mark.parametrize(("choice", "needed"), [({}, False), ({"denoise": "mppca"}, True), ({"repeated": False}, True)])
+def test_mppca_that_may_not_be_left_out(choice, needed):
+    """An earlier run that left it out does not count where it is asked for."""
+    found = chain(**choice)
+    assert next(step for step in found.steps if step.name == "denoise").needed == needed
+    assert found.without({"denoise": "the image was interpolated"}).method("denoise") == ("mppca" if needed else "")

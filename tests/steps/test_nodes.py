@@ -130,6 +130,32 @@ def test_denoising_lowers_the_error_and_finds_the_noise(file, run_in):
     assert np.median(data_of(outputs.mppca_map)[inside]) == pytest.approx(SIGMA, rel=0.1)
 
 
+@pytest.mark.parametrize("factor", [1, 2])
+def test_interpolation_is_seen_in_the_noise(tiny, scanned, run_in, factor):
+    data, _ = scanned(24, (factor, 1))
+    path = tiny.add("sub-01/dwi/sub-01_dwi", data=data.astype(np.float32), b_values=[0] * 4)
+    outputs = run_in(LoadRaw(in_file=str(path), bval=str(path).replace("nii.gz", "bval")))
+    warned = any("Neighbouring voxels share noise" in words for words in facts_of(outputs)["warnings"])
+    assert warned == ("% along i" in outputs.interpolation) == (factor > 1)
+
+
+def test_an_interpolated_image_keeps_its_values(file, run_in):
+    image, region = file(noisy()), file(np.ones(SHAPE), "region.nii")
+    for step in (ReduceNoise(region=region, method="mppca"), RemoveRinging()):
+        step.inputs.trait_set(in_file=image, interpolation="every voxel twice")
+        outputs = run_in(step)
+        assert outputs.out_file == image
+        assert "every voxel twice" in facts_of(outputs)["refused"]
+
+
+@pytest.mark.parametrize(("method", "warned"), [("mppca", True), ("patch2self", False)])
+def test_denoising_that_is_asked_for_is_done_with_a_warning(file, run_in, method, warned):
+    given = {"in_file": file(noisy()), "region": file(np.ones(SHAPE), "region.nii"), "interpolation": "twice"}
+    outputs = run_in(ReduceNoise(**given, method=method, needed=True))
+    assert np.any(data_of(outputs.out_file) != noisy())
+    assert bool(facts_of(outputs)["warnings"]) == warned
+
+
 def test_ringing_is_sought_across_the_slices(file, run_in):
     assert slice_axis({}) == 2
     assert slice_axis({"SliceEncodingDirection": "i-"}) == 0
@@ -286,6 +312,35 @@ def test_where_the_noise_level_comes_from(raw, file, run_in, sigma, expected, wo
     outputs = run_in(FindNoise(**given, region=file(region, "region.nii"), sigma=sigma, mppca_map=level))
     assert np.median(data_of(outputs.noise_map)) == pytest.approx(expected, rel=0.15)
     assert words in outputs.noise_words
+
+
+@pytest.mark.parametrize(
+    ("level", "interpolation", "expected", "said"),
+    [
+        (1.05 * SIGMA, "", 1.05 * SIGMA, "(DIPY)"),
+        (SIGMA / 3, "", SIGMA / 3, "repeated measurements scatter by"),
+        (SIGMA / 3, "twice", SIGMA, "scatter of repeated measurements"),
+    ],
+)
+def test_repeats_beside_mppca(raw, file, run_in, level, interpolation, expected, said):
+    """The words tell both where they differ, and repeats are taken where the image was interpolated."""
+    region = np.zeros(SHAPE)
+    region[3:13, 3:13] = 1
+    given = {**raw(directions=directions()), "in_file": file(noisy()), "region": file(region, "region.nii")}
+    level = file(np.full(SHAPE, level), "mppca.nii")
+    outputs = run_in(FindNoise(**given, mppca_map=level, interpolation=interpolation))
+    assert np.median(data_of(outputs.noise_map)) == pytest.approx(expected, rel=0.15)
+    assert said in outputs.noise_words
+
+
+def test_air_in_the_margin_does_not_lower_the_noise_level(raw, file, run_in):
+    paths = raw(directions=directions())
+    loaded = run_in(LoadRaw(**paths))
+    given = {"bval": paths["bval"], "in_file": loaded.out_file, "region": loaded.region}
+    masks = ({}, {"rough_mask": loaded.rough_mask})
+    levels = [np.median(data_of(run_in(FindNoise(**given, **mask)).noise_map)) for mask in masks]
+    assert levels[0] < 0.85 * SIGMA
+    assert levels[1] == pytest.approx(SIGMA, rel=0.1)
 
 
 def test_a_noise_level_that_nothing_tells(raw, file, run_in):
