@@ -189,7 +189,7 @@ class PrepareImage(SimpleInterface):
             denoised, sigma = denoise_mppca(data, mask)
             own = rician_sigma_map(sigma, denoised) if self.inputs.noise_kind == "rician" else sigma
             values = np.asarray(own, dtype=float)
-            method = "Marchenko-Pastur principal component analysis (MP-PCA, DIPY), median over the mask"
+            method = "Marchenko-Pastur principal component analysis (MP-PCA), median over the mask"
         inside = values[mask]
         known = inside[np.isfinite(inside) & (inside > 0)]
         if known.size == 0 and isdefined(self.inputs.noise_words):  # found on the way here: there is no noise

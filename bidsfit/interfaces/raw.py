@@ -136,11 +136,11 @@ class FindNoise(StepInterface):
             given = Path(self.inputs.in_noise)
             return read_on_grid(given, image, path, "noise map"), f"noise map {given.name}"
         if source in ("auto", "mppca", "residuals") and isdefined(self.inputs.mppca_map):
-            return read_volumes(self.inputs.mppca_map)[0], "MP-PCA of the raw image (DIPY)"
+            return read_volumes(self.inputs.mppca_map)[0], "MP-PCA of the raw image"
         data, _ = read_volumes(path)
         if source == "mppca":
             denoised, sigma = denoising.denoise_mppca(data, region, threads=self.inputs.threads)
-            return rician_sigma_map(sigma, denoised, threads=self.inputs.threads), "MP-PCA of the raw image (DIPY)"
+            return rician_sigma_map(sigma, denoised, threads=self.inputs.threads), "MP-PCA of the raw image"
         level = self._one_level(data, region)
         return np.full(region.shape, level.sigma), level.method
 
