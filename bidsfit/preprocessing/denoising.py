@@ -106,7 +106,7 @@ def denoise_mppca(
     Raises
     ------
     ValueError
-        If `obstacle_to_mppca` names an obstacle.
+        If `obstacle_to_mppca` names an obstacle, or patches are wider than the image.
 
     Notes
     -----
@@ -122,6 +122,8 @@ def denoise_mppca(
     if obstacle:
         raise ValueError(f"{obstacle}.")
     radius = patch_radius(data.shape) if radius is None else radius
+    if any(2 * r >= side for r, side in zip(radius, data.shape[:3], strict=True)):
+        raise ValueError(f"Patches of radius {radius} are wider than the image, {data.shape[:3]}.")
     mask = usable_voxels(data, mask)
     centres = _patch_centres(mask, radius, every_voxel)
     slabs = list(_slabs(radius, centres))

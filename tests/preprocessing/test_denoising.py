@@ -198,6 +198,8 @@ def test_refusals():
         denoise_mppca(np.ones((8, 8, 5, 10)), np.ones((8, 8, 4), dtype=bool))
     with pytest.raises(ValueError, match="shape"):
         denoise_mppca(np.ones((8, 8, 5)))
+    with pytest.raises(ValueError, match="wider than the image"):
+        denoise_mppca(np.ones((8, 8, 5, 10)), radius=(2, 2, 3))
 
 
 @pytest.mark.parametrize("shape", [(12, 10, 6), (30, 24, 1), (1, 24, 30)])
