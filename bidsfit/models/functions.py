@@ -42,8 +42,8 @@ class boys(sp.Function):  # noqa: N801 (SymPy functions are lower case)
         return (sp.hyper((n + sp.S.Half,), (n + sp.Rational(3, 2),), -z) / (2 * n + 1)).evalf(sp.N(prec, 3))
 
 
-#: Boys functions of the orders 0 to 3 are tabulated at so many nodes per unit of z, up to `TABLE_END`, as coefficients of
-#: Taylor series of so many terms. The next terms are below the rounding error.
+#: Boys functions of the orders 0 to 3 are tabulated at so many nodes per unit of z, up to `TABLE_END`, as Taylor series
+#: of so many terms. The next terms are below the rounding error.
 NODES, TABLE_END, TERMS = 16, 32, 9
 
 
