@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.linalg import expm, lstsq
 from scipy.ndimage import binary_dilation, gaussian_filter
 
-from bidsfit.preprocessing.interpolation import trilinear
+from bidsfit.preprocessing.trilinear import trilinear
 
 #: Standard deviations of the Gaussian smoothing, mm, from coarse to fine; never less than `FINEST` voxels.
 SMOOTHING = (8.0, 4.0, 2.0)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import map_coordinates
 
-from bidsfit.preprocessing.interpolation import trilinear
+from bidsfit.preprocessing.trilinear import trilinear
 
 
 @pytest.mark.parametrize("shape", [(7, 6, 5), (9, 8, 1), (1, 2, 30)])
