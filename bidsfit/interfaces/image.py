@@ -192,7 +192,7 @@ class PrepareImage(SimpleInterface):
             own = rician_sigma_map(sigma, denoised) if self.inputs.noise_kind == "rician" else sigma
             values = np.asarray(own, dtype=float)
             words = beside_repeats(float(np.median(values[mask])), sigma_from_repeats(volumes.T, acquisition))
-            method = f"Marchenko-Pastur principal component analysis (MP-PCA, DIPY{words}), median over the mask"
+            method = f"Marchenko-Pastur principal component analysis (MP-PCA{words}), median over the mask"
         inside = values[mask]
         known = inside[np.isfinite(inside) & (inside > 0)]
         if known.size == 0 and isdefined(self.inputs.noise_words):  # found on the way here: there is no noise

@@ -172,7 +172,7 @@ class FindNoise(StepInterface):
                 values = self._mppca(data, region)
                 words = "; too low, for the image was interpolated" if self.inputs.interpolation else ""
                 words += beside_repeats(float(np.median(values[tissue])), repeated)
-                return values, f"MP-PCA of the raw image (DIPY{words})"
+                return values, f"MP-PCA of the raw image{words}"
         level = self._one_level(data, tissue, acquisition)
         return np.full(region.shape, level.sigma), level.method
 

@@ -7,7 +7,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numba
+import numpy as np
 import sympy as sp
+from numpy.typing import NDArray
 from sympy.core.function import ArgumentIndexError
 
 if TYPE_CHECKING:
@@ -40,13 +42,43 @@ class boys(sp.Function):  # noqa: N801 (SymPy functions are lower case)
         return (sp.hyper((n + sp.S.Half,), (n + sp.Rational(3, 2),), -z) / (2 * n + 1)).evalf(sp.N(prec, 3))
 
 
+#: Boys functions of the orders 0 to 3 are tabulated at so many nodes per unit of z, up to `TABLE_END`, as Taylor series
+#: of so many terms. The next terms are below the rounding error.
+NODES, TABLE_END, TERMS = 16, 32, 9
+
+
+def _taylor_series() -> NDArray[np.float64]:
+    """Coefficients of :math:`F_n(z_j - d)` in powers of d, shape (n, j, power): :math:`F_{n+k}(z_j) / k!`."""
+    z = np.arange(NODES * TABLE_END + 1, dtype=np.longdouble) / NODES
+    highest = 3 + TERMS
+    term = np.exp(-z) / (2 * highest + 1)
+    values = [term]
+    for k in range(highest + 1, 200):  # of positive terms, so that no digit is lost
+        term = term * 2 * z / (2 * k + 1)
+        values[0] = values[0] + term
+    for n in range(highest - 1, -1, -1):
+        values.insert(0, (2 * z * values[0] + np.exp(-z)) / (2 * n + 1))
+    factorials = [math.factorial(k) for k in range(TERMS)]
+    return np.array([np.transpose(values[n : n + TERMS]) / factorials for n in range(4)], dtype=float)
+
+
+_TAYLOR = _taylor_series()
+
+
 @numba.njit(inline="never")
 def boys_kernel(n: int, z: float) -> float:
-    """Boys function in double precision for z >= 0, exact to about 1e-15.
+    """Boys function in double precision for z >= 0, exact to a relative error of 1e-15.
 
-    The series has positive terms only and converges quickly for small z. Above, the recursion upwards from
-    n = 0 loses few digits, because z is not small.
+    Orders and arguments beyond the table are found by a series of positive terms for small z, and by recursion upwards
+    from n = 0, which loses few digits where z is not small.
     """
+    if 0 <= z < TABLE_END and n < len(_TAYLOR):
+        node = int(NODES * z + 0.5)
+        below = node / NODES - z
+        value = _TAYLOR[n, node, TERMS - 1]
+        for k in range(TERMS - 2, -1, -1):
+            value = value * below + _TAYLOR[n, node, k]
+        return value
     if z < 0.5 + n:
         term = 1.0 / (2 * n + 1)
         total = term

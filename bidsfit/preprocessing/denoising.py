@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import itertools
-import warnings
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.linalg import lapack
 
 from bidsfit.parallel import Progress, in_processes, library_threads
 
@@ -24,8 +23,8 @@ SMALLEST_RADIUS = 2
 #: Voxels of a patch for every volume, where the image is large enough for them.
 VOXELS_PER_VOLUME = 2
 
-#: Slabs overlap; patches of the overlap are worked on twice, and make at most this share of all patches.
-LARGEST_OVERLAP = 0.2
+#: Width of the slabs that processes share, in widths of a patch.
+SLAB_WIDTH = 1.0
 
 #: Patch2Self learns one weight per volume, from at least so many voxels for each of them.
 VOXELS_PER_WEIGHT = 10
@@ -72,10 +71,11 @@ def denoise_mppca(
     mask: NDArray[np.bool_] | None = None,
     *,
     radius: tuple[int, int, int] | None = None,
+    every_voxel: bool = False,
     threads: int = 1,
     progress: Progress | None = None,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Denoise by Marchenko-Pastur principal component analysis (DIPY), and estimate the noise level.
+    """Denoise by Marchenko-Pastur principal component analysis, and estimate the noise level.
 
     Principal components of each patch whose eigenvalues are explained by noise are removed [1]_; each voxel is a
     weighted mean over the patches that contain it. The noise level is that of the removed components [2]_. For
@@ -91,6 +91,9 @@ def denoise_mppca(
         and get a noise level of 0.
     radius : tuple of int, optional
         See `patch_radius`.
+    every_voxel : bool
+        Whether a patch is centred on every voxel, as by DIPY, instead of on a quarter of them. It takes four times as
+        long, for errors that are less than 1 % smaller.
     threads : int
         Number of processes; threads would block each other.
 
@@ -103,7 +106,11 @@ def denoise_mppca(
     Raises
     ------
     ValueError
-        If `obstacle_to_mppca` names an obstacle.
+        If `obstacle_to_mppca` names an obstacle, or patches are wider than the image.
+
+    Notes
+    -----
+    With patches on every voxel the result is that of DIPY's ``mppca`` to rounding.
 
     References
     ----------
@@ -115,23 +122,27 @@ def denoise_mppca(
     if obstacle:
         raise ValueError(f"{obstacle}.")
     radius = patch_radius(data.shape) if radius is None else radius
+    if any(2 * r >= side for r, side in zip(radius, data.shape[:3], strict=True)):
+        raise ValueError(f"Patches of radius {radius} are wider than the image, {data.shape[:3]}.")
     mask = usable_voxels(data, mask)
-    denoised = np.array(data, dtype=np.float32)
-    sigma = np.zeros(data.shape[:3], dtype=np.float32)
-    middles = _patch_middles(mask, radius)
-    slabs = list(_slabs(data.shape[:3], radius, middles, threads))
+    centres = _patch_centres(mask, radius, every_voxel)
+    slabs = list(_slabs(radius, centres))
 
     def jobs() -> Iterator[tuple[NDArray[np.float32], NDArray[np.bool_], tuple[int, int, int]]]:
-        for slab in slabs:
-            part = np.array(data[slab.seen], dtype=np.float32)
+        for seen, own in slabs:
+            part = np.array(data[seen], dtype=np.float32)
             part[~np.isfinite(part).all(axis=-1)] = 0
-            yield part, middles[slab.seen] | mask[slab.seen], radius
+            yield part, centres[seen] & own, radius
 
-    for slab, (part, level) in zip(slabs, in_processes(_mppca, jobs(), len(slabs), threads, progress), strict=True):
-        inside = mask[slab.kept]
-        denoised[slab.kept][inside] = part[slab.kept_of_seen][inside]
-        sigma[slab.kept][inside] = level[slab.kept_of_seen][inside]
-    return denoised, sigma
+    denoised = np.zeros(data.shape, dtype=np.float32)
+    weights, variances = np.zeros((2, *data.shape[:3]), dtype=np.float32)
+    for (seen, _), part in zip(slabs, in_processes(_mppca, jobs(), len(slabs), threads, progress), strict=True):
+        for total, share in zip((denoised, weights, variances), part, strict=True):
+            total[seen] += share
+    for z in range(data.shape[2]):  # a slice at a time: little memory beside the image
+        denoised[:, :, z] /= np.where(mask, weights, 1)[:, :, z, None]
+        np.copyto(denoised[:, :, z], data[:, :, z], where=~mask[:, :, z, None], casting="same_kind")
+    return denoised, np.sqrt(np.divide(variances, weights, out=np.zeros_like(weights), where=mask))
 
 
 def obstacle_to_patch2self(shape: tuple[int, ...]) -> str:
@@ -224,63 +235,88 @@ def _patch_voxels(radius: ArrayLike) -> int:
     return int(np.prod(2 * np.asarray(radius) + 1))
 
 
-def _patch_middles(mask: NDArray[np.bool_], radius: tuple[int, int, int]) -> NDArray[np.bool_]:
-    """Centres of the patches of masked voxels: the voxel, or the nearest one whose patch lies in the image."""
-    middles = np.zeros_like(mask)
-    limits = [(r, side - 1 - r) for r, side in zip(radius, mask.shape, strict=True)]
-    middles[tuple(np.clip(where, *limit) for where, limit in zip(np.nonzero(mask), limits, strict=True))] = True
-    return middles
+def _patch_centres(mask: NDArray[np.bool_], radius: tuple[int, int, int], every_voxel: bool) -> NDArray[np.bool_]:
+    """Centres of the patches of masked voxels: for each the nearest whose patch lies in the image.
 
-
-class _Slab(NamedTuple):
-    """A part of the image whose patches are processed together, as indices.
-
-    Attributes
-    ----------
-    kept : tuple of slice
-        Voxels of the image that it provides.
-    seen : tuple of slice
-        Voxels of the image needed for their patches and all overlapping ones.
-    kept_of_seen : tuple of slice
-        The kept voxels within the seen ones.
+    The candidates are all voxels, or two grids of every second voxel along each axis, one between the other
+    (body-centred cubic); neighbouring patches of radius 1 would hardly overlap, and are as close as before.
     """
-
-    kept: tuple[slice, ...]
-    seen: tuple[slice, ...]
-    kept_of_seen: tuple[slice, ...]
+    centres = np.zeros_like(mask)
+    masked = np.nonzero(mask)
+    for offset in (0,) if every_voxel else (0, 1):
+        nearest = []
+        for r, side, at in zip(radius, mask.shape, masked, strict=True):
+            last = side - 1 - r
+            grid = np.append(np.arange(r + offset, last, 1 if every_voxel or r < 2 else 2), last)
+            nearest.append(grid[np.abs(np.arange(side)[:, None] - grid).argmin(axis=1)][at])
+        centres[tuple(nearest)] = True
+    return centres
 
 
 def _slabs(
-    shape: tuple[int, ...], radius: tuple[int, int, int], middles: NDArray[np.bool_], threads: int
-) -> Iterator[_Slab]:
-    """Slabs with about equal numbers of patches, along the axis where they overlap least."""
-    axis = max(range(3), key=lambda k: shape[k] / (2 * radius[k] + 1))
-    overlap = 2 * radius[axis]
-    number = max(threads, 1 + int(LARGEST_OVERLAP * shape[axis] / max(overlap, 1)))
-    patches = np.cumsum(middles.sum(axis=tuple(k for k in range(3) if k != axis)))
+    radius: tuple[int, int, int], centres: NDArray[np.bool_]
+) -> Iterator[tuple[tuple[slice, ...], NDArray[np.bool_]]]:
+    """Parts of the image with about equal numbers of patches, along the axis where they overlap least.
+
+    Yields the slices that cut out the voxels of the patches, and where within them the centres may lie.
+    """
+    axis = max(range(3), key=lambda k: centres.shape[k] / (2 * radius[k] + 1))
+    side, r = centres.shape[axis], radius[axis]
+    number = max(1, int(side / (SLAB_WIDTH * (2 * r + 1))))
+    patches = np.cumsum(centres.sum(axis=tuple(k for k in range(3) if k != axis)))
     cuts = np.searchsorted(patches, np.arange(1, number) / number * patches[-1]) + 1 if patches[-1] else []
-    edges = np.unique([0, *cuts, shape[axis]])
-    for start, stop in itertools.pairwise(edges):
-        first, last = max(start - overlap, 0), min(stop + overlap, shape[axis])
-        yield _Slab(*(_across(axis, *ends) for ends in ((start, stop), (first, last), (start - first, stop - first))))
-
-
-def _across(axis: int, start: int, stop: int) -> tuple[slice, ...]:
-    return tuple(slice(int(start), int(stop)) if k == axis else slice(None) for k in range(3))
+    for start, stop in itertools.pairwise(np.unique([r, *cuts, side - r])):
+        first, last = int(start) - r, int(stop) + r
+        seen = tuple(slice(first, last) if k == axis else slice(None) for k in range(3))
+        own = (np.arange(first, last) >= start) & (np.arange(first, last) < stop)
+        yield seen, own.reshape([-1 if k == axis else 1 for k in range(3)])
 
 
 def _mppca(
-    data: NDArray[np.float32], mask: NDArray[np.bool_], radius: tuple[int, int, int]
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """DIPY's MP-PCA of one slab; noise level 0 where there is no noise."""
-    from dipy.denoise.localpca import mppca
+    data: NDArray[np.float32], centres: NDArray[np.bool_], radius: tuple[int, int, int]
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+    """Sums over the patches around the centres: weighted signals, weights, and weighted variances of the noise."""
+    signals = np.zeros_like(data)
+    weights, variances = np.zeros((2, *data.shape[:3]), dtype=np.float32)
+    for centre in np.argwhere(centres):
+        place = tuple(slice(c - r, c + r + 1) for c, r in zip(centre, radius, strict=True))
+        patch, variance, n_components = _without_noise(data[place].reshape(-1, data.shape[3]))
+        weight = np.float32(1 / (1 + n_components))
+        signals[place] += weight * patch.reshape(signals[place].shape)
+        weights[place] += weight
+        variances[place] += weight * variance
+    return signals, weights, variances
 
-    lowest = min(float(data.min()), 0.0)  # DIPY sets negative values to 0; the components do not know of an offset
-    with warnings.catch_warnings(), np.errstate(divide="ignore", invalid="ignore"):
-        warnings.simplefilter("ignore")  # patches without noise, or with fewer voxels than volumes
-        denoised, sigma = mppca(data - lowest, mask=mask, patch_radius=np.array(radius), return_sigma=True)
-    denoised += np.float32(lowest)
-    return denoised, np.nan_to_num(sigma).astype(np.float32)
+
+def _without_noise(patch: NDArray[np.float32]) -> tuple[NDArray[np.float32], np.float32, int]:
+    """A patch (n_voxels, n) without its noise, the variance of the noise, and the number of components of the signal.
+
+    Eigenvectors are computed of the signal only, which takes half the time of a whole decomposition.
+    """
+    n_voxels, n = patch.shape
+    mean = patch.mean(axis=0)
+    centred = patch - mean
+    covariance = centred.T @ centred / np.float32(n_voxels)
+    reflectors, diagonal, beside, scales, _ = lapack.ssytrd(covariance, lower=1, lwork=64 * n)
+    values, _ = lapack.ssterf(diagonal, beside)
+    variance = _noise_variance(values[max(0, n - n_voxels + 1) :], n_voxels)
+    if variance <= 0:
+        return patch, variance, n
+    signal = values[values >= (1 + np.sqrt(n / n_voxels)) ** 2 * variance]
+    if signal.size == 0:
+        return np.broadcast_to(mean, patch.shape), variance, 0
+    one_block = np.ones(n, dtype=np.int32), np.full(n, n, dtype=np.int32)
+    vectors, _ = lapack.sstein(diagonal, beside, signal, *one_block)
+    vectors[1:] = lapack.sormqr("L", "N", reflectors[1:, :-1], scales, vectors[1:], 64 * signal.size)[0]
+    return centred @ vectors @ vectors.T + mean, variance, signal.size
+
+
+def _noise_variance(values: NDArray[np.float32], n_voxels: int) -> np.float32:
+    """Mean of as many of the smallest eigenvalues, ascending, as the Marchenko-Pastur distribution can explain."""
+    number = np.arange(1, values.size + 1)
+    mean = np.cumsum(values, dtype=float) / number
+    explained = np.flatnonzero(values - values[0] <= 4 * np.sqrt(number / n_voxels) * mean)
+    return np.float32(max(mean[explained[-1]], 0) if explained.size else 0)
 
 
 def require_four_dimensions(data: NDArray) -> None:

@@ -14,7 +14,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import expm, lstsq
-from scipy.ndimage import binary_dilation, gaussian_filter, map_coordinates
+from scipy.ndimage import binary_dilation, gaussian_filter
+
+from bidsfit.preprocessing.trilinear import trilinear
 
 #: Standard deviations of the Gaussian smoothing, mm, from coarse to fine; never less than `FINEST` voxels.
 SMOOTHING = (8.0, 4.0, 2.0)
@@ -178,29 +180,30 @@ class Reference:
     degree : int
         Degree of the polynomial that maps the intensities of each image to those of a volume: 1 if a volume has the
         contrast of the image or of a mixture.
-    precision : ndarray, shape (x, y, z), optional
+    precision : ndarray of float32, shape (x, y, z), optional
         Weight of each voxel, the inverse variance of the residuals; equal by default.
     """
 
     def __init__(
-        self, images: Sequence[NDArray], grid: VoxelGrid, degree: int = 1, precision: NDArray | None = None
+        self, images: Sequence[NDArray], grid: VoxelGrid, degree: int = 1, precision: NDArray[np.float32] | None = None
     ) -> None:
         self.grid = grid
         self.precision = precision
         self.degree = degree
         scales = [float(np.abs(image[grid.mask]).mean()) or 1.0 for image in images]
         self.images = [(image / scale).astype(np.float32) for image, scale in zip(images, scales, strict=True)]
-        self._scales: dict[int, list[list[NDArray[np.float32]]]] = {}
+        self._scales: dict[int, list[NDArray[np.float32]]] = {}
 
-    def at_scale(self, level: int) -> list[list[NDArray[np.float32]]]:
-        """Every image at one scale, with its gradients per voxel along the axes that are not thin."""
+    def at_scale(self, level: int) -> list[NDArray[np.float32]]:
+        """Every image at one scale with its gradients per voxel, shape (x, y, z, 4); 0 along thin axes."""
         if level not in self._scales:
             self._scales[level] = [self._with_gradient(self.grid.smooth(image, level)) for image in self.images]
         return self._scales[level]
 
-    def _with_gradient(self, image: NDArray) -> list[NDArray[np.float32]]:
+    def _with_gradient(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
         thin = self.grid.thin
-        return [image, *(np.zeros_like(image) if k in thin else np.gradient(image, axis=k) for k in range(3))]
+        gradient = (np.zeros_like(image) if k in thin else np.gradient(image, axis=k) for k in range(3))
+        return np.stack([image, *gradient], axis=-1)
 
     def match(self, volume: NDArray, start: NDArray, generators: NDArray, levels: tuple[int, ...] = (0, 1, 2)) -> Match:
         """Find the transform from the reference to a volume.
@@ -245,12 +248,10 @@ class Reference:
             seen = ((places > -0.5) & (places < limits)).all(0)
             if seen.mean() < 0.3:
                 break
-            target = values[seen]
+            target, there = values[seen], places[:, seen]
             powers, slopes = [np.ones(target.size)], [np.zeros((3, target.size))]
             for parts in self.at_scale(level):
-                image, *gradient = (
-                    map_coordinates(part, places[:, seen], order=1, mode="nearest").astype(float) for part in parts
-                )
+                image, *gradient = trilinear(parts, there).astype(float)
                 for d in range(1, self.degree + 1):
                     powers.append(image**d)
                     slopes.append(d * image ** (d - 1) * np.array(gradient))
@@ -266,7 +267,7 @@ class Reference:
             spread = 1.4826 * np.median(np.abs(residual))
             weight = np.minimum(1, HUBER * spread / np.maximum(np.abs(residual), 1e-12)) if spread > 0 else 1.0
             if self.precision is not None:
-                weight = weight * map_coordinates(self.precision, places[:, seen], order=1, mode="nearest")
+                weight = weight * trilinear(self.precision[..., None], there)[0]
             weighted = design * weight
             normal = weighted @ design.T
             scale = np.sqrt(np.maximum(np.diag(normal), 1e-30))

@@ -80,8 +80,8 @@ class Denoise(Step):
     )
     methods: ClassVar[Mapping[str, Method]] = {
         "mppca": Method(
-            "MP-PCA (DIPY)",
-            "Noise was reduced by Marchenko-Pastur principal component analysis [@veraart2016; @dipy].",
+            "MP-PCA",
+            "Noise was reduced by Marchenko-Pastur principal component analysis [@veraart2016].",
             ReduceNoise,
         ),
         "patch2self": Method(

@@ -57,8 +57,8 @@ class Gibbs(Step):
     caption = "Gibbs ringing. The difference should be stripes along sharp edges."
     methods: ClassVar[Mapping[str, Method]] = {
         "subvoxel": Method(
-            "sub-voxel shifts (DIPY)",
-            "Gibbs ringing was removed by sub-voxel shifts [@kellner2016; @dipy].",
+            "sub-voxel shifts",
+            "Gibbs ringing was removed by sub-voxel shifts [@kellner2016].",
             RemoveRinging,
         )
     }

@@ -9,7 +9,7 @@ import sympy as sp
 from scipy.special import hyp1f1
 from sympy.core.function import ArgumentIndexError
 
-from bidsfit.models.functions import boys, boys_kernel
+from bidsfit.models.functions import NODES, TABLE_END, boys, boys_kernel
 
 Z = np.unique(np.concatenate([[0.0], np.geomspace(1e-12, 1e3, 120), np.linspace(0.05, 8, 160)]))
 
@@ -19,7 +19,7 @@ def exact(n: int, z: float) -> float:
         return float(mpmath.hyp1f1(n + mpmath.mpf(1) / 2, n + mpmath.mpf(3) / 2, -mpmath.mpf(z)) / (2 * n + 1))
 
 
-@pytest.mark.parametrize("n", range(4))
+@pytest.mark.parametrize("n", range(6))
 def test_kernel_is_exact(n):
     found = np.array([boys_kernel(n, z) for z in Z])
     assert found == pytest.approx(np.array([exact(n, z) for z in Z]), rel=1e-14, abs=0)
@@ -27,9 +27,11 @@ def test_kernel_is_exact(n):
     assert found[Z < 100] == pytest.approx(hyp1f1(n + 0.5, n + 1.5, -moderate) / (2 * n + 1), rel=1e-12)
 
 
-@pytest.mark.parametrize("n", range(4))
-def test_kernel_has_no_seam_between_series_and_recursion(n):
-    seams = [limit * (1 + side * 1e-15) for limit in (0.5 + n, 1 + n, 2 + n) for side in (-1, 1)]
+@pytest.mark.parametrize("n", range(6))
+def test_kernel_has_no_seam(n):
+    """Between the nodes of its table, at the end of it, and between series and recursion."""
+    limits = (0.5 / NODES, 17.5 / NODES, TABLE_END - 0.5 / NODES, TABLE_END, 0.5 + n, 1 + n, 2 + n)
+    seams = [limit * (1 + side * 1e-15) for limit in limits for side in (-1, 1)]
     for z in seams:
         assert boys_kernel(n, z) == pytest.approx(exact(n, z), rel=1e-14)
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from dipy.denoise.localpca import mppca
 
 from bidsfit.preprocessing import denoising
 from bidsfit.preprocessing.denoising import (
@@ -94,14 +95,51 @@ def test_slabs_give_what_the_whole_gives(monkeypatch):
     image = noisy(decays((26, 8, 5)))
     mask = np.random.default_rng(1).random(image.shape[:3]) < 0.5
     slabs = []
-    monkeypatch.setattr(denoising, "LARGEST_OVERLAP", 0.0)
+    monkeypatch.setattr(denoising, "SLAB_WIDTH", 6.0)
     whole = denoise_mppca(image, mask, progress=slabs.append)
     assert slabs == [1.0]
-    monkeypatch.setattr(denoising, "LARGEST_OVERLAP", 1.0)
+    monkeypatch.setattr(denoising, "SLAB_WIDTH", 0.5)
     parts = denoise_mppca(image, mask, progress=slabs.append)
     assert len(slabs) > 5
     for part, all_at_once in zip(parts, whole, strict=True):
         assert part == pytest.approx(all_at_once, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("shape", "radius"), [((12, 10, 6), (2, 2, 2)), ((9, 8, 1), (2, 2, 0)), ((10, 6, 5), (1, 1, 0))]
+)
+def test_patches_on_every_voxel_give_what_dipy_gives(shape, radius):
+    """Also with fewer voxels in a patch than volumes."""
+    image = noisy(decays(shape))
+    expected, level = mppca(image, patch_radius=np.array(radius), return_sigma=True, suppress_warning=True)
+    denoised, sigma = denoise_mppca(image, radius=radius, every_voxel=True)
+    assert denoised == pytest.approx(expected, abs=0.01 * SIGMA)
+    assert sigma == pytest.approx(level, rel=1e-3)
+
+
+def test_a_volume_that_is_the_same_everywhere_stays_so():
+    clean = decays()
+    image = noisy(clean)
+    image[..., 3] = clean[..., 3] = 250
+    image[:, :6, :, 5] = clean[:, :6, :, 5] = 0
+    denoised, sigma = denoise_mppca(image)
+    assert denoised[..., 3] == pytest.approx(250, abs=0.01)
+    assert error(denoised, clean) < SIGMA
+    assert np.isfinite(sigma).all()
+
+
+@pytest.mark.parametrize("shape", [(24, 22, 9), (24, 22, 2)])
+def test_a_quarter_of_the_patches_does_nearly_as_well(shape):
+    clean = decays(shape)
+    image = noisy(clean)
+    mask = np.zeros(shape, dtype=bool)
+    mask[3:20, 2:18] = True
+    few, sigma = denoise_mppca(image, mask)
+    many, full_sigma = denoise_mppca(image, mask, every_voxel=True)
+    assert error(few, clean, mask) < 1.02 * error(many, clean, mask)
+    assert error(sigma, SIGMA, mask) < 1.15 * error(full_sigma, SIGMA, mask)
+    assert np.isfinite(few).all()
+    assert (sigma[mask] > 0).all()
 
 
 def test_processes_give_what_one_gives():
@@ -160,6 +198,8 @@ def test_refusals():
         denoise_mppca(np.ones((8, 8, 5, 10)), np.ones((8, 8, 4), dtype=bool))
     with pytest.raises(ValueError, match="shape"):
         denoise_mppca(np.ones((8, 8, 5)))
+    with pytest.raises(ValueError, match="wider than the image"):
+        denoise_mppca(np.ones((8, 8, 5, 10)), radius=(2, 2, 3))
 
 
 @pytest.mark.parametrize("shape", [(12, 10, 6), (30, 24, 1), (1, 24, 30)])
