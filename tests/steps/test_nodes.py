@@ -317,7 +317,7 @@ def test_where_the_noise_level_comes_from(raw, file, run_in, sigma, expected, wo
 @pytest.mark.parametrize(
     ("level", "interpolation", "expected", "said"),
     [
-        (1.05 * SIGMA, "", 1.05 * SIGMA, "(DIPY)"),
+        (1.05 * SIGMA, "", 1.05 * SIGMA, "MP-PCA of the raw image"),
         (SIGMA / 3, "", SIGMA / 3, "repeated measurements scatter by"),
         (SIGMA / 3, "twice", SIGMA, "scatter of repeated measurements"),
     ],
