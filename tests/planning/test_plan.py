@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 
 from bidsfit import models
+from bidsfit.acquisition import Acquisition
 from bidsfit.bids.distributions import write_distribution
 from bidsfit.bids.inputs import Inputs, choose_participants, find_images, open_dataset
 from bidsfit.bids.outputs import LEFT_OUT, file_output, json_path
 from bidsfit.exceptions import UnknownNameError, UsageError
 from bidsfit.models.space import ParameterSpace
+from bidsfit.phantom.directions import spread_directions
 from bidsfit.planning.fits import NoiseChoice, PoolChoice, make_fits
 from bidsfit.planning.plan import make_plan
 from bidsfit.run.description import describe_plan
@@ -43,7 +45,9 @@ def plan(tiny, masks, tmp_path):
 def add(tiny, b_values, label="01", **options):
     stem = f"sub-{label}/dwi/sub-{label}_dwi"
     path = tiny.add(stem, b_values=b_values, **options)
-    directions = np.random.default_rng(0).normal(size=(len(b_values), 3))
+    directions = np.empty((len(b_values), 3))
+    for shell in Acquisition(b_values).shells:
+        directions[shell.indices] = spread_directions(len(shell.indices))
     np.savetxt(tiny / f"{stem}.bvec", directions.T)
     return path
 
