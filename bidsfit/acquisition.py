@@ -32,10 +32,12 @@ LONGEST_DIRECTION = 1e6
 #: Directions closer than this angle (degrees, antipodes identified) count as one.
 SAME_DIRECTION = 1.0
 
+#: Errors of the mean of one fibre from this fraction of S0 on are told.
+TOLD_ERROR = 0.01
 #: A mean over directions needs so many that differ: with fewer, signals of order 2 are not told from a constant.
 FEWEST_DIRECTIONS = 6
 #: It may be as uneven (of order 2) as this after weighting, or as wrong for one fibre as this fraction of S0.
-MOST_UNEVEN, SMALL_ERROR = 0.2, 0.03
+MOST_UNEVEN, MODERATE_ERROR = 0.2, 0.03
 
 #: Protocols of more shells than this are told by the ranges of their columns.
 MOST_IN_WORDS = 60
@@ -338,7 +340,7 @@ class Acquisition:
         """Shells whose directions give no mean over the sphere, by index, and why, in words."""
         found = {}
         for k, (shell, sampling) in enumerate(zip(self.shells, self.samplings, strict=True)):
-            if sampling is None or sampling.error <= SMALL_ERROR:
+            if sampling is None or sampling.error <= MODERATE_ERROR:
                 continue
             few = shell.n_directions < FEWEST_DIRECTIONS
             if few or sampling.unevenness() > MOST_UNEVEN:
@@ -349,6 +351,8 @@ class Acquisition:
     def select(self, indices: ArrayLike) -> Acquisition:
         """The acquisition with some of its measurements, in the given order."""
         index = np.asarray(indices, dtype=np.intp)
+        if np.array_equal(index, np.arange(len(self))):
+            return self  # with the shells and weights that it has found
 
         def pick(values: NDArray | None) -> NDArray | None:
             return None if values is None else values[index]
@@ -410,6 +414,20 @@ def protocol_in_words(acquisition: Acquisition) -> str:
     return f"{first.name} = {', '.join(each)} {first.unit}".rstrip()
 
 
+def sampling_in_words(acquisition: Acquisition) -> str:
+    """Shells whose means are weighted, or not even; empty if there are none."""
+    words = []
+    for k, (shell, sampling) in enumerate(zip(acquisition.shells, acquisition.samplings, strict=True)):
+        if sampling is None or k in acquisition.without_mean or (sampling.is_plain and sampling.error < TOLD_ERROR):
+            continue
+        weighted = "" if sampling.is_plain else f", weighted to be even, with the noise of {sampling.n_effective:.0f}"
+        words.append(
+            f"b = {shell.b_value:.0f} s/mm² ({shell.n_measurements} measurements in {shell.n_directions} directions"
+            f"{weighted}; the mean of one fibre errs by {100 * sampling.error:.1f} % of S0)"
+        )
+    return ", ".join(words)
+
+
 class DirectionAverage:
     """Averages over the measurements of each shell (all directions and repeats).
 
@@ -433,7 +451,11 @@ class DirectionAverage:
         Of the averages, one entry a shell.
     rows : ndarray of int, shape (n,)
         Index of the average that each measurement belongs to.
+    samplings : tuple of Sampling or None
+        How the directions of each average sample the sphere, for even means over known directions; else empty.
     """
+
+    samplings: tuple[Sampling | None, ...] = ()
 
     def __init__(self, acquisition: Acquisition, kind: Averaging = "arithmetic", *, even: bool = False) -> None:
         if kind not in ("arithmetic", "geometric", "none"):
@@ -444,6 +466,8 @@ class DirectionAverage:
             self.acquisition, self.rows = acquisition, np.arange(len(acquisition))
             return
         shells = acquisition.shells
+        if even and kind == "arithmetic":
+            self.samplings = acquisition.samplings
         self.rows = np.empty(len(acquisition), dtype=np.intp)
         self._matrix = np.zeros((len(shells), len(acquisition)))
         weights = acquisition.weights
@@ -451,7 +475,7 @@ class DirectionAverage:
         for k, shell in enumerate(shells):
             self.rows[shell.indices] = k
             self._matrix[k, shell.indices] = weights[shell.indices] / weights[shell.indices].sum()
-            sampling = acquisition.samplings[k] if even and kind == "arithmetic" else None
+            sampling = self.samplings[k] if self.samplings else None
             if sampling is not None and not sampling.is_plain:
                 self._matrix[k, shell.indices], counts[k] = sampling.weights, sampling.n_effective
         self._single = kind == "arithmetic" and np.array_equal(self._matrix, np.eye(len(acquisition)))

@@ -33,6 +33,9 @@ WEIGHTED_SNR = 30.0
 LARGEST_LOSS = 0.5
 #: ...and are taken only where they lower the expected squared error by more than this fraction.
 LEAST_GAIN = 0.1
+#: An error of the mean of one fibre below this fraction of S0 is not followed: at a ratio of signal to noise of 50, a
+#: mean of a hundred measurements has as much noise.
+SMALL_ERROR = 0.002
 #: Nodes of the integrals over the angle to the fibre.
 NODES = 64
 
@@ -75,7 +78,12 @@ class Sampling:
 
     @cached_property
     def share(self) -> float:
-        """Expected squared error of the mean as a fraction of the variance of the signal between the directions."""
+        """Expected squared error of the mean as a fraction of the variance of the signal between the directions.
+
+        0 for an error that is too small to be followed.
+        """
+        if self.error < SMALL_ERROR:
+            return 0.0
         between = float(np.sum(_scatter_matrix(self.counts) * self.covariance))
         return self.error**2 / between if between > 0 else 0.0
 
@@ -88,8 +96,8 @@ def unevenness(directions: ArrayLike, weights: ArrayLike | None = None, order: i
     r"""How far a weighted mean over directions is from a mean over the sphere.
 
     The root of :math:`\sum_{ij} w_i w_j P_l(g_i \cdot g_j)`, which is, up to a constant, the power of the weights in
-    the spherical harmonics of order l. For a signal that varies as one such function, it is the error of the mean relative
-    to the signal's standard deviation over the sphere.
+    the spherical harmonics of order l. For a signal that varies as one such function, it is the error of the mean
+    relative to the signal's standard deviation over the sphere.
 
     Parameters
     ----------

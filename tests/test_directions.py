@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 from scipy.special import sph_harm_y
 
-from bidsfit import Acquisition, models
+from bidsfit import Acquisition, Status, companions, models
 from bidsfit.acquisition import DirectionAverage
 from bidsfit.directions import FIBRE_DIFFUSIVITY, fibre_covariance, sample, unevenness
 from bidsfit.estimators.least_squares import LeastSquares
+from bidsfit.noise import add_noise
 from bidsfit.phantom.directions import spread_directions
 
 VCYL, LAMBDA = 0.6, 2.0
@@ -188,3 +189,63 @@ class TestSmt:
         )
         assert models.get("smt2").usable(acquisition).tolist() == list(range(28))
         assert models.get("adc").usable(acquisition).tolist() == list(range(16))  # it ends at 1500
+
+
+class TestTrust:
+    """What the directions leave in the means enters standard deviations and statuses."""
+
+    @pytest.fixture
+    def estimator(self):
+        return LeastSquares(models.get("smt2"))
+
+    def judged(self, estimator, directions, sigma, known="sigma"):
+        acquisition, noise = protocol(directions), sigma if known == "sigma" else known
+        y = add_noise(image(directions), sigma, "gaussian", np.random.default_rng(0))
+        estimate = estimator.estimate(y, acquisition, noise)
+        return estimate, companions(estimator, estimate, noise)
+
+    @pytest.mark.parametrize("name", [*SCHEMES, "spread 12"])
+    @pytest.mark.parametrize("sigma", [1e-3, 40.0])
+    def test_intervals_hold(self, estimator, name, sigma):
+        directions = spread_directions(12) if name == "spread 12" else SCHEMES[name]
+        estimate, judged = self.judged(estimator, directions, sigma)
+        error = np.abs(estimate.parameters["vcyl"] - VCYL)
+        assert np.mean(error <= 1.96 * judged["sd"]["vcyl"]) > 0.92
+        if name != "six":  # where half of the errors end at the bounds
+            assert np.mean(error <= 1.96 * judged["sd"]["vcyl"]) < 0.985
+        if sigma < 1:
+            assert np.mean(error <= 1.96 * judged["crb"]["vcyl"]) < 0.1
+
+    def test_the_variance_is_that_of_the_means(self, estimator):
+        acquisition = protocol(a_cap())
+        estimate = estimator.estimate(image(a_cap()), acquisition, 1e-3)
+        means = estimator.model.average(acquisition)(image(a_cap()))
+        assert estimate.sampling_variance.mean(axis=0) == pytest.approx(means.var(axis=0), rel=0.15)
+
+    def test_statuses(self, estimator):
+        def counted(directions, sigma):
+            return self.judged(estimator, directions, sigma)[0].count()
+
+        assert counted(a_cap(), 1e-3) == {Status.UNEVEN_DIRECTIONS: len(FIBRES)}
+        assert counted(SCHEMES["random 60"], 1e-3) == {Status.CONVERGED: len(FIBRES)}  # an error, but a small one
+        assert Status.UNEVEN_DIRECTIONS not in counted(spread_directions(12), 40.0)  # one below the noise
+        assert Status.UNEVEN_DIRECTIONS in counted(spread_directions(12), 1e-3)
+
+    def test_even_directions_and_other_models_have_none(self, estimator):
+        assert self.judged(estimator, spread_directions(32), 40.0)[0].sampling_variance is None
+        adc = LeastSquares(models.get("adc"))
+        assert adc.estimate(image(a_cap()), protocol(a_cap()), 1.0).sampling_variance is None
+
+    def test_images_and_masks(self, estimator):
+        acquisition, y = protocol(a_cap()), image(a_cap())[:8]
+        rows = estimator.estimate(y, acquisition, 1e-3)
+        mask = np.array([[[True, False], [True, True]]])
+        placed = estimator.estimate(y.reshape(1, 2, 4, -1)[:, :, :2], acquisition, 1e-3, mask=mask)
+        assert placed.sampling_variance.shape == (1, 2, 2, 3)
+        assert placed.sampling_variance[mask] == pytest.approx(rows.sampling_variance[[0, 4, 5]])
+        assert np.isnan(placed.sampling_variance[0, 0, 1]).all()
+
+    def test_a_missing_measurement_is_no_anisotropy(self, estimator):
+        acquisition, y = protocol(a_cap()), np.full((1, 46), 300.0)
+        y[0, :6], y[0, 10] = 1000.0, 0.0
+        assert estimator.estimate(y, acquisition, 1.0).sampling_variance == pytest.approx(0)

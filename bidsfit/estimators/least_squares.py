@@ -81,6 +81,12 @@ class LeastSquares(Estimator):
             "geometric": f"The geometric mean of the measurements {alike} was taken and weighted by their number.",
             "none": "Every measurement was fitted by itself.",
         }[self.averaging]
+        if self.model.averaging and self.averaging == "arithmetic":
+            average = (
+                "The measurements of each shell were averaged, with weights that make uneven directions even over the "
+                "sphere (the smallest expected squared error for one fibre), and the averages weighted by the number "
+                "of measurements whose plain mean has the same noise."
+            )
         unweighted = "The signal without diffusion weighting" if diffusion else "The scale of the signal"
         scale = {
             "fitted": f"{unweighted} was fitted with the other parameters.",

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from dataclasses import replace
 
 import nibabel as nib
@@ -298,6 +299,24 @@ def test_what_the_imaging_gradients_weight_is_without_diffusion_weighting(tiny, 
     (participant,) = plan(options={"s0": "measured"})
     assert participant.problems == []
     assert not any("no image at b = 0" in words for words in participant.images[0].warnings)
+
+
+def test_uneven_directions_are_told(tiny, plan):
+    add(tiny, [0] + [1000] * 30 + [2000] * 30)
+    remarks = plan()[0].images[0].remarks
+    assert not any("uneven" in remark for remark in remarks)
+    directions = np.random.default_rng(0).normal(size=(61, 3))
+    np.savetxt(tiny / "sub-01/dwi/sub-01_dwi.bvec", directions.T)
+    (planned,) = plan()[0].images
+    assert (
+        "b = 1000 s/mm² (30 measurements in 30 directions, weighted to be even, with the noise of" in planned.remarks[0]
+    )
+    assert planned.remarks[0] in planned.warnings
+    np.savetxt(tiny / "sub-01/dwi/sub-01_dwi.bvec", (directions * [1, 1, 0.05]).T)
+    (planned,) = plan()[0].images
+    (row,) = [row for row in planned.support if row["name"] == "smt2"]
+    assert not row["fitted"]
+    assert re.search(r"b = 1000 s/mm² \(\d+ directions near a plane\)", row["reason"])
 
 
 def test_directions_that_are_not_known_are_named(tiny, plan):
