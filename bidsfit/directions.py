@@ -84,8 +84,12 @@ class Sampling:
         """
         if self.error < SMALL_ERROR:
             return 0.0
-        between = float(np.sum(_scatter_matrix(self.counts) * self.covariance))
-        return self.error**2 / between if between > 0 else 0.0
+        return self.error**2 / self.between if self.between > 0 else 0.0
+
+    @cached_property
+    def between(self) -> float:
+        """Expected variance of the signal of one fibre between the directions; 0 for a single direction."""
+        return float(np.sum(_scatter_matrix(self.counts) * self.covariance))
 
     def unevenness(self, order: int = 2) -> float:
         """That of the weighted directions (see `unevenness`)."""

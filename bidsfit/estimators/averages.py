@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bidsfit.acquisition import Acquisition, Averaging
+from bidsfit.estimators.debiasing import make_predictors, remove_bias_of_means
 from bidsfit.models.signal_model import SignalModel
 from bidsfit.noise import remove_rician_bias
 
@@ -43,7 +44,8 @@ class Averages:
         Of all measurements.
     kind : {"arithmetic", "geometric", "none"}
     debias : bool
-        Remove the Rician bias of the magnitudes first.
+        Remove the Rician bias: of arithmetic means of shells (`bidsfit.estimators.debiasing`), or else of single
+        magnitudes (`bidsfit.noise.remove_rician_bias`).
 
     Attributes
     ----------
@@ -57,8 +59,10 @@ class Averages:
         self._used = model.usable(acquisition)
         self._dtype = complex if model.complex_valued else float
         self._debias = debias
+        self._of_means = debias and kind == "arithmetic" and model.averaged and not model.complex_valued
         measured = acquisition.select(self._used)
         self._average = model.average(measured, kind)
+        self._predictors = make_predictors(measured) if self._of_means else []
         self.acquisition = self._average.acquisition
         self._counts = measured.weights
         self._order = np.argsort(self._average.rows, kind="stable")  # measurements shell by shell
@@ -71,13 +75,18 @@ class Averages:
         """Average signals (n, n_measurements) with the noise levels (n,), NaN where not known."""
         measured = np.asarray(signals, dtype=self._dtype)[:, self._used]
         missing = np.logical_and(measured == 0, np.any(measured.real > 0, axis=1, keepdims=True))
-        if self._debias:
+        some_missing = missing.any()
+        if self._of_means:
+            if some_missing:  # they shall not count: the mean of the others takes their place
+                measured = np.where(missing, self._average(measured, missing)[:, self._average.rows], measured)
+            measured = remove_bias_of_means(measured, noise, self._predictors)
+        elif self._debias:
             measured = remove_rician_bias(measured, noise[:, None])
-        found = self._average(measured, missing if missing.any() else None)
+        found = self._average(measured, missing if some_missing else None)
         variance = None
         if self.uneven:
             variance = np.empty(found.shape)
-            some = missing if missing.any() else np.empty((0, 0), dtype=np.bool_)
+            some = missing if some_missing else np.empty((0, 0), dtype=np.bool_)
             _fill_variance(measured, some, noise, self._order, self._ends, self._counts, self._shares, variance)
         return Averaged(found, missing.any(axis=1), variance)
 

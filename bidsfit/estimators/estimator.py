@@ -238,8 +238,9 @@ class Estimator(ABC):
     averaging : {"arithmetic", "geometric", "none"}
         How the measurements of a shell are averaged before the fit.
     debias : bool
-        First replace every magnitude by the amplitude whose Rician mean it is (`bidsfit.noise.remove_rician_bias`). For
-        estimators that assume Gaussian noise; needs the standard deviation of the noise.
+        Take the Rician bias out of arithmetic means of shells (`bidsfit.estimators.debiasing`); without them, replace
+        every magnitude by the amplitude whose Rician mean it is. For estimators that assume Gaussian noise; needs the
+        standard deviation of the noise.
     """
 
     name: str
@@ -531,6 +532,16 @@ class Estimator(ABC):
     @abstractmethod
     def methods(self) -> str:
         """Description of the method, in sentences for the methods section of a paper."""
+
+    @property
+    def debiasing_in_words(self) -> str:
+        """How ``debias`` works, for the methods text."""
+        if self.averaging != "arithmetic":
+            return "Every magnitude was replaced by the amplitude whose Rician mean it is."
+        return (
+            "The Rician bias of the mean of every shell, predicted from the amplitudes along its directions, was "
+            "subtracted."
+        )
 
     @property
     def performance(self) -> Performance | None:

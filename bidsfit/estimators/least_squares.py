@@ -69,11 +69,7 @@ class LeastSquares(Estimator):
 
     @property
     def methods(self) -> str:
-        debias = (
-            "Every magnitude was replaced by the amplitude whose Rician mean it is, before any average. "
-            if self.debias
-            else ""
-        )
+        debias = f"{self.debiasing_in_words} " if self.debias else ""
         diffusion = "b" in self.model.variables
         alike = "of each shell" if diffusion else "that are alike"
         average = {
