@@ -15,6 +15,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from bidsfit.directions import Sampling, sample
+
 Averaging = Literal["arithmetic", "geometric", "none"]
 
 #: Up to this b-value (s/mm^2) an image counts as one at b = 0: the gradients that form an image reach 1 or 2 by
@@ -29,6 +31,13 @@ LONGEST_DIRECTION = 1e6
 
 #: Directions closer than this angle (degrees, antipodes identified) count as one.
 SAME_DIRECTION = 1.0
+
+#: Errors of the mean of one fibre from this fraction of S0 on are told.
+TOLD_ERROR = 0.01
+#: A mean over directions needs so many that differ: with fewer, signals of order 2 are not told from a constant.
+FEWEST_DIRECTIONS = 6
+#: It may be as uneven (of order 2) as this after weighting, or as wrong for one fibre as this fraction of S0.
+MOST_UNEVEN, MODERATE_ERROR = 0.2, 0.03
 
 #: Protocols of more shells than this are told by the ranges of their columns.
 MOST_IN_WORDS = 60
@@ -146,8 +155,9 @@ class Acquisition:
         b-values as acquired, s/mm^2, at most `LARGEST_B`; omitted without diffusion weighting.
     directions : array_like, shape (n, 3), optional
         Gradient directions. Their length (up to `LONGEST_DIRECTION`) is ignored; zero vectors mean unknown.
-    counts : array_like of int, shape (n,), optional
-        Number of measurements averaged into each entry (1 by default), used as least-squares weights.
+    counts : array_like, shape (n,), optional
+        Number of measurements averaged into each entry (1 by default), used as least-squares weights. Of a weighted
+        mean, the number whose plain mean has the same noise.
     n_directions : array_like of int, shape (n,), optional
         Number of directions averaged into each entry, for data that are already averaged.
     frame : {"bvec", "xyz"}
@@ -175,7 +185,7 @@ class Acquisition:
 
     columns: dict[str, NDArray[np.float64]]
     directions: NDArray[np.float64] | None
-    counts: NDArray[np.int64] | None
+    counts: NDArray[np.float64] | None
     n_directions: NDArray[np.int64] | None
     frame: Frame
 
@@ -213,7 +223,7 @@ class Acquisition:
                 )
             return array
 
-        counted = optional(counts, "Counts", int, shape)
+        counted = optional(counts, "Counts", float, shape)
         if counted is not None and np.any(counted < 1):
             raise ValueError(f"Counts must be at least 1, found {counted.min()}.")
         vectors = optional(directions, "Directions", float, (*shape, 3))
@@ -285,7 +295,7 @@ class Acquisition:
     @property
     def weights(self) -> NDArray[np.float64]:
         """Least-squares weights: number of measurements behind each entry."""
-        return np.ones(len(self)) if self.counts is None else self.counts.astype(float)
+        return np.ones(len(self)) if self.counts is None else self.counts
 
     @cached_property
     def shells(self) -> tuple[Shell, ...]:
@@ -310,11 +320,39 @@ class Acquisition:
             n_directions = count_directions(self.directions[indices])
         else:
             n_directions = 1
-        return Shell(values, indices, int(self.weights[indices].sum()), n_directions)
+        return Shell(values, indices, round(self.weights[indices].sum()), n_directions)
+
+    @cached_property
+    def samplings(self) -> tuple[Sampling | None, ...]:
+        """The even mean over the directions of each shell; None at b = 0, or where a direction is not known."""
+        return tuple(map(self._sampling, self.shells))
+
+    def _sampling(self, shell: Shell) -> Sampling | None:
+        if self.directions is None or shell.b_value <= B0_TOLERANCE:
+            return None
+        directions = unit_vectors(self.directions[shell.indices])
+        if not directions.any(axis=1).all():
+            return None
+        return sample(directions, self.weights[shell.indices], shell.b_value * COLUMNS["b"].factor)
+
+    @cached_property
+    def without_mean(self) -> dict[int, str]:
+        """Shells whose directions give no mean over the sphere, by index, and why, in words."""
+        found = {}
+        for k, (shell, sampling) in enumerate(zip(self.shells, self.samplings, strict=True)):
+            if sampling is None or sampling.error <= MODERATE_ERROR:
+                continue
+            few = shell.n_directions < FEWEST_DIRECTIONS
+            if few or sampling.unevenness() > MOST_UNEVEN:
+                n = f"{shell.n_directions} direction{'s' * (shell.n_directions > 1)}"
+                found[k] = f"b = {shell.b_value:.0f} s/mm² ({n}{'' if few else ' near a plane'})"
+        return found
 
     def select(self, indices: ArrayLike) -> Acquisition:
         """The acquisition with some of its measurements, in the given order."""
         index = np.asarray(indices, dtype=np.intp)
+        if np.array_equal(index, np.arange(len(self))):
+            return self  # with the shells and weights that it has found
 
         def pick(values: NDArray | None) -> NDArray | None:
             return None if values is None else values[index]
@@ -376,11 +414,26 @@ def protocol_in_words(acquisition: Acquisition) -> str:
     return f"{first.name} = {', '.join(each)} {first.unit}".rstrip()
 
 
+def sampling_in_words(acquisition: Acquisition) -> str:
+    """Shells whose means are weighted, or not even; empty if there are none."""
+    words = []
+    for k, (shell, sampling) in enumerate(zip(acquisition.shells, acquisition.samplings, strict=True)):
+        if sampling is None or k in acquisition.without_mean or (sampling.is_plain and sampling.error < TOLD_ERROR):
+            continue
+        weighted = "" if sampling.is_plain else f", weighted to be even, with the noise of {sampling.n_effective:.0f}"
+        words.append(
+            f"b = {shell.b_value:.0f} s/mm² ({shell.n_measurements} measurements in {shell.n_directions} directions"
+            f"{weighted}; the mean of one fibre errs by {100 * sampling.error:.1f} % of S0)"
+        )
+    return ", ".join(words)
+
+
 class DirectionAverage:
     """Averages over the measurements of each shell (all directions and repeats).
 
     For a model that does not depend on direction, a least-squares fit of the arithmetic averages, weighted by the
-    number of measurements, has the same solution as a fit of all measurements.
+    number of measurements, has the same solution as a fit of all measurements. A model of the mean over all directions
+    needs averages that are even over the sphere.
 
     Parameters
     ----------
@@ -388,6 +441,9 @@ class DirectionAverage:
         Of the measurements, shape (n,).
     kind : {"arithmetic", "geometric", "none"}
         The geometric mean gives the trace-weighted signal; it is NaN if a signal is not positive.
+    even : bool
+        Whether arithmetic means are weighted so that they are even over the sphere (see `bidsfit.directions`). Their
+        noise is larger then, and their counts are smaller.
 
     Attributes
     ----------
@@ -395,9 +451,13 @@ class DirectionAverage:
         Of the averages, one entry a shell.
     rows : ndarray of int, shape (n,)
         Index of the average that each measurement belongs to.
+    samplings : tuple of Sampling or None
+        How the directions of each average sample the sphere, for even means over known directions; else empty.
     """
 
-    def __init__(self, acquisition: Acquisition, kind: Averaging = "arithmetic") -> None:
+    samplings: tuple[Sampling | None, ...] = ()
+
+    def __init__(self, acquisition: Acquisition, kind: Averaging = "arithmetic", *, even: bool = False) -> None:
         if kind not in ("arithmetic", "geometric", "none"):
             raise ValueError(f"Unknown average {kind!r}; valid: arithmetic, geometric, none.")
         self.kind = kind
@@ -406,17 +466,23 @@ class DirectionAverage:
             self.acquisition, self.rows = acquisition, np.arange(len(acquisition))
             return
         shells = acquisition.shells
+        if even and kind == "arithmetic":
+            self.samplings = acquisition.samplings
         self.rows = np.empty(len(acquisition), dtype=np.intp)
         self._matrix = np.zeros((len(shells), len(acquisition)))
         weights = acquisition.weights
+        counts = [float(shell.n_measurements) for shell in shells]
         for k, shell in enumerate(shells):
             self.rows[shell.indices] = k
             self._matrix[k, shell.indices] = weights[shell.indices] / weights[shell.indices].sum()
+            sampling = self.samplings[k] if self.samplings else None
+            if sampling is not None and not sampling.is_plain:
+                self._matrix[k, shell.indices], counts[k] = sampling.weights, sampling.n_effective
         self._single = kind == "arithmetic" and np.array_equal(self._matrix, np.eye(len(acquisition)))
         columns: dict[str, Any] = {name: [shell.values[name] for shell in shells] for name in acquisition.columns}
         self.acquisition = Acquisition(
             columns.pop("b", None),
-            counts=[shell.n_measurements for shell in shells],
+            counts=counts,
             n_directions=[shell.n_directions for shell in shells],
             **columns,
         )

@@ -26,7 +26,13 @@ from bidsfit.parallel import Progress, in_processes
 
 #: Voxels whose estimates count. Those at a bound do: they say that the value is as low, or as high, as it may be, and
 #: without them a median would be that of the others.
-USED = (Status.CONVERGED, Status.AT_BOUND, Status.PRIOR_ONLY, Status.UNLIKE_TRAINING)
+USED = (
+    Status.CONVERGED,
+    Status.AT_BOUND,
+    Status.PRIOR_ONLY,
+    Status.UNLIKE_TRAINING,
+    Status.UNEVEN_DIRECTIONS,
+)
 
 #: Quantiles over the voxels of a region, by column.
 QUANTILES = {"q05": 0.05, "q25": 0.25, "median": 0.5, "q75": 0.75, "q95": 0.95}

@@ -115,7 +115,7 @@ class Bayesian(Estimator):
 
     @property
     def methods(self) -> str:
-        debias = "Every magnitude was replaced by the amplitude whose Rician mean it is. " if self.debias else ""
+        debias = f"{self.debiasing_in_words} " if self.debias else ""
         noise = {
             "auto": "and, where there are more averaged measurements than parameters, the standard deviation of the "
             "noise (Jeffreys' prior) were integrated out",

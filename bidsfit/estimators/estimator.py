@@ -13,14 +13,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bidsfit.acquisition import Acquisition, Averaging
+from bidsfit.estimators.averages import Averages
 from bidsfit.exceptions import UnsupportedProtocolError
 from bidsfit.models.signal_model import SignalModel, as_real
 from bidsfit.models.space import bounds_of
-from bidsfit.noise import NoiseKind, known_noise, remove_rician_bias
+from bidsfit.noise import NoiseKind, known_noise
 from bidsfit.parallel import Progress
 
 #: Voxels that one thread works on at a time: large enough to hide Python, small enough for the cache.
 CHUNK = 8192
+#: Share of an average from which on the error that uneven directions leave in it, where larger than its noise, is told.
+UNEVEN = 0.02
 #: Signals of reference that are not above it are no signal: the square of a fainter one is 0.
 FAINTEST = 1e-150
 
@@ -46,6 +49,11 @@ class Status(IntEnum):
     PRIOR_ONLY = 7, "the data say no more of a parameter than its prior: its value is that of the prior"
     UNLIKE_TRAINING = 8, "no signal of the training looks like this one: the value is drawn towards what was trained on"
     MISSING = 9, "a measurement is missing (exactly 0 where others are positive): not fitted, maps hold NaN"
+    UNEVEN_DIRECTIONS = (
+        10,
+        "the few or uneven directions of a shell leave an error in its mean that is larger than the noise: the "
+        "standard deviation holds it; measure more directions, spread over the sphere",
+    )
 
 
 #: Voxels that hold an estimate.
@@ -55,6 +63,7 @@ FITTED = (
     Status.ITERATION_LIMIT,
     Status.PRIOR_ONLY,
     Status.UNLIKE_TRAINING,
+    Status.UNEVEN_DIRECTIONS,
 )
 
 
@@ -102,6 +111,9 @@ class Estimate:
         Units of parameters and derived quantities.
     derived : dict of name to ndarray, shape (...) or (..., 3)
         Derived quantities (`SignalModel.derived`).
+    sampling_variance : ndarray, shape (..., n_averages), or None
+        What the directions of a shell add to the variance of the noise of its mean, in squared signal units; None for
+        models that do not describe means over the sphere, or directions that are not known.
     """
 
     parameters: dict[str, NDArray[np.float64]]
@@ -115,6 +127,7 @@ class Estimate:
     notes: dict[str, Any] = field(default_factory=dict)
     units: dict[str, str] = field(default_factory=dict)
     derived: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+    sampling_variance: NDArray[np.float64] | None = None
 
     def __repr__(self) -> str:
         """Table of the fitted voxels: median and percentiles of each parameter, and counts of the statuses."""
@@ -156,6 +169,7 @@ class Estimate:
             sigma=place(self.sigma),
             statistics={s: {name: place(v) for name, v in maps.items()} for s, maps in self.statistics.items()},
             derived={name: place(values) for name, values in self.derived.items()},
+            sampling_variance=None if self.sampling_variance is None else place(self.sampling_variance),
         )
 
     @property
@@ -195,7 +209,8 @@ class Fitted(NamedTuple):
 
 
 #: Fits a chunk: signals (n, n_measurements) and noise standard deviations (n,), NaN where they are not known; of an
-#: estimator that reads neighbours also where the voxels lie in the image, (n, 3).
+#: estimator that reads neighbours also where the voxels lie in the image, (n, 3); of one that takes it, with the
+#: keyword ``variance``, what uneven directions add to the variance of every signal, (n, n_measurements).
 FitChunk = Callable[..., Fitted]
 
 
@@ -223,8 +238,9 @@ class Estimator(ABC):
     averaging : {"arithmetic", "geometric", "none"}
         How the measurements of a shell are averaged before the fit.
     debias : bool
-        First replace every magnitude by the amplitude whose Rician mean it is (`bidsfit.noise.remove_rician_bias`). For
-        estimators that assume Gaussian noise; needs the standard deviation of the noise.
+        Take the Rician bias out of arithmetic means of shells (`bidsfit.estimators.debiasing`); without them, replace
+        every magnitude by the amplitude whose Rician mean it is. For estimators that assume Gaussian noise; needs the
+        standard deviation of the noise.
     """
 
     name: str
@@ -240,6 +256,8 @@ class Estimator(ABC):
     has_performance: bool = False
     #: Whether the standard deviation of the noise must be given.
     needs_noise: bool = False
+    #: Whether its fit takes what uneven directions add to the variance of the averages (`FitChunk`).
+    takes_variance: bool = False
     #: Voxels that one thread works on at a time.
     chunk: int = CHUNK
     #: Neighbours on each side of a voxel, along x, y and z, whose signals its estimate takes in; none: it reads rows.
@@ -376,7 +394,8 @@ class Estimator(ABC):
         chosen, notes = self.adapted(signals, acquisition, noise)
         if chosen.needs_noise and noise is None:
             raise ValueError(f"The estimator {self.name!r} needs the standard deviation of the noise.")
-        averaged, averages = self._averages(acquisition)
+        averages = self._averages(acquisition)
+        averaged = averages.acquisition
         fit = chosen.prepare(averaged)
         weights = np.tile(averaged.weights, 1 + self.model.complex_valued)
         n_voxels, n_parameters = signals.shape[0], len(self.model.parameters)
@@ -386,9 +405,10 @@ class Estimator(ABC):
         status = np.empty(n_voxels, dtype=np.uint8)
         rmse, r2, sigma = (np.full(n_voxels, np.nan) for _ in range(3))
         statistics = {name: np.full((n_voxels, n_parameters), np.nan) for name in self.statistics}
+        variance = np.zeros((n_voxels, len(averaged))) if averages.uneven else None
 
         def work(rows: slice, kept: slice) -> int:
-            y, missing = averages(signals[rows], known[rows])
+            y, missing, added = averages(signals[rows], known[rows])
             reference = self.model.reference_signal(y, averaged)
             finite = np.isfinite(y).all(axis=1)
             noiseless = ~np.isfinite(known[rows]) if chosen.needs_noise else np.zeros_like(finite)
@@ -403,7 +423,10 @@ class Estimator(ABC):
                 index = good + rows.start
                 y, scale = as_real(y[good]), reference[good]
                 where = () if positions is None else (positions[index],)
-                fitted = fit(y / scale[:, None], known[index] / scale, *where)
+                extra = {}
+                if chosen.takes_variance:
+                    extra["variance"] = np.zeros(y.shape) if added is None else added[good] / scale[:, None] ** 2
+                fitted = fit(y / scale[:, None], known[index] / scale, *where, **extra)
                 own = slice(*np.searchsorted(index, (kept.start, kept.stop)).tolist())
                 index, y, scale = index[own], y[own], scale[own]
                 values[index], status[index] = fitted.parameters[own], fitted.status[own]
@@ -420,6 +443,11 @@ class Estimator(ABC):
                     sigma[index] = np.sqrt(squares / freedom)
                     with np.errstate(divide="ignore", invalid="ignore"):
                         r2[index] = np.where(total > 0, 1 - squares / total, np.nan)
+                if variance is not None and added is not None:
+                    variance[index] = added = added[good[own]]
+                    level = np.where(np.isnan(known[index]), sigma[index], known[index])
+                    uneven = (added > level[:, None] ** 2 / averaged.weights) & (added > (UNEVEN * y) ** 2)
+                    status[index[uneven.any(axis=1) & (status[index] == Status.CONVERGED)]] = Status.UNEVEN_DIRECTIONS
             return kept.stop - kept.start
 
         with ThreadPoolExecutor(max(threads, 1)) as pool:
@@ -440,31 +468,16 @@ class Estimator(ABC):
             notes=notes,
             units={quantity.name: quantity.unit for quantity in self.model.quantities},
             derived=self.model.derivation.values(values),
+            sampling_variance=variance,
         )
 
-    def _averages(
-        self, acquisition: Acquisition
-    ) -> tuple[Acquisition, Callable[[NDArray, NDArray], tuple[NDArray, NDArray[np.bool_]]]]:
-        """The averaged acquisition, and a function of signals (n, n_measurements) and noise (n,) that averages them.
-
-        The function also returns in which voxels a measurement is missing: exactly 0, while others of the voxel are
-        positive. Missing measurements are left out; an average of none is NaN.
-        """
-        used, kind = self.model.usable(acquisition), complex if self.model.complex_valued else float
-        average = self.model.average(acquisition.select(used), self.averaging)
-
-        def averages(signals: NDArray, noise: NDArray) -> tuple[NDArray, NDArray[np.bool_]]:
-            measured = np.asarray(signals, dtype=kind)[:, used]
-            missing = np.logical_and(measured == 0, np.any(measured.real > 0, axis=1, keepdims=True))
-            measured = remove_rician_bias(measured, noise[:, None]) if self.debias else measured
-            return average(measured, missing if missing.any() else None), missing.any(axis=1)
-
-        return average.acquisition, averages
+    def _averages(self, acquisition: Acquisition) -> Averages:
+        return Averages(self.model, acquisition, self.averaging, debias=self.debias)
 
     def reference(self, signals: NDArray, acquisition: Acquisition, noise: NDArray) -> NDArray:
         """What the signals of every voxel are divided by before the fit, shape (n,); arguments as of `estimate`."""
-        averaged, averages = self._averages(acquisition)
-        return self.model.reference_signal(averages(signals, noise)[0], averaged)
+        averages = self._averages(acquisition)
+        return self.model.reference_signal(averages(signals, noise).signals, averages.acquisition)
 
     def _pieces(self, n_voxels: int, positions: NDArray[np.integer] | None) -> Iterator[tuple[slice, slice]]:
         """Slices of the rows to read at a time, and slices of those to estimate.
@@ -503,19 +516,32 @@ class Estimator(ABC):
 
     def averaged(self, acquisition: Acquisition) -> Acquisition:
         """The acquisition that is fitted: measurements that the model describes, averaged."""
-        return self._averages(acquisition)[0]
+        return self._averages(acquisition).acquisition
 
     def warm_up(self, acquisition: Acquisition) -> None:
         """Compile what an estimate of this acquisition needs, so that compilation is not timed with the estimate."""
-        averaged = self.averaged(acquisition)
+        averages = self._averages(acquisition)
+        averages(np.ones((1, len(acquisition))), np.full(1, 0.1))
+        averaged = averages.acquisition
         n = len(averaged) * (1 + self.model.complex_valued)
         where = [np.zeros((1, 3), dtype=int)] if any(self.reach) else []
-        self.prepare(averaged)(np.linspace(1.0, 0.5, n)[None], np.full(1, 0.1), *where)
+        extra = {"variance": np.zeros((1, n))} if self.takes_variance else {}
+        self.prepare(averaged)(np.linspace(1.0, 0.5, n)[None], np.full(1, 0.1), *where, **extra)
 
     @property
     @abstractmethod
     def methods(self) -> str:
         """Description of the method, in sentences for the methods section of a paper."""
+
+    @property
+    def debiasing_in_words(self) -> str:
+        """How ``debias`` works, for the methods text."""
+        if self.averaging != "arithmetic":
+            return "Every magnitude was replaced by the amplitude whose Rician mean it is."
+        return (
+            "The Rician bias of the mean of every shell, predicted from the amplitudes along its directions, was "
+            "subtracted."
+        )
 
     @property
     def performance(self) -> Performance | None:

@@ -69,11 +69,7 @@ class LeastSquares(Estimator):
 
     @property
     def methods(self) -> str:
-        debias = (
-            "Every magnitude was replaced by the amplitude whose Rician mean it is, before any average. "
-            if self.debias
-            else ""
-        )
+        debias = f"{self.debiasing_in_words} " if self.debias else ""
         diffusion = "b" in self.model.variables
         alike = "of each shell" if diffusion else "that are alike"
         average = {
@@ -81,6 +77,12 @@ class LeastSquares(Estimator):
             "geometric": f"The geometric mean of the measurements {alike} was taken and weighted by their number.",
             "none": "Every measurement was fitted by itself.",
         }[self.averaging]
+        if self.model.averaging and self.averaging == "arithmetic":
+            average = (
+                "The measurements of each shell were averaged, with weights that make uneven directions even over the "
+                "sphere (the smallest expected squared error for one fibre), and the averages weighted by the number "
+                "of measurements whose plain mean has the same noise."
+            )
         unweighted = "The signal without diffusion weighting" if diffusion else "The scale of the signal"
         scale = {
             "fitted": f"{unweighted} was fitted with the other parameters.",

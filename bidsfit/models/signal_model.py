@@ -216,8 +216,12 @@ class SignalModel(ABC):
         return not (self.sequence or "direction" in self.variables)
 
     def average(self, acquisition: Acquisition, kind: Averaging = "arithmetic") -> DirectionAverage:
-        """Average over the measurements that are alike in every variable of the model."""
-        return DirectionAverage(acquisition, kind if self.averaged else "none")
+        """Average over the measurements that are alike in every variable of the model.
+
+        The averages of a model of direction averages are weighted to be even over the sphere. For others, which take
+        the signal to be the same along all directions, every measurement counts alike.
+        """
+        return DirectionAverage(acquisition, kind if self.averaged else "none", even=self.averaging)
 
     def reference_signal(self, signals: NDArray, acquisition: Acquisition) -> NDArray[np.float64]:
         """Values, shape (...), that signals (..., n) are divided by before a fit."""
@@ -282,12 +286,18 @@ class SignalModel(ABC):
         return wrapped_angles(self.parameters, parameters)
 
     def usable(self, acquisition: Acquisition) -> NDArray[np.intp]:
-        """Indices of the measurements that the model describes (see ``maximum_b`` and ``excluded_b``)."""
+        """Indices of the measurements that the model describes (see ``maximum_b`` and ``excluded_b``).
+
+        Of a model of direction averages, shells whose directions give no mean are left out.
+        """
         b = acquisition.b_values
         described = b <= self.maximum_b * (1 + JITTER)
         if self.excluded_b is not None:
             low, high = self.excluded_b
             described &= (b <= low * (1 + JITTER)) | (b >= high * (1 - JITTER))
+        if self.averaging:
+            for k in acquisition.without_mean:
+                described[acquisition.shells[k].indices] = False
         return np.flatnonzero(described)
 
     def support(self, acquisition: Acquisition) -> Support:
@@ -312,6 +322,11 @@ class SignalModel(ABC):
                     missing.append("the gradient directions of all measurements above b = 0")
             elif name not in acquisition.columns and name not in asked:
                 missing.append(f"{column_of(name).title}s ({name})")
+        uneven = acquisition.without_mean.values() if self.averaging else ()
+        if uneven:
+            left_out = f"left out, as their directions give no mean over the sphere: {', '.join(uneven)}"
+            words[-1] += f"; {left_out}"
+            missing = [f"{lack}; {left_out}. Measure directions that are spread over the sphere" for lack in missing]
         return Support(tuple(missing), " and ".join(words))
 
     def require_support(self, acquisition: Acquisition) -> None:

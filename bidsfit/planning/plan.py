@@ -11,7 +11,7 @@ import numpy as np
 from nibabel.nifti1 import Nifti1Image
 from nibabel.spatialimages import SpatialImage
 
-from bidsfit.acquisition import B0_TOLERANCE, Acquisition
+from bidsfit.acquisition import B0_TOLERANCE, Acquisition, sampling_in_words
 from bidsfit.bids.acquisitions import listed, read_acquisition, read_b_values
 from bidsfit.bids.conflicts import Conflict, conflicts_of_fit, conflicts_of_preprocessing, refuse
 from bidsfit.bids.fieldmaps import UNWEIGHTED
@@ -288,7 +288,7 @@ def _obstacle(fit: Fit, acquisition: Acquisition) -> str:
 def _remarks(
     image: DwiImage, shape: Sequence[int], acquisition: Acquisition, chosen: Sequence[SignalModel], noise: NoiseChoice
 ) -> Iterable[str]:
-    """Remarks about files of an image that cannot be used as they are."""
+    """Remarks about files of an image that cannot be used as they are, and about its directions."""
     if image.odd_metadata:
         yield image.odd_metadata
     if not image.preprocessed and (how := interpolation(image.sidecar, shape)):
@@ -302,6 +302,10 @@ def _remarks(
             f"{image.bvec.name} has zero or NaN for the directions of volumes {listed(np.flatnonzero(unknown))} "
             f"(counted from 0) although b is above {NO_WEIGHTING:g} s/mm²; they count as unknown."
         )
+    averaged = [model.name for model in chosen if model.averaging]
+    if averaged and (words := sampling_in_words(acquisition)):
+        names = " and ".join(dict.fromkeys(averaged))
+        yield f"Few or uneven directions, of which {names} takes the mean over the sphere: {words}."
 
 
 def _image_warnings(

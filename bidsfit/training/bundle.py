@@ -91,7 +91,7 @@ def acquisition_facts(acquisition: Acquisition, variables: Collection[str]) -> d
     directions = acquisition.n_directions
     facts: dict[str, Any] = {
         "BValues": [round(float(b), 3) for b in acquisition.b_values],
-        "Measurements": acquisition.weights.astype(int).tolist(),
+        "Measurements": np.rint(acquisition.weights).astype(int).tolist(),
         "Directions": np.ones(len(acquisition), dtype=int).tolist() if directions is None else directions.tolist(),
     }
     if "TE" in acquisition.columns:

@@ -93,6 +93,7 @@ def cramer_rao_bound(
     noise: NoiseKind = "gaussian",
     *,
     fixed: tuple[str, ...] = (),
+    variance: NDArray[np.float64] | None = None,
     threads: int = 1,
 ) -> dict[str, NDArray[np.float64]]:
     """Cramér-Rao bound: smallest standard deviation of an unbiased estimator, per parameter and derived quantity.
@@ -103,6 +104,8 @@ def cramer_rao_bound(
         As in `fisher_information`.
     fixed : tuple of str
         Known parameters; their bound is 0.
+    variance : ndarray, shape (..., n), optional
+        Added to the variance that noise gives to each entry of the acquisition.
     threads : int
 
     Returns
@@ -118,7 +121,10 @@ def cramer_rao_bound(
     if model.derived:
         slopes = model.derivation.gradients(flat)
         gradients = np.concatenate([np.broadcast_to(np.eye(p), (len(flat), p, p)), slopes], axis=1)
-    bound = bound_of_voxels(model, flat, acquisition, spread, noise, gradients=gradients, fixed=fixed, threads=threads)
+    added = None if variance is None else variance.reshape(-1, len(acquisition))
+    bound = bound_of_voxels(
+        model, flat, acquisition, spread, noise, gradients=gradients, fixed=fixed, variance=added, threads=threads
+    )
     found = dict(zip(model.names, bound.T, strict=False)) | model.derivation.spreads(bound[:, p:])
     return {name: values.reshape(array.shape[:-1]) for name, values in found.items()}
 
@@ -132,6 +138,7 @@ def bound_of_voxels(
     *,
     gradients: NDArray[np.float64] | None = None,
     fixed: tuple[str, ...] = (),
+    variance: NDArray[np.float64] | None = None,
     threads: int = 1,
 ) -> NDArray[np.float64]:
     """Cramér-Rao bound of the parameters, or of functions of them, in every voxel.
@@ -147,6 +154,8 @@ def bound_of_voxels(
         Derivatives of m quantities with respect to the parameters; by default the quantities are the parameters.
     fixed : tuple of str
         Parameters that are known.
+    variance : ndarray, shape (n_voxels, n), optional
+        Added to the variance that noise gives to each entry of the acquisition.
     threads : int
 
     Returns
@@ -161,7 +170,8 @@ def bound_of_voxels(
 
     def work(start: int) -> None:
         rows = slice(start, start + CHUNK)
-        information = _information(model, parameters[rows], acquisition, sigma[rows], noise)
+        added = None if variance is None else variance[rows]
+        information = _information(model, parameters[rows], acquisition, sigma[rows], noise, added)
         moved = own if gradients is None else own[rows]
         _bound(
             np.ascontiguousarray(information[:, free[:, None], free]),
@@ -180,6 +190,7 @@ def _information(
     acquisition: Acquisition,
     sigma: NDArray[np.float64],
     noise: NoiseKind,
+    variance: NDArray[np.float64] | None = None,
 ) -> NDArray[np.float64]:
     """Fisher information (n_voxels, n_parameters, n_parameters), from the compiled kernel if the model has one."""
     if noise not in get_args(NoiseKind):
@@ -192,11 +203,14 @@ def _information(
         weights = np.tile(acquisition.weights, 1 + model.complex_valued) / sigma[:, None] ** 2
         if noise == "rician":
             weights = weights * rician_information(np.abs(signal) / sigma[:, None])
+        if variance is not None:
+            weights = weights / (1 + weights * np.tile(variance, 1 + model.complex_valued))
         return np.asarray(np.einsum("vnj,vn,vnk->vjk", jacobian, weights, jacobian))
     table = _information_table() if noise == "rician" else np.empty(0)
     found = np.zeros((*parameters.shape, parameters.shape[1]))
     rows, level = np.ascontiguousarray(parameters), np.ascontiguousarray(sigma)
-    _fill_information(model.kernel, rows, model.design(acquisition), acquisition.weights, level, table, found)
+    added = np.empty((0, 0)) if variance is None else np.ascontiguousarray(variance)
+    _fill_information(model.kernel, rows, model.design(acquisition), acquisition.weights, level, table, added, found)
     return found
 
 
@@ -208,9 +222,13 @@ def _fill_information(
     weights: NDArray,
     sigma: NDArray,
     table: NDArray,
+    added: NDArray,
     information: NDArray,
 ) -> None:
-    """Sum the information of all measurements. ``table`` holds g(a); empty for Gaussian noise."""
+    """Sum the information of all measurements.
+
+    ``table`` holds g(a), and is empty for Gaussian noise; ``added`` what is added to the variance of the noise, if any.
+    """
     n, p = design.shape[0], parameters.shape[1]
     signal, jacobian = np.empty(n), np.empty((n, p))
     for v in range(parameters.shape[0]):
@@ -222,6 +240,8 @@ def _fill_information(
                 k = int(min(position, table.size - 2.0)) if position == position else 0
                 inside = table[k] + (position - k) * (table[k + 1] - table[k])
                 weight *= inside if position < table.size - 1 else 1.0 - 0.5 * (STEPS / position) ** 2
+            if added.size > 0:
+                weight /= 1.0 + weight * added[v, i]
             for j in range(p):
                 for k in range(p):
                     information[v, j, k] += weight * jacobian[i, j] * jacobian[i, k]

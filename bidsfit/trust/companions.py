@@ -58,15 +58,16 @@ class Judge:
         """The acquisition with measurements merged that the model predicts alike."""
         return self.model.average(self.acquisition).acquisition
 
-    def bound(self, estimate: Estimate, kind: NoiseKind) -> Maps:
-        """Cramér-Rao bound at the estimates, for this kind of noise."""
+    def bound(self, estimate: Estimate, kind: NoiseKind, variance: NDArray[np.float64] | None = None) -> Maps:
+        """Cramér-Rao bound at the estimates, for this kind of noise, and more variance of every average if given."""
         return cramer_rao_bound(
             self.model,
             estimate.parameters,
-            self.shells,
+            self.shells if variance is None else self.acquisition,
             self.noise,
             kind,
             fixed=self.estimator.fixed,
+            variance=variance,
             threads=self.threads,
         )
 
@@ -87,7 +88,8 @@ class StandardDeviation:
     """Standard deviation of the estimates over the noise, if known.
 
     It is the posterior's, or interpolated from the performance table of a trained estimator, or the Cramér-Rao bound of
-    the likelihood that the estimator maximises, ignoring the bounds of the parameters.
+    the likelihood that the estimator maximises, ignoring the bounds of the parameters; then it includes the error that
+    uneven directions leave in the means of shells.
     """
 
     quantity = Quantity(
@@ -108,7 +110,7 @@ class StandardDeviation:
         if "sd" in estimate.statistics:
             return estimate.statistics["sd"]
         if judge.estimator.likelihood is not None:
-            return judge.bound(estimate, judge.estimator.likelihood)
+            return judge.bound(estimate, judge.estimator.likelihood, estimate.sampling_variance)
         return _from_performance(judge, estimate, "sd")
 
 

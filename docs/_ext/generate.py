@@ -97,7 +97,10 @@ def model_section(model: SignalModel) -> str:
         low, high = model.excluded_b
         parts.append(f"Those between b = {low:g} and {high:g} s/mm² are left out as well.")
     if model.averaging:
-        parts.append("The equation describes the average of the signal over all directions of a shell.")
+        parts.append(
+            "The equation describes the average of the signal over all directions of a shell: the measurements are "
+            "weighted to be even ([directions](estimators.md#directions))."
+        )
     parts.append("References:\n\n" + "\n".join(f"- {text}" for text in references(model.references)))
     return "\n\n".join(parts)
 

@@ -108,7 +108,7 @@ def test_debiasing_needs_the_noise_level_of_every_voxel() -> None:
     assert estimate.status.tolist() == [Status.CONVERGED, Status.NO_NOISE, Status.NO_NOISE]
     assert np.isnan(estimate.parameters["vcyl"]).tolist() == [False, True, True]
     assert estimator.options["debias"] is True
-    assert "Rician mean" in estimator.methods
+    assert "Rician bias of the mean of every shell" in estimator.methods
 
 
 @pytest.mark.parametrize("estimator", [LeastSquares(IVIM, debias=True), Segmented(IVIM, debias=True)])

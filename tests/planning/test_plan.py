@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from dataclasses import replace
 
 import nibabel as nib
@@ -9,11 +10,13 @@ import numpy as np
 import pytest
 
 from bidsfit import models
+from bidsfit.acquisition import Acquisition
 from bidsfit.bids.distributions import write_distribution
 from bidsfit.bids.inputs import Inputs, choose_participants, find_images, open_dataset
 from bidsfit.bids.outputs import LEFT_OUT, file_output, json_path
 from bidsfit.exceptions import UnknownNameError, UsageError
 from bidsfit.models.space import ParameterSpace
+from bidsfit.phantom.directions import spread_directions
 from bidsfit.planning.fits import NoiseChoice, PoolChoice, make_fits
 from bidsfit.planning.plan import make_plan
 from bidsfit.run.description import describe_plan
@@ -49,7 +52,9 @@ def plan(tiny, masks, tmp_path):
 def add(tiny, b_values, label="01", **options):
     stem = f"sub-{label}/dwi/sub-{label}_dwi"
     path = tiny.add(stem, b_values=b_values, **options)
-    directions = np.random.default_rng(0).normal(size=(len(b_values), 3))
+    directions = np.empty((len(b_values), 3))
+    for shell in Acquisition(b_values).shells:
+        directions[shell.indices] = spread_directions(len(shell.indices))
     np.savetxt(tiny / f"{stem}.bvec", directions.T)
     return path
 
@@ -300,6 +305,24 @@ def test_what_the_imaging_gradients_weight_is_without_diffusion_weighting(tiny, 
     (participant,) = plan(options={"s0": "measured"})
     assert participant.problems == []
     assert not any("no image at b = 0" in words for words in participant.images[0].warnings)
+
+
+def test_uneven_directions_are_told(tiny, plan):
+    add(tiny, [0] + [1000] * 30 + [2000] * 30)
+    remarks = plan()[0].images[0].remarks
+    assert not any("uneven" in remark for remark in remarks)
+    directions = np.random.default_rng(0).normal(size=(61, 3))
+    np.savetxt(tiny / "sub-01/dwi/sub-01_dwi.bvec", directions.T)
+    (planned,) = plan()[0].images
+    assert (
+        "b = 1000 s/mm² (30 measurements in 30 directions, weighted to be even, with the noise of" in planned.remarks[0]
+    )
+    assert planned.remarks[0] in planned.warnings
+    np.savetxt(tiny / "sub-01/dwi/sub-01_dwi.bvec", (directions * [1, 1, 0.05]).T)
+    (planned,) = plan()[0].images
+    (row,) = [row for row in planned.support if row["name"] == "smt2"]
+    assert not row["fitted"]
+    assert re.search(r"b = 1000 s/mm² \(\d+ directions near a plane\)", row["reason"])
 
 
 def test_directions_that_are_not_known_are_named(tiny, plan):

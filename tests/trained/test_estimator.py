@@ -9,6 +9,7 @@ import pytest
 
 from bidsfit import Acquisition, LeastSquares, Status, companions, estimators, models
 from bidsfit.exceptions import UnsupportedProtocolError
+from bidsfit.phantom.directions import spread_directions
 from bidsfit.simulation.distributions import Mixture, Pooled
 from bidsfit.simulation.simulator import Noise, Simulation, Simulator
 from bidsfit.trained.estimator import SNR_LEVELS, differences, nearest_level
@@ -94,7 +95,7 @@ class TestVerb:
         signals, _ = simulated(network, 50)
         order = np.random.default_rng(0).permutation(sum(COUNTS))
         b = np.repeat(B, COUNTS)[order]
-        angles = np.random.default_rng(1).standard_normal((b.size, 3))
+        angles = np.concatenate([spread_directions(n) for n in COUNTS])[order]
         single = np.repeat(signals, COUNTS, axis=1)[:, order]
         found = network.estimate(single, Acquisition(b, directions=np.where(b[:, None] > 0, angles, 0)))
         expected = network.estimate(signals, SHELLS)
@@ -257,7 +258,7 @@ class TestProtocols:
 
     def test_jitter_of_the_shells_is_averaged_away(self, network):
         b = np.repeat(B, COUNTS) + np.tile([0, 4, 0, -4], 34) * (np.repeat(B, COUNTS) > 0)
-        directions = np.random.default_rng(0).standard_normal((136, 3))
+        directions = np.concatenate([spread_directions(n) for n in COUNTS])
         assert network.missing(Acquisition(b, directions=directions)) == []
 
 

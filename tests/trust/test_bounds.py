@@ -8,6 +8,7 @@ import pytest
 from bidsfit import Acquisition, LeastSquares, models
 from bidsfit.estimators.maximum_likelihood import MaximumLikelihood
 from bidsfit.noise import add_noise, rician_log_likelihood
+from bidsfit.phantom.directions import spread_directions
 from bidsfit.trust.bounds import CHUNK, bound_of_voxels, cramer_rao_bound, fisher_information, rician_information
 
 B_VALUES = [0, 5, 10, 20, 30, 40, 60, 80, 100, 150, 200, 300, 400, 500, 600, 800]
@@ -112,9 +113,9 @@ POINTS = {
 def test_estimators_reach_the_bound_at_high_snr(name: str, kind: str) -> None:
     model, sigma = models.get(name), 1 / 1000
     truth, acquisition = POINTS[name]
-    acquisition = Acquisition(np.repeat(acquisition.b_values, acquisition.weights.astype(int)))  # every measurement
-    directions = np.random.default_rng(0).normal(size=(len(acquisition), 3))
-    acquisition = Acquisition(acquisition.b_values, directions)
+    counts = acquisition.weights.astype(int)
+    directions = np.concatenate([spread_directions(n) for n in counts])
+    acquisition = Acquisition(np.repeat(acquisition.b_values, counts), directions)  # every measurement
     n = 20_000 if name == "ivim" else 3000
     signals = add_noise(np.tile(model.signal(truth, acquisition), (n, 1)), sigma, kind, np.random.default_rng(1))
     bound = cramer_rao_bound(model, truth, acquisition, sigma, kind)
@@ -182,3 +183,18 @@ class TestCombinations:
         )
         np.testing.assert_array_equal(one, two)
         assert np.isfinite(one).all()
+
+
+@pytest.mark.parametrize("noise", ["gaussian", "rician"])
+def test_more_variance_is_as_fewer_measurements(noise: str) -> None:
+    """Twice the variance of an average is half its measurements, in compiled code and without."""
+    model, acquisition = models.get("smt2"), Acquisition([0, 1000, 2500], counts=[8, 32, 32])
+    truth = model.parameter_array({"S0": 1.0, "vcyl": 0.5, "lambda": 1.8})[None]
+    sigma = np.array([0.05])
+    halved = Acquisition([0, 1000, 2500], counts=[4, 16, 16])
+    information = rician_information(model.signal(truth, acquisition) / sigma) if noise == "rician" else 1.0
+    variance = sigma**2 / (acquisition.weights * information) * np.ones((1, 3))
+    expected = bound_of_voxels(model, truth, halved, sigma, noise)
+    assert bound_of_voxels(model, truth, acquisition, sigma, noise, variance=variance) == pytest.approx(
+        expected, rel=1e-4
+    )
