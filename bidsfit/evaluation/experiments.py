@@ -13,11 +13,11 @@ from scipy.stats import qmc
 
 from bidsfit.acquisition import Acquisition
 from bidsfit.estimators.estimator import Estimator, Status
+from bidsfit.information import cramer_rao_bound
 from bidsfit.models.space import ParameterSpace
 from bidsfit.parallel import Progress, part_of
 from bidsfit.simulation.distributions import Uniform
 from bidsfit.simulation.simulator import Noise, Simulator
-from bidsfit.trust.bounds import cramer_rao_bound
 from bidsfit.trust.metrics import accuracy
 
 #: A sink reaches this far, as a fraction of the bounds, and holds at least this share of the grid.

@@ -15,12 +15,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from bidsfit.acquisition import Acquisition
 from bidsfit.estimators.estimator import Estimate, Estimator
+from bidsfit.information import cramer_rao_bound
 from bidsfit.models.parameter import Derived, Parameter
 from bidsfit.models.signal_model import SignalModel
 from bidsfit.noise import NoiseKind, known_noise
 from bidsfit.quantity import Quantity
 from bidsfit.registry import Registry
-from bidsfit.trust.bounds import cramer_rao_bound
 
 #: Arrays by the name of their parameter, each of the shape of the estimate.
 Maps = dict[str, NDArray[np.float64]]
