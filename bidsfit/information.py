@@ -163,11 +163,9 @@ def bound_of_voxels(
         rows = slice(start, start + CHUNK)
         information = _information(model, parameters[rows], acquisition, sigma[rows], noise)
         moved = own if gradients is None else own[rows]
-        _bound(
-            np.ascontiguousarray(information[:, free[:, None], free]),
-            np.ascontiguousarray(moved[:, :, free]),
-            bound[rows],
-        )
+        if free.size < p:
+            information, moved = information[:, free[:, None], free], moved[:, :, free]
+        _bound(np.ascontiguousarray(information), np.ascontiguousarray(moved), bound[rows])
 
     with ThreadPoolExecutor(max(threads, 1)) as pool:
         list(pool.map(work, range(0, n, CHUNK)))
@@ -215,16 +213,21 @@ def _fill_information(
     signal, jacobian = np.empty(n), np.empty((n, p))
     for v in range(parameters.shape[0]):
         kernel(parameters[v], design, signal, jacobian)
+        precision = 1.0 / sigma[v] ** 2
         for i in range(n):
-            weight = weights[i] / sigma[v] ** 2
+            weight = weights[i] * precision
             if table.size > 0:
                 position = abs(signal[i]) / sigma[v] * STEPS
                 k = int(min(position, table.size - 2.0)) if position == position else 0
                 inside = table[k] + (position - k) * (table[k + 1] - table[k])
                 weight *= inside if position < table.size - 1 else 1.0 - 0.5 * (STEPS / position) ** 2
             for j in range(p):
-                for k in range(p):
-                    information[v, j, k] += weight * jacobian[i, j] * jacobian[i, k]
+                weighted = weight * jacobian[i, j]
+                for k in range(j + 1):
+                    information[v, j, k] += weighted * jacobian[i, k]
+        for j in range(p):
+            for k in range(j):
+                information[v, k, j] = information[v, j, k]
 
 
 @numba.njit(nogil=True, error_model="numpy")
@@ -239,7 +242,11 @@ def _bound(information: NDArray, gradients: NDArray, bound: NDArray) -> None:
     factor, scale, unknown = np.empty((p, p)), np.empty(p), np.empty(p, dtype=np.bool_)
     for v in range(information.shape[0]):
         matrix, moved = information[v], gradients[min(v, gradients.shape[0] - 1)]
-        if not np.isfinite(matrix).all():
+        total = 0.0
+        for j in range(p):
+            for k in range(p):
+                total += abs(matrix[j, k])
+        if not np.isfinite(total):
             bound[v] = np.nan
             continue
         for j in range(p):

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from bidsfit.acquisition import Acquisition, Averaging
 from bidsfit.exceptions import UnsupportedProtocolError
+from bidsfit.information import bound_of_voxels
 from bidsfit.models.signal_model import SignalModel, as_real
 from bidsfit.models.space import bounds_of
 from bidsfit.noise import NoiseKind, known_noise, remove_rician_bias
@@ -23,6 +24,8 @@ from bidsfit.parallel import Progress
 CHUNK = 8192
 #: Signals of reference that are not above it are no signal: the square of a fainter one is 0.
 FAINTEST = 1e-150
+#: No measurement has less noise than this fraction of the signal of reference, however well a model fits.
+LEAST_NOISE = 1e-6
 
 
 class Status(IntEnum):
@@ -46,6 +49,11 @@ class Status(IntEnum):
     PRIOR_ONLY = 7, "the data say no more of a parameter than its prior: its value is that of the prior"
     UNLIKE_TRAINING = 8, "no signal of the training looks like this one: the value is drawn towards what was trained on"
     MISSING = 9, "a measurement is missing (exactly 0 where others are positive): not fitted, maps hold NaN"
+    UNDETERMINED = (
+        10,
+        "the data do not determine a parameter: its value may be off by more than its whole range; do not read it (its "
+        "standard deviation and interval tell which it is), fix it with bounds, or fit a simpler model",
+    )
 
 
 #: Voxels that hold an estimate.
@@ -55,7 +63,10 @@ FITTED = (
     Status.ITERATION_LIMIT,
     Status.PRIOR_ONLY,
     Status.UNLIKE_TRAINING,
+    Status.UNDETERMINED,
 )
+#: Voxels whose estimate lies inside the bounds, and was drawn nowhere.
+INSIDE = (Status.CONVERGED, Status.UNDETERMINED)
 
 
 class Signals(Protocol):
@@ -377,6 +388,7 @@ class Estimator(ABC):
         if chosen.needs_noise and noise is None:
             raise ValueError(f"The estimator {self.name!r} needs the standard deviation of the noise.")
         averaged, averages = self._averages(acquisition)
+        shells = self.model.average(averaged).acquisition if self.averaging == "none" else averaged
         fit = chosen.prepare(averaged)
         weights = np.tile(averaged.weights, 1 + self.model.complex_valued)
         n_voxels, n_parameters = signals.shape[0], len(self.model.parameters)
@@ -407,6 +419,11 @@ class Estimator(ABC):
                 own = slice(*np.searchsorted(index, (kept.start, kept.stop)).tolist())
                 index, y, scale = index[own], y[own], scale[own]
                 values[index], status[index] = fitted.parameters[own], fitted.status[own]
+                converged = np.flatnonzero(fitted.status[own] == Status.CONVERGED)
+                residual = np.sqrt(fitted.squares[own] / freedom) if freedom > 0 else np.full(index.size, np.nan)
+                level = np.fmax(np.where(np.isnan(known[index]), residual, known[index] / scale), LEAST_NOISE)
+                lost = self._undetermined(fitted.parameters[own][converged], shells, level[converged])
+                status[index[converged[lost]]] = Status.UNDETERMINED
                 for name, array in statistics.items():
                     array[index] = fitted.statistics[name][own]
                 if self.model.scale is not None:
@@ -441,6 +458,16 @@ class Estimator(ABC):
             units={quantity.name: quantity.unit for quantity in self.model.quantities},
             derived=self.model.derivation.values(values),
         )
+
+    def _undetermined(
+        self, parameters: NDArray[np.float64], acquisition: Acquisition, sigma: NDArray[np.float64]
+    ) -> NDArray[np.bool_]:
+        """In which voxels the Cramér-Rao bound of a parameter is infinite, or larger than the width of its bounds."""
+        noise = self.likelihood or "gaussian"
+        bound = bound_of_voxels(self.model, parameters, acquisition, sigma, noise, fixed=self.fixed)
+        scalar = np.array([parameter.kind == "scalar" for parameter in self.model.parameters])
+        width = self.bounds[:, 1] - self.bounds[:, 0]
+        return (np.isinf(bound) | (bound > width))[:, scalar].any(axis=1)
 
     def _averages(
         self, acquisition: Acquisition
