@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
-from typing import Any, NamedTuple, Protocol
+from functools import cache
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
 from bidsfit.acquisition import Acquisition, Averaging
 from bidsfit.exceptions import UnsupportedProtocolError
@@ -26,6 +28,12 @@ CHUNK = 8192
 FAINTEST = 1e-150
 #: No measurement has less noise than this fraction of the signal of reference, however well a model fits.
 LEAST_NOISE = 1e-6
+#: Probability that an interval holds the truth.
+LEVEL = 0.95
+
+#: How the 95 % interval of a parameter is found: from its standard deviation, from the profile of the likelihood, from
+#: the posterior distribution, or not at all.
+Intervals = Literal["wald", "profile", "posterior", "none"]
 
 
 class Status(IntEnum):
@@ -247,6 +255,8 @@ class Estimator(ABC):
     needs_equation: bool = False
     #: Noise whose likelihood it maximises: its standard deviation is then the Cramér-Rao bound. None: no likelihood.
     likelihood: NoiseKind | None = None
+    #: How its 95 % intervals are found; "wald" takes its likelihood or the "sd" of its statistics.
+    intervals: Intervals = "none"
     #: Whether it comes with a measurement of its bias and standard deviation, as trained ones do.
     has_performance: bool = False
     #: Whether the standard deviation of the noise must be given.
@@ -285,7 +295,8 @@ class Estimator(ABC):
             for name, pair in zip(self.model.names, self.bounds.tolist(), strict=True)
             if name != self.model.scale
         }
-        return {"averaging": self.averaging, "debias": self.debias, "bounds": bounds}
+        choices = {"averaging": self.averaging, "debias": self.debias, "intervals": self.intervals}
+        return choices | {"bounds": bounds}
 
     def estimate(
         self,
@@ -467,7 +478,7 @@ class Estimator(ABC):
         bound = bound_of_voxels(self.model, parameters, acquisition, sigma, noise, fixed=self.fixed)
         scalar = np.array([parameter.kind == "scalar" for parameter in self.model.parameters])
         width = self.bounds[:, 1] - self.bounds[:, 0]
-        return (np.isinf(bound) | (bound > width))[:, scalar].any(axis=1)
+        return np.asarray((np.isinf(bound) | (bound > width))[:, scalar].any(axis=1))
 
     def _averages(
         self, acquisition: Acquisition
@@ -569,6 +580,17 @@ class Estimator(ABC):
         estimator that reads neighbours (`reach`) also gets the voxel indices, shape (n, 3); voxels that are not among
         them lie outside the mask or the image, or have no usable signal.
         """
+
+
+@cache
+def interval_quantile(freedom: float) -> float:
+    """Half the width of an interval in standard deviations: the quantile of Student's t distribution.
+
+    ``freedom`` is that of the residuals that the noise was estimated from, and infinite where the noise is known (the
+    normal distribution). The square of the quantile is that of the F or chi-square distribution of the rise of a sum of
+    misfits. NaN without a degree of freedom.
+    """
+    return float(stats.t.ppf((1 + LEVEL) / 2, freedom)) if freedom > 0 else np.nan
 
 
 def estimator_label(name: str) -> str:

@@ -89,7 +89,7 @@ class MaximumAPosteriori(Estimator):
         debias: bool = False,
     ) -> None:
         super().__init__(model, bounds=bounds, averaging=averaging, debias=debias)
-        self._least_squares = LeastSquares(model, bounds=bounds, averaging=averaging, debias=debias)
+        self._least_squares = LeastSquares(model, bounds=bounds, averaging=averaging, debias=debias, intervals="none")
         self._least_squares.name = self.name  # in messages
         self._priors: Mapping[str, Prior] | None = None  # of one call of `estimate`
 
