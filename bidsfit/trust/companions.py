@@ -101,9 +101,9 @@ class StandardDeviation:
         key="sd",
         title="standard deviation",
         description="Standard deviation of {parameter.label} ({parameter.description}; {model.title}), as the estimator"
-        " states it ({estimator.title}). That of a likelihood is the Cramér-Rao bound: too small where the likelihood is"
-        " skewed, as of D* at low SNR, so that the interval of the profile is to be preferred there. Infinite where the"
-        " data do not determine the parameter.",
+        " states it ({estimator.title}). That of a likelihood is the Cramér-Rao bound: too small where the likelihood"
+        " is skewed, as of D* at low SNR, so that the interval of the profile is to be preferred there. Infinite where"
+        " the data do not determine the parameter.",
         colours="cividis",
         word="SD",
         scale="spread",
