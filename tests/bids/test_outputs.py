@@ -134,6 +134,12 @@ def test_sidecar_of_a_statistic_says_of_what(image):
     assert "NonNegativity" not in content
 
 
+def test_sidecar_of_an_interval_says_how_it_was_found(image):
+    content = sidecar_of(image, "Dstar_q025", intervals="profile")
+    assert content["Interval"] == {"Method": "profile", "Level": 0.95}  # the noise level was given
+    assert "Interval" not in sidecar_of(image, "Dstar_sd")
+
+
 def test_status_sidecar_names_the_codes(image):
     levels = sidecar_of(image, "status")["Levels"]
     assert {int(code) for code in levels} == set(Status)
