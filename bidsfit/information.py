@@ -194,13 +194,15 @@ def _information(
     table = _information_table() if noise == "rician" else np.empty(0)
     found = np.zeros((*parameters.shape, parameters.shape[1]))
     rows, level = np.ascontiguousarray(parameters), np.ascontiguousarray(sigma)
-    _fill_information(model.kernel, rows, model.design(acquisition), acquisition.weights, level, table, found)
+    order = tuple(range(rows.shape[1]))
+    _fill_information(model.kernel, order, rows, model.design(acquisition), acquisition.weights, level, table, found)
     return found
 
 
 @numba.njit(nogil=True, error_model="numpy")
 def _fill_information(
     kernel: Any,
+    order: tuple[int, ...],
     parameters: NDArray,
     design: NDArray,
     weights: NDArray,
@@ -208,10 +210,14 @@ def _fill_information(
     table: NDArray,
     information: NDArray,
 ) -> None:
-    """Sum the information of all measurements. ``table`` holds g(a); empty for Gaussian noise."""
-    n, p = design.shape[0], parameters.shape[1]
-    signal, jacobian = np.empty(n), np.empty((n, p))
+    """Sum the information of all measurements. ``table`` holds g(a); empty for Gaussian noise.
+
+    Loops over the length of ``order``, a tuple of the indices of the parameters, are unrolled.
+    """
+    n = design.shape[0]
+    signal, jacobian = np.empty(n), np.empty((n, len(order)))
     for v in range(parameters.shape[0]):
+        total = information[v]
         kernel(parameters[v], design, signal, jacobian)
         precision = 1.0 / sigma[v] ** 2
         for i in range(n):
@@ -221,13 +227,13 @@ def _fill_information(
                 k = int(min(position, table.size - 2.0)) if position == position else 0
                 inside = table[k] + (position - k) * (table[k + 1] - table[k])
                 weight *= inside if position < table.size - 1 else 1.0 - 0.5 * (STEPS / position) ** 2
-            for j in range(p):
+            for j in range(len(order)):
                 weighted = weight * jacobian[i, j]
                 for k in range(j + 1):
-                    information[v, j, k] += weighted * jacobian[i, k]
-        for j in range(p):
+                    total[j, k] += weighted * jacobian[i, k]
+        for j in range(len(order)):
             for k in range(j):
-                information[v, k, j] = information[v, j, k]
+                total[k, j] = total[j, k]
 
 
 @numba.njit(nogil=True, error_model="numpy")
