@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 from bidsfit import models
 from bidsfit.acquisition import Acquisition
 from bidsfit.estimators.maximum_likelihood import MaximumLikelihood
+from bidsfit.information import cramer_rao_bound
 from bidsfit.noise import add_noise
 from bidsfit.reports.canvas import ACCENT, INK, WARM, page, save, styled, ticks
-from bidsfit.trust.bounds import cramer_rao_bound
 from bidsfit.trust.metrics import accuracy
 
 B_VALUES = (0, 10, 20, 30, 50, 80, 100, 200, 400, 800)

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from bidsfit.estimators.maximum_a_posteriori import MaximumAPosteriori as MaximumAPosteriori
     from bidsfit.estimators.maximum_likelihood import MaximumLikelihood as MaximumLikelihood
     from bidsfit.estimators.segmented import Segmented as Segmented
+    from bidsfit.information import cramer_rao_bound as cramer_rao_bound
     from bidsfit.models.signal_model import SignalModel as SignalModel
-    from bidsfit.trust.bounds import cramer_rao_bound as cramer_rao_bound
     from bidsfit.trust.companions import companions as companions
 
 try:
@@ -44,7 +44,7 @@ _HOMES = {
     "Segmented": "bidsfit.estimators.segmented",
     "Status": "bidsfit.estimators.estimator",
     "companions": "bidsfit.trust.companions",
-    "cramer_rao_bound": "bidsfit.trust.bounds",
+    "cramer_rao_bound": "bidsfit.information",
 }
 
 #: Packages that are imported when first asked for, likewise.

@@ -18,7 +18,7 @@ from bidsfit.bids.metadata import read_sidecar
 from bidsfit.bids.names import FOLDERS, fault_of, parse_name, participant_labels
 from bidsfit.bids.outputs import quality_quantities
 from bidsfit.bids.units import FILE_UNITS
-from bidsfit.estimators.estimator import Status, estimator_label
+from bidsfit.estimators.estimator import INSIDE, estimator_label
 from bidsfit.exceptions import UnusableInputError
 from bidsfit.models.signal_model import SignalModel
 
@@ -254,7 +254,7 @@ def settings_that_differ(facts: Sequence[FitFacts]) -> list[str]:
 def converged_voxels(fitted: FittedImage) -> tuple[nib.spatialimages.SpatialImage, NDArray[np.bool_]]:
     """The status map, and the voxels whose fit ended inside the bounds."""
     image = open_image(fitted.status)
-    return image, np.asarray(read_data(image, fitted.status)) == Status.CONVERGED
+    return image, np.isin(read_data(image, fitted.status), INSIDE)
 
 
 def voxels(fitted: FittedImage, model: SignalModel, where: NDArray[np.bool_]) -> NDArray[np.float32]:

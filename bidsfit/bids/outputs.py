@@ -23,7 +23,7 @@ from bidsfit.bids.inputs import DwiImage, Folder
 from bidsfit.bids.left_out import FIELD
 from bidsfit.bids.metadata import read_sidecar
 from bidsfit.bids.units import FILE_UNITS, Unit
-from bidsfit.estimators.estimator import Estimator, Status, estimator_label
+from bidsfit.estimators.estimator import LEVEL, Estimator, Status, estimator_label
 from bidsfit.exceptions import UnusableInputError, UsageError
 from bidsfit.files import needing_space, write_json, write_text
 from bidsfit.fitting import FitNumbers, FitResult
@@ -223,6 +223,9 @@ def sidecar(
         content[FIELD] = numbers.left_out
     if numbers.notes:
         content["EstimationNotes"] = numbers.notes
+    if output.quantity.key in ("q025", "q975"):
+        freedom = {} if noise or settings.get("Intervals") == "posterior" else {"DegreesOfFreedom": numbers.freedom}
+        content["Interval"] = {"Method": settings.get("Intervals"), "Level": LEVEL, **freedom}
     if output.statistic:
         content["StatisticOf"] = output.parameter.label if output.parameter else None
     elif output.parameter is not None:

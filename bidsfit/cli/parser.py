@@ -201,6 +201,12 @@ def add_fit_options(group: argparse._ArgumentGroup) -> None:
         "where it says none; default)",
     )
     group.add_argument(
+        "--intervals",
+        choices=("wald", "profile", "none"),
+        help="95 %% intervals of lsq and mle: from the standard deviation (wald), from the profile of the likelihood, "
+        "which holds where the standard deviation does not (D* at low SNR) and is slower, or none (default: wald)",
+    )
+    group.add_argument(
         "--bounds",
         nargs="+",
         action="extend",

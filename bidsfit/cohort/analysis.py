@@ -254,7 +254,9 @@ def _warnings(what: RegionParameter, values: CohortValues, trained: bool) -> lis
     counts = values.voxels.get(what)
     if counts is None:
         return []
-    unlike, prior, bound = (counts.share(n) for n in (counts.unlike_training, counts.prior_only, counts.at_bound))
+    unlike, prior, bound, lost = map(
+        counts.share, (counts.unlike_training, counts.prior_only, counts.at_bound, counts.undetermined)
+    )
     if trained and unlike >= NOTABLE:
         found.append(drawn_to_training_words(what.estimator, what.parameter, unlike))
     if prior >= NOTABLE:
@@ -262,6 +264,11 @@ def _warnings(what: RegionParameter, values: CohortValues, trained: bool) -> lis
             f"{what.estimator}: in {100 * prior:.0f} % of the voxels from which {what.parameter} is taken the data say "
             "no more of some parameter than the prior did. Values that are those of the prior repeat well and change "
             "little, whatever the tissue does."
+        )
+    if lost >= NOTABLE:
+        found.append(
+            f"{what.estimator}: in {100 * lost:.0f} % of the voxels from which {what.parameter} is taken the data do "
+            "not determine some parameter, whose values there are noise."
         )
     if bound >= NOTABLE:
         found.append(

@@ -20,19 +20,14 @@ from bidsfit.bids.inputs import Folder, InputProblem
 from bidsfit.bids.metadata import read_sidecar
 from bidsfit.bids.regions import CONDITIONS, WHOLE, RegionFile, find_regions, region_files
 from bidsfit.bids.units import FILE_UNITS
-from bidsfit.estimators.estimator import Status
+from bidsfit.estimators.estimator import FITTED, Status
 from bidsfit.exceptions import UnknownNameError, UnusableInputError
 from bidsfit.parallel import Progress, in_processes
 
 #: Voxels whose estimates count. Those at a bound do: they say that the value is as low, or as high, as it may be, and
-#: without them a median would be that of the others.
-USED = (
-    Status.CONVERGED,
-    Status.AT_BOUND,
-    Status.PRIOR_ONLY,
-    Status.UNLIKE_TRAINING,
-    Status.UNEVEN_DIRECTIONS,
-)
+#: without them a median would be that of the others. So do those where a parameter is not determined: the others are,
+#: and f would be overestimated if voxels with little blood did not count.
+USED = tuple(status for status in FITTED if status is not Status.ITERATION_LIMIT)
 
 #: Quantiles over the voxels of a region, by column.
 QUANTILES = {"q05": 0.05, "q25": 0.25, "median": 0.5, "q75": 0.75, "q95": 0.95}
@@ -72,8 +67,8 @@ class RegionValues:
         Of those, voxels that are summarised: fewer if the parameter has a condition (`CONDITIONS`).
     n_at_bound : int
         Of those, voxels with this parameter at a bound.
-    n_prior_only, n_unlike_training : int
-        Of those, voxels with these statuses, whose values are drawn towards the prior.
+    n_prior_only, n_unlike_training, n_undetermined : int
+        Of those, voxels with these statuses: drawn towards a prior, or with some parameter that is not determined.
     median, mean, sd, q05, q25, q75, q95 : float
         Over the used voxels; the standard deviation with n - 1.
     correlation : float
@@ -98,6 +93,7 @@ class RegionValues:
     n_at_bound: int
     n_prior_only: int
     n_unlike_training: int
+    n_undetermined: int
     median: float
     mean: float
     sd: float
@@ -308,6 +304,7 @@ def _fit_values(
                 n_at_bound=int(np.count_nonzero(at_bound)),
                 n_prior_only=int(np.count_nonzero(codes == Status.PRIOR_ONLY)),
                 n_unlike_training=int(np.count_nonzero(codes == Status.UNLIKE_TRAINING)),
+                n_undetermined=int(np.count_nonzero(codes == Status.UNDETERMINED)),
                 **_summary(values, 1 / factor),
                 correlation=math.nan if second is None else _rank_correlation(values, second),
                 source=regions.sources.get(part.region, ""),

@@ -42,6 +42,9 @@ ROI_COLUMNS: Mapping[str, TableColumn] = {
         "Voxels used whose signals are unlike all of the estimator's training",
         "count",
     ),
+    "n_undetermined": TableColumn(
+        "Voxels not determined", "Voxels used in which the data do not determine some parameter", "count"
+    ),
     "median": TableColumn("Median", "Over the voxels used", "parameter"),
     "mean": TableColumn("Mean", "Over the voxels used", "parameter"),
     "sd": TableColumn("Standard deviation", "Over the voxels used, with n - 1", "parameter"),

@@ -74,12 +74,14 @@ class VoxelCounts:
     at_bound: int = 0
     prior_only: int = 0
     unlike_training: int = 0
+    undetermined: int = 0
 
     def add(self, row: RegionValues) -> None:
         self.used += row.n_used
         self.at_bound += row.n_at_bound
         self.prior_only += row.n_prior_only
         self.unlike_training += row.n_unlike_training
+        self.undetermined += row.n_undetermined
 
     def share(self, count: int) -> float:
         """A count as a fraction of the used voxels."""

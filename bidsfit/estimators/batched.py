@@ -54,27 +54,31 @@ def fit_batch(
     status: NDArray,
     start: NDArray | None = None,
 ) -> None:
-    """Fit voxels together. The arguments are those of `fit_voxels`, except that no parameter can be held."""
+    """Fit voxels together. The arguments are those of `fit_voxels`."""
     y, grid, work = np.ascontiguousarray(y), make_grid(problem), make_work(problem)
-    low, high = problem.bounds.T
+    boxes = np.where(np.isnan(found)[..., None], problem.bounds, found[..., None])
+    low, high = boxes[..., 0], boxes[..., 1]
     if start is not None:
         found[:] = np.clip(start, low, high)
-        cost[:], status[:] = _descend(evaluate, misfit, y, precision, problem, work, found, FIRST_DAMPING)
+        cost[:], status[:] = _descend(evaluate, misfit, y, precision, problem, work, boxes, found, FIRST_DAMPING)
         return
     nowhere = np.full(len(y), -np.inf)
-    _from_nodes(y, problem, grid, work, 0, nowhere, -nowhere, found)
-    cost[:], status[:] = _descend(evaluate, misfit, y, precision, problem, work, found, FIRST_DAMPING)
+    _from_nodes(y, problem, grid, boxes, 0, nowhere, -nowhere, found)
+    cost[:], status[:] = _descend(evaluate, misfit, y, precision, problem, work, boxes, found, FIRST_DAMPING)
     for j in range(len(problem.order)):  # as `solve`: from the other half of the range of a parameter at its bound
-        if j == problem.scale or low[j] == high[j]:
+        if j == problem.scale:
             continue
-        again = np.flatnonzero((status == AT_BOUND) & ((found[:, j] <= low[j]) | (found[:, j] >= high[j])))
+        at_bound = (low[:, j] < high[:, j]) & ((found[:, j] <= low[:, j]) | (found[:, j] >= high[:, j]))
+        again = np.flatnonzero((status == AT_BOUND) & at_bound)
         if not again.size:
             continue
         below = found[again, j] < grid.middle[j]
         least, most = np.where(below, grid.middle[j], -np.inf), np.where(below, np.inf, grid.middle[j])
         other = np.empty((again.size, found.shape[1]))
-        _from_nodes(y[again], problem, grid, work, j, least, most, other)
-        costs, outcome = _descend(evaluate, misfit, y[again], precision[again], problem, work, other, CAUTIOUS_DAMPING)
+        _from_nodes(y[again], problem, grid, boxes[again], j, least, most, other)
+        costs, outcome = _descend(
+            evaluate, misfit, y[again], precision[again], problem, work, boxes[again], other, CAUTIOUS_DAMPING
+        )
         better = costs < cost[again]
         chosen = again[better]
         found[chosen], cost[chosen], status[chosen] = other[better], costs[better], outcome[better]
@@ -82,12 +86,19 @@ def fit_batch(
 
 @compiled
 def _from_nodes(
-    y: NDArray, problem: Problem, grid: StartGrid, work: Work, which: int, least: NDArray, most: NDArray, found: NDArray
+    y: NDArray,
+    problem: Problem,
+    grid: StartGrid,
+    boxes: NDArray,
+    which: int,
+    least: NDArray,
+    most: NDArray,
+    found: NDArray,
 ) -> None:
     """Set the parameters of each voxel to its best node (see `best_node`)."""
     for v in range(y.shape[0]):
         score_nodes(y[v], problem, grid)
-        best_node(problem, grid, work.box, which, least[v], most[v], found[v])
+        best_node(problem, grid, boxes[v], which, least[v], most[v], found[v])
 
 
 def _descend(
@@ -97,10 +108,14 @@ def _descend(
     precision: NDArray,
     problem: Problem,
     work: Work,
+    boxes: NDArray,
     parameters: NDArray,
     first_damping: float,
 ) -> tuple[NDArray[np.float64], NDArray[np.uint8]]:
-    """Minimise from ``parameters`` (replaced by the solutions); return sums of misfits and status codes."""
+    """Minimise from ``parameters`` (replaced by the solutions); return sums of misfits and status codes.
+
+    ``boxes``, shape (n, n_parameters, 2), are the bounds of every voxel.
+    """
     n, p = parameters.shape
     cost, promised = np.empty(n), np.empty(n)
     damping, growth = np.full(n, first_damping), np.full(n, 2.0)
@@ -110,7 +125,7 @@ def _descend(
     signals, jacobians = evaluate(parameters, True)
     _linearise(misfit, y, precision, problem, work, active, signals, jacobians, cost, normal, gradient)
     for _ in range(MAX_ITERATIONS):
-        _propose(problem, work, active, parameters, damping, cost, normal, gradient, trial, promised, outcome)
+        _propose(problem, work, active, boxes, parameters, damping, cost, normal, gradient, trial, promised, outcome)
         active = active[outcome[active] == ITERATION_LIMIT]
         if not active.size:
             break
@@ -125,7 +140,7 @@ def _descend(
         if again.size:
             signals, jacobians = evaluate(parameters[again], True)
             _linearise(misfit, y, precision, problem, work, again, signals, jacobians, cost, normal, gradient)
-    _mark_bounds(problem, work, parameters, outcome)
+    _mark_bounds(problem, boxes, parameters, outcome)
     return cost, outcome
 
 
@@ -164,6 +179,7 @@ def _propose(
     problem: Problem,
     work: Work,
     which: NDArray,
+    boxes: NDArray,
     parameters: NDArray,
     damping: NDArray,
     cost: NDArray,
@@ -179,6 +195,7 @@ def _propose(
         v = which[i]
         for j in range(p):
             work.gradient[j] = gradient[v, j]
+            work.box[j, 0], work.box[j, 1] = boxes[v, j, 0], boxes[v, j, 1]
             for k in range(p):
                 work.normal[j, k] = normal[v, j, k]
         promised[v] = propose(parameters[v], damping[v], problem, work)
@@ -232,8 +249,8 @@ def _judge(
 
 
 @compiled
-def _mark_bounds(problem: Problem, work: Work, parameters: NDArray, outcome: NDArray) -> None:
+def _mark_bounds(problem: Problem, boxes: NDArray, parameters: NDArray, outcome: NDArray) -> None:
     """Mark converged voxels with a parameter at a bound."""
     for v in range(parameters.shape[0]):
-        if outcome[v] == CONVERGED and touches_bound(parameters[v], work.box, problem):
+        if outcome[v] == CONVERGED and touches_bound(parameters[v], boxes[v], problem):
             outcome[v] = AT_BOUND

@@ -83,6 +83,7 @@ class Bayesian(Estimator):
     references = ("bretthorst1988", "cappe2004")
     needs_equation = True
     statistics = ("sd", "q025", "q975")
+    intervals = "posterior"
 
     def __init__(
         self,

@@ -7,14 +7,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
-from typing import Any, NamedTuple, Protocol
+from functools import cache
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
 from bidsfit.acquisition import Acquisition, Averaging
 from bidsfit.estimators.averages import Averages
 from bidsfit.exceptions import UnsupportedProtocolError
+from bidsfit.information import bound_of_voxels
 from bidsfit.models.signal_model import SignalModel, as_real
 from bidsfit.models.space import bounds_of
 from bidsfit.noise import NoiseKind, known_noise
@@ -26,6 +29,14 @@ CHUNK = 8192
 UNEVEN = 0.02
 #: Signals of reference that are not above it are no signal: the square of a fainter one is 0.
 FAINTEST = 1e-150
+#: No measurement has less noise than this fraction of the signal of reference, however well a model fits.
+LEAST_NOISE = 1e-6
+#: Probability that an interval holds the truth.
+LEVEL = 0.95
+
+#: How the 95 % interval of a parameter is found: from its standard deviation, from the profile of the likelihood, from
+#: the posterior distribution, or not at all.
+Intervals = Literal["wald", "profile", "posterior", "none"]
 
 
 class Status(IntEnum):
@@ -49,8 +60,13 @@ class Status(IntEnum):
     PRIOR_ONLY = 7, "the data say no more of a parameter than its prior: its value is that of the prior"
     UNLIKE_TRAINING = 8, "no signal of the training looks like this one: the value is drawn towards what was trained on"
     MISSING = 9, "a measurement is missing (exactly 0 where others are positive): not fitted, maps hold NaN"
-    UNEVEN_DIRECTIONS = (
+    UNDETERMINED = (
         10,
+        "the data do not determine a parameter: its value may be off by more than its whole range; do not read it (its "
+        "standard deviation and interval tell which it is), fix it with bounds, or fit a simpler model",
+    )
+    UNEVEN_DIRECTIONS = (
+        11,
         "the few or uneven directions of a shell leave an error in its mean that is larger than the noise: the "
         "standard deviation holds it; measure more directions, spread over the sphere",
     )
@@ -63,8 +79,11 @@ FITTED = (
     Status.ITERATION_LIMIT,
     Status.PRIOR_ONLY,
     Status.UNLIKE_TRAINING,
+    Status.UNDETERMINED,
     Status.UNEVEN_DIRECTIONS,
 )
+#: Voxels whose estimate lies inside the bounds, and was drawn nowhere.
+INSIDE = (Status.CONVERGED, Status.UNDETERMINED)
 
 
 class Signals(Protocol):
@@ -252,6 +271,8 @@ class Estimator(ABC):
     needs_equation: bool = False
     #: Noise whose likelihood it maximises: its standard deviation is then the Cramér-Rao bound. None: no likelihood.
     likelihood: NoiseKind | None = None
+    #: How its 95 % intervals are found; "wald" takes its likelihood or the "sd" of its statistics.
+    intervals: Intervals = "none"
     #: Whether it comes with a measurement of its bias and standard deviation, as trained ones do.
     has_performance: bool = False
     #: Whether the standard deviation of the noise must be given.
@@ -292,7 +313,8 @@ class Estimator(ABC):
             for name, pair in zip(self.model.names, self.bounds.tolist(), strict=True)
             if name != self.model.scale
         }
-        return {"averaging": self.averaging, "debias": self.debias, "bounds": bounds}
+        choices = {"averaging": self.averaging, "debias": self.debias, "intervals": self.intervals}
+        return choices | {"bounds": bounds}
 
     def estimate(
         self,
@@ -396,6 +418,7 @@ class Estimator(ABC):
             raise ValueError(f"The estimator {self.name!r} needs the standard deviation of the noise.")
         averages = self._averages(acquisition)
         averaged = averages.acquisition
+        shells = self.model.average(averaged).acquisition if self.averaging == "none" else averaged
         fit = chosen.prepare(averaged)
         weights = np.tile(averaged.weights, 1 + self.model.complex_valued)
         n_voxels, n_parameters = signals.shape[0], len(self.model.parameters)
@@ -430,6 +453,11 @@ class Estimator(ABC):
                 own = slice(*np.searchsorted(index, (kept.start, kept.stop)).tolist())
                 index, y, scale = index[own], y[own], scale[own]
                 values[index], status[index] = fitted.parameters[own], fitted.status[own]
+                converged = np.flatnonzero(fitted.status[own] == Status.CONVERGED)
+                residual = np.sqrt(fitted.squares[own] / freedom) if freedom > 0 else np.full(index.size, np.nan)
+                level = np.fmax(np.where(np.isnan(known[index]), residual, known[index] / scale), LEAST_NOISE)
+                lost = self._undetermined(fitted.parameters[own][converged], shells, level[converged])
+                status[index[converged[lost]]] = Status.UNDETERMINED
                 for name, array in statistics.items():
                     array[index] = fitted.statistics[name][own]
                 if self.model.scale is not None:
@@ -473,6 +501,16 @@ class Estimator(ABC):
 
     def _averages(self, acquisition: Acquisition) -> Averages:
         return Averages(self.model, acquisition, self.averaging, debias=self.debias)
+
+    def _undetermined(
+        self, parameters: NDArray[np.float64], acquisition: Acquisition, sigma: NDArray[np.float64]
+    ) -> NDArray[np.bool_]:
+        """In which voxels the Cramér-Rao bound of a parameter is infinite, or larger than the width of its bounds."""
+        noise = self.likelihood or "gaussian"
+        bound = bound_of_voxels(self.model, parameters, acquisition, sigma, noise, fixed=self.fixed)
+        scalar = np.array([parameter.kind == "scalar" for parameter in self.model.parameters])
+        width = self.bounds[:, 1] - self.bounds[:, 0]
+        return np.asarray((np.isinf(bound) | (bound > width))[:, scalar].any(axis=1))
 
     def reference(self, signals: NDArray, acquisition: Acquisition, noise: NDArray) -> NDArray:
         """What the signals of every voxel are divided by before the fit, shape (n,); arguments as of `estimate`."""
@@ -568,6 +606,17 @@ class Estimator(ABC):
         estimator that reads neighbours (`reach`) also gets the voxel indices, shape (n, 3); voxels that are not among
         them lie outside the mask or the image, or have no usable signal.
         """
+
+
+@cache
+def interval_quantile(freedom: float) -> float:
+    """Half the width of an interval in standard deviations: the quantile of Student's t distribution.
+
+    ``freedom`` is that of the residuals that the noise was estimated from, and infinite where the noise is known (the
+    normal distribution). The square of the quantile is that of the F or chi-square distribution of the rise of a sum of
+    misfits. NaN without a degree of freedom.
+    """
+    return float(stats.t.ppf((1 + LEVEL) / 2, freedom)) if freedom > 0 else np.nan
 
 
 def estimator_label(name: str) -> str:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from bidsfit.acquisition import B0_TOLERANCE, Acquisition, Averaging
 from bidsfit.estimators.estimator import Estimator, FitChunk, Fitted
 from bidsfit.estimators.misfits import gaussian
+from bidsfit.estimators.profile import intervals_in_words, profile_intervals, set_intervals
 from bidsfit.estimators.solver import Solver, start_in_words, starting_points
 from bidsfit.models.signal_model import SignalModel
 
@@ -32,11 +33,15 @@ class LeastSquares(Estimator):
     averaging : {"arithmetic", "geometric", "none"}
     debias : bool
         Take the Rician bias out of the magnitudes first.
+    intervals : {"wald", "profile", "none"}
+        95 % intervals: the estimate with quantiles of Student's t (or of the normal distribution, where the noise is
+        given) times the standard deviation on each side, or the values whose profile likelihood is high enough [3]_.
 
     References
     ----------
     .. [1] Levenberg K. Quarterly of Applied Mathematics 1944;2:164-168.
     .. [2] Marquardt DW. SIAM Journal on Applied Mathematics 1963;11:431-441.
+    .. [3] Venzon DJ, Moolgavkar SH. Applied Statistics 1988;37:87-94.
     """
 
     name = "lsq"
@@ -52,6 +57,7 @@ class LeastSquares(Estimator):
         s0: Literal["fitted", "measured"] = "fitted",
         averaging: Averaging = "arithmetic",
         debias: bool = False,
+        intervals: Literal["wald", "profile", "none"] = "wald",
     ) -> None:
         if model.averaging and averaging == "none":
             raise ValueError(f"The model {model.name!r} describes direction averages; averaging cannot be 'none'.")
@@ -61,6 +67,7 @@ class LeastSquares(Estimator):
         if s0 == "measured" and ("b" not in model.variables or model.reference != "lowest b"):
             raise ValueError(f"The signal of {model.name!r} at b = 0 is not S0; s0 cannot be 'measured'.")
         self.s0 = s0
+        set_intervals(self, intervals)
         starting_points(model, self._working_bounds())  # refuses bounds that leave no room
 
     @property
@@ -95,7 +102,7 @@ class LeastSquares(Estimator):
         return (
             f"{debias}{average} {scale if self.model.scale else ''} Each voxel started from "
             f"{start_in_words(self.model)}, and descended with analytic derivatives under bounds and linear "
-            f"constraints{again if self.model.start == 'grid' else ''}."
+            f"constraints{again if self.model.start == 'grid' else ''}. {intervals_in_words(self)}".rstrip()
         )
 
     def _working_bounds(self) -> NDArray[np.float64]:
@@ -116,6 +123,12 @@ class LeastSquares(Estimator):
         solver = Solver(model, self._working_bounds(), acquisition, gaussian)
 
         def fit(y: NDArray[np.float64], sigma: NDArray[np.float64]) -> Fitted:
-            return Fitted(*solver(y, np.ones(len(y))))
+            precision = np.ones(len(y))
+            found, cost, status = solver(y, precision)
+            if self.intervals != "profile":
+                return Fitted(found, cost, status)
+            freedom = y.shape[1] - self.n_free
+            ends = profile_intervals(solver, y, precision, found, cost, sigma, freedom, "gaussian")
+            return Fitted(found, cost, status, ends)
 
         return fit

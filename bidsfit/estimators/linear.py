@@ -47,6 +47,7 @@ class OrdinaryLogLinear(Estimator):
     title = "Ordinary log-linear least squares"
     references = ("salvador2005",)
     statistics = ("sd",)
+    intervals = "wald"
     weighted: ClassVar[bool] = False
 
     def __init__(

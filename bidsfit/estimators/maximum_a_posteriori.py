@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy import special, stats
 
 from bidsfit.acquisition import Acquisition, Averaging
-from bidsfit.estimators.estimator import CHUNK, Estimator, FitChunk, Fitted, Signals, Status
+from bidsfit.estimators.estimator import CHUNK, INSIDE, Estimator, FitChunk, Fitted, Signals
 from bidsfit.estimators.least_squares import LeastSquares
 from bidsfit.estimators.levenberg_marquardt import (
     FIRST_DAMPING,
@@ -89,7 +89,7 @@ class MaximumAPosteriori(Estimator):
         debias: bool = False,
     ) -> None:
         super().__init__(model, bounds=bounds, averaging=averaging, debias=debias)
-        self._least_squares = LeastSquares(model, bounds=bounds, averaging=averaging, debias=debias)
+        self._least_squares = LeastSquares(model, bounds=bounds, averaging=averaging, debias=debias, intervals="none")
         self._least_squares.name = self.name  # in messages
         self._priors: Mapping[str, Prior] | None = None  # of one call of `estimate`
 
@@ -138,7 +138,7 @@ class MaximumAPosteriori(Estimator):
         found = self._least_squares.estimate(measured, acquisition, None if noise is None else level)
         values = np.stack([found.parameters[name] for name in self.model.names], axis=1)
         values[:, self.model.scale_index] /= self._least_squares.reference(measured, acquisition, level)
-        return values[found.status == Status.CONVERGED]
+        return values[np.isin(found.status, INSIDE)]
 
     def _fit_priors(self, values: NDArray[np.float64], n_voxels: int) -> dict[str, Prior]:
         """Priors of the free parameters, from estimates of shape (n, n_parameters); the scale is relative."""

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from bidsfit.acquisition import Acquisition
 from bidsfit.estimators.estimator import Estimator, FitChunk, Fitted
 from bidsfit.estimators.misfits import gaussian, rician
+from bidsfit.estimators.profile import intervals_in_words, profile_intervals, set_intervals
 from bidsfit.estimators.solver import Solver, start_in_words
 from bidsfit.models.signal_model import SignalModel, as_real
 
@@ -29,6 +30,8 @@ class MaximumLikelihood(Estimator):
     noise : {"rician", "gaussian"}
         Kind of noise [1]_. With Gaussian noise the result is that of least squares.
     bounds : dict of name to (lower, upper), optional
+    intervals : {"wald", "profile", "none"}
+        95 % intervals, as of `LeastSquares`.
 
     References
     ----------
@@ -46,6 +49,7 @@ class MaximumLikelihood(Estimator):
         *,
         noise: Literal["rician", "gaussian"] = "rician",
         bounds: Mapping[str, tuple[float, float]] | None = None,
+        intervals: Literal["wald", "profile", "none"] = "wald",
     ) -> None:
         super().__init__(model, bounds=bounds, averaging="none")
         if noise not in ("rician", "gaussian"):
@@ -53,6 +57,7 @@ class MaximumLikelihood(Estimator):
         if noise == "rician" and model.complex_valued:
             raise ValueError(f"Signals of {model.name!r} are complex and their noise is Gaussian, found {noise!r}.")
         self.noise = self.likelihood = noise
+        set_intervals(self, intervals)
 
     @property
     def options(self) -> dict[str, Any]:
@@ -64,7 +69,7 @@ class MaximumLikelihood(Estimator):
         return (
             f"The {density} likelihood of all measurements, with the standard deviation of the noise given, was "
             "maximised in each voxel by a damped Newton method under bounds and linear constraints, from "
-            f"{start_in_words(self.model)}."
+            f"{start_in_words(self.model)}. {intervals_in_words(self)}".rstrip()
         )
 
     def prepare(self, acquisition: Acquisition) -> FitChunk:
@@ -77,8 +82,13 @@ class MaximumLikelihood(Estimator):
 
         def fit(y: NDArray[np.float64], sigma: NDArray[np.float64]) -> Fitted:
             magnitudes = np.maximum(y, 0.0) if self.noise == "rician" else y
-            found, _, status = solver(magnitudes, 1.0 / sigma**2)
+            precision = 1.0 / sigma**2
+            found, cost, status = solver(magnitudes, precision)
             residuals = y - as_real(model.signal(found, shells))[:, solver.problem.rows]
-            return Fitted(found, residuals**2 @ solver.problem.weights, status)
+            squares = residuals**2 @ solver.problem.weights
+            if self.intervals != "profile":
+                return Fitted(found, squares, status)
+            ends = profile_intervals(solver, magnitudes, precision, found, cost, sigma, 0, self.noise)
+            return Fitted(found, squares, status, ends)
 
         return fit

@@ -57,14 +57,30 @@ class Solver:
         precision : ndarray, shape (n_voxels,)
             Multiplies the weights: 1 / sigma^2, or 1 if the noise does not matter.
         """
+        found = np.full((len(y), len(self.model.parameters)), np.nan)
+        cost, status = self.fit(y, precision, found)
+        return self.model.wrapped(found), cost, status
+
+    def fit(
+        self,
+        y: NDArray[np.float64],
+        precision: NDArray[np.float64],
+        found: NDArray[np.float64],
+        start: NDArray[np.float64] | None = None,
+    ) -> tuple[NDArray[np.float64], NDArray[np.uint8]]:
+        """Fill ``found`` with parameters, angles not wrapped; return sums of misfits and status codes.
+
+        A parameter that is not NaN in ``found`` is held there. ``start``, shape (n_voxels, n_parameters), replaces the
+        starting points of the model.
+        """
         model, problem = self.model, self.problem
-        found = np.full((len(y), len(model.parameters)), np.nan)
         cost, status = np.empty(len(y)), np.empty(len(y), dtype=np.uint8)
+        start = self._start(y) if start is None else start
         if model.compiled:
-            fit_voxels(model.kernel, self.misfit, y, precision, problem, found, cost, status, self._start(y))
+            fit_voxels(model.kernel, self.misfit, y, precision, problem, found, cost, status, start)
         else:
-            fit_batch(self._evaluate, self.misfit, y, precision, problem, found, cost, status, self._start(y))
-        return model.wrapped(found), cost, status
+            fit_batch(self._evaluate, self.misfit, y, precision, problem, found, cost, status, start)
+        return cost, status
 
     def _start(self, y: NDArray[np.float64]) -> NDArray[np.float64] | None:
         """Starting points from the model, shape (n_voxels, n_parameters); None for the grid."""

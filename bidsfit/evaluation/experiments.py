@@ -12,12 +12,12 @@ from scipy.interpolate import RegularGridInterpolator
 from scipy.stats import qmc
 
 from bidsfit.acquisition import Acquisition
-from bidsfit.estimators.estimator import Estimator, Status
+from bidsfit.estimators.estimator import INSIDE, Estimator
+from bidsfit.information import cramer_rao_bound
 from bidsfit.models.space import ParameterSpace
 from bidsfit.parallel import Progress, part_of
 from bidsfit.simulation.distributions import Uniform
 from bidsfit.simulation.simulator import Noise, Simulator
-from bidsfit.trust.bounds import cramer_rao_bound
 from bidsfit.trust.metrics import accuracy
 
 #: A sink reaches this far, as a fraction of the bounds, and holds at least this share of the grid.
@@ -205,5 +205,5 @@ def fitted_parameters(
     """Fitted parameters for a pool, shape (n, n_parameters); rows that ended at a bound or failed are NaN."""
     found = estimator.estimate(signals, acquisition, threads=threads)
     values = np.stack([found.parameters[name] for name in names], axis=1)
-    values[found.status != Status.CONVERGED] = np.nan
+    values[~np.isin(found.status, INSIDE)] = np.nan
     return values

@@ -23,7 +23,18 @@ from bidsfit.reports.tiles import BACKGROUND, SMALL_TILE, Mosaic, columns_for, s
 from bidsfit.reports.words import percent
 
 #: Colours of the status codes 1, 2, 3, ...; quiet where all is well. The report's tables use them too.
-STATUS_COLOURS = ("#9db4c6", "#e69f00", "#d1495b", "#a56cc1", "#009e73", "#0072b2", "#cc79a7", "#8c6d31")
+STATUS_COLOURS = (
+    "#9db4c6",
+    "#e69f00",
+    "#d1495b",
+    "#a56cc1",
+    "#009e73",
+    "#0072b2",
+    "#cc79a7",
+    "#8c6d31",
+    "#56b4e9",
+    "#d9c84a",
+)
 
 #: Voxels without a number stand out, unless there is no number at all (a residual without a degree of freedom).
 NOT_A_NUMBER, UNKNOWN = "#ff6fae", "#3c444d"

@@ -30,8 +30,8 @@ NOT_OPTIONS = {"bids_dir", "output_dir", "analysis_level", "run_uuid", "command"
 class Settings:
     """All settings of a run. Paths are absolute; empty tuples mean all.
 
-    By default ``noise``, ``average``, ``s0``, ``threshold``, ``hold``, ``distribution`` and ``training_*`` are None or
-    empty.
+    By default ``noise``, ``average``, ``s0``, ``intervals``, ``threshold``, ``hold``, ``distribution`` and
+    ``training_*`` are None or empty.
     """
 
     bids_dir: Path
@@ -55,6 +55,7 @@ class Settings:
     threshold: float | None = None
     hold: tuple[str, ...] = ()
     debias: bool = False
+    intervals: Literal["wald", "profile", "none"] | None = None
     noise: Literal["rician", "gaussian"] | None = None
     sigma: str = "auto"
     organ: str = "auto"
@@ -101,6 +102,7 @@ class Settings:
             "threshold": self.threshold,
             "hold": self.hold or None,
             "debias": self.debias or None,
+            "intervals": self.intervals,
             "distribution": self.distribution,
             "snr": self.training_snr if self.training_snr in (None, "auto") else float(self.training_snr),
             "recipe": None if self.training_recipe is None else _recipe(self.training_recipe),

@@ -6,7 +6,7 @@ A companion gets the estimate and a `Judge` with the estimator, the acquisition 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol
 
@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from bidsfit.acquisition import Acquisition
-from bidsfit.estimators.estimator import Estimate, Estimator
+from bidsfit.estimators.estimator import Estimate, Estimator, interval_quantile
+from bidsfit.information import cramer_rao_bound
 from bidsfit.models.parameter import Derived, Parameter
 from bidsfit.models.signal_model import SignalModel
 from bidsfit.noise import NoiseKind, known_noise
 from bidsfit.quantity import Quantity
 from bidsfit.registry import Registry
-from bidsfit.trust.bounds import cramer_rao_bound
 
 #: Arrays by the name of their parameter, each of the shape of the estimate.
 Maps = dict[str, NDArray[np.float64]]
@@ -41,6 +41,8 @@ class Judge:
     kind : {"rician", "gaussian"}
         Assumed kind of noise.
     threads : int
+    given : ndarray of bool, or bool
+        In which voxels the noise was given.
     """
 
     estimator: Estimator
@@ -48,6 +50,8 @@ class Judge:
     noise: NDArray[np.float64]
     kind: NoiseKind = "rician"
     threads: int = 1
+    given: NDArray[np.bool_] | bool = True
+    _bounds: dict[tuple[int, NoiseKind, bool], Maps] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def model(self) -> SignalModel:
@@ -59,17 +63,23 @@ class Judge:
         return self.model.average(self.acquisition).acquisition
 
     def bound(self, estimate: Estimate, kind: NoiseKind, variance: NDArray[np.float64] | None = None) -> Maps:
-        """Cramér-Rao bound at the estimates, for this kind of noise, and more variance of every average if given."""
-        return cramer_rao_bound(
-            self.model,
-            estimate.parameters,
-            self.shells if variance is None else self.acquisition,
-            self.noise,
-            kind,
-            fixed=self.estimator.fixed,
-            variance=variance,
-            threads=self.threads,
-        )
+        """Cramér-Rao bound at the estimates, for this kind of noise; computed once.
+
+        ``variance``, if given, is more variance of every average.
+        """
+        key = id(estimate), kind, variance is None
+        if key not in self._bounds:
+            self._bounds[key] = cramer_rao_bound(
+                self.model,
+                estimate.parameters,
+                self.shells if variance is None else self.acquisition,
+                self.noise,
+                kind,
+                fixed=self.estimator.fixed,
+                variance=variance,
+                threads=self.threads,
+            )
+        return self._bounds[key]
 
 
 class Companion(Protocol):
@@ -96,7 +106,9 @@ class StandardDeviation:
         key="sd",
         title="standard deviation",
         description="Standard deviation of {parameter.label} ({parameter.description}; {model.title}), as the estimator"
-        " states it ({estimator.title}). Infinite where the data do not determine the parameter.",
+        " states it ({estimator.title}). That of a likelihood is the Cramér-Rao bound: too small where the likelihood"
+        " is skewed, as of D* at low SNR, so that the interval of the profile is to be preferred there. Infinite where"
+        " the data do not determine the parameter.",
         colours="cividis",
         word="SD",
         scale="spread",
@@ -135,16 +147,37 @@ class Bias:
 
 
 @dataclass(frozen=True)
-class Stated:
-    """A statistic that only the estimator knows, taken from `Estimate.statistics`."""
+class Interval:
+    """One end of the 95 % interval of a parameter: the estimator's own, or Wald's.
+
+    Wald's interval is the estimate with the standard deviation times a quantile on each side, within the bounds. The
+    quantile is that of the normal distribution where the noise was given, and where it was estimated from the residuals
+    that of Student's t distribution with their degrees of freedom.
+
+    Parameters
+    ----------
+    quantity : Quantity
+    sign : int
+        -1 for the lower end, 1 for the upper.
+    """
 
     quantity: Quantity
+    sign: int
 
     def applies(self, estimator: Estimator, of: Parameter | Derived) -> bool:
-        return self.quantity.key in estimator.statistics and isinstance(of, Parameter)
+        stated = self.quantity.key in estimator.statistics or estimator.intervals == "wald"
+        return stated and isinstance(of, Parameter) and (of.kind == "scalar" or estimator.intervals == "posterior")
 
     def judge(self, judge: Judge, estimate: Estimate) -> Maps:
-        return estimate.statistics[self.quantity.key]
+        if self.quantity.key in estimate.statistics:
+            return estimate.statistics[self.quantity.key]
+        reach = np.where(judge.given, interval_quantile(np.inf), interval_quantile(estimate.freedom)) * self.sign
+        spread = SD.judge(judge, estimate)
+        return {
+            parameter.name: np.clip(estimate.parameters[parameter.name] + reach * spread[parameter.name], low, high)
+            for parameter, (low, high) in zip(judge.model.parameters, judge.estimator.bounds, strict=True)
+            if parameter.kind == "scalar"
+        }
 
 
 class Bound:
@@ -168,10 +201,13 @@ class Bound:
         return judge.bound(estimate, judge.kind)
 
 
-_INTERVAL = "end of the central 95 % interval of {parameter.label} ({parameter.description}; {model.title};"
+_INTERVAL = (
+    "end of the 95 % interval of {parameter.label} ({parameter.description}; {model.title}; {estimator.title};"
+    " {estimator.intervals})."
+)
 SD, BIAS, BOUND = StandardDeviation(), Bias(), Bound()
-LOWER = Stated(Quantity("q025", "2.5 % quantile", f"Lower {_INTERVAL} {{estimator.title}})."))
-UPPER = Stated(Quantity("q975", "97.5 % quantile", f"Upper {_INTERVAL} {{estimator.title}})."))
+LOWER = Interval(Quantity("q025", "lower end of the 95 % interval", f"Lower {_INTERVAL}"), -1)
+UPPER = Interval(Quantity("q975", "upper end of the 95 % interval", f"Upper {_INTERVAL}"), 1)
 
 #: Where the companions of the package live. Other packages add theirs with the entry point "bidsfit.companions".
 BUILT_IN = {
@@ -231,7 +267,7 @@ def companions(
     Returns
     -------
     dict of key to dict of parameter to ndarray
-        "sd", standard deviation; "bias" of trained estimators; "q025" and "q975", central 95 % interval of a posterior;
+        "sd", standard deviation; "bias" of trained estimators; "q025" and "q975", ends of the 95 % interval;
         "crb", Cramér-Rao bound; and companions of other packages. Infinite where the data do not determine a parameter,
         NaN where nothing was fitted.
 
@@ -242,7 +278,7 @@ def companions(
     """
     given = known_noise(noise, estimate.status.shape)
     level = np.where(np.isnan(given), estimate.sigma, given)
-    judge = Judge(estimator, estimate.acquisition, level, kind, threads)
+    judge = Judge(estimator, estimate.acquisition, level, kind, threads, ~np.isnan(given))
     return {key: companion.judge(judge, estimate) for key, companion in companions_of(estimator).items()}
 
 

@@ -64,10 +64,10 @@ def test_names_of_maps(image):
     outputs = map_outputs(image, IVIM, LeastSquares(IVIM))
     stem = "sub-01/ses-1/dwi/sub-01_ses-1_acq-ap_model-ivim_param-"
     labels = {"S0": "S0", "f": "f", "D": "D", "Dstar": "Dstar", "rmse": "rmse", "r2": "r2", "status": "status"}
-    labels |= {f"{p}_{s}": f"{p}_stat-{s}" for p in ("S0", "f", "D", "Dstar") for s in ("sd", "crb")}
+    labels |= {f"{p}_{s}": f"{p}_stat-{s}" for p in ("S0", "f", "D", "Dstar") for s in ("sd", "q025", "q975", "crb")}
     expected = {key: f"{stem}{label}_desc-lsq_dwimap.nii.gz" for key, label in labels.items()}
     assert {key: str(output.path) for key, output in outputs.items()} == expected
-    assert {o.quantity.key for o in outputs.values() if o.statistic} == {"sd", "crb"}
+    assert {o.quantity.key for o in outputs.values() if o.statistic} == {"sd", "q025", "q975", "crb"}
 
 
 def test_an_estimator_without_standard_deviations_has_the_bound(image):
@@ -132,6 +132,12 @@ def test_sidecar_of_a_statistic_says_of_what(image):
     assert content["StatisticOf"] == "Dstar"
     assert "Infinite where the data do not determine" in content["Description"]
     assert "NonNegativity" not in content
+
+
+def test_sidecar_of_an_interval_says_how_it_was_found(image):
+    content = sidecar_of(image, "Dstar_q025", intervals="profile")
+    assert content["Interval"] == {"Method": "profile", "Level": 0.95}  # the noise level was given
+    assert "Interval" not in sidecar_of(image, "Dstar_sd")
 
 
 def test_status_sidecar_names_the_codes(image):

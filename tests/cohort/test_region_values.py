@@ -107,16 +107,16 @@ def test_without_a_map_of_f_that_is_said(fit, gather):
 
 
 def test_voxels_without_a_fit_are_left_out_and_counted(fit, gather):
-    status = np.arange(N).reshape(SHAPE) % 9  # every status ten times
+    status = np.arange(N).reshape(SHAPE) % 11  # every status at least eight times
     diffusion = np.where(status == 2, 0.005, 0.001)
     diffusion[status == 4] = np.nan
     diffusion[status == 3] = 0.004
     fit(status=status, D=diffusion)
     rows, _ = gather()
     row = only(rows, parameter="D")
-    assert (row.n_voxels, row.n_fitted, row.n_used) == (80, 40, 40)  # the mask: all but status 0
-    assert (row.n_at_bound, row.n_prior_only, row.n_unlike_training) == (10, 10, 10)
-    assert row.mean == pytest.approx((30 * 1 + 10 * 5) / 40)
+    assert (row.n_voxels, row.n_fitted, row.n_used) == (81, 41, 41)  # the mask: all but status 0
+    assert (row.n_at_bound, row.n_prior_only, row.n_unlike_training, row.n_undetermined) == (8, 8, 8, 8)
+    assert row.mean == pytest.approx((33 * 1 + 8 * 5) / 41)
     assert only(rows, parameter="f").n_at_bound == 0  # its fits ended at a bound, but of another parameter
 
 

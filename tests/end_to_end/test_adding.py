@@ -11,7 +11,7 @@ from bidsfit import Acquisition, Bayesian, LeastSquares, MaximumLikelihood, Segm
 from bidsfit.bids.inputs import DwiImage
 from bidsfit.bids.outputs import map_outputs
 from bidsfit.exceptions import UnusableInputError
-from bidsfit.trust.bounds import cramer_rao_bound
+from bidsfit.information import cramer_rao_bound
 
 #: What is drawn is looked at elsewhere.
 pytestmark = pytest.mark.usefixtures("blank_figures")

@@ -10,7 +10,7 @@ import pytest
 from bidsfit import Acquisition, LeastSquares, Status, models
 from bidsfit.estimators.bayesian import Bayesian
 from bidsfit.exceptions import UnsupportedProtocolError
-from bidsfit.trust.bounds import cramer_rao_bound
+from bidsfit.information import cramer_rao_bound
 
 ACQUISITIONS = {
     "adc": Acquisition([0, 100, 300, 500, 800, 1000]),

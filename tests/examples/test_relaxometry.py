@@ -9,8 +9,8 @@ import pytest
 
 from bidsfit import Acquisition, LeastSquares, MaximumLikelihood, Status, models
 from bidsfit.cli.lab import main
+from bidsfit.information import cramer_rao_bound
 from bidsfit.trained.network import Network
-from bidsfit.trust.bounds import cramer_rao_bound
 from bidsfit.trust.companions import companions
 
 TIMES = Acquisition(TI=[30, 100, 200, 400, 800, 1500, 3000, 6000])

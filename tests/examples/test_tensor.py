@@ -11,9 +11,9 @@ from dipy.reconst.dti import TensorModel
 from bidsfit import Acquisition, LeastSquares, MaximumLikelihood, models
 from bidsfit.estimators.estimator import Status
 from bidsfit.estimators.log_linear import LogLinear
+from bidsfit.information import cramer_rao_bound
 from bidsfit.phantom.directions import spread_directions
 from bidsfit.trained.network import Network
-from bidsfit.trust.bounds import cramer_rao_bound
 from bidsfit.trust.companions import companions
 
 BRAIN = Path(__file__).parents[3] / "shared" / "data" / "ds-brain-2shell"

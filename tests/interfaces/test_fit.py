@@ -14,8 +14,8 @@ from bidsfit.bids.inputs import find_images, open_dataset
 from bidsfit.estimators.estimator import Status
 from bidsfit.exceptions import UnusableInputError
 from bidsfit.fitting import FitResult
+from bidsfit.information import cramer_rao_bound
 from bidsfit.interfaces.fit import FitImage
-from bidsfit.trust.bounds import cramer_rao_bound
 
 
 @pytest.fixture

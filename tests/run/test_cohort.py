@@ -220,6 +220,7 @@ def row_of(participant, session, value, parameter="D", estimator="lsq", **change
     """A row of the table of regions."""
     numbers = dict.fromkeys(("mean", "q05", "q25", "q75", "q95"), value)
     counts = {"n_voxels": 9, "n_fitted": 9, "n_used": 9, "n_at_bound": 0, "n_prior_only": 0, "n_unlike_training": 0}
+    counts["n_undetermined"] = 0
     fields = {**numbers, **counts, "sd": 0.1 * value, "correlation": math.nan, "median": value, **changes}
     names = {"model": "ivim", "estimator": estimator, "region": "tumour", "parameter": parameter}
     unit = "1" if parameter == "f" else "um^2/ms"
@@ -337,6 +338,7 @@ def test_settings_that_differ_are_pointed_out(study):
     ("counts", "words"),
     [
         ({"n_unlike_training": 3}, "in 33 % of the voxels the data say hardly more than the training did"),
+        ({"n_undetermined": 3}, "in 33 % of the voxels from which D is taken the data do not determine some parameter"),
         ({"n_prior_only": 3}, "in 33 % of the voxels from which D is taken the data say no more of some parameter"),
         ({"n_at_bound": 3}, "lies at a bound in 33 % of the voxels"),
         ({"n_at_bound": 1}, ""),

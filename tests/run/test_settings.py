@@ -44,6 +44,7 @@ OPTIONS = [
     (["--sigma", "mppca"], "sigma", "mppca"),
     (["--sigma", "12.50"], "sigma", "12.5"),
     (["--debias"], "debias", True),
+    (["--intervals", "profile"], "intervals", "profile"),
     (["--bounds", "ivim.D=0,0.003"], "bounds", {"ivim": {"D": (0, 0.003)}}),
     (["--estimators", "lsq", "/f/my.zip"], "estimators", ("lsq", "/f/my.zip")),
     (["--training-snr", "28.0"], "training_snr", "28"),

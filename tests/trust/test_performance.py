@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from bidsfit import Acquisition, LeastSquares, models
+from bidsfit.information import cramer_rao_bound
 from bidsfit.models.space import ParameterSpace
 from bidsfit.simulation.distributions import Uniform
 from bidsfit.simulation.simulator import Noise, Simulator
 from bidsfit.training.checks import require_performance
 from bidsfit.trust import performance
-from bidsfit.trust.bounds import cramer_rao_bound
 from bidsfit.trust.metrics import accuracy
 from bidsfit.trust.performance import (
     POINTS,

@@ -173,11 +173,9 @@ def bound_of_voxels(
         added = None if variance is None else variance[rows]
         information = _information(model, parameters[rows], acquisition, sigma[rows], noise, added)
         moved = own if gradients is None else own[rows]
-        _bound(
-            np.ascontiguousarray(information[:, free[:, None], free]),
-            np.ascontiguousarray(moved[:, :, free]),
-            bound[rows],
-        )
+        if free.size < p:
+            information, moved = information[:, free[:, None], free], moved[:, :, free]
+        _bound(np.ascontiguousarray(information), np.ascontiguousarray(moved), bound[rows])
 
     with ThreadPoolExecutor(max(threads, 1)) as pool:
         list(pool.map(work, range(0, n, CHUNK)))
@@ -209,14 +207,18 @@ def _information(
     table = _information_table() if noise == "rician" else np.empty(0)
     found = np.zeros((*parameters.shape, parameters.shape[1]))
     rows, level = np.ascontiguousarray(parameters), np.ascontiguousarray(sigma)
+    order = tuple(range(rows.shape[1]))
     added = np.empty((0, 0)) if variance is None else np.ascontiguousarray(variance)
-    _fill_information(model.kernel, rows, model.design(acquisition), acquisition.weights, level, table, added, found)
+    _fill_information(
+        model.kernel, order, rows, model.design(acquisition), acquisition.weights, level, table, added, found
+    )
     return found
 
 
 @numba.njit(nogil=True, error_model="numpy")
 def _fill_information(
     kernel: Any,
+    order: tuple[int, ...],
     parameters: NDArray,
     design: NDArray,
     weights: NDArray,
@@ -228,13 +230,16 @@ def _fill_information(
     """Sum the information of all measurements.
 
     ``table`` holds g(a), and is empty for Gaussian noise; ``added`` what is added to the variance of the noise, if any.
+    Loops over the length of ``order``, a tuple of the indices of the parameters, are unrolled.
     """
-    n, p = design.shape[0], parameters.shape[1]
-    signal, jacobian = np.empty(n), np.empty((n, p))
+    n = design.shape[0]
+    signal, jacobian = np.empty(n), np.empty((n, len(order)))
     for v in range(parameters.shape[0]):
+        total = information[v]
         kernel(parameters[v], design, signal, jacobian)
+        precision = 1.0 / sigma[v] ** 2
         for i in range(n):
-            weight = weights[i] / sigma[v] ** 2
+            weight = weights[i] * precision
             if table.size > 0:
                 position = abs(signal[i]) / sigma[v] * STEPS
                 k = int(min(position, table.size - 2.0)) if position == position else 0
@@ -242,9 +247,13 @@ def _fill_information(
                 weight *= inside if position < table.size - 1 else 1.0 - 0.5 * (STEPS / position) ** 2
             if added.size > 0:
                 weight /= 1.0 + weight * added[v, i]
-            for j in range(p):
-                for k in range(p):
-                    information[v, j, k] += weight * jacobian[i, j] * jacobian[i, k]
+            for j in range(len(order)):
+                weighted = weight * jacobian[i, j]
+                for k in range(j + 1):
+                    total[j, k] += weighted * jacobian[i, k]
+        for j in range(len(order)):
+            for k in range(j):
+                total[k, j] = total[j, k]
 
 
 @numba.njit(nogil=True, error_model="numpy")
@@ -259,7 +268,11 @@ def _bound(information: NDArray, gradients: NDArray, bound: NDArray) -> None:
     factor, scale, unknown = np.empty((p, p)), np.empty(p), np.empty(p, dtype=np.bool_)
     for v in range(information.shape[0]):
         matrix, moved = information[v], gradients[min(v, gradients.shape[0] - 1)]
-        if not np.isfinite(matrix).all():
+        total = 0.0
+        for j in range(p):
+            for k in range(p):
+                total += abs(matrix[j, k])
+        if not np.isfinite(total):
             bound[v] = np.nan
             continue
         for j in range(p):

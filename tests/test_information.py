@@ -7,9 +7,9 @@ import pytest
 
 from bidsfit import Acquisition, LeastSquares, models
 from bidsfit.estimators.maximum_likelihood import MaximumLikelihood
+from bidsfit.information import CHUNK, bound_of_voxels, cramer_rao_bound, fisher_information, rician_information
 from bidsfit.noise import add_noise, rician_log_likelihood
 from bidsfit.phantom.directions import spread_directions
-from bidsfit.trust.bounds import CHUNK, bound_of_voxels, cramer_rao_bound, fisher_information, rician_information
 
 B_VALUES = [0, 5, 10, 20, 30, 40, 60, 80, 100, 150, 200, 300, 400, 500, 600, 800]
 TRUTH = {"S0": 1.0, "f": 0.2, "D": 1.0, "Dstar": 20.0}
