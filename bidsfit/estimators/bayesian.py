@@ -59,8 +59,9 @@ class Bayesian(Estimator):
     priors : dict of name to {"uniform", "loguniform"} or Prior, optional
         Replace those of the model's parameter table.
     sigma : {"auto", "marginalised", "known"}
-        Whether the standard deviation of the noise is integrated out or must be given. "auto" integrates it out if
-        there are more averaged signals than parameters, and otherwise requires it; the notes of the estimate say which.
+        Whether the standard deviation of the noise is integrated out or must be given. "auto" takes it where it is
+        given, and integrates it out in other voxels, which needs more averaged signals than parameters; the notes of
+        the estimate say which.
     averaging : {"arithmetic", "geometric", "none"}
     debias : bool
         Take the Rician bias out of the magnitudes first.
@@ -117,8 +118,8 @@ class Bayesian(Estimator):
     def methods(self) -> str:
         debias = "Every magnitude was replaced by the amplitude whose Rician mean it is. " if self.debias else ""
         noise = {
-            "auto": "and, where there are more averaged measurements than parameters, the standard deviation of the "
-            "noise (Jeffreys' prior) were integrated out",
+            "auto": "was integrated out, with the standard deviation of the noise given or, in voxels where it was not "
+            "known, integrated out too (Jeffreys' prior)",
             "marginalised": "and the standard deviation of the noise (Jeffreys' prior) were integrated out",
             "known": "was integrated out, with the standard deviation of the noise given",
         }[self.sigma]
@@ -132,17 +133,16 @@ class Bayesian(Estimator):
             "posterior mean, reported with the posterior standard deviation and the central 95 % interval."
         )
 
-    def _takes_noise(self, averaged: Acquisition) -> bool:
-        """Whether the standard deviation of the noise must be given instead of being integrated out."""
-        return self.sigma == "known" or (self.sigma == "auto" and len(averaged) <= self.n_free)
-
     def adapted(
         self, signals: Signals, acquisition: Acquisition, noise: float | NDArray[np.float64] | None
     ) -> tuple[Estimator, dict[str, Any]]:
-        takes_noise = self._takes_noise(self.averaged(acquisition))
         chosen = copy(self)
-        chosen.needs_noise = takes_noise or self.debias
-        return chosen, {"noise": "given" if takes_noise else "integrated out"}
+        if self.sigma == "auto" and len(self.averaged(acquisition)) <= self.n_free:
+            chosen.needs_noise = True
+        if self.sigma == "marginalised" or noise is None or np.isnan(noise).all():
+            return chosen, {"noise": "integrated out"}
+        partly = np.isnan(noise).any() and not chosen.needs_noise
+        return chosen, {"noise": "given; integrated out where it is not known" if partly else "given"}
 
     def missing(self, acquisition: Acquisition) -> list[str]:
         n = len(self.averaged(acquisition))
@@ -151,8 +151,8 @@ class Bayesian(Estimator):
         return [f"more averaged signals than the {self.n_free} parameters, to tell the noise; the protocol has {n}"]
 
     def prepare(self, acquisition: Acquisition) -> FitChunk:
-        model, known = self.model, self._takes_noise(acquisition)
-        frame = make_frame(model, self.priors, acquisition, known=known)
+        model = self.model
+        frame = make_frame(model, self.priors, acquisition)
         fixed = np.array([1.0 if n == model.scale else self.priors[n].bounds[0] for n in model.names])
         probability = np.interp(frame.prior, z_values(), frame.probability)
         prior_width = probability.std(axis=0)
@@ -163,7 +163,7 @@ class Bayesian(Estimator):
             sd, squares, effective = np.zeros(shape), np.empty(n), np.empty(n)
             width = np.empty((n, frame.free.size))
             work = make_work(len(acquisition), len(model.parameters), frame.free.size)
-            noise = sigma if known else np.full(n, np.nan)
+            noise = np.full(n, np.nan) if self.sigma == "marginalised" else sigma
             fill_posteriors(
                 model.signal_kernel, np.ascontiguousarray(y), noise, fixed, frame, work,
                 mean, sd, lower, upper, squares, width, effective,
@@ -181,8 +181,8 @@ def z_values() -> NDArray[np.float64]:
     return np.arange(-LARGEST * STEPS, LARGEST * STEPS + 1) / STEPS
 
 
-def make_frame(model: SignalModel, priors: Mapping[str, Prior], acquisition: Acquisition, *, known: bool) -> Frame:
-    """Compute what the posteriors of all voxels share; ``known``: whether the noise level is given."""
+def make_frame(model: SignalModel, priors: Mapping[str, Prior], acquisition: Acquisition) -> Frame:
+    """Compute what the posteriors of all voxels share."""
     free = np.array([j for j, name in enumerate(model.names) if name != model.scale and not priors[name].fixed], int)
     n, p, z = len(acquisition), free.size, z_values()
     probability = stats.norm.cdf(z)
@@ -201,7 +201,7 @@ def make_frame(model: SignalModel, priors: Mapping[str, Prior], acquisition: Acq
     allowed, signals = allowed[signals**2 @ weights > least_energy], signals[signals**2 @ weights > least_energy]
     norms = np.sqrt(signals**2 @ weights)
     points = normal[:POINTS] / np.sqrt(stats.chi2(FREEDOM).ppf(sobol[:POINTS, p]) / FREEDOM)[:, None]
-    distribution = stats.norm() if known else stats.t(n - 1)
+    distributions = stats.norm(), stats.t(n - 1)
     return Frame(
         design=model.design(acquisition),
         weights=weights,
@@ -215,7 +215,7 @@ def make_frame(model: SignalModel, priors: Mapping[str, Prior], acquisition: Acq
         prior_units=signals * weights / norms[:, None],
         prior_norms=np.log(norms),
         points=np.ascontiguousarray(points),
-        scale_points=distribution.ppf(sobol[:POINTS, p + 1]),
-        scale_variance=float(distribution.var()),
+        scale_points=np.array([d.ppf(sobol[:POINTS, p + 1]) for d in distributions]),
+        scale_variance=np.array([d.var() for d in distributions]),
         least_energy=least_energy,
     )

@@ -71,8 +71,8 @@ class Frame(NamedTuple):
     prior_units: NDArray  # (n_prior, n), their signals, W phi / |phi|_W
     prior_norms: NDArray  # (n_prior,), log |phi|_W
     points: NDArray  # (POINTS, p), of the standard t distribution
-    scale_points: NDArray  # (POINTS,), of the distribution of (S0 - centre) / spread
-    scale_variance: float  # of that distribution
+    scale_points: NDArray  # (2, POINTS), of the distribution of (S0 - centre) / spread: noise known, integrated out
+    scale_variance: NDArray  # (2,), of these distributions
     least_energy: float  # |phi|_W^2 below which a signal of scale 1 is too faint to be believed
 
 
@@ -159,11 +159,11 @@ def fill_posteriors(
             _, width[v, j] = moments(weight, work.scale[:POINTS])
         k = frame.scale
         mean[v, k], between = moments(weight, work.centre[:POINTS])
-        within = 0.0
+        within, which = 0.0, int(np.isnan(sigma[v]))
         for g in range(POINTS):
             within += weight[g] * work.spread[g] ** 2
-            work.scale[g] = work.centre[g] + work.spread[g] * frame.scale_points[g]
-        sd[v, k] = math.sqrt(between**2 + within * frame.scale_variance)
+            work.scale[g] = work.centre[g] + work.spread[g] * frame.scale_points[which, g]
+        sd[v, k] = math.sqrt(between**2 + within * frame.scale_variance[which])
         lower[v, k] = quantile(weight, work.scale[:POINTS], TAILS[0])
         upper[v, k] = quantile(weight, work.scale[:POINTS], TAILS[1])
         for j in range(work.parameters.size):

@@ -201,5 +201,26 @@ def test_the_noise_is_given_where_the_protocol_does_not_tell_it() -> None:
     estimates = [Bayesian(model, sigma=sigma).estimate(signals, short, 0.05) for sigma in ("auto", "known")]
     assert [estimate.notes for estimate in estimates] == [{"noise": "given"}] * 2
     assert np.array_equal(*(estimate.parameters["lambda"] for estimate in estimates))
+
+
+def test_the_noise_level_is_used_where_it_is_known() -> None:
+    _, _, signals = drawn("ivim", 30, 30)
+    noise = np.where(np.arange(30) < 15, 1 / 30, np.nan)
+    options = {sigma: Bayesian(models.get("ivim"), sigma=sigma) for sigma in ("auto", "known", "marginalised")}
+    found = {s: options[s].estimate(signals, ACQUISITIONS["ivim"], noise) for s in options}
+    assert found["auto"].notes == {"noise": "given; integrated out where it is not known"}
+    assert found["marginalised"].notes == {"noise": "integrated out"}
+    for statistic in ("sd", "q025", "q975"):
+        auto, known, marginalised = (found[sigma].statistics[statistic]["D"] for sigma in options)
+        assert np.array_equal(auto[:15], known[:15])
+        assert np.array_equal(auto[15:], marginalised[15:])
+    assert np.all(found["known"].status[15:] == Status.NO_NOISE)
+    without = options["auto"].estimate(signals, ACQUISITIONS["ivim"])
+    assert without.notes == {"noise": "integrated out"}
+    assert np.array_equal(without.parameters["D"], found["marginalised"].parameters["D"])
+
+
+def test_a_signal_next_to_nothing_has_a_status_and_no_value() -> None:
     _, _, signals = drawn("ivim", 2, 30)
-    assert Bayesian(models.get("ivim")).estimate(signals, ACQUISITIONS["ivim"]).notes == {"noise": "integrated out"}
+    estimate = Bayesian(models.get("ivim")).estimate(signals * [[1.0], [1e-300]], ACQUISITIONS["ivim"])
+    assert list(estimate.status) == [Status.CONVERGED, Status.NO_SIGNAL]
