@@ -39,6 +39,7 @@ MLE_APART = (
     " (the bias of the Rician noise floor is taken out of the signals before they are fitted; --skip rician leaves it "
     "to mle)"
 )
+NO_BIAS = "--debias removes nothing, because the bias of the Rician noise floor is taken out before the fit"
 
 
 @dataclass(frozen=True)
@@ -185,6 +186,7 @@ def _plan_image(
         refused = {} if overwrite else _refused_before(image, output_dir)
         chain = chain.without(refused) if chain is not None and refused else chain
     corrected = _without_rician_bias(image, chain)
+    debiased_again = corrected and any(fit.options.get("debias") for fit in fits)
     if corrected:
         noise = replace(noise, kind="gaussian")
         fits = [fit.with_noise("gaussian") for fit in fits]
@@ -197,6 +199,7 @@ def _plan_image(
         if usable:
             said = [f"has {usable[0].signal_model.support(acquisition).used}"]
             said += [f"not with {estimator}: {why}" for estimator, why in obstacles.items() if why]
+            said += [NO_BIAS] if debiased_again else []
             if any(fit.estimator == "mle" for fit in usable) and noise.kind == "gaussian":
                 said.append(MLE_IS_LSQ + (MLE_APART if corrected else ""))
             reason = "; ".join(said)
