@@ -95,6 +95,7 @@ class Voxel(NamedTuple):
     """The data of one voxel."""
 
     y: NDArray  # (n,), averaged signals
+    rough: NDArray  # (n,), what is roughly left of them without their Rician bias
     precision: NDArray  # (n,), of the averages; relative if the noise is to be integrated out
     unknown: bool  # whether it is
     level: float  # standard deviation of the noise whose Rician bias the signals have; 0 for none
@@ -196,8 +197,8 @@ def fill_posteriors(
         energy = 0.0
         for i in range(y.shape[1]):
             energy += precision[v, i] * y[v, i] ** 2
-        voxel = Voxel(y[v], precision[v], unknown[v], level[v], energy, FAINT**2 * precision[v].sum())
-        n, effective[v] = adapt(kernel, slopes, rough[v], voxel, frame, work)
+        voxel = Voxel(y[v], rough[v], precision[v], unknown[v], level[v], energy, FAINT**2 * precision[v].sum())
+        n, effective[v] = adapt(kernel, slopes, voxel, frame, work)
         weight, scale = work.weight[:n], work.scale[:n]
         for j in range(p):
             k = frame.free[j]
@@ -223,9 +224,9 @@ def fill_posteriors(
 
 
 @compiled
-def adapt(kernel: Any, slopes: Any, rough: NDArray, voxel: Voxel, frame: Frame, work: Work) -> tuple[int, float]:
+def adapt(kernel: Any, slopes: Any, voxel: Voxel, frame: Frame, work: Work) -> tuple[int, float]:
     """Fill ``work`` with points and their normalised weights; return their number, and the effective one."""
-    best = weigh_prior(rough, voxel, frame, work)
+    best = weigh_prior(voxel, frame, work)
     n = take_prior(best, voxel, frame, work)
     drawn, old, parts = 0, 0, 1  # points drawn; earlier t distributions, and new ones
     if normalise(n, 1.0, work) >= FEWEST:
@@ -249,9 +250,9 @@ def adapt(kernel: Any, slopes: Any, rough: NDArray, voxel: Voxel, frame: Frame, 
 
 
 @summing
-def weigh_prior(rough: NDArray, voxel: Voxel, frame: Frame, work: Work) -> int:
+def weigh_prior(voxel: Voxel, frame: Frame, work: Work) -> int:
     """Logarithms of the weights of the points of the prior, roughly; return the best point."""
-    n, best = frame.prior.shape[1], 0
+    n, best, rough = frame.prior.shape[1], 0, voxel.rough
     inner, norm = work.inner[:n], work.norm[:n]
     inner[:] = 0.0
     norm[:] = 0.0
@@ -473,11 +474,12 @@ def weigh(start: int, stop: int, voxel: Voxel, frame: Frame, work: Work) -> None
     norm[:] = 0.0
     energy[:] = voxel.energy
     for i in range(n):
-        signal, weighted, precision = work.signals[i, start:stop], voxel.precision[i] * voxel.y[i], voxel.precision[i]
+        signal, precision = work.signals[i, start:stop], voxel.precision[i]
+        weighted = precision * voxel.rough[i]
         for g in range(count):
             inner[g] += weighted * signal[g]
             norm[g] += precision * signal[g] * signal[g]
-    if voxel.level > 0.0:
+    if voxel.level > 0.0:  # the scale is known now, and with it the amplitudes and their bias
         for g in range(count):
             centre[g] = inner[g] / max(norm[g], voxel.least)
         inner[:] = 0.0
