@@ -136,7 +136,9 @@ class Bayesian(Estimator):
         }[self.sigma]
         density = "Gaussian noise"
         if self.noise == "rician" and self.sigma != "marginalised":
-            density += " and, where its level was known, the mean of Rician magnitudes"
+            density += " and, where its level was known, the bias of Rician magnitudes"
+            if self.model.averaging:
+                density += " (removed beforehand from averages over known directions)"
         stated = "; ".join(f"{name} {prior}" for name, prior in self.priors.items())
         rules = " and ".join(f"{r.lhs} <= {r.rhs}" for r in self.model.constraints)
         constraints = f", where {rules}" if rules else ""
