@@ -176,8 +176,8 @@ def add_fit_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--noise",
         choices=("rician", "gaussian"),
-        help="what mle and the Cramér-Rao bound take the noise for; given, the preprocessing does not correct the "
-        "Rician bias (default: gaussian where the preprocessing corrected it, rician elsewhere)",
+        help="what mle, bayes and the Cramér-Rao bound take the noise for; given, the preprocessing does not correct "
+        "the Rician bias (default: gaussian where the preprocessing corrected it, rician elsewhere)",
     )
     group.add_argument(
         "--sigma",

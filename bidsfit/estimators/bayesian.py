@@ -5,20 +5,24 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from copy import copy
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special, stats
 
 from bidsfit.acquisition import Acquisition, Averaging
 from bidsfit.estimators.estimator import Estimator, FitChunk, Fitted, Signals, Status
 from bidsfit.estimators.posterior import (
-    FREEDOM,
+    BIAS_STEPS,
+    FAINT,
     LARGEST,
+    MANY,
     ON_CONSTRAINT,
-    POINTS,
+    POWER,
     PRIOR_POINTS,
+    ROUND,
+    ROUNDS,
     STEPS,
     Frame,
     fill_posteriors,
@@ -26,14 +30,12 @@ from bidsfit.estimators.posterior import (
 )
 from bidsfit.models.priors import Prior, priors_of
 from bidsfit.models.signal_model import SignalModel
+from bidsfit.noise import NoiseKind, remove_rician_bias, rician_mean
 
 #: Most free parameters besides the scale: the points are few for more.
 MOST = 6
 #: A posterior at least this wide, relative to the prior (standard deviations of prior probability), says no more.
 AS_WIDE = 0.9
-#: Signals (root mean square) fainter than this fraction of the scale are not believed: without a limit, a flat prior of
-#: the scale would favour signals that have decayed to nothing, of a scale without limit.
-FAINT = 1e-3
 #: Of the scrambling of the Sobol points, which are the same in every voxel and every run.
 SEED = 0
 #: Fewer effective points than this, and the moments are not to be relied on.
@@ -47,8 +49,11 @@ class Bayesian(Estimator):
     model, so that fractions whose sum is at most 1 are uniform on a simplex. The scale of the signal has a flat prior
     (up to a thousand times the signals); the standard deviation of the noise has Jeffreys' prior unless it is known.
     Both are integrated out in closed form [1]_, and the other parameters by adaptive importance sampling [2]_ with
-    quasi-random points that are the same in all voxels. The noise is assumed Gaussian and the data are the averages of
-    shells; the scatter within a shell, over directions, does not count as noise.
+    quasi-random points that are the same in all voxels. The data are the averages of shells; the scatter within a
+    shell, over directions, does not count as noise. Averages are taken for Gaussian. Those of magnitudes, where the
+    noise level is known, have the mean of Rician magnitudes; their standard deviation is taken for that of the noise,
+    although it is up to a third smaller at the noise floor. From the averages of a model of direction averages the bias
+    is removed beforehand (as with ``debias``) if directions are known, because the signal differs between directions.
 
     Parameters
     ----------
@@ -59,11 +64,14 @@ class Bayesian(Estimator):
     priors : dict of name to {"uniform", "loguniform"} or Prior, optional
         Replace those of the model's parameter table.
     sigma : {"auto", "marginalised", "known"}
-        Whether the standard deviation of the noise is integrated out or must be given. "auto" integrates it out if
-        there are more averaged signals than parameters, and otherwise requires it; the notes of the estimate say which.
+        Whether the standard deviation of the noise is integrated out or must be given. "auto" takes it where it is
+        given, and integrates it out in other voxels, which needs more averaged signals than parameters; the notes of
+        the estimate say which.
     averaging : {"arithmetic", "geometric", "none"}
     debias : bool
-        Take the Rician bias out of the magnitudes first.
+        Take the Rician bias out of the magnitudes first; the rest is taken for Gaussian.
+    noise : {"rician", "gaussian"}
+        Kind of noise. The Rician bias can only be told where the noise level is known.
 
     Notes
     -----
@@ -75,15 +83,16 @@ class Bayesian(Estimator):
     References
     ----------
     .. [1] Bretthorst GL. Bayesian Spectrum Analysis and Parameter Estimation. Springer, 1988.
-    .. [2] Cappé O, Guillin A, Marin JM, Robert CP. Journal of Computational and Graphical Statistics 2004;13:907-929.
+    .. [2] Cornuet JM, Marin JM, Mira A, Robert CP. Scandinavian Journal of Statistics 2012;39:798-812.
     """
 
     name = "bayes"
     title = "Posterior mean and interval (Bayesian)"
-    references = ("bretthorst1988", "cappe2004")
+    references = ("bretthorst1988", "cornuet2012")
     needs_equation = True
     statistics = ("sd", "q025", "q975")
     intervals = "posterior"
+    takes_variance = True
 
     def __init__(
         self,
@@ -94,6 +103,7 @@ class Bayesian(Estimator):
         sigma: Literal["auto", "marginalised", "known"] = "auto",
         averaging: Averaging = "arithmetic",
         debias: bool = False,
+        noise: NoiseKind = "rician",
     ) -> None:
         if model.averaging and averaging == "none":
             raise ValueError(f"The model {model.name!r} describes direction averages; averaging cannot be 'none'.")
@@ -105,45 +115,54 @@ class Bayesian(Estimator):
                 f"A posterior takes 1 to {MOST} parameters besides {model.scale}; {model.name!r} has "
                 f"{self.n_free - 1} that the bounds leave free."
             )
+        if noise not in get_args(NoiseKind):
+            raise ValueError(f"noise must be 'rician' or 'gaussian', found {noise!r}.")
         self.sigma = sigma
+        self.noise: NoiseKind = "gaussian" if debias else noise
         self.priors = priors_of(model, self.bounds, priors)
         self.needs_noise = self.needs_noise or sigma == "known"
 
     @property
     def options(self) -> dict[str, Any]:
         priors = {name: prior.facts for name, prior in self.priors.items()}
-        return super().options | {"sigma": self.sigma, "priors": priors}
+        return super().options | {"sigma": self.sigma, "noise": self.noise, "priors": priors}
 
     @property
     def methods(self) -> str:
         debias = f"{self.debiasing_in_words} " if self.debias else ""
         noise = {
-            "auto": "and, where there are more averaged measurements than parameters, the standard deviation of the "
-            "noise (Jeffreys' prior) were integrated out",
+            "auto": "was integrated out, with the standard deviation of the noise given or, in voxels where it was not "
+            "known, integrated out too (Jeffreys' prior)",
             "marginalised": "and the standard deviation of the noise (Jeffreys' prior) were integrated out",
             "known": "was integrated out, with the standard deviation of the noise given",
         }[self.sigma]
+        density = "Gaussian noise"
+        if self.noise == "rician" and self.sigma != "marginalised":
+            density += " and, where its level was known, the bias of Rician magnitudes"
+            if self.model.averaging:
+                density += " (removed beforehand from averages over known directions)"
         stated = "; ".join(f"{name} {prior}" for name, prior in self.priors.items())
         rules = " and ".join(f"{r.lhs} <= {r.rhs}" for r in self.model.constraints)
         constraints = f", where {rules}" if rules else ""
         return (
             f"{debias}The posterior distribution was found in each voxel by adaptive importance sampling, with "
-            f"Gaussian noise; the signal without diffusion weighting (flat prior) {noise}. The priors of "
+            f"{density}; the signal without diffusion weighting (flat prior) {noise}. The priors of "
             f"{self.model.name} (diffusivities in µm²/ms) were: {stated}{constraints}. The estimate is the "
             "posterior mean, reported with the posterior standard deviation and the central 95 % interval."
         )
 
-    def _takes_noise(self, averaged: Acquisition) -> bool:
-        """Whether the standard deviation of the noise must be given instead of being integrated out."""
-        return self.sigma == "known" or (self.sigma == "auto" and len(averaged) <= self.n_free)
-
     def adapted(
         self, signals: Signals, acquisition: Acquisition, noise: float | NDArray[np.float64] | None
     ) -> tuple[Estimator, dict[str, Any]]:
-        takes_noise = self._takes_noise(self.averaged(acquisition))
         chosen = copy(self)
-        chosen.needs_noise = takes_noise or self.debias
-        return chosen, {"noise": "given" if takes_noise else "integrated out"}
+        if self.sigma == "auto" and len(self.averaged(acquisition)) <= self.n_free:
+            chosen.needs_noise = True
+        if self.noise == "rician" and self.model.averaging and acquisition.directions is not None:
+            chosen.debias = True  # the bias depends on the signal along each direction
+        if self.sigma == "marginalised" or noise is None or np.isnan(noise).all():
+            return chosen, {"noise": "integrated out"}
+        partly = np.isnan(noise).any() and not chosen.needs_noise
+        return chosen, {"noise": "given; integrated out where it is not known" if partly else "given"}
 
     def missing(self, acquisition: Acquisition) -> list[str]:
         n = len(self.averaged(acquisition))
@@ -152,23 +171,30 @@ class Bayesian(Estimator):
         return [f"more averaged signals than the {self.n_free} parameters, to tell the noise; the protocol has {n}"]
 
     def prepare(self, acquisition: Acquisition) -> FitChunk:
-        model, known = self.model, self._takes_noise(acquisition)
-        frame = make_frame(model, self.priors, acquisition, known=known)
+        model = self.model
+        frame = make_frame(model, self.priors, acquisition)
         fixed = np.array([1.0 if n == model.scale else self.priors[n].bounds[0] for n in model.names])
         probability = np.interp(frame.prior, z_values(), frame.probability)
-        prior_width = probability.std(axis=0)
+        prior_width = probability.std(axis=1)
 
-        def fit(y: NDArray[np.float64], sigma: NDArray[np.float64]) -> Fitted:
+        def fit(
+            y: NDArray[np.float64], sigma: NDArray[np.float64], *, variance: NDArray[np.float64] | float = 0.0
+        ) -> Fitted:
             n, shape = y.shape[0], (y.shape[0], len(model.parameters))
             mean, lower, upper = (np.tile(fixed, (n, 1)) for _ in range(3))
             sd, squares, effective = np.zeros(shape), np.empty(n), np.empty(n)
             width = np.empty((n, frame.free.size))
             work = make_work(len(acquisition), len(model.parameters), frame.free.size)
-            noise = sigma if known else np.full(n, np.nan)
+            unknown = np.isnan(sigma) | (self.sigma == "marginalised")
+            spread = np.where(unknown, 1.0, sigma)  # of one measurement
+            precision = 1 / (spread[:, None] ** 2 / acquisition.weights + np.where(unknown[:, None], 0.0, variance))
+            level = np.where(unknown | self.debias | (self.noise == "gaussian"), 0.0, sigma)
+            rough = remove_rician_bias(y, level[:, None])
             fill_posteriors(
-                model.signal_kernel, np.ascontiguousarray(y), noise, fixed, frame, work,
-                mean, sd, lower, upper, squares, width, effective,
+                model.signal_kernel, model.kernel, np.ascontiguousarray(y), rough, precision, unknown, level, fixed,
+                frame, work, mean, sd, lower, upper, squares, width, effective,
             )  # fmt: skip
+            squares *= spread**2
             status = np.full(n, Status.CONVERGED, dtype=np.uint8)
             status[(width > AS_WIDE * prior_width).any(axis=1)] = Status.PRIOR_ONLY
             status[effective < FEW] = Status.ITERATION_LIMIT
@@ -182,14 +208,21 @@ def z_values() -> NDArray[np.float64]:
     return np.arange(-LARGEST * STEPS, LARGEST * STEPS + 1) / STEPS
 
 
-def make_frame(model: SignalModel, priors: Mapping[str, Prior], acquisition: Acquisition, *, known: bool) -> Frame:
-    """Compute what the posteriors of all voxels share; ``known``: whether the noise level is given."""
+def rician_bias() -> NDArray[np.float64]:
+    """Excess of the Rician mean over the amplitude for sigma = 1, at equally spaced 1 / (1 + amplitude)."""
+    amplitude = BIAS_STEPS / np.arange(1, BIAS_STEPS + 1) - 1
+    bias = rician_mean(amplitude, 1.0) - amplitude
+    return np.concatenate([[0.0], bias, bias[-1:]])
+
+
+def make_frame(model: SignalModel, priors: Mapping[str, Prior], acquisition: Acquisition) -> Frame:
+    """Compute what the posteriors of all voxels share."""
     free = np.array([j for j, name in enumerate(model.names) if name != model.scale and not priors[name].fixed], int)
     n, p, z = len(acquisition), free.size, z_values()
     probability = stats.norm.cdf(z)
     tables = np.array([priors[model.names[j]].quantile(probability) for j in free]).reshape(p, z.size)
     # Sobol points: p of them for the parameters, one for the radius of the t distribution, one for S0
-    sobol = stats.qmc.Sobol(p + 2, rng=SEED).random_base2(math.ceil(math.log2(max(POINTS, 8 * PRIOR_POINTS))))
+    sobol = stats.qmc.Sobol(p + 2, rng=SEED).random_base2(math.ceil(math.log2(max(MANY, 8 * PRIOR_POINTS))))
     normal = stats.norm.ppf(sobol[:, :p])
     values = np.array([1.0 if name == model.scale else priors[name].bounds[0] for name in model.names])
     values = np.tile(values, (len(normal), 1))
@@ -198,25 +231,24 @@ def make_frame(model: SignalModel, priors: Mapping[str, Prior], acquisition: Acq
     matrix, limits = model.linear_constraints
     allowed = np.flatnonzero((values @ matrix.T <= limits + ON_CONSTRAINT).all(axis=1))[:PRIOR_POINTS]
     signals, weights = model.signal(values[allowed], acquisition), acquisition.weights
-    least_energy = FAINT**2 * weights.sum()
-    allowed, signals = allowed[signals**2 @ weights > least_energy], signals[signals**2 @ weights > least_energy]
-    norms = np.sqrt(signals**2 @ weights)
-    points = normal[:POINTS] / np.sqrt(stats.chi2(FREEDOM).ppf(sobol[:POINTS, p]) / FREEDOM)[:, None]
-    distribution = stats.norm() if known else stats.t(n - 1)
+    visible = signals**2 @ weights > FAINT**2 * weights.sum()
+    freedom, drawn = 2 * POWER - p, ROUND * ROUNDS
+    points = normal[:drawn] / np.sqrt(stats.chi2(freedom).ppf(sobol[:drawn, p]) / freedom)[:, None]
+    distributions = stats.norm(), stats.t(n - 1)
     return Frame(
         design=model.design(acquisition),
-        weights=weights,
         free=free,
         scale=model.scale_index,
         tables=tables,
         probability=probability,
         matrix=matrix,
         limits=limits,
-        prior=np.ascontiguousarray(normal[allowed]),
-        prior_units=signals * weights / norms[:, None],
-        prior_norms=np.log(norms),
-        points=np.ascontiguousarray(points),
-        scale_points=distribution.ppf(sobol[:POINTS, p + 1]),
-        scale_variance=float(distribution.var()),
-        least_energy=least_energy,
+        prior=np.ascontiguousarray(normal[allowed][visible].T),
+        prior_signals=np.ascontiguousarray(signals[visible].T),
+        prior_density=float(allowed[-1] + 1),
+        points=np.ascontiguousarray(points.T),
+        density=math.exp(special.gammaln(POWER) - special.gammaln(freedom / 2) - p / 2 * math.log(freedom / 2)),
+        scale_points=np.array([d.ppf(sobol[:MANY, p + 1]) for d in distributions]),
+        scale_variance=np.array([d.var() for d in distributions]),
+        bias=rician_bias(),
     )

@@ -416,7 +416,7 @@ class Estimator(ABC):
         chosen, notes = self.adapted(signals, acquisition, noise)
         if chosen.needs_noise and noise is None:
             raise ValueError(f"The estimator {self.name!r} needs the standard deviation of the noise.")
-        averages = self._averages(acquisition)
+        averages = chosen._averages(acquisition)
         averaged = averages.acquisition
         shells = self.model.average(averaged).acquisition if self.averaging == "none" else averaged
         fit = chosen.prepare(averaged)

@@ -98,8 +98,14 @@ class Fit:
         return self.trained is None and isinstance(self.built, TrainedEstimator)
 
     def with_noise(self, kind: NoiseKind) -> Fit:
-        """The fit with this kind of noise assumed by its estimator, if it has such an option."""
-        return replace(self, options={**self.options, "noise": kind}) if "noise" in self.options else self
+        """The fit with this kind of noise assumed by its estimator, if it has such an option.
+
+        Where it is Gaussian there is no Rician bias to remove.
+        """
+        changes: dict[str, Any] = {"noise": kind} if "noise" in self.options else {}
+        if kind == "gaussian" and "debias" in self.options:
+            changes["debias"] = False
+        return replace(self, options={**self.options, **changes}) if changes else self
 
     def in_organ(self, organ: str) -> Fit:
         """The fit with the preset of an organ; a trained file keeps what it was trained on."""

@@ -41,6 +41,7 @@ MLE_APART = (
     " (the bias of the Rician noise floor is taken out of the signals before they are fitted; --skip rician leaves it "
     "to mle)"
 )
+NO_BIAS = "--debias removes nothing, because the bias of the Rician noise floor is taken out before the fit"
 
 
 @dataclass(frozen=True)
@@ -192,6 +193,7 @@ def _plan_image(
         refused = {} if overwrite else _refused_before(image, output_dir)
         chain = chain.without(refused) if chain is not None and refused else chain
     corrected = _without_rician_bias(image, chain)
+    debiased_again = corrected and any(fit.options.get("debias") for fit in fits)
     if corrected:
         noise = replace(noise, kind="gaussian")
         fits = [fit.with_noise("gaussian") for fit in fits]
@@ -207,6 +209,7 @@ def _plan_image(
             said = [f"has {usable[0].signal_model.support(acquisition).used}"]
             said += [f"{preset_in_words(organ)} ({why})"] if has_presets(usable[0].signal_model) else []
             said += [f"not with {estimator}: {why}" for estimator, why in obstacles.items() if why]
+            said += [NO_BIAS] if debiased_again else []
             if any(fit.estimator == "mle" for fit in usable) and noise.kind == "gaussian":
                 said.append(MLE_IS_LSQ + (MLE_APART if corrected else ""))
             reason = "; ".join(said)

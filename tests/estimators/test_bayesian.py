@@ -11,6 +11,7 @@ from bidsfit import Acquisition, LeastSquares, Status, models
 from bidsfit.estimators.bayesian import Bayesian
 from bidsfit.exceptions import UnsupportedProtocolError
 from bidsfit.information import cramer_rao_bound
+from bidsfit.noise import add_noise, rician_mean
 
 ACQUISITIONS = {
     "adc": Acquisition([0, 100, 300, 500, 800, 1000]),
@@ -26,15 +27,19 @@ def slow(*values: object):
 
 
 def drawn(name: str, n: int, snr: float, seed: int = 0, **options: object):
-    """Voxels drawn from the prior, with Gaussian noise: estimator, truth (n, n_parameters), signals."""
+    """Voxels drawn from the prior, with noise: estimator, truth (n, n_parameters), averaged signals."""
     model, acquisition, rng = models.get(name), ACQUISITIONS[name], np.random.default_rng(seed)
-    estimator = Bayesian(model, **options)
+    estimator = Bayesian(model, **{"noise": "gaussian"} | options)
     parameters = {"S0": np.ones(4 * n)} | {k: prior.sample(4 * n, rng) for k, prior in estimator.priors.items()}
     truth = model.parameter_array(parameters)
     matrix, limits = model.linear_constraints
     truth = truth[(truth @ matrix.T <= limits).all(axis=1)][:n]
-    noise = rng.standard_normal((n, len(acquisition))) / snr / np.sqrt(acquisition.weights)
-    return estimator, truth, model.signal(truth, acquisition) + noise
+    signals = model.signal(truth, acquisition)
+    if options.get("noise") == "rician":
+        counts = acquisition.weights.astype(int)
+        each = add_noise(np.repeat(signals, counts, axis=1), 1 / snr, "rician", rng)
+        return estimator, truth, np.add.reduceat(each, np.cumsum(counts) - counts, axis=1) / counts
+    return estimator, truth, signals + rng.standard_normal(signals.shape) / snr / np.sqrt(acquisition.weights)
 
 
 def summaries(model, estimate) -> np.ndarray:
@@ -83,22 +88,49 @@ def test_it_agrees_with_a_dense_grid(name: str, steps: int, sigma: str, snr: flo
 
 
 @pytest.mark.parametrize(
-    ("name", "snr", "sigma"),
+    ("name", "snr", "sigma", "noise"),
     [
-        slow("ivim", 20, "known"),
-        slow("ivim", 50, "marginalised"),
-        slow("smt2", 20, "known"),
-        ("smt2", 50, "marginalised"),
-        slow("smt3", 20, "known"),
-        slow("smt3", 50, "marginalised"),
+        slow("ivim", 50, "marginalised", "gaussian"),
+        slow("smt2", 20, "known", "gaussian"),
+        ("smt2", 50, "marginalised", "gaussian"),
+        slow("smt3", 50, "marginalised", "gaussian"),
+        ("ivim", 10, "known", "rician"),
+        slow("ivim", 25, "known", "rician"),
+        ("smt2", 10, "known", "rician"),
+        slow("smt2", 25, "known", "rician"),
+        slow("smt3", 10, "known", "rician"),
+        slow("smt3", 25, "known", "rician"),
     ],
 )
-def test_intervals_hold_the_truth_as_often_as_they_say(name: str, snr: float, sigma: str) -> None:
-    estimator, truth, signals = drawn(name, 3000, snr, seed=1, sigma=sigma)
+def test_intervals_hold_the_truth_as_often_as_they_say(name: str, snr: float, sigma: str, noise: str) -> None:
+    estimator, truth, signals = drawn(name, 3000, snr, seed=1, sigma=sigma, noise=noise)
     estimate = estimator.estimate(signals, ACQUISITIONS[name], 1 / snr, threads=2)
     for j, parameter in enumerate(estimator.model.names):
         lower, upper = (estimate.statistics[s][parameter] for s in ("q025", "q975"))
         assert 0.93 <= np.mean((lower <= truth[:, j]) & (truth[:, j] <= upper)) <= 0.97, parameter
+
+
+def test_the_bias_of_magnitudes_is_part_of_the_likelihood() -> None:
+    model, acquisition = models.get("ivim"), Acquisition(ACQUISITIONS["ivim"].b_values, counts=np.full(16, 10**6))
+    truth = {"S0": np.full(3, 50.0), "f": np.array([0.1, 0.2, 0.4]), "D": np.array([1.0, 2.5, 4.0]), "Dstar": 20.0}
+    signals = rician_mean(model.signal(truth, acquisition), 10.0)
+    found = {n: Bayesian(model, noise=n).estimate(signals, acquisition, 10.0) for n in ("rician", "gaussian")}
+    for name in model.names:
+        away = (found["rician"].parameters[name] - truth[name]) / found["rician"].statistics["sd"][name]
+        assert np.abs(away).max() < 0.2, name
+    assert np.all(found["gaussian"].parameters["D"] < truth["D"] - 20 * found["gaussian"].statistics["sd"]["D"])
+    without = Bayesian(model, sigma="marginalised").estimate(signals, acquisition, 10.0)
+    gaussian = Bayesian(model, sigma="marginalised", noise="gaussian").estimate(signals, acquisition)
+    assert np.array_equal(without.parameters["D"], gaussian.parameters["D"])  # an unknown bias is not removed
+
+
+def test_averages_may_have_a_variance_of_their_own() -> None:
+    estimator, _, signals = drawn("ivim", 20, 20)
+    b, noise, fit = ACQUISITIONS["ivim"].b_values, np.full(20, 0.05), estimator.prepare
+    twice = fit(Acquisition(b, counts=np.full(16, 2)))(signals, noise, variance=np.full((20, 16), 0.05**2 / 2))
+    once = fit(Acquisition(b))(signals, noise)
+    assert twice.parameters == pytest.approx(once.parameters)
+    assert twice.statistics["sd"] == pytest.approx(once.statistics["sd"])
 
 
 @pytest.mark.parametrize("name", ["adc", "ivim", "smt2"])
@@ -108,7 +140,7 @@ def test_with_little_noise_it_is_least_squares_with_the_cramer_rao_bound(name: s
     truth = {parameter: np.full(40, truth[parameter]) for parameter in model.names}
     noise = np.random.default_rng(0).standard_normal((40, len(acquisition))) * 300 / snr
     signals = model.signal(truth, acquisition) + noise / np.sqrt(acquisition.weights)
-    estimate = Bayesian(model, sigma="known").estimate(signals, acquisition, 300 / snr)
+    estimate = Bayesian(model, sigma="known", noise="gaussian").estimate(signals, acquisition, 300 / snr)
     squares = LeastSquares(model).estimate(signals, acquisition)
     bound = cramer_rao_bound(model, truth, acquisition, 300 / snr)
     for parameter in model.names:
@@ -182,6 +214,8 @@ def test_what_it_cannot_do_it_refuses() -> None:
     model = models.get("smt2")
     with pytest.raises(ValueError, match="sigma must be"):
         Bayesian(model, sigma="unknown")
+    with pytest.raises(ValueError, match="noise must be"):
+        Bayesian(model, noise="white")
     with pytest.raises(ValueError, match="averaging cannot be 'none'"):
         Bayesian(model, averaging="none")
     with pytest.raises(ValueError, match="has 0 that the bounds leave free"):
@@ -201,5 +235,26 @@ def test_the_noise_is_given_where_the_protocol_does_not_tell_it() -> None:
     estimates = [Bayesian(model, sigma=sigma).estimate(signals, short, 0.05) for sigma in ("auto", "known")]
     assert [estimate.notes for estimate in estimates] == [{"noise": "given"}] * 2
     assert np.array_equal(*(estimate.parameters["lambda"] for estimate in estimates))
+
+
+def test_the_noise_level_is_used_where_it_is_known() -> None:
+    _, _, signals = drawn("ivim", 30, 30)
+    noise = np.where(np.arange(30) < 15, 1 / 30, np.nan)
+    options = {sigma: Bayesian(models.get("ivim"), sigma=sigma) for sigma in ("auto", "known", "marginalised")}
+    found = {s: options[s].estimate(signals, ACQUISITIONS["ivim"], noise) for s in options}
+    assert found["auto"].notes == {"noise": "given; integrated out where it is not known"}
+    assert found["marginalised"].notes == {"noise": "integrated out"}
+    for statistic in ("sd", "q025", "q975"):
+        auto, known, marginalised = (found[sigma].statistics[statistic]["D"] for sigma in options)
+        assert np.array_equal(auto[:15], known[:15])
+        assert np.array_equal(auto[15:], marginalised[15:])
+    assert np.all(found["known"].status[15:] == Status.NO_NOISE)
+    without = options["auto"].estimate(signals, ACQUISITIONS["ivim"])
+    assert without.notes == {"noise": "integrated out"}
+    assert np.array_equal(without.parameters["D"], found["marginalised"].parameters["D"])
+
+
+def test_a_signal_next_to_nothing_has_a_status_and_no_value() -> None:
     _, _, signals = drawn("ivim", 2, 30)
-    assert Bayesian(models.get("ivim")).estimate(signals, ACQUISITIONS["ivim"]).notes == {"noise": "integrated out"}
+    estimate = Bayesian(models.get("ivim")).estimate(signals * [[1.0], [1e-300]], ACQUISITIONS["ivim"])
+    assert list(estimate.status) == [Status.CONVERGED, Status.NO_SIGNAL]

@@ -87,6 +87,12 @@ def test_an_image_without_the_rician_bias_has_gaussian_noise(tiny, tmp_path):
     assert corrected.noise.kind == corrected.fits[0].built.noise == "gaussian"
     assert "--skip rician" in corrected.support[0]["reason"]
     assert planned(image).noise.kind == "rician"
+    fits = make_fits(["ivim"], ["lsq"], options={"debias": True})
+    assert planned(image).fits[0].built.debias
+    corrected = planned(image, preprocessing=PreprocessingChoice("dipy"), noise=NoiseChoice(level="12"))
+    assert not corrected.fits[0].built.debias
+    assert "--debias removes nothing" in corrected.support[0]["reason"]
+    fits = make_fits(["ivim"], ["mle"])
     for method, kind in (("koay", "gaussian"), ("none", "rician")):
         earlier = replace(image, path=path, preprocessed=True, sidecar={"Preprocessing": {"Rician": method}})
         assert planned(earlier).noise.kind == planned(earlier).fits[0].built.noise == kind
