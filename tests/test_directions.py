@@ -220,7 +220,7 @@ class TestTrust:
         acquisition = protocol(a_cap())
         estimate = estimator.estimate(image(a_cap()), acquisition, 1e-3)
         means = estimator.model.average(acquisition)(image(a_cap()))
-        assert estimate.sampling_variance.mean(axis=0) == pytest.approx(means.var(axis=0), rel=0.15)
+        assert estimate.added_variance.mean(axis=0) == pytest.approx(means.var(axis=0), rel=0.15)
 
     def test_statuses(self, estimator):
         def counted(directions, sigma):
@@ -232,20 +232,20 @@ class TestTrust:
         assert Status.UNEVEN_DIRECTIONS in counted(spread_directions(12), 1e-3)
 
     def test_even_directions_and_other_models_have_none(self, estimator):
-        assert self.judged(estimator, spread_directions(32), 40.0)[0].sampling_variance is None
+        assert self.judged(estimator, spread_directions(32), 40.0)[0].added_variance is None
         adc = LeastSquares(models.get("adc"))
-        assert adc.estimate(image(a_cap()), protocol(a_cap()), 1.0).sampling_variance is None
+        assert adc.estimate(image(a_cap()), protocol(a_cap()), 1.0).added_variance is None
 
     def test_images_and_masks(self, estimator):
         acquisition, y = protocol(a_cap()), image(a_cap())[:8]
         rows = estimator.estimate(y, acquisition, 1e-3)
         mask = np.array([[[True, False], [True, True]]])
         placed = estimator.estimate(y.reshape(1, 2, 4, -1)[:, :, :2], acquisition, 1e-3, mask=mask)
-        assert placed.sampling_variance.shape == (1, 2, 2, 3)
-        assert placed.sampling_variance[mask] == pytest.approx(rows.sampling_variance[[0, 4, 5]])
-        assert np.isnan(placed.sampling_variance[0, 0, 1]).all()
+        assert placed.added_variance.shape == (1, 2, 2, 3)
+        assert placed.added_variance[mask] == pytest.approx(rows.added_variance[[0, 4, 5]])
+        assert np.isnan(placed.added_variance[0, 0, 1]).all()
 
     def test_a_missing_measurement_is_no_anisotropy(self, estimator):
         acquisition, y = protocol(a_cap()), np.full((1, 46), 300.0)
         y[0, :6], y[0, 10] = 1000.0, 0.0
-        assert estimator.estimate(y, acquisition, 1.0).sampling_variance == pytest.approx(0)
+        assert estimator.estimate(y, acquisition, 1.0).added_variance == pytest.approx(0)

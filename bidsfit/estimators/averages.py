@@ -23,13 +23,16 @@ class Averaged(NamedTuple):
     missing : ndarray of bool, shape (n,)
         Whether a measurement is missing.
     variance : ndarray, shape (n, n_averages), or None
-        What the directions of a shell add to the variance of the noise of its mean; None where means over the sphere
-        are not asked for, or directions are not known.
+        What is added to the variance of the noise of an average: by the directions of a shell, and by removing the
+        Rician bias of its mean. None where there is neither.
+    directions : ndarray, shape (n, n_averages), or None
+        The part of the directions; None where means over the sphere are not asked for, or directions are not known.
     """
 
     signals: NDArray
     missing: NDArray[np.bool_]
-    variance: NDArray[np.float64] | None
+    variance: NDArray[np.float64] | None = None
+    directions: NDArray[np.float64] | None = None
 
 
 class Averages:
@@ -51,8 +54,8 @@ class Averages:
     ----------
     acquisition : Acquisition
         Of the averages.
-    uneven : bool
-        Whether the directions may leave an error in the averages: `Averaged.variance` is given.
+    adds_variance : bool
+        Whether `Averaged.variance` is given.
     """
 
     def __init__(self, model: SignalModel, acquisition: Acquisition, kind: Averaging, *, debias: bool = False) -> None:
@@ -69,26 +72,30 @@ class Averages:
         self._ends = np.cumsum(np.bincount(self._average.rows))
         samplings = self._average.samplings
         self._shares = np.array([0.0 if sampling is None else sampling.share for sampling in samplings])
-        self.uneven = bool(self._shares.any())
+        self._uneven = bool(self._shares.any())
+        self.adds_variance = self._uneven or self._of_means
 
     def __call__(self, signals: NDArray, noise: NDArray[np.float64]) -> Averaged:
         """Average signals (n, n_measurements) with the noise levels (n,), NaN where not known."""
         measured = np.asarray(signals, dtype=self._dtype)[:, self._used]
         missing = np.logical_and(measured == 0, np.any(measured.real > 0, axis=1, keepdims=True))
-        some_missing = missing.any()
+        some_missing, variance = missing.any(), None
         if self._of_means:
             if some_missing:  # they shall not count: the mean of the others takes their place
                 measured = np.where(missing, self._average(measured, missing)[:, self._average.rows], measured)
-            measured = remove_bias_of_means(measured, noise, self._predictors)
+            measured, larger = remove_bias_of_means(measured, noise, self._predictors)
+            variance = np.nan_to_num(noise)[:, None] ** 2 / self.acquisition.weights * (larger - 1)
         elif self._debias:
             measured = remove_rician_bias(measured, noise[:, None])
         found = self._average(measured, missing if some_missing else None)
-        variance = None
-        if self.uneven:
-            variance = np.empty(found.shape)
-            some = missing if some_missing else np.empty((0, 0), dtype=np.bool_)
-            _fill_variance(measured, some, noise, self._order, self._ends, self._counts, self._shares, variance)
-        return Averaged(found, missing.any(axis=1), variance)
+        if not self._uneven:
+            return Averaged(found, missing.any(axis=1), variance)
+        directions = np.empty(found.shape)
+        some = missing if some_missing else np.empty((0, 0), dtype=np.bool_)
+        _fill_variance(measured, some, noise, self._order, self._ends, self._counts, self._shares, directions)
+        return Averaged(
+            found, missing.any(axis=1), directions if variance is None else variance + directions, directions
+        )
 
 
 @numba.njit(nogil=True, error_model="numpy", fastmath={"reassoc", "contract"})

@@ -23,6 +23,8 @@ from bidsfit.noise import rician_mean
 TOLERANCE, ITERATIONS = 1e-3, 8
 #: The bias is tabulated for amplitudes up to LARGEST, at so many STEPS in one noise level.
 LARGEST, STEPS = 30, 100
+#: Least slope of the mean magnitude with the amplitude: at the floor it is 0, where no magnitude would tell anything.
+LEAST_SLOPE = 0.4
 #: Variations between directions with less than this fraction of the largest variance are left out.
 NEGLIGIBLE = 1e-4
 
@@ -61,15 +63,17 @@ def make_predictors(acquisition: Acquisition) -> list[Predictor]:
 
 def remove_bias_of_means(
     magnitudes: NDArray[np.float64], sigma: NDArray[np.float64], predictors: list[Predictor]
-) -> NDArray[np.float64]:
-    """Magnitudes (n_voxels, n) whose shell means have no Rician bias; unchanged where sigma is not positive.
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Magnitudes (n_voxels, n) whose shell means have no Rician bias, and how much larger the variance of these is.
 
-    Single ones are not the amplitudes of the measurements, and may be negative.
+    Single magnitudes are not the amplitudes of the measurements, and may be negative. The variance of the mean of a
+    shell, (n_voxels, n_shells), is relative to that of the noise: amplitudes near the floor follow less certainly from
+    magnitudes. Where sigma is not positive, magnitudes are unchanged.
     """
-    corrected = magnitudes.copy()
-    for predictor in predictors:
-        _correct(magnitudes, sigma, *predictor, _bias_table(), corrected)
-    return corrected
+    corrected, variance = magnitudes.copy(), np.ones((len(magnitudes), len(predictors)))
+    for k, predictor in enumerate(predictors):
+        _correct(magnitudes, sigma, *predictor, _bias_table(), corrected, variance[:, k])
+    return corrected, variance
 
 
 @cache
@@ -92,8 +96,9 @@ def _correct(
     between: float,
     table: NDArray,
     corrected: NDArray,
+    variance: NDArray,
 ) -> None:
-    """Correct the magnitudes of one shell; see `Predictor`."""
+    """Correct the magnitudes of one shell, and give the variance of their mean; see `Predictor`."""
     n, p, total = indices.size, spectrum.size, counts.sum()
     y, amplitude, unbiased, variation = np.empty(n), np.empty(n), np.empty(n), np.empty(p)
     for v in range(magnitudes.shape[0]):
@@ -105,7 +110,7 @@ def _correct(
             mean += weights[i] * y[i]
         if not np.isfinite(mean):
             continue
-        amplitude[:] = max(mean, 0.0)
+        amplitude[:], noise = max(mean, 0.0), 1.0
         for _ in range(ITERATIONS):
             mean, plain, noise = 0.0, 0.0, 0.0
             for i in range(n):
@@ -138,8 +143,12 @@ def _correct(
                 amplitude[i] = part
             if change < TOLERANCE:
                 break
+        slope = 0.0
         for i in range(n):
-            corrected[v, indices[i]] = (y[i] - _bias(amplitude[i], table)) * sigma[v]
+            bias = _bias(amplitude[i], table)
+            corrected[v, indices[i]] = (y[i] - bias) * sigma[v]
+            slope += weights[i] * (1.0 + (_bias(amplitude[i] + 1.0 / STEPS, table) - bias) * STEPS)
+        variance[v] = max(noise / max(slope, LEAST_SLOPE) ** 2, 1.0)
 
 
 @numba.njit(error_model="numpy", inline="always")

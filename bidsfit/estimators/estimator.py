@@ -130,9 +130,10 @@ class Estimate:
         Units of parameters and derived quantities.
     derived : dict of name to ndarray, shape (...) or (..., 3)
         Derived quantities (`SignalModel.derived`).
-    sampling_variance : ndarray, shape (..., n_averages), or None
-        What the directions of a shell add to the variance of the noise of its mean, in squared signal units; None for
-        models that do not describe means over the sphere, or directions that are not known.
+    added_variance : ndarray, shape (..., n_averages), or None
+        What is added to the variance of the noise of every average, in squared signal units: by the directions of a
+        shell, and by the removal of the Rician bias (`bidsfit.estimators.averages.Averaged`). None where there is
+        neither.
     """
 
     parameters: dict[str, NDArray[np.float64]]
@@ -146,7 +147,7 @@ class Estimate:
     notes: dict[str, Any] = field(default_factory=dict)
     units: dict[str, str] = field(default_factory=dict)
     derived: dict[str, NDArray[np.float64]] = field(default_factory=dict)
-    sampling_variance: NDArray[np.float64] | None = None
+    added_variance: NDArray[np.float64] | None = None
 
     def __repr__(self) -> str:
         """Table of the fitted voxels: median and percentiles of each parameter, and counts of the statuses."""
@@ -188,7 +189,7 @@ class Estimate:
             sigma=place(self.sigma),
             statistics={s: {name: place(v) for name, v in maps.items()} for s, maps in self.statistics.items()},
             derived={name: place(values) for name, values in self.derived.items()},
-            sampling_variance=None if self.sampling_variance is None else place(self.sampling_variance),
+            added_variance=None if self.added_variance is None else place(self.added_variance),
         )
 
     @property
@@ -428,10 +429,10 @@ class Estimator(ABC):
         status = np.empty(n_voxels, dtype=np.uint8)
         rmse, r2, sigma = (np.full(n_voxels, np.nan) for _ in range(3))
         statistics = {name: np.full((n_voxels, n_parameters), np.nan) for name in self.statistics}
-        variance = np.zeros((n_voxels, len(averaged))) if averages.uneven else None
+        variance = np.zeros((n_voxels, len(averaged))) if averages.adds_variance else None
 
         def work(rows: slice, kept: slice) -> int:
-            y, missing, added = averages(signals[rows], known[rows])
+            y, missing, added, directions = averages(signals[rows], known[rows])
             reference = self.model.reference_signal(y, averaged)
             finite = np.isfinite(y).all(axis=1)
             noiseless = ~np.isfinite(known[rows]) if chosen.needs_noise else np.zeros_like(finite)
@@ -472,9 +473,11 @@ class Estimator(ABC):
                     with np.errstate(divide="ignore", invalid="ignore"):
                         r2[index] = np.where(total > 0, 1 - squares / total, np.nan)
                 if variance is not None and added is not None:
-                    variance[index] = added = added[good[own]]
+                    variance[index] = added[good[own]]
+                if directions is not None:
+                    directions = directions[good[own]]
                     level = np.where(np.isnan(known[index]), sigma[index], known[index])
-                    uneven = (added > level[:, None] ** 2 / averaged.weights) & (added > (UNEVEN * y) ** 2)
+                    uneven = (directions > level[:, None] ** 2 / averaged.weights) & (directions > (UNEVEN * y) ** 2)
                     status[index[uneven.any(axis=1) & (status[index] == Status.CONVERGED)]] = Status.UNEVEN_DIRECTIONS
             return kept.stop - kept.start
 
@@ -496,7 +499,7 @@ class Estimator(ABC):
             notes=notes,
             units={quantity.name: quantity.unit for quantity in self.model.quantities},
             derived=self.model.derivation.values(values),
-            sampling_variance=variance,
+            added_variance=variance,
         )
 
     def _averages(self, acquisition: Acquisition) -> Averages:

@@ -122,7 +122,7 @@ class StandardDeviation:
         if "sd" in estimate.statistics:
             return estimate.statistics["sd"]
         if judge.estimator.likelihood is not None:
-            return judge.bound(estimate, judge.estimator.likelihood, estimate.sampling_variance)
+            return judge.bound(estimate, judge.estimator.likelihood, estimate.added_variance)
         return _from_performance(judge, estimate, "sd")
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bidsfit import Acquisition, LeastSquares, models
+from bidsfit import Acquisition, Bayesian, LeastSquares, models
 from bidsfit.acquisition import DirectionAverage
 from bidsfit.estimators.averages import Averages
 from bidsfit.noise import add_noise, remove_rician_bias
@@ -44,6 +44,31 @@ def test_most_of_the_bias_of_one_fibre_is_taken_away(snr):
     assert bias.sum() < 0.75 * one_by_one.sum()
     if snr > 10:
         assert bias.max() < 0.12  # of the noise of one measurement
+
+
+@pytest.mark.parametrize("snr", [10, 25, 50])
+@pytest.mark.parametrize("shares", [(1.0,), (0.5, 0.5)])
+def test_the_variance_holds_what_is_left_of_the_bias(snr, shares):
+    """Root mean square error of the means of shells, and the one that is stated, in which the noise grows."""
+    noisy = add_noise(fibres(*shares), 1 / snr, "rician", np.random.default_rng(6))
+    averages = Averages(SMT2, ACQUISITION, "arithmetic", debias=True)
+    found = averages(noisy, np.full(N, 1 / snr))
+    truth = SMT2.signal({"S0": 1.0, "vcyl": VCYL, "lambda": LAMBDA}, averages.acquisition)
+    stated = np.sqrt((1 / snr**2 / averages.acquisition.weights + found.variance).mean(axis=0))
+    error = np.sqrt(((found.signals - truth) ** 2).mean(axis=0))
+    assert np.all(error < 1.12 * stated)
+    assert np.all(error > 0.8 * stated)
+    if snr == 10:
+        assert stated[-1] > 1.1 / snr / np.sqrt(32)
+
+
+@pytest.mark.parametrize("shares", [(1.0,), (0.5, 0.5)])
+def test_posterior_intervals_hold_the_truth_near_the_floor(shares):
+    """The 95 % interval of vcyl in 90 to 98.5 % of voxels at SNR 10; without what the bias leaves, in 72 to 88 %."""
+    noisy = add_noise(fibres(*shares)[:400], 0.1, "rician", np.random.default_rng(7))
+    found = Bayesian(SMT2).estimate(noisy, ACQUISITION, 0.1).statistics
+    held = np.mean((found["q025"]["vcyl"] <= VCYL) & (found["q975"]["vcyl"] >= VCYL))
+    assert 0.9 < held < 0.985
 
 
 @pytest.mark.parametrize(("snr", "largest"), [(25, 0.015), (50, 0.006)])
