@@ -16,7 +16,7 @@ from bidsfit.cohort.tables import (
 )
 
 ROW = RegionValues(
-    "01", "1", "sub-01_ses-1_acq-ap", "ivim", "net-uniform", "Pancreas head", "D", "um^2/ms", 90, 80, 70, 6, 5, 4,
+    "01", "1", "sub-01_ses-1_acq-ap", "ivim", "net-uniform", "Pancreas head", "D", "um^2/ms", 90, 80, 70, 6, 5, 4, 3,
     1.25, 1.5, 0.5, 0.1, 1.0, 2.0, 2.5, math.nan, "bids:rois:sub-01/dwi/x_mask.nii.gz", True,
 )  # fmt: skip
 

@@ -18,7 +18,7 @@ DESIGN = Design(
 
 def value(participant, session, median, region="tumour", parameter="D", series=""):
     image = "_".join(filter(None, [f"sub-{participant}", f"ses-{session}", series]))
-    counts, numbers = [9] * 6, [median] * 8
+    counts, numbers = [9] * 7, [median] * 8
     what = ("ivim", "lsq", region, parameter, "um^2/ms")
     return RegionValues(participant, session, image, *what, *counts, *numbers, "", False)
 

@@ -112,7 +112,7 @@ def test_intervals_hold_the_truth_as_often_as_they_say(name: str, snr: float, si
 
 def test_the_bias_of_magnitudes_is_part_of_the_likelihood() -> None:
     model, acquisition = models.get("ivim"), Acquisition(ACQUISITIONS["ivim"].b_values, counts=np.full(16, 10**6))
-    truth = {"S0": np.full(3, 50.0), "f": np.array([0.1, 0.2, 0.4]), "D": np.array([1.0, 2.5, 4.0]), "Dstar": 20.0}
+    truth = {"S0": np.full(3, 50.0), "f": np.array([0.1, 0.2, 0.4]), "D": np.array([1.0, 2.0, 3.0]), "Dstar": 20.0}
     signals = rician_mean(model.signal(truth, acquisition), 10.0)
     found = {n: Bayesian(model, noise=n).estimate(signals, acquisition, 10.0) for n in ("rician", "gaussian")}
     for name in model.names:

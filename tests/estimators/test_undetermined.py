@@ -22,7 +22,7 @@ IVIM = models.get("ivim")
 PROTOCOL = Acquisition([0, 5, 10, 20, 30, 40, 60, 80, 100, 150, 200, 300, 400, 500, 600, 800])
 TRUTH = {"S0": 100.0, "f": 0.2, "D": 1.0, "Dstar": 20.0}
 #: What says that a parameter is not determined.
-TELLING = {Status.UNDETERMINED, Status.AT_BOUND, Status.PRIOR_ONLY}
+TELLING = {Status.UNDETERMINED, Status.AT_BOUND, Status.PRIOR_ONLY, Status.ITERATION_LIMIT}
 ESTIMATORS = [
     LeastSquares(IVIM),
     MaximumLikelihood(IVIM),
