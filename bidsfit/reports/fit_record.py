@@ -107,7 +107,7 @@ def options_in_words(settings: Mapping[str, Any], estimator: Estimator, numbers:
     """All settings of a fit in words, by name."""
     words = {}
     for key, value in settings.items():
-        if key == "Recipe" and isinstance(value, Mapping):  # that of a file of the user
+        if key == "TrainingRecipe" and isinstance(value, Mapping):  # that of a file of the user
             words[key] = recipe_in_words(value)
         elif key not in ("Bounds", "FitMethodDescription"):
             words[key] = f"{_plain(value)} s/mm²" if key in B_VALUES else _plain(value)
