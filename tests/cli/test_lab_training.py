@@ -10,6 +10,7 @@ import pytest
 from bidsfit import models
 from bidsfit.acquisition import Acquisition
 from bidsfit.cli.lab import main
+from bidsfit.phantom.directions import spread_directions
 from bidsfit.trained.network import Network
 from bidsfit.training.bundle import read_bundle
 
@@ -197,7 +198,7 @@ class TestProtocolsOfFiles:
     def image(self, tmp_path):
         """Files beside an image, which itself is not needed."""
         b_values = np.array([0, 0, *[995, 1005] * 5, *[2500] * 10])
-        directions = np.random.default_rng(0).standard_normal((3, b_values.size)) * (b_values > 0)
+        directions = np.vstack([np.zeros((2, 3)), *[spread_directions(10)] * 2]).T
         np.savetxt(tmp_path / "sub-01_dwi.bval", b_values[None], "%d")
         np.savetxt(tmp_path / "sub-01_dwi.bvec", directions / np.fmax(np.linalg.norm(directions, axis=0), 1), "%.6f")
         (tmp_path / "sub-01_dwi.json").write_text(json.dumps({"EchoTime": 0.08}))

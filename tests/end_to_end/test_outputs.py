@@ -85,7 +85,7 @@ def test_status_and_quality_maps(finished, out):
 
 def test_every_map_has_a_sidecar_that_describes_it(out):
     names = [name.removesuffix(".nii.gz") for name in out.maps()]
-    assert len(names) == 2 * (3 * (2 + 4) + 2 * 3)  # participants x (adc + ivim, with sd and bound, + their quality)
+    assert len(names) == 2 * (5 * (2 + 4) + 2 * 3)  # participants x (adc + ivim, with sd, interval, bound, + quality)
     for name in names:
         sidecar = out.sidecar(name)
         assert set(sidecar) >= {

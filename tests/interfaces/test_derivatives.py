@@ -105,7 +105,7 @@ def test_the_record_of_a_fit(fitted, run_in):
     assert record.options["Bounds of D"] == "0 to 5 \N{MULTIPLICATION SIGN} 10⁻³ mm²/s"
     assert set(record.figures) == {"maps", "uncertainty", "histograms", "curves", "quality"}
     assert all((f.out / path).stat().st_size > 1000 for path in record.figures.values())
-    assert len(record.maps) == 2 + 2 * 2 + 3  # parameters, their standard deviation and bound, quality
+    assert len(record.maps) == 2 + 2 * 4 + 3  # parameters, their standard deviation, interval and bound, quality
     assert d["crb"] == pytest.approx(d["sd"], rel=0.1)
     assert record.warnings == []
 

@@ -183,7 +183,7 @@ class TestVerb:
 class TestUnlikeTraining:
     def test_signals_as_in_the_training_are_like_them(self, estimator):
         found = estimator.estimate(simulated(estimator, 20_000, seed=9)[0], SHELLS)
-        assert set(found.count()) <= {Status.CONVERGED, Status.UNLIKE_TRAINING}
+        assert set(found.count()) <= {Status.CONVERGED, Status.UNLIKE_TRAINING, Status.UNDETERMINED}
         assert np.mean(found.status == Status.UNLIKE_TRAINING) < 0.01
 
     def test_signals_that_no_model_makes_are_not(self, estimator):
