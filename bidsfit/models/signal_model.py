@@ -12,7 +12,7 @@ import numpy as np
 import sympy as sp
 from numpy.typing import ArrayLike, NDArray
 
-from bidsfit.acquisition import Acquisition, Averaging, DirectionAverage, column_of
+from bidsfit.acquisition import FEWEST_DIRECTIONS, Acquisition, Averaging, DirectionAverage, column_of
 from bidsfit.exceptions import UnsupportedProtocolError
 from bidsfit.models.derived import Derivation
 from bidsfit.models.parameter import Derived, Parameter, wrapped_angles
@@ -322,11 +322,14 @@ class SignalModel(ABC):
                     missing.append("the gradient directions of all measurements above b = 0")
             elif name not in acquisition.columns and name not in asked:
                 missing.append(f"{column_of(name).title}s ({name})")
-        uneven = acquisition.without_mean.values() if self.averaging else ()
+        uneven = acquisition.without_mean if self.averaging else {}
         if uneven:
-            left_out = f"left out, as their directions give no mean over the sphere: {', '.join(uneven)}"
-            words[-1] += f"; {left_out}"
-            missing = [f"{lack}; {left_out}. Measure directions that are spread over the sphere" for lack in missing]
+            said = "left out, as their directions give no mean over the sphere: "
+            words[-1] += f"; {said}{', '.join(uneven.values())}"
+            several = [word for k, word in uneven.items() if acquisition.shells[k].n_directions >= FEWEST_DIRECTIONS]
+            if several:  # that they are too few is said already
+                advice = f"; {said}{', '.join(several)}. Measure directions that are spread over the sphere"
+                missing = [lack + advice for lack in missing]
         return Support(tuple(missing), " and ".join(words))
 
     def require_support(self, acquisition: Acquisition) -> None:
