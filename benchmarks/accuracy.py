@@ -44,13 +44,14 @@ DIRECTIONS = {"dense": 32, "clinical": 32}
 WIDE: dict[str, Any] = {"D": (0.0, 5.0), "Dstar": (3.0, 200.0)}
 FLAT = {"f": "uniform", "D": "uniform", "Dstar": "loguniform"}
 
-#: Estimators by model, in the order of the tables.
+#: Estimators by model, in the order of the tables, and what is chosen for a row of its own.
 CLASSICAL = {
-    "adc": ("lsq", "mle", "ols", "wls"),
-    "ivim": ("lsq", "mle", "segmented", "bayes"),
-    "smt2": ("lsq", "mle", "bayes"),
-    "smt3": ("lsq", "mle", "bayes"),
+    "adc": ("lsq", "lsq --debias", "mle", "ols", "wls"),
+    "ivim": ("lsq", "lsq --intervals profile", "mle", "segmented", "bayes"),
+    "smt2": ("lsq", "lsq --debias", "lsq --intervals profile", "mle", "bayes"),
+    "smt3": ("lsq", "lsq --debias", "lsq --intervals profile", "mle", "bayes"),
 }
+CHOSEN: dict[str, dict[str, Any]] = {"--debias": {"debias": True}, "--intervals profile": {"intervals": "profile"}}
 TRAINED = ("net-prior", "net-uniform", "forest-prior")
 
 
@@ -152,17 +153,19 @@ def clean_signals(model: str, tissue: Tissue, acquisition: Acquisition) -> NDArr
     return signal
 
 
-def configurations(name: str, organ: str, arguments: Any) -> Iterator[tuple[str, str, Estimator]]:
+def configurations(name: str, organ: str, kind: NoiseKind) -> Iterator[tuple[str, str, Estimator]]:
     """Estimators of a model with their presets: name, preset, estimator."""
-    for estimator in CLASSICAL[name]:
-        made: Any = estimators.get(estimator)
-        if name != "ivim":
-            yield estimator, "general", made(models.get(name))
+    for words in CLASSICAL[name]:
+        estimator, _, option = words.partition(" ")
+        if option == "--debias" and kind == "gaussian":
             continue
-        wide = {"priors": FLAT} if estimator == "bayes" else {}
-        yield estimator, "wide", made(models.get(name), bounds=WIDE, **wide)
-        yield estimator, "general", made(models.get(name))
-        yield estimator, organ, made(models.get(name, organ))
+        made: Any = estimators.get(estimator)
+        chosen = CHOSEN.get(option, {}) | ({"noise": kind} if estimator in ("mle", "bayes") else {})
+        if name == "ivim":
+            old = {"priors": FLAT, "sigma": "marginalised", "noise": "gaussian"} if estimator == "bayes" else {}
+            yield words, "wide", made(models.get(name), bounds=WIDE, **chosen | old)
+            yield words, organ, made(models.get(name, organ), **chosen)
+        yield words, "general", made(models.get(name), **chosen)
 
 
 def measure(name: str, arguments: Any) -> Iterator[Row]:
@@ -175,7 +178,7 @@ def measure(name: str, arguments: Any) -> Iterator[Row]:
         for tissue in tissues(name):
             clean = np.tile(clean_signals(name, tissue, acquisition), (arguments.voxels, 1))
             noisy = add_noise(clean, sigma, kind, rng)
-            chosen = [*configurations(name, tissue.organ, arguments)]
+            chosen = [*configurations(name, tissue.organ, kind)]
             if arguments.trained:
                 chosen += list(trained(name, tissue.organ, acquisition, snr, kind, taught))
             for estimator, preset, built in chosen:
