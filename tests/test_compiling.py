@@ -115,6 +115,17 @@ class TestFiles:
         monkeypatch.setattr("os.getuid", lambda: path.stat().st_uid + 1)
         assert compiling._read_file(path) is None
 
+    def test_files_that_came_with_the_package(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("BIDSFIT_CACHE_DIR", str(tmp_path / "shipped"))
+        assert cached(numba.njit(lambda x: x - 1))(1) == 0
+        next((tmp_path / "shipped").iterdir()).chmod(0o666)
+        monkeypatch.setattr(compiling, "SHIPPED", tmp_path / "shipped")
+        monkeypatch.setenv("BIDSFIT_CACHE_DIR", str(tmp_path / "own"))
+        function = cached(numba.njit(lambda x: x - 1))
+        assert function(1) == 0
+        assert function.stats.cache_hits.total() == 1
+        assert not (tmp_path / "own").exists()
+
 
 inner = None
 
