@@ -13,11 +13,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from socket import gethostname
+from tempfile import gettempdir
 from typing import Any
 
 import psutil
 
 from bidsfit.exceptions import DiskFullError, UnusableInputError
+
+#: Environment variable that names the folder of compiled code, for this process and those that it starts.
+CACHE_VARIABLE = "BIDSFIT_CACHE_DIR"
 
 #: What the system says of a disk without space, and of a quota that is used up.
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -27,6 +31,16 @@ LARGEST_TEXT = 1 << 24
 
 #: How a small file begins that stands in place of content that is kept elsewhere, and the command that gets it.
 POINTERS = {b"/annex/objects/": "datalad get", b"version https://git-lfs": "git lfs pull"}
+
+
+def cache_folder() -> Path:
+    """The folder of compiled code: that of `CACHE_VARIABLE`, by default ``bidsfit`` in the cache folder of the user."""
+    if given := os.environ.get(CACHE_VARIABLE):
+        return Path(given)
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser(), "bidsfit")
+    except RuntimeError:  # a user without a home
+        return Path(gettempdir(), f"bidsfit-{os.getuid()}")
 
 
 def require_file(path: Path) -> None:

@@ -15,6 +15,7 @@ from scipy.interpolate import CubicSpline
 from scipy.special import ive
 
 from bidsfit.acquisition import Acquisition
+from bidsfit.compiling import cached, specialised
 from bidsfit.models.signal_model import SignalModel, as_real
 from bidsfit.noise import NoiseKind
 
@@ -28,6 +29,8 @@ STEPS, LARGEST = 200, 30
 CHUNK = 8192
 #: A combination of parameters is not determined where this fraction of it, squared, lies in unknown directions.
 LOST = 1e-6
+#: Compiled function of a model, which `specialised` puts here.
+kernel: Any = None
 
 
 def rician_information(amplitude: ArrayLike) -> NDArray[np.float64]:
@@ -206,18 +209,16 @@ def _information(
         return np.asarray(np.einsum("vnj,vn,vnk->vjk", jacobian, weights, jacobian))
     table = _information_table() if noise == "rician" else np.empty(0)
     found = np.zeros((*parameters.shape, parameters.shape[1]))
-    rows, level = np.ascontiguousarray(parameters), np.ascontiguousarray(sigma)
+    rows, level = (np.require(a, requirements=("C", "W")) for a in (parameters, sigma))  # read-only: another type
     order = tuple(range(rows.shape[1]))
     added = np.empty((0, 0)) if variance is None else np.ascontiguousarray(variance)
-    _fill_information(
-        model.kernel, order, rows, model.design(acquisition), acquisition.weights, level, table, added, found
-    )
+    fill = specialised(_fill_information, kernel=model.kernel)
+    fill(order, rows, model.design(acquisition), acquisition.weights, level, table, added, found)
     return found
 
 
 @numba.njit(nogil=True, error_model="numpy")
 def _fill_information(
-    kernel: Any,
     order: tuple[int, ...],
     parameters: NDArray,
     design: NDArray,
@@ -256,6 +257,7 @@ def _fill_information(
                 total[k, j] = total[j, k]
 
 
+@cached
 @numba.njit(nogil=True, error_model="numpy")
 def _bound(information: NDArray, gradients: NDArray, bound: NDArray) -> None:
     """Fill ``bound`` with standard deviations of linear combinations of parameters, from the inverse information.

@@ -21,6 +21,11 @@ import pytest
 
 PROJECT = Path(__file__).resolve().parents[1]
 
+# Compiled code is kept from one run of the tests to the next, apart from that of the user.
+os.environ["BIDSFIT_CACHE_DIR"] = os.path.join(
+    os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "bidsfit-tests"
+)
+
 Outcome = namedtuple("Outcome", "code out err")
 
 

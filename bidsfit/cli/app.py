@@ -42,9 +42,11 @@ def run(argv: Sequence[str] | None = None) -> int:
     arguments = argparse.Namespace(verbosity=0)
     try:
         arguments = parse(words)
+        from bidsfit.files import CACHE_VARIABLE
         from bidsfit.run.settings import settings_from
 
         settings = settings_from(arguments, ["bidsfit", *map(shlex.quote, words)])
+        os.environ[CACHE_VARIABLE] = str(settings.cache_dir)  # workers inherit it
         if settings.analysis_level == "group":
             from bidsfit.run.group import run_group
 

@@ -334,6 +334,12 @@ def add_other_options(group: argparse._ArgumentGroup) -> None:
         "-w", "--work-dir", metavar="DIR", help="work folder, from which a run resumes (default: OUTPUT_DIR/work)"
     )
     group.add_argument(
+        "--cache-dir",
+        metavar="DIR",
+        help="compiled code, which later runs and other jobs use again (default: ~/.cache/bidsfit, or the work folder "
+        "where that cannot be written)",
+    )
+    group.add_argument(
         "--clean-workdir", action="store_true", help="forget the work on the images of this run: fit them again"
     )
     group.add_argument(

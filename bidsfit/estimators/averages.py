@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bidsfit.acquisition import Acquisition, Averaging
+from bidsfit.compiling import cached
 from bidsfit.estimators.debiasing import make_predictors, remove_bias_of_means
 from bidsfit.models.signal_model import SignalModel
 from bidsfit.noise import remove_rician_bias
@@ -90,7 +91,7 @@ class Averages:
         found = self._average(measured, missing if some_missing else None)
         if not self._uneven:
             return Averaged(found, missing.any(axis=1), variance)
-        directions = np.empty(found.shape)
+        directions, noise = np.empty(found.shape), np.require(noise, requirements=("C", "W"))  # one type to numba
         some = missing if some_missing else np.empty((0, 0), dtype=np.bool_)
         _fill_variance(measured, some, noise, self._order, self._ends, self._counts, self._shares, directions)
         return Averaged(
@@ -98,6 +99,7 @@ class Averages:
         )
 
 
+@cached
 @numba.njit(nogil=True, error_model="numpy", fastmath={"reassoc", "contract"})
 def _fill_variance(
     signals: NDArray,

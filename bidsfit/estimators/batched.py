@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bidsfit.compiling import cached, specialised
 from bidsfit.estimators.levenberg_marquardt import (
     AT_BOUND,
     CAUTIOUS_DAMPING,
@@ -84,6 +85,7 @@ def fit_batch(
         found[chosen], cost[chosen], status[chosen] = other[better], costs[better], outcome[better]
 
 
+@cached
 @compiled
 def _from_nodes(
     y: NDArray,
@@ -123,7 +125,8 @@ def _descend(
     outcome = np.full(n, ITERATION_LIMIT, dtype=np.uint8)
     active = np.arange(n)
     signals, jacobians = evaluate(parameters, True)
-    _linearise(misfit, y, precision, problem, work, active, signals, jacobians, cost, normal, gradient)
+    linearise, judge = (specialised(function, misfit=misfit) for function in (_linearise, _judge))
+    linearise(y, precision, problem, work, active, signals, jacobians, cost, normal, gradient)
     for _ in range(MAX_ITERATIONS):
         _propose(problem, work, active, boxes, parameters, damping, cost, normal, gradient, trial, promised, outcome)
         active = active[outcome[active] == ITERATION_LIMIT]
@@ -131,22 +134,21 @@ def _descend(
             break
         signals, _ = evaluate(trial[active], False)
         moved = np.zeros(n, dtype=np.bool_)
-        _judge(
-            misfit, y, precision, problem, work, active, signals, parameters, trial, promised, cost, damping, growth,
-            moved, outcome,
+        judge(
+            y, precision, problem, work, active, signals, parameters, trial, promised, cost, damping, growth, moved,
+            outcome,
         )  # fmt: skip
         active = active[outcome[active] == ITERATION_LIMIT]
         again = active[moved[active]]
         if again.size:
             signals, jacobians = evaluate(parameters[again], True)
-            _linearise(misfit, y, precision, problem, work, again, signals, jacobians, cost, normal, gradient)
+            linearise(y, precision, problem, work, again, signals, jacobians, cost, normal, gradient)
     _mark_bounds(problem, boxes, parameters, outcome)
     return cost, outcome
 
 
 @compiled
 def _linearise(
-    misfit: Any,
     y: NDArray,
     precision: NDArray,
     problem: Problem,
@@ -166,7 +168,7 @@ def _linearise(
             work.signal[k] = signals[i, k]
             for j in range(p):
                 work.jacobian[k, j] = jacobians[i, k, j]
-        cost[v] = total_misfit(misfit, y[v], precision[v], problem, work)
+        cost[v] = total_misfit(y[v], precision[v], problem, work)
         normal_equations(problem.order, work)
         for j in range(p):
             gradient[v, j] = work.gradient[j]
@@ -174,6 +176,7 @@ def _linearise(
                 normal[v, j, k] = work.normal[j, k]
 
 
+@cached
 @compiled
 def _propose(
     problem: Problem,
@@ -208,7 +211,6 @@ def _propose(
 
 @compiled
 def _judge(
-    misfit: Any,
     y: NDArray,
     precision: NDArray,
     problem: Problem,
@@ -231,7 +233,7 @@ def _judge(
             work.signal[k] = signals[i, k]
         gain = 0.0
         if promised[v] > 1e-15 * abs(cost[v]):
-            gain = cost[v] - total_misfit(misfit, y[v], precision[v], problem, work)
+            gain = cost[v] - total_misfit(y[v], precision[v], problem, work)
         if gain > 0.0:
             for j in range(len(problem.order)):
                 parameters[v, j] = trial[v, j]
@@ -248,6 +250,7 @@ def _judge(
                 outcome[v] = CONVERGED
 
 
+@cached
 @compiled
 def _mark_bounds(problem: Problem, boxes: NDArray, parameters: NDArray, outcome: NDArray) -> None:
     """Mark converged voxels with a parameter at a bound."""

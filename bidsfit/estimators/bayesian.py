@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy import special, stats
 
 from bidsfit.acquisition import Acquisition, Averaging
+from bidsfit.compiling import specialised
 from bidsfit.estimators.estimator import Estimator, FitChunk, Fitted, Signals, Status
 from bidsfit.estimators.posterior import (
     BIAS_STEPS,
@@ -190,8 +191,8 @@ class Bayesian(Estimator):
             precision = 1 / (spread[:, None] ** 2 / acquisition.weights + np.where(unknown[:, None], 0.0, variance))
             level = np.where(unknown | self.debias | (self.noise == "gaussian"), 0.0, sigma)
             rough = remove_rician_bias(y, level[:, None])
-            fill_posteriors(
-                model.signal_kernel, model.kernel, np.ascontiguousarray(y), rough, precision, unknown, level, fixed,
+            specialised(fill_posteriors, kernel=model.signal_kernel, slopes=model.kernel)(
+                np.ascontiguousarray(y), rough, precision, unknown, level, fixed,
                 frame, work, mean, sd, lower, upper, squares, width, effective,
             )  # fmt: skip
             squares *= spread**2

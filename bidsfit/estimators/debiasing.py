@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bidsfit.acquisition import Acquisition
+from bidsfit.compiling import cached
 from bidsfit.noise import rician_mean
 
 #: The iteration ends where no amplitude changes by more than this fraction of the noise level, or here.
@@ -83,6 +84,7 @@ def _bias_table() -> NDArray[np.float64]:
     return rician_mean(amplitudes, 1.0) - amplitudes
 
 
+@cached
 @numba.njit(nogil=True, error_model="numpy", fastmath={"reassoc", "contract"})
 def _correct(
     magnitudes: NDArray,

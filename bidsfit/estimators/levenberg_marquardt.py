@@ -20,6 +20,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from bidsfit.compiling import specialised
 from bidsfit.estimators.estimator import Status
 
 MAX_ITERATIONS = 200
@@ -48,6 +49,10 @@ ITERATION_LIMIT = int(Status.ITERATION_LIMIT)
 # counting is atomic, and would cost more than the arithmetic.
 compiled = numba.njit(error_model="numpy", nogil=True, _nrt=False)  # type: ignore[call-overload]
 inlined = numba.njit(error_model="numpy", forceinline=True, _nrt=False)  # type: ignore[call-overload]
+
+#: Compiled functions of a model and of a kind of noise, which `specialised` puts here.
+kernel: Any = None
+misfit: Any = None
 
 
 class LogPrior(NamedTuple):
@@ -136,7 +141,8 @@ def fit_voxels(
     other = np.empty(len(problem.order))
     first = np.empty((0, len(problem.order))) if start is None else np.ascontiguousarray(start)
     work = make_work(problem)
-    solve(kernel, misfit, y, precision, problem, make_grid(problem), work, other, first, found, cost, status)
+    fit = specialised(solve, kernel=kernel, misfit=misfit)
+    fit(y, precision, problem, make_grid(problem), work, other, first, found, cost, status)
 
 
 def make_grid(problem: Problem) -> StartGrid:
@@ -170,8 +176,6 @@ def make_work(problem: Problem) -> Work:
 
 @compiled
 def solve(
-    kernel: Any,
-    misfit: Any,
     y: NDArray,
     precision: NDArray,
     problem: Problem,
@@ -200,7 +204,7 @@ def solve(
         else:
             score_nodes(y[v], problem, grid)
             best_node(problem, grid, box, 0, -np.inf, np.inf, solution)
-        cost[v], status[v] = descend(kernel, misfit, y[v], precision[v], problem, work, solution, FIRST_DAMPING)
+        cost[v], status[v] = descend(y[v], precision[v], problem, work, solution, FIRST_DAMPING)
         if (
             status[v] == AT_BOUND and start.shape[0] == 0
         ):  # often a local minimum: look also from the other half of that parameter's range
@@ -212,9 +216,7 @@ def solve(
                     best_node(problem, grid, box, j, grid.middle[j], np.inf, other)
                 else:
                     best_node(problem, grid, box, j, -np.inf, grid.middle[j], other)
-                other_cost, other_status = descend(
-                    kernel, misfit, y[v], precision[v], problem, work, other, CAUTIOUS_DAMPING
-                )
+                other_cost, other_status = descend(y[v], precision[v], problem, work, other, CAUTIOUS_DAMPING)
                 if other_cost < cost[v]:
                     cost[v], status[v] = other_cost, other_status
                     for k in range(len(order)):
@@ -278,8 +280,6 @@ def meets_constraints(problem: Problem, bounds: NDArray, g: int) -> bool:
 
 @compiled
 def descend(
-    kernel: Any,
-    misfit: Any,
     y: NDArray,
     precision: float,
     problem: Problem,
@@ -290,7 +290,7 @@ def descend(
     """Minimise from ``parameters`` (feasible; replaced by the solution); return the sum of misfits and the status."""
     order, trial, exact = problem.order, work.trial, exactly(y, precision, problem)
     kernel(parameters, problem.design, work.signal, work.jacobian)
-    cost = total_misfit(misfit, y, precision, problem, work)
+    cost = total_misfit(y, precision, problem, work)
     cost = with_prior(problem.prior, parameters, cost, exact, work)
     normal_equations(order, work)
     bend_to_prior(problem.prior, parameters, work)
@@ -305,7 +305,7 @@ def descend(
         gain = 0.0
         if promised > 1e-15 * abs(cost):  # it can be negative: parameters put on their bounds pull the others along
             kernel(trial, problem.design, work.signal, work.jacobian)
-            trial_cost = total_misfit(misfit, y, precision, problem, work)
+            trial_cost = total_misfit(y, precision, problem, work)
             gain = cost - with_prior(problem.prior, trial, trial_cost, exact, work)
         if gain > 0.0:
             for j in range(len(order)):
@@ -383,7 +383,7 @@ def relaxed(damping: float, gain: float, promised: float) -> float:
 
 
 @inlined
-def total_misfit(misfit: Any, y: NDArray, precision: float, problem: Problem, work: Work) -> float:
+def total_misfit(y: NDArray, precision: float, problem: Problem, work: Work) -> float:
     """Sum of misfits of all measurements; sets the sums of slopes and curvatures for each row of the design."""
     rows, weights, signal, slope, curvature = problem.rows, problem.weights, work.signal, work.slope, work.curvature
     for k in range(signal.size):

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy import special, stats
 
 from bidsfit.acquisition import Acquisition, Averaging
+from bidsfit.compiling import specialised
 from bidsfit.estimators.estimator import CHUNK, INSIDE, Estimator, FitChunk, Fitted, Signals
 from bidsfit.estimators.least_squares import LeastSquares
 from bidsfit.estimators.levenberg_marquardt import (
@@ -188,8 +189,9 @@ class MaximumAPosteriori(Estimator):
             cost, status = np.empty((2, n)), np.empty((2, n), dtype=np.uint8)
             fit_voxels(model.kernel, gaussian, y, np.ones(n), plain, found, cost[0], status[0])
             found = np.clip(found, *bounds.T)
+            descend_all = specialised(descend_from, kernel=model.kernel, misfit=gaussian)
             for k, values in enumerate((found, other)):
-                descend_from(model.kernel, y, informed, make_work(informed), values, cost[k], status[k])
+                descend_all(y, informed, make_work(informed), values, cost[k], status[k])
             better = cost[1] < cost[0]
             found[better], status[0, better] = other[better], status[1, better]
             residuals = y - model.signal(found, acquisition)
@@ -263,9 +265,7 @@ def inside(prior: Prior) -> tuple[float, float]:
 
 
 @compiled
-def descend_from(
-    kernel: Any, y: NDArray, problem: Problem, work: Work, found: NDArray, cost: NDArray, status: NDArray
-) -> None:
+def descend_from(y: NDArray, problem: Problem, work: Work, found: NDArray, cost: NDArray, status: NDArray) -> None:
     """Minimise in each voxel from ``found``, which is replaced by the solution."""
     for v in range(y.shape[0]):
-        cost[v], status[v] = descend(kernel, gaussian, y[v], 1.0, problem, work, found[v], FIRST_DAMPING)
+        cost[v], status[v] = descend(y[v], 1.0, problem, work, found[v], FIRST_DAMPING)

@@ -70,6 +70,10 @@ summing = numba.njit(  # type: ignore[call-overload]
     error_model="numpy", nogil=True, fastmath={"reassoc", "contract"}, _nrt=False
 )
 
+#: Compiled signal of a model and the same with derivatives, which `bidsfit.compiling.specialised` puts here.
+kernel: Any = None
+slopes: Any = None
+
 
 class Frame(NamedTuple):
     """Arrays shared by all voxels, for p free parameters besides the scale."""
@@ -148,8 +152,6 @@ def make_work(n: int, n_parameters: int, p: int) -> Work:
 
 @compiled
 def fill_posteriors(
-    kernel: Any,
-    slopes: Any,
     y: NDArray,
     rough: NDArray,
     precision: NDArray,
@@ -170,7 +172,6 @@ def fill_posteriors(
 
     Parameters
     ----------
-    kernel, slopes : compiled kernels of the model, the second with derivatives
     y, rough : ndarray, shape (n_voxels, n)
         Averaged signals, and what is roughly left of them without their Rician bias.
     precision : ndarray, shape (n_voxels, n)
@@ -198,7 +199,7 @@ def fill_posteriors(
         for i in range(y.shape[1]):
             energy += precision[v, i] * y[v, i] ** 2
         voxel = Voxel(y[v], rough[v], precision[v], unknown[v], level[v], energy, FAINT**2 * precision[v].sum())
-        n, effective[v] = adapt(kernel, slopes, voxel, frame, work)
+        n, effective[v] = adapt(voxel, frame, work)
         weight, scale = work.weight[:n], work.scale[:n]
         for j in range(p):
             k = frame.free[j]
@@ -224,7 +225,7 @@ def fill_posteriors(
 
 
 @compiled
-def adapt(kernel: Any, slopes: Any, voxel: Voxel, frame: Frame, work: Work) -> tuple[int, float]:
+def adapt(voxel: Voxel, frame: Frame, work: Work) -> tuple[int, float]:
     """Fill ``work`` with points and their normalised weights; return their number, and the effective one."""
     best = weigh_prior(voxel, frame, work)
     n = take_prior(best, voxel, frame, work)
@@ -234,9 +235,9 @@ def adapt(kernel: Any, slopes: Any, voxel: Voxel, frame: Frame, work: Work) -> t
     else:
         for j in range(work.axis.size):
             work.axis[j] = frame.prior[j, best]
-        climb(slopes, voxel, frame, work)
+        climb(voxel, frame, work)
     while True:
-        draw(kernel, n, drawn, old, parts, voxel, frame, work)
+        draw(n, drawn, old, parts, voxel, frame, work)
         n, drawn, old = n + ROUND, drawn + ROUND, old + parts
         effective = normalise(n, 1.0, work)
         if effective >= GOOD or drawn == ROUND * ROUNDS:
@@ -293,7 +294,7 @@ def take_prior(best: int, voxel: Voxel, frame: Frame, work: Work) -> int:
 
 
 @compiled
-def climb(slopes: Any, voxel: Voxel, frame: Frame, work: Work) -> None:
+def climb(voxel: Voxel, frame: Frame, work: Work) -> None:
     """Find the mode from the point ``work.axis``, and the covariance that the curvature there means."""
     p, z, trial, step, factor = work.axis.size, work.means[0], work.other, work.axis, work.factors[0]
     highest, damping = -np.inf, 1e-3
@@ -402,7 +403,7 @@ def set_parameters(g: int, frame: Frame, work: Work) -> None:
 
 
 @compiled
-def draw(kernel: Any, n: int, drawn: int, old: int, parts: int, voxel: Voxel, frame: Frame, work: Work) -> None:
+def draw(n: int, drawn: int, old: int, parts: int, voxel: Voxel, frame: Frame, work: Work) -> None:
     """Add a round of points to the first n, from t distributions that follow ``old`` ones; compute all log weights."""
     each, stop = ROUND // parts, n + ROUND
     for part in range(parts):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -75,14 +76,20 @@ def compile_kernel(
     (n_parameters,), design (n, n_variables), signal (n,), jacobian (n, n_parameters). Without ``derivatives`` the
     Jacobian is left as it is. Models that differ only in their tables share the compiled function.
     """
-    namespace: dict[str, Any] = {"math": math, **KERNEL_FUNCTIONS}
+    namespace: dict[str, Any] = {"__name__": __name__, "math": math, **KERNEL_FUNCTIONS}
     source = kernel_source(expression, parameters, variables, derivatives=derivatives)
     exec(compile(source, f"<kernel of {', '.join(parameters)}>", "exec"), namespace)  # our own generated source
+    # A name of its own, because symbols of code loaded from the cache of other runs have it (see `specialised`).
+    namespace["kernel"].__qualname__ = f"kernel_{hashlib.sha256(source.encode()).hexdigest()[:32]}"
     return numba.njit(namespace["kernel"], error_model="numpy", nogil=True)
 
 
+#: What `fill` calls: `specialised` puts one of a model here.
+kernel: Any = None
+
+
 @numba.njit(nogil=True, error_model="numpy")
-def fill(kernel: Any, parameters: NDArray, design: NDArray, signals: NDArray, jacobians: NDArray) -> None:
+def fill(parameters: NDArray, design: NDArray, signals: NDArray, jacobians: NDArray) -> None:
     """Fill signals (n_voxels, n) and Jacobians (n_voxels, n, n_parameters) of many voxels."""
     for i in range(len(parameters)):
         kernel(parameters[i], design, signals[i], jacobians[i])

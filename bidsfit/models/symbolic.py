@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from sympy.printing.pytorch import TorchPrinter
 
 from bidsfit.acquisition import column_of
+from bidsfit.compiling import specialised
 from bidsfit.models.functions import KERNEL_FUNCTIONS, torch_functions
 from bidsfit.models.kernel import compile_kernel, fill
 from bidsfit.models.signal_model import SignalModel
@@ -91,7 +92,8 @@ class SymbolicModel(SignalModel):
         n, shape = len(parameters), (len(design), len(self.names))
         signals = np.empty((n, len(design)))
         jacobians = np.empty((n, *shape) if derivatives else (n, 0, 0))
-        fill(self.kernel if derivatives else self.signal_kernel, parameters, design, signals, jacobians)
+        kernel = self.kernel if derivatives else self.signal_kernel
+        specialised(fill, kernel=kernel)(parameters, design, signals, jacobians)
         return signals, jacobians if derivatives else None
 
     @cached_property

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy.fft import fft2, ifft2, ifftshift, irfft, rfft
 from scipy.ndimage import maximum_filter, minimum_filter
 
+from bidsfit.compiling import cached
 from bidsfit.parallel import Progress, in_processes
 from bidsfit.preprocessing.denoising import require_four_dimensions
 
@@ -159,6 +160,7 @@ def _shifted_block(rows: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.where(apart == 0, rows, (after - before) / np.where(apart == 0, 1, apart) * down + before)
 
 
+@cached
 @numba.njit(nogil=True, error_model="numpy")
 def _keep_least(
     moved: NDArray, imaginary: NDArray, shift: np.float32, values: NDArray, shifts: NDArray, variation: NDArray

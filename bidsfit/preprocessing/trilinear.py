@@ -8,6 +8,8 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from bidsfit.compiling import cached
+
 
 def trilinear(images: NDArray[np.float32], places: NDArray[np.float64]) -> NDArray[np.float32]:
     """Interpolate images (x, y, z, k) linearly at places (3, ...), voxels; returns values (k, ...).
@@ -20,6 +22,7 @@ def trilinear(images: NDArray[np.float32], places: NDArray[np.float64]) -> NDArr
     return values
 
 
+@cached
 @numba.njit(nogil=True, error_model="numpy")
 def _interpolate(images: NDArray, places: NDArray, values: NDArray) -> None:
     for p in range(places.shape[1]):

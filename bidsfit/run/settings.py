@@ -15,6 +15,7 @@ import tomli_w
 
 from bidsfit.choices import read_toml
 from bidsfit.exceptions import UnknownNameError, UsageError
+from bidsfit.files import cache_folder
 
 #: Where the noise level may come from; "auto" takes the best that there is.
 SIGMA_SOURCES = ("auto", "repeats", "b0", "residuals", "mppca", "piesno", "map")
@@ -85,6 +86,7 @@ class Settings:
     write_graph: bool = False
     dry_run: bool = False
     work_dir: Path = Path("work")
+    cache_dir: Path = Path("compiled")
     clean_workdir: bool = False
     overwrite: bool = False
     resource_monitor: bool = False
@@ -148,6 +150,7 @@ def settings_from(arguments: Namespace, command: Sequence[str]) -> Settings:
     """
     values = vars(arguments)
     bids_dir, output_dir = absolute(arguments.bids_dir), absolute(arguments.output_dir)
+    work_dir = absolute(arguments.work_dir or output_dir / "work")
     cores = len(os.sched_getaffinity(0))
     nprocs = cores if arguments.nprocs is None else arguments.nprocs
     threads = min(nprocs, 8) if arguments.omp_nthreads is None else arguments.omp_nthreads
@@ -177,7 +180,8 @@ def settings_from(arguments: Namespace, command: Sequence[str]) -> Settings:
             "nprocs": nprocs,
             "omp_nthreads": threads,
             "mem_gb": None if arguments.mem is None else parse_memory(arguments.mem),
-            "work_dir": absolute(arguments.work_dir or output_dir / "work"),
+            "work_dir": work_dir,
+            "cache_dir": absolute(arguments.cache_dir or _cache_dir(work_dir)),
             "run_uuid": str(uuid4()),
             "command": " ".join(command),
             **{
@@ -203,10 +207,19 @@ def absolute(path: str | Path) -> Path:
     return Path(os.path.abspath(path))
 
 
+def _cache_dir(work_dir: Path) -> Path:
+    """The folder of compiled code of the user, or one in the work folder where that cannot be written."""
+    folder = cache_folder()
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    return folder if os.access(there, os.W_OK) else work_dir / "compiled"
+
+
 def _refuse_folders(settings: Settings) -> None:
     """Refuse output folders inside an input dataset, except in its ``derivatives``."""
     datasets = {"BIDS_DIR": settings.bids_dir}
-    folders = (("OUTPUT_DIR", settings.output_dir), ("--work-dir", settings.work_dir), ("--store", settings.store))
+    folders = [("OUTPUT_DIR", settings.output_dir), ("--work-dir", settings.work_dir), ("--store", settings.store)]
+    if settings.cache_dir != cache_folder():  # the user's own may be anywhere
+        folders.append(("--cache-dir", settings.cache_dir))
     datasets |= {f"-d {name}": path for name, path in (settings.derivatives or {}).items()}
     for dataset, path in datasets.items():
         root, derivatives = path.resolve(), (path / "derivatives").resolve()

@@ -12,6 +12,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from bidsfit.compiling import cached
 from bidsfit.parallel import Progress
 from bidsfit.registry import Registry
 from bidsfit.simulation.simulator import Simulation, Simulator
@@ -243,6 +244,7 @@ def _named(layers: list[tuple[NDArray, NDArray]]) -> Arrays:
     return {f"{i}.{name}": np.array(array, order="C") for i, layer in enumerate(parts) for name, array in layer}
 
 
+@cached
 @numba.njit(nogil=True, error_model="numpy")
 def _activate(values: NDArray, bias: NDArray, rectify: bool) -> None:
     """Add the bias and rectify in one pass over memory."""

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bidsfit.acquisition import Acquisition
+from bidsfit.compiling import specialised
 from bidsfit.models.signal_model import as_real
 from bidsfit.models.space import ParameterSpace
 from bidsfit.simulation.patches import with_presence
@@ -72,8 +73,7 @@ class Inverter:
         if not model.compiled:
             return Inverted(cube, parameters, self._fit_scale(parameters, signals))
         squares = np.empty(len(signals))
-        _fit_scale(
-            model.signal_kernel,
+        specialised(_fit_scale, kernel=model.signal_kernel)(
             parameters,
             self._design,
             self._weights,
@@ -104,9 +104,13 @@ class Inverter:
         return np.asarray((y - signal) ** 2 @ weights)
 
 
+#: Compiled signal of a model, which `specialised` puts here.
+kernel: Any = None
+
+
 @numba.njit(nogil=True, error_model="numpy")
 def _fit_scale(
-    kernel: Any, parameters: NDArray, design: NDArray, weights: NDArray, y: NDArray, scale: int, squares: NDArray
+    parameters: NDArray, design: NDArray, weights: NDArray, y: NDArray, scale: int, squares: NDArray
 ) -> None:
     """Fill in the scale, if any, of every voxel by least squares, and the weighted sum of squared residuals."""
     n = design.shape[0]

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import qmc
 
+from bidsfit.compiling import cached
 from bidsfit.estimators.estimator import Estimator
 from bidsfit.models.space import ParameterSpace
 from bidsfit.simulation.simulator import Simulator
@@ -200,6 +201,7 @@ def _basis(cube: NDArray[np.float64], exponents: list[tuple[int, ...]]) -> NDArr
     return found
 
 
+@cached
 @numba.njit(nogil=True, error_model="numpy")
 def _interpolate(cube: NDArray, columns: NDArray, points: int, found: NDArray) -> None:
     """Multilinear interpolation of all columns at once, which is several times as fast as one after the other."""

@@ -72,6 +72,7 @@ OPTIONS = [
     (["--dry-run"], "dry_run", True),
     (["-w", "/work"], "work_dir", Path("/work")),
     (["--work-dir", "/work"], "work_dir", Path("/work")),
+    (["--cache-dir", "/cache"], "cache_dir", Path("/cache")),
     (["--clean-workdir"], "clean_workdir", True),
     (["--resource-monitor"], "resource_monitor", True),
     (["--stop-on-first-crash"], "stop_on_first_crash", True),
@@ -188,10 +189,19 @@ def test_outputs_do_not_mix_with_inputs(tmp_path, out, fault):
         settings(*options, bids=tmp_path / "ds", out=tmp_path / out)
 
 
-@pytest.mark.parametrize("work", ["ds", "ds/work"])
-def test_neither_does_the_work_folder(tmp_path, work):
-    with pytest.raises(UsageError, match="--work-dir"):
-        settings("-w", tmp_path / work, bids=tmp_path / "ds", out=tmp_path / "out")
+@pytest.mark.parametrize("option", ["--work-dir", "--cache-dir"])
+@pytest.mark.parametrize("folder", ["ds", "ds/work"])
+def test_neither_do_other_folders(tmp_path, option, folder):
+    with pytest.raises(UsageError, match=option):
+        settings(option, tmp_path / folder, bids=tmp_path / "ds", out=tmp_path / "out")
+
+
+def test_compiled_code_is_kept_where_the_user_can_write(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("BIDSFIT_CACHE_DIR")
+    assert settings().cache_dir == tmp_path / "cache" / "bidsfit"
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    assert settings().cache_dir == Path("/data/out/work/compiled")
 
 
 @pytest.mark.parametrize(
