@@ -107,7 +107,7 @@ def options_in_words(settings: Mapping[str, Any], estimator: Estimator, numbers:
     """All settings of a fit in words, by name."""
     words = {}
     for key, value in settings.items():
-        if isinstance(value, Mapping) and key != "Bounds":  # such as a recipe of the user
+        if key == "Recipe" and isinstance(value, Mapping):  # that of a file of the user
             words[key] = recipe_in_words(value)
         elif key not in ("Bounds", "FitMethodDescription"):
             words[key] = f"{_plain(value)} s/mm²" if key in B_VALUES else _plain(value)
@@ -130,6 +130,8 @@ def _plain(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:g}"
+    if isinstance(value, Mapping):
+        return "; ".join(f"{name}: {_plain(content)}" for name, content in value.items())
     return ", ".join(map(_plain, value)) if isinstance(value, list | tuple) else str(value)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from bidsfit import models
 from bidsfit.bids.inputs import DwiImage
-from bidsfit.bids.outputs import map_outputs
+from bidsfit.bids.outputs import fit_settings, map_outputs
 from bidsfit.bids.units import REPORT_UNITS
 from bidsfit.estimators.comparison import Precision
 from bidsfit.estimators.least_squares import LeastSquares
@@ -57,6 +57,13 @@ def test_choices_are_told_in_plain_words():
     words = options_in_words(settings, LeastSquares(models.get("ivim")), found)
     assert [words[name] for name in settings] == ["no", "D", "200 s/mm²", "1000 s/mm²"]
     assert words["b-values fitted (s/mm²)"] == "0 (2 times), 1000 (2 times), 2000"
+
+
+def test_choices_of_an_organ_are_told_in_plain_words():
+    estimator = LeastSquares(models.get("ivim", "liver"))
+    words = options_in_words(fit_settings(estimator.model, estimator, "found"), estimator, NUMBERS)
+    assert words["Organ"] == "liver"
+    assert "Priors: f: " in words["OrganPreset"] and "{" not in words["OrganPreset"]
 
 
 def test_what_directions_do_to_the_residual_is_said():
