@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, chdir, suppress
@@ -120,6 +121,7 @@ def run_graph(
         with suppress(Exception):  # what stands in the way of a report stops no other work; it is tried again below
             reports.write(plan, settings.run_uuid)
 
+    gc.freeze()  # what is imported stays: neither this process nor its workers need look through it again
     failure: Exception | None = None
     try:
         with (
