@@ -14,10 +14,10 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.image import imsave
 from matplotlib.layout_engine import ConstrainedLayoutEngine, LayoutEngine
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
+from PIL import Image
 
 #: Inches; about the text width of the report, so that type in figures has the size of type in the text.
 WIDTH = 10.0
@@ -138,7 +138,7 @@ def save(figure: Figure, path: Path | str) -> Path:
     cropped: dict[str, Any] = {"bbox_inches": "tight", "pad_inches": MARGIN}
     try:
         if suffix == ".png" and (pixels := _drawn_once(figure)) is not None:
-            imsave(beside, pixels, format="png", dpi=figure.dpi, metadata={"Software": None})
+            Image.fromarray(pixels).save(beside, format="png", dpi=(figure.dpi, figure.dpi))
         elif suffix == ".png":
             FigureCanvasAgg(figure).print_figure(beside, format="png", metadata={"Software": None}, **cropped)
         elif suffix == ".svg":
@@ -163,7 +163,7 @@ def _drawn_once(figure: Figure) -> NDArray[np.uint8] | None:
         figure.set_layout_engine("none")  # the layout is done, and done again it would differ
         return None
     pixels = np.asarray(canvas.buffer_rgba())[::-1]
-    left, bottom, right, top = np.rint(box.padded(MARGIN).extents * figure.dpi).astype(int)
+    left, bottom, right, top = np.rint(np.multiply(box.padded(MARGIN).extents, figure.dpi)).astype(int)
     return pixels[max(bottom, 0) : top, max(left, 0) : right][::-1]
 
 
