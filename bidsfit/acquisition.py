@@ -530,12 +530,17 @@ def nominal(values: NDArray, weights: NDArray, relative: float, absolute: float)
     return means
 
 
+def same_directions(directions: NDArray) -> NDArray[np.bool_]:
+    """Whether two gradient directions are equal, shape (n, n); opposite ones are, and zero ones equal none."""
+    unit = unit_vectors(directions)
+    return np.abs(unit @ unit.T) >= np.cos(np.deg2rad(SAME_DIRECTION))
+
+
 def count_directions(directions: NDArray) -> int:
     """Number of distinct gradient directions, at least 1; opposite directions are equal."""
-    unit = unit_vectors(directions[np.any(directions != 0, axis=1)])
-    different, count = np.empty_like(unit), 0
-    for direction in unit:
-        if not np.any(np.abs(different[:count] @ direction) >= np.cos(np.deg2rad(SAME_DIRECTION))):
-            different[count] = direction
-            count += 1
+    known = directions[np.any(directions != 0, axis=1)]
+    same, left, count = same_directions(known), np.ones(len(known), dtype=bool), 0
+    while left.any():
+        left &= ~same[np.argmax(left)]
+        count += 1
     return max(count, 1)

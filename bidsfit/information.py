@@ -11,7 +11,6 @@ from typing import Any, get_args
 import numba
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.interpolate import CubicSpline
 from scipy.special import ive
 
 from bidsfit.acquisition import Acquisition
@@ -48,6 +47,8 @@ def rician_information(amplitude: ArrayLike) -> NDArray[np.float64]:
 @cache
 def _information_table() -> NDArray[np.float64]:
     """g(a) for a from 0 to `LARGEST`, by Gauss-Legendre quadrature and a spline."""
+    from scipy.interpolate import CubicSpline  # takes a fifth of a second to import
+
     a = np.concatenate([np.linspace(0, 8, 161), np.linspace(8.25, LARGEST, 88)])[:, None]
     nodes, weights = np.polynomial.legendre.leggauss(400)
     low, high = np.maximum(a - 10, 0), a + 10

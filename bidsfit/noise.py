@@ -9,10 +9,9 @@ from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import ive
-from scipy.stats import chi2
+from scipy.special import gammaincinv, ive
 
-from bidsfit.acquisition import B0_TOLERANCE, Acquisition, count_directions
+from bidsfit.acquisition import B0_TOLERANCE, Acquisition, same_directions
 from bidsfit.parallel import Progress
 
 #: Of the noise level: what stands for a signal of 0 that is no missing measurement.
@@ -284,7 +283,8 @@ def sigma_from_repeats(
         ((signals[finite][:, group] - signals[finite][:, group].mean(axis=1, keepdims=True)) ** 2).sum(axis=1)
         for group in groups
     )
-    sigma = float(np.sqrt(np.median(squares) / chi2.median(freedom)))
+    median = 2 * gammaincinv(freedom / 2, 0.5)  # of chi squared
+    sigma = float(np.sqrt(np.median(squares) / median))
     largest = max(groups, key=len)
     b = acquisition.b_values[largest].mean()
     groups_in_words = "1 group" if len(groups) == 1 else f"{len(groups)} groups"
@@ -356,18 +356,13 @@ def repeats(acquisition: Acquisition) -> list[NDArray[np.intp]]:
     """
     groups = []
     for shell in acquisition.shells:
-        left = list(shell.indices)
-        while left:
-            first = left[0]
-            same = [i for i in left if i == first or _same_direction(acquisition, first, i)]
-            groups.append(np.array(same, dtype=np.intp))
-            left = [i for i in left if i not in same]
+        low = acquisition.b_values[shell.indices] <= B0_TOLERANCE
+        same = low[:, None] & low | np.eye(low.size, dtype=bool)
+        if acquisition.directions is not None:
+            same |= same_directions(acquisition.directions[shell.indices])
+        left = np.ones(low.size, dtype=bool)
+        while left.any():
+            group = left & same[np.argmax(left)]
+            groups.append(shell.indices[group])
+            left &= ~group
     return groups
-
-
-def _same_direction(acquisition: Acquisition, i: int, j: int) -> bool:
-    if max(acquisition.b_values[[i, j]]) <= B0_TOLERANCE:
-        return True
-    if acquisition.directions is None or not acquisition.directions[[i, j]].any(axis=1).all():
-        return False
-    return count_directions(acquisition.directions[[i, j]]) == 1

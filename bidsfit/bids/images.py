@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from copy import copy
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,14 @@ from numpy.typing import DTypeLike, NDArray
 from bidsfit.bids.headers import end_of_data, in_one_line, is_packed, judge_image, judge_stored_header, refuse_more
 from bidsfit.exceptions import UnusableInputError
 from bidsfit.files import require_file, whole_file
+
+#: How packed files are opened, and the error of those that are damaged.
+open_packed: Any = gzip.open
+DamageError: type[Exception] = zlib.error
+with suppress(ImportError):  # 2.7 times as fast; not there for every processor
+    from isal import igzip, isal_zlib
+
+    open_packed, DamageError = igzip.open, isal_zlib.error
 
 #: Two grids are the same when their corners lie within this fraction of a voxel of each other.
 SAME_GRID = 0.5
@@ -183,7 +191,7 @@ def _unpacked(image: SpatialImage, path: Path) -> Iterator[bytes]:
     """Header and data of a compressed image in pieces, read to the end so that gzip verifies checksums."""
     left = end_of_data(image)
     try:
-        with gzip.open(path) as file:
+        with open_packed(path) as file:
             while piece := file.read(min(left, PIECE)):
                 left -= len(piece)
                 yield piece
@@ -193,7 +201,7 @@ def _unpacked(image: SpatialImage, path: Path) -> Iterator[bytes]:
                 refuse_more(image, path)
                 while file.read(PIECE):
                     pass
-    except (EOFError, OSError, zlib.error) as error:
+    except (EOFError, OSError, DamageError) as error:
         raise unreadable(path, error) from error
 
 

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from nipype.interfaces.base import isdefined
 from numpy.typing import ArrayLike, NDArray
-from scipy.spatial.transform import Rotation
 
 from bidsfit.bids.fieldmaps import readout_time
 from bidsfit.exceptions import ToolError, UnusableInputError, UsageError
@@ -105,6 +104,8 @@ def eddy_transforms(parameters: ArrayLike, affine: ArrayLike, shape: tuple[int, 
     For figures and tables of motion; eddy itself has applied it. ``parameters``, shape (n, 6 or more), are translations
     (mm) and rotations (radians) along and about FSL's axes through the image centre; ``affine`` is voxel to mm.
     """
+    from scipy.spatial.transform import Rotation  # takes a tenth of a second to import
+
     values = np.atleast_2d(np.asarray(parameters, dtype=float))
     affine = np.asarray(affine, dtype=float)
     axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)

@@ -11,31 +11,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import sympy as sp
 from numpy.typing import NDArray
-from sympy.printing.pytorch import TorchPrinter
 
 from bidsfit.acquisition import column_of
 from bidsfit.compiling import specialised
-from bidsfit.models.functions import KERNEL_FUNCTIONS, torch_functions
+from bidsfit.models.functions import torch_functions
 from bidsfit.models.kernel import compile_kernel, fill
 from bidsfit.models.signal_model import SignalModel
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-
-class _TorchPrinter(TorchPrinter):
-    """Prints the project's special functions by name as well."""
-
-    def doprint(self, expr: Any) -> str:
-        """Print constant subexpressions as numbers, because torch functions take only tensors."""
-        constant = {part: part.evalf(17) for part in expr.atoms(sp.Pow, sp.Function) if part.is_number}
-        return str(super().doprint(expr.xreplace(constant)))
-
-    def _print_Function(self, expr: sp.Function) -> str:  # noqa: N802 (SymPy's name)
-        name = type(expr).__name__
-        if name in KERNEL_FUNCTIONS:
-            return f"{name}({', '.join(self._print(argument) for argument in expr.args)})"
-        return str(super()._print_Function(expr))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,8 +82,10 @@ class SymbolicModel(SignalModel):
 
     @cached_property
     def _torch_function(self) -> Callable[..., Tensor]:
+        from bidsfit.models.torch_printer import ModelPrinter  # it imports torch, which most runs do not need
+
         symbols = [sp.Symbol(name, real=True) for name in (*self.names, *self.variable_symbols)]
-        modules, printer = [torch_functions(), "torch"], _TorchPrinter()
+        modules, printer = [torch_functions(), "torch"], ModelPrinter()
         function: Callable[..., Tensor] = sp.lambdify(symbols, self.expression, modules, printer=printer)
         return function
 

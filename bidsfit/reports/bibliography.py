@@ -54,9 +54,14 @@ def reference_list(keys: Iterable[str], markup: Literal["html", "plaintext"] = "
 
     Keys that are not in the bibliography (for example of a model from another package) come last, with a note.
     """
+    return list(_references(tuple(dict.fromkeys(keys)), markup))
+
+
+@cache
+def _references(keys: tuple[str, ...], markup: str) -> list[tuple[str, str]]:
+    """References of different keys; the reports of a run, one a participant, cite the same works."""
     from pybtex.plugin import find_plugin
 
-    keys = list(dict.fromkeys(keys))
     style = find_plugin("pybtex.style.formatting", "plain")(abbreviate_names=True, name_style="lastfirst")
     backend = find_plugin("pybtex.backends", markup)()
     known = list(style.format_entries([entries()[key] for key in keys if key in entries()]))

@@ -17,10 +17,14 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine, LayoutEngine
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
+from PIL import Image
 
 #: Inches; about the text width of the report, so that type in figures has the size of type in the text.
 WIDTH = 10.0
 DOTS_PER_INCH = 150
+
+#: Inches around what is drawn in a file.
+MARGIN = 0.02
 
 INK = "#1d2733"
 QUIET = "#5d6b7a"
@@ -131,9 +135,11 @@ def save(figure: Figure, path: Path | str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     suffix = path.suffix.lower()
-    cropped: dict[str, Any] = {"bbox_inches": "tight", "pad_inches": 0.02}
+    cropped: dict[str, Any] = {"bbox_inches": "tight", "pad_inches": MARGIN}
     try:
-        if suffix == ".png":
+        if suffix == ".png" and (pixels := _drawn_once(figure)) is not None:
+            Image.fromarray(pixels).save(beside, format="png", dpi=(figure.dpi, figure.dpi))
+        elif suffix == ".png":
             FigureCanvasAgg(figure).print_figure(beside, format="png", metadata={"Software": None}, **cropped)
         elif suffix == ".svg":
             FigureCanvasSVG(figure).print_figure(beside, format="svg", metadata={"Date": None}, **cropped)
@@ -143,6 +149,22 @@ def save(figure: Figure, path: Path | str) -> Path:
     finally:
         beside.unlink(missing_ok=True)
     return path
+
+
+def _drawn_once(figure: Figure) -> NDArray[np.uint8] | None:
+    """Pixels of a figure without its margins; None if something lies beyond the page.
+
+    matplotlib's ``bbox_inches="tight"`` draws a figure twice, the first time only to find its margins.
+    """
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    box, (width, height) = figure.get_tightbbox(canvas.get_renderer()), figure.get_size_inches()
+    if min(box.x0, box.y0, width - box.x1, height - box.y1) < 0:
+        figure.set_layout_engine("none")  # the layout is done, and done again it would differ
+        return None
+    pixels = np.asarray(canvas.buffer_rgba())[::-1]
+    left, bottom, right, top = np.rint(np.multiply(box.padded(MARGIN).extents, figure.dpi)).astype(int)
+    return pixels[max(bottom, 0) : top, max(left, 0) : right][::-1]
 
 
 def ticks(most: int | Literal["auto"], **options: Any) -> MaxNLocator:

@@ -134,13 +134,13 @@ def plot_comparison(
     for i, (column, volume) in enumerate(zip(columns, maps, strict=True)):
         row = mosaic.begin(0, i, f"\N{BLACK SQUARE} {column.name}", colour=estimator_colour(i))
         picture = draw_slices(row, mosaic.slices, volume, mask, shown, "viridis")
-        row[0].set_xlabel(column.words, **SMALL)
+        mosaic.describe(row, column.words, **SMALL)
         title = f"{column.name} \N{MINUS SIGN} {columns[0].name}"
         same = np.array_equal(inside[i], inside[0], equal_nan=True)
         if i in differing and not same:
             row = mosaic.begin(1, i, title)
             difference = draw_slices(row, mosaic.slices, volume - maps[0], mask, (-extent, extent), DIVERGING)
-            row[0].set_xlabel(column.difference_words, **SMALL)
+            mosaic.describe(row, column.difference_words, **SMALL)
             below += row
         elif i > 0:
             axes = mosaic.plot(1, i, f"{title}: {'no difference in any voxel' if same else 'far less than the noise'}")

@@ -105,7 +105,8 @@ def draw_slices(
         picture = show(axes, shown, slices, cmap=matplotlib.colormaps[cmap], norm=Normalize(*limits))
         apart = ((np.isnan(values), NOT_A_NUMBER if known else UNKNOWN), (np.isinf(values), UNDETERMINED))
         for which, colour in apart:
-            show(axes, np.ma.masked_array(which, mask=~(within & which)), slices, cmap=ListedColormap([colour]))
+            if (within & which).any():
+                show(axes, np.ma.masked_array(which, mask=~(within & which)), slices, cmap=ListedColormap([colour]))
     return picture
 
 

@@ -6,11 +6,29 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from jinja2 import BytecodeCache, Environment, FileSystemLoader, StrictUndefined
+from jinja2.bccache import Bucket
 from markupsafe import Markup
 
 from bidsfit.files import write_text
 
 TEMPLATES = Path(__file__).with_name("templates")
+
+
+class _Compiled(BytecodeCache):
+    """Templates that this process has compiled: a run writes many pages of the same."""
+
+    def __init__(self) -> None:
+        self.codes: dict[tuple[str, str], Any] = {}
+
+    def load_bytecode(self, bucket: Bucket) -> None:
+        bucket.code = self.codes.get((bucket.key, bucket.checksum))
+
+    def dump_bytecode(self, bucket: Bucket) -> None:
+        self.codes[bucket.key, bucket.checksum] = bucket.code
+
+
+COMPILED = _Compiled()
 
 
 def write_page(
@@ -38,14 +56,13 @@ def write_page(
     styles : sequence of str
         Style sheets in the folder ``templates``; the template gets them joined, as ``style``.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        bytecode_cache=COMPILED,
     )
     environment.filters.update(filters)
     style = Markup("".join((TEMPLATES / name).read_text(encoding="utf-8") for name in styles))

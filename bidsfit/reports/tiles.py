@@ -33,7 +33,7 @@ class Mosaic:
     figure : Figure
     slices : Slices
     rows : ndarray of Axes, shape (n_lines, n_columns, n_slices)
-        Black axes without frames.
+        Black axes without frames; None where there is no picture.
     width : float
         Width of a picture, inches.
     """
@@ -73,21 +73,22 @@ class Mosaic:
         height = n_lines * (tile * slices.size[1] / slices.size[0] + 0.4 + 0.14 * words) + 0.2 + 0.18 * below
         figure = page(height, n_columns * (n * tile + BETWEEN) + bars * BAR, compressed())
         ratios = [*[tile] * n, BETWEEN] * n_columns
-        axes = figure.subplots(n_lines, len(ratios), squeeze=False, width_ratios=ratios)
-        rows = axes.reshape(n_lines, n_columns, n + 1)
-        for space in rows[..., n].flat:
-            space.remove()
-        for each in rows[..., :n].flat:
-            each.set(xticks=[], yticks=[], facecolor=BACKGROUND)
-            each.spines[:].set_visible(False)
-        for line, column in np.ndindex(n_lines, n_columns):
+        grid = figure.add_gridspec(n_lines, len(ratios), width_ratios=ratios)
+        rows = np.full((n_lines, n_columns, n), None)
+        for line, column in [divmod(k, n_columns) for k in range(n_pictures)]:
+            for k, label in enumerate(slices.labels):
+                rows[line, column, k] = each = figure.add_subplot(
+                    grid[line, column * (n + 1) + k], facecolor=BACKGROUND
+                )
+                each.set(xticks=[], yticks=[])
+                each.xaxis.set_visible(False)  # to lay out an axis takes long, even if it has no ticks
+                each.yaxis.set_visible(False)
+                each.spines[:].set_visible(False)
+                if line == 0:
+                    note(each, 0.5, 1.0, label, "center", "bottom")
             _name_sides(rows[line, column, 0], slices.letters)
-        for each, label in zip(rows[0, :, :n].flat, slices.labels * n_columns, strict=True):
-            note(each, 0.5, 1.0, label, "center", "bottom")
         _draw_ruler(rows[0, 0, 0], slices.size[0])
-        for empty in rows[..., :n].reshape(-1, n)[n_pictures:].flat:
-            empty.remove()
-        return cls(figure, slices, rows[..., :n], n * tile)
+        return cls(figure, slices, rows, n * tile)
 
     @classmethod
     def around(
@@ -118,6 +119,12 @@ class Mosaic:
         after = row[0].annotate(remark, (1, 0), (7, 2.5), heading, "offset points", color=QUIET, fontsize=8)
         after.set(annotation_clip=False, in_layout=False)
         return row
+
+    @staticmethod
+    def describe(row: Sequence[Any], words: str, **options: Any) -> None:
+        """Write words below a picture, given its tiles."""
+        row[0].xaxis.set_visible(True)
+        row[0].set_xlabel(words, **options)
 
     def plot(self, line: int, column: int, title: str) -> Any:
         """Replace the tiles of a picture by one plot."""
@@ -170,7 +177,7 @@ def _name_sides(axes: Any, letters: tuple[str, str, str, str]) -> None:
         (0.5, 0.985, "center", "top"),
     )
     for letter, (x, y, horizontal, vertical) in zip(letters, places, strict=True):
-        note(axes, x, y, letter, horizontal, vertical, "#ffffff").set_path_effects(_halo(1.5))
+        note(axes, x, y, letter, horizontal, vertical, "#ffffff").set(path_effects=_halo(1.5), in_layout=False)
 
 
 def _draw_ruler(axes: Any, width: float) -> None:
@@ -179,7 +186,9 @@ def _draw_ruler(axes: Any, width: float) -> None:
     x = np.array([0.03, 0.03 + length / width])
     line = {"color": "#ffffff", "linewidth": 1.2, "solid_capstyle": "butt", "path_effects": _halo(2.4)}
     axes.plot(x, [0.03, 0.03], transform=axes.transAxes, **line)
-    note(axes, 0.03, 0.05, f"{length:g} mm", "left", "bottom", "#ffffff").set(path_effects=_halo(1.5), fontsize=6.5)
+    note(axes, 0.03, 0.05, f"{length:g} mm", "left", "bottom", "#ffffff").set(
+        path_effects=_halo(1.5), fontsize=6.5, in_layout=False
+    )
 
 
 def _halo(width: float) -> list[Any]:

@@ -19,8 +19,8 @@ OWN = ("sub", "ses", "run")
 SOME = 3
 
 
-def describe_plan(plans: Sequence[ParticipantPlan], output_dir: Path) -> str:
-    """The plan as text, with images that are done already and outputs that must be moved away."""
+def describe_plan(plans: Sequence[ParticipantPlan], output_dir: Path, *, overwrite: bool = False) -> str:
+    """The plan as text, with images that are done already and outputs that ``overwrite`` moves away."""
     lines = []
     for group in alike(plans, decisions):
         shape = " x ".join(map(str, group[0].shape))
@@ -29,7 +29,9 @@ def describe_plan(plans: Sequence[ParticipantPlan], output_dir: Path) -> str:
         else:
             lines += [f"{len(group)} images  {shape}", *wrap(", ".join(names(group)), 116, initial_indent="  ")]
             lines += [general(line, group[0]) for line in decisions(group[0])]
-        replaced = {names([image])[0]: one for image in group if (one := find_replaced(image, output_dir))}
+        replaced = {
+            names([image])[0]: one for image in group if overwrite and (one := find_replaced(image, output_dir))
+        }
         lines += [f"    moved away first{_of(name, group)}: {one.in_words}" for name, one in replaced.items()]
         done = [image for image in group if is_done(image, output_dir) and names([image])[0] not in replaced]
         if done:

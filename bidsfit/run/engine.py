@@ -5,17 +5,17 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nipype.pipeline import plugins
 from nipype.pipeline.plugins.base import PluginBase
 
 from bidsfit.choices import read_yaml
 from bidsfit.exceptions import UnknownNameError, UsageError
-from bidsfit.planning.plan import ParticipantPlan
-from bidsfit.run.scheduler import Finished, Scheduler
 from bidsfit.run.settings import Settings
-from bidsfit.workflows.participant import image_part
+
+if TYPE_CHECKING:
+    from bidsfit.run.scheduler import Finished
 
 
 def configure_nipype(settings: Settings) -> None:
@@ -65,16 +65,16 @@ def read_plugin(settings: Settings) -> dict[str, Any]:
     return {"plugin": "MultiProc", "plugin_args": arguments}
 
 
-def started(
-    plugin: Mapping[str, Any], plans: Sequence[ParticipantPlan], finished: Callable[[Finished], None]
-) -> PluginBase:
+def started(plugin: Mapping[str, Any], order: Sequence[str], finished: Callable[[Finished], None]) -> PluginBase:
     """The plugin; for local ones bidsfit's scheduler with its workers started."""
     name, arguments = plugin["plugin"], plugin.get("plugin_args") or {}
     if name not in ("Linear", "MultiProc"):
         return getattr(plugins, f"{name}Plugin")(plugin_args=arguments)
+    from bidsfit.run.scheduler import Scheduler  # and with it all that steps need
+
     return Scheduler(
         1 if name == "Linear" else arguments.get("n_procs", len(os.sched_getaffinity(0))),
         arguments.get("memory_gb"),
-        order=[image_part(image) for plan in plans for image in plan.images],
+        order=order,
         finished=finished,
     )

@@ -10,8 +10,6 @@ from pathlib import Path
 from bidsfit.bids.conflicts import Conflict, dated_folder, files_of_image, move, writing
 from bidsfit.bids.outputs import file_output, image_folder
 from bidsfit.estimators.estimator import estimator_label
-from bidsfit.interfaces.comparison import comparison_figure_paths
-from bidsfit.interfaces.fit import fit_figure_paths
 from bidsfit.planning.fits import Fit
 from bidsfit.planning.plan import ImagePlan, ParticipantPlan, conflicts
 
@@ -60,6 +58,9 @@ def _maps(plan: ImagePlan, fit: Fit, output_dir: Path) -> list[Path]:
 
 def _figures(plan: ImagePlan, fit: Fit, output_dir: Path) -> list[Path]:
     """Figures and records of a fit, and of comparisons that include it."""
+    from bidsfit.interfaces.comparison import comparison_figure_paths  # and with them what draws figures
+    from bidsfit.interfaces.fit import fit_figure_paths
+
     paths = [
         *fit_figure_paths(output_dir, plan.image, fit.model, fit.built.name).values(),
         *comparison_figure_paths(output_dir, plan.image, fit.signal_model).values(),

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,9 @@ from bidsfit.bids.metadata import interpolation
 from bidsfit.interfaces.step import StepInterface
 from bidsfit.noise import repeats
 from bidsfit.preprocessing.steps import STEPS
-from bidsfit.reports.preprocessing import StepView, plot_before_after
+
+if TYPE_CHECKING:
+    from bidsfit.reports.preprocessing import StepView
 
 Tools = Literal["auto", "none", "dipy", "fsl"]
 BodyPart = Literal["auto", "brain", "body", "cord"]
@@ -169,6 +171,8 @@ class Step:
 
         By default the image before and after, if they differ.
         """
+        from bidsfit.reports.preprocessing import plot_before_after  # matplotlib, which a plan does not need
+
         pictures, names = self.pictures(view.acquisition)
         before, after = pictures(view.before), pictures(view.after)
         if np.array_equal(before, after, equal_nan=True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from nibabel.spatialimages import SpatialImage
@@ -33,8 +33,10 @@ from bidsfit.preprocessing.susceptibility import (
     shift_from_hertz,
     undistort,
 )
-from bidsfit.reports.preprocessing import StepView, plot_before_after
 from bidsfit.steps.step import Method, Planned, Scene, Step
+
+if TYPE_CHECKING:
+    from bidsfit.reports.preprocessing import StepView
 
 #: Volumes without diffusion weighting of each direction that topup is given at most.
 TOPUP_VOLUMES = 3
@@ -214,6 +216,8 @@ class Susceptibility(Step):
 
     def draw(self, path: Path, view: StepView) -> bool:
         """Draw the acquired image, the reversed one, and the corrected one."""
+        from bidsfit.reports.preprocessing import plot_before_after  # matplotlib, which a plan does not need
+
         if view.pictures is None:
             return False
         forward, backward, corrected = np.moveaxis(view.pictures, -1, 0)

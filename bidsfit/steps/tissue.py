@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from nipype.interfaces.base import File, TraitedSpec, traits
@@ -28,8 +28,10 @@ from bidsfit.preprocessing.tissue import (
     resample,
     tissue_of_freesurfer,
 )
-from bidsfit.reports.preprocessing import StepView, plot_registration
 from bidsfit.steps.step import Method, Planned, Scene, Step
+
+if TYPE_CHECKING:
+    from bidsfit.reports.preprocessing import StepView
 
 #: Rows of the table of labels: number, name, abbreviation, and number among the common image-derived labels of BIDS.
 TABLE = (
@@ -221,6 +223,8 @@ class Tissue(Step):
 
     def draw(self, path: Path, view: StepView) -> bool:
         """Draw the T1-weighted and the diffusion image with the same outlines."""
+        from bidsfit.reports.preprocessing import plot_registration  # matplotlib, which a plan does not need
+
         if view.pictures is None:
             return False
         lowest = np.mean(view.after[..., view.acquisition.shells[0].indices], axis=-1)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import chi2
+from scipy.special import gammaincinv
 
 from bidsfit.acquisition import (
     B0_TOLERANCE,
@@ -239,7 +239,7 @@ class TrainedEstimator(Estimator):
         limit, level = bundle.facts["Training"]["ResidualLimit"], bundle.facts["Noise"]["SNR"] or np.inf
 
         n, is_complex = len(acquisition), self.model.complex_valued
-        noise_quantile = chi2.ppf(USUAL, n * (1 + is_complex))
+        noise_quantile = 2 * gammaincinv(n * (1 + is_complex) / 2, USUAL)  # of chi squared
 
         def fit(y: NDArray[np.float64], sigma: NDArray[np.float64], positions: NDArray | None = None) -> Fitted:
             found = invert(y[:, :n] + 1j * y[:, n:] if is_complex else y, positions)

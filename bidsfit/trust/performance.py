@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 import numba
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import qmc
 
 from bidsfit.compiling import cached
 from bidsfit.estimators.estimator import Estimator
@@ -46,6 +45,8 @@ def grid(space: ParameterSpace, points: int | None = None) -> NDArray[np.float64
 
 def scattered(space: ParameterSpace, points: int | None = None, seed: int = 0) -> NDArray[np.float64]:
     """Parameters (points, p) of scrambled Sobol points over the unit cube of a space, including its faces."""
+    from scipy.stats import qmc  # takes a quarter of a second to import
+
     sobol = qmc.Sobol(len(space.names), rng=seed).random_base2(math.ceil(math.log2(points or SCATTERED)))
     return space.from_cube(np.clip((1 + 2 * BEYOND) * sobol - BEYOND, 0, 1))
 

@@ -182,19 +182,19 @@ def test_a_move_that_was_interrupted_is_refused_and_goes_on(run, tmp_path, monke
 
 def test_of_runs_that_start_together_one_moves(run, tmp_path, monkeypatch):
     """Both planned to replace; the second comes when the first has moved and fitted."""
-    from bidsfit.run import participant
+    from bidsfit.run import execution
 
     out, second = tmp_path / "out", {}
     assert run(given=False).code == 0
-    replace_earlier = participant.replace_earlier
+    replace_earlier = execution.replace_earlier
 
     def late(*arguments):
-        monkeypatch.setattr(participant, "replace_earlier", replace_earlier)
+        monkeypatch.setattr(execution, "replace_earlier", replace_earlier)
         second["first"] = run("--overwrite", "-w", tmp_path / "w2")
         second["maps"] = results(out)
         return replace_earlier(*arguments)
 
-    monkeypatch.setattr(participant, "replace_earlier", late)
+    monkeypatch.setattr(execution, "replace_earlier", late)
     assert run("--overwrite").code == 0
     assert second["first"].code == 0
     assert len(moved(out)[1]) == 1
