@@ -210,7 +210,7 @@ def absolute(path: str | Path) -> Path:
 def _cache_dir(work_dir: Path) -> Path:
     """The folder of compiled code of the user, or one in the work folder where that cannot be written."""
     folder = cache_folder()
-    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    there = next(path for path in (folder, *folder.absolute().parents) if os.path.exists(path))  # False if not allowed
     return folder if os.access(there, os.W_OK) else work_dir / "compiled"
 
 
