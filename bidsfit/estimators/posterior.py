@@ -44,6 +44,8 @@ PARTS = 4
 MANY, DISTRIBUTIONS = PRIOR_POINTS + ROUND * ROUNDS, PARTS * ROUNDS
 #: Effective number of points: least for moments, of the prior and of any points; and for the result.
 FEWEST, ENOUGH, GOOD = 64, 32, 300
+#: Variance of the points relative to that of the posterior: moments from few points miss its tails.
+WIDER = 2.0
 #: Points of the prior with less weight, relative to the best (logarithm), are left out.
 NEGLIGIBLE = -14.0
 #: Most steps of the search for the mode, and the gain (of the logarithm of the posterior) at which it ends.
@@ -578,7 +580,7 @@ def find_moments(weight: NDArray, points: NDArray, m: int, work: Work) -> None:
             other, second = points[k, :n], 0.0
             for g in range(n):
                 second += weight[g] * (z[g] - mean[j]) * (other[g] - mean[k])
-            factor[j, k] = second / total
+            factor[j, k] = WIDER * second / total
     factorise(factor)
 
 
