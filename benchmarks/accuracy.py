@@ -28,7 +28,10 @@ from bidsfit import companions, estimators, models
 from bidsfit.acquisition import Acquisition
 from bidsfit.estimators.estimator import FITTED, Estimator, Status
 from bidsfit.models.organs import ORGANS
+from bidsfit.models.priors import priors_of
+from bidsfit.models.space import ParameterSpace, bounds_of
 from bidsfit.noise import NoiseKind, add_noise
+from bidsfit.simulation.distributions import Informed
 
 DENSE = (0, 0, 5, 10, 10, 20, 20, 30, 50, 75, 100, 150, 200, 300, 400, 500, 600, 700, 800)
 CLINICAL = (0, 0, 30, 30, 80, 80, 250, 250, 500, 500, 800, 800)
@@ -108,6 +111,19 @@ def main() -> None:
     for model, protocol, noise in product(arguments.models, ("dense", "clinical"), ("gaussian", "rician")):
         chosen = [row for row in rows if (row.model, row.protocol, row.noise) == (model, protocol, noise)]
         report(chosen, arguments.snr)
+    if set(arguments.models) - {"adc"}:
+        print("## bayes, voxels drawn from its prior, dense protocol, Rician noise\n")
+        print(
+            "Voxels whose 95 % interval holds the truth; of SMT with one, two and seven fibres in random directions:\n"
+        )
+        lines = [
+            [f"{name}{f', {n} fibres' * (n > 0)}, SNR {snr:g}", drawn_from_prior(name, n, snr, 3 * arguments.voxels)]
+            for name in arguments.models
+            if name != "adc"
+            for n in ((0,) if name == "ivim" else (1, 2, 7))
+            for snr in arguments.snr
+        ]
+        print(table(["model", "held"], lines))
 
 
 def tissues(model: str) -> list[Tissue]:
@@ -145,7 +161,7 @@ def clean_signals(model: str, tissue: Tissue, acquisition: Acquisition) -> NDArr
         return np.asarray(models.get(model).signal({"S0": 1.0, **tissue.truth}, acquisition))
     b, g = acquisition.variable("b"), acquisition.variable("direction")
     v, d, water = tissue.truth["vcyl"], tissue.truth["lambda"], tissue.truth.get("vcsf", 0.0)
-    signal = water * np.exp(-3 * b)
+    signal = np.asarray(water * np.exp(-3 * b))
     for vector, share in tissue.fibres:
         along = (g @ np.array(vector)) ** 2
         outside = np.exp(-b * d * ((1 - v) + v * along))
@@ -227,6 +243,26 @@ def trained(
                 models.get(name, preset), **chosen, trained=train(plan.task(plan.averaged(acquisition), snr))
             )
         yield estimator, preset, taught[key]
+
+
+def drawn_from_prior(name: str, n_fibres: int, snr: float, n: int) -> str:
+    """Coverage of the intervals of ``bayes``, by parameter, for n voxels."""
+    model, acquisition, rng = models.get(name), acquisition_of(name, "dense"), np.random.default_rng(1)
+    space = ParameterSpace(model)
+    truth = Informed(space, priors_of(model, bounds_of(model))).sample(n, rng)
+    clean = model.signal(space.with_scale(truth), acquisition)
+    for v in range(n if n_fibres else 0):
+        axes = rng.normal(size=(n_fibres, 3))
+        fibres = tuple((tuple(axis / np.linalg.norm(axis)), 1 / n_fibres) for axis in axes)
+        one = Tissue("", "", dict(zip(space.names, truth[v].tolist(), strict=True)), fibres)
+        clean[v] = clean_signals(name, one, acquisition)
+    made: Any = estimators.get("bayes")
+    found = made(model).estimate(add_noise(clean, 1 / snr, "rician", rng), acquisition, 1 / snr).statistics
+    shares = [
+        np.mean((found["q025"][parameter] <= truth[:, j]) & (truth[:, j] <= found["q975"][parameter]))
+        for j, parameter in enumerate(space.names)
+    ]
+    return ", ".join(f"{parameter} {100 * s:.0f} %" for parameter, s in zip(space.names, shares, strict=True))
 
 
 def report(rows: Sequence[Row], snrs: Sequence[float]) -> None:
