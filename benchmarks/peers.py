@@ -9,8 +9,8 @@ um^2/ms (10^-3 mm^2/s). Peers that are not installed are named and skipped.
 
 IVIM, all of S0 ((1 - f) exp(-b D) + f exp(-b D*)) or converted to it:
 
-- bidsfit: its defaults (f 0 to 1, D 0 to 5, D* 3 to 200 um^2/ms, D <= D*); `mle` is Rician; `mle` and `debias` get the
-  noise. Once also with the bounds of IVIMNET. `bayesmap` takes its prior from the voxels of each turn.
+- bidsfit: its defaults (f 0 to 1, D 0 to 3.5, D* 5 to 200 um^2/ms, D <= D*); `mle` is Rician; `mle` and `debias` get
+  the noise. Once also with the bounds of IVIMNET. `bayesmap` takes its prior from the voxels of each turn.
 - SciPy: `least_squares` with bidsfit's bounds (D <= D* not known), from the first signal, f 0.1, D 1, D* 10.
 - DIPY: `IvimModel(fit_method="trr")`, with bidsfit's bounds and with its own (f at most 0.3); its variable projection
   searches D* from 5 to 10 only and is left out.
@@ -285,9 +285,15 @@ def ivimnet(method: str) -> Fit:
     return fit
 
 
+def bounds_of_ivim(voxels: Voxels) -> NDArray[np.float64]:
+    """Bounds of f, D and D* in bidsfit (rows), um^2/ms."""
+    bounds = {parameter.name: parameter.bounds for parameter in voxels.model.parameters}
+    return np.array([bounds[name] for name in ("f", "D", "Dstar")])
+
+
 def ivimfit(segmented: bool) -> Fit:
     def fit(voxels: Voxels) -> tuple[Parameters, int]:
-        low, high = zip((0, 1), (0, 0.005), (0.003, 0.2), strict=True)  # f, D, D*
+        low, high = (bounds_of_ivim(voxels) * [[1], [1e-3], [1e-3]]).T
         b = voxels.acquisition.b_values
         if segmented:
             function = import_module("ivimfit.segmented").fit_biexp_segmented
@@ -304,8 +310,9 @@ def dmipy(voxels: Voxels) -> tuple[Parameters, int]:
     scheme = import_module("dmipy_fit.core.acquisition_scheme").acquisition_scheme_from_bvalues
     ball = import_module("dmipy_fit.signal_models.gaussian_models").G1Ball
     model = import_module("dmipy_fit.core.modeling_framework").MultiCompartmentModel([ball(), ball()])
-    model.set_parameter_optimization_bounds("G1Ball_1_lambda_iso", [0, 5e-9])  # m^2/s
-    model.set_parameter_optimization_bounds("G1Ball_2_lambda_iso", [3e-9, 200e-9])
+    _, slow_bounds, fast_bounds = 1e-9 * bounds_of_ivim(voxels)  # m^2/s
+    model.set_parameter_optimization_bounds("G1Ball_1_lambda_iso", slow_bounds)
+    model.set_parameter_optimization_bounds("G1Ball_2_lambda_iso", fast_bounds)
     b = 1e6 * voxels.acquisition.b_values
     vectors = np.tile([1.0, 0, 0], (b.size, 1))
     fitted = model.fit(scheme(b, vectors, min_b_shell_distance=1e6, b0_threshold=0), voxels.signals).fitted_parameters
