@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy.special import stdtrit
 
 from bidsfit.acquisition import Acquisition, Averaging
 from bidsfit.estimators.averages import Averages
@@ -619,7 +619,7 @@ def interval_quantile(freedom: float) -> float:
     normal distribution). The square of the quantile is that of the F or chi-square distribution of the rise of a sum of
     misfits. NaN without a degree of freedom.
     """
-    return float(stats.t.ppf((1 + LEVEL) / 2, freedom)) if freedom > 0 else np.nan
+    return float(stdtrit(freedom, (1 + LEVEL) / 2)) if freedom > 0 else np.nan
 
 
 def estimator_label(name: str) -> str:
