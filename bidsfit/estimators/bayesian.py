@@ -15,7 +15,6 @@ from bidsfit.acquisition import Acquisition, Averaging
 from bidsfit.compiling import specialised
 from bidsfit.estimators.estimator import Estimator, FitChunk, Fitted, Signals, Status
 from bidsfit.estimators.posterior import (
-    BIAS_STEPS,
     FAINT,
     LARGEST,
     MANY,
@@ -29,9 +28,10 @@ from bidsfit.estimators.posterior import (
     fill_posteriors,
     make_work,
 )
+from bidsfit.estimators.rician_bias import bias_table
 from bidsfit.models.priors import Prior, priors_of
 from bidsfit.models.signal_model import SignalModel
-from bidsfit.noise import NoiseKind, remove_rician_bias, rician_mean
+from bidsfit.noise import NoiseKind, remove_rician_bias
 
 #: Most free parameters besides the scale: the points are few for more.
 MOST = 6
@@ -209,13 +209,6 @@ def z_values() -> NDArray[np.float64]:
     return np.arange(-LARGEST * STEPS, LARGEST * STEPS + 1) / STEPS
 
 
-def rician_bias() -> NDArray[np.float64]:
-    """Excess of the Rician mean over the amplitude for sigma = 1, at equally spaced 1 / (1 + amplitude)."""
-    amplitude = BIAS_STEPS / np.arange(1, BIAS_STEPS + 1) - 1
-    bias = rician_mean(amplitude, 1.0) - amplitude
-    return np.concatenate([[0.0], bias, bias[-1:]])
-
-
 def make_frame(model: SignalModel, priors: Mapping[str, Prior], acquisition: Acquisition) -> Frame:
     """Compute what the posteriors of all voxels share."""
     free = np.array([j for j, name in enumerate(model.names) if name != model.scale and not priors[name].fixed], int)
@@ -251,5 +244,5 @@ def make_frame(model: SignalModel, priors: Mapping[str, Prior], acquisition: Acq
         density=math.exp(special.gammaln(POWER) - special.gammaln(freedom / 2) - p / 2 * math.log(freedom / 2)),
         scale_points=np.array([d.ppf(sobol[:MANY, p + 1]) for d in distributions]),
         scale_variance=np.array([d.var() for d in distributions]),
-        bias=rician_bias(),
+        bias=bias_table(),
     )

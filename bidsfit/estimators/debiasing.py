@@ -9,7 +9,6 @@ scaled to how much the signal of the voxel varies between the directions.
 
 from __future__ import annotations
 
-from functools import cache
 from typing import NamedTuple
 
 import numba
@@ -18,12 +17,12 @@ from numpy.typing import NDArray
 
 from bidsfit.acquisition import Acquisition
 from bidsfit.compiling import cached
-from bidsfit.noise import rician_mean
+from bidsfit.estimators.rician_bias import bias_table, rician_bias
 
 #: The iteration ends where no amplitude changes by more than this fraction of the noise level, or here.
 TOLERANCE, ITERATIONS = 1e-3, 8
-#: The bias is tabulated for amplitudes up to LARGEST, at so many STEPS in one noise level.
-LARGEST, STEPS = 30, 100
+#: Step of the slope of the mean magnitude, in noise levels.
+NEAR = 0.01
 #: Least slope of the mean magnitude with the amplitude: at the floor it is 0, where no magnitude would tell anything.
 LEAST_SLOPE = 0.4
 #: Variations between directions with less than this fraction of the largest variance are left out.
@@ -73,15 +72,8 @@ def remove_bias_of_means(
     """
     corrected, variance = magnitudes.copy(), np.ones((len(magnitudes), len(predictors)))
     for k, predictor in enumerate(predictors):
-        _correct(magnitudes, sigma, *predictor, _bias_table(), corrected, variance[:, k])
+        _correct(magnitudes, sigma, *predictor, bias_table(), corrected, variance[:, k])
     return corrected, variance
-
-
-@cache
-def _bias_table() -> NDArray[np.float64]:
-    """Mean of a magnitude minus its amplitude, in units of the noise level."""
-    amplitudes = np.arange(LARGEST * STEPS + 2) / STEPS
-    return rician_mean(amplitudes, 1.0) - amplitudes
 
 
 @cached
@@ -116,7 +108,7 @@ def _correct(
         for _ in range(ITERATIONS):
             mean, plain, noise = 0.0, 0.0, 0.0
             for i in range(n):
-                bias = _bias(amplitude[i], table)
+                bias = rician_bias(amplitude[i], 1.0, table)
                 unbiased[i] = y[i] - bias
                 # variance of the magnitude, 2 + A^2 - (A + bias)^2: it is smaller near the floor
                 noise += counts[i] / total * (2.0 - bias * (2.0 * amplitude[i] + bias))
@@ -147,17 +139,7 @@ def _correct(
                 break
         slope = 0.0
         for i in range(n):
-            bias = _bias(amplitude[i], table)
+            bias = rician_bias(amplitude[i], 1.0, table)
             corrected[v, indices[i]] = (y[i] - bias) * sigma[v]
-            slope += weights[i] * (1.0 + (_bias(amplitude[i] + 1.0 / STEPS, table) - bias) * STEPS)
+            slope += weights[i] * (1.0 + (rician_bias(amplitude[i] + NEAR, 1.0, table) - bias) / NEAR)
         variance[v] = max(noise / max(slope, LEAST_SLOPE) ** 2, 1.0)
-
-
-@numba.njit(error_model="numpy", inline="always")
-def _bias(amplitude: float, table: NDArray) -> float:
-    """Rician bias in units of the noise level."""
-    position = amplitude * STEPS
-    k = int(position)
-    if k >= table.size - 1:
-        return 0.5 / amplitude
-    return table[k] + (position - k) * (table[k + 1] - table[k])

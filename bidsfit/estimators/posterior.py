@@ -34,6 +34,8 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from bidsfit.estimators.rician_bias import rician_bias
+
 #: Points of the prior; of one round; and most rounds.
 PRIOR_POINTS, ROUND, ROUNDS = 1024, 128, 16
 #: Half the sum of the dimension and the degrees of freedom of the t distributions: a density without a logarithm.
@@ -52,8 +54,6 @@ NEGLIGIBLE = -14.0
 STEPS_TO_MODE, LITTLE = 30, 0.02
 #: Table of the parameters: values of z from -LARGEST to LARGEST.
 LARGEST, STEPS = 8.0, 256
-#: Entries of the table of the Rician bias.
-BIAS_STEPS = 1024
 #: Signals (root mean square) fainter than this fraction of the scale are not believed: without a limit, a flat prior of
 #: the scale would favour signals that have decayed to nothing, of a scale without limit.
 FAINT = 1e-3
@@ -94,7 +94,7 @@ class Frame(NamedTuple):
     density: float  # of that distribution at 0, relative to the standard normal one
     scale_points: NDArray  # (2, MANY), of the distribution of (S0 - centre) / spread: noise known, integrated out
     scale_variance: NDArray  # (2,), of these distributions
-    bias: NDArray  # (BIAS_STEPS + 2,), of Rician magnitudes over sigma, at equally spaced sigma / (sigma + amplitude)
+    bias: NDArray  # of Rician magnitudes, `bias_table`
 
 
 class Voxel(NamedTuple):
@@ -222,7 +222,7 @@ def fill_posteriors(
         kernel(work.parameters, frame.design, work.signal, work.none)
         squares[v] = 0.0
         for i in range(y.shape[1]):
-            excess = bias(work.signal[i], level[v], frame.bias)
+            excess = rician_bias(work.signal[i], level[v], frame.bias)
             squares[v] += precision[v, i] * (y[v, i] - excess - work.signal[i]) ** 2
 
 
@@ -363,7 +363,9 @@ def differentiate(voxel: Voxel, frame: Frame, work: Work) -> None:
         work.gradient[j] = -z
         for i in range(n):
             work.jacobian[i, column] -= along / norm * work.signal[i]
-            residual = voxel.y[i] - bias(scale * work.signal[i], voxel.level, frame.bias) - scale * work.signal[i]
+            residual = (
+                voxel.y[i] - rician_bias(scale * work.signal[i], voxel.level, frame.bias) - scale * work.signal[i]
+            )
             work.gradient[j] += factor * voxel.precision[i] * work.jacobian[i, column] * residual
         for k in range(j + 1):
             work.hessian[j, k] = 1.0 if j == k else 0.0
@@ -490,7 +492,7 @@ def weigh(start: int, stop: int, voxel: Voxel, frame: Frame, work: Work) -> None
         for i in range(n):
             signal, measured, precision = work.signals[i, start:stop], voxel.y[i], voxel.precision[i]
             for g in range(count):
-                value = measured - bias(centre[g] * signal[g], voxel.level, frame.bias)
+                value = measured - rician_bias(centre[g] * signal[g], voxel.level, frame.bias)
                 inner[g] += precision * value * signal[g]
                 energy[g] += precision * value * value
     posterior[:] = 0.0
@@ -505,16 +507,6 @@ def weigh(start: int, stop: int, voxel: Voxel, frame: Frame, work: Work) -> None
         variance = max(energy[g] - inner[g] * centre[g], ROUNDING * energy[g]) / (n - 1) if voxel.unknown else 1.0
         spread[g] = math.sqrt(variance / square)
         posterior[g] += log_likelihood(inner[g], square, energy[g], voxel.unknown, n) if visible else -np.inf
-
-
-@inlined
-def bias(amplitude: float, level: float, table: NDArray) -> float:
-    """Excess of the mean of a Rician magnitude over its amplitude."""
-    if level == 0.0:
-        return 0.0
-    position = BIAS_STEPS * level / (level + max(amplitude, 0.0))
-    k = int(position)
-    return level * (table[k] + (position - k) * (table[k + 1] - table[k]))
 
 
 @inlined

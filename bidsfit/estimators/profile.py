@@ -10,6 +10,8 @@ Venzon DJ, Moolgavkar SH. Applied Statistics 1988;37:87-94.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -91,6 +93,7 @@ def profile_intervals(
     return {"q025": ends[0], "q975": ends[1]}
 
 
+@dataclass
 class _Profiles:
     """Intervals of all parameters of the voxels of a chunk.
 
@@ -111,22 +114,20 @@ class _Profiles:
         How far from ``found`` the ends are sought first, where it is finite.
     """
 
-    def __init__(
-        self,
-        solver: Solver,
-        y: NDArray[np.float64],
-        precision: NDArray[np.float64],
-        found: NDArray[np.float64],
-        cost: NDArray[np.float64],
-        rise: NDArray[np.float64],
-        spread: NDArray[np.float64],
-    ) -> None:
-        self.solver, self.y, self.precision = solver, y, precision
-        self.found, self.cost, self.spread = found, cost, spread
-        self.rise = np.maximum(rise, EXACT * precision * (y**2 @ solver.problem.weights))
-        n, p = found.shape
+    solver: Solver
+    y: NDArray[np.float64]
+    precision: NDArray[np.float64]
+    found: NDArray[np.float64]
+    cost: NDArray[np.float64]
+    rise: NDArray[np.float64]
+    spread: NDArray[np.float64]
+
+    def __post_init__(self) -> None:
+        least = EXACT * self.precision * (self.y**2 @ self.solver.problem.weights)
+        self.rise = np.maximum(self.rise, least)
+        n, p = self.found.shape
         # for the lower and upper end of each parameter: the outermost point that is inside, and the gap there
-        self.points = np.tile(found, (2, p, 1, 1))
+        self.points = np.tile(self.found, (2, p, 1, 1))
         self.gaps = np.full((2, p, n), -1.0)
 
     def intervals(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
