@@ -5,6 +5,9 @@ argument, such as a solver for any model, and does not notice changes of the fun
 reads a *global* name that `specialised` replaces, and the name of a file is a hash of everything its content depends
 on: the code of the function and of all that it calls, types of arguments, versions and processor. So a file is never
 out of date and never changed, any number of processes may share it, and all may be deleted at any time.
+
+These are the only files whose content is executed. They are read if only this user could have written them, or if they
+came with the package.
 """
 
 from __future__ import annotations

@@ -78,6 +78,17 @@ def test_help_imports_nothing_slow():
     assert done.stderr == "slow: []\n"
 
 
+def test_a_plan_imports_nothing_that_only_a_run_needs(phantom, tmp_path):
+    slow = ["scipy.stats", "dipy", "torch", "matplotlib", "pandas"]
+    words = [str(phantom), str(tmp_path / "out"), "participant", "--model", "adc", "--dry-run"]
+    code = (
+        "import sys\nfrom bidsfit.cli.app import run\n"
+        f"assert run({words}) == 0\nassert not set({slow}) & set(sys.modules), set({slow}) & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize(
     "words", [[], ["ds"], ["ds", "out"], ["ds", "out", "subject"], ["ds", "out", "participant", "--modell", "adc"]]
 )
