@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,12 @@ from bidsfit.estimators.summary import ParameterSummary, representative_voxels, 
 from bidsfit.models.signal_model import SignalModel
 from bidsfit.noise import NoiseKind
 from bidsfit.parallel import Progress
-from bidsfit.trust.companions import companions
+from bidsfit.trust.cache import Trust, cached_performance
+from bidsfit.trust.companions import companions_of, is_simulated, judge_of
+from bidsfit.trust.flags import flags
+from bidsfit.trust.misfit import look_at_signals
+from bidsfit.trust.summary import TrustSummary, trust_summary
+from bidsfit.trust.summary import summarise as summarise_trust
 
 #: Points of a fitted curve.
 CURVE_POINTS = 200
@@ -80,6 +85,8 @@ class FitNumbers:
         `Estimate.notes`.
     left_out : list
         Excluded volumes (see `bidsfit.bids.left_out`).
+    trust : TrustSummary, optional
+        What simulation tells of the errors.
     """
 
     n_voxels: int
@@ -95,6 +102,7 @@ class FitNumbers:
     noise: dict[str, Any] = field(default_factory=dict)
     notes: dict[str, Any] = field(default_factory=dict)
     left_out: list[dict[str, Any]] = field(default_factory=list)
+    trust: TrustSummary | None = None
 
     @property
     def n_fitted(self) -> int:
@@ -147,6 +155,7 @@ class FitResult:
             "parameters": [ParameterSummary(**row) for row in numbers["parameters"]],
             "curves": [FittedCurve(**row) for row in numbers["curves"]],
             "status": {int(code): count for code, count in numbers["status"].items()},
+            "trust": trust_summary(numbers["trust"]),
         }
         return cls(values, FitNumbers(**numbers))
 
@@ -159,6 +168,7 @@ def fit(
     *,
     kind: NoiseKind = "rician",
     positions: NDArray[np.integer] | None = None,
+    trust: Trust = "off",
     threads: int = 1,
     progress: Progress | None = None,
     noise: Mapping[str, Any] | None = None,
@@ -176,6 +186,8 @@ def fit(
         Kind of noise that the bound assumes.
     positions : ndarray, shape (n_voxels, 3), optional
         Voxel indices in the image, for estimators that read neighbours.
+    trust : {"off", "light", "full"}
+        Whether and how thoroughly the errors of the estimator are simulated.
     progress : callable, optional
         Called with the fraction that is done.
     noise, left_out
@@ -187,9 +199,23 @@ def fit(
     seconds = time.perf_counter() - start
     values: dict[str, NDArray] = estimate.parameters | estimate.derived
     values |= {"rmse": estimate.rmse, "r2": estimate.r2, "status": estimate.status}
-    judged = companions(estimator, estimate, sigma, kind=kind, threads=threads)
-    for key, arrays in judged.items():
-        values |= {f"{name}_{key}": array for name, array in arrays.items()}
+    performance = None
+    if is_simulated(estimator, trust):
+        averaged = estimator.averaged(acquisition)
+        performance = cached_performance(
+            estimator, averaged, trust, kind=kind, known=sigma is not None, threads=threads
+        )
+    judge = judge_of(estimator, estimate, sigma, kind=kind, performance=performance, threads=threads)
+    if performance is not None:
+        scores, outside = look_at_signals(estimator, estimate, signals, acquisition, judge.noise, threads)
+        judge = replace(judge, scores=scores)
+    for key, companion in companions_of(estimator, trust).items():
+        values |= {f"{name}_{key}": array for name, array in companion.judge(judge, estimate).items()}
+    summary = None
+    if performance is not None:
+        expected = judge.expected(estimate)
+        values["flags"] = flags(estimator, estimate, expected, judge.noise, outside)
+        summary = summarise_trust(estimator, estimate, expected, values["flags"], judge.noise, performance)
     model, residual = estimator.model, estimate.sigma[np.isfinite(estimate.sigma)]
     averaged = estimate.acquisition
     numbers = FitNumbers(
@@ -208,6 +234,7 @@ def fit(
         noise=dict(noise or {}),
         notes=estimate.notes,
         left_out=list(left_out),
+        trust=summary,
     )
     return FitResult(values, numbers)
 

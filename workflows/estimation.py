@@ -10,7 +10,7 @@ from nipype.interfaces import utility as niu
 from nipype.pipeline import engine as pe
 
 from bidsfit import __version__
-from bidsfit.bids.outputs import file_output, json_path, map_outputs
+from bidsfit.bids.outputs import file_output, json_path, lookup_path, map_outputs
 from bidsfit.interfaces.comparison import PlotComparison, comparison_figure_paths
 from bidsfit.interfaces.derivatives import WriteVolume
 from bidsfit.interfaces.figures import PlotImage, image_figure_paths
@@ -200,6 +200,7 @@ def init_fit_wf(
             organ=fit.organ,
             estimator=fit.estimator,
             options=fit.options,
+            trust=fit.trust,
             noise=plan.noise.settings,
             noise_kind=plan.noise.kind,
             methods=fit_methods(estimator),
@@ -212,9 +213,13 @@ def init_fit_wf(
         n_procs=omp_nthreads,
         mem_gb=_memory(plan, in_memory=not low_memory),
     )
-    maps = [output_dir / output.path for output in map_outputs(image, estimator.model, estimator).values()]
+    outputs = map_outputs(image, estimator.model, estimator, fit.trust)
+    maps = [output_dir / output.path for output in outputs.values()]
+    files = [*maps, *map(json_path, maps)]
+    if "flags" in outputs:
+        files.append(lookup_path(output_dir / outputs["flags"].path))
     record = fit_figure_paths(output_dir, image, fit.model, fit.name)["record"]
-    node.overwrite = True if _missing([*maps, *map(json_path, maps)]) or not is_drawn(record, output_dir) else None
+    node.overwrite = True if _missing(files) or not is_drawn(record, output_dir) else None
 
     workflow = pe.Workflow(name=f"{node_name(fit.model)}_{node_name(fit.name)}_wf")
     workflow.connect([(inputnode, node, [(name, name) for name in (*IMAGE, *FOUND)])])

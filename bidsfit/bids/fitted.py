@@ -21,6 +21,7 @@ from bidsfit.bids.units import FILE_UNITS
 from bidsfit.estimators.estimator import INSIDE, estimator_label
 from bidsfit.exceptions import UnusableInputError
 from bidsfit.models.signal_model import SignalModel
+from bidsfit.trust.flags import FLAGS
 
 #: Entities of a map of a fit after those of the image; maps of its statistics have more.
 MAP = ("model", "param", "desc")
@@ -131,7 +132,7 @@ def _in_folder(folder: Path) -> Iterator[FittedImage]:
         if a_map and name.startswith("sub-"):
             model, label, estimator = (parsed.entities[key] for key in MAP)
             fits.setdefault((name.partition("_model-")[0], model, estimator), set()).add(label)
-    fits_own = {quantity.key for quantity in quality_quantities()}
+    fits_own = {quantity.key for quantity in (*quality_quantities(), FLAGS)}
     for (image, model, estimator), labels in sorted(fits.items()):
         if "status" in labels:
             status = folder / f"{image}_model-{model}_param-status_desc-{estimator}_dwimap.nii.gz"
@@ -160,6 +161,9 @@ class FitTraining:
         Participants (with ``sub-``) whose fits are part of it.
     left_out : str
         Participant (with ``sub-``) left out of the pool, because the estimator was trained for their images.
+    converged : bool
+    snr : float or None
+        Of the signals of the training; None without noise.
     """
 
     distribution: str
@@ -167,6 +171,7 @@ class FitTraining:
     participants: tuple[str, ...]
     left_out: str
     converged: bool
+    snr: float | None = None
 
     def holds(self, participant: str) -> bool:
         """Whether fits of a participant (label without ``sub-``) are part of the training data."""
@@ -242,13 +247,24 @@ def _training(settings: Mapping[str, Any], notes: Mapping[str, Any] | None) -> F
         participants=tuple(notes.get("Participants", ())),
         left_out=str(settings.get("TrainingPool", "")).partition(" without ")[2],
         converged=bool((notes.get("Training") or {}).get("Converged", True)),
+        snr=(notes.get("Noise") or {}).get("SNR"),
     )
 
 
 def settings_that_differ(facts: Sequence[FitFacts]) -> list[str]:
-    """Names of the settings that differ between fits of one model by one estimator; such maps are not comparable."""
+    """Names of the settings that differ between fits of one model by one estimator; such maps are not comparable.
+
+    Of trained estimators also those of the training that was chosen for the image: its SNR, and its distribution, but
+    for the participant who was left out of a pool.
+    """
     names = sorted({name for one in facts for name in one.settings if name not in OWN_SETTINGS})
-    return [name for name in names if any(one.settings.get(name) != facts[0].settings.get(name) for one in facts)]
+    differing = [name for name in names if any(one.settings.get(name) != facts[0].settings.get(name) for one in facts)]
+    trained = [one.training for one in facts if one.training is not None]
+    if len({training.snr for training in trained}) > 1:
+        differing.append("SNR of the training")
+    if len({training.digest for training in trained if not training.left_out}) > 1:
+        differing.append("Distribution of the training")
+    return differing
 
 
 def converged_voxels(fitted: FittedImage) -> tuple[nib.spatialimages.SpatialImage, NDArray[np.bool_]]:

@@ -22,6 +22,7 @@ from bidsfit.bids.images import write_nifti
 from bidsfit.bids.inputs import DwiImage, Folder
 from bidsfit.bids.left_out import FIELD
 from bidsfit.bids.metadata import read_sidecar
+from bidsfit.bids.tables import write_rows
 from bidsfit.bids.units import FILE_UNITS, Unit
 from bidsfit.estimators.estimator import LEVEL, Estimator, Status, estimator_label
 from bidsfit.exceptions import UnusableInputError, UsageError
@@ -31,7 +32,9 @@ from bidsfit.models.organs import preset_facts
 from bidsfit.models.parameter import Derived, Parameter
 from bidsfit.models.signal_model import SignalModel
 from bidsfit.quantity import Quantity
-from bidsfit.trust.companions import companions_of
+from bidsfit.trust.cache import Trust
+from bidsfit.trust.companions import companions_of, is_simulated
+from bidsfit.trust.flags import FLAGS, Flag
 
 BIDS_VERSION = "1.10.0"
 CODE_URL = "https://github.com/bidsfit/bidsfit"
@@ -118,12 +121,16 @@ def file_output(key: str, image: DwiImage) -> Path:
     return Path(name.format(folder=image_folder(image), image=image.name, participant=f"sub-{image.participant}"))
 
 
-def map_outputs(image: DwiImage, model: SignalModel, estimator: Estimator) -> dict[str, MapOutput]:
+def map_outputs(
+    image: DwiImage, model: SignalModel, estimator: Estimator, trust: Trust = "off"
+) -> dict[str, MapOutput]:
     """All maps of one fit of a diffusion image, by key (see `maps_of`)."""
-    return maps_of(model, estimator, image_folder(image), image.name, "dwimap")
+    return maps_of(model, estimator, image_folder(image), image.name, "dwimap", trust)
 
 
-def maps_of(model: SignalModel, estimator: Estimator, folder: str, image: str, suffix: str) -> dict[str, MapOutput]:
+def maps_of(
+    model: SignalModel, estimator: Estimator, folder: str, image: str, suffix: str, trust: Trust = "off"
+) -> dict[str, MapOutput]:
     """All maps of one fit, by key.
 
     Keys are the names of parameters and derived quantities, "D_sd" for statistics, and otherwise those of quantities.
@@ -133,15 +140,19 @@ def maps_of(model: SignalModel, estimator: Estimator, folder: str, image: str, s
     estimator : Estimator
     folder, image, suffix : str
         Folder, beginning and end of the paths.
+    trust : {"off", "light", "full"}
+        Whether the errors of the estimator are simulated.
     """
+    simulated, judges = is_simulated(estimator, trust), companions_of(estimator, trust)
     wanted: list[tuple[Quantity, Parameter | Derived | None, bool]] = [
         *((Quantity(**table()["parameter"]), parameter, False) for parameter in model.quantities),
         *(
             (companion.quantity, parameter, True)
             for parameter in model.quantities
-            for companion in companions_of(estimator).values()
-            if companion.applies(estimator, parameter)
+            for companion in judges.values()
+            if companion.applies(estimator, parameter, simulated)
         ),
+        *((quantity, None, False) for quantity in ([FLAGS] if simulated else [])),
         *((quantity, None, False) for quantity in quality_quantities()),
     ]
     outputs = {}
@@ -236,6 +247,8 @@ def sidecar(
             content["OrientationEncoding"] = {"EncodingAxis": 3, "Reference": numbers.frame, "Type": "unit3DVector"}
     if output.quantity.key == "status":
         content["Levels"] = {str(int(status)): status.message for status in Status}
+    if output.quantity.key == "flags":
+        content["Levels"] = {str(int(flag)): flag.message for flag in Flag}
     return content
 
 
@@ -274,6 +287,9 @@ def write_maps(
         if output.file_unit.factor != 1:
             data = data * output.file_unit.factor
         target = folder / output.path
+        if key == "flags":
+            rows = [(int(flag), str(flag.name).lower(), flag.message) for flag in Flag]
+            write_rows(lookup_path(target), ["index", "name", "description"], rows)
         write_json(json_path(target), sidecar(output, model, settings, result.numbers, sources))
         write_nifti(target, data, mask)
 
@@ -281,6 +297,11 @@ def write_maps(
 def json_path(path: Path) -> Path:
     """Sidecar of a NIfTI file."""
     return path.with_name(path.name.split(".")[0] + ".json")
+
+
+def lookup_path(path: Path) -> Path:
+    """Table of the bits of the flags in a NIfTI file."""
+    return path.with_name(path.name.split(".")[0] + ".tsv")
 
 
 def own_uri(path: Path) -> str:

@@ -202,9 +202,19 @@ def add_fit_options(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--intervals",
-        choices=("wald", "profile", "none"),
+        choices=("wald", "profile", "conformal", "none"),
         help="95 %% intervals of lsq and mle: from the standard deviation (wald), from the profile of the likelihood, "
-        "which holds where the standard deviation does not (D* at low SNR) and is slower, or none (default: wald)",
+        "which holds where the standard deviation does not (D* at low SNR) and is slower, from simulations of the "
+        "estimator (conformal, as those of other estimators), or none (default: wald)",
+    )
+    group.add_argument(
+        "--trust",
+        choices=("off", "light", "full"),
+        default="light",
+        help="simulate what is to be expected of the errors of every estimator, for this protocol and the noise of "
+        "every voxel, and write its bias, spread and response and flags beside every map: with few simulated tissues "
+        "(light, default), with four times as many and the root mean square error (full), or not at all (off); what "
+        "was simulated once for a protocol is kept in --cache-dir",
     )
     group.add_argument(
         "--bounds",

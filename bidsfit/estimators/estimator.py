@@ -35,8 +35,8 @@ LEAST_NOISE = 1e-6
 LEVEL = 0.95
 
 #: How the 95 % interval of a parameter is found: from its standard deviation, from the profile of the likelihood, from
-#: the posterior distribution, or not at all.
-Intervals = Literal["wald", "profile", "posterior", "none"]
+#: the posterior distribution, from simulations of the estimator, or not at all.
+Intervals = Literal["wald", "profile", "posterior", "conformal", "none"]
 
 
 class Status(IntEnum):
@@ -234,16 +234,6 @@ class Fitted(NamedTuple):
 FitChunk = Callable[..., Fitted]
 
 
-class Performance(Protocol):
-    """Bias and standard deviation of an estimator, measured over the space of true parameters."""
-
-    def at(self, parameters: NDArray[np.float64], quantity: str) -> NDArray[np.float64]:
-        """Bias ("bias") or standard deviation ("sd") at true parameters.
-
-        Both arrays have the shape (n, n_parameters); NaN where the parameters are.
-        """
-
-
 class Estimator(ABC):
     """Base class of the methods that invert a signal model.
 
@@ -272,10 +262,9 @@ class Estimator(ABC):
     needs_equation: bool = False
     #: Noise whose likelihood it maximises: its standard deviation is then the Cramér-Rao bound. None: no likelihood.
     likelihood: NoiseKind | None = None
-    #: How its 95 % intervals are found; "wald" takes its likelihood or the "sd" of its statistics.
-    intervals: Intervals = "none"
-    #: Whether it comes with a measurement of its bias and standard deviation, as trained ones do.
-    has_performance: bool = False
+    #: How its 95 % intervals are found; "wald" takes its likelihood or the "sd" of its statistics, "conformal" its
+    #: simulated performance.
+    intervals: Intervals = "conformal"
     #: Whether the standard deviation of the noise must be given.
     needs_noise: bool = False
     #: Whether its fit takes what uneven directions add to the variance of the averages (`FitChunk`).
@@ -417,7 +406,7 @@ class Estimator(ABC):
         chosen, notes = self.adapted(signals, acquisition, noise)
         if chosen.needs_noise and noise is None:
             raise ValueError(f"The estimator {self.name!r} needs the standard deviation of the noise.")
-        averages = chosen._averages(acquisition)
+        averages = chosen.averages(acquisition)
         averaged = averages.acquisition
         shells = self.model.average(averaged).acquisition if self.averaging == "none" else averaged
         fit = chosen.prepare(averaged)
@@ -502,7 +491,8 @@ class Estimator(ABC):
             added_variance=variance,
         )
 
-    def _averages(self, acquisition: Acquisition) -> Averages:
+    def averages(self, acquisition: Acquisition) -> Averages:
+        """What averages the measurements that the model describes, as the fit takes them."""
         return Averages(self.model, acquisition, self.averaging, debias=self.debias)
 
     def _undetermined(
@@ -517,7 +507,7 @@ class Estimator(ABC):
 
     def reference(self, signals: NDArray, acquisition: Acquisition, noise: NDArray) -> NDArray:
         """What the signals of every voxel are divided by before the fit, shape (n,); arguments as of `estimate`."""
-        averages = self._averages(acquisition)
+        averages = self.averages(acquisition)
         return self.model.reference_signal(averages(signals, noise).signals, averages.acquisition)
 
     def _pieces(self, n_voxels: int, positions: NDArray[np.integer] | None) -> Iterator[tuple[slice, slice]]:
@@ -557,11 +547,11 @@ class Estimator(ABC):
 
     def averaged(self, acquisition: Acquisition) -> Acquisition:
         """The acquisition that is fitted: measurements that the model describes, averaged."""
-        return self._averages(acquisition).acquisition
+        return self.averages(acquisition).acquisition
 
     def warm_up(self, acquisition: Acquisition) -> None:
         """Compile what an estimate of this acquisition needs, so that compilation is not timed with the estimate."""
-        averages = self._averages(acquisition)
+        averages = self.averages(acquisition)
         averages(np.ones((1, len(acquisition))), np.full(1, 0.1))
         averaged = averages.acquisition
         n = len(averaged) * (1 + self.model.complex_valued)
@@ -583,11 +573,6 @@ class Estimator(ABC):
             "The Rician bias of the mean of every shell, predicted from the amplitudes along its directions, was "
             "subtracted."
         )
-
-    @property
-    def performance(self) -> Performance | None:
-        """Measured performance if `has_performance`; None before training."""
-        return None
 
     @property
     def fixed(self) -> tuple[str, ...]:

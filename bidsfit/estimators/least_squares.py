@@ -33,7 +33,7 @@ class LeastSquares(Estimator):
     averaging : {"arithmetic", "geometric", "none"}
     debias : bool
         Take the Rician bias out of the magnitudes first.
-    intervals : {"wald", "profile", "none"}
+    intervals : {"wald", "profile", "conformal", "none"}
         95 % intervals: the estimate with quantiles of Student's t (or of the normal distribution, where the noise is
         given) times the standard deviation on each side, or the values whose profile likelihood is high enough [3]_.
 
@@ -57,7 +57,7 @@ class LeastSquares(Estimator):
         s0: Literal["fitted", "measured"] = "fitted",
         averaging: Averaging = "arithmetic",
         debias: bool = False,
-        intervals: Literal["wald", "profile", "none"] = "wald",
+        intervals: Literal["wald", "profile", "conformal", "none"] = "wald",
     ) -> None:
         if model.averaging and averaging == "none":
             raise ValueError(f"The model {model.name!r} describes direction averages; averaging cannot be 'none'.")

@@ -30,7 +30,7 @@ class MaximumLikelihood(Estimator):
     noise : {"rician", "gaussian"}
         Kind of noise [1]_. With Gaussian noise the result is that of least squares.
     bounds : dict of name to (lower, upper), optional
-    intervals : {"wald", "profile", "none"}
+    intervals : {"wald", "profile", "conformal", "none"}
         95 % intervals, as of `LeastSquares`.
 
     References
@@ -49,7 +49,7 @@ class MaximumLikelihood(Estimator):
         *,
         noise: Literal["rician", "gaussian"] = "rician",
         bounds: Mapping[str, tuple[float, float]] | None = None,
-        intervals: Literal["wald", "profile", "none"] = "wald",
+        intervals: Literal["wald", "profile", "conformal", "none"] = "wald",
     ) -> None:
         super().__init__(model, bounds=bounds, averaging="none")
         if noise not in ("rician", "gaussian"):

@@ -27,6 +27,7 @@ METHODS: dict[str, str] = {
     "quantile of the normal distribution or, where the noise was estimated from the residuals, of Student's t.",
     "profile": "95 % intervals hold all values of a parameter whose profile likelihood passes a likelihood-ratio test "
     "(chi-square with one degree of freedom or, where the noise was estimated from the residuals, F).",
+    "conformal": "95 % intervals hold 95 % of the true values that gave such an estimate in simulations.",
     "none": "",
 }
 #: Most values of a parameter that are tried for one end of its interval.

@@ -56,6 +56,7 @@ class _FitImageInput(BaseInterfaceInputSpec):
     organ = traits.Str("general", usedefault=True, desc="whose preset the model has")
     estimator = traits.Str(mandatory=True)
     options = traits.Dict(desc="of the estimator")
+    trust = traits.Enum("off", "light", "full", usedefault=True, desc="how thoroughly its errors are simulated")
     trained = File(exists=True, desc="what the estimator was taught, where it is a trained one")
     methods = traits.List(traits.Str, desc="texts about the model and the estimator")
     output_dir = Directory(mandatory=True)
@@ -98,7 +99,7 @@ class FitImage(SimpleInterface):
             with whole_file(kept) as path:
                 self._fit(estimator, mask, Path(runtime.cwd)).save(path)
         result = FitResult.load(kept)
-        outputs = map_outputs(image, estimator.model, estimator)
+        outputs = map_outputs(image, estimator.model, estimator, self.inputs.trust)
         settings = fit_settings(estimator.model, estimator, self.inputs.mask_name, self.inputs.noise)
         with writing(folder, image):  # another run may have written since this one was planned
             refuse(conflicts_of_fit(folder, image, [output.path for output in outputs.values()], settings))
@@ -149,6 +150,7 @@ class FitImage(SimpleInterface):
                     sigma,
                     kind=self.inputs.noise_kind,
                     positions=signals.positions if any(estimator.reach) else None,
+                    trust=self.inputs.trust,
                     threads=self.inputs.threads,
                     progress=progress,
                     noise=noise,

@@ -21,6 +21,7 @@ from bidsfit.noise import NoiseKind
 from bidsfit.trained.estimator import TrainedEstimator
 from bidsfit.trained.given import describe_given, is_file_name
 from bidsfit.training.bundle import read_bundle
+from bidsfit.trust.cache import Trust
 
 #: Options of estimators that have another name on the command line.
 OPTIONS = {"snr": "--training-snr", "recipe": "--training-recipe", "seed": "--training-seed"}
@@ -65,7 +66,8 @@ class Fit:
 
     ``unsuitable`` says why the options do not suit the model, else it is empty. ``trained`` is the file of an estimator
     given by the user. ``pool`` holds the fits that the estimator is trained on, if any, without those of the
-    participant ``left_out``. ``organ`` is that of the preset of the model.
+    participant ``left_out``. ``organ`` is that of the preset of the model. ``trust`` says how thoroughly the errors of
+    the estimator are simulated.
     """
 
     model: str
@@ -76,6 +78,7 @@ class Fit:
     pool: PoolFile | None = None
     left_out: str = ""
     organ: str = "general"
+    trust: Trust = "light"
 
     @cached_property
     def signal_model(self) -> SignalModel:
@@ -155,6 +158,7 @@ def make_fits(
     bounds: Mapping[str, Mapping[str, tuple[float, float]]] | None = None,
     noise: NoiseChoice = DEFAULT_NOISE,
     pools: PoolChoice | None = None,
+    trust: Trust = "light",
 ) -> list[Fit]:
     """Combine models and estimators into fits.
 
@@ -174,6 +178,7 @@ def make_fits(
         In the units of files (mm^2/s).
     pools : PoolChoice, optional
         Where to find pooled fits.
+    trust : {"off", "light", "full"}
 
     Raises
     ------
@@ -211,7 +216,8 @@ def make_fits(
             if "noise" in its_options:
                 given["noise"] = noise.kind
             own_bounds = _bounds_option(name, bounds.get(name, {}))
-            fit = Fit(name, choice.estimator, {**choice.options, **given, **own_bounds}, trained=choice.file)
+            found = {**choice.options, **given, **own_bounds}
+            fit = Fit(name, choice.estimator, found, trained=choice.file, trust=trust)
             try:
                 fit = _with_pool(fit, pools)
             except ValueError as error:  # what the estimator refuses

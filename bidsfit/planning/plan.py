@@ -371,7 +371,7 @@ def is_done(plan: ImagePlan, output_dir: Path) -> bool:
     return all(
         (output_dir / output.path).exists()
         for fit in plan.fits
-        for output in map_outputs(plan.image, fit.signal_model, fit.built).values()
+        for output in map_outputs(plan.image, fit.signal_model, fit.built, fit.trust).values()
     )
 
 
@@ -379,7 +379,7 @@ def conflicts(plan: ImagePlan, output_dir: Path) -> Iterator[Conflict]:
     """Outputs of earlier runs that the plan would make differently."""
     for fit in plan.fits:
         settings = fit_settings(fit.signal_model, fit.built, plan.mask_name, plan.noise.settings)
-        outputs = [output.path for output in map_outputs(plan.image, fit.signal_model, fit.built).values()]
+        outputs = [output.path for output in map_outputs(plan.image, fit.signal_model, fit.built, fit.trust).values()]
         yield from conflicts_of_fit(output_dir, plan.image, outputs, settings)
     raw, steps = (plan.image, nothing_done()) if plan.chain is None else (plan.chain.raw, plan.chain.settings)
     yield from conflicts_of_preprocessing(output_dir, raw, steps)

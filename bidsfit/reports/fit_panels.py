@@ -23,11 +23,15 @@ from bidsfit.models.signal_model import SignalModel
 from bidsfit.quantity import Quantity
 from bidsfit.registry import Registry
 from bidsfit.reports import figures
-from bidsfit.reports.trained import plot_learned
+from bidsfit.reports.trust import plot_expected_bias
 from bidsfit.reports.words import percent
 from bidsfit.training.bundle import Bundle
-from bidsfit.trust.companions import companions_of
+from bidsfit.trust.flags import Flag
 
+#: Spreads and biases are shown up to this share of the display range of their parameter, in every report.
+SHARE_OF_RANGE = 0.25
+#: Of a flag that is raised.
+FLAG_COLOURS = "Reds"
 #: What the colours of an axis are.
 AXIS_COLOURS = "red, green, blue: along the first, second, third axis of the gradient directions"
 
@@ -77,18 +81,20 @@ class FitView:
     @cached_property
     def shown(self) -> list[Quantity]:
         """Quantities of the companions that are drawn: spreads first, then signed ones, then others."""
-        found = [companion.quantity for companion in companions_of(self.estimator).values()]
-        return sorted((q for q in found if q.word), key=lambda q: ("spread", "signed", "own").index(q.scale))
+        found = {o.quantity.key: o.quantity for o in self.outputs.values() if o.statistic and o.quantity.word}
+        if "expectedsd" in found and self.estimator.likelihood is not None:
+            found.pop("sd", None)  # which is the floor, by the same formula
+        return sorted(found.values(), key=lambda q: ("spread", "signed", "own").index(q.scale))
 
     def judged(self, name: str) -> dict[str, NDArray]:
         """Values of the companions of a parameter, by key."""
-        found = (companion.quantity.key for companion in companions_of(self.estimator).values())
+        found = (o.quantity.key for o in self.outputs.values() if o.statistic and o.parameter is not None)
         return {key: self.result.values[f"{name}_{key}"] for key in found if f"{name}_{key}" in self.result.values}
 
     def precision(self, name: str) -> Precision:
         """Precision of the estimates of a parameter."""
         found = self.judged(name)
-        return precision(found.get("sd"), found.get("crb"), found.get("bias"))
+        return precision(found.get("sd", found.get("expectedsd")), found.get("crb"), found.get("bias"))
 
 
 @dataclass(frozen=True)
@@ -127,21 +133,19 @@ def _draw_uncertainty(path: Path, view: FitView) -> bool:
 
 
 def _judged_maps(view: FitView, name: str) -> Iterator[figures.Panel]:
-    """Maps of the companions of a parameter; its spreads have the same display range."""
+    """Maps of the companions of a parameter; spreads and bias are shown up to a share of its display range."""
     judged = view.judged(name)
     known = [q for q in view.shown if q.key in judged]
-    span = float(np.ptp(view.map(name).limits or figures.robust_limits(view.result.values[name])))
-    spreads = [judged[q.key] for q in known if q.scale == "spread"]
-    limits = figures.spread_limits(np.concatenate(spreads), span) if spreads else (0.0, 0.0)
+    displayed = view.model.quantity(name).display or figures.robust_limits(view.result.values[name])
+    end = SHARE_OF_RANGE * float(np.ptp(displayed))
     for quantity in known:
         values, drawn_as = judged[quantity.key], view.map(f"{name}_{quantity.key}")
         drawn_as = replace(drawn_as, title=f"{quantity.word} of ${view.model.quantity(name).latex}$")
         if quantity.scale == "spread":
             undetermined = precision(None, values).undetermined
             remark = f"{percent(undetermined)} not determined" if undetermined > 0 else ""
-            drawn_as = replace(drawn_as, limits=limits, remark=remark)
+            drawn_as = replace(drawn_as, limits=(0.0, end), remark=remark)
         elif quantity.scale == "signed":
-            end = max(limits[1], figures.spread_limits(np.abs(values), span)[1])
             drawn_as = replace(drawn_as, limits=(-end, end))
         yield drawn_as
 
@@ -202,19 +206,50 @@ def _plot_status(path: Path, view: FitView, residuals: list[figures.Panel]) -> N
     figures.plot_quality(path, residuals, status, messages, view.mask, view.affine)
 
 
-def _draw_training(path: Path, view: FitView) -> bool:
-    if view.bundle is None or len(view.bundle.facts["Parameters"]) < 2:
+def _draw_bias(path: Path, view: FitView) -> bool:
+    summary = view.result.numbers.trust
+    if summary is None or not summary.arrows:
         return False
-    plot_learned(path, view.bundle, view.model)
+    plot_expected_bias(path, summary, view.model, view.result.values)
     return True
 
 
-TRAINING = FitPanel(
-    "Arrows from true parameters to the mean of their estimates, over the density of the training",
-    "What the estimator does to known truths, for this protocol and the noise of its training. An arrow starts at"
+def _draw_flags(path: Path, view: FitView) -> bool:
+    if "flags" not in view.result.values:
+        return False
+    found, summary = view.result.volume("flags", view.mask), view.result.numbers.trust
+    shares = {} if summary is None else summary.flags
+    raised = [
+        figures.Panel(
+            np.where(view.mask, found & flag > 0, np.nan).astype(float),
+            str(flag.name).replace("_", " ").capitalize(),
+            "",
+            (0.0, 1.0),
+            FLAG_COLOURS,
+            percent(shares.get(str(flag.name).lower())),
+        )
+        for flag in Flag
+        if (found & flag).any()
+    ]
+    if not raised:
+        return False
+    figures.plot_maps(path, raised, view.mask, view.affine, columns=3)
+    return True
+
+
+BIAS = FitPanel(
+    "Arrows from true parameters to the mean of their estimates, over the density of the voxels of the image",
+    "What the estimator does to known truths, for this protocol and the median noise of this image. An arrow starts at"
     " the truth and ends at the mean estimate: long arrows are bias, and where they gather, the estimates tell "
-    "the training rather than the tissue.",
-    _draw_training,
+    "the estimator rather than the tissue. Contours: the voxels of this image.",
+    _draw_bias,
+)
+FLAGS = FitPanel(
+    "Slices of the flags that are raised in some voxels",
+    "Where there is reason to doubt the estimates, and in which share of the voxels; the table above says what each "
+    "flag means. A voxel without a flag is not proven right: an error that the model and the simulation share cannot "
+    "be seen.",
+    _draw_flags,
 )
 MAPS = FitPanel(
     "Slices of the parameter maps",
@@ -227,8 +262,9 @@ UNCERTAINTY = FitPanel(
     "How far the maps can be trusted, on one colour scale for each parameter. SD: standard deviation as the "
     "estimator states it. Floor: Cramér-Rao bound, the smallest standard deviation that any unbiased estimator "
     "can have with this protocol and noise, if the estimate were the truth. A map smoother than its floor is not "
-    "more precise: it pays with bias. An SD that equals the floor may only be the same formula. Bias, where the "
-    "estimator states it: the mean error that it would make if its estimate were the truth.",
+    "more precise: it pays with bias. An SD that equals the floor may only be the same formula. Expected SD and bias: "
+    "what simulations of the estimator find, averaged over the truths that may give such an estimate. Response: how "
+    "much of a true change shows; 1 all of it, 0 nothing.",
     _draw_uncertainty,
 )
 HISTOGRAMS = FitPanel(
@@ -255,7 +291,7 @@ STATUS = FitPanel("Slices of the status of the fit", "What happened in each voxe
 #: The panels of the package, in the order of the report.
 BUILT_IN = {
     name: f"bidsfit.reports.fit_panels:{name.upper()}"
-    for name in ("training", "maps", "uncertainty", "histograms", "curves", "quality", "status")
+    for name in ("maps", "uncertainty", "bias", "flags", "histograms", "curves", "quality", "status")
 }
 
 PANELS = Registry("panel", "bidsfit.panels", BUILT_IN)

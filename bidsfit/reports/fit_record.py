@@ -17,6 +17,7 @@ from bidsfit.fitting import FitNumbers
 from bidsfit.reports.fit_panels import FitView
 from bidsfit.reports.records import FitRecord
 from bidsfit.reports.trained import recipe_in_words, training_row, training_warnings
+from bidsfit.reports.trust import trust_row
 from bidsfit.reports.words import percent, with_unit
 
 #: Shares of the voxels above which the report warns.
@@ -99,6 +100,7 @@ def fit_record(
         warnings=warnings,
         methods=list(methods),
         training=training_row(view.bundle) if view.bundle else {},
+        trust={} if numbers.trust is None else trust_row(numbers.trust, model, numbers.parameters),
         source=source,
     )
 

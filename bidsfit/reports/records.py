@@ -52,13 +52,16 @@ class FitRecord:
     where it is infinite) and bias (median magnitude).
     ``status`` rows: code, name, count, fraction (of the mask), message (what happened and what to do).
     ``options``: all settings (bounds, averaging, ...) as strings.
-    ``figures``: kinds training (for trained estimators), maps, uncertainty, histograms, curves, quality (residual, R2
-    and status maps).
+    ``figures``: kinds maps, uncertainty, bias and flags (where the errors were simulated), histograms, curves, quality
+    (residual, R2 and status maps).
     ``maps``: paths of the written maps relative to the output folder.
     ``methods``: methods texts of the model and the estimator.
     ``source``: URI of the fitted image.
     ``training``, for trained estimators: distribution (in words), participants, snr (None without noise), noise, recipe
-    (in words), seconds, device, converged, file, averaged_over (parameters over which the figure averages).
+    (in words), seconds, device, converged, file.
+    ``trust``, where the errors of the estimator were simulated: sentences, flags (rows: name, share, message),
+    parameters (rows of `bidsfit.trust.summary.ParameterTrust` with latex, unit and median), snr, truths (number
+    simulated), others (parameters that the figure of the bias keeps at their medians).
     """
 
     image: str
@@ -78,6 +81,7 @@ class FitRecord:
     warnings: list[str] = field(default_factory=list)
     methods: list[str] = field(default_factory=list)
     training: dict[str, Any] = field(default_factory=dict)
+    trust: dict[str, Any] = field(default_factory=dict)
     source: str = ""
 
 

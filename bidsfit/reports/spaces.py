@@ -101,7 +101,7 @@ class BiasArrows:
     truth, mean : ndarray, shape (n, 2)
         True parameters and the mean of their estimates; NaN without an estimate.
     training : ndarray, shape (m, 2), optional
-        Samples of the estimator's training.
+        Samples of the estimator's training, or others that show where estimates are used.
     sinks : ndarray, shape (k, 2)
         Points at which estimates of many truths accumulate; may be empty.
     """
@@ -157,11 +157,15 @@ def plot_distributions(
 
 @styled
 def plot_bias(
-    path: Path | str, panels: Sequence[BiasArrows], axes: tuple[Axis, Axis], points: Mapping[str, tuple[float, float]]
+    path: Path | str,
+    panels: Sequence[BiasArrows],
+    axes: tuple[Axis, Axis],
+    points: Mapping[str, tuple[float, float]],
+    samples: str = "training samples",
 ) -> Path:
-    """Arrows from true parameters to their mean estimates, with contours of the density of the training samples.
+    """Arrows from true parameters to their mean estimates, with contours of the density of samples.
 
-    Contours are drawn only for a training density with a peak: half of the samples must lie in less than 40 % of the
+    Contours are drawn only for a density with a peak: half of the samples must lie in less than 40 % of the
     plane.
 
     Parameters
@@ -173,6 +177,8 @@ def plot_bias(
     axes : pair of Axis
     points : mapping of str to pair of float
         Named points, marked in every panel.
+    samples : str
+        What the samples are, for the legend.
     """
     figure, planes = _planes(panels, MOST_BIASES, axes, margin=0.04)
     contoured = False
@@ -184,7 +190,7 @@ def plot_bias(
         main.plot(sinks[:, 0], sinks[:, 1], "*", **_sink_style(), zorder=6, clip_on=False, in_layout=False)
         _draw_points(main, points, axes)
     columns = {1: 1, 2: 2}.get(len(panels), 4)
-    _explain(figure, contoured, any(np.size(panel.sinks) for panel in panels), bool(points), columns)
+    _explain(figure, samples if contoured else "", any(np.size(panel.sinks) for panel in panels), bool(points), columns)
     return save(figure, path)
 
 
@@ -332,14 +338,14 @@ def _sink_style() -> dict[str, Any]:
     return {"color": SINK, "markersize": 13, "markeredgecolor": INK, "markeredgewidth": 0.8}
 
 
-def _explain(figure: Figure, contoured: bool, sinks: bool, points: bool, columns: int) -> None:
+def _explain(figure: Figure, samples: str, sinks: bool, points: bool, columns: int) -> None:
     """Add one legend for all panels."""
     arrow = Line2D(
         [], [], color=ARROWS(0.75), marker=r"$\rightarrow$", markersize=11, markeredgewidth=0, linestyle="none"
     )
     entries: list[tuple[Any, str]] = [(arrow, "truth (grey dot) to mean estimate; darker: farther")]
-    if contoured:
-        words = "half (dashed: 90 %) of the training samples"
+    if samples:
+        words = f"half (dashed: 90 %) of the {samples}"
         entries.append((Line2D([], [], color=WARM, linewidth=1.4), words))
     if sinks:
         entries.append((Line2D([], [], marker="*", linestyle="none", **_sink_style()), "sink"))

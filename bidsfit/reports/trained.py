@@ -3,24 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-from scipy.stats import qmc
-
-from bidsfit.bids.units import REPORT_UNITS
 from bidsfit.estimators.estimator import Status
 from bidsfit.fitting import FitNumbers
 from bidsfit.models.priors import prior_from
-from bidsfit.models.signal_model import SignalModel
-from bidsfit.models.space import ParameterSpace
-from bidsfit.reports.evaluation import Axis, BiasArrows, plot_bias
 from bidsfit.reports.words import percent
-from bidsfit.simulation.distributions import Distribution, Mixture, Pooled
 from bidsfit.training.bundle import Bundle
-from bidsfit.trust.performance import PerformanceLookup, points_on_grid
 
 #: Share of the voxels unlike all of the training above which the report warns.
 MANY_UNLIKE = 0.05
@@ -48,7 +37,6 @@ def training_row(bundle: Bundle) -> dict[str, Any]:
         "device": facts["Training"]["Device"],
         "converged": bool(facts["Training"]["Converged"]),
         "file": "" if bundle.path is None else bundle.path.name,
-        "averaged_over": facts["Parameters"][2:],
     }
 
 
@@ -96,45 +84,3 @@ def training_warnings(numbers: FitNumbers, bundle: Bundle, participant: str) -> 
             "with more steps (--training-recipe)."
         )
     return warnings
-
-
-def plot_learned(path: Path, bundle: Bundle, model: SignalModel) -> None:
-    """Plot the bias of the first two parameters, averaged over the noise and the other parameters."""
-    names = list(bundle.facts["Parameters"])
-    bounds = bundle.facts["Distribution"]["Bounds"]
-    truth, bias = mean_errors(bundle.performance, ParameterSpace(model, bounds))
-    samples = training_samples(bundle.distribution(model), SAMPLES, np.random.default_rng(0))[:, :2]
-    axes = [Axis(f"${model[n].latex}$", REPORT_UNITS[model[n].unit].name, tuple(bounds[n])) for n in names[:2]]
-    panel = BiasArrows("", truth, truth + bias, samples, np.empty((0, 2)))
-    plot_bias(path, [panel], (axes[0], axes[1]), {})
-
-
-def training_samples(distribution: Distribution, n: int, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Samples of a distribution for a figure; for a pool of fits, the fits themselves without variation."""
-    if isinstance(distribution, Mixture):
-        parts = zip(distribution.parts, distribution.weights, strict=True)
-        return np.concatenate([training_samples(part, round(n * weight), rng) for part, weight in parts])
-    if isinstance(distribution, Pooled):
-        return distribution.samples[rng.integers(len(distribution.samples), size=n)].astype(float)
-    return distribution.sample(n, rng)
-
-
-def mean_errors(
-    table: Mapping[str, NDArray[np.float64]], space: ParameterSpace
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """True values of the first two parameters, and their bias averaged over the others: shape (n, 2) each."""
-    names, p = space.names, len(space.names)
-    points = points_on_grid(np.stack([table[name] for name in names], axis=1), space)
-    columns = np.stack([table[name] for name in names[:2]] + [table[f"bias_{name}"] for name in names[:2]], axis=1)
-    if not points:  # scattered
-        points = MOST_ARROWS
-        axis, others = np.linspace(0, 1, points), qmc.Sobol(p - 2, rng=0).random_base2(OTHERS)
-        first, second, k = (a.ravel() for a in np.meshgrid(axis, axis, np.arange(len(others)), indexing="ij"))
-        truth = space.with_scale(space.from_cube(np.column_stack([first, second, others[k.astype(int)]])))
-        places = [space.model.names.index(name) for name in names[:2]]
-        bias = PerformanceLookup(table, space).at(truth, "bias")
-        columns = np.concatenate([truth[:, places], bias[:, places]], axis=1)
-    plane = columns.reshape((points, points, -1, 4)).mean(axis=2)
-    step = -(-points // MOST_ARROWS)
-    found = plane[::step, ::step].reshape(-1, 4)
-    return found[:, :2], found[:, 2:]

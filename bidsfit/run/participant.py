@@ -40,6 +40,7 @@ def run_participants(settings: Settings) -> int:
         bounds=settings.bounds,
         noise=noise_choice(settings),
         pools=PoolChoice(settings.output_dir, settings.bids_dir),
+        trust=settings.trust,
     )
     require_device(settings, fits)
     plugin = read_plugin(settings)

@@ -16,6 +16,7 @@ import tomli_w
 from bidsfit.choices import read_toml
 from bidsfit.exceptions import UnknownNameError, UsageError
 from bidsfit.files import cache_folder
+from bidsfit.trust.cache import Trust
 
 #: Where the noise level may come from; "auto" takes the best that there is.
 SIGMA_SOURCES = ("auto", "repeats", "b0", "residuals", "mppca", "piesno", "map")
@@ -56,8 +57,9 @@ class Settings:
     threshold: float | None = None
     hold: tuple[str, ...] = ()
     debias: bool = False
-    intervals: Literal["wald", "profile", "none"] | None = None
+    intervals: Literal["wald", "profile", "conformal", "none"] | None = None
     noise: Literal["rician", "gaussian"] | None = None
+    trust: Trust = "light"
     sigma: str = "auto"
     organ: str = "auto"
     bounds: Mapping[str, Mapping[str, tuple[float, float]]] | None = None

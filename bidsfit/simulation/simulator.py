@@ -221,19 +221,26 @@ class Simulator:
             yield self._measured(held.some(rows), rng) if measured is None else measured[rows]
 
     def measure(
-        self, parameters: NDArray[np.float64], rng: np.random.Generator, repeats: int = 1
+        self,
+        parameters: NDArray[np.float64],
+        rng: np.random.Generator,
+        repeats: int = 1,
+        sigma: NDArray[np.float64] | None = None,
     ) -> NDArray[np.float64]:
-        """Noisy averages at the SNR of `Noise` and S0 = 1, shape (n * repeats, n_averages).
+        """Noisy averages at S0 = 1, shape (n * repeats, n_averages).
 
+        The standard deviation of the noise of one measurement is ``sigma``, shape (n,), or that of the SNR of `Noise`.
         All repeats of the first voxel come first. For an estimator that reads neighbours the result covers patches of
         constant parameters, shape (n * repeats, x, y, z, n_averages).
         """
         clean = np.repeat(self._clean(parameters), repeats, axis=0)
+        level = np.full(len(parameters), 1 / self.noise.snr) if sigma is None else sigma
+        level = np.repeat(level, repeats)
         if self.patches is None:
-            return self._with_noise(clean, 1 / self.noise.snr, rng)
+            return self._with_noise(clean, level, rng)
         shape = (len(clean), *self.patches.shape, clean.shape[-1])
         patches = np.broadcast_to(clean[:, None, None, None], shape).reshape(-1, clean.shape[-1])
-        return self._with_noise(patches, 1 / self.noise.snr, rng).reshape(shape)
+        return self._with_noise(patches, np.repeat(level, len(patches) // len(clean)), rng).reshape(shape)
 
     def _clean(self, parameters: NDArray[np.float64]) -> NDArray[np.float64]:
         return self.space.model.signal(self.space.with_scale(parameters), self.acquisition)
@@ -335,3 +342,8 @@ class Features:
 
     def __len__(self) -> int:
         return int(self._shown.sum()) * (1 + self._model.complex_valued)
+
+    @property
+    def counts(self) -> NDArray[np.float64]:
+        """Measurements that every feature is the average of, shape (n_features,)."""
+        return np.tile(self._acquisition.weights[self._shown], 1 + self._model.complex_valued)

@@ -32,7 +32,8 @@ from bidsfit.training.bundle import Bundle, read_bundle
 from bidsfit.training.inference import Inverter
 from bidsfit.training.recipe import Recipe, load_recipe, recipe_from
 from bidsfit.training.task import USUAL, Task
-from bidsfit.trust.performance import PerformanceLookup
+from bidsfit.trust.domain import Domain
+from bidsfit.trust.performance import Performance
 
 #: SNRs at which estimators are trained for data of any SNR: few, so that one file serves many images.
 SNR_LEVELS = (5.0, 7.0, 10.0, 14.0, 20.0, 28.0, 40.0, 56.0, 80.0, 113.0, 160.0)
@@ -76,7 +77,6 @@ class TrainedEstimator(Estimator):
     S0 follows from the other parameters in closed form.
     """
 
-    has_performance = True
     chunk = 32768  # larger, because so little is done for a voxel that the turns of Python would show
     kind: str
 
@@ -151,17 +151,21 @@ class TrainedEstimator(Estimator):
         return (
             f"It was trained on simulated signals of the same protocol with {noise}{level}, their parameters "
             f"{DISTRIBUTIONS[self.distribution]}{stated}. Signals are relative to that of the lowest b-value; S0 "
-            "follows from the other parameters by least squares. Its standard deviation and bias were measured on "
-            "simulated signals over the space of parameters and are given at the estimate."
+            "follows from the other parameters by least squares."
         ) + any(self.reach) * (
-            f" It also reads the neighbours of a voxel, up to {' x '.join(map(str, self.reach))} voxels away; standard "
-            "deviation and bias are those where parameters do not change between them."
+            f" It also reads the neighbours of a voxel, up to {' x '.join(map(str, self.reach))} voxels away; what is "
+            "said of its errors holds where parameters do not change between them."
         )
 
     @property
-    def performance(self) -> PerformanceLookup | None:
-        """Performance at the SNR of the training; that of S0 is proportional to S0."""
-        return None if self.trained is None else PerformanceLookup(self.trained.performance, self.space)
+    def performance(self) -> Performance | None:
+        """Its errors as they were simulated after the training; None before, and in files of earlier versions."""
+        return None if self.trained is None else self.trained.performance
+
+    @property
+    def domain(self) -> Domain | None:
+        """Which signals are like those of its training; None before, and in files of earlier versions."""
+        return None if self.trained is None else self.trained.domain
 
     @property
     def needs_pool(self) -> bool:

@@ -29,16 +29,18 @@ from bidsfit.models.signal_model import SignalModel
 from bidsfit.simulation.distributions import Distribution, distribution_from
 from bidsfit.simulation.simulator import Features
 from bidsfit.training.archive import opened, read
-from bidsfit.training.checks import require_performance
 from bidsfit.training.facts import require_facts
 from bidsfit.training.recipe import Recipe, recipe_facts, recipe_from
+from bidsfit.trust.domain import Domain
+from bidsfit.trust.performance import Performance
 
 FORMAT = "bidsfit trained estimator"
-#: Version 1 has recipes without sections.
-VERSION, READ = 2, (1, 2)
+#: Version 1 has recipes without sections; versions 1 and 2 a table of performance at one SNR, which is not read.
+VERSION, READ = 3, (1, 2, 3)
 
 FACTS = "estimator.json"
-SAMPLES, PERFORMANCE, CURVE = "distribution.safetensors", "performance.csv", "learning_curve.csv"
+SAMPLES, CURVE = "distribution.safetensors", "learning_curve.csv"
+PERFORMANCE, DOMAIN, OLD_PERFORMANCE = "performance.safetensors", "domain.safetensors", "performance.csv"
 
 #: A row of a table, by the names of its columns.
 Table = dict[str, NDArray[np.float64]]
@@ -56,8 +58,10 @@ class Bundle:
         Weights or trees; None if they were not read.
     samples : dict of name to ndarray
         `Distribution.arrays` of the training distribution.
-    performance : dict of column to ndarray, shape (n_points,)
-        Table of `bidsfit.trust.performance`.
+    performance : Performance, optional
+        None in files of earlier versions.
+    domain : Domain, optional
+        Signals of the training; None in files of earlier versions.
     curve : dict of column to ndarray, shape (n_checks,)
         Learning curve.
     path : Path, optional
@@ -67,7 +71,8 @@ class Bundle:
     facts: dict[str, Any]
     machine: Any
     samples: Mapping[str, NDArray] = field(default_factory=dict)
-    performance: Table = field(default_factory=dict)
+    performance: Performance | None = None
+    domain: Domain | None = None
     curve: Table = field(default_factory=dict)
     path: Path | None = None
 
@@ -124,7 +129,10 @@ def write_bundle(path: Path, bundle: Bundle) -> None:
     members = {architecture.member: architecture.dump(bundle.machine)}
     if bundle.samples:
         members[SAMPLES] = save({name: np.ascontiguousarray(array) for name, array in bundle.samples.items()})
-    members[PERFORMANCE], members[CURVE] = _csv(bundle.performance), _csv(bundle.curve)
+    if bundle.performance is None or bundle.domain is None:
+        raise ValueError("A trained estimator is written with its performance and its domain; it has none.")
+    members |= {PERFORMANCE: bundle.performance.dump(), CURVE: _csv(bundle.curve)}
+    members[DOMAIN] = save({name: np.ascontiguousarray(array) for name, array in bundle.domain.arrays.items()})
     facts = {
         "Format": FORMAT,
         "Version": VERSION,
@@ -179,13 +187,14 @@ def read_bundle(path: Path, *, machine: bool = True) -> Bundle:
             raise ValueError("its protocol gives another number of signals than it takes")
         recipe = recipe_from(facts["Recipe"], "its recipe")
         architecture, outputs = recipe.architecture, recipe.objective.n_outputs(space)
-        performance, curve = _table(members[PERFORMANCE]), _table(members[CURVE])
-        require_performance(performance, space)
+        curve = _table(members[CURVE])
+        performance = Performance.load(members[PERFORMANCE], space) if PERFORMANCE in members else None
+        domain = Domain.of_arrays(_arrays(members[DOMAIN]), facts["Features"]) if DOMAIN in members else None
         if set(curve) != {architecture.unit, "training", "validation"}:
             raise ValueError(f"{CURVE} has the columns {', '.join(curve)}")
         inputs = facts["Features"] + any(architecture.reach)  # a channel says which voxels are there
         found = architecture.load(members[architecture.member], inputs, outputs) if machine else None
-        return Bundle(facts, found, samples, performance, curve, path)
+        return Bundle(facts, found, samples, performance, domain, curve, path)
     except Exception as error:  # whatever a parser raises on content that it did not expect
         raise _refusal(path, f"its content cannot be read ({_in_words(error)})") from error
 
@@ -212,7 +221,8 @@ def _read(path: Path, names: tuple[str, ...] | None = None) -> tuple[dict[str, A
             raise ValueError("its recipe is of another kind")
     except (ValueError, UsageError) as error:
         raise _refusal(path, f"its {FACTS} is not that of a trained estimator ({error})") from error
-    files, needed = set(facts["Files"]), {recipe.architecture.member, PERFORMANCE, CURVE}
+    judged = {PERFORMANCE, DOMAIN} if facts["Version"] == VERSION else {OLD_PERFORMANCE}
+    files, needed = set(facts["Files"]), {recipe.architecture.member, CURVE, *judged}
     if facts["Checksum"] != _checksum(facts) or listed != {FACTS, *files} or files - {SAMPLES} != needed:
         raise _refusal(path, f"its {FACTS} was changed after it was written")
     try:

@@ -20,7 +20,9 @@ from bidsfit.simulation.simulator import Features, Noise, Simulator
 from bidsfit.training.bundle import Bundle, acquisition_facts
 from bidsfit.training.inference import Inverter
 from bidsfit.training.recipe import Recipe, recipe_facts
-from bidsfit.trust.performance import performance_table
+from bidsfit.trust import performance
+from bidsfit.trust.domain import Domain
+from bidsfit.trust.performance import simulate, truths_of
 
 #: Packages whose versions decide what comes out of a training.
 PACKAGES = ("numpy", "scipy", "torch", "scikit-learn")
@@ -103,10 +105,11 @@ def train(task: Task, *, threads: int = 1, device: str = "cpu", progress: Progre
     Returns
     -------
     Bundle
-        With performance table; its facts contain those of the task and the results of the training.
+        With its performance and domain; its facts contain those of the task and the results of the training.
     """
     start = time.perf_counter()
     simulator, recipe = task.simulator, task.recipe
+    reach = recipe.architecture.reach
     trained = recipe.architecture.fit(
         recipe.objective,
         recipe.schedule,
@@ -119,8 +122,10 @@ def train(task: Task, *, threads: int = 1, device: str = "cpu", progress: Progre
     seconds = time.perf_counter() - start
     invert = Inverter(recipe, trained.machine, simulator.space, task.acquisition)
     with library_threads(threads):
-        table = performance_table(lambda signals: invert(signals).parameters, simulator)
+        judged = Simulator(truths_of(simulator.space), task.acquisition, task.noise, simulator.simulation, reach)
+        found = simulate(lambda signals, _: invert(signals).parameters, judged, size=performance.LIGHT, seed=task.seed)
         limit = residual_limit(invert, simulator, task.seed)
+        domain = Domain.of(simulator, task.seed)
     facts = {
         **task.facts,
         "Training": {
@@ -137,7 +142,7 @@ def train(task: Task, *, threads: int = 1, device: str = "cpu", progress: Progre
         },
     }
     curve = dict(zip((recipe.architecture.unit, "training", "validation"), trained.curve.T, strict=True))
-    return Bundle(facts, trained.machine, task.distribution.arrays, table, curve)
+    return Bundle(facts, trained.machine, task.distribution.arrays, found, domain, curve)
 
 
 def residual_limit(invert: Inverter, simulator: Simulator, seed: int) -> float:

@@ -1,7 +1,7 @@
 """Companions of an estimate: maps of its uncertainty, such as standard deviation, bias and Cramér-Rao bound.
 
-A companion gets the estimate and a `Judge` with the estimator, the acquisition and the noise. It uses only what
-`Estimator` declares: the likelihood that it maximises, its performance table, and its statistics.
+A companion gets the estimate and a `Judge` with the estimator, the acquisition, the noise and, where it was simulated,
+the performance of the estimator. Of the estimator it uses what `Estimator` declares: likelihood and statistics.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from bidsfit.models.signal_model import SignalModel
 from bidsfit.noise import NoiseKind, known_noise
 from bidsfit.quantity import Quantity
 from bidsfit.registry import Registry
+from bidsfit.trust.cache import Trust
+from bidsfit.trust.performance import Expected, Performance, obstacle
 
 #: Arrays by the name of their parameter, each of the shape of the estimate.
 Maps = dict[str, NDArray[np.float64]]
@@ -43,6 +45,10 @@ class Judge:
     threads : int
     given : ndarray of bool, or bool
         In which voxels the noise was given.
+    performance : Performance, optional
+        Of the estimator, where it was simulated.
+    scores : ndarray, optional
+        Of the misfit in every voxel, see `bidsfit.trust.misfit.misfit_scores`.
     """
 
     estimator: Estimator
@@ -51,7 +57,10 @@ class Judge:
     kind: NoiseKind = "rician"
     threads: int = 1
     given: NDArray[np.bool_] | bool = True
+    performance: Performance | None = None
+    scores: NDArray[np.float64] | None = None
     _bounds: dict[tuple[int, NoiseKind, bool], Maps] = field(default_factory=dict, init=False, repr=False)
+    _expected: dict[int, Expected] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def model(self) -> SignalModel:
@@ -81,25 +90,38 @@ class Judge:
             )
         return self._bounds[key]
 
+    def expected(self, estimate: Estimate) -> Expected:
+        """What is expected of the errors of the estimates; computed once."""
+        if self.performance is None:
+            raise ValueError(f"The performance of the estimator {self.estimator.name!r} was not simulated.")
+        if id(estimate) not in self._expected:
+            parameters = np.stack([estimate.parameters[name] for name in self.model.names], axis=-1)
+            noise = np.broadcast_to(self.noise, estimate.status.shape)
+            found = self.performance.expected(parameters, noise, self.scores, threads=self.threads)
+            self._expected[id(estimate)] = found
+        return self._expected[id(estimate)]
+
 
 class Companion(Protocol):
     """Interface of companions: the quantity of their maps, whether they apply, and the maps."""
 
     quantity: Quantity
 
-    def applies(self, estimator: Estimator, of: Parameter | Derived) -> bool:
-        """Whether it has a map for this parameter or derived quantity of this estimator."""
+    def applies(self, estimator: Estimator, of: Parameter | Derived, simulated: bool) -> bool:
+        """Whether it has a map for this parameter or derived quantity of this estimator.
+
+        ``simulated`` says whether the performance of the estimator was simulated.
+        """
 
     def judge(self, judge: Judge, estimate: Estimate) -> Maps:
         """Maps by parameter, of the shape of the estimate and in the unit of its quantity."""
 
 
 class StandardDeviation:
-    """Standard deviation of the estimates over the noise, if known.
+    """Standard deviation of the estimates over the noise, as the estimator itself states it.
 
-    It is the posterior's, or interpolated from the performance table of a trained estimator, or the Cramér-Rao bound of
-    the likelihood that the estimator maximises, ignoring the bounds of the parameters; then it includes the error that
-    uneven directions leave in the means of shells.
+    It is the posterior's, or the Cramér-Rao bound of the likelihood that the estimator maximises, ignoring the bounds
+    of the parameters; then it includes the error that uneven directions leave in the means of shells.
     """
 
     quantity = Quantity(
@@ -114,45 +136,70 @@ class StandardDeviation:
         scale="spread",
     )
 
-    def applies(self, estimator: Estimator, of: Parameter | Derived) -> bool:
-        own = "sd" in estimator.statistics or estimator.has_performance
-        return estimator.likelihood is not None or (own and isinstance(of, Parameter))
+    def applies(self, estimator: Estimator, of: Parameter | Derived, simulated: bool) -> bool:
+        return estimator.likelihood is not None or ("sd" in estimator.statistics and isinstance(of, Parameter))
 
     def judge(self, judge: Judge, estimate: Estimate) -> Maps:
         if "sd" in estimate.statistics:
             return estimate.statistics["sd"]
-        if judge.estimator.likelihood is not None:
-            return judge.bound(estimate, judge.estimator.likelihood, estimate.added_variance)
-        return _from_performance(judge, estimate, "sd")
+        assert judge.estimator.likelihood is not None
+        return judge.bound(estimate, judge.estimator.likelihood, estimate.added_variance)
 
 
-class Bias:
-    """Mean error of an estimator with a performance table, evaluated as if the estimate were the truth."""
+@dataclass(frozen=True)
+class ExpectedError:
+    """A quantity of the simulated errors of the estimator, averaged over the truths that the estimate may come from.
 
-    quantity = Quantity(
-        key="bias",
-        title="bias",
-        description="Mean error of {parameter.label} ({parameter.description}; {model.title}) that the estimator"
-        " ({estimator.title}) would make if its estimate were the truth, for the noise of its training.",
-        colours="RdBu_r",
-        word="Bias",
-        scale="signed",
-    )
+    Parameters
+    ----------
+    quantity : Quantity
+    name : {"bias", "sd", "rmse"}
+        Attribute of `bidsfit.trust.performance.Expected`.
+    """
 
-    def applies(self, estimator: Estimator, of: Parameter | Derived) -> bool:
-        return estimator.has_performance and isinstance(of, Parameter)
+    quantity: Quantity
+    name: str
+
+    def applies(self, estimator: Estimator, of: Parameter | Derived, simulated: bool) -> bool:
+        return simulated and not of.axis and of.name != estimator.model.scale
 
     def judge(self, judge: Judge, estimate: Estimate) -> Maps:
-        return _from_performance(judge, estimate, "bias")
+        found: Maps = getattr(judge.expected(estimate), self.name)
+        return {name: values for name, values in found.items() if name != judge.model.scale}
+
+
+class Response:
+    """How much of a true change of a parameter shows in its estimate."""
+
+    quantity = Quantity(
+        key="response",
+        title="response",
+        description="Change of the mean estimate of {parameter.label} ({parameter.description}; {model.title}) per"
+        " change of its true value, by simulation of the estimator ({estimator.title}) for this protocol and the noise"
+        " of the voxel: 1 where a true change shows fully, 0 where it is hidden.",
+        unit="1",
+        limits=(0.0, 1.0),
+        colours="viridis",
+        word="Response",
+    )
+
+    def applies(self, estimator: Estimator, of: Parameter | Derived, simulated: bool) -> bool:
+        return simulated and isinstance(of, Parameter) and of.name != estimator.model.scale
+
+    def judge(self, judge: Judge, estimate: Estimate) -> Maps:
+        found = judge.expected(estimate).response
+        names = [name for name in judge.model.names if name != judge.model.scale]
+        return {name: found[..., j, j] for j, name in enumerate(names)}
 
 
 @dataclass(frozen=True)
 class Interval:
-    """One end of the 95 % interval of a parameter: the estimator's own, or Wald's.
+    """One end of the 95 % interval of a parameter: the estimator's own, Wald's, or that of simulation.
 
-    Wald's interval is the estimate with the standard deviation times a quantile on each side, within the bounds. The
-    quantile is that of the normal distribution where the noise was given, and where it was estimated from the residuals
-    that of Student's t distribution with their degrees of freedom.
+    That of simulation holds 95 % of the truths that gave such an estimate ("conformal", see
+    `bidsfit.trust.performance.Expected`). Wald's interval is the estimate with the standard deviation times a quantile
+    on each side, within the bounds. The quantile is that of the normal distribution where the noise was given, and
+    where it was estimated from the residuals that of Student's t distribution with their degrees of freedom.
 
     Parameters
     ----------
@@ -164,13 +211,18 @@ class Interval:
     quantity: Quantity
     sign: int
 
-    def applies(self, estimator: Estimator, of: Parameter | Derived) -> bool:
+    def applies(self, estimator: Estimator, of: Parameter | Derived, simulated: bool) -> bool:
+        if estimator.intervals == "conformal":
+            return simulated and isinstance(of, Parameter) and of.name != estimator.model.scale
         stated = self.quantity.key in estimator.statistics or estimator.intervals == "wald"
         return stated and isinstance(of, Parameter) and (of.kind == "scalar" or estimator.intervals == "posterior")
 
     def judge(self, judge: Judge, estimate: Estimate) -> Maps:
         if self.quantity.key in estimate.statistics:
             return estimate.statistics[self.quantity.key]
+        if judge.estimator.intervals == "conformal":
+            expected = judge.expected(estimate)
+            return expected.lower if self.sign < 0 else expected.upper
         reach = np.where(judge.given, interval_quantile(np.inf), interval_quantile(estimate.freedom)) * self.sign
         spread = SD.judge(judge, estimate)
         return {
@@ -194,7 +246,7 @@ class Bound:
         scale="spread",
     )
 
-    def applies(self, estimator: Estimator, of: Parameter | Derived) -> bool:
+    def applies(self, estimator: Estimator, of: Parameter | Derived, simulated: bool) -> bool:
         return True
 
     def judge(self, judge: Judge, estimate: Estimate) -> Maps:
@@ -205,14 +257,39 @@ _INTERVAL = (
     "end of the 95 % interval of {parameter.label} ({parameter.description}; {model.title}; {estimator.title};"
     " {estimator.intervals})."
 )
-SD, BIAS, BOUND = StandardDeviation(), Bias(), Bound()
+_EXPECTED = (
+    "of {parameter.label} ({parameter.description}; {model.title}) by simulation of the estimator ({estimator.title})"
+    " for this protocol and the noise of the voxel, averaged over the truths that the estimate may come from."
+)
+SD, RESPONSE, BOUND = StandardDeviation(), Response(), Bound()
+BIAS = ExpectedError(
+    Quantity("bias", "expected bias", f"Mean error {_EXPECTED}", colours="RdBu_r", word="Bias", scale="signed"), "bias"
+)
+EXPECTED_SD = ExpectedError(
+    Quantity(
+        "expectedsd",
+        "expected standard deviation",
+        f"Standard deviation over the noise {_EXPECTED}",
+        colours="cividis",
+        word="Expected SD",
+        scale="spread",
+    ),
+    "sd",
+)
+RMSE = ExpectedError(
+    Quantity("rmse", "expected root mean square error", f"Root mean square error {_EXPECTED}", colours="cividis"),
+    "rmse",
+)
 LOWER = Interval(Quantity("q025", "lower end of the 95 % interval", f"Lower {_INTERVAL}"), -1)
 UPPER = Interval(Quantity("q975", "upper end of the 95 % interval", f"Upper {_INTERVAL}"), 1)
 
 #: Where the companions of the package live. Other packages add theirs with the entry point "bidsfit.companions".
 BUILT_IN = {
     "sd": "bidsfit.trust.companions:SD",
+    "expectedsd": "bidsfit.trust.companions:EXPECTED_SD",
     "bias": "bidsfit.trust.companions:BIAS",
+    "rmse": "bidsfit.trust.companions:RMSE",
+    "response": "bidsfit.trust.companions:RESPONSE",
     "q025": "bidsfit.trust.companions:LOWER",
     "q975": "bidsfit.trust.companions:UPPER",
     "crb": "bidsfit.trust.companions:BOUND",
@@ -232,14 +309,20 @@ def get(name: str) -> Companion:
     return companion
 
 
-def companions_of(estimator: Estimator) -> dict[str, Companion]:
+def companions_of(estimator: Estimator, trust: Trust = "off") -> dict[str, Companion]:
     """Companions that apply to an estimator, including those of other packages, by the key of their quantity."""
-    found = map(get, available())
+    simulated = is_simulated(estimator, trust)
+    found = [companion for companion in map(get, available()) if trust == "full" or companion.quantity.key != "rmse"]
     return {
         companion.quantity.key: companion
         for companion in found
-        if any(companion.applies(estimator, of) for of in estimator.model.quantities)
+        if any(companion.applies(estimator, of, simulated) for of in estimator.model.quantities)
     }
+
+
+def is_simulated(estimator: Estimator, trust: Trust) -> bool:
+    """Whether the performance of an estimator is simulated."""
+    return trust != "off" and not obstacle(estimator)
 
 
 def companions(
@@ -248,6 +331,7 @@ def companions(
     noise: ArrayLike | None = None,
     *,
     kind: NoiseKind = "rician",
+    performance: Performance | None = None,
     threads: int = 1,
 ) -> dict[str, Maps]:
     """Uncertainty maps of an estimate.
@@ -262,31 +346,38 @@ def companions(
         NaN, that of the residuals is used.
     kind : {"rician", "gaussian"}
         Kind of noise that the bound assumes.
+    performance : Performance, optional
+        Of the estimator, from `bidsfit.performance_of`.
     threads : int
 
     Returns
     -------
     dict of key to dict of parameter to ndarray
-        "sd", standard deviation; "bias" of trained estimators; "q025" and "q975", ends of the 95 % interval;
-        "crb", Cramér-Rao bound; and companions of other packages. Infinite where the data do not determine a parameter,
-        NaN where nothing was fitted.
+        "sd", standard deviation as the estimator states it; "q025" and "q975", ends of the 95 % interval; "crb",
+        Cramér-Rao bound; with its performance "bias", "expectedsd", "rmse" and "response", what is expected of the
+        errors; and companions of other packages. Infinite where the data do not determine a parameter, NaN where
+        nothing was fitted.
 
     Examples
     --------
     >>> estimate = estimator.estimate(signals, acquisition, noise=20.0)  # doctest: +SKIP
     >>> bidsfit.companions(estimator, estimate, noise=20.0)["sd"]["D"]  # doctest: +SKIP
     """
+    judge = judge_of(estimator, estimate, noise, kind=kind, performance=performance, threads=threads)
+    applying = companions_of(estimator, "off" if performance is None else "full")
+    return {key: companion.judge(judge, estimate) for key, companion in applying.items()}
+
+
+def judge_of(
+    estimator: Estimator,
+    estimate: Estimate,
+    noise: ArrayLike | None = None,
+    *,
+    kind: NoiseKind = "rician",
+    performance: Performance | None = None,
+    threads: int = 1,
+) -> Judge:
+    """The judge of an estimate, see `companions`."""
     given = known_noise(noise, estimate.status.shape)
     level = np.where(np.isnan(given), estimate.sigma, given)
-    judge = Judge(estimator, estimate.acquisition, level, kind, threads, ~np.isnan(given))
-    return {key: companion.judge(judge, estimate) for key, companion in companions_of(estimator).items()}
-
-
-def _from_performance(judge: Judge, estimate: Estimate, quantity: str) -> Maps:
-    """A quantity of the estimator's performance table, interpolated at the estimates."""
-    performance = judge.estimator.performance
-    if performance is None:
-        raise ValueError(f"The estimator {judge.estimator.name!r} brings no table of its performance.")
-    parameters = np.stack([estimate.parameters[name] for name in judge.model.names], axis=-1)
-    found = performance.at(parameters.reshape(-1, parameters.shape[-1]), quantity).reshape(parameters.shape)
-    return {name: found[..., j] for j, name in enumerate(judge.model.names)}
+    return Judge(estimator, estimate.acquisition, level, kind, threads, ~np.isnan(given), performance)

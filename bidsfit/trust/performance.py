@@ -1,224 +1,496 @@
-"""Performance of an estimator by simulation: bias, spread and response over the space of true parameters."""
+"""Performance of an estimator by simulation: what is known of its errors, at a truth and at an estimate.
+
+True parameters and SNRs are drawn, each is measured and estimated many times, and smooth functions are put through what
+comes out. Read at a truth, they give the bias and the standard deviation there. The truth of a voxel is not known;
+where an estimate may come from several truths, what is expected is the mean over them, as drawn: for that, other
+functions are put through the same values at the estimates.
+"""
 
 from __future__ import annotations
 
-import itertools
-import math
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable
+from copy import copy
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from bidsfit.compiling import cached
-from bidsfit.estimators.estimator import Estimator
-from bidsfit.models.space import ParameterSpace
-from bidsfit.simulation.simulator import Simulator
-from bidsfit.trust.metrics import accuracy
+from bidsfit.acquisition import Acquisition
+from bidsfit.estimators.estimator import LEVEL, Estimator
+from bidsfit.models.priors import priors_of
+from bidsfit.models.signal_model import SignalModel
+from bidsfit.models.space import ParameterSpace, bounds_of
+from bidsfit.noise import NoiseKind
+from bidsfit.parallel import Progress
+from bidsfit.simulation.distributions import Distribution, Informed, Mixture, Uniform
+from bidsfit.simulation.simulator import Noise, Simulator
+from bidsfit.trust.misfit import SCORES, misfit_scores
+from bidsfit.trust.smoothing import Smoother
 
-#: Points along each axis of the unit cube, by the number of parameters; with more parameters they are scattered.
-POINTS = {1: 61, 2: 21, 3: 9}
-#: Points that are scattered over the unit cube of more parameters.
-SCATTERED = 2048
-#: They reach so far beyond the cube and are moved onto its faces: polynomials need values where they end.
-BEYOND = 0.05
-#: Largest total degree of the polynomials through scattered points, and points for each coefficient, at least.
-DEGREE, FEWEST = 5, 2
-#: Places where a polynomial is evaluated at a time.
-CHUNK = 8192
-#: Noise realisations of a point; fewer for a model that is a function, whose every signal costs a simulation.
-REPEATS, REPEATS_OF_FUNCTION = 200, 32
-#: Points of a difference quotient lie this fraction of the bounds apart.
-STEP = 0.02
-
-#: Estimates all parameters of the model, shape (n, n_parameters), from averaged signals, shape (n, n_averages).
-Estimate = Callable[[NDArray[np.float64]], NDArray[np.float64]]
-
-
-def grid(space: ParameterSpace, points: int | None = None) -> NDArray[np.float64]:
-    """Parameters (points ** p, p) of a regular grid over the unit cube of a space, the last coordinate fastest."""
-    p = len(space.names)
-    axis = np.linspace(0, 1, points or POINTS[p])
-    cube = np.stack(np.meshgrid(*[axis] * p, indexing="ij"), axis=-1).reshape(-1, p)
-    return space.from_cube(cube)
-
-
-def scattered(space: ParameterSpace, points: int | None = None, seed: int = 0) -> NDArray[np.float64]:
-    """Parameters (points, p) of scrambled Sobol points over the unit cube of a space, including its faces."""
-    from scipy.stats import qmc  # takes a quarter of a second to import
-
-    sobol = qmc.Sobol(len(space.names), rng=seed).random_base2(math.ceil(math.log2(points or SCATTERED)))
-    return space.from_cube(np.clip((1 + 2 * BEYOND) * sobol - BEYOND, 0, 1))
+#: Range of SNRs that are simulated; beyond it, what is known at its ends is told.
+LOWEST_SNR, HIGHEST_SNR = 3.0, 300.0
+#: Share of the truths that are drawn from the priors of the model; the others are uniform within the bounds.
+FROM_PRIOR = 0.75
+#: Quantiles of every coordinate of the truths, between which it is stretched to be uniform.
+KNOTS = 33
+#: Truths whose estimates are simulated at a time.
+BLOCK = 512
+#: Estimates of every truth that the functions of the estimate are put through.
+PAIRS = 8
+#: Points of a difference quotient lie so far apart: the standard deviation there, between these shares of the bounds.
+STEPS = 0.02, 0.2
+#: No error is told apart from none below this share of the spread of the truths.
+LEAST = 1e-4
+#: Share of the truths that widens the intervals to hold what they must, and bands of SNR in which it does.
+HELD_OUT, BANDS = 0.25, 8
+#: Least variance of an error divided by its expected standard deviation.
+LEAST_VARIANCE = 0.05
+#: Probabilities below the ends of an interval.
+TAILS = (1 - LEVEL) / 2, (1 + LEVEL) / 2
+#: Of a standard normal variable: the median of its square, and minus the mean of the logarithm of its absolute value.
+MEDIAN_SQUARE, LOG_OF_NORMAL = 0.4549, 0.6352
 
 
-def points_on_grid(truth: NDArray[np.float64], space: ParameterSpace) -> int:
-    """Number of points per axis if parameters (n, p) form the regular grid of `grid`; otherwise 0."""
-    p = len(space.names)
-    points = round(len(truth) ** (1 / p))
-    regular = len(truth) > 1 and points**p == len(truth)
-    slack = 1e-5 * space.span.min()
-    return points if regular and np.allclose(truth, grid(space, points), rtol=1e-5, atol=slack) else 0
+class Size(NamedTuple):
+    """How much is simulated.
+
+    Attributes
+    ----------
+    truths : int
+    repeats : int
+        Noise realisations of every truth.
+    neighbours : int
+        Those of the two neighbours of a truth along every parameter.
+    centres : int
+        Kernels of the smooth functions.
+    """
+
+    truths: int
+    repeats: int
+    neighbours: int
+    centres: int
+
+
+LIGHT, FULL = Size(4096, 64, 16, 512), Size(16384, 64, 16, 1024)
+#: For models that are a function, whose every signal costs a simulation.
+OF_FUNCTION = Size(512, 16, 4, 128)
+
+#: Estimates all parameters of the model (n, n_parameters), from averaged signals (n, n_averages) and the standard
+#: deviation of the noise of one measurement (n,).
+Estimate = Callable[[NDArray[np.float64], NDArray[np.float64]], NDArray[np.float64]]
+
+
+class Errors(NamedTuple):
+    """Bias and standard deviation at true parameters, by quantity; arrays of shape (n,)."""
+
+    bias: dict[str, NDArray[np.float64]]
+    sd: dict[str, NDArray[np.float64]]
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What is expected of the errors of estimates, averaged over the truths that they may come from.
+
+    Attributes
+    ----------
+    bias, sd, rmse : dict of quantity to ndarray, shape (...)
+    response : ndarray, shape (..., n_parameters, n_parameters)
+        Change of the mean estimate of the first per change of the truth of the second.
+    lower, upper : dict of parameter to ndarray, shape (...)
+        95 % interval: where the truth lies in 95 % of the draws that gave such an estimate.
+    misfit : ndarray, shape (...)
+        The larger of the scores of `bidsfit.trust.misfit.misfit_scores`, in standard deviations above what is expected;
+        NaN where they are.
+    """
+
+    bias: dict[str, NDArray[np.float64]]
+    sd: dict[str, NDArray[np.float64]]
+    rmse: dict[str, NDArray[np.float64]]
+    response: NDArray[np.float64]
+    lower: dict[str, NDArray[np.float64]]
+    upper: dict[str, NDArray[np.float64]]
+    misfit: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Performance:
+    """What simulation tells of the errors of an estimator for one protocol, as functions of parameters and SNR.
+
+    Attributes
+    ----------
+    space : ParameterSpace
+    spreads : ndarray, shape (n_quantities,)
+        Standard deviations of the truths of the quantities: parameters and scalar derived quantities.
+    knots : ndarray, shape (n_knots, n_parameters)
+        Quantiles of the coordinates of the truths in the unit cube.
+    at_truth, at_estimate : Smoother
+    bands : ndarray, shape (n_bands,)
+        Median SNR of the bands of `tails`.
+    tails : ndarray, shape (n_bands, 2, n_parameters)
+        Ends of the intervals, in standard deviations of the error.
+    facts : dict
+        How it was simulated, and how well the functions tell what they were not fitted to; for JSON.
+    """
+
+    space: ParameterSpace
+    spreads: NDArray[np.float64]
+    knots: NDArray[np.float64]
+    at_truth: Smoother
+    at_estimate: Smoother
+    bands: NDArray[np.float64]
+    tails: NDArray[np.float64]
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def quantities(self) -> list[str]:
+        return quantities_of(self.space.model)
+
+    def errors(self, parameters: NDArray[np.float64], sigma: NDArray[np.float64]) -> Errors:
+        """Bias and standard deviation at true parameters (n, n_parameters of the model) and noise levels (n,)."""
+        scale = self._scale(parameters)
+        found = self.at_truth(self._coordinates(parameters, sigma))
+        bias, spread = np.split(found, 2, axis=1)
+        return Errors(self._named(bias * scale), self._named(np.maximum(np.exp(spread) - LEAST, 0) * scale))
+
+    def expected(
+        self,
+        parameters: NDArray[np.float64],
+        sigma: NDArray[np.float64],
+        scores: NDArray[np.float64] | None = None,
+        *,
+        threads: int = 1,
+    ) -> Expected:
+        """What is expected at estimates; NaN where they are, or where the noise is not known.
+
+        Parameters
+        ----------
+        parameters : ndarray, shape (..., n_parameters of the model)
+        sigma : ndarray, shape (...)
+            Standard deviation of the noise of one measurement.
+        scores : ndarray, shape (..., 2), optional
+            Of `bidsfit.trust.misfit.misfit_scores`.
+        threads : int
+        """
+        shape, p = sigma.shape, len(self.space.names)
+        known = np.isfinite(parameters).all(axis=-1) & (sigma > 0)
+        own = np.full((int(known.sum()), SCORES), np.nan) if scores is None else scores[known]
+        columns = self._expected(parameters[known], sigma[known], own, threads)
+
+        def placed(values: NDArray[np.float64]) -> NDArray[np.float64]:
+            found = np.full((*shape, *values.shape[1:]), np.nan)
+            found[known] = values
+            return found
+
+        bias, sd, rmse, response, lower, upper, misfit = map(placed, columns)
+        return Expected(
+            bias=self._named(bias),
+            sd=self._named(sd),
+            rmse=self._named(rmse),
+            response=response.reshape(*shape, p, p),
+            lower=dict(zip(self.space.names, np.moveaxis(lower, -1, 0), strict=True)),
+            upper=dict(zip(self.space.names, np.moveaxis(upper, -1, 0), strict=True)),
+            misfit=misfit,
+        )
+
+    def _expected(
+        self, parameters: NDArray[np.float64], sigma: NDArray[np.float64], scores: NDArray[np.float64], threads: int
+    ) -> tuple[NDArray[np.float64], ...]:
+        """The columns of `Expected` at finite estimates (n, n_parameters of the model)."""
+        names, p, q = self.space.model.names, len(self.space.names), len(self.quantities)
+        points, scale = self._coordinates(parameters, sigma), self._scale(parameters)
+        bias, spread, error, response, usual, apart, first, second = np.split(
+            self.at_estimate(points, threads), np.cumsum([q, q, q, p * p, SCORES, SCORES, p]), axis=1
+        )
+        sd = np.maximum(np.exp(spread) - LEAST, 0) * scale
+        around = np.maximum(sd, LEAST * scale)[:, [self.quantities.index(name) for name in self.space.names]]
+        width = np.sqrt(np.maximum(second - first**2, LEAST_VARIANCE))
+        estimates, ends = parameters[:, [names.index(name) for name in self.space.names]], []
+        for end in (0, 1):
+            tail = np.stack([np.interp(points[:, -1], self.bands, self.tails[:, end, j]) for j in range(p)], axis=1)
+            ends.append(np.clip(estimates + around * (first + width * tail), *self.space.bounds.T))
+        above = ((scores - usual) / np.exp(apart)).max(axis=1)
+        rmse = np.maximum(np.exp(error) - LEAST, 0) * scale
+        return bias * scale, sd, rmse, response, *ends, above
+
+    def _named(self, columns: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+        return dict(zip(self.quantities, np.moveaxis(columns, -1, 0), strict=True))
+
+    def _scale(self, parameters: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Unit of the errors, shape (n, n_quantities): errors of the scale of the signal are relative to it."""
+        model, found = self.space.model, np.tile(self.spreads, (len(parameters), 1))
+        if model.scale is not None:
+            found[:, self.quantities.index(model.scale)] *= parameters[:, model.scale_index]
+        return found
+
+    def _coordinates(self, parameters: NDArray[np.float64], sigma: NDArray[np.float64]) -> NDArray[np.float64]:
+        model = self.space.model
+        own = parameters[:, [name != model.scale for name in model.names]]
+        s0 = 1.0 if model.scale is None else parameters[:, model.scale_index]
+        return coordinates(self.space.to_cube(own), s0 / sigma, self.knots)
+
+    def dump(self) -> bytes:
+        """Its content as that of a file, in which nothing can be executed."""
+        from safetensors.numpy import save
+
+        arrays = {name: getattr(self, name) for name in ("spreads", "knots", "bands", "tails")}
+        for name in ("at_truth", "at_estimate"):
+            arrays |= {f"{name}.{part}": array for part, array in getattr(self, name).arrays.items()}
+        return save({name: np.ascontiguousarray(a) for name, a in arrays.items()}, {"facts": json.dumps(self.facts)})
+
+    @classmethod
+    def load(cls, content: bytes, space: ParameterSpace) -> Performance:
+        """Read what `dump` wrote.
+
+        Raises
+        ------
+        ValueError
+            If it is damaged or of another space.
+        """
+        from safetensors import SafetensorError
+        from safetensors.numpy import load
+
+        try:
+            arrays = load(content)
+        except SafetensorError as error:
+            raise ValueError(f"the performance of an estimator cannot be read ({error})") from error
+        length = int.from_bytes(content[:8], "little")
+        facts = json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["facts"])
+        p, q = len(space.names), len(quantities_of(space.model))
+        functions = {"at_truth": 2 * q, "at_estimate": 3 * q + p * p + 2 * p + 2 * SCORES}
+        parts: dict[str, dict[str, NDArray]] = {
+            name: {part: arrays.pop(f"{name}.{part}") for part in ("centres", "coefficients")} for name in functions
+        }
+        smooth = {name: Smoother.of(parts[name], p + 1, n) for name, n in functions.items()}
+        shapes = {name: array.shape for name, array in arrays.items()}
+        n = len(arrays["bands"])
+        if shapes != {"spreads": (q,), "knots": (KNOTS, p), "bands": (n,), "tails": (n, 2, p)}:
+            raise ValueError(f"the performance of an estimator has arrays of other shapes than {shapes}")
+        if not all(np.isfinite(a).all() for a in (*arrays.values(), *(a for s in parts.values() for a in s.values()))):
+            raise ValueError("the performance of an estimator has numbers that are not finite")
+        return cls(space, facts=facts, **arrays, **smooth)  # type: ignore[arg-type]
+
+
+def quantities_of(model: SignalModel) -> list[str]:
+    """Names of the parameters of a model, and of what is derived from them but axes."""
+    return [quantity.name for quantity in model.quantities if not quantity.axis]
+
+
+def coordinates(cube: NDArray[np.float64], snr: NDArray[np.float64], knots: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Coordinates (n, n_parameters + 1), nearly uniform from 0 to 1 over the truths; the last is that of the SNR."""
+    level = np.log(np.clip(snr, LOWEST_SNR, HIGHEST_SNR) / LOWEST_SNR) / np.log(HIGHEST_SNR / LOWEST_SNR)
+    ranks = np.linspace(0, 1, len(knots))
+    columns = []
+    for j in range(cube.shape[1]):
+        places, first = np.unique(knots[:, j], return_index=True)
+        columns.append(np.interp(cube[:, j], places, ranks[first]))
+    return np.stack([*columns, np.broadcast_to(level, len(cube))], axis=1)
+
+
+def obstacle(estimator: Estimator) -> str:
+    """Why the performance of an estimator cannot be simulated; empty if it can."""
+    if any(estimator.reach) and not hasattr(estimator, "trained"):
+        return "it reads the neighbours of a voxel"
+    if any(parameter.kind != "scalar" for parameter in estimator.model.parameters):
+        return "its model has angles"
+    try:
+        space_of(estimator)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def space_of(estimator: Estimator) -> ParameterSpace:
+    """The space of the parameters that an estimator may find."""
+    model = estimator.model
+    return ParameterSpace(model, {n: tuple(b) for n, b in zip(model.names, estimator.bounds.tolist(), strict=True)})
+
+
+def truths_of(space: ParameterSpace) -> Distribution:
+    """What the truths are drawn from: the priors of the model, and uniformly within the bounds."""
+    priors = priors_of(space.model, bounds_of(space.model, space.facts))  # type: ignore[arg-type]
+    return Mixture((Informed(space, priors), Uniform(space)), (FROM_PRIOR, 1 - FROM_PRIOR))
 
 
 def performance_of(
     estimator: Estimator,
-    simulator: Simulator,
+    acquisition: Acquisition,
     *,
-    points: int | None = None,
-    repeats: int | None = None,
+    kind: NoiseKind = "rician",
+    known: bool = True,
+    size: Size | None = None,
     seed: int = 0,
     threads: int = 1,
-) -> dict[str, NDArray[np.float64]]:
-    """`performance_table` of any estimator, which is given the true noise level."""
-    sigma = None if np.isinf(simulator.noise.snr) else 1 / simulator.noise.snr
+    progress: Progress | None = None,
+) -> Performance:
+    """Simulate the performance of an estimator.
 
-    def estimate(signals: NDArray[np.float64]) -> NDArray[np.float64]:
-        found = estimator.estimate(signals, simulator.acquisition, sigma, threads=threads).parameters
-        return np.stack([found[name] for name in estimator.model.names], axis=1)
+    Parameters
+    ----------
+    estimator : Estimator
+        One that takes the Rician bias out of the averages is judged on averages with Gaussian noise.
+    acquisition : Acquisition
+        As it is averaged for the fit (`Estimator.averaged`).
+    kind : {"rician", "gaussian"}
+        Noise of one measurement.
+    known : bool
+        Whether the estimator is told its level.
+    size : Size, optional
+        By default `LIGHT`, and less for a model that is a function.
+    seed, threads : int
+    progress : callable, optional
+        Called with the fraction that is done.
+    """
+    model = estimator.model
+    if estimator.debias:
+        estimator, kind = copy(estimator), "gaussian"
+        estimator.debias = False
 
-    return performance_table(estimate, simulator, points=points, repeats=repeats, seed=seed)
+    def estimate(signals: NDArray[np.float64], sigma: NDArray[np.float64]) -> NDArray[np.float64]:
+        found = estimator.estimate(signals, acquisition, sigma if known else None, threads=threads).parameters
+        return np.stack([found[name] for name in model.names], axis=1)
+
+    simulator = Simulator(truths_of(space_of(estimator)), acquisition, Noise(np.inf, kind))
+    usual = LIGHT if model.compiled else OF_FUNCTION
+    return simulate(estimate, simulator, size=size or usual, seed=seed, progress=progress)
 
 
-def performance_table(
-    estimate: Estimate, simulator: Simulator, *, points: int | None = None, repeats: int | None = None, seed: int = 0
-) -> dict[str, NDArray[np.float64]]:
-    """Bias, spread and response of an estimator over the space of true parameters.
+def simulate(
+    estimate: Estimate,
+    simulator: Simulator,
+    *,
+    size: Size = LIGHT,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Performance:
+    """Simulate the performance of what estimates all parameters from averaged signals.
 
     Parameters
     ----------
     estimate : callable
     simulator : Simulator
-        Gives protocol and noise; of its distribution only the space is used.
-    points : int, optional
-        Per axis of the unit cube; with more than three parameters the total number of scattered points, a power of two.
-    repeats : int, optional
-        Noise realisations per point (always one without noise).
+        Gives protocol, kind of noise and the distribution of the truths; SNRs are drawn uniformly in the logarithm.
+    size : Size
     seed : int
-        Seed of the noise and of scattered points.
-
-    Returns
-    -------
-    dict of column to ndarray, shape (n_points,)
-        The true parameters by name (S0 is 1); ``bias_<name>``, ``sd_<name>`` and ``rmse_<name>`` for each parameter
-        including S0; and except for S0 ``response_<name>``, the change of the mean estimate per change of this
-        parameter's truth: 1 if the estimate follows the truth, 0 if it ignores it.
+        Of truths and noise.
+    progress : callable, optional
     """
-    space, names = simulator.space, simulator.space.model.names
-    truth = grid(space, points) if len(space.names) in POINTS else scattered(space, points, seed)
-    usual = REPEATS if space.model.compiled else REPEATS_OF_FUNCTION
-    n = 1 if np.isinf(simulator.noise.snr) else repeats or usual
-    noise_seed = np.random.SeedSequence(seed)
+    rng = np.random.default_rng(seed)
+    space, model = simulator.space, simulator.space.model
+    names, n, p = quantities_of(model), size.truths, len(space.names)
+    own, places = ([found.index(name) for name in space.names] for found in (model.names, names))
+    truths = simulator.distribution.sample(n, rng)
+    sigma = np.exp(-rng.uniform(np.log(LOWEST_SNR), np.log(HIGHEST_SNR), n))
+    known = _quantities(model, space.with_scale(truths))
+    spreads = np.where(known.std(axis=0) > 0, known.std(axis=0), 1.0)
+    knots = np.quantile(space.to_cube(truths), np.linspace(0, 1, KNOTS), axis=0)
 
-    def estimates(parameters: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Estimates (n_points, n_repeats, n_parameters) over the noise, which is the same at every call."""
-        signals = simulator.measure(parameters, np.random.default_rng(noise_seed), n)
-        return estimate(signals).reshape(len(parameters), n, -1)
+    bias, sd, response = np.empty_like(known), np.empty_like(known), np.empty((n, p, p))
+    some, scores = np.empty((n, PAIRS, len(model.names))), np.empty((n, PAIRS, SCORES))
+    for start in range(0, n, BLOCK):
+        rows = slice(start, start + BLOCK)
+        found, own_scores = _repeated(estimate, simulator, truths[rows], sigma[rows], size.repeats, [seed, start])
+        values = np.stack([_quantities(model, row) for row in found])
+        bias[rows], sd[rows] = values.mean(axis=1) - known[rows], values.std(axis=1, ddof=1)
+        some[rows], scores[rows] = found[:, :PAIRS], own_scores[:, :PAIRS]
+        step = np.clip(sd[rows][:, places], *np.outer(STEPS, space.span)[:, None])
+        for j in range(p):
+            low, high = _neighbours(space, truths[rows], j, step[:, j])
+            again = [seed, start, 1]  # the noise of both neighbours is the same
+            means = [
+                _repeated(estimate, simulator, side, sigma[rows], size.neighbours, again)[0].mean(axis=1)[:, own]
+                for side in (low, high)
+            ]
+            with np.errstate(invalid="ignore", divide="ignore"):
+                response[rows, :, j] = (means[1] - means[0]) / (high - low)[:, j, None]
+        if progress is not None:
+            progress(min(start + BLOCK, n) / n)
 
-    found, known = estimates(truth), space.with_scale(truth)
-    table = {name: truth[:, j] for j, name in enumerate(space.names)}
-    for k, name in enumerate(names):
-        errors = accuracy(found[:, :, k].ravel(), known[:, k])
-        table |= {f"bias_{name}": errors.bias, f"sd_{name}": errors.sd, f"rmse_{name}": errors.rmse}
-    for j, name in enumerate(space.names):
-        low, high = _neighbours(space, truth, j)
-        moved = (estimates(high) - estimates(low))[:, :, names.index(name)].mean(axis=1)
-        distance = high[:, j] - low[:, j]
-        table[f"response_{name}"] = np.divide(moved, distance, out=np.full(len(truth), np.nan), where=distance > 0)
-    return table
+    held_out = np.arange(n) >= (1 - HELD_OUT) * n
+    errors = np.column_stack([bias / spreads, np.log(sd / spreads + LEAST)])
+    usable = np.isfinite(np.column_stack([errors, response.reshape(n, -1)])).all(axis=1)
+    at = coordinates(space.to_cube(truths), 1 / sigma, knots)
+    centres = at[usable][: size.centres]
+    at_truth = Smoother.fit(at[usable], errors[usable], centres)
+    fitted, q = usable & ~held_out, len(names)
+    trial = Smoother.fit(at[fitted], errors[fitted], centres)(at[usable & held_out])
+    off = trial - errors[usable & held_out]
+    off[:, :q] /= (sd / spreads + LEAST)[usable & held_out]
+    chance = np.repeat([1 / size.repeats, 1 / (2 * size.repeats)], q)  # variance of the simulated values themselves
+    own_error = np.sqrt(np.maximum(np.median(off**2, axis=0) / MEDIAN_SQUARE - chance, 0))
+
+    pairs, truth, level = some.reshape(-1, len(model.names)), np.repeat(truths, PAIRS, 0), np.repeat(sigma, PAIRS)
+    scale = np.ones(len(pairs)) if model.scale is None else pairs[:, model.scale_index]
+    misfit = scores.reshape(-1, SCORES)
+    finite = np.isfinite(np.hstack([pairs, misfit])).all(axis=1)
+    good = np.flatnonzero(np.repeat(usable, PAIRS) & finite & (scale > 0))
+    fit_rows = ~held_out[good // PAIRS]
+    where = coordinates(space.to_cube(pairs[good][:, own]), (scale / level)[good], knots)
+    centres = where[rng.permutation(len(where))[: size.centres]]
+    misfit = misfit[good]
+    targets = [errors, np.log(np.hypot(bias, sd) / spreads + LEAST), response.reshape(n, -1)]
+    told = Smoother.fit(where, np.column_stack([np.column_stack(targets)[good // PAIRS], misfit]), centres)
+    expected = told(where)
+    around = np.maximum(np.exp(expected[:, q : 2 * q]) - LEAST, LEAST)[:, places] * spreads[places]
+    error = (truth[good] - pairs[good][:, own]) / around
+    spread = np.log((misfit - expected[:, -SCORES:]) ** 2 + LEAST**2) / 2 + LOG_OF_NORMAL
+    more = np.column_stack([spread, error, error**2])
+    rest = Smoother.fit(where[fit_rows], more[fit_rows], centres)
+    first, second = np.split(rest(where[~fit_rows])[:, SCORES:], 2, axis=1)
+    standard = (error[~fit_rows] - first) / np.sqrt(np.maximum(second - first**2, LEAST_VARIANCE))
+    order = np.array_split(np.argsort(where[~fit_rows][:, -1]), BANDS)
+    return Performance(
+        space=space,
+        spreads=spreads,
+        knots=knots,
+        at_truth=at_truth,
+        at_estimate=Smoother(centres, np.hstack([told.coefficients, rest.coefficients])),
+        bands=np.array([np.median(where[~fit_rows][band, -1]) for band in order]),
+        tails=np.stack([np.quantile(standard[band], TAILS, axis=0) for band in order]),
+        facts={
+            "Truths": n,
+            "Repeats": size.repeats,
+            "SNR": [LOWEST_SNR, HIGHEST_SNR],
+            "Noise": simulator.noise.kind,
+            "Seed": seed,
+            "ErrorOfBias": dict(zip(names, own_error[:q].round(4).tolist(), strict=True)),
+            "ErrorOfSD": dict(zip(names, own_error[q:].round(4).tolist(), strict=True)),
+        },
+    )
+
+
+def _repeated(
+    estimate: Estimate,
+    simulator: Simulator,
+    truths: NDArray[np.float64],
+    sigma: NDArray[np.float64],
+    repeats: int,
+    seed: list[int],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Estimates (n, repeats, n_parameters) and scores of their misfit (n, repeats, 2) over the noise."""
+    signals, acquisition = simulator.measure(truths, np.random.default_rng(seed), repeats, sigma), simulator.acquisition
+    parameters = estimate(signals, np.repeat(sigma, repeats))
+    signals = signals.reshape(len(signals), -1, signals.shape[-1])
+    variance = np.repeat(sigma, repeats)[:, None] ** 2 / acquisition.weights
+    middle = signals[:, signals.shape[1] // 2]  # of a patch; or the only voxel
+    scores = misfit_scores(simulator.space.model, acquisition, middle, parameters, variance)
+    return parameters.reshape(len(truths), repeats, -1), scores.reshape(len(truths), repeats, SCORES)
 
 
 def _neighbours(
-    space: ParameterSpace, truth: NDArray[np.float64], j: int
+    space: ParameterSpace, truths: NDArray[np.float64], j: int, step: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The truth with parameter j a little lower and a little higher, where that lies inside the space."""
+    """The truths with parameter j half a step lower and higher, where that lies inside the space."""
     moved = []
     for sign in (-0.5, 0.5):
-        there = truth.copy()
-        there[:, j] += sign * STEP * space.span[j]
-        moved.append(np.where(space.contains(there)[:, None], there, truth))
+        there = truths.copy()
+        there[:, j] += sign * step
+        moved.append(np.where(space.contains(there)[:, None], there, truths))
     return moved[0], moved[1]
 
 
-class PerformanceLookup:
-    """Interpolation of a performance table at any parameters.
-
-    Multilinear over the unit cube between grid points. For scattered points each column is approximated by a
-    least-squares polynomial in the coordinates of the cube, clipped to the range of the column.
-
-    Parameters
-    ----------
-    table : mapping of column to ndarray
-        As of `performance_table`.
-    space : ParameterSpace
-    """
-
-    def __init__(self, table: Mapping[str, NDArray[np.float64]], space: ParameterSpace) -> None:
-        self._table, self._space = table, space
-        self._truth = np.stack([table[name] for name in space.names], axis=1)
-        self._points = points_on_grid(self._truth, space)
-
-    def at(self, parameters: NDArray[np.float64], quantity: str) -> NDArray[np.float64]:
-        """Quantity ("sd", "bias") at true parameters; both have shape (n, n_parameters).
-
-        Values of the scale are proportional to the scale; NaN where a parameter is.
-        """
-        model = self._space.model
-        own = np.array([name != model.scale for name in model.names])
-        known = np.isfinite(parameters).all(axis=1)
-        cube = self._space.to_cube(parameters[known][:, own])
-        columns = np.column_stack([self._table[f"{quantity}_{name}"] for name in model.names])
-        at_cube = np.empty((len(cube), len(model.names)))
-        if self._points:
-            _interpolate(cube, columns, self._points, at_cube)
-        else:
-            exponents = exponents_of(cube.shape[1], len(columns))
-            fitted = np.linalg.lstsq(_basis(self._space.to_cube(self._truth), exponents), columns, rcond=None)[0]
-            low, high = columns.min(axis=0), columns.max(axis=0)
-            for start in range(0, len(cube), CHUNK):
-                rows = slice(start, start + CHUNK)
-                at_cube[rows] = np.clip(_basis(cube[rows], exponents) @ fitted, low, high)
-        if model.scale is not None:
-            at_cube[:, model.scale_index] *= parameters[known, model.scale_index]
-        found = np.full(parameters.shape, np.nan)
-        found[known] = at_cube
-        return found
-
-
-def exponents_of(p: int, points: int) -> list[tuple[int, ...]]:
-    """Exponents of the polynomial terms in p coordinates that so many points determine well; may be empty."""
-    for degree in range(DEGREE, 0, -1):
-        if FEWEST * math.comb(p + degree, degree) <= points:
-            return [powers for powers in itertools.product(range(degree + 1), repeat=p) if sum(powers) <= degree]
-    return []
-
-
-def _basis(cube: NDArray[np.float64], exponents: list[tuple[int, ...]]) -> NDArray[np.float64]:
-    """Products of Legendre polynomials at points of the unit cube, shape (n, n_exponents)."""
-    degrees = np.array(exponents)
-    single = np.polynomial.legendre.legvander(2 * cube - 1, int(degrees.max()))
-    found = np.ones((len(cube), len(degrees)))
-    for j in range(cube.shape[1]):
-        found *= single[:, j, degrees[:, j]]
-    return found
-
-
-@cached
-@numba.njit(nogil=True, error_model="numpy")
-def _interpolate(cube: NDArray, columns: NDArray, points: int, found: NDArray) -> None:
-    """Multilinear interpolation of all columns at once, which is several times as fast as one after the other."""
-    p = cube.shape[1]
-    corner, fraction = np.empty(p, dtype=np.int64), np.empty(p)
-    for i in range(len(cube)):
-        for j in range(p):
-            place = min(max(cube[i, j], 0.0), 1.0) * (points - 1)
-            corner[j] = min(int(place), points - 2)
-            fraction[j] = place - corner[j]
-        found[i] = 0.0
-        for vertex in range(1 << p):
-            row, weight = 0, 1.0
-            for j in range(p):
-                upper = (vertex >> j) & 1
-                row = row * points + corner[j] + upper
-                weight *= fraction[j] if upper else 1.0 - fraction[j]
-            for k in range(found.shape[1]):
-                found[i, k] += weight * columns[row, k]
+def _quantities(model: SignalModel, parameters: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Parameters and scalar derived quantities (n, n_quantities) of parameters (n, n_parameters)."""
+    derived = model.derivation.values(parameters)
+    return np.column_stack([parameters, *(derived[q.name] for q in model.derived if not q.axis)])

@@ -7,7 +7,6 @@ from bidsfit.simulation.distributions import Uniform
 from bidsfit.simulation.simulator import Noise
 from bidsfit.training.recipe import recipe_from
 from bidsfit.training.task import Task, train
-from bidsfit.trust.performance import POINTS
 
 RECIPE = {
     "simulation": {"samples": 8192},
@@ -21,9 +20,6 @@ RECIPE = {
 def few_draws(monkeypatch):
     """What judges a trained estimator is simulated fewer times."""
     monkeypatch.setattr("bidsfit.training.task.DRAWS", 2048)
-    for name, value in {"SCATTERED": 256, "REPEATS": 50, "REPEATS_OF_FUNCTION": 8}.items():
-        monkeypatch.setattr(f"bidsfit.trust.performance.{name}", value)
-    monkeypatch.setitem(POINTS, 3, 5)
 
 
 @pytest.fixture

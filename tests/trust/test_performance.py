@@ -1,267 +1,232 @@
-"""An estimator's own table, for estimators whose table is known."""
+"""What simulation tells of the errors of estimators, for estimators whose errors are known."""
 
 from __future__ import annotations
+
+from copy import copy
 
 import numpy as np
 import pytest
 
-from bidsfit import Acquisition, LeastSquares, models
+from bidsfit import Acquisition, LeastSquares, companions, models
+from bidsfit.estimators.segmented import Segmented
 from bidsfit.information import cramer_rao_bound
 from bidsfit.models.space import ParameterSpace
 from bidsfit.simulation.distributions import Uniform
 from bidsfit.simulation.simulator import Noise, Simulator
-from bidsfit.training.checks import require_performance
 from bidsfit.trust import performance
-from bidsfit.trust.metrics import accuracy
-from bidsfit.trust.performance import (
-    POINTS,
-    PerformanceLookup,
-    exponents_of,
-    grid,
-    performance_of,
-    performance_table,
-    scattered,
-)
+from bidsfit.trust.cache import cached_performance
+from bidsfit.trust.flags import MISFIT
+from bidsfit.trust.misfit import look_at_signals
+from bidsfit.trust.performance import Performance, Size, obstacle, performance_of, simulate, truths_of
 
 SHELLS = Acquisition([0, 1000, 2000, 3500, 5000], counts=[8, 32, 32, 32, 32], n_directions=[1, 32, 32, 32, 32])
-SPACES = {name: ParameterSpace(models.get(name)) for name in ("smt2", "smt3", "adc")}
+DECAY = Acquisition([0, 10, 20, 50, 100, 200, 400, 800], counts=[4, 4, 4, 4, 4, 4, 4, 4])
+SIZE = Size(1024, 32, 8, 200)
+SPACES = {name: ParameterSpace(models.get(name)) for name in ("smt2", "smt3", "adc", "ivim")}
 
 
-def simulator(name="smt2", snr=25.0):
-    return Simulator(Uniform(SPACES[name]), SHELLS, Noise(snr))
+def simulator(name="smt2", kind="gaussian"):
+    return Simulator(Uniform(SPACES[name]), SHELLS, Noise(np.inf, kind))
 
 
-@pytest.mark.parametrize("name", SPACES)
-def test_the_grid_covers_the_space(name):
-    space = SPACES[name]
-    points = grid(space)
-    p = len(space.names)
-    assert points.shape == (POINTS[p] ** p, p)
-    assert space.contains(points).all()
-    np.testing.assert_array_equal(points.min(axis=0), space.bounds[:, 0])
-    np.testing.assert_array_equal(points.max(axis=0), space.bounds[:, 1])
-    axis = np.linspace(0, 1, POINTS[p])
-    np.testing.assert_allclose(np.unique(space.to_cube(points)[:, -1].round(9)), axis, atol=1e-9)
-    assert len(grid(space, 4)) == 4**p
+def linear(slope, shift, spread):
+    """What estimates smt2 with known errors: a straight line of the truth, and noise in proportion to that of the data.
+
+    The truth reaches it through the signals, which are the parameters themselves.
+    """
+
+    def estimate(signals, sigma):
+        truth, noise = signals[:, :2], signals[:, 2:4]
+        found = np.empty((len(signals), 3))
+        found[:, 0] = 1
+        found[:, 1:] = shift + truth @ slope.T + spread * noise
+        return found
+
+    return estimate
 
 
-def test_an_estimator_that_knows_the_truth_has_no_bias_and_follows_it():
-    """Signals of one parameter, without noise, tell it exactly."""
-    made = simulator("adc", np.inf)
-    b = SHELLS.variable("b")[1]
+class Shown:
+    """A simulator whose signals are the truth and the noise."""
 
-    def exact(signals):
-        return np.stack([signals[:, 0], -np.log(signals[:, 1] / signals[:, 0]) / b], axis=1)
+    def __init__(self, name="smt2"):
+        self.space, self.acquisition, self.noise = SPACES[name], SHELLS, Noise(np.inf, "gaussian")
+        self.distribution = Uniform(self.space)
 
-    table = performance_table(exact, made)
-    assert len(table["D"]) == POINTS[1]
-    for name in ("S0", "D"):
-        np.testing.assert_allclose(table[f"bias_{name}"], 0, atol=1e-12)
-        np.testing.assert_allclose(table[f"rmse_{name}"], 0, atol=1e-12)
-        np.testing.assert_array_equal(table[f"sd_{name}"], 0)
-    np.testing.assert_allclose(table["response_D"], 1, rtol=1e-6)
+    def measure(self, parameters, rng, repeats, sigma):
+        truth = np.repeat(parameters, repeats, axis=0)
+        noise = rng.standard_normal(truth.shape) * np.repeat(sigma, repeats)[:, None]
+        return np.hstack([truth, noise, np.zeros((len(truth), 1))])
 
 
-def test_an_unbiased_estimator_has_the_spread_of_the_noise():
-    """S0 as it was measured at b = 0, and D a line of the signals: both unbiased under Gaussian noise."""
-    made, repeats = simulator("adc", 10.0), 2000
-
-    def first(signals):
-        return np.stack([signals[:, 0], signals[:, 1]], axis=1)
-
-    table = performance_table(first, made, points=11, repeats=repeats)
-    sd = 0.1 / np.sqrt(8)
-    np.testing.assert_allclose(table["bias_S0"], 0, atol=5 * sd / np.sqrt(repeats))
-    np.testing.assert_allclose(table["sd_S0"], sd, rtol=0.1)
-    np.testing.assert_allclose(table["sd_D"], 0.1 / np.sqrt(32), rtol=0.1)
-    assert "response_S0" not in table
-    # the second column is exp(-b D): biased as an estimate of D, with a slope that is known, free of the noise
-    b, d = SHELLS.variable("b")[1], table["D"]
-    np.testing.assert_allclose(table["bias_D"], np.exp(-b * d) - d, atol=5 * 0.1 / np.sqrt(32 * repeats))
-    np.testing.assert_allclose(table["response_D"], -b * np.exp(-b * d), rtol=0.06)
+SLOPE, SHIFT = np.array([[0.6, 0.1], [0.0, 0.9]]), np.array([0.1, 0.3])
 
 
-@pytest.mark.parametrize("name", ["smt2", "smt3"])
-def test_an_estimator_that_always_tells_the_mean(name):
-    space = SPACES[name]
-    mean = np.r_[1.0, space.sample(1000, np.random.default_rng(0)).mean(axis=0)]
-    table = performance_table(lambda signals: np.tile(mean, (len(signals), 1)), simulator(name), points=5, repeats=3)
-    for j, parameter in enumerate(space.names):
-        np.testing.assert_allclose(table[f"bias_{parameter}"], mean[j + 1] - table[parameter])
-        np.testing.assert_allclose(table[f"rmse_{parameter}"], np.abs(table[f"bias_{parameter}"]))
-        np.testing.assert_allclose(table[f"sd_{parameter}"], 0, atol=1e-15)
-        response = table[f"response_{parameter}"]
-        np.testing.assert_array_equal(response[np.isfinite(response)], 0)
-        assert np.isfinite(response).any()
+@pytest.fixture(scope="module")
+def straight():
+    return simulate(linear(SLOPE, SHIFT, 1.0), Shown(), size=SIZE)
 
 
-def test_a_fit_without_noise_follows_the_truth_of_two_parameters():
-    made = simulator("smt2", np.inf)
-    fit = LeastSquares(made.space.model)
+@pytest.fixture(scope="module")
+def places():
+    """True parameters of smt2 with S0 = 1, and noise levels."""
+    rng = np.random.default_rng(5)
+    return SPACES["smt2"].with_scale(SPACES["smt2"].sample(300, rng)), np.exp(rng.uniform(-4, -1.5, 300))
 
-    def estimate(signals):
-        found = fit.estimate(signals, SHELLS).parameters
-        return np.stack([found[name] for name in made.space.model.names], axis=1)
 
-    table = performance_table(estimate, made, points=9)
-    inside = (table["lambda"] > 0.5) & (table["lambda"] < 2.9) & (table["vcyl"] > 0.05) & (table["vcyl"] < 0.95)
-    assert inside.sum() > 30
+def test_bias_and_spread_at_the_truth_are_those_of_the_estimator(straight, places):
+    truth, sigma = places
+    found = straight.errors(truth, sigma)
+    bias = SHIFT + truth[:, 1:] @ (SLOPE - np.eye(2)).T
+    for j, name in enumerate(("vcyl", "lambda")):
+        assert np.sqrt(np.mean((found.bias[name] - bias[:, j]) ** 2)) < 0.012
+        assert np.corrcoef(found.bias[name], bias[:, j])[0, 1] > 0.99
+        np.testing.assert_allclose(found.sd[name], sigma, rtol=0.15, atol=0.002)
+
+
+def test_the_response_is_the_slope_with_what_parameters_take_from_one_another(straight, places):
+    truth, sigma = places
+    found = straight.expected(truth, sigma)
+    np.testing.assert_allclose(np.median(found.response, axis=0), SLOPE, atol=0.02)
+
+
+def test_expected_bias_is_the_mean_over_the_truths_that_an_estimate_may_come_from():
+    """An estimator without any information: every estimate may come from every truth."""
+
+    def guess(signals, sigma):
+        return np.column_stack([np.ones(len(signals)), np.full(len(signals), 0.3), 1 + signals[:, 3]])
+
+    made = simulate(guess, Shown(), size=SIZE)
+    found = made.expected(np.array([[1.0, 0.3, 1.0]]), np.array([0.1]))
+    assert found.bias["vcyl"][0] == pytest.approx(0.3 - 0.5, abs=0.02)  # of truths between 0 and 1
+    assert found.sd["vcyl"][0] == pytest.approx(0, abs=1e-3)
+    assert found.response[0, 0, 0] == pytest.approx(0, abs=1e-6)
+    assert found.rmse["vcyl"][0] > 0.2
+    assert found.lower["vcyl"][0] < 0.1
+    assert found.upper["vcyl"][0] > 0.9
+
+
+def test_errors_of_the_scale_are_in_proportion_to_it(straight, places):
+    truth, sigma = places
+    found = performance_of(LeastSquares(models.get("smt2")), SHELLS, size=SIZE, kind="gaussian")
+    larger = truth * [1000.0, 1.0, 1.0]
+    one, many = found.errors(truth, sigma), found.errors(larger, 1000 * sigma)
+    np.testing.assert_allclose(many.sd["S0"], 1000 * one.sd["S0"])
+    np.testing.assert_allclose(many.bias["vcyl"], one.bias["vcyl"])
+
+
+def test_the_spread_of_least_squares_is_the_cramer_rao_bound_where_it_is_determined():
+    model = models.get("smt2")
+    made = performance_of(LeastSquares(model), SHELLS, size=SIZE, kind="gaussian")
+    truth = np.array([[1.0, v, d] for v in (0.3, 0.5, 0.7) for d in (1.2, 1.7, 2.2)])
+    sigma = np.full(len(truth), 1 / 60)
+    bound = cramer_rao_bound(model, dict(zip(model.names, truth.T, strict=True)), SHELLS, sigma, "gaussian")
+    found = made.errors(truth, sigma)
     for name in ("vcyl", "lambda"):
-        np.testing.assert_allclose(table[f"bias_{name}"][inside], 0, atol=1e-3)
-        np.testing.assert_allclose(table[f"response_{name}"][inside], 1, atol=0.05)
+        np.testing.assert_allclose(found.sd[name], bound[name], rtol=0.2)
+        assert np.all(np.abs(found.bias[name]) < 0.7 * bound[name])
 
 
-def test_the_seed_decides():
-    def last(signals):
-        return signals[:, :3].copy()
-
-    first, again, other = (performance_table(last, simulator(), points=3, repeats=4, seed=s) for s in (0, 0, 1))
-    for name, column in first.items():
-        np.testing.assert_array_equal(column, again[name])
-    assert np.all(first["bias_S0"] != other["bias_S0"])
-
-
-class TestLookup:
-    @pytest.mark.parametrize("name", SPACES)
-    def test_linear_functions_are_reproduced(self, name):
-        """Between the points of the grid too, for every quantity and parameter on its own."""
-        space = SPACES[name]
-        p = len(space.names)
-        axis = np.linspace(0, 1, POINTS[p])
-        cube = np.stack(np.meshgrid(*[axis] * p, indexing="ij"), axis=-1).reshape(-1, p)
-        rng = np.random.default_rng(0)
-        slopes = {f"{q}_{n}": rng.normal(size=p) for q in ("sd", "bias") for n in space.model.names}
-        table = dict(zip(space.names, grid(space).T, strict=True))
-        table |= {column: 0.3 + cube @ slope for column, slope in slopes.items()}
-        lookup = PerformanceLookup(table, space)
-        places = rng.uniform(0.01, 0.99, (500, p))
-        parameters = space.with_scale(space.from_cube(places))
-        for quantity in ("sd", "bias"):
-            expected = np.stack([0.3 + places @ slopes[f"{quantity}_{n}"] for n in space.model.names], axis=1)
-            np.testing.assert_allclose(lookup.at(parameters, quantity), expected, atol=1e-12)
-            expected[:, 0] *= 50.0  # S0, the first, and only it grows with S0
-            scaled = parameters * np.where(np.array(space.model.names) == "S0", 50.0, 1.0)
-            np.testing.assert_allclose(lookup.at(scaled, quantity), expected, atol=1e-9)
-
-    def test_edges_are_held_and_what_was_not_fitted_stays_unknown(self):
-        space = SPACES["smt2"]
-        table = performance_table(lambda signals: signals[:, :3].copy(), simulator(), points=5, repeats=10)
-        lookup = PerformanceLookup(table, space)
-        edges = space.with_scale(space.bounds.T)
-        found = lookup.at(np.vstack([edges, [1.0, np.nan, 1.0]]), "sd")
-        np.testing.assert_allclose(found[0, 1:], [table["sd_vcyl"][0], table["sd_lambda"][0]])
-        np.testing.assert_allclose(found[1, 1:], [table["sd_vcyl"][-1], table["sd_lambda"][-1]])
-        assert np.isnan(found[2]).all()
-
-    def test_it_reads_what_the_table_holds(self):
-        made = simulator()
-        table = performance_table(lambda signals: signals[:, :3].copy(), made, points=5, repeats=10)
-        found = PerformanceLookup(table, made.space).at(made.space.with_scale(grid(made.space, 5)), "sd")
-        np.testing.assert_allclose(found[:, 0], table["sd_S0"])
-        np.testing.assert_allclose(found[:, 1], table["sd_vcyl"])
-        np.testing.assert_allclose(found[:, 2], table["sd_lambda"])
+def test_intervals_hold_the_truth_of_draws_that_were_not_simulated():
+    model = models.get("ivim")
+    estimator = Segmented(model)
+    made = performance_of(estimator, DECAY, size=Size(2048, 32, 4, 300), kind="gaussian")
+    rng = np.random.default_rng(9)
+    truth = truths_of(made.space).sample(4000, rng)
+    sigma = np.exp(-rng.uniform(np.log(8), np.log(60), 4000))
+    signals = Simulator(Uniform(made.space), DECAY, Noise(np.inf)).measure(truth, rng, 1, sigma)
+    estimate = estimator.estimate(signals, DECAY, sigma)
+    parameters = np.stack([estimate.parameters[name] for name in model.names], axis=1)
+    scores, _ = look_at_signals(estimator, estimate, signals, DECAY, sigma)
+    found = made.expected(parameters, sigma, scores)
+    for j, name in enumerate(made.space.names):
+        held = (found.lower[name] <= truth[:, j]) & (truth[:, j] <= found.upper[name])
+        assert 0.93 < held.mean() < 0.97
+        assert np.corrcoef(found.sd[name], np.abs(truth[:, j] - estimate.parameters[name]))[0, 1] > 0.3
+    assert np.mean(found.misfit > MISFIT) < 0.01
+    assert 0.02 < np.mean(found.misfit > 1.96) < 0.09
 
 
-def test_a_classical_estimator_has_the_spread_of_the_bound():
-    """Least squares of one parameter, at a high SNR; the table is that of its estimates."""
-    made = simulator("adc", 200.0)
-    table = performance_of(LeastSquares(made.space.model), made, points=5, repeats=2000)
-    truth = made.space.with_scale(table["D"][:, None])
-    used = SHELLS.select(made.space.model.usable(SHELLS))
-    bound = cramer_rao_bound(made.space.model, truth, used, 1 / 200.0)
-    low = (table["D"] > 0.5) & (table["D"] < 3)
-    assert low.sum() >= 2
-    np.testing.assert_allclose(table["sd_D"][low], bound["D"][low], rtol=0.1)
-    np.testing.assert_allclose(table["response_D"][low], 1, atol=0.05)
-
-
-class TestScattered:
-    """Beyond three parameters: Sobol points, and polynomials through them."""
-
-    b_values = (0, 10, 20, 50, 100, 200, 400, 800, 1500, 2500, 4000)
-
-    @pytest.fixture
-    def space(self, triexponential):
-        return ParameterSpace(triexponential)
-
-    @pytest.fixture
-    def made(self, space):
-        return Simulator(Uniform(space), Acquisition(self.b_values, counts=[6] * len(self.b_values)), Noise(40.0))
-
-    @pytest.fixture
-    def regression(self, made):
-        """What a linear regression on the signals and their squares makes of them: biased everywhere, and smooth."""
-        rng = np.random.default_rng(0)
-        truth = made.distribution.sample(20_000, rng)
-
-        def regressors(signals):
-            return np.column_stack([np.ones(len(signals)), signals, signals**2])
-
-        known = made.space.with_scale(truth)
-        coefficients = np.linalg.lstsq(regressors(made.measure(truth, rng)), known, rcond=None)[0]
-        return lambda signals: regressors(signals) @ coefficients
-
-    def test_the_points_reach_all_faces_and_lie_inside(self, space):
-        points = scattered(space, 512)
-        assert points.shape == (512, 5)
-        assert space.contains(points).all()
-        cube = space.to_cube(points)
-        assert (cube[:, 2:] == 0).any(axis=0).all()
-        assert (cube[:, 2:] == 1).any(axis=0).all()
-        np.testing.assert_array_equal(points, scattered(space, 512, 0))
-        assert not np.array_equal(points, scattered(space, 512, 1))
-
-    def test_polynomials_are_reproduced(self, space):
-        """Up to the degree that the points determine, within the range of the column."""
-        truth = scattered(space)
-        assert max(sum(powers) for powers in exponents_of(5, len(truth))) == 5
-
-        def quantity(points):
-            u = space.to_cube(points)
-            return 0.3 + 0.1 * u[:, 0] - 0.2 * u[:, 1] * u[:, 2] ** 2 + 0.4 * u[:, 3] * u[:, 4] ** 4
-
-        table = dict(zip(space.names, truth.T, strict=True))
-        table |= {f"{q}_{name}": quantity(truth) for q in ("bias", "sd", "rmse") for name in space.model.names}
-        asked = space.sample(300, np.random.default_rng(1))
-        found = PerformanceLookup(table, space).at(space.with_scale(asked), "sd")
-        expected = np.clip(quantity(asked), quantity(truth).min(), quantity(truth).max())
-        np.testing.assert_allclose(found, np.tile(expected[:, None], 6), atol=1e-9)
-        table |= {f"response_{name}": quantity(truth) for name in space.names}
-        require_performance(table, space)
-
-    def test_it_is_near_what_simulation_gives(self, space, made, regression):
-        table = performance_table(regression, made, repeats=100)
-        require_performance(table, space)
-        truth = space.sample(100, np.random.default_rng(2))
-        found = {q: PerformanceLookup(table, space).at(space.with_scale(truth), q) for q in ("bias", "sd")}
-        repeats = 1000
-        estimates = regression(made.measure(np.repeat(truth, repeats, axis=0), np.random.default_rng(3)))
-        for j, name in enumerate(space.names, start=1):  # S0, the first, is told exactly
-            direct = accuracy(estimates[:, j], truth[:, j - 1])
-            for quantity, values in (("bias", direct.bias), ("sd", direct.sd)):
-                apart = found[quantity][:, j] - values
-                assert np.sqrt(np.mean(apart**2)) < 0.15 * np.sqrt(np.mean(values**2)), (name, quantity)
-
-    def test_a_table_over_a_grid_is_still_read(self, space, made, regression, monkeypatch):
-        monkeypatch.setattr(performance, "POINTS", POINTS | {5: 3})
-        table = performance_table(regression, made, repeats=5)
-        monkeypatch.undo()
-        assert len(table["f1"]) == 3**5
-        require_performance(table, space)
-        at_points = PerformanceLookup(table, space).at(space.with_scale(grid(space, 3)), "bias")
-        told_apart = table["f1"] + table["f2"] > 0  # elsewhere the share of f1 in the sum is anything
-        np.testing.assert_allclose(at_points[told_apart, 1], table["bias_f1"][told_apart])
-
-    @pytest.mark.parametrize(
-        ("change", "words"),
-        [
-            (lambda table: {name: column[:11] for name, column in table.items()}, "only 11 rows"),
-            (lambda table: table | {"D3": table["D3"] + 1}, "outside the space"),
-            (lambda table: table | {"sd_f1": -table["sd_f1"]}, "negative"),
-        ],
+def test_it_is_the_same_for_the_same_seed_and_another_for_another():
+    first, again, other = (
+        performance_of(LeastSquares(models.get("adc")), SHELLS, size=Size(128, 8, 2, 20), seed=seed).dump()
+        for seed in (0, 0, 1)
     )
-    def test_what_is_no_table_is_refused(self, space, made, regression, change, words):
-        table = performance_table(regression, made, points=64, repeats=2)
-        require_performance(table, space)
-        with pytest.raises(ValueError, match=words):
-            require_performance(change(table), space)
+    assert first == again
+    assert first != other
+
+
+def test_a_file_gives_it_back_and_is_refused_where_it_is_another(straight, places):
+    truth, sigma = places
+    content = straight.dump()
+    loaded = Performance.load(content, SPACES["smt2"])
+    np.testing.assert_array_equal(loaded.errors(truth, sigma).bias["vcyl"], straight.errors(truth, sigma).bias["vcyl"])
+    assert loaded.facts == straight.facts
+    with pytest.raises(ValueError, match="shapes"):
+        Performance.load(content, SPACES["smt3"])
+    broken = copy(straight)
+    object.__setattr__(broken, "spreads", straight.spreads * np.nan)
+    with pytest.raises(ValueError, match="not finite"):
+        Performance.load(broken.dump(), SPACES["smt2"])
+
+
+def test_its_own_error_is_told(straight):
+    """Of a straight line nothing is left but chance."""
+    assert straight.facts["ErrorOfBias"]["vcyl"] < 0.2
+    assert straight.facts["ErrorOfSD"]["vcyl"] < 0.1
+
+
+def test_nothing_is_expected_where_nothing_was_estimated(straight):
+    parameters = np.array([[[1.0, 0.5, 1.0]], [[np.nan] * 3]])
+    found = straight.expected(parameters, np.full((2, 1), 0.1))
+    assert found.bias["vcyl"].shape == (2, 1)
+    assert np.isfinite(found.bias["vcyl"][0]).all()
+    assert np.isnan(found.bias["vcyl"][1]).all()
+
+
+def test_the_cache_keeps_one_for_everything_that_determines_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("BIDSFIT_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(performance, "LIGHT", Size(64, 8, 2, 10))
+    estimator = LeastSquares(models.get("adc"))
+    first = cached_performance(estimator, SHELLS, "light")
+    path = next((tmp_path / "performance").glob("*.safetensors"))
+    again = cached_performance(estimator, SHELLS, "light")
+    assert again.dump() == first.dump()
+    near = Acquisition(SHELLS.b_values * 1.0004, counts=SHELLS.counts, n_directions=SHELLS.n_directions)
+    cached_performance(estimator, near, "light")  # the same protocol, but for rounding
+    assert list((tmp_path / "performance").glob("*.safetensors")) == [path]
+    for change in ({"kind": "gaussian"}, {"known": False}):
+        cached_performance(estimator, SHELLS, "light", **change)
+    cached_performance(LeastSquares(models.get("adc"), bounds={"D": (0.0, 2.0)}), SHELLS, "light")
+    assert len(list((tmp_path / "performance").glob("*.safetensors"))) == 4
+    path.write_bytes(b"damaged")
+    assert cached_performance(estimator, SHELLS, "light").dump() == first.dump()
+
+
+def test_a_cache_that_cannot_be_written_is_no_obstacle(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("BIDSFIT_CACHE_DIR", str(tmp_path / "file"))
+    monkeypatch.setattr(performance, "LIGHT", Size(64, 8, 2, 10))
+    assert cached_performance(LeastSquares(models.get("adc")), SHELLS, "light").facts["Truths"] == 64
+
+
+def test_parameters_that_are_held_cannot_be_judged():
+    held = LeastSquares(models.get("ivim"), bounds={"Dstar": (50.0, 50.0)})
+    assert "Dstar" in obstacle(held)
+    assert not obstacle(LeastSquares(models.get("ivim")))
+
+
+def test_companions_are_those_of_the_performance(places):
+    truth, sigma = places
+    model = models.get("smt2")
+    estimator = LeastSquares(model)
+    made = performance_of(estimator, SHELLS, size=Size(256, 8, 4, 40))
+    rng = np.random.default_rng(1)
+    signals = Simulator(Uniform(made.space), SHELLS, Noise(np.inf)).measure(truth[:, 1:], rng, 1, sigma)
+    estimate = estimator.estimate(signals, SHELLS, sigma)
+    found = companions(estimator, estimate, sigma, performance=made)
+    parameters = np.stack([estimate.parameters[name] for name in model.names], axis=1)
+    expected = made.expected(parameters, sigma)
+    np.testing.assert_array_equal(found["bias"]["vcyl"], expected.bias["vcyl"])
+    np.testing.assert_array_equal(found["response"]["lambda"], expected.response[:, 1, 1])
+    assert set(found) == {"sd", "expectedsd", "bias", "rmse", "response", "q025", "q975", "crb"}
+    assert "bias" not in companions(estimator, estimate, sigma)
