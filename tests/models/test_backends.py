@@ -48,6 +48,9 @@ def test_torch_and_compiled_code_agree(name):
     in_tensors, slopes = in_torch(model, parameters, WIDE)
     assert in_tensors == pytest.approx(signal, abs=1e-13)
     assert slopes == pytest.approx(jacobian, abs=1e-12)
+    analytic = model.torch_signal_and_jacobian(torch.from_numpy(parameters), torch.from_numpy(model.design(WIDE)))
+    for found, expected in zip(analytic, (signal, jacobian), strict=True):
+        assert found.numpy() == pytest.approx(expected, abs=1e-12)
     assert np.array_equal(model.signal(parameters, WIDE), signal) or model.signal(parameters, WIDE) == pytest.approx(
         signal, abs=1e-14
     )
