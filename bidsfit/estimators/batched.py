@@ -27,14 +27,12 @@ from bidsfit.estimators.levenberg_marquardt import (
     Problem,
 )
 from bidsfit.estimators.misfits import gaussian_tensor, rician_tensor
+from bidsfit.models.function import LARGEST_BLOCK
 from bidsfit.models.signal_model import SignalModel
 from bidsfit.noise import NoiseKind
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-#: Numbers of the largest array that is held at a time: a Jacobian, or scores of starting points.
-LARGEST_BLOCK = 1 << 24
 
 
 class Batch(NamedTuple):
@@ -88,7 +86,7 @@ class BatchSolver:
         if not np.array_equal(problem.rows, np.arange(n_rows)):
             self.sums = torch.nn.functional.one_hot(self.rows, n_rows).to(self.weights)
         self.energies = (self._by_row(self.weights) @ self.node_signals**2).clamp(min=np.finfo(float).tiny)
-        self.middle = np.median(problem.nodes, axis=0)
+        self.middle = self._tensor(np.median(problem.nodes, axis=0))
         self.block = max(LARGEST_BLOCK // max(n_rows * self.nodes.shape[1], 2 * len(self.rows)), 1)
         self._turn = nullcontext() if device == "cpu" else Lock()  # the memory of a GPU holds the blocks of one thread
 
@@ -130,7 +128,7 @@ class BatchSolver:
         anywhere = torch.full_like(precision, torch.inf)
         first = self._best_nodes(y, lower, upper, 0, -anywhere, anywhere)
         found, cost, status = self._descend(y, precision, lower, upper, first, FIRST_DAMPING)
-        for j, middle in enumerate(self.middle.tolist()):
+        for j, middle in enumerate(self.middle):
             if j == self.scale:
                 continue
             at_bound = (lower[:, j] < upper[:, j]) & ((found[:, j] <= lower[:, j]) | (found[:, j] >= upper[:, j]))

@@ -15,7 +15,7 @@ from bidsfit.models.signal_model import SignalModel
 if TYPE_CHECKING:
     from torch import Tensor
 
-#: Numbers of a Jacobian that are held at a time.
+#: Numbers of the largest array that is held at a time, such as a Jacobian of many voxels.
 LARGEST_BLOCK = 1 << 24
 
 
