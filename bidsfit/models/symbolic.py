@@ -87,14 +87,14 @@ class SymbolicModel(SignalModel):
     @cached_property
     def _torch_jacobian(self) -> Callable[..., list[Tensor]]:
         slopes = [sp.diff(self.expression, parameter.symbol) for parameter in self.parameters]
-        return self._in_torch([self.expression, *slopes], cse=True)
+        return self._in_torch([self.expression, *slopes])
 
-    def _in_torch(self, expressions: list[sp.Expr], *, cse: bool = False) -> Callable[..., list[Tensor]]:
+    def _in_torch(self, expressions: list[sp.Expr]) -> Callable[..., list[Tensor]]:
         from bidsfit.models.torch_printer import ModelPrinter  # it imports torch, which most runs do not need
 
         symbols = [sp.Symbol(name, real=True) for name in (*self.names, *self.variable_symbols)]
         modules, printer = [torch_functions(), "torch"], ModelPrinter()
-        function: Callable[..., list[Tensor]] = sp.lambdify(symbols, expressions, modules, printer=printer, cse=cse)
+        function: Callable[..., list[Tensor]] = sp.lambdify(symbols, expressions, modules, printer=printer, cse=True)
         return function
 
     def torch_signal(self, parameters: Tensor, design: Tensor) -> Tensor:
