@@ -66,7 +66,8 @@ def simulated(name: str, n_voxels: int, snr: float, rng: np.random.Generator) ->
         truth = {"S0": np.ones(n_voxels), "f": draw(0, 0.5), "D": draw(0, 3), "Dstar": draw(3, 100)}
     else:
         counts = [8, 16, 16, 16]
-        acquisition = Acquisition(np.repeat([0, 1000, 2500, 4000], counts), directions=sphere(sum(counts)))
+        directions = np.vstack([sphere(count) for count in counts])  # every shell even over the sphere
+        acquisition = Acquisition(np.repeat([0, 1000, 2500, 4000], counts), directions)
         truth = {"S0": np.ones(n_voxels), "vcyl": draw(0, 1), "lambda": draw(0, 3)}
     magnitudes = add_noise(model.signal(truth, acquisition), 1 / snr, "rician", rng)
     return Case(f"{name}, SNR {snr:g}", model, acquisition, magnitudes, 1 / snr)

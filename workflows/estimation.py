@@ -66,7 +66,7 @@ def init_image_wf(
     low_memory : bool
         Decompress images to the work folder and map them from there.
     training : TrainedStore, optional
-        Folder and device for trained estimators; by default a folder below ``output_dir``.
+        Folder of trained estimators, and device; by default a folder below ``output_dir``, and the processor.
 
     Outputs
     -------
@@ -188,7 +188,7 @@ def init_fit_wf(
     mask, facts, noise_map
         Outputs of `PrepareImage`.
     """
-    image = plan.image
+    image, chosen = plan.image, training or TrainedStore(output_dir / "trained")
     inputnode = pe.Node(niu.IdentityInterface([*IMAGE, *FOUND], mandatory_inputs=False), name="inputnode")
     estimator = fit.built
     node = pe.Node(
@@ -201,6 +201,7 @@ def init_fit_wf(
             estimator=fit.estimator,
             options=fit.options,
             trust=fit.trust,
+            device=chosen.device if fit.takes_device else "cpu",
             noise=plan.noise.settings,
             noise_kind=plan.noise.kind,
             methods=fit_methods(estimator),
@@ -224,7 +225,6 @@ def init_fit_wf(
     workflow = pe.Workflow(name=f"{node_name(fit.model)}_{node_name(fit.name)}_wf")
     workflow.connect([(inputnode, node, [(name, name) for name in (*IMAGE, *FOUND)])])
     if fit.trains:
-        chosen = training or TrainedStore(output_dir / "trained")
         train = init_training_node(plan, fit, training=chosen, omp_nthreads=omp_nthreads)
         workflow.connect(
             [

@@ -18,7 +18,7 @@ MEMORY = 2.0
 
 @dataclass(frozen=True)
 class TrainedStore:
-    """Folder of trained estimators, and the device on which they are trained: "cpu" or "cuda"."""
+    """Folder of trained estimators, and the device that trains them and fits voxels: "cpu" or "cuda"."""
 
     store: Path
     device: str = "cpu"

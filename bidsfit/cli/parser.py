@@ -249,9 +249,6 @@ def add_training_options(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument("--training-seed", type=int, metavar="N", help="same seed, same estimator (default: 0)")
     group.add_argument(
-        "--device", choices=("cpu", "cuda"), default="cpu", help="where networks are trained (default: cpu)"
-    )
-    group.add_argument(
         "--store",
         metavar="DIR",
         help="folder of trained estimators, each used again where it fits (default: OUTPUT_DIR/trained)",
@@ -322,6 +319,12 @@ def add_resource_options(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--omp-nthreads", type=int, metavar="N", help="cores of a single step (default: those of the run, at most 8)"
+    )
+    group.add_argument(
+        "--device",
+        choices=("cpu", "cuda"),
+        default="cpu",
+        help="where networks are trained, and voxels fitted by lsq and mle: cuda is a GPU (default: cpu)",
     )
     group.add_argument("--mem", "--mem-mb", metavar="SIZE", help="memory limit, with K, M, G or T (MB without)")
     group.add_argument("--low-mem", action="store_true", help="map images from the work folder instead of memory")

@@ -25,6 +25,8 @@ from bidsfit.parallel import Progress
 
 #: Voxels that one thread works on at a time: large enough to hide Python, small enough for the cache.
 CHUNK = 8192
+#: The same where a device fits them: its steps take nearly as long for few voxels as for many.
+CHUNK_OF_DEVICE = 1 << 18
 #: Share of an average from which on the error that uneven directions leave in it, where larger than its noise, is told.
 UNEVEN = 0.02
 #: Signals of reference that are not above it are no signal: the square of a fainter one is 0.
@@ -125,7 +127,8 @@ class Estimate:
         posterior "sd" is the standard deviation; "q025" and "q975" bound the central 95 % interval.
         `bidsfit.companions` adds what can be computed for any estimate.
     notes : dict
-        Quantities derived from the data that shaped the estimate, such as a fitted prior; for sidecars (JSON).
+        Quantities derived from the data that shaped the estimate, such as a fitted prior, and the "Device" that
+        estimated it where there was one; for sidecars (JSON).
     units : dict of name to str
         Units of parameters and derived quantities.
     derived : dict of name to ndarray, shape (...) or (..., 3)
@@ -271,6 +274,8 @@ class Estimator(ABC):
     takes_variance: bool = False
     #: Voxels that one thread works on at a time.
     chunk: int = CHUNK
+    #: torch device that fits all voxels together; None: the processor, with compiled code where the model has it.
+    device: str | None = None
     #: Neighbours on each side of a voxel, along x, y and z, whose signals its estimate takes in; none: it reads rows.
     reach: tuple[int, int, int] = (0, 0, 0)
 
@@ -517,8 +522,9 @@ class Estimator(ABC):
         reach, each with the fewest layers that hold a chunk of voxels.
         """
         if positions is None:
-            for start in range(0, n_voxels, self.chunk):
-                rows = slice(start, min(start + self.chunk, n_voxels))
+            chunk = self.chunk if self.device is None else CHUNK_OF_DEVICE
+            for start in range(0, n_voxels, chunk):
+                rows = slice(start, min(start + chunk, n_voxels))
                 yield rows, rows
             return
         ordered = [axis for axis in (2, 0) if np.all(np.diff(positions[:, axis]) >= 0)]
@@ -534,12 +540,12 @@ class Estimator(ABC):
     def adapted(
         self, signals: Signals, acquisition: Acquisition, noise: float | NDArray[np.float64] | None
     ) -> tuple[Estimator, dict[str, Any]]:
-        """The estimator adapted to the data of one call of `estimate`, and notes on what was learned from the data.
+        """The estimator adapted to the data of one call of `estimate`, and notes for sidecars on how it estimates.
 
-        By default the estimator itself. A subclass that learns from the data returns a copy, as estimators do not
-        change.
+        By default the estimator itself, and the device where it has one. A subclass that learns from the data returns a
+        copy, as estimators do not change.
         """
-        return self, {}
+        return self, {} if self.device is None else {"Device": self.device}
 
     def missing(self, acquisition: Acquisition) -> list[str]:
         """What the protocol lacks for this estimator, beyond the requirements of the model, in words."""

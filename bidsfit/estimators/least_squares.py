@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from bidsfit.acquisition import B0_TOLERANCE, Acquisition, Averaging
 from bidsfit.estimators.estimator import Estimator, FitChunk, Fitted
-from bidsfit.estimators.misfits import gaussian
 from bidsfit.estimators.profile import intervals_in_words, profile_intervals, set_intervals
 from bidsfit.estimators.solver import Solver, start_in_words, starting_points
 from bidsfit.models.signal_model import SignalModel
@@ -36,6 +35,10 @@ class LeastSquares(Estimator):
     intervals : {"wald", "profile", "conformal", "none"}
         95 % intervals: the estimate with quantiles of Student's t (or of the normal distribution, where the noise is
         given) times the standard deviation on each side, or the values whose profile likelihood is high enough [3]_.
+    device : str, optional
+        torch device, such as "cuda", that fits all voxels together, to the same result within rounding. By default
+        compiled code on the processor, which is 4 to 9 times as fast there. Not among the `options`, as it shapes no
+        estimate.
 
     References
     ----------
@@ -58,6 +61,7 @@ class LeastSquares(Estimator):
         averaging: Averaging = "arithmetic",
         debias: bool = False,
         intervals: Literal["wald", "profile", "conformal", "none"] = "wald",
+        device: str | None = None,
     ) -> None:
         if model.averaging and averaging == "none":
             raise ValueError(f"The model {model.name!r} describes direction averages; averaging cannot be 'none'.")
@@ -68,6 +72,7 @@ class LeastSquares(Estimator):
             raise ValueError(f"The signal of {model.name!r} at b = 0 is not S0; s0 cannot be 'measured'.")
         self.s0 = s0
         set_intervals(self, intervals)
+        self.device = device
         starting_points(model, self._working_bounds())  # refuses bounds that leave no room
 
     @property
@@ -120,7 +125,7 @@ class LeastSquares(Estimator):
 
     def prepare(self, acquisition: Acquisition) -> FitChunk:
         model = self.model
-        solver = Solver(model, self._working_bounds(), acquisition, gaussian)
+        solver = Solver(model, self._working_bounds(), acquisition, "gaussian", device=self.device)
 
         def fit(y: NDArray[np.float64], sigma: NDArray[np.float64]) -> Fitted:
             precision = np.ones(len(y))

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from bidsfit.acquisition import Acquisition
 from bidsfit.estimators.estimator import Estimator, FitChunk, Fitted
-from bidsfit.estimators.misfits import gaussian, rician
 from bidsfit.estimators.profile import intervals_in_words, profile_intervals, set_intervals
 from bidsfit.estimators.solver import Solver, start_in_words
 from bidsfit.models.signal_model import SignalModel, as_real
@@ -32,6 +31,8 @@ class MaximumLikelihood(Estimator):
     bounds : dict of name to (lower, upper), optional
     intervals : {"wald", "profile", "conformal", "none"}
         95 % intervals, as of `LeastSquares`.
+    device : str, optional
+        torch device that fits all voxels together, as of `LeastSquares`.
 
     References
     ----------
@@ -50,6 +51,7 @@ class MaximumLikelihood(Estimator):
         noise: Literal["rician", "gaussian"] = "rician",
         bounds: Mapping[str, tuple[float, float]] | None = None,
         intervals: Literal["wald", "profile", "conformal", "none"] = "wald",
+        device: str | None = None,
     ) -> None:
         super().__init__(model, bounds=bounds, averaging="none")
         if noise not in ("rician", "gaussian"):
@@ -58,6 +60,7 @@ class MaximumLikelihood(Estimator):
             raise ValueError(f"Signals of {model.name!r} are complex and their noise is Gaussian, found {noise!r}.")
         self.noise = self.likelihood = noise
         set_intervals(self, intervals)
+        self.device = device
 
     @property
     def options(self) -> dict[str, Any]:
@@ -76,9 +79,7 @@ class MaximumLikelihood(Estimator):
         model = self.model
         average = model.average(acquisition)
         shells, rows = average.acquisition, average.rows  # predictions that differ
-        solver = Solver(
-            model, self.bounds, shells, rician if self.noise == "rician" else gaussian, rows, acquisition.weights
-        )
+        solver = Solver(model, self.bounds, shells, self.noise, rows, acquisition.weights, self.device)
 
         def fit(y: NDArray[np.float64], sigma: NDArray[np.float64]) -> Fitted:
             magnitudes = np.maximum(y, 0.0) if self.noise == "rician" else y

@@ -1,4 +1,4 @@
-"""Contribution of one measurement to the objective of a fit: one compiled function per kind of noise.
+"""Contribution of one measurement to the objective of a fit: for each kind of noise compiled, and on tensors of torch.
 
 A misfit takes the measured signal, the predicted signal and a weight, and returns
 
@@ -10,8 +10,12 @@ A misfit takes the measured signal, the predicted signal and a weight, and retur
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import numba
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @numba.njit(error_model="numpy", forceinline=True)
@@ -67,3 +71,22 @@ def bessel_terms(z: float) -> tuple[float, float]:
         if abs(term0) < 1e-17 * i0:
             break
     return math.log(i0) - 0.5 * math.log(2.0 * math.pi * z), i1 / i0
+
+
+def gaussian_tensor(measured: Tensor, predicted: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """`gaussian` of tensors."""
+    residual = measured - predicted
+    return weight * residual**2, weight * residual, weight
+
+
+def rician_tensor(measured: Tensor, predicted: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """`rician` of tensors."""
+    import torch
+
+    z = measured * predicted * weight
+    scaled_i0 = torch.special.i0e(z)
+    ratio = torch.special.i1e(z) / scaled_i0
+    cost = weight * (measured - predicted) ** 2 - 2.0 * scaled_i0.log()
+    derivative = (1.0 - ratio / z - ratio**2).where(z >= 1e-8, 0.5)
+    curvature = weight * (1.0 - weight * measured**2 * derivative).clamp(min=0.1)
+    return cost, weight * (measured * ratio - predicted), curvature

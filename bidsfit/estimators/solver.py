@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from itertools import product
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bidsfit.acquisition import Acquisition
-from bidsfit.estimators.batched import fit_batch
+from bidsfit.estimators.batched import BatchSolver
 from bidsfit.estimators.levenberg_marquardt import Problem, fit_voxels
 from bidsfit.estimators.log_linear import LogLinear
+from bidsfit.estimators.misfits import gaussian, rician
 from bidsfit.models.signal_model import SignalModel, as_real
+from bidsfit.noise import NoiseKind
 
 
 class Solver:
@@ -25,11 +28,14 @@ class Solver:
         Bounds for signals divided by their reference.
     acquisition : Acquisition
         Acquisition with one row for each distinct prediction.
-    misfit : compiled misfit of one measurement (see bidsfit/estimators/misfits.py)
+    noise : {"gaussian", "rician"}
+        Kind of the misfit (see bidsfit/estimators/misfits.py).
     rows : ndarray of int, shape (n,), optional
         Row of the prediction for each measurement; by default all differ.
     weights : ndarray, shape (n,), optional
         Weights of the measurements; by default the number of averaged signals in each.
+    device : str, optional
+        torch device that fits all voxels together; by default the processor, with compiled code where the model has it.
     """
 
     def __init__(
@@ -37,12 +43,19 @@ class Solver:
         model: SignalModel,
         bounds: NDArray[np.float64],
         acquisition: Acquisition,
-        misfit: Any,
+        noise: NoiseKind,
         rows: NDArray[np.intp] | None = None,
         weights: NDArray[np.float64] | None = None,
+        device: str | None = None,
     ) -> None:
-        self.model, self.misfit, self.acquisition = model, misfit, acquisition
+        self.model, self.acquisition = model, acquisition
         self.problem = make_problem(model, bounds, acquisition, rows, weights)
+        self._fit: Callable[..., None]
+        if device is None and model.compiled:
+            misfit = {"gaussian": gaussian, "rician": rician}[noise]
+            self._fit = partial(fit_voxels, model.kernel, misfit, problem=self.problem)
+        else:
+            self._fit = BatchSolver(model, noise, self.problem, device or "cpu").fit
         self._log_linear = LogLinear(model, acquisition) if model.start == "log-linear" else None
 
     def __call__(
@@ -73,13 +86,9 @@ class Solver:
         A parameter that is not NaN in ``found`` is held there. ``start``, shape (n_voxels, n_parameters), replaces the
         starting points of the model.
         """
-        model, problem = self.model, self.problem
         cost, status = np.empty(len(y)), np.empty(len(y), dtype=np.uint8)
         start = self._start(y) if start is None else start
-        if model.compiled:
-            fit_voxels(model.kernel, self.misfit, y, precision, problem, found, cost, status, start)
-        else:
-            fit_batch(self._evaluate, self.misfit, y, precision, problem, found, cost, status, start)
+        self._fit(y, precision, found=found, cost=cost, status=status, start=start)
         return cost, status
 
     def _start(self, y: NDArray[np.float64]) -> NDArray[np.float64] | None:
@@ -90,16 +99,6 @@ class Solver:
             np.add.at(mean.T, self.problem.rows, (y * self.problem.weights).T)
             return self._log_linear(mean / weights)
         return self.model.start(y, self.acquisition) if callable(self.model.start) else None
-
-    def _evaluate(
-        self, parameters: NDArray[np.float64], derivatives: bool
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
-        signal, jacobian = self.model.evaluate(parameters, self._design, derivatives=derivatives)
-        return as_real(signal, axis=1), None if jacobian is None else as_real(jacobian, axis=1)
-
-    @property
-    def _design(self) -> NDArray[np.float64]:
-        return self.model.design(self.acquisition)
 
 
 def start_in_words(model: SignalModel) -> str:

@@ -57,6 +57,7 @@ class _FitImageInput(BaseInterfaceInputSpec):
     estimator = traits.Str(mandatory=True)
     options = traits.Dict(desc="of the estimator")
     trust = traits.Enum("off", "light", "full", usedefault=True, desc="how thoroughly its errors are simulated")
+    device = traits.Str("cpu", usedefault=True, nohash=True, desc="where voxels are fitted, as torch names it")
     trained = File(exists=True, desc="what the estimator was taught, where it is a trained one")
     methods = traits.List(traits.Str, desc="texts about the model and the estimator")
     output_dir = Directory(mandatory=True)
@@ -87,6 +88,8 @@ class FitImage(SimpleInterface):
         bundle = read_bundle(Path(self.inputs.trained)) if isdefined(self.inputs.trained) else None
         if bundle is not None:
             options["trained"] = bundle
+        if self.inputs.device != "cpu":
+            options["device"] = self.inputs.device
         estimator: Estimator = estimators.get(self.inputs.estimator)(
             models.get(self.inputs.model, self.inputs.organ), **options
         )

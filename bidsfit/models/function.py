@@ -15,7 +15,7 @@ from bidsfit.models.signal_model import SignalModel
 if TYPE_CHECKING:
     from torch import Tensor
 
-#: Numbers of a Jacobian that are held at a time.
+#: Numbers of the largest array that is held at a time, such as a Jacobian of many voxels.
 LARGEST_BLOCK = 1 << 24
 
 
@@ -48,9 +48,17 @@ class FunctionModel(SignalModel):
         found: Tensor = torch.vmap(self.function, in_dims=(0, None))(flat, design)
         return found.reshape(*parameters.shape[:-1], -1)
 
+    def torch_signal_and_jacobian(self, parameters: Tensor, design: Tensor) -> tuple[Tensor, Tensor]:
+        import torch
+
+        slope, signal = self._jacobian(parameters, design)
+        if self.complex_valued:
+            return torch.view_as_complex(signal), torch.complex(slope[..., 0, :], slope[..., 1, :])
+        return signal, slope
+
     @cached_property
     def _jacobian(self) -> Any:
-        """Function from parameters (n_voxels, n_parameters) and design to signals and derivatives, real part first."""
+        """Function from parameters (n_voxels, n_parameters) and design to derivatives and signals, real part first."""
         import torch
 
         def parts(parameters: Tensor, design: Tensor) -> tuple[Tensor, Tensor]:
@@ -74,9 +82,7 @@ class FunctionModel(SignalModel):
             if not derivatives:
                 signals.append(self.torch_signal(rows, table).numpy())
                 continue
-            slope, signal = self._jacobian(rows, table)
-            if self.complex_valued:
-                signal, slope = torch.view_as_complex(signal), torch.complex(slope[..., 0, :], slope[..., 1, :])
+            signal, slope = self.torch_signal_and_jacobian(rows, table)
             signals.append(signal.numpy())
             jacobians.append(slope.numpy())
         kind = complex if self.complex_valued else float

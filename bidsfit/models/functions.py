@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numba
@@ -42,15 +43,15 @@ class boys(sp.Function):  # noqa: N801 (SymPy functions are lower case)
         return (sp.hyper((n + sp.S.Half,), (n + sp.Rational(3, 2),), -z) / (2 * n + 1)).evalf(sp.N(prec, 3))
 
 
-#: Boys functions of the orders 0 to 3 are tabulated at so many nodes per unit of z, up to `TABLE_END`, as Taylor series
-#: of so many terms. The next terms are below the rounding error.
+#: Boys functions (in compiled code those of the orders 0 to 3) are tabulated at so many nodes per unit of z, up to
+#: `TABLE_END`, as Taylor series of so many terms. The next terms are below the rounding error.
 NODES, TABLE_END, TERMS = 16, 32, 9
 
 
-def _taylor_series() -> NDArray[np.float64]:
-    """Coefficients of :math:`F_n(z_j - d)` in powers of d, shape (n, j, power): :math:`F_{n+k}(z_j) / k!`."""
+def _taylor_series(orders: int) -> NDArray[np.float64]:
+    """Coefficients of :math:`F_n(z_j - d)` in powers of d, shape (orders, j, power): :math:`F_{n+k}(z_j) / k!`."""
     z = np.arange(NODES * TABLE_END + 1, dtype=np.longdouble) / NODES
-    highest = 3 + TERMS
+    highest = orders - 1 + TERMS
     term = np.exp(-z) / (2 * highest + 1)
     values = [term]
     for k in range(highest + 1, 200):  # of positive terms, so that no digit is lost
@@ -59,10 +60,10 @@ def _taylor_series() -> NDArray[np.float64]:
     for n in range(highest - 1, -1, -1):
         values.insert(0, (2 * z * values[0] + np.exp(-z)) / (2 * n + 1))
     factorials = [math.factorial(k) for k in range(TERMS)]
-    return np.array([np.transpose(values[n : n + TERMS]) / factorials for n in range(4)], dtype=float)
+    return np.array([np.transpose(values[n : n + TERMS]) / factorials for n in range(orders)], dtype=float)
 
 
-_TAYLOR = _taylor_series()
+_TAYLOR = _taylor_series(4)
 
 
 @numba.njit(inline="never")
@@ -101,19 +102,23 @@ def torch_functions() -> dict[str, Callable[..., Tensor]]:
     """The same functions on tensors, by name; every derivative by torch is finite, at z = 0 too."""
     import torch
 
+    @cache
+    def table(n: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+        return torch.tensor(_taylor_series(n + 1)[n], device=device, dtype=dtype)
+
     def boys_tensor(n: int, z: Tensor) -> Tensor:
-        """The series below z = 3, and the recursion upwards from the error function above."""
-        small, large = z.clamp(max=3.0), z.clamp(min=3.0)
-        term = torch.ones_like(z) / (2 * n + 1)
-        series = term
-        for k in range(n + 1, n + 41):
-            term = term * (2.0 * small / (2 * k + 1))
-            series = series + term
-        exponential = torch.exp(-large)
-        value = 0.5 * math.sqrt(math.pi) * torch.erf(torch.sqrt(large)) / torch.sqrt(large)
+        """The Taylor series of the table, and beyond it the recursion upwards from the error function."""
+        terms, small, large = table(n, z.device, z.dtype), z.clamp(max=TABLE_END), z.clamp(min=TABLE_END)
+        node = (NODES * small.detach().clamp(min=0.0)).round().long()
+        below = node / NODES - small
+        series = terms[:, TERMS - 1][node]
+        for k in range(TERMS - 2, -1, -1):
+            series = series * below + terms[:, k][node]
+        exponential, root = torch.exp(-large), torch.sqrt(large)
+        value = 0.5 * math.sqrt(math.pi) * torch.erf(root) / root
         for k in range(n):
             value = ((2 * k + 1) * value - exponential) / (2.0 * large)
-        return torch.where(z < 3.0, torch.exp(-small) * series, value)
+        return torch.where(z < TABLE_END, series, value)
 
     return {"boys": boys_tensor}
 

@@ -186,6 +186,10 @@ class SignalModel(ABC):
         """Signal (..., n) from tensors of parameters (..., n_parameters) and design (n, n_variables)."""
 
     @abstractmethod
+    def torch_signal_and_jacobian(self, parameters: Tensor, design: Tensor) -> tuple[Tensor, Tensor]:
+        """Signal (n_voxels, n) and derivatives (n_voxels, n, n_parameters) from tensors as of `torch_signal`."""
+
+    @abstractmethod
     def evaluate(
         self, parameters: NDArray[np.float64], design: NDArray[np.float64], *, derivatives: bool
     ) -> tuple[NDArray, NDArray | None]:

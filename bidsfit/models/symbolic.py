@@ -81,20 +81,37 @@ class SymbolicModel(SignalModel):
         return signals, jacobians if derivatives else None
 
     @cached_property
-    def _torch_function(self) -> Callable[..., Tensor]:
+    def _torch_function(self) -> Callable[..., list[Tensor]]:
+        return self._in_torch([self.expression])
+
+    @cached_property
+    def _torch_jacobian(self) -> Callable[..., list[Tensor]]:
+        slopes = [sp.diff(self.expression, parameter.symbol) for parameter in self.parameters]
+        return self._in_torch([self.expression, *slopes])
+
+    def _in_torch(self, expressions: list[sp.Expr]) -> Callable[..., list[Tensor]]:
         from bidsfit.models.torch_printer import ModelPrinter  # it imports torch, which most runs do not need
 
         symbols = [sp.Symbol(name, real=True) for name in (*self.names, *self.variable_symbols)]
         modules, printer = [torch_functions(), "torch"], ModelPrinter()
-        function: Callable[..., Tensor] = sp.lambdify(symbols, self.expression, modules, printer=printer)
+        function: Callable[..., list[Tensor]] = sp.lambdify(symbols, expressions, modules, printer=printer, cse=True)
         return function
 
     def torch_signal(self, parameters: Tensor, design: Tensor) -> Tensor:
+        return self._evaluated_in_torch(self._torch_function, parameters, design)[0]
+
+    def torch_signal_and_jacobian(self, parameters: Tensor, design: Tensor) -> tuple[Tensor, Tensor]:
         import torch
 
-        values = [column.unsqueeze(-1) for column in parameters.unbind(-1)]
-        signal = self._torch_function(*values, *design.unbind(-1))
-        return torch.broadcast_to(signal, (*parameters.shape[:-1], len(design)))
+        signal, *slopes = self._evaluated_in_torch(self._torch_jacobian, parameters, design)
+        return signal, torch.stack(slopes, -1)
+
+    def _evaluated_in_torch(self, function: Any, parameters: Tensor, design: Tensor) -> list[Tensor]:
+        import torch
+
+        found = function(*(column.unsqueeze(-1) for column in parameters.unbind(-1)), *design.unbind(-1))
+        shape = (*parameters.shape[:-1], len(design))
+        return [torch.as_tensor(values).to(parameters).broadcast_to(shape) for values in found]
 
     @property
     def latex(self) -> str:

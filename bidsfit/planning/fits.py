@@ -96,6 +96,11 @@ class Fit:
         return "-".join(filter(None, [self.estimator, self.options.get("checksum", "")]))
 
     @property
+    def takes_device(self) -> bool:
+        """Whether a GPU can fit its voxels."""
+        return "device" in signature(estimators.get(self.estimator)).parameters
+
+    @property
     def trains(self) -> bool:
         """Whether the estimator must be trained first."""
         return self.trained is None and isinstance(self.built, TrainedEstimator)

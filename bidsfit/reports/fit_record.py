@@ -98,11 +98,17 @@ def fit_record(
         figures=dict(figures),
         maps=[output.path.as_posix() for output in view.outputs.values()],
         warnings=warnings,
-        methods=list(methods),
+        methods=[*methods[:-1], methods[-1] + on_device(numbers)],
         training=training_row(view.bundle) if view.bundle else {},
         trust={} if numbers.trust is None else trust_row(numbers.trust, model, numbers.parameters),
         source=source,
     )
+
+
+def on_device(numbers: FitNumbers) -> str:
+    """That a GPU fitted the voxels, for the methods text; empty where the processor did."""
+    device = numbers.notes.get("Device")
+    return f" All voxels were fitted together with PyTorch [@pytorch] (device {device})." if device else ""
 
 
 def options_in_words(settings: Mapping[str, Any], estimator: Estimator, numbers: FitNumbers) -> dict[str, str]:

@@ -89,13 +89,13 @@ def require_device(settings: Settings, fits: Sequence[Fit]) -> None:
     """Raise an error if the device does not exist, or --leave-one-out has no effect."""
     if settings.leave_one_out and not any(fit.pool for fit in fits):
         raise UsageError("--leave-one-out: no estimator of this run is trained on the fits of participants.")
-    if settings.device == "cpu" or not any(fit.trains for fit in fits if not fit.unsuitable):
+    if settings.device == "cpu" or not any(fit.trains or fit.takes_device for fit in fits if not fit.unsuitable):
         return
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # asks without starting what workers cannot inherit
     import torch
 
     if not torch.cuda.is_available():
-        raise UsageError("--device cuda: torch finds no GPU here. Leave the option out to train on the processor.")
+        raise UsageError("--device cuda: torch finds no GPU here. Leave the option out to use the processor.")
 
 
 def validate(settings: Settings) -> None:

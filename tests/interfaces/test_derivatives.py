@@ -40,10 +40,10 @@ class Fitted:
         self.reference = prepared.reference
         self.files = files
 
-    def fit(self, run_in, methods=("", "")):
+    def fit(self, run_in, methods=("", ""), **options):
         """What the node of a fit leaves: its outputs, and the record."""
         fit = FitImage(
-            **self.files, **self.image_inputs, model="adc", estimator="lsq", options={}, methods=list(methods)
+            **self.files, **self.image_inputs, **options, model="adc", estimator="lsq", options={}, methods=[*methods]
         )
         outputs = run_in(fit)
         return outputs, read_record(self.out / outputs.record)
@@ -108,6 +108,20 @@ def test_the_record_of_a_fit(fitted, run_in):
     assert len(record.maps) == 2 + 2 * 4 + 3  # parameters, their standard deviation, interval and bound, quality
     assert d["crb"] == pytest.approx(d["sd"], rel=0.1)
     assert record.warnings == []
+
+
+def test_a_device_is_told_and_no_reason_to_fit_again(fitted, run_in, blank_figures):
+    """The text and the sidecars of a second run, on the processor, still say what fitted these maps."""
+    f = fitted()
+    for device in ("cpu:0", "cpu"):
+        _, record = f.fit(run_in, ["model", "estimator"], device=device)
+        assert record.methods == [
+            "model",
+            "estimator All voxels were fitted together with PyTorch [@pytorch] (device cpu:0).",
+        ]
+        for path in record.maps:
+            sidecar = json.loads((f.out / path.replace(".nii.gz", ".json")).read_text())
+            assert sidecar["EstimationNotes"] == {"Device": "cpu:0"}
 
 
 def warnings_of(f, run_in):

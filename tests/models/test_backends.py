@@ -48,6 +48,9 @@ def test_torch_and_compiled_code_agree(name):
     in_tensors, slopes = in_torch(model, parameters, WIDE)
     assert in_tensors == pytest.approx(signal, abs=1e-13)
     assert slopes == pytest.approx(jacobian, abs=1e-12)
+    analytic = model.torch_signal_and_jacobian(torch.from_numpy(parameters), torch.from_numpy(model.design(WIDE)))
+    for found, expected in zip(analytic, (signal, jacobian), strict=True):
+        assert found.numpy() == pytest.approx(expected, abs=1e-12)
     assert np.array_equal(model.signal(parameters, WIDE), signal) or model.signal(parameters, WIDE) == pytest.approx(
         signal, abs=1e-14
     )
@@ -64,11 +67,12 @@ def test_javascript_and_compiled_code_agree(name):
     assert np.array(found) == pytest.approx(model.signal(parameters, WIDE), abs=1e-13)
 
 
-@pytest.mark.parametrize("n", [0, 1, 2])
+@pytest.mark.parametrize("n", [0, 1, 2, 5])
 def test_boys_function_of_torch_is_smooth(n):
-    """Below and above the point where its series ends, and at 0, where the form with erf has no derivative."""
+    """Between nodes, below and above the end of its table, and at 0, where the form with erf has no derivative."""
     boys = torch_functions()["boys"]
-    z = torch.tensor([0.0, 1e-9, 0.5, 3.0 - 1e-9, 3.0 + 1e-9, 40.0], dtype=torch.float64, requires_grad=True)
+    places = [0.0, 1e-9, 0.5, 1.03, 3.09375, 31.99, 32.0 - 1e-9, 32.0 + 1e-9, 40.0]
+    z = torch.tensor(places, dtype=torch.float64, requires_grad=True)
     value = boys(n, z)
     (slope,) = torch.autograd.grad(value.sum(), z)
     nodes, weights = np.polynomial.legendre.leggauss(200)

@@ -23,6 +23,8 @@ from bidsfit.run.description import describe_plan
 from bidsfit.run.replacing import find_replaced
 from bidsfit.simulation.distributions import pool
 from bidsfit.steps.step import PreprocessingChoice
+from bidsfit.workflows.estimation import init_image_wf
+from bidsfit.workflows.training import TrainedStore
 
 SMT = [0] + [1000] * 6 + [2000] * 6
 IVIM = [0, 10, 20, 40, 80, 200, 400, 600, 800]
@@ -71,6 +73,16 @@ def test_the_plan_says_where_mle_cannot_differ_from_lsq(tiny, plan):
     assert "mle" not in rician.images[0].support[0]["reason"]
     assert "mle gives the maps of lsq" in gaussian.images[0].support[0]["reason"]
     assert "mle gives the maps of lsq" in describe_plan([gaussian], tiny.root)
+
+
+def test_the_device_goes_to_the_nodes_that_can_use_it(tiny, plan, tmp_path):
+    add(tiny, IVIM)
+    (found,) = plan("ivim", estimator_names=("lsq", "mle", "segmented"))
+    for device in ("cpu", "cuda"):
+        training = TrainedStore(tmp_path, device)
+        workflow = init_image_wf(found.images[0], output_dir=tmp_path, omp_nthreads=1, training=training)
+        nodes = {name: workflow.get_node(f"ivim_{name}_wf.fit").inputs for name in ("lsq", "mle", "segmented")}
+        assert {name: node.device for name, node in nodes.items()} == {"lsq": device, "mle": device, "segmented": "cpu"}
 
 
 def test_an_image_without_the_rician_bias_has_gaussian_noise(tiny, tmp_path):

@@ -8,6 +8,8 @@ import pytest
 from bidsfit.cli.app import parse
 from bidsfit.cli.options import hyphenated
 from bidsfit.exceptions import UnknownNameError, UnusableInputError, UsageError
+from bidsfit.planning.fits import make_fits
+from bidsfit.run.participant import require_device
 from bidsfit.run.settings import parse_memory, settings_from
 
 
@@ -301,3 +303,14 @@ def test_a_file_that_cannot_be_read(tmp_path):
         settings("--config-file", tmp_path / "none.toml")
     with pytest.raises(UsageError, match="as TOML"):
         settings(*config(tmp_path, "{"))
+
+
+def test_a_device_that_is_not_there_is_refused(monkeypatch):
+    """Unless no estimator would use it."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    chosen = settings("--device", "cuda")
+    for name in ("lsq", "mle", "net-uniform"):
+        with pytest.raises(UsageError, match="--device cuda: torch finds no GPU here"):
+            require_device(chosen, make_fits(["ivim"], [name, "segmented"]))
+        require_device(settings(), make_fits(["ivim"], [name]))
+    require_device(chosen, make_fits(["ivim"], ["segmented", "bayes"]))
