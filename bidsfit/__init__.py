@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from bidsfit.information import cramer_rao_bound as cramer_rao_bound
     from bidsfit.models.signal_model import SignalModel as SignalModel
     from bidsfit.trust.companions import companions as companions
+    from bidsfit.trust.performance import performance_of as performance_of
 
 try:
     __version__ = version("bidsfit")
@@ -45,6 +46,7 @@ _HOMES = {
     "Status": "bidsfit.estimators.estimator",
     "companions": "bidsfit.trust.companions",
     "cramer_rao_bound": "bidsfit.information",
+    "performance_of": "bidsfit.trust.performance",
 }
 
 #: Packages that are imported when first asked for, likewise.

@@ -204,7 +204,7 @@ def init_fit_wf(
             device=chosen.device if fit.takes_device else "cpu",
             noise=plan.noise.settings,
             noise_kind=plan.noise.kind,
-            methods=fit_methods(estimator),
+            methods=fit_methods(estimator, fit.trust),
             label=f"{image.name} {fit.model} {fit.name}",
             threads=omp_nthreads,
             low_memory=low_memory,

@@ -85,11 +85,12 @@ class Fits:
             self.sigma,
             kind=self.noise,
             positions=positions,
+            trust="light",
             threads=self.threads,
             noise={} if self.sigma is None else {"sigma": self.sigma, "method": "as it was given"},
         )
         name, source = self.path.name.partition(".")[0], self.path.name
-        outputs = maps_of(self.model, estimator, ".", name, "map")
+        outputs = maps_of(self.model, estimator, ".", name, "map", "light")
         settings = fit_settings(self.model, estimator, "given", {"NoiseKind": self.noise})
         mask = nib.Nifti1Image(self.mask.astype(np.uint8), self.image.affine)
         write_maps(gallery.folder, result, outputs, self.model, settings, [source], mask)

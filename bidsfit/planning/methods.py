@@ -16,6 +16,8 @@ from bidsfit.models.organs import ORGANS
 from bidsfit.planning.plan import FOUND_BODY, FOUND_MASK, ParticipantPlan
 from bidsfit.reports.records import FitRecord, ImageRecord, PreprocessingRecord, Record
 from bidsfit.reports.words import with_unit
+from bidsfit.trust.cache import Trust
+from bidsfit.trust.companions import is_simulated
 
 #: How the masks that a run finds are told of; others came with the data.
 MASKS = {
@@ -23,6 +25,15 @@ MASKS = {
     "b-value and of that nearest to 1000 s/mm², without thin bridges and islands, and with holes filled",
     FOUND_BODY: "voxels whose mean signal at the lowest b-value is at least half its median",
 }
+
+#: How the errors of an estimator were found, where they were simulated.
+SIMULATED = (
+    "Its errors were simulated: parameters drawn from the priors of the model and uniformly within its bounds were "
+    "measured with this protocol at a signal-to-noise ratio between 3 and 300, with noise of the kind of the data, and "
+    "estimated. Bias, standard deviation and response (the change of the mean estimate per change of the truth) are "
+    "smooth functions of parameters and noise, averaged over the truths that an estimate may come from; intervals that "
+    "the estimator does not state itself are conformal [@lei2018]."
+)
 
 
 def methods_of(records: Iterable[Record]) -> str:
@@ -76,17 +87,17 @@ def methods_text(masks: Iterable[str], fits: Iterable[Sequence[str]], preprocess
 def methods_of_plans(plans: Sequence[ParticipantPlan]) -> str:
     """Methods text of planned runs."""
     images = [image for plan in plans for image in plan.images]
-    fits = {(fit.model, fit.name): fit.built for image in images for fit in image.fits}
+    fits = {(fit.model, fit.name): fit for image in images for fit in image.fits}
     chains = [image.chain for image in images if image.chain is not None]
     return methods_text(
         [image.mask_name for image in images],
-        map(fit_methods, fits.values()),
+        [fit_methods(fit.built, fit.trust) for fit in fits.values()],
         [sentence for chain in chains for sentence in chain.methods.values()],
     )
 
 
-def fit_methods(estimator: Estimator) -> list[str]:
-    """Texts about the model of a fit, with equation and bounds, and about its estimator."""
+def fit_methods(estimator: Estimator, trust: Trust = "off") -> list[str]:
+    """Texts about the model of a fit, with equation and bounds, and about its estimator and its errors."""
     model = estimator.model
     bounds = "; ".join(
         f"${p.latex}$ {with_unit(f'{lower:g} to {upper:g}', REPORT_UNITS[p.unit].name)}"
@@ -111,7 +122,8 @@ def fit_methods(estimator: Estimator) -> list[str]:
         f"{model.title} ({model.name}){_cite(model.references)}. {model.description} The signal is\n\n"
         f"$${model.latex}$$\n\n"
         f"Bounds: {bounds}.{preset}{limit}",
-        f"{estimator.title}{_cite(estimator.references)}. {estimator.methods}",
+        f"{estimator.title}{_cite(estimator.references)}. {estimator.methods}"
+        + (f" {SIMULATED}" if is_simulated(estimator, trust) else ""),
     ]
 
 

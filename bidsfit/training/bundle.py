@@ -213,7 +213,7 @@ def _read(path: Path, names: tuple[str, ...] | None = None) -> tuple[dict[str, A
         raise _refusal(path, f"it is damaged, or no file of that kind ({_in_words(error)})") from error
     if facts.get("Version") not in READ:
         found = f"{facts.get('Version')!r:.20}"
-        raise _refusal(path, f"its format has version {found}, and this release reads {' and '.join(map(str, READ))}")
+        raise _refusal(path, f"its format has version {found}, and this release reads {', '.join(map(str, READ))}")
     try:
         require_facts(facts)
         recipe = recipe_from(facts["Recipe"], "its recipe")

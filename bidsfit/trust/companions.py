@@ -347,7 +347,7 @@ def companions(
     kind : {"rician", "gaussian"}
         Kind of noise that the bound assumes.
     performance : Performance, optional
-        Of the estimator, from `bidsfit.performance_of`.
+        Of the estimator, from `bidsfit.performance_of`; by default that of its training, if it was trained.
     threads : int
 
     Returns
@@ -363,6 +363,7 @@ def companions(
     >>> estimate = estimator.estimate(signals, acquisition, noise=20.0)  # doctest: +SKIP
     >>> bidsfit.companions(estimator, estimate, noise=20.0)["sd"]["D"]  # doctest: +SKIP
     """
+    performance = performance or getattr(estimator, "performance", None)
     judge = judge_of(estimator, estimate, noise, kind=kind, performance=performance, threads=threads)
     applying = companions_of(estimator, "off" if performance is None else "full")
     return {key: companion.judge(judge, estimate) for key, companion in applying.items()}

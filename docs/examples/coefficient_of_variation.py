@@ -24,9 +24,9 @@ class CoefficientOfVariation:
         word="CV",
     )
 
-    def applies(self, estimator: Estimator, of: Parameter | Derived) -> bool:
+    def applies(self, estimator: Estimator, of: Parameter | Derived, simulated: bool) -> bool:
         """Where there is a standard deviation, and a size."""
-        return SD.applies(estimator, of) and not of.axis
+        return SD.applies(estimator, of, simulated) and not of.axis
 
     def judge(self, judge: Judge, estimate: Estimate) -> dict[str, np.ndarray]:
         """One array for each parameter, of the shape of the estimate."""

@@ -293,7 +293,7 @@ def test_many_jobs_share_a_folder(tmp_path):
 
 def test_an_estimator_has_a_label_without_hyphens(image):
     assert estimator_label("net-uniform-0a1b2c") == "netuniform0a1b2c"
-    outputs = map_outputs(image, IVIM, Network(IVIM))
+    outputs = map_outputs(image, IVIM, Network(IVIM), "light")
     assert outputs["D_bias"].path.name == "sub-01_ses-1_acq-ap_model-ivim_param-D_stat-bias_desc-netprior_dwimap.nii.gz"
-    assert "if its estimate were the truth" in outputs["D_bias"].description
+    assert "averaged over the truths that the estimate may come from" in outputs["D_bias"].description
     assert outputs["D_bias"].statistic

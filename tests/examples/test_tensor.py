@@ -117,7 +117,9 @@ def test_a_network_learns_it(tensor, quickly_trained):
     fa = tensor.derivation.values(truth)["FA"]
     assert np.corrcoef(estimate.derived["FA"], fa)[0, 1] > 0.6
     assert np.abs(estimate.derived["MD"] - truth[:, 1:4].mean(axis=1)).mean() < 0.1
-    assert set(companions(estimator, estimate, 2.0)) == {"sd", "bias", "crb", "cv"}
+    assert set(companions(estimator, estimate, 2.0)) == {
+        *("expectedsd", "bias", "rmse", "response", "q025", "q975", "crb"),
+    }
     turned = Acquisition(ACQUISITION.b_values, np.vstack([np.zeros((4, 3)), DIRECTIONS[::-1]]))
     assert estimator.missing(turned) == ["it was trained for other directions"]
 

@@ -22,7 +22,6 @@ from bidsfit.training.objectives import Parameters, Relative
 from bidsfit.training.recipe import Recipe, load_recipe
 from bidsfit.training.task import Task, train
 from bidsfit.training.trainer import Schedule
-from bidsfit.trust.performance import PerformanceLookup
 
 SMT2 = models.get("smt2")
 B, COUNTS, DIRECTIONS = [0, 1000, 2000, 3500, 5000], [8, 32, 32, 32, 32], [1, 32, 32, 32, 32]
@@ -73,10 +72,10 @@ class TestVerb:
         signals, truth = simulated(estimator, 500)
         found = estimator.estimate(signals, SHELLS)
         assert set(found.parameters) == set(SMT2.names)
-        judged = companions(estimator, found)
-        assert set(judged) == {"sd", "bias", "crb"}
+        judged = companions(estimator, found, 1 / SNR)
+        assert set(judged) == {"expectedsd", "bias", "rmse", "response", "q025", "q975", "crb"}
         arrays = [found.status, found.rmse, found.r2, found.sigma, *found.parameters.values()]
-        arrays += [array for key in ("sd", "bias") for array in judged[key].values()]
+        arrays += [array for key in ("expectedsd", "bias") for array in judged[key].values()]
         assert all(array.shape == (500,) and np.isfinite(array).all() for array in arrays)
         assert found.freedom == 2
         for name, known in zip(estimator.space.names, truth.T, strict=True):
@@ -106,13 +105,16 @@ class TestVerb:
     def test_the_scale_of_the_image_scales_s0_alone(self, estimator):
         signals, _ = simulated(estimator, 300)
         one, thousand = (estimator.estimate(y, SHELLS) for y in (signals, signals * 1000))
-        small, large = companions(estimator, one), companions(estimator, thousand)
+        small, large = (
+            companions(estimator, found, noise, performance=estimator.performance)
+            for found, noise in ((one, 1 / SNR), (thousand, 1000 / SNR))
+        )
         for name in SMT2.names:
             scale = 1000 if name == "S0" else 1
             np.testing.assert_allclose(thousand.parameters[name], one.parameters[name] * scale, rtol=1e-4, atol=1e-5)
-            for statistic in ("sd", "bias"):
+            for statistic in ("expectedsd", "bias") if name != "S0" else ():
                 first, second = small[statistic][name], large[statistic][name]
-                np.testing.assert_allclose(second, first * scale, rtol=1e-3, atol=1e-4 * scale)
+                np.testing.assert_allclose(second, first, rtol=1e-3, atol=1e-4)
         np.testing.assert_allclose(thousand.rmse, one.rmse * 1000, rtol=1e-3)
         np.testing.assert_array_equal(thousand.status, one.status)
 
@@ -120,25 +122,23 @@ class TestVerb:
         signals, _ = simulated(estimator, 200)
         found = estimator.estimate(signals * 50, SHELLS)
         parameters = np.stack([found.parameters[name] for name in SMT2.names], axis=1)
-        relative = parameters / np.where(np.array(SMT2.names) == "S0", parameters[:, :1], 1)
-        lookup, judged = PerformanceLookup(estimator.trained.performance, estimator.space), companions(estimator, found)
-        for statistic in ("sd", "bias"):
-            expected = lookup.at(relative, statistic)
-            expected[:, 0] *= found.parameters["S0"]
-            for j, name in enumerate(SMT2.names):
-                values = judged[statistic][name]
-                np.testing.assert_allclose(values, expected[:, j], rtol=1e-4, atol=1e-6)
+        noise = np.full(len(parameters), 2.0)
+        judged = companions(estimator, found, noise, performance=estimator.performance)
+        expected = estimator.performance.expected(parameters, noise)
+        for name in ("vcyl", "lambda"):
+            np.testing.assert_array_equal(judged["bias"][name], expected.bias[name])
+            np.testing.assert_array_equal(judged["expectedsd"][name], expected.sd[name])
 
     def test_the_sd_is_about_the_scatter(self, network):
         n = 2000
         truth = np.tile([0.5, 1.5], (n, 1))
         simulator = Simulator(Network(SMT2).task(SHELLS, SNR).distribution, SHELLS, Noise(SNR))
         found = network.estimate(simulator.measure(truth, np.random.default_rng(0)), SHELLS)
-        judged = companions(network, found)
+        errors = network.performance.errors(network.space.with_scale(truth[:1]), np.array([1 / SNR]))
         for name, known in (("vcyl", 0.5), ("lambda", 1.5), ("S0", 1.0)):
             values = found.parameters[name]
-            assert np.median(judged["sd"][name]) == pytest.approx(values.std(), rel=0.3)
-            assert np.median(judged["bias"][name]) == pytest.approx(values.mean() - known, abs=0.05 * known)
+            assert errors.sd[name][0] == pytest.approx(values.std(), rel=0.3)
+            assert errors.bias[name][0] == pytest.approx(values.mean() - known, abs=0.05 * known)
 
     def test_threads_do_not_matter(self, estimator):
         signals, _ = simulated(estimator, 2 * Network.chunk + 100)
@@ -162,7 +162,7 @@ class TestVerb:
         judged = companions(estimator, found)
         for name in SMT2.names:
             assert np.isnan(found.parameters[name][bad]).all()
-            assert np.isnan(judged["sd"][name][bad]).all()
+            assert np.isnan(judged["crb"][name][bad]).all()
             np.testing.assert_allclose(found.parameters[name][good], clean.parameters[name][good], rtol=1e-5)
         np.testing.assert_array_equal(found.status[good], clean.status[good])
 

@@ -22,13 +22,13 @@ from bidsfit import Acquisition, companions, models
 from bidsfit.exceptions import UnusableInputError
 from bidsfit.laboratory.bench import estimator_of
 from bidsfit.models.space import ParameterSpace
-from bidsfit.reports.trained import MOST_ARROWS, mean_errors
 from bidsfit.simulation.distributions import Mixture, Pooled, Uniform, digest
 from bidsfit.simulation.simulator import Noise, Simulation
 from bidsfit.trained.network import Network
 from bidsfit.training.architectures import Perceptron
 from bidsfit.training.bundle import (
     CURVE,
+    DOMAIN,
     FACTS,
     PERFORMANCE,
     SAMPLES,
@@ -45,7 +45,6 @@ from bidsfit.training.objectives import Parameters, Relative
 from bidsfit.training.recipe import Recipe
 from bidsfit.training.task import Task, train
 from bidsfit.training.trainer import Schedule
-from bidsfit.trust import performance
 
 SPACE = ParameterSpace(models.get("smt2"))
 SHELLS = Acquisition([0, 1000, 2000, 3500, 5000], counts=[8, 32, 32, 32, 32], n_directions=[1, 32, 32, 32, 32])
@@ -123,11 +122,12 @@ class TestRoundTrip:
         bundle, found = bundles[kind], read_bundle(files[kind])
         assert {name: found.facts[name] for name in bundle.facts} == bundle.facts
         assert digest(found.distribution(SPACE.model)) == bundle.facts["DistributionDigest"] == digest(distribution())
-        for table in ("performance", "curve"):
-            expected = getattr(bundle, table)
-            assert list(getattr(found, table)) == list(expected)
-            for name, column in getattr(found, table).items():
-                np.testing.assert_allclose(column, expected[name], rtol=1e-6)
+        assert list(found.curve) == list(bundle.curve)
+        for name, column in found.curve.items():
+            np.testing.assert_allclose(column, bundle.curve[name], rtol=1e-6)
+        assert found.performance.dump() == bundle.performance.dump()
+        for name, array in found.domain.arrays.items():
+            np.testing.assert_array_equal(array, bundle.domain.arrays[name])
         assert found.acquisition.weights.tolist() == SHELLS.weights.tolist()
         assert found.path == files[kind]
         assert read_facts(files[kind]) == check_bundle(files[kind]) == found.facts
@@ -135,14 +135,13 @@ class TestRoundTrip:
     def test_without_the_machine(self, kind, files):
         found = read_bundle(files[kind], machine=False)
         assert found.machine is None
-        assert len(found.performance["vcyl"]) == 441
+        assert found.performance.facts["Truths"] == 256
 
     def test_the_members_are_what_they_say(self, kind, files):
         machine = {"network": NETWORK, "forest": FOREST}[kind]
         members = members_of(files[kind])
-        assert set(members) == {FACTS, machine, SAMPLES, PERFORMANCE, CURVE}
+        assert set(members) == {FACTS, machine, SAMPLES, PERFORMANCE, DOMAIN, CURVE}
         assert json.loads(members[FACTS])["Kind"] == kind
-        assert members[PERFORMANCE].decode().splitlines()[0].startswith("vcyl,lambda,bias_S0")
 
 
 class TestDamage:
@@ -231,14 +230,14 @@ class TestDamage:
         refused(zipped(tmp_path / "more.zip", {**members, "extra.py": "print()"}), "was changed")
 
     def test_another_version(self, tmp_path, files):
-        path = consistent(tmp_path / "new.zip", members_of(files["network"]), Version=3)
-        refused(path, "its format has version 3, and this release reads 1 and 2")
+        path = consistent(tmp_path / "new.zip", members_of(files["network"]), Version=4)
+        refused(path, "its format has version 4, and this release reads 1, 2, 3")
 
     @pytest.mark.parametrize(
         "changes",
         [
             {"Files": 3},
-            {"Files": [NETWORK, SAMPLES, PERFORMANCE, CURVE]},
+            {"Files": [NETWORK, SAMPLES, PERFORMANCE, DOMAIN, CURVE]},
             {"Files": {}},
             {"Kind": "forest"},
             {"Parameters": ["vcyl"]},
@@ -259,6 +258,7 @@ class TestDamage:
             (SAMPLES, b""),
             (PERFORMANCE, b""),
             (PERFORMANCE, b"a,b\n1\n"),
+            (DOMAIN, b"\xff" * 64),
             (CURVE, b"step\nmany\n"),
             (CURVE, b"\xff\xfe"),
         ],
@@ -288,9 +288,10 @@ def altered(path, name, change):
         change(rows)
         members[name] = "\n".join(map(",".join, rows)).encode()
     else:
-        arrays = load(members[name])
+        arrays, content = load(members[name]), members[name]
         change(arrays)
-        members[name] = save({key: np.ascontiguousarray(array) for key, array in arrays.items()})
+        said = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")]).get("__metadata__")
+        members[name] = save({key: np.ascontiguousarray(array) for key, array in arrays.items()}, said)
     return members
 
 
@@ -336,13 +337,14 @@ class TestContentThatCannotBe:
             (SAMPLES, put("1.samples", np.zeros((300, 5), np.float32)), "cannot be read"),
             (SAMPLES, put("1.samples", MISSING), "incomplete"),
             (SAMPLES, put("more", np.zeros(3)), "holds other arrays"),
-            (PERFORMANCE, put((1, 2), "nan"), "bias_S0 holds something that is not a finite number"),
-            (PERFORMANCE, put((5, 3), "inf"), "sd_S0 holds something that is not a finite number"),
-            (PERFORMANCE, put((5, 3), "-1"), "negative standard deviations"),
-            (PERFORMANCE, put((0, 3), "sd"), "lacks columns"),
-            (PERFORMANCE, put(7, MISSING), "440 rows, which are no grid"),
-            (PERFORMANCE, put((3, 0), "0.9"), "not over the grid"),
-            (PERFORMANCE, put(7, ["0", "0"]), "cannot be read"),
+            (PERFORMANCE, put(("spreads", 0), np.nan), "numbers that are not finite"),
+            (PERFORMANCE, put(("at_truth.coefficients", FIRST), np.inf), "numbers that are not finite"),
+            (PERFORMANCE, put("bands", np.ones(3)), "arrays of other shapes"),
+            (PERFORMANCE, put("at_estimate.centres", np.ones((4, 2))), "are no smooth functions"),
+            (PERFORMANCE, put("tails", MISSING), "arrays of other shapes"),
+            (DOMAIN, put(("limits", 0), np.nan), "numbers that are not finite"),
+            (DOMAIN, put(("bands", 0), -1.0), "numbers that are not finite"),
+            (DOMAIN, put("axes", np.ones((2, 9))), "arrays of other shapes"),
             (CURVE, put((0, 0), "epoch"), "has the columns epoch"),
             (FACTS, put("Kind", MISSING), "Kind: field required"),
             (FACTS, put("Kind", ["network"]), "Kind: input should be"),
@@ -651,27 +653,19 @@ def test_a_file_of_an_earlier_release_gives_its_estimates(kind, expected):
     assert estimator.trained.facts["Recipe"][section[0]][section[1]] == section[2]
 
 
-def test_a_model_of_many_parameters(triexponential, tmp_path, monkeypatch):
-    """Its table is of scattered points; it is written, read, drawn from, and stands beside every estimate."""
-    monkeypatch.setattr(performance, "SCATTERED", 256)
+def test_a_model_of_many_parameters(triexponential, tmp_path):
+    """What is known of its errors is written, read, and stands beside every estimate."""
     space = ParameterSpace(triexponential)
     b_values = [0, 10, 20, 50, 100, 200, 400, 800, 1500, 2500]
     task = Task(Uniform(space), Acquisition(b_values, counts=[6] * 10), Noise(50.0), RECIPES["network"])
-    trained = train(task)
-    write_bundle(tmp_path / "net.zip", trained)
+    write_bundle(tmp_path / "net.zip", train(task))
     found = read_bundle(tmp_path / "net.zip")
-    assert len(found.performance["D3"]) == 256
     rng = np.random.default_rng(0)
     truth = space.sample(50, rng)
     network = Network(triexponential, trained=found)
     estimate = network.estimate(task.simulator.measure(truth, rng), task.acquisition)
-    judged = companions(network, estimate, 0.02)
-    for name, column in ((name, found.performance[f"sd_{name}"]) for name in space.names):
-        assert np.all((judged["sd"][name] >= column.min()) & (judged["sd"][name] <= column.max()))
+    judged = companions(network, estimate, 0.02, performance=network.performance)
+    for name in space.names:
         assert np.isfinite(judged["bias"][name]).all()
-    first, bias = mean_errors(found.performance, space)
-    assert first.shape == bias.shape == (MOST_ARROWS**2, 2)
-    assert np.all((first >= 0) & (first <= 1))
-    known = found.performance | {"bias_f1": -0.3 * found.performance["f1"], "bias_f2": 0.2 * found.performance["f2"]}
-    first, bias = mean_errors(known, space)
-    np.testing.assert_allclose(bias, first * [-0.3, 0.2], atol=0.02)
+        assert np.all(judged["expectedsd"][name] >= 0)
+        assert np.all(judged["q025"][name] <= judged["q975"][name])

@@ -21,6 +21,8 @@ from bidsfit.training.recipe import Recipe
 from bidsfit.training.store import Store
 from bidsfit.training.task import Task
 from bidsfit.training.trainer import Schedule
+from bidsfit.trust.domain import Domain
+from bidsfit.trust.performance import Size, simulate
 
 LAYERS = {"0.weight": np.ones((2, 1), np.float32), "0.bias": np.zeros(1, np.float32)}
 
@@ -46,7 +48,9 @@ def trainings(monkeypatch, tmp_path):
         found = {"ValidationLoss": 0.1, "Converged": True, "ResidualLimit": 1.0}
         found |= {"Seconds": 0.5, "Device": "cpu", "Threads": 1}
         facts = {**task.facts, "Training": found, "Software": {}}
-        return Bundle(facts, LAYERS, performance={"D": np.zeros(1)}, curve={"step": np.ones(1)})
+        simulator = task.simulator
+        judged = simulate(lambda signals, _: signals[:, :2].astype(float), simulator, size=Size(64, 8, 2, 8))
+        return Bundle(facts, LAYERS, {}, judged, Domain.of(simulator, 0), {"step": np.ones(1)})
 
     monkeypatch.setattr(module, "train", train)
     return lambda: len(list(notes.iterdir()))

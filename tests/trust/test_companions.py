@@ -10,7 +10,7 @@ from bidsfit.exceptions import UnknownNameError
 from bidsfit.noise import add_noise
 from bidsfit.quantity import Quantity
 from bidsfit.trained.network import Network
-from bidsfit.trust.companions import SD, Judge, companions_of, get
+from bidsfit.trust.companions import BIAS, Judge, companions_of, get
 
 ADC = models.get("adc")
 PROTOCOL = Acquisition([0, 0, 200, 500, 800, 1000])
@@ -47,10 +47,14 @@ def test_an_efficient_estimator_scatters_by_the_bound_of_its_own_likelihood(sign
 
 def test_a_plan_tells_which_maps_there_will_be_and_cannot_be_judged_yet(signals):
     plan = Network(ADC)
-    assert list(companions_of(plan)) == ["sd", "bias", "crb"]
+    assert list(companions_of(plan)) == ["crb"]
+    assert list(companions_of(plan, "light")) == ["expectedsd", "bias", "response", "q025", "q975", "crb"]
+    assert set(companions_of(plan, "full")) - set(companions_of(plan, "light")) == {"rmse"}
+    held = LeastSquares(ADC, bounds={"D": (1.0, 1.0)})
+    assert companions_of(held, "full") == companions_of(held)  # nothing can be simulated
     estimate = LeastSquares(ADC).estimate(signals, PROTOCOL)
-    with pytest.raises(ValueError, match="brings no table of its performance"):
-        SD.judge(Judge(plan, estimate.acquisition, estimate.sigma), estimate)
+    with pytest.raises(ValueError, match="performance of the estimator 'net-prior' was not simulated"):
+        BIAS.judge(Judge(plan, estimate.acquisition, estimate.sigma), estimate)
 
 
 def test_names_that_cannot_be():
