@@ -76,10 +76,11 @@ def _draw_panels(mosaic: Mosaic, panels: Sequence[Panel], mask: NDArray) -> None
     columns = mosaic.rows.shape[1]
     for i, panel in enumerate(panels):
         title = f"{panel.title}  ({panel.unit})" if panel.unit else panel.title
-        _draw_panel(mosaic, panel, mask, mosaic.begin(i // columns, i % columns, title, panel.remark))
+        _draw_panel(mosaic, panel, mask, i // columns, i % columns, title)
 
 
-def _draw_panel(mosaic: Mosaic, panel: Panel, mask: NDArray, row: Sequence[Any]) -> None:
+def _draw_panel(mosaic: Mosaic, panel: Panel, mask: NDArray, line: int, column: int, title: str) -> None:
+    row = mosaic.begin(line, column, title, panel.remark)
     data, slices = np.asarray(panel.data, dtype=float), mosaic.slices
     if data.ndim == 4:
         parts = [slices.tiles(np.nan_to_num(np.abs(part))) for part in np.moveaxis(data, -1, 0)]
@@ -91,7 +92,7 @@ def _draw_panel(mosaic: Mosaic, panel: Panel, mask: NDArray, row: Sequence[Any])
     limits = panel.limits if panel.limits is not None else robust_limits(finite)
     picture = draw_slices(row, slices, data, mask, limits, panel.cmap)
     if finite.size:
-        draw_scale(mosaic.figure, picture, finite, ax=row, pad=0.01)
+        draw_scale(mosaic.figure, picture, finite, cax=mosaic.scale(line, column))
 
 
 def draw_slices(
@@ -111,7 +112,7 @@ def draw_slices(
 
 
 def draw_scale(figure: Figure, picture: Any, finite: NDArray, **where: Any) -> Any:
-    """Draw a colour bar beside the axes ``ax``; its ends are pointed if values lie beyond them."""
+    """Draw a colour bar beside the axes ``ax``, or into ``cax``; its ends are pointed if values lie beyond them."""
     low, high = picture.get_clim()
     rounding = 1e-6 * (high - low)
     below, above = bool(np.any(finite < low - rounding)), bool(np.any(finite > high + rounding))
@@ -230,15 +231,14 @@ def plot_quality(
     mask, status = np.asarray(mask, dtype=bool), np.asarray(status)
     slices = Slices.around(mask, affine)
     shown = with_values(residuals, mask)
-    entries, below = [], 1
+    entries = []
     for code, count in zip(*np.unique(status[mask], return_counts=True), strict=True):
         words = f"{percent(count / mask.sum())}, {count:,} voxels: {status_names.get(int(code), f'code {code}')}"
         lines = textwrap.wrap(words, 140)
         colour = status_colour(int(code))
         entries.append(Patch(facecolor=colour, edgecolor=FAINT, linewidth=0.5, label="\n".join(lines)))
-        below += len(lines)
     columns = columns_for(slices, len(shown) + 1)
-    mosaic = Mosaic.of(slices, len(shown) + 1, columns, bars=columns, below=below)
+    mosaic = Mosaic.of(slices, len(shown) + 1, columns, bars=columns)
     _draw_panels(mosaic, shown, mask)
     row = mosaic.begin(*divmod(len(shown), columns), "What happened in each voxel")
     for axes, codes, within in zip(row, slices.tiles(status), slices.tiles(mask), strict=True):

@@ -131,8 +131,6 @@ def plot_before_after(
     columns = len(pictures) + difference
     mosaic = Mosaic.around(mask, affine, n_rows * columns, columns, bars=int(difference), **MANY)
     lines = _Lines.of(mosaic.slices, outline, edges, mask)
-    if title:
-        mosaic.figure.suptitle(title, x=0.01, ha="left", fontsize=11)
     for row in range(n_rows):
         what = f", {rows[row]}" if len(rows) > row else ""
         limits = _grey_limits(volumes[names[0]][..., row][mask], zero)
@@ -144,12 +142,12 @@ def plot_before_after(
         if difference:
             apart = np.asarray(volumes[names[1]][..., row], dtype=float) - volumes[names[0]][..., row]
             tiles = mosaic.begin(row, len(volumes), f"{names[1]} \N{MINUS SIGN} {names[0]}{what}")
-            _draw_difference(mosaic, tiles, apart, mask)
-    mosaic.end(entries=lines.entries, columns=2)
+            _draw_difference(mosaic, row, tiles, apart, mask)
+    mosaic.end(entries=lines.entries, columns=2, title=title)
     return save(mosaic.figure, path)
 
 
-def _draw_difference(mosaic: Mosaic, tiles: Sequence[Any], apart: NDArray, mask: NDArray) -> None:
+def _draw_difference(mosaic: Mosaic, line: int, tiles: Sequence[Any], apart: NDArray, mask: NDArray) -> None:
     """Draw the difference, white where it is zero, with its colour bar."""
     inside = apart[mask & np.isfinite(apart)]
     extent = float(np.percentile(np.abs(inside), 98)) if inside.size else 0.0
@@ -158,7 +156,7 @@ def _draw_difference(mosaic: Mosaic, tiles: Sequence[Any], apart: NDArray, mask:
     for axes, tile in zip(tiles, mosaic.slices.tiles(apart), strict=True):
         picture = show(axes, tile, mosaic.slices, cmap=DIVERGING, norm=Normalize(-extent, extent))
     if inside.size:
-        draw_scale(mosaic.figure, picture, inside, ax=tiles, pad=0.01)
+        draw_scale(mosaic.figure, picture, inside, cax=mosaic.scale(line))
 
 
 def _four_dimensional(volume: NDArray) -> NDArray:
