@@ -80,7 +80,7 @@ def test_help_imports_nothing_slow():
 
 def test_a_plan_imports_nothing_that_only_a_run_needs(phantom, tmp_path):
     slow = ["scipy.stats", "dipy", "torch", "matplotlib", "pandas"]
-    words = [str(phantom), str(tmp_path / "out"), "participant", "--model", "adc", "--dry-run"]
+    words = [str(phantom), str(tmp_path / "out"), "participant", "--model", "adc", "ivim", "--dry-run"]
     code = (
         "import sys\nfrom bidsfit.cli.app import run\n"
         f"assert run({words}) == 0\nassert not set({slow}) & set(sys.modules), set({slow}) & set(sys.modules)"
