@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import os
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from copy import copy
 from pathlib import Path
 from typing import Any
@@ -168,7 +169,7 @@ def read_data(image: SpatialImage, path: Path) -> NDArray:
 def _read_stored(image: SpatialImage, path: Path) -> NDArray:
     """All data of an image without scaling: mapped from disk, or unpacked and verified."""
     proxy: Any = image.dataobj
-    if not is_packed(path):
+    if not is_packed(Path(image.get_filename() or "")):  # an unpacked copy of it is not
         try:
             return np.asanyarray(proxy.get_unscaled())
         except Exception as error:
@@ -205,20 +206,23 @@ def _unpacked(image: SpatialImage, path: Path) -> Iterator[bytes]:
         raise unreadable(path, error) from error
 
 
-@contextmanager
-def opened(path: Path, scratch: Path | None = None) -> Iterator[SpatialImage]:
-    """Open an image; with a scratch folder a compressed one is unpacked there and mapped instead of held in memory."""
+def opened(path: Path, scratch: str = "") -> SpatialImage:
+    """Open an image; with a scratch folder a compressed one is mapped from an unpacked copy there.
+
+    The copy is made by whoever comes first, and again if the image has changed since: both have one time. Who opens the
+    image later, in this process or another, does not unpack it.
+    """
     image = open_image(path)
-    if scratch is None or not is_packed(path):
-        yield image
-        return
-    unpacked = scratch / path.stem
-    try:
-        with unpacked.open("wb") as target:
-            target.writelines(_unpacked(image, path))
-        yield open_image(unpacked)
-    finally:
+    if not scratch or not is_packed(path):
+        return image
+    unpacked, changed = Path(scratch) / path.stem, path.stat().st_mtime_ns
+    if not unpacked.exists() or unpacked.stat().st_mtime_ns != changed:
         unpacked.unlink(missing_ok=True)
+        with whole_file(unpacked) as temporary:
+            with temporary.open("wb") as target:
+                target.writelines(_unpacked(image, path))
+            os.utime(temporary, ns=(changed, changed))
+    return open_image(unpacked)
 
 
 def unreadable(path: Path, error: Exception, how: str = "to its end") -> UnusableInputError:
