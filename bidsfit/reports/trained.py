@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import qmc
 
 from bidsfit.bids.units import REPORT_UNITS
 from bidsfit.estimators.estimator import Status
@@ -127,6 +126,8 @@ def mean_errors(
     points = points_on_grid(np.stack([table[name] for name in names], axis=1), space)
     columns = np.stack([table[name] for name in names[:2]] + [table[f"bias_{name}"] for name in names[:2]], axis=1)
     if not points:  # scattered
+        from scipy.stats import qmc  # takes a third of a second to import
+
         points = MOST_ARROWS
         axis, others = np.linspace(0, 1, points), qmc.Sobol(p - 2, rng=0).random_base2(OTHERS)
         first, second, k = (a.ravel() for a in np.meshgrid(axis, axis, np.arange(len(others)), indexing="ij"))
