@@ -129,15 +129,15 @@ def plot_comparison(
     _draw_distributions(mosaic.plot(1, 0, f"distributions{f' ({unit})' if unit else ''}"), inside, shown)
     difference: Any = None
     for i, (column, volume) in enumerate(zip(columns, maps, strict=True)):
-        row = mosaic.begin(0, i, f"\N{BLACK SQUARE} {column.name}", colour=estimator_colour(i))
-        picture = draw_slices(row, mosaic.slices, volume, mask, shown, "viridis")
-        mosaic.describe(row, column.words, **SMALL)
+        axes = mosaic.begin(0, i, f"\N{BLACK SQUARE} {column.name}", colour=estimator_colour(i))
+        picture = draw_slices(axes, mosaic.slices, volume, mask, shown, "viridis")
+        mosaic.describe(axes, column.words, **SMALL)
         title = f"{column.name} \N{MINUS SIGN} {columns[0].name}"
         same = np.array_equal(inside[i], inside[0], equal_nan=True)
         if i in differing and not same:
-            row = mosaic.begin(1, i, title)
-            difference = draw_slices(row, mosaic.slices, volume - maps[0], mask, (-extent, extent), DIVERGING)
-            mosaic.describe(row, column.difference_words, **SMALL)
+            axes = mosaic.begin(1, i, title)
+            difference = draw_slices(axes, mosaic.slices, volume - maps[0], mask, (-extent, extent), DIVERGING)
+            mosaic.describe(axes, column.difference_words, **SMALL)
         elif i > 0:
             axes = mosaic.plot(1, i, f"{title}: {'no difference in any voxel' if same else 'far less than the noise'}")
             axes.axis("off")
