@@ -155,15 +155,24 @@ def same_grid(first: SpatialImage, second: SpatialImage, shape: tuple[int, ...])
     )
 
 
-def read_data(image: SpatialImage, path: Path) -> NDArray:
+def read_data(image: SpatialImage, path: Path, dtype: DTypeLike | None = None) -> NDArray:
     """All data of an image, in the stored type if no scaling applies.
+
+    Scaled data are of type ``dtype``, and are scaled volume by volume, so that no larger array is held; by default the
+    type is that of nibabel, 64-bit floats as a rule.
 
     Raises
     ------
     UnusableInputError
         If the file is truncated, or the checksum of a compressed one does not match.
     """
-    return np.asanyarray(apply_read_scaling(_read_stored(image, path), *_scaling(image)))
+    stored, scaling = _read_stored(image, path), _scaling(image)
+    if dtype is None or scaling == (1.0, 0.0):
+        return np.asanyarray(apply_read_scaling(stored, *scaling))
+    values = np.empty(stored.shape, dtype, order="F")
+    for k in range(stored.shape[-1]):
+        values[..., k] = apply_read_scaling(stored[..., k], *scaling)
+    return values
 
 
 def _read_stored(image: SpatialImage, path: Path) -> NDArray:

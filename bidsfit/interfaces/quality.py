@@ -287,4 +287,4 @@ def read_mapped(path: str, n_volumes: int, scratch: str = "") -> tuple[NDArray, 
     """Volumes of an image, shape (x, y, z, n), mapped from disk if uncompressed; and its affine."""
     image = opened(Path(path), scratch)
     shape = image_shape(image, n_volumes, Path(path))
-    return read_data(image, Path(path)).reshape(shape, order="F"), np.asarray(image.affine)
+    return read_data(image, Path(path), np.float32).reshape(shape, order="F"), np.asarray(image.affine)

@@ -70,7 +70,7 @@ class LoadRaw(StepInterface):
         acquisition = read_acquisition(Path(self.inputs.bval), bvec)
         image = opened(path, self.inputs.scratch)
         shape = image_shape(image, len(acquisition), path)
-        data = np.asarray(read_data(image, path), dtype=np.float32).reshape(shape, order="F")
+        data = np.asarray(read_data(image, path, np.float32), dtype=np.float32).reshape(shape, order="F")
         warnings = []
         finite = np.isfinite(data)
         no_data = ~finite.any(axis=-1)  # around a head that was cut out, say

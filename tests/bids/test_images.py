@@ -138,6 +138,17 @@ def test_a_copy_is_made_once_and_again_when_the_image_changes(tiny, monkeypatch)
     np.testing.assert_array_equal(read_data(opened(path, scratch), path), 2)
 
 
+def test_scaled_data_of_another_type(tiny):
+    image = nib.Nifti1Image(np.random.default_rng(0).random((4, 3, 2, 5)), np.eye(4))
+    image.set_data_dtype(np.int16)
+    nib.save(image, tiny / "image.nii")
+    found = open_image(tiny / "image.nii")
+    assert found.dataobj.slope != 1
+    values = read_data(found, tiny / "image.nii", np.float32)
+    assert values.dtype == np.float32
+    np.testing.assert_array_equal(values, read_data(found, tiny / "image.nii").astype(np.float32))
+
+
 @pytest.mark.parametrize("read", WAYS)
 def test_flipped_bits(tiny, read):
     """What gzip's checksum tells is refused; what it does not cover (name and time of the file) changes nothing."""
