@@ -292,7 +292,8 @@ class MaskedSignals:
 
     def volume(self, k: int) -> NDArray[np.float64]:
         """One volume inside the mask, shape (n_voxels,)."""
-        values = self._stored[self._index, k].astype(np.float64)
+        column = self._stored[:, k]
+        values = (column if self._index.size == column.size else column[self._index]).astype(np.float64)
         return values if self._scaling is None else values * self._scaling[0] + self._scaling[1]
 
     def place(self, values: NDArray, mask: NDArray[np.bool_], outside: float = 0) -> NDArray:
