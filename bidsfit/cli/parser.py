@@ -314,7 +314,9 @@ def add_resource_options(group: argparse._ArgumentGroup) -> None:
         "--omp-nthreads", type=int, metavar="N", help="cores of a single step (default: those of the run, at most 8)"
     )
     group.add_argument("--mem", "--mem-mb", metavar="SIZE", help="memory limit, with K, M, G or T (MB without)")
-    group.add_argument("--low-mem", action="store_true", help="has no effect: images are mapped from the work folder anyway")
+    group.add_argument(
+        "--low-mem", action="store_true", help="has no effect: images are mapped from the work folder anyway"
+    )
     group.add_argument(
         "--use-plugin", "--nipype-plugin-file", dest="nipype_plugin_file", metavar="FILE", help="Nipype plugin, as YAML"
     )
