@@ -226,11 +226,9 @@ def opened(path: Path, scratch: str = "") -> SpatialImage:
         return image
     unpacked, changed = Path(scratch) / path.stem, path.stat().st_mtime_ns
     if not unpacked.exists() or unpacked.stat().st_mtime_ns != changed:
-        unpacked.unlink(missing_ok=True)
-        with whole_file(unpacked) as temporary:
-            with temporary.open("wb") as target:
-                target.writelines(_unpacked(image, path))
-            os.utime(temporary, ns=(changed, changed))
+        with whole_file(unpacked) as temporary, temporary.open("wb") as target:
+            target.writelines(_unpacked(image, path))
+        os.utime(unpacked, ns=(changed, changed))
     return open_image(unpacked)
 
 
