@@ -37,6 +37,7 @@ PHASES = {
     "other steps": (
         "bidsfit.interfaces.step:StepInterface.run",
         "bidsfit.interfaces.preprocessed:WritePreprocessed.run",
+        "bidsfit.interfaces.volumes:LeaveOutVolumes.run",
     ),
     "mask, noise level": ("bidsfit.interfaces.image:PrepareImage.run",),
     "quality": ("bidsfit.interfaces.quality:AssessQuality.run",),

@@ -12,9 +12,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import numba
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from bidsfit.compiling import cached
 from bidsfit.directions import Sampling, sample
 
 Averaging = Literal["arithmetic", "geometric", "none"]
@@ -505,11 +507,27 @@ class DirectionAverage:
 
     def _weigh(self, values: NDArray, missing: NDArray[np.bool_] | None) -> NDArray:
         """Weighted means of shells; `einsum`, because a matrix product starts threads of its own."""
+        if missing is None and values.ndim == 2 and values.dtype == np.float64:
+            means, shares = (
+                np.zeros((len(values), len(self._matrix))),
+                self._matrix[self.rows, np.arange(self.rows.size)],
+            )
+            _add(np.require(values, requirements=("C", "W")), self.rows, shares, means)
+            return means
         if missing is None:
             return np.einsum("...i,ki->...k", values, self._matrix)
         weights = np.einsum("...i,ki->...k", ~missing, self._matrix)
         with np.errstate(invalid="ignore"):
             return np.einsum("...i,ki->...k", np.where(missing, 0.0, values), self._matrix) / weights
+
+
+@cached
+@numba.njit(nogil=True)
+def _add(values: NDArray, rows: NDArray, weights: NDArray, sums: NDArray) -> None:
+    """Add every column of the values, shape (n, m), times its weight to a column of the sums: that of ``rows``."""
+    for v in range(values.shape[0]):
+        for i in range(values.shape[1]):
+            sums[v, rows[i]] += weights[i] * values[v, i]
 
 
 def nominal(values: NDArray, weights: NDArray, relative: float, absolute: float) -> NDArray[np.float64]:

@@ -45,7 +45,7 @@ def init_image_wf(
     *,
     output_dir: Path,
     omp_nthreads: int,
-    low_memory: bool = False,
+    scratch: str = "",
     training: TrainedStore | None = None,
 ) -> pe.Workflow:
     """Build the workflow of one image.
@@ -63,8 +63,8 @@ def init_image_wf(
     output_dir : Path
     omp_nthreads : int
         Number of threads of a fit.
-    low_memory : bool
-        Decompress images to the work folder and map them from there.
+    scratch : str
+        Folder of an unpacked copy of every image that is read, which is mapped; by default images are held in memory.
     training : TrainedStore, optional
         Folder of trained estimators, and device; by default a folder below ``output_dir``, and the processor.
 
@@ -74,18 +74,18 @@ def init_image_wf(
     """
     image = plan.image
     workflow = pe.Workflow(name=f"{node_name(image.name)}_wf")
-    scan = add_scan(workflow, plan, output_dir=output_dir, omp_nthreads=omp_nthreads, low_memory=low_memory)
+    scan = add_scan(workflow, plan, output_dir=output_dir, omp_nthreads=omp_nthreads, scratch=scratch)
     prepare = pe.Node(
         PrepareImage(
             models=[row["name"] for row in plan.support if row["fitted"]],
             sigma="map" if plan.chain is not None and plan.chain.tells_noise else plan.noise.level,
             noise_kind=plan.noise.kind,
             body=plan.chain is not None and plan.chain.body,
-            low_memory=low_memory,
+            scratch=scratch,
             version=__version__,
         ),
         name="prepare",
-        mem_gb=_memory(plan, in_memory=not low_memory),
+        mem_gb=_memory(plan, in_memory=not scratch),
     )
     if image.mask is not None:
         prepare.inputs.in_mask = str(image.mask)
@@ -116,7 +116,7 @@ def init_image_wf(
         ]
     )
 
-    add_assessment(workflow, plan, scan, prepare, output_dir=output_dir, omp_nthreads=omp_nthreads)
+    add_assessment(workflow, plan, scan, prepare, output_dir=output_dir, omp_nthreads=omp_nthreads, scratch=scratch)
     own = {"mask": image.mask is None, "noise": prepare.inputs.sigma == "mppca"}
     for kind in (kind for kind, wanted in own.items() if wanted):
         target = output_dir / file_output(kind, image)
@@ -130,7 +130,7 @@ def init_image_wf(
     fitted: dict[str, list[tuple[Fit, pe.Workflow]]] = {}
     for fit in plan.fits:
         fit_wf = init_fit_wf(
-            plan, fit, output_dir=output_dir, omp_nthreads=omp_nthreads, low_memory=low_memory, training=training
+            plan, fit, output_dir=output_dir, omp_nthreads=omp_nthreads, scratch=scratch, training=training
         )
         workflow.connect(
             [
@@ -169,7 +169,7 @@ def init_fit_wf(
     *,
     output_dir: Path,
     omp_nthreads: int,
-    low_memory: bool = False,
+    scratch: str = "",
     training: TrainedStore | None = None,
 ) -> pe.Workflow:
     """Build the workflow of one fit.
@@ -207,12 +207,12 @@ def init_fit_wf(
             methods=fit_methods(estimator, fit.trust),
             label=f"{image.name} {fit.model} {fit.name}",
             threads=omp_nthreads,
-            low_memory=low_memory,
+            scratch=scratch,
             version=__version__,
         ),
         name="fit",
         n_procs=omp_nthreads,
-        mem_gb=_memory(plan, in_memory=not low_memory),
+        mem_gb=_memory(plan, in_memory=not scratch),
     )
     outputs = map_outputs(image, estimator.model, estimator, fit.trust)
     maps = [output_dir / output.path for output in outputs.values()]

@@ -25,6 +25,11 @@ def image_part(plan: ImagePlan) -> str:
     return f"{participant_name(plan.image.participant)}.{node_name(plan.image.name)}_wf"
 
 
+def unpacked_folder(work_dir: Path, plan: ImagePlan) -> Path:
+    """Folder in which the steps of an image share unpacked copies of the images that they read."""
+    return work_dir.joinpath(WORKFLOW, *image_part(plan).split("."), "unpacked")
+
+
 def init_participants_wf(
     plans: Sequence[ParticipantPlan],
     *,
@@ -32,7 +37,6 @@ def init_participants_wf(
     output_dir: Path,
     run_uuid: str,
     omp_nthreads: int,
-    low_memory: bool = False,
     training: TrainedStore | None = None,
 ) -> pe.Workflow:
     """Build the workflow of all participants with something to fit.
@@ -45,7 +49,7 @@ def init_participants_wf(
     output_dir : Path
     run_uuid : str
         Crash files go to ``sub-X/log/<run_uuid>``.
-    omp_nthreads, low_memory, training
+    omp_nthreads, training
         See `init_image_wf`.
     """
     workflow = pe.Workflow(name=WORKFLOW, base_dir=str(work_dir))
@@ -58,7 +62,7 @@ def init_participants_wf(
                 image,
                 output_dir=output_dir,
                 omp_nthreads=omp_nthreads,
-                low_memory=low_memory,
+                scratch=str(unpacked_folder(work_dir, image)),
                 training=training,
             )
             participant_wf.add_nodes([image_wf])

@@ -53,7 +53,7 @@ def noise_of(plan: ImagePlan, output_dir: Path) -> tuple[str, str]:
 
 
 def add_scan(
-    workflow: pe.Workflow, plan: ImagePlan, *, output_dir: Path, omp_nthreads: int, low_memory: bool = False
+    workflow: pe.Workflow, plan: ImagePlan, *, output_dir: Path, omp_nthreads: int, scratch: str = ""
 ) -> pe.Node:
     """Add a node that outputs the image to be fitted, with its sidecar, left-out volumes and noise.
 
@@ -81,7 +81,7 @@ def add_scan(
             in_file=str(raw.path),
             bval=str(raw.bval),
             sidecar=raw.sidecar,
-            low_memory=low_memory,
+            scratch=scratch,
             version=__version__,
         ),
         name="volumes",
@@ -90,7 +90,9 @@ def add_scan(
     if raw.bvec is not None:
         leave_out.inputs.bvec = str(raw.bvec)
     if changes:
-        preprocessing_wf = init_preprocessing_wf(plan, output_dir=output_dir, omp_nthreads=omp_nthreads)
+        preprocessing_wf = init_preprocessing_wf(
+            plan, output_dir=output_dir, omp_nthreads=omp_nthreads, scratch=scratch
+        )
         workflow.connect(
             [
                 (leave_out, preprocessing_wf, [(name, f"inputnode.{name}") for name in KEPT]),
@@ -103,7 +105,14 @@ def add_scan(
 
 
 def add_assessment(
-    workflow: pe.Workflow, plan: ImagePlan, scan: pe.Node, prepare: pe.Node, *, output_dir: Path, omp_nthreads: int
+    workflow: pe.Workflow,
+    plan: ImagePlan,
+    scan: pe.Node,
+    prepare: pe.Node,
+    *,
+    output_dir: Path,
+    omp_nthreads: int,
+    scratch: str = "",
 ) -> None:
     """Add nodes that assess the quality of the image and segment its tissues, unless an earlier run has done so.
 
@@ -118,6 +127,8 @@ def add_assessment(
     output_dir : Path
     omp_nthreads : int
         Number of threads of a step.
+    scratch : str
+        See `bidsfit.workflows.estimation.init_image_wf`.
     """
     image, chain = plan.image, plan.chain
     if is_preprocessed(plan, output_dir):
@@ -131,6 +142,7 @@ def add_assessment(
             methods={} if chain is None else chain.methods,
             slice_axis=slice_axis(raw.sidecar),
             output_dir=str(output_dir),
+            scratch=scratch,
             version=__version__,
         ),
         name="assess",
@@ -224,7 +236,7 @@ def _memory(plan: ImagePlan) -> float:
     return float(BASE_MEMORY + COPIES * np.prod(plan.shape, dtype=float) * 4 / 1e9)
 
 
-def init_preprocessing_wf(plan: ImagePlan, *, output_dir: Path, omp_nthreads: int) -> pe.Workflow:
+def init_preprocessing_wf(plan: ImagePlan, *, output_dir: Path, omp_nthreads: int, scratch: str = "") -> pe.Workflow:
     """Build the workflow that preprocesses one raw image; it contains only the steps of its chain.
 
     .. code-block:: text
@@ -240,6 +252,8 @@ def init_preprocessing_wf(plan: ImagePlan, *, output_dir: Path, omp_nthreads: in
     output_dir : Path
     omp_nthreads : int
         Number of threads of a step.
+    scratch : str
+        See `bidsfit.workflows.estimation.init_image_wf`.
 
     Inputs
     ------
@@ -259,7 +273,7 @@ def init_preprocessing_wf(plan: ImagePlan, *, output_dir: Path, omp_nthreads: in
     outputnode = pe.Node(niu.IdentityInterface([*SCAN, *TOLD], mandatory_inputs=False), name="outputnode")
     line = _Line(workflow, plan, omp_nthreads)
     line.ports |= {name: (inputnode, name) for name in KEPT}
-    load = LoadRaw(body=chain.body)
+    load = LoadRaw(body=chain.body, scratch=scratch)
     if raw.mask is not None:
         load.inputs.in_mask = str(raw.mask)
     line.steps.append(line.add(load, "load"))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import os
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from copy import copy
 from pathlib import Path
 from typing import Any
@@ -154,21 +155,30 @@ def same_grid(first: SpatialImage, second: SpatialImage, shape: tuple[int, ...])
     )
 
 
-def read_data(image: SpatialImage, path: Path) -> NDArray:
+def read_data(image: SpatialImage, path: Path, dtype: DTypeLike | None = None) -> NDArray:
     """All data of an image, in the stored type if no scaling applies.
+
+    Scaled data are of type ``dtype``, and are scaled volume by volume, so that no larger array is held; by default the
+    type is that of nibabel, 64-bit floats as a rule.
 
     Raises
     ------
     UnusableInputError
         If the file is truncated, or the checksum of a compressed one does not match.
     """
-    return np.asanyarray(apply_read_scaling(_read_stored(image, path), *_scaling(image)))
+    stored, scaling = _read_stored(image, path), _scaling(image)
+    if dtype is None or scaling == (1.0, 0.0):
+        return np.asanyarray(apply_read_scaling(stored, *scaling))
+    values = np.empty(stored.shape, dtype, order="F")
+    for k in range(stored.shape[-1]):
+        values[..., k] = apply_read_scaling(stored[..., k], *scaling)
+    return values
 
 
 def _read_stored(image: SpatialImage, path: Path) -> NDArray:
     """All data of an image without scaling: mapped from disk, or unpacked and verified."""
     proxy: Any = image.dataobj
-    if not is_packed(path):
+    if not is_packed(Path(image.get_filename() or "")):  # an unpacked copy of it is not
         try:
             return np.asanyarray(proxy.get_unscaled())
         except Exception as error:
@@ -205,20 +215,21 @@ def _unpacked(image: SpatialImage, path: Path) -> Iterator[bytes]:
         raise unreadable(path, error) from error
 
 
-@contextmanager
-def opened(path: Path, scratch: Path | None = None) -> Iterator[SpatialImage]:
-    """Open an image; with a scratch folder a compressed one is unpacked there and mapped instead of held in memory."""
+def opened(path: Path, scratch: str = "") -> SpatialImage:
+    """Open an image; with a scratch folder a compressed one is mapped from an unpacked copy there.
+
+    The copy is made by whoever comes first, and again if the image has changed since: both have one time. Who opens the
+    image later, in this process or another, does not unpack it.
+    """
     image = open_image(path)
-    if scratch is None or not is_packed(path):
-        yield image
-        return
-    unpacked = scratch / path.stem
-    try:
-        with unpacked.open("wb") as target:
+    if not scratch or not is_packed(path):
+        return image
+    unpacked, changed = Path(scratch) / path.stem, path.stat().st_mtime_ns
+    if not unpacked.exists() or unpacked.stat().st_mtime_ns != changed:
+        with whole_file(unpacked) as temporary, temporary.open("wb") as target:
             target.writelines(_unpacked(image, path))
-        yield open_image(unpacked)
-    finally:
-        unpacked.unlink(missing_ok=True)
+        os.utime(unpacked, ns=(changed, changed))
+    return open_image(unpacked)
 
 
 def unreadable(path: Path, error: Exception, how: str = "to its end") -> UnusableInputError:
@@ -279,7 +290,8 @@ class MaskedSignals:
 
     def volume(self, k: int) -> NDArray[np.float64]:
         """One volume inside the mask, shape (n_voxels,)."""
-        values = self._stored[self._index, k].astype(np.float64)
+        column = self._stored[:, k]
+        values = (column if self._index.size == column.size else column[self._index]).astype(np.float64)
         return values if self._scaling is None else values * self._scaling[0] + self._scaling[1]
 
     def place(self, values: NDArray, mask: NDArray[np.bool_], outside: float = 0) -> NDArray:

@@ -327,7 +327,9 @@ def add_resource_options(group: argparse._ArgumentGroup) -> None:
         help="where networks are trained, and voxels fitted by lsq and mle: cuda is a GPU (default: cpu)",
     )
     group.add_argument("--mem", "--mem-mb", metavar="SIZE", help="memory limit, with K, M, G or T (MB without)")
-    group.add_argument("--low-mem", action="store_true", help="map images from the work folder instead of memory")
+    group.add_argument(
+        "--low-mem", action="store_true", help="has no effect: images are mapped from the work folder anyway"
+    )
     group.add_argument(
         "--use-plugin", "--nipype-plugin-file", dest="nipype_plugin_file", metavar="FILE", help="Nipype plugin, as YAML"
     )

@@ -60,11 +60,12 @@ class Averages:
     """
 
     def __init__(self, model: SignalModel, acquisition: Acquisition, kind: Averaging, *, debias: bool = False) -> None:
-        self._used = model.usable(acquisition)
+        used = model.usable(acquisition)
+        self._used = None if used.size == len(acquisition) else used
         self._dtype = complex if model.complex_valued else float
         self._debias = debias
         self._of_means = debias and kind == "arithmetic" and model.averaged and not model.complex_valued
-        measured = acquisition.select(self._used)
+        measured = acquisition.select(used)
         self._average = model.average(measured, kind)
         self._predictors = make_predictors(measured) if self._of_means else []
         self.acquisition = self._average.acquisition
@@ -78,9 +79,13 @@ class Averages:
 
     def __call__(self, signals: NDArray, noise: NDArray[np.float64]) -> Averaged:
         """Average signals (n, n_measurements) with the noise levels (n,), NaN where not known."""
-        measured = np.asarray(signals, dtype=self._dtype)[:, self._used]
-        missing = np.logical_and(measured == 0, np.any(measured.real > 0, axis=1, keepdims=True))
-        some_missing, variance = missing.any(), None
+        measured = np.asarray(signals, dtype=self._dtype)
+        if self._used is not None:
+            measured = measured.take(self._used, axis=1)
+        missing, variance = measured == 0, None
+        if missing.any():
+            missing &= np.any(measured.real > 0, axis=1, keepdims=True)
+        some_missing = missing.any()
         if self._of_means:
             if some_missing:  # they shall not count: the mean of the others takes their place
                 measured = np.where(missing, self._average(measured, missing)[:, self._average.rows], measured)

@@ -12,7 +12,6 @@ from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import spearmanr
 
 #: A difference below this part of the floor is none.
 NEGLIGIBLE = 0.05
@@ -95,6 +94,8 @@ def rank_correlation(x: NDArray, y: NDArray) -> float:
     both = np.isfinite(x) & np.isfinite(y)
     if both.sum() < FEWEST or np.ptp(x[both]) == 0 or np.ptp(y[both]) == 0:
         return np.nan
+    from scipy.stats import spearmanr  # takes a third of a second to import
+
     return float(spearmanr(x[both], y[both]).statistic)
 
 

@@ -63,7 +63,7 @@ class _FitImageInput(BaseInterfaceInputSpec):
     output_dir = Directory(mandatory=True)
     label = traits.Str(desc="shown beside the progress bar", nohash=True)
     threads = traits.Int(1, usedefault=True, nohash=True)
-    low_memory = traits.Bool(False, usedefault=True, nohash=True, desc="unpack compressed images to disk")
+    scratch = traits.Str(usedefault=True, nohash=True, desc="folder of unpacked copies, as of `opened`")
     version = traits.Str(desc="of bidsfit: another version fits again")
 
 
@@ -100,7 +100,7 @@ class FitImage(SimpleInterface):
             for earlier in kept.parent.glob("fit_*.safetensors"):
                 earlier.unlink()
             with whole_file(kept) as path:
-                self._fit(estimator, mask, Path(runtime.cwd)).save(path)
+                self._fit(estimator, mask).save(path)
         result = FitResult.load(kept)
         outputs = map_outputs(image, estimator.model, estimator, self.inputs.trust)
         settings = fit_settings(estimator.model, estimator, self.inputs.mask_name, self.inputs.noise)
@@ -127,7 +127,7 @@ class FitImage(SimpleInterface):
         _, digest = self.inputs.get_hashval(hash_method=config.get("execution", "hash_method"))
         return cwd.parent / f"fit_{digest[:16]}.safetensors"
 
-    def _fit(self, estimator: Estimator, mask: NDArray[np.bool_], cwd: Path) -> FitResult:
+    def _fit(self, estimator: Estimator, mask: NDArray[np.bool_]) -> FitResult:
         path = Path(self.inputs.in_file)
         acquisition = read_acquisition(
             Path(self.inputs.bval),
@@ -143,22 +143,22 @@ class FitImage(SimpleInterface):
                 f"{path}: {estimator.name} needs the noise level, and it could not be found: nothing was repeated, and "
                 "no model leaves residuals. Give it with --sigma."
             )
-        with opened(path, cwd if self.inputs.low_memory else None) as stored:
-            signals = MaskedSignals(stored, image_shape(stored, len(acquisition), path), mask, path)
-            with progress_bar(self.inputs.label) as progress:
-                result = fit(
-                    estimator,
-                    signals,
-                    acquisition,
-                    sigma,
-                    kind=self.inputs.noise_kind,
-                    positions=signals.positions if any(estimator.reach) else None,
-                    trust=self.inputs.trust,
-                    threads=self.inputs.threads,
-                    progress=progress,
-                    noise=noise,
-                    left_out=left_out,
-                )
+        stored = opened(path, self.inputs.scratch)
+        signals = MaskedSignals(stored, image_shape(stored, len(acquisition), path), mask, path)
+        with progress_bar(self.inputs.label) as progress:
+            result = fit(
+                estimator,
+                signals,
+                acquisition,
+                sigma,
+                kind=self.inputs.noise_kind,
+                positions=signals.positions if any(estimator.reach) else None,
+                trust=self.inputs.trust,
+                threads=self.inputs.threads,
+                progress=progress,
+                noise=noise,
+                left_out=left_out,
+            )
         if not result.numbers.n_fitted:
             most = max(result.numbers.status, key=lambda code: result.numbers.status[code])
             raise UnusableInputError(

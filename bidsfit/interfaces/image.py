@@ -48,7 +48,7 @@ class _PrepareImageInput(BaseInterfaceInputSpec):
     noise_words = traits.Str(desc="how that map was found; by default its name")
     body = traits.Bool(False, usedefault=True, desc="the image is not of a head: another rule finds the mask")
     noise_kind = traits.Enum("rician", "gaussian", usedefault=True, desc="what the noise is taken for")
-    low_memory = traits.Bool(False, usedefault=True, nohash=True, desc="unpack compressed images to disk")
+    scratch = traits.Str(usedefault=True, nohash=True, desc="folder of unpacked copies, as of `opened`")
     version = traits.Str(desc="of bidsfit: another version looks again")
 
 
@@ -67,9 +67,8 @@ class PrepareImage(SimpleInterface):
     output_spec = _PrepareImageOutput
 
     def _run_interface(self, runtime: Any) -> Any:
-        scratch = Path(runtime.cwd) if self.inputs.low_memory else None
-        with opened(Path(self.inputs.in_file), scratch) as image:
-            self._results = self._look_at(image, Path(runtime.cwd))
+        image = opened(Path(self.inputs.in_file), self.inputs.scratch)
+        self._results = self._look_at(image, Path(runtime.cwd))
         return runtime
 
     def _look_at(self, image: SpatialImage, cwd: Path) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from bidsfit.acquisition import Acquisition
 from bidsfit.bids.acquisitions import read_acquisition
 from bidsfit.bids.conflicts import conflicts_of_image, refuse
-from bidsfit.bids.images import image_shape, open_image, read_data
+from bidsfit.bids.images import image_shape, opened, read_data
 from bidsfit.bids.inputs import DwiImage
 from bidsfit.bids.left_out import FIELD, methods_sentence, numbers_of_others, without
 from bidsfit.bids.left_out import numbers as left_out_numbers
@@ -73,6 +73,7 @@ class _AssessQualityInput(BaseInterfaceInputSpec):
     methods = traits.Dict(traits.Str, traits.Str, usedefault=True, desc="a sentence about each step, by its name")
     slice_axis = traits.Enum(2, 0, 1, usedefault=True, desc="axis across the slices")
     version = traits.Str(desc="of bidsfit: another version looks again")
+    scratch = traits.Str(usedefault=True, nohash=True, desc="folder of unpacked copies, as of `opened`")
     output_dir = Directory(mandatory=True)
 
 
@@ -92,7 +93,7 @@ class AssessQuality(SimpleInterface):
         acquisition = read_acquisition(
             Path(inputs.bval), Path(inputs.bvec) if isdefined(inputs.bvec) and inputs.bvec else None
         )
-        data, affine = read_mapped(inputs.in_file, len(acquisition))
+        data, affine = read_mapped(inputs.in_file, len(acquisition), inputs.scratch)
         mask = read_volume(inputs.mask)[0] > 0
         told = [json.loads(Path(path).read_text()) for path in (inputs.facts if isdefined(inputs.facts) else ())]
         found_by = {facts["step"]: facts for facts in told}
@@ -282,8 +283,8 @@ def draw_quality(
     return done
 
 
-def read_mapped(path: str, n_volumes: int) -> tuple[NDArray, NDArray]:
+def read_mapped(path: str, n_volumes: int, scratch: str = "") -> tuple[NDArray, NDArray]:
     """Volumes of an image, shape (x, y, z, n), mapped from disk if uncompressed; and its affine."""
-    image = open_image(Path(path))
+    image = opened(Path(path), scratch)
     shape = image_shape(image, n_volumes, Path(path))
-    return read_data(image, Path(path)).reshape(shape, order="F"), np.asarray(image.affine)
+    return read_data(image, Path(path), np.float32).reshape(shape, order="F"), np.asarray(image.affine)

@@ -13,7 +13,7 @@ from scipy.ndimage import binary_dilation
 
 from bidsfit.acquisition import B0_TOLERANCE, Acquisition
 from bidsfit.bids.acquisitions import read_acquisition, write_directions
-from bidsfit.bids.images import image_shape, open_image, read_data, read_mask, read_on_grid
+from bidsfit.bids.images import image_shape, open_image, opened, read_data, read_mask, read_on_grid
 from bidsfit.bids.left_out import numbers_of_others
 from bidsfit.exceptions import UnusableInputError
 from bidsfit.interfaces.step import (
@@ -47,6 +47,7 @@ class _LoadRawInput(ImageStepInput):
     slice_axis = traits.Enum(2, 0, 1, usedefault=True, desc="axis across the slices")
     interpolation = traits.Str(desc="how the image was interpolated, by its sidecar")
     left_out = traits.List(traits.Dict, usedefault=True, desc="volumes of the image as acquired that are not in it")
+    scratch = traits.Str(usedefault=True, nohash=True, desc="folder of unpacked copies, as of `opened`")
 
 
 class _LoadRawOutput(StepOutput):
@@ -67,9 +68,9 @@ class LoadRaw(StepInterface):
         path = Path(self.inputs.in_file)
         bvec = Path(self.inputs.bvec) if isdefined(self.inputs.bvec) else None
         acquisition = read_acquisition(Path(self.inputs.bval), bvec)
-        image = open_image(path)
+        image = opened(path, self.inputs.scratch)
         shape = image_shape(image, len(acquisition), path)
-        data = np.asarray(read_data(image, path), dtype=np.float32).reshape(shape, order="F")
+        data = np.asarray(read_data(image, path, np.float32), dtype=np.float32).reshape(shape, order="F")
         warnings = []
         finite = np.isfinite(data)
         no_data = ~finite.any(axis=-1)  # around a head that was cut out, say

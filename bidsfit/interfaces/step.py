@@ -36,7 +36,7 @@ def progress_bar(label: str) -> Iterator[Progress]:
 def read_volumes(path: str | Path) -> tuple[NDArray[np.float32], SpatialImage]:
     """All volumes of an image, shape (x, y, z, n), and the image."""
     image = open_image(Path(path))
-    data = np.asarray(read_data(image, Path(path)), dtype=np.float32)
+    data = np.asarray(read_data(image, Path(path), np.float32), dtype=np.float32)
     return data, image
 
 

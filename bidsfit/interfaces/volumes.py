@@ -21,7 +21,7 @@ class _LeaveOutVolumesInput(BaseInterfaceInputSpec):
     bval = File(exists=True, mandatory=True)
     bvec = File(exists=True)
     sidecar = traits.Dict(usedefault=True, desc="metadata of the image")
-    low_memory = traits.Bool(False, usedefault=True, nohash=True, desc="unpack compressed images to disk")
+    scratch = traits.Str(usedefault=True, nohash=True, desc="folder of unpacked copies, as of `opened`")
     version = traits.Str(desc="of bidsfit: another version looks again")
 
 
@@ -45,31 +45,31 @@ class LeaveOutVolumes(SimpleInterface):
         bvec = Path(inputs.bvec) if isdefined(inputs.bvec) else None
         acquisition = read_acquisition(bval, bvec, inputs.sidecar)
         n = len(acquisition)
-        with opened(path, cwd if inputs.low_memory else None) as image:
-            shape = image_shape(image, n, path)
-            everywhere = MaskedSignals(image, shape, np.ones(shape[:3], dtype=bool), path)
-            found = find_strangers(
-                lambda k: everywhere.volume(k).reshape(shape[:3], order="F"), acquisition, image.header.get_zooms()[:3]
+        image = opened(path, inputs.scratch)
+        shape = image_shape(image, n, path)
+        everywhere = MaskedSignals(image, shape, np.ones(shape[:3], dtype=bool), path)
+        found = find_strangers(
+            lambda k: everywhere.volume(k).reshape(shape[:3], order="F"), acquisition, image.header.get_zooms()[:3]
+        )
+        kept = [k for k in range(n) if k not in found]
+        if len(kept) < 2 and found:
+            reasons = "; ".join(f"{k}: {reason}" for k, reason in found.items())
+            raise UnusableInputError(
+                f"{path} holds {len(kept)} of {n} volumes that are diffusion images (counted from 0, {reasons})."
             )
-            kept = [k for k in range(n) if k not in found]
-            if len(kept) < 2 and found:
-                reasons = "; ".join(f"{k}: {reason}" for k, reason in found.items())
-                raise UnusableInputError(
-                    f"{path} holds {len(kept)} of {n} volumes that are diffusion images (counted from 0, {reasons})."
-                )
-            rows = [left_out(k, float(acquisition.b_values[k]), reason) for k, reason in found.items()]
-            if found:
-                folder, name = cwd / "kept", path.name.split(".")[0]  # messages go on naming the image
-                folder.mkdir(exist_ok=True)
-                volumes = np.empty((*shape[:3], len(kept)), dtype=np.float32, order="F")
-                for i, k in enumerate(kept):
-                    volumes[..., i] = everywhere.volume(k).reshape(shape[:3], order="F")
-                path = Path(write_volumes(folder / f"{name}.nii", volumes, image))
-                bval = folder / f"{name}.bval"
-                write_b_values(bval, acquisition.b_values[kept])
-                if bvec is not None and acquisition.directions is not None:
-                    bvec = folder / f"{name}.bvec"
-                    write_directions(bvec, acquisition.directions[kept])
+        rows = [left_out(k, float(acquisition.b_values[k]), reason) for k, reason in found.items()]
+        if found:
+            folder, name = cwd / "kept", path.name.split(".")[0]  # messages go on naming the image
+            folder.mkdir(exist_ok=True)
+            volumes = np.empty((*shape[:3], len(kept)), dtype=np.float32, order="F")
+            for i, k in enumerate(kept):
+                volumes[..., i] = everywhere.volume(k).reshape(shape[:3], order="F")
+            path = Path(write_volumes(folder / f"{name}.nii", volumes, image))
+            bval = folder / f"{name}.bval"
+            write_b_values(bval, acquisition.b_values[kept])
+            if bvec is not None and acquisition.directions is not None:
+                bvec = folder / f"{name}.bvec"
+                write_directions(bvec, acquisition.directions[kept])
         self._results = {
             "in_file": str(path),
             "bval": str(bval),

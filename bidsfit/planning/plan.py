@@ -19,7 +19,7 @@ from bidsfit.bids.helping_images import HelpingImages
 from bidsfit.bids.images import image_shape, open_image, read_mask, read_on_grid
 from bidsfit.bids.inputs import DwiImage, Inputs
 from bidsfit.bids.metadata import interpolation, read_sidecar
-from bidsfit.bids.outputs import LEFT_OUT, file_output, fit_settings, json_path, map_outputs, own_uri
+from bidsfit.bids.outputs import LEFT_OUT, file_output, fit_settings, image_folder, json_path, map_outputs, own_uri
 from bidsfit.exceptions import UnusableInputError, UsageError
 from bidsfit.models.organs import has_presets, organ_of, preset_in_words
 from bidsfit.models.signal_model import SignalModel
@@ -377,6 +377,8 @@ def is_done(plan: ImagePlan, output_dir: Path) -> bool:
 
 def conflicts(plan: ImagePlan, output_dir: Path) -> Iterator[Conflict]:
     """Outputs of earlier runs that the plan would make differently."""
+    if not (output_dir / image_folder(plan.image)).is_dir():
+        return
     for fit in plan.fits:
         settings = fit_settings(fit.signal_model, fit.built, plan.mask_name, plan.noise.settings)
         outputs = [output.path for output in map_outputs(plan.image, fit.signal_model, fit.built, fit.trust).values()]

@@ -156,6 +156,8 @@ def _drawn_once(figure: Figure) -> NDArray[np.uint8] | None:
 
     matplotlib's ``bbox_inches="tight"`` draws a figure twice, the first time only to find its margins.
     """
+    for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis) if not axis.label.get_text()):
+        axis.set_label_coords(0, 0)  # else matplotlib measures all tick labels to place an empty label beside them
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     box, (width, height) = figure.get_tightbbox(canvas.get_renderer()), figure.get_size_inches()

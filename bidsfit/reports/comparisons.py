@@ -119,38 +119,33 @@ def plot_comparison(
         Display range of the maps; by default from the data.
     """
     mask = np.asarray(mask, dtype=bool)
-    mosaic = Mosaic.around(
-        mask, affine, 2 * len(columns), len(columns), bars=1, smallest=1.05, most=4, largest=2.4, words=2
-    )
+    mosaic = Mosaic.around(mask, affine, 2 * len(columns), len(columns), bars=1, smallest=1.05, most=4, largest=2.4)
     maps = [np.where(mask, np.asarray(column.data, dtype=float), np.nan) for column in columns]
     inside = np.stack([volume[mask] for volume in maps])
     shown = limits if limits is not None else robust_limits(inside)
     differing = [i for i, column in enumerate(columns) if i > 0 and not column.alike]
     apart = inside[differing] - inside[0]
     extent = spread_limits(np.abs(apart), shown[1] - shown[0])[1]
-    below = [mosaic.plot(1, 0, f"distributions{f' ({unit})' if unit else ''}")]
-    _draw_distributions(below[0], inside, shown)
+    _draw_distributions(mosaic.plot(1, 0, f"distributions{f' ({unit})' if unit else ''}"), inside, shown)
     difference: Any = None
     for i, (column, volume) in enumerate(zip(columns, maps, strict=True)):
-        row = mosaic.begin(0, i, f"\N{BLACK SQUARE} {column.name}", colour=estimator_colour(i))
-        picture = draw_slices(row, mosaic.slices, volume, mask, shown, "viridis")
-        mosaic.describe(row, column.words, **SMALL)
+        axes = mosaic.begin(0, i, f"\N{BLACK SQUARE} {column.name}", colour=estimator_colour(i))
+        picture = draw_slices(axes, mosaic.slices, volume, mask, shown, "viridis")
+        mosaic.describe(axes, column.words, **SMALL)
         title = f"{column.name} \N{MINUS SIGN} {columns[0].name}"
         same = np.array_equal(inside[i], inside[0], equal_nan=True)
         if i in differing and not same:
-            row = mosaic.begin(1, i, title)
-            difference = draw_slices(row, mosaic.slices, volume - maps[0], mask, (-extent, extent), DIVERGING)
-            mosaic.describe(row, column.difference_words, **SMALL)
-            below += row
+            axes = mosaic.begin(1, i, title)
+            difference = draw_slices(axes, mosaic.slices, volume - maps[0], mask, (-extent, extent), DIVERGING)
+            mosaic.describe(axes, column.difference_words, **SMALL)
         elif i > 0:
             axes = mosaic.plot(1, i, f"{title}: {'no difference in any voxel' if same else 'far less than the noise'}")
             axes.axis("off")
             note(axes, 0, 1, "" if same else column.difference_words, "left", "top")
-            below.append(axes)
-    for parents, drawn, values in (([*mosaic.rows[0].flat], picture, inside), (below, difference, apart)):
+    for line, (drawn, values) in enumerate([(picture, inside), (difference, apart)]):
         finite = values[np.isfinite(values)]
         if finite.size and drawn is not None:
-            draw_scale(mosaic.figure, drawn, finite, ax=parents, pad=0.01).set_label(unit)
+            draw_scale(mosaic.figure, drawn, finite, cax=mosaic.scale(line)).set_label(unit)
     mosaic.end(colours_in_words(maps, mask))
     return save(mosaic.figure, path)
 

@@ -76,42 +76,39 @@ def _draw_panels(mosaic: Mosaic, panels: Sequence[Panel], mask: NDArray) -> None
     columns = mosaic.rows.shape[1]
     for i, panel in enumerate(panels):
         title = f"{panel.title}  ({panel.unit})" if panel.unit else panel.title
-        _draw_panel(mosaic, panel, mask, mosaic.begin(i // columns, i % columns, title, panel.remark))
+        _draw_panel(mosaic, panel, mask, i // columns, i % columns, title)
 
 
-def _draw_panel(mosaic: Mosaic, panel: Panel, mask: NDArray, row: Sequence[Any]) -> None:
+def _draw_panel(mosaic: Mosaic, panel: Panel, mask: NDArray, line: int, column: int, title: str) -> None:
+    axes = mosaic.begin(line, column, title, panel.remark)
     data, slices = np.asarray(panel.data, dtype=float), mosaic.slices
     if data.ndim == 4:
-        parts = [slices.tiles(np.nan_to_num(np.abs(part))) for part in np.moveaxis(data, -1, 0)]
-        for axes, *colours, within in zip(row, *parts, slices.tiles(mask), strict=True):
-            show(axes, np.stack([*colours, within.astype(float)], axis=-1).clip(0, 1), slices)
+        colours = [slices.strip(np.nan_to_num(np.abs(part))) for part in np.moveaxis(data, -1, 0)]
+        show(axes, np.stack([*colours, slices.strip(mask.astype(float))], axis=-1).clip(0, 1))
         return
     inside = data[mask]
     finite = inside[np.isfinite(inside)]
     limits = panel.limits if panel.limits is not None else robust_limits(finite)
-    picture = draw_slices(row, slices, data, mask, limits, panel.cmap)
+    picture = draw_slices(axes, slices, data, mask, limits, panel.cmap)
     if finite.size:
-        draw_scale(mosaic.figure, picture, finite, ax=row, pad=0.01)
+        draw_scale(mosaic.figure, picture, finite, cax=mosaic.scale(line, column))
 
 
-def draw_slices(
-    row: Sequence[Any], slices: Slices, data: NDArray, mask: NDArray, limits: tuple[float, float], cmap: str
-) -> Any:
-    """Draw a map on a row of tiles; NaN and infinite voxels of the mask have colours of their own."""
+def draw_slices(axes: Any, slices: Slices, data: NDArray, mask: NDArray, limits: tuple[float, float], cmap: str) -> Any:
+    """Draw the slices of a map; NaN and infinite voxels of the mask have colours of their own."""
     known = bool((~np.isnan(data[mask])).any())
-    picture: Any = None
-    for axes, values, within in zip(row, slices.tiles(data), slices.tiles(mask), strict=True):
-        shown = np.ma.masked_array(values, mask=~within | ~np.isfinite(values))
-        picture = show(axes, shown, slices, cmap=matplotlib.colormaps[cmap], norm=Normalize(*limits))
-        apart = ((np.isnan(values), NOT_A_NUMBER if known else UNKNOWN), (np.isinf(values), UNDETERMINED))
-        for which, colour in apart:
-            if (within & which).any():
-                show(axes, np.ma.masked_array(which, mask=~(within & which)), slices, cmap=ListedColormap([colour]))
+    values, within = slices.strip(data), slices.strip(mask)
+    shown = np.ma.masked_array(values, mask=~within | ~np.isfinite(values))
+    picture = show(axes, shown, cmap=matplotlib.colormaps[cmap], norm=Normalize(*limits))
+    apart = ((np.isnan(values), NOT_A_NUMBER if known else UNKNOWN), (np.isinf(values), UNDETERMINED))
+    for which, colour in apart:
+        if (within & which).any():
+            show(axes, np.ma.masked_array(which, mask=~(within & which)), cmap=ListedColormap([colour]))
     return picture
 
 
 def draw_scale(figure: Figure, picture: Any, finite: NDArray, **where: Any) -> Any:
-    """Draw a colour bar beside the axes ``ax``; its ends are pointed if values lie beyond them."""
+    """Draw a colour bar beside the axes ``ax``, or into ``cax``; its ends are pointed if values lie beyond them."""
     low, high = picture.get_clim()
     rounding = 1e-6 * (high - low)
     below, above = bool(np.any(finite < low - rounding)), bool(np.any(finite > high + rounding))
@@ -187,12 +184,12 @@ def plot_mask(path: Path | str, background: NDArray, mask: NDArray, affine: NDAr
     mask, background = np.asarray(mask, dtype=bool), np.asarray(background, dtype=float)
     slices = Slices.around(mask, affine, margin=1.5, padding=5)
     mosaic = Mosaic.of(slices, 1, 1, bars=0, largest=2.0)
-    pictures, outlines = slices.tiles(background), slices.tiles(mask)
+    axes, pictures = mosaic.rows[0, 0], slices.tiles(background)
     shown = np.concatenate([picture[np.isfinite(picture)] for picture in pictures])
     low, high = (0.0, 1.0) if shown.size == 0 else np.percentile(shown, [1, 99.7])
-    for axes, picture, within in zip(mosaic.rows[0, 0], pictures, outlines, strict=True):
-        show(axes, picture, slices, cmap="gray", norm=Normalize(low, high if high > low else low + 1))
-        axes.add_collection(LineCollection(_outline(within), colors=OUTLINE, linewidths=1.0), autolim=False)
+    show(axes, slices.joined(pictures), cmap="gray", norm=Normalize(low, high if high > low else low + 1))
+    outline = LineCollection(_outline(slices.strip(mask)), colors=OUTLINE, linewidths=1.0)
+    axes.add_collection(outline, autolim=False)
     mosaic.end()
     return save(mosaic.figure, path)
 
@@ -230,20 +227,19 @@ def plot_quality(
     mask, status = np.asarray(mask, dtype=bool), np.asarray(status)
     slices = Slices.around(mask, affine)
     shown = with_values(residuals, mask)
-    entries, below = [], 1
+    entries = []
     for code, count in zip(*np.unique(status[mask], return_counts=True), strict=True):
         words = f"{percent(count / mask.sum())}, {count:,} voxels: {status_names.get(int(code), f'code {code}')}"
         lines = textwrap.wrap(words, 140)
         colour = status_colour(int(code))
         entries.append(Patch(facecolor=colour, edgecolor=FAINT, linewidth=0.5, label="\n".join(lines)))
-        below += len(lines)
     columns = columns_for(slices, len(shown) + 1)
-    mosaic = Mosaic.of(slices, len(shown) + 1, columns, bars=columns, below=below)
+    mosaic = Mosaic.of(slices, len(shown) + 1, columns, bars=columns)
     _draw_panels(mosaic, shown, mask)
-    row = mosaic.begin(*divmod(len(shown), columns), "What happened in each voxel")
-    for axes, codes, within in zip(row, slices.tiles(status), slices.tiles(mask), strict=True):
-        colours = ListedColormap([status_colour(code) for code in range(int(status.max(initial=0)) + 1)])
-        show(axes, np.ma.masked_array(codes, mask=~within), slices, cmap=colours, norm=NoNorm())
+    axes = mosaic.begin(*divmod(len(shown), columns), "What happened in each voxel")
+    colours = ListedColormap([status_colour(code) for code in range(int(status.max(initial=0)) + 1)])
+    codes = np.ma.masked_array(slices.strip(status), mask=~slices.strip(mask))
+    show(axes, codes, cmap=colours, norm=NoNorm())
     mosaic.end(_remark(shown, mask), entries)
     return save(mosaic.figure, path)
 

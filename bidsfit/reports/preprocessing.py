@@ -131,34 +131,29 @@ def plot_before_after(
     columns = len(pictures) + difference
     mosaic = Mosaic.around(mask, affine, n_rows * columns, columns, bars=int(difference), **MANY)
     lines = _Lines.of(mosaic.slices, outline, edges, mask)
-    if title:
-        mosaic.figure.suptitle(title, x=0.01, ha="left", fontsize=11)
     for row in range(n_rows):
         what = f", {rows[row]}" if len(rows) > row else ""
         limits = _grey_limits(volumes[names[0]][..., row][mask], zero)
         for column, (name, volume) in enumerate(volumes.items()):
-            tiles = mosaic.begin(row, column, name + what)
-            for axes, tile in zip(tiles, mosaic.slices.tiles(volume[..., row]), strict=True):
-                show(axes, tile, mosaic.slices, cmap=matplotlib.colormaps[cmap], norm=Normalize(*limits))
-            lines.draw(tiles)
+            axes, picture = mosaic.begin(row, column, name + what), mosaic.slices.strip(volume[..., row])
+            show(axes, picture, cmap=matplotlib.colormaps[cmap], norm=Normalize(*limits))
+            lines.draw(axes)
         if difference:
             apart = np.asarray(volumes[names[1]][..., row], dtype=float) - volumes[names[0]][..., row]
-            tiles = mosaic.begin(row, len(volumes), f"{names[1]} \N{MINUS SIGN} {names[0]}{what}")
-            _draw_difference(mosaic, tiles, apart, mask)
-    mosaic.end(entries=lines.entries, columns=2)
+            axes = mosaic.begin(row, len(volumes), f"{names[1]} \N{MINUS SIGN} {names[0]}{what}")
+            _draw_difference(mosaic, row, axes, apart, mask)
+    mosaic.end(entries=lines.entries, columns=2, title=title)
     return save(mosaic.figure, path)
 
 
-def _draw_difference(mosaic: Mosaic, tiles: Sequence[Any], apart: NDArray, mask: NDArray) -> None:
+def _draw_difference(mosaic: Mosaic, line: int, axes: Any, apart: NDArray, mask: NDArray) -> None:
     """Draw the difference, white where it is zero, with its colour bar."""
     inside = apart[mask & np.isfinite(apart)]
     extent = float(np.percentile(np.abs(inside), 98)) if inside.size else 0.0
     extent = extent if extent > 0 else 1.0
-    picture: Any = None
-    for axes, tile in zip(tiles, mosaic.slices.tiles(apart), strict=True):
-        picture = show(axes, tile, mosaic.slices, cmap=DIVERGING, norm=Normalize(-extent, extent))
+    picture = show(axes, mosaic.slices.strip(apart), cmap=DIVERGING, norm=Normalize(-extent, extent))
     if inside.size:
-        draw_scale(mosaic.figure, picture, inside, ax=tiles, pad=0.01)
+        draw_scale(mosaic.figure, picture, inside, cax=mosaic.scale(line))
 
 
 def _four_dimensional(volume: NDArray) -> NDArray:
@@ -180,17 +175,17 @@ def _grey_limits(values: NDArray, zero: bool) -> tuple[float, float]:
 class _Lines:
     """Outlines drawn over the slices of a picture."""
 
-    masks: Sequence[NDArray]
-    images: Sequence[NDArray]
+    mask: NDArray | None
+    image: NDArray | None
     name: str
 
     @classmethod
     def of(
         cls, slices: Slices, outline: NDArray | None, edges: NDArray | None, mask: NDArray, name: str = ""
     ) -> _Lines:
-        masks = [] if outline is None else slices.tiles(np.asarray(outline, dtype=float))
+        drawn = None if outline is None else slices.strip(np.asarray(outline, dtype=float))
         if edges is None:
-            return cls(masks, [], "")
+            return cls(drawn, None, "")
         inside = mask & np.isfinite(edges)
         values = np.where(inside, np.nan_to_num(np.asarray(edges, dtype=np.float32)), 0)
         images = []
@@ -198,13 +193,12 @@ class _Lines:
             wide = SURROUNDINGS / np.array([slices.spacing[1], slices.spacing[0]])
             around = gaussian_filter(tile, wide) / np.maximum(gaussian_filter(within, wide), 1e-6)
             images.append(gaussian_filter(tile, 0.5) / np.where(around > 0, around, 1))
-        return cls(masks, images, "bright structures" + (f" of {name}" if name else ""))
+        return cls(drawn, slices.joined(images), "bright structures" + (f" of {name}" if name else ""))
 
-    def draw(self, tiles: Sequence[Any]) -> None:
-        for drawn, level, colour in ((self.masks, 0.5, OUTLINE), (self.images, BRIGHT, EDGE)):
-            for axes, tile in zip(tiles, drawn, strict=False):
-                if _crosses(tile, level):
-                    axes.contour(tile, levels=[level], colors=[colour], linewidths=0.8)
+    def draw(self, axes: Any) -> None:
+        for drawn, level, colour in ((self.mask, 0.5, OUTLINE), (self.image, BRIGHT, EDGE)):
+            if _crosses(drawn, level):
+                axes.contour(drawn, levels=[level], colors=[colour], linewidths=0.8)
 
     @property
     def entries(self) -> list[Patch]:
@@ -212,16 +206,16 @@ class _Lines:
         return [
             Patch(color=colour, label=words)
             for drawn, level, colour, words in (
-                (self.masks, 0.5, OUTLINE, "mask"),
-                (self.images, BRIGHT, EDGE, self.name),
+                (self.mask, 0.5, OUTLINE, "mask"),
+                (self.image, BRIGHT, EDGE, self.name),
             )
-            if any(_crosses(tile, level) for tile in drawn)
+            if _crosses(drawn, level)
         ]
 
 
-def _crosses(tile: NDArray, level: float) -> bool:
-    """Whether a slice has an outline at this level."""
-    return bool(np.min(tile) < level < np.max(tile))
+def _crosses(drawn: NDArray | None, level: float) -> bool:
+    """Whether a picture has an outline at this level."""
+    return drawn is not None and bool(np.min(drawn) < level < np.max(drawn))
 
 
 @styled
@@ -248,11 +242,10 @@ def plot_registration(
     reference, image = next(iter(pictures.items()))
     lines = _Lines.of(mosaic.slices, mask, image if edges else None, shown, reference)
     for column, (name, volume) in enumerate(pictures.items()):
-        tiles = mosaic.begin(0, column, name)
+        axes = mosaic.begin(0, column, name)
         limits = _grey_limits(np.asarray(volume)[shown], zero=True)
-        for axes, tile in zip(tiles, mosaic.slices.tiles(volume), strict=True):
-            show(axes, tile, mosaic.slices, cmap="gray", norm=Normalize(*limits))
-        lines.draw(tiles)
+        show(axes, mosaic.slices.strip(volume), cmap="gray", norm=Normalize(*limits))
+        lines.draw(axes)
     mosaic.end(entries=lines.entries, columns=2)
     return save(mosaic.figure, path)
 

@@ -6,6 +6,7 @@ is shown left (neurological convention), as in the reports of fMRIPrep and QSIPr
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,9 @@ PLANES = (
 
 #: Slices of an image where there is room.
 MOST_SLICES = 7
+
+#: What is left between slices side by side, as a fraction of their width.
+GAP = 0.03
 
 #: Voxels this much thicker than the others decide in which plane an image was acquired.
 THICKER = 1.2
@@ -121,6 +125,19 @@ class Slices:
         return width * self.spacing[0], height * self.spacing[1]
 
     @property
+    def gap(self) -> int:
+        """Pixels between slices that are side by side."""
+        across = self.window[0]
+        return max(round(GAP * (across.stop - across.start)), 1)
+
+    @property
+    def places(self) -> NDArray:
+        """Left and right end of every slice in a `strip`, as fractions of its width; shape (n, 2)."""
+        width = self.window[0].stop - self.window[0].start
+        starts = (width + self.gap) * np.arange(len(self))
+        return np.stack([starts, starts + width], axis=1) / (starts[-1] + width)
+
+    @property
     def labels(self) -> list[str]:
         """Position of each slice, such as ``z = 12 mm``."""
         name = PLANES[self.axis][1]
@@ -153,6 +170,15 @@ class Slices:
                 where[a] = cut
             tiles.append(canonical[tuple(where)].T)
         return tiles
+
+    def strip(self, volume: NDArray) -> NDArray:
+        """The slices side by side in one picture."""
+        return self.joined(self.tiles(volume))
+
+    def joined(self, tiles: Sequence[NDArray]) -> NDArray:
+        """Pictures of the slices side by side, with zeros between them."""
+        parts = [np.pad(tile, ((0, 0), (0, self.gap))) for tile in tiles]
+        return np.concatenate(parts, axis=1)[:, : -self.gap]
 
 
 def _plane(shape: tuple[int, ...], sizes: NDArray) -> int:

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.patheffects import Normal, Stroke
 from numpy.typing import NDArray
 
-from bidsfit.reports.canvas import INK, QUIET, WIDTH, compressed, note, page
+from bidsfit.reports.canvas import INK, QUIET, WIDTH, note, page
 from bidsfit.reports.slices import MOST_SLICES, Slices
 
 BACKGROUND = "#000000"
 
-#: Inches: room for a colour bar, and between pictures.
-BAR, BETWEEN = 0.8, 0.1
+#: Inches: room for a colour bar, how thick it is, and room at both ends of a line for labels; what is left is cut off.
+BAR, THICKNESS, SPARE = 0.8, 0.1, 0.15
+#: Inches: between pictures, before a colour bar, and for the labels of ticks below a plot.
+BETWEEN, GAP, TICKS = 0.17, 0.05, 0.25
 #: Inches: widths of tiles.
 LARGEST_TILE, SMALLEST_TILE, SMALL_TILE = 2.7, 1.6, 1.2
 
@@ -28,67 +31,58 @@ LARGEST_TILE, SMALLEST_TILE, SMALL_TILE = 2.7, 1.6, 1.2
 class Mosaic:
     """A page of pictures, each a row of slices.
 
+    Everything has its place in inches, without a layout engine of matplotlib, which would take longer than the drawing.
+
     Attributes
     ----------
     figure : Figure
     slices : Slices
-    rows : ndarray of Axes, shape (n_lines, n_columns, n_slices)
-        Black axes without frames; None where there is no picture.
-    width : float
-        Width of a picture, inches.
+    rows : ndarray of Axes, shape (n_lines, n_columns)
+        Black axes without frames, for a strip of slices; None where there is no picture.
+    width, bar : float
+        Width of a picture and room for a colour bar beside it, inches.
+    headings : list of list of Text
+        Titles of the pictures of every line.
+    scales : list of (Axes, int, int)
+        Axes of colour bars, each with the line and column of the picture that it stands beside.
     """
 
     figure: Figure
     slices: Slices
     rows: NDArray[np.object_]
     width: float
+    bar: float
+    headings: list[list[Any]]
+    scales: list[tuple[Any, int, int]]
 
     @classmethod
-    def of(
-        cls,
-        slices: Slices,
-        n_pictures: int,
-        n_columns: int,
-        *,
-        bars: int,
-        largest: float = LARGEST_TILE,
-        words: int = 0,
-        below: int = 1,
-    ) -> Mosaic:
-        """Make a page of empty tiles.
+    def of(cls, slices: Slices, n_pictures: int, n_columns: int, *, bars: int, largest: float = LARGEST_TILE) -> Mosaic:
+        """Make a page of empty pictures.
 
         Parameters
         ----------
         slices : Slices
         n_pictures, n_columns : int
         bars : int
-            Number of colour bars in a line.
+            Number of colour bars in a line: one beside every picture, or one at the end.
         largest : float
             Maximum width and height of a tile, inches.
-        words, below : int
-            Lines of text below each picture, and below all.
         """
         n, n_lines = len(slices), -(-n_pictures // n_columns)
         tile = _tile_width(slices, n_columns, bars, largest)
-        height = n_lines * (tile * slices.size[1] / slices.size[0] + 0.4 + 0.14 * words) + 0.2 + 0.18 * below
-        figure = page(height, n_columns * (n * tile + BETWEEN) + bars * BAR, compressed())
-        ratios = [*[tile] * n, BETWEEN] * n_columns
-        grid = figure.add_gridspec(n_lines, len(ratios), width_ratios=ratios)
-        rows = np.full((n_lines, n_columns, n), None)
+        figure = page(1, n_columns * (n * tile + BETWEEN) + bars * BAR + 2 * SPARE)  # `end` knows its height
+        figure.set_layout_engine("none")
+        rows = np.full((n_lines, n_columns), None)
         for line, column in [divmod(k, n_columns) for k in range(n_pictures)]:
-            for k, label in enumerate(slices.labels):
-                rows[line, column, k] = each = figure.add_subplot(
-                    grid[line, column * (n + 1) + k], facecolor=BACKGROUND
-                )
-                each.set(xticks=[], yticks=[])
-                each.xaxis.set_visible(False)  # to lay out an axis takes long, even if it has no ticks
-                each.yaxis.set_visible(False)
-                each.spines[:].set_visible(False)
-                if line == 0:
-                    note(each, 0.5, 1.0, label, "center", "bottom")
-            _name_sides(rows[line, column, 0], slices.letters)
-        _draw_ruler(rows[0, 0, 0], slices.size[0])
-        return cls(figure, slices, rows, n * tile)
+            rows[line, column] = each = figure.add_axes((0, 0, 1, 1), facecolor=BACKGROUND)
+            each.xaxis.set_visible(False)
+            each.yaxis.set_visible(False)
+            each.spines[:].set_visible(False)
+            for label, place in zip(slices.labels if line == 0 else [], slices.places.mean(axis=1), strict=False):
+                note(each, place, 1.0, label, "center", "bottom")
+            _name_sides(each, slices)
+        _draw_ruler(rows[0, 0], slices)
+        return cls(figure, slices, rows, n * tile, BAR if bars == n_columns else 0.0, [[] for _ in rows], [])
 
     @classmethod
     def around(
@@ -102,49 +96,88 @@ class Mosaic:
         smallest: float = SMALL_TILE,
         most: int = MOST_SLICES,
         largest: float = LARGEST_TILE,
-        words: int = 0,
         **crop: Any,
     ) -> Mosaic:
-        """Make a page of empty tiles, with as many slices (one or more) as allow tiles of ``smallest`` inches."""
+        """Make a page of empty pictures, with as many slices (one or more) as allow tiles of ``smallest`` inches."""
         for count in range(most, 0, -1):
             slices = Slices.around(mask, affine, count=count, **crop)
             if _tile_width(slices, n_columns, bars, largest) >= smallest:
                 break
-        return cls.of(slices, n_pictures, n_columns, bars=bars, largest=largest, words=words)
+        return cls.of(slices, n_pictures, n_columns, bars=bars, largest=largest)
 
-    def begin(self, line: int, column: int, title: str, remark: str = "", colour: str = INK) -> list[Any]:
-        """The tiles of a picture; sets its title, followed by a small remark."""
-        row = list(self.rows[line, column])
-        heading = row[0].set_title(self._wrapped(title), fontsize=10.5, color=colour, pad=15 if line == 0 else 4)
-        after = row[0].annotate(remark, (1, 0), (7, 2.5), heading, "offset points", color=QUIET, fontsize=8)
+    def begin(self, line: int, column: int, title: str, remark: str = "", colour: str = INK) -> Any:
+        """The axes of a picture; sets its title, followed by a small remark."""
+        axes = self.rows[line, column]
+        heading = self._head(line, axes, title, colour)
+        after = axes.annotate(remark, (1, 0), (7, 2.5), heading, "offset points", color=QUIET, fontsize=8)
         after.set(annotation_clip=False, in_layout=False)
-        return row
-
-    @staticmethod
-    def describe(row: Sequence[Any], words: str, **options: Any) -> None:
-        """Write words below a picture, given its tiles."""
-        row[0].xaxis.set_visible(True)
-        row[0].set_xlabel(words, **options)
-
-    def plot(self, line: int, column: int, title: str) -> Any:
-        """Replace the tiles of a picture by one plot."""
-        row = self.rows[line, column]
-        grid, first = row[0].get_gridspec(), row[0].get_subplotspec().colspan.start
-        for each in row:
-            each.remove()
-        axes = self.figure.add_subplot(grid[line, first : first + len(row)])
-        axes.set_title(self._wrapped(title), fontsize=10.5)
         return axes
 
-    def _wrapped(self, title: str) -> str:
-        return textwrap.fill(title, max(int(13 * self.width), 6), break_long_words=False)
+    @staticmethod
+    def describe(axes: Any, words: str, **options: Any) -> None:
+        """Write words below a picture."""
+        axes.set_xticks([])
+        axes.xaxis.set_visible(True)
+        axes.set_xlabel(words, **options)
 
-    def end(self, remark: str = "", entries: Sequence[Patch] = (), columns: int = 1) -> None:
-        """Add the orientation, a remark and a legend at the bottom."""
+    def plot(self, line: int, column: int, title: str) -> Any:
+        """Replace a picture by a plot."""
+        self.rows[line, column].remove()
+        self.rows[line, column] = axes = self.figure.add_axes((0, 0, 1, 1))
+        self._head(line, axes, title, INK)
+        return axes
+
+    def scale(self, line: int, column: int = -1) -> Any:
+        """Axes for a colour bar beside a picture; by default at the end of the line."""
+        self.scales.append((self.figure.add_axes((0, 0, 1, 1)), line, column % self.rows.shape[1]))
+        return self.scales[-1][0]
+
+    def _head(self, line: int, axes: Any, title: str, colour: str) -> Any:
+        """Set the title of a picture, above the positions of its slices in the first line."""
+        wrapped = textwrap.fill(title, max(int(13 * self.width), 6), break_long_words=False)
+        heading = axes.set_title(wrapped, fontsize=10.5, color=colour, pad=72 * self._above(line))
+        self.headings[line].append(heading)
+        return heading
+
+    @staticmethod
+    def _above(line: int) -> float:
+        """Inches between a picture and its title."""
+        return 0.21 if line == 0 else 0.055
+
+    def end(self, remark: str = "", entries: Sequence[Patch] = (), columns: int = 1, title: str = "") -> None:
+        """Add the orientation, a remark and a legend at the bottom and a title at the top; put all in its place."""
+        figure, places = self.figure, self.slices.places
+        height = self.width * (places[0, 1] - places[0, 0]) * self.slices.size[1] / self.slices.size[0]
+        page_width = figure.get_figwidth()
+        FigureCanvasAgg(figure)  # measures text
         words = f"{self.slices.description}.{'  ' + remark if remark else ''}"
-        small = {"fontsize": 8, "title_fontsize": 8, "handlelength": 0.8, "alignment": "left"}
-        legend = self.figure.legend(handles=entries, title=words, loc="outside lower left", ncols=columns, **small)
+        small: dict[str, Any] = {"fontsize": 8, "title_fontsize": 8, "handlelength": 0.8, "alignment": "left"}
+        small |= {"loc": (SPARE / page_width, 0), "borderpad": 0}
+        legend = figure.legend(handles=entries, title=words, ncols=columns, **small)
         legend.get_title().set_color(QUIET)
+
+        def inches(artists: Iterable[Any]) -> float:
+            return max((artist.get_window_extent().height for artist in artists), default=0.0) / figure.dpi
+
+        down = 0.3 if title else 0.0
+        tops = []
+        for line, row in enumerate(self.rows):
+            down += inches(self.headings[line]) + self._above(line)
+            tops.append(down)
+            shown = [axes for axes in row if axes is not None]
+            named = inches(axes.xaxis.label for axes in shown if axes.xaxis.get_visible())
+            down += height + (max(named, TICKS) if any(axes.xaxis.get_visible() for axes in shown) else 0.0) + BETWEEN
+        page_height = down + inches([legend])
+        figure.set_figheight(page_height)
+        if title:
+            figure.text(SPARE / page_width, 1, title, va="top", fontsize=11)
+
+        pictures = [(axes, *where, 0.0, self.width) for where, axes in np.ndenumerate(self.rows) if axes is not None]
+        bars = [(*bar, self.width + GAP, THICKNESS) for bar in self.scales]
+        for axes, line, column, left, width in [*pictures, *bars]:
+            left += SPARE + column * (self.width + BETWEEN + self.bar)
+            bottom = page_height - tops[line] - height
+            axes.set_position((left / page_width, bottom / page_height, width / page_width, height / page_height))
 
 
 def columns_for(slices: Slices, n: int) -> int:
@@ -162,31 +195,32 @@ def _tile_width(slices: Slices, columns: int, bars: int, largest: float) -> floa
     return min(room, largest, largest * slices.size[0] / slices.size[1])
 
 
-def show(axes: Any, picture: NDArray, slices: Slices, **options: Any) -> Any:
-    """Draw one slice without interpolation, in its true proportions."""
-    ratio = slices.spacing[1] / slices.spacing[0]
-    return axes.imshow(picture, origin="lower", aspect=ratio, interpolation="nearest", **options)
+def show(axes: Any, picture: NDArray, **options: Any) -> Any:
+    """Draw a strip of slices without interpolation; the axes have its proportions."""
+    return axes.imshow(picture, origin="lower", aspect="auto", interpolation="nearest", **options)
 
 
-def _name_sides(axes: Any, letters: tuple[str, str, str, str]) -> None:
-    """Write the orientation letters at the edges of a tile."""
+def _name_sides(axes: Any, slices: Slices) -> None:
+    """Write the orientation letters at the edges of the first slice."""
+    right = slices.places[0, 1]
     places = (
         (0.015, 0.5, "left", "center"),
         (0.985, 0.5, "right", "center"),
         (0.5, 0.015, "center", "bottom"),
         (0.5, 0.985, "center", "top"),
     )
-    for letter, (x, y, horizontal, vertical) in zip(letters, places, strict=True):
-        note(axes, x, y, letter, horizontal, vertical, "#ffffff").set(path_effects=_halo(1.5), in_layout=False)
+    for letter, (x, y, horizontal, vertical) in zip(slices.letters, places, strict=True):
+        note(axes, x * right, y, letter, horizontal, vertical, "#ffffff").set(path_effects=_halo(1.5), in_layout=False)
 
 
-def _draw_ruler(axes: Any, width: float) -> None:
-    """Draw a scale bar in the lower left corner of a tile of this width (mm)."""
+def _draw_ruler(axes: Any, slices: Slices) -> None:
+    """Draw a scale bar in the lower left corner of the first slice."""
+    width, right = slices.size[0], slices.places[0, 1]
     length = _round_length(width * 0.4)
-    x = np.array([0.03, 0.03 + length / width])
+    x = np.array([0.03, 0.03 + length / width]) * right
     line = {"color": "#ffffff", "linewidth": 1.2, "solid_capstyle": "butt", "path_effects": _halo(2.4)}
     axes.plot(x, [0.03, 0.03], transform=axes.transAxes, **line)
-    note(axes, 0.03, 0.05, f"{length:g} mm", "left", "bottom", "#ffffff").set(
+    note(axes, 0.03 * right, 0.05, f"{length:g} mm", "left", "bottom", "#ffffff").set(
         path_effects=_halo(1.5), fontsize=6.5, in_layout=False
     )
 

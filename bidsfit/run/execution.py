@@ -21,10 +21,11 @@ from bidsfit.run.engine import configure_nipype, started
 from bidsfit.run.progress import Progress
 from bidsfit.run.replacing import replace_earlier
 from bidsfit.run.reports import Reports, last_run, read_crashes, say, say_errors, say_outcome, write_methods
+from bidsfit.run.scheduler import Finished
 from bidsfit.run.settings import Settings
 from bidsfit.run.work_folder import clean, held
 from bidsfit.workflows.estimation import init_image_wf
-from bidsfit.workflows.participant import WORKFLOW, image_part, init_participants_wf, log_folder
+from bidsfit.workflows.participant import WORKFLOW, image_part, init_participants_wf, log_folder, unpacked_folder
 from bidsfit.workflows.training import TrainedStore
 
 
@@ -111,7 +112,6 @@ def run_graph(
         output_dir=settings.output_dir,
         run_uuid=settings.run_uuid,
         omp_nthreads=settings.omp_nthreads,
-        low_memory=settings.low_mem,
         training=training_choice(settings),
     )
     if settings.write_graph:
@@ -121,6 +121,13 @@ def run_graph(
         with suppress(Exception):  # what stands in the way of a report stops no other work; it is tried again below
             reports.write(plan, settings.run_uuid)
 
+    progress = Progress(plans, say, complete)
+    unpacked = {image_part(image): unpacked_folder(settings.work_dir, image) for plan in plans for image in plan.images}
+
+    def finished(part: Finished) -> None:
+        shutil.rmtree(unpacked[part.name], ignore_errors=True)
+        progress(part)
+
     gc.freeze()  # what is imported stays: neither this process nor its workers need look through it again
     failure: Exception | None = None
     try:
@@ -128,12 +135,14 @@ def run_graph(
             chdir(settings.work_dir),
             needing_space(settings.work_dir),
         ):  # what Nipype leaves beside its nodes stays here
-            order = [image_part(image) for plan in plans for image in plan.images]
-            workflow.run(plugin=started(plugin, order, Progress(plans, say, complete)))
+            workflow.run(plugin=started(plugin, list(unpacked), finished))
     except (BidsfitError, OSError):
         raise
     except Exception as error:  # Nipype raises RuntimeError where a step failed
         failure = error
+    finally:
+        for folder in unpacked.values():  # other plugins do not tell what is finished
+            shutil.rmtree(folder, ignore_errors=True)
     if failure is not None and not any(read_crashes(settings, plan, settings.run_uuid) for plan in plans):
         words = f"Nipype gave up: {type(failure).__name__}: {failure}. The same command runs the steps that are left."
         reports.errors[plans[0].label].append(ErrorRecord("The run stopped", words))

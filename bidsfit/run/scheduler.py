@@ -162,7 +162,7 @@ class Scheduler(PluginBase):
         except BrokenProcessPool:
             error = StepKilledError(
                 "The process of this step was killed, as a rule by the system for want of memory. Steps that ran "
-                "beside it ended with it. Run the same command again with fewer --nprocs or with --low-mem; it resumes."
+                "beside it ended with it. Run the same command again with fewer --nprocs; it resumes."
             )
             trace = "".join(format_exception_only(error))
         self._end_step(node, trace)

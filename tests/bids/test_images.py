@@ -8,6 +8,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from bidsfit.bids import images
 from bidsfit.bids.images import MaskedSignals, image_shape, open_image, opened, read_data, read_mask, same_grid
 from bidsfit.exceptions import UnusableInputError
 
@@ -108,10 +109,11 @@ def test_truncated(tiny, extension, kept):
 
 
 def read_low_memory(path):
-    (path.parent / "scratch").mkdir(exist_ok=True)
-    with opened(path, path.parent / "scratch") as image:
-        assert isinstance(image.dataobj.get_unscaled(), np.memmap)
-        return np.array(read_data(image, path))
+    image = opened(path, str(path.parent / "scratch"))
+    assert isinstance(image.dataobj.get_unscaled(), np.memmap)
+    data = np.array(read_data(image, path))
+    (path.parent / "scratch" / path.stem).unlink()  # or one made within the same tick of the clock counts as this one
+    return data
 
 
 def read_in_memory(path):
@@ -123,6 +125,28 @@ def read_as_signals(path):
 
 
 WAYS = [read_in_memory, read_low_memory, read_as_signals]
+
+
+def test_a_copy_is_made_once_and_again_when_the_image_changes(tiny, monkeypatch):
+    path, scratch = tiny.nifti("image.nii.gz", np.ones((4, 3, 2, 5))), str(tiny / "scratch")
+    opened(path, scratch)
+    with monkeypatch.context() as patch:
+        patch.setattr(images, "open_packed", None)
+        np.testing.assert_array_equal(read_data(opened(path, scratch), path), 1)
+    tiny.nifti("image.nii.gz", 2 * np.ones((4, 3, 2, 5)))
+    os.utime(path, (10, 10))
+    np.testing.assert_array_equal(read_data(opened(path, scratch), path), 2)
+
+
+def test_scaled_data_of_another_type(tiny):
+    image = nib.Nifti1Image(np.random.default_rng(0).random((4, 3, 2, 5)), np.eye(4))
+    image.set_data_dtype(np.int16)
+    nib.save(image, tiny / "image.nii")
+    found = open_image(tiny / "image.nii")
+    assert found.dataobj.slope != 1
+    values = read_data(found, tiny / "image.nii", np.float32)
+    assert values.dtype == np.float32
+    np.testing.assert_array_equal(values, read_data(found, tiny / "image.nii").astype(np.float32))
 
 
 @pytest.mark.parametrize("read", WAYS)

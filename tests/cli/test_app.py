@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from bidsfit import __version__
+from bidsfit.bids import images
 
 #: What is drawn is looked at elsewhere.
 pytestmark = pytest.mark.usefixtures("blank_figures")
@@ -80,7 +81,7 @@ def test_help_imports_nothing_slow():
 
 def test_a_plan_imports_nothing_that_only_a_run_needs(phantom, tmp_path):
     slow = ["scipy.stats", "dipy", "torch", "matplotlib", "pandas"]
-    words = [str(phantom), str(tmp_path / "out"), "participant", "--model", "adc", "--dry-run"]
+    words = [str(phantom), str(tmp_path / "out"), "participant", "--model", "adc", "ivim", "--dry-run"]
     code = (
         "import sys\nfrom bidsfit.cli.app import run\n"
         f"assert run({words}) == 0\nassert not set({slow}) & set(sys.modules), set({slow}) & set(sys.modules)"
@@ -380,13 +381,13 @@ def test_an_estimator_named_twice_runs_once(run, tmp_path):
 # --- resources ------------------------------------------------------------------------------------------------------
 
 
-def test_low_memory_gives_the_same_maps(run, tmp_path):
-    assert run().code == 0
-    before = maps(tmp_path / "out")
-    shutil.rmtree(tmp_path / "out")
-    assert run("--low-mem").code == 0
-    assert maps(tmp_path / "out") == before
-    assert not list((tmp_path / "out" / "work").rglob("*_dwi.nii"))  # what was unpacked is gone
+def test_an_image_is_unpacked_once(run, tmp_path, monkeypatch):
+    unpack, unpacked = images.open_packed, []
+    monkeypatch.setattr(images, "open_packed", lambda path: (unpacked.append(path.name), unpack(path))[1])
+    assert run("--model", "adc", "--estimators", "lsq", "mle", "--sigma", 1).code == 0
+    images_read = [name for name in unpacked if name.endswith("_dwi.nii.gz")]
+    assert images_read == ["sub-01_dwi.nii.gz", "sub-01_desc-preproc_dwi.nii.gz"]  # raw and prepared
+    assert not list((tmp_path / "out" / "work").rglob("*_dwi.nii"))  # the copy is gone
 
 
 def test_a_memory_limit_below_what_a_step_needs_does_not_block(run):

@@ -186,10 +186,10 @@ def test_mppca_finds_the_noise(run_in, tmp_path):
     assert np.median(nib.load(outputs.noise_map).get_fdata()) == pytest.approx(20, rel=0.1)
 
 
-@pytest.mark.parametrize("low_memory", [False, True])
-def test_truncated(prepare, tiny, low_memory, monkeypatch):
+@pytest.mark.parametrize("scratch", ["", "scratch"])
+def test_truncated(prepare, tiny, tmp_path, scratch, monkeypatch):
     path = tiny.add("sub-01/dwi/sub-01_dwi", data=np.random.default_rng(0).random((*tiny.SHAPE, 5)))
     cut = path.read_bytes()[:-2000]
     monkeypatch.setattr(type(tiny), "add", lambda *_, **__: (path.write_bytes(cut), path)[1])
     with pytest.raises(UnusableInputError, match=rf"{path} cannot be read to its end"):
-        prepare(low_memory=low_memory)
+        prepare(scratch=scratch and str(tmp_path / scratch))

@@ -29,12 +29,14 @@ def test_nothing_is_copied_where_all_belong(leave_out, tmp_path):
     assert list((tmp_path / "node").iterdir()) == []
 
 
-@pytest.mark.parametrize("low_memory", [True, False])
-def test_an_empty_volume_goes_with_what_belongs_to_it(leave_out, tiny, low_memory):
+@pytest.mark.parametrize("scratch", ["scratch", ""])
+def test_an_empty_volume_goes_with_what_belongs_to_it(leave_out, tiny, tmp_path, scratch):
     data = tiny.signals()
     data[..., 3] = 0
     given, outputs = leave_out(
-        data, low_memory=low_memory, sidecar={"EchoTime": [0.1, 0.1, 0.1, 0.2, 0.1], "FlipAngle": 90}
+        data,
+        scratch=scratch and str(tmp_path / scratch),
+        sidecar={"EchoTime": [0.1, 0.1, 0.1, 0.2, 0.1], "FlipAngle": 90},
     )
     kept = nib.load(outputs.in_file)
     np.testing.assert_allclose(kept.get_fdata(), data[..., [0, 1, 2, 4]])

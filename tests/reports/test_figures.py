@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from itertools import combinations
 from pathlib import Path
 
 import matplotlib
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from PIL import Image
 
 from bidsfit.reports import canvas, charts, comparisons, figures, mosaics
@@ -86,6 +88,19 @@ def test_columns_show_as_many_slices_as_there_is_room_for() -> None:
     few, more, many = (Mosaic.around(mask, np.eye(4), columns, columns, bars=columns) for columns in (2, 1, 12))
     assert 1 < len(few.slices) < len(more.slices)
     assert many.slices.indices  # one slice at least
+
+
+def test_pictures_and_their_words_do_not_overlap() -> None:
+    mosaic = Mosaic.around(np.ones((20, 20, 30), dtype=bool), np.eye(4), 6, 2, bars=2)
+    for k in range(6):
+        axes = mosaic.begin(*divmod(k, 2), "A title of several words. " * (1 + 2 * k))
+        mosaic.describe(axes, "words\n" * (k % 3))
+    mosaic.end("A remark.", [Patch(label="one"), Patch(label="two")])
+    parts = [*mosaic.rows.flat, *mosaic.figure.legends]
+    boxes = [part.get_tightbbox() for part in parts]
+    assert [(a, b) for a, b in combinations(range(7), 2) if boxes[a].overlaps(boxes[b])] == []
+    page = mosaic.figure.bbox.padded(1)
+    assert all(page.contains(*corner) for box in boxes for corner in box.corners())
 
 
 @pytest.mark.parametrize(

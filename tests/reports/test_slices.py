@@ -33,6 +33,16 @@ def test_the_picture_does_not_depend_on_how_the_image_is_stored(codes: str) -> N
     np.testing.assert_array_equal(found.tiles(turned), expected.tiles(volume))
 
 
+def test_slices_side_by_side() -> None:
+    volume = np.random.default_rng(1).random((14, 16, 5))
+    slices = Slices.around(np.ones(volume.shape), np.eye(4))
+    strip = slices.strip(volume)
+    ends = slices.places * strip.shape[1]
+    np.testing.assert_allclose(ends, ends.round(), atol=1e-9)
+    for tile, (start, stop) in zip(slices.tiles(volume), ends.round().astype(int), strict=True):
+        np.testing.assert_array_equal(strip[:, start:stop], tile)
+
+
 def test_left_is_left_and_front_is_up() -> None:
     volume = np.zeros((20, 20, 1))
     affine = np.diag([-1.0, -1.0, 1.0, 1.0])  # the first voxel is at the right and in front
