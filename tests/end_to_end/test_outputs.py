@@ -66,7 +66,7 @@ def test_maps_are_single_precision_on_the_grid_of_the_image(finished, out):
     source = nib.load(finished[0] / "sub-01/dwi/sub-01_dwi.nii.gz")
     for name in out.maps():
         image = out.image(name.removesuffix(".nii.gz"))
-        assert image.get_data_dtype() == (np.uint8 if "param-status" in name else np.float32)
+        assert image.get_data_dtype() == (np.uint8 if "param-status" in name or "param-flags" in name else np.float32)
         assert image.shape == source.shape[:3]
         np.testing.assert_array_equal(image.affine, source.affine)
         assert image.header["qform_code"] == source.header["qform_code"]
@@ -85,7 +85,8 @@ def test_status_and_quality_maps(finished, out):
 
 def test_every_map_has_a_sidecar_that_describes_it(out):
     names = [name.removesuffix(".nii.gz") for name in out.maps()]
-    assert len(names) == 2 * (5 * (2 + 4) + 2 * 3)  # participants x (adc + ivim, with sd, interval, bound, + quality)
+    # participants x (adc + ivim, with sd, interval, bound; bias, expected sd, response; quality and flags)
+    assert len(names) == 2 * (5 * (2 + 4) + 3 * (1 + 3) + 2 * 4)
     for name in names:
         sidecar = out.sidecar(name)
         assert set(sidecar) >= {
@@ -101,6 +102,10 @@ def test_every_map_has_a_sidecar_that_describes_it(out):
         assert sidecar["BValuesFitted"][0] == 0
         if "param-status" in name:
             assert sidecar["Levels"]["1"] == "fitted inside the bounds"
+        if "param-flags" in name:
+            rows = Path(str(out.path(name)).replace(".nii.gz", ".tsv")).read_text().splitlines()
+            assert rows[0] == "index\tname\tdescription"
+            assert {row.split("\t")[0]: row.split("\t")[2] for row in rows[1:]} == sidecar["Levels"]
 
 
 def test_sources_are_uris_that_lead_to_files(out):
@@ -160,8 +165,8 @@ def test_reports(out):
         assert "Intravoxel incoherent motion" in report
         assert "http://" not in report.split("</style>")[1].split("<footer")[0] or 'src="http' not in report
         assert (
-            report.count("data:image/png;base64,") == 2 + 2 + 2 * 5
-        )  # image: mask, shells; its quality (the noise level, so the SNR, is not known); fit: maps ... quality
+            report.count("data:image/png;base64,") == 2 + 2 + 2 * 6 + 1
+        )  # image: mask, shells; its quality (the noise level, so the SNR, is not known); fit: maps ... quality; bias
 
 
 # --- without masks, outside the dataset -----------------------------------------------------------------------------

@@ -197,10 +197,10 @@ def test_the_report_says_what_it_was_trained_on(uniform, outputs):
     page = outputs(out).report()
     assert "What it was trained on" in page
     assert "every plausible combination of parameters alike" in page
-    assert page.count('<figure class="training"') == 1
-    assert ">Bias</th>" in page
+    assert page.count('<figure class="bias"') == 2  # of the network and of what it is compared with
+    assert "How far to believe it" in page
     assert "is missing." not in page
-    assert record(out, "01", "netuniform")["parameters"][1]["bias"] > 0
+    assert record(out, "01", "netuniform")["trust"]["parameters"][0]["bias"] > 0
 
 
 def test_again_nothing_is_trained_or_fitted(uniform, app):
