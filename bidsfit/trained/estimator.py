@@ -35,6 +35,9 @@ from bidsfit.training.task import USUAL, Task
 from bidsfit.trust.domain import Domain
 from bidsfit.trust.performance import Performance
 
+#: Key of the statistic of an ensemble: the standard deviation of the estimates of its networks.
+SPREAD = "ensemble"
+
 #: SNRs at which estimators are trained for data of any SNR: few, so that one file serves many images.
 SNR_LEVELS = (5.0, 7.0, 10.0, 14.0, 20.0, 28.0, 40.0, 56.0, 80.0, 113.0, 160.0)
 
@@ -163,6 +166,14 @@ class TrainedEstimator(Estimator):
         return None if self.trained is None else self.trained.performance
 
     @property
+    def statistics(self) -> tuple[str, ...]:  # type: ignore[override]
+        """The spread of the networks of an ensemble."""
+        recipe = self.trained.recipe if self.trained is not None else None
+        if recipe is None and self.recipe is not None:
+            recipe = self._given_recipe(self.recipe)
+        return (SPREAD,) if recipe is not None and getattr(recipe.schedule, "members", None) else ()
+
+    @property
     def domain(self) -> Domain | None:
         """Which signals are like those of its training; None before, and in files of earlier versions."""
         return None if self.trained is None else self.trained.domain
@@ -240,6 +251,7 @@ class TrainedEstimator(Estimator):
             raise ValueError(f"The estimator {self.name!r} was not trained yet: give it the file of its training.")
         bundle, scale = self.trained, self.model.scale_index
         invert = Inverter(bundle.recipe, bundle.machine, self.space, acquisition)
+        own = [self.model.names.index(name) for name in self.space.names]
         limit, level = bundle.facts["Training"]["ResidualLimit"], bundle.facts["Noise"]["SNR"] or np.inf
 
         n, is_complex = len(acquisition), self.model.complex_valued
@@ -255,7 +267,11 @@ class TrainedEstimator(Estimator):
                     usual = limit * s0**2 + sigma**2 * noise_quantile
                 unlike = found.squares > usual  # never where the noise would have to be known and is not
             status = np.where(unlike, Status.UNLIKE_TRAINING, Status.CONVERGED).astype(np.uint8)
-            return Fitted(found.parameters, found.squares, status)
+            statistics = {}
+            if found.spread is not None:
+                statistics[SPREAD] = np.full(found.parameters.shape, np.nan)
+                statistics[SPREAD][:, own] = found.spread
+            return Fitted(found.parameters, found.squares, status, statistics)
 
         return fit
 

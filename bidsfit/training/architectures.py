@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -17,7 +17,7 @@ from bidsfit.parallel import Progress
 from bidsfit.registry import Registry
 from bidsfit.simulation.simulator import Simulation, Simulator
 from bidsfit.training.objectives import Objective
-from bidsfit.training.trainer import Schedule, Trained, descend
+from bidsfit.training.trainer import Schedule, Trained, descend, descend_often
 
 if TYPE_CHECKING:
     from torch import nn
@@ -35,6 +35,9 @@ REGISTRY = Registry(
 
 #: Weights by name, of 32 bits.
 Arrays = dict[str, NDArray[np.float32]]
+
+#: Between the number of a network of an ensemble and the name of its array.
+SEPARATOR = "/"
 
 #: Voxels that go through a network at a time: what its layers hold of them fits in the cache of a core.
 BLOCK = 512
@@ -133,20 +136,27 @@ class NetworkArchitecture(Architecture):
         return {"Numbers": int(sum(array.size for array in arrays.values()))}
 
     def fit(self, objective: Objective, schedule: Schedule, simulator: Simulator, **options: Any) -> Trained:
-        return descend(self, objective, schedule, simulator, **options)
+        train = descend if schedule.members is None else descend_often
+        return train(self, objective, schedule, simulator, **options)
 
-    def dump(self, machine: Arrays) -> bytes:
+    def dump(self, machine: Arrays | tuple[Arrays, ...]) -> bytes:
         from safetensors.numpy import save
 
-        return save({name: np.ascontiguousarray(array) for name, array in machine.items()})
+        arrays = machine if isinstance(machine, dict) else _prefixed(machine)
+        return save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
 
-    def load(self, content: bytes, inputs: int, outputs: int) -> Arrays:
+    def load(self, content: bytes, inputs: int, outputs: int) -> Arrays | tuple[Arrays, ...]:
         from safetensors.numpy import load
 
         arrays: Arrays = load(content)
         require_finite(arrays)
-        self.require(arrays, inputs, outputs)
-        return arrays
+        members: dict[str, Arrays] = {}
+        for name, array in arrays.items():
+            member, _, own = name.rpartition(SEPARATOR)
+            members.setdefault(member, {})[own] = array
+        for own_arrays in members.values():
+            self.require(own_arrays, inputs, outputs)
+        return arrays if list(members) == [""] else tuple(members[name] for name in sorted(members, key=_number))
 
 
 @dataclass(frozen=True)
@@ -231,6 +241,18 @@ class Perceptron(NetworkArchitecture):
 
     def facts(self, arrays: Arrays) -> dict[str, Any]:
         return {"Units": [int(bias.size) for _, bias in _layers(arrays)[:-1]]}
+
+
+def _prefixed(machines: Sequence[Arrays]) -> Arrays:
+    """Arrays of the networks of an ensemble, named by their number."""
+    return {f"{i}{SEPARATOR}{name}": array for i, arrays in enumerate(machines) for name, array in arrays.items()}
+
+
+def _number(text: str) -> int:
+    """The number of a network; raise `ValueError` if it is none."""
+    if not text.isdecimal():
+        raise ValueError(f"its arrays name the network {text!r} of an ensemble, which is no number")
+    return int(text)
 
 
 def _layers(arrays: Mapping[str, NDArray]) -> list[tuple[NDArray, NDArray]]:

@@ -28,11 +28,14 @@ class Inverted(NamedTuple):
         All parameters of the model.
     squares : ndarray, shape (n,)
         Weighted sums of squared residuals.
+    spread : ndarray, shape (n, n_parameters - 1), or None
+        Standard deviation of the estimates of the networks of an ensemble.
     """
 
     cube: NDArray[np.float64]
     parameters: NDArray[np.float64]
     squares: NDArray[np.float64]
+    spread: NDArray[np.float64] | None = None
 
 
 class Inverter:
@@ -42,7 +45,8 @@ class Inverter:
     """
 
     def __init__(self, recipe: Recipe, machine: Any, space: ParameterSpace, acquisition: Acquisition) -> None:
-        self.recipe, self.machine, self.space = recipe, machine, space
+        self.recipe, self.space = recipe, space
+        self.machines = machine if isinstance(machine, tuple) else (machine,)
         self._features = Features(space.model, acquisition)
         self._design, self._weights = space.model.design(acquisition), acquisition.weights
         self._others = [space.model.names.index(name) for name in space.names]
@@ -59,19 +63,22 @@ class Inverter:
             Voxel indices in the image, for a machine that reads neighbours; other voxels count as missing.
         """
         model, features, reach = self.space.model, self._features(signals), self.recipe.architecture.reach
-        if positions is not None:
-            outputs = self._over(features, positions)
-        elif any(reach):
-            whole = with_presence(features, np.full(features.shape[:-1], True))
-            outputs = self.recipe.architecture.forward(self.machine, whole).reshape(len(signals), -1)
+        if any(reach) and positions is None:
             signals = signals[:, *reach]
-        else:
-            outputs = self.recipe.architecture.forward(self.machine, features)
-        cube, estimates = self.recipe.objective.estimates(outputs, self.space)
+        found = [
+            self.recipe.objective.estimates(self._outputs(machine, features, positions), self.space)
+            for machine in self.machines
+        ]
+        cube, estimates = found[0]
+        spread = None
+        if len(found) > 1:  # the median in the cube meets the constraints
+            cube = np.median([one for one, _ in found], axis=0)
+            spread = np.std([one for _, one in found], axis=0, ddof=1)
+            estimates = self.space.from_cube(cube)
         parameters = np.ones((len(signals), len(model.names)))
         parameters[:, self._others] = estimates
         if not model.compiled:
-            return Inverted(cube, parameters, self._fit_scale(parameters, signals))
+            return Inverted(cube, parameters, self._fit_scale(parameters, signals), spread)
         squares = np.empty(len(signals))
         specialised(_fit_scale, kernel=model.signal_kernel)(
             parameters,
@@ -81,15 +88,25 @@ class Inverter:
             model.scale_index,
             squares,
         )
-        return Inverted(cube, parameters, squares)
+        return Inverted(cube, parameters, squares, spread)
 
-    def _over(self, features: NDArray[np.float32], positions: NDArray[np.integer]) -> NDArray:
+    def _outputs(self, machine: Any, features: NDArray[np.float32], positions: NDArray[np.integer] | None) -> NDArray:
+        """Outputs (n, n_outputs) of one machine for features as `__call__` has them."""
+        architecture = self.recipe.architecture
+        if positions is not None:
+            return self._over(machine, features, positions)
+        if any(architecture.reach):
+            whole = with_presence(features, np.full(features.shape[:-1], True))
+            return np.asarray(architecture.forward(machine, whole)).reshape(len(features), -1)
+        return architecture.forward(machine, features)
+
+    def _over(self, machine: Any, features: NDArray[np.float32], positions: NDArray[np.integer]) -> NDArray:
         """Outputs (n, n_outputs) of voxels at these positions, placed in the smallest image that holds them."""
         reach = np.array(self.recipe.architecture.reach)
         positions = positions - positions.min(axis=0)
         image = np.zeros((*positions.max(axis=0) + 1 + 2 * reach, features.shape[-1] + 1), dtype=np.float32)
         image[tuple((positions + reach).T)] = with_presence(features, np.full(len(features), True))
-        found: NDArray = self.recipe.architecture.forward(self.machine, image[None])[0][tuple(positions.T)]
+        found: NDArray = self.recipe.architecture.forward(machine, image[None])[0][tuple(positions.T)]
         return found
 
     def _fit_scale(self, parameters: NDArray[np.float64], signals: NDArray) -> NDArray[np.float64]:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -45,6 +46,9 @@ class Schedule:
         Number of evaluations on the validation set; the best weights are kept.
     patience : int, optional
         Stop after so many evaluations in a row without better weights; by default never.
+    members : int, optional
+        Networks that are trained one after the other from different seeds; their median is the estimate. By default
+        one.
     """
 
     optimiser: Literal["adam", "sgd"] = "adam"
@@ -54,6 +58,7 @@ class Schedule:
     validation: int = 65536
     checks: int = 60
     patience: int | None = None
+    members: int | None = None
 
 
 @dataclass(frozen=True)
@@ -166,6 +171,36 @@ def descend(
         **network.facts(arrays),
     }
     return Trained(arrays, table, facts)
+
+
+def descend_often(
+    network: NetworkArchitecture,
+    objective: Objective,
+    schedule: Schedule,
+    simulator: Simulator,
+    *,
+    seed: int,
+    progress: Progress | None = None,
+    **options: Any,
+) -> Trained:
+    """Train an ensemble; arguments as of `descend`.
+
+    The machine is a tuple of those of its networks. Learning curve and facts are those of the first; it has converged
+    where all have.
+    """
+    n = schedule.members or 1
+    found = []
+    for i in range(n):
+        part = None if progress is None else partial(_advance, progress, i / n, 1 / n)
+        # The first has the seed itself, so that it is the network that would be trained alone.
+        own = seed if i == 0 else int(np.random.SeedSequence([seed, i]).generate_state(1)[0])
+        found.append(descend(network, objective, schedule, simulator, seed=own, progress=part, **options))
+    facts = found[0].facts | {"Converged": all(one.facts["Converged"] for one in found), "Members": n}
+    return Trained(tuple(one.machine for one in found), found[0].curve, facts)
+
+
+def _advance(progress: Progress, start: float, share: float, done: float) -> None:
+    progress(start + share * done)
 
 
 def converged(curve: NDArray[np.float64]) -> bool:

@@ -146,6 +146,28 @@ class StandardDeviation:
         return judge.bound(estimate, judge.estimator.likelihood, estimate.added_variance)
 
 
+class EnsembleSpread:
+    """Standard deviation of the estimates of the networks of an ensemble: what the training leaves open."""
+
+    quantity = Quantity(
+        key="ensemble",
+        title="spread of the ensemble",
+        description="Standard deviation of {parameter.label} ({parameter.description}; {model.title}) over the networks"
+        " of the ensemble whose median is the estimate ({estimator.title}): what the training leaves open, not the"
+        " noise of the image. Networks that share a bias agree on it.",
+        colours="cividis",
+        word="Ensemble",
+        scale="spread",
+    )
+
+    def applies(self, estimator: Estimator, of: Parameter | Derived, simulated: bool) -> bool:
+        return "ensemble" in estimator.statistics and isinstance(of, Parameter) and of.name != estimator.model.scale
+
+    def judge(self, judge: Judge, estimate: Estimate) -> Maps:
+        found = estimate.statistics["ensemble"]
+        return {name: values for name, values in found.items() if name != judge.model.scale}
+
+
 @dataclass(frozen=True)
 class ExpectedError:
     """A quantity of the simulated errors of the estimator, averaged over the truths that the estimate may come from.
@@ -261,7 +283,7 @@ _EXPECTED = (
     "of {parameter.label} ({parameter.description}; {model.title}) by simulation of the estimator ({estimator.title})"
     " for this protocol and the noise of the voxel, averaged over the truths that the estimate may come from."
 )
-SD, RESPONSE, BOUND = StandardDeviation(), Response(), Bound()
+SD, ENSEMBLE, RESPONSE, BOUND = StandardDeviation(), EnsembleSpread(), Response(), Bound()
 BIAS = ExpectedError(
     Quantity("bias", "expected bias", f"Mean error {_EXPECTED}", colours="RdBu_r", word="Bias", scale="signed"), "bias"
 )
@@ -286,6 +308,7 @@ UPPER = Interval(Quantity("q975", "upper end of the 95 % interval", f"Upper {_IN
 #: Where the companions of the package live. Other packages add theirs with the entry point "bidsfit.companions".
 BUILT_IN = {
     "sd": "bidsfit.trust.companions:SD",
+    "ensemble": "bidsfit.trust.companions:ENSEMBLE",
     "expectedsd": "bidsfit.trust.companions:EXPECTED_SD",
     "bias": "bidsfit.trust.companions:BIAS",
     "rmse": "bidsfit.trust.companions:RMSE",

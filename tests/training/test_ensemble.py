@@ -1,0 +1,65 @@
+"""Ensembles: networks from several seeds, whose median is the estimate and whose spread stands beside it."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from bidsfit import Acquisition, companions, models
+from bidsfit.models.space import ParameterSpace
+from bidsfit.simulation.distributions import Uniform
+from bidsfit.simulation.simulator import Noise
+from bidsfit.trained.network import Network
+from bidsfit.training.architectures import Perceptron
+from bidsfit.training.bundle import read_bundle, write_bundle
+from bidsfit.training.inference import Inverter
+from bidsfit.training.objectives import Parameters
+from bidsfit.training.recipe import Recipe, load_recipe
+from bidsfit.training.task import Task, train
+from bidsfit.training.trainer import Schedule
+
+MODEL = models.get("smt2")
+SHELLS = Acquisition([0, 1000, 2000, 3500, 5000], counts=[8, 32, 32, 32, 32], n_directions=[1, 32, 32, 32, 32])
+SCHEDULE = Schedule(steps=60, batch=256, validation=1024, checks=6, members=3)
+TASK = Task(
+    Uniform(ParameterSpace(MODEL)), SHELLS, Noise(25.0), Recipe(Perceptron(16, 2), Parameters(), SCHEDULE), seed=4
+)
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    path = tmp_path_factory.mktemp("ensemble") / "net.zip"
+    write_bundle(path, train(TASK))
+    return read_bundle(path)
+
+
+def test_the_median_is_the_estimate_and_the_spread_stands_beside_it(bundle):
+    assert len(bundle.machine) == 3
+    assert bundle.facts["Training"]["Members"] == 3
+    truth = TASK.distribution.sample(400, np.random.default_rng(0))
+    signals = TASK.simulator.measure(truth, np.random.default_rng(1))
+    alone = [
+        Inverter(TASK.recipe, machine, TASK.distribution.space, SHELLS)(signals).cube for machine in bundle.machine
+    ]
+    network = Network(MODEL, distribution="uniform", snr=25.0, trained=bundle)
+    found = network.estimate(signals, SHELLS, 0.04)
+    middle = TASK.distribution.space.from_cube(np.median(alone, axis=0))
+    np.testing.assert_allclose(found.parameters["vcyl"], middle[:, 0], rtol=1e-6)
+    each = [TASK.distribution.space.from_cube(cube) for cube in alone]
+    spread = companions(network, found, 0.04)["ensemble"]
+    np.testing.assert_allclose(spread["lambda"], np.std(each, axis=0, ddof=1)[:, 1], rtol=1e-6)
+    assert set(spread) == {"vcyl", "lambda"}
+
+
+def test_its_first_network_is_the_one_that_is_trained_alone(bundle):
+    single = train(replace(TASK, recipe=replace(TASK.recipe, schedule=replace(SCHEDULE, members=None))))
+    for name, array in single.machine.items():
+        np.testing.assert_array_equal(array, bundle.machine[0][name])
+    assert any(not np.array_equal(array, bundle.machine[1].get(name)) for name, array in single.machine.items())
+
+
+def test_the_recipe_of_the_package_has_ten():
+    network = Network(MODEL, recipe="network-ensemble")
+    assert load_recipe("network-ensemble").schedule.members == 10
+    assert network.statistics == ("ensemble",)
+    assert Network(MODEL).statistics == ()
