@@ -16,7 +16,6 @@ import gzip
 import io
 import json
 import signal
-import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -348,7 +347,7 @@ def judge(files, plan, data, maps, sound):
     """What was read is in the files, and the maps are those of what was read."""
     image = plan.image
     np.testing.assert_array_equal(data, reference(image.path))
-    with tempfile.TemporaryDirectory() as scratch:
+    with TemporaryDirectory() as scratch:
         np.testing.assert_array_equal(data, read_data(opened(image.path, scratch), image.path))
     acquisition = plan.acquisition
     np.testing.assert_array_equal(acquisition.b_values, numbers(files["dwi.bval"].content).ravel())
