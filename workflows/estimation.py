@@ -18,7 +18,7 @@ from bidsfit.interfaces.fit import FitImage, fit_figure_paths
 from bidsfit.interfaces.image import PrepareImage
 from bidsfit.planning.fits import Fit
 from bidsfit.planning.methods import fit_methods
-from bidsfit.planning.plan import ImagePlan
+from bidsfit.planning.plan import ImagePlan, disagreements
 from bidsfit.reports.records import is_drawn
 from bidsfit.workflows.preprocessing import add_assessment, add_scan
 from bidsfit.workflows.training import TrainedStore, init_training_node
@@ -147,14 +147,18 @@ def init_image_wf(
             PlotComparison(
                 image=image.to_dict(),
                 model=model,
-                estimators=[fit.name for fit, _ in fits],
-                titles=[fit.built.title for fit, _ in fits],
+                fits=[{"organ": f.organ, "estimator": f.estimator, "options": f.options} for f, _ in fits],
+                noise=plan.noise.settings,
+                mask_name=plan.mask_name,
+                trust=fits[0][0].trust,
                 output_dir=str(output_dir),
             ),
             name=f"compare_{node_name(model)}",
             mem_gb=_memory(plan, in_memory=False),
         )
-        compare.overwrite = _missing(comparison_figure_paths(output_dir, image, fits[0][0].signal_model).values())
+        apart = [output_dir / path for found in disagreements(plan) if found.model == model for path in found.paths]
+        drawn = comparison_figure_paths(output_dir, image, fits[0][0].signal_model).values()
+        compare.overwrite = _missing([*drawn, *apart, *map(json_path, apart)])
         workflow.connect([(prepare, compare, [("mask", "mask")]), (scan, compare, [(n, n) for n in IMAGE[1:]])])
         merge = pe.Node(niu.Merge(len(fits)), name=f"results_{node_name(model)}", run_without_submitting=True)
         for i, (_, fit_wf) in enumerate(fits, start=1):
