@@ -21,7 +21,7 @@ from bidsfit.planning.methods import fit_methods
 from bidsfit.planning.plan import ImagePlan, disagreements
 from bidsfit.reports.records import is_drawn
 from bidsfit.workflows.preprocessing import add_assessment, add_scan
-from bidsfit.workflows.training import TrainedStore, init_training_node
+from bidsfit.workflows.training import TrainedStore, fit_name, init_training_node, node_name
 
 #: Memory of Python with its libraries, GB.
 BASE_MEMORY = 0.5
@@ -33,11 +33,6 @@ FOUND = ("mask", "facts", "noise_map")
 
 #: Arrays of the size of a map that a fit holds at a time.
 ARRAYS = 16
-
-
-def node_name(text: str) -> str:
-    """The text as a valid name of a Nipype node."""
-    return "".join(character if character.isalnum() else "_" for character in text)
 
 
 def init_image_wf(
@@ -225,7 +220,7 @@ def init_fit_wf(
     record = fit_figure_paths(output_dir, image, fit.model, fit.name)["record"]
     node.overwrite = True if _missing(files) or not is_drawn(record, output_dir) else None
 
-    workflow = pe.Workflow(name=f"{node_name(fit.model)}_{node_name(fit.name)}_wf")
+    workflow = pe.Workflow(name=fit_name(fit))
     workflow.connect([(inputnode, node, [(name, name) for name in (*IMAGE, *FOUND)])])
     if fit.trains:
         chosen = training or TrainedStore(output_dir / "trained")

@@ -334,6 +334,15 @@ def test_settings_that_differ_are_pointed_out(study):
     assert "ivim by net-healthy: not all" not in said
 
 
+def test_networks_of_different_training_are_not_compared_without_a_warning(study):
+    training = {"DistributionDigest": "a", "Noise": {"SNR": 28.0}}
+    write_fit(study, "03", 2, "net-healthy", 0.981, training)
+    assert (
+        "ivim by net-healthy: not all images were fitted with the same settings (SNR of the training). Differences "
+        "between them may be those of the settings. Fit all with one --training-snr"
+    ) in "\n".join(run(study))
+
+
 @pytest.mark.parametrize(
     ("counts", "words"),
     [
