@@ -69,6 +69,10 @@ class FittedImage:
         """Path of the map of a parameter."""
         return self.status.with_name(self.status.name.replace("_param-status_", f"_param-{label}_"))
 
+    def statistic(self, label: str, key: str) -> Path:
+        """Path of the map of a statistic of a parameter, which need not exist."""
+        return self.status.with_name(self.status.name.replace("_param-status_", f"_param-{label}_stat-{key}_"))
+
     def paths(self, model: SignalModel) -> list[Path]:
         """All maps that `voxels` reads."""
         return [*(self.parameter(p.label) for p in model.parameters if p.name != model.scale), self.status]
