@@ -175,27 +175,17 @@ class PlotComparison(SimpleInterface):
             if estimator is reference:
                 continue
             outputs = disagreement_outputs(image, estimator.model, estimator, reference)
-            values = {
-                key: disagreement(result.values[p.name], first.values[p.name], first.values[f"{p.name}_crb"])
-                for key, output in outputs.items()
-                if (p := output.parameter) is not None
-            }
             settings = disagreement_settings(estimator, reference, self.inputs.mask_name, self.inputs.noise)
-            with writing(folder, image):
-                refuse(conflicts_of_fit(folder, image, [output.path for output in outputs.values()], settings))
-                write_maps(
-                    folder,
-                    replace(result, values=values),
-                    outputs,
-                    estimator.model,
-                    settings,
-                    sources_of(image),
-                    mask,
-                )
+            values = {}
             for key, output in outputs.items():
                 assert output.parameter is not None
-                known = values[key][np.isfinite(values[key])]
-                medians[estimator.name, output.parameter.name] = float(np.median(known)) if known.size else np.nan
+                of = output.parameter.name
+                values[key] = disagreement(result.values[of], first.values[of], first.values[f"{of}_crb"])
+                medians[estimator.name, of] = float(np.nanmedian(values[key]))
+            found = replace(result, values=values)
+            with writing(folder, image):
+                refuse(conflicts_of_fit(folder, image, [output.path for output in outputs.values()], settings))
+                write_maps(folder, found, outputs, estimator.model, settings, sources_of(image), mask)
         return medians
 
     def _decays(self, model: SignalModel, names: Sequence[str], results: Sequence[FitResult]) -> list[figures.Decay]:
