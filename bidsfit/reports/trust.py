@@ -133,6 +133,8 @@ def recommendation(name: str, rows: Mapping[str, ParameterTrust], unit: str) -> 
     words = f"For {name} take {best}: {error}"
     if alike:
         words += f", that of {' and '.join(alike)} hardly larger"
+    if least.biased > 0.5:
+        words += f", though in {percent(least.biased)} of the voxels its bias exceeds half its SD"
     if least.response >= LOW_RESPONSE:
         return f"{words}, and {_shown(least)} of a true change shows."
     words += f"; but it hides changes, of which {_shown(least)} shows. "
