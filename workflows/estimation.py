@@ -18,10 +18,10 @@ from bidsfit.interfaces.fit import FitImage, fit_figure_paths
 from bidsfit.interfaces.image import PrepareImage
 from bidsfit.planning.fits import Fit
 from bidsfit.planning.methods import fit_methods
-from bidsfit.planning.plan import ImagePlan
+from bidsfit.planning.plan import ImagePlan, disagreements
 from bidsfit.reports.records import is_drawn
 from bidsfit.workflows.preprocessing import add_assessment, add_scan
-from bidsfit.workflows.training import TrainedStore, init_training_node
+from bidsfit.workflows.training import TrainedStore, fit_name, init_training_node, node_name
 
 #: Memory of Python with its libraries, GB.
 BASE_MEMORY = 0.5
@@ -33,11 +33,6 @@ FOUND = ("mask", "facts", "noise_map")
 
 #: Arrays of the size of a map that a fit holds at a time.
 ARRAYS = 16
-
-
-def node_name(text: str) -> str:
-    """The text as a valid name of a Nipype node."""
-    return "".join(character if character.isalnum() else "_" for character in text)
 
 
 def init_image_wf(
@@ -147,14 +142,18 @@ def init_image_wf(
             PlotComparison(
                 image=image.to_dict(),
                 model=model,
-                estimators=[fit.name for fit, _ in fits],
-                titles=[fit.built.title for fit, _ in fits],
+                fits=[{"organ": f.organ, "estimator": f.estimator, "options": f.options} for f, _ in fits],
+                noise=plan.noise.settings,
+                mask_name=plan.mask_name,
+                trust=fits[0][0].trust,
                 output_dir=str(output_dir),
             ),
             name=f"compare_{node_name(model)}",
             mem_gb=_memory(plan, in_memory=False),
         )
-        compare.overwrite = _missing(comparison_figure_paths(output_dir, image, fits[0][0].signal_model).values())
+        apart = [output_dir / path for found in disagreements(plan) if found.model == model for path in found.paths]
+        drawn = comparison_figure_paths(output_dir, image, fits[0][0].signal_model).values()
+        compare.overwrite = _missing([*drawn, *apart, *map(json_path, apart)])
         workflow.connect([(prepare, compare, [("mask", "mask")]), (scan, compare, [(n, n) for n in IMAGE[1:]])])
         merge = pe.Node(niu.Merge(len(fits)), name=f"results_{node_name(model)}", run_without_submitting=True)
         for i, (_, fit_wf) in enumerate(fits, start=1):
@@ -222,7 +221,7 @@ def init_fit_wf(
     record = fit_figure_paths(output_dir, image, fit.model, fit.name)["record"]
     node.overwrite = True if _missing(files) or not is_drawn(record, output_dir) else None
 
-    workflow = pe.Workflow(name=f"{node_name(fit.model)}_{node_name(fit.name)}_wf")
+    workflow = pe.Workflow(name=fit_name(fit))
     workflow.connect([(inputnode, node, [(name, name) for name in (*IMAGE, *FOUND)])])
     if fit.trains:
         train = init_training_node(plan, fit, training=chosen, omp_nthreads=omp_nthreads)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import networkx as nx
 from nipype.pipeline import engine as pe
 
 from bidsfit.planning.plan import ImagePlan, ParticipantPlan
-from bidsfit.workflows.estimation import init_image_wf, node_name
-from bidsfit.workflows.training import TrainedStore
+from bidsfit.workflows.estimation import init_image_wf
+from bidsfit.workflows.training import TrainedStore, node_name, share_training
 
 #: Name of the workflow, and of its folder in the work folder.
 WORKFLOW = "bidsfit_wf"
@@ -28,6 +29,30 @@ def image_part(plan: ImagePlan) -> str:
 def unpacked_folder(work_dir: Path, plan: ImagePlan) -> Path:
     """Folder in which the steps of an image share unpacked copies of the images that they read."""
     return work_dir.joinpath(WORKFLOW, *image_part(plan).split("."), "unpacked")
+
+
+class ParticipantsWorkflow(pe.Workflow):
+    """Workflow of all participants, in which nodes of one image may need what those of another one find.
+
+    Nipype connects two workflows in one direction only, even where their nodes form no cycle. Connections between
+    images are therefore made when the workflow is flattened into its nodes.
+
+    Attributes
+    ----------
+    across : list of (source, output, target, input)
+        Connections between nodes, which are given by their full names.
+    """
+
+    def __init__(self, name: str, base_dir: str | None = None) -> None:
+        super().__init__(name, base_dir)
+        self.across: list[tuple[str, str, str, str]] = []
+
+    def _create_flat_graph(self) -> nx.DiGraph:
+        graph = super()._create_flat_graph()
+        nodes = {node.fullname: node for node in graph}
+        for source, output, target, field in self.across:
+            graph.add_edge(nodes[source], nodes[target], connect=[(output, field)])
+        return graph
 
 
 def init_participants_wf(
@@ -52,11 +77,12 @@ def init_participants_wf(
     omp_nthreads, training
         See `init_image_wf`.
     """
-    workflow = pe.Workflow(name=WORKFLOW, base_dir=str(work_dir))
+    workflow = ParticipantsWorkflow(name=WORKFLOW, base_dir=str(work_dir))
     for plan in plans:
         if not plan.images:
             continue
         participant_wf = pe.Workflow(name=participant_name(plan.label))
+        images = {}
         for image in plan.images:
             image_wf = init_image_wf(
                 image,
@@ -66,6 +92,8 @@ def init_participants_wf(
                 training=training,
             )
             participant_wf.add_nodes([image_wf])
+            images[f"{WORKFLOW}.{image_part(image)}"] = (image, image_wf)
+        workflow.across += share_training(images)
         workflow.add_nodes([participant_wf])
         crash_folder = log_folder(output_dir, plan.label) / run_uuid
         for name in participant_wf.list_node_names():

@@ -69,6 +69,10 @@ class FittedImage:
         """Path of the map of a parameter."""
         return self.status.with_name(self.status.name.replace("_param-status_", f"_param-{label}_"))
 
+    def statistic(self, label: str, key: str) -> Path:
+        """Path of the map of a statistic of a parameter, which need not exist."""
+        return self.status.with_name(self.status.name.replace("_param-status_", f"_param-{label}_stat-{key}_"))
+
     def paths(self, model: SignalModel) -> list[Path]:
         """All maps that `voxels` reads."""
         return [*(self.parameter(p.label) for p in model.parameters if p.name != model.scale), self.status]
@@ -164,6 +168,8 @@ class FitTraining:
     converged : bool
     snr : float or None
         Of the signals of the training; None without noise.
+    checksum : str
+        Of the file of the trained estimator; empty if unknown.
     """
 
     distribution: str
@@ -172,6 +178,7 @@ class FitTraining:
     left_out: str
     converged: bool
     snr: float | None = None
+    checksum: str = ""
 
     def holds(self, participant: str) -> bool:
         """Whether fits of a participant (label without ``sub-``) are part of the training data."""
@@ -248,22 +255,27 @@ def _training(settings: Mapping[str, Any], notes: Mapping[str, Any] | None) -> F
         left_out=str(settings.get("TrainingPool", "")).partition(" without ")[2],
         converged=bool((notes.get("Training") or {}).get("Converged", True)),
         snr=(notes.get("Noise") or {}).get("SNR"),
+        checksum=str(notes.get("Checksum", "")),
     )
 
 
 def settings_that_differ(facts: Sequence[FitFacts]) -> list[str]:
     """Names of the settings that differ between fits of one model by one estimator; such maps are not comparable.
 
-    Of trained estimators also those of the training that was chosen for the image: its SNR, and its distribution, but
-    for the participant who was left out of a pool.
+    Of trained estimators also those of the training that was chosen for the image: its SNR, and, but for the
+    participant who was left out of a pool, its distribution, or else the trained estimator itself (as of another
+    protocol).
     """
     names = sorted({name for one in facts for name in one.settings if name not in OWN_SETTINGS})
     differing = [name for name in names if any(one.settings.get(name) != facts[0].settings.get(name) for one in facts)]
     trained = [one.training for one in facts if one.training is not None]
+    shared = [training for training in trained if not training.left_out]
     if len({training.snr for training in trained}) > 1:
         differing.append("SNR of the training")
-    if len({training.digest for training in trained if not training.left_out}) > 1:
+    elif len({training.digest for training in shared}) > 1:
         differing.append("Distribution of the training")
+    elif len({training.checksum for training in shared}) > 1:
+        differing.append("Trained estimator")
     return differing
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -34,6 +34,7 @@ from bidsfit.models.signal_model import SignalModel
 from bidsfit.quantity import Quantity
 from bidsfit.trust.cache import Trust
 from bidsfit.trust.companions import companions_of, is_simulated
+from bidsfit.trust.disagreement import compared, disagreement_with
 from bidsfit.trust.flags import FLAGS, Flag
 
 BIDS_VERSION = "1.10.0"
@@ -155,6 +156,27 @@ def maps_of(
         *((quantity, None, False) for quantity in ([FLAGS] if simulated else [])),
         *((quantity, None, False) for quantity in quality_quantities()),
     ]
+    return _outputs(wanted, model, estimator, folder, image, suffix)
+
+
+def disagreement_outputs(
+    image: DwiImage, model: SignalModel, estimator: Estimator, reference: Estimator
+) -> dict[str, MapOutput]:
+    """Maps of the disagreement of one fit with a reference, by key ("D_disagreementmle")."""
+    scalars = [q for q in compared(model) if isinstance(q, Derived) or q.kind == "scalar"]
+    wanted = [(disagreement_with(reference.name), q, True) for q in scalars]
+    return _outputs(wanted, model, estimator, image_folder(image), image.name, "dwimap")
+
+
+def _outputs(
+    wanted: Iterable[tuple[Quantity, Parameter | Derived | None, bool]],
+    model: SignalModel,
+    estimator: Estimator,
+    folder: str,
+    image: str,
+    suffix: str,
+) -> dict[str, MapOutput]:
+    """Maps of these quantities, each with its parameter, and whether it is a statistic of that."""
     outputs = {}
     for quantity, parameter, statistic in wanted:
         own_unit = "1" if parameter is None else "rad" if statistic and parameter.axis else parameter.unit
@@ -202,6 +224,14 @@ def fit_settings(
     if model.excluded_b is not None:
         settings["ExcludedBValues"] = list(model.excluded_b)
     return settings | dict(model.constants)
+
+
+def disagreement_settings(
+    estimator: Estimator, reference: Estimator, mask: str, noise: Mapping[str, str]
+) -> dict[str, Any]:
+    """Choices that shaped maps of a disagreement: those of the fit, and as ``Reference`` those of the other one."""
+    own, other = (fit_settings(one.model, one, mask, noise) for one in (estimator, reference))
+    return own | {"Reference": other}
 
 
 def sidecar(

@@ -239,8 +239,8 @@ def add_training_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--training-snr",
         metavar="SNR",
-        help="SNR of the training: a number, inf (no noise), or auto (of a few levels the nearest to the image's; "
-        "default)",
+        help="SNR of the training: a number, inf (no noise), or auto (of a few levels the nearest to the median "
+        "of the participant's images, so that all are fitted by estimators of one training; default)",
     )
     group.add_argument(
         "--training-recipe",

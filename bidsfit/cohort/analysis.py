@@ -153,6 +153,7 @@ def estimator_record(one: Arranged, values: CohortValues, fits: FitNotes) -> Est
     more = _more(one, repeated)
     fit = one.what.model, one.what.estimator
     known = fits.trained_on.get(fit, set())
+    response_of, bias_of = np.median(values.expected.get(one.what) or [(np.nan, np.nan)], axis=0).tolist()
     return EstimatorRecord(
         estimator=one.what.estimator,
         repeats=repeats,
@@ -165,6 +166,8 @@ def estimator_record(one: Arranged, values: CohortValues, fits: FitNotes) -> Est
         distributions=_distributions(one, design),
         normative=normative,
         trained_on=tuple(f"sub-{label}" for label in members(design) if label in known),
+        expected_response=response_of,
+        expected_bias=bias_of,
         more={statistic.name: result for statistic, result in more},
         remarks=tuple(filter(None, (statistic.warn(result) for statistic, result in more))),
         warnings=tuple(_warnings(one.what, values, fit in fits.trained)),

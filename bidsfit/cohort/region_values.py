@@ -32,6 +32,9 @@ USED = tuple(status for status in FITTED if status is not Status.ITERATION_LIMIT
 #: Quantiles over the voxels of a region, by column.
 QUANTILES = {"q05": 0.05, "q25": 0.25, "median": 0.5, "q75": 0.75, "q95": 0.95}
 
+#: What simulation tells of the errors in a region: columns, and the statistics whose maps they are taken from.
+EXPECTED = {"response": "response", "expected_bias": "bias"}
+
 #: Voxels whose ranks are correlated, at most: evenly spaced ones where a region has more, because sorting takes long.
 MOST_RANKED = 10_000
 
@@ -77,6 +80,9 @@ class RegionValues:
         BIDS URI of the region file; empty for `WHOLE`.
     in_training : bool
         Whether the estimator was trained on fits of this participant.
+    response, expected_bias : float
+        Medians over the used voxels of the change of the mean estimate per true change, and of the expected bias, both
+        by simulation of the estimator; NaN without such maps.
     """
 
     participant: str
@@ -104,6 +110,8 @@ class RegionValues:
     correlation: float
     source: str
     in_training: bool
+    response: float = math.nan
+    expected_bias: float = math.nan
 
     @property
     def series(self) -> str:
@@ -277,10 +285,12 @@ def _fit_values(
         condition = CONDITIONS.get(label)
         other = None if condition is None else kept.get(condition.label)
         low, high = made.bounds.get(names.get(label, label), (-math.inf, math.inf))
+        simulated = {name: _statistic(fitted, label, key, like) for name, key in EXPECTED.items()}
         margin = AT_BOUND * (high - low) if math.isfinite(high - low) else 0.0
         for part in parts:
             values, codes = volume[part.places], part.status
             used = np.isfinite(values)
+            expected = {name: found[part.places] for name, found in simulated.items() if found is not None}
             second = None
             if condition is not None and other is not None:
                 second = other[part.places]
@@ -288,6 +298,7 @@ def _fit_values(
                 second = second[used]
             if not used.all():
                 values, codes = values[used], codes[used]
+                expected = {name: found[used] for name, found in expected.items()}
             at_bound = (codes == Status.AT_BOUND) & ((values <= low + margin) | (values >= high - margin))
             yield RegionValues(
                 participant=fitted.participant,
@@ -309,7 +320,23 @@ def _fit_values(
                 correlation=math.nan if second is None else _rank_correlation(values, second),
                 source=regions.sources.get(part.region, ""),
                 in_training=made.training is not None and made.training.holds(fitted.participant),
+                **{
+                    name: _median(found) / (factor if name == "expected_bias" else 1)
+                    for name, found in expected.items()
+                },
             )
+
+
+def _statistic(fitted: FittedImage, label: str, key: str, like: SpatialImage) -> NDArray | None:
+    """Stored values of the map of a statistic; None if there is none, as of earlier versions and with --trust off."""
+    path = fitted.statistic(label, key)
+    return _read(path, like) if path.exists() else None
+
+
+def _median(values: NDArray) -> float:
+    """Median of the finite values; NaN if there is none."""
+    known = values[np.isfinite(values)]
+    return float(np.median(known)) if known.size else math.nan
 
 
 def _names(model: str) -> dict[str, str]:

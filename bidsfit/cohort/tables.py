@@ -55,6 +55,18 @@ ROI_COLUMNS: Mapping[str, TableColumn] = {
     "correlation": TableColumn(
         "Correlation with f", "Of Dstar: Spearman's rank correlation with f over the voxels used", "number"
     ),
+    "response": TableColumn(
+        "Response",
+        "Change of the mean estimate per true change, by simulation of the estimator: median over the voxels used; n/a "
+        "where the fit has no such map. Values are as measured, not corrected for it",
+        "number",
+    ),
+    "expected_bias": TableColumn(
+        "Expected bias",
+        "By simulation of the estimator: median over the voxels used; n/a where the fit has no such map. Values are as "
+        "measured, not corrected for it",
+        "parameter",
+    ),
     "source": TableColumn("Region file", "BIDS URI of the file of the region", "words"),
     "in_training": TableColumn(
         "In the training", "1 where the estimator was trained on fits of this participant", "flag"

@@ -138,6 +138,8 @@ class CohortValues:
         Compared value at the first session.
     voxels : dict of RegionParameter to VoxelCounts
         Counts over all sessions.
+    expected : dict of RegionParameter to list of (float, float)
+        Response and expected bias of the estimator in every image where they are known.
     """
 
     design: Design
@@ -146,6 +148,7 @@ class CohortValues:
     precision: dict[RegionParameter, dict[str, float]] = field(default_factory=dict)
     correlation: dict[RegionParameter, dict[str, float]] = field(default_factory=dict)
     voxels: dict[RegionParameter, VoxelCounts] = field(default_factory=dict)
+    expected: dict[RegionParameter, list[tuple[float, float]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._tables: dict[RegionParameter, tuple[NDArray[np.float64], ...]] = {}
@@ -161,6 +164,8 @@ class CohortValues:
             if row.participant in self._members:
                 what = RegionParameter(row.model, row.estimator, row.region, row.parameter, row.unit, row.series)
                 self.voxels.setdefault(what, VoxelCounts()).add(row)
+                if math.isfinite(row.response):
+                    self.expected.setdefault(what, []).append((row.response, row.expected_bias))
                 self._arrange(what, row)
                 if baseline.get(row.participant) == row.session:
                     self._note(what, row)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +20,26 @@ from nipype.interfaces.base import (
 )
 from numpy.typing import NDArray
 
-from bidsfit import models
+from bidsfit import estimators, models
 from bidsfit.bids.acquisitions import read_acquisition
+from bidsfit.bids.conflicts import conflicts_of_fit, refuse, writing
+from bidsfit.bids.images import open_image
 from bidsfit.bids.inputs import DwiImage
+from bidsfit.bids.outputs import disagreement_outputs, disagreement_settings, sources_of, write_maps
 from bidsfit.bids.units import REPORT_UNITS
 from bidsfit.estimators.comparison import correlations, difference, precision
+from bidsfit.estimators.estimator import Estimator
 from bidsfit.files import whole_file
 from bidsfit.fitting import FitNumbers, FitResult, curve_axis
 from bidsfit.interfaces.figures import read_volume, relative
-from bidsfit.models.parameter import Derived, Parameter
+from bidsfit.models.parameter import Parameter
 from bidsfit.models.signal_model import SignalModel
 from bidsfit.reports import figures
 from bidsfit.reports.fit_panels import curve_title
 from bidsfit.reports.records import ComparisonRecord, write_record
+from bidsfit.reports.trust import expected_errors
 from bidsfit.reports.words import readable, with_unit
+from bidsfit.trust.disagreement import compared, disagreement, reference_of
 
 #: Voxels whose curves are drawn.
 N_CURVES = 3
@@ -50,11 +57,6 @@ def comparison_figure_paths(folder: Path, image: DwiImage, model: SignalModel) -
     }
 
 
-def compared(model: SignalModel) -> list[Parameter | Derived]:
-    """Quantities that are compared: parameters except the scale, and derived quantities except axes."""
-    return [p for p in model.quantities if p.name != model.scale and not p.axis]
-
-
 class _PlotComparisonInput(BaseInterfaceInputSpec):
     image = traits.Dict(mandatory=True, desc="as DwiImage.to_dict")
     bval = File(exists=True, mandatory=True)
@@ -63,8 +65,12 @@ class _PlotComparisonInput(BaseInterfaceInputSpec):
     mask = File(exists=True, mandatory=True)
     output_dir = Directory(mandatory=True)
     model = traits.Str(mandatory=True)
-    estimators = traits.List(traits.Str, mandatory=True, desc="names; the others are compared with the first")
-    titles = traits.List(traits.Str, mandatory=True, desc="what each is, in words")
+    fits = traits.List(
+        traits.Dict, mandatory=True, desc="organ, estimator and options of each; the others are compared with the first"
+    )
+    noise = traits.Dict(usedefault=True, desc="choices about the noise, as NoiseChoice.settings")
+    mask_name = traits.Str(mandatory=True, desc="where the mask came from")
+    trust = traits.Enum("off", "light", "full", usedefault=True, desc="off: no maps of disagreement")
     results = InputMultiObject(File(exists=True), mandatory=True, desc="of each estimator, as FitImage leaves them")
 
 
@@ -73,18 +79,26 @@ class _PlotComparisonOutput(TraitedSpec):
 
 
 class PlotComparison(SimpleInterface):
-    """Draw the maps of several estimators and their differences, and write the record of the comparison."""
+    """Draw the maps of several estimators and their differences, and write the record of the comparison.
+
+    Maps of the disagreement with the reference are written too, and not at all if conflicting ones exist.
+    """
 
     input_spec = _PlotComparisonInput
     output_spec = _PlotComparisonOutput
 
     def _run_interface(self, runtime: Any) -> Any:
         image, model = DwiImage.from_dict(self.inputs.image), models.get(self.inputs.model)
-        names = list(self.inputs.estimators)
+        built: list[Estimator] = [
+            estimators.get(fit["estimator"])(models.get(model.name, fit["organ"]), **fit["options"])
+            for fit in self.inputs.fits
+        ]
+        names = [estimator.name for estimator in built]
         paths = comparison_figure_paths(Path(self.inputs.output_dir), image, model)
         mask_data, affine = read_volume(self.inputs.mask)
         mask = mask_data > 0
         results = [FitResult.load(Path(path)) for path in self.inputs.results]
+        apart = self._write_disagreements(image, built, results)
         values: list[dict[str, NDArray]] = [{} for _ in names]
         parameters = []
         for parameter in compared(model):
@@ -92,6 +106,8 @@ class PlotComparison(SimpleInterface):
             for mine, found in zip(values, voxels, strict=True) if isinstance(parameter, Parameter) else ():
                 mine[parameter.name] = found["estimate"]  # what is derived follows from them
             rows = compare(names, parameter.name, voxels, [result.numbers for result in results])
+            for row in rows:
+                row["disagreement"] = apart.get((row["estimator"], parameter.name))
             unit = REPORT_UNITS[parameter.unit].name
             columns = [
                 figures.EstimatorMap(
@@ -119,7 +135,7 @@ class PlotComparison(SimpleInterface):
             )
         correlated = [correlations(found) for found in values]
         drawn = []
-        if decays := self._decays(model, results):
+        if decays := self._decays(model, names, results):
             drawn.append("curves")
             with whole_file(paths["curves"]) as path:
                 figures.plot_decays(path, decays)
@@ -127,7 +143,7 @@ class PlotComparison(SimpleInterface):
             image=f"{image.name}_dwi",
             model=model.name,
             model_title=model.title,
-            estimators=[_speed(*row) for row in zip(names, self.inputs.titles, results, strict=True)],
+            estimators=[_speed(*row) for row in zip(built, results, strict=True)],
             parameters=parameters,
             correlations=[
                 {
@@ -137,26 +153,55 @@ class PlotComparison(SimpleInterface):
                 for a, b in correlated[0]
             ],
             figures=relative(paths, drawn, self.inputs.output_dir),
+            reference=reference_of(names) or "" if apart else "",
+            trust=expected_errors(dict(zip(names, (result.numbers.trust for result in results), strict=True)), model),
             warnings=[*disagreement_warnings(parameters), *correlation_warnings(names, correlated)],
         )
         write_record(record, paths["record"])
         self._results = {"record": str(paths["record"])}
         return runtime
 
-    def _decays(self, model: SignalModel, results: Sequence[FitResult]) -> list[figures.Decay]:
+    def _write_disagreements(
+        self, image: DwiImage, built: Sequence[Estimator], results: Sequence[FitResult]
+    ) -> dict[tuple[str, str], float]:
+        """Write the maps of the disagreement with the reference; medians by estimator and parameter."""
+        name = reference_of([estimator.name for estimator in built])
+        if name is None or self.inputs.trust == "off":
+            return {}
+        folder, mask = Path(self.inputs.output_dir), open_image(Path(self.inputs.mask))
+        reference, first = next(pair for pair in zip(built, results, strict=True) if pair[0].name == name)
+        medians = {}
+        for estimator, result in zip(built, results, strict=True):
+            if estimator is reference:
+                continue
+            outputs = disagreement_outputs(image, estimator.model, estimator, reference)
+            settings = disagreement_settings(estimator, reference, self.inputs.mask_name, self.inputs.noise)
+            values = {}
+            for key, output in outputs.items():
+                assert output.parameter is not None
+                of = output.parameter.name
+                values[key] = disagreement(result.values[of], first.values[of], first.values[f"{of}_crb"])
+                medians[estimator.name, of] = float(np.nanmedian(values[key]))
+            found = replace(result, values=values)
+            with writing(folder, image):
+                refuse(conflicts_of_fit(folder, image, [output.path for output in outputs.values()], settings))
+                write_maps(folder, found, outputs, estimator.model, settings, sources_of(image), mask)
+        return medians
+
+    def _decays(self, model: SignalModel, names: Sequence[str], results: Sequence[FitResult]) -> list[figures.Decay]:
         """Curves of all fits in the voxels chosen by the first; empty if no curve can be drawn."""
         bvec = Path(self.inputs.bvec) if isdefined(self.inputs.bvec) else None
         acquisition = read_acquisition(Path(self.inputs.bval), bvec, self.inputs.sidecar or None)
         _, _, fine = curve_axis(model, model.average(acquisition.select(model.usable(acquisition))).acquisition)
         if fine is None:
             return []
-        names = {*model.names, *(q.name for q in compared(model))}
+        keys = {*model.names, *(q.name for q in compared(model))}
         decays = []
         for curve in results[0].numbers.curves[:N_CURVES]:
-            found = [{name: float(result.values[name][curve.voxel]) for name in names} for result in results]
+            found = [{name: float(result.values[name][curve.voxel]) for name in keys} for result in results]
             words = [
                 "   ".join([estimator, *(f"${p.latex}$ {readable(values[p.name])}" for p in compared(model))])
-                for estimator, values in zip(self.inputs.estimators, found, strict=True)
+                for estimator, values in zip(names, found, strict=True)
             ]
             decays.append(
                 figures.Decay(
@@ -222,10 +267,10 @@ def _words(row: Mapping[str, Any]) -> tuple[str, str]:
     return words, f"median {sign}{readable(row['difference'])}\nmedian size {size}"
 
 
-def _speed(name: str, title: str, result: FitResult) -> dict[str, Any]:
+def _speed(estimator: Estimator, result: FitResult) -> dict[str, Any]:
     return {
-        "name": name,
-        "title": title,
+        "name": estimator.name,
+        "title": estimator.title,
         "n_voxels": result.numbers.n_voxels,
         "n_fitted": result.numbers.n_fitted,
         "seconds": result.numbers.seconds,

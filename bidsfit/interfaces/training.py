@@ -12,6 +12,7 @@ from nipype.interfaces.base import (
     BaseInterfaceInputSpec,
     Directory,
     File,
+    InputMultiObject,
     SimpleInterface,
     TraitedSpec,
     isdefined,
@@ -35,6 +36,9 @@ class _TrainEstimatorInput(BaseInterfaceInputSpec):
     bvec = File(exists=True)
     sidecar = traits.Dict(desc="metadata of the image")
     facts = File(exists=True, mandatory=True, desc="of the image, as PrepareImage leaves them: the SNR")
+    all_facts = InputMultiObject(
+        File(exists=True), desc="of all images whose estimators share their training, that of the image included"
+    )
     model = traits.Str(mandatory=True)
     organ = traits.Str("general", usedefault=True, desc="whose preset the model has")
     estimator = traits.Str(mandatory=True)
@@ -77,16 +81,18 @@ class TrainEstimator(SimpleInterface):
         return runtime
 
     def _snr(self, estimator: TrainedEstimator) -> float:
-        """SNR of the image; arbitrary if the estimator has its own."""
+        """Median SNR of the images that share the training (its logarithm); arbitrary if the estimator has its own."""
         if not isinstance(estimator.snr, str):
             return estimator.snr
-        snr = json.loads(Path(self.inputs.facts).read_text())["noise"].get("snr")
-        if snr is None or not (np.isfinite(snr) and snr > 0):
+        files = self.inputs.all_facts if isdefined(self.inputs.all_facts) else [self.inputs.facts]
+        found = np.array([json.loads(Path(path).read_text())["noise"].get("snr") or np.nan for path in files])
+        known = found[np.isfinite(found) & (found > 0)]
+        if not known.size:
             raise UnusableInputError(
                 f"{self.inputs.in_file}: {estimator.name} is trained for the noise of the image, and its level could "
                 "not be found. Give the SNR of the training with --training-snr, or the noise level with --sigma."
             )
-        return float(snr)
+        return float(np.exp(np.median(np.log(known))))
 
     def _pool(self, estimator: TrainedEstimator) -> Pooled | None:
         """Pooled fits within the bounds of the estimator, if it is trained on any."""

@@ -143,7 +143,11 @@ class Fit:
         if self.trained is not None:
             return f"as {self.trained.name} was trained"
         snr = self.built.snr
-        level = "of the SNR level nearest to that of the image" if isinstance(snr, str) else f"of SNR {snr:g}"
+        level = (
+            "of the SNR level nearest to that of the participant's images"
+            if isinstance(snr, str)
+            else f"of SNR {snr:g}"
+        )
         source = "the plausible space of the model"
         if self.built.distribution == "prior":
             source = "the priors of its parameters"

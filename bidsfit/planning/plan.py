@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from nibabel.nifti1 import Nifti1Image
@@ -19,7 +20,17 @@ from bidsfit.bids.helping_images import HelpingImages
 from bidsfit.bids.images import image_shape, open_image, read_mask, read_on_grid
 from bidsfit.bids.inputs import DwiImage, Inputs
 from bidsfit.bids.metadata import interpolation, read_sidecar
-from bidsfit.bids.outputs import LEFT_OUT, file_output, fit_settings, image_folder, json_path, map_outputs, own_uri
+from bidsfit.bids.outputs import (
+    LEFT_OUT,
+    disagreement_outputs,
+    disagreement_settings,
+    file_output,
+    fit_settings,
+    image_folder,
+    json_path,
+    map_outputs,
+    own_uri,
+)
 from bidsfit.exceptions import UnusableInputError, UsageError
 from bidsfit.models.organs import has_presets, organ_of, preset_in_words
 from bidsfit.models.signal_model import SignalModel
@@ -28,6 +39,7 @@ from bidsfit.planning.preprocessing import Chain, body_part, nothing_done, plan_
 from bidsfit.preprocessing.gradients import NO_WEIGHTING, refuse_scaled_directions
 from bidsfit.preprocessing.interpolation import shared_noise
 from bidsfit.steps.step import PreprocessingChoice
+from bidsfit.trust.disagreement import reference_of
 
 #: Where a mask comes from that no dataset has.
 FOUND_MASK = "Otsu's threshold on the mean images of the lowest b-value and of that nearest to 1000 s/mm²"
@@ -366,13 +378,34 @@ def _unmet(plan: ImagePlan, fits: Sequence[Fit], asked: Sequence[str]) -> Iterab
             yield f"{plan.given}: {name} of --estimators fits nothing. {own[0].model}: {reason}."
 
 
+class Disagreement(NamedTuple):
+    """Maps of the disagreement of a fit with the reference, relative to the output folder, and their settings."""
+
+    model: str
+    paths: tuple[Path, ...]
+    settings: Mapping[str, Any]
+
+
+def disagreements(plan: ImagePlan) -> Iterator[Disagreement]:
+    """Maps of the disagreement of every fit of an image with the reference among those of its model."""
+    for model in dict.fromkeys(fit.model for fit in plan.fits if fit.trust != "off"):
+        own = {fit.name: fit.built for fit in plan.fits if fit.model == model}
+        reference = reference_of(own)
+        for name, built in own.items():
+            if reference is not None and name != reference:
+                outputs = disagreement_outputs(plan.image, built.model, built, own[reference])
+                settings = disagreement_settings(built, own[reference], plan.mask_name, plan.noise.settings)
+                yield Disagreement(model, tuple(output.path for output in outputs.values()), settings)
+
+
 def is_done(plan: ImagePlan, output_dir: Path) -> bool:
     """Whether all maps of an image exist."""
-    return all(
-        (output_dir / output.path).exists()
+    maps = [
+        output.path
         for fit in plan.fits
         for output in map_outputs(plan.image, fit.signal_model, fit.built, fit.trust).values()
-    )
+    ]
+    return all((output_dir / path).exists() for path in chain(maps, *(found.paths for found in disagreements(plan))))
 
 
 def conflicts(plan: ImagePlan, output_dir: Path) -> Iterator[Conflict]:
@@ -383,5 +416,7 @@ def conflicts(plan: ImagePlan, output_dir: Path) -> Iterator[Conflict]:
         settings = fit_settings(fit.signal_model, fit.built, plan.mask_name, plan.noise.settings)
         outputs = [output.path for output in map_outputs(plan.image, fit.signal_model, fit.built, fit.trust).values()]
         yield from conflicts_of_fit(output_dir, plan.image, outputs, settings)
+    for found in disagreements(plan):
+        yield from conflicts_of_fit(output_dir, plan.image, found.paths, found.settings)
     raw, steps = (plan.image, nothing_done()) if plan.chain is None else (plan.chain.raw, plan.chain.settings)
     yield from conflicts_of_preprocessing(output_dir, raw, steps)

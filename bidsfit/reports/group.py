@@ -33,11 +33,13 @@ from bidsfit.reports.group_words import (
     correction_words,
     drift_words,
     few_healthy_words,
+    hidden_words,
     interval_parts,
     names_words,
     p_number,
     plain_symbol,
     sentences,
+    shown_words,
     skewed_healthy_words,
     trained_on_words,
 )
@@ -70,6 +72,7 @@ class ParameterPart:
     bland_altman: Markup
     shared_axes: bool
     distributions: Markup
+    shown: tuple[str, ...]
     sentences: tuple[str, ...]
     repeatability: tuple[Row, ...]
     response: tuple[Row, ...]
@@ -226,6 +229,9 @@ def _parameter(
         bland_altman=draw_bland_altman(records, symbol, parameter.unit),
         shared_axes=shared_reach(records) is not None,
         distributions=draw_distributions(records, symbol, parameter.unit, part.estimators),
+        shown=tuple(
+            filter(None, (shown_words(e, symbol) for e in records if e.repeatability or e.response or e.calls))
+        ),
         sentences=tuple(
             " ".join(found)
             for e in records
@@ -245,7 +251,7 @@ def _parameter(
 def _serious(record: EstimatorRecord, symbol: str, unit: str) -> list[str]:
     """Warnings about the estimates of one estimator and about conclusions that seem evident but are wrong."""
     found = [trained_on_words(record.estimator, record.trained_on)] if record.trained_on else []
-    found += record.warnings
+    found += [*record.warnings, *filter(None, [hidden_words(record, symbol)])]
     response, against, normative = record.response, record.against, record.normative
     if response is not None and against is not None and against.drifts(response):
         found.append(drift_words(record, response, against, symbol, unit))

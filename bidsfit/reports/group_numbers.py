@@ -204,6 +204,19 @@ def _changed(record: EstimatorRecord) -> str | None:
     return ", ".join(change.participant for change in record.treated if "student" in change.called_by)
 
 
+EXPECTED: tuple[Number, ...] = (
+    Number(
+        "expected_response", "Response of the estimator",
+        "Change of the mean estimate per true change, by simulation: median over the images. All other columns are as "
+        "measured, none is corrected for it", "expected_response", label="Response of the estimator (simulated)",
+    ),
+    Number(
+        "expected_bias", "Expected bias of the estimator",
+        "By simulation: median over the images. All other columns are as measured, none is corrected for it",
+        "expected_bias", "parameter", label="Expected bias (simulated)",
+    ),
+)  # fmt: skip
+
 REPEATABILITY: tuple[Number, ...] = (
     Number(
         "n_participants", "Participants", "With two values or more", "repeatability.n_participants", "count",
@@ -348,7 +361,7 @@ def numbers_of(table: Table) -> tuple[Number, ...]:
     """All numbers of a table; those of `GROUP_STATISTICS` come last."""
     statistics = [GROUP_STATISTICS.get(name) for name in GROUP_STATISTICS.available()]
     own = {"repeatability": REPEATABILITY, "response": RESPONSE}[table]
-    return (*own, *(number for one in statistics if one.table == table for number in one.numbers))
+    return (*own, *EXPECTED, *(number for one in statistics if one.table == table for number in one.numbers))
 
 
 def rows_of(records: Sequence[EstimatorRecord], numbers: Iterable[Number]) -> tuple[Row, ...]:

@@ -173,6 +173,9 @@ class EstimatorRecord:
     normative : Normative or None
     trained_on : tuple of str
         Participants of these cohorts whose data the estimator was trained on.
+    expected_response, expected_bias : float
+        Change of the mean estimate per true change, and bias, by simulation of the estimator: medians over the images;
+        NaN if unknown.
     more : mapping of str to object
         Results of `GROUP_STATISTICS`, by name.
     remarks, warnings, missing : tuple of str
@@ -192,6 +195,8 @@ class EstimatorRecord:
     distributions: tuple[Values, ...] = ()
     normative: Normative | None = None
     trained_on: tuple[str, ...] = ()
+    expected_response: float = math.nan
+    expected_bias: float = math.nan
     more: Mapping[str, Any] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()

@@ -15,6 +15,7 @@ from bidsfit.statistics.limits import ChangeLimits
 from bidsfit.statistics.multiplicity import Correction
 from bidsfit.statistics.repeatability import Repeatability
 from bidsfit.statistics.response import ChangeCalls, CohortResponse, DifferenceInChange
+from bidsfit.trust.flags import LOW_RESPONSE
 
 #: Corrected p-values below it are called significant, as the intervals are of 95 %.
 SIGNIFICANT = 0.05
@@ -41,6 +42,9 @@ DIGITS, MOST_DECIMALS = 3, 6
 
 #: With fewer healthy participants a comparison with them comes with a warning.
 ENOUGH_HEALTHY = 20
+
+#: Of an estimator with a smaller response than this it is said how much of an effect shows.
+NEARLY_ALL = 0.8
 
 #: Names in a sentence, at most.
 MOST_NAMES = 6
@@ -174,7 +178,7 @@ def sentences(
         if record.against is not None:
             found.append(against_sentence(record.against, symbol, parameter.unit))
     found += [calls_sentence(call, symbol, parameter.unit) for call in record.calls[:1]]
-    return found
+    return [*found, *filter(None, [shown_words(record, symbol)])] if found else []
 
 
 def repeatability_sentence(found: Repeatability, estimator: str, region: str, symbol: str, unit: str) -> str:
@@ -310,6 +314,27 @@ def drawn_to_training_words(estimator: str, parameter: str, share: float) -> str
         f"{parameter} by {estimator}: in {100 * share:.0f} % of the voxels the data say hardly more than the training "
         "did. Estimates that are drawn to the mean of the training repeat well and change little, whatever the tissue "
         "does: a small within-subject standard deviation is no merit here."
+    )
+
+
+def shown_words(record: EstimatorRecord, symbol: str) -> str:
+    """How much of a true change shows in the estimates; empty where nearly all does, or it is not known."""
+    if not record.expected_response < NEARLY_ALL:
+        return ""
+    return (
+        f"By simulation {100 * max(record.expected_response, 0):.0f} % of a true change of {symbol} shows in estimates "
+        f"by {record.estimator}. Changes and differences are given as measured, and are not corrected for it."
+    )
+
+
+def hidden_words(record: EstimatorRecord, symbol: str) -> str:
+    """Warning that an estimator hides most of a change; empty where it does not, or it is not known."""
+    if not record.expected_response < LOW_RESPONSE:
+        return ""
+    return (
+        f"By simulation less than half of a true change of {symbol} shows in estimates by {record.estimator}, and "
+        "nothing is corrected for it: a treatment effect cannot be seen at full size, a small one may not be seen at "
+        "all, and a small within-subject standard deviation is no merit here."
     )
 
 

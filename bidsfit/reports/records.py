@@ -92,7 +92,10 @@ class ComparisonRecord:
     ``estimators`` rows: name, title, n_voxels, n_fitted, seconds.
     ``parameters`` (without the scale of the signal) rows: name, latex, unit, description, figure (path, or empty), and
     ``rows``, one for each estimator: estimator, median, p5, p95, fraction_at_bound, sd, crb, undetermined, and except
-    for the first difference and absolute_difference (medians), correlation (with the first) and exceeds_floor.
+    for the first difference and absolute_difference (medians), correlation (with the first) and exceeds_floor; and
+    disagreement with the ``reference`` (median, in Cramér-Rao bounds; None of the reference itself).
+    ``trust``, where the errors were simulated: sentences (what to take, and why), and parameters: name, latex, unit,
+    rows (of `bidsfit.trust.summary.ParameterTrust` with estimator), that of the least expected error first.
     ``correlations`` rows, one for each pair of parameters: latex (of the two), and ``values``, one for each estimator.
     ``figures``: kind curves.
     """
@@ -105,6 +108,8 @@ class ComparisonRecord:
     correlations: list[dict[str, Any]] = field(default_factory=list)
     figures: dict[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    reference: str = ""
+    trust: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass

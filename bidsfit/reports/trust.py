@@ -14,11 +14,13 @@ from bidsfit.estimators.summary import ParameterSummary
 from bidsfit.models.signal_model import SignalModel
 from bidsfit.reports.evaluation import Axis, BiasArrows, plot_bias
 from bidsfit.reports.words import percent, readable, with_unit
-from bidsfit.trust.flags import Flag
+from bidsfit.trust.flags import LOW_RESPONSE, Flag
 from bidsfit.trust.summary import FAITHFUL, ParameterTrust, TrustSummary
 
 #: A bias in fewer of the voxels is not told; of so many, most go one way.
 FEW, MOST = 0.05, 0.8
+#: Expected errors that differ by no more than this part are alike.
+ALIKE = 0.05
 #: A response of another parameter's truth that is told: so much of the range of one per range of the other.
 BLAME = 0.25
 
@@ -91,6 +93,91 @@ def blame_in_words(summary: TrustSummary, model: SignalModel) -> list[str]:
                     f"{name} takes the blame for {other}: where the true {other} rises, the estimate of {name} {words}."
                 )
     return sentences
+
+
+def expected_errors(summaries: Mapping[str, TrustSummary | None], model: SignalModel) -> dict[str, Any]:
+    """The entry `ComparisonRecord.trust`, from the summaries of several estimators; empty unless two have one."""
+    known = {name: {row.name: row for row in found.parameters} for name, found in summaries.items() if found}
+    if len(known) < 2:
+        return {}
+    names = [name for name in model.names if all(name in rows for rows in known.values())]
+    by_parameter = {name: _ranked({estimator: rows[name] for estimator, rows in known.items()}) for name in names}
+    sentences = [recommendation(name, rows, _words(model, name)["unit"]) for name, rows in by_parameter.items()]
+    if len(names) > 1:
+        sentences.append(recommendation_for_all(by_parameter))
+    return {
+        "sentences": list(filter(None, sentences)),
+        "parameters": [
+            {"name": name, **_words(model, name), "rows": [vars(row) | {"estimator": e} for e, row in rows.items()]}
+            for name, rows in by_parameter.items()
+        ],
+    }
+
+
+def _ranked(rows: Mapping[str, ParameterTrust]) -> dict[str, ParameterTrust]:
+    """Rows by estimator, that of the least expected error first, unknown ones last."""
+    return dict(sorted(rows.items(), key=lambda one: one[1].rmse if np.isfinite(one[1].rmse) else np.inf))
+
+
+def recommendation(name: str, rows: Mapping[str, ParameterTrust], unit: str) -> str:
+    """Which estimator to take for a parameter, and why; ``rows`` begin with that of the least expected error."""
+    known = {estimator: row for estimator, row in rows.items() if np.isfinite(row.rmse)}
+    if not known:
+        return ""
+    best, least = next(iter(known.items()))
+    others = ", ".join(f"{estimator} {readable(row.rmse)}" for estimator, row in known.items() if estimator != best)
+    error = f"its expected error of {with_unit(readable(least.rmse), unit)} is the least" + f" ({others})" * bool(
+        others
+    )
+    alike = [estimator for estimator, row in known.items() if row.rmse <= (1 + ALIKE) * least.rmse][1:]
+    words = f"For {name} take {best}: {error}"
+    if alike:
+        words += f", that of {' and '.join(alike)} hardly larger"
+    if least.biased > 0.5:
+        words += f", though in {percent(least.biased)} of the voxels its bias exceeds half its SD"
+    if least.response >= LOW_RESPONSE:
+        return f"{words}, and {_shown(least)} of a true change shows."
+    words += f"; but it hides changes, of which {_shown(least)} shows. "
+    faithful = next(((e, row) for e, row in known.items() if row.response >= LOW_RESPONSE), None)
+    if faithful is None:
+        return f"{words}With none of the estimators half of a true change shows."
+    estimator, row = faithful
+    return f"{words}For questions of change take {estimator}, where {_shown(row)} shows."
+
+
+def recommendation_for_all(by_parameter: Mapping[str, Mapping[str, ParameterTrust]]) -> str:
+    """Which estimator to take for all parameters: that of the least expected errors relative to the least of each."""
+    rows = list(by_parameter.values())
+    with np.errstate(divide="ignore", invalid="ignore"):
+        excess = {
+            estimator: float(
+                np.exp(np.mean([np.log(own[estimator].rmse / min(r.rmse for r in own.values())) for own in rows]))
+            )
+            for estimator in rows[0]
+        }
+    known = sorted((e for e, value in excess.items() if np.isfinite(value)), key=excess.__getitem__)
+    if not known:
+        return ""
+    hidden = {e: [n for n, own in by_parameter.items() if own[e].response < LOW_RESPONSE] for e in known}
+    best, *others = known
+    more = f" ({', '.join(f'{e} {readable(excess[e])}' for e in others)})" if others else ""
+    words = (
+        f"For all parameters together take {best}: its expected errors are {readable(excess[best])} times the least of"
+        f" each parameter on average{more}"
+    )
+    if not hidden[best]:
+        faintest = min((own[best] for own in rows), key=lambda row: row.response)
+        return f"{words}, and {_shown(faintest)} or more of a true change of each shows."
+    words += f"; but it hides changes of {' and '.join(hidden[best])}. "
+    fewest = min(known, key=lambda e: len(hidden[e]))
+    if len(hidden[fewest]) == len(hidden[best]):
+        return f"{words}No other hides fewer."
+    left = f"hides those of {' and '.join(hidden[fewest])} only" if hidden[fewest] else "hides none"
+    return f"{words}For questions of change take {fewest}, which {left}."
+
+
+def _shown(row: ParameterTrust) -> str:
+    return f"{100 * max(row.response, 0):.0f} %"
 
 
 def plot_expected_bias(path: Path, summary: TrustSummary, model: SignalModel, values: Mapping[str, NDArray]) -> None:

@@ -344,6 +344,8 @@ def _warnings(plan: CohortPlan, fits: FitNotes, results: CohortResults) -> list[
         found.append(
             f"{model} by {estimator}: not all images were fitted with the same settings ({', '.join(sorted(names))}). "
             "Differences between them may be those of the settings."
+            + " Fit all with one --training-snr, or all images of a participant in one run."
+            * ("SNR of the training" in names)
         )
     if len(fits.versions) > 1:
         found.append(f"The maps are of different versions of bidsfit: {', '.join(sorted(fits.versions))}.")

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from bidsfit.exceptions import ConflictError, DiskFullError, UnusableInputError
 from bidsfit.files import FULL, no_space
-from bidsfit.planning.plan import ImagePlan
+from bidsfit.planning.plan import ImagePlan, ParticipantPlan
 from bidsfit.preprocessing.steps import STEPS
-from bidsfit.workflows.estimation import node_name
+from bidsfit.workflows.participant import image_part
+from bidsfit.workflows.training import fit_name, node_name, takes_level
 
 #: How a traceback shows an error that bidsfit raised on purpose: its class, and its message up to what Nipype adds.
 ON_PURPOSE = re.compile(
@@ -42,6 +43,9 @@ WORDS = {
     "write_mask": "writing the mask",
     "write_noise": "writing the noise map",
 }
+
+#: Nodes of an image without which its noise level is not known, beside those of its preprocessing.
+BEFORE_TRAINING = ("volumes", "scan", "prepare")
 
 #: Nodes of the preprocessing that are none of its steps.
 PREPROCESSING = {
@@ -86,7 +90,7 @@ def step_in_words(node: str, plan: ImagePlan) -> str:
     if workflow == "preprocessing_wf":
         return PREPROCESSING.get(name, f"the step {name!r} of the preprocessing")
     for fit in plan.fits:
-        if workflow == f"{node_name(fit.model)}_{node_name(fit.name)}_wf":
+        if workflow == fit_name(fit):
             return f"{FIT.get(name, f'the step {name!r} of')} {fit.model} ({fit.name})"
         if name == f"compare_{node_name(fit.model)}":
             return f"comparing the estimators of {fit.model}"
@@ -106,6 +110,25 @@ def explain(crash: Crash, plan: ImagePlan | None) -> tuple[str, str]:
     return failed, (
         f"{file}{step} met an error that bidsfit does not expect: {last}. Nothing was written in its place, and other "
         "results are not touched. Where it happened stands in the crash file."
+    )
+
+
+def not_trained(crash: Crash, plan: ParticipantPlan) -> str:
+    """Which estimators of other images were not trained because the noise of this image is not known; else empty."""
+    *_, workflow, name = ["", *crash.node.split(".")]
+    if name not in BEFORE_TRAINING and workflow != "preprocessing_wf":
+        return ""
+    waiting = {
+        image_part(image): {fit_name(f): f.name for f in filter(takes_level, image.fits)} for image in plan.images
+    }
+    own = waiting.pop(crash.part, {})
+    names = sorted({fits[key] for fits in waiting.values() for key in own.keys() & fits.keys()})
+    if not names:
+        return ""
+    return (
+        f" For want of its noise level {' and '.join(names)} could not be trained for the other images of"
+        f" sub-{plan.label}, which share one SNR of the training. Leave this image out (--session-label, or"
+        " --bids-filter-file), or give --training-snr, and run the same command again."
     )
 
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import chain
 from pathlib import Path
 
 from bidsfit.bids.conflicts import Conflict, dated_folder, files_of_image, move, writing
-from bidsfit.bids.outputs import file_output, image_folder
+from bidsfit.bids.outputs import file_output, image_folder, json_path
 from bidsfit.estimators.estimator import estimator_label
 from bidsfit.planning.fits import Fit
 from bidsfit.planning.plan import ImagePlan, ParticipantPlan, conflicts
+from bidsfit.trust.disagreement import KEY
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ def find_replaced(plan: ImagePlan, output_dir: Path) -> Replaced | None:
         return Replaced(plan, tuple(files_of_image(output_dir, plan.image)), first)
     paths = {conflict.path for conflict in found}
     files = {path for fit in plan.fits if paths & set(maps := _maps(plan, fit, output_dir)) for path in maps}
+    files |= {path for found_at in paths for path in (found_at, json_path(found_at)) if path.exists()}
     files |= {
         path
         for fit in plan.fits
@@ -51,13 +54,13 @@ def find_replaced(plan: ImagePlan, output_dir: Path) -> Replaced | None:
 
 
 def _maps(plan: ImagePlan, fit: Fit, output_dir: Path) -> list[Path]:
-    """Maps and sidecars of a fit, with any options."""
+    """Maps and sidecars of a fit, with any options, without those of its disagreement with another one."""
     name = f"{plan.image.name}_model-{fit.model}_param-*_desc-{estimator_label(fit.built.name)}_dwimap.*"
-    return list((output_dir / image_folder(plan.image)).glob(name))
+    return [path for path in (output_dir / image_folder(plan.image)).glob(name) if f"_stat-{KEY}" not in path.name]
 
 
 def _figures(plan: ImagePlan, fit: Fit, output_dir: Path) -> list[Path]:
-    """Figures and records of a fit, and of comparisons that include it."""
+    """Figures and records of a fit and of comparisons that include it, and maps of disagreements that it is part of."""
     from bidsfit.interfaces.comparison import comparison_figure_paths  # and with them what draws figures
     from bidsfit.interfaces.fit import fit_figure_paths
 
@@ -65,7 +68,10 @@ def _figures(plan: ImagePlan, fit: Fit, output_dir: Path) -> list[Path]:
         *fit_figure_paths(output_dir, plan.image, fit.model, fit.built.name).values(),
         *comparison_figure_paths(output_dir, plan.image, fit.signal_model).values(),
     ]
-    return [path for path in paths if path.exists()]
+    stem, label = f"{plan.image.name}_model-{fit.model}_param-*_stat-{KEY}", estimator_label(fit.built.name)
+    dwi = output_dir / image_folder(plan.image)
+    apart = chain.from_iterable(dwi.glob(f"{stem}{pair}_dwimap.*") for pair in (f"*_desc-{label}", f"{label}_desc-*"))
+    return [*(path for path in paths if path.exists()), *apart]
 
 
 def replace_earlier(plans: Iterable[ParticipantPlan], output_dir: Path, moment: datetime) -> list[Replaced]:

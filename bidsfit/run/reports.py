@@ -31,7 +31,7 @@ from bidsfit.reports.records import (
     read_records,
 )
 from bidsfit.reports.report import write_report
-from bidsfit.run.failures import explain, read_crash
+from bidsfit.run.failures import explain, not_trained, read_crash
 from bidsfit.run.settings import Settings
 from bidsfit.workflows.participant import image_part, log_folder
 
@@ -85,6 +85,7 @@ def read_crashes(settings: Settings, plan: ParticipantPlan, run_uuid: str) -> li
     for path in sorted((log_folder(settings.output_dir, plan.label) / run_uuid).glob("crash-*.txt")):
         crash = read_crash(path)
         title, message = explain(crash, images.get(crash.part))
+        message += not_trained(crash, plan)
         records.append(ErrorRecord(title, message, path.relative_to(settings.output_dir).as_posix(), crash.traceback))
     return records
 

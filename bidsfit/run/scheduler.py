@@ -111,8 +111,10 @@ class Scheduler(PluginBase):
 
     def _start_steps(self) -> bool:
         """Start all nodes that can run; return True if one ended at once, so that others may start."""
-        for part in list(islice(self.left.values(), self.processes)):
-            for node in [node for node in part if self.waits_for[node] == 0]:
+        ready = ([node for node in part if self.waits_for[node] == 0] for part in self.left.values())
+        # A part may wait for another one; it does not keep that from being started.
+        for nodes in list(islice(filter(None, ready), self.processes)):
+            for node in nodes:
                 if node in self.running.values() or not self._fits(node):
                     continue
                 if self._is_done(node):
@@ -180,8 +182,9 @@ class Scheduler(PluginBase):
         report_crash(node, traceback=trace.splitlines(keepends=True))
         if self.stops_early:
             raise RuntimeError(trace)
-        self.failures.append((_part(node), trace))
-        self._drop(node, *nx.descendants(self.graph, node))
+        dropped = nx.descendants(self.graph, node)
+        self.failures += [(part, trace) for part in dict.fromkeys(map(_part, [node, *dropped]))]
+        self._drop(node, *dropped)
 
     def _drop(self, *nodes: Any) -> None:
         """Remove nodes from those to run, and report parts that are finished."""

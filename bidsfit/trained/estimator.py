@@ -149,7 +149,9 @@ class TrainedEstimator(Estimator):
     def methods(self) -> str:
         noise = "no noise" if self.snr == np.inf else f"{'Rician' if self.noise == 'rician' else 'Gaussian'} noise"
         level = f" of SNR {self.snr:g}" if isinstance(self.snr, float) and np.isfinite(self.snr) else ""
-        level = " of the SNR level nearest to that of the image" if self.snr == "auto" else level
+        level = (
+            " of the SNR level nearest to the median SNR of the participant's images" if self.snr == "auto" else level
+        )
         stated = f" ({'; '.join(f'{name} {prior}' for name, prior in self.priors.items())})" if self.priors else ""
         return (
             f"It was trained on simulated signals of the same protocol with {noise}{level}, their parameters "

@@ -29,6 +29,8 @@ from bidsfit.models.space import bounds_of
 from bidsfit.reports import bibliography
 from bidsfit.reports.bibliography import label
 from bidsfit.trust import companions
+from bidsfit.trust.disagreement import REFERENCES, disagreement_with
+from bidsfit.trust.flags import FLAGS, Flag
 
 #: Characters that fit into a block of code.
 WIDTH = 86
@@ -187,6 +189,12 @@ def status_page() -> str:
     return table(("Code", "Name", "What happened, and what to do"), rows)
 
 
+def flags_page() -> str:
+    """Bits of the flags."""
+    rows = ((int(flag), f"`{str(flag.name).lower()}`", escape(flag.message)) for flag in Flag)
+    return table(("Bit", "Name", "Reason for doubt, and what to do"), rows)
+
+
 def outputs_page() -> str:
     """All maps and files, from the table that names them."""
     declared = outputs.table()
@@ -211,10 +219,11 @@ def outputs_page() -> str:
         for p in model.parameters
     ]
     quantities = [companions.get(key).quantity for key in companions.BUILT_IN]
+    quantities += map(disagreement_with, REFERENCES)
     statistics = [(f"`{quantity.key}`", plain_text(quantity.description)) for quantity in quantities]
     quality = [
         (f"`{quantity.key}`", plain_text(quantity.description), FILE_UNITS[quantity.unit or "1"].name)
-        for quantity in outputs.quality_quantities()
+        for quantity in (*outputs.quality_quantities(), FLAGS)
     ]
     files = [
         (f"`{entry['name'].format(**shown)}`", escape(entry["description"])) for entry in declared["files"].values()
@@ -223,9 +232,11 @@ def outputs_page() -> str:
         [
             f"## Maps of the parameters\n\n```text\n{folder}/\n    {name}\n```",
             table(("Model", "`param-`", "Map", "Unit in files", "Unit in reports"), maps),
-            "## Statistics of the parameters\n\nIn the unit of the parameter: `param-<parameter>_stat-<statistic>`.",
+            "## Statistics of the parameters\n\nAs `param-<parameter>_stat-<statistic>`, in the unit of the parameter; "
+            "responses and disagreements have none.",
             table(("`stat-`", "Map"), statistics),
-            "## Maps of the quality of the fit\n\nEvery fit has these beside the maps of its parameters.",
+            "## Maps of the quality of the fit\n\nEvery fit has these beside the maps of its parameters; flags where "
+            "its errors are simulated.",
             table(("`param-`", "Map", "Unit in files"), quality),
             "## Other files",
             table(("File", "What it is"), files),
@@ -318,6 +329,7 @@ PARTS = {
     "organs": organs_page,
     "estimators": estimators_page,
     "status": status_page,
+    "flags": flags_page,
     "outputs": outputs_page,
     "app": app_page,
     "lab": lab_page,

@@ -96,6 +96,20 @@ def test_settings_that_differ_are_named_but_not_masks(outputs):
     assert settings_that_differ([first, first]) == []
 
 
+def test_trainings_that_differ_are_named(outputs):
+    def fit(snr, digest="abc", checksum="1", pool="def"):
+        notes = {"Noise": {"SNR": snr}, "DistributionDigest": digest, "Checksum": checksum}
+        return sidecar(outputs, notes, TrainingSNR="auto", TrainingPool=pool)
+
+    assert settings_that_differ([fit(20.0), fit(20.0)]) == []
+    assert settings_that_differ([fit(20.0), fit(28.0, checksum="2")]) == ["SNR of the training"]
+    assert settings_that_differ([fit(20.0), fit(None, checksum="2")]) == ["SNR of the training"]
+    assert settings_that_differ([fit(20.0), fit(20.0, "abd", "2")]) == ["Distribution of the training"]
+    assert settings_that_differ([fit(20.0), fit(20.0, checksum="2")]) == ["Trained estimator"]
+    left_out = fit(20.0, "abd", "2", "def without sub-02")
+    assert settings_that_differ([fit(20.0), left_out]) == []
+
+
 @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"Model": {"Parameters": 1}}'])
 def test_a_sidecar_that_does_not_say_is_refused(outputs, text):
     outputs.write(LSQ.format("02", "status") + ".json", text)

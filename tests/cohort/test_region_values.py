@@ -81,6 +81,24 @@ def test_the_summary_of_a_region(masks, fit, gather):
     assert only(rows, region="whole", parameter="D").source == ""
 
 
+def test_what_is_expected_of_the_errors_is_taken_from_the_same_voxels(masks, fit, gather):
+    status = np.ones(SHAPE)
+    status[0] = 4  # not fitted
+    fit(status=status)
+    stem = "sub-01/ses-1/dwi/sub-01_ses-1_model-ivim_param-{}_stat-{}_desc-lsq_dwimap.nii.gz".format
+    response = np.full(SHAPE, 0.4)
+    response[0], response[1] = 9, np.nan
+    masks.nifti(stem("D", "response"), np.float32(response))
+    masks.nifti(stem("D", "bias"), np.full(SHAPE, -2e-4, dtype=np.float32))
+    masks.nifti(stem("f", "bias"), np.full(SHAPE, 0.05, dtype=np.float32))
+    rows, problems = gather()
+    assert problems == []
+    found = {row.parameter: (row.response, row.expected_bias) for row in rows}
+    assert found["D"] == pytest.approx((0.4, -0.2))  # um^2/ms
+    assert found["f"] == pytest.approx((math.nan, 0.05), nan_ok=True)
+    assert np.isnan(found["Dstar"]).all()
+
+
 def test_the_scale_of_the_signal_is_taken_only_where_it_is_asked_for(fit, gather):
     fit()
     assert {row.parameter for row in gather()[0]} == {"f", "D", "Dstar"}

@@ -88,3 +88,48 @@ def test_a_figure_that_is_gone_comes_back_and_nothing_else_is_done(compared, app
     changed = {path.name for path in figures.iterdir() if path.stat().st_mtime_ns != times[path]}
     assert all("_desc-comparison" in name for name in changed)
     assert lost.name in changed
+
+
+def test_maps_say_how_far_estimates_are_from_the_most_likely_ones(compared, outputs):
+    out, _ = compared
+    maps = outputs(out)
+    found = maps.data("sub-01_model-ivim_param-D_stat-disagreementmle_desc-segmented_dwimap")
+    inside = maps.data("sub-01_model-ivim_param-status_desc-mle_dwimap") > 0
+    mle = maps.data("sub-01_model-ivim_param-D_desc-mle_dwimap")
+    bound = maps.data("sub-01_model-ivim_param-D_stat-crb_desc-mle_dwimap")
+    expected = np.abs(maps.data("sub-01_model-ivim_param-D_desc-segmented_dwimap") - mle)[inside] / bound[inside]
+    np.testing.assert_allclose(found[inside], expected, rtol=1e-3, atol=1e-3)
+    sidecar = maps.sidecar("sub-01_model-ivim_param-D_stat-disagreementmle_desc-segmented_dwimap")
+    assert (sidecar["Units"], sidecar["StatisticOf"]) == ("1", "D")
+    settings = sidecar["Model"]["Parameters"]
+    assert (settings["FitMethod"], settings["Reference"]["FitMethod"]) == ("segmented", "mle")
+    assert not list(out.rglob("*_stat-disagreement*_desc-mle_*"))
+    rows = record_of(out)["parameters"][1]["rows"]
+    assert [row["disagreement"] for row in rows] == [
+        pytest.approx(
+            np.nanmedian(maps.data(f"sub-01_model-ivim_param-D_stat-disagreementmle_desc-{name}_dwimap")[inside])
+        )
+        for name in ("lsq", "segmented")
+    ] + [None]
+
+
+def test_the_report_recommends_one_by_its_expected_errors(compared, outputs):
+    trust = record_of(compared[0])["trust"]
+    assert [parameter["name"] for parameter in trust["parameters"]] == ["f", "D", "Dstar"]
+    for parameter in trust["parameters"]:
+        errors = [row["rmse"] for row in parameter["rows"]]
+        assert errors == sorted(errors)
+        assert any(s.startswith(f"For {parameter['name']} take ") for s in trust["sentences"])
+    assert trust["sentences"][-1].startswith("For all parameters together take ")
+    assert "Which to take for this image" in outputs(compared[0]).report()
+
+
+def test_a_map_of_disagreement_that_is_gone_comes_back(compared, app):
+    out, words = compared
+    lost = out / "sub-01/dwi/sub-01_model-ivim_param-f_stat-disagreementmle_desc-lsq_dwimap.nii.gz"
+    kept = out / "sub-01/dwi/sub-01_model-ivim_param-f_desc-lsq_dwimap.nii.gz"
+    content, time = lost.read_bytes(), kept.stat().st_mtime_ns
+    lost.unlink()
+    assert app(*words).code == 0
+    assert lost.read_bytes() == content
+    assert kept.stat().st_mtime_ns == time

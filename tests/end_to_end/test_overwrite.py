@@ -224,3 +224,17 @@ def test_overwrite_goes_with_a_run_that_fits(run, option):
     outcome = run("--overwrite", option)
     assert outcome.code == 2
     assert f"{option} fits nothing" in outcome.err
+
+
+def test_a_disagreement_goes_with_either_of_its_fits_and_takes_no_other_along(run, tmp_path):
+    out, narrow = tmp_path / "out", ("--bounds", "adc.D=0,0.002")
+    assert run("--estimators", "lsq", "mle").code == 0
+    before = results(out)
+    apart = [path for path in before if "_stat-disagreementmle_desc-lsq_" in path.name]
+    assert len(apart) == 2  # the map, and its sidecar
+    assert run("--estimators", "mle", *narrow).code == 2
+    assert run("--estimators", "mle", *narrow, "--overwrite").code == 0
+    kept, _ = moved(out)
+    assert set(apart) < set(kept)
+    assert not any("_param-status_desc-lsq_" in path.name for path in kept)
+    assert not any("_stat-disagreement" in path.name for path in results(out))

@@ -327,3 +327,47 @@ def test_another_protocol_is_refused_with_its_b_values(file, app, tmp_path):
     assert outcome.code == 2
     assert "was trained for b = 2000, 3500, 5000 s/mm², which the protocol does not have" in outcome.err
     assert "it was not trained for b = 2500 s/mm²" in outcome.err
+
+
+def test_sessions_are_fitted_by_estimators_of_one_training(tiny, app, tmp_path, outputs, unchanged):
+    """Of SNR 10 and 40, which alone would have levels of their own."""
+    for session, sigma in (("1", 100), ("2", 25)):
+        noise = np.random.default_rng(0).normal(0, sigma, (*tiny.SHAPE, len(tiny.B_VALUES)))
+        stem = f"sub-01/ses-{session}/dwi/sub-01_ses-{session}_dwi"
+        tiny.add(stem, data=(tiny.signals() + noise).astype(np.float32))
+    (tmp_path / "tiny.yml").write_text(RECIPE)
+    recipe = ("--training-recipe", tmp_path / "tiny.yml", "--estimators", "lsq", "net-uniform")
+    words = (
+        tiny,
+        tmp_path / "out",
+        "participant",
+        "--preprocess",
+        "none",
+        "--model",
+        "adc",
+        "--nprocs",
+        1,
+        "--trust",
+        "off",
+        *recipe,
+    )
+
+    def level(out, session):
+        notes = outputs(out).sidecar(f"sub-01_ses-{session}_model-adc_param-status_desc-netuniform_dwimap")
+        trained = notes["EstimationNotes"]["TrainedEstimator"]
+        return trained["Noise"]["SNR"], trained["Checksum"]
+
+    assert app(*words, "--skip-bids-validation").code == 0
+    out = tmp_path / "out"
+    assert level(out, "1") == level(out, "2")
+    assert len(list((out / "trained").glob("*.zip"))) == 1
+    before = outputs(out).maps()
+    (lost := outputs(out).path("sub-01_ses-2_model-adc_param-adc_desc-netuniform_dwimap")).unlink()
+    assert app(*words, "--skip-bids-validation").code == 0
+    assert lost.exists()
+    assert outputs(out).maps() == before
+    for session in ("1", "2"):
+        alone = (words[0], tmp_path / f"alone{session}", *words[2:], "--session-label", session)
+        assert app(*alone, "--skip-bids-validation").code == 0
+    alone = level(tmp_path / "alone1", "1")[0], level(tmp_path / "alone2", "2")[0]
+    assert alone[0] < level(out, "1")[0] < alone[1]

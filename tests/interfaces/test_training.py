@@ -80,6 +80,17 @@ def test_a_noise_that_is_not_known_is_asked_for(ask, noise):
     assert ask(noise=noise, options={"snr": 33.0})["task"].noise.snr == 33
 
 
+def test_images_that_share_a_training_have_the_level_of_their_median(ask, tmp_path):
+    """Of SNR 9, 41 and 42 it is 41, of 9 and 42 it is 19.4 (and not 25.5): the mean of logarithms."""
+    paths = []
+    for i, snr in enumerate((9.0, 41.0, None, 42.0)):
+        paths.append(tmp_path / f"facts{i}.json")
+        paths[-1].write_text(json.dumps({"noise": {} if snr is None else {"sigma": 1.0, "snr": snr}}))
+    assert ask(all_facts=list(map(str, paths)))["task"].noise.snr == 40
+    assert ask(all_facts=[str(paths[0]), str(paths[3])])["task"].noise.snr == 20
+    assert ask(noise={}, all_facts=[str(paths[0]), str(paths[2])])["task"].noise.snr == 10
+
+
 def test_pooled_fits_are_read(ask, pool_file):
     task = ask("net-healthy", pool=pool_file)["task"]
     assert task.facts["Participants"] == ["sub-01", "sub-02"]

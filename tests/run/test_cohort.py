@@ -18,9 +18,12 @@ from bidsfit.cohort.analysis import compute
 from bidsfit.cohort.design import Design, Pair, Repeats
 from bidsfit.cohort.methods import cohort_methods
 from bidsfit.cohort.region_values import RegionValues
+from bidsfit.cohort.tables import repeatability_rows, response_rows
 from bidsfit.cohort.values import CohortValues, FitNotes, RegionParameter
 from bidsfit.exceptions import UnknownNameError, UnusableInputError, UsageError
 from bidsfit.reports.bibliography import cited, entries
+from bidsfit.reports.group import write_group_page
+from bidsfit.reports.group_records import GroupRecord
 from bidsfit.run import cohort
 from bidsfit.run.cohort import CohortChoice, analyse, describe, plan_cohort
 
@@ -332,6 +335,40 @@ def test_settings_that_differ_are_pointed_out(study):
     said = "\n".join(run(study))
     assert "ivim by lsq: not all images were fitted with the same settings (Noise)" in said
     assert "ivim by net-healthy: not all" not in said
+
+
+def test_networks_of_different_training_are_not_compared_without_a_warning(study):
+    training = {"DistributionDigest": "a", "Noise": {"SNR": 28.0}}
+    write_fit(study, "03", 2, "net-healthy", 0.981, training)
+    assert (
+        "ivim by net-healthy: not all images were fitted with the same settings (SNR of the training). Differences "
+        "between them may be those of the settings. Fit all with one --training-snr"
+    ) in "\n".join(run(study))
+
+
+@pytest.mark.parametrize(("response", "shows", "warns"), [(0.4, True, True), (0.7, True, False), (0.9, False, False)])
+def test_the_response_of_an_estimator_is_told_and_not_corrected_for(tmp_path, response, shows, warns):
+    design = design_of(retest=("1", "2", "3"), treated=("7", "8", "9"))
+    rows = [
+        row_of(label, session, 1 + 0.1 * int(label) + 0.02 * int(session) * int(label), estimator=name, **expected)
+        for label in ("1", "2", "3", "7", "8", "9")
+        for session in ("1", "2")
+        for name, expected in (("lsq", {}), ("net", {"response": response, "expected_bias": 0.1}))
+    ]
+    found = results(rows, design)
+    plain, net = found.regions[0].parameters[0].estimators
+    assert (net.expected_response, net.expected_bias) == (response, 0.1)
+    assert np.isnan([plain.expected_response, plain.expected_bias]).all()
+    assert net.response.mean_change.value == plain.response.mean_change.value
+    for made, kind in ((repeatability_rows, ("median",)), (response_rows, ("median", "holm"))):
+        first, second = made(found.quantities, *kind)
+        assert "expected_response" not in first or math.isnan(first["expected_response"])
+        assert (second["expected_response"], second["expected_bias"]) == (response, 0.1)
+    page = write_group_page(tmp_path / "group.html", GroupRecord((), found.regions), about={}).read_text()
+    words = f"By simulation {100 * response:.0f} % of a true change of D shows in estimates by net."
+    assert (words in page) == shows
+    assert ("cannot be seen at full size" in page) == warns
+    assert "by lsq. Changes" not in page
 
 
 @pytest.mark.parametrize(

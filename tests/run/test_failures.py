@@ -8,7 +8,7 @@ from bidsfit.bids.inputs import find_images, open_dataset
 from bidsfit.exceptions import DiskFullError
 from bidsfit.planning.fits import make_fits
 from bidsfit.planning.plan import make_plan
-from bidsfit.run.failures import Crash, explain, full_disk, read_crash, step_in_words
+from bidsfit.run.failures import Crash, explain, full_disk, not_trained, read_crash, step_in_words
 
 NODE = "bidsfit_wf.sub_01_wf.sub_01_dwi_wf"
 
@@ -45,6 +45,31 @@ def test_every_node_of_an_image_has_words(image, tmp_path):
     unnamed = {name for name in names if step_in_words(f"{NODE}.{name}", image).startswith("the step")}
     passing_on = {"results_adc", "adc_lsq_wf.inputnode", "adc_mle_wf.inputnode"}
     assert unnamed == passing_on
+
+
+@pytest.fixture
+def sessions(tiny, tmp_path):
+    """``sessions(options)``: the plan of a participant of two sessions, with an estimator that is trained."""
+    for session in ("1", "2"):
+        tiny.add(f"sub-01/ses-{session}/dwi/sub-01_ses-{session}_dwi")
+    inputs = find_images(open_dataset(tiny.root, "raw"), [], ["01"])
+
+    def make(**options):
+        fits = make_fits(["adc"], ["lsq", "net-uniform"], options=options)
+        return make_plan(inputs, ["01"], fits, output_dir=tmp_path / "out")[0]
+
+    return make
+
+
+def test_what_was_not_trained_for_want_of_another_image_is_named(sessions):
+    part = "bidsfit_wf.sub_01_wf.sub_01_ses_2_wf"
+    words = not_trained(Crash(f"{part}.prepare", ""), sessions())
+    assert words.startswith(
+        " For want of its noise level net-uniform could not be trained for the other images of sub-01"
+    )
+    assert not_trained(Crash(f"{part}.preprocessing_wf.motion", ""), sessions()) == words
+    assert not_trained(Crash(f"{part}.adc_lsq_wf.fit", ""), sessions()) == ""
+    assert not_trained(Crash(f"{part}.prepare", ""), sessions(snr=20.0)) == ""
 
 
 def test_an_error_that_nobody_foresaw_names_file_and_step(image):

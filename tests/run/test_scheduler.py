@@ -137,6 +137,30 @@ def test_what_needed_a_failed_step_is_dropped_and_the_image_is_finished(particip
     assert len(list(tmp_path.glob("crash-*.txt"))) == 1
 
 
+def wait_for(graph, first, second):
+    """Let the fit of the first image wait for that of the second."""
+    one, other = (graph.get_node(f"sub_{i}_wf") for i in (first, second))
+    graph.connect(other, "image_wf.fit.name", one, "image_wf.fit.after")
+    return graph
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_an_image_that_waits_for_another_one_goes_on_as_soon_as_it_can(participants, processes):
+    build, done = participants
+    wait_for(build(2), 0, 1).run(plugin=Scheduler(processes))
+    assert done()[0] == "fit 1"
+    assert sorted(done()) == ["draw 0", "draw 1", "fit 0", "fit 1"]
+
+
+def test_an_image_that_waits_for_a_step_that_fails_has_failed(participants):
+    build, done = participants
+    finished = []
+    with pytest.raises(RuntimeError, match="ValueError: fit 0"):
+        wait_for(build(2, first=refuse), 1, 0).run(plugin=Scheduler(1, finished=finished.append))
+    assert done() == []
+    assert [part.failed for part in finished] == [True, True]
+
+
 def test_what_is_done_is_not_done_again(participants, tmp_path):
     build, done = participants
     build(2).run(plugin=Scheduler(1))
