@@ -68,7 +68,8 @@ def few_truths():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(performance, "LIGHT", performance.Size(256, 12, 4, 48))
-        patch.setattr(performance, "OF_FUNCTION", performance.Size(64, 8, 2, 16))
+        for name in ("OF_COSTLY", "OF_FUNCTION"):
+            patch.setattr(performance, name, performance.Size(64, 8, 2, 16))
         yield
 
 

@@ -93,6 +93,7 @@ class Bayesian(Estimator):
     needs_equation = True
     statistics = ("sd", "q025", "q975")
     intervals = "posterior"
+    costly = True
     takes_variance = True
 
     def __init__(

@@ -268,6 +268,8 @@ class Estimator(ABC):
     #: How its 95 % intervals are found; "wald" takes its likelihood or the "sd" of its statistics, "conformal" its
     #: simulated performance.
     intervals: Intervals = "conformal"
+    #: Whether it takes a hundred times as long as others, so that little of it is simulated.
+    costly: bool = False
     #: Whether the standard deviation of the noise must be given.
     needs_noise: bool = False
     #: Whether its fit takes what uneven directions add to the variance of the averages (`FitChunk`).

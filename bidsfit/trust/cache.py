@@ -16,8 +16,7 @@ from bidsfit.estimators.estimator import Estimator
 from bidsfit.files import cache_folder, whole_file
 from bidsfit.noise import NoiseKind
 from bidsfit.parallel import Progress
-from bidsfit.trust import performance
-from bidsfit.trust.performance import Performance, performance_of, space_of
+from bidsfit.trust.performance import Performance, performance_of, size_of, space_of
 
 #: How much is found out about the errors of an estimator: nothing by simulation; with few truths; with many.
 Trust = Literal["off", "light", "full"]
@@ -51,8 +50,7 @@ def cached_performance(
     if stored is not None:
         return stored
     protocol, space = _rounded(acquisition), space_of(estimator)
-    size = performance.FULL if trust == "full" else performance.LIGHT
-    size = size if estimator.model.compiled else performance.OF_FUNCTION
+    size = size_of(estimator, full=trust == "full")
     facts = {
         "Release": __version__,
         "Model": [estimator.model.name, estimator.model.latex, estimator.model.constants, space.facts],

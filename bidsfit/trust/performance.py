@@ -74,8 +74,9 @@ class Size(NamedTuple):
 
 
 LIGHT, FULL = Size(4096, 64, 16, 512), Size(16384, 64, 16, 1024)
-#: For models that are a function, whose every signal costs a simulation.
-OF_FUNCTION = Size(512, 16, 4, 128)
+#: For estimators that take a hundred times as long as others, and for models that are a function, whose every signal
+#: costs a simulation.
+OF_COSTLY, OF_FUNCTION = Size(1024, 32, 8, 256), Size(512, 16, 4, 128)
 
 #: Estimates all parameters of the model (n, n_parameters), from averaged signals (n, n_averages) and the standard
 #: deviation of the noise of one measurement (n,).
@@ -337,7 +338,7 @@ def performance_of(
     known : bool
         Whether the estimator is told its level.
     size : Size, optional
-        By default `LIGHT`, and less for a model that is a function.
+        By default that of `size_of`.
     seed, threads : int
     progress : callable, optional
         Called with the fraction that is done.
@@ -352,8 +353,16 @@ def performance_of(
         return np.stack([found[name] for name in model.names], axis=1)
 
     simulator = Simulator(truths_of(space_of(estimator)), acquisition, Noise(np.inf, kind))
-    usual = LIGHT if model.compiled else OF_FUNCTION
-    return simulate(estimate, simulator, size=size or usual, seed=seed, progress=progress)
+    return simulate(estimate, simulator, size=size or size_of(estimator), seed=seed, progress=progress)
+
+
+def size_of(estimator: Estimator, full: bool = False) -> Size:
+    """How much is simulated for an estimator: lightly, or fully."""
+    if not estimator.model.compiled:
+        return OF_FUNCTION
+    if estimator.costly:
+        return LIGHT if full else OF_COSTLY
+    return FULL if full else LIGHT
 
 
 def simulate(
