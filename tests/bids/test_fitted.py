@@ -104,9 +104,9 @@ def test_trainings_that_differ_are_named(outputs):
     assert settings_that_differ([fit(20.0), fit(20.0)]) == []
     assert settings_that_differ([fit(20.0), fit(28.0, checksum="2")]) == ["SNR of the training"]
     assert settings_that_differ([fit(20.0), fit(None, checksum="2")]) == ["SNR of the training"]
-    assert settings_that_differ([fit(20.0), fit(20.0, "abd", "2")]) == ["Distribution of the training"]
+    assert settings_that_differ([fit(20.0), fit(20.0, "abe0", "2")]) == ["Distribution of the training"]
     assert settings_that_differ([fit(20.0), fit(20.0, checksum="2")]) == ["Trained estimator"]
-    left_out = fit(20.0, "abd", "2", "def without sub-02")
+    left_out = fit(20.0, "abe0", "2", "def without sub-02")
     assert settings_that_differ([fit(20.0), left_out]) == []
 
 
