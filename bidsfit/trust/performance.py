@@ -152,7 +152,7 @@ class Performance:
         scale = self._scale(parameters)
         found = self.at_truth(self._coordinates(parameters, sigma))
         bias, spread = np.split(found, 2, axis=1)
-        return Errors(self._named(bias * scale), self._named(np.maximum(np.exp(spread) - LEAST, 0) * scale))
+        return Errors(self._named(bias * scale), self._named(self._sd(spread, scale)))
 
     def expected(
         self,
@@ -203,7 +203,7 @@ class Performance:
         bias, spread, error, response, usual, apart, first, second = np.split(
             self.at_estimate(points, threads), np.cumsum([q, q, q, p * p, SCORES, SCORES, p]), axis=1
         )
-        sd = np.maximum(np.exp(spread) - LEAST, 0) * scale
+        sd = self._sd(spread, scale)
         around = np.maximum(sd, LEAST * scale)[:, [self.quantities.index(name) for name in self.space.names]]
         width = np.sqrt(np.maximum(second - first**2, LEAST_VARIANCE))
         estimates, ends = parameters[:, [names.index(name) for name in self.space.names]], []
@@ -222,6 +222,13 @@ class Performance:
         model, found = self.space.model, np.tile(self.spreads, (len(parameters), 1))
         if model.scale is not None:
             found[:, self.quantities.index(model.scale)] *= parameters[:, model.scale_index]
+        return found
+
+    def _sd(self, logarithms: NDArray[np.float64], scale: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Standard deviations; that of a parameter within bounds is at most half their width (Popoviciu)."""
+        found = np.maximum(np.exp(logarithms) - LEAST, 0) * scale
+        own = [self.quantities.index(name) for name in self.space.names]
+        found[:, own] = np.minimum(found[:, own], self.space.span / 2)
         return found
 
     def _coordinates(self, parameters: NDArray[np.float64], sigma: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -433,6 +440,7 @@ def simulate(
     told = Smoother.fit(where, np.column_stack([np.column_stack(targets)[good // PAIRS], misfit]), centres)
     expected = told(where)
     around = np.maximum(np.exp(expected[:, q : 2 * q]) - LEAST, LEAST)[:, places] * spreads[places]
+    around = np.minimum(around, space.span / 2)  # as `Performance._sd`
     error = (truth[good] - pairs[good][:, own]) / around
     spread = np.log((misfit - expected[:, -SCORES:]) ** 2 + LEAST**2) / 2 + LOG_OF_NORMAL
     more = np.column_stack([spread, error, error**2])
