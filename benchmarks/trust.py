@@ -702,7 +702,7 @@ def draw_power(found: dict[tuple[str, str, float], dict[str, list[Test]]], path:
             panel.plot(amounts, [t.power for t in tests[kind]], color=ACCENT, marker="o", markersize=3, label="bidsfit")
             panel.axhline(FALSE_ALARMS, color=WARM, linewidth=0.7)
             panel.set(ylim=(0, 1.03))
-            if line is panels[-1]:
+            if panel in panels[-1]:
                 panel.set_xlabel(WORDS[kind])
         line[0].set_ylabel(f"{model}, {name}\npower")
     panels[0, 0].legend()
@@ -782,14 +782,49 @@ def lesions(arguments: Namespace) -> None:
     print(
         f"White matter has vcyl {white['vcyl']:.3f} and lambda {white['lambda']:.3f} µm²/ms. Bias and SD over "
         f"{arguments.voxels:,} noise realisations; survives: the difference of the mean estimates from those of white "
-        "matter over the true one. Flags: share of the realisations. Wanted: flagged in 90 % where |bias| is above half "
-        "the SD or less than half of the contrast survives (yes in the column `needs a flag`).\n"
+        "matter over the true one. Flags: share of the realisations. Wanted: flagged in 90 % where |bias| is above "
+        "half the SD or less than half of the contrast survives (yes in the column `needs a flag`).\n"
     )
     bench = laboratory()
     header = ["estimator, abnormality", "bias vcyl", "bias lambda", "SD vcyl", "SD lambda", "survives vcyl"]
     header += ["survives lambda", "needs a flag", "flagged", *(str(flag.name).lower() for flag in LESION_FLAGS)]
     cases = [(name, setting("smt2", snr)) for snr in (5.0, 25.0) for name in LESION_ESTIMATORS]
     show(header, (row for case in cases for row in lesion_rows(bench, *case, white, arguments)))
+    print(f"Figure: {draw_lesion(bench, white, figure_folder(arguments) / 'trust-lesion.png')}\n")
+
+
+@styled
+def draw_lesion(bench: Bench, white: dict[str, float], path: Path) -> Path:
+    """Abnormality 3 as a disc in white matter at SNR 5: maps of lambda, and flags that say something of the errors."""
+    place, names, size = setting("smt2", 5.0), ("lsq", "net-uniform", "net-healthy"), 48
+    x, y = np.mgrid[:size, :size] - (size - 1) / 2
+    inside = np.hypot(x, y).ravel() < size / 4
+    normal = [white[name] for name in place.space.names]
+    truth = np.where(inside[:, None], ABNORMALITIES["3"], normal)
+    rng = np.random.default_rng(SEED)
+    signals, sigma = place.simulator.measure(truth, rng), np.full(size**2, 0.2)
+    many = [place.simulator.measure(np.tile(point, (20_000, 1)), rng) for point in (ABNORMALITIES["3"], normal)]
+    figure = page(height=5.6, width=10)
+    panels = figure.subplots(2, len(names) + 1)
+    limits = {"vmin": normal[1] - 0.8, "vmax": normal[1] + 0.8, "cmap": "gray"}
+    shown = panels[0, 0].imshow(truth[:, 1].reshape(size, size), **limits)
+    panels[0, 0].set_title("Truth")
+    panels[1, 0].remove()
+    for name, (above, below) in zip(names, panels[:, 1:].T, strict=True):
+        one = lesion_subject(bench, name, place)
+        found = looked(one, signals, sigma)
+        values, flagged = found.parameters[:, 2], (found.flags & sum(LESION_FLAGS)) > 0
+        there, beside = (estimated(one, part, np.full(20_000, 0.2))[:, 2].mean() for part in many)
+        survives = (there - beside) / (ABNORMALITIES["3"][1] - normal[1])
+        above.imshow(values.reshape(size, size), **limits)
+        above.set_title(f"{name}\n{100 * survives:.0f} % survives, SD {values[inside].std():.2f}", fontsize=10)
+        below.imshow(flagged.reshape(size, size), vmin=0, vmax=1, cmap="Reds")
+        below.set_title(f"Flags: {100 * flagged[inside].mean():.0f} % of the lesion", fontsize=10)
+    for panel in panels[:, 1:].flat:
+        panel.set(xticks=[], yticks=[])
+    panels[0, 0].set(xticks=[], yticks=[])
+    figure.colorbar(shown, ax=panels[0].tolist(), label="λ (µm²/ms)", shrink=0.8)
+    return save(figure, path)
 
 
 def lesion_rows(
