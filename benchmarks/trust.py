@@ -17,7 +17,7 @@ cache folder (BIDSFIT_CACHE_DIR), so that a second run is faster.
 
 from __future__ import annotations
 
-from _common import figure_folder, figure_options, machine, options, percent, table, use_cores  # isort: skip
+from _common import figure_folder, figure_options, machine, options, percent, sphere, table, use_cores  # isort: skip
 
 import importlib.util
 from argparse import Namespace
@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from scipy.special import logsumexp
 from scipy.stats import chi2, norm, rankdata
 
-from bidsfit import companions, estimators, models
+from bidsfit import LeastSquares, companions, estimators, models
 from bidsfit.acquisition import Acquisition
 from bidsfit.bids.acquisitions import read_acquisition
 from bidsfit.bids.images import image_shape, open_image, read_data, read_mask
@@ -47,7 +47,7 @@ from bidsfit.models.space import ParameterSpace
 from bidsfit.noise import sigma_from_repeats
 from bidsfit.reports.canvas import ACCENT, INK, WARM, page, save, styled
 from bidsfit.simulation.distributions import Uniform
-from bidsfit.simulation.simulator import Features, Noise, Simulator
+from bidsfit.simulation.simulator import Features, Noise, Simulator, noisy_averages
 from bidsfit.training.recipe import load_recipe, recipe_facts
 from bidsfit.training.store import Store
 from bidsfit.trust import performance as simulated
@@ -167,8 +167,6 @@ def tensor() -> Any:
 
 def tensor_protocol() -> Acquisition:
     """Six images at b = 0 and 30 directions at b = 1000 s/mm^2."""
-    from _common import sphere
-
     vectors = np.vstack([np.zeros((6, 3)), sphere(30)])
     return Acquisition([*[0] * 6, *[1000] * 30], directions=vectors)
 
@@ -187,8 +185,6 @@ def measured(subject: Subject, truth: Array, sigma: Array, rng: np.random.Genera
 
 def noisy(subject: Subject, clean: Array, sigma: Array, rng: np.random.Generator) -> Array:
     """Signals of any origin with Rician noise."""
-    from bidsfit.simulation.simulator import noisy_averages
-
     return noisy_averages(clean, subject.acquisition, sigma, "rician", rng)
 
 
@@ -641,8 +637,6 @@ def suspicion(one: Subject, signals: Array, sigma: Array) -> Array:
 
 def beyond(one: Subject, signals: Array, snr: float) -> Array:
     """How far signals without noise lie from any of the model, in standard deviations of the noise."""
-    from bidsfit import LeastSquares
-
     model = one.estimator.model
     estimate = LeastSquares(model).estimate(signals, one.acquisition, np.full(len(signals), 1e-3))
     nearest = model.signal(np.stack([estimate.parameters[name] for name in model.names], axis=1), one.acquisition)

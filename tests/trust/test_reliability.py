@@ -62,6 +62,7 @@ def test_errors_at_held_out_truths_are_those_of_repeated_noise(held_out):
             (told.sd[name], values.std(axis=1, ddof=1)),
         ):
             assert np.corrcoef(expected, shown)[0, 1] > 0.9
+            # a smooth function lags where the SD of lambda jumps from one solution to another
             assert slope(expected, shown) == pytest.approx(1, abs=0.2)
 
 
