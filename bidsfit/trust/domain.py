@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
 from bidsfit.simulation.simulator import Features, Simulator
-from bidsfit.trust.performance import BANDS, HIGHEST_SNR, LOWEST_SNR
+from bidsfit.trust.performance import HIGHEST_SNR, LOWEST_SNR
 
 #: Signals of the training that others are compared with, and held-out signals that tell how far they usually lie.
 SIGNALS, HELD_OUT = 8192, 16384
 #: The nearest is looked for in a plane that holds this share of their variance, in so many dimensions at most.
 VARIANCE, MOST_DIMENSIONS = 0.9999, 5
-#: Share of the held-out signals that lie farther than the limit.
-FAR = 0.01
+#: Share of the held-out signals that lie farther than the limit, and bands of SNR that have one.
+FAR, BANDS = 0.01, 8
 
 
 @dataclass(frozen=True)

@@ -44,9 +44,10 @@ STEPS = 0.02, 0.2
 #: No error is told apart from none below this share of the spread of the truths.
 LEAST = 1e-4
 #: Share of the truths that widens the intervals to hold what they must, and bands of SNR in which it does.
-HELD_OUT, BANDS = 0.25, 8
-#: Least variance of an error divided by its expected standard deviation.
-LEAST_VARIANCE = 0.05
+HELD_OUT, BANDS = 0.25, 4
+#: Of errors divided by their expected standard deviation: the least variance that is told, and the largest error that
+#: counts for the centre of the intervals.
+LEAST_VARIANCE, MOST_ERROR = 0.05, 5.0
 #: Probabilities below the ends of an interval.
 TAILS = (1 - LEVEL) / 2, (1 + LEVEL) / 2
 #: Of a standard normal variable: the median of its square, and minus the mean of the logarithm of its absolute value.
@@ -130,7 +131,7 @@ class Performance:
     bands : ndarray, shape (n_bands,)
         Median SNR of the bands of `tails`.
     tails : ndarray, shape (n_bands, 2, n_parameters)
-        Ends of the intervals, in standard deviations of the error.
+        Ends of the intervals, in typical errors: geometric means of their size.
     facts : dict
         How it was simulated, and how well the functions tell what they were not fitted to; for JSON.
     """
@@ -153,7 +154,7 @@ class Performance:
         scale = self._scale(parameters)
         found = self.at_truth(self._coordinates(parameters, sigma))
         bias, spread = np.split(found, 2, axis=1)
-        return Errors(self._named(bias * scale), self._named(np.maximum(np.exp(spread) - LEAST, 0) * scale))
+        return Errors(self._named(bias * scale), self._named(self._sd(spread, scale)))
 
     def expected(
         self,
@@ -204,9 +205,9 @@ class Performance:
         bias, spread, error, response, usual, apart, first, second = np.split(
             self.at_estimate(points, threads), np.cumsum([q, q, q, p * p, SCORES, SCORES, p]), axis=1
         )
-        sd = np.maximum(np.exp(spread) - LEAST, 0) * scale
+        sd = self._sd(spread, scale)
         around = np.maximum(sd, LEAST * scale)[:, [self.quantities.index(name) for name in self.space.names]]
-        width = np.sqrt(np.maximum(second - first**2, LEAST_VARIANCE))
+        width = np.exp(second)
         estimates, ends = parameters[:, [names.index(name) for name in self.space.names]], []
         for end in (0, 1):
             tail = np.stack([np.interp(points[:, -1], self.bands, self.tails[:, end, j]) for j in range(p)], axis=1)
@@ -223,6 +224,13 @@ class Performance:
         model, found = self.space.model, np.tile(self.spreads, (len(parameters), 1))
         if model.scale is not None:
             found[:, self.quantities.index(model.scale)] *= parameters[:, model.scale_index]
+        return found
+
+    def _sd(self, logarithms: NDArray[np.float64], scale: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Standard deviations; that of a parameter within bounds is at most half their width (Popoviciu)."""
+        found = np.maximum(np.exp(logarithms) - LEAST, 0) * scale
+        own = [self.quantities.index(name) for name in self.space.names]
+        found[:, own] = np.minimum(found[:, own], self.space.span / 2)
         return found
 
     def _coordinates(self, parameters: NDArray[np.float64], sigma: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -442,19 +450,22 @@ def simulate(
     told = Smoother.fit(where, np.column_stack([np.column_stack(targets)[good // PAIRS], misfit]), centres)
     expected = told(where)
     around = np.maximum(np.exp(expected[:, q : 2 * q]) - LEAST, LEAST)[:, places] * spreads[places]
+    around = np.minimum(around, space.span / 2)  # as `Performance._sd`
     error = (truth[good] - pairs[good][:, own]) / around
     spread = np.log((misfit - expected[:, -SCORES:]) ** 2 + LEAST**2) / 2 + LOG_OF_NORMAL
-    more = np.column_stack([spread, error, error**2])
+    more = np.column_stack([spread, np.clip(error, -MOST_ERROR, MOST_ERROR)])
     rest = Smoother.fit(where[fit_rows], more[fit_rows], centres)
-    first, second = np.split(rest(where[~fit_rows])[:, SCORES:], 2, axis=1)
-    standard = (error[~fit_rows] - first) / np.sqrt(np.maximum(second - first**2, LEAST_VARIANCE))
+    error -= rest(where)[:, SCORES:]
+    size_of_error = np.log(error**2 + LEAST_VARIANCE) / 2  # its mean is not decided by a few large errors
+    width = Smoother.fit(where[fit_rows], size_of_error[fit_rows], centres)
+    standard = error[~fit_rows] / np.exp(width(where[~fit_rows]))
     order = np.array_split(np.argsort(where[~fit_rows][:, -1]), BANDS)
     return Performance(
         space=space,
         spreads=spreads,
         knots=knots,
         at_truth=at_truth,
-        at_estimate=Smoother(centres, np.hstack([told.coefficients, rest.coefficients])),
+        at_estimate=Smoother(centres, np.hstack([told.coefficients, rest.coefficients, width.coefficients])),
         bands=np.array([np.median(where[~fit_rows][band, -1]) for band in order]),
         tails=np.stack([np.quantile(standard[band], TAILS, axis=0) for band in order]),
         facts={
