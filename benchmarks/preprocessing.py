@@ -98,19 +98,18 @@ def susceptibility(scan: Scan, threads: int) -> Scan:
 
 def motion(scan: Scan, threads: int, shift: NDArray | None = None) -> Scan:
     acquisition = scan.cohort.acquisition
+    axis, still = AXIS if shift is not None else None, np.tile(np.eye(4), (scan.data.shape[3], 1, 1))
+    unmoved = resample(scan.data, scan.affine, still, shift, axis)
     found = estimate_motion(
-        scan.data,
+        unmoved.data,
         scan.affine,
         acquisition.b_values,
         scan.region,
         directions=acquisition.directions,
-        shift=shift,
         axis=AXIS,
         threads=threads,
     )
-    axis, still = AXIS if shift is not None else None, np.tile(np.eye(4), (scan.data.shape[3], 1, 1))
-    placed = resample(scan.data, scan.affine, found.transforms, shift, axis)
-    unmoved, transforms = resample(scan.data, scan.affine, still, shift, axis), found.transforms
+    placed, transforms = resample(scan.data, scan.affine, found.transforms, shift, axis), found.transforms
     inside = scan.region & placed.covered & unmoved.covered
     gain = likeness.gain(unmoved.data, placed.data, acquisition.b_values, inside, acquisition.directions)
     if gain <= likeness.LEAST_GAIN:

@@ -118,6 +118,8 @@ def measure(folder: Path, dataset: Path, *words: str) -> Mapping[str, Any]:
     subprocess.run([*command, "--skip-bids-validation", *words], check=True, stdout=subprocess.DEVNULL)
     found: dict[str, Any] = json.loads(target.read_text())
     assert found["code"] == 0
+    told = f"{dataset.name} {' '.join(words)}: {found['all']:.1f} CPU s, {found['peak']:,.0f} MB"
+    print(told, file=sys.stderr, flush=True)  # a long run that fails later is not lost
     return found
 
 

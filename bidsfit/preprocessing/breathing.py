@@ -14,7 +14,7 @@ from scipy.special import entr
 from bidsfit.acquisition import Acquisition
 from bidsfit.parallel import Progress, library_threads
 from bidsfit.preprocessing.registration import enlargement
-from bidsfit.preprocessing.resampling import THIN, Resampled, displace, resample
+from bidsfit.preprocessing.resampling import THIN, Resampled, displace
 
 #: Standard deviations of the Gaussian by which volumes are smoothed before they are compared, from coarse to fine, mm.
 SMOOTHING = (18.0, 9.0)
@@ -111,8 +111,6 @@ def estimate_breathing(
     b_values: ArrayLike,
     mask: NDArray[np.bool_],
     *,
-    shift: NDArray | None = None,
-    axis: int | None = None,
     threads: int = 1,
     progress: Progress | None = None,
 ) -> Breathing:
@@ -121,16 +119,13 @@ def estimate_breathing(
     Parameters
     ----------
     data : ndarray, shape (x, y, z, n)
+        Volumes without susceptibility distortion, where it is known.
     affine : array_like, shape (4, 4)
         Voxel to world, mm.
     b_values : array_like, shape (n,)
         s/mm^2.
     mask : ndarray of bool, shape (x, y, z)
         Tissue with a margin, where volumes are compared.
-    shift : ndarray, shape (x, y, z), optional
-        Susceptibility displacement along ``axis``, voxels, undone before volumes are compared.
-    axis : int, optional
-        Phase-encoding axis.
 
     Raises
     ------
@@ -164,9 +159,6 @@ def estimate_breathing(
     obstacle = obstacle_to_breathing(b)
     if obstacle:
         raise ValueError(f"The movement of organs cannot be found: {obstacle}.")
-    if shift is not None:
-        unmoved = np.tile(np.eye(4), (b.size, 1, 1))
-        data = resample(data, np.eye(4), unmoved, shift, 1 if axis is None else axis, threads).data
     affine = np.asarray(affine, dtype=float)
     sizes = enlargement(mask, affine) * np.sqrt((affine[:3, :3] ** 2).sum(axis=0))
     steps = np.maximum(1, np.round(WORKING_SIZE / sizes)).astype(int)

@@ -6,10 +6,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bidsfit.preprocessing.registration import RADIUS, VoxelGrid
+from bidsfit.preprocessing.susceptibility import coarser
 
 #: Bins of the joint histogram along each axis: few, where few voxels fill them.
 FEWEST_BINS = 16
 MOST_BINS = 64
+
+#: Heads of more voxels than this are compared at a lower resolution, which is as fine as rigid motion needs.
+MOST_VOXELS = 200_000
 
 
 def register_across_contrasts(
@@ -57,7 +61,10 @@ def register_across_contrasts(
     units = np.diag([1 / RADIUS] * 3 + [1.0])
     if not grid.thin:
         units[:3, 3] = -grid.centre / RADIUS
-        placed = units @ grid.affine
+        factor = int(np.ceil(np.cbrt(grid.rim.sum() / MOST_VOXELS)))
+        (reference, affine), (volume, _) = (coarser(image, grid.affine, factor) for image in (reference, volume))
+        around = (coarser(around, grid.affine, factor)[0] > 0).astype(np.int32)
+        placed = units @ affine
         found = registration.optimize(
             reference.astype(float),
             volume.astype(float),

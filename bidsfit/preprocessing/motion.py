@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import polar
-from scipy.ndimage import affine_transform, gaussian_filter
+from scipy.ndimage import gaussian_filter
 from scipy.spatial.transform import Rotation
 
 from bidsfit.acquisition import Acquisition
@@ -25,7 +25,8 @@ from bidsfit.preprocessing.registration import (
     enlargement,
     rigid_generators,
 )
-from bidsfit.preprocessing.resampling import THIN, resample
+from bidsfit.preprocessing.resampling import THIN
+from bidsfit.preprocessing.splines import moved_grid, trilinear
 from bidsfit.preprocessing.trajectory import Link, is_still, join_groups, motion_parameters, rigid_transforms
 
 Kind = Literal["affine", "rigid"]
@@ -103,7 +104,6 @@ def estimate_motion(
     *,
     directions: ArrayLike | None = None,
     kind: Kind = "affine",
-    shift: NDArray | None = None,
     axis: int | None = None,
     threads: int = 1,
     progress: Progress | None = None,
@@ -113,6 +113,7 @@ def estimate_motion(
     Parameters
     ----------
     data : ndarray, shape (x, y, z, n)
+        Volumes without susceptibility distortion, where it is known.
     affine : array_like, shape (4, 4)
         Voxel to world, mm.
     b_values : array_like, shape (n,)
@@ -124,8 +125,6 @@ def estimate_motion(
     kind : {"affine", "rigid"}
         "affine" also estimates the strain of eddy currents in shells of at least `ENOUGH_DIRECTIONS`: along ``axis`` if
         given, as in an EPI, otherwise in any direction.
-    shift : ndarray, shape (x, y, z), optional
-        Susceptibility displacement along ``axis``, voxels, undone before volumes are compared.
     axis : int, optional
         Phase-encoding axis.
 
@@ -160,7 +159,7 @@ def estimate_motion(
     obstacle = obstacle_to_motion(data.shape[:3], b.size)
     if obstacle:
         raise ValueError(f"Motion cannot be estimated: {obstacle}.")
-    volumes = _MotionVolumes(data, shift, axis, threads)
+    volumes = _MotionVolumes(data)
     groups = _groups(b)
     first = int(groups[0][np.argmin(b[groups[0]])])
     tissue = _rough_mask(volumes[first]) if mask is None else np.asarray(mask, dtype=bool)
@@ -242,7 +241,7 @@ class _MotionSearch:
         if group.size > 2:
             self._to_the_others(group, leave_one_out(self.b[group]), self.rigid, (2,))
         self.report((PASSES - 1 - (group.size > 2)) * group.size)
-        self.low_mean = self.mean = self._mean(group)
+        self.low_mean = self.mean = self._mean(self._aligned(group), group)
 
     def start(self, group: NDArray) -> None:
         """Start from the motion of the neighbours in time."""
@@ -257,7 +256,7 @@ class _MotionSearch:
         """
         mean = leave_one_out(self.b[group])
         self._to_the_others(group, mean, self.rigid, (0, 1, 2))
-        self.transforms[group] = self.transforms[group] @ self._across(group)
+        self.transforms[group] = self.transforms[group] @ self._across(self._mean(self._aligned(group), group))
         below = None
         if directions is not None and self.extrapolation is not None:
             below = self.extrapolation(float(self.b[group].mean()), directions)
@@ -270,18 +269,19 @@ class _MotionSearch:
             for _ in range(PASSES - 2):
                 self._to_the_others(group, harmonics, generators, (2,), below)
                 self.transforms[group] = without_common_stretch(self.transforms[group], directions, self.grid.centre)
-        self.links.append(Link(self.seen, motion_parameters(self._across(group)[None], self.grid.centre)[0]))
-        self.mean, self.seen = self._mean(group), len(self.links)
-        good = self.believed[group]
+        aligned, good = self._aligned(group), self.believed[group]
+        mean_image = self._mean(aligned, group)
+        self.links.append(Link(self.seen, motion_parameters(self._across(mean_image)[None], self.grid.centre)[0]))
+        self.mean, self.seen = mean_image, len(self.links)
         if directions is not None and good.sum() >= ENOUGH_VOLUMES:
             assert self.low_mean is not None
             b_value = float(self.b[group].mean())
-            self.extrapolation = Extrapolation(self.low_mean, self._aligned(group[good]), b_value, directions[good])
+            self.extrapolation = Extrapolation(self.low_mean, aligned[good], b_value, directions[good])
 
-    def _across(self, group: NDArray) -> NDArray[np.float64]:
-        """Transform between a shell and the one below it."""
+    def _across(self, mean: NDArray) -> NDArray[np.float64]:
+        """Transform between the mean image of a shell and that of the one below it."""
         assert self.mean is not None  # the low b-values come first
-        found = register_across_contrasts(self.mean, self._mean(group), self.grid)
+        found = register_across_contrasts(self.mean, mean, self.grid)
         return found if plausible(found, self.grid.centre) else np.eye(4)
 
     def few(self, group: NDArray) -> None:
@@ -336,7 +336,7 @@ class _MotionSearch:
     ) -> None:
         """Register each volume to its prediction from the others, mixed with that from the shell below."""
         aligned = self._aligned(group)
-        predicted = np.tensordot(weights, aligned, (1, 3))
+        predicted = np.tensordot(weights, aligned, 1)
         precision = self._precision(aligned, predicted) if self.b[group].min() > LOW_B else None
         place = {int(k): i for i, k in enumerate(group)}
 
@@ -353,8 +353,8 @@ class _MotionSearch:
         Where fibre directions make volumes differ, the differences would be mistaken for motion.
         """
         variance = np.zeros(self.grid.mask.shape, dtype=np.float32)
-        for k, volume in enumerate(predicted):
-            variance += (volume - aligned[..., k]) ** 2
+        for volume, prediction in zip(aligned, predicted, strict=True):
+            variance += (prediction - volume) ** 2
         sigma = [0.0 if axis in self.grid.thin else 1.0 for axis in range(3)]
         variance = gaussian_filter(variance, sigma)
         mean = float(variance[self.grid.rim].mean()) or 1.0
@@ -371,18 +371,17 @@ class _MotionSearch:
                 self.transforms[k] = match.transform
 
     def _aligned(self, group: NDArray) -> NDArray[np.float32]:
-        return np.stack([self.volumes.aligned(k, self._matrix(k)) for k in group], axis=-1)
+        """Volumes in the frame of the reference, shape (n, x, y, z)."""
+        return np.stack([self.volumes.aligned(k, self._matrix(k)) for k in group])
 
     def _matrix(self, k: int) -> NDArray[np.float64]:
         """Transform from voxels of the reference to voxels of volume k."""
         return np.asarray(np.linalg.inv(self.grid.affine) @ self.transforms[k] @ self.grid.affine)
 
-    def _mean(self, group: NDArray) -> NDArray[np.float32]:
-        used = group[self.believed[group]] if self.believed[group].any() else group
-        total = np.zeros(self.grid.mask.shape, dtype=np.float32)
-        for k in used:
-            total += self.volumes.aligned(k, self._matrix(k))
-        return total / np.float32(used.size)
+    def _mean(self, aligned: NDArray, group: NDArray) -> NDArray[np.float32]:
+        """Mean of the aligned volumes of a group whose motion has been found, or of all."""
+        good = self.believed[group]
+        return np.asarray(aligned.mean(axis=0, where=(good if good.any() else ~good)[:, None, None, None]))
 
     def report(self, n: int) -> None:
         """Count n registrations as done."""
@@ -392,25 +391,21 @@ class _MotionSearch:
 
 
 class _MotionVolumes:
-    """The volumes to compare: finite, with any susceptibility displacement undone."""
+    """The volumes to compare, made finite."""
 
-    def __init__(self, data: NDArray, shift: NDArray | None, axis: int | None, threads: int) -> None:
+    def __init__(self, data: NDArray) -> None:
         self.data = data
-        if shift is not None:
-            still = np.tile(np.eye(4), (data.shape[3], 1, 1))
-            self.data = resample(data, np.eye(4), still, shift, 1 if axis is None else axis, threads).data
 
     def __getitem__(self, k: int) -> NDArray[np.float32]:
-        return np.nan_to_num(self.data[..., k], nan=0.0, posinf=0.0, neginf=0.0).astype(np.float32)
+        volume = np.array(self.data[..., k], dtype=np.float32, order="C")
+        return volume if np.isfinite(volume).all() else np.nan_to_num(volume, nan=0.0, posinf=0.0, neginf=0.0)
 
     def aligned(self, k: int, matrix: NDArray) -> NDArray[np.float32]:
         """Volume k roughly resampled to the frame of the reference, for comparison only."""
         volume = self[k]
         if np.allclose(matrix, np.eye(4), rtol=0, atol=1e-9):
             return volume
-        return np.asarray(
-            affine_transform(volume, matrix[:3, :3], matrix[:3, 3], order=1, mode="nearest", output=np.float32)
-        )
+        return trilinear(volume[..., None], moved_grid(volume.shape, matrix))[0]
 
 
 def _groups(b_values: NDArray) -> list[NDArray[np.intp]]:

@@ -100,7 +100,7 @@ class Extrapolation:
     Parameters
     ----------
     unweighted : ndarray, shape (x, y, z)
-    aligned : ndarray, shape (x, y, z, n)
+    aligned : ndarray, shape (n, x, y, z)
         Volumes of the shell below, in the frame of the unweighted image.
     b_value : float
         b-value of the shell below, s/mm^2.
@@ -114,7 +114,7 @@ class Extrapolation:
         harmonics, smoothness = _harmonics(directions, self.n)
         design = np.column_stack([np.ones(self.n), harmonics])
         fit = np.linalg.solve(design.T @ design + np.diag([0.0, *smoothness]), design.T)
-        self.coefficients = np.tensordot(fit.astype(np.float32), aligned, (1, 3))
+        self.coefficients = np.tensordot(fit.astype(np.float32), aligned, 1)
 
     def __call__(self, b_value: float, directions: NDArray) -> NDArray[np.float32]:
         """Volumes (m, x, y, z) along m directions, mono-exponential in b."""

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.linalg import expm, lstsq
 from scipy.ndimage import binary_dilation, gaussian_filter
 
-from bidsfit.preprocessing.trilinear import trilinear
+from bidsfit.preprocessing.splines import trilinear
 
 #: Standard deviations of the Gaussian smoothing, mm, from coarse to fine; never less than `FINEST` voxels.
 SMOOTHING = (8.0, 4.0, 2.0)
@@ -26,11 +26,11 @@ FINEST = 0.8
 RIM = 5.0
 
 #: Points compared at each of these scales, at most.
-POINTS = (10_000, 20_000, 60_000)
+POINTS = (10_000, 20_000, 40_000)
 
 #: Iterations at each scale, at most; they end when no point of a head moves by more than `CONVERGED` mm.
 ITERATIONS = 12
-CONVERGED = 0.003
+CONVERGED = 0.01
 
 #: Lengths in mm are meant for a head. What is smaller than this, mm, is registered as if it were enlarged to it: a
 #: cord or a mouse as a head of as many voxels.
@@ -249,18 +249,18 @@ class Reference:
             if seen.mean() < 0.3:
                 break
             target, there = values[seen], places[:, seen]
-            powers, slopes = [np.ones(target.size)], [np.zeros((3, target.size))]
+            powers, slopes = [np.ones(target.size)], []
             for parts in self.at_scale(level):
-                image, *gradient = trilinear(parts, there).astype(float)
+                parts_there = trilinear(parts, there).astype(float)
+                image, gradient = parts_there[0], parts_there[1:]
                 for d in range(1, self.degree + 1):
                     powers.append(image**d)
-                    slopes.append(d * image ** (d - 1) * np.array(gradient))
+                    slopes.append(d * image ** (d - 1) * gradient)
             intensities = lstsq(np.transpose(powers), target, check_finite=False)[0]
             predicted = intensities @ np.array(powers)
-            slope = to_voxel[:3, :3].T @ np.tensordot(intensities, slopes, 1)  # per mm, world
-            derivatives = np.array(
-                [np.einsum("ip,ip->p", slope, g[:3, :3] @ here[:, seen] + g[:3, 3:]) for g in generators]
-            )
+            slope = to_voxel[:3, :3].T @ np.tensordot(intensities[1:], slopes, 1)  # per mm, world
+            by_entry = slope[:, None] * np.append(here[:, seen], np.ones((1, target.size)), axis=0)  # of a matrix
+            derivatives = generators[:, :3].reshape(-1, 12) @ by_entry.reshape(12, -1)
             design = np.concatenate([powers, derivatives])
             residual = target - predicted
             correlation = _correlation(target, predicted)

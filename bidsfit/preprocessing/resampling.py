@@ -8,9 +8,10 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.ndimage import map_coordinates, spline_filter1d
+from scipy.ndimage import map_coordinates
 
 from bidsfit.parallel import Progress, library_threads
+from bidsfit.preprocessing.splines import moved_grid, tricubic, trilinear
 from bidsfit.preprocessing.susceptibility import jacobian
 
 #: Along an axis of at most so many voxels nothing is interpolated: a spline through four slices is a guess.
@@ -123,7 +124,7 @@ def _together(
     progress: Progress | None = None,
 ) -> Resampled:
     """The volumes that ``one`` computes, and where all of them have data."""
-    result = np.empty(shape, dtype=np.float32)
+    result = np.empty(shape, dtype=np.float32, order="F")  # volumes are written and read one by one
     everywhere = np.ones(shape[:3], dtype=bool)
     with library_threads(1, "blas"), ThreadPoolExecutor(max(1, threads)) as pool:
         for k, (volume, covered) in enumerate(pool.map(one, range(shape[3]))):
@@ -159,15 +160,15 @@ class Displacement:
         if shape[axis] < 2:
             raise ValueError("The image has one voxel along the axis of the phase encoding, which cannot be distorted.")
         self.shift = shift.astype(np.float32)
-        self.jacobian = jacobian(self.shift, axis)
+        self.both = np.stack([jacobian(self.shift, axis), self.shift], axis=-1, dtype=np.float32)
 
     def apply(self, places: NDArray[np.float64]) -> NDArray[np.float32]:
         """Move places (3, ...) in voxels to where their signal was recorded; return the Jacobian there."""
         if self.shift is None or self.axis is None:
             return np.ones(places.shape[1:], dtype=np.float32)
-        stretch = map_coordinates(self.jacobian, places, order=1, mode="nearest")
-        places[self.axis] += map_coordinates(self.shift, places, order=1, mode="nearest")
-        return np.asarray(stretch)
+        stretch, shift = trilinear(self.both, places)
+        places[self.axis] += shift
+        return stretch
 
 
 def _resample(
@@ -182,9 +183,7 @@ def _resample(
     still = np.abs(corners @ matrix.T - corners).max() < NO_DISPLACEMENT
     if still and displacement.shift is None:
         return volume.astype(np.float32), np.isfinite(volume)
-    places = np.einsum("ij,jabc->iabc", matrix[:3, :3], np.indices(shape, dtype=float))
-    places += matrix[:3, 3, None, None, None]
-    return sample(volume, places, displacement)
+    return sample(volume, moved_grid(shape, matrix), displacement)
 
 
 def sample(
@@ -208,12 +207,9 @@ def sample(
         covered &= (places[axis] >= -HALF_VOXEL) & (places[axis] <= shape[axis] - 1 + HALF_VOXEL)
         np.clip(places[axis], 0, shape[axis] - 1, out=places[axis])
     if holes:
-        covered &= map_coordinates(finite.astype(np.float32), places, order=1, mode="nearest") > 1 - HALF_VOXEL
+        covered &= trilinear(finite.astype(np.float32)[..., None], places)[0] > 1 - HALF_VOXEL
     if len(thick) == 3:
-        coefficients = values.astype(np.float32)
-        for axis in thick:
-            coefficients = spline_filter1d(coefficients, order=3, axis=axis, output=np.float32, mode="mirror")
-        sampled = map_coordinates(coefficients, places, order=3, mode="mirror", prefilter=False, output=np.float32)
+        sampled = tricubic(values.astype(np.float32), places)
     else:
         sampled = _along_planes(values.astype(np.float32), places, thick)
     sampled *= stretch

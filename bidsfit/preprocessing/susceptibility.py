@@ -295,7 +295,7 @@ def _find_motion(
     accepted only if the undistorted pair agrees better with it.
     """
     factor = int(np.ceil(max(first.shape) / REGISTRATION_SIDE))
-    (first, coarse), (second, _) = (_coarser(volume, affine, factor) for volume in (first, second))
+    (first, coarse), (second, _) = (coarser(volume, affine, factor) for volume in (first, second))
     corners = np.indices((2, 2, 2)).reshape(3, -1).T * (np.array(first.shape) - 1)
     world = _apply(coarse, corners)
     zooms = _zooms(coarse)
@@ -327,7 +327,7 @@ def _find_motion(
     return best
 
 
-def _coarser(volume: NDArray, affine: NDArray, factor: int) -> tuple[NDArray, NDArray]:
+def coarser(volume: NDArray, affine: NDArray, factor: int) -> tuple[NDArray, NDArray]:
     """Means of blocks of voxels, and their affine; incomplete blocks are dropped."""
     shape = np.array(volume.shape) // factor
     blocks = volume[tuple(slice(0, n * factor) for n in shape)]

@@ -97,7 +97,7 @@ class CorrectMotion(StepInterface):
         unmoved = np.tile(np.eye(4), (len(acquisition), 1, 1))
         placed = resample(data, image.affine, unmoved, threads=inputs.threads, **where)
         with progress_bar(inputs.label) as progress:
-            moved, transforms, path, facts = self._move(data, image, acquisition, region, where, progress)
+            moved, transforms, path, facts = self._move(data, placed.data, image, acquisition, region, where, progress)
         if moved is not None:
             before = region & placed.covered
             inside = before & moved.covered
@@ -122,6 +122,7 @@ class CorrectMotion(StepInterface):
     def _move(
         self,
         data: NDArray,
+        undistorted: NDArray,
         image: SpatialImage,
         acquisition: Acquisition,
         region: NDArray[np.bool_],
@@ -129,7 +130,7 @@ class CorrectMotion(StepInterface):
         progress: Progress,
     ) -> tuple[Resampled | None, NDArray[np.float64], NDArray[np.float64], dict[str, Any]]:
         """Corrected volumes (None if none moved), transforms, displacement of each (mm), and findings."""
-        given = (data, image.affine, acquisition.b_values, region)
+        given = (undistorted, image.affine, acquisition.b_values, region)
         called = numbers_of_others(len(acquisition), self.inputs.left_out)
         threads = self.inputs.threads
         transforms = np.tile(np.eye(4), (len(acquisition), 1, 1))
@@ -137,12 +138,14 @@ class CorrectMotion(StepInterface):
             obstacle = obstacle_to_breathing(acquisition.b_values)
             if obstacle:
                 return None, transforms, np.zeros((len(acquisition), 1)), {"refused": obstacle}
-            shared = estimate_breathing(*given, threads=threads, progress=progress, **where)
+            shared = estimate_breathing(*given, threads=threads, progress=progress)
             pattern, facts = shared.world(image.affine, region), describe_breathing(shared, image.affine, region)
             transforms[:, :3, 3] = shared.depth[:, None] * pattern.mean(axis=1)
             undone = shared.undone(data, threads=threads, **where) if shared.depth.any() else None
             return undone, transforms, shared.depth[:, None] * np.sqrt((pattern**2).sum(axis=0).mean()), facts
-        found = estimate_motion(*given, directions=acquisition.directions, threads=threads, progress=progress, **where)
+        found = estimate_motion(
+            *given, directions=acquisition.directions, axis=where["axis"], threads=threads, progress=progress
+        )
         path = motion_parameters(found.transforms, VoxelGrid(image.affine, region).centre) * [1, 1, 1, *[RADIUS] * 3]
         if np.allclose(found.transforms, np.eye(4), rtol=0, atol=1e-9):
             return None, found.transforms, path, describe_motion(found, called)

@@ -21,6 +21,8 @@ from bidsfit.trust.performance import Performance, performance_of, size_of, spac
 #: How much is found out about the errors of an estimator: nothing by simulation; with few truths; with many.
 Trust = Literal["off", "light", "full"]
 
+#: Another number where what is stored, or how it is simulated, becomes another.
+FORMAT = 1
 #: Significant digits of the columns of a protocol: images whose b-values differ by less share a simulation.
 DIGITS = 3
 
@@ -53,6 +55,7 @@ def cached_performance(
     size = size_of(estimator, full=trust == "full")
     facts = {
         "Release": __version__,
+        "Format": FORMAT,
         "Model": [estimator.model.name, estimator.model.latex, estimator.model.constants, space.facts],
         "Estimator": [estimator.name, estimator.options, getattr(estimator, "training_notes", {})],
         "Protocol": _facts(protocol),

@@ -24,7 +24,7 @@ FLAGS = Quantity(
 MISFIT = 3.29
 #: The response is low below this share of a true change, a bias large beyond this share of the standard deviation, and
 #: a signal faint below this SNR.
-LOW_RESPONSE, LARGE_BIAS, LOW_SNR = 0.5, 0.5, 5.0
+LOW_RESPONSE, LARGE_BIAS, LOW_SNR = 0.7, 0.5, 5.0
 
 
 class Flag(IntFlag):
@@ -52,7 +52,7 @@ class Flag(IntFlag):
     UNDETERMINED = 8, "the data do not determine a parameter: do not read it"
     LOW_RESPONSE = (
         16,
-        "less than half of a true change of a parameter shows in its estimate: differences between tissues and changes "
+        "less than 70 % of a true change of a parameter shows in its estimate: differences between tissues and changes "
         "over time are larger than the map shows",
     )
     BIASED = (
