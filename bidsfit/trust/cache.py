@@ -22,7 +22,7 @@ from bidsfit.trust.performance import Performance, performance_of, size_of, spac
 Trust = Literal["off", "light", "full"]
 
 #: Another number where what is stored, or how it is simulated, becomes another.
-FORMAT = 1
+FORMAT = 2
 #: Significant digits of the columns of a protocol: images whose b-values differ by less share a simulation.
 DIGITS = 3
 

@@ -85,10 +85,20 @@ Estimate = Callable[[NDArray[np.float64], NDArray[np.float64]], NDArray[np.float
 
 
 class Errors(NamedTuple):
-    """Bias and standard deviation at true parameters, by quantity; arrays of shape (n,)."""
+    """What estimates of true parameters are like, by quantity; arrays of shape (n,).
+
+    Attributes
+    ----------
+    bias, sd : dict of quantity to ndarray
+        Mean error, and standard deviation over the noise.
+    q025, q975 : dict of quantity to ndarray
+        Quantiles of the estimates.
+    """
 
     bias: dict[str, NDArray[np.float64]]
     sd: dict[str, NDArray[np.float64]]
+    q025: dict[str, NDArray[np.float64]]
+    q975: dict[str, NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
@@ -150,11 +160,12 @@ class Performance:
         return quantities_of(self.space.model)
 
     def errors(self, parameters: NDArray[np.float64], sigma: NDArray[np.float64]) -> Errors:
-        """Bias and standard deviation at true parameters (n, n_parameters of the model) and noise levels (n,)."""
+        """Errors at true parameters (n, n_parameters of the model) and noise levels (n,)."""
         scale = self._scale(parameters)
-        found = self.at_truth(self._coordinates(parameters, sigma))
-        bias, spread = np.split(found, 2, axis=1)
-        return Errors(self._named(bias * scale), self._named(self._sd(spread, scale)))
+        bias, spread, *tails = np.split(self.at_truth(self._coordinates(parameters, sigma)), 4, axis=1)
+        bias, sd = bias * scale, self._sd(spread, scale)
+        mean = _quantities(self.space.model, parameters) + bias
+        return Errors(*map(self._named, (bias, sd, *(mean + sd * tail for tail in tails))))
 
     def expected(
         self,
@@ -267,7 +278,7 @@ class Performance:
         length = int.from_bytes(content[:8], "little")
         facts = json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["facts"])
         p, q = len(space.names), len(quantities_of(space.model))
-        functions = {"at_truth": 2 * q, "at_estimate": 3 * q + p * p + 2 * p + 2 * SCORES}
+        functions = {"at_truth": 4 * q, "at_estimate": 3 * q + p * p + 2 * p + 2 * SCORES}
         parts: dict[str, dict[str, NDArray]] = {
             name: {part: arrays.pop(f"{name}.{part}") for part in ("centres", "coefficients")} for name in functions
         }
@@ -404,12 +415,15 @@ def simulate(
     knots = np.quantile(space.to_cube(truths), np.linspace(0, 1, KNOTS), axis=0)
 
     bias, sd, response = np.empty_like(known), np.empty_like(known), np.empty((n, p, p))
+    tails = np.empty((n, 2, len(names)))
     some, scores = np.empty((n, PAIRS, len(model.names))), np.empty((n, PAIRS, SCORES))
     for start in range(0, n, BLOCK):
         rows = slice(start, start + BLOCK)
         found, own_scores = _repeated(estimate, simulator, truths[rows], sigma[rows], size.repeats, [seed, start])
         values = np.stack([_quantities(model, row) for row in found])
-        bias[rows], sd[rows] = values.mean(axis=1) - known[rows], values.std(axis=1, ddof=1)
+        mean, sd[rows] = values.mean(axis=1), values.std(axis=1, ddof=1)
+        bias[rows], spread = mean - known[rows], np.maximum(sd[rows], LEAST * spreads)
+        tails[rows] = np.moveaxis((np.quantile(values, TAILS, axis=1, method="normal_unbiased") - mean) / spread, 0, 1)
         some[rows], scores[rows] = found[:, :PAIRS], own_scores[:, :PAIRS]
         step = np.clip(sd[rows][:, places], *np.outer(STEPS, space.span)[:, None])
         for j in range(p):
@@ -429,7 +443,7 @@ def simulate(
     usable = np.isfinite(np.column_stack([errors, response.reshape(n, -1)])).all(axis=1)
     at = coordinates(space.to_cube(truths), 1 / sigma, knots)
     centres = at[usable][: size.centres]
-    at_truth = Smoother.fit(at[usable], errors[usable], centres)
+    at_truth = Smoother.fit(at[usable], np.column_stack([errors, tails.reshape(n, -1)])[usable], centres)
     fitted, q = usable & ~held_out, len(names)
     trial = Smoother.fit(at[fitted], errors[fitted], centres)(at[usable & held_out])
     off = trial - errors[usable & held_out]

@@ -82,6 +82,9 @@ def test_bias_and_spread_at_the_truth_are_those_of_the_estimator(straight, place
         assert np.corrcoef(found.bias[name], bias[:, j])[0, 1] > 0.99
         assert np.median(np.abs(found.sd[name] / sigma - 1)) < 0.06
         assert np.corrcoef(found.sd[name], sigma)[0, 1] > 0.99
+        middle = truth[:, 1 + j] + bias[:, j]
+        for ends, z in ((found.q025, -1.96), (found.q975, 1.96)):
+            assert np.median((ends[name] - middle) / sigma) == pytest.approx(z, rel=0.1)
 
 
 def test_the_response_is_the_slope_with_what_parameters_take_from_one_another(straight, places):
