@@ -64,10 +64,12 @@ def plugin(tmp_path, monkeypatch):
 @pytest.fixture(scope="session", autouse=True)
 def few_truths():
     """What judges an estimator is simulated with fewer truths, but where a test asks for more."""
-    from bidsfit.trust import performance
+    from bidsfit.trust import domain, performance
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(performance, "LIGHT", performance.Size(256, 12, 4, 48))
+        patch.setattr(domain, "SIGNALS", 1024)
+        patch.setattr(domain, "HELD_OUT", 2048)
         for name in ("OF_COSTLY", "OF_FUNCTION"):
             patch.setattr(performance, name, performance.Size(64, 8, 2, 16))
         yield
