@@ -332,7 +332,8 @@ def hidden_words(record: EstimatorRecord, symbol: str) -> str:
     if not record.expected_response < LOW_RESPONSE:
         return ""
     return (
-        f"By simulation less than half of a true change of {symbol} shows in estimates by {record.estimator}, and "
+        f"By simulation less than {100 * LOW_RESPONSE:.0f} % of a true change of {symbol} shows in estimates by "
+        f"{record.estimator}, and "
         "nothing is corrected for it: a treatment effect cannot be seen at full size, a small one may not be seen at "
         "all, and a small within-subject standard deviation is no merit here."
     )

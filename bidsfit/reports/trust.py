@@ -140,7 +140,7 @@ def recommendation(name: str, rows: Mapping[str, ParameterTrust], unit: str) -> 
     words += f"; but it hides changes, of which {_shown(least)} shows. "
     faithful = next(((e, row) for e, row in known.items() if row.response >= LOW_RESPONSE), None)
     if faithful is None:
-        return f"{words}With none of the estimators half of a true change shows."
+        return f"{words}With none of the estimators {100 * LOW_RESPONSE:.0f} % of a true change show."
     estimator, row = faithful
     return f"{words}For questions of change take {estimator}, where {_shown(row)} shows."
 

@@ -38,7 +38,7 @@ def summary(**rows):
         (
             {"net": (0.03, -0.1), "lsq": (0.0301, 0.4)},
             "For f take net: its expected error of 0.03 is the least (lsq 0.0301), that of lsq hardly larger; but it "
-            "hides changes, of which 0 % shows. With none of the estimators half of a true change shows.",
+            "hides changes, of which 0 % shows. With none of the estimators 70 % of a true change show.",
         ),
         ({"net": (np.nan, np.nan)}, ""),
     ],
