@@ -203,7 +203,7 @@ def fit(
     if is_simulated(estimator, trust):
         averaged = estimator.averaged(acquisition)
         performance = cached_performance(
-            estimator, averaged, trust, kind=kind, known=sigma is not None, threads=threads
+            estimator, averaged, trust, kind=kind, known=sigma is not None, threads=threads, progress=progress
         )
     judge = judge_of(estimator, estimate, sigma, kind=kind, performance=performance, threads=threads)
     if performance is not None:

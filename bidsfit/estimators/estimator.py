@@ -268,6 +268,8 @@ class Estimator(ABC):
     #: How its 95 % intervals are found; "wald" takes its likelihood or the "sd" of its statistics, "conformal" its
     #: simulated performance.
     intervals: Intervals = "conformal"
+    #: Whether it learns a prior from the voxels that it is given, so that other voxels make it another estimator.
+    learns: bool = False
     #: Whether it takes a hundred times as long as others, so that little of it is simulated.
     costly: bool = False
     #: Whether the standard deviation of the noise must be given.

@@ -77,6 +77,7 @@ class MaximumAPosteriori(Estimator):
     """
 
     name = "bayesmap"
+    learns = True
     title = "Maximum a posteriori with a data-driven prior"
     references = ("barbieri2016", "kaandorp2021")
     needs_equation = True

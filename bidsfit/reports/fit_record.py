@@ -19,6 +19,7 @@ from bidsfit.reports.records import FitRecord
 from bidsfit.reports.trained import recipe_in_words, training_row, training_warnings
 from bidsfit.reports.trust import trust_row
 from bidsfit.reports.words import percent, with_unit
+from bidsfit.trust.performance import obstacle
 
 #: Shares of the voxels above which the report warns.
 MANY_AT_BOUND = 0.2
@@ -57,10 +58,12 @@ def fit_record(
         Methods texts of the model and the estimator.
     """
     model, estimator, numbers = view.model, view.estimator, view.result.numbers
+    reason = obstacle(estimator)
     precisions = {row.name: view.precision(row.name) for row in numbers.parameters}
     warnings = [
         *filter(None, [in_words(numbers.left_out)]),
         *fit_warnings(numbers, model.scale, precisions),
+        *([f"What is to be expected of the errors is not simulated: {reason}"] if reason else []),
         *(training_warnings(numbers, view.bundle, participant) if view.bundle else ()),
     ]
     return FitRecord(

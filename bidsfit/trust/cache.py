@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -14,6 +16,7 @@ from bidsfit import __version__
 from bidsfit.acquisition import Acquisition
 from bidsfit.estimators.estimator import Estimator
 from bidsfit.files import cache_folder, whole_file
+from bidsfit.models.space import ParameterSpace
 from bidsfit.noise import NoiseKind
 from bidsfit.parallel import Progress
 from bidsfit.trust.performance import Performance, performance_of, size_of, space_of
@@ -64,10 +67,8 @@ def cached_performance(
     }
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:32]
     path = cache_folder() / "performance" / f"{digest}.safetensors"
-    try:
-        return Performance.load(path.read_bytes(), space)
-    except (OSError, ValueError, KeyError):  # not there, or damaged
-        pass
+    if (kept := _kept(path, space)) is not None:
+        return kept
 
     def simulated() -> Performance:
         return performance_of(
@@ -81,13 +82,18 @@ def cached_performance(
     except OSError:  # a cache that cannot be written is no obstacle
         return simulated()
     with lock:
-        try:  # another job may have made it meanwhile
-            return Performance.load(path.read_bytes(), space)
-        except (OSError, ValueError, KeyError):
-            found = simulated()
-            with whole_file(path) as temporary:
-                temporary.write_bytes(found.dump())
-            return found
+        found = _kept(path, space) or simulated()  # another job may have made it meanwhile
+        with suppress(OSError), whole_file(path) as temporary:
+            temporary.write_bytes(found.dump())
+        return found
+
+
+def _kept(path: Path, space: ParameterSpace) -> Performance | None:
+    """What is kept in a file; None if it is not there, or damaged."""
+    try:
+        return Performance.load(path.read_bytes(), space)
+    except (OSError, ValueError, KeyError):
+        return None
 
 
 def _rounded(acquisition: Acquisition) -> Acquisition:

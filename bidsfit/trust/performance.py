@@ -314,6 +314,8 @@ def obstacle(estimator: Estimator) -> str:
         return "it reads the neighbours of a voxel"
     if any(parameter.kind != "scalar" for parameter in estimator.model.parameters):
         return "its model has angles"
+    if estimator.learns:
+        return "it learns its prior from the image itself"
     try:
         space_of(estimator)
     except ValueError as error:

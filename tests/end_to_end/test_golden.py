@@ -21,18 +21,14 @@ PLACES = (0, 5, 25, 50, 75, 95, 100)
 
 #: A quantile may differ by so much of the range of its map: what other processors and libraries round otherwise.
 TOLERANCE = 1e-5
+#: Estimators whose intervals are simulated.
+CONFORMAL = ("segmented", "net", "forest")
 #: Networks are trained by thousands of roundings, one upon the other; for a single one a tree of a forest can split
 #: elsewhere (float32 digits of the pooled fits that it learns from have moved its maps by 4e-3).
-#: Estimators whose intervals are simulated.
-CONFORMAL = ("segmented", "bayesmap", "net", "forest")
 #: Smooth functions through simulated errors are solutions of nearly singular equations; of flags only the file counts.
 LOOSE_TOLERANCES = {
     **{f"stat-{key}_": 0.02 for key in ("bias", "expectedsd", "response")},
-    **{
-        f"stat-{end}_desc-{name}": 0.02
-        for end in ("q025", "q975")
-        for name in ("segmented", "bayesmap", "net", "forest")
-    },
+    **{f"stat-{end}_desc-{name}": 0.02 for end in ("q025", "q975") for name in CONFORMAL},
     "param-flags": 1.0,
     "desc-net": 1e-3,
     "desc-forest": 1e-3,

@@ -7,7 +7,7 @@ from copy import copy
 import numpy as np
 import pytest
 
-from bidsfit import Acquisition, LeastSquares, companions, models
+from bidsfit import Acquisition, LeastSquares, MaximumAPosteriori, companions, models
 from bidsfit.estimators.segmented import Segmented
 from bidsfit.information import cramer_rao_bound
 from bidsfit.models.space import ParameterSpace
@@ -18,6 +18,7 @@ from bidsfit.trust.cache import cached_performance
 from bidsfit.trust.flags import MISFIT
 from bidsfit.trust.misfit import look_at_signals
 from bidsfit.trust.performance import Performance, Size, obstacle, performance_of, simulate, truths_of
+from bidsfit.trust.smoothing import Smoother
 
 SHELLS = Acquisition([0, 1000, 2000, 3500, 5000], counts=[8, 32, 32, 32, 32], n_directions=[1, 32, 32, 32, 32])
 DECAY = Acquisition([0, 10, 20, 50, 100, 200, 400, 800], counts=[4, 4, 4, 4, 4, 4, 4, 4])
@@ -206,6 +207,18 @@ def test_the_cache_keeps_one_for_everything_that_determines_it(tmp_path, monkeyp
     assert cached_performance(estimator, SHELLS, "light").dump() == first.dump()
 
 
+def test_smooth_functions_are_those_of_the_points():
+    """A function of three coordinates, and its independent noise averaged out."""
+    rng = np.random.default_rng(0)
+    points, asked = rng.random((3000, 3)), rng.random((200, 3))
+
+    def known(x):
+        return np.column_stack([np.sin(3 * x[:, 0]) * x[:, 1], x[:, 2] ** 2])
+
+    found = Smoother.fit(points, known(points) + 0.1 * rng.standard_normal((3000, 2)), points[:200])(asked, threads=2)
+    assert np.sqrt(np.mean((found - known(asked)) ** 2)) < 0.04
+
+
 def test_a_cache_that_cannot_be_written_is_no_obstacle(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("BIDSFIT_CACHE_DIR", str(tmp_path / "file"))
@@ -217,6 +230,7 @@ def test_parameters_that_are_held_cannot_be_judged():
     held = LeastSquares(models.get("ivim"), bounds={"Dstar": (50.0, 50.0)})
     assert "Dstar" in obstacle(held)
     assert not obstacle(LeastSquares(models.get("ivim")))
+    assert "learns its prior" in obstacle(MaximumAPosteriori(models.get("ivim")))
 
 
 def test_companions_are_those_of_the_performance(places):
