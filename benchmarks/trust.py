@@ -54,7 +54,18 @@ from bidsfit.trust import performance as simulated
 from bidsfit.trust.cache import cached_performance
 from bidsfit.trust.flags import Flag, flags
 from bidsfit.trust.misfit import look_at_signals
-from bidsfit.trust.performance import Errors, Expected, Performance, Size, performance_of, simulate, space_of, truths_of
+from bidsfit.trust.performance import (
+    Errors,
+    Expected,
+    Performance,
+    Size,
+    estimates_of,
+    least_squares_beside,
+    performance_of,
+    simulate,
+    space_of,
+    truths_of,
+)
 
 Array = NDArray[np.float64]
 
@@ -190,18 +201,17 @@ def noisy(subject: Subject, clean: Array, sigma: Array, rng: np.random.Generator
 
 def estimated(subject: Subject, signals: Array, sigma: Array) -> Array:
     """All parameters of the model, shape (n, n_parameters of the model)."""
-    found = subject.estimator.estimate(signals, subject.acquisition, sigma).parameters
-    return np.stack([found[name] for name in subject.estimator.model.names], axis=1)
+    return subject.estimator.estimate(signals, subject.acquisition, sigma).points
 
 
 def looked(subject: Subject, signals: Array, sigma: Array) -> Looked:
     """Estimates with what is told of them."""
     estimator = subject.estimator
     estimate = estimator.estimate(signals, subject.acquisition, sigma)
-    parameters = np.stack([estimate.parameters[name] for name in estimator.model.names], axis=1)
-    scores, outside = look_at_signals(estimator, estimate, signals, subject.acquisition, sigma)
-    expected = subject.performance.expected(parameters, sigma, scores)
-    return Looked(estimate, parameters, expected, flags(estimator, estimate, expected, sigma, outside))
+    beside = least_squares_beside(estimator) if subject.performance.beside else None
+    seen = look_at_signals(estimator, estimate, signals, subject.acquisition, sigma, beside)
+    expected = subject.performance.expected(estimate.points, sigma, seen.scores, seen.beside)
+    return Looked(estimate, estimate.points, expected, flags(estimator, estimate, expected, sigma, seen.outside))
 
 
 def show(header: list[str], rows: Iterable[list[str]]) -> None:
@@ -233,12 +243,12 @@ def reliable(model: str, name: str, arguments: Namespace) -> Iterator[list[str]]
         np.array([arguments.voxels, arguments.repeats]) // (1 if name in ("lsq", "segmented") else 2)
     ).tolist()
     truth, sigma = draw(one, n, rng)
-    repeated = estimated(one, measured(one, truth, sigma, rng, repeats), np.repeat(sigma, repeats))
-    repeated = repeated.reshape(n, repeats, -1)
+    signals = measured(one, truth, sigma, rng, repeats)
+    repeated = estimated(one, signals, np.repeat(sigma, repeats)).reshape(n, repeats, -1)
     found: list[Errors | Expected] = [
         one.performance.errors(one.space.with_scale(truth), sigma),
         one.performance.errors(repeated[:, 0], sigma),
-        one.performance.expected(repeated[:, 0], sigma),
+        looked(one, signals[::repeats], sigma).expected,
     ]
     for j, parameter in enumerate(one.space.names):
         values = repeated[:, :, one.estimator.model.names.index(parameter)]
@@ -306,7 +316,7 @@ def intervals_of(one: Subject, signals: Array, sigma: Array) -> dict[str, tuple[
             estimator = type(estimator)(estimator.model, intervals="profile")
         judged = companions(estimator, estimator.estimate(signals, one.acquisition, sigma), sigma)
         found[kind] = tuple(np.stack([judged[key][p] for p in names], axis=1) for key in ("q025", "q975"))  # type: ignore[assignment]
-    expected = one.performance.expected(estimated(one, signals, sigma), sigma)
+    expected = looked(one, signals, sigma).expected
     found["conformal"] = tuple(np.stack([end[p] for p in names], axis=1) for end in (expected.lower, expected.upper))  # type: ignore[assignment]
     return found
 
@@ -639,7 +649,7 @@ def beyond(one: Subject, signals: Array, snr: float) -> Array:
     """How far signals without noise lie from any of the model, in standard deviations of the noise."""
     model = one.estimator.model
     estimate = LeastSquares(model).estimate(signals, one.acquisition, np.full(len(signals), 1e-3))
-    nearest = model.signal(np.stack([estimate.parameters[name] for name in model.names], axis=1), one.acquisition)
+    nearest = model.signal(estimate.points, one.acquisition)
     return np.asarray(np.linalg.norm((signals - nearest) * np.sqrt(one.acquisition.weights), axis=1) * snr)
 
 
@@ -757,15 +767,9 @@ def lesion_subject(bench: Bench, name: str, place: Setting) -> Subject:
     estimator = bench.estimator(name, place)
     stored: Performance | None = getattr(estimator, "performance", None)
     if stored is None:
-        names = estimator.model.names
-
-        def estimate(signals: Array, sigma: Array) -> Array:
-            found = estimator.estimate(signals, place.acquisition, sigma).parameters
-            return np.stack([found[parameter] for parameter in names], axis=1)
-
         noise = Noise(np.inf, place.noise.kind, place.noise.lowest)
         simulator = Simulator(truths_of(space_of(estimator)), place.acquisition, noise)
-        stored = simulate(estimate, simulator, size=simulated.LIGHT)
+        stored = simulate(estimates_of(estimator, place.acquisition), simulator, size=simulated.LIGHT)
     return Subject(estimator, place.acquisition, stored)
 
 

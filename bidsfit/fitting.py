@@ -22,6 +22,7 @@ from bidsfit.trust.cache import Trust, cached_performance
 from bidsfit.trust.companions import companions_of, is_simulated, judge_of
 from bidsfit.trust.flags import flags
 from bidsfit.trust.misfit import look_at_signals
+from bidsfit.trust.performance import least_squares_beside
 from bidsfit.trust.summary import TrustSummary, trust_summary
 from bidsfit.trust.summary import summarise as summarise_trust
 
@@ -207,14 +208,15 @@ def fit(
         )
     judge = judge_of(estimator, estimate, sigma, kind=kind, performance=performance, threads=threads)
     if performance is not None:
-        scores, outside = look_at_signals(estimator, estimate, signals, acquisition, judge.noise, threads)
-        judge = replace(judge, scores=scores)
+        other = least_squares_beside(estimator) if performance.beside else None
+        looked = look_at_signals(estimator, estimate, signals, acquisition, judge.noise, other, threads)
+        judge = replace(judge, scores=looked.scores, beside=looked.beside)
     for key, companion in companions_of(estimator, trust).items():
         values |= {f"{name}_{key}": array for name, array in companion.judge(judge, estimate).items()}
     summary = None
     if performance is not None:
         expected = judge.expected(estimate)
-        values["flags"] = flags(estimator, estimate, expected, judge.noise, outside)
+        values["flags"] = flags(estimator, estimate, expected, judge.noise, looked.outside)
         summary = summarise_trust(estimator, estimate, expected, values["flags"], judge.noise, performance)
     model, residual = estimator.model, estimate.sigma[np.isfinite(estimate.sigma)]
     averaged = estimate.acquisition

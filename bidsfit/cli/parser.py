@@ -203,9 +203,10 @@ def add_fit_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--intervals",
         choices=("wald", "profile", "conformal", "none"),
-        help="95 %% intervals of lsq and mle: from the standard deviation (wald), from the profile of the likelihood, "
-        "which holds where the standard deviation does not (D* at low SNR) and is slower, from simulations of the "
-        "estimator (conformal, as those of other estimators), or none (default: wald)",
+        help="95 %% intervals of lsq and mle: from simulations of the estimator (conformal, as those of other "
+        "estimators), from the standard deviation (wald), from the profile of the likelihood, which holds where the "
+        "standard deviation does not (D* at low SNR) and is slower, or none (default: conformal where --trust "
+        "simulates the errors, else wald)",
     )
     group.add_argument(
         "--trust",

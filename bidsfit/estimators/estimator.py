@@ -152,6 +152,11 @@ class Estimate:
     derived: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     added_variance: NDArray[np.float64] | None = None
 
+    @property
+    def points(self) -> NDArray[np.float64]:
+        """All parameters in the order of the model, shape (..., n_parameters)."""
+        return np.stack(list(self.parameters.values()), axis=-1)
+
     def __repr__(self) -> str:
         """Table of the fitted voxels: median and percentiles of each parameter, and counts of the statuses."""
         sd = self.statistics.get("sd", {})

@@ -138,7 +138,7 @@ class MaximumAPosteriori(Estimator):
         measured = np.concatenate(parts).astype(float)
         level = np.broadcast_to(np.asarray(np.nan if noise is None else noise, dtype=float), (n,))[::step]
         found = self._least_squares.estimate(measured, acquisition, None if noise is None else level)
-        values = np.stack([found.parameters[name] for name in self.model.names], axis=1)
+        values = found.points
         values[:, self.model.scale_index] /= self._least_squares.reference(measured, acquisition, level)
         return values[np.isin(found.status, INSIDE)]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ TOLERANCE = 1e-6
 
 
 class ParameterSpace:
-    r"""All parameters except the scale, within bounds and linear constraints, parametrised by the unit cube.
+    r"""All free parameters except the scale, within bounds and linear constraints, parametrised by the unit cube.
 
     Every point of the cube, such as the outputs of a network between 0 and 1, is a valid combination of parameters. A
     parameter without a constraint is scaled by its bounds. Fractions whose sum is at most 1 become their sum and the
@@ -28,36 +27,48 @@ class ParameterSpace:
     ----------
     model : SignalModel
     bounds : mapping of name to (lower, upper), optional
-        Replace the model's, in the units of its parameter table.
+        Replace the model's, in the units of its parameter table. Equal bounds hold a parameter: it has no coordinate,
+        and what it leaves to the others of its constraint is their limit.
 
     Raises
     ------
     ValueError
-        Where a bound is infinite or fixes a parameter, or a constraint is of another form.
+        Where a bound is infinite, no parameter is free, or a constraint is of another form.
     """
 
     def __init__(self, model: SignalModel, bounds: Mapping[str, tuple[float, float]] | None = None) -> None:
         self.model = model
-        keep = [name != model.scale for name in model.names]
-        self.names = tuple(name for name in model.names if name != model.scale)
-        self.bounds = bounds_of(model, bounds)[keep]
-        for name, (low, high) in zip(self.names, self.bounds, strict=True):
-            if not (np.isfinite([low, high]).all() and low < high):
-                raise ValueError(
-                    f"Training needs finite bounds of {name} that leave it free, found {low:g} to {high:g}."
-                )
+        everything = bounds_of(model, bounds)
+        others = [j for j, name in enumerate(model.names) if name != model.scale]
+        for j in others:
+            if not np.isfinite(everything[j]).all():
+                low, high = everything[j]
+                raise ValueError(f"Training needs finite bounds of {model.names[j]}, found {low:g} to {high:g}.")
+        #: Bounds by name, for JSON.
+        self.facts: dict[str, list[float]] = {model.names[j]: everything[j].tolist() for j in others}
+        free = [j for j in others if everything[j, 0] < everything[j, 1]]
+        held = [j for j in others if j not in free]
+        if not free:
+            raise ValueError(f"The bounds of {model.name!r} hold all of its parameters: {self.facts}.")
+        self.names = tuple(model.names[j] for j in free)
+        self.bounds = everything[free]
+        #: Indices of the free parameters among those of the model.
+        self.places = free
+        self._whole = np.where(everything[:, 0] == everything[:, 1], everything[:, 0], 1.0)
         matrix, limits = model.linear_constraints
-        self._matrix, self._limits = matrix[:, keep], limits
-        self.groups: list[list[int]] = []  # fractions whose sum is at most 1
+        self._matrix, self._limits = matrix[:, free], limits - matrix[:, held] @ everything[held, 0]
+        self.groups: list[tuple[list[int], float]] = []  # fractions whose sum is at most a limit
         self.orders: list[tuple[int, int]] = []  # the first is at most the second
         for row, limit in zip(self._matrix, self._limits, strict=True):
             members = np.flatnonzero(row).tolist()
-            if (
-                limit == 1
+            if len(members) < 2:
+                self._tighten(row, limit, members)
+            elif (
+                0 < limit <= 1
                 and np.all(row[members] == 1)
                 and np.array_equal(self.bounds[members], [[0, 1]] * len(members))
             ):
-                self.groups.append(members)
+                self.groups.append((members, float(limit)))
             elif limit == 0 and sorted(row[members]) == [-1, 1]:
                 self.orders.append((int(np.argmax(row)), int(np.argmin(row))))
             else:
@@ -66,21 +77,24 @@ class ParameterSpace:
                     f"that are at least another; its constraints are {', '.join(map(str, model.constraints))}."
                 )
 
+    def _tighten(self, row: NDArray[np.float64], limit: float, members: list[int]) -> None:
+        """Narrow the bounds of the one parameter, if any, that a constraint leaves free."""
+        for j in members:
+            low, high = self.bounds[j]
+            self.bounds[j] = (low, min(high, limit / row[j])) if row[j] > 0 else (max(low, limit / row[j]), high)
+        if (limit < 0 and not members) or any(self.bounds[j, 0] >= self.bounds[j, 1] for j in members):
+            raise ValueError(f"The bounds {self.facts} leave no room for the constraints of {self.model.name!r}.")
+
     @property
     def span(self) -> NDArray[np.float64]:
         """Widths of the bounds, shape (n_parameters,)."""
         return np.diff(self.bounds)[:, 0]
 
-    @cached_property
-    def facts(self) -> dict[str, list[float]]:
-        """Bounds by name, for JSON."""
-        return {name: pair.tolist() for name, pair in zip(self.names, self.bounds, strict=True)}
-
     def columns(self, cube: Sequence[Any]) -> list[Any]:
         """Parameters from coordinates of the cube; both are sequences of arrays or torch tensors, one per parameter."""
         found = [low + (high - low) * u for u, (low, high) in zip(cube, self.bounds.tolist(), strict=True)]
-        for members in self.groups:
-            left = cube[members[0]]
+        for members, limit in self.groups:
+            left = limit * cube[members[0]]
             for place, share in itertools.pairwise(members):
                 found[place] = left * cube[share]
                 left = left - found[place]
@@ -99,9 +113,9 @@ class ParameterSpace:
         """Points of the unit cube for parameters; both (..., n_parameters). A coordinate without effect is 0.5."""
         found = (parameters - self.bounds[:, 0]) / self.span
         with np.errstate(divide="ignore", invalid="ignore"):
-            for members in self.groups:
+            for members, limit in self.groups:
                 left = parameters[..., members].sum(axis=-1)
-                found[..., members[0]] = left
+                found[..., members[0]] = left / limit
                 for place, share in itertools.pairwise(members):
                     found[..., share] = np.where(left > 0, parameters[..., place] / left, 0.5)
                     left = left - parameters[..., place]
@@ -128,8 +142,8 @@ class ParameterSpace:
     def propose(self, n: int, rng: np.random.Generator) -> NDArray[np.float64]:
         """Draw n points as `sample` does, some of which may violate a constraint."""
         found = self.bounds[:, 0] + self.span * rng.random((n, len(self.names)))
-        for members in self.groups:
-            found[:, members] = rng.dirichlet(np.ones(len(members) + 1), n)[:, :-1]
+        for members, limit in self.groups:
+            found[:, members] = limit * rng.dirichlet(np.ones(len(members) + 1), n)[:, :-1]
         for j, name in enumerate(self.names):
             if self.model[name].kind == "polar":  # as likely as the area on the sphere
                 low, high = np.cos(self.bounds[j])
@@ -137,9 +151,10 @@ class ParameterSpace:
         return found
 
     def with_scale(self, parameters: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Parameters with the scale inserted as 1, if the model has one: shape (n, n_parameters of the model)."""
-        found = np.asarray(parameters, dtype=float)
-        return found if self.model.scale is None else np.insert(found, self.model.scale_index, 1.0, axis=1)
+        """All parameters (n, n_parameters of the model): with those that are held, and the scale, if any, as 1."""
+        found = np.tile(self._whole, (len(parameters), 1))
+        found[:, self.places] = parameters
+        return found
 
 
 def fill(n: int, propose: Any, accept: Any, rng: np.random.Generator, most: int = 1 << 20) -> NDArray[np.float64]:

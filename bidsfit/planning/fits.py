@@ -22,6 +22,7 @@ from bidsfit.trained.estimator import TrainedEstimator
 from bidsfit.trained.given import describe_given, is_file_name
 from bidsfit.training.bundle import read_bundle
 from bidsfit.trust.cache import Trust
+from bidsfit.trust.companions import is_simulated
 
 #: Options of estimators that have another name on the command line.
 OPTIONS = {"snr": "--training-snr", "recipe": "--training-recipe", "seed": "--training-seed"}
@@ -114,6 +115,11 @@ class Fit:
         if kind == "gaussian" and "debias" in self.options:
             changes["debias"] = False
         return replace(self, options={**self.options, **changes}) if changes else self
+
+    def with_intervals(self) -> Fit:
+        """The fit with intervals from the simulated errors of its estimator, or where there are none from its SD."""
+        simulated = is_simulated(self.built, self.trust)
+        return replace(self, options={**self.options, "intervals": "conformal" if simulated else "wald"})
 
     def in_organ(self, organ: str) -> Fit:
         """The fit with the preset of an organ; a trained file keeps what it was trained on."""
@@ -228,6 +234,8 @@ def make_fits(
             found = {**choice.options, **given, **own_bounds}
             fit = Fit(name, choice.estimator, found, trained=choice.file, trust=trust)
             try:
+                if "intervals" in its_options - set(given):
+                    fit = fit.with_intervals()
                 fit = _with_pool(fit, pools)
             except ValueError as error:  # what the estimator refuses
                 fit = replace(fit, unsuitable=str(error))

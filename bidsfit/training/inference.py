@@ -49,7 +49,6 @@ class Inverter:
         self.machines = machine if isinstance(machine, tuple) else (machine,)
         self._features = Features(space.model, acquisition)
         self._design, self._weights = space.model.design(acquisition), acquisition.weights
-        self._others = [space.model.names.index(name) for name in space.names]
 
     def __call__(self, signals: NDArray, positions: NDArray[np.integer] | None = None) -> Inverted:
         """Estimates of voxels.
@@ -75,8 +74,7 @@ class Inverter:
             cube = np.median([one for one, _ in found], axis=0)
             spread = np.std([one for _, one in found], axis=0, ddof=1)
             estimates = self.space.from_cube(cube)
-        parameters = np.ones((len(signals), len(model.names)))
-        parameters[:, self._others] = estimates
+        parameters = self.space.with_scale(estimates)
         if not model.compiled:
             return Inverted(cube, parameters, self._fit_scale(parameters, signals), spread)
         squares = np.empty(len(signals))

@@ -22,7 +22,7 @@ from bidsfit.training.inference import Inverter
 from bidsfit.training.recipe import Recipe, recipe_facts
 from bidsfit.trust import performance
 from bidsfit.trust.domain import Domain
-from bidsfit.trust.performance import simulate, truths_of
+from bidsfit.trust.performance import estimates_of, least_squares_of, simulate, truths_of
 
 #: Packages whose versions decide what comes out of a training.
 PACKAGES = ("numpy", "scipy", "torch", "scikit-learn")
@@ -108,7 +108,7 @@ def train(task: Task, *, threads: int = 1, device: str = "cpu", progress: Progre
         With its performance and domain; its facts contain those of the task and the results of the training.
     """
     start = time.perf_counter()
-    simulator, recipe = task.simulator, task.recipe
+    simulator, recipe, space = task.simulator, task.recipe, task.distribution.space
     reach = recipe.architecture.reach
     trained = recipe.architecture.fit(
         recipe.objective,
@@ -120,10 +120,17 @@ def train(task: Task, *, threads: int = 1, device: str = "cpu", progress: Progre
         progress=progress,
     )
     seconds = time.perf_counter() - start
-    invert = Inverter(recipe, trained.machine, simulator.space, task.acquisition)
+    invert = Inverter(recipe, trained.machine, space, task.acquisition)
     with library_threads(threads):
-        judged = Simulator(truths_of(simulator.space), task.acquisition, task.noise, simulator.simulation, reach)
-        found = simulate(lambda signals, _: invert(signals).parameters, judged, size=performance.LIGHT, seed=task.seed)
+        judged = Simulator(truths_of(space), task.acquisition, task.noise, simulator.simulation, reach)
+        other = least_squares_of(space)
+        found = simulate(
+            lambda signals, _: invert(signals).parameters,
+            judged,
+            beside=None if other is None else estimates_of(other, task.acquisition),
+            size=performance.LIGHT,
+            seed=task.seed,
+        )
         limit = residual_limit(invert, simulator, task.seed)
         domain = Domain.of(simulator, task.seed)
     facts = {

@@ -25,7 +25,7 @@ from bidsfit.trust.performance import Performance, performance_of, size_of, spac
 Trust = Literal["off", "light", "full"]
 
 #: Another number where what is stored, or how it is simulated, becomes another.
-FORMAT = 2
+FORMAT = 3
 #: Significant digits of the columns of a protocol: images whose b-values differ by less share a simulation.
 DIGITS = 3
 

@@ -6,7 +6,7 @@ the performance of the estimator. Of the estimator it uses what `Estimator` decl
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Protocol
 
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from bidsfit.acquisition import Acquisition
-from bidsfit.estimators.estimator import Estimate, Estimator, interval_quantile
+from bidsfit.estimators.estimator import Estimate, Estimator, Signals, interval_quantile
 from bidsfit.information import cramer_rao_bound
 from bidsfit.models.parameter import Derived, Parameter
 from bidsfit.models.signal_model import SignalModel
@@ -22,7 +22,7 @@ from bidsfit.noise import NoiseKind, known_noise
 from bidsfit.quantity import Quantity
 from bidsfit.registry import Registry
 from bidsfit.trust.cache import Trust
-from bidsfit.trust.performance import Expected, Performance, obstacle
+from bidsfit.trust.performance import Expected, Performance, least_squares_beside, obstacle
 
 #: Arrays by the name of their parameter, each of the shape of the estimate.
 Maps = dict[str, NDArray[np.float64]]
@@ -49,6 +49,8 @@ class Judge:
         Of the estimator, where it was simulated.
     scores : ndarray, optional
         Of the misfit in every voxel, see `bidsfit.trust.misfit.misfit_scores`.
+    beside : ndarray, optional
+        All parameters of the least-squares fit of the same signals, where the performance depends on them.
     """
 
     estimator: Estimator
@@ -59,6 +61,7 @@ class Judge:
     given: NDArray[np.bool_] | bool = True
     performance: Performance | None = None
     scores: NDArray[np.float64] | None = None
+    beside: NDArray[np.float64] | None = None
     _bounds: dict[tuple[int, NoiseKind, bool], Maps] = field(default_factory=dict, init=False, repr=False)
     _expected: dict[int, Expected] = field(default_factory=dict, init=False, repr=False)
 
@@ -95,9 +98,8 @@ class Judge:
         if self.performance is None:
             raise ValueError(f"The performance of the estimator {self.estimator.name!r} was not simulated.")
         if id(estimate) not in self._expected:
-            parameters = np.stack([estimate.parameters[name] for name in self.model.names], axis=-1)
             noise = np.broadcast_to(self.noise, estimate.status.shape)
-            found = self.performance.expected(parameters, noise, self.scores, threads=self.threads)
+            found = self.performance.expected(estimate.points, noise, self.scores, self.beside, threads=self.threads)
             self._expected[id(estimate)] = found
         return self._expected[id(estimate)]
 
@@ -206,12 +208,11 @@ class Response:
     )
 
     def applies(self, estimator: Estimator, of: Parameter | Derived, simulated: bool) -> bool:
-        return simulated and isinstance(of, Parameter) and of.name != estimator.model.scale
+        return simulated and _is_free(estimator, of)
 
     def judge(self, judge: Judge, estimate: Estimate) -> Maps:
-        found = judge.expected(estimate).response
-        names = [name for name in judge.model.names if name != judge.model.scale]
-        return {name: found[..., j, j] for j, name in enumerate(names)}
+        expected = judge.expected(estimate)
+        return {name: expected.response[..., j, j] for j, name in enumerate(expected.lower)}
 
 
 @dataclass(frozen=True)
@@ -235,7 +236,7 @@ class Interval:
 
     def applies(self, estimator: Estimator, of: Parameter | Derived, simulated: bool) -> bool:
         if estimator.intervals == "conformal":
-            return simulated and isinstance(of, Parameter) and of.name != estimator.model.scale
+            return simulated and _is_free(estimator, of)
         stated = self.quantity.key in estimator.statistics or estimator.intervals == "wald"
         return stated and isinstance(of, Parameter) and (of.kind == "scalar" or estimator.intervals == "posterior")
 
@@ -273,6 +274,11 @@ class Bound:
 
     def judge(self, judge: Judge, estimate: Estimate) -> Maps:
         return judge.bound(estimate, judge.kind)
+
+
+def _is_free(estimator: Estimator, of: Parameter | Derived) -> bool:
+    """Whether it is a parameter that simulation varies: neither held nor the scale of the signal."""
+    return isinstance(of, Parameter) and of.name not in (estimator.model.scale, *estimator.fixed)
 
 
 _INTERVAL = (
@@ -355,6 +361,8 @@ def companions(
     *,
     kind: NoiseKind = "rician",
     performance: Performance | None = None,
+    signals: Signals | None = None,
+    acquisition: Acquisition | None = None,
     threads: int = 1,
 ) -> dict[str, Maps]:
     """Uncertainty maps of an estimate.
@@ -371,6 +379,9 @@ def companions(
         Kind of noise that the bound assumes.
     performance : Performance, optional
         Of the estimator, from `bidsfit.performance_of`; by default that of its training, if it was trained.
+    signals, acquisition : optional
+        As `Estimator.estimate` took them. What is expected of an estimator that does not maximise a likelihood, such as
+        a network, depends on the least-squares fit of the same signals, and is left out without them.
     threads : int
 
     Returns
@@ -386,8 +397,16 @@ def companions(
     >>> estimate = estimator.estimate(signals, acquisition, noise=20.0)  # doctest: +SKIP
     >>> bidsfit.companions(estimator, estimate, noise=20.0)["sd"]["D"]  # doctest: +SKIP
     """
-    performance = performance or getattr(estimator, "performance", None)
+    performance, beside = performance or getattr(estimator, "performance", None), None
+    if performance is not None and performance.beside:
+        other = least_squares_beside(estimator)
+        if other is None or signals is None or acquisition is None:
+            performance = None
+        else:
+            level = None if noise is None else np.asarray(noise, dtype=float)
+            beside = other.estimate(signals, acquisition, level, threads=threads).points
     judge = judge_of(estimator, estimate, noise, kind=kind, performance=performance, threads=threads)
+    judge = replace(judge, beside=beside)
     applying = companions_of(estimator, "off" if performance is None else "full")
     return {key: companion.judge(judge, estimate) for key, companion in applying.items()}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,15 +49,34 @@ def misfit_scores(
     return np.column_stack([np.cbrt((residual**2).sum(axis=1)), -ndtri(np.clip(beyond, LEAST, 1 - 1e-12))])
 
 
+class Looked(NamedTuple):
+    """What the signals of voxels tell beside their estimate.
+
+    Attributes
+    ----------
+    scores : ndarray, shape (n, 2)
+        Of the misfit, see `misfit_scores`.
+    outside : ndarray of bool, shape (n,)
+        Where the signals are unlike those of the training.
+    beside : ndarray, shape (n, n_parameters), or None
+        The least-squares fit, of whose residuals the misfit is then.
+    """
+
+    scores: NDArray[np.float64]
+    outside: NDArray[np.bool_]
+    beside: NDArray[np.float64] | None
+
+
 def look_at_signals(
     estimator: Estimator,
     estimate: Estimate,
     signals: Signals,
     acquisition: Acquisition,
     sigma: NDArray[np.float64],
+    beside: Estimator | None = None,
     threads: int = 1,
-) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Scores of the misfit of every voxel, shape (n, 2), and where its signals are unlike those of the training, (n,).
+) -> Looked:
+    """Look at the signals of voxels: what their estimates do not tell.
 
     Parameters
     ----------
@@ -67,21 +87,26 @@ def look_at_signals(
         As `Estimator.estimate` takes them.
     sigma : ndarray, shape (n,)
         Standard deviation of the noise of one measurement.
+    beside : Estimator, optional
+        `bidsfit.trust.performance.least_squares_beside`.
     threads : int
     """
+    points = estimate.points
+    whole = points if beside is None else beside.estimate(signals, acquisition, sigma, threads=threads).points
     model, averages = estimator.model, estimator.averages(acquisition)
     features, domain = Features(model, averages.acquisition), getattr(estimator, "domain", None)
     scores, outside = np.full((len(sigma), SCORES), np.nan), np.zeros(len(sigma), dtype=bool)
 
     def look(start: int) -> None:
         rows = slice(start, start + CHUNK)
-        averaged, parameters = averages(signals[rows], sigma[rows]), estimate.parameters
-        found = np.stack([parameters[name][rows] for name in model.names], axis=1)
+        averaged = averages(signals[rows], sigma[rows])
+        found, nearest = points[rows], whole[rows]
         variance = sigma[rows, None] ** 2 / averages.acquisition.weights
         added = 0.0 if averaged.variance is None else averaged.variance
-        good = np.isfinite(averaged.signals).all(axis=1) & np.isfinite(found).all(axis=1) & (sigma[rows] > 0)
+        finite = (np.isfinite(values).all(axis=1) for values in (averaged.signals, found, nearest))
+        good = np.all([*finite, sigma[rows] > 0], axis=0)
         scores[rows][good] = misfit_scores(
-            model, averages.acquisition, averaged.signals[good], found[good], (variance + added)[good]
+            model, averages.acquisition, averaged.signals[good], nearest[good], (variance + added)[good]
         )
         if domain is not None:
             s0 = np.ones(good.sum()) if model.scale is None else found[good, model.scale_index]
@@ -90,4 +115,4 @@ def look_at_signals(
 
     with ThreadPoolExecutor(max(threads, 1)) as pool:
         list(pool.map(look, range(0, len(sigma), CHUNK)))
-    return scores, outside
+    return Looked(scores, outside, None if beside is None else whole)

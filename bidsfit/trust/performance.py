@@ -3,7 +3,9 @@
 True parameters and SNRs are drawn, each is measured and estimated many times, and smooth functions are put through what
 comes out. Read at a truth, they give the bias and the standard deviation there. The truth of a voxel is not known;
 where an estimate may come from several truths, what is expected is the mean over them, as drawn: for that, other
-functions are put through the same values at the estimates.
+functions are put through the same values at the estimates. An estimate that does not maximise a likelihood, such as
+that of a network, does not hold all that its signal tells: there the least-squares fit of the same signal stands beside
+it, and what is expected depends on both.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from numpy.typing import NDArray
 
 from bidsfit.acquisition import Acquisition
 from bidsfit.estimators.estimator import LEVEL, Estimator
+from bidsfit.estimators.least_squares import LeastSquares
 from bidsfit.models.priors import priors_of
 from bidsfit.models.signal_model import SignalModel
 from bidsfit.models.space import ParameterSpace, bounds_of
@@ -45,7 +48,7 @@ STEPS = 0.02, 0.2
 LEAST = 1e-4
 #: Share of the truths that widens the intervals to hold what they must, and bands of SNR in which it does.
 HELD_OUT, BANDS = 0.25, 4
-#: Of errors divided by their expected standard deviation: the least variance that is told, and the largest error that
+#: Of errors divided by what is expected of their size: the least variance that is told, and the largest error that
 #: counts for the centre of the intervals.
 LEAST_VARIANCE, MOST_ERROR = 0.05, 5.0
 #: Probabilities below the ends of an interval.
@@ -138,6 +141,8 @@ class Performance:
     knots : ndarray, shape (n_knots, n_parameters)
         Quantiles of the coordinates of the truths in the unit cube.
     at_truth, at_estimate : Smoother
+        The second is of the coordinates of the estimate; and of those of the least-squares fit of the same signal, if
+        what is expected depends on it (`beside`).
     bands : ndarray, shape (n_bands,)
         Median SNR of the bands of `tails`.
     tails : ndarray, shape (n_bands, 2, n_parameters)
@@ -159,6 +164,11 @@ class Performance:
     def quantities(self) -> list[str]:
         return quantities_of(self.space.model)
 
+    @property
+    def beside(self) -> bool:
+        """Whether what is expected also depends on the least-squares fit of the signal."""
+        return self.at_estimate.centres.shape[1] > len(self.space.names) + 1
+
     def errors(self, parameters: NDArray[np.float64], sigma: NDArray[np.float64]) -> Errors:
         """Errors at true parameters (n, n_parameters of the model) and noise levels (n,)."""
         scale = self._scale(parameters)
@@ -172,6 +182,7 @@ class Performance:
         parameters: NDArray[np.float64],
         sigma: NDArray[np.float64],
         scores: NDArray[np.float64] | None = None,
+        beside: NDArray[np.float64] | None = None,
         *,
         threads: int = 1,
     ) -> Expected:
@@ -184,12 +195,19 @@ class Performance:
             Standard deviation of the noise of one measurement.
         scores : ndarray, shape (..., 2), optional
             Of `bidsfit.trust.misfit.misfit_scores`.
+        beside : ndarray, shape (..., n_parameters of the model), optional
+            The least-squares fit of the same signals, if what is expected depends on it.
         threads : int
         """
+        if self.beside and beside is None:
+            raise ValueError(
+                "What is expected of this estimator depends on the least-squares fit of the same signals; give it."
+            )
+        beside = parameters if beside is None else beside
         shape, p = sigma.shape, len(self.space.names)
-        known = np.isfinite(parameters).all(axis=-1) & (sigma > 0)
+        known = np.isfinite(parameters).all(axis=-1) & np.isfinite(beside).all(axis=-1) & (sigma > 0)
         own = np.full((int(known.sum()), SCORES), np.nan) if scores is None else scores[known]
-        columns = self._expected(parameters[known], sigma[known], own, threads)
+        columns = self._expected(parameters[known], sigma[known], own, beside[known], threads)
 
         def placed(values: NDArray[np.float64]) -> NDArray[np.float64]:
             found = np.full((*shape, *values.shape[1:]), np.nan)
@@ -208,23 +226,31 @@ class Performance:
         )
 
     def _expected(
-        self, parameters: NDArray[np.float64], sigma: NDArray[np.float64], scores: NDArray[np.float64], threads: int
+        self,
+        parameters: NDArray[np.float64],
+        sigma: NDArray[np.float64],
+        scores: NDArray[np.float64],
+        beside: NDArray[np.float64],
+        threads: int,
     ) -> tuple[NDArray[np.float64], ...]:
         """The columns of `Expected` at finite estimates (n, n_parameters of the model)."""
-        names, p, q = self.space.model.names, len(self.space.names), len(self.quantities)
-        points, scale = self._coordinates(parameters, sigma), self._scale(parameters)
+        p, q, scale = len(self.space.names), len(self.quantities), self._scale(parameters)
+        points = self._coordinates(parameters, sigma)
+        level = points[:, -1]
+        if self.beside:
+            points = np.column_stack([points, self._coordinates(beside, sigma)[:, :-1]])
         bias, spread, error, response, usual, apart, first, second = np.split(
             self.at_estimate(points, threads), np.cumsum([q, q, q, p * p, SCORES, SCORES, p]), axis=1
         )
         sd = self._sd(spread, scale)
-        around = np.maximum(sd, LEAST * scale)[:, [self.quantities.index(name) for name in self.space.names]]
+        rmse = np.maximum(np.exp(error) - LEAST, 0) * scale
+        around = np.maximum(rmse, LEAST * scale)[:, [self.quantities.index(name) for name in self.space.names]]
         width = np.exp(second)
-        estimates, ends = parameters[:, [names.index(name) for name in self.space.names]], []
+        estimates, ends = parameters[:, self.space.places], []
         for end in (0, 1):
-            tail = np.stack([np.interp(points[:, -1], self.bands, self.tails[:, end, j]) for j in range(p)], axis=1)
+            tail = np.stack([np.interp(level, self.bands, self.tails[:, end, j]) for j in range(p)], axis=1)
             ends.append(np.clip(estimates + around * (first + width * tail), *self.space.bounds.T))
         above = ((scores - usual) / np.exp(apart)).max(axis=1)
-        rmse = np.maximum(np.exp(error) - LEAST, 0) * scale
         return bias * scale, sd, rmse, response, *ends, above
 
     def _named(self, columns: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
@@ -245,10 +271,8 @@ class Performance:
         return found
 
     def _coordinates(self, parameters: NDArray[np.float64], sigma: NDArray[np.float64]) -> NDArray[np.float64]:
-        model = self.space.model
-        own = parameters[:, [name != model.scale for name in model.names]]
-        s0 = 1.0 if model.scale is None else parameters[:, model.scale_index]
-        return coordinates(self.space.to_cube(own), s0 / sigma, self.knots)
+        s0 = 1.0 if self.space.model.scale is None else parameters[:, self.space.model.scale_index]
+        return coordinates(self.space.to_cube(parameters[:, self.space.places]), s0 / sigma, self.knots)
 
     def dump(self) -> bytes:
         """Its content as that of a file, in which nothing can be executed."""
@@ -282,7 +306,8 @@ class Performance:
         parts: dict[str, dict[str, NDArray]] = {
             name: {part: arrays.pop(f"{name}.{part}") for part in ("centres", "coefficients")} for name in functions
         }
-        smooth = {name: Smoother.of(parts[name], p + 1, n) for name, n in functions.items()}
+        dimensions = {"at_truth": [p + 1], "at_estimate": [p + 1, 2 * p + 1]}
+        smooth = {name: Smoother.of(parts[name], dimensions[name], n) for name, n in functions.items()}
         shapes = {name: array.shape for name, array in arrays.items()}
         n = len(arrays["bands"])
         if shapes != {"spreads": (q,), "knots": (KNOTS, p), "bands": (n,), "tails": (n, 2, p)}:
@@ -364,17 +389,44 @@ def performance_of(
     progress : callable, optional
         Called with the fraction that is done.
     """
-    model = estimator.model
     if estimator.debias:
         estimator, kind = copy(estimator), "gaussian"
         estimator.debias = False
+    other = least_squares_beside(estimator)
+    return simulate(
+        estimates_of(estimator, acquisition, known, threads),
+        Simulator(truths_of(space_of(estimator)), acquisition, Noise(np.inf, kind)),
+        beside=None if other is None else estimates_of(other, acquisition, known, threads),
+        size=size or size_of(estimator),
+        seed=seed,
+        progress=progress,
+    )
+
+
+def least_squares_beside(estimator: Estimator) -> LeastSquares | None:
+    """Least squares, where its fit of the same signals tells more of the errors than the estimate alone.
+
+    That is so for estimators that do not maximise a likelihood themselves. For a model that is a function it would take
+    too long.
+    """
+    if estimator.likelihood is not None:
+        return None
+    return least_squares_of(space_of(estimator), averaging=estimator.averaging, debias=estimator.debias)
+
+
+def least_squares_of(space: ParameterSpace, **options: Any) -> LeastSquares | None:
+    """Least squares within a space; None for a model that is a function."""
+    bounds = {name: (low, high) for name, (low, high) in space.facts.items()}
+    return LeastSquares(space.model, bounds=bounds, intervals="none", **options) if space.model.compiled else None
+
+
+def estimates_of(estimator: Estimator, acquisition: Acquisition, known: bool = True, threads: int = 1) -> Estimate:
+    """What estimates all parameters of averaged signals as an estimator does, told the noise or not."""
 
     def estimate(signals: NDArray[np.float64], sigma: NDArray[np.float64]) -> NDArray[np.float64]:
-        found = estimator.estimate(signals, acquisition, sigma if known else None, threads=threads).parameters
-        return np.stack([found[name] for name in model.names], axis=1)
+        return estimator.estimate(signals, acquisition, sigma if known else None, threads=threads).points
 
-    simulator = Simulator(truths_of(space_of(estimator)), acquisition, Noise(np.inf, kind))
-    return simulate(estimate, simulator, size=size or size_of(estimator), seed=seed, progress=progress)
+    return estimate
 
 
 def size_of(estimator: Estimator, full: bool = False) -> Size:
@@ -386,10 +438,43 @@ def size_of(estimator: Estimator, full: bool = False) -> Size:
     return FULL if full else LIGHT
 
 
+class Drawn(NamedTuple):
+    """What simulation finds at n truths.
+
+    Attributes
+    ----------
+    truths : ndarray, shape (n, n_parameters)
+    sigma : ndarray, shape (n,)
+        Noise, where the scale of the signal is 1.
+    known, bias, sd : ndarray, shape (n, n_quantities)
+        True quantities, mean error and standard deviation of their estimates.
+    tails : ndarray, shape (n, 2, n_quantities)
+        Quantiles of the estimates, in standard deviations from their mean.
+    response : ndarray, shape (n, n_parameters, n_parameters)
+        Change of the mean estimate of the first parameter per true change of the second.
+    some, beside : ndarray, shape (n, PAIRS, n_parameters of the model)
+        Some of the estimates, and the fits that stand beside them or else these estimates.
+    scores : ndarray, shape (n, PAIRS, SCORES)
+        Of the misfit of the latter.
+    """
+
+    truths: NDArray[np.float64]
+    sigma: NDArray[np.float64]
+    known: NDArray[np.float64]
+    bias: NDArray[np.float64]
+    sd: NDArray[np.float64]
+    tails: NDArray[np.float64]
+    response: NDArray[np.float64]
+    some: NDArray[np.float64]
+    beside: NDArray[np.float64]
+    scores: NDArray[np.float64]
+
+
 def simulate(
     estimate: Estimate,
     simulator: Simulator,
     *,
+    beside: Estimate | None = None,
     size: Size = LIGHT,
     seed: int = 0,
     progress: Progress | None = None,
@@ -401,51 +486,104 @@ def simulate(
     estimate : callable
     simulator : Simulator
         Gives protocol, kind of noise and the distribution of the truths; SNRs are drawn uniformly in the logarithm.
+    beside : callable, optional
+        Estimates that stand beside those of ``estimate``, of the same signals.
     size : Size
     seed : int
         Of truths and noise.
     progress : callable, optional
     """
     rng = np.random.default_rng(seed)
-    space, model = simulator.space, simulator.space.model
-    names, n, p = quantities_of(model), size.truths, len(space.names)
-    own, places = ([found.index(name) for name in space.names] for found in (model.names, names))
+    drawn = _draw(estimate, simulator, beside, size, seed, rng, progress)
+    return _performance(drawn, simulator, beside is not None, size, seed, rng)
+
+
+def _draw(
+    estimate: Estimate,
+    simulator: Simulator,
+    beside: Estimate | None,
+    size: Size,
+    seed: int,
+    rng: np.random.Generator,
+    progress: Progress | None,
+) -> Drawn:
+    """Draw truths, and estimate each from many noisy signals."""
+    space, model, acquisition, n = simulator.space, simulator.space.model, simulator.acquisition, size.truths
     truths = simulator.distribution.sample(n, rng)
     sigma = np.exp(-rng.uniform(np.log(LOWEST_SNR), np.log(HIGHEST_SNR), n))
     known = _quantities(model, space.with_scale(truths))
-    spreads = np.where(known.std(axis=0) > 0, known.std(axis=0), 1.0)
-    knots = np.quantile(space.to_cube(truths), np.linspace(0, 1, KNOTS), axis=0)
+    least = LEAST * _spreads(known)
+    p, own = len(space.names), [quantities_of(model).index(name) for name in space.names]
+    found = Drawn(
+        truths,
+        sigma,
+        known,
+        bias=np.empty_like(known),
+        sd=np.empty_like(known),
+        tails=np.empty((n, 2, known.shape[1])),
+        response=np.empty((n, p, p)),
+        some=np.empty((n, PAIRS, len(model.names))),
+        beside=np.empty((n, PAIRS, len(model.names))),
+        scores=np.empty((n, PAIRS, SCORES)),
+    )
 
-    bias, sd, response = np.empty_like(known), np.empty_like(known), np.empty((n, p, p))
-    tails = np.empty((n, 2, len(names)))
-    some, scores = np.empty((n, PAIRS, len(model.names))), np.empty((n, PAIRS, SCORES))
+    def measured(
+        truths: NDArray[np.float64], sigma: NDArray[np.float64], repeats: int, *seeds: int
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Signals of patches or voxels, and their estimates (n, repeats, n_parameters)."""
+        signals = simulator.measure(truths, np.random.default_rng([seed, *seeds]), repeats, sigma)
+        return signals, estimate(signals, np.repeat(sigma, repeats)).reshape(len(truths), repeats, -1)
+
     for start in range(0, n, BLOCK):
         rows = slice(start, start + BLOCK)
-        found, own_scores = _repeated(estimate, simulator, truths[rows], sigma[rows], size.repeats, [seed, start])
-        values = np.stack([_quantities(model, row) for row in found])
-        mean, sd[rows] = values.mean(axis=1), values.std(axis=1, ddof=1)
-        bias[rows], spread = mean - known[rows], np.maximum(sd[rows], LEAST * spreads)
-        tails[rows] = np.moveaxis((np.quantile(values, TAILS, axis=1, method="normal_unbiased") - mean) / spread, 0, 1)
-        some[rows], scores[rows] = found[:, :PAIRS], own_scores[:, :PAIRS]
-        step = np.clip(sd[rows][:, places], *np.outer(STEPS, space.span)[:, None])
+        signals, estimates = measured(truths[rows], sigma[rows], size.repeats, start)
+        values = np.stack([_quantities(model, row) for row in estimates])
+        mean, found.sd[rows] = values.mean(axis=1), values.std(axis=1, ddof=1)
+        found.bias[rows], spread = mean - known[rows], np.maximum(found.sd[rows], least)
+        quantiles = np.quantile(values, TAILS, axis=1, method="normal_unbiased")
+        found.tails[rows] = np.moveaxis((quantiles - mean) / spread, 0, 1)
+
+        signals = signals.reshape(len(signals), -1, signals.shape[-1])
+        signals = signals[:, signals.shape[1] // 2]  # of a patch; or the only voxel
+        signals = signals.reshape(len(values), size.repeats, -1)[:, :PAIRS].reshape(-1, signals.shape[-1])
+        level, some = np.repeat(sigma[rows], PAIRS), estimates[:, :PAIRS]
+        fits = some.reshape(len(signals), -1) if beside is None else beside(signals, level)
+        scores = misfit_scores(model, acquisition, signals, fits, level[:, None] ** 2 / acquisition.weights)
+        found.some[rows], found.beside[rows] = some, fits.reshape(some.shape)
+        found.scores[rows] = scores.reshape(len(values), PAIRS, SCORES)
+
+        step = np.clip(found.sd[rows][:, own], *np.outer(STEPS, space.span)[:, None])
         for j in range(p):
             low, high = _neighbours(space, truths[rows], j, step[:, j])
-            again = [seed, start, 1]  # the noise of both neighbours is the same
-            means = [
-                _repeated(estimate, simulator, side, sigma[rows], size.neighbours, again)[0].mean(axis=1)[:, own]
+            means = [  # the noise of both neighbours is the same
+                measured(side, sigma[rows], size.neighbours, start, 1)[1].mean(axis=1)[:, space.places]
                 for side in (low, high)
             ]
             with np.errstate(invalid="ignore", divide="ignore"):
-                response[rows, :, j] = (means[1] - means[0]) / (high - low)[:, j, None]
+                found.response[rows, :, j] = (means[1] - means[0]) / (high - low)[:, j, None]
         if progress is not None:
             progress(min(start + BLOCK, n) / n)
+    return found
+
+
+def _performance(
+    drawn: Drawn, simulator: Simulator, beside: bool, size: Size, seed: int, rng: np.random.Generator
+) -> Performance:
+    """Put smooth functions through what was drawn."""
+    space, model = simulator.space, simulator.space.model
+    names, n = quantities_of(model), size.truths
+    places = [names.index(name) for name in space.names]
+    truths, sigma, bias, sd = drawn.truths, drawn.sigma, drawn.bias, drawn.sd
+    spreads = _spreads(drawn.known)
+    knots = np.quantile(space.to_cube(truths), np.linspace(0, 1, KNOTS), axis=0)
 
     held_out = np.arange(n) >= (1 - HELD_OUT) * n
     errors = np.column_stack([bias / spreads, np.log(sd / spreads + LEAST)])
-    usable = np.isfinite(np.column_stack([errors, response.reshape(n, -1)])).all(axis=1)
+    response = drawn.response.reshape(n, -1)
+    usable = np.isfinite(np.column_stack([errors, response])).all(axis=1)
     at = coordinates(space.to_cube(truths), 1 / sigma, knots)
     centres = at[usable][: size.centres]
-    at_truth = Smoother.fit(at[usable], np.column_stack([errors, tails.reshape(n, -1)])[usable], centres)
+    at_truth = Smoother.fit(at[usable], np.column_stack([errors, drawn.tails.reshape(n, -1)])[usable], centres)
     fitted, q = usable & ~held_out, len(names)
     trial = Smoother.fit(at[fitted], errors[fitted], centres)(at[usable & held_out])
     off = trial - errors[usable & held_out]
@@ -453,21 +591,24 @@ def simulate(
     chance = np.repeat([1 / size.repeats, 1 / (2 * size.repeats)], q)  # variance of the simulated values themselves
     own_error = np.sqrt(np.maximum(np.median(off**2, axis=0) / MEDIAN_SQUARE - chance, 0))
 
-    pairs, truth, level = some.reshape(-1, len(model.names)), np.repeat(truths, PAIRS, 0), np.repeat(sigma, PAIRS)
+    pairs, others = (found.reshape(-1, len(model.names)) for found in (drawn.some, drawn.beside))
+    truth, level, misfit = np.repeat(truths, PAIRS, 0), np.repeat(sigma, PAIRS), drawn.scores.reshape(-1, SCORES)
     scale = np.ones(len(pairs)) if model.scale is None else pairs[:, model.scale_index]
-    misfit = scores.reshape(-1, SCORES)
-    finite = np.isfinite(np.hstack([pairs, misfit])).all(axis=1)
+    finite = np.isfinite(np.hstack([pairs, others, misfit])).all(axis=1)
     good = np.flatnonzero(np.repeat(usable, PAIRS) & finite & (scale > 0))
     fit_rows = ~held_out[good // PAIRS]
-    where = coordinates(space.to_cube(pairs[good][:, own]), (scale / level)[good], knots)
+    where = coordinates(space.to_cube(pairs[good][:, space.places]), (scale / level)[good], knots)
+    snr = where[~fit_rows, -1]
+    if beside:
+        stands = coordinates(space.to_cube(others[good][:, space.places]), (scale / level)[good], knots)
+        where = np.column_stack([where, stands[:, :-1]])
     centres = where[rng.permutation(len(where))[: size.centres]]
     misfit = misfit[good]
-    targets = [errors, np.log(np.hypot(bias, sd) / spreads + LEAST), response.reshape(n, -1)]
+    targets = [errors, np.log(np.hypot(bias, sd) / spreads + LEAST), response]
     told = Smoother.fit(where, np.column_stack([np.column_stack(targets)[good // PAIRS], misfit]), centres)
     expected = told(where)
-    around = np.maximum(np.exp(expected[:, q : 2 * q]) - LEAST, LEAST)[:, places] * spreads[places]
-    around = np.minimum(around, space.span / 2)  # as `Performance._sd`
-    error = (truth[good] - pairs[good][:, own]) / around
+    around = np.maximum(np.exp(expected[:, 2 * q : 3 * q]) - LEAST, LEAST)[:, places] * spreads[places]
+    error = (truth[good] - pairs[good][:, space.places]) / around
     spread = np.log((misfit - expected[:, -SCORES:]) ** 2 + LEAST**2) / 2 + LOG_OF_NORMAL
     more = np.column_stack([spread, np.clip(error, -MOST_ERROR, MOST_ERROR)])
     rest = Smoother.fit(where[fit_rows], more[fit_rows], centres)
@@ -475,14 +616,14 @@ def simulate(
     size_of_error = np.log(error**2 + LEAST_VARIANCE) / 2  # its mean is not decided by a few large errors
     width = Smoother.fit(where[fit_rows], size_of_error[fit_rows], centres)
     standard = error[~fit_rows] / np.exp(width(where[~fit_rows]))
-    order = np.array_split(np.argsort(where[~fit_rows][:, -1]), BANDS)
+    order = np.array_split(np.argsort(snr), BANDS)
     return Performance(
         space=space,
         spreads=spreads,
         knots=knots,
         at_truth=at_truth,
         at_estimate=Smoother(centres, np.hstack([told.coefficients, rest.coefficients, width.coefficients])),
-        bands=np.array([np.median(where[~fit_rows][band, -1]) for band in order]),
+        bands=np.array([np.median(snr[band]) for band in order]),
         tails=np.stack([np.quantile(standard[band], TAILS, axis=0) for band in order]),
         facts={
             "Truths": n,
@@ -496,22 +637,10 @@ def simulate(
     )
 
 
-def _repeated(
-    estimate: Estimate,
-    simulator: Simulator,
-    truths: NDArray[np.float64],
-    sigma: NDArray[np.float64],
-    repeats: int,
-    seed: list[int],
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Estimates (n, repeats, n_parameters) and scores of their misfit (n, repeats, 2) over the noise."""
-    signals, acquisition = simulator.measure(truths, np.random.default_rng(seed), repeats, sigma), simulator.acquisition
-    parameters = estimate(signals, np.repeat(sigma, repeats))
-    signals = signals.reshape(len(signals), -1, signals.shape[-1])
-    variance = np.repeat(sigma, repeats)[:, None] ** 2 / acquisition.weights
-    middle = signals[:, signals.shape[1] // 2]  # of a patch; or the only voxel
-    scores = misfit_scores(simulator.space.model, acquisition, middle, parameters, variance)
-    return parameters.reshape(len(truths), repeats, -1), scores.reshape(len(truths), repeats, SCORES)
+def _spreads(known: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Standard deviations of true quantities (n, n_quantities); 1 where they do not vary."""
+    found = known.std(axis=0)
+    return np.where(found > 0, found, 1.0)
 
 
 def _neighbours(

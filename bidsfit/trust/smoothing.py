@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -64,11 +64,12 @@ class Smoother:
         return {"centres": self.centres, "coefficients": self.coefficients}
 
     @classmethod
-    def of(cls, arrays: Mapping[str, NDArray[np.float64]], d: int, n_functions: int) -> Smoother:
-        """The smoother of these arrays; raise `ValueError` if they are none of n functions of d coordinates."""
+    def of(cls, arrays: Mapping[str, NDArray[np.float64]], dimensions: Sequence[int], n_functions: int) -> Smoother:
+        """The smoother of these arrays; raise `ValueError` if they are none of n functions of so many coordinates."""
         centres, coefficients = arrays["centres"], arrays["coefficients"]
-        shapes = (centres.ndim, centres.shape[-1]), coefficients.shape
-        if shapes != ((2, d), (len(centres) + _n_monomials(d), n_functions)):
+        d = centres.shape[-1]
+        fits = centres.ndim == 2 and coefficients.shape == (len(centres) + _n_monomials(d), n_functions)
+        if not fits or d not in dimensions:
             raise ValueError(f"arrays of the shapes {centres.shape} and {coefficients.shape} are no smooth functions")
         return cls(centres, coefficients)
 

@@ -170,7 +170,7 @@ def test_a_good_run(run, tmp_path):
     assert "not ivim, missing: 5 different b-values of at most 1000 s/mm²" in outcome.out
     assert f"Reports: {tmp_path / 'out' / 'sub-01.html'}" in outcome.out
     assert outcome.out.endswith("Done: 1 participant.\n")
-    assert len(maps(tmp_path / "out")) == 17
+    assert len(maps(tmp_path / "out")) == 15
 
 
 def test_verbose(run, caplog):
@@ -362,7 +362,7 @@ def test_an_estimator_that_is_left_out_is_said(run, tmp_path):
     assert outcome.code == 1
     assert "adc, has b = 0, 300, 600, 1000 s/mm²; not with segmented: A segmented fit needs a model" in outcome.out
     assert "sub-01_dwi.nii.gz: segmented of --estimators fits nothing. adc: A segmented fit needs" in outcome.err
-    assert len(maps(tmp_path / "out")) == 17
+    assert len(maps(tmp_path / "out")) == 15
 
 
 def test_a_model_that_one_image_leaves_out_is_said(run, pair, tmp_path):
@@ -375,7 +375,7 @@ def test_a_model_that_one_image_leaves_out_is_said(run, pair, tmp_path):
 
 def test_an_estimator_named_twice_runs_once(run, tmp_path):
     assert run("--estimators", "lsq", "lsq", "--model", "adc", "adc").code == 0
-    assert len(maps(tmp_path / "out")) == 17
+    assert len(maps(tmp_path / "out")) == 15
 
 
 # --- resources ------------------------------------------------------------------------------------------------------
@@ -401,7 +401,7 @@ def plugin(tmp_path, text):
 
 def test_use_plugin(run, tmp_path):
     assert run(*plugin(tmp_path, "plugin: Linear\n")).code == 0
-    assert len(maps(tmp_path / "out")) == 17
+    assert len(maps(tmp_path / "out")) == 15
 
 
 @pytest.mark.parametrize(
@@ -484,7 +484,7 @@ def test_stop_on_first_crash(run, pair, tmp_path):
     assert outcome.code == 1
     assert maps(tmp_path / "out") == {}
     assert run().code == 1
-    assert len(maps(tmp_path / "out")) == 17  # the good participant
+    assert len(maps(tmp_path / "out")) == 15  # the good participant
 
 
 def test_notrack_and_nothing_is_tracked(run, monkeypatch):

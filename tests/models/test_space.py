@@ -128,6 +128,22 @@ def test_values_of_a_map_are_judged_at_their_precision(name):
     assert not space.contains((points * 1.001).astype(np.float32)).all()
 
 
+def test_a_held_parameter_has_no_coordinate_and_leaves_the_rest_to_the_others():
+    """Of fractions whose sum is at most 1, and of a pair in order."""
+    space, rng = ParameterSpace(models.get("smt3"), {"vcsf": (0.3, 0.3)}), np.random.default_rng(6)
+    assert space.names == ("vcyl", "lambda")
+    assert space.facts["vcsf"] == [0.3, 0.3]
+    drawn = space.sample(20_000, rng)
+    assert stats.kstest(drawn[:, 0] / 0.7, "uniform").pvalue > 1e-3
+    whole = space.with_scale(drawn[:1])[0]
+    np.testing.assert_array_equal(whole, [1.0, drawn[0, 0], 0.3, drawn[0, 1]])
+    np.testing.assert_allclose(space.from_cube(space.to_cube(drawn)), drawn, rtol=1e-12)
+
+    pair = ParameterSpace(models.get("ivim"), {"D": (3.0, 3.0), "Dstar": (1.0, 100.0)})
+    np.testing.assert_array_equal(pair.bounds, [pair.bounds[0], [3.0, 100.0]])
+    assert pair.contains(pair.sample(1000, rng)).all()
+
+
 def test_the_scale_is_put_in_its_place():
     np.testing.assert_array_equal(SPACES["smt2"].with_scale(np.array([[0.2, 1.5]])), [[1.0, 0.2, 1.5]])
 
@@ -136,7 +152,8 @@ def test_the_scale_is_put_in_its_place():
     ("name", "bounds", "message"),
     [
         ("adc", {"D": (0.0, np.inf)}, "finite bounds of D"),
-        ("ivim", {"f": (0.1, 0.1)}, "finite bounds of f that leave it free, found 0.1 to 0.1"),
+        ("adc", {"D": (1.0, 1.0)}, "hold all of its parameters"),
+        ("smt3", {"vcsf": (0.5, 0.5), "vcyl": (0.6, 1.0)}, "leave no room"),
         ("smt3", {"vcyl": (0.0, 0.5)}, "sum is at most 1"),
         ("adc", {"K": (0.0, 1.0)}, "no parameter"),
     ],

@@ -77,7 +77,7 @@ def test_the_workflow_says_it_of_its_fits(pair):
     inputs = find_images(open_dataset(tiny.root, "raw"), [open_dataset(masks.root, "masks", derivative=True)], ["01"])
     plans = make_plan(inputs, choose_participants(tiny.root, ()), make_fits(["adc"]), output_dir=tiny / "none")
     (fit,) = plans[0].images[0].fits
-    assert fit_methods(fit.built) == fit_methods(LeastSquares(models.get("adc")))
+    assert fit_methods(fit.built) == fit_methods(LeastSquares(models.get("adc"), intervals="conformal"))
 
 
 def test_what_was_done_to_images_without_a_fit_is_left_out():

@@ -383,7 +383,15 @@ def test_an_option_that_an_estimator_does_not_have():
 
 def test_each_estimator_gets_the_options_that_it_has():
     fits = make_fits(["ivim"], ["lsq", "segmented", "mle"], options={"threshold": 150, "s0": "measured"})
-    assert [set(fit.options) for fit in fits] == [{"s0"}, {"threshold"}, {"noise"}]
+    assert [set(fit.options) for fit in fits] == [{"s0", "intervals"}, {"threshold"}, {"noise", "intervals"}]
+
+
+@pytest.mark.parametrize(("trust", "intervals"), [("light", "conformal"), ("off", "wald")])
+def test_intervals_are_of_the_simulation_where_there_is_one(trust, intervals):
+    (fit,) = make_fits(["ivim"], trust=trust)
+    assert fit.built.intervals == intervals
+    (fit,) = make_fits(["ivim"], trust=trust, options={"intervals": "profile"})
+    assert fit.built.intervals == "profile"
 
 
 def test_an_estimator_that_is_not_for_a_model_is_left_out_and_said(tiny, plan):

@@ -72,7 +72,8 @@ class TestVerb:
         signals, truth = simulated(estimator, 500)
         found = estimator.estimate(signals, SHELLS)
         assert set(found.parameters) == set(SMT2.names)
-        judged = companions(estimator, found, 1 / SNR)
+        assert set(companions(estimator, found, 1 / SNR)) == {"crb"}  # the others ask for the signals
+        judged = companions(estimator, found, 1 / SNR, signals=signals, acquisition=SHELLS)
         assert set(judged) == {"expectedsd", "bias", "rmse", "response", "q025", "q975", "crb"}
         arrays = [found.status, found.rmse, found.r2, found.sigma, *found.parameters.values()]
         arrays += [array for key in ("expectedsd", "bias") for array in judged[key].values()]
@@ -106,8 +107,8 @@ class TestVerb:
         signals, _ = simulated(estimator, 300)
         one, thousand = (estimator.estimate(y, SHELLS) for y in (signals, signals * 1000))
         small, large = (
-            companions(estimator, found, noise, performance=estimator.performance)
-            for found, noise in ((one, 1 / SNR), (thousand, 1000 / SNR))
+            companions(estimator, found, noise, signals=y, acquisition=SHELLS)
+            for found, noise, y in ((one, 1 / SNR, signals), (thousand, 1000 / SNR, signals * 1000))
         )
         for name in SMT2.names:
             scale = 1000 if name == "S0" else 1
@@ -121,10 +122,9 @@ class TestVerb:
     def test_statistics_are_those_of_the_table_at_the_estimate(self, estimator):
         signals, _ = simulated(estimator, 200)
         found = estimator.estimate(signals * 50, SHELLS)
-        parameters = np.stack([found.parameters[name] for name in SMT2.names], axis=1)
-        noise = np.full(len(parameters), 2.0)
-        judged = companions(estimator, found, noise, performance=estimator.performance)
-        expected = estimator.performance.expected(parameters, noise)
+        noise, beside = np.full(200, 2.0), LeastSquares(SMT2).estimate(signals * 50, SHELLS).points
+        judged = companions(estimator, found, noise, signals=signals * 50, acquisition=SHELLS)
+        expected = estimator.performance.expected(found.points, noise, beside=beside)
         for name in ("vcyl", "lambda"):
             np.testing.assert_array_equal(judged["bias"][name], expected.bias[name])
             np.testing.assert_array_equal(judged["expectedsd"][name], expected.sd[name])
@@ -283,7 +283,7 @@ class TestRefusals:
             ({"snr": -3.0}, "above 0"),
             ({"averaging": "geometric"}, "cannot be 'geometric'"),
             ({"averaging": "none"}, "cannot be 'none'"),
-            ({"bounds": {"vcyl": (0.5, 0.5)}}, "leave it free"),
+            ({"bounds": {"vcyl": (0.5, 0.5), "lambda": (1.0, 1.0)}}, "hold all"),
             ({"bounds": {"S0": (0.0, 1.0)}}, "leave them out"),
         ],
     )

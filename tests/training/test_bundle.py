@@ -663,8 +663,9 @@ def test_a_model_of_many_parameters(triexponential, tmp_path):
     rng = np.random.default_rng(0)
     truth = space.sample(50, rng)
     network = Network(triexponential, trained=found)
-    estimate = network.estimate(task.simulator.measure(truth, rng), task.acquisition)
-    judged = companions(network, estimate, 0.02, performance=network.performance)
+    signals = task.simulator.measure(truth, rng)
+    estimate = network.estimate(signals, task.acquisition)
+    judged = companions(network, estimate, 0.02, signals=signals, acquisition=task.acquisition)
     for name in space.names:
         assert np.isfinite(judged["bias"][name]).all()
         assert np.all(judged["expectedsd"][name] >= 0)

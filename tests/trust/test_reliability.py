@@ -30,8 +30,7 @@ def measured(space, acquisition, truth, sigma, rng, repeats=1):
 def estimated(estimator, signals, acquisition, sigma):
     """Estimates (n, n_parameters), and the scores of their misfit."""
     estimate = estimator.estimate(signals, acquisition, sigma)
-    found = np.stack([estimate.parameters[name] for name in estimator.model.names], axis=1)
-    return found, look_at_signals(estimator, estimate, signals, acquisition, sigma)[0]
+    return estimate.points, look_at_signals(estimator, estimate, signals, acquisition, sigma).scores
 
 
 @pytest.fixture(scope="module", params=list(ACQUISITIONS))
