@@ -212,7 +212,8 @@ def fit(
         looked = look_at_signals(estimator, estimate, signals, acquisition, judge.noise, other, threads)
         judge = replace(judge, scores=looked.scores, beside=looked.beside)
     for key, companion in companions_of(estimator, trust).items():
-        values |= {f"{name}_{key}": array for name, array in companion.judge(judge, estimate).items()}
+        judged = companion.judge(judge, estimate)
+        values |= {f"{name}_{key}": a for name, a in judged.items() if not estimator.model.quantity(name).auxiliary}
     summary = None
     if performance is not None:
         expected = judge.expected(estimate)

@@ -151,7 +151,7 @@ def maps_of(
             (companion.quantity, parameter, True)
             for parameter in model.quantities
             for companion in judges.values()
-            if companion.applies(estimator, parameter, simulated)
+            if not parameter.auxiliary and companion.applies(estimator, parameter, simulated)
         ),
         *((quantity, None, False) for quantity in ([FLAGS] if simulated else [])),
         *((quantity, None, False) for quantity in quality_quantities()),

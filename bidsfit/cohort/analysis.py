@@ -122,7 +122,7 @@ def _place(what: RegionParameter, labels: Sequence[str], known: Sequence[str]) -
 def _names(model: str) -> dict[str, ParameterNames]:
     """Symbols of the parameters of a model by label; empty for unknown models."""
     try:
-        return {p.label: ParameterNames(p.name, p.latex, p.description) for p in models.get(model).quantities}
+        return {p.label: ParameterNames(p.name, p.latex, p.description) for p in models.get(model).reported}
     except UnknownNameError:
         return {}
 

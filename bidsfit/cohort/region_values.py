@@ -270,6 +270,8 @@ def _fit_values(
     needed = {condition.label for label, condition in CONDITIONS.items() if label in fitted.labels}
     kept: dict[str, NDArray] = {}
     for label in sorted(fitted.labels, key=lambda label: label not in needed):
+        if names and label not in names:
+            continue  # auxiliary: of use for what is derived from it
         path = fitted.parameter(label)
         content = read_sidecar(path.with_name(path.name.removesuffix(".nii.gz") + ".json"))
         if content.get("Units") not in NUMERICS:
@@ -340,9 +342,9 @@ def _median(values: NDArray) -> float:
 
 
 def _names(model: str) -> dict[str, str]:
-    """Parameter names by label; empty for unknown models, whose labels are used as names."""
+    """Names of the quantities of a model that are reported, by label; empty for unknown models."""
     try:
-        return {quantity.label: quantity.name for quantity in models.get(model).quantities}
+        return {quantity.label: quantity.name for quantity in models.get(model).reported}
     except UnknownNameError:
         return {}
 

@@ -72,6 +72,11 @@ class Status(IntEnum):
         "the few or uneven directions of a shell leave an error in its mean that is larger than the noise: the "
         "standard deviation holds it; measure more directions, spread over the sphere",
     )
+    IMPLAUSIBLE = (
+        12,
+        "no tissue has these values (a negative diffusivity, FA above 1): noise, motion or an artefact outweighs the "
+        "signal; do not read them",
+    )
 
 
 #: Voxels that hold an estimate.
@@ -83,6 +88,7 @@ FITTED = (
     Status.UNLIKE_TRAINING,
     Status.UNDETERMINED,
     Status.UNEVEN_DIRECTIONS,
+    Status.IMPLAUSIBLE,
 )
 #: Voxels whose estimate lies inside the bounds, and was drawn nowhere.
 INSIDE = (Status.CONVERGED, Status.UNDETERMINED)
@@ -266,6 +272,8 @@ class Estimator(ABC):
     references: tuple[str, ...] = ()
     #: What it alone can tell of its uncertainty, such as the width of a posterior: keys of `Estimate.statistics`.
     statistics: tuple[str, ...] = ()
+    #: Whether it can also tell the standard deviation of derived quantities (`derived_spread`), without a likelihood.
+    states_derived: bool = False
     #: Whether it needs the compiled kernel of a `SymbolicModel`.
     needs_equation: bool = False
     #: Noise whose likelihood it maximises: its standard deviation is then the Cramér-Rao bound. None: no likelihood.
@@ -462,6 +470,10 @@ class Estimator(ABC):
                 level = np.fmax(np.where(np.isnan(known[index]), residual, known[index] / scale), LEAST_NOISE)
                 lost = self._undetermined(fitted.parameters[own][converged], shells, level[converged])
                 status[index[converged[lost]]] = Status.UNDETERMINED
+                if self.model.plausible is not None:
+                    settled = np.isin(status[index], (Status.CONVERGED, Status.AT_BOUND))
+                    wrong = settled & ~self.model.plausible(fitted.parameters[own])
+                    status[index[wrong]] = Status.IMPLAUSIBLE
                 for name, array in statistics.items():
                     array[index] = fitted.statistics[name][own]
                 if self.model.scale is not None:
@@ -598,6 +610,13 @@ class Estimator(ABC):
     def n_free(self) -> int:
         """Number of parameters that are estimated."""
         return len(self.model.parameters) - len(self.fixed)
+
+    def derived_spread(self, estimate: Estimate, noise: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+        """Standard deviations of derived quantities by name, of the shape of the estimate, where `states_derived`.
+
+        ``noise``, of the same shape, is the standard deviation of one measurement.
+        """
+        raise NotImplementedError(f"The estimator {self.name!r} states none of derived quantities.")
 
     @abstractmethod
     def prepare(self, acquisition: Acquisition) -> FitChunk:

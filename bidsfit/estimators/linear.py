@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bidsfit.acquisition import Acquisition, Averaging
-from bidsfit.estimators.estimator import Estimator, FitChunk, Fitted, Status
+from bidsfit.estimators.estimator import Estimate, Estimator, FitChunk, Fitted, Status
 from bidsfit.estimators.log_linear import LogLinear
 from bidsfit.models.signal_model import SignalModel
 
@@ -47,8 +47,9 @@ class OrdinaryLogLinear(Estimator):
     title = "Ordinary log-linear least squares"
     references = ("salvador2005",)
     statistics = ("sd",)
+    states_derived = True
     intervals = "wald"
-    weighted: ClassVar[bool] = False
+    iterations: int = 0
 
     def __init__(
         self,
@@ -69,7 +70,9 @@ class OrdinaryLogLinear(Estimator):
 
     @property
     def methods(self) -> str:
-        weights = ", weighted by the squares of the signals that an ordinary fit predicts" if self.weighted else ""
+        n = self.iterations
+        weights = ", weighted by the squares of the signals that an ordinary fit predicts" if n else ""
+        weights += f", and {n - 1} times more by those that the last fit predicts" if n > 1 else ""
         return f"The logarithm of the signal was fitted by linear least squares{weights}."
 
     def prepare(self, acquisition: Acquisition) -> FitChunk:
@@ -78,26 +81,63 @@ class OrdinaryLogLinear(Estimator):
         freedom = len(acquisition) - self.n_free
 
         def fit(y: NDArray[np.float64], sigma: NDArray[np.float64]) -> Fitted:
-            found = linear(y, weighted=self.weighted)
-            squares = np.einsum("vk,k->v", (y - model.signal(found, acquisition)) ** 2, counts)
+            found = linear(y, iterations=self.iterations)
+            with np.errstate(over="ignore"):  # of signals that are like no signal of the model
+                squares = np.einsum("vk,k->v", (y - model.signal(found, acquisition)) ** 2, counts)
             residual = np.sqrt(squares / freedom) if freedom > 0 else np.full(len(y), np.nan)
             noise = np.where(np.isnan(sigma), residual, sigma)
-            spread = noise[:, None] * linear.spread(found, weighted=self.weighted)
+            spread = noise[:, None] * linear.spread(found, weighted=self.iterations > 0)
             inside = np.clip(found, low, high)
             status = np.where((found == inside).all(axis=1), Status.CONVERGED, Status.AT_BOUND).astype(np.uint8)
             return Fitted(inside, squares, status, {"sd": spread})
 
         return fit
 
+    def derived_spread(self, estimate: Estimate, noise: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+        model, shape = self.model, estimate.status.shape
+        parameters = np.stack([estimate.parameters[name].ravel() for name in model.names], axis=1)
+        known = np.isfinite(parameters).all(axis=1)
+        gradients = model.derivation.gradients(parameters[known])
+        found = np.full((len(parameters), gradients.shape[1]), np.nan)
+        linear = LogLinear(model, estimate.acquisition)
+        found[known] = noise.reshape(-1, 1)[known] * linear.spread(
+            parameters[known], gradients, weighted=self.iterations > 0
+        )
+        return {name: values.reshape(shape) for name, values in model.derivation.spreads(found).items()}
+
 
 class WeightedLogLinear(OrdinaryLogLinear):
     """Weighted linear least squares of the logarithm of the signal.
 
     As `OrdinaryLogLinear`, but a second fit weighs every measurement by the square of the signal that the first
-    predicts, which is the inverse of the variance of its logarithm; ``dtifit --wls`` of FSL and ``dwi2tensor`` of
-    MRtrix fit so.
+    predicts, which is the inverse of the variance of its logarithm; ``dtifit --wls`` of FSL fits so, and DIPY.
+
+    Parameters
+    ----------
+    model, bounds, averaging, debias
+        As of `OrdinaryLogLinear`.
+    iterations : int
+        Number of weighted fits, each with the signals that the last one predicts; ``dwi2tensor -ols`` of MRtrix makes
+        two.
     """
 
     name = "wls"
     title = "Weighted log-linear least squares"
-    weighted = True
+
+    def __init__(
+        self,
+        model: SignalModel,
+        *,
+        bounds: Mapping[str, tuple[float, float]] | None = None,
+        averaging: Averaging = "geometric",
+        debias: bool = False,
+        iterations: int = 1,
+    ) -> None:
+        super().__init__(model, bounds=bounds, averaging=averaging, debias=debias)
+        if iterations < 1:
+            raise ValueError(f"The estimator 'wls' needs one weighted fit or more, found iterations={iterations}.")
+        self.iterations = iterations
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return super().options | {"iterations": self.iterations}

@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from bidsfit.acquisition import Acquisition
 from bidsfit.models.signal_model import SignalModel
 
-#: Signals below this fraction of the largest of their voxel are raised to it before the logarithm.
+#: Signals below this fraction of the largest of their voxel are raised to it before the logarithm, and predicted ones
+#: before they are weights.
 FAINT = 1e-6
 
 
@@ -44,37 +45,68 @@ class LogLinear:
             raise ValueError(f"The logarithm of the signal of {model.name!r} is not linear in its parameters.")
         self._scale, self._matrix, self._counts = model.scale_index, slopes[0], acquisition.weights
 
-    def __call__(self, signals: NDArray[np.float64], *, weighted: bool = True) -> NDArray[np.float64]:
-        """Parameters (n_voxels, n_parameters) of signals (n_voxels, n); ``weighted=False`` skips the second fit."""
+    def __call__(self, signals: NDArray[np.float64], *, iterations: int = 1) -> NDArray[np.float64]:
+        """Parameters (n_voxels, n_parameters) of signals (n_voxels, n), after so many weighted fits."""
         x = self._matrix
         floor = FAINT * np.abs(signals).max(axis=1, keepdims=True)
         logarithm = np.log(np.maximum(signals, np.maximum(floor, np.finfo(float).tiny)))
         root = np.sqrt(self._counts)
         found = np.einsum("pk,vk->vp", np.linalg.pinv(x * root[:, None]), logarithm * root)
-        if weighted:
-            weights = np.exp(2 * np.einsum("kp,vp->vk", x, found)) * self._counts
+        for _ in range(iterations):
+            weights = self._weights(found)[0]
             normal = np.einsum("vk,kp,kq->vpq", weights, x, x, optimize=True)
             right = np.einsum("vk,kp->vp", weights * logarithm, x)
             found = np.linalg.solve(normal, right[..., None])[..., 0]
         found[:, self._scale] = np.exp(found[:, self._scale])
         return found
 
-    def spread(self, parameters: NDArray[np.float64], *, weighted: bool = True) -> NDArray[np.float64]:
-        """Standard deviations (n_voxels, n_parameters) of the fit for signals with noise of standard deviation 1.
+    def spread(
+        self,
+        parameters: NDArray[np.float64],
+        gradients: NDArray[np.float64] | None = None,
+        *,
+        weighted: bool = True,
+    ) -> NDArray[np.float64]:
+        """Standard deviations of the fit for signals with noise of standard deviation 1.
 
-        Where the signals that the parameters predict vanish, nothing is determined: infinite.
+        Parameters
+        ----------
+        parameters : ndarray, shape (n_voxels, n_parameters)
+        gradients : ndarray, shape (n_voxels, m, n_parameters), optional
+            Derivatives of m quantities with respect to the parameters; by default the quantities are the parameters.
+        weighted : bool
+
+        Returns
+        -------
+        ndarray, shape (n_voxels, m)
+            Infinite where the signals that the parameters predict vanish, as nothing is determined there.
         """
         x, scale = self._matrix, parameters[:, self._scale]
+        moved = np.tile(np.eye(x.shape[1]), (len(parameters), 1, 1)) if gradients is None else gradients.copy()
+        moved[..., self._scale] *= scale[:, None]  # of the logarithm of the scale
         logarithms = parameters.copy()
-        logarithms[:, self._scale] = np.log(scale)
-        weights = np.exp(2 * np.einsum("kp,vp->vk", x, logarithms)) * self._counts  # 1 / variance of the logarithms
+        with np.errstate(divide="ignore"):
+            logarithms[:, self._scale] = np.log(scale)
+        found = np.full(moved.shape[:2], np.inf)
+        known = np.isfinite(logarithms).all(axis=1)
+        weights, largest = self._weights(logarithms[known])
+        moved = moved[known]
         if weighted:
             normal = np.einsum("vk,kp,kq->vpq", weights, x, x, optimize=True)
-            variance = np.diagonal(np.linalg.pinv(normal, hermitian=True), axis1=1, axis2=2)
+            covariance = np.linalg.pinv(normal, hermitian=True)
+            variance = np.einsum("vmp,vpq,vmq->vm", moved, covariance, moved, optimize=True)
         else:
             inverse = np.linalg.pinv(x * np.sqrt(self._counts)[:, None]) * np.sqrt(self._counts)
-            with np.errstate(divide="ignore"):
-                variance = np.einsum("pk,vk->vp", inverse**2, 1 / weights)
-        spread = np.sqrt(variance)
-        spread[:, self._scale] *= scale
-        return spread
+            variance = np.einsum("vmk,vk->vm", (moved @ inverse) ** 2, 1 / weights)
+        with np.errstate(over="ignore"):
+            found[known] = np.sqrt(variance) * np.exp(-largest)
+        return found
+
+    def _weights(self, logarithms: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Inverse variances (n_voxels, n) of log signals, relative to that of the largest; its logarithm (n_voxels, 1).
+
+        ``logarithms`` are parameters with the logarithm of the scale; the logarithm is that of the signal.
+        """
+        predicted = np.einsum("kp,vp->vk", self._matrix, logarithms)
+        largest = predicted.max(axis=1, keepdims=True)
+        return np.maximum(np.exp(predicted - largest), FAINT) ** 2 * self._counts, largest

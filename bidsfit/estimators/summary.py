@@ -23,15 +23,15 @@ class ParameterSummary:
 
 
 def summarise(estimate: Estimate, model: SignalModel, bounds: NDArray[np.float64]) -> list[ParameterSummary]:
-    """Summary of every parameter and scalar derived quantity; NaN if no voxel was fitted.
+    """Summary of every quantity that reports are about; NaN if no voxel was fitted.
 
     ``bounds``, shape (n_parameters, 2), are those of the fit.
     """
     fitted = np.isin(estimate.status, FITTED)
     rows = []
     limits = dict(zip(model.names, bounds.tolist(), strict=True))
-    for name, maps in estimate.values.items():
-        values, (lower, upper) = maps[fitted], limits.get(name, (-np.inf, np.inf))
+    for name in (quantity.name for quantity in model.reported):
+        values, (lower, upper) = estimate.values[name][fitted], limits.get(name, (-np.inf, np.inf))
         if values.size == 0:
             rows.append(ParameterSummary(name, np.nan, np.nan, np.nan, np.nan))
             continue
@@ -44,17 +44,17 @@ def summarise(estimate: Estimate, model: SignalModel, bounds: NDArray[np.float64
 def representative_voxels(estimate: Estimate, model: SignalModel) -> dict[str, int]:
     """Indices of voxels whose fitted curves are shown, by description.
 
-    Low, middle and high values of the first parameter after the scale, among converged voxels whose residual is not
-    above the median (so that the curves do not show artefacts), and one voxel of poor fit.
+    Low, middle and high values of the first quantity after the scale that reports are about, among converged voxels
+    whose residual is not above the median (so that the curves do not show artefacts), and one voxel of poor fit.
     """
     fitted = np.flatnonzero(np.isin(estimate.status, FITTED))
     if fitted.size == 0:
         return {}
-    name = model.shape_names[0]
+    name = next(quantity.name for quantity in model.reported if quantity.name != model.scale)
     level = np.maximum(estimate.parameters[model.scale][fitted], np.finfo(float).tiny) if model.scale else 1.0
     relative = np.nan_to_num(estimate.rmse[fitted] / level)  # NaN where no degree of freedom is left: all alike
     good = fitted[relative <= np.median(relative)]
-    values = estimate.parameters[name][good]
+    values = estimate.values[name][good]
     chosen: dict[str, int] = {}
     for percent in (10, 50, 90):
         index = int(good[np.argmin(np.abs(values - np.percentile(values, percent)))])

@@ -63,12 +63,16 @@ class Parameter(ModelQuantity):
         logarithm, or a distribution, which is truncated to the bounds.
     kind : {"scalar", "polar", "azimuth"}
         Angles are not kept within their bounds during a fit, but wrapped into them afterwards.
+    auxiliary : bool
+        Whether it is of use only for what is derived from it, as an element of a tensor. It has a map; uncertainty is
+        told, and reports and tables are made, of the derived quantities instead.
     """
 
     bounds: tuple[float, float]
     start: Sequence[float] = ()
     prior: str | Prior = "uniform"
     kind: Kind = "scalar"
+    auxiliary: bool = False
 
     @property
     def axis(self) -> bool:
@@ -93,11 +97,19 @@ class Derived(ModelQuantity):
         parameters of one voxel, shape (n_parameters,), that returns one number or three.
     axis : bool
         Whether it is a unit vector whose sign is arbitrary, in the coordinates of the gradient directions.
+    weight : str
+        Name of a derived quantity from 0 to 1 that says how pronounced an axis is; figures are as bright. "" for none.
     """
 
     value: sp.Expr | sp.Matrix | Callable[[Tensor], Tensor]
     axis: bool = False
+    weight: str = ""
     unit: str = "1"
+
+    @property
+    def auxiliary(self) -> bool:
+        """False: only a parameter can be of use for what is derived from it alone."""
+        return False
 
     @property
     def components(self) -> int:

@@ -79,6 +79,13 @@ class SignalModel(ABC):
         Whether a measurement depends on earlier ones. If so, none is averaged or left out, and order matters.
     constraints : sequence of sympy.Le
         Linear inequalities between parameters (``D <= Dstar``).
+    plausible : callable, optional
+        Tells of parameters (n, n_parameters) whether tissue can have them, shape (n,), where bounds and constraints
+        cannot: a tensor without negative diffusivity. Estimates that are not plausible keep their values and have the
+        status ``IMPLAUSIBLE``; simulated truths are plausible.
+    draw : callable, optional
+        Draws n combinations of the parameters without the scale, shape (n, n_parameters - 1), with a random generator:
+        the prior of a model whose parameters have none of their own. Those outside the bounds are drawn again.
     requirements : sequence of Requirement
         What a protocol must contain.
     maximum_b : float
@@ -113,6 +120,8 @@ class SignalModel(ABC):
     complex_valued: bool = False
     sequence: bool = False
     constraints: tuple[sp.Rel, ...] = ()
+    plausible: Callable[[NDArray[np.float64]], NDArray[np.bool_]] | None = None
+    draw: Callable[[int, np.random.Generator], NDArray[np.float64]] | None = None
     requirements: tuple[Requirement, ...] = ()
     maximum_b: float = np.inf
     excluded_b: tuple[float, float] | None = None
@@ -157,6 +166,16 @@ class SignalModel(ABC):
     def quantities(self) -> tuple[Parameter | Derived, ...]:
         """Parameters and derived quantities; each is written as a map."""
         return (*self.parameters, *self.derived)
+
+    @property
+    def auxiliary(self) -> bool:
+        """Whether its parameters are of use only for what is derived from them."""
+        return any(parameter.auxiliary for parameter in self.parameters)
+
+    @property
+    def reported(self) -> tuple[Parameter | Derived, ...]:
+        """Parameters and derived quantities that reports and tables are about: no axes, nor what is auxiliary."""
+        return tuple(q for q in self.quantities if not (q.axis or q.auxiliary))
 
     @property
     @abstractmethod

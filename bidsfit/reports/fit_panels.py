@@ -32,8 +32,6 @@ from bidsfit.trust.flags import Flag
 SHARE_OF_RANGE = 0.25
 #: Of a flag that is raised.
 FLAG_COLOURS = "Reds"
-#: What the colours of an axis are.
-AXIS_COLOURS = "red, green, blue: along the first, second, third axis of the gradient directions"
 
 
 @dataclass(frozen=True)
@@ -65,8 +63,8 @@ class FitView:
 
     @property
     def names(self) -> list[str]:
-        """Names of parameters and derived quantities, except axes."""
-        return [quantity.name for quantity in self.model.quantities if not quantity.axis]
+        """Names of the quantities that the report is about."""
+        return [quantity.name for quantity in self.model.reported]
 
     def map(self, key: str) -> figures.Panel:
         """One map with its title, unit and display range."""
@@ -119,8 +117,7 @@ def _draw_maps(path: Path, view: FitView) -> bool:
     maps = [view.map(name) for name in view.names]
     if not figures.with_values(maps, view.mask):
         return False
-    axes = [replace(view.map(q.name), remark=AXIS_COLOURS) for q in view.model.quantities if q.axis]
-    figures.plot_maps(path, [*maps, *axes], view.mask, view.affine)
+    figures.plot_maps(path, maps, view.mask, view.affine)
     return True
 
 
@@ -183,7 +180,8 @@ def drawn_curve(curve: FittedCurve, model: SignalModel, sigma: float | None) -> 
 def curve_title(title: str, model: SignalModel) -> str:
     """Title of a curve; the name of a parameter in it is replaced by its symbol."""
     name, _, what = title.partition(": ")
-    return f"${model[name].latex}$: {what}" if name in model.names else title.capitalize()
+    latex = {quantity.name: quantity.latex for quantity in model.quantities}
+    return f"${latex[name]}$: {what}" if name in latex else title.capitalize()
 
 
 def _draw_quality(path: Path, view: FitView) -> bool:
@@ -289,7 +287,7 @@ QUALITY = FitPanel(
 STATUS = FitPanel("Slices of the status of the fit", "What happened in each voxel.", _draw_status)
 
 #: The panels of the package, in the order of the report.
-BUILT_IN = {
+BUILT_IN = {"directions": "bidsfit.reports.direction_colours:PANEL"} | {
     name: f"bidsfit.reports.fit_panels:{name.upper()}"
     for name in ("maps", "uncertainty", "bias", "flags", "histograms", "curves", "quality", "status")
 }

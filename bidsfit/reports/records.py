@@ -52,8 +52,8 @@ class FitRecord:
     where it is infinite) and bias (median magnitude).
     ``status`` rows: code, name, count, fraction (of the mask), message (what happened and what to do).
     ``options``: all settings (bounds, averaging, ...) as strings.
-    ``figures``: kinds maps, uncertainty, bias and flags (where the errors were simulated), histograms, curves, quality
-    (residual, R2 and status maps).
+    ``figures``: kinds directions, maps, uncertainty, bias and flags (where the errors were simulated), histograms,
+    curves, quality (residual, R2 and status maps).
     ``maps``: paths of the written maps relative to the output folder.
     ``methods``: methods texts of the model and the estimator.
     ``source``: URI of the fitted image.

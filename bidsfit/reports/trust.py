@@ -49,12 +49,13 @@ def trust_row(summary: TrustSummary, model: SignalModel, parameters: list[Parame
 
 
 def _words(model: SignalModel, name: str) -> dict[str, str]:
-    return {"latex": model[name].latex, "unit": REPORT_UNITS[model[name].unit].name}
+    quantity = model.quantity(name)
+    return {"latex": quantity.latex, "unit": REPORT_UNITS[quantity.unit].name}
 
 
 def in_words(row: ParameterTrust, model: SignalModel, median: float) -> str:
     """What is to be expected of one parameter, in a sentence."""
-    unit = REPORT_UNITS[model[row.name].unit].name
+    unit = REPORT_UNITS[model.quantity(row.name).unit].name
     parts = []
     if not np.isfinite(row.response):
         return f"{row.name}: nothing can be said."
@@ -82,8 +83,10 @@ def in_words(row: ParameterTrust, model: SignalModel, median: float) -> str:
 
 def blame_in_words(summary: TrustSummary, model: SignalModel) -> list[str]:
     """Which parameter changes where the truth of another does."""
-    sentences = []
+    sentences: list[str] = []
     names = [row.name for row in summary.parameters]
+    if any(name not in model.names for name in names):
+        return sentences  # derived quantities change together
     spans = {name: float(np.diff(model[name].display or model[name].bounds)[0]) for name in names}
     for i, name in enumerate(names):
         for j, other in enumerate(names):
@@ -100,7 +103,7 @@ def expected_errors(summaries: Mapping[str, TrustSummary | None], model: SignalM
     known = {name: {row.name: row for row in found.parameters} for name, found in summaries.items() if found}
     if len(known) < 2:
         return {}
-    names = [name for name in model.names if all(name in rows for rows in known.values())]
+    names = [q.name for q in model.reported if all(q.name in rows for rows in known.values())]
     by_parameter = {name: _ranked({estimator: rows[name] for estimator, rows in known.items()}) for name in names}
     sentences = [recommendation(name, rows, _words(model, name)["unit"]) for name, rows in by_parameter.items()]
     if len(names) > 1:

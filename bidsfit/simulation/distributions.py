@@ -72,6 +72,8 @@ class Uniform:
 class Informed:
     """Draws from the prior of each parameter, independent of the others but for the constraints of the space.
 
+    A model may draw all together instead (`SignalModel.draw`).
+
     Parameters
     ----------
     space : ParameterSpace
@@ -98,6 +100,8 @@ class Informed:
         return fill(n, self._propose, self.space.contains, rng)
 
     def _propose(self, n: int, rng: np.random.Generator) -> NDArray[np.float64]:
+        if self.space.model.draw is not None:
+            return self.space.model.draw(n, rng)
         found = self.space.propose(n, rng)
         for j, name in enumerate(self.space.names):
             if self.priors[name].distribution != "uniform":

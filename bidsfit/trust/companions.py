@@ -139,11 +139,14 @@ class StandardDeviation:
     )
 
     def applies(self, estimator: Estimator, of: Parameter | Derived, simulated: bool) -> bool:
-        return estimator.likelihood is not None or ("sd" in estimator.statistics and isinstance(of, Parameter))
+        stated = "sd" in estimator.statistics and (isinstance(of, Parameter) or estimator.states_derived)
+        return stated or estimator.likelihood is not None
 
     def judge(self, judge: Judge, estimate: Estimate) -> Maps:
         if "sd" in estimate.statistics:
-            return estimate.statistics["sd"]
+            more = judge.estimator.states_derived and judge.model.derived
+            derived = judge.estimator.derived_spread(estimate, judge.noise) if more else {}
+            return estimate.statistics["sd"] | derived
         assert judge.estimator.likelihood is not None
         return judge.bound(estimate, judge.estimator.likelihood, estimate.added_variance)
 
@@ -277,7 +280,9 @@ class Bound:
 
 
 def _is_free(estimator: Estimator, of: Parameter | Derived) -> bool:
-    """Whether it is a parameter that simulation varies: neither held nor the scale of the signal."""
+    """Whether simulation varies it: a parameter that is neither held nor the scale, or what stands for these."""
+    if estimator.model.auxiliary:
+        return isinstance(of, Derived) and not of.axis
     return isinstance(of, Parameter) and of.name not in (estimator.model.scale, *estimator.fixed)
 
 

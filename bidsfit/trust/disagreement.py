@@ -37,8 +37,8 @@ def disagreement_with(reference: str) -> Quantity:
 
 
 def compared(model: SignalModel) -> list[Parameter | Derived]:
-    """Quantities that are compared: parameters except the scale, and derived quantities except axes."""
-    return [p for p in model.quantities if p.name != model.scale and not p.axis]
+    """Quantities that are compared: those that reports are about, except the scale."""
+    return [quantity for quantity in model.reported if quantity.name != model.scale]
 
 
 def disagreement(

@@ -85,7 +85,7 @@ def flags(
         Where the signals are unlike the training.
     """
     model, status = estimator.model, estimate.status
-    own = [name for name in model.names if name != model.scale]
+    own = list(expected.lower)
     with np.errstate(invalid="ignore", divide="ignore"):
         s0 = 1.0 if model.scale is None else estimate.parameters[model.scale]
         faint = s0 / sigma < LOW_SNR

@@ -14,6 +14,7 @@ import json
 from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -138,14 +139,15 @@ class Performance:
     space : ParameterSpace
     spreads : ndarray, shape (n_quantities,)
         Standard deviations of the truths of the quantities: parameters and scalar derived quantities.
-    knots : ndarray, shape (n_knots, n_parameters)
-        Quantiles of the coordinates of the truths in the unit cube.
+    knots : ndarray, shape (n_knots, n_judged)
+        Quantiles of the coordinates of the truths in the unit cube, or of the judged quantities themselves where the
+        parameters are auxiliary (`judged_of`).
     at_truth, at_estimate : Smoother
         The second is of the coordinates of the estimate; and of those of the least-squares fit of the same signal, if
         what is expected depends on it (`beside`).
     bands : ndarray, shape (n_bands,)
         Median SNR of the bands of `tails`.
-    tails : ndarray, shape (n_bands, 2, n_parameters)
+    tails : ndarray, shape (n_bands, 2, n_judged)
         Ends of the intervals, in typical errors: geometric means of their size.
     facts : dict
         How it was simulated, and how well the functions tell what they were not fitted to; for JSON.
@@ -167,7 +169,16 @@ class Performance:
     @property
     def beside(self) -> bool:
         """Whether what is expected also depends on the least-squares fit of the signal."""
-        return self.at_estimate.centres.shape[1] > len(self.space.names) + 1
+        return self.at_estimate.centres.shape[1] > len(self.judged) + 1
+
+    @property
+    def judged(self) -> list[str]:
+        return judged_of(self.space)
+
+    @cached_property
+    def limits(self) -> NDArray[np.float64]:
+        """Range of the truths of the judged quantities, shape (n_judged, 2)."""
+        return _limits(self.space, self.knots)
 
     def errors(self, parameters: NDArray[np.float64], sigma: NDArray[np.float64]) -> Errors:
         """Errors at true parameters (n, n_parameters of the model) and noise levels (n,)."""
@@ -204,7 +215,7 @@ class Performance:
                 "What is expected of this estimator depends on the least-squares fit of the same signals; give it."
             )
         beside = parameters if beside is None else beside
-        shape, p = sigma.shape, len(self.space.names)
+        shape, p = sigma.shape, len(self.judged)
         known = np.isfinite(parameters).all(axis=-1) & np.isfinite(beside).all(axis=-1) & (sigma > 0)
         own = np.full((int(known.sum()), SCORES), np.nan) if scores is None else scores[known]
         columns = self._expected(parameters[known], sigma[known], own, beside[known], threads)
@@ -220,8 +231,8 @@ class Performance:
             sd=self._named(sd),
             rmse=self._named(rmse),
             response=response.reshape(*shape, p, p),
-            lower=dict(zip(self.space.names, np.moveaxis(lower, -1, 0), strict=True)),
-            upper=dict(zip(self.space.names, np.moveaxis(upper, -1, 0), strict=True)),
+            lower=dict(zip(self.judged, np.moveaxis(lower, -1, 0), strict=True)),
+            upper=dict(zip(self.judged, np.moveaxis(upper, -1, 0), strict=True)),
             misfit=misfit,
         )
 
@@ -234,7 +245,8 @@ class Performance:
         threads: int,
     ) -> tuple[NDArray[np.float64], ...]:
         """The columns of `Expected` at finite estimates (n, n_parameters of the model)."""
-        p, q, scale = len(self.space.names), len(self.quantities), self._scale(parameters)
+        p, q, scale = len(self.judged), len(self.quantities), self._scale(parameters)
+        own = [self.quantities.index(name) for name in self.judged]
         points = self._coordinates(parameters, sigma)
         level = points[:, -1]
         if self.beside:
@@ -244,12 +256,12 @@ class Performance:
         )
         sd = self._sd(spread, scale)
         rmse = np.maximum(np.exp(error) - LEAST, 0) * scale
-        around = np.maximum(rmse, LEAST * scale)[:, [self.quantities.index(name) for name in self.space.names]]
+        around = np.maximum(rmse, LEAST * scale)[:, own]
         width = np.exp(second)
-        estimates, ends = parameters[:, self.space.places], []
+        estimates, ends = _quantities(self.space.model, parameters)[:, own], []
         for end in (0, 1):
             tail = np.stack([np.interp(level, self.bands, self.tails[:, end, j]) for j in range(p)], axis=1)
-            ends.append(np.clip(estimates + around * (first + width * tail), *self.space.bounds.T))
+            ends.append(np.clip(estimates + around * (first + width * tail), *self.limits.T))
         above = ((scores - usual) / np.exp(apart)).max(axis=1)
         return bias * scale, sd, rmse, response, *ends, above
 
@@ -264,15 +276,15 @@ class Performance:
         return found
 
     def _sd(self, logarithms: NDArray[np.float64], scale: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Standard deviations; that of a parameter within bounds is at most half their width (Popoviciu)."""
+        """Standard deviations; that of a quantity between limits is at most half their distance (Popoviciu)."""
         found = np.maximum(np.exp(logarithms) - LEAST, 0) * scale
-        own = [self.quantities.index(name) for name in self.space.names]
-        found[:, own] = np.minimum(found[:, own], self.space.span / 2)
+        own = [self.quantities.index(name) for name in self.judged]
+        found[:, own] = np.minimum(found[:, own], np.ptp(self.limits, axis=1) / 2)
         return found
 
     def _coordinates(self, parameters: NDArray[np.float64], sigma: NDArray[np.float64]) -> NDArray[np.float64]:
         s0 = 1.0 if self.space.model.scale is None else parameters[:, self.space.model.scale_index]
-        return coordinates(self.space.to_cube(parameters[:, self.space.places]), s0 / sigma, self.knots)
+        return coordinates(_places(self.space, parameters), s0 / sigma, self.knots)
 
     def dump(self) -> bytes:
         """Its content as that of a file, in which nothing can be executed."""
@@ -301,7 +313,7 @@ class Performance:
             raise ValueError(f"the performance of an estimator cannot be read ({error})") from error
         length = int.from_bytes(content[:8], "little")
         facts = json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["facts"])
-        p, q = len(space.names), len(quantities_of(space.model))
+        p, q = len(judged_of(space)), len(quantities_of(space.model))
         functions = {"at_truth": 4 * q, "at_estimate": 3 * q + p * p + 2 * p + 2 * SCORES}
         parts: dict[str, dict[str, NDArray]] = {
             name: {part: arrays.pop(f"{name}.{part}") for part in ("centres", "coefficients")} for name in functions
@@ -318,8 +330,31 @@ class Performance:
 
 
 def quantities_of(model: SignalModel) -> list[str]:
-    """Names of the parameters of a model, and of what is derived from them but axes."""
-    return [quantity.name for quantity in model.quantities if not quantity.axis]
+    """Names of the quantities of a model whose bias and standard deviation are told: those that reports are about."""
+    return [quantity.name for quantity in model.reported]
+
+
+def judged_of(space: ParameterSpace) -> list[str]:
+    """Names of the quantities whose errors are told fully, with response and interval, and as functions of which.
+
+    They are the free parameters without the scale, or what is derived where these are auxiliary. Of tensors, whose
+    errors hardly depend on their orientation if the gradient directions are even, they are FA, MD, AD and RD: what is
+    told is a mean over all orientations.
+    """
+    model = space.model
+    return [q.name for q in model.derived if not q.axis] if model.auxiliary else list(space.names)
+
+
+def _places(space: ParameterSpace, parameters: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What errors are functions of, shape (n, n_judged), from parameters (n, n_parameters of the model)."""
+    if not space.model.auxiliary:
+        return space.to_cube(parameters[:, space.places])
+    return _quantities(space.model, parameters)[:, [quantities_of(space.model).index(n) for n in judged_of(space)]]
+
+
+def _limits(space: ParameterSpace, knots: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Range of the truths of the judged quantities, shape (n_judged, 2), from the quantiles of `Performance.knots`."""
+    return knots[[0, -1]].T if space.model.auxiliary else space.bounds
 
 
 def coordinates(cube: NDArray[np.float64], snr: NDArray[np.float64], knots: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -450,8 +485,8 @@ class Drawn(NamedTuple):
         True quantities, mean error and standard deviation of their estimates.
     tails : ndarray, shape (n, 2, n_quantities)
         Quantiles of the estimates, in standard deviations from their mean.
-    response : ndarray, shape (n, n_parameters, n_parameters)
-        Change of the mean estimate of the first parameter per true change of the second.
+    response : ndarray, shape (n, n_judged, n_judged)
+        Change of the mean estimate of the first judged quantity per true change of the second.
     some, beside : ndarray, shape (n, PAIRS, n_parameters of the model)
         Some of the estimates, and the fits that stand beside them or else these estimates.
     scores : ndarray, shape (n, PAIRS, SCORES)
@@ -513,7 +548,9 @@ def _draw(
     sigma = np.exp(-rng.uniform(np.log(LOWEST_SNR), np.log(HIGHEST_SNR), n))
     known = _quantities(model, space.with_scale(truths))
     least = LEAST * _spreads(known)
-    p, own = len(space.names), [quantities_of(model).index(name) for name in space.names]
+    judged = judged_of(space)
+    p, own = len(judged), [quantities_of(model).index(name) for name in judged]
+    span = np.ptp(_limits(space, _knots(space, truths)), axis=1)
     found = Drawn(
         truths,
         sigma,
@@ -537,7 +574,7 @@ def _draw(
     for start in range(0, n, BLOCK):
         rows = slice(start, start + BLOCK)
         signals, estimates = measured(truths[rows], sigma[rows], size.repeats, start)
-        values = np.stack([_quantities(model, row) for row in estimates])
+        values = _quantities(model, estimates)
         mean, found.sd[rows] = values.mean(axis=1), values.std(axis=1, ddof=1)
         found.bias[rows], spread = mean - known[rows], np.maximum(found.sd[rows], least)
         quantiles = np.quantile(values, TAILS, axis=1, method="normal_unbiased")
@@ -552,15 +589,16 @@ def _draw(
         found.some[rows], found.beside[rows] = some, fits.reshape(some.shape)
         found.scores[rows] = scores.reshape(len(values), PAIRS, SCORES)
 
-        step = np.clip(found.sd[rows][:, own], *np.outer(STEPS, space.span)[:, None])
+        step = np.clip(found.sd[rows][:, own], *np.outer(STEPS, span)[:, None])
         for j in range(p):
-            low, high = _neighbours(space, truths[rows], j, step[:, j])
+            sides = _neighbours(space, truths[rows], judged[j], step[:, j])
             means = [  # the noise of both neighbours is the same
-                measured(side, sigma[rows], size.neighbours, start, 1)[1].mean(axis=1)[:, space.places]
-                for side in (low, high)
+                _quantities(model, measured(side, sigma[rows], size.neighbours, start, 1)[1]).mean(axis=1)[:, own]
+                for side in sides
             ]
+            low, high = (_quantities(model, space.with_scale(side))[:, own[j]] for side in sides)
             with np.errstate(invalid="ignore", divide="ignore"):
-                found.response[rows, :, j] = (means[1] - means[0]) / (high - low)[:, j, None]
+                found.response[rows, :, j] = (means[1] - means[0]) / (high - low)[:, None]
         if progress is not None:
             progress(min(start + BLOCK, n) / n)
     return found
@@ -572,16 +610,16 @@ def _performance(
     """Put smooth functions through what was drawn."""
     space, model = simulator.space, simulator.space.model
     names, n = quantities_of(model), size.truths
-    places = [names.index(name) for name in space.names]
+    own = [names.index(name) for name in judged_of(space)]
     truths, sigma, bias, sd = drawn.truths, drawn.sigma, drawn.bias, drawn.sd
     spreads = _spreads(drawn.known)
-    knots = np.quantile(space.to_cube(truths), np.linspace(0, 1, KNOTS), axis=0)
+    knots = _knots(space, truths)
 
     held_out = np.arange(n) >= (1 - HELD_OUT) * n
     errors = np.column_stack([bias / spreads, np.log(sd / spreads + LEAST)])
     response = drawn.response.reshape(n, -1)
     usable = np.isfinite(np.column_stack([errors, response])).all(axis=1)
-    at = coordinates(space.to_cube(truths), 1 / sigma, knots)
+    at = coordinates(_places(space, space.with_scale(truths)), 1 / sigma, knots)
     centres = at[usable][: size.centres]
     at_truth = Smoother.fit(at[usable], np.column_stack([errors, drawn.tails.reshape(n, -1)])[usable], centres)
     fitted, q = usable & ~held_out, len(names)
@@ -592,23 +630,23 @@ def _performance(
     own_error = np.sqrt(np.maximum(np.median(off**2, axis=0) / MEDIAN_SQUARE - chance, 0))
 
     pairs, others = (found.reshape(-1, len(model.names)) for found in (drawn.some, drawn.beside))
-    truth, level, misfit = np.repeat(truths, PAIRS, 0), np.repeat(sigma, PAIRS), drawn.scores.reshape(-1, SCORES)
+    level, misfit = np.repeat(sigma, PAIRS), drawn.scores.reshape(-1, SCORES)
     scale = np.ones(len(pairs)) if model.scale is None else pairs[:, model.scale_index]
     finite = np.isfinite(np.hstack([pairs, others, misfit])).all(axis=1)
     good = np.flatnonzero(np.repeat(usable, PAIRS) & finite & (scale > 0))
     fit_rows = ~held_out[good // PAIRS]
-    where = coordinates(space.to_cube(pairs[good][:, space.places]), (scale / level)[good], knots)
+    where = coordinates(_places(space, pairs[good]), (scale / level)[good], knots)
     snr = where[~fit_rows, -1]
     if beside:
-        stands = coordinates(space.to_cube(others[good][:, space.places]), (scale / level)[good], knots)
+        stands = coordinates(_places(space, others[good]), (scale / level)[good], knots)
         where = np.column_stack([where, stands[:, :-1]])
     centres = where[rng.permutation(len(where))[: size.centres]]
     misfit = misfit[good]
     targets = [errors, np.log(np.hypot(bias, sd) / spreads + LEAST), response]
     told = Smoother.fit(where, np.column_stack([np.column_stack(targets)[good // PAIRS], misfit]), centres)
     expected = told(where)
-    around = np.maximum(np.exp(expected[:, 2 * q : 3 * q]) - LEAST, LEAST)[:, places] * spreads[places]
-    error = (truth[good] - pairs[good][:, space.places]) / around
+    around = np.maximum(np.exp(expected[:, 2 * q : 3 * q]) - LEAST, LEAST)[:, own] * spreads[own]
+    error = (drawn.known[good // PAIRS] - _quantities(model, pairs[good]))[:, own] / around
     spread = np.log((misfit - expected[:, -SCORES:]) ** 2 + LEAST**2) / 2 + LOG_OF_NORMAL
     more = np.column_stack([spread, np.clip(error, -MOST_ERROR, MOST_ERROR)])
     rest = Smoother.fit(where[fit_rows], more[fit_rows], centres)
@@ -643,19 +681,38 @@ def _spreads(known: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.where(found > 0, found, 1.0)
 
 
+def _knots(space: ParameterSpace, truths: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Quantiles of what errors are functions of, over the truths; see `Performance.knots`."""
+    return np.asarray(np.quantile(_places(space, space.with_scale(truths)), np.linspace(0, 1, KNOTS), axis=0))
+
+
 def _neighbours(
-    space: ParameterSpace, truths: NDArray[np.float64], j: int, step: NDArray[np.float64]
+    space: ParameterSpace, truths: NDArray[np.float64], name: str, step: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The truths with parameter j half a step lower and higher, where that lies inside the space."""
+    """The truths with a judged quantity half a step lower and higher, where that lies inside the space.
+
+    A derived quantity is changed along its gradient, where that leads to at least half of the wanted change: below a
+    small FA, the gradient leads through isotropy to an FA that is higher again.
+    """
+    model, way = space.model, np.array([name == other for other in space.names], dtype=float)
+    if model.auxiliary:
+        before = [quantity.name for quantity in model.derived].index(name)
+        component = sum(quantity.components for quantity in model.derived[:before])
+        way = model.derivation.gradients(space.with_scale(truths))[:, component, space.places]
+        way /= (way**2).sum(axis=1, keepdims=True)
     moved = []
     for sign in (-0.5, 0.5):
-        there = truths.copy()
-        there[:, j] += sign * step
-        moved.append(np.where(space.contains(there)[:, None], there, truths))
+        there = truths + sign * step[:, None] * way
+        good = space.contains(there)
+        if model.auxiliary:
+            old, new = (model.derivation.values(space.with_scale(rows))[name] for rows in (truths, there))
+            good &= sign * (new - old) >= step / 4
+        moved.append(np.where(good[:, None], there, truths))
     return moved[0], moved[1]
 
 
 def _quantities(model: SignalModel, parameters: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Parameters and scalar derived quantities (n, n_quantities) of parameters (n, n_parameters)."""
-    derived = model.derivation.values(parameters)
-    return np.column_stack([parameters, *(derived[q.name] for q in model.derived if not q.axis)])
+    """Quantities (..., n_quantities) of parameters (..., n_parameters), see `quantities_of`."""
+    rows = parameters.reshape(-1, parameters.shape[-1])
+    values = dict(zip(model.names, rows.T, strict=True)) | model.derivation.values(rows)
+    return np.stack([values[name] for name in quantities_of(model)], axis=-1).reshape(*parameters.shape[:-1], -1)

@@ -69,7 +69,7 @@ class TrustSummary:
         `bidsfit.trust.performance.Performance.facts`.
     arrows : list of list of float
         True values of the first two parameters, and the bias of both, at the median of the others and of the SNR;
-        empty for a single parameter.
+        empty for a single parameter, and where they are auxiliary.
     """
 
     parameters: list[ParameterTrust]
@@ -99,15 +99,15 @@ def summarise(
     space, model = performance.space, estimator.model
     fitted = np.isin(estimate.status, FITTED) & np.isfinite(expected.response).all(axis=(-1, -2))
     rows = []
-    for j, name in enumerate(space.names):
-        value, bias, sd = (found[name][fitted] for found in (estimate.parameters, expected.bias, expected.sd))
+    for j, name in enumerate(performance.judged):
+        value, bias, sd = (found[name][fitted] for found in (estimate.values, expected.bias, expected.sd))
         response = expected.response[fitted][:, j, j]
         biased = np.abs(bias) > LARGE_BIAS * sd
         drawn = biased & (response < FAITHFUL)
         share = np.clip(response[drawn], 0, FAITHFUL)
         ends = value[drawn] + bias[drawn] * share / (1 - share)  # where the line of mean estimates meets the truth
         low, middle, high = np.percentile(ends, (25, 50, 75)) if drawn.any() else (np.nan,) * 3
-        agree = high - low <= AGREE * space.span[j]
+        agree = high - low <= AGREE * np.ptp(performance.limits[j])
         with np.errstate(divide="ignore", invalid="ignore"):
             smallest = np.sqrt(2) * interval_quantile(np.inf) * sd / np.maximum(response, 0)
         rows.append(
@@ -115,7 +115,7 @@ def summarise(
                 name=name,
                 response=_median(response),
                 biased=float(biased.mean()) if biased.size else np.nan,
-                towards=float(np.clip(middle, *space.bounds[j])) if agree else np.nan,
+                towards=float(np.clip(middle, *performance.limits[j])) if agree else np.nan,
                 upwards=float((bias[biased] > 0).mean()) if biased.any() else np.nan,
                 smallest_change=_median(smallest),
                 bias=_median(np.abs(bias)),
@@ -126,6 +126,7 @@ def summarise(
     s0 = 1.0 if model.scale is None else estimate.parameters[model.scale][fitted]
     snr = _median(s0 / sigma[fitted])
     middle = np.array([_median(estimate.parameters[name][fitted]) for name in space.names])
+    plane = len(middle) > 1 and not model.auxiliary
     shown = np.isin(estimate.status, FITTED)
     return TrustSummary(
         parameters=rows,
@@ -135,7 +136,7 @@ def summarise(
         responses=np.median(expected.response[fitted], axis=0).tolist() if fitted.any() else [],
         snr=snr,
         performance=performance.facts,
-        arrows=errors_in_plane(performance, middle, snr).tolist() if len(middle) > 1 and fitted.any() else [],
+        arrows=errors_in_plane(performance, middle, snr).tolist() if plane and fitted.any() else [],
     )
 
 

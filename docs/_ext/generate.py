@@ -79,6 +79,18 @@ def model_section(model: SignalModel) -> str:
         f"$$\n{model.latex}\n$$",
         table(("Symbol", "Python", "`param-`", "Meaning", "Unit", "Bounds"), map(row, model.parameters)),
     ]
+    if model.derived:
+        derived = [
+            (
+                f"${q.latex}$",
+                f"`{q.name}`",
+                f"`{q.label}`",
+                escape(q.description),
+                "unit vector" if q.axis else UNITS[q.unit],
+            )
+            for q in model.derived
+        ]
+        parts += ["Derived from these:", table(("Symbol", "Python", "`param-`", "Meaning", "Unit"), derived)]
     if model.variant_of:
         principal = f"[`{model.variant_of}`]({anchor(model_heading(models.get(model.variant_of)))})"
         parts.append(f"A variant of {principal}: it is fitted only where `--model` names it.")
@@ -131,7 +143,7 @@ def models_page() -> str:
             (
                 f"[`{model.name}`]({anchor(model_heading(model))})",
                 model.title,
-                ", ".join(f"${parameter.latex}$" for parameter in model.parameters),
+                ", ".join(f"${quantity.latex}$" for quantity in model.reported),
             )
             for model in found
         ),
@@ -216,7 +228,7 @@ def outputs_page() -> str:
             REPORT_UNITS[p.unit].name or "1",
         )
         for model in map(models.get, models.BUILT_IN)
-        for p in model.parameters
+        for p in model.quantities
     ]
     quantities = [companions.get(key).quantity for key in companions.BUILT_IN]
     quantities += map(disagreement_with, REFERENCES)

@@ -50,9 +50,9 @@ def median(out, name):
 
 
 def test_brain(brain, outputs, valid):
-    """Two shells: ADC and SMT."""
+    """Two shells: ADC, the tensor of the lower one, and SMT."""
     out = outputs(brain[1])
-    assert {name.split("model-")[1].split("_")[0] for name in out.maps()} == {"adc", "smt2"}
+    assert {name.split("model-")[1].split("_")[0] for name in out.maps()} == {"adc", "dti", "smt2"}
     assert 0.6e-3 < median(out, "model-adc_param-adc_desc-lsq") < 1.1e-3
     assert 0.3 < median(out, "model-smt2_param-vcyl_desc-lsq") < 0.8
     assert 0.8e-3 < median(out, "model-smt2_param-lambda_desc-lsq") < 2.6e-3

@@ -5,12 +5,16 @@ import csv
 import numpy as np
 import pytest
 
+from bidsfit import Acquisition, models
 from bidsfit.cli.lab import main
+from bidsfit.models.dti import ELEMENTS
 from bidsfit.phantom.directions import spread_directions
+from bidsfit.trained.network import Network
+from bidsfit.trust.companions import companions
 
 N = 60
 TABLES = {
-    "tensor": {"b": [0] * 4 + [1000] * 30}
+    "dti": {"b": [0] * 4 + [1000] * 30}
     | dict(zip(("gx", "gy", "gz"), np.vstack([np.zeros((4, 3)), spread_directions(30)]).T, strict=True)),
     "inversionrecovery": {"TI": [30, 100, 200, 400, 800, 1500, 3000, 6000]},
     "fisp": {
@@ -21,7 +25,7 @@ TABLES = {
     },
 }
 BOUNDS = {
-    "tensor": [f"D{axis}=0.0002,0.0022" for axis in ("xx", "yy", "zz")]
+    "dti": [f"D{axis}=0.0002,0.0022" for axis in ("xx", "yy", "zz")]
     + [f"D{axes}=-0.0006,0.0006" for axes in ("xy", "xz", "yz")],
     "inversionrecovery": ["T1=0.3,3"],
     "fisp": ["phase=-1,1", "T1=0.5,2", "T2=0.04,0.2"],
@@ -53,3 +57,25 @@ def test_estimators_of_the_examples_are_evaluated(plugin, few_draws, monkeypatch
     assert first["estimator"] == "lsq"
     assert second["estimator"].startswith("net-uniform-")
     assert all(float(value) >= 0 for name, value in first.items() if name != "estimator")
+
+
+def test_a_network_learns_a_tensor(quickly_trained):
+    """Directions are part of the file; fractional anisotropy follows from what the network says, and is judged."""
+    model, directions = models.get("dti"), spread_directions(30)
+    acquisition = Acquisition([0] * 4 + [1000] * 30, np.vstack([np.zeros((4, 3)), directions]))
+    bounds = {name: (0.2, 2.2) if name[1] == name[2] else (-0.6, 0.6) for name in ELEMENTS}
+    bundle = quickly_trained(model, acquisition, 50.0, bounds=bounds)
+    estimator = Network(model, snr=50.0, noise="gaussian", bounds=bounds, trained=bundle)
+    rng = np.random.default_rng(2)
+    truth = estimator.space.with_scale(estimator.space.sample(400, rng)) * ([100] + [1] * 6)
+    signals = model.signal(truth, acquisition) + 2 * rng.standard_normal((400, len(acquisition)))
+    estimate = estimator.estimate(signals, acquisition, noise=2.0)
+    known = model.derivation.values(truth)
+    assert np.corrcoef(estimate.derived["FA"], known["FA"])[0, 1] > 0.6
+    assert np.abs(estimate.derived["MD"] - known["MD"]).mean() < 0.1
+    stated = companions(estimator, estimate, 2.0)
+    assert set(stated) == {"expectedsd", "bias", "rmse", "response", "q025", "q975", "crb"}
+    held = (stated["q025"]["FA"] <= known["FA"]) & (known["FA"] <= stated["q975"]["FA"])
+    assert held.mean() > 0.85
+    turned = Acquisition(acquisition.b_values, np.vstack([np.zeros((4, 3)), directions[::-1]]))
+    assert estimator.missing(turned) == ["it was trained for other directions"]

@@ -18,20 +18,22 @@ from bidsfit.models.function import FunctionModel
 from bidsfit.models.functions import torch_functions
 from bidsfit.models.parameter import Parameter
 from bidsfit.models.symbolic import SymbolicModel
+from bidsfit.phantom.directions import spread_directions
 
 NAMES = tuple(models.BUILT_IN)
-WIDE = Acquisition([0, 1, 10, 100, 400, 800, 1500, 3000, 6000])
+WIDE = Acquisition([0, 1, 10, 100, 400, 800, 1500, 3000, 6000], np.vstack([np.zeros(3), spread_directions(8)]))
 
 
 def points(model, n=200):
-    """Parameters inside the bounds, and many on them; the linear constraints are kept."""
+    """Plausible parameters inside the bounds, and many on them; the linear constraints are kept."""
     rng = np.random.default_rng(1)
     bounds = np.array([(0.2, 5.0) if p.name == model.scale else p.bounds for p in model.parameters])
     found = rng.uniform(*bounds.T, (8 * n, len(bounds)))
     on_edge = rng.uniform(size=found.shape) < 0.2
     found = np.where(on_edge, bounds[np.arange(len(bounds)), rng.integers(0, 2, found.shape)], found)
     matrix, limits = model.linear_constraints
-    return found[(found @ matrix.T <= limits).all(axis=1)][:n]
+    found = found[(found @ matrix.T <= limits).all(axis=1)]
+    return (found if model.plausible is None else found[model.plausible(found)])[:n]
 
 
 def in_torch(model, parameters, acquisition):

@@ -118,7 +118,7 @@ def test_an_image_without_the_rician_bias_has_gaussian_noise(tiny, tmp_path):
     [
         ([0, 500, 1000], ["adc"]),
         (IVIM, ["adc", "ivim"]),
-        (SMT, ["adc", "smt2"]),
+        (SMT, ["adc", "dti", "smt2"]),
         ([5, 10, 20, 50, 200, 400, 700], ["adc", "ivim"]),
     ],
 )
@@ -139,7 +139,7 @@ def test_what_is_missing_is_said(tiny, plan):
 def test_images_of_one_run_may_get_different_models(tiny, plan):
     add(tiny, IVIM, "01")
     add(tiny, SMT, "02")
-    assert fitted(plan()) == [["adc", "ivim"], ["adc", "smt2"]]
+    assert fitted(plan()) == [["adc", "ivim"], ["adc", "dti", "smt2"]]
     plans = plan("ivim")
     assert fitted(plans) == [["ivim"]]
     assert "sub-02_dwi.nii.gz: its protocol supports none of the models. ivim: missing" in plans[1].problems[0]
@@ -166,7 +166,7 @@ def test_jittered_b_values_make_few_shells(tiny, plan):
     add(tiny, b_values)
     image = plan()[0].images[0]
     assert [shell.n_measurements for shell in image.acquisition.shells] == [1, 30, 30]
-    assert [fit.model for fit in image.fits] == ["adc", "smt2"]
+    assert [fit.model for fit in image.fits] == ["adc", "dti", "smt2"]
 
 
 def test_b_5_and_b_10_stay_apart(tiny, plan):
@@ -306,7 +306,7 @@ def test_options_that_do_not_suit_a_model(tiny, plan):
         make_fits(["smt2"], options={"averaging": "none"})
     add(tiny, SMT)
     plans = plan(options={"averaging": "none"})
-    assert fitted(plans) == [["adc"]]
+    assert fitted(plans) == [["adc", "dti"]]
     rows = {row["name"]: row for row in plans[0].images[0].support}
     assert "direction averages" in rows["smt2"]["reason"]
 
