@@ -45,8 +45,8 @@ def test_another_model_is_added(run):
     assert run("--model", "ivim").code == 0
     both = run.out.maps()
     assert {name: both[name] for name in first} == first
-    # estimate, sd, interval and crb; bias, expected sd and response, without S0; rmse, r2, status, flags
-    assert len(both) == 2 * ((2 + 4) * 5 + (1 + 3) * 3 + 2 * 4)
+    # estimate, sd and crb; bias, expected sd, response and interval, without S0; rmse, r2, status, flags
+    assert len(both) == 2 * ((2 + 4) * 3 + (1 + 3) * 5 + 2 * 4)
     report = run.out.report()
     methods = report[report.index("Methods") :]
     for title in ("Apparent diffusion coefficient", "Intravoxel incoherent motion"):
@@ -60,7 +60,7 @@ def test_another_session_and_participant_are_added(run, masks):
     masks.add_mask("sub-02/dwi/sub-02_desc-brain_mask")
     assert run("--model", "adc", "--session-label", "2", "--participant-label", "01").code == 0
     assert run("--model", "adc", "--participant-label", "02").code == 0
-    assert len(run.out.maps()) == 3 * (2 * 5 + 3 + 4)
+    assert len(run.out.maps()) == 3 * (2 * 3 + 5 + 4)
     assert "ses-1" in run.out.report()
     assert "ses-2" in run.out.report()
     assert run.out.report("02")

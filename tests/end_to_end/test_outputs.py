@@ -86,7 +86,7 @@ def test_status_and_quality_maps(finished, out):
 def test_every_map_has_a_sidecar_that_describes_it(out):
     names = [name.removesuffix(".nii.gz") for name in out.maps()]
     # participants x (adc + ivim, with sd, interval, bound; bias, expected sd, response; quality and flags)
-    assert len(names) == 2 * (5 * (2 + 4) + 3 * (1 + 3) + 2 * 4)
+    assert len(names) == 2 * (3 * (2 + 4) + 5 * (1 + 3) + 2 * 4)
     for name in names:
         sidecar = out.sidecar(name)
         assert set(sidecar) >= {
