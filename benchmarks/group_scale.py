@@ -119,7 +119,7 @@ def write_maps(folder: Path, name: str, brain: NDArray[np.uint8], rng: np.random
     """Write the maps of all estimators with their sidecars."""
     for estimator in ESTIMATORS:
         stem = f"{name}_model-ivim_param-{{}}_desc-{estimator.replace('-', '')}_dwimap".format
-        settings = {"FitMethod": estimator, "Bounds": {"f": [0, 1], "D": [0, 0.005], "Dstar": [0.003, 0.2]}}
+        settings = {"Estimator": estimator, "Bounds": {"f": [0, 1], "D": [0, 0.005], "Dstar": [0.003, 0.2]}}
         for label, unit in {**UNITS, "status": "1"}.items():
             low, high = RANGES.get(label, (0, 1))
             data = brain if label == "status" else (brain * rng.uniform(low, high, brain.shape)).astype(np.float32)

@@ -440,12 +440,12 @@ def outputs():
 
 @pytest.fixture
 def valid():
-    """``valid(root)``: the BIDS validator ran and found no error in a dataset."""
+    """``valid(root)``: the BIDS validator, with the terms of maps of models, ran and found no error in a dataset."""
 
     from bidsfit.bids.validation import errors_of
 
     def check(root):
-        assert errors_of(root) == []
+        assert errors_of(root, extended=True) == []
         return True
 
     return check

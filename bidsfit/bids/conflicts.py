@@ -55,18 +55,19 @@ class Conflict:
 
 
 def refuse_earlier_names(folder: Path, participants: Iterable[str]) -> None:
-    """Raise `ConflictError` if a folder has maps named by an early version of bidsfit, with ``desc`` before ``param``.
+    """Raise `ConflictError` if a folder has maps named by an early version of bidsfit.
 
+    These had ``desc`` before ``param``, and maps of the noise no ``model``.
     ``participants`` are labels without ``sub-``.
     """
     for participant in participants:
         for path in files_of(folder, participant, "dwi")[0]:
             keys = [*parse_name(path.name).entities]
-            if path.name.endswith("_dwimap.nii.gz") and "desc" in keys and "param" in keys[keys.index("desc") :]:
+            if path.name.endswith("_dwimap.nii.gz") and ("model" not in keys or keys[-1] != "desc"):
                 raise ConflictError(
-                    f"{path} has a name that an earlier version of bidsfit gave; desc is the last entity of maps now "
-                    f"(..._param-D_desc-lsq_dwimap.nii.gz). Nothing was changed. Choose another output folder, or move "
-                    f"sub-*/ and group* of {folder} away, and run the same command again."
+                    f"{path} has a name that an earlier version of bidsfit gave; maps have a model and end with desc "
+                    "now (..._model-ivim_param-D_desc-lsq_dwimap.nii.gz). Nothing was changed. Choose another output "
+                    f"folder, or move sub-*/ and group* of {folder} away, and run the same command again."
                 )
 
 

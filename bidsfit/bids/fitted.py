@@ -232,13 +232,13 @@ def read_facts(fitted: FittedImage) -> FitFacts:
     try:
         settings = content["Model"]["Parameters"]
         return FitFacts(
-            estimator=str(settings["FitMethod"]),
-            title=str(settings.get("FitMethodDescription", "")),
+            estimator=str(settings["Estimator"]),
+            title=str(content.get("EstimationAlgorithm", "")),
             settings=settings,
-            version=str(content.get("EstimationSoftware", {}).get("Version", "")),
+            version=str((content.get("GeneratedBy") or [{}])[0].get("Version", "")),
             training=_training(settings, (content.get("EstimationNotes") or {}).get("TrainedEstimator")),
         )
-    except (KeyError, TypeError, AttributeError) as error:
+    except (LookupError, TypeError, AttributeError) as error:
         raise UnusableInputError(
             f"{path} does not say how the fit was made (it lacks {error}). Run the participant level again."
         ) from error

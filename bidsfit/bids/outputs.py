@@ -22,11 +22,11 @@ from bidsfit.bids.images import write_nifti
 from bidsfit.bids.inputs import DwiImage, Folder
 from bidsfit.bids.left_out import FIELD
 from bidsfit.bids.metadata import read_sidecar
-from bidsfit.bids.tables import write_rows
+from bidsfit.bids.tables import GENERATED_BY, write_rows
 from bidsfit.bids.units import FILE_UNITS, Unit
 from bidsfit.estimators.estimator import LEVEL, Estimator, Status, estimator_label
 from bidsfit.exceptions import UnusableInputError, UsageError
-from bidsfit.files import needing_space, write_json, write_text
+from bidsfit.files import needing_space, read_tsv, write_json, write_text
 from bidsfit.fitting import FitNumbers, FitResult
 from bidsfit.models.organs import preset_facts
 from bidsfit.models.parameter import Derived, Parameter
@@ -37,16 +37,16 @@ from bidsfit.trust.companions import companions_of, is_simulated
 from bidsfit.trust.disagreement import compared, disagreement_with
 from bidsfit.trust.flags import FLAGS, Flag
 
-BIDS_VERSION = "1.10.0"
+BIDS_VERSION = "1.11.0"
 CODE_URL = "https://github.com/bidsfit/bidsfit"
 
 #: Field of the sidecar of a preprocessed image: steps that were planned and had to be left out, and why.
 LEFT_OUT = "PreprocessingLeftOut"
 
-#: What the validator must not look at: reports, logs, and maps whose names BIDS does not know yet (BEP016).
+#: What the validator must not look at: reports, logs, and what BIDS does not know yet and `bep016.yml` neither.
 BIDSIGNORE = (
     *("*.html", "logs", "log", "figures", "work", "trained"),
-    *("*_dwimap.*", "group_*", "*.bval", "*.bvec", "*_desc-confounds_timeseries.*", "*_desc-quality_dwi.json"),
+    *("group_*", "*.bval", "*.bvec", "*_desc-confounds_timeseries.*", "*_desc-quality_dwi.json"),
     "replaced-*",
 )
 
@@ -55,6 +55,7 @@ README = f"""Parameter maps from diffusion MRI, written by bidsfit ({CODE_URL}).
 sub-*.html: a report for each participant, which opens in any browser.
 sub-*/dwi/*_desc-preproc_dwi.nii.gz: preprocessed images, where raw ones were given.
 sub-*/dwi/*_dwimap.nii.gz: maps, each with a JSON file that says what it is, its unit and how it was made.
+descriptions.tsv: what the labels of desc in file names mean.
 group_dwi.tsv, group_dwi.html: the quality of all images, where the group level was run.
 group_rois.tsv, group_repeatability.tsv, group_response.tsv, group.html: values of regions, repeatability and response.
 group_*_distribution.*: fits of healthy participants, pooled, where the group level was run.
@@ -210,7 +211,8 @@ def fit_settings(
 
     ``noise``: assumed kind of noise and source of its level, by field of the sidecar.
     """
-    settings: dict[str, Any] = {"FitMethod": estimator.name, "FitMethodDescription": estimator.title, "Mask": mask}
+    settings: dict[str, Any] = {"FitMethod": estimator.fit_method} if estimator.fit_method else {}
+    settings |= {"Estimator": estimator.name, "Mask": mask}
     settings |= {**dict(noise or {}), **preset_facts(model)}
     for key, value in estimator.options.items():
         if key == "bounds":
@@ -235,9 +237,24 @@ def disagreement_settings(
 
 
 def sidecar(
-    output: MapOutput, model: SignalModel, settings: Mapping[str, Any], numbers: FitNumbers, sources: Sequence[str]
+    output: MapOutput,
+    model: SignalModel,
+    settings: Mapping[str, Any],
+    numbers: FitNumbers,
+    sources: Sequence[str],
+    estimation: Mapping[str, str],
 ) -> dict[str, Any]:
-    """Content of the sidecar of a map, from the numbers of the fit and the URIs of its sources (the image first)."""
+    """Content of the sidecar of a map.
+
+    Parameters
+    ----------
+    settings : mapping
+        As of `fit_settings`.
+    sources : sequence of str
+        URIs, the image first.
+    estimation : mapping
+        ``EstimationAlgorithm`` and ``EstimationReference``.
+    """
     content: dict[str, Any] = {
         "Description": output.description,
         "Units": output.file_unit.name,
@@ -248,11 +265,12 @@ def sidecar(
             "Parameters": dict(settings),
         },
         "ParameterURL": f"{CODE_URL}/blob/main/docs/{'models' if output.parameter else 'outputs'}.md",
+        **estimation,
         **_fitted(numbers.columns),
         "Sources": list(sources),
         "SpatialReference": sources[0],
         "SkullStripped": True,
-        "EstimationSoftware": {"Name": "bidsfit", "Version": __version__},
+        "GeneratedBy": GENERATED_BY,
     }
     noise = numbers.noise
     if noise:
@@ -271,10 +289,10 @@ def sidecar(
         content["StatisticOf"] = output.parameter.label if output.parameter else None
     elif output.parameter is not None:
         if isinstance(output.parameter, Parameter):
-            content["NonNegativity"] = "constrained" if output.parameter.bounds[0] >= 0 else "unconstrained"
+            content |= {"NonNegativity": "constrained"} if output.parameter.bounds[0] >= 0 else {}
         elif output.parameter.axis:
             # Three volumes: the components, in the frame of the gradient directions.
-            content["OrientationEncoding"] = {"EncodingAxis": 3, "Reference": numbers.frame, "Type": "unit3DVector"}
+            content["OrientationEncoding"] = {"EncodingAxis": 3, "Reference": numbers.frame, "Type": "unit3vector"}
     if output.quantity.key == "status":
         content["Levels"] = {str(int(status)): status.message for status in Status}
     if output.quantity.key == "flags":
@@ -306,10 +324,12 @@ def write_maps(
     settings: Mapping[str, Any],
     sources: Sequence[str],
     mask: SpatialImage,
+    estimation: Mapping[str, str],
 ) -> None:
     """Write every map of a fit and its sidecar atomically, in the units of files.
 
-    The status map is written last and marks the fit as complete.
+    The status map is written last and marks the fit as complete. ``settings``, ``sources`` and ``estimation`` are for
+    the sidecars (`sidecar`).
     """
     inside = np.asarray(mask.dataobj) > 0
     for key, output in outputs.items():
@@ -320,7 +340,7 @@ def write_maps(
         if key == "flags":
             rows = [(int(flag), str(flag.name).lower(), flag.message) for flag in Flag]
             write_rows(lookup_path(target), ["index", "name", "description"], rows)
-        write_json(json_path(target), sidecar(output, model, settings, result.numbers, sources))
+        write_json(json_path(target), sidecar(output, model, settings, result.numbers, sources, estimation))
         write_nifti(target, data, mask)
 
 
@@ -339,10 +359,18 @@ def own_uri(path: Path) -> str:
     return f"bids::{path.as_posix()}"
 
 
-def prepare_dataset(folder: Path, raw: Folder, derivatives: Sequence[Folder]) -> None:
-    """Write or extend the dataset description, README and .bidsignore of the output folder.
+def descriptions_of(estimators: Iterable[Estimator]) -> dict[str, str]:
+    """What the labels of ``desc`` mean: those of some estimators, and those of outputs.yml."""
+    used = {estimator_label(e.name): f"Estimated by {e.name}: {e.title}" for e in estimators}
+    return used | table()["descriptions"]
 
-    Done under a lock, as several jobs may share an output folder.
+
+def prepare_dataset(
+    folder: Path, raw: Folder, derivatives: Sequence[Folder], estimators: Iterable[Estimator] = ()
+) -> None:
+    """Write or extend the dataset description, descriptions.tsv, README and .bidsignore of the output folder.
+
+    Done under a lock, as several jobs may share an output folder. ``estimators`` are those of this run.
 
     Raises
     ------
@@ -354,6 +382,7 @@ def prepare_dataset(folder: Path, raw: Folder, derivatives: Sequence[Folder]) ->
             folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".bidsfit.lock"):
             _describe_dataset(folder, raw, derivatives)
+            _describe_labels(folder / "descriptions.tsv", descriptions_of(estimators))
             readme = folder / "README"
             if not readme.exists():
                 write_text(readme, README)
@@ -420,6 +449,14 @@ def _describe_dataset(folder: Path, raw: Folder, derivatives: Sequence[Folder]) 
             "DatasetLinks": links,
         }
     write_json(path, content)
+
+
+def _describe_labels(path: Path, labels: Mapping[str, str]) -> None:
+    """Add labels of ``desc`` to descriptions.tsv; rows of other labels stay as they are."""
+    earlier = read_tsv(path) if path.exists() else []
+    rows = {row.get("desc_id", ""): row.get("description", "") for row in earlier}
+    rows |= {f"desc-{label}": words for label, words in labels.items()}
+    write_rows(path, ("desc_id", "description"), sorted(rows.items()))
 
 
 def _container() -> dict[str, Any]:

@@ -41,7 +41,7 @@ from bidsfit.phantom.grid import centred_affine
 from bidsfit.phantom.movement import MOTION_PARAMETERS
 from bidsfit.phantom.scanner import PHASE_ENCODING_POLARITY, TOTAL_READOUT_TIME
 
-BIDS_VERSION = "1.10.0"
+BIDS_VERSION = "1.11.0"
 
 #: Where the truth lies in the dataset.
 TRUTH = Path("derivatives", "truth")
@@ -98,7 +98,8 @@ def write_phantom(cohort: Cohort, out: Path) -> None:
         truth = folder / TRUTH
         write_json(truth / "dataset_description.json", describe_truth(cohort))
         (truth / "README").write_text(f"The truth of the simulated images in ../..: {truth_in_words(cohort)}\n")
-        (truth / ".bidsignore").write_text("".join(f"{pattern}\n" for pattern in ignored(cohort)))
+        if patterns := ignored(cohort):
+            (truth / ".bidsignore").write_text("".join(f"{pattern}\n" for pattern in patterns))
         write_rows(
             truth / "dseg.tsv",
             ("index", "name", "abbreviation"),
@@ -318,7 +319,6 @@ def write_truth(stem: Path, cohort: Cohort, participant: Participant, session: i
     about = {
         "Model": {
             "Description": f"{model.title}. {model.description}",
-            "Parameters": {"FitMethod": "none: the truth of a simulation"},
         },
         "SkullStripped": True,
         "Simulation": describe_simulation(cohort, participant, session),
@@ -441,7 +441,7 @@ def ignored(cohort: Cohort) -> list[str]:
     """Names in the truth that are not part of BIDS."""
     amounts = cohort.imperfections
     series = amounts.moves or amounts.outliers > 0 or amounts.eddy > 0 or amounts.breathing > 0
-    patterns = {"*_dwimap.*": True, "*_timeseries.*": series, "*_xfm.*": cohort.t1w}
+    patterns = {"*_timeseries.*": series, "*_xfm.*": cohort.t1w}
     patterns[f"{Path(TABLE).stem}.*"] = cohort.study is not None
     return [pattern for pattern, present in patterns.items() if present]
 

@@ -16,6 +16,7 @@ from bidsfit.cli.lab_fit import add_fit
 from bidsfit.cli.lab_phantom import add_phantom
 from bidsfit.cli.lab_reproduce import add_reproduce
 from bidsfit.cli.lab_train import add_train
+from bidsfit.cli.lab_validate import add_validate
 from bidsfit.cli.options import hyphenated
 from bidsfit.exceptions import BidsfitError
 
@@ -49,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 #: The commands, in the order of the help.
-COMMANDS = (add_phantom, add_train, add_evaluate, add_fit, add_reproduce)
+COMMANDS = (add_phantom, add_train, add_evaluate, add_fit, add_reproduce, add_validate)
 
 if __name__ == "__main__":
     sys.exit(main())

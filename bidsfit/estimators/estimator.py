@@ -40,6 +40,9 @@ LEVEL = 0.95
 #: the posterior distribution, from simulations of the estimator, or not at all.
 Intervals = Literal["wald", "profile", "posterior", "conformal", "none"]
 
+#: Methods that BEP016 has a word for.
+FitMethod = Literal["", "ols", "wls", "iwls", "nlls"]
+
 
 class Status(IntEnum):
     """Outcome of the fit of a voxel. The message describes it and recommends what to do."""
@@ -270,6 +273,8 @@ class Estimator(ABC):
     name: str
     title: str
     references: tuple[str, ...] = ()
+    #: What BEP016 calls its method (``FitMethod``); empty where it is none of these.
+    fit_method: FitMethod = ""
     #: What it alone can tell of its uncertainty, such as the width of a posterior: keys of `Estimate.statistics`.
     statistics: tuple[str, ...] = ()
     #: Whether it can also tell the standard deviation of derived quantities (`derived_spread`), without a likelihood.

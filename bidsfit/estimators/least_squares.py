@@ -50,6 +50,7 @@ class LeastSquares(Estimator):
     name = "lsq"
     title = "Bounded non-linear least squares (Levenberg-Marquardt)"
     references = ("levenberg1944", "marquardt1963")
+    fit_method = "nlls"
     likelihood = "gaussian"
 
     def __init__(

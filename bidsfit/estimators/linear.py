@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bidsfit.acquisition import Acquisition, Averaging
-from bidsfit.estimators.estimator import Estimate, Estimator, FitChunk, Fitted, Status
+from bidsfit.estimators.estimator import Estimate, Estimator, FitChunk, FitMethod, Fitted, Status
 from bidsfit.estimators.log_linear import LogLinear
 from bidsfit.models.signal_model import SignalModel
 
@@ -46,6 +46,7 @@ class OrdinaryLogLinear(Estimator):
     name = "ols"
     title = "Ordinary log-linear least squares"
     references = ("salvador2005",)
+    fit_method: FitMethod = "ols"
     statistics = ("sd",)
     states_derived = True
     intervals = "wald"
@@ -123,6 +124,7 @@ class WeightedLogLinear(OrdinaryLogLinear):
 
     name = "wls"
     title = "Weighted log-linear least squares"
+    fit_method = "wls"
 
     def __init__(
         self,

@@ -35,6 +35,7 @@ from bidsfit.interfaces.figures import read_volume, relative
 from bidsfit.models.parameter import Parameter
 from bidsfit.models.signal_model import SignalModel
 from bidsfit.reports import figures
+from bidsfit.reports.bibliography import estimation_fields
 from bidsfit.reports.fit_panels import curve_title
 from bidsfit.reports.records import ComparisonRecord, write_record
 from bidsfit.reports.trust import expected_errors
@@ -185,7 +186,8 @@ class PlotComparison(SimpleInterface):
             found = replace(result, values=values)
             with writing(folder, image):
                 refuse(conflicts_of_fit(folder, image, [output.path for output in outputs.values()], settings))
-                write_maps(folder, found, outputs, estimator.model, settings, sources_of(image), mask)
+                about = sources_of(image), mask, estimation_fields(estimator)
+                write_maps(folder, found, outputs, estimator.model, settings, *about)
         return medians
 
     def _decays(self, model: SignalModel, names: Sequence[str], results: Sequence[FitResult]) -> list[figures.Decay]:

@@ -34,6 +34,7 @@ from bidsfit.files import needing_space, whole_file
 from bidsfit.fitting import FitResult, fit
 from bidsfit.interfaces.figures import relative
 from bidsfit.interfaces.step import progress_bar
+from bidsfit.reports.bibliography import estimation_fields
 from bidsfit.reports.fit_panels import PANELS, FitPanel, FitView
 from bidsfit.reports.fit_record import fit_record
 from bidsfit.reports.records import write_record
@@ -106,7 +107,8 @@ class FitImage(SimpleInterface):
         settings = fit_settings(estimator.model, estimator, self.inputs.mask_name, self.inputs.noise)
         with writing(folder, image):  # another run may have written since this one was planned
             refuse(conflicts_of_fit(folder, image, [output.path for output in outputs.values()], settings))
-            write_maps(folder, result, outputs, estimator.model, settings, sources_of(image), mask_image)
+            about = sources_of(image), mask_image, estimation_fields(estimator)
+            write_maps(folder, result, outputs, estimator.model, settings, *about)
         view = FitView(result, estimator, outputs, mask, np.asarray(mask_image.affine), bundle)
         paths = fit_figure_paths(folder, image, estimator.model.name, estimator.name)
         record = fit_record(

@@ -19,6 +19,7 @@ from bidsfit.laboratory.bench import estimator_of, is_trained
 from bidsfit.laboratory.gallery import SUFFIXES, Gallery
 from bidsfit.models.signal_model import SignalModel
 from bidsfit.noise import NoiseKind
+from bidsfit.reports.bibliography import estimation_fields
 from bidsfit.reports.fit_panels import PANELS, FitPanel, FitView
 from bidsfit.reports.fit_record import fit_record
 from bidsfit.reports.laboratory import LaboratoryFigure, LaboratorySection, Table
@@ -93,7 +94,8 @@ class Fits:
         outputs = maps_of(self.model, estimator, ".", name, "map", "light")
         settings = fit_settings(self.model, estimator, "given", {"NoiseKind": self.noise})
         mask = nib.Nifti1Image(self.mask.astype(np.uint8), self.image.affine)
-        write_maps(gallery.folder, result, outputs, self.model, settings, [source], mask)
+        about = [source], mask, estimation_fields(estimator)
+        write_maps(gallery.folder, result, outputs, self.model, settings, *about)
         view = FitView(result, estimator, outputs, self.mask, np.asarray(self.image.affine))
         drawn, stem = [], f"{name}_model-{self.model.name}_desc-{estimator_label(estimator.name)}"
         for kind in PANELS.available():

@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
+from bidsfit.estimators.estimator import Estimator
 from bidsfit.files import write_text
 
 #: One citation, of one work or several.
@@ -69,6 +70,13 @@ def _references(keys: tuple[str, ...], markup: str) -> list[tuple[str, str]]:
     printed = [(e.key, re.sub(r",? and others\.", ", et al.", e.text.render(backend))) for e in known]
     missing = [(key, f"{key}: not in the bibliography of bidsfit.") for key in keys if key not in entries()]
     return printed + missing
+
+
+def estimation_fields(estimator: Estimator) -> dict[str, str]:
+    """``EstimationAlgorithm`` and ``EstimationReference`` (DOIs) of the sidecar of a map, as BIDS has them."""
+    found = [entries()[key].fields.get("doi") for key in estimator.references if key in entries()]
+    references = "; ".join(f"doi:{doi}" for doi in found if doi)
+    return {"EstimationAlgorithm": estimator.title} | ({"EstimationReference": references} if references else {})
 
 
 def bibtex(keys: Iterable[str]) -> str:

@@ -120,7 +120,7 @@ def options_in_words(settings: Mapping[str, Any], estimator: Estimator, numbers:
     for key, value in settings.items():
         if key == "TrainingRecipe" and isinstance(value, Mapping):  # that of a file of the user
             words[key] = recipe_in_words(value)
-        elif key not in ("Bounds", "FitMethodDescription"):
+        elif key != "Bounds":
             words[key] = f"{_plain(value)} s/mm²" if key in B_VALUES else _plain(value)
     for parameter, (lower, upper) in zip(estimator.model.parameters, estimator.bounds.tolist(), strict=True):
         if parameter.name != estimator.model.scale:

@@ -37,7 +37,8 @@ def carry_out(
     plugin: Mapping[str, Any],
 ) -> int:
     """Run what was planned, write reports and the methods text, and return the exit code."""
-    prepare_dataset(settings.output_dir, raw, derivatives)
+    estimators = [fit.built for plan in plans for image in plan.images for fit in image.fits]
+    prepare_dataset(settings.output_dir, raw, derivatives, estimators)
     if settings.boilerplate_only:
         told = write_methods(settings.output_dir, plans)
         say(f"Methods text of {told}: {settings.output_dir / 'logs' / 'CITATION.md'}")

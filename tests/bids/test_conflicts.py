@@ -65,7 +65,7 @@ def fit(folder, model=IVIM, image=IMAGE, mask=MASK, noise=NOISE, **options):
     settings = fit_settings(model, estimator, mask, noise)
     for output in map_outputs(image, model, estimator).values():
         numbers = FitNumbers(9, 1, 1.0, {"b": [0, 800]}, [], {}, None)
-        write(folder, output.path, sidecar(output, model, settings, numbers, sources_of(image)))
+        write(folder, output.path, sidecar(output, model, settings, numbers, sources_of(image), {}))
 
 
 def found(folder, model=IVIM, image=IMAGE, mask=MASK, noise=NOISE, **options):

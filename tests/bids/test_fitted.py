@@ -38,8 +38,8 @@ def outputs(masks):
 
 def sidecar(masks, training=None, **settings):
     """Write the sidecar of the status map of sub-02."""
-    content = {"Model": {"Parameters": {"FitMethod": "lsq", "FitMethodDescription": "Least squares", **settings}}}
-    content["EstimationSoftware"] = {"Name": "bidsfit", "Version": "0.1.0"}
+    content = {"Model": {"Parameters": {"Estimator": "lsq", **settings}}, "EstimationAlgorithm": "Least squares"}
+    content["GeneratedBy"] = [{"Name": "bidsfit", "Version": "0.1.0"}]
     if training is not None:
         content["EstimationNotes"] = {"TrainedEstimator": training}
     masks.write(LSQ.format("02", "status") + ".json", json.dumps(content))

@@ -240,14 +240,15 @@ def test_brain_before_other_masks(pair):
 def test_noise_maps_are_found_where_they_are_asked_for(pair):
     tiny, masks = pair
     tiny.add("sub-02/dwi/sub-02_dwi")
-    masks.nifti("sub-01/dwi/sub-01_param-noise_desc-mppca_dwimap.nii.gz", np.ones(tiny.SHAPE, dtype=np.float32))
+    name = "sub-01/dwi/sub-01_model-noise_param-noise_desc-mppca_dwimap.nii.gz"
+    masks.nifti(name, np.ones(tiny.SHAPE, dtype=np.float32))
     masks.nifti("sub-02/dwi/sub-02_param-D_dwimap.nii.gz", np.ones(tiny.SHAPE, dtype=np.float32))
     raw, derivatives = open_dataset(tiny.root, "raw"), [open_dataset(masks.root, "masks", derivative=True)]
     without = find_images(raw, derivatives, ["01", "02"])
     assert [image.noise_map for image in without.images] == [None, None]
     found = find_images(raw, derivatives, ["01", "02"], noise_maps=True)
     (image,) = found.images
-    assert image.noise_uri == "bids:masks:sub-01/dwi/sub-01_param-noise_desc-mppca_dwimap.nii.gz"
+    assert image.noise_uri == f"bids:masks:{name}"
     assert DwiImage.from_dict(image.to_dict()) == image
     assert "sub-02_dwi.nii.gz has no noise map" in found.problems[0].message
 

@@ -1,13 +1,15 @@
 """What outputs are called, what their sidecars say, and that nothing is mixed or overwritten."""
 
 import json
+import re
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 
-from bidsfit import models
+from bidsfit import estimators, models
+from bidsfit.bids.distributions import KINDS
 from bidsfit.bids.images import write_nifti
 from bidsfit.bids.inputs import Dataset, DwiImage
 from bidsfit.bids.outputs import (
@@ -19,6 +21,7 @@ from bidsfit.bids.outputs import (
     quality_quantities,
     sidecar,
     sources_of,
+    table,
 )
 from bidsfit.bids.units import FILE_UNITS, REPORT_UNITS
 from bidsfit.estimators.estimator import Status, estimator_label
@@ -31,22 +34,26 @@ from bidsfit.trust import companions
 
 IVIM = models.get("ivim")
 NOISE = {"NoiseKind": "rician", "NoiseLevel": "auto"}
+ESTIMATION = {"EstimationAlgorithm": "Least squares", "EstimationReference": "doi:10.1"}
+
+
+STEM = "sub-01/ses-1/dwi/sub-01_ses-1_acq-ap"
+IMAGE = DwiImage(
+    path=Path(f"/data/{STEM}_dwi.nii.gz"),
+    bval=Path(f"/data/{STEM}_dwi.bval"),
+    bvec=None,
+    sidecar={},
+    entities={"subject": "01", "session": "1", "acquisition": "ap"},
+    uri=f"bids:raw:{STEM}_dwi.nii.gz",
+    preprocessed=False,
+    mask=Path("/masks/mask.nii.gz"),
+    mask_uri="bids:masks:mask.nii.gz",
+)
 
 
 @pytest.fixture
 def image():
-    stem = "sub-01/ses-1/dwi/sub-01_ses-1_acq-ap"
-    return DwiImage(
-        path=Path(f"/data/{stem}_dwi.nii.gz"),
-        bval=Path(f"/data/{stem}_dwi.bval"),
-        bvec=None,
-        sidecar={},
-        entities={"subject": "01", "session": "1", "acquisition": "ap"},
-        uri=f"bids:raw:{stem}_dwi.nii.gz",
-        preprocessed=False,
-        mask=Path("/masks/mask.nii.gz"),
-        mask_uri="bids:masks:mask.nii.gz",
-    )
+    return IMAGE
 
 
 def sidecar_of(image, name, **options):
@@ -54,7 +61,8 @@ def sidecar_of(image, name, **options):
     settings = fit_settings(IVIM, estimator, image.mask_uri, NOISE)
     noise = {"sigma": 20.1234567, "method": "scatter of repeats"}
     numbers = FitNumbers(9, 1, 1.0, {"b": [0, 10.004, 800]}, [], {}, None, noise=noise)
-    return sidecar(map_outputs(image, IVIM, estimator)[name], IVIM, settings, numbers, sources_of(image))
+    output = map_outputs(image, IVIM, estimator)[name]
+    return sidecar(output, IVIM, settings, numbers, sources_of(image), ESTIMATION)
 
 
 # --- names and sidecars ---------------------------------------------------------------------------------------------
@@ -110,7 +118,9 @@ def test_sidecar_says_what_and_how(image):
     assert "Pseudo-diffusion" in content["Description"]
     assert set(content["Model"]) == {"Description", "Equation", "URL", "Parameters"}
     parameters = content["Model"]["Parameters"]
-    assert parameters["FitMethod"] == "lsq"
+    assert (parameters["FitMethod"], parameters["Estimator"]) == ("nlls", "lsq")
+    assert "EstimationSoftware" not in content
+    assert {key: content[key] for key in ESTIMATION} == ESTIMATION
     assert parameters["Averaging"] == "geometric"
     assert parameters["Bounds"] == {"f": [0, 1], "D": [0, None], "Dstar": [0.005, 0.1]}  # mm^2/s
     assert parameters["MaximumBValue"] == 1000
@@ -125,6 +135,15 @@ def test_sidecar_says_what_and_how(image):
     assert content["SkullStripped"] is True
     assert content["ParameterURL"].startswith("https://")
     json.dumps(content, allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "method"), [("lsq", "nlls"), ("ols", "ols"), ("wls", "wls"), ("mle", None), ("segmented", None)]
+)
+def test_the_fit_method_is_one_of_bep016(name, method):
+    model = models.get("adc" if name.endswith("ls") else "ivim")
+    settings = fit_settings(model, estimators.get(name)(model), "mask")
+    assert (settings.get("FitMethod"), settings["Estimator"]) == (method, name)
 
 
 def test_sidecar_of_a_statistic_says_of_what(image):
@@ -234,9 +253,27 @@ def test_a_later_run_adds_to_the_description(tmp_path):
 def test_an_identical_run_writes_nothing(tmp_path, unchanged):
     out = tmp_path / "out"
     raw = dataset("raw", tmp_path / "ds")
-    prepare_dataset(out, raw, [])
+    prepare_dataset(out, raw, [], [LeastSquares(IVIM)])
     with unchanged(out):
-        prepare_dataset(out, raw, [])
+        prepare_dataset(out, raw, [], [LeastSquares(IVIM)])
+
+
+def test_labels_of_desc_are_explained(tmp_path):
+    """Those of earlier runs stay, and the order of the runs leaves no trace."""
+    raw, tables = dataset("raw", tmp_path / "ds"), []
+    for order in (1, -1):
+        folder = tmp_path / f"out{order}"
+        for estimator in [LeastSquares(IVIM), Network(IVIM)][::order]:
+            prepare_dataset(folder, raw, [], [estimator])
+        tables.append((folder / "descriptions.tsv").read_text())
+    assert tables[0] == tables[1]
+    rows = dict(line.split("\t") for line in tables[0].splitlines())
+    assert rows["desc_id"] == "description"
+    assert rows["desc-lsq"] == "Estimated by lsq: Bounded non-linear least squares (Levenberg-Marquardt)"
+    assert "Neural network" in rows["desc-netprior"]
+    named = {file_output(key, IMAGE).name for key in table()["files"]}
+    used = {label for name in named for label in re.findall(r"desc-\w+?(?=_)", name)}
+    assert used | {f"desc-{kind}" for kind in KINDS} <= set(rows)
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,6 @@
 """The phantom on disk: valid BIDS, true to its truth, whole or not there."""
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +12,7 @@ from bidsfit import models
 from bidsfit.acquisition import Acquisition
 from bidsfit.bids import phantom
 from bidsfit.bids.phantom import write_phantom
+from bidsfit.bids.validation import errors_of
 from bidsfit.exceptions import UsageError
 from bidsfit.phantom.cohort import Cohort
 from bidsfit.phantom.imperfections import RAW, Imperfections
@@ -22,14 +21,6 @@ from bidsfit.phantom.movement import MOTION_PARAMETERS
 
 def load(path):
     return np.asarray(nib.load(path).dataobj)
-
-
-def validate(dataset):
-    """Exit code and the errors of the BIDS validator."""
-    program = Path(sys.executable).with_name("bids-validator-deno")
-    done = subprocess.run([program, dataset, "--format", "json"], capture_output=True, text=True, check=False)
-    issues = json.loads(done.stdout)["issues"]["issues"]
-    return done.returncode, [issue for issue in issues if issue["severity"] == "error"]
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +88,7 @@ def test_files(plain):
     kinds = ["desc-brain_mask", "dseg", *(f"model-smt2_param-{p}_desc-truth_dwimap" for p in ("S0", "vcyl", "lambda"))]
     truth = {f"sub-{s}/dwi/sub-{s}_{kind}.{e}" for s in ("01", "02") for kind in kinds for e in ("nii.gz", "json")}
     truth |= {f"sub-02/dwi/sub-02_label-lesion_mask.{e}" for e in ("nii.gz", "json")}
-    truth |= {"dataset_description.json", ".bidsignore", "README", "dseg.tsv"}
+    truth |= {"dataset_description.json", "README", "dseg.tsv"}
     top = {"dataset_description.json", "README", "participants.tsv", "participants.json"}
     assert found == top | images | {f"derivatives/truth/{name}" for name in truth}
     assert (plain / "participants.tsv").read_text() == "participant_id\tgroup\nsub-01\thealthy\nsub-02\tpatient\n"
@@ -105,19 +96,17 @@ def test_files(plain):
 
 @pytest.mark.parametrize("root", ["", "derivatives/truth"])
 @pytest.mark.parametrize("kind", ["study", "plain", "raw", "abdomen"])
-def test_valid_bids(request, kind, root):
+def test_valid_bids(request, valid, kind, root):
     dataset = request.getfixturevalue(kind)
     folder = dataset if kind == "plain" else dataset[1]
-    assert validate(folder / root) == (0, [])
+    assert valid(folder / root)
 
 
 def test_validator_would_tell(plain, tmp_path):
     """An error in the dataset does make the check above fail."""
     write_phantom(Cohort("adc", n_healthy=1, n_patients=0, shape=(16, 16, 1)), tmp_path / "ds")
     (tmp_path / "ds/sub-01/dwi/sub-01_dwi.bval").unlink()
-    code, errors = validate(tmp_path / "ds")
-    assert code != 0
-    assert errors
+    assert errors_of(tmp_path / "ds", extended=True)
 
 
 @pytest.mark.parametrize("subject", ["01", "02"])

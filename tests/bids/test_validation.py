@@ -1,9 +1,13 @@
 """The BIDS validator decides whether a raw dataset is run on."""
 
+import json
+
+import numpy as np
 import pytest
 
 from bidsfit.bids import validation
 from bidsfit.bids.validation import errors_of, require_valid
+from bidsfit.cli.lab import main
 from bidsfit.exceptions import UnusableInputError
 
 
@@ -62,3 +66,52 @@ def test_errors_of_other_kinds_of_images_are_said_and_stop_nothing(tiny, capsys,
     said = capsys.readouterr().err
     assert "is not valid BIDS beside its diffusion images (" in said
     assert f"/sub-01/{folder}/sub-01_notes.txt" in said
+
+
+# --- maps of models (BEP016) ----------------------------------------------------------------------------------------
+
+VECTOR = {"Type": "unit3vector", "Reference": "bvec", "EncodingAxis": 3}
+
+#: Names of maps, what their sidecars say, how many volumes they have, and what is wrong.
+MAPS = {
+    "model-ivim_param-D_desc-lsq": ({"Model": {"Parameters": {"FitMethod": "nlls"}}}, 1, ""),
+    "model-ivim_param-D_stat-sd_desc-lsq": ({"StatisticOf": "D"}, 1, ""),
+    "model-tensor_param-v1_desc-lsq": ({"OrientationEncoding": VECTOR}, 3, ""),
+    "model-ivim_desc-lsq_param-f": ({}, 1, "FILENAME_MISMATCH"),
+    "model-ivim_desc-lsq": ({}, 1, "MISSING_REQUIRED_ENTITY"),
+    "param-noise_desc-mppca": ({}, 1, "MISSING_REQUIRED_ENTITY"),
+    "model-a_param-D": ({"Model": None}, 1, "SIDECAR_KEY_REQUIRED Model"),
+    "model-b_param-D": ({"Model": {"Parameters": {"FitMethod": "lsq"}}}, 1, "JSON_SCHEMA_VALIDATION_ERROR Model"),
+    "model-c_param-D": ({"NonNegativity": "no"}, 1, "JSON_SCHEMA_VALIDATION_ERROR NonNegativity"),
+    "model-d_param-D_stat-sd": ({}, 1, "SIDECAR_KEY_REQUIRED StatisticOf"),
+    "model-e_param-v1": ({}, 3, "SIDECAR_KEY_REQUIRED OrientationEncoding"),
+    "model-f_param-v1": (
+        {"OrientationEncoding": VECTOR | {"Type": "vector"}},
+        3,
+        "JSON_SCHEMA_VALIDATION_ERROR OrientationEncoding",
+    ),
+}
+
+
+def test_maps_of_models_are_validated(masks):
+    for name, (fields, n_volumes, _) in MAPS.items():
+        path = f"sub-01/dwi/sub-01_{name}_dwimap"
+        masks.nifti(f"{path}.nii.gz", np.ones(masks.SHAPE + (n_volumes,) * (n_volumes > 1), dtype=np.float32))
+        content = {"SkullStripped": True, "Model": {}} | fields
+        masks.write(f"{path}.json", json.dumps({key: value for key, value in content.items() if value is not None}))
+    errors = errors_of(masks.root, extended=True)
+    for name, (_, _, wrong) in MAPS.items():
+        found = {text.rpartition("(")[2].rstrip(")") for place, text in errors if f"sub-01_{name}_dwimap." in place}
+        assert len(found) == bool(wrong), name
+        assert all(text.startswith(wrong) for text in found), name
+    assert len(errors_of(masks.root)) >= len(MAPS)  # which knows none of them
+
+
+def test_the_command_tells(masks, capsys):
+    masks.write("README", "Maps.")
+    assert main(["validate", str(masks.root)]) == 0
+    masks.write("sub-01/dwi/sub-01_param-D_dwimap.json", "{}")
+    assert main(["validate", str(masks.root)]) != 0
+    assert "sub-01_param-D_dwimap.json" in capsys.readouterr().err
+    assert main(["validate", str(masks.root / "sub-01")]) != 0
+    assert "has no dataset_description.json" in capsys.readouterr().err

@@ -36,7 +36,7 @@ def add_participant(tiny, label="02"):
 
 
 def maps(out):
-    return {path.name: path.read_bytes() for path in out.rglob("*_model-*_dwimap.nii.gz")}
+    return {path.name: path.read_bytes() for path in out.rglob("*_model-adc_*_dwimap.nii.gz")}
 
 
 def times(folder, pattern):
@@ -242,6 +242,7 @@ def test_boilerplate_only(run, tmp_path):
     assert sorted(path.name for path in out.iterdir() if not path.name.startswith(".")) == [
         "README",
         "dataset_description.json",
+        "descriptions.tsv",
         "logs",
     ]
 

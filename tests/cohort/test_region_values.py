@@ -31,7 +31,7 @@ def fit(masks):
                 masks.nifti(f"{stem(label)}.nii.gz", np.broadcast_to(np.float32(value), SHAPE))
                 masks.write(f"{stem(label)}.json", json.dumps({"Units": units.get(label)}))
         masks.nifti(f"{stem('status')}.nii.gz", np.broadcast_to(np.uint8(status), SHAPE))
-        content = {"Model": {"Parameters": {"FitMethod": estimator, "Bounds": BOUNDS}}}
+        content = {"Model": {"Parameters": {"Estimator": estimator, "Bounds": BOUNDS}}}
         content["EstimationNotes"] = {"TrainedEstimator": training} if training else {}
         masks.write(f"{stem('status')}.json", json.dumps(content))
 

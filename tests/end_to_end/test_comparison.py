@@ -102,7 +102,7 @@ def test_maps_say_how_far_estimates_are_from_the_most_likely_ones(compared, outp
     sidecar = maps.sidecar("sub-01_model-ivim_param-D_stat-disagreementmle_desc-segmented_dwimap")
     assert (sidecar["Units"], sidecar["StatisticOf"]) == ("1", "D")
     settings = sidecar["Model"]["Parameters"]
-    assert (settings["FitMethod"], settings["Reference"]["FitMethod"]) == ("segmented", "mle")
+    assert (settings["Estimator"], settings["Reference"]["Estimator"]) == ("segmented", "mle")
     assert not list(out.rglob("*_stat-disagreement*_desc-mle_*"))
     rows = record_of(out)["parameters"][1]["rows"]
     assert [row["disagreement"] for row in rows] == [

@@ -34,7 +34,7 @@ def test_noise_and_floor_are_those_of_the_voxels(app, tiny, scanned, tmp_path, f
 
     adc = load("model-adc_param-adc_desc-lsq")
     tissue = binary_erosion(inside, np.ones((5, 5, 1))) & np.isfinite(adc)  # without ringing at the edge
-    assert np.median(load("param-noise_desc-preproc")[tissue]) == pytest.approx(SIGMA, rel=0.1)
+    assert np.median(load("model-noise_param-noise_desc-preproc")[tissue]) == pytest.approx(SIGMA, rel=0.1)
     for kind in ("sd", "crb"):
         error = (adc[tissue] - 1e-3) / load(f"model-adc_param-adc_stat-{kind}_desc-lsq")[tissue]
         assert np.sqrt(np.mean(error**2)) == pytest.approx(1, abs=0.3)

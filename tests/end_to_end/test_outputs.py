@@ -98,7 +98,11 @@ def test_every_map_has_a_sidecar_that_describes_it(out):
             "SpatialReference",
             "SkullStripped",
         }
-        assert sidecar["Model"]["Parameters"]["FitMethod"] == "lsq"
+        parameters = sidecar["Model"]["Parameters"]
+        assert (parameters["FitMethod"], parameters["Estimator"]) == ("nlls", "lsq")
+        assert "Levenberg-Marquardt" in sidecar["EstimationAlgorithm"]
+        assert sidecar["EstimationReference"].startswith("doi:10.")
+        assert sidecar["GeneratedBy"][0]["Name"] == "bidsfit"
         assert sidecar["BValuesFitted"][0] == 0
         if "param-status" in name:
             assert sidecar["Levels"]["1"] == "fitted inside the bounds"

@@ -56,6 +56,17 @@ def test_maps_with_names_of_an_earlier_version_are_left_alone(run, tmp_path, unc
         assert "Choose another output folder" in outcome.err
 
 
+def test_a_noise_map_without_a_model_is_left_alone(run, tmp_path, unchanged):
+    """As an earlier version called it: what was made with it is not taken for what this version makes."""
+    old = tmp_path / "out/sub-01/dwi/sub-01_param-noise_desc-preproc_dwimap.nii.gz"
+    old.parent.mkdir(parents=True)
+    old.touch()
+    with unchanged(tmp_path / "out"):
+        outcome = run()
+    assert outcome.code == 2
+    assert f"{old} has a name that an earlier version" in outcome.err
+
+
 def test_another_mask_is_refused_and_with_overwrite_nothing_is_lost(run, tmp_path, unchanged, valid):
     """The way a newcomer goes: a mask that was found, then a better one."""
     out = tmp_path / "out"

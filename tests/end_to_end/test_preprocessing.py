@@ -87,7 +87,7 @@ def test_maps_come_from_it_with_the_noise_of_the_raw_image(finished_raw):
     assert content["Sources"][0] == f"bids::{PREPROC}.nii.gz"
     assert content["Model"]["Parameters"]["NoiseKind"] == "gaussian"
     assert "MP-PCA of the raw image" in content["Noise"]["Description"]
-    level = load(finished_raw / "sub-01/dwi/sub-01_param-noise_desc-preproc_dwimap.nii.gz")
+    level = load(finished_raw / "sub-01/dwi/sub-01_model-noise_param-noise_desc-preproc_dwimap.nii.gz")
     mask = load(finished_raw / "sub-01/dwi/sub-01_desc-brain_mask.nii.gz") > 0
     assert content["Noise"]["StandardDeviation"] == pytest.approx(np.median(level[mask]), rel=0.02)
 

@@ -154,7 +154,7 @@ def test_one_training_serves_all_participants(uniform, outputs):
         found = outputs(out).sidecar(f"sub-{label}_model-smt2_param-vcyl_desc-netuniform_dwimap")
         notes = found["EstimationNotes"]["TrainedEstimator"]
         assert notes["File"] == trained.name
-        assert found["Model"]["Parameters"]["FitMethod"] == "net-uniform"
+        assert found["Model"]["Parameters"]["Estimator"] == "net-uniform"
         assert found["Model"]["Parameters"]["TrainingRecipe"]["schedule"]["steps"] == 60
     assert (
         outputs(out).sidecar("sub-01_model-smt2_param-vcyl_stat-bias_desc-netuniform_dwimap")["StatisticOf"] == "vcyl"

@@ -70,8 +70,8 @@ def test_voxels_without_a_signal_become_nan(write, tiny, tmp_path):
 
 def test_the_noise_map_says_how_it_was_found(write, tiny, tmp_path):
     out = write(noise_map=like(tiny, tmp_path, np.full(tiny.SHAPE, 7.0)), noise_words="a test")
-    content = json.loads((out / "sub-01/dwi/sub-01_param-noise_desc-preproc_dwimap.json").read_text())
+    content = json.loads((out / "sub-01/dwi/sub-01_model-noise_param-noise_desc-preproc_dwimap.json").read_text())
     assert content["Method"] == "a test"
     assert content["Sources"] == ["bids:raw:sub-01/dwi/sub-01_dwi.nii.gz"]
-    level = nib.load(out / "sub-01/dwi/sub-01_param-noise_desc-preproc_dwimap.nii.gz")
+    level = nib.load(out / "sub-01/dwi/sub-01_model-noise_param-noise_desc-preproc_dwimap.nii.gz")
     assert (level.get_fdata() == 7).all()

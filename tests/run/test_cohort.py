@@ -64,7 +64,7 @@ def write_fit(root, label, session, estimator, diffusion, training=None, setting
         nifti(folder / f"{stem(parameter)}.nii.gz", np.float32(value * spread))
         (folder / f"{stem(parameter)}.json").write_text(json.dumps({"Units": UNITS[parameter]}))
     nifti(folder / f"{stem('status')}.nii.gz", np.ones(SHAPE, np.uint8))
-    content = {"Model": {"Parameters": {"FitMethod": estimator, **(settings or {})}}}
+    content = {"Model": {"Parameters": {"Estimator": estimator, **(settings or {})}}}
     content["EstimationNotes"] = {"TrainedEstimator": training} if training else {}
     (folder / f"{stem('status')}.json").write_text(json.dumps(content))
 

@@ -33,7 +33,7 @@ def study(tiny, tmp_path):
                     maps = {"adc": np.full(SHAPE, values, np.float32), "status": np.ones(SHAPE, np.uint8)}
                     for name, data in maps.items():
                         nib.save(nib.Nifti1Image(data, np.eye(4)), folder / f"{stem(name)}.nii.gz")
-                        content = {"Units": "mm^2/s", "Model": {"Parameters": {"FitMethod": "lsq"}}}
+                        content = {"Units": "mm^2/s", "Model": {"Parameters": {"Estimator": "lsq"}}}
                         (folder / f"{stem(name)}.json").write_text(json.dumps(content))
         tiny.write("participants.tsv", "\n".join(rows) + "\n")
         return tiny, out
