@@ -18,7 +18,7 @@ from typing import Any
 
 import psutil
 
-from bidsfit.exceptions import DiskFullError, UnusableInputError
+from bidsfit.exceptions import DiskFullError, NoInputError, UnusableInputError
 
 #: Environment variable that names the folder of compiled code, for this process and those that it starts.
 CACHE_VARIABLE = "BIDSFIT_CACHE_DIR"
@@ -47,9 +47,9 @@ def require_file(path: Path) -> None:
     """Raise `UnusableInputError` unless a path is a regular file with content; never waits, as reading a pipe would."""
     try:
         if path.is_symlink() and not path.exists():
-            raise UnusableInputError(f"{path} is a link whose content is not here: get it first (datalad get).")
+            raise NoInputError(f"{path} is a link whose content is not here: get it first (datalad get).")
         if not path.exists():
-            raise UnusableInputError(f"{path} does not exist.")
+            raise NoInputError(f"{path} does not exist.")
         if not path.is_file():
             raise UnusableInputError(f"{path} is not an ordinary file.")
         with path.open("rb") as file:
@@ -58,7 +58,7 @@ def require_file(path: Path) -> None:
         raise UnusableInputError(f"{path} cannot be read: {error.strerror}.") from error
     for pointer, command in POINTERS.items():
         if start.startswith(pointer):
-            raise UnusableInputError(f"{path} only points to content that is not here: get it first ({command}).")
+            raise NoInputError(f"{path} only points to content that is not here: get it first ({command}).")
 
 
 def read_text(path: Path) -> str:

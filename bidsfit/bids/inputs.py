@@ -21,7 +21,14 @@ from bidsfit.bids.names import (
     parse_name,
     participant_labels,
 )
-from bidsfit.exceptions import UnknownNameError, UnusableInputError, UsageError
+from bidsfit.exceptions import (
+    InvalidDatasetError,
+    NoInputError,
+    UnknownNameError,
+    UnknownParticipantError,
+    UnusableInputError,
+    UsageError,
+)
 from bidsfit.files import read_text
 
 #: Entities that tell the images of one participant apart, in the order of their names in files.
@@ -121,6 +128,7 @@ class InputProblem:
 
     participant: str
     message: str
+    unmatched: bool = False
 
 
 @dataclass
@@ -157,9 +165,9 @@ def describes_derivative(root: Path) -> bool:
     """
     path = root / "dataset_description.json"
     if not root.is_dir():
-        raise UnusableInputError(f"{root} is not a folder.")
+        raise NoInputError(f"{root} is not a folder.")
     if not path.is_file():
-        raise UnusableInputError(
+        raise InvalidDatasetError(
             f"{root} is not a BIDS dataset: it has no dataset_description.json. Give the folder that holds the sub-* "
             "folders and that file."
         )
@@ -179,13 +187,13 @@ def choose_participants(root: Path, wanted: Sequence[str]) -> list[str]:
     """
     labels = participant_labels(root)
     if not labels:
-        raise UnusableInputError(f"{root} holds no participant: no folder is called sub-<label>.")
+        raise NoInputError(f"{root} holds no participant: no folder is called sub-<label>.")
     if not wanted:
         return labels
     chosen = [label.removeprefix("sub-") for label in wanted]
     for label in chosen:
         if label not in labels:
-            raise UnknownNameError("participant", label, labels)
+            raise UnknownParticipantError("participant", label, labels)
         if fault := folder_fault(root / f"sub-{label}"):
             raise UnusableInputError(fault)
     return sorted(set(chosen))
@@ -277,7 +285,7 @@ def find_images(
         ]
         found = next((one for one in images if one.magnitudes or one.faults), None)
         if found is None:
-            inputs.problems.append(InputProblem(label, _no_images(raw, label, images, query)))
+            inputs.problems.append(InputProblem(label, _no_images(raw, label, images, query), bool(query)))
             continue
         inputs.problems += [InputProblem(label, fault) for fault in found.faults]
         named: dict[str, Path] = {}

@@ -25,7 +25,7 @@ from bidsfit.bids.metadata import read_sidecar
 from bidsfit.bids.tables import GENERATED_BY, write_rows
 from bidsfit.bids.units import FILE_UNITS, Unit
 from bidsfit.estimators.estimator import LEVEL, Estimator, Status, estimator_label
-from bidsfit.exceptions import UnusableInputError, UsageError
+from bidsfit.exceptions import CannotCreateError, UnusableInputError
 from bidsfit.files import needing_space, read_tsv, write_json, write_text
 from bidsfit.fitting import FitNumbers, FitResult
 from bidsfit.models.organs import preset_facts
@@ -374,7 +374,7 @@ def prepare_dataset(
 
     Raises
     ------
-    UsageError
+    CannotCreateError
         If the folder cannot be written or belongs to something else.
     """
     try:
@@ -392,7 +392,7 @@ def prepare_dataset(
             if missing:
                 write_text(ignore_path, "\n".join([*ignored, *missing]) + "\n")
     except OSError as error:
-        raise UsageError(f"The output folder {folder} cannot be written: {error.strerror or error}.") from error
+        raise CannotCreateError(f"The output folder {folder} cannot be written: {error.strerror or error}.") from error
 
 
 def earlier_description(folder: Path, raw: Folder, derivatives: Sequence[Folder]) -> dict[str, Any] | None:
@@ -400,7 +400,7 @@ def earlier_description(folder: Path, raw: Folder, derivatives: Sequence[Folder]
 
     Raises
     ------
-    UsageError
+    CannotCreateError
         If the folder belongs to something else or has results of other datasets.
     """
     path = folder / "dataset_description.json"
@@ -409,16 +409,18 @@ def earlier_description(folder: Path, raw: Folder, derivatives: Sequence[Folder]
     try:
         content = read_sidecar(path)
     except UnusableInputError as error:
-        raise UsageError(f"{error} Mend it or choose another folder.") from error
+        raise CannotCreateError(f"{error} Mend it or choose another folder.") from error
     made, earlier = content.get("GeneratedBy"), content.get("DatasetLinks", {})
     makers = [maker.get("Name") for maker in made if isinstance(maker, dict)] if isinstance(made, list) else []
     if content.get("DatasetType") != "derivative" or "bidsfit" not in makers:
-        raise UsageError(f"{folder} holds another dataset ({path} was not written by bidsfit). Choose another one.")
+        raise CannotCreateError(
+            f"{folder} holds another dataset ({path} was not written by bidsfit). Choose another one."
+        )
     if not isinstance(earlier, dict):
-        raise UsageError(f"DatasetLinks in {path} is {earlier!r}; expected an object. Mend it.")
+        raise CannotCreateError(f"DatasetLinks in {path} is {earlier!r}; expected an object. Mend it.")
     for name, link in _links(folder, raw, derivatives).items():
         if earlier.get(name, link) != link:
-            raise UsageError(
+            raise CannotCreateError(
                 f"{folder} holds results of another dataset: its link {name!r} is {earlier[name]}, now {link}. "
                 "Choose another output folder, or another name for -d/--derivatives."
             )

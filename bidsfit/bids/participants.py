@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from bidsfit.exceptions import UnknownNameError, UnusableInputError, UsageError
+from bidsfit.exceptions import NoInputError, UnknownNameError, UnusableInputError, UsageError
 from bidsfit.files import read_tsv
 
 #: Who is healthy where the user does not say: the first that somebody is.
@@ -22,7 +22,7 @@ def read_participants(root: Path) -> list[dict[str, str]]:
     """
     path = root / "participants.tsv"
     if not (path.exists() or path.is_symlink()):
-        raise UnusableInputError(
+        raise NoInputError(
             f"{root} has no participants.tsv, which says who is healthy, and who was treated. Write one with the "
             "columns participant_id and, for example, group."
         )

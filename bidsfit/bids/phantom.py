@@ -33,7 +33,7 @@ from bidsfit.bids.phantom_study import (
 )
 from bidsfit.bids.tables import write_rows
 from bidsfit.bids.units import FILE_UNITS
-from bidsfit.exceptions import UsageError
+from bidsfit.exceptions import CannotCreateError
 from bidsfit.files import write_json
 from bidsfit.models.signal_model import Parameter
 from bidsfit.phantom.cohort import Cohort, Participant
@@ -89,7 +89,7 @@ def write_phantom(cohort: Cohort, out: Path) -> None:
 
     Raises
     ------
-    UsageError
+    CannotCreateError
         If the folder ``out`` exists and is not empty.
     """
     with whole_folder(out) as folder:
@@ -135,12 +135,12 @@ def whole_folder(out: Path) -> Iterator[Path]:
     """A temporary folder beside ``out`` that is renamed to it when the block ends without an error."""
     out = out.absolute()
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise UsageError(f"{out} exists and is not an empty folder. Nothing is overwritten: choose another one.")
+        raise CannotCreateError(f"{out} exists and is not an empty folder. Nothing is overwritten: choose another one.")
     temporary = out.with_name(f".{out.name}.{uuid4().hex[:8]}.partial")
     try:
         temporary.mkdir(parents=True)
     except OSError as error:
-        raise UsageError(f"{out} cannot be written: {error.strerror}. Choose another folder.") from error
+        raise CannotCreateError(f"{out} cannot be written: {error.strerror}. Choose another folder.") from error
     try:
         yield temporary
         os.rename(temporary, out)

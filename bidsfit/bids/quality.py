@@ -15,7 +15,7 @@ from bidsfit.bids.left_out import FIELD
 from bidsfit.bids.metadata import read_sidecar
 from bidsfit.bids.names import parse_name
 from bidsfit.bids.tables import GENERATED_BY, NOT_AVAILABLE, TableColumn, write_table
-from bidsfit.exceptions import UnusableInputError
+from bidsfit.exceptions import NoInputError, UnusableInputError
 from bidsfit.files import write_json
 
 #: Significant digits of its numbers.
@@ -151,7 +151,7 @@ def write_group_table(output_dir: Path) -> Path:
         path for pattern in ("sub-*/dwi", "sub-*/ses-*/dwi") for path in output_dir.glob(f"{pattern}/*{ENDING}")
     )
     if not found:
-        raise UnusableInputError(
+        raise NoInputError(
             f"{output_dir} holds no quality of images (sub-*/dwi/*{ENDING}). Run the participant level first."
         )
     rows = ({name: _known(value) for name, value in quality_row(file).items()} for file in found)

@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from bidsfit.exceptions import UnusableInputError
+from bidsfit.exceptions import InvalidDatasetError
 
 EXECUTABLE = "bids-validator-deno"
 
@@ -75,7 +75,7 @@ def errors_of(root: Path, *, extended: bool = False) -> list[tuple[str, str]] | 
 
 
 def require_valid(root: Path, participants: Collection[str]) -> None:
-    """Raise `UnusableInputError`, listing the first errors, unless a dataset is valid for some participants.
+    """Raise `InvalidDatasetError`, listing the first errors, unless a dataset is valid for some participants.
 
     Errors of field maps and anatomical images are only reported: if such an image cannot be used, the step that needs
     it is left out.
@@ -92,7 +92,7 @@ def require_valid(root: Path, participants: Collection[str]) -> None:
             other_kind = owner is not None and owner[2] not in (None, "dwi")
             (elsewhere if other_kind else errors).append(f"  {location}: {text}")
     if errors:
-        raise UnusableInputError(
+        raise InvalidDatasetError(
             f"{root} is not valid BIDS {listed(errors)}\n"
             "Mend the dataset, or give --skip-bids-validation to run all the same."
         )

@@ -16,10 +16,7 @@ from types import FrameType
 
 from bidsfit.cli.options import hyphenated
 from bidsfit.cli.parser import build_parser
-from bidsfit.exceptions import BidsfitError, DiskFullError
-
-#: Exit codes. A run that a signal stopped ends with STOPPED and the number of the signal, as shells have it.
-OK, FAILED, UNUSABLE, STOPPED = 0, 1, 2, 128
+from bidsfit.exceptions import BidsfitError, ExitCode
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -28,9 +25,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        0: all is well. 1: something failed or was left out. 2: the command line or the input cannot be used;
-        a message on stderr says what is wrong with which file and what to do. Stopped by Ctrl-C or SIGTERM, the process
-        ends with 130 or 143.
+        One of `ExitCode`; where nothing was run, a message on stderr says what is wrong with which file and what to
+        do. Stopped by Ctrl-C or SIGTERM, the process ends with 130 or 143.
     """
     with stopping_at_once():
         return run(argv)
@@ -58,13 +54,13 @@ def run(argv: Sequence[str] | None = None) -> int:
         if arguments.verbosity >= 2:
             traceback.print_exc()
         print(f"bidsfit: error: {error}", file=sys.stderr)
-        return FAILED if isinstance(error, DiskFullError) else UNUSABLE
+        return error.exit_code
     except OSError as error:  # a folder that went away, a disk that was taken off
         if arguments.verbosity >= 2:
             traceback.print_exc()
         what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
         print(f"bidsfit: error: a file could not be read or written. {what}.", file=sys.stderr)
-        return FAILED
+        return ExitCode.FAILED
 
 
 @contextmanager
@@ -84,7 +80,7 @@ def stopping_at_once() -> Iterator[None]:
         if os.getpid() == owner:  # else a process that was forked from this one, and says nothing
             os.write(2, b"bidsfit: interrupted; the same command resumes from the work folder.\n")
         end_children()
-        os._exit(STOPPED + number)
+        os._exit(128 + number)  # as shells have it
 
     owner = os.getpid()
 

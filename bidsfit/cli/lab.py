@@ -6,7 +6,6 @@ imports happen when a command runs, so that ``--help`` and ``--version`` are fas
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 
@@ -17,11 +16,8 @@ from bidsfit.cli.lab_phantom import add_phantom
 from bidsfit.cli.lab_reproduce import add_reproduce
 from bidsfit.cli.lab_train import add_train
 from bidsfit.cli.lab_validate import add_validate
-from bidsfit.cli.options import hyphenated
-from bidsfit.exceptions import BidsfitError
-
-#: Exit code of a command line or an input that cannot be used.
-UNUSABLE = 2
+from bidsfit.cli.options import Parser, hyphenated
+from bidsfit.exceptions import BidsfitError, ExitCode
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -30,9 +26,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        0, or 2 where the command line or the input cannot be used (the message on stderr says why).
+        One of `ExitCode`; a message on stderr says why it is not 0.
     """
-    parser = argparse.ArgumentParser(prog="bidsfit-lab", description="The laboratory: simulated data with known truth.")
+    parser = Parser(prog="bidsfit-lab", description="The laboratory: simulated data with known truth.")
     parser.add_argument("--version", action="version", version=f"bidsfit-lab {__version__}")
     parser.add_argument("-vv", "--traceback", action="store_true", help="show where an error was raised")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
@@ -45,8 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.traceback:
             raise
         print(f"bidsfit-lab: error: {error}", file=sys.stderr)
-        return UNUSABLE
-    return 0
+        return error.exit_code if isinstance(error, BidsfitError) else ExitCode.FAILED
+    return ExitCode.OK
 
 
 #: The commands, in the order of the help.

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from bidsfit.cli.lab_options import about, threads_of
-from bidsfit.exceptions import UsageError
+from bidsfit.exceptions import CannotCreateError, UsageError
 
 
 def add_fit(commands: argparse._SubParsersAction) -> None:
@@ -59,7 +59,9 @@ def run_fit(arguments: argparse.Namespace) -> None:
     from bidsfit.reports.laboratory import write_laboratory_report
 
     if arguments.out.exists():
-        raise UsageError(f"--out {arguments.out} is there already; name a folder that is not, so that nothing is lost.")
+        raise CannotCreateError(
+            f"--out {arguments.out} is there already; name a folder that is not, so that nothing is lost."
+        )
     if arguments.sigma is not None and not arguments.sigma > 0:
         raise UsageError(f"--sigma must be above 0, found {arguments.sigma:g}.")
     model = models.get(arguments.model)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bidsfit import estimators
 from bidsfit.cli.lab_options import add_setting_options, add_training_options, pools_of, setting_of, threads_of
-from bidsfit.exceptions import UsageError
+from bidsfit.exceptions import CannotCreateError, UsageError
 
 
 def add_train(commands: argparse._SubParsersAction) -> None:
@@ -38,7 +38,8 @@ def run_train(arguments: argparse.Namespace) -> None:
     from bidsfit.training.task import train
 
     if arguments.out.exists() or arguments.out.suffix != ".zip":
-        raise UsageError(f"--out {arguments.out} must be a file that does not exist yet, with the extension .zip.")
+        error = CannotCreateError if arguments.out.exists() else UsageError
+        raise error(f"--out {arguments.out} must be a file that does not exist yet, with the extension .zip.")
     estimators.get(arguments.estimator)  # refuses an unknown name
     if not is_trained(arguments.estimator):
         raise UsageError(f"{arguments.estimator!r} needs no training.")

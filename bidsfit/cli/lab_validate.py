@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from bidsfit.exceptions import UnusableInputError
+from bidsfit.exceptions import InvalidDatasetError, ToolError
 
 
 def add_validate(commands: argparse._SubParsersAction) -> None:
@@ -21,16 +21,16 @@ def add_validate(commands: argparse._SubParsersAction) -> None:
 
 
 def run_validate(arguments: argparse.Namespace) -> None:
-    """Run the command; raise `UnusableInputError` with the errors, if there are some."""
+    """Run the command; raise `InvalidDatasetError` with the errors, if there are some."""
     from bidsfit.bids.validation import EXECUTABLE, errors_of, listed
 
     if not (arguments.folder / "dataset_description.json").is_file():
-        raise UnusableInputError(f"{arguments.folder} has no dataset_description.json. Name the folder of a dataset.")
+        raise InvalidDatasetError(f"{arguments.folder} has no dataset_description.json. Name the folder of a dataset.")
     found = errors_of(arguments.folder, extended=True)
     if found is None:
-        raise UnusableInputError(f"{EXECUTABLE} cannot be run here. Install it: pip install bids-validator-deno.")
+        raise ToolError(f"{EXECUTABLE} cannot be run here. Install it: pip install bids-validator-deno.")
     if found:
-        raise UnusableInputError(
+        raise InvalidDatasetError(
             f"{arguments.folder} is not valid BIDS {listed([f'  {place}: {text}' for place, text in found])}"
         )
     print(f"{arguments.folder} is valid BIDS, with the terms of BEP016.")

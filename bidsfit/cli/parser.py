@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from bidsfit import __version__, estimators, models
+from bidsfit.cli.options import Parser
 from bidsfit.models.organs import GENERAL, ORGANS
 from bidsfit.preprocessing.steps import STEPS
 
@@ -24,14 +25,15 @@ examples:
   bidsfit data out group --repeatability group=retest --treatment group=treated -d rois=data/derivatives/rois
   bidsfit data out participant --model smt2 --estimators lsq net-healthy --leave-one-out
 
-exit codes: 0 all is well; 1 something failed or was left out (see the summary and the report); 2 the command line or
-the input cannot be used; 130 or 143 stopped by Ctrl-C or SIGTERM. Lists that are given twice add up.
+exit codes: 0 all is well; 1 something failed or was left out (see the summary and the report); 16 invalid dataset;
+18 nothing matches the filters; 64 wrong command line; 65 unusable data; 66 no input; 73 results cannot be written;
+130 or 143 stopped by Ctrl-C or SIGTERM. Lists that are given twice add up.
 """
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Build the parser."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="bidsfit",
         description=DESCRIPTION,
         epilog=EPILOG,

@@ -31,7 +31,7 @@ from bidsfit.bids.outputs import (
     map_outputs,
     own_uri,
 )
-from bidsfit.exceptions import UnusableInputError, UsageError
+from bidsfit.exceptions import UnsupportedProtocolError, UnusableInputError
 from bidsfit.models.organs import has_presets, organ_of, preset_in_words
 from bidsfit.models.signal_model import SignalModel
 from bidsfit.planning.fits import DEFAULT_NOISE, Fit, NoiseChoice
@@ -138,8 +138,8 @@ def make_plan(
 
     Raises
     ------
-    UsageError
-        If an option or an existing output invalidates the whole run.
+    UsageError, UnsupportedProtocolError
+        If an option or an existing output invalidates the whole run, or no image supports a model that was asked for.
     """
     plans = {label: ParticipantPlan(label) for label in participants}
     for problem in inputs.problems:
@@ -359,7 +359,7 @@ def _require_each_model(plans: Iterable[ParticipantPlan], asked: Sequence[str]) 
     for name in asked:
         if images and not any(fit.model == name for image in images for fit in image.fits):
             row = next(row for row in images[0].support if row["name"] == name)
-            raise UsageError(
+            raise UnsupportedProtocolError(
                 f"No image supports the model {name!r} of --model. {images[0].image.path.name}: {row['reason']}. "
                 "Leave the model out to fit the others."
             )

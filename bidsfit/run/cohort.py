@@ -27,7 +27,7 @@ from bidsfit.cohort.tables import (
     write_rois,
 )
 from bidsfit.cohort.values import CohortValues, FitNotes, members, missing_values
-from bidsfit.exceptions import UnknownNameError, UnusableInputError, UsageError
+from bidsfit.exceptions import NoInputError, UnknownParticipantError, UnusableInputError, UsageError
 from bidsfit.parallel import Progress
 from bidsfit.reports.group import write_group_page
 from bidsfit.reports.group_records import CohortRecord, GroupRecord, LeftOut, TrainingRecord
@@ -141,12 +141,12 @@ def plan_cohort(bids_dir: Path, output_dir: Path, choice: CohortChoice) -> Cohor
     ]
     scanned = scanned_sessions(fits)
     if not scanned:
-        raise UnusableInputError(
+        raise NoInputError(
             f"{output_dir} holds no maps to compare. Make them first: bidsfit {bids_dir} {output_dir} participant"
         )
     for label in choice.participants:
         if label not in scanned:
-            raise UnknownNameError("participant with maps", label, scanned)
+            raise UnknownParticipantError("participant with maps", label, scanned)
     design = read_design(
         bids_dir,
         scanned,

@@ -12,7 +12,7 @@ from typing import Any
 from bidsfit.bids.inputs import Dataset, Folder
 from bidsfit.bids.names import is_label
 from bidsfit.bids.outputs import prepare_dataset
-from bidsfit.exceptions import BidsfitError, UsageError
+from bidsfit.exceptions import BidsfitError, CannotCreateError
 from bidsfit.files import needing_space, remove_abandoned, write_text
 from bidsfit.planning.plan import ParticipantPlan
 from bidsfit.reports.records import ErrorRecord
@@ -77,7 +77,9 @@ def run_workflow(
             labels = [plan.label for plan in plans]
             elsewhere = stack.enter_context(held(folder, labels, settings.run_uuid, settings.command))
         except OSError as error:
-            raise UsageError(f"The work folder {settings.work_dir} cannot be written: {error.strerror}.") from error
+            raise CannotCreateError(
+                f"The work folder {settings.work_dir} cannot be written: {error.strerror}."
+            ) from error
         mine = [plan for plan in plans if plan.label not in elsewhere]
         for label, run in elsewhere.items():
             words = (
@@ -85,7 +87,7 @@ def run_workflow(
             )
             reports.errors[label].append(ErrorRecord("It was left out", words))
         if not any(plan.images for plan in mine):
-            raise UsageError("\n".join(reports.errors[label][-1].message for label in elsewhere))
+            raise CannotCreateError("\n".join(reports.errors[label][-1].message for label in elsewhere))
         for label in elsewhere:
             say_errors(settings, label, reports.errors[label])
         if settings.overwrite:

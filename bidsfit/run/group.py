@@ -15,7 +15,7 @@ from bidsfit.bids.names import participant_labels
 from bidsfit.bids.outputs import prepare_dataset
 from bidsfit.bids.participants import healthy_participants
 from bidsfit.bids.quality import ENDING, TABLE, read_group_table, write_group_table
-from bidsfit.exceptions import UnknownNameError, UnusableInputError, UsageError
+from bidsfit.exceptions import NoInputError, UnknownParticipantError, UnusableInputError, UsageError
 from bidsfit.planning.fits import bounds_of_models
 from bidsfit.reports.quality_page import write_quality_page
 from bidsfit.run.cohort import CohortChoice, CohortPlan, analyse, describe, plan_cohort
@@ -31,7 +31,7 @@ def run_group(settings: Settings) -> int:
     """Run the group level and return the exit code; raises `BidsfitError` if a request cannot be met."""
     describes_derivative(settings.bids_dir)  # refuses what is no dataset
     if not settings.output_dir.is_dir():
-        raise UnusableInputError(
+        raise NoInputError(
             f"{settings.output_dir} does not exist: the group level needs what the participant level leaves there. Run "
             f"first: bidsfit {settings.bids_dir} {settings.output_dir} participant --estimators lsq"
         )
@@ -121,7 +121,7 @@ def pool_healthy(settings: Settings) -> None:
     wanted = [label.removeprefix("sub-") for label in settings.participant_label]
     for label in wanted:
         if label not in healthy:
-            raise UnknownNameError(f"healthy participant ({chosen})", label, healthy)
+            raise UnknownParticipantError(f"healthy participant ({chosen})", label, healthy)
     labels = sorted(wanted) or healthy
     poolings, left_out = plan_poolings(
         settings.output_dir,

@@ -21,7 +21,7 @@ from bidsfit.bids.inputs import (
 from bidsfit.bids.names import is_label
 from bidsfit.bids.outputs import earlier_description
 from bidsfit.bids.validation import require_valid
-from bidsfit.exceptions import UnusableInputError, UsageError
+from bidsfit.exceptions import NoMatchError, UnusableInputError, UsageError
 from bidsfit.interfaces.fsl import installed
 from bidsfit.planning.fits import Fit, NoiseChoice, PoolChoice, make_fits
 from bidsfit.planning.plan import ParticipantPlan, make_plan
@@ -46,12 +46,13 @@ def run_participants(settings: Settings) -> int:
     plugin = read_plugin(settings)
     with ThreadPoolExecutor() as pool:
         validity = pool.submit(validate, settings)
-        raw, derivatives, plans = plan_run(settings, fits)
+        raw, derivatives, plans, unmatched = plan_run(settings, fits)
     problems = [problem for plan in plans for problem in (*plan.problems, *plan.unmet)]
     if settings.dry_run:
         print(describe_plan(plans, settings.output_dir, overwrite=settings.overwrite), flush=True)
     if not any(plan.images for plan in plans):
-        raise UnusableInputError("Nothing can be run.\n" + "\n".join(f"  {problem}" for problem in problems))
+        error = NoMatchError if unmatched else UnusableInputError
+        raise error("Nothing can be run.\n" + "\n".join(f"  {problem}" for problem in problems))
     validity.result()
     if settings.dry_run:
         return int(bool(problems))
@@ -105,8 +106,8 @@ def validate(settings: Settings) -> None:
         require_valid(settings.bids_dir, [label for label in labels if is_label(label)])
 
 
-def plan_run(settings: Settings, fits: Sequence[Fit]) -> tuple[Dataset, list[Folder], list[ParticipantPlan]]:
-    """Input dataset, derivative datasets, and plans of all participants."""
+def plan_run(settings: Settings, fits: Sequence[Fit]) -> tuple[Dataset, list[Folder], list[ParticipantPlan], bool]:
+    """Input dataset, derivative datasets, plans of all participants, and whether the filters left no image at all."""
     raw = open_dataset(settings.bids_dir, "raw")
     labels = choose_participants(settings.bids_dir, settings.participant_label)
     refuse_earlier_names(settings.output_dir, labels)
@@ -141,4 +142,5 @@ def plan_run(settings: Settings, fits: Sequence[Fit]) -> tuple[Dataset, list[Fol
         helping_images=helping_images,
         overwrite=settings.overwrite,
     )
-    return raw, [*derivatives, *heads], plans
+    unmatched = not inputs.images and all(problem.unmatched for problem in inputs.problems)
+    return raw, [*derivatives, *heads], plans, unmatched

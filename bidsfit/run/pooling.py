@@ -15,7 +15,7 @@ from bidsfit.bids.fitted import FittedImage, converged_voxels, find_fitted, voxe
 from bidsfit.bids.inputs import Folder
 from bidsfit.bids.tissues import tissue_mask
 from bidsfit.bids.units import REPORT_UNITS
-from bidsfit.exceptions import UnknownNameError, UnusableInputError, UsageError
+from bidsfit.exceptions import NoInputError, UnknownNameError, UsageError
 from bidsfit.files import whole_file
 from bidsfit.models.signal_model import Parameter, SignalModel
 from bidsfit.models.space import ParameterSpace
@@ -93,7 +93,7 @@ def plan_poolings(
             left_out.append(f"{name}: {error}")
             continue
         if not images:
-            raise UnusableInputError(
+            raise NoInputError(
                 f"{output_dir} holds no lsq maps of the model {name} of healthy participants. Make them first: "
                 f"bidsfit {bids_dir} {output_dir} participant --model {name} --estimators lsq"
             )
@@ -102,7 +102,7 @@ def plan_poolings(
             left_out.append(f"{name}: {', '.join(f'sub-{label}' for label in missing)} without lsq maps")
         poolings.append(Pooling(space, images))
     if not poolings:
-        raise UnusableInputError(
+        raise NoInputError(
             "\n  ".join([f"{output_dir} holds no lsq maps of healthy participants that can be pooled.", *left_out])
             + f"\nMake them first: bidsfit {bids_dir} {output_dir} participant --estimators lsq"
         )

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from bidsfit import models
 from bidsfit.acquisition import Acquisition
-from bidsfit.exceptions import UnusableInputError, UsageError
+from bidsfit.exceptions import NoInputError, UnusableInputError, UsageError
 from bidsfit.files import whole_file
 from bidsfit.models.signal_model import SignalModel
 from bidsfit.simulation.distributions import Distribution, distribution_from
@@ -202,7 +202,7 @@ def read_bundle(path: Path, *, machine: bool = True) -> Bundle:
 def _read(path: Path, names: tuple[str, ...] | None = None) -> tuple[dict[str, Any], dict[str, bytes]]:
     """Facts of a file and its members (or those named), verified."""
     if not path.is_file():
-        raise UnusableInputError(f"The trained estimator {path} does not exist.")
+        raise NoInputError(f"The trained estimator {path} does not exist.")
     try:
         with path.open("rb") as stream, opened(stream) as archive:
             listed = set(archive.namelist())

@@ -1,13 +1,14 @@
-"""Parts of the pages written from the code: models, estimators, status codes, outputs and command lines.
+"""Parts of the pages written from the code: models, estimators, status and exit codes, outputs and command lines.
 
 Each function returns Markdown. It stands in a page of ``docs`` between two comments that name it, so that the pages can
-be read where nothing builds them. Run as a program (``make format`` does), this module renews them; the build of the
-documentation fails where one is out of date.
+be read where nothing builds them; the Boutiques descriptor of the app lies beside them. Run as a program (``make
+format`` does), this module renews them; the build of the documentation fails where one is out of date.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import re
 import textwrap
@@ -22,6 +23,7 @@ from sphinx.errors import ExtensionError
 from bidsfit import estimators, models
 from bidsfit.bids import outputs
 from bidsfit.bids.units import FILE_UNITS, REPORT_UNITS
+from bidsfit.exceptions import ExitCode
 from bidsfit.models.organs import ORGANS
 from bidsfit.models.priors import priors_of
 from bidsfit.models.signal_model import Parameter, SignalModel
@@ -201,6 +203,11 @@ def status_page() -> str:
     return table(("Code", "Name", "What happened, and what to do"), rows)
 
 
+def exit_codes_page() -> str:
+    """All exit codes."""
+    return table(("Code", "Meaning"), ((code.value, code.message) for code in ExitCode))
+
+
 def flags_page() -> str:
     """Bits of the flags."""
     rows = ((int(flag), f"`{str(flag.name).lower()}`", escape(flag.message)) for flag in Flag)
@@ -341,6 +348,7 @@ PARTS = {
     "organs": organs_page,
     "estimators": estimators_page,
     "status": status_page,
+    "exit_codes": exit_codes_page,
     "flags": flags_page,
     "outputs": outputs_page,
     "app": app_page,
@@ -364,9 +372,12 @@ def renewed(page: str) -> str:
 
 
 def stale(folder: Path) -> dict[Path, str]:
-    """Pages of a folder that are not as the code would write them, and how they should be."""
-    pages = {path: path.read_text("utf-8") for path in sorted(folder.glob("*.md"))}
-    return {path: new for path, old in pages.items() if (new := renewed(old)) != old}
+    """Files of a folder that are not as the code would write them, and how they should be: pages and the descriptor."""
+    from bidsfit.cli.boutiques import descriptor
+
+    wanted = {path: renewed(path.read_text("utf-8")) for path in sorted(folder.glob("*.md"))}
+    wanted[folder / "boutiques.json"] = json.dumps(descriptor(), indent=2, ensure_ascii=False) + "\n"
+    return {path: new for path, new in wanted.items() if not path.exists() or path.read_text("utf-8") != new}
 
 
 def check(app: Sphinx) -> None:

@@ -95,20 +95,20 @@ def test_a_plan_imports_nothing_that_only_a_run_needs(phantom, tmp_path):
 )
 def test_unusable_command_lines(app, words):
     outcome = app(*words)
-    assert outcome.code == 2
+    assert outcome.code == 64
     assert "usage: bidsfit" in outcome.err
 
 
 def test_the_group_level_needs_the_participant_level(run, tmp_path):
     outcome = run(level="group")
-    assert outcome.code == 2
+    assert outcome.code == 66
     assert "does not exist: the group level needs what the participant level leaves there" in outcome.err
     assert not (tmp_path / "out").exists()
 
 
 def test_messages_have_no_traceback_unless_asked_for(run, tmp_path):
     plain, loud = run("--model", "ivmi"), run("--model", "ivmi", "-vv")
-    assert plain.code == loud.code == 2
+    assert plain.code == loud.code == 64
     assert plain.err == "bidsfit: error: " + plain.err.removeprefix("bidsfit: error: ")
     assert "Traceback" not in plain.err
     assert "Traceback" in loud.err
@@ -118,7 +118,7 @@ def test_messages_have_no_traceback_unless_asked_for(run, tmp_path):
 def test_names_are_checked_before_the_dataset_is_read(app, tmp_path):
     """Large datasets take a while."""
     outcome = app(tmp_path / "none", tmp_path / "out", "participant", "--estimators", "lsqq")
-    assert outcome.code == 2
+    assert outcome.code == 64
     assert "Did you mean 'lsq'" in outcome.err
 
 
@@ -152,10 +152,10 @@ def test_folders_of_other_labels_are_named_and_nothing_is_written_for_them(run, 
     assert "Done, with errors for 1 of 2 participants: 01-rescan." in outcome.out
     assert (tmp_path / "out" / "sub-01.html").exists()
     assert not list((tmp_path / "out").glob("*rescan*"))
-    assert run("--participant-label", "01-rescan").code == 2
+    assert run("--participant-label", "01-rescan").code == 65
     shutil.rmtree(tiny / "sub-01")
     outcome = run("--dry-run")
-    assert outcome.code == 2
+    assert outcome.code == 65
     assert "sub-01-rescan has the label" in outcome.err
 
 
@@ -228,7 +228,7 @@ def test_reports_only_keeps_the_errors_of_the_last_run(run, pair, tmp_path):
 
 def test_reports_only_needs_a_run(run):
     outcome = run("--reports-only")
-    assert outcome.code == 2
+    assert outcome.code == 64
     assert "holds no run of sub-01" in outcome.err
 
 
@@ -327,7 +327,7 @@ def test_validation(app, pair, tmp_path):
     pair[0].write("sub-01/dwi/something.txt", "")
     words = (pair[0], tmp_path / "out", "participant", "-d", f"masks={pair[1]}", "--dry-run")
     outcome = app(*words)
-    assert outcome.code == 2
+    assert outcome.code == 16
     assert "/sub-01/dwi/something.txt" in outcome.err
     assert "--skip-bids-validation" in outcome.err
     assert app(*words, "--skip-bids-validation").code == 0
@@ -419,7 +419,7 @@ def test_use_plugin(run, tmp_path):
 )
 def test_plugin_files_that_cannot_be(run, tmp_path, text, message):
     outcome = run(*plugin(tmp_path, text))
-    assert outcome.code == 2
+    assert outcome.code == 64
     assert message in outcome.err
     assert not (tmp_path / "out").exists()
 
@@ -459,7 +459,7 @@ def test_clean_workdir_removes_only_what_is_ours(run, tmp_path):
 def test_a_work_folder_that_cannot_be_written(run, tmp_path, place):
     (tmp_path / "file").touch()
     outcome = run("-w", tmp_path / place)
-    assert outcome.code == 2
+    assert outcome.code == 73
     assert f"The work folder {tmp_path / place} cannot be written" in outcome.err
 
 

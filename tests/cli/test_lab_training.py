@@ -50,7 +50,7 @@ def test_what_was_trained_fits_data_of_its_protocol(tmp_path, recipe, capsys):
     acquisition = Acquisition(b_values, n_directions=np.where(b_values > 0, 20, 1))
     estimate = Network(models.get("smt2"), trained=out).estimate(np.exp(-b_values / 1500)[None], acquisition)
     assert 0 < estimate.parameters["vcyl"][0] < 1
-    assert main([str(word) for word in words]) == 2  # nothing is overwritten
+    assert main([str(word) for word in words]) == 73  # nothing is overwritten
     assert "does not exist yet" in capsys.readouterr().err
 
 
@@ -72,7 +72,7 @@ def test_what_was_trained_fits_data_of_its_protocol(tmp_path, recipe, capsys):
 )
 def test_refusals_leave_nothing(tmp_path, monkeypatch, capsys, words, message):
     monkeypatch.chdir(tmp_path)
-    assert main(words) == 2
+    assert main(words) in (18, 64, 65, 66)
     assert message in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
@@ -186,7 +186,8 @@ def test_options_win_over_the_file(net, tmp_path):
 def test_estimators_are_checked_before_anything_is_computed(net, tmp_path, monkeypatch, capsys, words, message):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("bidsfit.laboratory.bench.evaluate", None)
-    assert main(["evaluate", "--out", "x", "--estimators", *[word.replace("NET", str(net)) for word in words]]) == 2
+    words = [word.replace("NET", str(net)) for word in words]
+    assert main(["evaluate", "--out", "x", "--estimators", *words]) in (64, 65, 66)
     found = capsys.readouterr().err
     assert re.search(message.replace("NET", re.escape(str(net))), found)
     assert found.count("\n") == 1
@@ -242,7 +243,8 @@ class TestProtocolsOfFiles:
     )
     def test_options_that_contradict_each_other(self, image, tmp_path, capsys, words, message):
         words = [word.replace("IMAGE", str(image)) for word in words]
-        assert main(["train", "net-uniform", "--model", "smt2", "--out", str(tmp_path / "x.zip"), *words]) == 2
+        words = ["train", "net-uniform", "--model", "smt2", "--out", str(tmp_path / "x.zip"), *words]
+        assert main(words) in (64, 66)
         assert message in capsys.readouterr().err
 
 
@@ -291,7 +293,7 @@ def test_single_voxels_have_no_neighbours(recipe, tmp_path, capsys):
     net, out = tmp_path / "net.zip", tmp_path / "judged"
     words = ["train", "net-uniform", *PROTOCOL, "--recipe", str(recipe), "--out", str(net), "--threads", "1"]
     assert main(words) == 0
-    assert main(["evaluate", "--estimators", "lsq", str(net), "--out", str(out)]) == 2
+    assert main(["evaluate", "--estimators", "lsq", str(net), "--out", str(out)]) == 64
     assert f"--estimators {net}: it reads the neighbours of a voxel" in capsys.readouterr().err
     assert not out.exists()
 

@@ -71,7 +71,7 @@ def test_other_settings_are_refused_and_nothing_changes(run, unchanged):
     for options in (("--average", "geometric"), ("--s0", "measured"), ("--bounds", "adc.D=0,0.003")):
         with unchanged(run.out.folder):
             outcome = run("--model", "adc", *options)
-        assert outcome.code == 2
+        assert outcome.code == 73
         assert "exists and was made with other settings" in outcome.err
         assert "Nothing is overwritten" in outcome.err
 
@@ -81,7 +81,7 @@ def test_another_mask_is_another_setting(run, masks, unchanged):
     shutil.rmtree(masks / "sub-01/ses-1")
     with unchanged(run.out.folder):
         outcome = run("--model", "adc")
-    assert outcome.code == 2
+    assert outcome.code == 73
     assert "or with another preprocessing, mask or noise (Mask: found bids:masks:sub-01/ses-1/" in outcome.err
     assert "expected Otsu's threshold" in outcome.err
 
@@ -92,7 +92,7 @@ def test_another_dataset_is_refused(run, app, tmp_path, unchanged):
     shutil.copytree(run.dataset, other)
     with unchanged(run.out.folder):
         outcome = app(other, run.out.folder, "participant", "--preprocess", "none", *QUICK, "--model", "ivim")
-    assert outcome.code == 2
+    assert outcome.code == 73
     assert "holds results of another dataset" in outcome.err
 
 

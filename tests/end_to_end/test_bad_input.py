@@ -53,32 +53,32 @@ def refused(outcome, code, *said):
 
 def test_no_such_folder(app, tmp_path):
     outcome = app(tmp_path / "none", tmp_path / "out", "participant")
-    assert refused(outcome, 2, tmp_path / "none", "is not a folder")
+    assert refused(outcome, 66, tmp_path / "none", "is not a folder")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_not_a_bids_dataset(app, tmp_path):
     (tmp_path / "ds" / "sub-01").mkdir(parents=True)
     outcome = app(tmp_path / "ds", tmp_path / "out", "participant")
-    assert refused(outcome, 2, tmp_path / "ds", "is not a BIDS dataset: it has no dataset_description.json")
+    assert refused(outcome, 16, tmp_path / "ds", "is not a BIDS dataset: it has no dataset_description.json")
     assert not (tmp_path / "out").exists()
 
 
 def test_no_participant(app, tiny, tmp_path):
-    assert refused(app(tiny, tmp_path / "out", "participant"), 2, tiny, "no folder is called sub-<label>")
+    assert refused(app(tiny, tmp_path / "out", "participant"), 66, tiny, "no folder is called sub-<label>")
 
 
 def test_a_derivative_that_is_no_dataset(run, app, tmp_path):
     (tmp_path / "plain").mkdir()
     outcome = run("-d", f"plain={tmp_path / 'plain'}")
-    assert refused(outcome, 2, tmp_path / "plain", "is not a BIDS dataset")
+    assert refused(outcome, 16, tmp_path / "plain", "is not a BIDS dataset")
     assert not run.out.folder.exists()
 
 
 def test_no_diffusion_images(app, tiny, tmp_path):
     tiny.nifti("sub-01/anat/sub-01_T1w.nii.gz", tiny.signals()[..., 0])
     outcome = app(tiny, tmp_path / "out", "participant", "--skip-bids-validation")
-    assert refused(outcome, 2, "sub-01 has no diffusion images", tiny.root / "sub-01")
+    assert refused(outcome, 65, "sub-01 has no diffusion images", tiny.root / "sub-01")
     assert not (tmp_path / "out").exists()
 
 
@@ -86,7 +86,7 @@ def test_what_the_validator_finds(app, tiny, tmp_path):
     tiny.add("sub-01/dwi/sub-01_dwi")
     tiny.write("sub-01/dwi/sub-01_notes.txt", "Moved a lot.")
     outcome = app(tiny, tmp_path / "out", "participant")
-    assert refused(outcome, 2, "is not valid BIDS (1 error)", "/sub-01/dwi/sub-01_notes.txt", "--skip-bids-validation")
+    assert refused(outcome, 16, "is not valid BIDS (1 error)", "/sub-01/dwi/sub-01_notes.txt", "--skip-bids-validation")
     assert not (tmp_path / "out").exists()
 
 
@@ -94,17 +94,17 @@ def test_what_the_validator_finds(app, tiny, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "code", "said"),
     [
-        (("--participant-label", "011"), "Unknown participant '011'. Did you mean '01'?"),
-        (("--model", "ivmi"), "Unknown model 'ivmi'. Did you mean 'ivim'?"),
-        (("--estimators", "lsqr"), "Unknown estimator 'lsqr'. Did you mean 'lsq'?"),
-        (("--session-label", "baseline"), 'match {"session": ["baseline"]}'),
-        (("--run-id", "7"), 'match {"run": ["7"]}'),
+        (("--participant-label", "011"), 18, "Unknown participant '011'. Did you mean '01'?"),
+        (("--model", "ivmi"), 64, "Unknown model 'ivmi'. Did you mean 'ivim'?"),
+        (("--estimators", "lsqr"), 64, "Unknown estimator 'lsqr'. Did you mean 'lsq'?"),
+        (("--session-label", "baseline"), 18, 'match {"session": ["baseline"]}'),
+        (("--run-id", "7"), 18, 'match {"run": ["7"]}'),
     ],
 )
-def test_unknown_names(run, options, said):
-    assert refused(run(*options), 2, said)
+def test_unknown_names(run, options, code, said):
+    assert refused(run(*options), code, said)
     assert not run.out.folder.exists()
 
 
@@ -120,19 +120,23 @@ def test_unknown_names(run, options, said):
         (("--bounds", "adc.T2=0,1"), "has no such parameter"),
         (("--bounds", "adc.D=0.003,0.001"), "lower <= upper"),
         (("--bounds", "ivim.D=0,0.001", "--model", "adc"), "not among those of --model"),
-        (("--model", "adc", "ivim"), "No image supports the model 'ivim' of --model"),
         (("--mem", "lots"), "--mem takes a number"),
         (("-d", "masks=/elsewhere"), "'masks' twice"),
     ],
 )
 def test_options_that_cannot_be(run, options, said):
-    assert refused(run(*options), 2, said)
+    assert refused(run(*options), 64, said)
+    assert not run.out.folder.exists()
+
+
+def test_a_model_that_no_image_supports(run):
+    assert refused(run("--model", "adc", "ivim"), 65, "No image supports the model 'ivim' of --model")
     assert not run.out.folder.exists()
 
 
 def test_a_model_that_the_protocol_lacks_measurements_for(run):
     outcome = run("--model", "smt2")
-    assert refused(outcome, 2, IMAGE.split("/")[-1], "missing: 2 different b-values of 700 s/mm² or more")
+    assert refused(outcome, 65, IMAGE.split("/")[-1], "missing: 2 different b-values of 700 s/mm² or more")
 
 
 # --- folders --------------------------------------------------------------------------------------------------------
@@ -152,7 +156,7 @@ def test_a_model_that_the_protocol_lacks_measurements_for(run):
 def test_outputs_in_the_wrong_place(app, pair, tmp_path, unchanged, place, said):
     with unchanged(tmp_path):
         outcome = app(pair[0], tmp_path / place, "participant", "--preprocess", "none", "-d", f"masks={pair[1]}")
-    assert refused(outcome, 2, said)
+    assert refused(outcome, 64, said)
 
 
 @pytest.mark.parametrize("place", ["file", "file/out", "/proc/out"])
@@ -161,7 +165,7 @@ def test_outputs_that_cannot_be_written(app, pair, tmp_path, place):
     outcome = app(
         pair[0], tmp_path / place, "participant", "--preprocess", "none", "--skip-bids-validation", "--nprocs", 1
     )
-    assert refused(outcome, 2, "cannot be written", tmp_path / place)
+    assert refused(outcome, 73, "cannot be written", tmp_path / place)
 
 
 @pytest.mark.skipif(os.getuid() != 0 or shutil.which("setpriv") is None, reason="needs root, to run as nobody")
@@ -184,7 +188,7 @@ def test_a_read_only_output_folder(pair):
             text=True,
             check=False,
         )
-        assert done.returncode == 2, done.stderr
+        assert done.returncode == 73, done.stderr
         assert f"The output folder {folder / 'out'} cannot be written" in done.stderr
         assert "Traceback" not in done.stderr
         assert list((folder / "out").iterdir()) == []
@@ -301,7 +305,7 @@ SEEN_LATER = {
 def test_nothing_can_be_run(run, case):
     spoil, said = SEEN_AT_ONCE[case]
     spoil(run.tiny, run.masks)
-    assert refused(run(), 2, "Nothing can be run", *said)
+    assert refused(run(), 65, "Nothing can be run", *said)
     assert not run.out.folder.exists()
 
 
@@ -348,7 +352,7 @@ def test_b_values_in_the_lengths_of_the_directions(run):
     )
     vectors = np.vstack([np.zeros(3), np.sqrt(0.5) * np.eye(3), np.eye(3)])
     run.tiny.write("sub-01/dwi/sub-01_dwi.bvec", "\n".join(" ".join(f"{v:.4f}" for v in row) for row in vectors.T))
-    assert refused(run(), 2, IMAGE, "Nothing can be run", "b |g|². That gives b = 500, 1000 s/mm²")
+    assert refused(run(), 65, IMAGE, "Nothing can be run", "b |g|². That gives b = 500, 1000 s/mm²")
 
 
 def test_cut_without_compression(run):
@@ -356,7 +360,7 @@ def test_cut_without_compression(run):
     (run.tiny / IMAGE).unlink()
     path = run.tiny.add("sub-01/dwi/sub-01_dwi", extension=".nii")
     cut(path, 0.7)
-    assert refused(run(), 2, path, "truncated")
+    assert refused(run(), 65, path, "truncated")
     assert not run.out.folder.exists()
 
 

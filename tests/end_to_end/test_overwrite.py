@@ -51,7 +51,7 @@ def test_maps_with_names_of_an_earlier_version_are_left_alone(run, tmp_path, unc
     with unchanged(out):
         outcomes = [run(), run("--overwrite"), run("--dry-run"), run(level="group")]
     for outcome in outcomes:
-        assert outcome.code == 2
+        assert outcome.code == 73
         assert re.search(r"_desc-lsq_param-\w+_dwimap\.nii\.gz has a name that an earlier version", outcome.err)
         assert "Choose another output folder" in outcome.err
 
@@ -63,7 +63,7 @@ def test_a_noise_map_without_a_model_is_left_alone(run, tmp_path, unchanged):
     old.touch()
     with unchanged(tmp_path / "out"):
         outcome = run()
-    assert outcome.code == 2
+    assert outcome.code == 73
     assert f"{old} has a name that an earlier version" in outcome.err
 
 
@@ -77,7 +77,7 @@ def test_another_mask_is_refused_and_with_overwrite_nothing_is_lost(run, tmp_pat
 
     with unchanged(out):
         refused = run()
-    assert refused.code == 2
+    assert refused.code == 73
     assert re.search(
         r"error: .*param-S0_desc-lsq_dwimap\.nii\.gz exists and was made from another image, or with another "
         r"preprocessing, mask or noise \(Mask: found "
@@ -86,7 +86,7 @@ def test_another_mask_is_refused_and_with_overwrite_nothing_is_lost(run, tmp_pat
     )
     with unchanged(out):
         beside = run("--estimators", "mle")  # the report would tell of one mask, and hold fits of two
-    assert beside.code == 2
+    assert beside.code == 73
     assert "param-status_desc-lsq_dwimap.nii.gz exists and was made from another image" in beside.err
 
     with unchanged(out):
@@ -149,12 +149,12 @@ def test_the_image_as_acquired_is_not_fitted_beside_the_preprocessed_one(run, ap
     before = results(out)
     with unchanged(out):
         outcome = run("--estimators", "mle", given=False)
-        assert outcome.code == 2
+        assert outcome.code == 73
         assert "param-status_desc-lsq_dwimap.nii.gz exists and was made from another image" in outcome.err
     for path in out.glob("sub-01/dwi/*_dwimap.*"):  # as if it had been killed before a map was written
         path.unlink()
     refused = run(given=False)
-    assert refused.code == 2
+    assert refused.code == 73
     assert "desc-preproc_dwi.nii.gz exists and was made from another image" in refused.err
     assert "Rician: found koay, expected none" in refused.err
     assert run("--overwrite", given=False).code == 0
@@ -183,7 +183,7 @@ def test_a_move_that_was_interrupted_is_refused_and_goes_on(run, tmp_path, monke
     monkeypatch.undo()
     assert len(moved(out)[0]) == 9
     refused = run()
-    assert refused.code == 2
+    assert refused.code == 73
     assert "add --overwrite" in refused.err
     assert run("--overwrite").code == 0
     kept, folders = moved(out)
@@ -233,7 +233,7 @@ def test_the_group_level_and_later_fits_do_not_see_what_was_moved(run, masks, tm
 @pytest.mark.parametrize("option", ["--reports-only", "--boilerplate-only"])
 def test_overwrite_goes_with_a_run_that_fits(run, option):
     outcome = run("--overwrite", option)
-    assert outcome.code == 2
+    assert outcome.code == 64
     assert f"{option} fits nothing" in outcome.err
 
 
@@ -243,7 +243,7 @@ def test_a_disagreement_goes_with_either_of_its_fits_and_takes_no_other_along(ru
     before = results(out)
     apart = [path for path in before if "_stat-disagreementmle_desc-lsq_" in path.name]
     assert len(apart) == 2  # the map, and its sidecar
-    assert run("--estimators", "mle", *narrow).code == 2
+    assert run("--estimators", "mle", *narrow).code == 73
     assert run("--estimators", "mle", *narrow, "--overwrite").code == 0
     kept, _ = moved(out)
     assert set(apart) < set(kept)

@@ -143,7 +143,7 @@ def test_the_next_run_starts_from_the_preprocessed_image(raw, copy):
 def test_other_steps_in_the_same_folder_are_refused(raw, copy, app, unchanged):
     with unchanged(copy / "sub-01"):
         outcome = app(raw, copy, "participant", "--nprocs", 1, "--model", "adc", "--skip", "gibbs")
-    assert outcome.code == 2
+    assert outcome.code == 73
     assert (
         "sub-01_desc-preproc_dwi.nii.gz exists and was made from another image, or with another prepro" in outcome.err
     )
@@ -231,7 +231,7 @@ def test_the_plan_says_every_step_and_why_not(raw, app, tmp_path):
 def test_fsl_that_is_not_there_is_refused(raw, app, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     outcome = app(raw, tmp_path / "out", "participant", "--preprocess", "fsl", "--skip-bids-validation")
-    assert outcome.code == 2
+    assert outcome.code == 64
     assert "is not installed" in outcome.err
 
 

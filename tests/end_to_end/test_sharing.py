@@ -62,7 +62,7 @@ def test_participants_of_another_run_are_left_to_it(run, tmp_path):
         alone = run("--participant-label", "01")
         both = run()
     words = f"Another run works on sub-01 in {tmp_path / 'out' / 'work'} (process {os.getpid()} on "
-    for outcome, code in ((alone, 2), (both, 1)):
+    for outcome, code in ((alone, 73), (both, 1)):
         assert outcome.code == code
         assert words in outcome.err
         assert ": bidsfit of a colleague). Wait for it, or choose another -w." in outcome.err

@@ -86,7 +86,7 @@ def test_a_pool_is_made_first(study, app, tmp_path):
     copy = tmp_path / "out"
     shutil.copytree(out, copy, ignore=shutil.ignore_patterns("work", "group_*", "trained"))
     outcome = app(data, copy, *words[2:], "net-healthy", "--dry-run")
-    assert outcome.code == 2
+    assert outcome.code == 66
     assert f"Make it first: bidsfit {data} {copy} group --model smt2" in outcome.err
 
 
@@ -140,7 +140,7 @@ def test_other_participants_give_another_pool_and_the_old_one_stays(pooled, app,
 def test_what_cannot_be_pooled_is_refused(study, app, words, message):
     data, out, _ = study
     outcome = app(data, out, "group", *words)
-    assert outcome.code == 2
+    assert outcome.code in (18, 64, 65, 66)
     assert message in outcome.err
 
 
@@ -241,7 +241,7 @@ def test_whoever_is_in_the_pool_is_warned(pooled):
 def test_other_settings_are_refused(uniform, app):
     _, _, words = uniform
     outcome = app(*words, "net-uniform", "--training-seed", "3")
-    assert outcome.code == 2
+    assert outcome.code == 73
     assert "was made with other settings (TrainingSeed: " in outcome.err
 
 
@@ -271,7 +271,7 @@ def test_a_trained_file_is_used_as_it_is(uniform, file, outputs, app):
 
 def test_options_of_a_training_are_none_of_a_trained_file(uniform, file, app):
     outcome = app(*uniform[2], file)
-    assert outcome.code == 2
+    assert outcome.code == 64
     assert "has the option --training-recipe" in outcome.err
 
 
@@ -281,7 +281,7 @@ def test_a_file_of_another_model_or_no_file_is_refused(uniform, file, app, tmp_p
     assert "it was trained for the model 'smt2'" in outcome.err
     (tmp_path / "bad.zip").write_bytes(b"PK nothing")
     outcome = app(data, out, "participant", "--estimators", tmp_path / "bad.zip")
-    assert outcome.code == 2
+    assert outcome.code == 65
     assert "it is damaged, or no file of that kind" in outcome.err
     outcome = app(data, out, "participant", "--estimators", tmp_path / "none.zip")
     assert "none.zip does not exist" in outcome.err
@@ -298,7 +298,7 @@ def test_weights_that_are_no_numbers_leave_no_map(uniform, file, app, tmp_path):
     write_bundle(tmp_path / "nan.zip", replace(bundle, facts=facts))
     words = [uniform[0], tmp_path / "out", "participant", "--preprocess", "none", "--skip-bids-validation"]
     outcome = app(*words, "--estimators", tmp_path / "nan.zip")
-    assert outcome.code == 2
+    assert outcome.code == 65
     assert "nan.zip cannot be used as a trained estimator" in outcome.err
     assert "0.weight holds something that is not a finite number" in outcome.err
     assert outcome.err.count("\n") == 1
@@ -324,7 +324,7 @@ def test_another_protocol_is_refused_with_its_b_values(file, app, tmp_path):
         file,
     ]
     outcome = app(*words, "--dry-run")
-    assert outcome.code == 2
+    assert outcome.code == 65
     assert "was trained for b = 2000, 3500, 5000 s/mm², which the protocol does not have" in outcome.err
     assert "it was not trained for b = 2500 s/mm²" in outcome.err
 

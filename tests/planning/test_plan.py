@@ -14,7 +14,7 @@ from bidsfit.acquisition import Acquisition
 from bidsfit.bids.distributions import write_distribution
 from bidsfit.bids.inputs import Inputs, choose_participants, find_images, open_dataset
 from bidsfit.bids.outputs import LEFT_OUT, file_output, json_path
-from bidsfit.exceptions import UnknownNameError, UsageError
+from bidsfit.exceptions import UnknownNameError, UnsupportedProtocolError, UsageError
 from bidsfit.models.space import ParameterSpace
 from bidsfit.phantom.directions import spread_directions
 from bidsfit.planning.fits import NoiseChoice, PoolChoice, make_fits
@@ -148,7 +148,8 @@ def test_images_of_one_run_may_get_different_models(tiny, plan):
 def test_a_model_that_no_image_supports_is_refused(tiny, plan):
     add(tiny, IVIM)
     with pytest.raises(
-        UsageError, match=r"No image supports the model 'smt2'.* sub-01_dwi\.nii\.gz: missing: 2 different b-values"
+        UnsupportedProtocolError,
+        match=r"No image supports the model 'smt2'.* sub-01_dwi\.nii\.gz: missing: 2 different b-values",
     ):
         plan("ivim", "smt2")
 

@@ -124,7 +124,7 @@ def test_where_nothing_can_be_compared_the_pools_are_made_all_the_same(study, ap
 
 def test_where_nothing_at_all_can_be_done_that_is_refused(study, app):
     outcome = app(*study(other=[("1", 1)]), "group")
-    assert outcome.code == 2
+    assert outcome.code == 64
     assert "has group=control or group=healthy" in outcome.err
 
 
@@ -142,7 +142,7 @@ def test_what_was_asked_for_and_cannot_be_is_refused_before_anything_is_written(
     data, out = study(healthy=[("1", 1), ("2", 1)], other=[("3", 1)])
     with unchanged(out):
         outcome = app(data, out, "group", *words)
-    assert outcome.code == 2
+    assert outcome.code in (18, 64, 65, 66)
     assert message in outcome.err
 
 
