@@ -45,7 +45,7 @@ LEFT_OUT = "PreprocessingLeftOut"
 
 #: What the validator must not look at: reports, logs, and what BIDS does not know yet and `bep016.yml` neither.
 BIDSIGNORE = (
-    *("*.html", "logs", "log", "figures", "work", "trained"),
+    *("*.html", "logs", "log", "figures", "work", "trained", "prov"),
     *("group_*", "*.bval", "*.bvec", "*_desc-confounds_timeseries.*", "*_desc-quality_dwi.json"),
     "replaced-*",
 )
@@ -61,6 +61,7 @@ group_rois.tsv, group_repeatability.tsv, group_response.tsv, group.html: values 
 group_*_distribution.*: fits of healthy participants, pooled, where the group level was run.
 trained/: estimators that were trained for these images.
 replaced-*/: what a run with --overwrite moved out of the way, and when.
+prov/: which run made which file, of which inputs, with the SHA-256 of each.
 logs/CITATION.md: what was done, in words for a paper, with references.
 """
 

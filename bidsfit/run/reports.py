@@ -15,6 +15,7 @@ from bidsfit import __version__
 from bidsfit.bids.inputs import Dataset
 from bidsfit.bids.left_out import in_words
 from bidsfit.bids.metadata import read_sidecar
+from bidsfit.bids.provenance import write_provenance
 from bidsfit.exceptions import UsageError
 from bidsfit.interfaces.figures import image_figure_paths
 from bidsfit.interfaces.quality import quality_record_path
@@ -54,7 +55,7 @@ class Reports:
     """Reports of the participants of a run, with the errors of each."""
 
     def __init__(self, settings: Settings, raw: Dataset, plans: Sequence[ParticipantPlan]) -> None:
-        self.settings, self.raw = settings, raw
+        self.settings, self.raw, self.started = settings, raw, datetime.now().astimezone()
         self.errors = {
             plan.label: [
                 *(ErrorRecord("An image was left out", problem) for problem in plan.problems),
@@ -65,11 +66,15 @@ class Reports:
         self.written: set[str] = set()
 
     def write(self, plan: ParticipantPlan, run_uuid: str) -> None:
-        """Write the report of a participant once, with its failures, and print them."""
+        """Write the report of a participant once, with its failures, and print them; record what this run made."""
         if plan.label in self.written:
             return
         errors = [*self.errors[plan.label], *read_crashes(self.settings, plan, run_uuid)]
         make_report(self.settings, self.raw, plan, errors)
+        if run_uuid == self.settings.run_uuid and plan.images:
+            given = [image.image if image.chain is None else image.chain.raw for image in plan.images]
+            now = datetime.now().astimezone()
+            write_provenance(self.settings.output_dir, given, run_uuid, self.settings.command, self.started, now)
         for record in filter(None, (preprocessing_record(image, self.settings.output_dir) for image in plan.images)):
             say_refused(record)
         say_left_out(self.settings, plan)

@@ -114,6 +114,7 @@ def tree_of(paths):
     for path in paths:
         path = re.sub(r"(?<=[/_])(sub|ses)-[0-9a-z]+", r"\1-<label>", f"/{path}")[1:]
         path = re.sub(r"_[0-9a-f]{16}\.", "_<digest>.", path)
+        path = re.sub(r"prov-sub\w+?_", "prov-sub<label>_", path)
         folder, _, name = path.rpartition("/")
         stem, dot, ending = name[:1] + name[1:].partition(".")[0], *name[1:].partition(".")[1:]
         endings.setdefault(f"{folder}/{stem}".lstrip("/"), Counter())[dot + ending] += 1

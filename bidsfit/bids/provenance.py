@@ -1,0 +1,116 @@
+"""Which run made which file, of which inputs, as the draft of the BIDS provenance (BEP028) has it.
+
+A participant has three files in ``prov/``: ``prov-sub01_ent.json`` (inputs and results with their SHA-256),
+``prov-sub01_act.json`` (the runs that made these results) and ``prov-sub01_soft.json`` (versions of bidsfit).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from bidsfit import __version__
+from bidsfit.bids.conflicts import writing
+from bidsfit.bids.inputs import DwiImage
+from bidsfit.bids.metadata import read_sidecar
+from bidsfit.bids.names import ANY, files_of
+from bidsfit.bids.outputs import own_uri
+from bidsfit.exceptions import UnusableInputError
+from bidsfit.files import write_json
+
+#: What the three files hold: key of their list, by suffix.
+RECORDS = {"act": "Activities", "ent": "ProvEntities", "soft": "Software"}
+
+
+def provenance_path(folder: Path, participant: str, suffix: str) -> Path:
+    """Path of a file of `RECORDS`; ``participant`` is a label without ``sub-``."""
+    return folder / "prov" / f"prov-sub{participant}_{suffix}.json"
+
+
+def write_provenance(
+    folder: Path, images: Sequence[DwiImage], run: str, command: str, started: datetime, ended: datetime
+) -> None:
+    """Record the results of a participant that are newer than the last record as made by this run.
+
+    Parameters
+    ----------
+    folder : Path
+        Output folder.
+    images : sequence of DwiImage
+        Images of the participant that the run was given.
+    run : str
+        Identifier of the run.
+    """
+    participant = images[0].participant
+    paths = {suffix: provenance_path(folder, participant, suffix) for suffix in RECORDS}
+    software, activity = f"bids::prov#bidsfit-{__version__}", f"bids::prov#run-{run}"
+    with writing(folder, images[0]):
+        recorded = paths["ent"].stat().st_mtime_ns if paths["ent"].exists() else 0
+        earlier = {suffix: _read(path, RECORDS[suffix]) for suffix, path in paths.items()}
+        results = {}
+        for path in filter(_is_result, files_of(folder, participant, ANY)[0]):
+            uri = own_uri(path.relative_to(folder))
+            if path.stat().st_mtime_ns >= recorded:
+                found = _entity(uri, path) | {"GeneratedBy": activity}
+                known = earlier["ent"].get(uri, {})
+                results[uri] = known if known.get("Digest") == found["Digest"] else found
+            elif uri in earlier["ent"]:
+                results[uri] = earlier["ent"][uri]
+        makers = {entity["GeneratedBy"] for entity in results.values()}
+        if activity not in makers:
+            return
+        sources = {uri: _entity(uri, path) for image in images for uri, path in _sources(image)}
+        programs = earlier["soft"] | {software: {"Id": software, "Label": "bidsfit", "Version": __version__}}
+        runs = earlier["act"] | {
+            activity: {
+                "Id": activity,
+                "Label": "bidsfit, participant level",
+                "Command": command,
+                "AssociatedWith": software,
+                "Used": sorted(sources),
+                "StartedAtTime": started.isoformat(timespec="seconds"),
+                "EndedAtTime": ended.isoformat(timespec="seconds"),
+            }
+        }
+        runs = {key: value for key, value in runs.items() if key in makers}
+        used = {uri for value in runs.values() for uri in value["Used"]}
+        content = {
+            "soft": {key: programs[key] for key in {value["AssociatedWith"] for value in runs.values()}},
+            "act": runs,
+            "ent": {uri: entity for uri, entity in (earlier["ent"] | sources).items() if uri in used} | results,
+        }
+        for suffix, records in content.items():  # entities last: the time of their file says what is recorded
+            write_json(paths[suffix], {RECORDS[suffix]: [records[key] for key in sorted(records)]})
+
+
+def _is_result(path: Path) -> bool:
+    """Whether a file of a participant is an image or a table; sidecars and figures are not recorded."""
+    return path.parent.name == "dwi" and path.suffix != ".json"
+
+
+def _sources(image: DwiImage) -> Iterator[tuple[str, Path]]:
+    """URIs and paths of an image and what belongs to it."""
+    scheme, name, relative = image.uri.split(":", 2)
+    root = image.path.parents[len(Path(relative).parts) - 1]
+    for path in filter(None, (image.path, image.bval, image.bvec)):
+        yield f"{scheme}:{name}:{path.relative_to(root).as_posix()}", path
+    for given, uri in ((image.mask, image.mask_uri), (image.noise_map, image.noise_uri)):
+        if given is not None and uri is not None:
+            yield uri, given
+
+
+def _entity(uri: str, path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return {"Id": uri, "Label": path.name, "Digest": {"sha256": digest}}
+
+
+def _read(path: Path, key: str) -> dict[str, dict[str, Any]]:
+    """Records of a file by identifier; none where it is not there or damaged, as it is only a record."""
+    try:
+        return {record["Id"]: record for record in read_sidecar(path)[key]}
+    except (UnusableInputError, KeyError, TypeError):
+        return {}
