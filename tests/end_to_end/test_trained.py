@@ -86,7 +86,7 @@ def test_a_pool_is_made_first(study, app, tmp_path):
     copy = tmp_path / "out"
     shutil.copytree(out, copy, ignore=shutil.ignore_patterns("work", "group_*", "trained"))
     outcome = app(data, copy, *words[2:], "net-healthy", "--dry-run")
-    assert outcome.code == 66
+    assert outcome.code == 64
     assert f"Make it first: bidsfit {data} {copy} group --model smt2" in outcome.err
 
 
