@@ -106,7 +106,7 @@ def init_image_wf(
     plot_image.overwrite = _missing(image_figure_paths(output_dir, image).values())
     workflow.connect(
         [
-            (prepare, plot_image, [(name, name) for name in ("mask", "mask_doubt", "facts", "reference")]),
+            (prepare, plot_image, [(name, name) for name in ("mask", "mask_doubt", "facts", "reference", "voxels")]),
             (scan, plot_image, [(name, name) for name in IMAGE[1:]]),
         ]
     )

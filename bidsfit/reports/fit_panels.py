@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ from bidsfit.bids.units import REPORT_UNITS
 from bidsfit.estimators.comparison import Precision, precision
 from bidsfit.estimators.estimator import Estimator, Status
 from bidsfit.fitting import FitResult, FittedCurve
+from bidsfit.models.parameter import Derived, Parameter
 from bidsfit.models.signal_model import SignalModel
 from bidsfit.quantity import Quantity
 from bidsfit.registry import Registry
@@ -67,14 +69,45 @@ class FitView:
         return [quantity.name for quantity in self.model.reported]
 
     def map(self, key: str) -> figures.Panel:
-        """One map with its title, unit and display range."""
+        """One map with its title, unit and display range: spreads and biases up to a share of that of the parameter."""
         output, values = self.outputs[key], self.result.values[key]
         limits = output.figure_range
         if limits is not None and key in self.names:
             limits = figures.widened(limits, values)
+        elif limits is None and output.statistic and output.parameter is not None:
+            limits = self._statistic_limits(output.quantity, output.parameter)
         unit, colours = REPORT_UNITS[output.unit].name, output.quantity.colours or "viridis"
-        data = self.result.volume(key, self.mask, np.nan) if key != "status" else self.result.volume(key, self.mask)
+        outside = np.nan if np.issubdtype(values.dtype, np.floating) else 0
+        data = self.result.volume(key, self.mask, outside)
         return figures.Panel(data.astype(float), output.title, unit, limits, colours)
+
+    def _statistic_limits(self, quantity: Quantity, of: Parameter | Derived) -> tuple[float, float] | None:
+        """Display range of a companion without one of its own."""
+        displayed = of.display or figures.robust_limits(self.result.values[of.name])
+        end = SHARE_OF_RANGE * float(np.ptp(displayed))
+        return {"spread": (0.0, end), "signed": (-end, end)}.get(quantity.scale)
+
+    def listed(self) -> list[dict[str, Any]]:
+        """All maps, for `FitRecord.maps`: files, words, and how they are shown."""
+        rows = []
+        for key, output in self.outputs.items():
+            panel, unit = self.map(key), REPORT_UNITS[output.unit]
+            limits = panel.limits or figures.robust_limits(self.result.values[key])
+            rows.append(
+                {
+                    "path": output.path.as_posix(),
+                    "key": key,
+                    "parameter": output.parameter.name if output.parameter else "",
+                    "statistic": output.quantity.key if output.statistic else "",
+                    "title": output.quantity.word or output.quantity.title,
+                    "unit": unit.name,
+                    "factor": unit.factor / output.file_unit.factor,
+                    "limits": [float(limit) * unit.factor for limit in limits],
+                    "colours": panel.cmap,
+                    "is_axis": bool(output.parameter is not None and output.parameter.axis and not output.statistic),
+                }
+            )
+        return rows
 
     @cached_property
     def shown(self) -> list[Quantity]:
@@ -130,21 +163,13 @@ def _draw_uncertainty(path: Path, view: FitView) -> bool:
 
 
 def _judged_maps(view: FitView, name: str) -> Iterator[figures.Panel]:
-    """Maps of the companions of a parameter; spreads and bias are shown up to a share of its display range."""
+    """Maps of the companions of a parameter."""
     judged = view.judged(name)
-    known = [q for q in view.shown if q.key in judged]
-    displayed = view.model.quantity(name).display or figures.robust_limits(view.result.values[name])
-    end = SHARE_OF_RANGE * float(np.ptp(displayed))
-    for quantity in known:
-        values, drawn_as = judged[quantity.key], view.map(f"{name}_{quantity.key}")
-        drawn_as = replace(drawn_as, title=f"{quantity.word} of ${view.model.quantity(name).latex}$")
-        if quantity.scale == "spread":
-            undetermined = precision(None, values).undetermined
-            remark = f"{percent(undetermined)} not determined" if undetermined > 0 else ""
-            drawn_as = replace(drawn_as, limits=(0.0, end), remark=remark)
-        elif quantity.scale == "signed":
-            drawn_as = replace(drawn_as, limits=(-end, end))
-        yield drawn_as
+    for quantity in (q for q in view.shown if q.key in judged):
+        panel = view.map(f"{name}_{quantity.key}")
+        undetermined = precision(None, judged[quantity.key]).undetermined if quantity.scale == "spread" else 0.0
+        remark = f"{percent(undetermined)} not determined" if undetermined > 0 else ""
+        yield replace(panel, title=f"{quantity.word} of ${view.model.quantity(name).latex}$", remark=remark)
 
 
 def _draw_histograms(path: Path, view: FitView) -> bool:

@@ -24,7 +24,11 @@ from bidsfit.reports.mosaics import status_colour
 from bidsfit.reports.page import write_page
 from bidsfit.reports.prose import mathml, prose
 from bidsfit.reports.records import ComparisonRecord, ErrorRecord, FitRecord, ImageRecord, PreprocessingRecord
+from bidsfit.reports.viewer import MOST_BYTES, ReportVoxels, Viewer, allowed, make_viewer, script_of
 from bidsfit.reports.words import percent, readable
+
+#: Bytes of a report besides its pictures and viewers.
+TEXT_BYTES = 400_000
 
 #: Figures of the quality of an image, in their order.
 QUALITY = ("traces", "outliers", "carpet", "registration", "snr")
@@ -91,6 +95,7 @@ class Section:
     preprocessing: PreprocessingRecord | None = None
     comparisons: list[tuple[str, ComparisonRecord]] = field(default_factory=list)
     fits: list[tuple[str, FitRecord]] = field(default_factory=list)
+    viewer: Viewer | None = None
 
 
 def write_report(
@@ -104,6 +109,7 @@ def write_report(
     methods: str,
     comparisons: Sequence[ComparisonRecord] = (),
     preprocessing: Sequence[PreprocessingRecord] = (),
+    voxels: ReportVoxels = "all",
 ) -> Path:
     """Write the report of a participant; the file is replaced only when complete.
 
@@ -122,12 +128,19 @@ def write_report(
         Paragraphs with citations ``[@key]`` and equations ``$...$``.
     comparisons : sequence of ComparisonRecord
     preprocessing : sequence of PreprocessingRecord
+    voxels : {"all", "slices", "none"}
+        Which voxels its viewers hold.
     """
     path = Path(path)
     sections = _sections(images, comparisons, fits, preprocessing)
+    _add_viewers(path.parent, sections, voxels)
+    viewers = [section.viewer for section in sections if section.viewer]
+    script = script_of({k: v for viewer in viewers for k, v in viewer.equations.items()}) if viewers else ""
     content = {
         "participant": participant.removeprefix("sub-"),
         "sections": sections,
+        "script": Markup(script),
+        "policy": allowed(script),
         "worth_a_look": _worth_a_look(sections),
         "images": images,
         "fits": fits,
@@ -175,11 +188,37 @@ def _sections(
     for comparison in comparisons:
         section = sections[comparison.image]
         section.comparisons.append((f"{section.anchor}-comparison-{len(section.comparisons) + 1}", comparison))
-    for fit in fits:
+    told = {(c.image, c.model): [row["name"] for row in c.estimators] for c in comparisons}
+
+    def place(fit: FitRecord) -> tuple[str, int]:
+        """Estimators are in the order of their comparison, which decides their colours."""
+        names = told.get((fit.image, fit.model), [])
+        return fit.model, names.index(fit.estimator) if fit.estimator in names else len(names)
+
+    for fit in sorted(fits, key=place):
         section = sections[fit.image]
         labelled = replace(fit, warnings=[*_apart(section, fit), *fit.warnings])
         section.fits.append((f"{section.anchor}-fit-{len(section.fits) + 1}", labelled))
     return list(sections.values())
+
+
+def _add_viewers(folder: Path, sections: Sequence[Section], voxels: ReportVoxels) -> None:
+    """Give every image that was fitted its viewer; together with the figures they fill at most `MOST_BYTES`."""
+    shown = [s for s in sections if s.image and s.fits]
+    figures = {
+        path
+        for s in sections
+        for record in (s.image, s.preprocessing, *dict(s.comparisons).values(), *dict(s.fits).values())
+        if record is not None
+        for path in record.figures.values()
+    }
+    figures |= {row["figure"] for s in sections for _, c in s.comparisons for row in c.parameters}
+    files = [folder / path for path in figures if (folder / path).is_file()]
+    left = MOST_BYTES - TEXT_BYTES - sum(file.stat().st_size for file in files) * 4 / 3
+    for section in shown:
+        assert section.image is not None
+        fits = [fit for _, fit in section.fits]
+        section.viewer = make_viewer(folder, section.image, fits, voxels=voxels, most=left / len(shown))
 
 
 def _apart(section: Section, fit: FitRecord) -> list[str]:

@@ -108,6 +108,7 @@ def make_report(settings: Settings, raw: Dataset, plan: ParticipantPlan, errors:
         methods=methods_of(records),
         comparisons=[record for record in records if isinstance(record, ComparisonRecord)],
         preprocessing=[record for record in records if isinstance(record, PreprocessingRecord)],
+        voxels=settings.report_voxels,
     )
 
 

@@ -15,6 +15,7 @@ from bidsfit.interfaces.derivatives import WriteVolume
 from bidsfit.interfaces.figures import PlotImage
 from bidsfit.interfaces.fit import FitImage
 from bidsfit.interfaces.image import PrepareImage
+from bidsfit.reports.measured import MeasuredVoxels
 from bidsfit.reports.records import FitRecord, ImageRecord, read_record
 
 
@@ -37,7 +38,7 @@ class Fitted:
             "output_dir": str(out),
             "facts": prepared.facts,
         }
-        self.reference = prepared.reference
+        self.reference, self.voxels = prepared.reference, prepared.voxels
         self.files = files
 
     def fit(self, run_in, methods=("", ""), **options):
@@ -81,9 +82,8 @@ def test_a_found_mask_is_written(fitted, run_in):
 def test_the_record_of_an_image(fitted, run_in):
     f = fitted()
     rows = [{"name": "adc", "title": "ADC", "fitted": True, "reason": "has b = 0"}]
-    interface = PlotImage(
-        reference=f.reference, bval=str(f.image.bval), models=rows, warnings=["Take care."], **f.image_inputs
-    )
+    found = {"reference": f.reference, "voxels": f.voxels}
+    interface = PlotImage(**found, bval=str(f.image.bval), models=rows, warnings=["Take care."], **f.image_inputs)
     record = read_record(f.out / run_in(interface).record)
     assert isinstance(record, ImageRecord)
     assert record.shells[0] == {"b_value": 0, "n_measurements": 2, "n_directions": 1}
@@ -91,6 +91,9 @@ def test_the_record_of_an_image(fitted, run_in):
     assert record.models == rows
     assert set(record.figures) == {"mask", "shells"}
     assert all((f.out / path).stat().st_size > 1000 for path in record.figures.values())
+    voxels = MeasuredVoxels.load(f.out / record.voxels)
+    assert voxels.mean.shape == (len(record.shells), 60)
+    assert voxels.mask.sum() == 60
 
 
 def test_the_record_of_a_fit(fitted, run_in):
@@ -119,8 +122,8 @@ def test_a_device_is_told_and_no_reason_to_fit_again(fitted, run_in, blank_figur
             "model",
             "estimator All voxels were fitted together with PyTorch [@pytorch] (device cpu:0).",
         ]
-        for path in record.maps:
-            sidecar = json.loads((f.out / path.replace(".nii.gz", ".json")).read_text())
+        for row in record.maps:
+            sidecar = json.loads((f.out / row["path"].replace(".nii.gz", ".json")).read_text())
             assert sidecar["EstimationNotes"] == {"Device": "cpu:0"}
 
 
