@@ -218,7 +218,7 @@ def init_fit_wf(
     files = [*maps, *map(json_path, maps)]
     if "flags" in outputs:
         files.append(lookup_path(output_dir / outputs["flags"].path))
-    record = fit_figure_paths(output_dir, image, fit.model, fit.name)["record"]
+    record = fit_figure_paths(output_dir, image, estimator)["record"]
     node.overwrite = True if _missing(files) or not is_drawn(record, output_dir) else None
 
     workflow = pe.Workflow(name=fit_name(fit))

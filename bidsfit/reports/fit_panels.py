@@ -5,6 +5,7 @@ Other packages add figures with the entry point "bidsfit.panels".
 
 from __future__ import annotations
 
+import string
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -26,7 +27,7 @@ from bidsfit.quantity import Quantity
 from bidsfit.registry import Registry
 from bidsfit.reports import figures
 from bidsfit.reports.trust import plot_expected_bias
-from bidsfit.reports.words import percent
+from bidsfit.reports.words import percent, readable
 from bidsfit.training.bundle import Bundle
 from bidsfit.trust.flags import Flag
 
@@ -109,6 +110,13 @@ class FitView:
             )
         return rows
 
+    @property
+    def voxels(self) -> list[tuple[int, ...]]:
+        """Indices of the voxels whose curves are drawn."""
+        inside = np.flatnonzero(self.mask.ravel(order="F"))
+        places = [inside[curve.voxel] for curve in self.result.numbers.curves]
+        return [tuple(int(i) for i in np.unravel_index(place, self.mask.shape, order="F")) for place in places]
+
     @cached_property
     def shown(self) -> list[Quantity]:
         """Quantities of the companions that are drawn: spreads first, then signed ones, then others."""
@@ -150,7 +158,8 @@ def _draw_maps(path: Path, view: FitView) -> bool:
     maps = [view.map(name) for name in view.names]
     if not figures.with_values(maps, view.mask):
         return False
-    figures.plot_maps(path, maps, view.mask, view.affine)
+    marks = dict(zip(string.ascii_uppercase, view.voxels, strict=False))
+    figures.plot_maps(path, maps, view.mask, view.affine, marks=marks)
     return True
 
 
@@ -189,7 +198,10 @@ def _draw_curves(path: Path, view: FitView) -> bool:
     numbers = view.result.numbers
     if not numbers.curves:
         return False
-    figures.plot_curves(path, [drawn_curve(c, view.model, numbers.noise.get("sigma")) for c in numbers.curves])
+    curves = [drawn_curve(curve, view.model, numbers.noise.get("sigma")) for curve in numbers.curves]
+    places = [place_in_words(index, view.affine) for index in view.voxels]
+    named = zip(string.ascii_uppercase, curves, places, strict=False)
+    figures.plot_curves(path, [replace(c, title=f"{letter}  {c.title}\n{where}") for letter, c, where in named])
     return True
 
 
@@ -200,6 +212,12 @@ def drawn_curve(curve: FittedCurve, model: SignalModel, sigma: float | None) -> 
     error = None if sigma is None else sigma / np.sqrt(curve.counts)
     title = curve_title(curve.title, model)
     return figures.Curve(title, x, signal, error, fine[0], fine[1], signal - predicted, curve.x_label)
+
+
+def place_in_words(index: tuple[int, ...], affine: NDArray) -> str:
+    """Indices of a voxel in the files, from 0, and its position."""
+    mm = ", ".join(readable(round(float(x), 1)) for x in (affine @ [*index, 1])[:3])
+    return f"voxel ({', '.join(map(str, index))}) at {mm} mm"
 
 
 def curve_title(title: str, model: SignalModel) -> str:
@@ -217,7 +235,7 @@ def _draw_quality(path: Path, view: FitView) -> bool:
 
 
 def _draw_status(path: Path, view: FitView) -> bool:
-    if view.result.numbers.freedom > 0:
+    if view.result.numbers.freedom > 0 or len(view.result.numbers.status) == 1:  # one colour is told in the table
         return False
     _plot_status(path, view, [])
     return True
@@ -277,7 +295,7 @@ FLAGS = FitPanel(
 MAPS = FitPanel(
     "Slices of the parameter maps",
     "Parameter maps inside the mask. A pointed end of a colour bar means that values lie beyond it; they take the"
-    " colour of that end.",
+    " colour of that end. Letters: voxels whose curves are drawn, where a slice shows them.",
     _draw_maps,
 )
 UNCERTAINTY = FitPanel(

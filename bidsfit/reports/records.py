@@ -55,7 +55,7 @@ class FitRecord:
     ``status`` rows: code, name, count, fraction (of the mask), message (what happened and what to do).
     ``options``: all settings (bounds, averaging, ...) as strings.
     ``figures``: kinds directions, maps, uncertainty, bias and flags (where the errors were simulated), histograms,
-    curves, quality (residual, R2 and status maps).
+    curves, quality (residual, R2 and status maps), and thumbnails (`thumbnail_of`).
     ``maps`` rows, of the written maps: path (relative to the output folder), key, parameter (empty for the fit as a
     whole), statistic (key of the companion, or empty), title, unit, factor (from files to reports), limits and colours
     (as it is shown), is_axis.
@@ -153,6 +153,11 @@ class ErrorRecord:
 
 
 Record = ImageRecord | PreprocessingRecord | FitRecord | ComparisonRecord | ErrorRecord
+
+
+def thumbnail_of(parameter: str) -> str:
+    """Kind of the figure that is the thumbnail of a parameter."""
+    return f"thumbnail-{parameter}"
 
 
 def write_record(record: Record, path: Path) -> None:

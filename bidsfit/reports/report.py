@@ -17,13 +17,21 @@ from typing import Any
 
 from markupsafe import Markup
 
+from bidsfit.bids.units import REPORT_UNITS
 from bidsfit.preprocessing.steps import STEPS
 from bidsfit.reports.bibliography import bibtex, cited, plain_text, reference_list
 from bidsfit.reports.comparisons import estimator_colour
 from bidsfit.reports.mosaics import status_colour
 from bidsfit.reports.page import write_page
 from bidsfit.reports.prose import mathml, prose
-from bidsfit.reports.records import ComparisonRecord, ErrorRecord, FitRecord, ImageRecord, PreprocessingRecord
+from bidsfit.reports.records import (
+    ComparisonRecord,
+    ErrorRecord,
+    FitRecord,
+    ImageRecord,
+    PreprocessingRecord,
+    thumbnail_of,
+)
 from bidsfit.reports.viewer import MOST_BYTES, ReportVoxels, Viewer, allowed, make_viewer, script_of
 from bidsfit.reports.words import percent, readable
 
@@ -97,6 +105,14 @@ class Section:
     fits: list[tuple[str, FitRecord]] = field(default_factory=list)
     viewer: Viewer | None = None
 
+    @property
+    def cards(self) -> list[tuple[str, FitRecord, list[dict[str, Any]]]]:
+        """The first fit of every model with its anchor, and its parameters with what is to be thought of them."""
+        first: dict[str, tuple[str, FitRecord]] = {}
+        for anchor, fit in self.fits:
+            first.setdefault(fit.model, (anchor, fit))
+        return [(anchor, fit, _cards(fit)) for anchor, fit in first.values()]
+
 
 def write_report(
     path: Path,
@@ -164,7 +180,9 @@ def write_report(
     }
     helpers = {
         "figure": partial(figure, path.parent),
+        "thumbnail": partial(thumbnail, path.parent),
         "quality_figures": QUALITY,
+        "thumbnails": lambda fit: [thumbnail_of(row["name"]) for row in fit.parameters],
         "colour": status_colour,
         "estimator_colour": estimator_colour,
     }
@@ -219,6 +237,23 @@ def _add_viewers(folder: Path, sections: Sequence[Section], voxels: ReportVoxels
         assert section.image is not None
         fits = [fit for _, fit in section.fits]
         section.viewer = make_viewer(folder, section.image, fits, voxels=voxels, most=left / len(shown))
+
+
+def _cards(fit: FitRecord) -> list[dict[str, Any]]:
+    """Parameters of a fit, except the scale of the signal, with a thumbnail and a sentence each."""
+    known = [row["name"] for row in fit.trust.get("parameters", ())]
+    told = dict(zip(known, fit.trust.get("sentences", ()), strict=False))
+    cards = []
+    for row in fit.parameters:
+        words = told.get(row["name"], "").removeprefix(f"{row['name']}: ")
+        if not words and math.isinf(row.get("crb", math.nan)):
+            words = "the data do not determine it in a typical voxel."
+        elif not words and math.isfinite(row.get("crb", math.nan)):
+            words = f"no unbiased estimator scatters less than {spread(row['crb'], row['median'])} in a typical voxel."
+        if row["unit"] != REPORT_UNITS["arbitrary"].name:
+            figure = fit.figures.get(thumbnail_of(row["name"]))
+            cards.append(row | {"words": words[:1].upper() + words[1:], "figure": figure})
+    return cards
 
 
 def _apart(section: Section, fit: FitRecord) -> list[str]:
@@ -289,6 +324,15 @@ def chunks(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
     lines = -(-len(items) // size)
     length = -(-len(items) // max(lines, 1))
     return [items[i : i + length] for i in range(0, len(items), length)] if items else []
+
+
+def thumbnail(folder: Path, relative: str, subject: str) -> Markup:
+    """A small picture that is embedded; nothing if the file is missing."""
+    try:
+        data = base64.b64encode((folder / relative).read_bytes()).decode()
+    except OSError:
+        return Markup("")
+    return Markup('<img src="data:image/png;base64,{}" alt="Middle slice of {}">').format(data, subject)
 
 
 def figure(folder: Path, relative: str, kind: str, subject: str, captioned: bool = True) -> Markup:

@@ -16,7 +16,7 @@ from bidsfit.interfaces.figures import PlotImage
 from bidsfit.interfaces.fit import FitImage
 from bidsfit.interfaces.image import PrepareImage
 from bidsfit.reports.measured import MeasuredVoxels
-from bidsfit.reports.records import FitRecord, ImageRecord, read_record
+from bidsfit.reports.records import FitRecord, ImageRecord, read_record, thumbnail_of
 
 
 class Fitted:
@@ -106,8 +106,9 @@ def test_the_record_of_a_fit(fitted, run_in):
     assert [(row["name"], row["count"]) for row in record.status] == [("converged", 60)]
     assert record.methods == ["model", "estimator"]
     assert record.options["Bounds of D"] == "0 to 5 \N{MULTIPLICATION SIGN} 10⁻³ mm²/s"
-    assert set(record.figures) == {"maps", "uncertainty", "histograms", "curves", "quality"}
-    assert all((f.out / path).stat().st_size > 1000 for path in record.figures.values())
+    thumbnails = {thumbnail_of("S0"), thumbnail_of("D")}
+    assert set(record.figures) == {"maps", "uncertainty", "histograms", "curves", "quality"} | thumbnails
+    assert all((f.out / path).stat().st_size > 80 for path in record.figures.values())
     assert len(record.maps) == 2 + 2 * 4 + 3  # parameters, their standard deviation, interval and bound, quality
     assert d["crb"] == pytest.approx(d["sd"], rel=0.1)
     assert record.warnings == []

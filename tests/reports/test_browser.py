@@ -16,6 +16,7 @@ from bidsfit.reports.report import write_report
 QUESTIONS = """
 <script>
 window.addEventListener("load", () => {
+  document.querySelectorAll("details").forEach((part) => { part.open = true; });
   const images = [...document.images];
   const box = (element) => element.getBoundingClientRect();
   const answers = {
@@ -56,12 +57,12 @@ def test_the_browser_shows_all_of_it(report: Path, tmp_path: Path, chromium: Cal
     found = re.search(r'data-answers="([^"]*)"', page)
     assert found, page[-2000:]
     answers = json.loads(found.group(1).replace("&quot;", '"').replace("&lt;", "<").replace("&gt;", ">"))
-    assert answers["sections"] == ["Summary", "sub-01_acq-<low>_dwi", "About", "Methods", "Errors"]
+    assert answers["sections"] == ["Summary", "sub-01_acq-<low>_dwi", "Methods", "About", "Errors"]
     assert len(answers["widths"]) == 9
     assert min(answers["widths"]) > 0
     assert not answers["squeezed"]
     assert answers["overflow"] <= 0
-    assert len(answers["equations"]) == 10
+    assert len(answers["equations"]) == 14
     assert min(answers["equations"]) > 8
     assert answers["resources"] == []
 
@@ -71,3 +72,4 @@ def test_it_prints(report: Path, tmp_path: Path, chromium: Callable[..., str]) -
     pdf = (tmp_path / "report.pdf").read_bytes()
     assert pdf.startswith(b"%PDF")
     assert len(pdf) > 50_000
+    assert len(re.findall(rb"/Type /Page\b", pdf)) <= 8
