@@ -167,17 +167,6 @@ def write_report(
         "manuscript": plain_text(methods),
         "bibtex": bibtex(cited(methods)),
     }
-    filters = {
-        "number": number,
-        "count": count,
-        "percent": percent,
-        "spread": spread,
-        "correlation": correlation,
-        "math": mathml,
-        "prose": prose,
-        "breakable": breakable,
-        "chunks": chunks,
-    }
     helpers = {
         "figure": partial(figure, path.parent),
         "thumbnail": partial(thumbnail, path.parent),
@@ -186,7 +175,7 @@ def write_report(
         "colour": status_colour,
         "estimator_colour": estimator_colour,
     }
-    return write_page(path, "report.html.j2", content, filters=filters, helpers=helpers)
+    return write_page(path, "report.html.j2", content, filters=FILTERS, helpers=helpers)
 
 
 def _sections(
@@ -359,3 +348,17 @@ def figure(folder: Path, relative: str, kind: str, subject: str, captioned: bool
     return Markup('<figure class="{}"><div><img src="{}" alt="{} ({})"{}></div>{}</figure>').format(
         kind, source, shown, subject, size, words
     )
+
+
+#: Filters of the templates of reports and of the index.
+FILTERS = {
+    "number": number,
+    "count": count,
+    "percent": percent,
+    "spread": spread,
+    "correlation": correlation,
+    "math": mathml,
+    "prose": prose,
+    "breakable": breakable,
+    "chunks": chunks,
+}

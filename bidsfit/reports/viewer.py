@@ -347,10 +347,10 @@ def script_of(equations: Mapping[str, str]) -> str:
     return f"(() => {{\n'use strict';\nconst EQUATIONS = {{\n{functions}}};\n{own}}})();\n"
 
 
-def allowed(script: str) -> str:
-    """Content security policy of a page: its own script and pictures, and nothing else."""
+def allowed(script: str, pictures: str = "data:") -> str:
+    """Content security policy of a page: its own script and pictures from some places, and nothing else."""
     digest = base64.b64encode(sha256(script.encode()).digest()).decode()
     return (
-        f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; "
-        "form-action 'none'"
+        f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; img-src {pictures}; "
+        "base-uri 'none'; form-action 'none'"
     )
