@@ -6,6 +6,7 @@ It is made from records with a Jinja2 template.
 from __future__ import annotations
 
 import base64
+import io
 import math
 import re
 import struct
@@ -16,10 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
+from PIL import Image
 
 from bidsfit.bids.units import REPORT_UNITS
 from bidsfit.preprocessing.steps import STEPS
 from bidsfit.reports.bibliography import bibtex, cited, plain_text, reference_list
+from bidsfit.reports.canvas import TURNS
 from bidsfit.reports.comparisons import estimator_colour
 from bidsfit.reports.mosaics import status_colour
 from bidsfit.reports.page import write_page
@@ -150,8 +153,7 @@ def write_report(
     path = Path(path)
     sections = _sections(images, comparisons, fits, preprocessing)
     _add_viewers(path.parent, sections, voxels)
-    viewers = [section.viewer for section in sections if section.viewer]
-    script = script_of({k: v for viewer in viewers for k, v in viewer.equations.items()}) if viewers else ""
+    script = script_of({k: v for s in sections if s.viewer for k, v in s.viewer.equations.items()})
     content = {
         "participant": participant.removeprefix("sub-"),
         "sections": sections,
@@ -339,14 +341,17 @@ def figure(folder: Path, relative: str, kind: str, subject: str, captioned: bool
         return Markup('<p class="warning">The figure {} is missing.</p>').format(relative)
     is_png = data.startswith(b"\x89PNG")
     media = "image/png" if is_png else "image/svg+xml"
-    size = Markup("")
+    size, turns = Markup(""), ""
     if is_png:  # drawn at 150 dots per inch; an inch is 96 pixels of a page
         width, height = (round(n * 96 / 150) for n in struct.unpack(">II", data[16:24]))
         size = Markup(' width="{}" height="{}" style="--width:{}"').format(width, height, width)
+        with Image.open(io.BytesIO(data)) as picture:
+            turns = str(picture.info.get(TURNS, ""))
     source = f"data:{media};base64,{base64.b64encode(data).decode()}"
     words = Markup("<figcaption>{}</figcaption>").format(caption) if captioned else ""
-    return Markup('<figure class="{}"><div><img src="{}" alt="{} ({})"{}></div>{}</figure>').format(
-        kind, source, shown, subject, size, words
+    apart = Markup(' data-turns="{}"').format(turns) if turns else ""
+    return Markup('<figure class="{}"{}><div><img src="{}" alt="{} ({})"{}></div>{}</figure>').format(
+        kind, apart, source, shown, subject, size, words
     )
 
 

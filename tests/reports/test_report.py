@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -47,7 +46,7 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        if "style" not in self.open:
+        if not {"style", "script"} & {*self.open}:
             self.text += data
 
     def values(self, name: str) -> list[str]:
@@ -86,10 +85,10 @@ def test_every_link_inside_the_page_leads_somewhere(page: Page) -> None:
     assert all(link.startswith(("#", "https://doi.org/")) for link in links)
 
 
-def test_the_page_needs_no_other_file_and_no_script(page: Page) -> None:
+def test_the_page_needs_no_other_file(page: Page) -> None:
     assert all(source.startswith("data:image/png;base64,") for source in page.values("src"))
     assert len(page.values("src")) == 9
-    assert not {"script", "link", "iframe", "object"} & {tag for tag, _ in page.attributes}
+    assert not {"link", "iframe", "object"} & {tag for tag, _ in page.attributes}
     text = (Path(__file__).parents[2] / "bidsfit/reports/templates/style.css").read_text()
     assert "url(" not in text
     assert "@import" not in text
@@ -194,10 +193,10 @@ def test_what_users_wrote_is_escaped(material: SimpleNamespace, tmp_path: Path) 
     text = written(
         material, tmp_path / "sub-01.html", errors=[material.error], methods="<script>2</script> `<i>` $<u>$"
     )
-    assert "<script>" not in text
+    assert text.count("<script>") == 1  # that of the page
     assert "<b>bold" not in text
     assert "<low>" not in text
-    assert "<i>" not in re.sub(r"<i (class|style)", "", text)
+    assert "<i>" not in text
     assert "A &lt;b&gt;bold&lt;/b&gt; dataset &amp; more" in text
     assert "&lt;script&gt;1&lt;/script&gt; has no b-values." in text
 

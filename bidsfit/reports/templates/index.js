@@ -1,7 +1,10 @@
 (() => {
   "use strict";
-  const table = document.querySelector("table.index"), body = table.tBodies[0], rows = [...body.rows];
-  const search = document.getElementById("search"), found = document.getElementById("found");
+  const table = document.querySelector("table.index"),
+    body = table.tBodies[0],
+    rows = [...body.rows];
+  const search = document.getElementById("search"),
+    found = document.getElementById("found");
   const filter = () => {
     const words = search.value.toLowerCase().split(/\s+/);
     for (const row of rows) row.hidden = !words.every((word) => row.dataset.words.includes(word));

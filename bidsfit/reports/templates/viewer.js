@@ -1178,7 +1178,57 @@ function within(path, x, y) {
   return inside;
 }
 
+// Pictures of a figure that take turns in one place: the second of every pair appears on top of the first.
+function takeTurns(figure) {
+  const frame = figure.querySelector("div"),
+    picture = frame.querySelector("img");
+  let timer = 0;
+  const covers = JSON.parse(figure.dataset.turns).map(([[left, top, width, height], [x, y]]) => {
+    const cover = h("div", { class: "cover", hidden: true });
+    const percent = (part) => `${100 * part}%`;
+    Object.assign(cover.style, {
+      left: percent(left),
+      top: percent(top),
+      width: percent(width),
+      height: percent(height),
+    });
+    cover.style.background = `url(${picture.src}) ${percent(x / (1 - width))} ${percent(y / (1 - height))}`;
+    cover.style.backgroundSize = `${percent(1 / width)} ${percent(1 / height)}`;
+    return cover;
+  });
+  const button = h(
+    "button",
+    {
+      type: "button",
+      "aria-pressed": false,
+      onclick: () => {
+        const flickers = timer !== 0;
+        clearInterval(timer);
+        timer = flickers
+          ? 0
+          : setInterval(
+              () =>
+                covers.forEach((c) => {
+                  c.hidden = !c.hidden;
+                }),
+              FLICKER,
+            );
+        covers.forEach((cover) => {
+          cover.hidden = flickers;
+        });
+        button.setAttribute("aria-pressed", String(!flickers));
+      },
+    },
+    "Flicker before and after",
+  );
+  const place = h("div", { class: "turns" });
+  picture.replaceWith(place);
+  place.append(picture, ...covers);
+  figure.prepend(button);
+}
+
 async function start() {
+  document.querySelectorAll("figure[data-turns]").forEach(takeTurns);
   if (typeof DecompressionStream === "undefined") return; // what stands there says so
   for (const root of document.querySelectorAll(".viewer")) {
     const content = JSON.parse(document.getElementById(root.dataset.voxels).textContent);
