@@ -93,6 +93,7 @@ class FitView:
         rows = []
         for key, output in self.outputs.items():
             panel, unit = self.map(key), REPORT_UNITS[output.unit]
+            is_axis = output.parameter is not None and output.parameter.axis and not output.statistic
             limits = panel.limits or figures.robust_limits(self.result.values[key])
             rows.append(
                 {
@@ -105,7 +106,8 @@ class FitView:
                     "factor": unit.factor / output.file_unit.factor,
                     "limits": [float(limit) * unit.factor for limit in limits],
                     "colours": panel.cmap,
-                    "is_axis": bool(output.parameter is not None and output.parameter.axis and not output.statistic),
+                    "frame": self.result.numbers.frame if is_axis else "",
+                    "weight": getattr(output.parameter, "weight", "") if is_axis else "",
                 }
             )
         return rows

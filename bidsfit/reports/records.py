@@ -58,7 +58,7 @@ class FitRecord:
     curves, quality (residual, R2 and status maps), and thumbnails (`thumbnail_of`).
     ``maps`` rows, of the written maps: path (relative to the output folder), key, parameter (empty for the fit as a
     whole), statistic (key of the companion, or empty), title, unit, factor (from files to reports), limits and colours
-    (as it is shown), is_axis.
+    (as it is shown), and of an axis frame (that of its components; else empty) and weight (key of its weight).
     ``methods``: methods texts of the model and the estimator.
     ``source``: URI of the fitted image.
     ``training``, for trained estimators: distribution (in words), participants, snr (None without noise), noise, recipe

@@ -32,6 +32,8 @@ from bidsfit.models.signal_model import SignalModel
 from bidsfit.models.symbolic import SymbolicModel
 from bidsfit.reports.canvas import robust_limits
 from bidsfit.reports.comparisons import estimator_colour
+from bidsfit.reports.direction_colours import BRIGHTEST, in_scanner
+from bidsfit.reports.direction_colours import COLOURS as DIRECTION_COLOURS
 from bidsfit.reports.measured import MeasuredVoxels
 from bidsfit.reports.mosaics import status_colour
 from bidsfit.reports.page import TEMPLATES
@@ -237,14 +239,25 @@ class _Content:
         self.equations = {n: m.javascript for n, m in self.models.items() if isinstance(m, SymbolicModel)}
 
     def _read(self, folder: Path, fit: FitRecord) -> Iterator[tuple[dict[str, Any], NDArray]]:
-        """The maps of a fit on the grid of the image: rows of the record, and values in the units of reports."""
-        for row in fit.maps:
+        """The maps of a fit on the grid of the image: rows of the record, and values in the units of reports.
+
+        Of an axis, the three colours of its direction, as bright as its weight.
+        """
+        found: dict[str, NDArray] = {}
+        for row in sorted(fit.maps, key=lambda row: bool(row["frame"])):  # weights before the axes that they belong to
             path = folder / row["path"]
-            if row["is_axis"] or not path.exists():
+            if not path.exists():
                 continue
             volume = np.asarray(read_data(open_image(path), path), dtype=np.float32)
-            if volume.shape == self.measured.mask.shape:
-                yield row, volume.ravel("F")[self.inside] * np.float32(row["factor"])
+            if volume.shape[:3] != self.measured.mask.shape or volume.shape[3:] != ((3,) if row["frame"] else ()):
+                continue
+            values = volume.reshape(self.inside.size, -1, order="F")[self.inside] * np.float32(row["factor"])
+            if row["frame"]:
+                values = np.abs(in_scanner(values, self.measured.affine, row["frame"]))
+                weight = found.get(row["weight"])
+                values = values if weight is None else values * np.clip(weight / BRIGHTEST, 0, 1)
+            found[row["key"]] = values
+            yield row, values if row["frame"] else values[:, 0]
 
     def as_json(self, grid: Grid, single: bool = False) -> str:
         """Everything on a grid, as JSON that can stand inside a script element."""
@@ -270,14 +283,14 @@ class _Content:
                 {
                     "model": fit.model,
                     "estimator": fit.estimator,
-                    "title": fit.estimator_title,
+                    "listed": [row["name"] for row in fit.parameters],
                     "colour": estimator_colour(i),
                     "maps": [self._map(row, maps[row["key"]][order]) for row in fit.maps if row["key"] in maps],
                 }
                 for i, (fit, maps) in enumerate(zip(self.fits, self.maps, strict=True))
             ],
-            "status": {int(s): {"words": s.message, "colour": status_colour(s)} for s in Status},
-            "flags": {int(f): {"name": str(f.name).lower().replace("_", " "), "words": f.message} for f in Flag},
+            "status": {int(s): {"name": _name(s), "words": s.message, "colour": status_colour(s)} for s in Status},
+            "flags": {int(f): {"name": _name(f), "words": f.message} for f in Flag},
             "colours": {name: _stops(name) for name in sorted(colours)},
         }
         text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
@@ -286,6 +299,8 @@ class _Content:
     @staticmethod
     def _map(row: Mapping[str, Any], values: NDArray) -> dict[str, Any]:
         told = {name: row[name] for name in ("key", "parameter", "statistic", "title", "unit", "limits", "colours")}
+        if row["frame"]:
+            return told | {"words": DIRECTION_COLOURS, "channels": [packed(part, 256) for part in values.T]}
         return told | packed(values, FEW_CODES if row["statistic"] else MANY_CODES)
 
     def _signal_facts(self) -> dict[str, Any]:
@@ -313,6 +328,10 @@ class _Content:
             "used": used.tolist(),
             "curve": None if fine is None else {"x": fine[0].tolist(), "design": model.design(fine[1]).tolist()},
         }
+
+
+def _name(code: Status | Flag) -> str:
+    return str(code.name).lower().replace("_", " ")
 
 
 def _axis(columns: Mapping[str, NDArray]) -> tuple[str, NDArray]:

@@ -115,7 +115,7 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
         ],
         options={"averaging": "arithmetic"},
         figures={kind: figures[kind] for kind in ("maps", "uncertainty", "histograms", "curves", "quality")},
-        maps=[{"path": "sub-01/dwi/sub-01_acq-low_model-ivim_param-D_desc-lsq_dwimap.nii.gz", "is_axis": False}],
+        maps=[{"path": "sub-01/dwi/sub-01_acq-low_model-ivim_param-D_desc-lsq_dwimap.nii.gz", "frame": ""}],
     )
     row = {"estimator": "lsq", "median": 0.8, "p5": 0.1, "p95": 2.0, "fraction_at_bound": 0.02}
     spread = {"sd": 0.08, "crb": 0.07, "undetermined": 0.0}

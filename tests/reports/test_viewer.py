@@ -75,7 +75,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
             rows.append(
                 {"path": path.as_posix(), "key": key, "parameter": parameter if parameter in model.names else "",
                  "statistic": statistic, "title": key, "unit": HOSTILE, "factor": 1000.0, "limits": [0, 1],
-                 "colours": "viridis", "is_axis": False}
+                 "colours": "viridis", "frame": "", "weight": ""}
             )  # fmt: skip
         maps[name] = own
         fits.append(
@@ -112,6 +112,26 @@ def test_values_survive_within_half_a_step(codes: int) -> None:
 @pytest.mark.parametrize("values", [np.full(5, np.nan), np.full(5, 2.0), np.array([0.0]), np.arange(128.0)])
 def test_few_values_survive(values: np.ndarray) -> None:
     assert unpacked(packed(values)) == pytest.approx(values, abs=1e-2, nan_ok=True)
+
+
+def test_directions_have_the_colours_of_their_axes(told: SimpleNamespace, tmp_path: Path) -> None:
+    """The second axis of the image points to the left: a direction along it is red, as bright as its weight."""
+    for name, values in (("axis", [0.0, 1.0, 0.0]), ("weight", 0.35)):
+        volume = np.zeros((*SHAPE, 3) if name == "axis" else SHAPE, dtype=np.float32)
+        volume[MASK] = values
+        nib.save(nib.Nifti1Image(volume, AFFINE), tmp_path / f"{name}.nii.gz")
+    told.measured.save(tmp_path / "voxels.npz")
+    row = told.fits[0].maps[0] | {"factor": 1.0, "statistic": ""}
+    rows = [
+        row | {"path": "axis.nii.gz", "key": "e1", "parameter": "e1", "frame": "bvec", "weight": "FA"},
+        row | {"path": "weight.nii.gz", "key": "FA", "parameter": "FA"},
+    ]
+    found = make_viewer(tmp_path, replace(told.image, voxels="voxels.npz"), [replace(told.fits[0], maps=rows)])
+    assert found is not None
+    axis = json.loads(found.data)["fits"][0]["maps"][0]
+    colours = np.array([unpacked(channel) for channel in axis["channels"]])
+    assert colours == pytest.approx(np.array([[0.5], [0], [0]]) * np.ones(MASK.sum()), abs=1e-6)
+    assert axis["words"].startswith("red: left to right")
 
 
 def test_means_and_spreads_are_those_of_shells(tmp_path: Path) -> None:

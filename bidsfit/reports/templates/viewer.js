@@ -83,6 +83,23 @@ class Values {
   }
 }
 
+// Colours of the directions of an axis: red, green and blue from 0 to 1.
+class Channels {
+  constructor(map) {
+    Object.assign(this, map, { channels: map.channels.map((array) => new Values(array)) });
+  }
+  async load() {
+    await Promise.all(this.channels.map((channel) => channel.load()));
+    this.codes = this.channels[0].codes;
+  }
+  at() {
+    return NaN;
+  }
+  colour(voxel) {
+    return this.channels.map((channel) => 255 * Math.max(channel.at(voxel), 0));
+  }
+}
+
 const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
 const deviation = (values) => {
   const middle = mean(values);
@@ -111,7 +128,7 @@ class Viewer {
     for (const shell of content.shells) for (const key of ["mean", "spread"]) shell[key] = new Values(shell[key]);
     content.measurements = content.measurements.map((array) => new Values(array));
     for (const fit of content.fits) {
-      fit.maps = fit.maps.map((map) => Object.assign(new Values(map), { fit }));
+      fit.maps = fit.maps.map((map) => Object.assign(map.channels ? new Channels(map) : new Values(map), { fit }));
       fit.byKey = Object.fromEntries(fit.maps.map((map) => [map.key, map]));
     }
     const spacing = [0, 1, 2].map((a) => Math.hypot(...content.toMillimetres.slice(0, 3).map((row) => row[a])));
@@ -142,14 +159,15 @@ class Viewer {
     this.count = 0;
     for (let i = 0; i < n; i++) this.place[i] = this.mask.at(i) > 0.5 ? this.count++ : -1;
     this.layers = this.findLayers();
-    const estimates = this.layers.filter((layer) => layer.map?.parameter && !layer.map.statistic);
+    const estimates = this.layers.filter(({ map }) => map?.parameter && !map.statistic && this.isListed(map));
     const first =
       estimates.find((layer) => layer.map.parameter !== this.content.models[layer.map.fit.model]?.scale) ??
       estimates[0] ??
       this.layers[0];
-    const second = this.layers.find(
-      (layer) => layer.map?.key === first.map?.key && layer !== first && layer.map?.fit.model === first.map?.fit.model,
-    );
+    const alike = (layer) => layer !== first && layer.map?.fit.model === first.map?.fit.model;
+    const second =
+      this.layers.find((layer) => alike(layer) && layer.map?.key === first.map?.key) ??
+      this.layers.find((layer) => alike(layer) && layer.coded === "axis");
     this.panes = [this.makePane(first), this.makePane(second ?? this.layers[0])];
     this.build();
     this.voxel = this.central();
@@ -158,6 +176,11 @@ class Viewer {
     for (const values of this.everything()) await values.load();
     this.root.dataset.ready = "true";
     this.answer();
+  }
+
+  // Whether the report lists the parameter of a map: not the elements of a tensor, of which it tells what they mean.
+  isListed(map) {
+    return !map.fit.listed.length || map.fit.listed.includes(map.parameter);
   }
 
   *everything() {
@@ -198,9 +221,9 @@ class Viewer {
       for (const map of fit.maps) {
         const words = !map.parameter ? map.title : map.statistic ? `${map.parameter}: ${map.title}` : map.parameter;
         const { limits, colours, unit } = map;
-        const coded = ["status", "flags"].includes(map.key) && !map.parameter;
+        const coded = map.channels ? "axis" : ["status", "flags"].includes(map.key) && !map.parameter && map.key;
         const label = content.fits.length > 1 ? `${words} · ${fit.estimator}` : words;
-        add(group, label, map, { limits, colours, unit, map, coded: coded && map.key });
+        add(group, label, map, { limits, colours, unit, map, coded });
       }
     }
     return layers;
@@ -612,7 +635,7 @@ class Viewer {
         const place = layer.whole ? whole : this.place[whole];
         let colour = below;
         if (place >= 0) {
-          const over = this.colour(layer, layer.values.at(place), table);
+          const over = layer.values.colour?.(place) ?? this.colour(layer, layer.values.at(place), table);
           if (over)
             colour = layer.opacity < 1 ? over.map((c, k) => c * layer.opacity + below[k] * (1 - layer.opacity)) : over;
         }
@@ -690,7 +713,8 @@ class Viewer {
             h("span", {}, swatch(this.content.status[code]?.colour), this.content.status[code]?.name ?? String(code)),
           ),
       );
-    } else if (coded) pane.ends.replaceChildren(h("span", {}, "coloured where a flag is raised; the darker, the more"));
+    } else if (coded === "axis") pane.ends.replaceChildren(h("span", {}, layer.map.words));
+    else if (coded) pane.ends.replaceChildren(h("span", {}, "coloured where a flag is raised; the darker, the more"));
     else
       pane.ends.replaceChildren(
         h("span", {}, said(layer.low)),
@@ -978,7 +1002,7 @@ class Viewer {
     const models = [...new Set(this.content.fits.map((fit) => fit.model))];
     for (const name of models) {
       const fits = this.content.fits.filter((fit) => fit.model === name);
-      for (const map of fits[0].maps.filter((m) => m.parameter && !m.statistic)) {
+      for (const map of fits[0].maps.filter((m) => m.parameter && !m.statistic && !m.channels && this.isListed(m))) {
         fits.forEach((fit, i) => {
           const own = fit.byKey[map.key];
           if (!own) return;
