@@ -106,7 +106,7 @@ def init_image_wf(
     plot_image.overwrite = _missing(image_figure_paths(output_dir, image).values())
     workflow.connect(
         [
-            (prepare, plot_image, [(name, name) for name in ("mask", "mask_doubt", "facts", "reference")]),
+            (prepare, plot_image, [(name, name) for name in ("mask", "mask_doubt", "facts", "reference", "voxels")]),
             (scan, plot_image, [(name, name) for name in IMAGE[1:]]),
         ]
     )
@@ -218,7 +218,7 @@ def init_fit_wf(
     files = [*maps, *map(json_path, maps)]
     if "flags" in outputs:
         files.append(lookup_path(output_dir / outputs["flags"].path))
-    record = fit_figure_paths(output_dir, image, fit.model, fit.name)["record"]
+    record = fit_figure_paths(output_dir, image, estimator)["record"]
     node.overwrite = True if _missing(files) or not is_drawn(record, output_dir) else None
 
     workflow = pe.Workflow(name=fit_name(fit))

@@ -52,6 +52,7 @@ BIDSIGNORE = (
 
 README = f"""Parameter maps from diffusion MRI, written by bidsfit ({CODE_URL}).
 
+index.html: all participants, with links to their reports.
 sub-*.html: a report for each participant, which opens in any browser.
 sub-*/dwi/*_desc-preproc_dwi.nii.gz: preprocessed images, where raw ones were given.
 sub-*/dwi/*_dwimap.nii.gz: maps, each with a JSON file that says what it is, its unit and how it was made.

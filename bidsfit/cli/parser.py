@@ -367,6 +367,13 @@ def add_other_options(group: argparse._ArgumentGroup) -> None:
         "OUTPUT_DIR/replaced-<date>",
     )
     group.add_argument(
+        "--report-voxels",
+        choices=("all", "slices", "none"),
+        default="all",
+        help="whose signals and values the viewer of a report holds: all voxels, of fewer slices where the page would "
+        "be larger than 10 MB (default), those of the slices of its figures, or none (no viewer)",
+    )
+    group.add_argument(
         "--resource-monitor",
         action="store_true",
         help="record memory and processor use of every step in the work folder",

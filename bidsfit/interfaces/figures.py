@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ def image_figure_paths(folder: Path, image: DwiImage) -> dict[str, Path]:
         "record": stem / f"{image.name}_desc-image_record.json",
         "mask": stem / f"{image.name}_desc-mask_dwi.png",
         "shells": stem / f"{image.name}_desc-shells_dwi.png",
+        "voxels": stem / f"{image.name}_desc-voxels_dwi.npz",
     }
 
 
@@ -58,6 +60,7 @@ class _PlotImageInput(_PlotInput):
     sidecar = traits.Dict(desc="metadata of the image")
     facts = File(exists=True, mandatory=True)
     reference = File(exists=True, mandatory=True)
+    voxels = File(exists=True, mandatory=True, desc="signals of the voxels, for the viewer")
     models = traits.List(traits.Dict, desc="rows: name, title, fitted, reason")
     mask_doubt = traits.Str(desc="why the mask is doubtful")
     warnings = traits.List(traits.Str)
@@ -87,6 +90,7 @@ class PlotImage(SimpleInterface):
             ],
             models=[dict(row) for row in self.inputs.models],
             figures=relative(paths, ("mask", "shells"), self.inputs.output_dir),
+            voxels=relative(paths, ("voxels",), self.inputs.output_dir)["voxels"],
             warnings=[
                 *filter(None, [in_words(facts.get("left_out", ()))]),
                 *self.inputs.warnings,
@@ -100,6 +104,8 @@ class PlotImage(SimpleInterface):
                 figures.plot_mask(path, reference, mask > 0, affine)
             with whole_file(paths["shells"]) as path:
                 figures.plot_shells(path, acquisition.b_values, acquisition.directions)
+            with whole_file(paths["voxels"]) as path:
+                shutil.copyfile(self.inputs.voxels, path)
             write_record(record, paths["record"])
         self._results = {"record": str(paths["record"])}
         return runtime

@@ -35,9 +35,10 @@ from bidsfit.fitting import FitResult, fit
 from bidsfit.interfaces.figures import relative
 from bidsfit.interfaces.step import progress_bar
 from bidsfit.reports.bibliography import estimation_fields
+from bidsfit.reports.figures import plot_thumbnail
 from bidsfit.reports.fit_panels import PANELS, FitPanel, FitView
 from bidsfit.reports.fit_record import fit_record
-from bidsfit.reports.records import write_record
+from bidsfit.reports.records import thumbnail_of, write_record
 from bidsfit.training.bundle import read_bundle
 
 
@@ -110,7 +111,7 @@ class FitImage(SimpleInterface):
             about = sources_of(image), mask_image, estimation_fields(estimator)
             write_maps(folder, result, outputs, estimator.model, settings, *about)
         view = FitView(result, estimator, outputs, mask, np.asarray(mask_image.affine), bundle)
-        paths = fit_figure_paths(folder, image, estimator.model.name, estimator.name)
+        paths = fit_figure_paths(folder, image, estimator)
         record = fit_record(
             view,
             settings,
@@ -176,23 +177,30 @@ class FitImage(SimpleInterface):
         return float(noise["sigma"]) if noise and noise["sigma"] > 0 else None
 
 
-def fit_figure_paths(folder: Path, image: DwiImage, model: str, estimator: str) -> dict[str, Path]:
-    """Paths of the record and figures of a fit, by kind."""
-    stem = f"{image.name}_model-{model}_desc-{estimator_label(estimator)}"
+def fit_figure_paths(folder: Path, image: DwiImage, estimator: Estimator) -> dict[str, Path]:
+    """Paths of the record and figures of a fit, by kind; a thumbnail for every parameter and derived quantity."""
+    stem = f"{image.name}_model-{estimator.model.name}_desc-{estimator_label(estimator.name)}"
     figures_folder = folder / f"sub-{image.participant}" / "figures"
-    paths = {kind: figures_folder / f"{stem}{kind}_dwi.png" for kind in PANELS.available()}
+    names = {kind: kind for kind in PANELS.available()}
+    names |= {thumbnail_of(q.name): f"thumbnail{q.label}" for q in estimator.model.quantities if not q.axis}
+    paths = {kind: figures_folder / f"{stem}{name}_dwi.png" for kind, name in names.items()}
     return paths | {"record": figures_folder / f"{stem}_record.json"}
 
 
 def draw_panels(view: FitView, paths: Mapping[str, Path]) -> list[str]:
-    """Draw every panel with content; return their names in the order of the report."""
+    """Draw every panel with content, and thumbnails; return their names in the order of the report."""
     drawn = []
+    paths["record"].parent.mkdir(parents=True, exist_ok=True)
     for name in PANELS.available():
         panel: FitPanel = PANELS.get(name)
         with needing_space(paths[name]):
-            paths[name].parent.mkdir(parents=True, exist_ok=True)
             if panel.draw(paths[name], view):
                 drawn.append(name)
+    for name in view.names:
+        kind = thumbnail_of(name)
+        with needing_space(paths[kind]):
+            plot_thumbnail(paths[kind], view.map(name), view.mask, view.affine)
+        drawn.append(kind)
     return drawn
 
 

@@ -23,6 +23,7 @@ from bidsfit.interfaces.raw import background_noise
 from bidsfit.noise import NoiseEstimate, beside_repeats, rician_sigma_map, sigma_from_repeats
 from bidsfit.preprocessing.denoising import denoise_mppca
 from bidsfit.preprocessing.masking import HeadMask, half_median_mask, head_mask, tissue_shell
+from bidsfit.reports.measured import MeasuredVoxels
 
 #: Sources of one noise level for the image, beside a number.
 LOOKED_FOR = ("auto", "repeats", "b0", "residuals")
@@ -38,7 +39,9 @@ class _PrepareImageInput(BaseInterfaceInputSpec):
     sidecar = traits.Dict(desc="metadata of the image")
     left_out = traits.List(traits.Dict, usedefault=True, desc="volumes that are not in it, and why")
     in_mask = File(exists=True, desc="mask to use; found where there is none")
-    models = traits.List(traits.Str, desc="models that the protocol supports, for the noise of unrepeated data")
+    models = traits.List(
+        traits.Str, usedefault=True, desc="models that the protocol supports, for the noise of unrepeated data"
+    )
     sigma = traits.Str(
         "auto",
         usedefault=True,
@@ -58,6 +61,7 @@ class _PrepareImageOutput(TraitedSpec):
     reference = File(exists=True, desc="mean of the images of the lowest b-value")
     facts = File(exists=True, desc="what was found, as JSON")
     noise_map = File(exists=True, desc="noise level of every voxel, where it is a map")
+    voxels = File(exists=True, desc="signals of the voxels, as MeasuredVoxels.save leaves them")
 
 
 class PrepareImage(SimpleInterface):
@@ -93,7 +97,8 @@ class PrepareImage(SimpleInterface):
         n_negative, n_not_finite, any_signal = count_intensities(signals)
         if not any_signal:
             raise UnusableInputError(f"{path} holds only zeros or NaN inside the mask: there is nothing to fit.")
-        outputs = {"mask": cwd / "mask.nii.gz", "reference": cwd / "reference.nii.gz", "facts": cwd / "facts.json"}
+        files = {"mask": "mask.nii.gz", "reference": "reference.nii.gz", "facts": "facts.json", "voxels": "voxels.npz"}
+        outputs = {name: cwd / file for name, file in files.items()}
         noise: NoiseEstimate | None
         if self.inputs.sigma in ("map", "mppca"):
             noise_map, noise = self._noise_map(signals, mask, image, acquisition)
@@ -124,6 +129,9 @@ class PrepareImage(SimpleInterface):
         write_nifti(outputs["mask"], mask, image)
         write_nifti(outputs["reference"], reference, image)
         write_json(outputs["facts"], facts, allow_nan=True)
+        even = any(models.get(name).averaging for name in self.inputs.models)
+        grid = {"reference": reference, "mask": mask, "affine": np.asarray(image.affine)}
+        MeasuredVoxels.of(signals, acquisition, even=even, **grid).save(outputs["voxels"])
         return {"mask_doubt": found.doubt} | {name: str(output) for name, output in outputs.items()}
 
     def _find_mask(self, reference: NDArray, tissue: NDArray, image: SpatialImage) -> HeadMask:

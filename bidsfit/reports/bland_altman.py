@@ -11,7 +11,7 @@ from matplotlib.transforms import Bbox
 
 from bidsfit.reports.canvas import INK
 from bidsfit.reports.group_records import METHODS, Change, EstimatorRecord
-from bidsfit.reports.vega import embedded
+from bidsfit.reports.vega import embedded, report_of
 from bidsfit.reports.words import readable
 from bidsfit.statistics.limits import ChangeLimits, Method
 
@@ -106,6 +106,7 @@ def _plot(
         "stroke": altair.Stroke("stroke:N", scale=None),
         "fill": altair.Fill("fill:N", scale=None),
         "tooltip": "words:N",
+        "href": "link:N",
     }
     repeats = altair.Chart(altair.InlineData([_row(change) for change in record.repeats if change.known]))
     changes = altair.Chart(altair.InlineData([_row(change, treated=True) for change in treated]))
@@ -145,6 +146,7 @@ def _plot(
 
 def _row(change: Change, *, treated: bool = False) -> dict[str, Any]:
     row = {"mean": change.mean, "change": change.change, "words": describe(change, treated)}
+    row["link"] = report_of(change.participant)
     if not treated:
         return row | {"stroke": "white", "fill": GREY}
     if METHODS[0] in change.called_by:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import textwrap
 from collections.abc import Callable, Sequence
@@ -18,6 +19,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine, LayoutEngine
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 #: Inches; about the text width of the report, so that type in figures has the size of type in the text.
 WIDTH = 10.0
@@ -123,8 +125,19 @@ def page_of_cells(
     return figure, cells[:count]
 
 
-def save(figure: Figure, path: Path | str) -> Path:
+#: Field of a PNG file: pairs of places, as fractions (left, top, width, height), whose pictures can take turns.
+TURNS = "bidsfit:turns"
+
+
+def save(figure: Figure, path: Path | str, turns: Sequence[tuple[Any, Any]] = ()) -> Path:
     """Save a figure without margins; the file is replaced only when complete.
+
+    Parameters
+    ----------
+    figure : Figure
+    path : path
+    turns : sequence of pairs of Axes
+        Pictures of the same size that the report can show in turns in the place of the first (.png only).
 
     Raises
     ------
@@ -137,8 +150,13 @@ def save(figure: Figure, path: Path | str) -> Path:
     suffix = path.suffix.lower()
     cropped: dict[str, Any] = {"bbox_inches": "tight", "pad_inches": MARGIN}
     try:
-        if suffix == ".png" and (pixels := _drawn_once(figure)) is not None:
-            Image.fromarray(pixels).save(beside, format="png", dpi=(figure.dpi, figure.dpi))
+        if suffix == ".png" and (drawn := _drawn_once(figure)) is not None:
+            pixels, left, top = drawn
+            places = [[_place(axes, pixels.shape, left, top) for axes in pair] for pair in turns]
+            facts = PngInfo()
+            if places:
+                facts.add_text(TURNS, json.dumps(places))
+            Image.fromarray(pixels).save(beside, format="png", dpi=(figure.dpi, figure.dpi), pnginfo=facts)
         elif suffix == ".png":
             FigureCanvasAgg(figure).print_figure(beside, format="png", metadata={"Software": None}, **cropped)
         elif suffix == ".svg":
@@ -151,8 +169,15 @@ def save(figure: Figure, path: Path | str) -> Path:
     return path
 
 
-def _drawn_once(figure: Figure) -> NDArray[np.uint8] | None:
-    """Pixels of a figure without its margins; None if something lies beyond the page.
+def _place(axes: Any, shape: tuple[int, ...], left: int, top: int) -> list[float]:
+    """Left, top, width and height of axes as fractions of the pixels that begin there, counted from the lower left."""
+    box, (height, width) = axes.get_window_extent(), shape[:2]
+    place = ((box.x0 - left) / width, (top - box.y1) / height, box.width / width, box.height / height)
+    return [round(float(part), 5) for part in place]
+
+
+def _drawn_once(figure: Figure) -> tuple[NDArray[np.uint8], int, int] | None:
+    """Pixels of a figure without its margins, and their left and top end; None if something lies beyond the page.
 
     matplotlib's ``bbox_inches="tight"`` draws a figure twice, the first time only to find its margins.
     """
@@ -166,7 +191,7 @@ def _drawn_once(figure: Figure) -> NDArray[np.uint8] | None:
         return None
     pixels = np.asarray(canvas.buffer_rgba())[::-1]
     left, bottom, right, top = np.rint(np.multiply(box.padded(MARGIN).extents, figure.dpi)).astype(int)
-    return pixels[max(bottom, 0) : top, max(left, 0) : right][::-1]
+    return pixels[max(bottom, 0) : top, max(left, 0) : right][::-1], max(left, 0), min(top, len(pixels))
 
 
 def ticks(most: int | Literal["auto"], **options: Any) -> MaxNLocator:

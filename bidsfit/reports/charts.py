@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from numpy.typing import ArrayLike, NDArray
 
@@ -168,31 +166,27 @@ def plot_curves(path: Path | str, voxels: Sequence[Curve]) -> Path:
     strips = all(curve.residual is not None for curve in voxels)
     height, ratios = (3.3, (18, 5)) if strips else (2.7, (1,))
     figure, cells = page_of_cells(len(voxels), height, columns, max(columns * WIDTH / 3, 5.5), ratios)
-    step = stretched_below(np.concatenate([np.ravel(curve.x) for curve in voxels]))
     for i, (curve, (main, *below)) in enumerate(zip(voxels, cells, strict=True)):
         _draw_decay(main, curve)
         for strip in below:
             strip.sharex(main)
             _draw_residual(strip, curve)
             main.tick_params(labelbottom=False)
-        scale_x(main, float(max(np.max(curve.x), np.max(curve.fitted_x))), step)
+        scale_x(main, float(max(np.max(curve.x), np.max(curve.fitted_x))))
         cells[i, -1].set_xlabel(curve.x_label)
         if i % columns == 0:
             for axes, label in zip(cells[i], ("signal", "residual"), strict=False):
                 axes.set_ylabel(label)
     figure.align_ylabels()
-    _explain(figure, any(_errors(curve).any() for curve in voxels), step)
+    _explain(figure, any(_errors(curve).any() for curve in voxels))
     return save(figure, path)
 
 
-def _explain(figure: Any, errors: bool, step: float | None) -> None:
+def _explain(figure: Any, errors: bool) -> None:
     """Add one legend for all voxels."""
     measured = Line2D([], [], color=INK, marker="o", markersize=3.5, linestyle="none")
     handles: list[Any] = [measured, Line2D([], [], color=WARM, linewidth=1.4)]
     words = ["measured" + (" ± standard deviation" if errors else ""), "fitted"]
-    if step is not None:
-        handles.append(Patch(color=ACCENT, alpha=0.1, linewidth=0))
-        words.append(f"axis stretched up to {step:.0f}")
     figure.legend(handles, words, loc="outside lower left", ncols=3, fontsize=8, handlelength=1.6)
 
 
@@ -256,42 +250,10 @@ def _draw_residual(axes: Any, curve: Curve) -> None:
     axes.yaxis.set_major_locator(ticks(2, symmetric=True))
 
 
-def stretched_below(places: ArrayLike) -> float | None:
-    """End of the stretched part of an axis; None if a linear axis suffices.
-
-    The end is the highest value up to a quarter of the largest, if at least three distinct values above 0 are that low.
-    """
-    x = np.unique(np.asarray(places, dtype=float))
-    low = x[(x > 0) & (x <= x.max() / 4)]
-    low = low[np.diff(low, prepend=0) > 1]  # jitter does not make new values
-    return float(low[-1]) if low.size >= 3 else None
-
-
-def to_axis(x: NDArray, step: float, end: float) -> NDArray:
-    """Position on an axis to ``end`` of which the part below ``step`` fills the left half."""
-    return np.where(x <= step, x / step, 1 + (x - step) / (end - step))
-
-
-def from_axis(position: NDArray, step: float, end: float) -> NDArray:
-    """Value at a position of that axis: the inverse of `to_axis`."""
-    return np.where(position <= 1, position * step, step + (position - 1) * (end - step))
-
-
-def scale_x(axes: Any, end: float, step: float | None) -> None:
-    """Set an axis from 0 to ``end``; with a ``step``, the part below it fills the left half."""
-    if step is None or not 0 < step < end:
-        axes.set_xlim(-0.03 * end, 1.03 * end)
-        axes.xaxis.set_major_locator(ticks(5))
-        return
-    functions = (partial(to_axis, step=step, end=end), partial(from_axis, step=step, end=end))
-    axes.set_xscale("function", functions=functions)
-    axes.set_xlim(-0.06 * step, end + 0.06 * (end - step))
-    axes.axvspan(-step, step, color=ACCENT, alpha=0.06, linewidth=0, zorder=0)
-    axes.axvline(step, color=QUIET, linewidth=0.6, linestyle=(0, (2, 2)), zorder=1)
-    left = [tick for tick in ticks(3).tick_values(0, step) if 0 <= tick <= step]
-    right = [tick for tick in ticks(3).tick_values(step, end) if step + 0.25 * (end - step) < tick <= end]
-    axes.xaxis.set_major_locator(FixedLocator(left + right))
-    axes.xaxis.set_minor_locator(NullLocator())
+def scale_x(axes: Any, end: float) -> None:
+    """Set a linear axis from 0 to ``end``."""
+    axes.set_xlim(-0.03 * end, 1.03 * end)
+    axes.xaxis.set_major_locator(ticks(5))
 
 
 @styled

@@ -23,7 +23,7 @@ from bidsfit.reports.canvas import (
     styled,
     ticks,
 )
-from bidsfit.reports.charts import scale_signal, scale_x, stretched_below
+from bidsfit.reports.charts import scale_signal, scale_x
 from bidsfit.reports.mosaics import colours_in_words, draw_scale, draw_slices
 from bidsfit.reports.tiles import Mosaic
 from bidsfit.reports.words import readable
@@ -177,7 +177,6 @@ def plot_decays(path: Path | str, voxels: Sequence[Decay]) -> Path:
     columns = min(len(voxels), 3)
     height = 2.7 + 0.18 * len(voxels[0].fitted)
     figure, cells = page_of_cells(len(voxels), height, columns, columns * WIDTH / 3)
-    step = stretched_below(np.concatenate([voxel.x for voxel in voxels]))
     for i, (voxel, axes) in enumerate(zip(voxels, cells.flat, strict=True)):
         axes.set_title(voxel.title, fontsize=9)
         for k, (fitted, words) in enumerate(zip(voxel.fitted, voxel.words, strict=True)):
@@ -186,7 +185,7 @@ def plot_decays(path: Path | str, voxels: Sequence[Decay]) -> Path:
             axes.plot(voxel.fitted_x, fitted, **line, label=words)
         axes.plot(voxel.x, voxel.signal, "o", color=INK, markersize=4, markerfacecolor="white", zorder=3)
         scale_signal(axes, np.concatenate([voxel.signal, *voxel.fitted]))
-        scale_x(axes, float(max(voxel.x.max(), voxel.fitted_x.max())), step)
+        scale_x(axes, float(max(voxel.x.max(), voxel.fitted_x.max())))
         axes.set_xlabel(voxel.x_label)
         axes.set_ylabel("signal" if i % columns == 0 else "")
         axes.legend(loc="upper left", bbox_to_anchor=(-0.05, -0.25), fontsize=8)

@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from bidsfit.reports.comparisons import estimator_colour
 from bidsfit.reports.group_records import EstimatorRecord
-from bidsfit.reports.vega import Dot, embedded, strips
+from bidsfit.reports.vega import Dot, embedded, report_of, strips
 from bidsfit.reports.words import readable
 
 #: Pixels of the plot; names of estimators and cohorts are at its left.
@@ -33,7 +33,10 @@ def draw_distributions(records: Sequence[EstimatorRecord], symbol: str, unit: st
         for found in record.distributions:
             known = [(who, x) for who, x in zip(found.participants, found.values, strict=True) if math.isfinite(x)]
             strip = f"{found.cohort} ({len(known)})"
-            dots += [Dot(x, f"{who}: {readable(x)}", colour, colour, strip, record.estimator) for who, x in known]
+            dots += [
+                Dot(x, f"{who}: {readable(x)}", colour, colour, strip, record.estimator, report_of(who))
+                for who, x in known
+            ]
     if not dots:
         return Markup("")
     import altair

@@ -8,7 +8,15 @@ from __future__ import annotations
 from bidsfit.reports.canvas import robust_limits, spread_limits, widened
 from bidsfit.reports.charts import Curve, Histogram, plot_curves, plot_histograms, plot_shells
 from bidsfit.reports.comparisons import Decay, EstimatorMap, plot_comparison, plot_decays
-from bidsfit.reports.mosaics import Panel, plot_maps, plot_mask, plot_quality, status_colour, with_values
+from bidsfit.reports.mosaics import (
+    Panel,
+    plot_maps,
+    plot_mask,
+    plot_quality,
+    plot_thumbnail,
+    status_colour,
+    with_values,
+)
 from bidsfit.reports.preprocessing import (
     plot_before_after,
     plot_carpet,
@@ -38,6 +46,7 @@ __all__ = [
     "plot_registration",
     "plot_shells",
     "plot_snr",
+    "plot_thumbnail",
     "robust_limits",
     "spread_limits",
     "status_colour",

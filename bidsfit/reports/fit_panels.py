@@ -5,11 +5,13 @@ Other packages add figures with the entry point "bidsfit.panels".
 
 from __future__ import annotations
 
+import string
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,12 +21,13 @@ from bidsfit.bids.units import REPORT_UNITS
 from bidsfit.estimators.comparison import Precision, precision
 from bidsfit.estimators.estimator import Estimator, Status
 from bidsfit.fitting import FitResult, FittedCurve
+from bidsfit.models.parameter import Derived, Parameter
 from bidsfit.models.signal_model import SignalModel
 from bidsfit.quantity import Quantity
 from bidsfit.registry import Registry
 from bidsfit.reports import figures
 from bidsfit.reports.trust import plot_expected_bias
-from bidsfit.reports.words import percent
+from bidsfit.reports.words import percent, readable
 from bidsfit.training.bundle import Bundle
 from bidsfit.trust.flags import Flag
 
@@ -67,14 +70,54 @@ class FitView:
         return [quantity.name for quantity in self.model.reported]
 
     def map(self, key: str) -> figures.Panel:
-        """One map with its title, unit and display range."""
+        """One map with its title, unit and display range: spreads and biases up to a share of that of the parameter."""
         output, values = self.outputs[key], self.result.values[key]
         limits = output.figure_range
         if limits is not None and key in self.names:
             limits = figures.widened(limits, values)
+        elif limits is None and output.statistic and output.parameter is not None:
+            limits = self._statistic_limits(output.quantity, output.parameter)
         unit, colours = REPORT_UNITS[output.unit].name, output.quantity.colours or "viridis"
-        data = self.result.volume(key, self.mask, np.nan) if key != "status" else self.result.volume(key, self.mask)
+        outside = np.nan if np.issubdtype(values.dtype, np.floating) else 0
+        data = self.result.volume(key, self.mask, outside)
         return figures.Panel(data.astype(float), output.title, unit, limits, colours)
+
+    def _statistic_limits(self, quantity: Quantity, of: Parameter | Derived) -> tuple[float, float] | None:
+        """Display range of a companion without one of its own."""
+        displayed = of.display or figures.robust_limits(self.result.values[of.name])
+        end = SHARE_OF_RANGE * float(np.ptp(displayed))
+        return {"spread": (0.0, end), "signed": (-end, end)}.get(quantity.scale)
+
+    def listed(self) -> list[dict[str, Any]]:
+        """All maps, for `FitRecord.maps`: files, words, and how they are shown."""
+        rows = []
+        for key, output in self.outputs.items():
+            panel, unit = self.map(key), REPORT_UNITS[output.unit]
+            is_axis = output.parameter is not None and output.parameter.axis and not output.statistic
+            limits = panel.limits or figures.robust_limits(self.result.values[key])
+            rows.append(
+                {
+                    "path": output.path.as_posix(),
+                    "key": key,
+                    "parameter": output.parameter.name if output.parameter else "",
+                    "statistic": output.quantity.key if output.statistic else "",
+                    "title": output.quantity.word or output.quantity.title,
+                    "unit": unit.name,
+                    "factor": unit.factor / output.file_unit.factor,
+                    "limits": [float(limit) * unit.factor for limit in limits],
+                    "colours": panel.cmap,
+                    "frame": self.result.numbers.frame if is_axis else "",
+                    "weight": getattr(output.parameter, "weight", "") if is_axis else "",
+                }
+            )
+        return rows
+
+    @property
+    def voxels(self) -> list[tuple[int, ...]]:
+        """Indices of the voxels whose curves are drawn."""
+        inside = np.flatnonzero(self.mask.ravel(order="F"))
+        places = [inside[curve.voxel] for curve in self.result.numbers.curves]
+        return [tuple(int(i) for i in np.unravel_index(place, self.mask.shape, order="F")) for place in places]
 
     @cached_property
     def shown(self) -> list[Quantity]:
@@ -117,7 +160,8 @@ def _draw_maps(path: Path, view: FitView) -> bool:
     maps = [view.map(name) for name in view.names]
     if not figures.with_values(maps, view.mask):
         return False
-    figures.plot_maps(path, maps, view.mask, view.affine)
+    marks = dict(zip(string.ascii_uppercase, view.voxels, strict=False))
+    figures.plot_maps(path, maps, view.mask, view.affine, marks=marks)
     return True
 
 
@@ -130,21 +174,13 @@ def _draw_uncertainty(path: Path, view: FitView) -> bool:
 
 
 def _judged_maps(view: FitView, name: str) -> Iterator[figures.Panel]:
-    """Maps of the companions of a parameter; spreads and bias are shown up to a share of its display range."""
+    """Maps of the companions of a parameter."""
     judged = view.judged(name)
-    known = [q for q in view.shown if q.key in judged]
-    displayed = view.model.quantity(name).display or figures.robust_limits(view.result.values[name])
-    end = SHARE_OF_RANGE * float(np.ptp(displayed))
-    for quantity in known:
-        values, drawn_as = judged[quantity.key], view.map(f"{name}_{quantity.key}")
-        drawn_as = replace(drawn_as, title=f"{quantity.word} of ${view.model.quantity(name).latex}$")
-        if quantity.scale == "spread":
-            undetermined = precision(None, values).undetermined
-            remark = f"{percent(undetermined)} not determined" if undetermined > 0 else ""
-            drawn_as = replace(drawn_as, limits=(0.0, end), remark=remark)
-        elif quantity.scale == "signed":
-            drawn_as = replace(drawn_as, limits=(-end, end))
-        yield drawn_as
+    for quantity in (q for q in view.shown if q.key in judged):
+        panel = view.map(f"{name}_{quantity.key}")
+        undetermined = precision(None, judged[quantity.key]).undetermined if quantity.scale == "spread" else 0.0
+        remark = f"{percent(undetermined)} not determined" if undetermined > 0 else ""
+        yield replace(panel, title=f"{quantity.word} of ${view.model.quantity(name).latex}$", remark=remark)
 
 
 def _draw_histograms(path: Path, view: FitView) -> bool:
@@ -164,7 +200,10 @@ def _draw_curves(path: Path, view: FitView) -> bool:
     numbers = view.result.numbers
     if not numbers.curves:
         return False
-    figures.plot_curves(path, [drawn_curve(c, view.model, numbers.noise.get("sigma")) for c in numbers.curves])
+    curves = [drawn_curve(curve, view.model, numbers.noise.get("sigma")) for curve in numbers.curves]
+    places = [place_in_words(index, view.affine) for index in view.voxels]
+    named = zip(string.ascii_uppercase, curves, places, strict=False)
+    figures.plot_curves(path, [replace(c, title=f"{letter}  {c.title}\n{where}") for letter, c, where in named])
     return True
 
 
@@ -175,6 +214,12 @@ def drawn_curve(curve: FittedCurve, model: SignalModel, sigma: float | None) -> 
     error = None if sigma is None else sigma / np.sqrt(curve.counts)
     title = curve_title(curve.title, model)
     return figures.Curve(title, x, signal, error, fine[0], fine[1], signal - predicted, curve.x_label)
+
+
+def place_in_words(index: tuple[int, ...], affine: NDArray) -> str:
+    """Indices of a voxel in the files, from 0, and its position."""
+    mm = ", ".join(readable(round(float(x), 1)) for x in (affine @ [*index, 1])[:3])
+    return f"voxel ({', '.join(map(str, index))}) at {mm} mm"
 
 
 def curve_title(title: str, model: SignalModel) -> str:
@@ -192,7 +237,7 @@ def _draw_quality(path: Path, view: FitView) -> bool:
 
 
 def _draw_status(path: Path, view: FitView) -> bool:
-    if view.result.numbers.freedom > 0:
+    if view.result.numbers.freedom > 0 or len(view.result.numbers.status) == 1:  # one colour is told in the table
         return False
     _plot_status(path, view, [])
     return True
@@ -252,7 +297,7 @@ FLAGS = FitPanel(
 MAPS = FitPanel(
     "Slices of the parameter maps",
     "Parameter maps inside the mask. A pointed end of a colour bar means that values lie beyond it; they take the"
-    " colour of that end.",
+    " colour of that end. Letters: voxels whose curves are drawn, where a slice shows them.",
     _draw_maps,
 )
 UNCERTAINTY = FitPanel(

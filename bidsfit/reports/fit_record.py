@@ -99,7 +99,7 @@ def fit_record(
         ],
         options=options_in_words(settings, estimator, numbers),
         figures=dict(figures),
-        maps=[output.path.as_posix() for output in view.outputs.values()],
+        maps=view.listed(),
         warnings=warnings,
         methods=[*methods[:-1], methods[-1] + on_device(numbers)],
         training=training_row(view.bundle) if view.bundle else {},

@@ -11,13 +11,16 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.collections import LineCollection
-from matplotlib.colors import ListedColormap, NoNorm, Normalize
+from matplotlib.colors import ListedColormap, NoNorm, Normalize, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from matplotlib.patheffects import Normal, Stroke
 from matplotlib.ticker import FuncFormatter
 from numpy.typing import NDArray
+from PIL import Image
 
-from bidsfit.reports.canvas import FAINT, QUIET, robust_limits, save, styled, ticks
+from bidsfit.files import whole_file
+from bidsfit.reports.canvas import FAINT, INK, QUIET, robust_limits, save, styled, ticks
 from bidsfit.reports.slices import Slices
 from bidsfit.reports.tiles import BACKGROUND, SMALL_TILE, Mosaic, columns_for, show
 from bidsfit.reports.words import percent
@@ -41,6 +44,8 @@ NOT_A_NUMBER, UNKNOWN = "#ff6fae", "#3c444d"
 #: Voxels of infinite spread: the data say nothing about the parameter.
 UNDETERMINED = "#ffffff"
 OUTLINE = "#ffb000"
+#: Longer side of a thumbnail, pixels.
+THUMBNAIL = 200
 
 
 @dataclass(frozen=True)
@@ -142,7 +147,12 @@ def with_values(panels: Sequence[Panel], mask: NDArray) -> list[Panel]:
 
 @styled
 def plot_maps(
-    path: Path | str, panels: Sequence[Panel], mask: NDArray, affine: NDArray, columns: int | None = None
+    path: Path | str,
+    panels: Sequence[Panel],
+    mask: NDArray,
+    affine: NDArray,
+    columns: int | None = None,
+    marks: Mapping[str, tuple[int, ...]] | None = None,
 ) -> Path:
     """Mosaic of maps: up to seven slices each, cropped to the mask, with colour bars, orientation and scale.
 
@@ -158,6 +168,8 @@ def plot_maps(
         From voxels to RAS+ mm; may be oblique.
     columns : int, optional
         Number of panels side by side; each then shows as many slices as fit. By default every panel shows all slices.
+    marks : mapping of letter to voxel, optional
+        Voxels that are marked on the first panel, where a slice shows them.
     """
     mask = np.asarray(mask, dtype=bool)
     panels = with_values(panels, mask) or panels[:1]
@@ -165,6 +177,14 @@ def plot_maps(
     columns = columns or columns_for(Slices.around(mask, affine), len(panels))
     mosaic = Mosaic.around(mask, affine, len(panels), columns, bars=columns, smallest=smallest)
     _draw_panels(mosaic, panels, mask)
+    for letter, voxel in (marks or {}).items():
+        here = np.zeros(mask.shape)
+        here[voxel] = 1
+        for row, column in np.argwhere(mosaic.slices.strip(here)):
+            axes, white = mosaic.rows[0, 0], [Stroke(linewidth=2, foreground="#ffffff"), Normal()]
+            axes.plot(column, row, "s", markersize=4, fillstyle="none", color=INK, path_effects=white)
+            around = {"xytext": (4, 2), "textcoords": "offset points", "fontsize": 8, "path_effects": white}
+            axes.annotate(letter, (column, row), annotation_clip=False, **around)
     mosaic.end(_remark(panels, mask))
     return save(mosaic.figure, path)
 
@@ -192,6 +212,21 @@ def plot_mask(path: Path | str, background: NDArray, mask: NDArray, affine: NDAr
     axes.add_collection(outline, autolim=False)
     mosaic.end()
     return save(mosaic.figure, path)
+
+
+def plot_thumbnail(path: Path | str, panel: Panel, mask: NDArray, affine: NDArray) -> Path:
+    """The middle slice of a map, small and without words, in the colours of the figures."""
+    slices = Slices.around(np.asarray(mask, dtype=bool), affine, count=1)
+    values, within = slices.strip(panel.data), slices.strip(mask)
+    low, high = panel.limits or robust_limits(np.asarray(panel.data)[mask])
+    picture = matplotlib.colormaps[panel.cmap](np.nan_to_num((values - low) / (high - low)), bytes=True)[..., :3]
+    for which, colour in ((np.isnan(values), NOT_A_NUMBER), (np.isinf(values), UNDETERMINED), (~within, BACKGROUND)):
+        picture[which] = np.rint(255 * np.array(to_rgb(colour)))
+    factor = THUMBNAIL / max(slices.size)
+    size = [max(round(factor * length), 1) for length in slices.size]
+    with whole_file(Path(path)) as file:
+        Image.fromarray(picture[::-1]).resize((size[0], size[1]), Image.Resampling.NEAREST).save(file, format="png")
+    return Path(path)
 
 
 def _outline(within: NDArray) -> list[list[tuple[float, float]]]:

@@ -143,7 +143,7 @@ def plot_before_after(
             axes = mosaic.begin(row, len(volumes), f"{names[1]} \N{MINUS SIGN} {names[0]}{what}")
             _draw_difference(mosaic, row, axes, apart, mask)
     mosaic.end(entries=lines.entries, columns=2, title=title)
-    return save(mosaic.figure, path)
+    return save(mosaic.figure, path, turns=[(row[0], row[len(pictures) - 1]) for row in mosaic.rows])
 
 
 def _draw_difference(mosaic: Mosaic, line: int, axes: Any, apart: NDArray, mask: NDArray) -> None:

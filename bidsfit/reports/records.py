@@ -25,6 +25,7 @@ class ImageRecord:
     ``intensities``: n_negative and n_not_finite, counted over the voxels of the mask in all volumes.
     ``models`` rows: name, title, fitted (bool), reason (a sentence).
     ``figures``: kind to path relative to the report's folder. Kinds: shells, mask.
+    ``voxels``: path of the signals of its voxels (see `bidsfit.reports.voxels`), relative like those of figures.
     ``left_out`` rows, of volumes that are not diffusion images of their b-value: Volume (from 0), BValue, Reason.
     """
 
@@ -40,6 +41,7 @@ class ImageRecord:
     models: list[dict[str, Any]]
     figures: dict[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    voxels: str = ""
     left_out: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -53,8 +55,10 @@ class FitRecord:
     ``status`` rows: code, name, count, fraction (of the mask), message (what happened and what to do).
     ``options``: all settings (bounds, averaging, ...) as strings.
     ``figures``: kinds directions, maps, uncertainty, bias and flags (where the errors were simulated), histograms,
-    curves, quality (residual, R2 and status maps).
-    ``maps``: paths of the written maps relative to the output folder.
+    curves, quality (residual, R2 and status maps), and thumbnails (`thumbnail_of`).
+    ``maps`` rows, of the written maps: path (relative to the output folder), key, parameter (empty for the fit as a
+    whole), statistic (key of the companion, or empty), title, unit, factor (from files to reports), limits and colours
+    (as it is shown), and of an axis frame (that of its components; else empty) and weight (key of its weight).
     ``methods``: methods texts of the model and the estimator.
     ``source``: URI of the fitted image.
     ``training``, for trained estimators: distribution (in words), participants, snr (None without noise), noise, recipe
@@ -77,7 +81,7 @@ class FitRecord:
     status: list[dict[str, Any]]
     options: dict[str, str] = field(default_factory=dict)
     figures: dict[str, str] = field(default_factory=dict)
-    maps: list[str] = field(default_factory=list)
+    maps: list[dict[str, Any]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     methods: list[str] = field(default_factory=list)
     training: dict[str, Any] = field(default_factory=dict)
@@ -149,6 +153,11 @@ class ErrorRecord:
 
 
 Record = ImageRecord | PreprocessingRecord | FitRecord | ComparisonRecord | ErrorRecord
+
+
+def thumbnail_of(parameter: str) -> str:
+    """Kind of the figure that is the thumbnail of a parameter."""
+    return f"thumbnail-{parameter}"
 
 
 def write_record(record: Record, path: Path) -> None:

@@ -6,6 +6,7 @@ It is made from records with a Jinja2 template.
 from __future__ import annotations
 
 import base64
+import io
 import math
 import re
 import struct
@@ -16,15 +17,29 @@ from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
+from PIL import Image
 
+from bidsfit.bids.units import REPORT_UNITS
 from bidsfit.preprocessing.steps import STEPS
 from bidsfit.reports.bibliography import bibtex, cited, plain_text, reference_list
+from bidsfit.reports.canvas import TURNS
 from bidsfit.reports.comparisons import estimator_colour
 from bidsfit.reports.mosaics import status_colour
 from bidsfit.reports.page import write_page
 from bidsfit.reports.prose import mathml, prose
-from bidsfit.reports.records import ComparisonRecord, ErrorRecord, FitRecord, ImageRecord, PreprocessingRecord
+from bidsfit.reports.records import (
+    ComparisonRecord,
+    ErrorRecord,
+    FitRecord,
+    ImageRecord,
+    PreprocessingRecord,
+    thumbnail_of,
+)
+from bidsfit.reports.viewer import MOST_BYTES, ReportVoxels, Viewer, allowed, make_viewer, script_of
 from bidsfit.reports.words import percent, readable
+
+#: Bytes of a report besides its pictures and viewers.
+TEXT_BYTES = 400_000
 
 #: Figures of the quality of an image, in their order.
 QUALITY = ("traces", "outliers", "carpet", "registration", "snr")
@@ -91,6 +106,15 @@ class Section:
     preprocessing: PreprocessingRecord | None = None
     comparisons: list[tuple[str, ComparisonRecord]] = field(default_factory=list)
     fits: list[tuple[str, FitRecord]] = field(default_factory=list)
+    viewer: Viewer | None = None
+
+    @property
+    def cards(self) -> list[tuple[str, FitRecord, list[dict[str, Any]]]]:
+        """The first fit of every model with its anchor, and its parameters with what is to be thought of them."""
+        first: dict[str, tuple[str, FitRecord]] = {}
+        for anchor, fit in self.fits:
+            first.setdefault(fit.model, (anchor, fit))
+        return [(anchor, fit, _cards(fit)) for anchor, fit in first.values()]
 
 
 def write_report(
@@ -104,6 +128,7 @@ def write_report(
     methods: str,
     comparisons: Sequence[ComparisonRecord] = (),
     preprocessing: Sequence[PreprocessingRecord] = (),
+    voxels: ReportVoxels = "all",
 ) -> Path:
     """Write the report of a participant; the file is replaced only when complete.
 
@@ -122,12 +147,18 @@ def write_report(
         Paragraphs with citations ``[@key]`` and equations ``$...$``.
     comparisons : sequence of ComparisonRecord
     preprocessing : sequence of PreprocessingRecord
+    voxels : {"all", "slices", "none"}
+        Which voxels its viewers hold.
     """
     path = Path(path)
     sections = _sections(images, comparisons, fits, preprocessing)
+    _add_viewers(path.parent, sections, voxels)
+    script = script_of({k: v for s in sections if s.viewer for k, v in s.viewer.equations.items()})
     content = {
         "participant": participant.removeprefix("sub-"),
         "sections": sections,
+        "script": Markup(script),
+        "policy": allowed(script),
         "worth_a_look": _worth_a_look(sections),
         "images": images,
         "fits": fits,
@@ -138,24 +169,15 @@ def write_report(
         "manuscript": plain_text(methods),
         "bibtex": bibtex(cited(methods)),
     }
-    filters = {
-        "number": number,
-        "count": count,
-        "percent": percent,
-        "spread": spread,
-        "correlation": correlation,
-        "math": mathml,
-        "prose": prose,
-        "breakable": breakable,
-        "chunks": chunks,
-    }
     helpers = {
         "figure": partial(figure, path.parent),
+        "thumbnail": partial(thumbnail, path.parent),
         "quality_figures": QUALITY,
+        "thumbnails": lambda fit: [thumbnail_of(row["name"]) for row in fit.parameters],
         "colour": status_colour,
         "estimator_colour": estimator_colour,
     }
-    return write_page(path, "report.html.j2", content, filters=filters, helpers=helpers)
+    return write_page(path, "report.html.j2", content, filters=FILTERS, helpers=helpers)
 
 
 def _sections(
@@ -175,11 +197,54 @@ def _sections(
     for comparison in comparisons:
         section = sections[comparison.image]
         section.comparisons.append((f"{section.anchor}-comparison-{len(section.comparisons) + 1}", comparison))
-    for fit in fits:
+    told = {(c.image, c.model): [row["name"] for row in c.estimators] for c in comparisons}
+
+    def place(fit: FitRecord) -> tuple[str, int]:
+        """Estimators are in the order of their comparison, which decides their colours."""
+        names = told.get((fit.image, fit.model), [])
+        return fit.model, names.index(fit.estimator) if fit.estimator in names else len(names)
+
+    for fit in sorted(fits, key=place):
         section = sections[fit.image]
         labelled = replace(fit, warnings=[*_apart(section, fit), *fit.warnings])
         section.fits.append((f"{section.anchor}-fit-{len(section.fits) + 1}", labelled))
     return list(sections.values())
+
+
+def _add_viewers(folder: Path, sections: Sequence[Section], voxels: ReportVoxels) -> None:
+    """Give every image that was fitted its viewer; together with the figures they fill at most `MOST_BYTES`."""
+    shown = [s for s in sections if s.image and s.fits]
+    figures = {
+        path
+        for s in sections
+        for record in (s.image, s.preprocessing, *dict(s.comparisons).values(), *dict(s.fits).values())
+        if record is not None
+        for path in record.figures.values()
+    }
+    figures |= {row["figure"] for s in sections for _, c in s.comparisons for row in c.parameters}
+    files = [folder / path for path in figures if (folder / path).is_file()]
+    left = MOST_BYTES - TEXT_BYTES - sum(file.stat().st_size for file in files) * 4 / 3
+    for section in shown:
+        assert section.image is not None
+        fits = [fit for _, fit in section.fits]
+        section.viewer = make_viewer(folder, section.image, fits, voxels=voxels, most=left / len(shown))
+
+
+def _cards(fit: FitRecord) -> list[dict[str, Any]]:
+    """Parameters of a fit, except the scale of the signal, with a thumbnail and a sentence each."""
+    known = [row["name"] for row in fit.trust.get("parameters", ())]
+    told = dict(zip(known, fit.trust.get("sentences", ()), strict=False))
+    cards = []
+    for row in fit.parameters:
+        words = told.get(row["name"], "").removeprefix(f"{row['name']}: ")
+        if not words and math.isinf(row.get("crb", math.nan)):
+            words = "the data do not determine it in a typical voxel."
+        elif not words and math.isfinite(row.get("crb", math.nan)):
+            words = f"no unbiased estimator scatters less than {spread(row['crb'], row['median'])} in a typical voxel."
+        if row["unit"] != REPORT_UNITS["arbitrary"].name:
+            figure = fit.figures.get(thumbnail_of(row["name"]))
+            cards.append(row | {"words": words[:1].upper() + words[1:], "figure": figure})
+    return cards
 
 
 def _apart(section: Section, fit: FitRecord) -> list[str]:
@@ -252,6 +317,15 @@ def chunks(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
     return [items[i : i + length] for i in range(0, len(items), length)] if items else []
 
 
+def thumbnail(folder: Path, relative: str, subject: str) -> Markup:
+    """A small picture that is embedded; nothing if the file is missing."""
+    try:
+        data = base64.b64encode((folder / relative).read_bytes()).decode()
+    except OSError:
+        return Markup("")
+    return Markup('<img src="data:image/png;base64,{}" alt="Middle slice of {}">').format(data, subject)
+
+
 def figure(folder: Path, relative: str, kind: str, subject: str, captioned: bool = True) -> Markup:
     """A figure with its picture embedded; a sentence instead if the file is missing."""
     from bidsfit.reports.fit_panels import PANELS  # which draws, and loads what that needs
@@ -267,12 +341,29 @@ def figure(folder: Path, relative: str, kind: str, subject: str, captioned: bool
         return Markup('<p class="warning">The figure {} is missing.</p>').format(relative)
     is_png = data.startswith(b"\x89PNG")
     media = "image/png" if is_png else "image/svg+xml"
-    size = Markup("")
+    size, turns = Markup(""), ""
     if is_png:  # drawn at 150 dots per inch; an inch is 96 pixels of a page
         width, height = (round(n * 96 / 150) for n in struct.unpack(">II", data[16:24]))
         size = Markup(' width="{}" height="{}" style="--width:{}"').format(width, height, width)
+        with Image.open(io.BytesIO(data)) as picture:
+            turns = str(picture.info.get(TURNS, ""))
     source = f"data:{media};base64,{base64.b64encode(data).decode()}"
     words = Markup("<figcaption>{}</figcaption>").format(caption) if captioned else ""
-    return Markup('<figure class="{}"><div><img src="{}" alt="{} ({})"{}></div>{}</figure>').format(
-        kind, source, shown, subject, size, words
+    apart = Markup(' data-turns="{}"').format(turns) if turns else ""
+    return Markup('<figure class="{}"{}><div><img src="{}" alt="{} ({})"{}></div>{}</figure>').format(
+        kind, apart, source, shown, subject, size, words
     )
+
+
+#: Filters of the templates of reports and of the index.
+FILTERS = {
+    "number": number,
+    "count": count,
+    "percent": percent,
+    "spread": spread,
+    "correlation": correlation,
+    "math": mathml,
+    "prose": prose,
+    "breakable": breakable,
+    "chunks": chunks,
+}

@@ -25,6 +25,8 @@ BAR, THICKNESS, SPARE = 0.8, 0.1, 0.15
 BETWEEN, GAP, TICKS = 0.17, 0.05, 0.25
 #: Inches: widths of tiles.
 LARGEST_TILE, SMALLEST_TILE, SMALL_TILE = 2.7, 1.6, 1.2
+#: Inches: a voxel is not drawn wider, where the tile is large enough.
+LARGEST_VOXEL = 0.035
 
 
 @dataclass(frozen=True)
@@ -192,6 +194,8 @@ def columns_for(slices: Slices, n: int) -> int:
 def _tile_width(slices: Slices, columns: int, bars: int, largest: float) -> float:
     """Width of a tile in inches, for pictures and colour bars in a line; no side is longer than ``largest``."""
     room = (WIDTH - bars * BAR - columns * BETWEEN) / (columns * len(slices))
+    across = slices.window[0].stop - slices.window[0].start
+    room = min(room, max(LARGEST_VOXEL * across, SMALLEST_TILE))
     return min(room, largest, largest * slices.size[0] / slices.size[1])
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from markupsafe import Markup
 
@@ -78,6 +79,11 @@ def scripts() -> Markup:
 
     bundle = vl_convert.javascript_bundle((TEMPLATES / "draw.js").read_text(encoding="utf-8"))
     return Markup(f'<script type="module">/* {NOTICE} */\n{bundle}</script>')
+
+
+def report_of(participant: str) -> str:
+    """Address of a participant's report, from a page in the same folder."""
+    return quote(f"sub-{participant.removeprefix('sub-')}.html")
 
 
 @dataclass(frozen=True)

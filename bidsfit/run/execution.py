@@ -20,7 +20,16 @@ from bidsfit.run.description import describe_replaced, summarise_plan
 from bidsfit.run.engine import configure_nipype, started
 from bidsfit.run.progress import Progress
 from bidsfit.run.replacing import replace_earlier
-from bidsfit.run.reports import Reports, last_run, read_crashes, say, say_errors, say_outcome, write_methods
+from bidsfit.run.reports import (
+    Reports,
+    last_run,
+    read_crashes,
+    say,
+    say_errors,
+    say_outcome,
+    write_methods,
+    write_overview,
+)
 from bidsfit.run.scheduler import Finished
 from bidsfit.run.settings import Settings
 from bidsfit.run.work_folder import clean, held
@@ -56,6 +65,7 @@ def carry_out(
         say(summarise_plan(plans))
         run_workflow(settings, named, plugin, reports)
     write_methods(settings.output_dir)
+    write_overview(settings.output_dir)
     return say_outcome(settings, plans, reports.errors)
 
 

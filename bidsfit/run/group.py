@@ -20,7 +20,7 @@ from bidsfit.planning.fits import bounds_of_models
 from bidsfit.reports.quality_page import write_quality_page
 from bidsfit.run.cohort import CohortChoice, CohortPlan, analyse, describe, plan_cohort
 from bidsfit.run.pooling import plan_poolings, pool_fits
-from bidsfit.run.reports import say
+from bidsfit.run.reports import say, write_overview
 from bidsfit.run.settings import Settings
 
 #: Packages whose versions the page of repeatability and response states.
@@ -54,6 +54,8 @@ def run_group(settings: Settings) -> int:
         if not (quality or compared):
             raise failure
         say(f"No fits were pooled. {failure}")
+    if not settings.dry_run:
+        write_overview(settings.output_dir)
     return 0
 
 

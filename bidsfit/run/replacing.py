@@ -65,7 +65,7 @@ def _figures(plan: ImagePlan, fit: Fit, output_dir: Path) -> list[Path]:
     from bidsfit.interfaces.fit import fit_figure_paths
 
     paths = [
-        *fit_figure_paths(output_dir, plan.image, fit.model, fit.built.name).values(),
+        *fit_figure_paths(output_dir, plan.image, fit.built).values(),
         *comparison_figure_paths(output_dir, plan.image, fit.signal_model).values(),
     ]
     stem, label = f"{plan.image.name}_model-{fit.model}_param-*_stat-{KEY}", estimator_label(fit.built.name)

@@ -22,6 +22,7 @@ from bidsfit.interfaces.quality import quality_record_path
 from bidsfit.planning.methods import methods_of, methods_of_plans
 from bidsfit.planning.plan import ImagePlan, ParticipantPlan
 from bidsfit.reports.bibliography import write_citation
+from bidsfit.reports.index import write_index
 from bidsfit.reports.records import (
     ComparisonRecord,
     ErrorRecord,
@@ -108,7 +109,14 @@ def make_report(settings: Settings, raw: Dataset, plan: ParticipantPlan, errors:
         methods=methods_of(records),
         comparisons=[record for record in records if isinstance(record, ComparisonRecord)],
         preprocessing=[record for record in records if isinstance(record, PreprocessingRecord)],
+        voxels=settings.report_voxels,
     )
+
+
+def write_overview(output_dir: Path) -> None:
+    """Write the page of all participants of an output folder."""
+    with FileLock(output_dir / ".bidsfit.lock"):
+        write_index(output_dir, read_records(output_dir))
 
 
 def write_methods(output_dir: Path, planned: Sequence[ParticipantPlan] = ()) -> str:

@@ -91,6 +91,7 @@ class Settings:
     cache_dir: Path = Path("compiled")
     clean_workdir: bool = False
     overwrite: bool = False
+    report_voxels: Literal["all", "slices", "none"] = "all"
     resource_monitor: bool = False
     stop_on_first_crash: bool = False
     verbosity: int = 0

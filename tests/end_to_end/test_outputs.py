@@ -169,8 +169,10 @@ def test_reports(out):
         assert "Intravoxel incoherent motion" in report
         assert "http://" not in report.split("</style>")[1].split("<footer")[0] or 'src="http' not in report
         assert (
-            report.count("data:image/png;base64,") == 2 + 2 + 2 * 6 + 1
-        )  # image: mask, shells; its quality (the noise level, so the SNR, is not known); fit: maps ... quality; bias
+            report.count("data:image/png;base64,") == 2 + 2 + 2 * 6 + 1 + 4
+        )  # image: mask, shells; its quality (the noise level, so the SNR, is not known); fit: maps ... quality; bias;
+        # thumbnails of f, D, Dstar and of the D of adc
+        assert 'class="viewer"' in report
 
 
 # --- without masks, outside the dataset -----------------------------------------------------------------------------

@@ -15,7 +15,8 @@ from bidsfit.interfaces.derivatives import WriteVolume
 from bidsfit.interfaces.figures import PlotImage
 from bidsfit.interfaces.fit import FitImage
 from bidsfit.interfaces.image import PrepareImage
-from bidsfit.reports.records import FitRecord, ImageRecord, read_record
+from bidsfit.reports.measured import MeasuredVoxels
+from bidsfit.reports.records import FitRecord, ImageRecord, read_record, thumbnail_of
 
 
 class Fitted:
@@ -37,7 +38,7 @@ class Fitted:
             "output_dir": str(out),
             "facts": prepared.facts,
         }
-        self.reference = prepared.reference
+        self.reference, self.voxels = prepared.reference, prepared.voxels
         self.files = files
 
     def fit(self, run_in, methods=("", ""), **options):
@@ -81,9 +82,8 @@ def test_a_found_mask_is_written(fitted, run_in):
 def test_the_record_of_an_image(fitted, run_in):
     f = fitted()
     rows = [{"name": "adc", "title": "ADC", "fitted": True, "reason": "has b = 0"}]
-    interface = PlotImage(
-        reference=f.reference, bval=str(f.image.bval), models=rows, warnings=["Take care."], **f.image_inputs
-    )
+    found = {"reference": f.reference, "voxels": f.voxels}
+    interface = PlotImage(**found, bval=str(f.image.bval), models=rows, warnings=["Take care."], **f.image_inputs)
     record = read_record(f.out / run_in(interface).record)
     assert isinstance(record, ImageRecord)
     assert record.shells[0] == {"b_value": 0, "n_measurements": 2, "n_directions": 1}
@@ -91,6 +91,9 @@ def test_the_record_of_an_image(fitted, run_in):
     assert record.models == rows
     assert set(record.figures) == {"mask", "shells"}
     assert all((f.out / path).stat().st_size > 1000 for path in record.figures.values())
+    voxels = MeasuredVoxels.load(f.out / record.voxels)
+    assert voxels.mean.shape == (len(record.shells), 60)
+    assert voxels.mask.sum() == 60
 
 
 def test_the_record_of_a_fit(fitted, run_in):
@@ -103,8 +106,9 @@ def test_the_record_of_a_fit(fitted, run_in):
     assert [(row["name"], row["count"]) for row in record.status] == [("converged", 60)]
     assert record.methods == ["model", "estimator"]
     assert record.options["Bounds of D"] == "0 to 5 \N{MULTIPLICATION SIGN} 10⁻³ mm²/s"
-    assert set(record.figures) == {"maps", "uncertainty", "histograms", "curves", "quality"}
-    assert all((f.out / path).stat().st_size > 1000 for path in record.figures.values())
+    thumbnails = {thumbnail_of("S0"), thumbnail_of("D")}
+    assert set(record.figures) == {"maps", "uncertainty", "histograms", "curves", "quality"} | thumbnails
+    assert all((f.out / path).stat().st_size > 80 for path in record.figures.values())
     assert len(record.maps) == 2 + 2 * 4 + 3  # parameters, their standard deviation, interval and bound, quality
     assert d["crb"] == pytest.approx(d["sd"], rel=0.1)
     assert record.warnings == []
@@ -119,8 +123,8 @@ def test_a_device_is_told_and_no_reason_to_fit_again(fitted, run_in, blank_figur
             "model",
             "estimator All voxels were fitted together with PyTorch [@pytorch] (device cpu:0).",
         ]
-        for path in record.maps:
-            sidecar = json.loads((f.out / path.replace(".nii.gz", ".json")).read_text())
+        for row in record.maps:
+            sidecar = json.loads((f.out / row["path"].replace(".nii.gz", ".json")).read_text())
             assert sidecar["EstimationNotes"] == {"Device": "cpu:0"}
 
 

@@ -73,13 +73,15 @@ def test_what_directions_do_to_the_residual_is_said():
 
 
 @pytest.mark.usefixtures("blank_figures")
-@pytest.mark.parametrize(("freedom", "drawn"), [(0, ["status"]), (3, ["quality"])])
-def test_the_figure_of_a_fit_without_residuals_is_called_by_what_it_shows(tmp_path, freedom, drawn):
+@pytest.mark.parametrize(
+    ("freedom", "status", "drawn"), [(0, {1: 3, 2: 1}, ["status"]), (0, {1: 4}, []), (3, {1: 4}, ["quality"])]
+)
+def test_the_figure_of_a_fit_without_residuals_is_called_by_what_it_shows(tmp_path, freedom, status, drawn):
     mask, model = np.ones((2, 2, 1), dtype=bool), models.get("adc")
     values = {"rmse": np.ones(4), "r2": np.ones(4), "status": np.ones(4, dtype=np.uint8)}
     image = DwiImage(Path("a"), Path("a"), None, {}, {"subject": "01"}, "bids:raw:a", False)
     estimator = LeastSquares(model)
-    result = FitResult(values, replace(NUMBERS, freedom=freedom))
+    result = FitResult(values, replace(NUMBERS, freedom=freedom, status=status))
     view = FitView(result, estimator, map_outputs(image, model, estimator), mask, np.eye(4))
     assert [name for name in ("quality", "status") if PANELS.get(name).draw(tmp_path / f"{name}.png", view)] == drawn
 

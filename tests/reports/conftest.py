@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import html
 import json
 import re
@@ -113,7 +115,7 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
         ],
         options={"averaging": "arithmetic"},
         figures={kind: figures[kind] for kind in ("maps", "uncertainty", "histograms", "curves", "quality")},
-        maps=["sub-01/dwi/sub-01_acq-low_model-ivim_param-D_desc-lsq_dwimap.nii.gz"],
+        maps=[{"path": "sub-01/dwi/sub-01_acq-low_model-ivim_param-D_desc-lsq_dwimap.nii.gz", "frame": ""}],
     )
     row = {"estimator": "lsq", "median": 0.8, "p5": 0.1, "p95": 2.0, "fraction_at_bound": 0.02}
     spread = {"sd": 0.08, "crb": 0.07, "undetermined": 0.0}
@@ -157,7 +159,7 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
 
 @pytest.fixture
 def chromium(tmp_path: Path) -> Callable[..., str]:
-    """Runs Chromium without a window and without a network; gives what it writes."""
+    """Runs Chromium without a window and without a network; gives what it writes. Nothing may reach its console."""
     found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if found is None:
         pytest.skip("no Chromium on this machine")
@@ -172,10 +174,38 @@ def chromium(tmp_path: Path) -> Callable[..., str]:
             "--disable-background-networking",
             "--disable-dev-shm-usage",
             "--host-resolver-rules=MAP * ~NOTFOUND",
+            "--enable-logging=stderr",
             f"--user-data-dir={tmp_path / 'profile'}",
             *arguments,
         ]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
+        outcome = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+        assert not re.findall(r'CONSOLE:\d+\] "(?!WARN).*', outcome.stderr)  # Vega warns of what we want
+        return outcome.stdout
+
+    return run
+
+
+@pytest.fixture
+def asked(tmp_path: Path, chromium: Callable[..., str]) -> Callable[[Path, str], Any]:
+    """What a script, run in a page when its viewers are ready, returns; the policy of the page lets this one in too."""
+
+    def run(page: Path, script: str) -> Any:
+        script = f"""
+        const waiting = setInterval(async () => {{
+          if ([...document.querySelectorAll(".viewer")].some((v) => !v.dataset.ready)) return;
+          clearInterval(waiting);
+          const answers = await (async () => {{ {script} }})();
+          document.body.innerHTML = "";
+          document.body.setAttribute("data-answers", JSON.stringify(answers));
+        }}, 50);"""
+        digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+        text = page.read_text(encoding="utf-8").replace("script-src ", f"script-src 'sha256-{digest}' ", 1)
+        copy = tmp_path / "asked.html"
+        copy.write_text(text.replace("</body>", f"<script>{script}</script></body>"), encoding="utf-8")
+        dumped = chromium("--window-size=1366,2000", "--virtual-time-budget=20000", "--dump-dom", copy.as_uri())
+        found = re.search(r'data-answers="([^"]*)"', dumped)
+        assert found, dumped[-2000:]
+        return json.loads(html.unescape(found.group(1)))
 
     return run
 

@@ -233,33 +233,28 @@ def test_curves(tmp_path: Path, curve: Curve) -> None:
     assert_picture(figures.plot_curves(tmp_path / "curves.png", [curve]))
 
 
+def test_voxels_are_marked_where_a_slice_shows_them(tmp_path: Path) -> None:
+    mask = np.ones((8, 9, 1), dtype=bool)
+    panel, options = figures.Panel(np.ones(mask.shape), "D"), {"mask": mask, "affine": np.diag([-1.0, 1, 1, 1])}
+    plain = figures.plot_maps(tmp_path / "plain.png", [panel], **options)
+
+    def centre(voxel: tuple[int, int, int]) -> np.ndarray:
+        """Row and column of what the mark of a voxel changes in the picture."""
+        marked = figures.plot_maps(tmp_path / "marked.png", [panel], **options, marks={"A": voxel})
+        changed = np.any(np.asarray(Image.open(marked)) != np.asarray(Image.open(plain)), axis=-1)
+        return np.argwhere(changed).mean(axis=0)
+
+    here, anterior, left = centre((3, 3, 0)), centre((3, 6, 0)), centre((6, 3, 0))  # the first axis points to the left
+    assert anterior[0] < here[0] - 20
+    assert left[1] < here[1] - 20
+    assert anterior[1] == pytest.approx(here[1], abs=1)
+
+
 @pytest.mark.parametrize("count", [1, 4])
 def test_decays(tmp_path: Path, count: int) -> None:
     fitted = [SIGNAL, SIGNAL * 0.9, SIGNAL * np.nan]
     decay = Decay("$f$: 10th percentile", B, SIGNAL, B, fitted, ["lsq  $f$ 0.1", "mle", "none"], "TE (ms)")
     assert_picture(figures.plot_decays(tmp_path / "decays.png", [decay] * count))
-
-
-@pytest.mark.parametrize(
-    ("b_values", "expected"),
-    [
-        ([5, 10, 20, 30, 50, 75, 150, 250, 600, 700, 800], 150),
-        ([0, 10, 20, 60, 150, 300, 500, 1000], 150),
-        ([0, 1000, 2000], None),
-        ([0, 0, 700, 1000, 2850], None),
-        ([0, 4.9, 5.0, 5.1, 5.2, 800], None),  # jitter of one b-value
-        ([0], None),
-    ],
-)
-def test_the_b_axis_is_stretched_where_many_b_values_are_low(b_values: list[float], expected: float | None) -> None:
-    assert charts.stretched_below(b_values) == expected
-
-
-def test_the_stretched_axis_can_be_inverted() -> None:
-    b = np.linspace(0, 800, 50)
-    position = charts.to_axis(b, 150, 800)
-    assert np.all(np.diff(position) > 0)
-    np.testing.assert_allclose(charts.from_axis(position, 150, 800), b)
 
 
 @pytest.mark.parametrize("directions", [None, "random", "zero", "one"])

@@ -47,7 +47,7 @@ def marks(drawn: str, kind: str) -> list[list[ElementTree.Element]]:
     """Marks of a kind (symbol, rule, text, rect) in the picture that is there without a script, layer by layer."""
     picture = ElementTree.fromstring(drawn[drawn.index("<svg") : drawn.index("</svg>") + 6])
     layers = [g for g in picture.iter(f"{NAMESPACE}g") if f"mark-{kind} role-mark" in g.get("class", "")]
-    return [list(layer) for layer in layers]
+    return [[mark[0] if mark.tag == f"{NAMESPACE}a" else mark for mark in layer] for layer in layers]
 
 
 def place(mark: ElementTree.Element) -> tuple[float, float]:
@@ -104,6 +104,9 @@ def test_every_known_participant_is_a_symbol_that_tells_name_and_numbers() -> No
 
 def test_both_kinds_of_limits_are_drawn_at_zero_offset_and_named() -> None:
     drawn = draw_bland_altman([estimator()], "f", "")
+    links = {row["link"] for row in rows(drawn, "link")}
+    assert len(links) > 2
+    assert all(re.fullmatch(r"sub-.*\.html", link) for link in links)
     zero, limits, _ = marks(drawn, "rule")
     middle = place(zero[0])[1]
     upper, lower, upper_normal, lower_normal = (place(line)[1] for line in limits)
@@ -119,6 +122,9 @@ def test_both_kinds_of_limits_are_drawn_at_zero_offset_and_named() -> None:
 
 def test_symbols_lie_where_their_numbers_are() -> None:
     drawn = draw_bland_altman([estimator(change=0.5)], "D", "")
+    links = {row["link"] for row in rows(drawn, "link")}
+    assert len(links) > 2
+    assert all(re.fullmatch(r"sub-.*\.html", link) for link in links)
     zero, limits, _ = marks(drawn, "rule")
     middle, upper = place(zero[0])[1], place(limits[0])[1]
     y = place(marks(drawn, "symbol")[1][2])[1]
@@ -238,6 +244,7 @@ def test_distributions_show_every_value_and_quartiles_of_enough() -> None:
     few = Values("treated, before", names[:2], (2.0, 2.0))
     drawn = draw_distributions([EstimatorRecord("lsq", distributions=(many, few))], "D", "ms", ["bayes", "lsq"])
     assert told(drawn)[:2] == ["sub-0: 1", "sub-1: 2"]
+    assert [row["link"] for row in rows(drawn, "link")][:2] == ["sub-0.html", "sub-1.html"]  # the reports
     (dots,), (box,), (median,) = marks(drawn, "symbol"), marks(drawn, "rect")[:1], marks(drawn, "rect")[1:]
     assert len(dots) == 7
     assert len(box) == len(median) == 1  # of the five, not of the two

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -9,6 +12,9 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from bidsfit.reports import figures, preprocessing
+from bidsfit.reports.canvas import TURNS
+from bidsfit.reports.records import PreprocessingRecord
+from bidsfit.reports.report import write_report
 
 SHAPE, AFFINE = (16, 18, 6), np.diag([-2.0, 2.0, 3.0, 1.0])
 OBLIQUE = np.array([[0.9, -0.4, 0, 3], [0.4, 1.8, -0.5, -20], [0, 0.3, 2.9, 7], [0, 0, 0, 1.0]])
@@ -50,6 +56,44 @@ def assert_picture(path: Path, least: int = 10) -> None:
 def test_before_and_after(tmp_path: Path, changes: dict[str, Any]) -> None:
     arguments = {"before": BEFORE, "after": AFTER, "mask": INSIDE, "affine": AFFINE, "rows": ["b = 0"]} | changes
     assert_picture(figures.plot_before_after(tmp_path / "step.png", **arguments))
+
+
+def test_before_and_after_can_take_turns_in_one_place(
+    tmp_path: Path, asked: Callable[[Path, str], Any], material: SimpleNamespace
+) -> None:
+    """The places in the file are those of the pictures, and the report shows the second on top of the first."""
+    path = tmp_path / "sub-01/figures/step.png"
+    figures.plot_before_after(path, np.zeros(BEFORE.shape), 0 * BEFORE + 9, INSIDE, AFFINE, rows=["b = 0"])
+    with Image.open(path) as picture:
+        pixels, (first, second) = np.asarray(picture.convert("L")), json.loads(picture.info[TURNS])[0]
+
+    def brightness(place: list[float]) -> float:
+        height, width = pixels.shape
+        left, top, across, down = np.rint(np.array(place) * [width, height, width, height]).astype(int)
+        return float(np.median(pixels[top : top + down, left : left + across]))
+
+    assert (brightness(first), brightness(second)) == (0, 255)
+    assert first[1:] == second[1:]
+    record = PreprocessingRecord(
+        image=material.image.name, source="", figures={"denoise": "sub-01/figures/step.png"}, warnings=["Look."],
+        steps=[{"name": "denoise", "title": "Noise", "applied": True, "method": "", "reason": "", "seconds": 1}],
+    )  # fmt: skip
+    page = write_report(
+        tmp_path / "sub-01.html", participant="01", images=[material.image], fits=[], errors=[], about={}, methods="",
+        preprocessing=[record],
+    )  # fmt: skip
+    script = """
+      const button = document.querySelector("figure > button"), cover = document.querySelector(".cover");
+      const over = () => cover.hidden ? null : cover.getBoundingClientRect().left;
+      const left = document.querySelector(".turns img").getBoundingClientRect();
+      const answers = [over()];
+      button.click(); answers.push((over() - left.left) / left.width);
+      await new Promise((done) => setTimeout(done, 800)); answers.push(over());
+      button.click(); answers.push(over());
+      return answers;"""
+    hidden, place, again, ended = asked(page, script)
+    assert (hidden, again, ended) == (None, None, None)
+    assert place == pytest.approx(first[0], abs=0.01)
 
 
 def test_the_difference_is_after_minus_before_on_its_own_scale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
