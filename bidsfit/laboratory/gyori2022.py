@@ -41,9 +41,9 @@ from bidsfit.simulation.simulator import Noise
 B_VALUES, DIRECTIONS = (0.0, 1000.0, 2000.0, 3500.0, 5000.0), 32
 #: Readings of S0, which the signals are divided by: measurements of b = 0 that it is the mean of, and whether they have
 #: noise. The paper can be read both ways; tables and figures take the first where they do not say otherwise.
-S0_READINGS = {"noise-free S0": (1, False), "S0 of 12 noisy b = 0": (12, True)}
+S0_READINGS = {"noise-free S0": (1, False), "noisy S0": (12, True)}
 #: Readings of the healthy pool, of which the paper says nothing: whether it holds fits with a parameter at its bound.
-POOL_READINGS = {"fits at bounds left out": False, "fits at bounds pooled": True}
+POOL_READINGS = {"inside": False, "all": True}
 #: Five participants are pooled and the sixth is tested; about 135,000 voxels.
 POOLED, SHAPE, QUICK_POOLED, QUICK_SHAPE = 5, (96, 96, 6), 2, (48, 48, 3)
 
@@ -350,7 +350,7 @@ PAPER = Paper(
         "2": Exhibit("The abnormalities.", {"": table_2}),
         "3": Exhibit(
             "Errors at SNR 25 in both readings of S0 (without noise, or the mean of 12 noisy images) and of the "
-            "healthy pool (without and with fits at bounds), beside the paper's.",
+            "healthy pool (fits inside the bounds, or all, with those at bounds), beside the paper's.",
             {"": table_3},
         ),
     },

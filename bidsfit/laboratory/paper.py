@@ -7,7 +7,7 @@ A paper is a module with a `Paper`, listed in `bidsfit.laboratory.PAPERS`. What 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -145,7 +145,11 @@ def reproduce(paper: Paper, options: Options, exhibits: Mapping[str, Exhibit], a
     for name, exhibit in exhibits.items():
         run = Reproduction(bench, Gallery(options.folder), options.quick)
         for letter, make in exhibit.parts.items():
+            made = len(run.gallery.figures)
             make(run, name + letter)
+            if letter:
+                drawn = run.gallery.figures
+                drawn[made:] = [replace(figure, title=f"{letter}: {figure.title}") for figure in drawn[made:]]
         title = name.replace("-", " ").capitalize()
         sections.append(LaboratorySection(title, exhibit.caption, run.tables, run.gallery.figures))
     quick = " A quick run: short trainings, and a hundredth of the noise realisations." if options.quick else ""

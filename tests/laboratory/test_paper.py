@@ -17,6 +17,7 @@ from bidsfit.laboratory.exhibits import AT_POINTS, Entry, contrasts
 from bidsfit.laboratory.gallery import Gallery
 from bidsfit.laboratory.paper import Exhibit, Options, Paper, Reproduction, reproduce
 from bidsfit.models.space import ParameterSpace
+from bidsfit.reports.laboratory import LaboratoryFigure
 from bidsfit.simulation.simulator import Noise
 
 
@@ -24,12 +25,16 @@ def write(run, name):
     run.table(name, "Realisations", ("full", "used"), [(10_000, run.repeats(10_000)), (100, run.repeats(100))])
 
 
+def draw(run, name):
+    run.gallery.figures.append(LaboratoryFigure(f"{name}.png", "A picture"))
+
+
 PAPER = Paper(
     title="A paper",
     lead="It is short.",
     bench=lambda options: Bench(options.folder),
     tables={"1": Exhibit("Numbers of realisations.", {"A": write, "B": write})},
-    figures={"S1": Exhibit("Nothing.", {}), "contrast": Exhibit("Nothing.", {})},
+    figures={"S1": Exhibit("One picture.", {"": draw}), "contrast": Exhibit("Two pictures.", {"A": draw, "B": draw})},
 )
 
 
@@ -46,7 +51,8 @@ def test_a_paper_is_a_declaration(tmp_path):
         assert words in text
     for letter in "AB":
         assert [row["used"] for row in read(tmp_path / f"table-1{letter}.csv")] == ["100", "50"]
-    reproduce(PAPER, Options(tmp_path), exhibits, {})
+    text = reproduce(PAPER, Options(tmp_path), PAPER.chosen(), {}).read_text()
+    assert [text.count(f"<h3>{title}") for title in ("A picture", "A: A picture", "B: A picture")] == [1, 1, 1]
     assert [row["used"] for row in read(tmp_path / "table-1A.csv")] == ["10000", "100"]
 
 
