@@ -41,7 +41,8 @@ from bidsfit.estimators.estimator import Estimate, Estimator
 from bidsfit.evaluation.experiments import Setting
 from bidsfit.files import cache_folder
 from bidsfit.laboratory.bench import Bench
-from bidsfit.laboratory.gyori2022 import ABNORMALITIES, bench_for, setting
+from bidsfit.laboratory.gyori2022 import ABNORMALITIES, bench_of, setting
+from bidsfit.laboratory.paper import Options
 from bidsfit.laboratory.patients import simulated_patient
 from bidsfit.models.space import ParameterSpace
 from bidsfit.noise import sigma_from_repeats
@@ -759,7 +760,7 @@ LEAST_CONTRAST = 0.02
 @cache
 def laboratory() -> Bench:
     """Quickly trained estimators of the paper, with pools of two simulated participants."""
-    return bench_for(cache_folder() / "benchmarks", real=None, quick=True, threads=1, device="cpu", seed=0)
+    return bench_of(Options(cache_folder() / "benchmarks", quick=True))
 
 
 def lesion_subject(bench: Bench, name: str, place: Setting) -> Subject:

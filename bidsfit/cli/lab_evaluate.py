@@ -61,7 +61,7 @@ def add_evaluate(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--quick",
         action="store_true",
-        help="for a look, a minute or so on two cores: a tenth of the training, --points 7 (or 5), --repeats 20, "
+        help="for a look, a minute or so on two cores: short trainings, --points 7 (or 5), --repeats 20, "
         "a smaller patient",
     )
     add_training_options(parser)
@@ -70,10 +70,9 @@ def add_evaluate(commands: argparse._SubParsersAction) -> None:
 
 def run_evaluate(arguments: argparse.Namespace) -> None:
     """Make the evaluation that the command line asks for."""
-    from bidsfit.laboratory.bench import Bench, protocol_in_words, say
+    from bidsfit.laboratory.bench import Bench, protocol_in_words, quick_recipes, say
     from bidsfit.laboratory.evaluation import evaluate_estimators, in_words, named_points
     from bidsfit.laboratory.gallery import Gallery
-    from bidsfit.laboratory.gyori2022 import quick_recipes
     from bidsfit.laboratory.patients import QUICK_SHAPE, SHAPE
     from bidsfit.reports.laboratory import write_laboratory_report
     from bidsfit.trained.given import describe_given, is_file_name

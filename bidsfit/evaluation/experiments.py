@@ -12,7 +12,7 @@ from scipy.interpolate import RegularGridInterpolator
 from scipy.stats import qmc
 
 from bidsfit.acquisition import Acquisition
-from bidsfit.estimators.estimator import INSIDE, Estimator
+from bidsfit.estimators.estimator import Estimator
 from bidsfit.information import cramer_rao_bound
 from bidsfit.models.space import ParameterSpace
 from bidsfit.parallel import Progress, part_of
@@ -190,20 +190,10 @@ def tissue_errors(
 ) -> dict[str, dict[str, float]]:
     """Mean absolute difference from a reference, by parameter and tissue."""
     return {
-        name: {label: float(np.nanmean(np.abs(values - reference[name])[region])) for label, region in tissue.items()}
+        name: {
+            label: float(np.nanmean(np.abs(values - reference[name])[region]))
+            for label, region in tissue.items()
+            if region.any()
+        }
         for name, values in maps.items()
     }
-
-
-def fitted_parameters(
-    estimator: Estimator,
-    signals: NDArray[np.float64],
-    acquisition: Acquisition,
-    names: tuple[str, ...],
-    threads: int = 1,
-) -> NDArray[np.float64]:
-    """Fitted parameters for a pool, shape (n, n_parameters); rows that ended at a bound or failed are NaN."""
-    found = estimator.estimate(signals, acquisition, threads=threads)
-    values = np.stack([found.parameters[name] for name in names], axis=1)
-    values[~np.isin(found.status, INSIDE)] = np.nan
-    return values

@@ -105,12 +105,16 @@ def draw_maps(
 
 
 def draw_sd(gallery: Gallery, name: str, title: str, setting: Setting, evaluations: Mapping[str, Evaluation]) -> None:
-    """Draw the standard deviation of every estimator, next to the Cramér-Rao bound."""
+    """Draw the standard deviation of every estimator, with two parameters next to the Cramér-Rao bound.
+
+    Of three, the bound is so large in much of the space that the colours would tell nothing else.
+    """
     truth = next(iter(evaluations.values())).truth
     bound = Statistic("Cramér-Rao bound", dict(zip(setting.space.names, floor(setting, truth).T, strict=True)))
-    caption = (
-        "Standard deviation over the noise at every combination of true parameters, beside the smallest that "
-        "an estimator without bias can have. What is below it is paid for with bias."
+    above = [] if np.isinf(setting.noise.snr) or len(setting.space.names) > 2 else [bound]
+    caption = "Standard deviation over the noise at every combination of true parameters" + (
+        ", beside the smallest that an estimator without bias can have. What is below it is paid for with bias."
+        if above
+        else "."
     )
-    above = [] if np.isinf(setting.noise.snr) else [bound]
     draw_maps(gallery, name, title, caption, setting.space, evaluations, "sd", above=above)

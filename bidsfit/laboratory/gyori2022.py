@@ -1,4 +1,4 @@
-"""Reproduction of Gyori et al. 2022, on the influence of the training distribution on networks.
+"""Gyori et al. 2022, on the influence of the training distribution on networks.
 
 Gyori NG, Palombo M, Clark CA, Zhang H, Alexander DC. Training data distribution significantly impacts the estimation of
 tissue microstructure with machine learning. Magnetic Resonance in Medicine 2022;87:932-947.
@@ -6,34 +6,46 @@ tissue microstructure with machine learning. Magnetic Resonance in Medicine 2022
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bidsfit import models
 from bidsfit.acquisition import Acquisition
-from bidsfit.evaluation.experiments import Evaluation, Setting, true_points
-from bidsfit.laboratory.bench import Bench, say
-from bidsfit.laboratory.evaluation import box_groups
-from bidsfit.laboratory.gallery import Gallery, axes_of, draw_bias, draw_maps, draw_sd
-from bidsfit.laboratory.patients import PatientSlice, draw_differences, draw_lesion, simulated_patient
-from bidsfit.laboratory.pools import simulated_pools
+from bidsfit.evaluation.experiments import Setting
+from bidsfit.laboratory.bench import Bench, quick_recipes
+from bidsfit.laboratory.exhibits import (
+    Entry,
+    Someone,
+    boxes,
+    contrasts,
+    densities,
+    differences,
+    evaluated,
+    layers,
+    learning,
+    maps,
+    quivers,
+    spread,
+)
+from bidsfit.laboratory.paper import Exhibit, Make, Options, Paper, Reproduction
+from bidsfit.laboratory.pools import SimulatedPools
+from bidsfit.laboratory.results import Results
 from bidsfit.models.space import ParameterSpace
-from bidsfit.reports.evaluation import Case, Density, Group, plot_boxes, plot_distributions
-from bidsfit.reports.laboratory import LaboratorySection, Table
-from bidsfit.simulation.distributions import participants_of
 from bidsfit.simulation.simulator import Noise
-from bidsfit.training.recipe import Recipe, load_recipe
 
-#: The protocol: b-values in s/mm^2, those above 0 in 32 directions. Its S0 has no noise.
+#: The protocol: b-values in s/mm^2, those above 0 in 32 directions.
 B_VALUES, DIRECTIONS = (0.0, 1000.0, 2000.0, 3500.0, 5000.0), 32
-#: Noise realisations of every point of the grid, and of a box plot.
-REPEATS, BOX_REPEATS = 1000, 2000
+#: Readings of S0, which the signals are divided by: measurements of b = 0 that it is the mean of, and whether they have
+#: noise. The paper can be read both ways; tables and figures take the first where they do not say otherwise.
+S0_READINGS = {"noise-free S0": (1, False), "noisy S0": (12, True)}
+#: Readings of the healthy pool, of which the paper says nothing: whether it holds fits with a parameter at its bound.
+POOL_READINGS = {"inside": False, "all": True}
+#: Five participants are pooled and the sixth is tested; about 135,000 voxels.
+POOLED, SHAPE, QUICK_POOLED, QUICK_SHAPE = 5, (96, 96, 6), 2, (48, 48, 3)
 
 #: Table 2: vcyl and lambda (um^2/ms) of the abnormalities.
 ABNORMALITIES: Mapping[str, tuple[float, float]] = {
@@ -41,14 +53,6 @@ ABNORMALITIES: Mapping[str, tuple[float, float]] = {
     "2": (0.05, 1.5),
     "3": (0.60, 1.8),
     "4": (0.47, 1.9),
-}
-
-#: What an estimator of the package is called in the paper.
-PAPER_NAMES = {
-    "lsq": "traditional",
-    "forest-uniform": "RF-uniform",
-    "forest-healthy": "RF-healthy",
-    "forest-mixed": "RF-mixed",
 }
 
 #: Table 3, SNR 25: rmse, |bias| and standard deviation of vcyl and of lambda, means over the grid.
@@ -63,310 +67,292 @@ TABLE_3: Mapping[str, tuple[float, ...]] = {
 }
 QUANTITIES = ("rmse_vcyl", "rmse_lambda", "bias_vcyl", "bias_lambda", "sd_vcyl", "sd_lambda")
 
+#: What an estimator is called in the paper.
+PAPER_NAMES = {
+    "lsq": "traditional",
+    "net-wm": "net-healthy-WM",
+    "net-gm": "net-healthy-GM",
+    "forest-uniform": "RF-uniform",
+    "forest-healthy": "RF-healthy",
+    "forest-mixed": "RF-mixed",
+}
+
+
+def setting(model: str, snr: float, s0: str = "noise-free S0") -> Setting:
+    """The paper's acquisition and noise for a model, with a reading of S0."""
+    unweighted, noisy = S0_READINGS[s0]
+    counts = [unweighted, *[DIRECTIONS] * (len(B_VALUES) - 1)]
+    acquisition = Acquisition(B_VALUES, counts=counts, n_directions=counts)
+    return Setting(ParameterSpace(models.get(model)), acquisition, Noise(snr, "gaussian", lowest=noisy))
+
+
+def readable(estimator: str) -> str:
+    """Name of an estimator in the paper, without its SNR."""
+    return PAPER_NAMES.get(estimator, estimator)
+
+
+def entry(estimator: str, snr: float = 25.0, model: str = "smt2", seed: int = 0) -> Entry:
+    """An estimator at a level of noise, labelled as in the paper: "net-uniform-25"."""
+    return Entry(f"{readable(estimator)}-{snr:g}", estimator, setting(model, snr), seed)
+
+
+def entries(*estimators: str, snr: float = 25.0, model: str = "smt2") -> list[Entry]:
+    """Estimators at one level of noise."""
+    return [entry(name, snr, model) for name in estimators]
+
+
 TRADITIONAL = "lsq"
-DISTRIBUTIONS = ("uniform", "healthy", "mixed", "wm", "gm")
-THREE = ("uniform", "healthy", "mixed")
-NETWORKS = tuple(f"net-{name}" for name in DISTRIBUTIONS)
-FORESTS = tuple(f"forest-{name}" for name in THREE)
+#: Estimators of most figures.
+NETS = (TRADITIONAL, "net-uniform", "net-healthy")
+NETS_AND_MIXED = (TRADITIONAL, "net-uniform", "net-mixed", "net-healthy")
+FORESTS = ("forest-uniform", "forest-healthy")
+ALL_FORESTS = (TRADITIONAL, "forest-uniform", "forest-mixed", "forest-healthy")
+SNRS = (np.inf, 25.0, 5.0)
 
-
-@dataclass(frozen=True)
-class TrainedEntry:
-    """A trained estimator of Table 1."""
-
-    estimator: str
-    model: str
-    snr: float
-
-
-#: Table 1. The text names models, methods, distributions and SNRs; these 21 combinations cover all of them.
-ENTRIES = (
-    *[TrainedEntry(name, "smt2", snr) for snr in (25.0, 5.0, np.inf) for name in NETWORKS],
-    *[TrainedEntry(name, "smt2", 25.0) for name in FORESTS],
-    *[TrainedEntry(name, "smt3", 25.0) for name in NETWORKS[:3]],
+#: Table 1.
+TRAINED: Sequence[Entry] = (
+    *[entry(name, snr) for name in ("net-uniform", "net-healthy") for snr in SNRS],
+    *entries("net-wm", "net-gm"),
+    *[entry("net-mixed", snr) for snr in (25.0, 5.0)],
+    *[entry(name, snr) for name in FORESTS for snr in SNRS],
+    entry("forest-mixed"),
+    *entries("net-uniform", "net-healthy", *FORESTS, model="smt3"),
 )
 
 
-def readable(name: str) -> str:
-    """Name of an estimator in the paper."""
-    return PAPER_NAMES.get(name, name)
-
-
-def setting(model: str, snr: float) -> Setting:
-    """The paper's acquisition and noise for a model."""
-    counts = [1, *[DIRECTIONS] * (len(B_VALUES) - 1)]
-    acquisition = Acquisition(B_VALUES, counts=counts, n_directions=counts)
-    return Setting(ParameterSpace(models.get(model)), acquisition, Noise(snr, "gaussian", lowest=False))
-
-
-def quick_recipes() -> dict[str, Recipe]:
-    """Recipes with a tenth of the training, for a preview."""
-    found: dict[str, Recipe] = {}
-    for name in ("network", "network-noise-free"):
-        recipe = load_recipe(name)
-        short = replace(recipe.schedule, steps=recipe.schedule.steps // 10, validation=16384, checks=20)
-        found[name] = replace(recipe, schedule=short)
-    return found | {"forest": load_recipe("forest-quick")}
-
-
-def bench_for(folder: Path, *, real: Path | None, quick: bool, threads: int, device: str, seed: int) -> Bench:
-    """A bench with pools of simulated healthy participants, and of those of a real dataset if given."""
-    pools: dict[tuple[str, str], Any] = {}
-    for model in ("smt2", "smt3"):
-        pools |= simulated_pools(
-            model,
-            participants=2 if quick else 6,
-            shape=(48, 48, 3) if quick else (96, 96, 4),
-            snr=25.0,
-            seed=seed,
-            threads=threads,
-            real=real,
-        )
+def bench_of(options: Options) -> Bench:
+    """The bench of a run."""
+    pools = SimulatedPools(
+        Results(options.folder / "results"),
+        ("smt2", "smt3"),
+        participants=QUICK_POOLED if options.quick else POOLED,
+        shape=QUICK_SHAPE if options.quick else SHAPE,
+        seed=options.seed,
+        threads=options.threads,
+        real=options.data,
+    )
     return Bench(
-        folder,
+        options.folder,
         pools,
-        threads=threads,
-        device=device,
-        seed=seed,
-        recipes=quick_recipes() if quick else {},
+        threads=options.threads,
+        device=options.device,
+        seed=options.seed,
+        recipes=quick_recipes() if options.quick else {},
         options={TRADITIONAL: {"s0": "measured"}},
     )
 
 
-def readable_pools(bench: Bench) -> str:
-    """Participants in the pools of the whole brain, as text."""
-    found = [
-        f"{model}: {', '.join(participants_of(pool.facts))}"
-        for (model, name), pool in bench.pools.items()
-        if name == "healthy"
+def table_1(run: Reproduction, name: str) -> None:
+    """Trained estimators: training distribution, duration, and means over the grid."""
+    rows: list[list[Any]] = []
+    for one in TRAINED:
+        facts, space = run.bench.training_facts(one.estimator, one.setting), one.setting.space
+        training, network = facts["Training"], facts["Kind"] == "network"
+        size = facts["Recipe"]["architecture"]["hidden_layers"] if network else training["Nodes"]
+        means = evaluated(run, [one])[one.label].summary(space.names)
+        rows.append(
+            [
+                one.label,
+                space.model.name,
+                "network" if network else "random forest",
+                readable(one.estimator).partition("-")[2],
+                one.setting.noise.snr,
+                size,
+                training["Seconds"],
+                "yes" if training["Converged"] else "no",
+                *[means.get(f"{q}_{p}") for p in ("vcyl", "vcsf", "lambda") for q in ("rmse", "bias", "sd")],
+            ]
+        )
+    quantities = [f"{q}_{p}" for p in ("vcyl", "vcsf", "lambda") for q in ("rmse", "bias", "sd")]
+    first = ("estimator", "model", "method", "distribution", "snr", "hidden_layers_or_nodes", "seconds", "converged")
+    run.table(name, "The trained estimators, and their means over the grid", (*first, *quantities), rows)
+
+
+def table_2(run: Reproduction, name: str) -> None:
+    """The abnormalities."""
+    rows = [[f"Abnormality {key}", *values] for key, values in ABNORMALITIES.items()]
+    run.table(name, "Abnormalities (lambda in µm²/ms)", ("name", "vcyl", "lambda"), rows)
+
+
+def table_3(run: Reproduction, name: str) -> None:
+    """Means over the grid at SNR 25 in both readings of S0 and of the pool, beside the paper's."""
+    readings, means = [], []
+    for pool, at_bounds in POOL_READINGS.items():
+        pools: Any = run.bench.pools
+        other = replace(run, bench=replace(run.bench, pools=replace(pools, at_bounds=at_bounds)))
+        for s0 in S0_READINGS:
+            found = evaluated(other, [Entry(key, key, setting("smt2", 25.0, s0)) for key in TABLE_3])
+            readings.append(f"{s0}, {pool}")
+            means.append({key: one.summary(("vcyl", "lambda")) for key, one in found.items()})
+    rows = [
+        [readable(key), quantity, *(reading[key][quantity] for reading in means), value]
+        for key, paper in TABLE_3.items()
+        for quantity, value in zip(QUANTITIES, paper, strict=True)
     ]
-    return "; ".join(found)
+    caption = "Means over the grid of 21 x 21 true parameters at SNR 25 (lambda in µm²/ms), beside the paper's"
+    run.table(name, caption, ("estimator", "quantity", *readings, "paper"), rows)
 
 
-class Reproduction:
-    """Tables and figures of the paper, each made on request.
+#: Who is shown in maps, and how far the colours of a lesion reach around white matter: 0.4 um^2/ms of lambda.
+HEALTHY, PATIENT, WINDOW = Someone(others=POOLED), Someone(others=POOLED, lesion="abnormality-3"), 0.4 / 3
+#: Levels of lambda (um^2/ms) of the grid of three compartments; the two of Figure 3 are ours.
+LAMBDAS, TWO_LAMBDAS = (0.5, 1.0, 1.5, 2.0, 2.5, 3.0), (1.0, 2.0)
+#: Hidden layers of Figure S1.
+DEPTHS = (1, 2, 4, 8)
 
-    Parameters
-    ----------
-    bench : Bench
-        Has the pools of healthy participants.
-    quick : bool
-        Fewer noise realisations.
-    """
 
-    def __init__(self, bench: Bench, gallery: Gallery, *, quick: bool = False) -> None:
-        self.bench, self.gallery = bench, gallery
-        self.repeats, self.box_repeats = (100, 400) if quick else (REPEATS, BOX_REPEATS)
-        self.tables: list[Table] = []
+def by_noise(letters: str, make: Any, names: Mapping[float, Sequence[str]], **choices: Any) -> dict[str, Make]:
+    """Lettered parts of a figure, one a level of noise with the estimators that it shows."""
+    parts = zip(letters, names.items(), strict=True)
+    return {letter: partial(make, entries=entries(*shown, snr=snr), **choices) for letter, (snr, shown) in parts}
 
-    # Tables
 
-    def table_1(self) -> None:
-        """Trained estimators: training distribution, duration, and means over the grid."""
-        rows = []
-        for entry in ENTRIES:
-            facts = self.bench.training_facts(entry.estimator, setting(entry.model, entry.snr))
-            training, recipe = facts["Training"], facts["Recipe"]
-            method = "network" if facts["Kind"] == "network" else "random forest"
-            size = recipe["architecture"]["hidden_layers"] if method == "network" else training["Nodes"]
-            means = self.evaluate(entry.model, entry.snr, (entry.estimator,))[entry.estimator].summary(
-                setting(entry.model, entry.snr).space.names
+def density(*estimators: str, **choices: Any) -> Make:
+    """Densities of the distributions that networks are trained on."""
+    shown = {readable(name).partition("-")[2]: name for name in estimators}
+    return partial(densities, setting=setting("smt2", 25.0), distributions=shown, **choices)
+
+
+def in_tissue(distributions: Sequence[str], estimators: Sequence[str]) -> dict[str, Make]:
+    """Densities, maps of a healthy participant by traditional fitting, and differences of estimators from them."""
+    return {
+        "A": density(*distributions),
+        "B": partial(maps, entries=entries(TRADITIONAL), who=HEALTHY),
+        "C": partial(differences, reference=entry(TRADITIONAL), entries=entries(*estimators), who=HEALTHY),
+    }
+
+
+def bias(shown: Sequence[Entry], **choices: Any) -> dict[str, Make]:
+    """Quivers as the only picture of a figure."""
+    return {"": partial(quivers, entries=shown, **choices)}
+
+
+FIGURES: Mapping[str, Exhibit] = {
+    "1": Exhibit(
+        "A: uniform and healthy training distributions. B: maps of a participant who was not pooled, by traditional "
+        "fitting. C: differences of net-uniform-25 and net-healthy-25 from them, with the mean absolute error.",
+        in_tissue(("net-uniform", "net-healthy"), ("net-uniform", "net-healthy")),
+    ),
+    "2": Exhibit(
+        "Bias with two compartments, at SNR 25 (top) and 5 (bottom).",
+        bias([*entries(*NETS), *entries(*NETS, snr=5.0)]),
+    ),
+    "3": Exhibit(
+        "Bias with three compartments at SNR 25, at two values of λ (ours; those of the paper are not known).",
+        bias(entries(*NETS, model="smt3"), thirds=TWO_LAMBDAS),
+    ),
+    "4": Exhibit(
+        "Standard deviation with two compartments. A: SNR 25. B: SNR 5.",
+        by_noise("AB", spread, {25.0: NETS, 5.0: NETS}),
+    ),
+    "5": Exhibit(
+        "A: training distributions, the abnormalities, and typical white and grey matter. B: estimates of the "
+        "abnormalities at SNR 25. C: at SNR 5.",
+        {"A": density("net-uniform", "net-mixed", "net-healthy", points=ABNORMALITIES)}
+        | by_noise("BC", boxes, {25.0: NETS_AND_MIXED, 5.0: NETS_AND_MIXED}, points=ABNORMALITIES),
+    ),
+    "6": Exhibit(
+        "Abnormality 3 in white matter. Colours reach 0.4 µm²/ms of λ and 0.13 of v_cyl to either side of white "
+        "matter. A: SNR 25. B: SNR 5.",
+        by_noise("AB", maps, {25.0: NETS_AND_MIXED, 5.0: NETS_AND_MIXED}, who=PATIENT, window=WINDOW),
+    ),
+    "S1": Exhibit(
+        "Errors of networks against their depth, without noise (top) and at SNR 25.",
+        {"": partial(layers, entries=[entry("net-uniform", np.inf), entry("net-uniform")], depths=DEPTHS)},
+    ),
+    "S2": Exhibit(
+        "Loss of net-uniform-inf, of the training and the validation samples.",
+        {"": partial(learning, entry=entry("net-uniform", np.inf))},
+    ),
+    "S3": Exhibit(
+        "Bias of net-uniform-25 from three initialisations.",
+        bias([replace(entry("net-uniform", seed=k), label=f"net-uniform-25, seed {k}") for k in range(3)]),
+    ),
+    "S4": Exhibit(
+        "A: mixed, white-matter and grey-matter training distributions. B: maps by traditional fitting. C: differences "
+        "of the networks that are trained on A from them, with the mean absolute error.",
+        in_tissue(("net-mixed", "net-wm", "net-gm"), ("net-mixed", "net-wm", "net-gm")),
+    ),
+    "S5": Exhibit(
+        "A: training distributions of the random forests. B: maps by traditional fitting. C: differences of the "
+        "forests from them, with the mean absolute error.",
+        in_tissue(("net-uniform", "net-healthy", "net-mixed"), (*FORESTS, "forest-mixed")),
+    ),
+    "S6": Exhibit("Bias with two compartments, without noise.", bias(entries(*NETS, snr=np.inf))),
+    "S7": Exhibit(
+        "Bias of networks that are trained on the mixed, the white-matter and the grey-matter distribution, without "
+        "noise (top), at SNR 25 and at SNR 5.",
+        bias([entry(name, snr) for snr in SNRS for name in ("net-mixed", "net-wm", "net-gm")]),
+    ),
+    "S8": Exhibit(
+        "Bias of random forests, of all distributions tested: without noise (top), at SNR 25 and 5; mixed at SNR 25.",
+        bias([*[entry(name, snr) for snr in SNRS for name in FORESTS], entry("forest-mixed")], columns=2),
+    ),
+    "S9": Exhibit(
+        "Bias with three compartments at SNR 25, at all values of λ.",
+        bias(entries(*NETS, model="smt3"), thirds=LAMBDAS),
+    ),
+    "S10": Exhibit(
+        "Bias of random forests with three compartments at SNR 25, at all values of λ.",
+        bias(entries(*FORESTS, model="smt3"), thirds=LAMBDAS, columns=2),
+    ),
+    "S11": Exhibit(
+        "Standard deviation with two compartments, without noise. It is 0: every estimator gives one estimate of one "
+        "signal.",
+        {"": partial(spread, entries=entries(*NETS, snr=np.inf))},
+    ),
+    "S12": Exhibit(
+        "Standard deviation of random forests. A: without noise. B: SNR 25. C: SNR 5.",
+        by_noise("ABC", spread, dict.fromkeys(SNRS, FORESTS)),
+    ),
+    "S13": Exhibit(
+        "Standard deviation with three compartments at SNR 25.",
+        {"": partial(spread, entries=entries(*NETS, model="smt3"))},
+    ),
+    "S14": Exhibit(
+        "Standard deviation of random forests with three compartments at SNR 25.",
+        {"": partial(spread, entries=entries(*FORESTS, model="smt3"))},
+    ),
+    "S15": Exhibit(
+        "Estimates of the abnormalities by random forests. A: SNR 25. B: SNR 5.",
+        by_noise("AB", boxes, {25.0: ALL_FORESTS, 5.0: (TRADITIONAL, *FORESTS)}, points=ABNORMALITIES),
+    ),
+    "S16": Exhibit(
+        "Abnormality 3 in white matter by random forests, in the colours of Figure 6. A: SNR 25. B: SNR 5.",
+        by_noise("AB", maps, {25.0: ALL_FORESTS, 5.0: (TRADITIONAL, *FORESTS)}, who=PATIENT, window=WINDOW),
+    ),
+    "contrast": Exhibit(
+        "Not in the paper, but what it is about: how much of the difference between an abnormality and white matter "
+        "each estimator leaves.",
+        {
+            "": partial(
+                contrasts,
+                levels={
+                    f"SNR {snr:g}": [Entry(readable(name), name, setting("smt2", snr)) for name in names]
+                    for snr, names in (
+                        (25.0, (*NETS_AND_MIXED, "net-wm", "net-gm", *ALL_FORESTS[1:])),
+                        (5.0, (*NETS_AND_MIXED, *FORESTS)),
+                    )
+                },
+                points=ABNORMALITIES,
             )
-            rows.append(
-                [
-                    readable(entry.estimator),
-                    entry.model,
-                    method,
-                    entry.estimator.split("-")[1],
-                    entry.snr,
-                    size,
-                    training["Seconds"],
-                    "yes" if training["Converged"] else "no",
-                    *[means.get(f"{q}_{p}") for p in ("vcyl", "vcsf", "lambda") for q in ("rmse", "bias", "sd")],
-                ]
-            )
-        columns = (
-            "estimator",
-            "model",
-            "method",
-            "distribution",
-            "snr",
-            "hidden_layers_or_nodes",
-            "seconds",
-            "converged",
-            *[f"{q}_{p}" for p in ("vcyl", "vcsf", "lambda") for q in ("rmse", "bias", "sd")],
-        )
-        self._keep("table1", "Table 1: the trained estimators, and their means over the grid", columns, rows)
-
-    def table_2(self) -> None:
-        """The abnormalities."""
-        rows = [[f"Abnormality {name}", *values] for name, values in ABNORMALITIES.items()]
-        self._keep("table2", "Table 2: abnormalities (lambda in µm²/ms)", ("name", "vcyl", "lambda"), rows)
-
-    def table_3(self) -> None:
-        """Means over the grid at SNR 25, with those of the paper."""
-        found = self.evaluate("smt2", 25.0, TABLE_3)
-        rows: list[list[Any]] = []
-        for name, paper in TABLE_3.items():
-            means = found[name].summary(("vcyl", "lambda"))
-            rows.append([readable(name), name, *[means[q] for q in QUANTITIES], *paper])
-        columns = ("estimator", "bidsfit_name", *QUANTITIES, *[f"paper_{q}" for q in QUANTITIES])
-        self._keep(
-            "table3",
-            "Table 3: means over the grid of 21 x 21 true parameters at SNR 25 (lambda in µm²/ms), and the paper's. "
-            "Rows of healthy pools depend on whom they hold",
-            columns,
-            rows,
-        )
-
-    def _keep(self, name: str, caption: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-        path = self.gallery.table(name, columns, rows)
-        self.tables.append(Table(caption, columns, rows))
-        say(f"{path}")
-
-    # Figures
-
-    def distributions(self, number: str) -> None:
-        """Training distributions, with the abnormalities."""
-        place = setting("smt2", 25.0)
-        panels = [
-            Density(name.split("-")[1], samples)
-            for name in NETWORKS
-            if (samples := self.bench.training_samples(name, place, 100_000)) is not None
-        ]
-        first, second = axes_of(place.space).values()
-        self.gallery.draw(
-            f"figure-{number}",
-            f"Figure {number}: training distributions",
-            "Parameters that the estimators are trained on, and the abnormalities of Table 2 (numbers).",
-            plot_distributions,
-            panels,
-            (first, second),
-            ABNORMALITIES,
-        )
-
-    def bias(self, number: str, model: str, snr: float, names: Sequence[str]) -> None:
-        """Mean estimates of the true parameters."""
-        place = setting(model, snr)
-        found = self.evaluate(model, snr, names)
-        draw_bias(
-            self.gallery,
-            f"figure-{number}",
-            f"Figure {number}: bias, {_in_words(model, snr)}",
-            "Arrows lead from the true parameters to the mean estimate; contours enclose the middle 50 % and 90 % of "
-            "the training distribution. In a sink, the estimates of many truths gather."
-            if model == "smt2"
-            else "Mean error over the space of true parameters.",
-            place.space,
-            {readable(name): value for name, value in found.items()},
-            {readable(name): self.bench.training_samples(name, place) for name in names},
-            ABNORMALITIES,
-        )
-
-    def spread(self, number: str, model: str, snr: float, names: Sequence[str]) -> None:
-        """Standard deviation over the space of true parameters."""
-        found = {readable(name): value for name, value in self.evaluate(model, snr, names).items()}
-        title = f"Figure {number}: standard deviation, {_in_words(model, snr)}"
-        draw_sd(self.gallery, f"figure-{number}", title, setting(model, snr), found)
-
-    def error(self, number: str, model: str, snr: float, names: Sequence[str]) -> None:
-        """Root mean square error over the space of true parameters."""
-        found = {readable(name): value for name, value in self.evaluate(model, snr, names).items()}
-        title = f"Figure {number}: root mean square error, {_in_words(model, snr)}"
-        caption = "Root mean square error over the noise, at every combination of true parameters."
-        draw_maps(self.gallery, f"figure-{number}", title, caption, setting(model, snr).space, found, "rmse")
-
-    def boxes(self, number: str, snr: float, names: Sequence[str]) -> None:
-        """Estimates of the abnormalities."""
-        place = setting("smt2", snr)
-        cases = [
-            Case(f"Abnormality {label}", np.array(point), groups)
-            for label, point in ABNORMALITIES.items()
-            for groups in [self._groups(place, np.array(point), names)]
-        ]
-        self.gallery.draw(
-            f"figure-{number}",
-            f"Figure {number}: abnormalities, {_in_words('smt2', snr)}",
-            "Estimates of the abnormalities over the noise, and above each box Cohen's d between them and the noised "
-            "truth: the truth with the scatter of the Cramér-Rao bound, which an efficient estimator without bias "
-            "would give. Dashed: the truth.",
-            plot_boxes,
-            cases,
-            tuple(axes_of(place.space).values()),
-            subtitle=_in_words("smt2", snr),
-        )
-
-    def _groups(self, place: Setting, point: NDArray[np.float64], names: Sequence[str]) -> list[Group]:
-        found = box_groups(self.bench, place, names, point, self.box_repeats)
-        return [replace(group, name=readable(name)) for name, group in found]
-
-    def lesion(self, number: str, snr: float, names: Sequence[str]) -> None:
-        """Maps of a simulated patient with an abnormality, by estimator."""
-        title = f"Figure {number}: a lesion, {_in_words('smt2', snr)}"
-        place = setting("smt2", snr)
-        draw_lesion(self.bench, self.gallery, f"figure-{number}", title, place, self._patient, names, readable)
-
-    def differences(self, number: str, snr: float, names: Sequence[str]) -> None:
-        """Differences of maps between trained estimators and least squares."""
-        title = f"Figure {number}: differences between maps, {_in_words('smt2', snr)}"
-        place = setting("smt2", snr)
-        draw_differences(self.bench, self.gallery, f"figure-{number}", title, place, self._patient, names, readable)
-
-    @cached_property
-    def _patient(self) -> PatientSlice:
-        return simulated_patient(setting("smt2", 25.0).space, lesion="abnormality-1", seed=self.bench.seed)
-
-    def evaluate(self, model: str, snr: float, names: Sequence[str] | Mapping[str, Any]) -> dict[str, Evaluation]:
-        """Bias and spread of estimators, by name, over the paper's grid of true parameters."""
-        place = setting(model, snr)
-        points = true_points(place.space)
-        repeats = self.repeats if model == "smt2" else max(self.repeats // 4, 50)
-        return {name: self.bench.evaluate(name, place, points, repeats=repeats, seed=self.bench.seed) for name in names}
-
-    def page(self) -> list[LaboratorySection]:
-        """Sections of a page with what was made."""
-        sections = [
-            LaboratorySection("Tables", tables=tuple(self.tables)),
-            LaboratorySection("Figures", figures=tuple(self.gallery.figures)),
-        ]
-        return [section for section in sections if section.tables or section.figures]
-
-
-def _in_words(model: str, snr: float) -> str:
-    name = {"smt2": "two compartments", "smt3": "three compartments"}[model]
-    return f"{name}, {'no noise' if np.isinf(snr) else f'SNR {snr:g}'}"
-
-
-Make = Callable[[Reproduction, str], None]
-
-NETS = (TRADITIONAL, *NETWORKS[:3])
-ALL = (TRADITIONAL, *NETWORKS[:3], *FORESTS)
-
-#: Figures have numbers of our own: under most of them the paper shows something else.
-FIGURES: Mapping[str, Make] = {
-    "1": lambda paper, n: paper.distributions(n),
-    "2": lambda paper, n: paper.bias(n, "smt2", 25.0, NETS),
-    "3": lambda paper, n: paper.spread(n, "smt2", 25.0, NETS),
-    "4": lambda paper, n: paper.boxes(n, 25.0, ALL),
-    "5": lambda paper, n: paper.lesion(n, 25.0, ALL),
-    "6": lambda paper, n: paper.differences(n, 25.0, ALL),
-    "S4": lambda paper, n: paper.bias(n, "smt2", np.inf, NETWORKS[:3]),
-    "S5": lambda paper, n: paper.bias(n, "smt2", 5.0, NETS),
-    "S6": lambda paper, n: paper.spread(n, "smt2", 5.0, NETS),
-    "S7": lambda paper, n: paper.boxes(n, 5.0, NETS),
-    "S8": lambda paper, n: paper.bias(n, "smt2", 25.0, FORESTS),
-    "S9": lambda paper, n: paper.spread(n, "smt2", 25.0, FORESTS),
-    "S10": lambda paper, n: paper.bias(n, "smt2", 25.0, NETWORKS[3:]),
-    "S11": lambda paper, n: paper.spread(n, "smt2", 25.0, NETWORKS[3:]),
-    "S12": lambda paper, n: paper.error(n, "smt2", 25.0, ALL),
-    "S13": lambda paper, n: paper.lesion(n, 5.0, NETS),
-    "S14": lambda paper, n: paper.bias(n, "smt3", 25.0, NETS),
-    "S15": lambda paper, n: paper.spread(n, "smt3", 25.0, NETS),
-    "S16": lambda paper, n: paper.error(n, "smt3", 25.0, NETS),
+        },
+    ),
 }
 
-TABLES: Mapping[str, Callable[[Reproduction], None]] = {
-    "1": Reproduction.table_1,
-    "2": Reproduction.table_2,
-    "3": Reproduction.table_3,
-}
+PAPER = Paper(
+    title="Gyori et al. 2022, made again",
+    lead="Training data distribution significantly impacts the estimation of tissue microstructure with machine "
+    "learning (Magnetic Resonance in Medicine 2022;87:932-947). The participants are simulated.",
+    bench=bench_of,
+    tables={
+        "1": Exhibit("The 21 trained estimators.", {"": table_1}),
+        "2": Exhibit("The abnormalities.", {"": table_2}),
+        "3": Exhibit(
+            "Errors at SNR 25 in both readings of S0 (without noise, or the mean of 12 noisy images) and of the "
+            "healthy pool (fits inside the bounds, or all, with those at bounds), beside the paper's.",
+            {"": table_3},
+        ),
+    },
+    figures=FIGURES,
+)

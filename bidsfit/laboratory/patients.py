@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,18 +47,37 @@ class PatientSlice:
 
 
 def simulated_patient(
-    space: ParameterSpace, *, lesion: str | None, seed: int, shape: tuple[int, int, int] = SHAPE
+    space: ParameterSpace,
+    *,
+    lesion: str | None = None,
+    seed: int,
+    shape: tuple[int, int, int] = SHAPE,
+    healthy: bool = False,
+    others: int = 0,
 ) -> PatientSlice:
-    """Simulate a patient with the named lesion, or the first of the model.
+    """Simulate a patient with the named lesion, or the first of the model; or a healthy participant.
+
+    Parameters
+    ----------
+    others : int
+        Healthy participants of the same seed and shape whose anatomies the patient does not have.
 
     Raises
     ------
     UsageError, UnknownNameError
         If the model has no phantom, or the lesion does not exist.
     """
-    cohort = Cohort(space.model.name, n_healthy=0, n_patients=1, shape=shape, lesion=lesion, seed=seed)
-    head = next(cohort.participants()).head
-    z = int((head.tissue == TISSUES["lesion"]).sum(axis=(0, 1)).argmax())
+    cohort = Cohort(
+        space.model.name,
+        n_healthy=others + healthy,
+        n_patients=1 - healthy,
+        shape=shape,
+        lesion=lesion,
+        seed=seed,
+    )
+    *_, participant = cohort.participants()
+    head = participant.head
+    z = int(head.region.sum(axis=(0, 1)).argmax())
     mask, tissue = head.mask[:, :, z], head.tissue[:, :, z]
     truth = {name: np.where(mask, head.parameters[name][:, :, z], np.nan) for name in space.names}
     regions = {name: tissue == number for name, number in TISSUES.items()}
@@ -85,15 +104,27 @@ def draw_lesion(
     patient: PatientSlice,
     estimators: Sequence[str],
     readable: Callable[[str], str] = str,
+    window: float | None = None,
 ) -> None:
-    """Draw the true lesion and its maps by every estimator."""
+    """Draw the true lesion and its maps by every estimator.
+
+    Colours reach as far around the median of white matter as ``window`` says, a share of the bounds on either side; by
+    default from bound to bound.
+    """
     columns = [LesionColumn("truth", patient.truth)]
     columns += [LesionColumn(readable(e), estimated_maps(bench, setting, patient, e)) for e in estimators]
+    axes = axes_of(setting.space)
+    if window is not None:
+        for parameter, axis in axes.items():
+            middle = float(np.median(patient.truth[parameter][patient.tissue["WM"]]))
+            axes[parameter] = replace(axis, limits=(middle - window * axis.span, middle + window * axis.span))
     caption = (
         f"The lesion {patient.lesion!r} in the white matter of a simulated patient, in the truth and as each estimator "
         "shows it; below, the median inside the lesion."
+        if patient.region.any()
+        else "A simulated healthy participant, in the truth and as each estimator shows it."
     )
-    gallery.draw(name, title, caption, plot_lesions, columns, patient.region, axes_of(setting.space))
+    gallery.draw(name, title, caption, plot_lesions, columns, patient.region, axes)
 
 
 def draw_differences(

@@ -19,6 +19,9 @@ from bidsfit.reports.spaces import Axis
 
 MOST_CASES, MOST_GROUPS = 4, 8
 
+#: An effect beyond this, as of Gyori et al. 2022, has a star.
+STAR = 0.5
+
 #: Percentiles: end of a whisker, box, median, box, end of a whisker.
 PERCENTILES = (5, 25, 50, 75, 95)
 
@@ -54,15 +57,20 @@ class Case:
     truth : ndarray, shape (p,)
     groups : sequence of Group
         Estimators; the same in the same order for all cases.
+    usual : ndarray, shape (p,), optional
+        Another combination, such as that of healthy tissue, drawn as a black line.
     """
 
     title: str
     truth: NDArray
     groups: Sequence[Group]
+    usual: NDArray | None = None
 
 
 @styled
-def plot_boxes(path: Path | str, cases: Sequence[Case], axes: Sequence[Axis], *, subtitle: str = "") -> Path:
+def plot_boxes(
+    path: Path | str, cases: Sequence[Case], axes: Sequence[Axis], *, subtitle: str = "", usual: str = ""
+) -> Path:
     """Box plots of the estimates at named combinations, one row for each parameter and one column for each case.
 
     Parameters
@@ -75,6 +83,8 @@ def plot_boxes(path: Path | str, cases: Sequence[Case], axes: Sequence[Axis], *,
         One for each of the ``p`` parameters. Plots extend beyond the limits by at most a tenth.
     subtitle : str
         A line at the top, such as the noise level.
+    usual : str
+        What the black lines are, such as "average white matter".
     """
     _check(cases, len(axes))
     width = {1: 0.7, 2: 0.36}.get(len(cases), 1 / MOST_CASES) * WIDTH
@@ -98,7 +108,8 @@ def plot_boxes(path: Path | str, cases: Sequence[Case], axes: Sequence[Axis], *,
     if subtitle:
         figure.suptitle(subtitle, x=0.1 / figure.get_figwidth(), ha="left", color=QUIET, fontsize=9)
     explanation = "Box: quartiles and median.  Whiskers: 5th to 95th percentile.  Dashed: truth.  "
-    say_below(figure, f"{explanation}Number: Cohen\N{RIGHT SINGLE QUOTATION MARK}s d.")
+    explanation += f"Black line: {usual}.  " if usual else ""
+    say_below(figure, f"{explanation}Number: Cohen\N{RIGHT SINGLE QUOTATION MARK}s d; star: beyond {STAR:g}.")
     return save(figure, path)
 
 
@@ -128,7 +139,7 @@ def _finite(group: Group, parameter: int) -> NDArray:
 
 def _limits(cases: Sequence[Case], parameter: int, axis: Axis) -> tuple[float, float]:
     """Range of the whiskers and truths of all cases, with room for numbers above."""
-    ends = [float(case.truth[parameter]) for case in cases]
+    ends = [float(point[parameter]) for case in cases for point in (case.truth, case.usual) if point is not None]
     for values in (_finite(group, parameter) for case in cases for group in case.groups):
         ends += np.percentile(values, PERCENTILES).tolist() if values.size else []
     allowed = axis.limits[0] - 0.1 * axis.span, axis.limits[1] + 0.1 * axis.span
@@ -140,6 +151,8 @@ def _limits(cases: Sequence[Case], parameter: int, axis: Axis) -> tuple[float, f
 def _draw_case(panel: Any, case: Case, parameter: int) -> None:
     """Draw the boxes of all groups, with Cohen's d above each."""
     panel.axhline(case.truth[parameter], color=WARM, linewidth=1.1, linestyle=(0, (4, 2)), zorder=1)
+    if case.usual is not None:
+        panel.axhline(case.usual[parameter], color=INK, linewidth=1.0, zorder=1)
     highest = panel.get_ylim()[1]
     for i, group in enumerate(case.groups):
         values = _finite(group, parameter)
@@ -163,7 +176,8 @@ def _draw_case(panel: Any, case: Case, parameter: int) -> None:
             zorder=3,
         )
         tip = min(float(box["whishi"]), highest - 0.12 * (highest - panel.get_ylim()[0]))
-        words = short_number(float(group.cohen_d[parameter]))
+        effect = float(group.cohen_d[parameter])
+        words = short_number(effect) + "\N{BLACK STAR}" * (abs(effect) > STAR)
         above = panel.annotate(words, (i + 1, tip), (0, 2.5), textcoords="offset points", ha="center", fontsize=6.5)
         above.set(path_effects=[Stroke(linewidth=1.8, foreground="white"), Normal()], zorder=4)
 

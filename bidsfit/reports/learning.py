@@ -1,7 +1,8 @@
-"""Learning curve of a trained estimator."""
+"""Learning curves of trained estimators, and their errors against the depth of a network."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from numpy.typing import ArrayLike
 
 from bidsfit.reports.canvas import ACCENT, INK, QUIET, page, save, styled, ticks
+from bidsfit.reports.spaces import Axis
 from bidsfit.reports.words import readable
 
 
@@ -59,4 +61,33 @@ def plot_learning(
     axes.xaxis.set_major_locator(ticks(6))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
     figure.legend(loc="outside upper left", ncols=3, fontsize=8.5)
+    return save(figure, path)
+
+
+@styled
+def plot_depths(
+    path: Path | str, depths: Sequence[int], rows: Mapping[str, Mapping[str, ArrayLike]], axes: Mapping[str, Axis]
+) -> Path:
+    """Plot the root mean square error of networks against their hidden layers.
+
+    Parameters
+    ----------
+    path : path
+        ``.png`` or ``.svg``.
+    depths : sequence of int
+        Numbers of hidden layers.
+    rows : mapping of title to mapping of parameter to array_like, shape (n_depths,)
+        Errors; a row of panels each.
+    axes : mapping of parameter to Axis
+        One for each column.
+    """
+    figure = page(2.4 * len(rows) + 0.2, 3.4 * len(axes))
+    panels = figure.subplots(len(rows), len(axes), sharex=True, squeeze=False)
+    for line, (title, errors) in zip(panels, rows.items(), strict=True):
+        for panel, (name, axis) in zip(line, axes.items(), strict=True):
+            panel.plot(depths, errors[name], "o-", color=ACCENT, linewidth=1.6, markersize=4.5)
+            panel.set(ylim=(0, 1.1 * float(np.max(errors[name])) or 1), title=title, ylabel=f"RMSE of {axis.words}")
+            panel.set_xticks(depths)
+    for panel in panels[-1]:
+        panel.set_xlabel("hidden layers")
     return save(figure, path)

@@ -80,7 +80,7 @@ def plot_lesions(
     *,
     zoom: tuple[slice, slice] | None = None,
 ) -> Path:
-    """Maps of a lesion by all estimators and the truth, with medians inside; at the left the position of the lesion.
+    """Maps by all estimators and of the truth, and below each its part around a lesion with the median inside.
 
     Parameters
     ----------
@@ -89,7 +89,7 @@ def plot_lesions(
     columns : sequence of LesionColumn
         The truth first.
     outline : ndarray of bool, shape (x, y)
-        Mask of the lesion.
+        Mask of the lesion; where it is empty, whole maps are drawn alone.
     axes : mapping of str to Axis
         By parameter, in the order of the rows; their limits are those of the colour scales.
     zoom : tuple of slice, optional
@@ -97,33 +97,32 @@ def plot_lesions(
     """
     lesion = np.asarray(outline, dtype=bool)
     _check(columns, lesion.shape, axes)
-    if not lesion.any():
-        raise ValueError("The outline of the lesion is empty.")
-    window = zoom if zoom is not None else box_around(lesion)
-    span = [len(range(*cut.indices(length))) for cut, length in zip(window, lesion.shape, strict=True)]
-    if min(span) == 0:
-        raise ValueError(f"The zoom {window} shows nothing of a slice of the shape {lesion.shape}.")
-    whole = _shown(columns[0].maps.values())
-    width, height = lesion[whole].shape
-    ratios = [width / height, *[span[0] / span[1]] * len(columns)]
-    figure, panels, size = _panels(len(axes), ratios)
+    windows = [_shown(columns[0].maps.values())]
+    if lesion.any():
+        windows.append(zoom if zoom is not None else box_around(lesion))
+    spans = [[len(range(*cut.indices(n))) for cut, n in zip(window, lesion.shape, strict=True)] for window in windows]
+    if min(min(spans)) == 0:
+        raise ValueError(f"The zoom {zoom} shows nothing of a slice of the shape {lesion.shape}.")
+    figure, panels, size = _panels(len(windows) * len(axes), [max(x / y for x, y in spans)] * len(columns))
     missing = False
-    for number, (row, (name, axis)) in enumerate(zip(panels, axes.items(), strict=True)):
+    for panel, column in zip(panels[0], columns, strict=True):
+        panel.set_title(_wrapped(column.title, size), fontsize=9.5)
+    for block, (name, axis) in zip(np.split(panels, len(axes)), axes.items(), strict=True):
         truth = np.asarray(columns[0].maps[name], dtype=float)
-        _show(row[0], truth[whole], np.isnan(truth[whole]), axis.limits, "viridis")
-        _draw_box(row[0], window, whole, lesion.shape)
-        for panel, column in zip(row[1:], columns, strict=True):
-            data = np.asarray(column.maps[name], dtype=float)
-            image = _show(panel, data[window], np.isnan(truth[window]), axis.limits, "viridis")
-            _draw_outline(panel, lesion[window])
-            if number == 0:
-                panel.set_title(_wrapped(column.title, size), fontsize=9.5)
-            inside = data[lesion & np.isfinite(data)]
-            words = f"median {readable(float(np.median(inside)))}" if inside.size else "no estimate"
-            panel.set_xlabel(words, loc="left", fontsize=8, color=QUIET)
-            missing |= bool(np.isnan(data[window][~np.isnan(truth[window])]).any())
-        values = np.array([np.asarray(column.maps[name], dtype=float)[window] for column in columns])
-        draw_scale(figure, image, values[np.isfinite(values)], ax=row[1:], pad=0.01).set_label(axis.words)
+        for row, window in zip(block, windows, strict=True):
+            for panel, column in zip(row, columns, strict=True):
+                data = np.asarray(column.maps[name], dtype=float)
+                image = _show(panel, data[window], np.isnan(truth[window]), axis.limits, "viridis")
+                missing |= bool(np.isnan(data[window][~np.isnan(truth[window])]).any())
+                if window is windows[0] and lesion.any():
+                    _draw_box(panel, windows[1], window, lesion.shape)
+                elif lesion.any():
+                    _draw_outline(panel, lesion[window])
+                    inside = data[lesion & np.isfinite(data)]
+                    words = f"median {readable(float(np.median(inside)))}" if inside.size else "no estimate"
+                    panel.set_xlabel(words, loc="left", fontsize=8, color=QUIET)
+        values = np.array([np.asarray(column.maps[name], dtype=float)[windows[-1]] for column in columns])
+        draw_scale(figure, image, values[np.isfinite(values)], ax=[*block.flat], pad=0.01).set_label(axis.words)
     say_below(figure, "Pink: no estimate." if missing else "")
     return save(figure, path)
 

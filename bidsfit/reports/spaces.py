@@ -10,7 +10,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-from matplotlib.colors import ListedColormap, Normalize, PowerNorm
+from matplotlib.colors import LinearSegmentedColormap, ListedColormap, Normalize, PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import Normal, Stroke
@@ -27,11 +27,13 @@ from bidsfit.reports.canvas import (
     page_of_cells,
     save,
     say_below,
+    spread_limits,
     styled,
     ticks,
 )
+from bidsfit.reports.mosaics import draw_scale
 
-MOST_DENSITIES, MOST_BIASES, PER_LINE = 6, 9, 3
+MOST_DENSITIES, MOST_BIASES, PER_LINE = 6, 21, 3
 
 #: Bins along each axis: of the histograms shown, few where there are few samples, and of the density behind contours.
 FEWEST_BINS, MOST_BINS, CONTOUR_BINS = 15, 50, 100
@@ -46,6 +48,8 @@ TITLE_LETTERS = 36
 #: An arrow this long, as a share of the plane, has the darkest colour.
 LONG_ARROW = 0.3
 ARROWS = ListedColormap(matplotlib.colormaps["Blues"](np.linspace(0.5, 1, 256)))
+#: Of colours with a sign: grey in the middle, so that an arrow without is seen on white.
+DIVERGING_ARROWS = LinearSegmentedColormap.from_list("arrows", ["#0b3c8c", "#4a90d9", "#9aa0a6", "#e0663a", "#8c1c0b"])
 SINK = "#ffcc00"
 
 
@@ -104,6 +108,8 @@ class BiasArrows:
         Samples of the estimator's training, or others that show where estimates are used.
     sinks : ndarray, shape (k, 2)
         Points at which estimates of many truths accumulate; may be empty.
+    colours : ndarray, shape (n,), optional
+        A signed value of every arrow, such as the bias of a third parameter; by default its length.
     """
 
     title: str
@@ -111,6 +117,7 @@ class BiasArrows:
     mean: NDArray
     training: NDArray | None
     sinks: NDArray
+    colours: NDArray | None = None
 
 
 @styled
@@ -162,6 +169,9 @@ def plot_bias(
     axes: tuple[Axis, Axis],
     points: Mapping[str, tuple[float, float]],
     samples: str = "training samples",
+    *,
+    columns: int = PER_LINE,
+    scale: str = "",
 ) -> Path:
     """Arrows from true parameters to their mean estimates, with contours of the density of samples.
 
@@ -173,36 +183,45 @@ def plot_bias(
     path : path
         ``.png`` or ``.svg``.
     panels : sequence of BiasArrows
-        One to nine.
+        One to 21; all have colours or none has.
     axes : pair of Axis
     points : mapping of str to pair of float
         Named points, marked in every panel.
     samples : str
         What the samples are, for the legend.
+    columns : int
+        Panels side by side, at most three.
+    scale : str
+        What the colours are.
     """
-    figure, planes = _planes(panels, MOST_BIASES, axes, margin=0.04)
-    contoured = False
+    figure, planes = _planes(panels, MOST_BIASES, axes, margin=0.04, columns=columns)
+    contoured, arrows = False, None
+    coloured = [np.ravel(panel.colours) for panel in panels if panel.colours is not None]
+    values = np.concatenate(coloured) if coloured else np.empty(0)
+    extent = spread_limits(np.abs(values))[1]
     for panel, main in zip(panels, planes, strict=True):
-        _draw_arrows(main, panel, axes)
+        arrows = _draw_arrows(main, panel, axes, extent)
         if panel.training is not None:
             contoured |= draw_contours(main, _pairs(panel.training, f"training of {panel.title!r}"), axes)
         sinks = _pairs(panel.sinks, f"sinks of {panel.title!r}")
         main.plot(sinks[:, 0], sinks[:, 1], "*", **_sink_style(), zorder=6, clip_on=False, in_layout=False)
         _draw_points(main, points, axes)
-    columns = {1: 1, 2: 2}.get(len(panels), 4)
-    _explain(figure, samples if contoured else "", any(np.size(panel.sinks) for panel in panels), bool(points), columns)
+    if values.size:
+        draw_scale(figure, arrows, values[np.isfinite(values)], ax=planes.tolist(), shrink=0.5).set_label(scale)
+    sunk = any(np.size(panel.sinks) for panel in panels)
+    _explain(figure, samples if contoured else "", sunk, bool(points), bool(values.size), min(len(panels), columns))
     return save(figure, path)
 
 
 def _planes(
-    panels: Sequence[Any], most: int, axes: tuple[Axis, Axis], margin: float = 0.0
+    panels: Sequence[Any], most: int, axes: tuple[Axis, Axis], margin: float = 0.0, columns: int = PER_LINE
 ) -> tuple[Figure, NDArray[np.object_]]:
     """A page of empty panels with titles, limits, ticks and axis labels, at most three in a row."""
     if not 1 <= len(panels) <= most:
         raise ValueError(f"Such a figure has 1 to {most} panels, not {len(panels)}.")
     if len(axes) != 2:
         raise ValueError(f"A plane has 2 axes, not {len(axes)}.")
-    columns = min(len(panels), PER_LINE)
+    columns = min(len(panels), columns)
     figure, cells = page_of_cells(len(panels), 3.5, columns, max(columns, 1.5) * WIDTH / PER_LINE)
     for panel, main in zip(panels, cells.flat, strict=True):
         (x_low, x_high), (y_low, y_high) = (
@@ -281,8 +300,11 @@ def _light_to_dark() -> ListedColormap:
     return ListedColormap(matplotlib.colormaps["Blues"](np.linspace(0.12, 1, 256)))
 
 
-def _draw_arrows(main: Any, panel: BiasArrows, axes: tuple[Axis, Axis]) -> None:
-    """Draw arrows, short ones on top, and a dot at every truth, even without an estimate."""
+def _draw_arrows(main: Any, panel: BiasArrows, axes: tuple[Axis, Axis], extent: float) -> Any:
+    """Draw arrows, short ones on top, and a dot at every truth, even without an estimate.
+
+    Colours of their own reach from ``-extent`` to ``extent``.
+    """
     truth, mean = np.asarray(panel.truth, dtype=float), np.asarray(panel.mean, dtype=float)
     if truth.shape != mean.shape:
         raise ValueError(f"Truth and mean of {panel.title!r} have the shapes {truth.shape} and {mean.shape}.")
@@ -294,10 +316,11 @@ def _draw_arrows(main: Any, panel: BiasArrows, axes: tuple[Axis, Axis]) -> None:
     lengths = np.hypot(*(shift / [axis.span for axis in axes]).T)
     order = np.argsort(-lengths)
     start, shift, lengths = truth[known][order], shift[order], lengths[order]
-    main.quiver(
+    by_length = panel.colours is None
+    return main.quiver(
         *start.T,
         *shift.T,
-        lengths,
+        lengths if panel.colours is None else np.asarray(panel.colours, dtype=float)[known][order],
         angles="xy",
         scale_units="xy",
         scale=1,
@@ -307,8 +330,8 @@ def _draw_arrows(main: Any, panel: BiasArrows, axes: tuple[Axis, Axis]) -> None:
         headlength=4.8,
         headaxislength=4.2,
         minlength=0.1,
-        cmap=ARROWS,
-        norm=Normalize(0, LONG_ARROW),
+        cmap=ARROWS if by_length else DIVERGING_ARROWS,
+        norm=Normalize(0, LONG_ARROW) if by_length else Normalize(-extent, extent),
         zorder=3,
     )
 
@@ -338,12 +361,13 @@ def _sink_style() -> dict[str, Any]:
     return {"color": SINK, "markersize": 13, "markeredgecolor": INK, "markeredgewidth": 0.8}
 
 
-def _explain(figure: Figure, samples: str, sinks: bool, points: bool, columns: int) -> None:
-    """Add one legend for all panels."""
-    arrow = Line2D(
-        [], [], color=ARROWS(0.75), marker=r"$\rightarrow$", markersize=11, markeredgewidth=0, linestyle="none"
-    )
-    entries: list[tuple[Any, str]] = [(arrow, "truth (grey dot) to mean estimate; darker: farther")]
+def _explain(figure: Figure, samples: str, sinks: bool, points: bool, coloured: bool, panels: int) -> None:
+    """Add one legend for all panels, of which so many stand side by side."""
+    colour = INK if coloured else ARROWS(0.75)
+    arrow = Line2D([], [], color=colour, marker=r"$\rightarrow$", markersize=11, markeredgewidth=0, linestyle="none")
+    entries: list[tuple[Any, str]] = [
+        (arrow, "truth (grey dot) to mean estimate" + ("" if coloured else "; darker: farther"))
+    ]
     if samples:
         words = f"half (dashed: 90 %) of the {samples}"
         entries.append((Line2D([], [], color=WARM, linewidth=1.4), words))
@@ -353,4 +377,4 @@ def _explain(figure: Figure, samples: str, sinks: bool, points: bool, columns: i
         dot = Line2D([], [], color=INK, marker="o", markersize=5.5, linestyle="none")
         entries.append((dot, "combination of interest"))
     handles, names = zip(*entries, strict=True)
-    figure.legend(handles, names, loc="outside lower left", ncols=columns, fontsize=8)
+    figure.legend(handles, names, loc="outside lower left", ncols={1: 1, 2: 2}.get(panels, 4), fontsize=8)

@@ -209,8 +209,7 @@ def _cuts(third: NDArray, axis: Axis) -> Iterator[tuple[NDArray, str]]:
     levels = _levels(third)
     count = min(MOST_SLICES, levels.size)
     for level in levels[np.rint(np.linspace(0, levels.size - 1, count)).astype(int)]:
-        unit = f" {axis.unit}" if axis.unit else ""
-        words = f"{axis.label} = {level:.3g}{unit}".replace("-", "\N{MINUS SIGN}")
+        words = f"{axis.label} = {level:.3g}".replace("-", "\N{MINUS SIGN}")  # its unit is beside the colours
         yield np.isclose(third, level, rtol=1e-6, atol=1e-6 * max(float(np.ptp(third)), 1e-300)), words
 
 

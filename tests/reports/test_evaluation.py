@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.quiver import Quiver
 from PIL import Image
 
-from bidsfit.reports import boxes, canvas, spaces, statistic_maps
+from bidsfit.reports import boxes, canvas, contrasts, spaces, statistic_maps
 from bidsfit.reports.evaluation import (
     Axis,
     BiasArrows,
@@ -20,6 +22,7 @@ from bidsfit.reports.evaluation import (
     plot_learning,
     plot_statistic_maps,
 )
+from bidsfit.reports.learning import plot_depths
 
 FRACTION, DIFFUSIVITY = Axis(r"$v_\mathrm{cyl}$", "", (0, 1)), Axis(r"$\lambda$", "µm²/ms", (0, 3))
 WATER = Axis(r"$v_\mathrm{csf}$", "", (0, 1))
@@ -85,6 +88,20 @@ def test_many_biases(tmp_path: Path) -> None:
     assert_picture(plot_bias(tmp_path / "figure.png", [panel] * 9, PLANE, {}))
 
 
+def test_colours_of_arrows_have_one_scale_with_zero_in_its_middle(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = []
+    monkeypatch.setattr(spaces, "save", lambda figure, _: drawn.append(figure))
+    panels = [BiasArrows("a third", GRID, SHRUNK, None, NO_SINKS, scale * GRID[:, 1]) for scale in (0.1, -0.2)]
+    plot_bias("", panels, PLANE, {}, columns=1, scale="bias of another")
+    quivers = [part for axes in drawn[0].axes for part in axes.collections if isinstance(part, Quiver)]
+    limits = {part.get_clim() for part in quivers}
+    assert len(quivers) == 2
+    assert len(limits) == 1
+    assert next(iter(limits))[1] == -next(iter(limits))[0] > 0.4
+    assert quivers[1].get_array().min() == pytest.approx(-0.6)
+    assert any(axes.get_ylabel() == "bias of another" for axes in drawn[0].axes)
+
+
 @pytest.mark.parametrize(
     ("training", "expected"),
     [(PEAKED, True), (UNIFORM, False), (UNIFORM[:1000], False), (NO_SINKS, False), (PEAKED + 10, False)],
@@ -108,8 +125,8 @@ def test_biases_refuse_what_they_cannot_show(tmp_path: Path) -> None:
     usual = BiasArrows("usual", GRID, SHRUNK, None, NO_SINKS)
     with pytest.raises(ValueError, match="1 to 6 panels, not 0"):
         plot_distributions(path, [], PLANE, {})
-    with pytest.raises(ValueError, match="1 to 9 panels, not 10"):
-        plot_bias(path, [usual] * 10, PLANE, {})
+    with pytest.raises(ValueError, match="1 to 21 panels, not 22"):
+        plot_bias(path, [usual] * 22, PLANE, {})
     with pytest.raises(ValueError, match=r"'flat' have the shape \(3,\); it must be \(n, 2\)"):
         plot_distributions(path, [Density("flat", np.ones(3))], PLANE, {})
     with pytest.raises(ValueError, match="Truth and mean of 'short'"):
@@ -191,6 +208,34 @@ def test_boxes(tmp_path: Path, cases: int, groups: int, name: str) -> None:
     assert_picture(plot_boxes(tmp_path / name, shown, PLANE, subtitle="SNR 25"))
 
 
+def test_large_effects_have_a_star_and_the_usual_tissue_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = []
+    monkeypatch.setattr(boxes, "save", lambda figure, _: drawn.append(figure))
+    plot_boxes("", [replace(case("one", 1), usual=np.array([0.1, 2.5]))], PLANE, usual="white matter")
+    above, below = drawn[0].axes
+    assert [text.get_text() for axes in (above, below) for text in axes.texts] == ["\N{MINUS SIGN}0.3", "2.0★"]
+    for axes, truth, usual in ((above, 0.6, 0.1), (below, 1.9, 2.5)):
+        heights = [line.get_ydata()[0] for line in axes.lines[:2]]
+        assert heights == [truth, usual]
+        assert axes.get_ylim()[0] < usual < axes.get_ylim()[1]
+
+
+def test_contrasts_stand_where_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = []
+    monkeypatch.setattr(contrasts, "save", lambda figure, _: drawn.append(figure))
+    left = {"lsq": np.array([[1.0, np.nan], [0.9, 5.0]]), "net": np.array([[0.4, np.nan], [0.1, -5.0]])}
+    level = contrasts.Contrast("SNR 25", left, {name: np.full((2, 2), 0.05) for name in left})
+    contrasts.plot_contrasts("", [level], ["vcyl", "lambda"], ["1", "2"])
+    panels = dict(zip(("vcyl 1", "vcyl 2", "lambda 1", "lambda 2"), drawn[0].axes, strict=True))
+    places = {
+        name: [line.get_xdata()[0] for line in axes.lines[2:] if len(line.get_xdata()) == 1]
+        for name, axes in panels.items()
+    }
+    assert places == {"vcyl 1": [1.0, 0.4], "vcyl 2": [], "lambda 1": [0.9, 0.1], "lambda 2": [1.6, -0.6]}
+    assert [text.get_text() for text in panels["vcyl 2"].texts] == ["no contrast"]
+    assert [line.get_marker() for line in panels["lambda 2"].lines[2:]] == [">", "<"]
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, 0.5, 1e6])
 def test_boxes_of_unusual_estimates(tmp_path: Path, value: float) -> None:
     usual = case("usual", 1)
@@ -233,6 +278,11 @@ def test_learning(tmp_path: Path, shift: float, name: str) -> None:
     loss = np.exp(-steps / 400) + shift
     validation = np.where(steps % 100 == 0, 1.1 * loss, np.nan)
     assert_picture(plot_learning(tmp_path / name, steps, loss, validation, 1200, label="mean squared error"))
+
+
+def test_errors_against_depth(tmp_path: Path) -> None:
+    rows = {"no noise": {"vcyl": [0.1, 0.05], "lambda": [0.0, 0.0]}, "SNR 25": {"vcyl": [1, 2], "lambda": [3, 4]}}
+    assert_picture(plot_depths(tmp_path / "figure.png", (1, 2), rows, AXES))
 
 
 def test_learning_refuses_curves_of_another_length(tmp_path: Path) -> None:

@@ -81,10 +81,19 @@ def test_a_zoom_that_is_given_is_shown(tmp_path: Path) -> None:
     assert zoomed.read_bytes() != usual.read_bytes()
 
 
+def test_without_a_lesion_whole_maps_are_shown_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Figure] = []
+    monkeypatch.setattr(lesions, "save", lambda figure, _: drawn.append(figure))
+    for outline in (LESION, np.zeros(SHAPE, dtype=bool)):
+        plot_lesions("", COLUMNS[:2], outline, AXES)
+    shapes = [[axes.images[0].get_array().shape[:2] for axes in figure.axes if axes.images] for figure in drawn]
+    assert len(shapes[0]) == 8  # whole and zoomed, of two parameters, by two columns
+    assert shapes[1] == shapes[0][:2] + shapes[0][4:6]
+    assert all(axes.get_title(loc="left") for figure in drawn for axes in figure.axes[:2])
+
+
 def test_lesions_refuse_what_they_cannot_show(tmp_path: Path) -> None:
     path = tmp_path / "figure.png"
-    with pytest.raises(ValueError, match="outline of the lesion is empty"):
-        plot_lesions(path, COLUMNS, np.zeros(SHAPE, dtype=bool), AXES)
     with pytest.raises(ValueError, match="two dimensions"):
         plot_lesions(path, COLUMNS, np.ones((4, 4, 4), dtype=bool), AXES)
     with pytest.raises(ValueError, match="one column"):
