@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, get_args
@@ -146,13 +146,25 @@ class Batch(Generic[Array]):
         """The batch with a function applied to every array."""
         return Batch(*(function(getattr(self, part.name)) for part in fields(self)))
 
-    def __getitem__(self, rows: slice | NDArray[np.integer]) -> Batch[Array]:
+    def __getitem__(self, rows: Any) -> Batch[Array]:
         """Some of its voxels."""
         return self.map(lambda array: array[rows])
 
-    def split(self, size: int) -> Iterator[Batch[Array]]:
-        """Consecutive batches of at most ``size`` voxels."""
-        return (self[start : start + size] for start in range(0, len(self.truth), size))
+    def split(self, size: int, axis: int = 0) -> Iterator[Batch[Array]]:
+        """Consecutive batches of at most ``size`` voxels, which are along ``axis`` of all arrays."""
+        for start in range(0, self.truth.shape[axis], size):
+            rows: Any = (*[slice(None)] * axis, slice(start, start + size))
+            yield self[rows]
+
+
+def together(batches: Sequence[Batch[NDArray]]) -> Batch[NDArray]:
+    """Batches of the same shape as one of 32 bits, along a new first dimension."""
+
+    def joined(*arrays: NDArray) -> NDArray:
+        found = np.stack(arrays)
+        return found.astype(np.complex64 if np.iscomplexobj(found) else np.float32, copy=False)
+
+    return Batch(*map(joined, *(vars(batch).values() for batch in batches)))
 
 
 @dataclass(frozen=True)
@@ -167,6 +179,10 @@ class _Voxels:
 
     def some(self, rows: NDArray[np.integer]) -> _Voxels:
         return _Voxels(*(array[rows] for array in vars(self).values()))
+
+
+#: Voxels that every step draws from: with noise, or to be measured anew.
+FixedSet = Batch[NDArray] | _Voxels
 
 
 class Simulator:
@@ -207,18 +223,43 @@ class Simulator:
         """Draw n voxels."""
         return self._measured(self._voxels(n, rng), rng)
 
-    def stream(self, size: int, steps: int, rng: np.random.Generator) -> Iterator[Batch[NDArray]]:
-        """Batches of voxels for ``steps`` training steps of ``size`` voxels; every batch covers several steps."""
-        samples, fixed = self.simulation.samples, self.simulation.set_noise == "fixed"
-        held = None if samples is None else self._voxels(samples, rng)
-        measured = self._measured(held, rng) if held is not None and fixed else None
+    def fixed_set(self, rng: np.random.Generator) -> FixedSet | None:
+        """The set of voxels that all steps draw from, if the simulation has one; a batch where its noise is fixed."""
+        if self.simulation.samples is None:
+            return None
+        voxels = self._voxels(self.simulation.samples, rng)
+        return together([self._measured(voxels, rng)])[0] if self.simulation.set_noise == "fixed" else voxels
+
+    def stream(
+        self,
+        size: int,
+        steps: int,
+        rngs: Sequence[np.random.Generator],
+        fixed: FixedSet | None = None,
+    ) -> Iterator[Batch[NDArray]]:
+        """Batches for ``steps`` training steps of ``size`` voxels for each of several networks that train together.
+
+        Parameters
+        ----------
+        rngs : sequence of Generator
+            One for each network, whose voxels it draws.
+        fixed : FixedSet, optional
+            As of `fixed_set`.
+
+        Yields
+        ------
+        Batch
+            With 32 bits; the first dimension of its arrays is the network, the second the voxels of several steps.
+        """
+
+        def drawn(rng: np.random.Generator, n: int) -> Batch[NDArray]:
+            if fixed is None:
+                return self.draw(n, rng)
+            rows = rng.integers(len(fixed.truth), size=n)
+            return self._measured(fixed.some(rows), rng) if isinstance(fixed, _Voxels) else fixed[rows]
+
         for start in range(0, steps, STEPS):
-            n = min(STEPS, steps - start) * size
-            if held is None:
-                yield self.draw(n, rng)
-                continue
-            rows = rng.integers(len(held.truth), size=n)
-            yield self._measured(held.some(rows), rng) if measured is None else measured[rows]
+            yield together([drawn(rng, min(STEPS, steps - start) * size) for rng in rngs])
 
     def measure(
         self,

@@ -17,7 +17,7 @@ from bidsfit.parallel import Progress
 from bidsfit.registry import Registry
 from bidsfit.simulation.simulator import Simulation, Simulator
 from bidsfit.training.objectives import Objective
-from bidsfit.training.trainer import Schedule, Trained, descend, descend_often
+from bidsfit.training.trainer import Schedule, Trained, descend, member_seeds
 
 if TYPE_CHECKING:
     from torch import nn
@@ -103,10 +103,15 @@ class NetworkArchitecture(Architecture):
     """An architecture trained by gradient descent in torch, and stored and evaluated as NumPy arrays."""
 
     kind, schedule, unit, member = "network", Schedule, "step", "weights.safetensors"
+    #: Whether `pruned` may remove something.
+    prunes: ClassVar[bool] = False
 
     @abstractmethod
     def module(self, inputs: int, outputs: int) -> nn.Module:
-        """The untrained network; its inputs, shape (n, inputs), have mean 0 and standard deviation 1."""
+        """The untrained network; its inputs, shape (n, inputs), have mean 0 and standard deviation 1.
+
+        What it computes must be possible under `torch.vmap`, by which many networks are trained together.
+        """
 
     def arrays(self, module: nn.Module) -> Arrays:
         """Copies of the weights of a network, by their names in torch."""
@@ -135,9 +140,17 @@ class NetworkArchitecture(Architecture):
         """Facts about a trained network, for JSON."""
         return {"Numbers": int(sum(array.size for array in arrays.values()))}
 
-    def fit(self, objective: Objective, schedule: Schedule, simulator: Simulator, **options: Any) -> Trained:
-        train = descend if schedule.members is None else descend_often
-        return train(self, objective, schedule, simulator, **options)
+    def fit(
+        self, objective: Objective, schedule: Schedule, simulator: Simulator, *, seed: int, **options: Any
+    ) -> Trained:
+        """Train a network, or an ensemble: its curve is that of the first, and it has converged where all have."""
+        found = descend(self, objective, schedule, simulator, member_seeds(seed, schedule.members or 1), **options)
+        first = found[0]
+        if schedule.members is None:
+            return first
+        converged = all(one.facts["Converged"] for one in found)
+        facts = first.facts | {"Converged": converged, "Members": len(found)}
+        return Trained(tuple(one.machine for one in found), first.curve, facts)
 
     def dump(self, machine: Arrays | tuple[Arrays, ...]) -> bytes:
         from safetensors.numpy import save
@@ -174,6 +187,7 @@ class Perceptron(NetworkArchitecture):
     hidden_layers: int = 2
 
     name = "perceptron"
+    prunes = True
 
     def module(self, inputs: int, outputs: int) -> nn.Module:
         from torch import nn

@@ -158,15 +158,28 @@ class TestSimulation:
     @pytest.mark.parametrize("set_noise", ["fresh", "fixed"])
     def test_a_set_that_is_drawn_once(self, set_noise):
         made = Simulator(Uniform(SPACE), SHELLS, Noise(25.0), Simulation(samples=30, set_noise=set_noise))
-        batches = list(made.stream(10, 40, np.random.default_rng(0)))
-        assert [len(batch.truth) for batch in batches] == [160, 160, 80]
-        truths, features = (np.concatenate([getattr(b, name) for b in batches]) for name in ("truth", "features"))
+        rng = np.random.default_rng(0)
+        batches = list(made.stream(10, 40, [rng], made.fixed_set(rng)))
+        assert [batch.truth.shape[:2] for batch in batches] == [(1, 160), (1, 160), (1, 80)]
+        truths, features = (np.concatenate([getattr(b, name)[0] for b in batches]) for name in ("truth", "features"))
         assert len(np.unique(truths, axis=0)) == 30
         assert len(np.unique(features, axis=0)) == (400 if set_noise == "fresh" else 30)
 
     def test_by_default_every_step_draws_its_own(self):
-        batches = list(Simulator(Uniform(SPACE), SHELLS, Noise(25.0)).stream(10, 20, np.random.default_rng(0)))
-        assert len(np.unique(np.concatenate([batch.truth for batch in batches]), axis=0)) == 200
+        batches = list(Simulator(Uniform(SPACE), SHELLS, Noise(25.0)).stream(10, 20, [np.random.default_rng(0)]))
+        assert len(np.unique(np.concatenate([batch.truth[0] for batch in batches]), axis=0)) == 200
+
+    @pytest.mark.parametrize("set_noise", [None, "fresh", "fixed"])
+    def test_several_networks_each_see_what_they_would_alone(self, set_noise):
+        choices = {} if set_noise is None else {"samples": 30, "set_noise": set_noise}
+        made = Simulator(Uniform(SPACE), SHELLS, Noise(25.0), Simulation(**choices))
+        held = made.fixed_set(np.random.default_rng(9))
+        both, alone = (
+            list(made.stream(4, 20, list(map(np.random.default_rng, seeds)), held)) for seeds in ((1, 2), (2,))
+        )
+        for batch, own in zip(both, alone, strict=True):
+            np.testing.assert_array_equal(batch.features[1], own.features[0])
+            assert not np.array_equal(batch.features[0], batch.features[1])
 
     @pytest.mark.parametrize(
         ("choices", "message"),
