@@ -1,7 +1,7 @@
 """Many small networks in one batched computation beside one after another.
 
-Networks of three hidden layers of 10 units, IVIM at 10 b-values, steps of 100 voxels with Rician noise, as of Epstein et
-al. Both train the same networks from the same seeds; the time is that of the processor.
+Networks of three hidden layers of 10 units, IVIM at 10 b-values, steps of 100 voxels with Rician noise, as of Epstein
+et al. Both train the same networks from the same seeds; the time is that of the processor.
 """
 
 from __future__ import annotations

@@ -13,7 +13,6 @@ from scipy.stats import qmc
 
 from bidsfit.acquisition import Acquisition
 from bidsfit.estimators.estimator import INSIDE, Estimator
-from bidsfit.information import cramer_rao_bound
 from bidsfit.models.space import ParameterSpace
 from bidsfit.parallel import Progress, part_of
 from bidsfit.simulation.distributions import Uniform
@@ -165,13 +164,8 @@ def sinks(truth: NDArray[np.float64], mean: NDArray[np.float64], space: Paramete
 
 def floor(setting: Setting, truth: NDArray[np.float64]) -> NDArray[np.float64]:
     """Cramér-Rao bound at every truth, shape (n_points, n_parameters); infinite where nothing is determined."""
-    space, noise = setting.space, setting.noise
-    if np.isinf(noise.snr):
-        return np.zeros_like(truth)
-    fixed = () if noise.lowest or space.model.scale is None else (space.model.scale,)
-    parameters = space.with_scale(truth)
-    bound = cramer_rao_bound(space.model, parameters, setting.acquisition, 1 / noise.snr, noise.kind, fixed=fixed)
-    return np.stack([bound[name] for name in space.names], axis=1)
+    snr = setting.noise.snr
+    return np.zeros_like(truth) if np.isinf(snr) else setting.simulator.bounds(truth, np.full(len(truth), 1 / snr))
 
 
 def noised_truth(setting: Setting, point: NDArray[np.float64], repeats: int, seed: int) -> NDArray[np.float64]:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bidsfit.acquisition import Acquisition
+from bidsfit.information import bound_of_voxels
 from bidsfit.models.signal_model import SignalModel, as_real
 from bidsfit.models.space import ParameterSpace
 from bidsfit.noise import NoiseKind, add_noise, rician_mean
@@ -76,6 +77,12 @@ class Simulation:
     patches : {"smooth", "pieces"}, optional
         How neighbours are related if the architecture reads them, see `bidsfit.simulation.patches.Patches`; "smooth" by
         default.
+    labels : {"mle-rician", "mle-gaussian"}, optional
+        Targets are maximum-likelihood fits of the noisy signals, with Rician or Gaussian noise, instead of the truth.
+        Voxels whose fit ended at a bound have no weight.
+    label_share : float, optional
+        Targets are this share of the fit plus the rest of the truth; the squared error then has the gradient of the
+        same mixture of two squared errors (the hybrid of Epstein et al.). By default the fit alone.
     """
 
     snr_range: tuple[float, float] | None = None
@@ -85,8 +92,17 @@ class Simulation:
     samples: int | None = None
     set_noise: Literal["fresh", "fixed"] = "fresh"
     patches: PatchKind | None = None
+    labels: Literal["mle-rician", "mle-gaussian"] | None = None
+    label_share: float | None = None
 
     def __post_init__(self) -> None:
+        if self.labels is not None and (self.samples is None or self.set_noise != "fixed"):
+            raise ValueError(
+                "labels are fits of every training voxel: they need a fixed set, with a number of `samples` and "
+                "`set_noise: fixed`."
+            )
+        if self.label_share is not None and (self.labels is None or not 0 < self.label_share <= 1):
+            raise ValueError("label_share is the share of the labels in the targets, above 0 to 1, and needs labels.")
         if self.snr_range is not None and self.snr_levels is not None:
             raise ValueError("The SNR of the training has a range (snr_range) or levels (snr_levels), not both.")
         values = (1.0,) if self.snr_range is self.snr_levels else self.snr_range or self.snr_levels or ()
@@ -124,12 +140,15 @@ class Batch(Generic[Array]):
     noisy : shape (n, n_realisations, n_averages)
     features : shape (n, n_realisations, n_features)
         Input of the estimator computed from the noisy signals, see `Features`.
-    targets : shape (n, n_parameters)
+    targets : shape (n, n_realisations or 1, n_parameters)
         What the estimator is trained to output: by default the truth.
-    cube : shape (n, n_parameters)
+    cube : shape (n, n_realisations or 1, n_parameters)
         The targets in the unit cube of the parameter space.
-    weights : shape (n,)
+    weights : shape (n, n_realisations or 1, 1)
         Weight of each voxel in the loss; 1 by default.
+    bound : shape (n, n_parameters)
+        Cramér-Rao bound at the noise level of the voxel, infinite where the signal does not determine a parameter; NaN
+        unless the objective needs it.
     """
 
     truth: Array
@@ -141,6 +160,7 @@ class Batch(Generic[Array]):
     targets: Array
     cube: Array
     weights: Array
+    bound: Array
 
     def map(self, function: Callable[[Array], Other]) -> Batch[Other]:
         """The batch with a function applied to every array."""
@@ -181,6 +201,10 @@ class _Voxels:
         return _Voxels(*(array[rows] for array in vars(self).values()))
 
 
+#: Makes targets, shape (n, n_parameters), of noisy signals (n, n_averages) and noise levels (n,), and says of which
+#: voxels they can be used, shape (n,).
+Labeller = Callable[[NDArray, NDArray[np.float64]], tuple[NDArray[np.float64], NDArray[np.bool_]]]
+
 #: Voxels that every step draws from: with noise, or to be measured anew.
 FixedSet = Batch[NDArray] | _Voxels
 
@@ -195,6 +219,10 @@ class Simulator:
         average.
     reach : (x, y, z)
         Neighbours on each side of a voxel that the estimator reads.
+    label : callable, optional
+        Makes targets of noisy signals: see `Labeller`. By default they are the truth.
+    bound : bool
+        Whether batches hold the Cramér-Rao bound.
     """
 
     def __init__(
@@ -204,7 +232,12 @@ class Simulator:
         noise: Noise,
         simulation: Simulation = Simulation(),
         reach: tuple[int, int, int] = (0, 0, 0),
+        label: Labeller | None = None,
+        bound: bool = False,
     ) -> None:
+        if bound and np.isinf(noise.snr) and not (simulation.snr_range or simulation.snr_levels):
+            raise ValueError("Errors relative to the Cramér-Rao bound need noise, and the training has none.")
+        self.label, self.bound = label, bound
         self.distribution = distribution
         self.acquisition = acquisition
         self.noise = noise
@@ -310,18 +343,24 @@ class Simulator:
         if self.patches is not None:
             middle = (slice(None), *self.patches.reach)
             features = with_presence(features, np.broadcast_to(voxels.present[:, None], features.shape[:-1]))
-        truth = voxels.truth[middle]
-        return Batch(
-            truth,
-            voxels.s0[middle],
-            voxels.sigma,
-            voxels.clean[middle],
-            noisy[(slice(None), *middle)],
-            features,
-            truth,
-            self.space.to_cube(truth),
-            np.ones(n),
-        )
+        truth, s0, noisy = voxels.truth[middle], voxels.s0[middle], noisy[(slice(None), *middle)]
+        targets, weights = truth[:, None], np.ones((n, 1, 1))
+        if self.label is not None:
+            share = self.simulation.label_share or 1.0
+            found, usable = self.label(noisy.reshape(n * copies, -1), np.repeat(voxels.sigma, copies))
+            targets = share * found.reshape(n, copies, -1) + (1 - share) * targets
+            weights = usable.reshape(n, copies, 1).astype(float)
+        bound = self.bounds(truth, voxels.sigma / s0) if self.bound else np.full(truth.shape, np.nan)
+        cube = self.space.to_cube(targets)
+        return Batch(truth, s0, voxels.sigma, voxels.clean[middle], noisy, features, targets, cube, weights, bound)
+
+    def bounds(self, parameters: NDArray[np.float64], sigma: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Cramér-Rao bound, shape (n, n_parameters), of parameters at S0 = 1 with noise levels, shape (n,)."""
+        model = self.space.model
+        fixed = () if self.noise.lowest or model.scale is None else (model.scale,)
+        rows = self.space.with_scale(parameters)
+        found = bound_of_voxels(model, rows, self.acquisition, sigma, self.noise.kind, fixed=fixed)
+        return found[:, [model.names.index(name) for name in self.space.names]]
 
     def _with_noise(
         self, clean: NDArray[np.float64], sigma: float | NDArray, rng: np.random.Generator

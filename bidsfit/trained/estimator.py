@@ -169,11 +169,13 @@ class TrainedEstimator(Estimator):
 
     @property
     def statistics(self) -> tuple[str, ...]:  # type: ignore[override]
-        """The spread of the networks of an ensemble."""
+        """The spread of the networks of an ensemble, and the standard deviation that a network states."""
         recipe = self.trained.recipe if self.trained is not None else None
         if recipe is None and self.recipe is not None:
             recipe = self._given_recipe(self.recipe)
-        return (SPREAD,) if recipe is not None and getattr(recipe.schedule, "members", None) else ()
+        if recipe is None:
+            return ()
+        return (SPREAD,) * bool(getattr(recipe.schedule, "members", None)) + ("sd",) * recipe.objective.states_spread
 
     @property
     def domain(self) -> Domain | None:
@@ -270,9 +272,10 @@ class TrainedEstimator(Estimator):
                 unlike = found.squares > usual  # never where the noise would have to be known and is not
             status = np.where(unlike, Status.UNLIKE_TRAINING, Status.CONVERGED).astype(np.uint8)
             statistics = {}
-            if found.spread is not None:
-                statistics[SPREAD] = np.full(found.parameters.shape, np.nan)
-                statistics[SPREAD][:, own] = found.spread
+            for name, values in ((SPREAD, found.spread), ("sd", found.stated)):
+                if values is not None:
+                    statistics[name] = np.full(found.parameters.shape, np.nan)
+                    statistics[name][:, own] = values
             return Fitted(found.parameters, found.squares, status, statistics)
 
         return fit

@@ -19,6 +19,7 @@ from bidsfit.simulation.distributions import Distribution, digest, participants_
 from bidsfit.simulation.simulator import Features, Noise, Simulator
 from bidsfit.training.bundle import Bundle, acquisition_facts
 from bidsfit.training.inference import Inverter
+from bidsfit.training.labels import labeller
 from bidsfit.training.recipe import Recipe, recipe_facts
 from bidsfit.trust import performance
 from bidsfit.trust.domain import Domain
@@ -57,8 +58,17 @@ class Task:
     @property
     def simulator(self) -> Simulator:
         """Simulator of the training voxels; it measures at the SNR of `noise`, whatever SNRs the recipe draws."""
-        reach = self.recipe.architecture.reach
-        return Simulator(self.distribution, self.acquisition, self.noise, self.recipe.simulation, reach)
+        recipe = self.recipe
+        label = labeller(recipe.simulation, self.distribution.space, self.acquisition)
+        return Simulator(
+            self.distribution,
+            self.acquisition,
+            self.noise,
+            recipe.simulation,
+            recipe.architecture.reach,
+            label,
+            recipe.objective.needs_bound,
+        )
 
     @property
     def facts(self) -> dict[str, Any]:

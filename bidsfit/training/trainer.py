@@ -147,7 +147,7 @@ def _descend(
     """Train a group of networks; arguments as of `descend`. The first dimension of all tensors is the network."""
     import torch
 
-    n, space = len(seeds), simulator.space
+    n = len(seeds)
     streams = [[np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(2)] for seed in seeds]
     draws, validation = zip(*streams, strict=True)
 
@@ -164,7 +164,7 @@ def _descend(
         modules = []
         for seed in seeds:
             torch.manual_seed(seed)
-            modules.append(network.module(rows.shape[-1], objective.n_outputs(space)).to(place))
+            modules.append(network.module(rows.shape[-1], objective.n_outputs(simulator.space)).to(place))
         module = modules[0]
         weights, buffers = torch.func.stack_module_state(modules)
         state = weights | buffers
@@ -173,7 +173,7 @@ def _descend(
             batch = Batch(*arrays)
             shown = (batch.features.flatten(0, 1) - centre) / width
             outputs = torch.func.functional_call(module, state, (shown,))
-            return objective.loss(outputs.reshape(*batch.features.shape[:2], -1), batch, space)
+            return objective.loss(outputs.reshape(*batch.features.shape[:2], -1), batch, simulator)
 
         each = torch.vmap(loss_of_one, randomness="different")
 

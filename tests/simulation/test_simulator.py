@@ -103,16 +103,18 @@ class TestBatch:
         batch = drawn(50, realisations=3)
         shapes = {name: array.shape for name, array in vars(batch).items()}
         assert shapes == {
-            **dict.fromkeys(("truth", "targets", "cube"), (50, 2)),
-            **dict.fromkeys(("s0", "sigma", "weights"), (50,)),
+            **dict.fromkeys(("truth", "bound"), (50, 2)),
+            **dict.fromkeys(("targets", "cube"), (50, 1, 2)),
+            **dict.fromkeys(("s0", "sigma"), (50,)),
+            "weights": (50, 1, 1),
             "clean": (50, 5),
             "noisy": (50, 3, 5),
             "features": (50, 3, 4),
         }
-        np.testing.assert_array_equal(batch.targets, batch.truth)
+        np.testing.assert_array_equal(batch.targets[:, 0], batch.truth)
         np.testing.assert_array_equal(batch.weights, 1)
         np.testing.assert_allclose(batch.features, batch.noisy[..., 1:] / batch.noisy[..., :1], rtol=1e-6)
-        np.testing.assert_allclose(SPACE.from_cube(batch.cube), batch.truth, atol=1e-12)
+        np.testing.assert_allclose(SPACE.from_cube(batch.cube[:, 0]), batch.truth, atol=1e-12)
 
     def test_realisations_are_of_one_truth_and_independent(self):
         batch = drawn(20_000, realisations=2)

@@ -239,9 +239,9 @@ class TestChoices:
         batch = SIMULATOR.draw(2, np.random.default_rng(0))
         tensors = batch.map(lambda array: torch.from_numpy(np.asarray(array, dtype=np.float32)))
         outputs = torch.randn(2, 1, 2, generator=torch.Generator().manual_seed(0))
-        weighted = replace(tensors, weights=torch.tensor([0.0, 1.0]))
-        alone = objective.loss(outputs[1:], tensors[slice(1, 2)], SPACE)
-        assert float(objective.loss(outputs, weighted, SPACE)) == pytest.approx(float(alone) / 2, rel=1e-6)
+        weighted = replace(tensors, weights=torch.tensor([0.0, 1.0])[:, None, None])
+        alone = objective.loss(outputs[1:], tensors[slice(1, 2)], SIMULATOR)
+        assert float(objective.loss(outputs, weighted, SIMULATOR)) == pytest.approx(float(alone) / 2, rel=1e-6)
 
     @pytest.mark.parametrize("objective", [Parameters(), Relative()])
     def test_realisations_are_taught_their_targets(self, objective):
@@ -251,8 +251,8 @@ class TestChoices:
         tensors = batch.map(lambda array: torch.from_numpy(np.asarray(array, dtype=np.float32)))
         outputs = torch.randn(5, 3, 2, generator=torch.Generator().manual_seed(0))
         estimates = [objective.estimates(outputs[:, i].numpy(), SPACE)[1] for i in range(3)]
-        expected = np.mean([((found - batch.targets) / SPACE.span) ** 2 for found in estimates])
-        assert float(objective.loss(outputs, tensors, SPACE)) == pytest.approx(expected, rel=1e-5)
+        expected = np.mean([((found - batch.truth) / SPACE.span) ** 2 for found in estimates])
+        assert float(objective.loss(outputs, tensors, SIMULATOR)) == pytest.approx(expected, rel=1e-5)
 
     @pytest.mark.parametrize("recipe", [NETWORK, FOREST], ids=["network", "forest"])
     def test_several_realisations_train(self, recipe):
