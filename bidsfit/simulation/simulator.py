@@ -62,12 +62,16 @@ class Simulation:
     Parameters
     ----------
     snr_range : (lowest, highest), optional
-        Draw the SNR of every voxel log-uniformly from this range instead of using that of `Noise`.
+        Draw the SNR of every voxel from this range instead of using that of `Noise`.
+    snr_spacing : {"log", "uniform"}, optional
+        Whether the logarithm of the SNR is uniform in its range (default), or the SNR itself.
     snr_levels : sequence of float, optional
         Draw the SNR of every voxel from these values, with equal probability.
     s0_spread : float, optional
         Draw S0 from a log-normal distribution with median 1 and this standard deviation of the logarithm; the noise
         level stays that of S0 = 1. By default every S0 is 1.
+    s0_range : (lowest, highest), optional
+        Draw S0 uniformly from this range instead.
     realisations : int
         Noisy copies of every voxel.
     samples : int, optional
@@ -86,8 +90,10 @@ class Simulation:
     """
 
     snr_range: tuple[float, float] | None = None
+    snr_spacing: Literal["log", "uniform"] | None = None
     snr_levels: tuple[float, ...] | None = None
     s0_spread: float | None = None
+    s0_range: tuple[float, float] | None = None
     realisations: int = 1
     samples: int | None = None
     set_noise: Literal["fresh", "fixed"] = "fresh"
@@ -108,17 +114,31 @@ class Simulation:
         values = (1.0,) if self.snr_range is self.snr_levels else self.snr_range or self.snr_levels or ()
         if not values or not all(0 < value < np.inf for value in values):
             raise ValueError(f"SNRs of the training must be finite numbers above 0, found {values}.")
-        if self.snr_range is not None and not self.snr_range[0] < self.snr_range[1]:
-            raise ValueError(f"snr_range must be the lowest and the highest SNR, found {self.snr_range}.")
+        for name in ("snr_range", "s0_range"):
+            pair = getattr(self, name)
+            if pair is not None and not 0 < pair[0] < pair[1] < np.inf:
+                raise ValueError(f"{name} must be the lowest and the highest value, found {pair}.")
+        if self.snr_spacing is not None and self.snr_range is None:
+            raise ValueError("snr_spacing is that of a range of SNRs; give snr_range.")
+        if self.s0_spread is not None and self.s0_range is not None:
+            raise ValueError("S0 of the training has a spread (s0_spread) or a range (s0_range), not both.")
 
     def sigma(self, n: int, snr: float, rng: np.random.Generator) -> NDArray[np.float64]:
         """Noise levels of n voxels, shape (n,), for this SNR or those that the simulation draws."""
         if self.snr_levels is not None:
             return 1 / rng.choice(self.snr_levels, n)
         if self.snr_range is not None:
+            if self.snr_spacing == "uniform":
+                return np.asarray(1 / rng.uniform(*self.snr_range, n))
             low, high = np.log(self.snr_range)
             return np.asarray(np.exp(-rng.uniform(low, high, n)))
         return np.full(n, 1 / snr)
+
+    def s0(self, shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.float64]:
+        """S0 of voxels."""
+        if self.s0_range is not None:
+            return np.asarray(rng.uniform(*self.s0_range, shape))
+        return np.ones(shape) if self.s0_spread is None else np.exp(self.s0_spread * rng.standard_normal(shape))
 
 
 @dataclass(frozen=True)
@@ -321,13 +341,13 @@ class Simulator:
 
     def _voxels(self, n: int, rng: np.random.Generator) -> _Voxels:
         """Draw n voxels without noise."""
-        p, spread = len(self.space.names), self.simulation.s0_spread
+        p = len(self.space.names)
         if self.patches is None:
             truth, present = self.distribution.sample(n, rng), np.full(n, True)
         else:
             truth, present = self.patches.sample(n, rng), self.patches.present(n, rng)
         grid = truth.shape[:-1]
-        s0 = np.ones(grid) if spread is None else np.exp(spread * rng.standard_normal(grid))
+        s0 = self.simulation.s0(grid, rng)
         sigma = self.simulation.sigma(n, self.noise.snr, rng)
         return _Voxels(truth, s0, sigma, s0[..., None] * self._clean(truth.reshape(-1, p)).reshape(*grid, -1), present)
 

@@ -137,6 +137,13 @@ class TestSimulation:
         assert 79 < snr.max() <= 80
         assert np.mean(snr < 20) == pytest.approx(0.5, abs=0.01)  # log-uniform: 20 is the geometric mean
 
+        snr = 1 / drawn(snr_range=(5.0, 80.0), snr_spacing="uniform").sigma
+        assert np.mean(snr < 20) == pytest.approx(15 / 75, abs=0.01)
+
+    def test_s0_between_two(self):
+        s0 = drawn(s0_range=(0.8, 1.2)).s0
+        np.testing.assert_allclose([s0.min(), s0.mean(), s0.max()], [0.8, 1, 1.2], atol=1e-3)
+
     def test_an_snr_of_some_levels(self):
         levels, counts = np.unique(1 / drawn(snr_levels=(10.0, 20.0, 50.0)).sigma, return_counts=True)
         np.testing.assert_allclose(levels, [10, 20, 50])
@@ -190,6 +197,9 @@ class TestSimulation:
             ({"snr_range": (80.0, 5.0)}, "the lowest and the highest"),
             ({"snr_range": (0.0, 5.0)}, "above 0"),
             ({"snr_levels": ()}, "above 0"),
+            ({"snr_spacing": "log"}, "give snr_range"),
+            ({"s0_range": (1.2, 0.8)}, "s0_range must be the lowest and the highest"),
+            ({"s0_range": (0.8, 1.2), "s0_spread": 0.1}, "not both"),
             ({"snr_levels": (5.0, np.inf)}, "finite"),
         ],
     )

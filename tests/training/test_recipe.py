@@ -157,7 +157,7 @@ def test_the_recipe_of_the_documentation_holds_every_choice():
     page = (Path(__file__).parents[2] / "docs" / "estimators.md").read_text()
     (block,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
     sections = yaml.safe_load(block)
-    together = {"labels", "label_share", "balance", "allowance"}  # choices that need others
+    together = {"snr_spacing", "labels", "label_share", "balance", "allowance"}  # choices that need others
     for section, part in zip(SECTIONS, (Simulation, Perceptron, Parameters, Schedule), strict=True):
         choices = sections[section]
         choices.pop("name", None)
