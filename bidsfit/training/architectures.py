@@ -74,11 +74,12 @@ class Architecture(ABC):
         simulator: Simulator,
         *,
         seed: int,
+        start: Trained | None = None,
         device: str = "cpu",
         threads: int = 1,
         progress: Progress | None = None,
     ) -> Trained:
-        """Train it; the same seed gives the same machine."""
+        """Train it, from what an earlier training found if there is one; the same seed gives the same machine."""
 
     @abstractmethod
     def forward(self, machine: Any, features: NDArray[np.float32]) -> NDArray:
@@ -141,16 +142,25 @@ class NetworkArchitecture(Architecture):
         return {"Numbers": int(sum(array.size for array in arrays.values()))}
 
     def fit(
-        self, objective: Objective, schedule: Schedule, simulator: Simulator, *, seed: int, **options: Any
+        self,
+        objective: Objective,
+        schedule: Schedule,
+        simulator: Simulator,
+        *,
+        seed: int,
+        start: Trained | None = None,
+        **options: Any,
     ) -> Trained:
         """Train a network, or an ensemble: its curve is that of the first, and it has converged where all have."""
-        found = descend(self, objective, schedule, simulator, member_seeds(seed, schedule.members or 1), **options)
-        first = found[0]
+        seeds = member_seeds(seed, schedule.members or schedule.restarts or 1)
+        states = () if start is None else start.states
+        found = descend(self, objective, schedule, simulator, seeds, start=states, **options)
         if schedule.members is None:
-            return first
+            return min(found, key=lambda one: float(one.facts["ValidationLoss"]))
+        first = found[0]
         converged = all(one.facts["Converged"] for one in found)
         facts = first.facts | {"Converged": converged, "Members": len(found)}
-        return Trained(tuple(one.machine for one in found), first.curve, facts)
+        return Trained(tuple(o.machine for o in found), first.curve, facts, tuple(s for o in found for s in o.states))
 
     def dump(self, machine: Arrays | tuple[Arrays, ...]) -> bytes:
         from safetensors.numpy import save

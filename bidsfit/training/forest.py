@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bidsfit.exceptions import UsageError
 from bidsfit.models.space import ParameterSpace
 from bidsfit.parallel import Progress
 from bidsfit.simulation.simulator import Batch, Simulation, Simulator
@@ -52,11 +53,14 @@ class RandomForest(Architecture):
         simulator: Simulator,
         *,
         seed: int,
+        start: Trained | None = None,
         device: str = "cpu",
         threads: int = 1,
         progress: Progress | None = None,
     ) -> Trained:
         """Grow the forest on the CPU, whatever the device."""
+        if start is not None:
+            raise UsageError("A forest cannot start from another estimator; leave `start` out of its recipe.")
         from sklearn.ensemble import RandomForestRegressor
 
         samples = _samples(objective, simulator.simulation)

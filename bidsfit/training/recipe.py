@@ -34,15 +34,20 @@ class Recipe:
     schedule : dataclass
         Of the type that the architecture declares, such as `bidsfit.training.trainer.Schedule`.
     simulation : Simulation
+    start : Recipe, optional
+        Recipe of an earlier training, whose network this one starts from; by default it starts from random weights.
     """
 
     architecture: Architecture
     objective: Objective
     schedule: Any
     simulation: Simulation = field(default_factory=Simulation)
+    start: Recipe | None = None
 
     def __post_init__(self) -> None:
         self.architecture.require_parts(self.objective, self.simulation)
+        if self.start is not None and self.start.architecture != self.architecture:
+            raise ValueError("A training starts from a network of the same architecture; that of `start` differs.")
 
     @property
     def kind(self) -> str:
@@ -84,7 +89,7 @@ def recipe_facts(recipe: Recipe) -> dict[str, dict[str, Any]]:
         made = {key: value for key, value in asdict(part).items() if value is not None}
         choices = {key: list(value) if isinstance(value, tuple) else value for key, value in made.items()}
         found[section] = ({"name": part.name} if section in ("architecture", "objective") else {}) | choices
-    return found
+    return found if recipe.start is None else found | {"start": recipe_facts(recipe.start)}
 
 
 def recipe_from(facts: Mapping[str, Any], source: str) -> Recipe:
@@ -95,7 +100,8 @@ def recipe_from(facts: Mapping[str, Any], source: str) -> Recipe:
     UnknownNameError, UsageError
         For an unknown choice or an invalid value.
     """
-    sections = _sections(facts, source) if "kind" in facts else facts
+    sections = dict(_sections(facts, source) if "kind" in facts else facts)
+    before = _start(sections.pop("start", None), source)
     for section, content in sections.items():
         if section not in SECTIONS:
             raise UnknownNameError(f"section in {source}:", str(section), SECTIONS)
@@ -104,16 +110,29 @@ def recipe_from(facts: Mapping[str, Any], source: str) -> Recipe:
     choices = {section: dict(sections.get(section, {})) for section in SECTIONS}
     architecture: type[Architecture] = _named("architecture", choices, architectures.REGISTRY, source)
     objective: type[Objective] = _named("objective", choices, objectives.REGISTRY, source)
-    made = (
+    made: tuple[Any, ...] = (
         build_part(architecture, choices["architecture"], source),
         build_part(objective, choices["objective"], source),
         build_part(architecture.schedule, choices["schedule"], source),
         build_part(Simulation, choices["simulation"], source),
+        before,
     )
     try:
         return Recipe(*made)
     except ValueError as error:
         raise UsageError(f"{source}: {error}") from error
+
+
+def _start(given: Any, source: str) -> Recipe | None:
+    """The recipe of an earlier training, given by name or file, or by its content."""
+    if isinstance(given, str):
+        path = _path(given)
+        given, source = read_yaml(path, "recipe"), str(path)
+    if given is None:
+        return None
+    if not isinstance(given, Mapping) or "start" in given:
+        raise UsageError(f"{source}: start must be a recipe without a start of its own, found {reprlib.repr(given)}.")
+    return recipe_from(given, source)
 
 
 def _sections(facts: Mapping[str, Any], source: str) -> dict[str, dict[str, Any]]:
@@ -198,8 +217,14 @@ def available() -> dict[str, Path]:
 
 def load_recipe(name: str) -> Recipe:
     """Load a recipe of the package by name, or one of the user by path (.yml)."""
+    path = _path(name)
+    return recipe_from(read_yaml(path, "recipe"), str(path))
+
+
+def _path(name: str) -> Path:
+    """The file of a recipe given by name or path."""
     known = available()
     path = known.get(name, Path(name))
     if path.suffix != ".yml":
         raise UnknownNameError("recipe", name, known)
-    return recipe_from(read_yaml(path, "recipe"), str(path))
+    return path

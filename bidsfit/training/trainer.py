@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,30 +37,66 @@ class Schedule:
 
     Parameters
     ----------
-    optimiser : {"adam", "sgd"}
+    optimiser : {"adam", "radam", "rmsprop", "sgd"}
         "sgd" uses a momentum of 0.9.
+    weight_decay : float, optional
+        Penalty of squared weights, as torch adds it to the gradient; by default 0.
     peak_rate : float
-        Largest learning rate, reached after 30 % of the steps; the rate then falls to 0.
+        Largest learning rate.
+    rate : {"one-cycle", "constant", "inverse"}
+        Its course. "one-cycle" (default): the peak is reached after 30 % of the steps; the rate then falls to 0.
+        "inverse": peak_rate / (1 + decay * step).
+    decay : float, optional
+        Of the rate "inverse".
     steps, batch : int
         Number of steps, and voxels per step.
     validation : int
         Number of voxels in the validation set, which is drawn once.
     checks : int
-        Number of evaluations on the validation set; the best weights are kept.
+        Number of evaluations on the validation set.
+    keep : {"best", "last"}
+        The weights with the lowest validation loss (default), or those of the last evaluation.
     patience : int, optional
         Stop after so many evaluations in a row without better weights; by default never.
     members : int, optional
         Networks that are trained together from different seeds; their median is the estimate. By default one.
+    restarts : int, optional
+        Networks that are trained together from different seeds, of which the one with the lowest validation loss is the
+        result.
+    checkpoints : sequence of int, optional
+        Steps after which the weights are kept as well, for experiments: `Trained.checkpoints`.
     """
 
-    optimiser: Literal["adam", "sgd"] = "adam"
+    optimiser: Literal["adam", "radam", "rmsprop", "sgd"] = "adam"
+    weight_decay: float | None = None
+    rate: Literal["one-cycle", "constant", "inverse"] | None = None
+    decay: float | None = None
     peak_rate: float = 4e-3
     steps: int = 6000
     batch: int = 4096
     validation: int = 65536
     checks: int = 60
     patience: int | None = None
+    keep: Literal["best", "last"] | None = None
     members: int | None = None
+    restarts: int | None = None
+    checkpoints: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if (self.decay is None) != (self.rate != "inverse"):
+            raise ValueError(f"The rate 'inverse' and a decay need each other, found {self.rate!r} and {self.decay}.")
+        if self.members is not None and self.restarts is not None:
+            raise ValueError("Of several networks all are kept (members) or the best (restarts), not both.")
+        if max(self.checkpoints or (0,)) > self.steps:
+            raise ValueError(f"checkpoints must be steps up to {self.steps}, found {max(self.checkpoints or (0,))}.")
+
+
+class State(NamedTuple):
+    """Weights of a network as torch has them, and mean and width of its features: where another training can start."""
+
+    weights: dict[str, torch.Tensor]
+    centre: torch.Tensor
+    width: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -75,11 +111,17 @@ class Trained:
         Step (or number of trees), training loss and validation loss.
     facts : dict
         Validation loss, best step, whether it converged, and size, for JSON.
+    states : tuple of State
+        Of the networks, for a training that starts from them.
+    checkpoints : dict of int to machine
+        Weights after the steps that the schedule names, of a network that is no ensemble.
     """
 
     machine: Any
     curve: NDArray[np.float64]
     facts: dict[str, Any]
+    states: tuple[State, ...] = ()
+    checkpoints: dict[int, Any] = field(default_factory=dict)
 
 
 def descend(
@@ -90,6 +132,7 @@ def descend(
     seeds: Sequence[int],
     *,
     set_seed: int | None = None,
+    start: Sequence[State] = (),
     device: str = "cpu",
     threads: int = 1,
     progress: Progress | None = None,
@@ -108,6 +151,8 @@ def descend(
     set_seed : int, optional
         Seed of the voxels that all networks share: the fixed set, if the simulation has one, and those that decide what
         is pruned. By default the first of the seeds.
+    start : sequence of State, optional
+        Weights that the networks start from, in turn; by default they are random.
     device : {"cpu", "cuda", ...}
         torch device.
     progress : callable, optional
@@ -116,15 +161,17 @@ def descend(
     Raises
     ------
     UsageError
-        If the device does not exist.
+        If the device does not exist, or the network to start from is of another shape.
     """
     own = seeds[0] if set_seed is None else set_seed
     fixed = simulator.fixed_set(np.random.default_rng([own, 3]))
     size, found = max(TOGETHER // schedule.batch, 1), []
-    for start in range(0, len(seeds), size):
-        group = seeds[start : start + size]
-        part = part_of(progress, start / len(seeds), (start + len(group)) / len(seeds))
-        found += _descend(network, objective, schedule, simulator, group, fixed, _device(device), threads, part)
+    for first in range(0, len(seeds), size):
+        group = seeds[first : first + size]
+        part = part_of(progress, first / len(seeds), (first + len(group)) / len(seeds))
+        states = [start[i % len(start)] for i in range(first, first + len(group))] if start else []
+        place = _device(device)
+        found += _descend(network, objective, schedule, simulator, group, fixed, states, place, threads, part)
     if not network.prunes:
         return found
     voxels = 1 if simulator.patches is None else math.prod(simulator.patches.shape)
@@ -140,6 +187,7 @@ def _descend(
     simulator: Simulator,
     seeds: Sequence[int],
     fixed: FixedSet | None,
+    start: Sequence[State],
     place: torch.device,
     threads: int,
     progress: Progress | None,
@@ -158,7 +206,10 @@ def _descend(
     rows = held_out.features.flatten(1, -2)
     # Standardised features make all protocols look alike to the optimiser; folded into the arrays later.
     centre, width = rows.mean(dim=1), rows.std(dim=1).clamp(min=1e-6)
-    best_step, since, lowest = np.zeros(n, dtype=int), np.zeros(n, dtype=int), np.full(n, np.inf)
+    if start:
+        centre, width = (torch.stack([getattr(one, name) for one in start]).to(place) for name in ("centre", "width"))
+    best_step, since = np.zeros(n, dtype=int), np.zeros(n, dtype=int)
+    lowest, loss = np.full(n, np.inf), np.full(n, np.nan)
     curves: list[list[tuple[float, float, float]]] = [[] for _ in seeds]
     with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []):
         modules = []
@@ -166,8 +217,13 @@ def _descend(
             torch.manual_seed(seed)
             modules.append(network.module(rows.shape[-1], objective.n_outputs(simulator.space)).to(place))
         module = modules[0]
+        for one, state in zip(modules, start, strict=False):
+            try:
+                one.load_state_dict(state.weights)
+            except RuntimeError as error:
+                raise UsageError("The network to start from is of another shape.") from error
         weights, buffers = torch.func.stack_module_state(modules)
-        state = weights | buffers
+        stacked = weights | buffers
 
         def loss_of_one(state: Any, centre: torch.Tensor, width: torch.Tensor, *arrays: torch.Tensor) -> torch.Tensor:
             batch = Batch(*arrays)
@@ -180,19 +236,22 @@ def _descend(
         def losses(batch: Batch[torch.Tensor]) -> torch.Tensor:
             arguments = (centre, width, *vars(batch).values())
             if n > 1:
-                return each(state, *arguments)
-            alone = {name: value[0] for name, value in state.items()}  # without the cost of vmap
+                return each(stacked, *arguments)
+            alone = {name: value[0] for name, value in stacked.items()}  # without the cost of vmap
             return loss_of_one(alone, *(value[0] for value in arguments))[None]
 
         def checked() -> torch.Tensor:
             parts = list(held_out.split(max(CHECKED // n, 1), 1))
+            module.eval()
             with torch.inference_mode():
                 sums = [losses(part) * part.truth.shape[1] for part in parts]
+            module.train()
             return torch.stack(sums).sum(dim=0) / schedule.validation
 
-        best = {name: value.detach().clone() for name, value in state.items()}
+        best = {name: value.detach().clone() for name, value in stacked.items()}
+        checkpoints: dict[int, dict[str, torch.Tensor]] = {}
         optimiser = _optimiser(schedule, list(weights.values()))
-        rate = torch.optim.lr_scheduler.OneCycleLR(optimiser, schedule.peak_rate, total_steps=schedule.steps)
+        rate = _rate(schedule, optimiser)
         check = max(schedule.steps // schedule.checks, 1)
         recent = []
         size = schedule.batch * sum(value[0].numel() for value in weights.values()) * n
@@ -206,35 +265,44 @@ def _descend(
                 optimiser.step()
                 rate.step()
                 recent.append(values.detach())
+                if step in (schedule.checkpoints or ()):
+                    checkpoints[step] = {name: value.detach().clone() for name, value in stacked.items()}
                 if step % check and step != schedule.steps:
                     continue
                 taught = torch.stack(recent).mean(dim=0).tolist()
                 recent, now = [], np.array(checked().tolist())
                 goes_on = np.array([schedule.patience is None or count < schedule.patience for count in since])
                 better = goes_on & (now < lowest)
+                kept = goes_on & np.isfinite(now) if schedule.keep == "last" else better
                 for i in np.flatnonzero(goes_on).tolist():
                     curves[i].append((step, taught[i], now[i]))
-                for name, value in state.items():
-                    best[name][better] = value.detach()[better]
-                since = np.where(better, 0, since + 1)
-                best_step[better], lowest[better] = step, now[better]
+                for name, value in stacked.items():
+                    best[name][kept] = value.detach()[kept]
+                since, lowest = np.where(better, 0, since + 1), np.where(better, now, lowest)
+                best_step[kept], loss[kept] = step, now[kept]
                 if progress is not None:
                     progress(step / schedule.steps)
                 if np.all(since >= (schedule.patience or np.inf)):
                     break
+
+    def arrays(state: dict[str, torch.Tensor], i: int) -> Any:
+        module.load_state_dict({name: value[i] for name, value in state.items()})
+        return network.folded(network.arrays(module), centre[i].cpu().numpy(), width[i].cpu().numpy())
+
     found = []
     for i, curve in enumerate(curves):
-        if not np.isfinite(lowest[i]):
+        if not np.isfinite(loss[i]):
             raise ValueError("The training diverged: the loss of the validation set was never a number.")
-        module.load_state_dict({name: value[i] for name, value in best.items()})
-        arrays = network.folded(network.arrays(module), centre[i].cpu().numpy(), width[i].cpu().numpy())
+        machine = arrays(best, i)
         facts = {
             "BestStep": int(best_step[i]),
-            "ValidationLoss": float(lowest[i]),
+            "ValidationLoss": float(loss[i]),
             "Converged": converged(np.array(curve)),
-            **network.facts(arrays),
+            **network.facts(machine),
         }
-        found.append(Trained(arrays, np.array(curve), facts))
+        state = State({name: value[i].cpu() for name, value in best.items()}, centre[i].cpu(), width[i].cpu())
+        kept = {step: arrays(weights, i) for step, weights in checkpoints.items()}
+        found.append(Trained(machine, np.array(curve), facts, (state,), kept))
     return found
 
 
@@ -253,9 +321,19 @@ def converged(curve: NDArray[np.float64]) -> bool:
 def _optimiser(schedule: Schedule, weights: list[torch.Tensor]) -> torch.optim.Optimizer:
     import torch
 
-    if schedule.optimiser == "adam":
-        return torch.optim.Adam(weights, lr=schedule.peak_rate)
-    return torch.optim.SGD(weights, lr=schedule.peak_rate, momentum=0.9)
+    choices: dict[str, Any] = {"lr": schedule.peak_rate, "weight_decay": schedule.weight_decay or 0.0}
+    if schedule.optimiser == "sgd":
+        return torch.optim.SGD(weights, momentum=0.9, **choices)
+    kinds = {"adam": torch.optim.Adam, "radam": torch.optim.RAdam, "rmsprop": torch.optim.RMSprop}
+    return kinds[schedule.optimiser](weights, **choices)
+
+
+def _rate(schedule: Schedule, optimiser: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:
+    from torch.optim import lr_scheduler
+
+    if schedule.rate in (None, "one-cycle"):
+        return lr_scheduler.OneCycleLR(optimiser, schedule.peak_rate, total_steps=schedule.steps)
+    return lr_scheduler.LambdaLR(optimiser, lambda step: 1 / (1 + (schedule.decay or 0.0) * step))
 
 
 def _device(name: str) -> torch.device:

@@ -157,12 +157,21 @@ def test_the_recipe_of_the_documentation_holds_every_choice():
     page = (Path(__file__).parents[2] / "docs" / "estimators.md").read_text()
     (block,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
     sections = yaml.safe_load(block)
-    together = {"snr_spacing", "labels", "label_share", "balance", "allowance"}  # choices that need others
+    together = {
+        "snr_spacing",
+        "rate",
+        "decay",
+        "members",
+        "labels",
+        "label_share",
+        "balance",
+        "allowance",
+    }  # choices that need others
     for section, part in zip(SECTIONS, (Simulation, Perceptron, Parameters, Schedule), strict=True):
         choices = sections[section]
         choices.pop("name", None)
         assert set(choices) | {"snr_levels"} == {choice.name for choice in fields(part)} | {"snr_levels"}
-        for name in set(choices) - together:
+        for name in set(choices) - together:  # which need others
             build_part(part, {name: choices[name]}, "docs")
 
 
@@ -196,6 +205,41 @@ def test_files_that_are_no_recipe_are_refused(tmp_path, content, message):
     with pytest.raises(BidsfitError, match=message) as caught:
         load_recipe(str(path))
     assert len(str(caught.value)) < 500
+
+
+def test_a_recipe_starts_from_another(tmp_path):
+    """By name, by file or by content; the whole of it becomes part of what determines the estimator."""
+    path = tmp_path / "mine.yml"
+    before = NAMED | {"schedule": {"steps": 7}}
+    path.write_text(yaml.safe_dump(before))
+    first, second = (recipe_from(NAMED | {"start": given}, "test") for given in (str(path), before))
+    assert first == second
+    assert first.start.schedule.steps == 7
+    assert recipe_from(json.loads(json.dumps(recipe_facts(first))), "test") == first
+    for given, message in (
+        (before | {"start": before}, "without a start of its own"),
+        (3, "without a start of its own, found 3"),
+        (before | {"architecture": {"name": "perceptron", "units": 9}}, "of the same architecture"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            recipe_from(NAMED | {"start": given}, "test")
+    path.write_text(yaml.safe_dump(before | {"start": str(path)}))
+    with pytest.raises(UsageError, match="without a start of its own"):
+        load_recipe(str(path))
+
+
+@pytest.mark.parametrize(
+    ("choices", "message"),
+    [
+        ({"rate": "inverse"}, "a decay need each other"),
+        ({"decay": 0.1}, "a decay need each other"),
+        ({"members": 3, "restarts": 3}, "not both"),
+        ({"steps": 10, "checkpoints": [20]}, "steps up to 10, found 20"),
+    ],
+)
+def test_schedules_that_cannot_be(choices, message):
+    with pytest.raises(UsageError, match=message):
+        recipe_from(NAMED | {"schedule": choices}, "test")
 
 
 def test_missing_recipes(tmp_path):
