@@ -222,8 +222,9 @@ def _descend(
                 one.load_state_dict(state.weights)
             except RuntimeError as error:
                 raise UsageError("The network to start from is of another shape.") from error
-        weights, buffers = torch.func.stack_module_state(modules)
-        stacked = weights | buffers
+        states = [one.state_dict() for one in modules]
+        stacked = {name: torch.stack([state[name] for state in states]) for name in states[0]}
+        weights = {name: stacked[name].requires_grad_() for name, _ in module.named_parameters()}
 
         def loss_of_one(state: Any, centre: torch.Tensor, width: torch.Tensor, *arrays: torch.Tensor) -> torch.Tensor:
             batch = Batch(*arrays)

@@ -60,12 +60,20 @@ def test_its_first_network_is_the_one_that_is_trained_alone(bundle):
     assert any(array.shape != second[name].shape or np.ptp(array - second[name]) > 0.1 for name, array in first.items())
 
 
-@pytest.mark.parametrize("choices", [{}, {"samples": 500, "set_noise": "fixed"}, {"snr_range": (10.0, 80.0)}], ids=str)
-def test_networks_that_are_trained_together_are_those_that_are_trained_alone(choices, monkeypatch):
+@pytest.mark.parametrize(
+    ("choices", "network"),
+    [
+        ({}, Perceptron(8, 2)),
+        ({"samples": 500, "set_noise": "fixed"}, Perceptron(8, 2, activation="elu", batch_norm=True, parallel=True)),
+        ({"snr_range": (10.0, 80.0)}, Perceptron(8, 2, skips=True)),
+    ],
+    ids=str,
+)
+def test_networks_that_are_trained_together_are_those_that_are_trained_alone(choices, network, monkeypatch):
     """Weights, learning curves and best steps, also where one stops before the others or there are several groups."""
     simulator = Simulator(TASK.distribution, SHELLS, Noise(25.0), Simulation(**choices))
     schedule = replace(SCHEDULE, steps=80, checks=20, peak_rate=0.05, patience=1)
-    arguments = Perceptron(8, 2), Parameters(), schedule, simulator
+    arguments = network, Parameters(), schedule, simulator
     seeds = member_seeds(4, 5)
     monkeypatch.setattr(trainer, "PRUNING", 4096)
     monkeypatch.setattr(trainer, "TOGETHER", 3 * schedule.batch)
@@ -86,3 +94,13 @@ def test_the_recipe_of_the_package_has_ten():
     assert load_recipe("network-ensemble").schedule.members == 10
     assert network.statistics == ("ensemble",)
     assert Network(MODEL).statistics == ()
+
+
+def test_networks_with_dropout_are_trained_together():
+    """Their masks are not those of single trainings, but each learns as those do."""
+    simulator = Simulator(TASK.distribution, SHELLS, Noise(25.0))
+    schedule = replace(SCHEDULE, steps=150, checks=3, peak_rate=0.02)
+    found = descend(Perceptron(16, 2, dropout=0.1), Parameters(), schedule, simulator, [0, 1])
+    assert all(
+        one.facts["ValidationLoss"] < 1 / 12 / 3 for one in found
+    )  # of a network that always tells the mean: 1/12
