@@ -21,8 +21,8 @@ from bidsfit.simulation.patches import Patches, PatchKind, with_presence
 #: An average of more Rician magnitudes than this is taken for Gaussian, with their mean and variance.
 FEW = 8
 
-#: Steps of a training whose voxels are simulated at a time.
-STEPS = 16
+#: Steps of a training whose voxels are simulated at a time, if they are not more than so many.
+STEPS, VOXELS = 16, 1 << 18
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -311,8 +311,9 @@ class Simulator:
             rows = rng.integers(len(fixed.truth), size=n)
             return self._measured(fixed.some(rows), rng) if isinstance(fixed, _Voxels) else fixed[rows]
 
-        for start in range(0, steps, STEPS):
-            yield together([drawn(rng, min(STEPS, steps - start) * size) for rng in rngs])
+        block = max(min(STEPS, VOXELS // size), 1)
+        for start in range(0, steps, block):
+            yield together([drawn(rng, min(block, steps - start) * size) for rng in rngs])
 
     def measure(
         self,

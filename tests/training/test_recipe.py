@@ -21,6 +21,7 @@ from bidsfit.training.recipe import (
     Recipe,
     available,
     build_part,
+    description,
     load_recipe,
     recipe_facts,
     recipe_from,
@@ -33,7 +34,8 @@ NAMED = {"architecture": {"name": "perceptron", "units": 8}, "objective": {"name
 @pytest.mark.parametrize("name", available())
 def test_every_recipe_of_the_package_loads(name):
     recipe = load_recipe(name)
-    assert recipe.kind == name.split("-")[0]
+    assert recipe.kind == ("forest" if name.startswith("forest") else "network")
+    assert 10 < len(description(available()[name])) < 400
     assert recipe_from(json.loads(json.dumps(recipe_facts(recipe))), "test") == recipe
 
 
@@ -116,6 +118,26 @@ def test_values_that_cannot_be_are_refused(kind, name, value):
 def test_sections_that_cannot_be_are_refused(sections, message):
     with pytest.raises(UsageError, match=f"test: {message}"):
         recipe_from(NAMED | sections, "test")
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "message"),
+    [
+        ("architecture:\n  name: perceptrons\n", 2, "'perceptron'"),
+        ("architecture:\n  name: perceptron\nobjectiv: {}\n", 3, "'objective'"),
+        ("architecture:\n  name: perceptron\n  unit: 3\nobjective: {name: logits}\n", 3, "'units'"),
+        ("# mine\nobjective: {name: logits}\narchitecture:\n  name: perceptron\n\n  units: -3\n", 6, "units must be"),
+        ("architecture: {name: perceptron}\nobjective: {name: logits}\nschedule:\n  rate: inverse\n", 3, "a decay"),
+        ("architecture: {name: perceptron}\nstart:\n  architecture:\n    name: perceptrons\n", 4, "'perceptron'"),
+        ("kind: network\nunit: 3\n", 2, "'units'"),
+        ("kind: netwrk\n", 1, "'network'"),
+    ],
+)
+def test_mistakes_are_named_with_their_line(tmp_path, text, line, message):
+    path = tmp_path / "mine.yml"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=rf"mine\.yml, line {line}:.*{message}"):
+        load_recipe(str(path))
 
 
 @pytest.mark.parametrize("choices", [{"sure": 1}, {"sure": "yes"}, {"word": 3}])
