@@ -41,6 +41,20 @@ def read_yaml(path: Path, what: str) -> dict[str, Any]:
     return content
 
 
+def lines_of(path: Path, what: str) -> dict[tuple[str, ...], int]:
+    """Line of every choice in a YAML file that `read_yaml` accepts, by the names of its tables and its own."""
+    found: dict[tuple[str, ...], int] = {}
+
+    def visit(node: yaml.Node | None, names: tuple[str, ...]) -> None:
+        if isinstance(node, yaml.MappingNode):
+            for key, value in node.value:
+                found[(*names, str(key.value))] = key.start_mark.line + 1
+                visit(value, (*names, str(key.value)))
+
+    visit(yaml.compose(_short_text(path, what), Loader=yaml.SafeLoader), ())
+    return found
+
+
 def read_toml(path: Path, what: str) -> dict[str, Any]:
     """Read a table in TOML.
 

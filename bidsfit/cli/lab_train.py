@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import textwrap
 from pathlib import Path
 
 from bidsfit import estimators
@@ -19,7 +20,9 @@ def add_train(commands: argparse._SubParsersAction) -> None:
         description="Train an estimator on simulated signals and write it, with all that judges it, as one file. "
         "`bidsfit ... --estimators FILE` fits with it data of the same protocol.",
     )
-    parser.add_argument("estimator", type=estimators.with_distribution, help="net-prior, net-healthy, ..., forest-gm")
+    parser.add_argument(
+        "estimator", type=estimators.with_distribution, help="net-prior, net-healthy, forest-gm, mse-crb ..."
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="file to write (.zip); must not exist")
     add_setting_options(parser)
     parser.add_argument(
@@ -28,6 +31,26 @@ def add_train(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--recipe", metavar="NAME", help="recipe of the package, or a file (.yml)")
     add_training_options(parser)
     parser.set_defaults(run=run_train)
+
+
+def add_recipes(commands: argparse._SubParsersAction) -> None:
+    """Add the command ``recipes``."""
+    parser = commands.add_parser(
+        "recipes",
+        help="list the recipes of training",
+        description="List the recipes of the package: what they are, and where they come from. Those marked with * are "
+        "also estimators by their name.",
+    )
+    parser.set_defaults(run=run_recipes)
+
+
+def run_recipes(arguments: argparse.Namespace) -> None:
+    """Print the recipes."""
+    from bidsfit.training.recipe import available, description
+
+    for name, path in available().items():
+        mark = "*" if name in estimators.RECIPES else ""
+        print(textwrap.fill(f"{name}{mark}: {description(path)}", 100, subsequent_indent="    "))
 
 
 def run_train(arguments: argparse.Namespace) -> None:
@@ -46,6 +69,8 @@ def run_train(arguments: argparse.Namespace) -> None:
     setting = setting_of(arguments)
     recipes = {}
     if arguments.recipe:
+        if arguments.estimator in estimators.RECIPES:
+            raise UsageError(f"{arguments.estimator} is a recipe itself; leave out --recipe, or train net-uniform.")
         recipe = load_recipe(arguments.recipe)
         kind = kind_of(arguments.estimator)
         if recipe.kind != kind:

@@ -150,7 +150,7 @@ def add_fit_options(group: argparse._ArgumentGroup) -> None:
         action="extend",
         metavar="ESTIMATOR",
         help=f"estimators: {', '.join(estimators.available())}, or files of trained ones (bidsfit-lab train), such as "
-        "my.zip (default: lsq)",
+        "my.zip, or of recipes of training, such as mine.yml (default: lsq)",
     )
     group.add_argument(
         "--average",

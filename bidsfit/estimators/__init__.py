@@ -23,6 +23,17 @@ DISTRIBUTIONS = {
 #: Trained estimators; "net-healthy" is "net" with the distribution "healthy".
 TRAINED = {"net": "bidsfit.trained.network:Network", "forest": "bidsfit.trained.forest:Forest"}
 
+#: Recipes that are estimators by their own name: networks trained uniformly over the plausible space of the model.
+RECIPES = (
+    "supervised-gt",
+    "supervised-mle-rician",
+    "supervised-mle-gaussian",
+    "hybrid",
+    "self-supervised",
+    "mse-crb",
+    "bias-reduced",
+)
+
 #: Where the estimators of the package live. Other packages add theirs with the entry point "bidsfit.estimators".
 BUILT_IN = {
     "lsq": "bidsfit.estimators.least_squares:LeastSquares",
@@ -34,6 +45,7 @@ BUILT_IN = {
     "bayesmap": "bidsfit.estimators.maximum_a_posteriori:MaximumAPosteriori",
     **TRAINED,
     **{f"{name}-{distribution}": place for name, place in TRAINED.items() for distribution in DISTRIBUTIONS},
+    **dict.fromkeys(RECIPES, TRAINED["net"]),
 }
 
 _registry = Registry("estimator", "bidsfit.estimators", BUILT_IN)
@@ -47,9 +59,11 @@ def available() -> dict[str, str]:
 def get(name: str) -> type[Estimator]:
     """The estimator class of that name; an unknown one raises `UnknownNameError` with the nearest valid name.
 
-    A name with a distribution ("net-healthy") gives a partial: the class with its option ``distribution`` set.
+    A name with a distribution ("net-healthy") or of a recipe gives a partial: the class with these options set.
     """
     estimator: Any = _registry.get(name)
+    if name in RECIPES:
+        estimator = partial(estimator, distribution="uniform", recipe=name, label=name)
     base, _, distribution = name.partition("-")
     if base in TRAINED and distribution in DISTRIBUTIONS:
         estimator = partial(estimator, distribution=distribution)

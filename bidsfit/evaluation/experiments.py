@@ -13,7 +13,6 @@ from scipy.stats import qmc
 
 from bidsfit.acquisition import Acquisition
 from bidsfit.estimators.estimator import Estimator
-from bidsfit.information import cramer_rao_bound
 from bidsfit.models.space import ParameterSpace
 from bidsfit.parallel import Progress, part_of
 from bidsfit.simulation.distributions import Uniform
@@ -77,6 +76,57 @@ class Evaluation(NamedTuple):
         """Means over the points of ``rmse_<name>``, absolute ``bias_<name>`` and ``sd_<name>``."""
         means = {"rmse": self.rmse, "bias": np.abs(self.bias), "sd": self.sd}
         return {f"{key}_{name}": float(v[:, j].mean()) for key, v in means.items() for j, name in enumerate(names)}
+
+
+class Efficiency(NamedTuple):
+    """Squared bias and variance relative to the squared Cramér-Rao bound, each of shape (n_points, n_parameters)."""
+
+    bias: NDArray[np.float64]
+    variance: NDArray[np.float64]
+
+
+def efficiency(evaluation: Evaluation, bound: NDArray[np.float64], repeats: int) -> Efficiency:
+    """How near the errors of an estimator are to the bound (Mao et al., arXiv 2312.11468).
+
+    Of an unbiased estimator the variance is at least 1; one below 1 is the sign of shrinkage.
+
+    Parameters
+    ----------
+    evaluation : Evaluation
+    bound : ndarray, shape (n_points, n_parameters)
+        As of `floor`; where it is infinite both are 0.
+    repeats : int
+        Noise realisations per point, for which the squared bias is corrected, so that it may be negative.
+    """
+    variance = evaluation.sd**2 * repeats / (repeats - 1)
+    return Efficiency((evaluation.bias**2 - variance / repeats) / bound**2, variance / bound**2)
+
+
+def marginal(
+    truth: NDArray[np.float64], values: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Means of values over all points that share the truth of one parameter: its bias curve, for example.
+
+    Parameters
+    ----------
+    truth, values : ndarray, shape (n_points,)
+        Of a grid, see `true_points`.
+
+    Returns
+    -------
+    levels, means : ndarray, shape (n_levels,)
+    """
+    levels, place = np.unique(truth, return_inverse=True)
+    return levels, np.bincount(place, values) / np.bincount(place)
+
+
+def slope(truth: NDArray[np.float64], mean: NDArray[np.float64]) -> float:
+    """Slope of the mean estimate over the truth, both of shape (n_points,), by least squares.
+
+    It is 1 where differences between truths show whole, and 0 where the estimate is always the same (Epstein et al.).
+    """
+    rest = truth - truth.mean()
+    return float(rest @ mean / (rest @ rest))
 
 
 def evaluate(
@@ -165,13 +215,8 @@ def sinks(truth: NDArray[np.float64], mean: NDArray[np.float64], space: Paramete
 
 def floor(setting: Setting, truth: NDArray[np.float64]) -> NDArray[np.float64]:
     """Cramér-Rao bound at every truth, shape (n_points, n_parameters); infinite where nothing is determined."""
-    space, noise = setting.space, setting.noise
-    if np.isinf(noise.snr):
-        return np.zeros_like(truth)
-    fixed = () if noise.lowest or space.model.scale is None else (space.model.scale,)
-    parameters = space.with_scale(truth)
-    bound = cramer_rao_bound(space.model, parameters, setting.acquisition, 1 / noise.snr, noise.kind, fixed=fixed)
-    return np.stack([bound[name] for name in space.names], axis=1)
+    snr = setting.noise.snr
+    return np.zeros_like(truth) if np.isinf(snr) else setting.simulator.bounds(truth, np.full(len(truth), 1 / snr))
 
 
 def noised_truth(setting: Setting, point: NDArray[np.float64], repeats: int, seed: int) -> NDArray[np.float64]:

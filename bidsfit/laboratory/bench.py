@@ -115,7 +115,7 @@ class Bench:
         )
         task = plan.task(setting.acquisition, setting.noise.snr, pool, lowest=setting.noise.lowest)
         default = "network-noise-free" if plan.kind == "network" and np.isinf(setting.noise.snr) else plan.kind
-        return replace(task, recipe=self.recipes.get(default, task.recipe))
+        return task if plan.recipe is not None else replace(task, recipe=self.recipes.get(default, task.recipe))
 
     def _plan(self, name: str, setting: Setting) -> TrainedEstimator:
         bounds = {key: (low, high) for key, (low, high) in setting.space.facts.items()}

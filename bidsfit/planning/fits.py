@@ -19,8 +19,9 @@ from bidsfit.exceptions import UnknownNameError, UsageError
 from bidsfit.models.signal_model import SignalModel
 from bidsfit.noise import NoiseKind
 from bidsfit.trained.estimator import TrainedEstimator
-from bidsfit.trained.given import describe_given, is_file_name
+from bidsfit.trained.given import PREFIXES, describe_given, is_file_name
 from bidsfit.training.bundle import read_bundle
+from bidsfit.training.recipe import load_recipe, recipe_facts
 from bidsfit.trust.cache import Trust
 from bidsfit.trust.companions import is_simulated
 
@@ -94,7 +95,7 @@ class Fit:
     @property
     def name(self) -> str:
         """Name of the estimator; given files have their checksum in it."""
-        return "-".join(filter(None, [self.estimator, self.options.get("checksum", "")]))
+        return self.options.get("label") or "-".join(filter(None, [self.estimator, self.options.get("checksum", "")]))
 
     @property
     def takes_device(self) -> bool:
@@ -202,16 +203,17 @@ def make_fits(
     """
     options = dict(options or {})
     distribution = options.pop("distribution", None)
-    if distribution and not set(estimators.TRAINED).intersection(estimator_names):
+    given_recipe = any(is_recipe(word) for word in estimator_names)
+    if distribution and not given_recipe and not set(estimators.TRAINED).intersection(estimator_names):
         raise UsageError(
             f"--distribution {distribution} is for {' and '.join(estimators.TRAINED)}, and --estimators names neither."
         )
     words = [estimators.with_distribution(word, distribution) for word in estimator_names]
-    choices = [_choose(word) for word in dict.fromkeys(words)]
+    choices = [_choose(word, distribution) for word in dict.fromkeys(words)]
     wanted = list(dict.fromkeys(model_names)) or models.without_variants()
     if not model_names:
         wanted += [c.model for c in choices if c.model and c.model not in wanted]
-    known = {c.word: set(signature(estimators.get(c.estimator)).parameters) - set(c.options) for c in choices}
+    known = {c.word: _free_options(c.estimator) - set(c.options) for c in choices}
     foreign = set(options) - set().union(*known.values())
     if foreign:
         names = " or ".join(map(repr, known))
@@ -243,7 +245,12 @@ def make_fits(
     for name in (*model_names, *bounds):
         _require_use([fit for fit in fits if fit.model == name])
     for choice in choices:
-        its_fits = [fit for fit in fits if (fit.estimator, fit.trained) == (choice.estimator, choice.file)]
+        label = choice.options.get("label")
+        its_fits = [
+            fit
+            for fit in fits
+            if (fit.estimator, fit.trained, fit.options.get("label")) == (choice.estimator, choice.file, label)
+        ]
         if not its_fits:
             raise UsageError(
                 f"--estimators {choice.word}: it was trained for the model {choice.model!r}, which is not among those "
@@ -264,14 +271,31 @@ class _Choice:
     file: Path | None = None
 
 
-def _choose(word: str) -> _Choice:
+def _free_options(name: str) -> set[str]:
+    """Options of an estimator that its name does not decide."""
+    made: Any = estimators.get(name)
+    return set(signature(made).parameters) - set(getattr(made, "keywords", {}))
+
+
+def is_recipe(word: str) -> bool:
+    """Whether a value of --estimators is the file of a recipe."""
+    return word.endswith(".yml")
+
+
+def _choose(word: str, distribution: str | None) -> _Choice:
     """Interpret a value of --estimators.
 
     Raises
     ------
     UnknownNameError, UsageError
-        If it is neither an estimator nor a readable trained file.
+        If it is neither an estimator nor a readable trained file or recipe.
     """
+    if is_recipe(word):
+        recipe, label = load_recipe(word), Path(word).stem
+        if label in estimators.available():
+            raise UsageError(f"--estimators {word}: {label!r} is an estimator already; give the file another name.")
+        name = estimators.with_distribution(PREFIXES[recipe.kind], distribution)
+        return _Choice(word, name, options={"recipe": recipe_facts(recipe), "label": label})
     if not is_file_name(word):
         estimators.get(word)
         return _Choice(word, word)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, get_args
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bidsfit.acquisition import Acquisition
+from bidsfit.information import bound_of_voxels
 from bidsfit.models.signal_model import SignalModel, as_real
 from bidsfit.models.space import ParameterSpace
 from bidsfit.noise import NoiseKind, add_noise, rician_mean
@@ -20,8 +21,8 @@ from bidsfit.simulation.patches import Patches, PatchKind, with_presence
 #: An average of more Rician magnitudes than this is taken for Gaussian, with their mean and variance.
 FEW = 8
 
-#: Steps of a training whose voxels are simulated at a time.
-STEPS = 16
+#: Steps of a training whose voxels are simulated at a time, if they are not more than so many.
+STEPS, VOXELS = 16, 1 << 18
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -61,12 +62,16 @@ class Simulation:
     Parameters
     ----------
     snr_range : (lowest, highest), optional
-        Draw the SNR of every voxel log-uniformly from this range instead of using that of `Noise`.
+        Draw the SNR of every voxel from this range instead of using that of `Noise`.
+    snr_spacing : {"log", "uniform"}, optional
+        Whether the logarithm of the SNR is uniform in its range (default), or the SNR itself.
     snr_levels : sequence of float, optional
         Draw the SNR of every voxel from these values, with equal probability.
     s0_spread : float, optional
         Draw S0 from a log-normal distribution with median 1 and this standard deviation of the logarithm; the noise
         level stays that of S0 = 1. By default every S0 is 1.
+    s0_range : (lowest, highest), optional
+        Draw S0 uniformly from this range instead.
     realisations : int
         Noisy copies of every voxel.
     samples : int, optional
@@ -76,33 +81,64 @@ class Simulation:
     patches : {"smooth", "pieces"}, optional
         How neighbours are related if the architecture reads them, see `bidsfit.simulation.patches.Patches`; "smooth" by
         default.
+    labels : {"mle-rician", "mle-gaussian"}, optional
+        Targets are maximum-likelihood fits of the noisy signals, with Rician or Gaussian noise, instead of the truth.
+        Voxels whose fit ended at a bound have no weight.
+    label_share : float, optional
+        Targets are this share of the fit plus the rest of the truth; the squared error then has the gradient of the
+        same mixture of two squared errors (the hybrid of Epstein et al.). By default the fit alone.
     """
 
     snr_range: tuple[float, float] | None = None
+    snr_spacing: Literal["log", "uniform"] | None = None
     snr_levels: tuple[float, ...] | None = None
     s0_spread: float | None = None
+    s0_range: tuple[float, float] | None = None
     realisations: int = 1
     samples: int | None = None
     set_noise: Literal["fresh", "fixed"] = "fresh"
     patches: PatchKind | None = None
+    labels: Literal["mle-rician", "mle-gaussian"] | None = None
+    label_share: float | None = None
 
     def __post_init__(self) -> None:
+        if self.labels is not None and (self.samples is None or self.set_noise != "fixed"):
+            raise ValueError(
+                "labels are fits of every training voxel: they need a fixed set, with a number of `samples` and "
+                "`set_noise: fixed`."
+            )
+        if self.label_share is not None and (self.labels is None or not 0 < self.label_share <= 1):
+            raise ValueError("label_share is the share of the labels in the targets, above 0 to 1, and needs labels.")
         if self.snr_range is not None and self.snr_levels is not None:
             raise ValueError("The SNR of the training has a range (snr_range) or levels (snr_levels), not both.")
         values = (1.0,) if self.snr_range is self.snr_levels else self.snr_range or self.snr_levels or ()
         if not values or not all(0 < value < np.inf for value in values):
             raise ValueError(f"SNRs of the training must be finite numbers above 0, found {values}.")
-        if self.snr_range is not None and not self.snr_range[0] < self.snr_range[1]:
-            raise ValueError(f"snr_range must be the lowest and the highest SNR, found {self.snr_range}.")
+        for name in ("snr_range", "s0_range"):
+            pair = getattr(self, name)
+            if pair is not None and not 0 < pair[0] < pair[1] < np.inf:
+                raise ValueError(f"{name} must be the lowest and the highest value, found {pair}.")
+        if self.snr_spacing is not None and self.snr_range is None:
+            raise ValueError("snr_spacing is that of a range of SNRs; give snr_range.")
+        if self.s0_spread is not None and self.s0_range is not None:
+            raise ValueError("S0 of the training has a spread (s0_spread) or a range (s0_range), not both.")
 
     def sigma(self, n: int, snr: float, rng: np.random.Generator) -> NDArray[np.float64]:
         """Noise levels of n voxels, shape (n,), for this SNR or those that the simulation draws."""
         if self.snr_levels is not None:
             return 1 / rng.choice(self.snr_levels, n)
         if self.snr_range is not None:
+            if self.snr_spacing == "uniform":
+                return np.asarray(1 / rng.uniform(*self.snr_range, n))
             low, high = np.log(self.snr_range)
             return np.asarray(np.exp(-rng.uniform(low, high, n)))
         return np.full(n, 1 / snr)
+
+    def s0(self, shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.float64]:
+        """S0 of voxels."""
+        if self.s0_range is not None:
+            return np.asarray(rng.uniform(*self.s0_range, shape))
+        return np.ones(shape) if self.s0_spread is None else np.exp(self.s0_spread * rng.standard_normal(shape))
 
 
 @dataclass(frozen=True)
@@ -124,12 +160,15 @@ class Batch(Generic[Array]):
     noisy : shape (n, n_realisations, n_averages)
     features : shape (n, n_realisations, n_features)
         Input of the estimator computed from the noisy signals, see `Features`.
-    targets : shape (n, n_parameters)
+    targets : shape (n, n_realisations or 1, n_parameters)
         What the estimator is trained to output: by default the truth.
-    cube : shape (n, n_parameters)
+    cube : shape (n, n_realisations or 1, n_parameters)
         The targets in the unit cube of the parameter space.
-    weights : shape (n,)
+    weights : shape (n, n_realisations or 1, 1)
         Weight of each voxel in the loss; 1 by default.
+    bound : shape (n, n_parameters)
+        Cramér-Rao bound at the noise level of the voxel, infinite where the signal does not determine a parameter; NaN
+        unless the objective needs it.
     """
 
     truth: Array
@@ -141,18 +180,31 @@ class Batch(Generic[Array]):
     targets: Array
     cube: Array
     weights: Array
+    bound: Array
 
     def map(self, function: Callable[[Array], Other]) -> Batch[Other]:
         """The batch with a function applied to every array."""
         return Batch(*(function(getattr(self, part.name)) for part in fields(self)))
 
-    def __getitem__(self, rows: slice | NDArray[np.integer]) -> Batch[Array]:
+    def __getitem__(self, rows: Any) -> Batch[Array]:
         """Some of its voxels."""
         return self.map(lambda array: array[rows])
 
-    def split(self, size: int) -> Iterator[Batch[Array]]:
-        """Consecutive batches of at most ``size`` voxels."""
-        return (self[start : start + size] for start in range(0, len(self.truth), size))
+    def split(self, size: int, axis: int = 0) -> Iterator[Batch[Array]]:
+        """Consecutive batches of at most ``size`` voxels, which are along ``axis`` of all arrays."""
+        for start in range(0, self.truth.shape[axis], size):
+            rows: Any = (*[slice(None)] * axis, slice(start, start + size))
+            yield self[rows]
+
+
+def together(batches: Sequence[Batch[NDArray]]) -> Batch[NDArray]:
+    """Batches of the same shape as one of 32 bits, along a new first dimension."""
+
+    def joined(*arrays: NDArray) -> NDArray:
+        found = np.stack(arrays)
+        return found.astype(np.complex64 if np.iscomplexobj(found) else np.float32, copy=False)
+
+    return Batch(*map(joined, *(vars(batch).values() for batch in batches)))
 
 
 @dataclass(frozen=True)
@@ -169,6 +221,14 @@ class _Voxels:
         return _Voxels(*(array[rows] for array in vars(self).values()))
 
 
+#: Makes targets, shape (n, n_parameters), of noisy signals (n, n_averages) and noise levels (n,), and says of which
+#: voxels they can be used, shape (n,).
+Labeller = Callable[[NDArray, NDArray[np.float64]], tuple[NDArray[np.float64], NDArray[np.bool_]]]
+
+#: Voxels that every step draws from: with noise, or to be measured anew.
+FixedSet = Batch[NDArray] | _Voxels
+
+
 class Simulator:
     """Draws parameters and simulates their measurement.
 
@@ -179,6 +239,10 @@ class Simulator:
         average.
     reach : (x, y, z)
         Neighbours on each side of a voxel that the estimator reads.
+    label : callable, optional
+        Makes targets of noisy signals: see `Labeller`. By default they are the truth.
+    bound : bool
+        Whether batches hold the Cramér-Rao bound.
     """
 
     def __init__(
@@ -188,7 +252,12 @@ class Simulator:
         noise: Noise,
         simulation: Simulation = Simulation(),
         reach: tuple[int, int, int] = (0, 0, 0),
+        label: Labeller | None = None,
+        bound: bool = False,
     ) -> None:
+        if bound and np.isinf(noise.snr) and not (simulation.snr_range or simulation.snr_levels):
+            raise ValueError("Errors relative to the Cramér-Rao bound need noise, and the training has none.")
+        self.label, self.bound = label, bound
         self.distribution = distribution
         self.acquisition = acquisition
         self.noise = noise
@@ -207,18 +276,44 @@ class Simulator:
         """Draw n voxels."""
         return self._measured(self._voxels(n, rng), rng)
 
-    def stream(self, size: int, steps: int, rng: np.random.Generator) -> Iterator[Batch[NDArray]]:
-        """Batches of voxels for ``steps`` training steps of ``size`` voxels; every batch covers several steps."""
-        samples, fixed = self.simulation.samples, self.simulation.set_noise == "fixed"
-        held = None if samples is None else self._voxels(samples, rng)
-        measured = self._measured(held, rng) if held is not None and fixed else None
-        for start in range(0, steps, STEPS):
-            n = min(STEPS, steps - start) * size
-            if held is None:
-                yield self.draw(n, rng)
-                continue
-            rows = rng.integers(len(held.truth), size=n)
-            yield self._measured(held.some(rows), rng) if measured is None else measured[rows]
+    def fixed_set(self, rng: np.random.Generator) -> FixedSet | None:
+        """The set of voxels that all steps draw from, if the simulation has one; a batch where its noise is fixed."""
+        if self.simulation.samples is None:
+            return None
+        voxels = self._voxels(self.simulation.samples, rng)
+        return together([self._measured(voxels, rng)])[0] if self.simulation.set_noise == "fixed" else voxels
+
+    def stream(
+        self,
+        size: int,
+        steps: int,
+        rngs: Sequence[np.random.Generator],
+        fixed: FixedSet | None = None,
+    ) -> Iterator[Batch[NDArray]]:
+        """Batches for ``steps`` training steps of ``size`` voxels for each of several networks that train together.
+
+        Parameters
+        ----------
+        rngs : sequence of Generator
+            One for each network, whose voxels it draws.
+        fixed : FixedSet, optional
+            As of `fixed_set`.
+
+        Yields
+        ------
+        Batch
+            With 32 bits; the first dimension of its arrays is the network, the second the voxels of several steps.
+        """
+
+        def drawn(rng: np.random.Generator, n: int) -> Batch[NDArray]:
+            if fixed is None:
+                return self.draw(n, rng)
+            rows = rng.integers(len(fixed.truth), size=n)
+            return self._measured(fixed.some(rows), rng) if isinstance(fixed, _Voxels) else fixed[rows]
+
+        block = max(min(STEPS, VOXELS // size), 1)
+        for start in range(0, steps, block):
+            yield together([drawn(rng, min(block, steps - start) * size) for rng in rngs])
 
     def measure(
         self,
@@ -247,13 +342,13 @@ class Simulator:
 
     def _voxels(self, n: int, rng: np.random.Generator) -> _Voxels:
         """Draw n voxels without noise."""
-        p, spread = len(self.space.names), self.simulation.s0_spread
+        p = len(self.space.names)
         if self.patches is None:
             truth, present = self.distribution.sample(n, rng), np.full(n, True)
         else:
             truth, present = self.patches.sample(n, rng), self.patches.present(n, rng)
         grid = truth.shape[:-1]
-        s0 = np.ones(grid) if spread is None else np.exp(spread * rng.standard_normal(grid))
+        s0 = self.simulation.s0(grid, rng)
         sigma = self.simulation.sigma(n, self.noise.snr, rng)
         return _Voxels(truth, s0, sigma, s0[..., None] * self._clean(truth.reshape(-1, p)).reshape(*grid, -1), present)
 
@@ -269,18 +364,24 @@ class Simulator:
         if self.patches is not None:
             middle = (slice(None), *self.patches.reach)
             features = with_presence(features, np.broadcast_to(voxels.present[:, None], features.shape[:-1]))
-        truth = voxels.truth[middle]
-        return Batch(
-            truth,
-            voxels.s0[middle],
-            voxels.sigma,
-            voxels.clean[middle],
-            noisy[(slice(None), *middle)],
-            features,
-            truth,
-            self.space.to_cube(truth),
-            np.ones(n),
-        )
+        truth, s0, noisy = voxels.truth[middle], voxels.s0[middle], noisy[(slice(None), *middle)]
+        targets, weights = truth[:, None], np.ones((n, 1, 1))
+        if self.label is not None:
+            share = self.simulation.label_share or 1.0
+            found, usable = self.label(noisy.reshape(n * copies, -1), np.repeat(voxels.sigma, copies))
+            targets = share * found.reshape(n, copies, -1) + (1 - share) * targets
+            weights = usable.reshape(n, copies, 1).astype(float)
+        bound = self.bounds(truth, voxels.sigma / s0) if self.bound else np.full(truth.shape, np.nan)
+        cube = self.space.to_cube(targets)
+        return Batch(truth, s0, voxels.sigma, voxels.clean[middle], noisy, features, targets, cube, weights, bound)
+
+    def bounds(self, parameters: NDArray[np.float64], sigma: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Cramér-Rao bound, shape (n, n_parameters), of parameters at S0 = 1 with noise levels, shape (n,)."""
+        model = self.space.model
+        fixed = () if self.noise.lowest or model.scale is None else (model.scale,)
+        rows = self.space.with_scale(parameters)
+        found = bound_of_voxels(model, rows, self.acquisition, sigma, self.noise.kind, fixed=fixed)
+        return found[:, [model.names.index(name) for name in self.space.names]]
 
     def _with_noise(
         self, clean: NDArray[np.float64], sigma: float | NDArray, rng: np.random.Generator

@@ -62,6 +62,8 @@ class TrainedEstimator(Estimator):
     recipe : str or mapping, optional
         Name or file of a training recipe, or its content; by default the recipe of the package for noisy or noise-free
         signals.
+    label : str
+        Name of the estimator, if it is not made of its kind and distribution: that of its recipe.
     seed : int
     pool : str
         Digest of the distribution of pooled fits, if one is needed.
@@ -91,6 +93,7 @@ class TrainedEstimator(Estimator):
         snr: float | str = "auto",
         noise: NoiseKind = "rician",
         recipe: str | Mapping[str, Any] | None = None,
+        label: str = "",
         seed: int = 0,
         pool: str = "",
         checksum: str = "",
@@ -111,7 +114,7 @@ class TrainedEstimator(Estimator):
         self.distribution, self.pool, self.checksum = distribution, pool, checksum
         self.snr: float | str = "auto" if snr == "auto" else float(snr)
         self.noise: NoiseKind = "gaussian" if debias else noise
-        self.recipe, self.seed = recipe, seed
+        self.recipe, self.label, self.seed = recipe, label, seed
         if recipe is not None:
             self._given_recipe(recipe)  # refuses what cannot be used before anything is computed
         self.space = ParameterSpace(model, bounds)
@@ -122,7 +125,7 @@ class TrainedEstimator(Estimator):
 
     @property
     def name(self) -> str:  # type: ignore[override]
-        return "-".join(filter(None, [self.prefix, self.distribution, self.checksum]))
+        return self.label or "-".join(filter(None, [self.prefix, self.distribution, self.checksum]))
 
     prefix: str
 
@@ -157,6 +160,8 @@ class TrainedEstimator(Estimator):
             f"It was trained on simulated signals of the same protocol with {noise}{level}, their parameters "
             f"{DISTRIBUTIONS[self.distribution]}{stated}. Signals are relative to that of the lowest b-value; S0 "
             "follows from the other parameters by least squares."
+            + f" The training follows the recipe {self.label} (bidsfit-lab recipes)."
+            * bool(self.label)
         ) + any(self.reach) * (
             f" It also reads the neighbours of a voxel, up to {' x '.join(map(str, self.reach))} voxels away; what is "
             "said of its errors holds where parameters do not change between them."
@@ -169,11 +174,13 @@ class TrainedEstimator(Estimator):
 
     @property
     def statistics(self) -> tuple[str, ...]:  # type: ignore[override]
-        """The spread of the networks of an ensemble."""
+        """The spread of the networks of an ensemble, and the standard deviation that a network states."""
         recipe = self.trained.recipe if self.trained is not None else None
         if recipe is None and self.recipe is not None:
             recipe = self._given_recipe(self.recipe)
-        return (SPREAD,) if recipe is not None and getattr(recipe.schedule, "members", None) else ()
+        if recipe is None:
+            return ()
+        return (SPREAD,) * bool(getattr(recipe.schedule, "members", None)) + ("sd",) * recipe.objective.states_spread
 
     @property
     def domain(self) -> Domain | None:
@@ -270,9 +277,10 @@ class TrainedEstimator(Estimator):
                 unlike = found.squares > usual  # never where the noise would have to be known and is not
             status = np.where(unlike, Status.UNLIKE_TRAINING, Status.CONVERGED).astype(np.uint8)
             statistics = {}
-            if found.spread is not None:
-                statistics[SPREAD] = np.full(found.parameters.shape, np.nan)
-                statistics[SPREAD][:, own] = found.spread
+            for name, values in ((SPREAD, found.spread), ("sd", found.stated)):
+                if values is not None:
+                    statistics[name] = np.full(found.parameters.shape, np.nan)
+                    statistics[name][:, own] = values
             return Fitted(found.parameters, found.squares, status, statistics)
 
         return fit

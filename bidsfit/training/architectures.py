@@ -6,21 +6,22 @@ import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numba
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import block_diag
 
 from bidsfit.compiling import cached
 from bidsfit.parallel import Progress
 from bidsfit.registry import Registry
 from bidsfit.simulation.simulator import Simulation, Simulator
 from bidsfit.training.objectives import Objective
-from bidsfit.training.trainer import Schedule, Trained, descend, descend_often
+from bidsfit.training.trainer import Schedule, Trained, descend, member_seeds
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 #: Where the architectures of the package live. Other packages add theirs with the entry point "bidsfit.architectures".
 REGISTRY = Registry(
@@ -74,11 +75,12 @@ class Architecture(ABC):
         simulator: Simulator,
         *,
         seed: int,
+        start: Trained | None = None,
         device: str = "cpu",
         threads: int = 1,
         progress: Progress | None = None,
     ) -> Trained:
-        """Train it; the same seed gives the same machine."""
+        """Train it, from what an earlier training found if there is one; the same seed gives the same machine."""
 
     @abstractmethod
     def forward(self, machine: Any, features: NDArray[np.float32]) -> NDArray:
@@ -103,10 +105,15 @@ class NetworkArchitecture(Architecture):
     """An architecture trained by gradient descent in torch, and stored and evaluated as NumPy arrays."""
 
     kind, schedule, unit, member = "network", Schedule, "step", "weights.safetensors"
+    #: Whether `pruned` may remove something.
+    prunes: ClassVar[bool] = False
 
     @abstractmethod
     def module(self, inputs: int, outputs: int) -> nn.Module:
-        """The untrained network; its inputs, shape (n, inputs), have mean 0 and standard deviation 1."""
+        """The untrained network; its inputs, shape (n, inputs), have mean 0 and standard deviation 1.
+
+        What it computes must be possible under `torch.vmap`, by which many networks are trained together.
+        """
 
     def arrays(self, module: nn.Module) -> Arrays:
         """Copies of the weights of a network, by their names in torch."""
@@ -135,9 +142,26 @@ class NetworkArchitecture(Architecture):
         """Facts about a trained network, for JSON."""
         return {"Numbers": int(sum(array.size for array in arrays.values()))}
 
-    def fit(self, objective: Objective, schedule: Schedule, simulator: Simulator, **options: Any) -> Trained:
-        train = descend if schedule.members is None else descend_often
-        return train(self, objective, schedule, simulator, **options)
+    def fit(
+        self,
+        objective: Objective,
+        schedule: Schedule,
+        simulator: Simulator,
+        *,
+        seed: int,
+        start: Trained | None = None,
+        **options: Any,
+    ) -> Trained:
+        """Train a network, or an ensemble: its curve is that of the first, and it has converged where all have."""
+        seeds = member_seeds(seed, schedule.members or schedule.restarts or 1)
+        states = () if start is None else start.states
+        found = descend(self, objective, schedule, simulator, seeds, start=states, **options)
+        if schedule.members is None:
+            return min(found, key=lambda one: float(one.facts["ValidationLoss"]))
+        first = found[0]
+        converged = all(one.facts["Converged"] for one in found)
+        facts = first.facts | {"Converged": converged, "Members": len(found)}
+        return Trained(tuple(o.machine for o in found), first.curve, facts, tuple(s for o in found for s in o.states))
 
     def dump(self, machine: Arrays | tuple[Arrays, ...]) -> bytes:
         from safetensors.numpy import save
@@ -161,34 +185,102 @@ class NetworkArchitecture(Architecture):
 
 @dataclass(frozen=True)
 class Perceptron(NetworkArchitecture):
-    """A multilayer perceptron with rectified linear units.
+    """A multilayer perceptron.
 
-    Its arrays are "0.weight", shape (inputs, outputs), and "0.bias" of the first layer, and so on.
+    Its arrays are "0.weight", shape (inputs, outputs), and "0.bias" of the first layer, and so on. Batch normalisation
+    is folded into them; parallel networks are one whose weights are blocks on the diagonal.
 
     Parameters
     ----------
     units, hidden_layers : int
+    activation : {"relu", "elu", "tanh"}
+        By default rectified linear units.
+    parallel : bool
+        Whether every output has a network of its own, of so many units and layers.
+    batch_norm : bool
+        Whether the values of a layer are normalised over the batch, before the activation.
+    dropout : float, optional
+        Share of the units that a training step leaves out, in all hidden layers but the last.
+    skips : bool
+        Whether every hidden layer but the first adds its input to its output.
     """
 
     units: int = 280
     hidden_layers: int = 2
+    activation: Literal["relu", "elu", "tanh"] | None = None
+    parallel: bool | None = None
+    batch_norm: bool | None = None
+    dropout: float | None = None
+    skips: bool | None = None
 
     name = "perceptron"
 
+    def __post_init__(self) -> None:
+        if self.dropout is not None and not 0 < self.dropout < 1:
+            raise ValueError(f"dropout must be a share of the units between 0 and 1, found {self.dropout}.")
+
+    @property
+    def prunes(self) -> bool:  # type: ignore[override]
+        return self.activation in (None, "relu") and not self.skips
+
     def module(self, inputs: int, outputs: int) -> nn.Module:
+        if not self.parallel:
+            return self._chain(inputs, outputs)
+        import torch
         from torch import nn
 
+        class Parallel(nn.ModuleList):
+            def forward(self, features: Tensor) -> Tensor:
+                return torch.cat([part(features) for part in self], dim=-1)
+
+        return Parallel([self._chain(inputs, 1) for _ in range(outputs)])
+
+    def _chain(self, inputs: int, outputs: int) -> nn.Sequential:
+        from torch import nn
+
+        class Skip(nn.Sequential):
+            def forward(self, values: Tensor) -> Tensor:
+                return values + super().forward(values)
+
+        activations = {None: nn.ReLU, "relu": nn.ReLU, "elu": nn.ELU, "tanh": nn.Tanh}
         widths = [inputs, *[self.units] * self.hidden_layers]
         layers: list[nn.Module] = []
-        for before, after in itertools.pairwise(widths):
-            layers += [nn.Linear(before, after), nn.ReLU()]
+        for i, (before, after) in enumerate(itertools.pairwise(widths)):
+            layer: list[nn.Module] = [nn.Linear(before, after, bias=not self.batch_norm)]  # which would take it out
+            if self.batch_norm:
+                layer.append(nn.BatchNorm1d(after))
+            layer.append(activations[self.activation]())
+            if self.dropout is not None and i < self.hidden_layers - 1:
+                layer.append(nn.Dropout(self.dropout))
+            layers += [Skip(*layer)] if self.skips and i > 0 else layer
         return nn.Sequential(*layers, nn.Linear(widths[-1], outputs))
 
     def arrays(self, module: nn.Module) -> Arrays:
         from torch import nn
 
-        found = [part for part in module.modules() if isinstance(part, nn.Linear)]
-        return _named([(part.weight.detach().cpu().numpy().T, part.bias.detach().cpu().numpy()) for part in found])
+        found: list[tuple[NDArray, Any]] = []
+        for part in module.modules():
+            if isinstance(part, nn.Linear):
+                bias = np.float32(0) if part.bias is None else part.bias.detach().cpu().numpy()
+                found.append((part.weight.detach().cpu().numpy().T, bias))
+            elif isinstance(part, nn.BatchNorm1d):
+                weight, bias = found[-1]
+                mean, variance, gain, shift = (
+                    values.detach().cpu().numpy()
+                    for values in (part.running_mean, part.running_var, part.weight, part.bias)
+                    if values is not None
+                )
+                scale = gain / np.sqrt(variance + part.eps)
+                found[-1] = weight * scale, (bias - mean) * scale + shift
+        depth = self.hidden_layers + 1
+        if self.parallel:
+            chains = [found[start : start + depth] for start in range(0, len(found), depth)]
+            layers = list(zip(*chains, strict=True))
+            first, *rest = ([weight for weight, _ in layer] for layer in layers)
+            weights = [np.concatenate(first, axis=1), *(block_diag(*blocks) for blocks in rest)]
+            biases = [np.concatenate([bias for _, bias in layer]) for layer in layers]
+            found = list(zip(weights, biases, strict=True))
+        return _named(found)
 
     def folded(self, arrays: Arrays, centre: NDArray[np.float32], width: NDArray[np.float32]) -> Arrays:
         scaled = arrays["0.weight"] / width[:, None]
@@ -215,15 +307,17 @@ class Perceptron(NetworkArchitecture):
 
         Works on blocks that fit in the cache and reuses their memory, for speed.
         """
-        layers = _layers(machine)
+        layers, kind = _layers(machine), KINDS[self.activation]
         found = np.empty((len(features), layers[-1][1].size), dtype=np.float32)
         held = [np.empty((BLOCK, bias.size), dtype=np.float32) for _, bias in layers]
         for start in range(0, len(features), BLOCK):
             values = features[start : start + BLOCK]
             n = len(values)
             for i, (weight, bias) in enumerate(layers):
-                values = np.matmul(values, weight, out=held[i][:n])
-                _activate(values, bias, i < len(layers) - 1)
+                before, values = values, np.matmul(values, weight, out=held[i][:n])
+                _activate(values, bias, kind if i < len(layers) - 1 else LINEAR)
+                if self.skips and 0 < i < len(layers) - 1:
+                    values += before
             found[start : start + n] = values
         return found
 
@@ -266,15 +360,28 @@ def _named(layers: list[tuple[NDArray, NDArray]]) -> Arrays:
     return {f"{i}.{name}": np.array(array, order="C") for i, layer in enumerate(parts) for name, array in layer}
 
 
+#: Activations by number, for compiled code.
+LINEAR, KINDS = 0, {None: 1, "relu": 1, "elu": 2, "tanh": 3}
+
+
 @cached
 @numba.njit(nogil=True, error_model="numpy")
-def _activate(values: NDArray, bias: NDArray, rectify: bool) -> None:
-    """Add the bias and rectify in one pass over memory."""
-    lowest = np.float32(0 if rectify else -np.inf)
+def _activate(values: NDArray, bias: NDArray, kind: int) -> None:
+    """Add the bias and activate in one pass over memory."""
+    zero = np.float32(0)
+    lowest = zero if kind == 1 else np.float32(-np.inf)
     for i in range(values.shape[0]):
-        for j in range(values.shape[1]):
-            value = values[i, j] + bias[j]
-            values[i, j] = value if value > lowest else lowest
+        if kind < 2:
+            for j in range(values.shape[1]):
+                value = values[i, j] + bias[j]
+                values[i, j] = value if value > lowest else lowest
+        else:
+            for j in range(values.shape[1]):
+                value = values[i, j] + bias[j]
+                if kind == 3:
+                    values[i, j] = np.tanh(value)
+                else:
+                    values[i, j] = value if value > zero else np.expm1(value)
 
 
 def require_finite(arrays: Mapping[str, NDArray]) -> None:

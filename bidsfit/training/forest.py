@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bidsfit.exceptions import UsageError
 from bidsfit.models.space import ParameterSpace
 from bidsfit.parallel import Progress
 from bidsfit.simulation.simulator import Batch, Simulation, Simulator
@@ -52,11 +53,14 @@ class RandomForest(Architecture):
         simulator: Simulator,
         *,
         seed: int,
+        start: Trained | None = None,
         device: str = "cpu",
         threads: int = 1,
         progress: Progress | None = None,
     ) -> Trained:
         """Grow the forest on the CPU, whatever the device."""
+        if start is not None:
+            raise UsageError("A forest cannot start from another estimator; leave `start` out of its recipe.")
         from sklearn.ensemble import RandomForestRegressor
 
         samples = _samples(objective, simulator.simulation)
@@ -64,7 +68,7 @@ class RandomForest(Architecture):
         taught, held_out = simulator.draw(samples, draws), simulator.draw(schedule.validation, validation)
         (features, targets), shown = _rows(taught, simulator.space), _rows(held_out, simulator.space)
         equal = np.all(taught.weights == 1)  # for which scikit-learn draws its bootstrap otherwise
-        weights = None if equal else np.repeat(taught.weights, simulator.simulation.realisations)
+        weights = None if equal else np.broadcast_to(taught.weights[..., 0], taught.features.shape[:2]).ravel()
         forest = RandomForestRegressor(
             n_estimators=1,
             min_samples_leaf=self.samples_per_leaf,
@@ -120,8 +124,9 @@ def _samples(objective: Objective, simulation: Simulation) -> int:
 
 def _rows(batch: Batch[NDArray], space: ParameterSpace) -> tuple[NDArray, NDArray]:
     """Features and targets (relative to their bounds) of all realisations, one row each."""
-    targets = np.repeat((batch.targets - space.bounds[:, 0]) / space.span, batch.features.shape[1], axis=0)
-    return batch.features.reshape(-1, batch.features.shape[-1]), targets
+    targets = (batch.targets - space.bounds[:, 0]) / space.span
+    targets = np.broadcast_to(targets, (*batch.features.shape[:2], len(space.names)))
+    return batch.features.reshape(-1, batch.features.shape[-1]), targets.reshape(-1, len(space.names))
 
 
 def require_forest(forest: Any, features: int, outputs: int) -> None:

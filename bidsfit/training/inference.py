@@ -30,12 +30,15 @@ class Inverted(NamedTuple):
         Weighted sums of squared residuals.
     spread : ndarray, shape (n, n_parameters - 1), or None
         Standard deviation of the estimates of the networks of an ensemble.
+    stated : ndarray, shape (n, n_parameters - 1), or None
+        Standard deviation of the parameters, where the network states one; of an ensemble the root mean square.
     """
 
     cube: NDArray[np.float64]
     parameters: NDArray[np.float64]
     squares: NDArray[np.float64]
     spread: NDArray[np.float64] | None = None
+    stated: NDArray[np.float64] | None = None
 
 
 class Inverter:
@@ -64,19 +67,20 @@ class Inverter:
         model, features, reach = self.space.model, self._features(signals), self.recipe.architecture.reach
         if any(reach) and positions is None:
             signals = signals[:, *reach]
-        found = [
-            self.recipe.objective.estimates(self._outputs(machine, features, positions), self.space)
-            for machine in self.machines
-        ]
+        objective = self.recipe.objective
+        outputs = [self._outputs(machine, features, positions) for machine in self.machines]
+        found = [objective.estimates(one, self.space) for one in outputs]
         cube, estimates = found[0]
-        spread = None
+        spread = stated = None
+        if objective.states_spread:
+            stated = np.sqrt(np.mean([objective.spread(one, self.space) ** 2 for one in outputs], axis=0))
         if len(found) > 1:  # the median in the cube meets the constraints
             cube = np.median([one for one, _ in found], axis=0)
             spread = np.std([one for _, one in found], axis=0, ddof=1)
             estimates = self.space.from_cube(cube)
         parameters = self.space.with_scale(estimates)
         if not model.compiled:
-            return Inverted(cube, parameters, self._fit_scale(parameters, signals), spread)
+            return Inverted(cube, parameters, self._fit_scale(parameters, signals), spread, stated)
         squares = np.empty(len(signals))
         specialised(_fit_scale, kernel=model.signal_kernel)(
             parameters,
@@ -86,7 +90,7 @@ class Inverter:
             model.scale_index,
             squares,
         )
-        return Inverted(cube, parameters, squares, spread)
+        return Inverted(cube, parameters, squares, spread, stated)
 
     def _outputs(self, machine: Any, features: NDArray[np.float32], positions: NDArray[np.integer] | None) -> NDArray:
         """Outputs (n, n_outputs) of one machine for features as `__call__` has them."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bidsfit.models.space import ParameterSpace
 from bidsfit.registry import Registry
-from bidsfit.simulation.simulator import Batch
+from bidsfit.simulation.simulator import Batch, Simulator
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,11 +24,14 @@ REGISTRY = Registry(
         "parameters": "bidsfit.training.objectives:Parameters",
         "logits": "bidsfit.training.objectives:Logits",
         "relative": "bidsfit.training.objectives:Relative",
+        "signals": "bidsfit.training.objectives:Signals",
     },
 )
 
 #: Logits of 0 and 1 are infinite: coordinates are kept this far inside.
 CLIP = 1e-3
+#: A network can state standard deviations from exp(-7) = 0.0009 to 1, in the unit of the errors.
+STATED = 7.0
 
 
 class Objective(ABC):
@@ -39,21 +42,26 @@ class Objective(ABC):
     """
 
     name: ClassVar[str]
+    #: Whether its loss reads `Batch.bound`, which is expensive.
+    needs_bound: bool = False
 
     def n_outputs(self, space: ParameterSpace) -> int:
         """Number of outputs per voxel."""
         return len(space.names)
 
     @abstractmethod
-    def loss(self, outputs: Tensor, batch: Batch[Tensor], space: ParameterSpace) -> Tensor:
+    def loss(self, outputs: Tensor, batch: Batch[Tensor], simulator: Simulator) -> Tensor:
         """Loss of a batch.
+
+        It must be possible under `torch.vmap`, by which many networks are trained together.
 
         Parameters
         ----------
         outputs : Tensor, shape (n, n_realisations, n_outputs)
             Outputs for the noisy copies of every voxel.
         batch : Batch
-        space : ParameterSpace
+        simulator : Simulator
+            Which made the batch; it holds parameter space and acquisition.
         """
 
     def estimates(
@@ -63,18 +71,195 @@ class Objective(ABC):
         cube = sigmoid(outputs[:, : len(space.names)])
         return cube, space.from_cube(cube)
 
+    @property
+    def states_spread(self) -> bool:
+        """Whether the network states the standard deviation of its estimates: see `spread`."""
+        return False
+
+    def spread(self, outputs: NDArray[np.float32], space: ParameterSpace) -> NDArray[np.float64]:
+        """Standard deviations of the parameters (n, n_parameters) that outputs (n, n_outputs) state."""
+        raise NotImplementedError(f"The objective {self.name!r} teaches no standard deviation.")
+
 
 @dataclass(frozen=True)
-class Parameters(Objective):
-    """Mean squared error of the parameters relative to the widths of their bounds (Gyori et al. 2022, the text)."""
+class _Estimating(Objective):
+    """How outputs become parameters, for objectives that compare these or signals computed from them.
+
+    Parameters
+    ----------
+    output : {"sigmoid", "hard-sigmoid", "absolute", "linear"}
+        "sigmoid" (default) and "hard-sigmoid", which is (output + 3) / 6 between 0 and 1, give the coordinate in the
+        unit cube of the parameter space. "absolute" and "linear" give the parameter itself in units of the width of its
+        bounds, as absolute value and counted from the lower bound; nothing keeps it below the upper bound.
+    widening : float, optional
+        With the sigmoids, estimates may leave the bounds by this fraction of their width on each side (0.3: Kaandorp).
+    """
+
+    output: Literal["sigmoid", "hard-sigmoid", "absolute", "linear"] | None = None
+    widening: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.widening is not None and self.output in ("absolute", "linear"):
+            raise ValueError(f"widening is for sigmoids, and the output is {self.output!r}; leave it out.")
+
+    def parameters(self, outputs: Any, space: ParameterSpace) -> Any:
+        """Parameters (..., n_parameters) from outputs (..., n_outputs); both are tensors or arrays of NumPy."""
+        stack: Any = np.stack
+        logistic: Any = sigmoid
+        if not isinstance(outputs, np.ndarray):
+            import torch
+
+            stack, logistic = torch.stack, torch.sigmoid
+        columns = [outputs[..., j] for j in range(len(space.names))]
+        if self.output in ("absolute", "linear"):
+            starts = space.bounds[:, 0] if self.output == "linear" else np.zeros(len(columns))
+            values = [abs(column) if self.output == "absolute" else column for column in columns]
+            return stack(
+                [start + span * v for start, span, v in zip(starts.tolist(), space.span.tolist(), values, strict=True)],
+                -1,
+            )
+        hard, wide = self.output == "hard-sigmoid", self.widening or 0.0
+        cube = [((column + 3) / 6).clip(0, 1) if hard else logistic(column) for column in columns]
+        return stack(space.columns([(1 + 2 * wide) * u - wide for u in cube] if wide else cube), -1)
+
+    def estimates(
+        self, outputs: NDArray[np.float32], space: ParameterSpace
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        parameters = np.asarray(self.parameters(outputs.astype(np.float64), space))
+        return space.to_cube(parameters), parameters
+
+
+@dataclass(frozen=True)
+class Parameters(_Estimating):
+    """Errors of the parameters with respect to the targets: the truth, or fits (``labels`` of the simulation).
+
+    By default their mean square, relative to the widths of the bounds (Gyori et al. 2022, the text).
+
+    Parameters
+    ----------
+    scale : {"range", "mean", "bound"}
+        What the error of a parameter is divided by: the width of its bounds (default); their middle, which is the mean
+        of a uniform distribution (Epstein et al.); or the Cramér-Rao bound of the voxel at its own noise ("bound":
+        MSE-CRB [1]_), so that a parameter that the signal does not determine has no weight.
+    only : str, optional
+        Name of a parameter; the others do not count.
+    error : {"squared", "absolute", "stated"}
+        Square (default) or absolute value of the error; or "stated": the Gaussian likelihood of the error with a
+        standard deviation that is a second output for every parameter, and becomes the estimator's own.
+    form : {"wbce", "wvce"}, optional
+        Bias and variance over the noise realisations of every voxel, squared error being their sum [2]_. "wbce":
+        squared bias + balance * variance. "wvce": squared bias + balance * (variance above the allowance). The squared
+        bias is corrected for the finite number of realisations, so that "wbce" with a balance of 1 is the mean squared
+        error.
+    balance, allowance : float, optional
+        lambda and delta of the reference; 1 by default.
+
+    References
+    ----------
+    .. [1] Zhang X et al. Magnetic Resonance in Medicine 2022;88:436-449.
+    .. [2] Mao A, Flassbeck S, Assländer J. arXiv 2312.11468. The form "wbce" is that of Diskin T, Eldar YC, Wiesel A.
+       arXiv 2110.12403.
+    """
+
+    scale: Literal["range", "mean", "bound"] | None = None
+    only: str | None = None
+    error: Literal["squared", "absolute", "stated"] | None = None
+    form: Literal["wbce", "wvce"] | None = None
+    balance: float | None = None
+    allowance: float | None = None
 
     name = "parameters"
 
-    def loss(self, outputs: Tensor, batch: Batch[Tensor], space: ParameterSpace) -> Tensor:
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.form is not None and self.error not in (None, "squared"):
+            raise ValueError(f"The form {self.form!r} is of squared errors; the error cannot be {self.error!r}.")
+        if (self.balance is not None and self.form is None) or (self.allowance is not None and self.form != "wvce"):
+            raise ValueError("balance needs a form (wbce or wvce), and allowance the form wvce.")
+        if self.states_spread and self.scale == "bound":
+            raise ValueError("An error that is stated cannot be relative to the bound, which depends on the truth.")
+
+    @property
+    def needs_bound(self) -> bool:  # type: ignore[override]
+        return self.scale == "bound"
+
+    @property
+    def states_spread(self) -> bool:
+        return self.error == "stated"
+
+    def n_outputs(self, space: ParameterSpace) -> int:
+        if self.only is not None and self.only not in space.names:
+            raise ValueError(f"The objective names the parameter {self.only!r}; found {', '.join(space.names)}.")
+        return len(space.names) * (1 + self.states_spread)
+
+    def loss(self, outputs: Tensor, batch: Batch[Tensor], simulator: Simulator) -> Tensor:
+        space, weights = simulator.space, batch.weights
+        unit = batch.bound[:, None] if self.needs_bound else outputs.new_tensor(self._unit(space))
+        errors = (self.parameters(outputs, space) - batch.targets) / unit
+        if self.only is not None:
+            weights = weights * outputs.new_tensor([name == self.only for name in space.names])
+        if self.error == "absolute":
+            cost = errors.abs()
+        elif self.error == "stated":
+            log_spread = -STATED * outputs[..., len(space.names) :].sigmoid()
+            cost = log_spread + errors**2 / 2 * (-2 * log_spread).exp()
+        elif self.form is None:
+            cost = errors**2
+        else:
+            variance, weights = errors.var(dim=1), weights.mean(dim=1)
+            bias_squared = errors.mean(dim=1) ** 2 - variance / errors.shape[1]
+            if self.form == "wvce":
+                variance = (variance - (1.0 if self.allowance is None else self.allowance)).clip(min=0.0)
+            cost = bias_squared + (1.0 if self.balance is None else self.balance) * variance
+        return (cost * weights).mean()
+
+    def spread(self, outputs: NDArray[np.float32], space: ParameterSpace) -> NDArray[np.float64]:
+        return np.asarray(self._unit(space) * np.exp(-STATED * sigmoid(outputs[:, len(space.names) :])))
+
+    def _unit(self, space: ParameterSpace) -> NDArray[np.float64]:
+        return space.bounds.mean(axis=1) if self.scale == "mean" else space.span
+
+
+@dataclass(frozen=True)
+class Signals(_Estimating):
+    """Misfit of the measured signals, without any truth: self-supervised training.
+
+    S0 follows from the other parameters by least squares, as in the estimator.
+
+    Parameters
+    ----------
+    error : {"squared", "absolute", "rician"}
+        Square (default) or absolute value of the difference between measured and predicted signal, relative to S0, or
+        the negative logarithm of the Rician likelihood at the noise level of the voxel. Every measurement counts once.
+    """
+
+    error: Literal["squared", "absolute", "rician"] | None = None
+
+    name = "signals"
+
+    def loss(self, outputs: Tensor, batch: Batch[Tensor], simulator: Simulator) -> Tensor:
         import torch
 
-        estimates = torch.stack(space.columns(list(torch.sigmoid(outputs).unbind(dim=-1))), dim=-1)
-        return mean_square((estimates - batch.targets[:, None]) / estimates.new_tensor(space.span), batch)
+        model = simulator.space.model
+        parameters = self.parameters(outputs, simulator.space)
+        if model.scale is not None:
+            before, after = parameters[..., : model.scale_index], parameters[..., model.scale_index :]
+            parameters = torch.cat([before, torch.ones_like(outputs[..., :1]), after], dim=-1)
+        design = outputs.new_tensor(model.design(simulator.acquisition))
+        y, signal = batch.noisy, model.torch_signal(parameters, design)
+        if model.complex_valued:
+            y, signal = (torch.cat([values.real, values.imag], dim=-1) for values in (y, signal))
+        counts = outputs.new_tensor(np.tile(simulator.acquisition.weights, 1 + model.complex_valued))
+        if model.scale is not None:
+            product, square = (counts * y * signal).sum(dim=-1), (counts * signal**2).sum(dim=-1)
+            signal = signal * (product / square).clip(min=0.0)[..., None]
+        if self.error == "rician":
+            sigma = batch.sigma[:, None, None]
+            cost = ((y - signal) / sigma) ** 2 / 2 - torch.special.i0e(y * signal / sigma**2).log()
+        else:
+            rest = (y - signal) / batch.s0[:, None, None]
+            cost = rest.abs() if self.error == "absolute" else rest**2
+        return (cost * counts / counts.mean() * batch.weights).mean()
 
 
 @dataclass(frozen=True)
@@ -83,10 +268,10 @@ class Logits(Objective):
 
     name = "logits"
 
-    def loss(self, outputs: Tensor, batch: Batch[Tensor], space: ParameterSpace) -> Tensor:
+    def loss(self, outputs: Tensor, batch: Batch[Tensor], simulator: Simulator) -> Tensor:
         import torch
 
-        return mean_square(outputs - torch.logit(batch.cube, eps=CLIP)[:, None], batch)
+        return ((outputs - torch.logit(batch.cube, eps=CLIP)) ** 2 * batch.weights).mean()
 
 
 @dataclass(frozen=True)
@@ -98,9 +283,10 @@ class Relative(Objective):
 
     name = "relative"
 
-    def loss(self, outputs: Tensor, batch: Batch[Tensor], space: ParameterSpace) -> Tensor:
+    def loss(self, outputs: Tensor, batch: Batch[Tensor], simulator: Simulator) -> Tensor:
+        space = simulator.space
         low, span = (outputs.new_tensor(values) for values in (space.bounds[:, 0], space.span))
-        return mean_square(outputs - ((batch.targets - low) / span)[:, None], batch)
+        return ((outputs - (batch.targets - low) / span) ** 2 * batch.weights).mean()
 
     def estimates(
         self, outputs: NDArray[np.float32], space: ParameterSpace
@@ -109,11 +295,6 @@ class Relative(Objective):
         return space.to_cube(parameters), parameters
 
 
-def mean_square(errors: Tensor, batch: Batch[Tensor]) -> Tensor:
-    """Mean of squared errors (n, n_realisations, ...) with the weights of the batch."""
-    return (errors**2 * batch.weights.reshape(-1, *[1] * (errors.ndim - 1))).mean()
-
-
-def sigmoid(values: NDArray[np.float32]) -> NDArray[np.float64]:
+def sigmoid(values: NDArray[np.floating]) -> NDArray[np.float64]:
     """Logistic function without overflow."""
     return 0.5 * (1.0 + np.tanh(0.5 * values.astype(np.float64)))

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from importlib.resources import files
 from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from bidsfit.choices import read_yaml
+from bidsfit.choices import lines_of, read_yaml
 from bidsfit.exceptions import UnknownNameError, UsageError
 from bidsfit.simulation.simulator import Simulation
 from bidsfit.training import architectures, objectives
@@ -19,6 +20,9 @@ from bidsfit.training.objectives import Objective
 
 #: Every number of a recipe is below this.
 LARGEST = 2**31
+
+#: Where a choice is, for messages, by the names of its section and its own.
+Place = Callable[..., str]
 
 SECTIONS = ("simulation", "architecture", "objective", "schedule")
 
@@ -34,15 +38,20 @@ class Recipe:
     schedule : dataclass
         Of the type that the architecture declares, such as `bidsfit.training.trainer.Schedule`.
     simulation : Simulation
+    start : Recipe, optional
+        Recipe of an earlier training, whose network this one starts from; by default it starts from random weights.
     """
 
     architecture: Architecture
     objective: Objective
     schedule: Any
     simulation: Simulation = field(default_factory=Simulation)
+    start: Recipe | None = None
 
     def __post_init__(self) -> None:
         self.architecture.require_parts(self.objective, self.simulation)
+        if self.start is not None and self.start.architecture != self.architecture:
+            raise ValueError("A training starts from a network of the same architecture; that of `start` differs.")
 
     @property
     def kind(self) -> str:
@@ -84,65 +93,98 @@ def recipe_facts(recipe: Recipe) -> dict[str, dict[str, Any]]:
         made = {key: value for key, value in asdict(part).items() if value is not None}
         choices = {key: list(value) if isinstance(value, tuple) else value for key, value in made.items()}
         found[section] = ({"name": part.name} if section in ("architecture", "objective") else {}) | choices
-    return found
+    return found if recipe.start is None else found | {"start": recipe_facts(recipe.start)}
 
 
-def recipe_from(facts: Mapping[str, Any], source: str) -> Recipe:
-    """Build a recipe from a table; ``source`` names its origin in messages.
+def recipe_from(facts: Mapping[str, Any], source: str, lines: Mapping[tuple[str, ...], int] | None = None) -> Recipe:
+    """Build a recipe from a table.
+
+    Parameters
+    ----------
+    facts : mapping
+    source : str
+        Names its origin in messages.
+    lines : mapping, optional
+        As of `bidsfit.choices.lines_of`, for messages.
 
     Raises
     ------
     UnknownNameError, UsageError
         For an unknown choice or an invalid value.
     """
-    sections = _sections(facts, source) if "kind" in facts else facts
+
+    def place(*names: str) -> str:
+        return f"{source}, line {lines[names]}" if lines and names in lines else source
+
+    sections = dict(_sections(facts, place) if "kind" in facts else facts)
+    before = _start(sections.pop("start", None), source, lines)
     for section, content in sections.items():
         if section not in SECTIONS:
-            raise UnknownNameError(f"section in {source}:", str(section), SECTIONS)
+            raise UnknownNameError(f"section in {place(str(section))}:", str(section), (*SECTIONS, "start"))
         if not isinstance(content, Mapping):
-            raise UsageError(f"{source}: {section} must be a table of choices, found {reprlib.repr(content)}.")
+            found = reprlib.repr(content)
+            raise UsageError(f"{place(section)}: {section} must be a table of choices, found {found}.")
     choices = {section: dict(sections.get(section, {})) for section in SECTIONS}
-    architecture: type[Architecture] = _named("architecture", choices, architectures.REGISTRY, source)
-    objective: type[Objective] = _named("objective", choices, objectives.REGISTRY, source)
-    made = (
-        build_part(architecture, choices["architecture"], source),
-        build_part(objective, choices["objective"], source),
-        build_part(architecture.schedule, choices["schedule"], source),
-        build_part(Simulation, choices["simulation"], source),
-    )
+    architecture: type[Architecture] = _named("architecture", choices, architectures.REGISTRY, place)
+    objective: type[Objective] = _named("objective", choices, objectives.REGISTRY, place)
+    parts = {
+        "architecture": architecture,
+        "objective": objective,
+        "schedule": architecture.schedule,
+        "simulation": Simulation,
+    }
+    made = {
+        section: build_part(part, choices[section], place(section), {k: place(section, k) for k in choices[section]})
+        for section, part in parts.items()
+    }
     try:
-        return Recipe(*made)
+        return Recipe(**made, start=before)
     except ValueError as error:
         raise UsageError(f"{source}: {error}") from error
 
 
-def _sections(facts: Mapping[str, Any], source: str) -> dict[str, dict[str, Any]]:
+def _start(given: Any, source: str, lines: Mapping[tuple[str, ...], int] | None) -> Recipe | None:
+    """The recipe of an earlier training, given by name or file, or by its content."""
+    inside = {names[1:]: line for names, line in (lines or {}).items() if names[:1] == ("start",)}
+    if isinstance(given, str):
+        path = _path(given)
+        given, source, inside = read_yaml(path, "recipe"), str(path), lines_of(path, "recipe")
+    if given is None:
+        return None
+    if not isinstance(given, Mapping) or "start" in given:
+        raise UsageError(f"{source}: start must be a recipe without a start of its own, found {reprlib.repr(given)}.")
+    return recipe_from(given, source, inside)
+
+
+def _sections(facts: Mapping[str, Any], place: Place) -> dict[str, dict[str, Any]]:
     """Convert a recipe in the flat format, which names a kind, into sections; see `FLAT`."""
     kind = facts["kind"]
     if not isinstance(kind, str) or kind not in FLAT:
-        raise UnknownNameError(f"kind of recipe in {source}:", str(kind), FLAT)
+        raise UnknownNameError(f"kind of recipe in {place('kind')}:", str(kind), FLAT)
     start, places = FLAT[kind]
     found = {section: dict(start.get(section, {})) for section in SECTIONS}
     for choice, value in facts.items():
         if choice == "kind":
             continue
         if choice not in places:
-            raise UnknownNameError(f"choice in {source}:", str(choice), places)
+            raise UnknownNameError(f"choice in {place(str(choice))}:", str(choice), places)
         section, name = places[choice]
         found[section][name] = value
     return found
 
 
-def _named(section: str, choices: dict[str, dict[str, Any]], registry: Any, source: str) -> Any:
+def _named(section: str, choices: dict[str, dict[str, Any]], registry: Any, place: Place) -> Any:
     """The class that a section names."""
     name = choices[section].pop("name", None)
     if not isinstance(name, str) or name not in registry.available():
-        raise UnknownNameError(f"{section} in {source}:", str(name), registry.available())
+        raise UnknownNameError(f"{section} in {place(section, 'name')}:", str(name), registry.available())
     return registry.get(name)
 
 
-def build_part(cls: type, choices: Mapping[str, Any], source: str) -> Any:
-    """Build one part of a recipe from its choices; ``source`` names their origin in messages.
+def build_part(cls: type, choices: Mapping[str, Any], source: str, places: Mapping[str, str] | None = None) -> Any:
+    """Build one part of a recipe from its choices.
+
+    In messages ``source`` names the origin of all, and ``places`` that of single choices by name.
 
     Raises
     ------
@@ -154,9 +196,10 @@ def build_part(cls: type, choices: Mapping[str, Any], source: str) -> Any:
     types, known = get_type_hints(cls), [part.name for part in fields(cls)]
     values = {}
     for name, value in choices.items():
+        place = (places or {}).get(str(name), source)
         if name not in known:
-            raise UnknownNameError(f"choice in {source}:", str(name), known)
-        values[name] = _checked(value, types[name], f"{source}: {name}")
+            raise UnknownNameError(f"choice in {place}:", str(name), known)
+        values[name] = _checked(value, types[name], f"{place}: {name}")
     try:
         return cls(**values)
     except ValueError as error:
@@ -198,8 +241,20 @@ def available() -> dict[str, Path]:
 
 def load_recipe(name: str) -> Recipe:
     """Load a recipe of the package by name, or one of the user by path (.yml)."""
+    path = _path(name)
+    return recipe_from(read_yaml(path, "recipe"), str(path), lines_of(path, "recipe"))
+
+
+def description(path: Path) -> str:
+    """What a recipe of the package is and where it comes from: the comment at its beginning, in one line."""
+    lines = itertools.takewhile(lambda line: line.startswith("#"), path.read_text(encoding="utf-8").splitlines())
+    return " ".join(line.lstrip("# ") for line in lines)
+
+
+def _path(name: str) -> Path:
+    """The file of a recipe given by name or path."""
     known = available()
     path = known.get(name, Path(name))
     if path.suffix != ".yml":
         raise UnknownNameError("recipe", name, known)
-    return recipe_from(read_yaml(path, "recipe"), str(path))
+    return path

@@ -6,7 +6,7 @@ import hashlib
 import json
 import platform
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Any
 
@@ -14,12 +14,14 @@ import numpy as np
 
 from bidsfit import __version__
 from bidsfit.acquisition import Acquisition
-from bidsfit.parallel import Progress, library_threads
+from bidsfit.parallel import Progress, library_threads, part_of
 from bidsfit.simulation.distributions import Distribution, digest, participants_of
 from bidsfit.simulation.simulator import Features, Noise, Simulator
 from bidsfit.training.bundle import Bundle, acquisition_facts
 from bidsfit.training.inference import Inverter
+from bidsfit.training.labels import labeller
 from bidsfit.training.recipe import Recipe, recipe_facts
+from bidsfit.training.trainer import Trained
 from bidsfit.trust import performance
 from bidsfit.trust.domain import Domain
 from bidsfit.trust.performance import estimates_of, least_squares_of, simulate, truths_of
@@ -57,8 +59,17 @@ class Task:
     @property
     def simulator(self) -> Simulator:
         """Simulator of the training voxels; it measures at the SNR of `noise`, whatever SNRs the recipe draws."""
-        reach = self.recipe.architecture.reach
-        return Simulator(self.distribution, self.acquisition, self.noise, self.recipe.simulation, reach)
+        recipe = self.recipe
+        label = labeller(recipe.simulation, self.distribution.space, self.acquisition)
+        return Simulator(
+            self.distribution,
+            self.acquisition,
+            self.noise,
+            recipe.simulation,
+            recipe.architecture.reach,
+            label,
+            recipe.objective.needs_bound,
+        )
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -110,15 +121,7 @@ def train(task: Task, *, threads: int = 1, device: str = "cpu", progress: Progre
     start = time.perf_counter()
     simulator, recipe, space = task.simulator, task.recipe, task.distribution.space
     reach = recipe.architecture.reach
-    trained = recipe.architecture.fit(
-        recipe.objective,
-        recipe.schedule,
-        simulator,
-        seed=task.seed,
-        device=device,
-        threads=threads,
-        progress=progress,
-    )
+    trained = fit(task, device=device, threads=threads, progress=progress)
     seconds = time.perf_counter() - start
     invert = Inverter(recipe, trained.machine, space, task.acquisition)
     with library_threads(threads):
@@ -150,6 +153,19 @@ def train(task: Task, *, threads: int = 1, device: str = "cpu", progress: Progre
     }
     curve = dict(zip((recipe.architecture.unit, "training", "validation"), trained.curve.T, strict=True))
     return Bundle(facts, trained.machine, task.distribution.arrays, found, domain, curve)
+
+
+def fit(task: Task, *, progress: Progress | None = None, **options: Any) -> Trained:
+    """Train the machine of a task alone, without judging it; options as of `train`.
+
+    A recipe that starts from the network of another trains that one first, on the same distribution and acquisition.
+    """
+    recipe, start = task.recipe, None
+    if recipe.start is not None:
+        start = fit(replace(task, recipe=recipe.start), progress=part_of(progress, 0, 0.5), **options)
+        progress = part_of(progress, 0.5, 1)
+    chosen = {"seed": task.seed, "start": start, "progress": progress, **options}
+    return recipe.architecture.fit(recipe.objective, recipe.schedule, task.simulator, **chosen)
 
 
 def residual_limit(invert: Inverter, simulator: Simulator, seed: int) -> float:

@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bidsfit.exceptions import UsageError
-from bidsfit.parallel import Progress
-from bidsfit.simulation.simulator import Batch, Simulator
+from bidsfit.parallel import Progress, part_of
+from bidsfit.simulation.simulator import Batch, FixedSet, Simulator, together
 from bidsfit.training.objectives import Objective
 
 if TYPE_CHECKING:
     import torch
 
-    from bidsfit.training.architectures import Arrays, NetworkArchitecture
+    from bidsfit.training.architectures import NetworkArchitecture
 
 #: Voxels that decide what of a network is pruned.
 PRUNING = 1 << 18
+#: Voxels of a step of all networks that are trained together, and of the validation set that go through them at a time.
+TOGETHER, CHECKED = 1 << 14, 1 << 16
+#: Multiplications of a step below which the threads of torch would cost more than they save.
+SMALL = 1 << 24
 #: A training has converged where the last tenth of its steps changed the validation loss by less than this fraction.
 CONVERGED = 0.02
 
@@ -34,31 +37,66 @@ class Schedule:
 
     Parameters
     ----------
-    optimiser : {"adam", "sgd"}
+    optimiser : {"adam", "radam", "rmsprop", "sgd"}
         "sgd" uses a momentum of 0.9.
+    weight_decay : float, optional
+        Penalty of squared weights, as torch adds it to the gradient; by default 0.
     peak_rate : float
-        Largest learning rate, reached after 30 % of the steps; the rate then falls to 0.
+        Largest learning rate.
+    rate : {"one-cycle", "constant", "inverse"}
+        Its course. "one-cycle" (default): the peak is reached after 30 % of the steps; the rate then falls to 0.
+        "inverse": peak_rate / (1 + decay * step).
+    decay : float, optional
+        Of the rate "inverse".
     steps, batch : int
         Number of steps, and voxels per step.
     validation : int
         Number of voxels in the validation set, which is drawn once.
     checks : int
-        Number of evaluations on the validation set; the best weights are kept.
+        Number of evaluations on the validation set.
+    keep : {"best", "last"}
+        The weights with the lowest validation loss (default), or those of the last evaluation.
     patience : int, optional
         Stop after so many evaluations in a row without better weights; by default never.
     members : int, optional
-        Networks that are trained one after the other from different seeds; their median is the estimate. By default
-        one.
+        Networks that are trained together from different seeds; their median is the estimate. By default one.
+    restarts : int, optional
+        Networks that are trained together from different seeds, of which the one with the lowest validation loss is the
+        result.
+    checkpoints : sequence of int, optional
+        Steps after which the weights are kept as well, for experiments: `Trained.checkpoints`.
     """
 
-    optimiser: Literal["adam", "sgd"] = "adam"
+    optimiser: Literal["adam", "radam", "rmsprop", "sgd"] = "adam"
+    weight_decay: float | None = None
+    rate: Literal["one-cycle", "constant", "inverse"] | None = None
+    decay: float | None = None
     peak_rate: float = 4e-3
     steps: int = 6000
     batch: int = 4096
     validation: int = 65536
     checks: int = 60
     patience: int | None = None
+    keep: Literal["best", "last"] | None = None
     members: int | None = None
+    restarts: int | None = None
+    checkpoints: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if (self.decay is None) != (self.rate != "inverse"):
+            raise ValueError(f"The rate 'inverse' and a decay need each other, found {self.rate!r} and {self.decay}.")
+        if self.members is not None and self.restarts is not None:
+            raise ValueError("Of several networks all are kept (members) or the best (restarts), not both.")
+        if max(self.checkpoints or (0,)) > self.steps:
+            raise ValueError(f"checkpoints must be steps up to {self.steps}, found {max(self.checkpoints or (0,))}.")
+
+
+class State(NamedTuple):
+    """Weights of a network as torch has them, and mean and width of its features: where another training can start."""
+
+    weights: dict[str, torch.Tensor]
+    centre: torch.Tensor
+    width: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -73,11 +111,17 @@ class Trained:
         Step (or number of trees), training loss and validation loss.
     facts : dict
         Validation loss, best step, whether it converged, and size, for JSON.
+    states : tuple of State
+        Of the networks, for a training that starts from them.
+    checkpoints : dict of int to machine
+        Weights after the steps that the schedule names, of a network that is no ensemble.
     """
 
     machine: Any
     curve: NDArray[np.float64]
     facts: dict[str, Any]
+    states: tuple[State, ...] = ()
+    checkpoints: dict[int, Any] = field(default_factory=dict)
 
 
 def descend(
@@ -85,18 +129,30 @@ def descend(
     objective: Objective,
     schedule: Schedule,
     simulator: Simulator,
+    seeds: Sequence[int],
     *,
-    seed: int,
+    set_seed: int | None = None,
+    start: Sequence[State] = (),
     device: str = "cpu",
     threads: int = 1,
     progress: Progress | None = None,
-) -> Trained:
-    """Train a network by gradient descent.
+) -> list[Trained]:
+    """Train networks by gradient descent, one from each seed, all in one batched computation.
+
+    Each network starts from the weights, sees the voxels and keeps the best weights that it would if it were trained
+    alone, so that the results are the same within rounding (only the masks of dropout differ). Many small networks take
+    little longer together than one: the time of a small step is not spent on computing. Networks with large batches
+    are trained in groups.
 
     Parameters
     ----------
-    seed : int
+    seeds : sequence of int
         The same seed and number of threads give the same weights on the same machine.
+    set_seed : int, optional
+        Seed of the voxels that all networks share: the fixed set, if the simulation has one, and those that decide what
+        is pruned. By default the first of the seeds.
+    start : sequence of State, optional
+        Weights that the networks start from, in turn; by default they are random.
     device : {"cpu", "cuda", ...}
         torch device.
     progress : callable, optional
@@ -105,102 +161,155 @@ def descend(
     Raises
     ------
     UsageError
-        If the device does not exist.
+        If the device does not exist, or the network to start from is of another shape.
     """
-    import torch
-
-    place = _device(device)
-    draws, validation = (np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(2))
-    space = simulator.space
-
-    def tensors(batch: Batch[NDArray]) -> Batch[torch.Tensor]:
-        def tensor(array: NDArray) -> torch.Tensor:
-            kind = np.complex64 if np.iscomplexobj(array) else np.float32
-            return torch.from_numpy(np.asarray(array, dtype=kind)).to(place)
-
-        return batch.map(tensor)
-
-    held_out = tensors(simulator.draw(schedule.validation, validation))
-    rows = held_out.features.flatten(0, -2)
-    # Standardised features make all protocols look alike to the optimiser; folded into the arrays later.
-    centre, width = rows.mean(dim=0), rows.std(dim=0).clamp(min=1e-6)
-    best: Arrays | None = None
-    best_step, since, lowest, curve = 0, 0, np.inf, []
-    with _torch_threads(threads), torch.random.fork_rng(devices=[place] if place.type == "cuda" else []):
-        torch.manual_seed(seed)
-        module = network.module(rows.shape[-1], objective.n_outputs(space)).to(place)
-
-        def loss(batch: Batch[torch.Tensor]) -> torch.Tensor:
-            shown = (batch.features.flatten(0, 1) - centre) / width
-            return objective.loss(module(shown).reshape(*batch.features.shape[:2], -1), batch, space)
-
-        optimiser = _optimiser(schedule, module)
-        rate = torch.optim.lr_scheduler.OneCycleLR(optimiser, schedule.peak_rate, total_steps=schedule.steps)
-        check = max(schedule.steps // schedule.checks, 1)
-        recent = []
-        blocks = simulator.stream(schedule.batch, schedule.steps, draws)
-        batches = (batch for block in blocks for batch in tensors(block).split(schedule.batch))
-        for step, batch in enumerate(batches, start=1):
-            value = loss(batch)
-            optimiser.zero_grad()
-            value.backward()
-            optimiser.step()
-            rate.step()
-            recent.append(value.detach())
-            if step % check == 0 or step == schedule.steps:
-                with torch.inference_mode():
-                    checked = float(loss(held_out))
-                curve.append((step, float(torch.stack(recent).mean()), checked))
-                recent, since = [], since + 1
-                if checked < lowest:
-                    best, best_step, since, lowest = network.arrays(module), step, 0, checked
-                if progress is not None:
-                    progress(step / schedule.steps)
-                if since == schedule.patience:
-                    break
-    if best is None:
-        raise ValueError("The training diverged: the loss of the validation set was never a number.")
-    arrays = network.folded(best, centre.cpu().numpy(), width.cpu().numpy())
+    own = seeds[0] if set_seed is None else set_seed
+    fixed = simulator.fixed_set(np.random.default_rng([own, 3]))
+    size, found = max(TOGETHER // schedule.batch, 1), []
+    for first in range(0, len(seeds), size):
+        group = seeds[first : first + size]
+        part = part_of(progress, first / len(seeds), (first + len(group)) / len(seeds))
+        states = [start[i % len(start)] for i in range(first, first + len(group))] if start else []
+        place = _device(device)
+        found += _descend(network, objective, schedule, simulator, group, fixed, states, place, threads, part)
+    if not network.prunes:
+        return found
     voxels = 1 if simulator.patches is None else math.prod(simulator.patches.shape)
-    arrays = network.pruned(arrays, simulator.draw(PRUNING // voxels, validation).features[:, 0])
-    table = np.array(curve)
-    facts = {
-        "BestStep": best_step,
-        "ValidationLoss": float(lowest),
-        "Converged": converged(table),
-        **network.facts(arrays),
-    }
-    return Trained(arrays, table, facts)
+    shown = simulator.draw(PRUNING // voxels, np.random.default_rng([own, 4])).features[:, 0]
+    arrays = [network.pruned(one.machine, shown) for one in found]
+    return [replace(one, machine=a, facts=one.facts | network.facts(a)) for one, a in zip(found, arrays, strict=True)]
 
 
-def descend_often(
+def _descend(
     network: NetworkArchitecture,
     objective: Objective,
     schedule: Schedule,
     simulator: Simulator,
-    *,
-    seed: int,
-    progress: Progress | None = None,
-    **options: Any,
-) -> Trained:
-    """Train an ensemble; arguments as of `descend`.
+    seeds: Sequence[int],
+    fixed: FixedSet | None,
+    start: Sequence[State],
+    place: torch.device,
+    threads: int,
+    progress: Progress | None,
+) -> list[Trained]:
+    """Train a group of networks; arguments as of `descend`. The first dimension of all tensors is the network."""
+    import torch
 
-    The machine is a tuple of those of its networks. Learning curve and facts are those of the first; it has converged
-    where all have.
-    """
-    n = schedule.members or 1
+    n = len(seeds)
+    streams = [[np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(2)] for seed in seeds]
+    draws, validation = zip(*streams, strict=True)
+
+    def tensors(batch: Batch[NDArray]) -> Batch[torch.Tensor]:
+        return batch.map(lambda array: torch.from_numpy(array).to(place))
+
+    held_out = tensors(together([simulator.draw(schedule.validation, rng) for rng in validation]))
+    rows = held_out.features.flatten(1, -2)
+    # Standardised features make all protocols look alike to the optimiser; folded into the arrays later.
+    centre, width = rows.mean(dim=1), rows.std(dim=1).clamp(min=1e-6)
+    if start:
+        centre, width = (torch.stack([getattr(one, name) for one in start]).to(place) for name in ("centre", "width"))
+    best_step, since = np.zeros(n, dtype=int), np.zeros(n, dtype=int)
+    lowest, loss = np.full(n, np.inf), np.full(n, np.nan)
+    curves: list[list[tuple[float, float, float]]] = [[] for _ in seeds]
+    with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []):
+        modules = []
+        for seed in seeds:
+            torch.manual_seed(seed)
+            modules.append(network.module(rows.shape[-1], objective.n_outputs(simulator.space)).to(place))
+        module = modules[0]
+        for one, state in zip(modules, start, strict=False):
+            try:
+                one.load_state_dict(state.weights)
+            except RuntimeError as error:
+                raise UsageError("The network to start from is of another shape.") from error
+        states = [one.state_dict() for one in modules]
+        stacked = {name: torch.stack([state[name] for state in states]) for name in states[0]}
+        weights = {name: stacked[name].requires_grad_() for name, _ in module.named_parameters()}
+
+        def loss_of_one(state: Any, centre: torch.Tensor, width: torch.Tensor, *arrays: torch.Tensor) -> torch.Tensor:
+            batch = Batch(*arrays)
+            shown = (batch.features.flatten(0, 1) - centre) / width
+            outputs = torch.func.functional_call(module, state, (shown,))
+            return objective.loss(outputs.reshape(*batch.features.shape[:2], -1), batch, simulator)
+
+        each = torch.vmap(loss_of_one, randomness="different")
+
+        def losses(batch: Batch[torch.Tensor]) -> torch.Tensor:
+            arguments = (centre, width, *vars(batch).values())
+            if n > 1:
+                return each(stacked, *arguments)
+            alone = {name: value[0] for name, value in stacked.items()}  # without the cost of vmap
+            return loss_of_one(alone, *(value[0] for value in arguments))[None]
+
+        def checked() -> torch.Tensor:
+            parts = list(held_out.split(max(CHECKED // n, 1), 1))
+            module.eval()
+            with torch.inference_mode():
+                sums = [losses(part) * part.truth.shape[1] for part in parts]
+            module.train()
+            return torch.stack(sums).sum(dim=0) / schedule.validation
+
+        best = {name: value.detach().clone() for name, value in stacked.items()}
+        checkpoints: dict[int, dict[str, torch.Tensor]] = {}
+        optimiser = _optimiser(schedule, list(weights.values()))
+        rate = _rate(schedule, optimiser)
+        check = max(schedule.steps // schedule.checks, 1)
+        recent = []
+        size = schedule.batch * sum(value[0].numel() for value in weights.values()) * n
+        blocks = simulator.stream(schedule.batch, schedule.steps, draws, fixed)
+        batches = (batch for block in blocks for batch in tensors(block).split(schedule.batch, 1))
+        with _torch_threads(threads if size > SMALL else 1):
+            for step, batch in enumerate(batches, start=1):
+                values = losses(batch)
+                optimiser.zero_grad()
+                values.sum().backward()
+                optimiser.step()
+                rate.step()
+                recent.append(values.detach())
+                if step in (schedule.checkpoints or ()):
+                    checkpoints[step] = {name: value.detach().clone() for name, value in stacked.items()}
+                if step % check and step != schedule.steps:
+                    continue
+                taught = torch.stack(recent).mean(dim=0).tolist()
+                recent, now = [], np.array(checked().tolist())
+                goes_on = np.array([schedule.patience is None or count < schedule.patience for count in since])
+                better = goes_on & (now < lowest)
+                kept = goes_on & np.isfinite(now) if schedule.keep == "last" else better
+                for i in np.flatnonzero(goes_on).tolist():
+                    curves[i].append((step, taught[i], now[i]))
+                for name, value in stacked.items():
+                    best[name][kept] = value.detach()[kept]
+                since, lowest = np.where(better, 0, since + 1), np.where(better, now, lowest)
+                best_step[kept], loss[kept] = step, now[kept]
+                if progress is not None:
+                    progress(step / schedule.steps)
+                if np.all(since >= (schedule.patience or np.inf)):
+                    break
+
+    def arrays(state: dict[str, torch.Tensor], i: int) -> Any:
+        module.load_state_dict({name: value[i] for name, value in state.items()})
+        return network.folded(network.arrays(module), centre[i].cpu().numpy(), width[i].cpu().numpy())
+
     found = []
-    for i in range(n):
-        part = None if progress is None else partial(_advance, progress, i / n, 1 / n)
-        # The first has the seed itself, so that it is the network that would be trained alone.
-        own = seed if i == 0 else int(np.random.SeedSequence([seed, i]).generate_state(1)[0])
-        found.append(descend(network, objective, schedule, simulator, seed=own, progress=part, **options))
-    facts = found[0].facts | {"Converged": all(one.facts["Converged"] for one in found), "Members": n}
-    return Trained(tuple(one.machine for one in found), found[0].curve, facts)
+    for i, curve in enumerate(curves):
+        if not np.isfinite(loss[i]):
+            raise ValueError("The training diverged: the loss of the validation set was never a number.")
+        machine = arrays(best, i)
+        facts = {
+            "BestStep": int(best_step[i]),
+            "ValidationLoss": float(loss[i]),
+            "Converged": converged(np.array(curve)),
+            **network.facts(machine),
+        }
+        state = State({name: value[i].cpu() for name, value in best.items()}, centre[i].cpu(), width[i].cpu())
+        kept = {step: arrays(weights, i) for step, weights in checkpoints.items()}
+        found.append(Trained(machine, np.array(curve), facts, (state,), kept))
+    return found
 
 
-def _advance(progress: Progress, start: float, share: float, done: float) -> None:
-    progress(start + share * done)
+def member_seeds(seed: int, n: int) -> list[int]:
+    """Seeds of the networks of an ensemble: the first has the seed itself, as if it were trained alone."""
+    return [seed, *(int(np.random.SeedSequence([seed, i]).generate_state(1)[0]) for i in range(1, n))]
 
 
 def converged(curve: NDArray[np.float64]) -> bool:
@@ -210,12 +319,22 @@ def converged(curve: NDArray[np.float64]) -> bool:
     return bool(before.size and before.min() - losses.min() < CONVERGED * abs(before.min()))
 
 
-def _optimiser(schedule: Schedule, module: torch.nn.Module) -> torch.optim.Optimizer:
+def _optimiser(schedule: Schedule, weights: list[torch.Tensor]) -> torch.optim.Optimizer:
     import torch
 
-    if schedule.optimiser == "adam":
-        return torch.optim.Adam(module.parameters(), lr=schedule.peak_rate)
-    return torch.optim.SGD(module.parameters(), lr=schedule.peak_rate, momentum=0.9)
+    choices: dict[str, Any] = {"lr": schedule.peak_rate, "weight_decay": schedule.weight_decay or 0.0}
+    if schedule.optimiser == "sgd":
+        return torch.optim.SGD(weights, momentum=0.9, **choices)
+    kinds = {"adam": torch.optim.Adam, "radam": torch.optim.RAdam, "rmsprop": torch.optim.RMSprop}
+    return kinds[schedule.optimiser](weights, **choices)
+
+
+def _rate(schedule: Schedule, optimiser: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:
+    from torch.optim import lr_scheduler
+
+    if schedule.rate in (None, "one-cycle"):
+        return lr_scheduler.OneCycleLR(optimiser, schedule.peak_rate, total_steps=schedule.steps)
+    return lr_scheduler.LambdaLR(optimiser, lambda step: 1 / (1 + (schedule.decay or 0.0) * step))
 
 
 def _device(name: str) -> torch.device:

@@ -184,6 +184,8 @@ def organs_page() -> str:
 
 def estimators_page() -> str:
     """All estimators."""
+    from bidsfit.training.recipe import available, description
+
     rows = []
     for name in estimators.BUILT_IN:
         found: Any = estimators.get(name)
@@ -191,6 +193,8 @@ def estimators_page() -> str:
         trained_on = estimators.DISTRIBUTIONS.get(getattr(found, "keywords", {}).get("distribution", ""))
         trained_on = "as --distribution says" if name in estimators.TRAINED else trained_on
         title = estimator.title if trained_on is None else f"{estimator.title}; training parameters {trained_on}"
+        if name in estimators.RECIPES:
+            title = f"{estimator.title}. {description(available()[name])}"
         rows.append((f"`{name}`", title, f"`{estimator.__module__}.{estimator.__qualname__}`"))
     return table(("`--estimators`", "Method", "Class"), rows)
 

@@ -14,9 +14,9 @@ class Likelihood(Objective):
     def n_outputs(self, space):
         return 2 * len(space.names)
 
-    def loss(self, outputs, batch, space):
+    def loss(self, outputs, batch, simulator):
         mean, spread = outputs.chunk(2, dim=-1)
-        errors = mean.sigmoid() - batch.cube[:, None]
+        errors = mean.sigmoid() - batch.cube
         log_variance = -10 * spread.sigmoid()  # bounded, so that no voxel outweighs all others
         each = log_variance + errors**2 * (-log_variance).exp()
-        return (each * batch.weights[:, None, None]).mean() / 2
+        return (each * batch.weights).mean() / 2

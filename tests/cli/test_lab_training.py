@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 
-from bidsfit import models
+from bidsfit import estimators, models
 from bidsfit.acquisition import Acquisition
 from bidsfit.cli.lab import main
 from bidsfit.phantom.directions import spread_directions
@@ -58,6 +58,7 @@ def test_what_was_trained_fits_data_of_its_protocol(tmp_path, recipe, capsys):
     ("words", "message"),
     [
         (["train", "lsq", *PROTOCOL, "--out", "x.zip"], "needs no training"),
+        (["train", "mse-crb", *PROTOCOL, "--out", "x.zip", "--recipe", "network"], "mse-crb is a recipe itself"),
         (["train", "net-unifrom", *PROTOCOL, "--out", "x.zip"], "Did you mean 'net-uniform'"),
         (["train", "net-healthy", *PROTOCOL, "--out", "x.zip"], "--pool"),
         (["train", "net-uniform", *PROTOCOL, "--out", "x.txt"], ".zip"),
@@ -316,3 +317,11 @@ def test_what_was_understood_is_said_and_a_listed_value_is_one_measurement(words
     assert main(["train", "net-uniform", *given, "--recipe", str(recipe), "--out", str(net), "--threads", "1"]) == 0
     expected = f"protocol: b in s/mm² (measurements) {shells}; adc, SNR 25, gaussian noise\n"
     assert capsys.readouterr().err.startswith(expected)
+
+
+def test_recipes_are_listed_with_their_source(capsys):
+    assert main(["recipes"]) == 0
+    text = capsys.readouterr().out
+    for name in (*estimators.RECIPES, "network-gyori2022", "forest"):
+        assert re.search(rf"^{name}\*?: ", text, re.MULTILINE)
+    assert "arXiv 2312.11468" in text

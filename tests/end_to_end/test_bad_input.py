@@ -409,7 +409,7 @@ def test_the_others_finish(run, case, valid):
     assert refused(outcome, 1, "sub-01: An image", *said)
     assert outcome.out.endswith("Done, with errors for 1 of 2 participants: 01.\n")
     assert {name[:6] for name in run.out.maps()} == {"sub-02"}
-    assert len(run.out.maps()) == 17
+    assert len(run.out.maps()) == 15
     assert valid(run.out.folder)  # crash files and all
     report = run.out.report("01").replace("<wbr>", "")
     assert said[0].split("/")[-1] in report
@@ -454,7 +454,7 @@ def test_an_unexpected_error_is_reported_with_its_crash_file(run, monkeypatch):
     assert refused(outcome, 1, "sub-01: A step failed: fitting adc (lsq) of sub-01_dwi. ", "crash-")
     assert said + "ZeroDivisionError: half-way." in outcome.err
     assert "ZeroDivisionError" in run.out.report()
-    assert len(run.out.maps()) == 17  # the maps were good
+    assert len(run.out.maps()) == 15  # the maps were good
 
 
 @pytest.mark.usefixtures("blank_figures")
@@ -464,7 +464,7 @@ def test_an_image_that_becomes_good_is_fitted(run):
     assert run().code == 1
     (run.tiny / IMAGE).write_bytes(good)
     assert run().code == 0
-    assert len(run.out.maps()) == 17
+    assert len(run.out.maps()) == 15
     assert "truncated" not in run.out.report()
 
 

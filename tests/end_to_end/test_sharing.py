@@ -157,4 +157,4 @@ def test_a_full_disk_is_said_and_the_run_resumes(run, small_disk, tmp_path, full
     assert outcome.err.count("No space") == 1
     small_disk(20_000)
     assert run("-w", work, out=out).code == 0
-    assert len(list(out.rglob("*_dwimap.nii.gz"))) == 2 * 17
+    assert len(list(out.rglob("*_dwimap.nii.gz"))) == 2 * 15

@@ -527,3 +527,24 @@ def test_a_recipe_of_another_kind_is_refused():
 def test_an_option_has_the_name_of_the_command_line():
     with pytest.raises(UsageError, match=r"has the option --training-seed or --training-snr \(not 'lsq'\)"):
         make_fits(["adc"], ["lsq"], options={"snr": 20.0, "seed": 1})
+
+
+def test_recipes_are_estimators(tmp_path):
+    """Those of the package by their names, those of the user by their files; each has a name of its own."""
+    path = tmp_path / "mine.yml"
+    path.write_text("kind: network\nunits: 8\n")
+    words = ["net-uniform", "mse-crb", str(path)]
+    first, named, own = make_fits(["ivim"], words, options={"seed": 3, "recipe": "network-quick"})
+    assert [fit.name for fit in (first, named, own)] == ["net-uniform", "mse-crb", "mine"]
+    assert [fit.built.name for fit in (first, named, own)] == ["net-uniform", "mse-crb", "mine"]
+    assert all(fit.trains and fit.options["seed"] == 3 for fit in (first, named, own))
+    assert first.options["recipe"] == "network-quick"
+    assert (named.built.recipe, named.built.distribution) == ("mse-crb", "uniform")
+    assert own.options["recipe"]["architecture"]["units"] == 8
+    (own,) = make_fits(["ivim"], [str(path)], options={"distribution": "uniform"})
+    assert own.built.distribution == "uniform"
+    with pytest.raises(UsageError, match=r"--training-recipe \(not 'mse-crb'\)"):
+        make_fits(["ivim"], ["mse-crb"], options={"recipe": "network-quick"})
+    path = path.rename(tmp_path / "lsq.yml")
+    with pytest.raises(UsageError, match="'lsq' is an estimator already"):
+        make_fits(["ivim"], [str(path)])

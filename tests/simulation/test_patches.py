@@ -85,7 +85,9 @@ class TestSimulator:
     @pytest.mark.parametrize("set_noise", ["fresh", "fixed"])
     def test_a_set_of_patches(self, set_noise):
         made = self.simulator(samples=20, set_noise=set_noise)
-        features = np.concatenate([batch.features for batch in made.stream(10, 20, np.random.default_rng(0))])
+        rng = np.random.default_rng(0)
+        batches = made.stream(10, 20, [rng], made.fixed_set(rng))
+        features = np.concatenate([batch.features[0] for batch in batches])
         assert len(np.unique(features.reshape(200, -1), axis=0)) == (200 if set_noise == "fresh" else 20)
 
     def test_measured_patches_are_of_one_truth(self):

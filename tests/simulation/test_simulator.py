@@ -103,16 +103,18 @@ class TestBatch:
         batch = drawn(50, realisations=3)
         shapes = {name: array.shape for name, array in vars(batch).items()}
         assert shapes == {
-            **dict.fromkeys(("truth", "targets", "cube"), (50, 2)),
-            **dict.fromkeys(("s0", "sigma", "weights"), (50,)),
+            **dict.fromkeys(("truth", "bound"), (50, 2)),
+            **dict.fromkeys(("targets", "cube"), (50, 1, 2)),
+            **dict.fromkeys(("s0", "sigma"), (50,)),
+            "weights": (50, 1, 1),
             "clean": (50, 5),
             "noisy": (50, 3, 5),
             "features": (50, 3, 4),
         }
-        np.testing.assert_array_equal(batch.targets, batch.truth)
+        np.testing.assert_array_equal(batch.targets[:, 0], batch.truth)
         np.testing.assert_array_equal(batch.weights, 1)
         np.testing.assert_allclose(batch.features, batch.noisy[..., 1:] / batch.noisy[..., :1], rtol=1e-6)
-        np.testing.assert_allclose(SPACE.from_cube(batch.cube), batch.truth, atol=1e-12)
+        np.testing.assert_allclose(SPACE.from_cube(batch.cube[:, 0]), batch.truth, atol=1e-12)
 
     def test_realisations_are_of_one_truth_and_independent(self):
         batch = drawn(20_000, realisations=2)
@@ -134,6 +136,13 @@ class TestSimulation:
         assert 5 <= snr.min() < 5.1
         assert 79 < snr.max() <= 80
         assert np.mean(snr < 20) == pytest.approx(0.5, abs=0.01)  # log-uniform: 20 is the geometric mean
+
+        snr = 1 / drawn(snr_range=(5.0, 80.0), snr_spacing="uniform").sigma
+        assert np.mean(snr < 20) == pytest.approx(15 / 75, abs=0.01)
+
+    def test_s0_between_two(self):
+        s0 = drawn(s0_range=(0.8, 1.2)).s0
+        np.testing.assert_allclose([s0.min(), s0.mean(), s0.max()], [0.8, 1, 1.2], atol=1e-3)
 
     def test_an_snr_of_some_levels(self):
         levels, counts = np.unique(1 / drawn(snr_levels=(10.0, 20.0, 50.0)).sigma, return_counts=True)
@@ -158,15 +167,28 @@ class TestSimulation:
     @pytest.mark.parametrize("set_noise", ["fresh", "fixed"])
     def test_a_set_that_is_drawn_once(self, set_noise):
         made = Simulator(Uniform(SPACE), SHELLS, Noise(25.0), Simulation(samples=30, set_noise=set_noise))
-        batches = list(made.stream(10, 40, np.random.default_rng(0)))
-        assert [len(batch.truth) for batch in batches] == [160, 160, 80]
-        truths, features = (np.concatenate([getattr(b, name) for b in batches]) for name in ("truth", "features"))
+        rng = np.random.default_rng(0)
+        batches = list(made.stream(10, 40, [rng], made.fixed_set(rng)))
+        assert [batch.truth.shape[:2] for batch in batches] == [(1, 160), (1, 160), (1, 80)]
+        truths, features = (np.concatenate([getattr(b, name)[0] for b in batches]) for name in ("truth", "features"))
         assert len(np.unique(truths, axis=0)) == 30
         assert len(np.unique(features, axis=0)) == (400 if set_noise == "fresh" else 30)
 
     def test_by_default_every_step_draws_its_own(self):
-        batches = list(Simulator(Uniform(SPACE), SHELLS, Noise(25.0)).stream(10, 20, np.random.default_rng(0)))
-        assert len(np.unique(np.concatenate([batch.truth for batch in batches]), axis=0)) == 200
+        batches = list(Simulator(Uniform(SPACE), SHELLS, Noise(25.0)).stream(10, 20, [np.random.default_rng(0)]))
+        assert len(np.unique(np.concatenate([batch.truth[0] for batch in batches]), axis=0)) == 200
+
+    @pytest.mark.parametrize("set_noise", [None, "fresh", "fixed"])
+    def test_several_networks_each_see_what_they_would_alone(self, set_noise):
+        choices = {} if set_noise is None else {"samples": 30, "set_noise": set_noise}
+        made = Simulator(Uniform(SPACE), SHELLS, Noise(25.0), Simulation(**choices))
+        held = made.fixed_set(np.random.default_rng(9))
+        both, alone = (
+            list(made.stream(4, 20, list(map(np.random.default_rng, seeds)), held)) for seeds in ((1, 2), (2,))
+        )
+        for batch, own in zip(both, alone, strict=True):
+            np.testing.assert_array_equal(batch.features[1], own.features[0])
+            assert not np.array_equal(batch.features[0], batch.features[1])
 
     @pytest.mark.parametrize(
         ("choices", "message"),
@@ -175,6 +197,9 @@ class TestSimulation:
             ({"snr_range": (80.0, 5.0)}, "the lowest and the highest"),
             ({"snr_range": (0.0, 5.0)}, "above 0"),
             ({"snr_levels": ()}, "above 0"),
+            ({"snr_spacing": "log"}, "give snr_range"),
+            ({"s0_range": (1.2, 0.8)}, "s0_range must be the lowest and the highest"),
+            ({"s0_range": (0.8, 1.2), "s0_spread": 0.1}, "not both"),
             ({"snr_levels": (5.0, np.inf)}, "finite"),
         ],
     )

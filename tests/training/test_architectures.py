@@ -89,3 +89,49 @@ def test_a_network_may_lose_all_its_units():
 def test_the_sigmoid_does_not_overflow():
     values = np.array([-1e4, -2.0, 0.0, 3.0, 1e4], dtype=np.float32)
     np.testing.assert_allclose(sigmoid(values), [0, 1 / (1 + np.exp(2)), 0.5, 1 / (1 + np.exp(-3)), 1], rtol=1e-12)
+
+
+CHOICES = [
+    {},
+    {"activation": "elu"},
+    {"activation": "tanh", "skips": True},
+    {"parallel": True},
+    {"batch_norm": True, "dropout": 0.1, "activation": "elu", "parallel": True},  # that of Kaandorp
+    {"batch_norm": True, "skips": True},
+]
+
+
+@pytest.mark.parametrize("choices", CHOICES, ids=str)
+def test_every_choice_is_computed_as_torch_does(choices):
+    architecture, x = Perceptron(6, 3, **choices), features(700)
+    torch.manual_seed(0)
+    net = architecture.module(4, 2)
+    net.train()
+    for _ in range(3):  # moves the running means of batch normalisation
+        net(torch.from_numpy(features(50, seed=1) * 2 + 1))
+    net.eval()
+    with torch.inference_mode():
+        expected = net(torch.from_numpy(x)).numpy()
+    arrays = architecture.arrays(net)
+    architecture.require(arrays, 4, 2)
+    np.testing.assert_allclose(architecture.forward(arrays, x), expected, rtol=1e-5, atol=1e-5)
+    if architecture.prunes:
+        np.testing.assert_allclose(
+            architecture.forward(architecture.pruned(arrays, x), x), expected, rtol=1e-5, atol=1e-5
+        )
+
+
+def test_parallel_networks_share_nothing():
+    """Each output has a network of its own: its weights alone move it."""
+    net = Perceptron(5, 2, parallel=True).module(4, 3)
+    net(torch.randn(10, 4))[:, 1].sum().backward()
+    moved = [
+        any(weight.grad is not None and weight.grad.abs().sum() > 0 for weight in part.parameters()) for part in net
+    ]
+    assert moved == [False, True, False]
+
+
+@pytest.mark.parametrize("share", [1.0, 3.0])
+def test_a_share_of_units_that_cannot_be(share):
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        Perceptron(dropout=share)

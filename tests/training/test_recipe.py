@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,17 @@ from bidsfit.simulation.simulator import Simulation
 from bidsfit.training.architectures import Perceptron
 from bidsfit.training.forest import Growth, RandomForest
 from bidsfit.training.objectives import Logits, Parameters, Relative
-from bidsfit.training.recipe import FLAT, Recipe, available, build_part, load_recipe, recipe_facts, recipe_from
+from bidsfit.training.recipe import (
+    FLAT,
+    SECTIONS,
+    Recipe,
+    available,
+    build_part,
+    description,
+    load_recipe,
+    recipe_facts,
+    recipe_from,
+)
 from bidsfit.training.trainer import Schedule
 
 NAMED = {"architecture": {"name": "perceptron", "units": 8}, "objective": {"name": "logits"}}
@@ -24,7 +34,8 @@ NAMED = {"architecture": {"name": "perceptron", "units": 8}, "objective": {"name
 @pytest.mark.parametrize("name", available())
 def test_every_recipe_of_the_package_loads(name):
     recipe = load_recipe(name)
-    assert recipe.kind == name.split("-")[0]
+    assert recipe.kind == ("forest" if name.startswith("forest") else "network")
+    assert 10 < len(description(available()[name])) < 400
     assert recipe_from(json.loads(json.dumps(recipe_facts(recipe))), "test") == recipe
 
 
@@ -109,6 +120,26 @@ def test_sections_that_cannot_be_are_refused(sections, message):
         recipe_from(NAMED | sections, "test")
 
 
+@pytest.mark.parametrize(
+    ("text", "line", "message"),
+    [
+        ("architecture:\n  name: perceptrons\n", 2, "'perceptron'"),
+        ("architecture:\n  name: perceptron\nobjectiv: {}\n", 3, "'objective'"),
+        ("architecture:\n  name: perceptron\n  unit: 3\nobjective: {name: logits}\n", 3, "'units'"),
+        ("# mine\nobjective: {name: logits}\narchitecture:\n  name: perceptron\n\n  units: -3\n", 6, "units must be"),
+        ("architecture: {name: perceptron}\nobjective: {name: logits}\nschedule:\n  rate: inverse\n", 3, "a decay"),
+        ("architecture: {name: perceptron}\nstart:\n  architecture:\n    name: perceptrons\n", 4, "'perceptron'"),
+        ("kind: network\nunit: 3\n", 2, "'units'"),
+        ("kind: netwrk\n", 1, "'network'"),
+    ],
+)
+def test_mistakes_are_named_with_their_line(tmp_path, text, line, message):
+    path = tmp_path / "mine.yml"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=rf"mine\.yml, line {line}:.*{message}"):
+        load_recipe(str(path))
+
+
 @pytest.mark.parametrize("choices", [{"sure": 1}, {"sure": "yes"}, {"word": 3}])
 def test_choices_of_other_types(choices):
     @dataclass(frozen=True)
@@ -148,10 +179,22 @@ def test_the_recipe_of_the_documentation_holds_every_choice():
     page = (Path(__file__).parents[2] / "docs" / "estimators.md").read_text()
     (block,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
     sections = yaml.safe_load(block)
-    del sections["simulation"]["snr_range"]
-    facts = recipe_facts(recipe_from(sections, "docs"))
-    for section, choices in facts.items():
-        assert set(choices) - {"snr_levels", "snr_range"} == set(sections[section]) - {"snr_levels", "snr_range"}
+    together = {
+        "snr_spacing",
+        "rate",
+        "decay",
+        "members",
+        "labels",
+        "label_share",
+        "balance",
+        "allowance",
+    }  # choices that need others
+    for section, part in zip(SECTIONS, (Simulation, Perceptron, Parameters, Schedule), strict=True):
+        choices = sections[section]
+        choices.pop("name", None)
+        assert set(choices) | {"snr_levels"} == {choice.name for choice in fields(part)} | {"snr_levels"}
+        for name in set(choices) - together:  # which need others
+            build_part(part, {name: choices[name]}, "docs")
 
 
 @pytest.mark.parametrize("kind", FLAT)
@@ -184,6 +227,41 @@ def test_files_that_are_no_recipe_are_refused(tmp_path, content, message):
     with pytest.raises(BidsfitError, match=message) as caught:
         load_recipe(str(path))
     assert len(str(caught.value)) < 500
+
+
+def test_a_recipe_starts_from_another(tmp_path):
+    """By name, by file or by content; the whole of it becomes part of what determines the estimator."""
+    path = tmp_path / "mine.yml"
+    before = NAMED | {"schedule": {"steps": 7}}
+    path.write_text(yaml.safe_dump(before))
+    first, second = (recipe_from(NAMED | {"start": given}, "test") for given in (str(path), before))
+    assert first == second
+    assert first.start.schedule.steps == 7
+    assert recipe_from(json.loads(json.dumps(recipe_facts(first))), "test") == first
+    for given, message in (
+        (before | {"start": before}, "without a start of its own"),
+        (3, "without a start of its own, found 3"),
+        (before | {"architecture": {"name": "perceptron", "units": 9}}, "of the same architecture"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            recipe_from(NAMED | {"start": given}, "test")
+    path.write_text(yaml.safe_dump(before | {"start": str(path)}))
+    with pytest.raises(UsageError, match="without a start of its own"):
+        load_recipe(str(path))
+
+
+@pytest.mark.parametrize(
+    ("choices", "message"),
+    [
+        ({"rate": "inverse"}, "a decay need each other"),
+        ({"decay": 0.1}, "a decay need each other"),
+        ({"members": 3, "restarts": 3}, "not both"),
+        ({"steps": 10, "checkpoints": [20]}, "steps up to 10, found 20"),
+    ],
+)
+def test_schedules_that_cannot_be(choices, message):
+    with pytest.raises(UsageError, match=message):
+        recipe_from(NAMED | {"schedule": choices}, "test")
 
 
 def test_missing_recipes(tmp_path):

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bidsfit import Acquisition, models
+from bidsfit import Acquisition, estimators, models
 from bidsfit.models.space import ParameterSpace
 from bidsfit.simulation.distributions import Mixture, Pooled, Uniform
 from bidsfit.simulation.simulator import Noise, Simulation
@@ -16,7 +16,7 @@ from bidsfit.training.architectures import Perceptron
 from bidsfit.training.forest import Growth, RandomForest
 from bidsfit.training.objectives import Logits, Parameters, Relative
 from bidsfit.training.recipe import Recipe, recipe_facts, recipe_from
-from bidsfit.training.task import Task, train
+from bidsfit.training.task import Task, fit, train
 from bidsfit.training.trainer import Schedule
 
 SPACE = ParameterSpace(models.get("smt2"))
@@ -61,6 +61,29 @@ OTHERS = {
     "mixture": replace(BASE, distribution=Mixture((Uniform(SPACE), pooled()))),
     "weights": replace(BASE, distribution=Mixture((Uniform(SPACE), pooled()), (0.4, 0.6))),
 }
+
+
+@pytest.mark.parametrize("name", estimators.RECIPES)
+def test_recipes_that_are_estimators_train(name):
+    """A few steps of each, for a model whose parameters are not all determined everywhere."""
+
+    def short(recipe):
+        parts = recipe.schedule, recipe.simulation
+        rate = parts[0].peak_rate if recipe.start is None else 1e-9  # stays where it starts
+        schedule = replace(parts[0], steps=4, validation=64, checks=1, batch=min(parts[0].batch, 32), peak_rate=rate)
+        simulation = replace(parts[1], samples=parts[1].samples and 100)
+        start = recipe.start and short(recipe.start)
+        return replace(recipe, schedule=schedule, simulation=simulation, start=start)
+
+    protocol = Acquisition([0, 10, 20, 40, 80, 150, 300, 800])
+    task = estimators.get(name)(models.get("ivim")).task(protocol, 30.0)
+    trained = fit(replace(task, recipe=short(task.recipe)))
+    assert np.isfinite(trained.curve).all()
+    (state,) = trained.states
+    before = fit(replace(task, recipe=short(task.recipe.start or task.recipe)), progress=None)
+    started = before.states[0].weights.values()
+    for one, other in zip(state.weights.values(), started, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-3)
 
 
 def test_everything_that_decides_changes_the_key():

@@ -17,7 +17,7 @@ from bidsfit.training.forest import Growth, RandomForest
 from bidsfit.training.inference import Inverter
 from bidsfit.training.objectives import CLIP, Logits, Parameters, Relative, sigmoid
 from bidsfit.training.recipe import Recipe
-from bidsfit.training.trainer import Schedule, converged
+from bidsfit.training.trainer import Schedule, _rate, converged, member_seeds
 
 SPACE = ParameterSpace(models.get("smt2"))
 SHELLS = Acquisition([0, 1000, 2000, 3500, 5000], counts=[8, 32, 32, 32, 32], n_directions=[1, 32, 32, 32, 32])
@@ -228,9 +228,66 @@ class TestChoices:
         assert steps[-1] < 400
         assert steps.size - 1 - validation.argmin() == 3
 
-    def test_plain_gradients(self):
-        first, second = (fitted(scheduled(NETWORK, steps=20, optimiser=name)).machine for name in ("adam", "sgd"))
-        assert not same(first, second)
+    def test_optimisers_rates_and_decay_differ(self):
+        choices = [
+            *({"optimiser": name} for name in ("adam", "radam", "rmsprop", "sgd")),
+            {"weight_decay": 0.1},
+            {"rate": "constant"},
+            {"rate": "inverse", "decay": 1.0},
+        ]
+        curves = [fitted(scheduled(NETWORK, steps=20, checks=2, **choice)).curve for choice in choices]
+        assert len({curve[-1, 2] for curve in curves}) == len(choices)
+
+    def test_the_rate_is_that_of_its_name(self):
+        torch = pytest.importorskip("torch")
+        for choices, expected in (
+            ({"rate": "constant"}, [0.1] * 3),
+            ({"rate": "inverse", "decay": 0.5}, [0.1, 0.2 / 3, 0.05]),
+        ):
+            optimiser = torch.optim.SGD([torch.zeros(1)], lr=0.1)
+            rate = _rate(Schedule(peak_rate=0.1, **choices), optimiser)
+            found = []
+            for _ in range(3):
+                found.append(rate.get_last_lr()[0])
+                optimiser.step()
+                rate.step()
+            assert found == pytest.approx(expected)
+
+    def test_the_last_weights(self):
+        found = fitted(scheduled(NETWORK, steps=60, peak_rate=3.0, checks=60, keep="last"), seed=3)
+        assert found.facts["BestStep"] == 60
+        assert found.facts["ValidationLoss"] == found.curve[-1, 2] > found.curve[:, 2].min()
+
+    def test_weights_along_the_way_are_those_of_a_training_that_ends_there(self):
+        choices = {"rate": "constant", "keep": "last", "checks": 1}
+        whole = fitted(scheduled(NETWORK, steps=40, checkpoints=(10, 16), **choices))
+        short = fitted(scheduled(NETWORK, steps=16, **choices))
+        assert list(whole.checkpoints) == [10, 16]
+        _, features = held_out(NETWORK, 0)
+        np.testing.assert_allclose(
+            predicted(whole.checkpoints[16], features), predicted(short.machine, features), atol=1e-5
+        )
+        assert not same(whole.checkpoints[10], whole.checkpoints[16])
+
+    def test_the_best_of_several(self):
+        seeds = member_seeds(0, 3)
+        losses = [fitted(scheduled(NETWORK, steps=20), seed=seed).facts["ValidationLoss"] for seed in seeds]
+        best = fitted(scheduled(NETWORK, steps=20, restarts=3))
+        assert best.facts["ValidationLoss"] == pytest.approx(min(losses), rel=1e-4)
+        assert isinstance(best.machine, dict)
+
+    def test_a_training_goes_on_from_another(self, trained):
+        """Where the rate is too small to move, the network is the one that it started from."""
+        still = scheduled(NETWORK, steps=1, checks=1, peak_rate=1e-12)
+        simulator = Simulator(Uniform(SPACE), SHELLS, Noise(10.0))
+        found = still.architecture.fit(still.objective, still.schedule, simulator, seed=9, start=trained)
+        _, features = held_out(NETWORK, 0)
+        np.testing.assert_allclose(predicted(found.machine, features), predicted(trained.machine, features), atol=1e-5)
+        other = replace(still, architecture=Perceptron(9, 2))
+        with pytest.raises(UsageError, match="another shape"):
+            other.architecture.fit(other.objective, other.schedule, simulator, seed=9, start=trained)
+        with pytest.raises(UsageError, match="cannot start from another"):
+            FOREST.architecture.fit(FOREST.objective, FOREST.schedule, simulator, seed=9, start=trained)
 
     @pytest.mark.parametrize("objective", [Parameters(), Logits(), Relative()])
     def test_weights_decide_what_counts(self, objective):
@@ -239,9 +296,9 @@ class TestChoices:
         batch = SIMULATOR.draw(2, np.random.default_rng(0))
         tensors = batch.map(lambda array: torch.from_numpy(np.asarray(array, dtype=np.float32)))
         outputs = torch.randn(2, 1, 2, generator=torch.Generator().manual_seed(0))
-        weighted = replace(tensors, weights=torch.tensor([0.0, 1.0]))
-        alone = objective.loss(outputs[1:], tensors[slice(1, 2)], SPACE)
-        assert float(objective.loss(outputs, weighted, SPACE)) == pytest.approx(float(alone) / 2, rel=1e-6)
+        weighted = replace(tensors, weights=torch.tensor([0.0, 1.0])[:, None, None])
+        alone = objective.loss(outputs[1:], tensors[slice(1, 2)], SIMULATOR)
+        assert float(objective.loss(outputs, weighted, SIMULATOR)) == pytest.approx(float(alone) / 2, rel=1e-6)
 
     @pytest.mark.parametrize("objective", [Parameters(), Relative()])
     def test_realisations_are_taught_their_targets(self, objective):
@@ -251,8 +308,8 @@ class TestChoices:
         tensors = batch.map(lambda array: torch.from_numpy(np.asarray(array, dtype=np.float32)))
         outputs = torch.randn(5, 3, 2, generator=torch.Generator().manual_seed(0))
         estimates = [objective.estimates(outputs[:, i].numpy(), SPACE)[1] for i in range(3)]
-        expected = np.mean([((found - batch.targets) / SPACE.span) ** 2 for found in estimates])
-        assert float(objective.loss(outputs, tensors, SPACE)) == pytest.approx(expected, rel=1e-5)
+        expected = np.mean([((found - batch.truth) / SPACE.span) ** 2 for found in estimates])
+        assert float(objective.loss(outputs, tensors, SIMULATOR)) == pytest.approx(expected, rel=1e-5)
 
     @pytest.mark.parametrize("recipe", [NETWORK, FOREST], ids=["network", "forest"])
     def test_several_realisations_train(self, recipe):

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bidsfit.trust.metrics import accuracy, cohen_d
+from bidsfit.evaluation.experiments import Evaluation, efficiency, marginal, slope
+from bidsfit.trust.metrics import accuracy, cohen_d, network_variation, nrmse, rank_correlation
 
 
 def test_accuracy_of_known_errors():
@@ -58,3 +59,40 @@ class TestCohen:
     def test_what_is_not_finite_does_not_count(self):
         first, second = np.array([2.0, np.nan, 4.0, 6.0]), np.array([1.0, 3.0, np.inf, 5.0])
         assert cohen_d(first, second) == pytest.approx(0.5)
+
+
+class TestEvaluation:
+    def test_errors_relative_to_the_mean_truth(self):
+        assert nrmse(np.array([1.0, 2.0, 6.0]), np.array([1.0, 2.0, 3.0])) == pytest.approx(np.sqrt(3) / 2)
+
+    def test_ranks_and_not_values_correlate(self):
+        x = np.array([1.0, 2.0, 3.0, 4.0])
+        found = rank_correlation(np.stack([x, -np.exp(x), np.full(4, 2.0), x[[1, 0, 2, 3]]], axis=1))
+        expected = [[1, 1, 1, 0.8], [1, 1, 1, 0.8], [1, 1, 1, 1], [0.8, 0.8, 1, 1]]
+        np.testing.assert_allclose(found, expected)
+
+    def test_networks_that_agree_do_not_vary(self):
+        truth = np.random.default_rng(0).uniform(1, 3, 5000)
+        assert network_variation(np.tile(truth * 1.5, (4, 1)), truth) == pytest.approx(0, abs=1e-12)
+        scatter = 0.1 * np.random.default_rng(1).standard_normal((50, 5000))
+        assert network_variation(truth + scatter, truth) == pytest.approx(0.1 * np.sqrt(49 / 50) / 2, rel=0.02)
+
+    @pytest.mark.parametrize(("shift", "shrink"), [(0.0, 1.0), (0.5, 1.0), (0.0, 0.5)])
+    def test_an_efficient_estimator_has_a_variance_of_one_and_no_bias(self, shift, shrink):
+        """Bias of half the bound is a quarter; shrinkage by half leaves a quarter of the variance."""
+        rng, truth, bound, repeats = np.random.default_rng(0), np.zeros((2000, 1)), np.full((2000, 1), 0.3), 8
+        estimates = 0.3 * (shift + shrink * rng.standard_normal((2000, repeats)))
+        columns = [values[:, None] for values in accuracy(estimates.ravel(), truth[:, 0])]
+        found = efficiency(Evaluation(truth, *columns), bound, repeats)
+        assert found.variance.mean() == pytest.approx(shrink**2, rel=0.05)
+        assert found.bias.mean() == pytest.approx(shift**2, abs=0.02)
+
+    def test_means_over_the_other_parameters(self):
+        first, second = (axis.ravel() for axis in np.meshgrid([1.0, 2.0, 3.0], [0.0, 10.0], indexing="ij"))
+        levels, means = marginal(first, 2 * first + second)
+        assert levels.tolist() == [1, 2, 3]
+        assert means.tolist() == [7, 9, 11]
+
+    def test_the_slope_of_the_mapping(self):
+        truth = np.linspace(0, 2, 7)
+        assert slope(truth, 0.3 * truth + 5) == pytest.approx(0.3)
