@@ -54,6 +54,7 @@ class ParameterSpace:
         self.bounds = everything[free]
         #: Indices of the free parameters among those of the model.
         self.places = free
+        self.held = tuple(model.names[j] for j in held)
         self._whole = np.where(everything[:, 0] == everything[:, 1], everything[:, 0], 1.0)
         matrix, limits = model.linear_constraints
         self._matrix, self._limits = matrix[:, free], limits - matrix[:, held] @ everything[held, 0]
@@ -154,11 +155,16 @@ class ParameterSpace:
                 found[:, j] = np.arccos(low + (high - low) * (found[:, j] - self.bounds[j, 0]) / self.span[j])
         return found
 
+    def completed(self, columns: Sequence[Any]) -> list[Any]:
+        """Arrays or torch tensors of all parameters from those of the free ones, as `with_scale` completes them."""
+        found: list[Any] = [0 * columns[0] + value for value in self._whole.tolist()]
+        for place, column in zip(self.places, columns, strict=True):
+            found[place] = column
+        return found
+
     def with_scale(self, parameters: NDArray[np.floating]) -> NDArray[np.float64]:
         """All parameters (n, n_parameters of the model): with those that are held, and the scale, if any, as 1."""
-        found = np.tile(self._whole, (len(parameters), 1))
-        found[:, self.places] = parameters
-        return found
+        return np.stack(self.completed(list(np.asarray(parameters, dtype=float).T)), axis=1)
 
 
 def fill(n: int, propose: Any, accept: Any, rng: np.random.Generator, most: int = 1 << 20) -> NDArray[np.float64]:

@@ -378,10 +378,10 @@ class Simulator:
     def bounds(self, parameters: NDArray[np.float64], sigma: NDArray[np.float64]) -> NDArray[np.float64]:
         """Cramér-Rao bound, shape (n, n_parameters), of parameters at S0 = 1 with noise levels, shape (n,)."""
         model = self.space.model
-        fixed = () if self.noise.lowest or model.scale is None else (model.scale,)
+        fixed = (*self.space.held, *(() if self.noise.lowest or model.scale is None else (model.scale,)))
         rows = self.space.with_scale(parameters)
         found = bound_of_voxels(model, rows, self.acquisition, sigma, self.noise.kind, fixed=fixed)
-        return found[:, [model.names.index(name) for name in self.space.names]]
+        return found[:, self.space.places]
 
     def _with_noise(
         self, clean: NDArray[np.float64], sigma: float | NDArray, rng: np.random.Generator

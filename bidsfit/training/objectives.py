@@ -241,10 +241,8 @@ class Signals(_Estimating):
         import torch
 
         model = simulator.space.model
-        parameters = self.parameters(outputs, simulator.space)
-        if model.scale is not None:
-            before, after = parameters[..., : model.scale_index], parameters[..., model.scale_index :]
-            parameters = torch.cat([before, torch.ones_like(outputs[..., :1]), after], dim=-1)
+        space = simulator.space
+        parameters = torch.stack(space.completed(self.parameters(outputs, space).unbind(dim=-1)), dim=-1)
         design = outputs.new_tensor(model.design(simulator.acquisition))
         y, signal = batch.noisy, model.torch_signal(parameters, design)
         if model.complex_valued:

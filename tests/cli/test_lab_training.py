@@ -68,7 +68,7 @@ def test_what_was_trained_fits_data_of_its_protocol(tmp_path, recipe, capsys):
         (["evaluate", *PROTOCOL, "--estimators", "lsq", "--out", "x", "--at", "vcyl=0.5"], "lambda"),
         (["evaluate", *PROTOCOL, "--estimators", "lsq", "--out", "x", "--at", "vcyl=2", "lambda=0.001"], "outside"),
         (["evaluate", *PROTOCOL, "--estimators", "lsq", "--out", "x", "--lesion", "none"], "Unknown lesion"),
-        (["reproduce", "gyori2022", "--table", "4"], "table of gyori2022"),
+        (["reproduce", "gyori2022", "--table", "4"], "table of the paper: '4'. Valid: 1, 2, 3"),
     ],
 )
 def test_refusals_leave_nothing(tmp_path, monkeypatch, capsys, words, message):

@@ -176,6 +176,18 @@ class TestSignals:
         assert float(objective.loss(self.exact(simulator(), clean), clean, simulator())) == pytest.approx(0, abs=1e-12)
         assert float(objective.loss(outputs, clean, simulator())) > 1e-3
 
+    def test_a_parameter_that_bounds_hold_keeps_its_value(self):
+        """D* is held at 40: of signals with that D*, the other parameters alone explain everything."""
+        space = ParameterSpace(IVIM, {"Dstar": (40.0, 40.0)})
+        truth = space.sample(50, np.random.default_rng(0))
+        made = Simulator(Uniform(space), PROTOCOL, Noise(np.inf))
+        clean = IVIM.signal({"S0": 1.0, "f": truth[:, 0], "D": truth[:, 1], "Dstar": 40.0}, PROTOCOL)
+        batch = made.draw(50, np.random.default_rng(0)).map(lambda array: torch.tensor(array, dtype=torch.float64))
+        batch = replace(batch, noisy=torch.tensor(clean)[:, None])
+        cube = space.to_cube(truth)[:, None]
+        outputs = torch.tensor(np.log(cube / (1 - cube)))
+        assert float(Signals().loss(outputs, batch, made)) == pytest.approx(0, abs=1e-12)
+
     def test_the_rician_misfit_is_the_likelihood(self):
         """Differences between estimates are those of the logarithm of the density."""
         made = simulator(noise="rician")
