@@ -15,7 +15,7 @@ from bidsfit.acquisition import Frame
 from bidsfit.reports import figures
 from bidsfit.reports.fit_panels import FitPanel, FitView
 
-COLOURS = "red: left to right, green: back to front, blue: up and down"
+COLOURS = "red: left-right, green: back-front, blue: up-down"
 #: A direction whose weight is as high or higher is shown in full brightness.
 BRIGHTEST = 0.7
 

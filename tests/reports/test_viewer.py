@@ -131,7 +131,7 @@ def test_directions_have_the_colours_of_their_axes(told: SimpleNamespace, tmp_pa
     axis = json.loads(found.data)["fits"][0]["maps"][0]
     colours = np.array([unpacked(channel) for channel in axis["channels"]])
     assert colours == pytest.approx(np.array([[0.5], [0], [0]]) * np.ones(MASK.sum()), abs=1e-6)
-    assert axis["words"].startswith("red: left to right")
+    assert axis["words"].startswith("red: left-right")
 
 
 def test_means_and_spreads_are_those_of_shells(tmp_path: Path) -> None:

@@ -1012,7 +1012,7 @@ class Viewer {
           };
           const values = voxels.map((v) => own.at(v)).filter(Number.isFinite);
           const tell = (key) =>
-            key === "q025"
+            key === "q025" && fit.byKey[`${map.key}_q025`]
               ? cell(typical("q025"), `${said(typical("q025"))} to ${said(typical("q975"))}`)
               : cell(typical(key));
           rows.push(
