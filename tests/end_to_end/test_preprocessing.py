@@ -298,3 +298,17 @@ def test_tissue_masks_from_a_t1w_image_serve_the_group_level(tmp_path, app):
     outcome = app(data, out, "group", "--healthy", "group=healthy")
     assert outcome.code == 0
     assert (out / "group_model-smt2_desc-wm_distribution.json").exists()
+
+
+def test_a_run_whose_outputs_were_deleted_writes_them_again(raw, tmp_path):
+    """From the steps in the work folder, though the preprocessed image that they had written is gone."""
+    out = tmp_path / "out"
+    words = [raw, out, "participant", "--nprocs", 1, "--model", "adc", "--trust", "off", "-w", tmp_path / "work"]
+    words += ["--skip", "denoise", "susceptibility", "motion"]
+    name = "sub-01/dwi/sub-01_model-adc_param-adc_desc-lsq_dwimap.nii.gz"
+    assert run(main, *words) == 0
+    before = (out / name).read_bytes()
+    shutil.rmtree(out)
+    assert run(main, *words) == 0
+    assert (out / name).read_bytes() == before
+    assert (out / f"{PREPROC}.nii.gz").exists()
