@@ -145,8 +145,8 @@ class Scheduler(PluginBase):
                 node.result  # noqa: B018 (refused where a file is gone)
                 return not (node.overwrite or (node.overwrite is None and node.interface.always_run))
         except Exception:
-            # Whatever makes its state unreadable: it runs, and says what is wrong. Nipype would take it for done, and put
-            # an empty result in place of one whose file is gone.
+            # Whatever makes its state unreadable: it runs, and says what is wrong. Nipype would take it for done, and
+            # put an empty result in place of one whose file is gone.
             node.overwrite = True
         self.worked.add(_part(node))
         return False
