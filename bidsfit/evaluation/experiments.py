@@ -64,18 +64,36 @@ class Setting:
 
 
 class Evaluation(NamedTuple):
-    """Mean, bias and spread of an estimator at every point, each of shape (n_points, n_parameters)."""
+    """Mean, bias and spread of an estimator at every point, each of shape (n_points, n_parameters).
+
+    ``first`` are the estimates of the first noise realisation.
+    """
 
     truth: NDArray[np.float64]
     mean: NDArray[np.float64]
     bias: NDArray[np.float64]
     sd: NDArray[np.float64]
     rmse: NDArray[np.float64]
+    first: NDArray[np.float64]
 
     def summary(self, names: tuple[str, ...]) -> dict[str, float]:
-        """Means over the points of ``rmse_<name>``, absolute ``bias_<name>`` and ``sd_<name>``."""
-        means = {"rmse": self.rmse, "bias": np.abs(self.bias), "sd": self.sd}
-        return {f"{key}_{name}": float(v[:, j].mean()) for key, v in means.items() for j, name in enumerate(names)}
+        """Numbers of every parameter over all points.
+
+        ``rmse_<name>``, ``bias_<name>`` (without its sign) and ``sd_<name>`` are means. ``nrmse_<name>`` is the root
+        mean square error over all points, relative to the mean truth. ``slope_<name>`` is the slope of the mean
+        estimate over the truth by least squares: 1 where differences between truths show whole, 0 where the estimate is
+        always the same (Epstein et al., MELBA 2024).
+        """
+        rest = self.truth - self.truth.mean(axis=0)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            numbers = {
+                "rmse": self.rmse.mean(axis=0),
+                "bias": np.abs(self.bias).mean(axis=0),
+                "sd": self.sd.mean(axis=0),
+                "nrmse": np.sqrt((self.rmse**2).mean(axis=0)) / self.truth.mean(axis=0),
+                "slope": (rest * self.mean).sum(axis=0) / (rest**2).sum(axis=0),
+            }
+        return {f"{key}_{name}": float(v[j]) for key, v in numbers.items() for j, name in enumerate(names)}
 
 
 class Efficiency(NamedTuple):
@@ -100,33 +118,6 @@ def efficiency(evaluation: Evaluation, bound: NDArray[np.float64], repeats: int)
     """
     variance = evaluation.sd**2 * repeats / (repeats - 1)
     return Efficiency((evaluation.bias**2 - variance / repeats) / bound**2, variance / bound**2)
-
-
-def marginal(
-    truth: NDArray[np.float64], values: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Means of values over all points that share the truth of one parameter: its bias curve, for example.
-
-    Parameters
-    ----------
-    truth, values : ndarray, shape (n_points,)
-        Of a grid, see `true_points`.
-
-    Returns
-    -------
-    levels, means : ndarray, shape (n_levels,)
-    """
-    levels, place = np.unique(truth, return_inverse=True)
-    return levels, np.bincount(place, values) / np.bincount(place)
-
-
-def slope(truth: NDArray[np.float64], mean: NDArray[np.float64]) -> float:
-    """Slope of the mean estimate over the truth, both of shape (n_points,), by least squares.
-
-    It is 1 where differences between truths show whole, and 0 where the estimate is always the same (Epstein et al.).
-    """
-    rest = truth - truth.mean()
-    return float(rest @ mean / (rest @ rest))
 
 
 def evaluate(
@@ -161,9 +152,9 @@ def evaluate(
         signals = setting.measure(part, repeats, seed + start)
         own = part_of(progress, start / len(truth), (start + len(part)) / len(truth))
         found = setting.estimate(estimator, signals, threads, own)
-        rows.append([accuracy(found[:, j], part[:, j]) for j in range(part.shape[1])])
+        rows.append([(*accuracy(found[:, j], part[:, j]), found[::repeats, j]) for j in range(part.shape[1])])
     columns = [
-        np.stack([np.concatenate([row[j][k] for row in rows]) for j in range(truth.shape[1])], axis=1) for k in range(4)
+        np.stack([np.concatenate([row[j][k] for row in rows]) for j in range(truth.shape[1])], axis=1) for k in range(5)
     ]
     return Evaluation(truth, *columns)
 

@@ -176,6 +176,7 @@ class Bench:
             return found._asdict()
 
         facts = {**self.facts(name, setting), "Truth": _digest(truth), "Repeats": repeats, "Seed": seed}
+        facts |= {"Measures": Evaluation._fields}
         return Evaluation(**self.results.obtain(f"evaluation_{name}", facts, compute))
 
     def estimate(self, name: str, setting: Setting, signals: NDArray[np.float64]) -> NDArray[np.float64]:

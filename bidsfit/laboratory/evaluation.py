@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bidsfit.acquisition import protocol_in_words
 from bidsfit.bids.units import FILE_UNITS, REPORT_UNITS
-from bidsfit.evaluation.experiments import Evaluation, Setting, noised_truth, true_points
+from bidsfit.evaluation.experiments import Evaluation, Setting, efficiency, floor, noised_truth, true_points
 from bidsfit.exceptions import UsageError
 from bidsfit.laboratory.bench import Bench
 from bidsfit.laboratory.gallery import Gallery, axes_of, draw_bias, draw_maps, draw_sd
@@ -18,13 +19,19 @@ from bidsfit.models.space import ParameterSpace
 from bidsfit.phantom.tissue import RECIPES
 from bidsfit.reports.evaluation import Case, Group, plot_boxes
 from bidsfit.reports.laboratory import LaboratorySection, Table
-from bidsfit.trust.metrics import cohen_d
+from bidsfit.trust.metrics import cohen_d, rank_correlation
 
-#: What is measured of every estimator.
+#: What is measured of every parameter, in its unit; and what has none.
 QUANTITIES = {
     "rmse": "Root mean square error",
     "bias": "Bias, without its sign",
     "sd": "Standard deviation over the noise",
+}
+RELATIVE = {
+    "nrmse": "Root mean square error relative to the mean truth",
+    "slope": "Slope of the mean estimate over the truth (1: differences between truths show whole)",
+    "bias2crb": "Squared bias relative to the squared Cramér-Rao bound",
+    "variancecrb": "Variance relative to the squared Cramér-Rao bound (below 1: shrinkage)",
 }
 
 #: Combinations that box plots show at most.
@@ -93,7 +100,7 @@ def evaluate_estimators(
         patient = simulated_patient(space, lesion=lesion, seed=bench.seed, shape=patient_shape)
     truth = true_points(space, points, bench.seed)
     found = {name: bench.evaluate(name, setting, truth, repeats=repeats, seed=bench.seed) for name in names}
-    means = mean_tables(gallery, space, found)
+    means = mean_tables(gallery, setting, found, repeats)
     for name, evaluation in found.items():
         write_points(gallery, space, name, evaluation)
     if len(space.names) in (2, 3):
@@ -121,17 +128,46 @@ def evaluate_estimators(
     ]
 
 
-def mean_tables(gallery: Gallery, space: ParameterSpace, found: dict[str, Evaluation]) -> list[Table]:
+def mean_tables(gallery: Gallery, setting: Setting, found: dict[str, Evaluation], repeats: int) -> list[Table]:
     """Tables of means over the grid, one row per estimator: one CSV file, and one table per quantity for the page."""
-    summaries = {name: evaluation.summary(space.names) for name, evaluation in found.items()}
-    quantities = [f"{quantity}_{name}" for quantity in QUANTITIES for name in space.names]
-    rows = [[name, *(means[quantity] for quantity in quantities)] for name, means in summaries.items()]
-    gallery.table("means", ["estimator", *quantities], rows)
-    columns = ["estimator", *(_with_unit(space, name) for name in space.names)]
-    return [
-        Table(caption, columns, [[e, *(m[f"{quantity}_{n}"] for n in space.names)] for e, m in summaries.items()])
-        for quantity, caption in QUANTITIES.items()
+    space, names = setting.space, setting.space.names
+    summaries = {name: _numbers(setting, evaluation, repeats) for name, evaluation in found.items()}
+    keys = list(next(iter(summaries.values())))
+    gallery.table("means", ["estimator", *keys], [[name, *means.values()] for name, means in summaries.items()])
+
+    def table(caption: str, columns: Iterable[str], chosen: Sequence[str]) -> Table:
+        return Table(caption, ["estimator", *columns], [[e, *(m[key] for key in chosen)] for e, m in summaries.items()])
+
+    tables = [
+        table(
+            caption,
+            (_with_unit(space, name) if quantity in QUANTITIES else name for name in names),
+            [f"{quantity}_{name}" for name in names],
+        )
+        for quantity, caption in (QUANTITIES | RELATIVE).items()
+        if f"{quantity}_{names[0]}" in keys
     ]
+    pairs = [key for key in keys if key.startswith("rho_")]
+    if pairs:
+        words = (" and ".join(key.split("_")[1:]) for key in pairs)
+        tables.append(table("Rank correlation between estimates, without its sign", words, pairs))
+    return tables
+
+
+def _numbers(setting: Setting, evaluation: Evaluation, repeats: int) -> dict[str, float]:
+    """`Evaluation.summary`, means of the errors relative to the bound where there is noise, and rank correlations."""
+    names = setting.space.names
+    found = evaluation.summary(names)
+    if np.isfinite(setting.noise.snr) and repeats > 1:
+        bound = floor(setting, evaluation.truth)
+        relative = efficiency(evaluation, bound, repeats)
+        for key, values in (("bias2crb", relative.bias), ("variancecrb", relative.variance)):
+            means = np.mean(values, axis=0, where=np.isfinite(bound))
+            found |= {f"{key}_{name}": float(mean) for name, mean in zip(names, means, strict=True)}
+    if len(names) > 1:
+        rho = rank_correlation(evaluation.first)
+        found |= {f"rho_{names[i]}_{names[j]}": float(rho[i, j]) for i, j in combinations(range(len(names)), 2)}
+    return found
 
 
 def _with_unit(space: ParameterSpace, name: str) -> str:

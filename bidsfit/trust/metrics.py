@@ -37,11 +37,6 @@ def accuracy(estimates: NDArray[np.float64], truth: NDArray[np.float64]) -> Accu
     )
 
 
-def nrmse(estimates: NDArray[np.float64], truth: NDArray[np.float64]) -> float:
-    """Root mean square error over all voxels, relative to the mean truth; both of shape (n,)."""
-    return float(np.sqrt(np.mean((estimates - truth) ** 2)) / truth.mean())
-
-
 def rank_correlation(estimates: NDArray[np.float64]) -> NDArray[np.float64]:
     """Absolute Spearman correlations between estimated parameters, shape (n_parameters, n_parameters).
 
@@ -51,23 +46,6 @@ def rank_correlation(estimates: NDArray[np.float64]) -> NDArray[np.float64]:
     with np.errstate(invalid="ignore", divide="ignore"):
         found = np.abs(np.corrcoef(rankdata(estimates, axis=0), rowvar=False))
     return np.where(np.isnan(found), 1.0, found)
-
-
-def network_variation(estimates: NDArray[np.float64], truth: NDArray[np.float64]) -> float:
-    """Scatter of networks from several seeds around their mean in each voxel, relative to the mean truth (CV_NET).
-
-    Parameters
-    ----------
-    estimates : ndarray, shape (n_networks, n)
-        Of the same signals.
-    truth : ndarray, shape (n,)
-
-    Notes
-    -----
-    As of Kaandorp et al., Magnetic Resonance in Medicine 2021;86:2250-2265.
-    """
-    rest = estimates - estimates.mean(axis=0)
-    return float(np.sqrt(np.sum(rest**2) / (rest.size - 1)) / truth.mean())
 
 
 def cohen_d(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
