@@ -51,14 +51,11 @@ from bidsfit.simulation.distributions import Uniform
 from bidsfit.simulation.simulator import Features, Noise, Simulator, noisy_averages
 from bidsfit.training.recipe import load_recipe, recipe_facts
 from bidsfit.training.store import Store
-from bidsfit.trust import performance as simulated
+from bidsfit.trust import monte_carlo as simulated
 from bidsfit.trust.cache import cached_performance
 from bidsfit.trust.flags import Flag, flags
 from bidsfit.trust.misfit import look_at_signals
-from bidsfit.trust.performance import (
-    Errors,
-    Expected,
-    Performance,
+from bidsfit.trust.monte_carlo import (
     Size,
     estimates_of,
     least_squares_beside,
@@ -67,6 +64,7 @@ from bidsfit.trust.performance import (
     space_of,
     truths_of,
 )
+from bidsfit.trust.performance import Errors, Expected, Performance
 
 Array = NDArray[np.float64]
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from bidsfit.information import cramer_rao_bound as cramer_rao_bound
     from bidsfit.models.signal_model import SignalModel as SignalModel
     from bidsfit.trust.companions import companions as companions
-    from bidsfit.trust.performance import performance_of as performance_of
+    from bidsfit.trust.monte_carlo import performance_of as performance_of
 
 try:
     __version__ = version("bidsfit")
@@ -46,7 +46,7 @@ _HOMES = {
     "Status": "bidsfit.estimators.estimator",
     "companions": "bidsfit.trust.companions",
     "cramer_rao_bound": "bidsfit.information",
-    "performance_of": "bidsfit.trust.performance",
+    "performance_of": "bidsfit.trust.monte_carlo",
 }
 
 #: Packages that are imported when first asked for, likewise.

@@ -22,7 +22,7 @@ from bidsfit.trust.cache import Trust, cached_performance
 from bidsfit.trust.companions import companions_of, is_simulated, judge_of
 from bidsfit.trust.flags import flags
 from bidsfit.trust.misfit import look_at_signals
-from bidsfit.trust.performance import least_squares_beside
+from bidsfit.trust.monte_carlo import least_squares_beside
 from bidsfit.trust.summary import TrustSummary, trust_summary
 from bidsfit.trust.summary import summarise as summarise_trust
 

@@ -64,14 +64,14 @@ def plugin(tmp_path, monkeypatch):
 @pytest.fixture(scope="session", autouse=True)
 def few_truths():
     """What judges an estimator is simulated with fewer truths, but where a test asks for more."""
-    from bidsfit.trust import domain, performance
+    from bidsfit.trust import domain, monte_carlo
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(performance, "LIGHT", performance.Size(256, 12, 4, 48))
+        patch.setattr(monte_carlo, "LIGHT", monte_carlo.Size(256, 12, 4, 48))
         patch.setattr(domain, "SIGNALS", 1024)
         patch.setattr(domain, "HELD_OUT", 2048)
         for name in ("OF_COSTLY", "OF_FUNCTION"):
-            patch.setattr(performance, name, performance.Size(64, 8, 2, 16))
+            patch.setattr(monte_carlo, name, monte_carlo.Size(64, 8, 2, 16))
         yield
 
 

@@ -19,7 +19,7 @@ from bidsfit.reports.records import FitRecord
 from bidsfit.reports.trained import recipe_in_words, training_row, training_warnings
 from bidsfit.reports.trust import trust_row
 from bidsfit.reports.words import percent, with_unit
-from bidsfit.trust.performance import obstacle
+from bidsfit.trust.monte_carlo import obstacle
 
 #: Shares of the voxels above which the report warns.
 MANY_AT_BOUND = 0.2

@@ -22,9 +22,9 @@ from bidsfit.training.inference import Inverter
 from bidsfit.training.labels import labeller
 from bidsfit.training.recipe import Recipe, recipe_facts
 from bidsfit.training.trainer import Trained
-from bidsfit.trust import performance
+from bidsfit.trust import monte_carlo
 from bidsfit.trust.domain import Domain
-from bidsfit.trust.performance import estimates_of, least_squares_of, simulate, truths_of
+from bidsfit.trust.monte_carlo import estimates_of, least_squares_of, simulate, truths_of
 
 #: Packages whose versions decide what comes out of a training.
 PACKAGES = ("numpy", "scipy", "torch", "scikit-learn")
@@ -131,7 +131,7 @@ def train(task: Task, *, threads: int = 1, device: str = "cpu", progress: Progre
             lambda signals, _: invert(signals).parameters,
             judged,
             beside=None if other is None else estimates_of(other, task.acquisition),
-            size=performance.LIGHT,
+            size=monte_carlo.LIGHT,
             seed=task.seed,
         )
         limit = residual_limit(invert, simulator, task.seed)

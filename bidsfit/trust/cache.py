@@ -19,7 +19,8 @@ from bidsfit.files import cache_folder, whole_file
 from bidsfit.models.space import ParameterSpace
 from bidsfit.noise import NoiseKind
 from bidsfit.parallel import Progress
-from bidsfit.trust.performance import Performance, performance_of, size_of, space_of
+from bidsfit.trust.monte_carlo import performance_of, size_of, space_of
+from bidsfit.trust.performance import Performance
 
 #: How much is found out about the errors of an estimator: nothing by simulation; with few truths; with many.
 Trust = Literal["off", "light", "full"]
@@ -49,7 +50,7 @@ def cached_performance(
         As it is averaged for the fit (`Estimator.averaged`); it is rounded to `DIGITS` significant digits.
     trust : {"light", "full"}
     kind, known, threads, progress
-        As of `bidsfit.trust.performance.performance_of`.
+        As of `bidsfit.trust.monte_carlo.performance_of`.
     """
     stored: Performance | None = getattr(estimator, "performance", None)
     if stored is not None:

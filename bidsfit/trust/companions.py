@@ -22,7 +22,8 @@ from bidsfit.noise import NoiseKind, known_noise
 from bidsfit.quantity import Quantity
 from bidsfit.registry import Registry
 from bidsfit.trust.cache import Trust
-from bidsfit.trust.performance import Expected, Performance, least_squares_beside, obstacle
+from bidsfit.trust.monte_carlo import least_squares_beside, obstacle
+from bidsfit.trust.performance import Expected, Performance
 
 #: Arrays by the name of their parameter, each of the shape of the estimate.
 Maps = dict[str, NDArray[np.float64]]

@@ -88,7 +88,7 @@ def look_at_signals(
     sigma : ndarray, shape (n,)
         Standard deviation of the noise of one measurement.
     beside : Estimator, optional
-        `bidsfit.trust.performance.least_squares_beside`.
+        `bidsfit.trust.monte_carlo.least_squares_beside`.
     threads : int
     """
     points = estimate.points

@@ -1,18 +1,16 @@
-"""Performance of an estimator by simulation: what is known of its errors, at a truth and at an estimate.
+"""What is known of the errors of an estimator, at a truth and at an estimate.
 
-True parameters and SNRs are drawn, each is measured and estimated many times, and smooth functions are put through what
-comes out. Read at a truth, they give the bias and the standard deviation there. The truth of a voxel is not known;
-where an estimate may come from several truths, what is expected is the mean over them, as drawn: for that, other
-functions are put through the same values at the estimates. An estimate that does not maximise a likelihood, such as
-that of a network, does not hold all that its signal tells: there the least-squares fit of the same signal stands beside
-it, and what is expected depends on both.
+It comes from a simulation (`bidsfit.trust.monte_carlo`), through whose results smooth functions are put. Read at a
+truth, they give the bias and the standard deviation there. The truth of a voxel is not known; where an estimate may
+come from several truths, what is expected is the mean over them, as drawn: for that, other functions are put through
+the same values at the estimates. An estimate that does not maximise a likelihood, such as that of a network, does not
+hold all that its signal tells: there the least-squares fit of the same signal stands beside it, and what is expected
+depends on both.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from copy import copy
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -20,72 +18,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from bidsfit.acquisition import Acquisition
-from bidsfit.estimators.estimator import LEVEL, Estimator
-from bidsfit.estimators.least_squares import LeastSquares
-from bidsfit.models.priors import priors_of
 from bidsfit.models.signal_model import SignalModel
-from bidsfit.models.space import ParameterSpace, bounds_of
-from bidsfit.noise import NoiseKind
-from bidsfit.parallel import Progress
-from bidsfit.simulation.distributions import Distribution, Informed, Mixture, Uniform
-from bidsfit.simulation.simulator import Noise, Simulator
-from bidsfit.trust.misfit import SCORES, misfit_scores
+from bidsfit.models.space import ParameterSpace
+from bidsfit.trust.misfit import SCORES
 from bidsfit.trust.smoothing import Smoother
 
 #: Range of SNRs that are simulated; beyond it, what is known at its ends is told.
 LOWEST_SNR, HIGHEST_SNR = 3.0, 300.0
-#: Share of the truths that are drawn from the priors of the model; the others are uniform within the bounds.
-FROM_PRIOR = 0.75
 #: Quantiles of every coordinate of the truths, between which it is stretched to be uniform.
 KNOTS = 33
-#: Truths whose estimates are simulated at a time.
-BLOCK = 512
-#: Estimates of every truth that the functions of the estimate are put through.
-PAIRS = 8
-#: Points of a difference quotient lie so far apart: the standard deviation there, between these shares of the bounds.
-STEPS = 0.02, 0.2
 #: No error is told apart from none below this share of the spread of the truths.
 LEAST = 1e-4
-#: Share of the truths that widens the intervals to hold what they must, and bands of SNR in which it does.
-HELD_OUT, BANDS = 0.25, 4
-#: Of errors divided by what is expected of their size: the least variance that is told, and the largest error that
-#: counts for the centre of the intervals.
-LEAST_VARIANCE, MOST_ERROR = 0.05, 5.0
-#: Probabilities below the ends of an interval.
-TAILS = (1 - LEVEL) / 2, (1 + LEVEL) / 2
-#: Of a standard normal variable: the median of its square, and minus the mean of the logarithm of its absolute value.
-MEDIAN_SQUARE, LOG_OF_NORMAL = 0.4549, 0.6352
-
-
-class Size(NamedTuple):
-    """How much is simulated.
-
-    Attributes
-    ----------
-    truths : int
-    repeats : int
-        Noise realisations of every truth.
-    neighbours : int
-        Those of the two neighbours of a truth along every parameter.
-    centres : int
-        Kernels of the smooth functions.
-    """
-
-    truths: int
-    repeats: int
-    neighbours: int
-    centres: int
-
-
-LIGHT, FULL = Size(4096, 64, 16, 512), Size(16384, 64, 16, 1024)
-#: For estimators that take a hundred times as long as others, and for models that are a function, whose every signal
-#: costs a simulation.
-OF_COSTLY, OF_FUNCTION = Size(1024, 32, 8, 256), Size(512, 16, 4, 128)
-
-#: Estimates all parameters of the model (n, n_parameters), from averaged signals (n, n_averages) and the standard
-#: deviation of the noise of one measurement (n,).
-Estimate = Callable[[NDArray[np.float64], NDArray[np.float64]], NDArray[np.float64]]
 
 
 class Errors(NamedTuple):
@@ -178,14 +121,14 @@ class Performance:
     @cached_property
     def limits(self) -> NDArray[np.float64]:
         """Range of the truths of the judged quantities, shape (n_judged, 2)."""
-        return _limits(self.space, self.knots)
+        return limits_of(self.space, self.knots)
 
     def errors(self, parameters: NDArray[np.float64], sigma: NDArray[np.float64]) -> Errors:
         """Errors at true parameters (n, n_parameters of the model) and noise levels (n,)."""
         scale = self._scale(parameters)
         bias, spread, *tails = np.split(self.at_truth(self._coordinates(parameters, sigma)), 4, axis=1)
         bias, sd = bias * scale, self._sd(spread, scale)
-        mean = _quantities(self.space.model, parameters) + bias
+        mean = values_of(self.space.model, parameters) + bias
         return Errors(*map(self._named, (bias, sd, *(mean + sd * tail for tail in tails))))
 
     def expected(
@@ -246,7 +189,7 @@ class Performance:
     ) -> tuple[NDArray[np.float64], ...]:
         """The columns of `Expected` at finite estimates (n, n_parameters of the model)."""
         p, q, scale = len(self.judged), len(self.quantities), self._scale(parameters)
-        own = [self.quantities.index(name) for name in self.judged]
+        own = judged_places(self.space)
         points = self._coordinates(parameters, sigma)
         level = points[:, -1]
         if self.beside:
@@ -258,7 +201,7 @@ class Performance:
         rmse = np.maximum(np.exp(error) - LEAST, 0) * scale
         around = np.maximum(rmse, LEAST * scale)[:, own]
         width = np.exp(second)
-        estimates, ends = _quantities(self.space.model, parameters)[:, own], []
+        estimates, ends = values_of(self.space.model, parameters)[:, own], []
         for end in (0, 1):
             tail = np.stack([np.interp(level, self.bands, self.tails[:, end, j]) for j in range(p)], axis=1)
             ends.append(np.clip(estimates + around * (first + width * tail), *self.limits.T))
@@ -278,13 +221,13 @@ class Performance:
     def _sd(self, logarithms: NDArray[np.float64], scale: NDArray[np.float64]) -> NDArray[np.float64]:
         """Standard deviations; that of a quantity between limits is at most half their distance (Popoviciu)."""
         found = np.maximum(np.exp(logarithms) - LEAST, 0) * scale
-        own = [self.quantities.index(name) for name in self.judged]
+        own = judged_places(self.space)
         found[:, own] = np.minimum(found[:, own], np.ptp(self.limits, axis=1) / 2)
         return found
 
     def _coordinates(self, parameters: NDArray[np.float64], sigma: NDArray[np.float64]) -> NDArray[np.float64]:
         s0 = 1.0 if self.space.model.scale is None else parameters[:, self.space.model.scale_index]
-        return coordinates(_places(self.space, parameters), s0 / sigma, self.knots)
+        return coordinates(places_of(self.space, parameters), s0 / sigma, self.knots)
 
     def dump(self) -> bytes:
         """Its content as that of a file, in which nothing can be executed."""
@@ -345,14 +288,20 @@ def judged_of(space: ParameterSpace) -> list[str]:
     return [q.name for q in model.derived if not q.axis] if model.auxiliary else list(space.names)
 
 
-def _places(space: ParameterSpace, parameters: NDArray[np.float64]) -> NDArray[np.float64]:
+def judged_places(space: ParameterSpace) -> list[int]:
+    """Where the judged quantities stand among all, of which bias and standard deviation are told."""
+    names = quantities_of(space.model)
+    return [names.index(name) for name in judged_of(space)]
+
+
+def places_of(space: ParameterSpace, parameters: NDArray[np.float64]) -> NDArray[np.float64]:
     """What errors are functions of, shape (n, n_judged), from parameters (n, n_parameters of the model)."""
     if not space.model.auxiliary:
         return space.to_cube(parameters[:, space.places])
-    return _quantities(space.model, parameters)[:, [quantities_of(space.model).index(n) for n in judged_of(space)]]
+    return values_of(space.model, parameters)[:, judged_places(space)]
 
 
-def _limits(space: ParameterSpace, knots: NDArray[np.float64]) -> NDArray[np.float64]:
+def limits_of(space: ParameterSpace, knots: NDArray[np.float64]) -> NDArray[np.float64]:
     """Range of the truths of the judged quantities, shape (n_judged, 2), from the quantiles of `Performance.knots`."""
     return knots[[0, -1]].T if space.model.auxiliary else space.bounds
 
@@ -368,350 +317,7 @@ def coordinates(cube: NDArray[np.float64], snr: NDArray[np.float64], knots: NDAr
     return np.stack([*columns, np.broadcast_to(level, len(cube))], axis=1)
 
 
-def obstacle(estimator: Estimator) -> str:
-    """Why the performance of an estimator cannot be simulated; empty if it can."""
-    if any(estimator.reach) and not hasattr(estimator, "trained"):
-        return "it reads the neighbours of a voxel"
-    if any(parameter.kind != "scalar" for parameter in estimator.model.parameters):
-        return "its model has angles"
-    if estimator.learns:
-        return "it learns its prior from the image itself"
-    try:
-        space_of(estimator)
-    except ValueError as error:
-        return str(error)
-    return ""
-
-
-def space_of(estimator: Estimator) -> ParameterSpace:
-    """The space of the parameters that an estimator may find."""
-    model = estimator.model
-    return ParameterSpace(model, {n: tuple(b) for n, b in zip(model.names, estimator.bounds.tolist(), strict=True)})
-
-
-def truths_of(space: ParameterSpace) -> Distribution:
-    """What the truths are drawn from: the priors of the model, and uniformly within the bounds."""
-    priors = priors_of(space.model, bounds_of(space.model, space.facts))  # type: ignore[arg-type]
-    return Mixture((Informed(space, priors), Uniform(space)), (FROM_PRIOR, 1 - FROM_PRIOR))
-
-
-def performance_of(
-    estimator: Estimator,
-    acquisition: Acquisition,
-    *,
-    kind: NoiseKind = "rician",
-    known: bool = True,
-    size: Size | None = None,
-    seed: int = 0,
-    threads: int = 1,
-    progress: Progress | None = None,
-) -> Performance:
-    """Simulate the performance of an estimator.
-
-    Parameters
-    ----------
-    estimator : Estimator
-        One that takes the Rician bias out of the averages is judged on averages with Gaussian noise.
-    acquisition : Acquisition
-        As it is averaged for the fit (`Estimator.averaged`).
-    kind : {"rician", "gaussian"}
-        Noise of one measurement.
-    known : bool
-        Whether the estimator is told its level.
-    size : Size, optional
-        By default that of `size_of`.
-    seed, threads : int
-    progress : callable, optional
-        Called with the fraction that is done.
-    """
-    if estimator.debias:
-        estimator, kind = copy(estimator), "gaussian"
-        estimator.debias = False
-    other = least_squares_beside(estimator)
-    return simulate(
-        estimates_of(estimator, acquisition, known, threads),
-        Simulator(truths_of(space_of(estimator)), acquisition, Noise(np.inf, kind)),
-        beside=None if other is None else estimates_of(other, acquisition, known, threads),
-        size=size or size_of(estimator),
-        seed=seed,
-        progress=progress,
-    )
-
-
-def least_squares_beside(estimator: Estimator) -> LeastSquares | None:
-    """Least squares, where its fit of the same signals tells more of the errors than the estimate alone.
-
-    That is so for estimators that do not maximise a likelihood themselves. For a model that is a function it would take
-    too long.
-    """
-    if estimator.likelihood is not None:
-        return None
-    return least_squares_of(space_of(estimator), averaging=estimator.averaging, debias=estimator.debias)
-
-
-def least_squares_of(space: ParameterSpace, **options: Any) -> LeastSquares | None:
-    """Least squares within a space; None for a model that is a function."""
-    bounds = {name: (low, high) for name, (low, high) in space.facts.items()}
-    return LeastSquares(space.model, bounds=bounds, intervals="none", **options) if space.model.compiled else None
-
-
-def estimates_of(estimator: Estimator, acquisition: Acquisition, known: bool = True, threads: int = 1) -> Estimate:
-    """What estimates all parameters of averaged signals as an estimator does, told the noise or not."""
-
-    def estimate(signals: NDArray[np.float64], sigma: NDArray[np.float64]) -> NDArray[np.float64]:
-        return estimator.estimate(signals, acquisition, sigma if known else None, threads=threads).points
-
-    return estimate
-
-
-def size_of(estimator: Estimator, full: bool = False) -> Size:
-    """How much is simulated for an estimator: lightly, or fully."""
-    if not estimator.model.compiled:
-        return OF_FUNCTION
-    if estimator.costly:
-        return LIGHT if full else OF_COSTLY
-    return FULL if full else LIGHT
-
-
-class Drawn(NamedTuple):
-    """What simulation finds at n truths.
-
-    Attributes
-    ----------
-    truths : ndarray, shape (n, n_parameters)
-    sigma : ndarray, shape (n,)
-        Noise, where the scale of the signal is 1.
-    known, bias, sd : ndarray, shape (n, n_quantities)
-        True quantities, mean error and standard deviation of their estimates.
-    tails : ndarray, shape (n, 2, n_quantities)
-        Quantiles of the estimates, in standard deviations from their mean.
-    response : ndarray, shape (n, n_judged, n_judged)
-        Change of the mean estimate of the first judged quantity per true change of the second.
-    some, beside : ndarray, shape (n, PAIRS, n_parameters of the model)
-        Some of the estimates, and the fits that stand beside them or else these estimates.
-    scores : ndarray, shape (n, PAIRS, SCORES)
-        Of the misfit of the latter.
-    """
-
-    truths: NDArray[np.float64]
-    sigma: NDArray[np.float64]
-    known: NDArray[np.float64]
-    bias: NDArray[np.float64]
-    sd: NDArray[np.float64]
-    tails: NDArray[np.float64]
-    response: NDArray[np.float64]
-    some: NDArray[np.float64]
-    beside: NDArray[np.float64]
-    scores: NDArray[np.float64]
-
-
-def simulate(
-    estimate: Estimate,
-    simulator: Simulator,
-    *,
-    beside: Estimate | None = None,
-    size: Size = LIGHT,
-    seed: int = 0,
-    progress: Progress | None = None,
-) -> Performance:
-    """Simulate the performance of what estimates all parameters from averaged signals.
-
-    Parameters
-    ----------
-    estimate : callable
-    simulator : Simulator
-        Gives protocol, kind of noise and the distribution of the truths; SNRs are drawn uniformly in the logarithm.
-    beside : callable, optional
-        Estimates that stand beside those of ``estimate``, of the same signals.
-    size : Size
-    seed : int
-        Of truths and noise.
-    progress : callable, optional
-    """
-    rng = np.random.default_rng(seed)
-    drawn = _draw(estimate, simulator, beside, size, seed, rng, progress)
-    return _performance(drawn, simulator, beside is not None, size, seed, rng)
-
-
-def _draw(
-    estimate: Estimate,
-    simulator: Simulator,
-    beside: Estimate | None,
-    size: Size,
-    seed: int,
-    rng: np.random.Generator,
-    progress: Progress | None,
-) -> Drawn:
-    """Draw truths, and estimate each from many noisy signals."""
-    space, model, acquisition, n = simulator.space, simulator.space.model, simulator.acquisition, size.truths
-    truths = simulator.distribution.sample(n, rng)
-    sigma = np.exp(-rng.uniform(np.log(LOWEST_SNR), np.log(HIGHEST_SNR), n))
-    known = _quantities(model, space.with_scale(truths))
-    least = LEAST * _spreads(known)
-    judged = judged_of(space)
-    p, own = len(judged), [quantities_of(model).index(name) for name in judged]
-    span = np.ptp(_limits(space, _knots(space, truths)), axis=1)
-    found = Drawn(
-        truths,
-        sigma,
-        known,
-        bias=np.empty_like(known),
-        sd=np.empty_like(known),
-        tails=np.empty((n, 2, known.shape[1])),
-        response=np.empty((n, p, p)),
-        some=np.empty((n, PAIRS, len(model.names))),
-        beside=np.empty((n, PAIRS, len(model.names))),
-        scores=np.empty((n, PAIRS, SCORES)),
-    )
-
-    def measured(
-        truths: NDArray[np.float64], sigma: NDArray[np.float64], repeats: int, *seeds: int
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Signals of patches or voxels, and their estimates (n, repeats, n_parameters)."""
-        signals = simulator.measure(truths, np.random.default_rng([seed, *seeds]), repeats, sigma)
-        return signals, estimate(signals, np.repeat(sigma, repeats)).reshape(len(truths), repeats, -1)
-
-    for start in range(0, n, BLOCK):
-        rows = slice(start, start + BLOCK)
-        signals, estimates = measured(truths[rows], sigma[rows], size.repeats, start)
-        values = _quantities(model, estimates)
-        mean, found.sd[rows] = values.mean(axis=1), values.std(axis=1, ddof=1)
-        found.bias[rows], spread = mean - known[rows], np.maximum(found.sd[rows], least)
-        quantiles = np.quantile(values, TAILS, axis=1, method="normal_unbiased")
-        found.tails[rows] = np.moveaxis((quantiles - mean) / spread, 0, 1)
-
-        signals = signals.reshape(len(signals), -1, signals.shape[-1])
-        signals = signals[:, signals.shape[1] // 2]  # of a patch; or the only voxel
-        signals = signals.reshape(len(values), size.repeats, -1)[:, :PAIRS].reshape(-1, signals.shape[-1])
-        level, some = np.repeat(sigma[rows], PAIRS), estimates[:, :PAIRS]
-        fits = some.reshape(len(signals), -1) if beside is None else beside(signals, level)
-        scores = misfit_scores(model, acquisition, signals, fits, level[:, None] ** 2 / acquisition.weights)
-        found.some[rows], found.beside[rows] = some, fits.reshape(some.shape)
-        found.scores[rows] = scores.reshape(len(values), PAIRS, SCORES)
-
-        step = np.clip(found.sd[rows][:, own], *np.outer(STEPS, span)[:, None])
-        for j in range(p):
-            sides = _neighbours(space, truths[rows], judged[j], step[:, j])
-            means = [  # the noise of both neighbours is the same
-                _quantities(model, measured(side, sigma[rows], size.neighbours, start, 1)[1]).mean(axis=1)[:, own]
-                for side in sides
-            ]
-            low, high = (_quantities(model, space.with_scale(side))[:, own[j]] for side in sides)
-            with np.errstate(invalid="ignore", divide="ignore"):
-                found.response[rows, :, j] = (means[1] - means[0]) / (high - low)[:, None]
-        if progress is not None:
-            progress(min(start + BLOCK, n) / n)
-    return found
-
-
-def _performance(
-    drawn: Drawn, simulator: Simulator, beside: bool, size: Size, seed: int, rng: np.random.Generator
-) -> Performance:
-    """Put smooth functions through what was drawn."""
-    space, model = simulator.space, simulator.space.model
-    names, n = quantities_of(model), size.truths
-    own = [names.index(name) for name in judged_of(space)]
-    truths, sigma, bias, sd = drawn.truths, drawn.sigma, drawn.bias, drawn.sd
-    spreads = _spreads(drawn.known)
-    knots = _knots(space, truths)
-
-    held_out = np.arange(n) >= (1 - HELD_OUT) * n
-    errors = np.column_stack([bias / spreads, np.log(sd / spreads + LEAST)])
-    response = drawn.response.reshape(n, -1)
-    usable = np.isfinite(np.column_stack([errors, response])).all(axis=1)
-    at = coordinates(_places(space, space.with_scale(truths)), 1 / sigma, knots)
-    centres = at[usable][: size.centres]
-    at_truth = Smoother.fit(at[usable], np.column_stack([errors, drawn.tails.reshape(n, -1)])[usable], centres)
-    fitted, q = usable & ~held_out, len(names)
-    trial = Smoother.fit(at[fitted], errors[fitted], centres)(at[usable & held_out])
-    off = trial - errors[usable & held_out]
-    off[:, :q] /= (sd / spreads + LEAST)[usable & held_out]
-    chance = np.repeat([1 / size.repeats, 1 / (2 * size.repeats)], q)  # variance of the simulated values themselves
-    own_error = np.sqrt(np.maximum(np.median(off**2, axis=0) / MEDIAN_SQUARE - chance, 0))
-
-    pairs, others = (found.reshape(-1, len(model.names)) for found in (drawn.some, drawn.beside))
-    level, misfit = np.repeat(sigma, PAIRS), drawn.scores.reshape(-1, SCORES)
-    scale = np.ones(len(pairs)) if model.scale is None else pairs[:, model.scale_index]
-    finite = np.isfinite(np.hstack([pairs, others, misfit])).all(axis=1)
-    good = np.flatnonzero(np.repeat(usable, PAIRS) & finite & (scale > 0))
-    fit_rows = ~held_out[good // PAIRS]
-    where = coordinates(_places(space, pairs[good]), (scale / level)[good], knots)
-    snr = where[~fit_rows, -1]
-    if beside:
-        stands = coordinates(_places(space, others[good]), (scale / level)[good], knots)
-        where = np.column_stack([where, stands[:, :-1]])
-    centres = where[rng.permutation(len(where))[: size.centres]]
-    misfit = misfit[good]
-    targets = [errors, np.log(np.hypot(bias, sd) / spreads + LEAST), response]
-    told = Smoother.fit(where, np.column_stack([np.column_stack(targets)[good // PAIRS], misfit]), centres)
-    expected = told(where)
-    around = np.maximum(np.exp(expected[:, 2 * q : 3 * q]) - LEAST, LEAST)[:, own] * spreads[own]
-    error = (drawn.known[good // PAIRS] - _quantities(model, pairs[good]))[:, own] / around
-    spread = np.log((misfit - expected[:, -SCORES:]) ** 2 + LEAST**2) / 2 + LOG_OF_NORMAL
-    more = np.column_stack([spread, np.clip(error, -MOST_ERROR, MOST_ERROR)])
-    rest = Smoother.fit(where[fit_rows], more[fit_rows], centres)
-    error -= rest(where)[:, SCORES:]
-    size_of_error = np.log(error**2 + LEAST_VARIANCE) / 2  # its mean is not decided by a few large errors
-    width = Smoother.fit(where[fit_rows], size_of_error[fit_rows], centres)
-    standard = error[~fit_rows] / np.exp(width(where[~fit_rows]))
-    order = np.array_split(np.argsort(snr), BANDS)
-    return Performance(
-        space=space,
-        spreads=spreads,
-        knots=knots,
-        at_truth=at_truth,
-        at_estimate=Smoother(centres, np.hstack([told.coefficients, rest.coefficients, width.coefficients])),
-        bands=np.array([np.median(snr[band]) for band in order]),
-        tails=np.stack([np.quantile(standard[band], TAILS, axis=0) for band in order]),
-        facts={
-            "Truths": n,
-            "Repeats": size.repeats,
-            "SNR": [LOWEST_SNR, HIGHEST_SNR],
-            "Noise": simulator.noise.kind,
-            "Seed": seed,
-            "ErrorOfBias": dict(zip(names, own_error[:q].round(4).tolist(), strict=True)),
-            "ErrorOfSD": dict(zip(names, own_error[q:].round(4).tolist(), strict=True)),
-        },
-    )
-
-
-def _spreads(known: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Standard deviations of true quantities (n, n_quantities); 1 where they do not vary."""
-    found = known.std(axis=0)
-    return np.where(found > 0, found, 1.0)
-
-
-def _knots(space: ParameterSpace, truths: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Quantiles of what errors are functions of, over the truths; see `Performance.knots`."""
-    return np.asarray(np.quantile(_places(space, space.with_scale(truths)), np.linspace(0, 1, KNOTS), axis=0))
-
-
-def _neighbours(
-    space: ParameterSpace, truths: NDArray[np.float64], name: str, step: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The truths with a judged quantity half a step lower and higher, where that lies inside the space.
-
-    A derived quantity is changed along its gradient, where that leads to at least half of the wanted change: below a
-    small FA, the gradient leads through isotropy to an FA that is higher again.
-    """
-    model, way = space.model, np.array([name == other for other in space.names], dtype=float)
-    if model.auxiliary:
-        before = [quantity.name for quantity in model.derived].index(name)
-        component = sum(quantity.components for quantity in model.derived[:before])
-        way = model.derivation.gradients(space.with_scale(truths))[:, component, space.places]
-        way /= (way**2).sum(axis=1, keepdims=True)
-    moved = []
-    for sign in (-0.5, 0.5):
-        there = truths + sign * step[:, None] * way
-        good = space.contains(there)
-        if model.auxiliary:
-            old, new = (model.derivation.values(space.with_scale(rows))[name] for rows in (truths, there))
-            good &= sign * (new - old) >= step / 4
-        moved.append(np.where(good[:, None], there, truths))
-    return moved[0], moved[1]
-
-
-def _quantities(model: SignalModel, parameters: NDArray[np.float64]) -> NDArray[np.float64]:
+def values_of(model: SignalModel, parameters: NDArray[np.float64]) -> NDArray[np.float64]:
     """Quantities (..., n_quantities) of parameters (..., n_parameters), see `quantities_of`."""
     rows = parameters.reshape(-1, parameters.shape[-1])
     values = dict(zip(model.names, rows.T, strict=True)) | model.derivation.values(rows)

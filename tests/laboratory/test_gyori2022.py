@@ -38,7 +38,7 @@ from bidsfit.training.forest import Growth, RandomForest
 from bidsfit.training.objectives import Parameters, Relative
 from bidsfit.training.recipe import Recipe
 from bidsfit.training.trainer import Schedule
-from bidsfit.trust import performance
+from bidsfit.trust import monte_carlo
 
 TINY = {
     "network": Recipe(Perceptron(units=16), Parameters(), Schedule(steps=30, batch=256, validation=1024, checks=2)),
@@ -69,7 +69,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def light(monkeypatch):
     """What trained files say of their errors is not looked at here."""
-    monkeypatch.setattr(performance, "LIGHT", performance.OF_FUNCTION)
+    monkeypatch.setattr(monte_carlo, "LIGHT", monte_carlo.OF_FUNCTION)
 
 
 @pytest.fixture

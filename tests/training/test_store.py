@@ -22,7 +22,7 @@ from bidsfit.training.store import Store
 from bidsfit.training.task import Task
 from bidsfit.training.trainer import Schedule
 from bidsfit.trust.domain import Domain
-from bidsfit.trust.performance import Size, simulate
+from bidsfit.trust.monte_carlo import Size, simulate
 
 LAYERS = {"0.weight": np.ones((2, 1), np.float32), "0.bias": np.zeros(1, np.float32)}
 

@@ -13,19 +13,12 @@ from bidsfit.information import cramer_rao_bound
 from bidsfit.models.space import ParameterSpace
 from bidsfit.simulation.distributions import Uniform
 from bidsfit.simulation.simulator import Noise, Simulator
-from bidsfit.trust import performance
+from bidsfit.trust import monte_carlo
 from bidsfit.trust.cache import cached_performance
 from bidsfit.trust.flags import MISFIT
 from bidsfit.trust.misfit import look_at_signals
-from bidsfit.trust.performance import (
-    Performance,
-    Size,
-    least_squares_beside,
-    obstacle,
-    performance_of,
-    simulate,
-    truths_of,
-)
+from bidsfit.trust.monte_carlo import Size, least_squares_beside, obstacle, performance_of, simulate, truths_of
+from bidsfit.trust.performance import Performance
 from bidsfit.trust.smoothing import Smoother
 
 SHELLS = Acquisition([0, 1000, 2000, 3500, 5000], counts=[8, 32, 32, 32, 32], n_directions=[1, 32, 32, 32, 32])
@@ -231,7 +224,7 @@ def test_nothing_is_expected_where_nothing_was_estimated(straight):
 
 def test_the_cache_keeps_one_for_everything_that_determines_it(tmp_path, monkeypatch):
     monkeypatch.setenv("BIDSFIT_CACHE_DIR", str(tmp_path))
-    monkeypatch.setattr(performance, "LIGHT", Size(64, 8, 2, 10))
+    monkeypatch.setattr(monte_carlo, "LIGHT", Size(64, 8, 2, 10))
     estimator = LeastSquares(models.get("adc"))
     first = cached_performance(estimator, SHELLS, "light")
     path = next((tmp_path / "performance").glob("*.safetensors"))
@@ -263,7 +256,7 @@ def test_smooth_functions_are_those_of_the_points():
 def test_a_cache_that_cannot_be_written_is_no_obstacle(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("BIDSFIT_CACHE_DIR", str(tmp_path / "file"))
-    monkeypatch.setattr(performance, "LIGHT", Size(64, 8, 2, 10))
+    monkeypatch.setattr(monte_carlo, "LIGHT", Size(64, 8, 2, 10))
     assert cached_performance(LeastSquares(models.get("adc")), SHELLS, "light").facts["Truths"] == 64
 
 

@@ -11,7 +11,7 @@ from bidsfit.simulation.distributions import Uniform
 from bidsfit.simulation.simulator import Features, Noise, Simulator, noisy_averages
 from bidsfit.trust.domain import Domain
 from bidsfit.trust.misfit import look_at_signals
-from bidsfit.trust.performance import Size, performance_of, truths_of
+from bidsfit.trust.monte_carlo import Size, performance_of, truths_of
 
 ACQUISITIONS = {
     "ivim": Acquisition([0, 5, 10, 20, 30, 40, 60, 80, 100, 150, 200, 300, 400, 500, 600, 800]),

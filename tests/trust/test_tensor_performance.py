@@ -12,7 +12,7 @@ from bidsfit.information import cramer_rao_bound
 from bidsfit.models.space import ParameterSpace
 from bidsfit.noise import add_noise
 from bidsfit.phantom.directions import spread_directions
-from bidsfit.trust.performance import Size, performance_of, truths_of
+from bidsfit.trust.monte_carlo import Size, performance_of, truths_of
 
 DTI = models.get("dti")
 LSQ = LeastSquares(DTI)
