@@ -73,9 +73,9 @@ class Row:
         return len({text for record in found if record is not None for text in record.warnings})
 
     @property
-    def quality(self) -> list[float | None]:
+    def quality(self) -> dict[str, float | None]:
         known: dict[str, Any] = {} if self.preprocessing is None else self.preprocessing.quality
-        return [known.get(key) for key, _, _ in QUALITY]
+        return {key: known.get(key) for key, _, _ in QUALITY}
 
     @property
     def snr(self) -> float | None:
@@ -104,7 +104,7 @@ def write_index(folder: Path, records: Sequence[Record]) -> Path:
     script = (TEMPLATES / "index.js").read_text(encoding="utf-8")
     content = {
         "rows": sorted([*rows.values(), *alone], key=lambda one: (one.participant, one.name)),
-        "quality": QUALITY,
+        "quality": [one for one in QUALITY if any(row.quality[one[0]] is not None for row in rows.values())],
         "pages": {name: words for name, words in PAGES.items() if (folder / name).exists()},
         "script": Markup(script),
         "policy": allowed(script, pictures="data: file: 'self'"),
