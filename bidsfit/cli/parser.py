@@ -374,6 +374,12 @@ def add_other_options(group: argparse._ArgumentGroup) -> None:
         "be larger than 10 MB (default), those of the slices of its figures, or none (no viewer)",
     )
     group.add_argument(
+        "--scenes",
+        action="store_true",
+        help="also write every map over its image as a document of the viewer NiiVue, with the range and the colours "
+        "of the report (sub-*/figures/*.nvd)",
+    )
+    group.add_argument(
         "--resource-monitor",
         action="store_true",
         help="record memory and processor use of every step in the work folder",

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bidsfit.acquisition import Frame
+from bidsfit.models.derived import Derived
 from bidsfit.reports import figures
 from bidsfit.reports.fit_panels import FitPanel, FitView
 
@@ -33,23 +34,30 @@ def in_scanner(directions: NDArray, affine: NDArray, frame: Frame) -> NDArray[np
     return np.asarray(directions * [-np.sign(np.linalg.det(turn)), 1.0, 1.0] @ turn.T, dtype=float)
 
 
+def coloured(view: FitView, axis: Derived) -> figures.Panel:
+    """An axis of the model in colours, as bright as its weight."""
+    drawn = view.map(axis.name)
+    colours = np.abs(in_scanner(drawn.data, view.affine, view.result.numbers.frame))
+    if not axis.weight:
+        return replace(drawn, data=colours, remark=COLOURS)
+    weight = view.map(axis.weight)
+    colours *= np.clip(weight.data / BRIGHTEST, 0, 1)[..., None]
+    return replace(drawn, data=colours, title=f"{drawn.title}, weighted by {weight.title}", remark=COLOURS)
+
+
+def small(view: FitView, name: str) -> figures.Panel:
+    """What the thumbnail of a quantity shows: of the weight of an axis, that axis in colours."""
+    axes = (quantity for quantity in view.model.derived if quantity.axis and quantity.weight == name)
+    return next((coloured(view, axis) for axis in axes), None) or view.map(name)
+
+
 def draw(path: Path, view: FitView) -> bool:
     """Draw each axis of the model beside what weights it; nothing where the model has no axis."""
     panels = []
     for quantity in view.model.derived:
-        if not quantity.axis:
-            continue
-        drawn = view.map(quantity.name)
-        colours = np.abs(in_scanner(drawn.data, view.affine, view.result.numbers.frame))
-        title = drawn.title
-        if quantity.weight:
-            weight = view.map(quantity.weight)
-            panels.append(replace(weight, cmap="gray"))
-            colours, title = (
-                colours * np.clip(weight.data / BRIGHTEST, 0, 1)[..., None],
-                f"{title}, weighted by {weight.title}",
-            )
-        panels.append(replace(drawn, data=colours, title=title, remark=COLOURS))
+        if quantity.axis:
+            panels += [replace(view.map(quantity.weight), cmap="gray")] if quantity.weight else []
+            panels.append(coloured(view, quantity))
     if not figures.with_values(panels, view.mask):
         return False
     figures.plot_maps(path, panels, view.mask, view.affine)

@@ -88,8 +88,8 @@ def _draw_panel(mosaic: Mosaic, panel: Panel, mask: NDArray, line: int, column: 
     axes = mosaic.begin(line, column, title, panel.remark)
     data, slices = np.asarray(panel.data, dtype=float), mosaic.slices
     if data.ndim == 4:
-        colours = [slices.strip(np.nan_to_num(np.abs(part))) for part in np.moveaxis(data, -1, 0)]
-        show(axes, np.stack([*colours, slices.strip(mask.astype(float))], axis=-1).clip(0, 1))
+        colours = slices.strip(np.nan_to_num(np.abs(data)))
+        show(axes, np.dstack([colours, slices.strip(mask.astype(float))]).clip(0, 1))
         return
     inside = data[mask]
     finite = inside[np.isfinite(inside)]
@@ -215,11 +215,15 @@ def plot_mask(path: Path | str, background: NDArray, mask: NDArray, affine: NDAr
 
 
 def plot_thumbnail(path: Path | str, panel: Panel, mask: NDArray, affine: NDArray) -> Path:
-    """The middle slice of a map, small and without words, in the colours of the figures."""
+    """The middle slice of a map or of colours, small and without words, as the figures show it."""
     slices = Slices.around(np.asarray(mask, dtype=bool), affine, count=1)
     values, within = slices.strip(panel.data), slices.strip(mask)
-    low, high = panel.limits or robust_limits(np.asarray(panel.data)[mask])
-    picture = matplotlib.colormaps[panel.cmap](np.nan_to_num((values - low) / (high - low)), bytes=True)[..., :3]
+    if values.ndim == 3:  # colours
+        picture = np.rint(255 * np.nan_to_num(values)).astype(np.uint8)
+        values = values.sum(axis=-1)
+    else:
+        low, high = panel.limits or robust_limits(np.asarray(panel.data)[mask])
+        picture = matplotlib.colormaps[panel.cmap](np.nan_to_num((values - low) / (high - low)), bytes=True)[..., :3]
     for which, colour in ((np.isnan(values), NOT_A_NUMBER), (np.isinf(values), UNDETERMINED), (~within, BACKGROUND)):
         picture[which] = np.rint(255 * np.array(to_rgb(colour)))
     factor = THUMBNAIL / max(slices.size)

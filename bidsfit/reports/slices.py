@@ -160,7 +160,7 @@ class Slices:
         return f"{plane} slices, {side}, positions in the coordinates of the image"
 
     def tiles(self, volume: NDArray) -> list[NDArray]:
-        """Pictures of the slices, each of shape (vertical, horizontal) with the origin at the lower left."""
+        """Pictures of the slices, each of shape (vertical, horizontal[, colours]) with the origin at the lower left."""
         canonical = to_canonical(np.asarray(volume), self.affine)
         tiles = []
         for index in self.indices:
@@ -168,7 +168,7 @@ class Slices:
             where[self.axis] = index
             for a, cut in zip((a for a in range(3) if a != self.axis), self.window, strict=True):
                 where[a] = cut
-            tiles.append(canonical[tuple(where)].T)
+            tiles.append(canonical[tuple(where)].swapaxes(0, 1))
         return tiles
 
     def strip(self, volume: NDArray) -> NDArray:
@@ -177,7 +177,7 @@ class Slices:
 
     def joined(self, tiles: Sequence[NDArray]) -> NDArray:
         """Pictures of the slices side by side, with zeros between them."""
-        parts = [np.pad(tile, ((0, 0), (0, self.gap))) for tile in tiles]
+        parts = [np.pad(tile, ((0, 0), (0, self.gap), (0, 0))[: tile.ndim]) for tile in tiles]
         return np.concatenate(parts, axis=1)[:, : -self.gap]
 
 

@@ -33,6 +33,7 @@ from bidsfit.reports.records import (
     read_records,
 )
 from bidsfit.reports.report import write_report
+from bidsfit.reports.scenes import write_scenes
 from bidsfit.run.failures import explain, not_trained, read_crash
 from bidsfit.run.settings import Settings
 from bidsfit.workflows.participant import image_part, log_folder
@@ -99,11 +100,13 @@ def read_crashes(settings: Settings, plan: ParticipantPlan, run_uuid: str) -> li
 def make_report(settings: Settings, raw: Dataset, plan: ParticipantPlan, errors: Sequence[ErrorRecord]) -> None:
     """Write the report of one participant from all its records, including those of earlier runs."""
     records = read_records(settings.output_dir, plan.label)
+    images = [record for record in records if isinstance(record, ImageRecord)]
+    fits = [record for record in records if isinstance(record, FitRecord)]
     write_report(
         settings.output_dir / f"sub-{plan.label}.html",
         participant=f"sub-{plan.label}",
-        images=[record for record in records if isinstance(record, ImageRecord)],
-        fits=[record for record in records if isinstance(record, FitRecord)],
+        images=images,
+        fits=fits,
         errors=errors,
         about=about(settings, raw),
         methods=methods_of(records),
@@ -111,6 +114,8 @@ def make_report(settings: Settings, raw: Dataset, plan: ParticipantPlan, errors:
         preprocessing=[record for record in records if isinstance(record, PreprocessingRecord)],
         voxels=settings.report_voxels,
     )
+    if settings.scenes:
+        write_scenes(settings.output_dir, images, fits)
 
 
 def write_overview(output_dir: Path) -> None:

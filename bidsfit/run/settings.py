@@ -92,6 +92,7 @@ class Settings:
     clean_workdir: bool = False
     overwrite: bool = False
     report_voxels: Literal["all", "slices", "none"] = "all"
+    scenes: bool = False
     resource_monitor: bool = False
     stop_on_first_crash: bool = False
     verbosity: int = 0

@@ -14,7 +14,8 @@ from bidsfit import Acquisition, LeastSquares, models
 from bidsfit.bids.outputs import maps_of
 from bidsfit.fitting import fit
 from bidsfit.phantom.directions import spread_directions
-from bidsfit.reports.direction_colours import BRIGHTEST, draw, in_scanner
+from bidsfit.reports.direction_colours import BRIGHTEST, draw, in_scanner, small
+from bidsfit.reports.figures import plot_thumbnail
 from bidsfit.reports.fit_panels import FitView
 
 DTI = models.get("dti")
@@ -51,6 +52,7 @@ def drawn(model: str, tensor: np.ndarray, axes: np.ndarray, path: Path) -> np.nd
     result = fit(estimator, signals, SCHEME, 1.0)
     outputs = maps_of(estimator.model, estimator, "", "sub-01", "dwimap")
     view = FitView(result, estimator, outputs, mask, from_matvec(2 * axes))
+    plot_thumbnail(path.with_name("small.png"), small(view, view.names[1]), mask, view.affine)
     return imread(path)[..., :3] if draw(path, view) else None
 
 
@@ -64,6 +66,9 @@ def test_a_fibre_from_left_to_right_is_red_as_bright_as_its_anisotropy(name: str
     assert red.mean() > 0.1
     fa = 1.0 / np.sqrt(1.7**2 + 2 * 0.7**2)
     assert np.median(picture[red, 0]) == pytest.approx(fa / BRIGHTEST, abs=0.01)
+    thumbnail = imread(tmp_path / "small.png")  # of FA
+    middle = thumbnail[thumbnail.shape[0] // 2, thumbnail.shape[1] // 2]
+    assert middle == pytest.approx([fa / BRIGHTEST, 0, 0], abs=0.01)
     grey = np.ptp(picture, axis=-1) < 0.01
     assert np.isclose(picture[grey], fa, atol=0.01).mean() > 0.1  # FA itself, beside it
 

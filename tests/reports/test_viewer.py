@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
+from base64 import b64decode
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +22,7 @@ from bidsfit.estimators.estimator import Status
 from bidsfit.reports.measured import MeasuredVoxels
 from bidsfit.reports.records import FitRecord, ImageRecord
 from bidsfit.reports.report import write_report
+from bidsfit.reports.scenes import write_scenes
 from bidsfit.reports.viewer import FEW_CODES, MANY_CODES, make_viewer, packed, unpacked
 from bidsfit.trust.flags import Flag
 
@@ -301,3 +304,17 @@ def test_the_page_itself_loads_without_a_word(told: SimpleNamespace, chromium: C
     assert 'data-ready="true"' in page
     assert "<title>sub-01 · bidsfit</title>" in page
     assert "default-src 'none'" in page
+
+
+def test_a_scene_holds_the_map_of_the_file_with_the_range_of_the_report(told: SimpleNamespace) -> None:
+    name = "ivim"
+    fit = next(fit for fit in told.fits if fit.model == name)
+    written = write_scenes(told.folder, [told.image], [fit])
+    assert [path.name for path in written] == [f"{name}-{p}.nvd" for p in models.get(name).names]
+    document = json.loads(written[1].read_text(encoding="utf-8"))
+    image, shown = document["imageOptionsArray"]
+    assert (shown["colormap"], shown["cal_min"], shown["cal_max"], image["colormap"]) == ("viridis", 0, 0.001, "gray")
+    volumes = [nib.Nifti1Image.from_bytes(gzip.decompress(b64decode(x))) for x in document["encodedImageBlobs"]]
+    file = nib.load(told.folder / fit.maps[1]["path"])
+    np.testing.assert_array_equal(volumes[1].get_fdata(), file.get_fdata())
+    np.testing.assert_allclose([v.affine for v in volumes], [file.affine] * 2)

@@ -107,11 +107,15 @@ const deviation = (values) => {
 };
 const median = (values) => (values.length ? [...values].sort((a, b) => a - b)[values.length >> 1] : NaN);
 
+// A round number that is at least as large.
+function rounded(size) {
+  const power = 10 ** Math.floor(Math.log10(size));
+  return [1, 2, 2.5, 5, 10].map((m) => m * power).find((s) => s >= size * 0.999);
+}
+
 function ticks(low, high, count) {
-  const rough = (high - low) / count || 1,
-    power = 10 ** Math.floor(Math.log10(rough));
-  const step = [1, 2, 2.5, 5, 10].map((m) => m * power).find((s) => s >= rough * 0.999);
-  const found = [];
+  const step = rounded((high - low) / count || 1),
+    found = [];
   for (let t = Math.ceil(low / step - 1e-9); t * step <= high + 1e-9 * step; t++) found.push(t * step);
   return found;
 }
@@ -161,13 +165,13 @@ class Viewer {
     this.layers = this.findLayers();
     const estimates = this.layers.filter(({ map }) => map?.parameter && !map.statistic && this.isListed(map));
     const first =
+      this.layers.find((layer) => layer.coded === "axis") ??
       estimates.find((layer) => layer.map.parameter !== this.content.models[layer.map.fit.model]?.scale) ??
       estimates[0] ??
       this.layers[0];
     const alike = (layer) => layer !== first && layer.map?.fit.model === first.map?.fit.model;
     const second =
-      this.layers.find((layer) => alike(layer) && layer.map?.key === first.map?.key) ??
-      this.layers.find((layer) => alike(layer) && layer.coded === "axis");
+      this.layers.find((layer) => alike(layer) && layer.map?.key === first.map?.key) ?? estimates.find(alike);
     this.panes = [this.makePane(first), this.makePane(second ?? this.layers[0])];
     this.build();
     this.voxel = this.central();
@@ -916,13 +920,10 @@ class Viewer {
     const rest = fits
       .filter((f) => f.predicted)
       .map((f) => ({ colour: f.fit.colour, values: f.predicted.map((p, i) => signal[i] - p) }));
-    const size = Math.max(
-        ...rest
-          .flatMap((r) => r.values)
-          .filter(Number.isFinite)
-          .map(Math.abs),
-        1e-12,
-      ),
+    // Residuals far below the error of a mean are not drawn as if they were large.
+    const errors = spread.map((s, i) => s / Math.sqrt(this.content.shells[i].measurements));
+    const shown = [...rest.flatMap((r) => r.values), ...errors].filter(Number.isFinite).map(Math.abs);
+    const size = rounded(Math.max(...shown, 1e-12)),
       M = (T + B) / 2 + 10,
       span = (B - T) / 2 - 12;
     line(`M${L} ${M}H${R}`, "var(--quiet)", { "stroke-width": 1 });
