@@ -126,6 +126,14 @@ def test_a_fit_is_open_where_it_is_alone(material: SimpleNamespace, tmp_path: Pa
         assert ('<details class="part printed" open><summary><h3>ivim · lsq' in text) == is_open
 
 
+def test_the_maps_of_every_model_are_printed(material: SimpleNamespace, tmp_path: Path) -> None:
+    """Those of a model with several estimators side by side, those of another by themselves."""
+    fits = [material.fit, replace(material.fit, estimator="map"), replace(material.fit, model="adc")]
+    text = written(material, tmp_path / "sub-01.html", fits=fits)
+    assert '<details class="part printed"><summary><h3>adc · lsq' in text
+    assert '<details class="part"><summary><h3>ivim · lsq' in text
+
+
 def test_pictures_have_a_text_in_their_place(page: Page) -> None:
     pictures = [attributes for tag, attributes in page.attributes if tag == "img"]
     assert all(len(picture["alt"]) > 20 and int(picture["width"]) <= 960 for picture in pictures)
