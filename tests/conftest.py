@@ -302,6 +302,55 @@ def smt_phantom(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def qsiprep_phantom(smt_phantom, tmp_path_factory):
+    """What QSIPrep 26 leaves of the SMT phantom, its one session called ses-1. Read only.
+
+    Images are LPS+, those of ``anat`` have half the voxel size, and there are copies of them in a standard space.
+    """
+    out = TinyDataset(tmp_path_factory.mktemp("qsiprep") / "qsiprep", derivative=True)
+    raw, truth = (folder / "sub-01" / "dwi" for folder in (smt_phantom, smt_phantom / "derivatives" / "truth"))
+    dwi = "sub-01/ses-1/dwi/sub-01_ses-1_space-ACPC_res-2mm_{}".format
+
+    def write(name, path, fine=False, numbers=None):
+        image = nib.load(path).as_reoriented([[0, -1], [1, -1], [2, 1]])  # RAS to LPS
+        data, affine = np.asarray(image.dataobj), image.affine
+        if numbers is not None:
+            data = np.array(numbers, dtype=np.uint8)[data.astype(int)]
+        if fine:
+            data = data.repeat(2, 0).repeat(2, 1).repeat(2, 2)
+            affine = affine @ np.diag([0.5, 0.5, 0.5, 1]) @ nib.affines.from_matvec(np.eye(3), [-0.5] * 3)
+        out.nifti(f"{name}.nii.gz", data, affine)
+
+    write(dwi("desc-preproc_dwi"), raw / "sub-01_dwi.nii.gz")
+    write(dwi("desc-brain_mask"), truth / "sub-01_desc-brain_mask.nii.gz")
+    write(dwi("desc-preproc_dwiref"), truth / "sub-01_model-smt2_param-S0_desc-truth_dwimap.nii.gz")
+    write(dwi("model-tensor_stat-cnr_dwimap"), truth / "sub-01_model-smt2_param-S0_desc-truth_dwimap.nii.gz")
+    b_values, directions = np.loadtxt(raw / "sub-01_dwi.bval"), np.loadtxt(raw / "sub-01_dwi.bvec")
+    directions *= [[-1], [-1], [1]]  # in the axes of the image
+    for extension, rows in {
+        "bval": b_values[None],
+        "bvec": directions,
+        "b": np.c_[directions.T, b_values],
+        "b_table.txt": np.c_[b_values, directions.T],
+    }.items():
+        np.savetxt(out / f"{dwi('desc-preproc_dwi')}.{extension}", rows, fmt="%.6f")
+    out.write(f"{dwi('desc-preproc_dwi')}.json", json.dumps({"EchoTime": 0.085, "HeadMotionMethod": "eddy"}))
+    out.write(f"{dwi('desc-image_qc')}.tsv", "mean_fd\n0.1\n")
+    out.write("sub-01/ses-1/dwi/sub-01_ses-1_desc-confounds_timeseries.tsv", "framewise_displacement\nn/a\n")
+    for space in ("ACPC", "MNI152NLin2009cAsym"):
+        anat = f"sub-01/anat/sub-01_space-{space}"
+        write(f"{anat}_desc-preproc_T1w", truth / "sub-01_model-smt2_param-S0_desc-truth_dwimap.nii.gz", fine=True)
+        write(f"{anat}_desc-brain_mask", truth / "sub-01_desc-brain_mask.nii.gz", fine=True)
+        write(f"{anat}_dseg", truth / "sub-01_dseg.nii.gz", fine=True, numbers=[0, 2, 1, 3])  # GM, WM, CSF
+    labels = nib.load(out / "sub-01/anat/sub-01_space-ACPC_dseg.nii.gz")
+    of_freesurfer = np.array([0, 3, 2, 4], dtype=np.int16)[np.asarray(labels.dataobj, dtype=int)]
+    right = np.arange(labels.shape[0]) < labels.shape[0] // 2  # the first axis points left
+    of_freesurfer[right] = np.array([0, 0, 41, 42, 43], dtype=np.int16)[of_freesurfer[right]]
+    out.nifti("sub-01/anat/sub-01_space-ACPC_desc-aseg_dseg.nii.gz", of_freesurfer, labels.affine)
+    return out
+
+
+@pytest.fixture(scope="session")
 def finished(phantom, tmp_path_factory):
     """A copy of the phantom with the outputs of a run in its derivatives: (dataset, outputs). Read only."""
     from bidsfit.cli.app import main

@@ -270,7 +270,7 @@ def sidecar(
         **estimation,
         **_fitted(numbers.columns),
         "Sources": list(sources),
-        "SpatialReference": sources[0],
+        **on_grid_of(sources[0]),
         "SkullStripped": True,
         "GeneratedBy": GENERATED_BY,
     }
@@ -300,6 +300,12 @@ def sidecar(
     if output.quantity.key == "flags":
         content["Levels"] = {str(int(flag)): flag.message for flag in Flag}
     return content
+
+
+def on_grid_of(uri: str) -> dict[str, str]:
+    """Fields of the sidecar of a file that lies on the grid of an image: BIDS requires the second of a ``res-``."""
+    resolution = {"Resolution": "That of the image of SpatialReference."} if "_res-" in uri else {}
+    return {"SpatialReference": uri, **resolution}
 
 
 def _fitted(columns: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:

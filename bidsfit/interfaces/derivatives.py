@@ -18,11 +18,7 @@ from nipype.interfaces.base import (
 
 from bidsfit.bids.conflicts import conflicts_of_image, refuse, writing
 from bidsfit.bids.inputs import DwiImage
-from bidsfit.bids.outputs import (
-    file_output,
-    json_path,
-    table,
-)
+from bidsfit.bids.outputs import file_output, json_path, on_grid_of, table
 from bidsfit.files import whole_file, write_json
 
 
@@ -66,7 +62,7 @@ class WriteVolume(SimpleInterface):
             **({"Method": self.inputs.method} if isdefined(self.inputs.method) else {}),
             **({"Doubt": f"The mask {self.inputs.doubt}."} if self.inputs.doubt else {}),
             "Sources": [image.uri],
-            "SpatialReference": image.uri,
+            **on_grid_of(image.uri),
         }
         write_json(json_path(target), content)
         with whole_file(target) as temporary:

@@ -55,6 +55,14 @@ MLE_APART = (
 )
 NO_BIAS = "--debias removes nothing, because the bias of the Rician noise floor is taken out before the fit"
 
+#: Sources of a noise level that are the image itself, and what to know where that was preprocessed elsewhere.
+FOUND_LEVEL = ("auto", "repeats", "b0", "residuals", "mppca")
+FOUND_IN_PREPROCESSED = (
+    "The image was preprocessed before this run, and its noise level is found in it. Where it was denoised or "
+    "resampled, it scatters less than it errs, and standard deviations, bounds and what is expected of the errors are "
+    "too small. Give the noise level of the raw image if it is known: --sigma NUMBER, or a noise map with --sigma map."
+)
+
 
 @dataclass(frozen=True)
 class ImagePlan:
@@ -243,7 +251,7 @@ def _plan_image(
         acquisition=acquisition,
         fits=tuple(chosen),
         support=tuple(rows.values()),
-        warnings=(*remarks, *_image_warnings(image, chain, acquisition, its_models, header)),
+        warnings=(*remarks, *_image_warnings(image, chain, acquisition, its_models, header, noise)),
         remarks=remarks,
         noise=noise,
         chain=chain,
@@ -329,7 +337,10 @@ def _image_warnings(
     acquisition: Acquisition,
     chosen: Sequence[SignalModel],
     stored: SpatialImage,
+    noise: NoiseChoice,
 ) -> Iterable[str]:
+    if image.preprocessed and noise.level in FOUND_LEVEL:
+        yield FOUND_IN_PREPROCESSED
     if not image.preprocessed and (chain is None or not chain.changes):
         yield "The image is fitted as it is: no denoising, motion or distortion correction was applied by this run."
     if chain is not None and chain.helping.unusable and not chain.method("susceptibility"):
