@@ -265,7 +265,7 @@ def _head_of(segmentation: Path, heads: Sequence[Path]) -> Path | None:
     fitting = []
     for path in heads:
         entities = _entities(path)
-        if entities.get("ses") == own.get("ses") and _same_space(entities.get("space"), own.get("space")):
+        if entities.get("ses") == own.get("ses") and same_space(entities.get("space"), own.get("space")):
             apart = {(key, label) for key, label in {**own, **entities}.items() if key in ("acq", "rec", "run")}
             differing = sum(own.get(key) != entities.get(key) for key, _ in apart)
             rank = (entities.get("space") != own.get("space"), entities.get("desc") != "preproc", differing)
@@ -280,11 +280,12 @@ def _lies_on(dataset: Dataset, space: str | None, image: DwiImage) -> bool:
         image.preprocessed
         and image.uri.startswith(f"bids:{dataset.name}:")
         and there is not None
-        and _same_space(space, there)
+        and same_space(space, there)
     )
 
 
-def _same_space(first: str | None, second: str | None) -> bool:
+def same_space(first: str | None, second: str | None) -> bool:
+    """Whether two labels of ``space`` mean the same one; None: no label, as of the images in T1w or ACPC space."""
     return first == second or any({first, second} <= set(spaces) for spaces in (T1W_SPACES, ACPC_SPACES))
 
 

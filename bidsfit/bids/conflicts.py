@@ -25,6 +25,9 @@ SHARED = ("Mask", "NoiseKind", "NoiseLevel")
 #: Of a value in a message, so many characters are shown.
 LONGEST_VALUE = 200
 
+#: Entities of a segmentation.
+OF_SEGMENTATIONS = ("atlas-", "seg-", "scale-")
+
 #: What every folder is called into which earlier results are moved; the date follows.
 REPLACED = "replaced-"
 
@@ -127,6 +130,12 @@ def conflicts_of_preprocessing(folder: Path, raw: DwiImage, steps: Mapping[str, 
         yield Conflict(path, found.differences, whole=True)
 
 
+def conflicts_of_segmentation(folder: Path, labels: Path, sources: Sequence[str]) -> Iterator[Conflict]:
+    """Conflict of labels on the grid of an image (relative to the folder) that were another segmentation's."""
+    for found in _conflict(folder / labels, {}, sources, where=(), names=()):
+        yield Conflict(found.path, found.differences, whole=False)
+
+
 def _conflict(
     path: Path,
     settings: Mapping[str, Any],
@@ -175,17 +184,31 @@ def refuse(conflicts: Iterable[Conflict]) -> None:
             )
         else:
             words = f"exists and was made with other settings ({conflict.in_words})"
-        what = "all that was made of this image" if conflict.whole else "that fit"
+        of = "its tables" if of_segmentation(conflict.path.name) else "that fit"
+        what = "all that was made of this image" if conflict.whole else of
         raise ConflictError(
             f"{conflict.path} {words}. Nothing is overwritten. To fit anew, add --overwrite, which moves {what} into "
             f"{REPLACED}<date> in the output folder; to have both, choose another output folder."
         )
 
 
+def of_segmentation(name: str) -> bool:
+    """Whether a file name has an entity of a segmentation."""
+    return any(word.startswith(OF_SEGMENTATIONS) for word in parse_name(name).words)
+
+
 def files_of_image(folder: Path, image: DwiImage) -> list[Path]:
-    """All outputs of an image: maps, masks, preprocessed image, figures and records."""
+    """All outputs of an image: maps, masks, preprocessed image, tables of regions, figures and records."""
     places = (folder / image_folder(image), folder / f"sub-{image.participant}" / "figures")
-    return [path for place in places for key in ("desc", "model") for path in place.glob(f"{image.name}_{key}-*")]
+    own = parse_name(image.name).words
+
+    def tells(words: Sequence[str]) -> bool:
+        """Whether a name with these words is that of the image with ``desc``, ``model`` or a segmentation."""
+        other = tuple(word for word in words if not word.startswith(OF_SEGMENTATIONS))
+        more = other[len(own) :]
+        return other[: len(own)] == own and (more[0].startswith(("desc-", "model-")) if more else other != words)
+
+    return [path for place in places for path in place.glob("sub-*") if tells(parse_name(path.name).words)]
 
 
 def dated_folder(folder: Path, participant: str, moment: datetime) -> Path:

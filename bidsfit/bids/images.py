@@ -304,10 +304,11 @@ class MaskedSignals:
 def write_nifti(path: Path, data: NDArray, like: SpatialImage, dtype: DTypeLike | None = None) -> None:
     """Write values on the grid of an image, atomically.
 
-    By default floats are stored as float32, all others as uint8; floats that are stored as integers are scaled to the
-    range of these. Images with volumes keep the time between them.
+    By default floats are stored as float32, all others as uint8, or as int32 where one is larger; floats that are
+    stored as integers are scaled to the range of these. Images with volumes keep the time between them.
     """
-    kind = np.float32 if np.issubdtype(data.dtype, np.floating) else np.uint8
+    whole = np.uint8 if data.dtype == bool or data.max(initial=0) < 256 else np.int32
+    kind = np.float32 if np.issubdtype(data.dtype, np.floating) else whole
     image = nib.Nifti1Image(np.asarray(data, dtype=kind), like.affine)
     image.header.set_data_dtype(dtype or kind)
     volumes = data.ndim == 4 and len(like.shape) == 4

@@ -56,6 +56,7 @@ index.html: all participants, with links to their reports.
 sub-*.html: a report for each participant, which opens in any browser.
 sub-*/dwi/*_desc-preproc_dwi.nii.gz: preprocessed images, where raw ones were given.
 sub-*/dwi/*_dwimap.nii.gz: maps, each with a JSON file that says what it is, its unit and how it was made.
+sub-*/dwi/*_seg-*_dwimap.tsv: parameters in the regions of segmentations, where --atlas named some.
 descriptions.tsv: what the labels of desc in file names mean.
 group_dwi.tsv, group_dwi.html: the quality of all images, where the group level was run.
 group_rois.tsv, group_repeatability.tsv, group_response.tsv, group.html: values of regions, repeatability and response.
@@ -123,6 +124,16 @@ def file_output(key: str, image: DwiImage) -> Path:
     """Path of an entry of ``files`` in outputs.yml, relative to the output folder."""
     name: str = table()["files"][key]["name"]
     return Path(name.format(folder=image_folder(image), image=image.name, participant=f"sub-{image.participant}"))
+
+
+def region_output(key: str, image: DwiImage, regions: str, **fit: str) -> Path:
+    """Path of an entry of ``regions`` in outputs.yml, relative to the output folder.
+
+    ``regions``: entities of the segmentation; ``fit``: ``model`` and ``estimator``, as in names of maps.
+    """
+    own, resolution, label = image.name.partition("_res-")
+    name: str = table()["regions"][key]["name"]
+    return Path(name.format(folder=image_folder(image), image=own, regions=f"{regions}{resolution}{label}", **fit))
 
 
 def map_outputs(

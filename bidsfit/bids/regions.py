@@ -192,7 +192,7 @@ def _on_grid(path: Path, like: SpatialImage) -> NDArray | None:
 def labelled_regions(path: Path, root: Path) -> dict[str, tuple[int, ...]]:
     """Regions of a ``dseg`` with their labels, from its table or sidecar; tissues also under standard names."""
     found: dict[str, list[int]] = {}
-    for name, label in _lookup(path, root):
+    for name, label in lookup(path, root):
         if label != 0 and region_name(name) not in TISSUES:
             found.setdefault(name, []).append(label)
     regions = {name: tuple(labels) for name, labels in found.items()}
@@ -207,7 +207,7 @@ def region_name(name: str) -> str:
     return next((tissue for tissue, names in NAMES.items() if name.strip().lower() in names), name.strip())
 
 
-def _lookup(path: Path, root: Path) -> Iterator[tuple[str, int]]:
+def lookup(path: Path, root: Path) -> Iterator[tuple[str, int]]:
     """Names and labels of a ``dseg``."""
     for table in inherited(path, root, ".tsv"):
         for row in read_tsv(table):

@@ -227,6 +227,14 @@ def add_fit_options(group: argparse._ArgumentGroup) -> None:
         help="bounds in the units of the maps (mm^2/s), for example ivim.Dstar=0.005,0.3; equal numbers fix; they "
         "go before those of --organ",
     )
+    group.add_argument(
+        "--atlas",
+        nargs="+",
+        action="extend",
+        metavar="DSEG",
+        help="segmentations for whose regions a table of every fit is written: labels (desc, seg or atlas) of dseg "
+        "files of BIDS_DIR and -d, such as aseg (dseg: those without any), or files in the space of the images",
+    )
 
 
 def add_training_options(group: argparse._ArgumentGroup) -> None:

@@ -22,6 +22,7 @@ from bidsfit.bids.regions import CONDITIONS, WHOLE, RegionFile, find_regions, re
 from bidsfit.bids.units import FILE_UNITS
 from bidsfit.estimators.estimator import FITTED, Status
 from bidsfit.exceptions import UnknownNameError, UnusableInputError
+from bidsfit.models.parameter import ModelQuantity
 from bidsfit.parallel import Progress, in_processes
 
 #: Voxels whose estimates count. Those at a bound do: they say that the value is as low, or as high, as it may be, and
@@ -34,6 +35,9 @@ QUANTILES = {"q05": 0.05, "q25": 0.25, "median": 0.5, "q75": 0.75, "q95": 0.95}
 
 #: What simulation tells of the errors in a region: columns, and the statistics whose maps they are taken from.
 EXPECTED = {"response": "response", "expected_bias": "bias"}
+
+#: Statistics whose map is the standard deviation of an estimate: as the estimator states it, else as simulation does.
+SPREADS = ("sd", "expectedsd")
 
 #: Voxels whose ranks are correlated, at most: evenly spaced ones where a region has more, because sorting takes long.
 MOST_RANKED = 10_000
@@ -83,6 +87,9 @@ class RegionValues:
     response, expected_bias : float
         Medians over the used voxels of the change of the mean estimate per true change, and of the expected bias, both
         by simulation of the estimator; NaN without such maps.
+    flagged, standard_error, mean_bias, mean_response : float
+        Share of the used voxels with a flag; standard deviation of the mean, from those of the voxels, whose errors are
+        taken for independent; means of bias and response. NaN without such maps, or where they were not asked for.
     """
 
     participant: str
@@ -112,6 +119,10 @@ class RegionValues:
     in_training: bool
     response: float = math.nan
     expected_bias: float = math.nan
+    flagged: float = math.nan
+    standard_error: float = math.nan
+    mean_bias: float = math.nan
+    mean_response: float = math.nan
 
     @property
     def series(self) -> str:
@@ -165,7 +176,10 @@ def region_values(
     """
     ordered = sorted(fits, key=lambda fitted: (fitted.participant, fitted.image, fitted.model, fitted.estimator))
     people = [list(group) for _, group in groupby(ordered, key=lambda fitted: fitted.participant)]
-    names = {model: _names(model) for model in sorted({fitted.model for fitted in ordered})}
+    names = {
+        model: {label: quantity.name for label, quantity in reported_of(model).items()}
+        for model in sorted({fitted.model for fitted in ordered})
+    }
     jobs = ((own, datasets, names, tuple(wanted), scale) for own in people)
     yield from in_processes(participant_values, jobs, len(people), processes, progress)
 
@@ -189,11 +203,11 @@ def participant_values(
             try:
                 status = open_image(fitted.status)
                 if regions is None or not _like(status, regions.like):
-                    regions = _Regions.of(files, image, status, wanted)
+                    regions = RegionPlaces.of(files, image, status, wanted)
                     said += regions.remarks
                 made = read_facts(fitted)
                 rows += list(
-                    _fit_values(fitted, made, status, regions, names.get(fitted.model, {}), scale)
+                    fit_values(fitted, made, status, regions, names.get(fitted.model, {}), scale)
                 )  # all of a fit, or nothing
                 facts.append((fitted, made))
                 said += [
@@ -208,7 +222,7 @@ def participant_values(
     return ParticipantValues(participant, tuple(rows), problems, tuple(facts))
 
 
-class _Regions(NamedTuple):
+class RegionPlaces(NamedTuple):
     """Regions of an image as flat voxel indices (Fortran order)."""
 
     like: SpatialImage
@@ -218,7 +232,7 @@ class _Regions(NamedTuple):
     remarks: tuple[str, ...]
 
     @classmethod
-    def of(cls, files: Sequence[RegionFile], image: str, like: SpatialImage, wanted: Sequence[str]) -> _Regions:
+    def of(cls, files: Sequence[RegionFile], image: str, like: SpatialImage, wanted: Sequence[str]) -> RegionPlaces:
         whole = not wanted or WHOLE in {name.lower() for name in wanted}
         found = find_regions(files, image, like, wanted)
         places = {name: np.flatnonzero(mask.ravel(order="F")) for name, mask in found.masks.items() if name != WHOLE}
@@ -247,15 +261,33 @@ class _Part(NamedTuple):
     status: NDArray[np.uint8]
 
 
-def _fit_values(
+def fit_values(
     fitted: FittedImage,
     made: FitFacts,
     like: SpatialImage,
-    regions: _Regions,
+    regions: RegionPlaces,
     names: Mapping[str, str],
-    scale: bool,
+    scale: bool = False,
+    errors: bool = False,
 ) -> Iterator[RegionValues]:
-    """Values of one fit."""
+    """Values of one fit: all regions of a parameter, then those of the next.
+
+    Parameters
+    ----------
+    like : SpatialImage
+        The status map.
+    names : mapping of str to str
+        Names of the parameters by label; empty for an unknown model.
+    scale : bool
+        Include maps in arbitrary units (S0).
+    errors : bool
+        Read the maps of standard deviations and flags, too: for the fields that tell of the error of the mean.
+
+    Raises
+    ------
+    UnusableInputError
+        If a map cannot be read, lies on another grid, or has no unit that is known.
+    """
     status = read_data(like, fitted.status).reshape(-1, order="F").astype(np.uint8, copy=False)
     codes_used = np.zeros(256, dtype=bool)
     codes_used[list(USED)] = True
@@ -267,6 +299,7 @@ def _fit_values(
     for name, where in places.items():
         good = where[counts[where]]
         parts.append(_Part(name, where.size, good, status[good]))
+    flags = _statistic(fitted.parameter("flags"), like) if errors else None
     needed = {condition.label for label, condition in CONDITIONS.items() if label in fitted.labels}
     kept: dict[str, NDArray] = {}
     for label in sorted(fitted.labels, key=lambda label: label not in needed):
@@ -287,7 +320,10 @@ def _fit_values(
         condition = CONDITIONS.get(label)
         other = None if condition is None else kept.get(condition.label)
         low, high = made.bounds.get(names.get(label, label), (-math.inf, math.inf))
-        simulated = {name: _statistic(fitted, label, key, like) for name, key in EXPECTED.items()}
+        simulated = {name: _statistic(fitted.statistic(label, key), like) for name, key in EXPECTED.items()}
+        if errors:
+            spreads = (_statistic(fitted.statistic(label, key), like) for key in SPREADS)
+            simulated |= {"sd": next((found for found in spreads if found is not None), None), "flags": flags}
         margin = AT_BOUND * (high - low) if math.isfinite(high - low) else 0.0
         for part in parts:
             values, codes = volume[part.places], part.status
@@ -323,15 +359,34 @@ def _fit_values(
                 source=regions.sources.get(part.region, ""),
                 in_training=made.training is not None and made.training.holds(fitted.participant),
                 **{
-                    name: _median(found) / (factor if name == "expected_bias" else 1)
-                    for name, found in expected.items()
+                    name: _median(expected[name]) / (factor if name == "expected_bias" else 1)
+                    for name in EXPECTED.keys() & expected.keys()
                 },
+                **(_errors(expected, factor, (high - low) / 2) if errors else {}),
             )
 
 
-def _statistic(fitted: FittedImage, label: str, key: str, like: SpatialImage) -> NDArray | None:
+def _errors(expected: Mapping[str, NDArray], factor: float, widest: float) -> dict[str, float]:
+    """What is known of the error of a mean, from the values of the voxels that it is taken over.
+
+    ``widest`` is the largest standard deviation that an estimate between bounds can have, half of their distance
+    (Popoviciu's inequality): it stands for an infinite one, of a voxel whose data do not determine the parameter.
+    """
+    found = {}
+    if (sd := expected.get("sd")) is not None and sd.size:
+        known = np.minimum(sd[~np.isnan(sd)], widest, dtype=float)
+        found["standard_error"] = float(np.sqrt(np.mean(known**2) / sd.size)) / factor if known.size else math.nan
+    if (flags := expected.get("flags")) is not None and flags.size:
+        found["flagged"] = float(np.mean(flags > 0))
+    for name, key, unit in (("mean_bias", "expected_bias", factor), ("mean_response", "response", 1.0)):
+        if key in expected:
+            values = expected[key][np.isfinite(expected[key])]
+            found[name] = float(values.mean(dtype=float)) / unit if values.size else math.nan
+    return found
+
+
+def _statistic(path: Path, like: SpatialImage) -> NDArray | None:
     """Stored values of the map of a statistic; None if there is none, as of earlier versions and with --trust off."""
-    path = fitted.statistic(label, key)
     return _read(path, like) if path.exists() else None
 
 
@@ -341,10 +396,10 @@ def _median(values: NDArray) -> float:
     return float(np.median(known)) if known.size else math.nan
 
 
-def _names(model: str) -> dict[str, str]:
-    """Names of the quantities of a model that are reported, by label; empty for unknown models."""
+def reported_of(model: str) -> dict[str, ModelQuantity]:
+    """Quantities of a model that tables are about, by label; empty for a model of a package that is not there."""
     try:
-        return {quantity.label: quantity.name for quantity in models.get(model).reported}
+        return {quantity.label: quantity for quantity in models.get(model).reported}
     except UnknownNameError:
         return {}
 

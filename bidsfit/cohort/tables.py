@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -100,11 +99,10 @@ def response_columns() -> dict[str, TableColumn]:
 
 def write_rois(folder: Path, rows: Iterable[RegionValues], about: Mapping[str, Any] | None = None) -> Path:
     """Write ``group_rois.tsv`` to an output folder."""
-    names = [one.name for one in fields(RegionValues)]
     return write_table(
         folder / ROIS,
         ROI_COLUMNS,
-        ({name: getattr(row, name) for name in names} for row in rows),
+        ({name: getattr(row, name) for name in ROI_COLUMNS} for row in rows),
         description="Values of parameter maps in regions: one row for each participant, session, image, model, "
         "estimator, region and parameter.",
         about=about,

@@ -14,11 +14,17 @@ from nibabel.spatialimages import SpatialImage
 
 from bidsfit.acquisition import B0_TOLERANCE, Acquisition, sampling_in_words
 from bidsfit.bids.acquisitions import listed, read_acquisition, read_b_values
-from bidsfit.bids.conflicts import Conflict, conflicts_of_fit, conflicts_of_preprocessing, refuse
+from bidsfit.bids.conflicts import (
+    Conflict,
+    conflicts_of_fit,
+    conflicts_of_preprocessing,
+    conflicts_of_segmentation,
+    refuse,
+)
 from bidsfit.bids.fieldmaps import UNWEIGHTED
 from bidsfit.bids.helping_images import HelpingImages
 from bidsfit.bids.images import image_shape, open_image, read_mask, read_on_grid
-from bidsfit.bids.inputs import DwiImage, Inputs
+from bidsfit.bids.inputs import DwiImage, Folder, Inputs
 from bidsfit.bids.metadata import interpolation, read_sidecar
 from bidsfit.bids.outputs import (
     LEFT_OUT,
@@ -30,7 +36,9 @@ from bidsfit.bids.outputs import (
     json_path,
     map_outputs,
     own_uri,
+    region_output,
 )
+from bidsfit.bids.segmentations import Segmentation, find_segmentations
 from bidsfit.exceptions import UnsupportedProtocolError, UnusableInputError
 from bidsfit.models.organs import has_presets, organ_of, preset_in_words
 from bidsfit.models.signal_model import SignalModel
@@ -83,6 +91,7 @@ class ImagePlan:
     remarks: tuple[str, ...] = ()
     noise: NoiseChoice = DEFAULT_NOISE
     chain: Chain | None = None
+    segmentations: tuple[Segmentation, ...] = ()
 
     @property
     def given(self) -> Path:
@@ -99,7 +108,7 @@ class ImagePlan:
 class ParticipantPlan:
     """The images of one participant, and why others are left out.
 
-    ``unmet``: models or estimators that the user named but an image does not get, with the reason.
+    ``unmet``: models, estimators or segmentations that the user named but an image does not get, with the reason.
     """
 
     label: str
@@ -170,6 +179,37 @@ def make_plan(
             for image_plan in plan.images:
                 refuse(conflicts(image_plan, output_dir))
     return list(plans.values())
+
+
+def add_segmentations(
+    plans: Sequence[ParticipantPlan],
+    atlases: Sequence[str],
+    datasets: Sequence[Folder],
+    output_dir: Path,
+    overwrite: bool = False,
+) -> None:
+    """Find the segmentations of every image (see `find_segmentations`).
+
+    Raises
+    ------
+    UnusableInputError
+        If no image gets one of them.
+    ConflictError
+        If there are tables of another segmentation of the same name, unless ``overwrite``.
+    """
+    if not atlases:
+        return
+    for plan in plans:
+        for i, image in enumerate(plan.images):
+            found, problems = find_segmentations(atlases, datasets, image.image, open_image(image.given))
+            plan.images[i] = replace(image, segmentations=tuple(found))
+            plan.unmet += problems
+            if not overwrite:
+                refuse(_conflicts_of_segmentations(plan.images[i], output_dir))
+    images = [image for plan in plans for image in plan.images]
+    if images and not any(image.segmentations for image in images):
+        reasons = [words for plan in plans for words in plan.unmet]
+        raise UnusableInputError("\n  ".join([f"--atlas {' '.join(atlases)}: no image has one.", *reasons[:1]]))
 
 
 def _is_unweighted(image: DwiImage) -> bool:
@@ -419,6 +459,13 @@ def is_done(plan: ImagePlan, output_dir: Path) -> bool:
     return all((output_dir / path).exists() for path in chain(maps, *(found.paths for found in disagreements(plan))))
 
 
+def _conflicts_of_segmentations(plan: ImagePlan, output_dir: Path) -> Iterator[Conflict]:
+    """Labels of earlier runs that are another segmentation's of the same name."""
+    for one in plan.segmentations:
+        labels = region_output("dseg", plan.image, one.words)
+        yield from conflicts_of_segmentation(output_dir, labels, [one.uri, plan.image.uri])
+
+
 def conflicts(plan: ImagePlan, output_dir: Path) -> Iterator[Conflict]:
     """Outputs of earlier runs that the plan would make differently."""
     if not (output_dir / image_folder(plan.image)).is_dir():
@@ -431,3 +478,4 @@ def conflicts(plan: ImagePlan, output_dir: Path) -> Iterator[Conflict]:
         yield from conflicts_of_fit(output_dir, plan.image, found.paths, found.settings)
     raw, steps = (plan.image, nothing_done()) if plan.chain is None else (plan.chain.raw, plan.chain.settings)
     yield from conflicts_of_preprocessing(output_dir, raw, steps)
+    yield from _conflicts_of_segmentations(plan, output_dir)

@@ -140,6 +140,22 @@ class PreprocessingRecord:
 
 
 @dataclass
+class RegionsRecord:
+    """Tables of the regions of an image by one segmentation.
+
+    ``segmentation``: its entities in names of files; ``source``: its URI. ``fits`` rows: model, estimator, path (of the
+    table, relative to the output folder), parameters (rows: latex, unit), n_regions, and rows, of the largest regions:
+    name, n_voxels, missing and flagged (shares), and values, one for each parameter: mean, standard deviation over the
+    voxels, standard error.
+    """
+
+    image: str
+    segmentation: str
+    source: str
+    fits: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass
 class ErrorRecord:
     """An error: something was skipped or failed.
 
@@ -152,7 +168,7 @@ class ErrorRecord:
     traceback: str = ""
 
 
-Record = ImageRecord | PreprocessingRecord | FitRecord | ComparisonRecord | ErrorRecord
+Record = ImageRecord | PreprocessingRecord | FitRecord | ComparisonRecord | RegionsRecord | ErrorRecord
 
 
 def thumbnail_of(parameter: str) -> str:

@@ -33,6 +33,7 @@ from bidsfit.reports.records import (
     FitRecord,
     ImageRecord,
     PreprocessingRecord,
+    RegionsRecord,
     thumbnail_of,
 )
 from bidsfit.reports.viewer import MOST_BYTES, ReportVoxels, Viewer, allowed, make_viewer, script_of
@@ -106,6 +107,7 @@ class Section:
     preprocessing: PreprocessingRecord | None = None
     comparisons: list[tuple[str, ComparisonRecord]] = field(default_factory=list)
     fits: list[tuple[str, FitRecord]] = field(default_factory=list)
+    regions: list[RegionsRecord] = field(default_factory=list)
     viewer: Viewer | None = None
 
     @property
@@ -128,6 +130,7 @@ def write_report(
     methods: str,
     comparisons: Sequence[ComparisonRecord] = (),
     preprocessing: Sequence[PreprocessingRecord] = (),
+    regions: Sequence[RegionsRecord] = (),
     voxels: ReportVoxels = "all",
 ) -> Path:
     """Write the report of a participant; the file is replaced only when complete.
@@ -147,11 +150,14 @@ def write_report(
         Paragraphs with citations ``[@key]`` and equations ``$...$``.
     comparisons : sequence of ComparisonRecord
     preprocessing : sequence of PreprocessingRecord
+    regions : sequence of RegionsRecord
     voxels : {"all", "slices", "none"}
         Which voxels its viewers hold.
     """
     path = Path(path)
     sections = _sections(images, comparisons, fits, preprocessing)
+    for section in sections:
+        section.regions = [record for record in regions if record.image == section.name]
     _add_viewers(path.parent, sections, voxels)
     script = script_of({k: v for s in sections if s.viewer for k, v in s.viewer.equations.items()})
     content = {

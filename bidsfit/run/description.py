@@ -90,6 +90,7 @@ def decisions(image: ImagePlan) -> list[str]:
         verb = "fit" if row["fitted"] else "leave out"
         with_ = ", ".join(fit.name for fit in image.fits if fit.model == row["name"])
         lines.append(f"    {verb} {row['name']}{f' with {with_}' if with_ else ''}: {row['reason']}")
+    lines += [f"    table of regions: {one.words}, of {one.uri}" for one in image.segmentations]
     return lines + [f"    {words}" for words in (*trainings_in_words(image), *image.remarks)]
 
 

@@ -24,7 +24,7 @@ from bidsfit.bids.validation import require_valid
 from bidsfit.exceptions import NoMatchError, UnusableInputError, UsageError
 from bidsfit.interfaces.fsl import installed
 from bidsfit.planning.fits import Fit, NoiseChoice, PoolChoice, make_fits
-from bidsfit.planning.plan import ParticipantPlan, make_plan
+from bidsfit.planning.plan import ParticipantPlan, add_segmentations, make_plan
 from bidsfit.run.description import describe_plan
 from bidsfit.run.engine import read_plugin
 from bidsfit.run.settings import Settings
@@ -142,5 +142,6 @@ def plan_run(settings: Settings, fits: Sequence[Fit]) -> tuple[Dataset, list[Fol
         helping_images=helping_images,
         overwrite=settings.overwrite,
     )
+    add_segmentations(plans, settings.atlas, [*derivatives, raw], settings.output_dir, settings.overwrite)
     unmatched = not inputs.images and all(problem.unmatched for problem in inputs.problems)
     return raw, [*derivatives, *heads], plans, unmatched

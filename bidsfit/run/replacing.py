@@ -8,7 +8,7 @@ from datetime import datetime
 from itertools import chain
 from pathlib import Path
 
-from bidsfit.bids.conflicts import Conflict, dated_folder, files_of_image, move, writing
+from bidsfit.bids.conflicts import Conflict, dated_folder, files_of_image, move, of_segmentation, writing
 from bidsfit.bids.outputs import file_output, image_folder, json_path
 from bidsfit.estimators.estimator import estimator_label
 from bidsfit.planning.fits import Fit
@@ -44,6 +44,8 @@ def find_replaced(plan: ImagePlan, output_dir: Path) -> Replaced | None:
     paths = {conflict.path for conflict in found}
     files = {path for fit in plan.fits if paths & set(maps := _maps(plan, fit, output_dir)) for path in maps}
     files |= {path for found_at in paths for path in (found_at, json_path(found_at)) if path.exists()}
+    of = tuple(path.name.removesuffix("dseg.nii.gz") for path in paths if of_segmentation(path.name))
+    files |= {path for path in files_of_image(output_dir, plan.image) if path.name.startswith(of)}
     files |= {
         path
         for fit in plan.fits
@@ -60,7 +62,7 @@ def _maps(plan: ImagePlan, fit: Fit, output_dir: Path) -> list[Path]:
 
 
 def _figures(plan: ImagePlan, fit: Fit, output_dir: Path) -> list[Path]:
-    """Figures and records of a fit and of comparisons that include it, and maps of disagreements that it is part of."""
+    """Figures, records and tables of a fit, of comparisons and regions that include it, and maps of disagreements."""
     from bidsfit.interfaces.comparison import comparison_figure_paths  # and with them what draws figures
     from bidsfit.interfaces.fit import fit_figure_paths
 
@@ -71,7 +73,13 @@ def _figures(plan: ImagePlan, fit: Fit, output_dir: Path) -> list[Path]:
     stem, label = f"{plan.image.name}_model-{fit.model}_param-*_stat-{KEY}", estimator_label(fit.built.name)
     dwi = output_dir / image_folder(plan.image)
     apart = chain.from_iterable(dwi.glob(f"{stem}{pair}_dwimap.*") for pair in (f"*_desc-{label}", f"{label}_desc-*"))
-    return [*(path for path in paths if path.exists()), *apart]
+    fitted = f"_model-{fit.model}_desc-{label}_dwimap"
+    tables = (
+        path
+        for path in files_of_image(output_dir, plan.image)
+        if of_segmentation(path.name) and path.name.endswith((f"{fitted}.tsv", f"{fitted}.json", "_record.json"))
+    )
+    return [*(path for path in paths if path.exists()), *apart, *tables]
 
 
 def replace_earlier(plans: Iterable[ParticipantPlan], output_dir: Path, moment: datetime) -> list[Replaced]:

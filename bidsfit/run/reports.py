@@ -29,12 +29,14 @@ from bidsfit.reports.records import (
     FitRecord,
     ImageRecord,
     PreprocessingRecord,
+    RegionsRecord,
     read_record,
     read_records,
 )
 from bidsfit.reports.report import write_report
 from bidsfit.reports.scenes import write_scenes
 from bidsfit.run.failures import explain, not_trained, read_crash
+from bidsfit.run.region_tables import write_region_tables
 from bidsfit.run.settings import Settings
 from bidsfit.workflows.participant import image_part, log_folder
 
@@ -61,7 +63,7 @@ class Reports:
         self.errors = {
             plan.label: [
                 *(ErrorRecord("An image was left out", problem) for problem in plan.problems),
-                *(ErrorRecord("A fit was left out", words) for words in plan.unmet),
+                *(ErrorRecord("A fit or a table of regions was left out", words) for words in plan.unmet),
             ]
             for plan in plans
         }
@@ -72,6 +74,8 @@ class Reports:
         if plan.label in self.written:
             return
         errors = [*self.errors[plan.label], *read_crashes(self.settings, plan, run_uuid)]
+        if run_uuid == self.settings.run_uuid:
+            errors += write_region_tables(plan, self.settings.output_dir)
         make_report(self.settings, self.raw, plan, errors)
         if run_uuid == self.settings.run_uuid and plan.images:
             given = [image.image if image.chain is None else image.chain.raw for image in plan.images]
@@ -112,6 +116,7 @@ def make_report(settings: Settings, raw: Dataset, plan: ParticipantPlan, errors:
         methods=methods_of(records),
         comparisons=[record for record in records if isinstance(record, ComparisonRecord)],
         preprocessing=[record for record in records if isinstance(record, PreprocessingRecord)],
+        regions=[record for record in records if isinstance(record, RegionsRecord)],
         voxels=settings.report_voxels,
     )
     if settings.scenes:

@@ -63,6 +63,7 @@ class Settings:
     sigma: str = "auto"
     organ: str = "auto"
     bounds: Mapping[str, Mapping[str, tuple[float, float]]] | None = None
+    atlas: tuple[str, ...] = ()
     distribution: str | None = None
     training_snr: str | None = None
     training_recipe: str | None = None
@@ -196,6 +197,7 @@ def settings_from(arguments: Namespace, command: Sequence[str]) -> Settings:
                 )
             },
             "estimators": tuple(_file_or_name(word, ".zip") for word in values["estimators"] or ("lsq",)),
+            "atlas": tuple(_file_or_name(word, (".nii", ".nii.gz")) for word in values["atlas"] or ()),
             **{
                 name: None if values[name] is None else absolute(values[name])
                 for name in ("bids_filter_file", "bids_database_dir", "nipype_plugin_file")
@@ -272,8 +274,8 @@ def _bounds(words: Sequence[str] | None) -> dict[str, dict[str, tuple[float, flo
     return found
 
 
-def _file_or_name(word: Any, suffix: str) -> Any:
-    """A name unchanged, or a path made absolute; paths have the suffix or contain a folder."""
+def _file_or_name(word: Any, suffix: str | tuple[str, ...]) -> Any:
+    """A name unchanged, or a path made absolute; paths have the suffix (or one of them) or contain a folder."""
     if word is None or not (word.endswith(suffix) or os.sep in word):
         return word
     return str(absolute(word))

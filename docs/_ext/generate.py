@@ -228,6 +228,7 @@ def outputs_page() -> str:
         "model": "<model>",
         "estimator": "<estimator>",
         "label": "<parameter>",
+        "regions": "seg-<segmentation>",
     }
     folder, name = declared["map"].format(**shown, statistic="", suffix="dwimap").rsplit("/", 1)
     maps = [
@@ -249,7 +250,8 @@ def outputs_page() -> str:
         for quantity in (*outputs.quality_quantities(), FLAGS)
     ]
     files = [
-        (f"`{entry['name'].format(**shown)}`", escape(entry["description"])) for entry in declared["files"].values()
+        (f"`{entry['name'].format(**shown)}`", escape(entry["description"]))
+        for entry in (*declared["files"].values(), *declared["regions"].values())
     ]
     return "\n\n".join(
         [

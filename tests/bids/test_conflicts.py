@@ -169,6 +169,13 @@ def folder(tmp_path):
         for name in ("desc-preproc_dwi.nii.gz", "desc-preproc_dwi.bval", "desc-brain_mask.nii.gz"):
             write(out, Path(f"sub-01/ses-1/dwi/{stem}_{name}"), {"Preprocessing": {}, "Sources": [IMAGE.uri]})
         write(out, Path(f"sub-01/figures/{stem}_desc-image_record.json"), {})
+        write(out, Path(f"sub-01/figures/{stem}_seg-aseg_record.json"), {})
+        for name in (
+            "atlas-x_seg-aseg_dseg.nii.gz",
+            "seg-aseg_res-2mm_dseg.nii.gz",
+            "seg-a_model-adc_desc-lsq_dwimap.tsv",
+        ):
+            write(out, Path(f"sub-01/ses-1/dwi/{stem}_{name}"), {})
         write(out, Path(f"sub-01/figures/{stem}_model-adc_desc-lsqmaps_dwi.png"), {})
     return out
 
@@ -178,7 +185,8 @@ def contents(folder):
 
 
 def test_files_of_an_image_are_its_own(folder):
-    own = {path for path in contents(folder) if path.name.startswith((f"{IMAGE.name}_desc", f"{IMAGE.name}_model"))}
+    starts = tuple(f"{IMAGE.name}_{key}-" for key in ("desc", "model", "atlas", "seg"))
+    own = {path for path in contents(folder) if path.name.startswith(starts) and "_res-" not in path.name}
     assert {path.relative_to(folder) for path in files_of_image(folder, IMAGE)} == own
     assert len(own) > 40
 

@@ -102,9 +102,19 @@ def test_maps_of_models_are_validated(masks):
     errors = errors_of(masks.root, extended=True)
     for name, (_, _, wrong) in MAPS.items():
         found = {text.rpartition("(")[2].rstrip(")") for place, text in errors if f"sub-01_{name}_dwimap." in place}
+        found -= {"ALL_FILENAME_RULES_HAVE_ISSUES"}  # of a sidecar, which might also be that of a table of regions
         assert len(found) == bool(wrong), name
         assert all(text.startswith(wrong) for text in found), name
     assert len(errors_of(masks.root)) >= len(MAPS)  # which knows none of them
+
+
+def test_tables_of_regions_are_validated(masks):
+    """They need no parameter, but a model, and have the segmentation before the resolution."""
+    for name in ("seg-a_res-2_model-m_desc-lsq", "atlas-a_model-m", "res-2_seg-a_model-m", "seg-a_desc-lsq"):
+        masks.write(f"sub-01/dwi/sub-01_{name}_dwimap.tsv", "index\tname\n1\ta\n")
+    masks.write("sub-01/dwi/sub-01_seg-a_res-2_model-m_desc-lsq_dwimap.json", json.dumps({"Resolution": "2 mm"}))
+    wrong = {place.partition("sub-01_")[2] for place, _ in errors_of(masks.root, extended=True)}
+    assert wrong == {"res-2_seg-a_model-m_dwimap.tsv", "seg-a_desc-lsq_dwimap.tsv"}
 
 
 def test_the_command_tells(masks, capsys):

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from bidsfit.bids.fitted import find_fitted
+from bidsfit.bids.fitted import find_fitted, read_facts
+from bidsfit.bids.images import open_image
 from bidsfit.bids.inputs import Folder, InputProblem
-from bidsfit.cohort.region_values import grouped, region_values
+from bidsfit.cohort.region_values import RegionPlaces, fit_values, grouped, region_values
 
 SHAPE = (5, 6, 3)
 N = 90
@@ -206,3 +207,28 @@ def test_processes_give_the_same(fit, gather):
 def test_problems_that_are_the_same_share_a_sentence():
     problems = [InputProblem(str(i), "no region") for i in range(8)] + [InputProblem("9", "damaged")]
     assert grouped(problems, most=2) == ["sub-0, sub-1 and 6 more: no region", "sub-9: damaged"]
+
+
+def test_the_error_of_a_mean_is_that_of_its_voxels(masks, fit):
+    """Where a standard deviation is infinite it counts as half the distance of the bounds."""
+    status, sd, flags = np.ones(SHAPE), np.full(SHAPE, 3e-4), np.zeros(SHAPE)
+    status[0], sd[0], sd[1], flags[:2] = 4, 9.0, np.inf, 16
+    fit(status=status)
+    stem = "sub-01/ses-1/dwi/sub-01_ses-1_model-ivim_param-{}_desc-lsq_dwimap.nii.gz".format
+    masks.nifti(stem("D_stat-sd"), np.float32(sd))
+    masks.nifti(stem("D_stat-bias"), np.linspace(0, 1e-4, N).reshape(SHAPE).astype(np.float32))
+    masks.nifti(stem("f_stat-expectedsd"), np.full(SHAPE, 0.1, dtype=np.float32))
+    masks.nifti(stem("flags"), np.uint8(flags))
+    (fitted,) = find_fitted(masks.root)
+    like = open_image(fitted.status)
+    whole = RegionPlaces.of([], fitted.image, like, [])
+    found = {row.parameter: row for row in fit_values(fitted, read_facts(fitted), like, whole, {}, errors=True)}
+    d, f = found["D"], found["f"]
+    n = N * 4 // 5
+    assert d.n_used == n
+    assert d.standard_error == pytest.approx(math.sqrt(54 * 0.3**2 + 18 * 2.5**2) / n, rel=1e-6)  # um^2/ms
+    assert d.mean_bias == pytest.approx(np.linspace(0, 0.1, N)[18:].mean(), rel=1e-5)
+    assert math.isnan(d.mean_response)
+    assert f.standard_error == pytest.approx(0.1 / math.sqrt(n), rel=1e-6)
+    assert d.flagged == f.flagged == pytest.approx(18 / n)
+    assert math.isnan(next(fit_values(fitted, read_facts(fitted), like, whole, {})).standard_error)
