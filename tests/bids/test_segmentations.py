@@ -8,7 +8,7 @@ import pytest
 
 from bidsfit.bids.images import open_image
 from bidsfit.bids.inputs import find_images, open_dataset
-from bidsfit.bids.segmentations import Segmentation, find_segmentations, resample
+from bidsfit.bids.segmentations import Segmentation, find_segmentations, resample, write_segmentation
 from bidsfit.exceptions import NoInputError, UnusableInputError
 
 STEM = "sub-01/ses-1/dwi/sub-01_ses-1_space-ACPC"
@@ -166,6 +166,10 @@ def test_labels_come_to_the_voxels_that_are_nearest(prepared, find):
     near = nib.affines.apply_affine(affine, np.round(nib.affines.apply_affine(np.linalg.inv(affine), centres)))
     np.testing.assert_array_equal(data, 1000 + (near[..., 0] > 4.3) + 2 * (near[..., 1] > -1.1))
     assert names == {number: str(number) for number in range(1000, 1004)}
+    target = prepared / "sub-01_seg-aseg_dseg.nii.gz"
+    write_segmentation(target, data, names, like, {"Sources": [found.uri]})
+    np.testing.assert_array_equal(np.asarray(nib.load(target).dataobj), data)
+    assert (prepared / "sub-01_seg-aseg_dseg.tsv").read_text().splitlines()[:2] == ["index\tname", "1000\t1000"]
 
 
 @pytest.mark.parametrize("data", [np.full((5, 6, 3), 0.5), np.ones((5, 6, 3, 2), dtype=np.uint8)])
