@@ -1,16 +1,20 @@
 """Which run made which file, of which inputs, as the draft of the BIDS provenance (BEP028) has it.
 
 A participant has three files in ``prov/``: ``prov-sub01_ent.json`` (inputs and results with their SHA-256),
-``prov-sub01_act.json`` (the runs that made these results) and ``prov-sub01_soft.json`` (versions of bidsfit).
+``prov-sub01_act.json`` (the runs that made these results) and ``prov-sub01_soft.json`` (versions of bidsfit);
+``provenance.tsv`` says whose they are.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
+
+from filelock import FileLock
 
 from bidsfit import __version__
 from bidsfit.bids.conflicts import writing
@@ -18,11 +22,12 @@ from bidsfit.bids.inputs import DwiImage
 from bidsfit.bids.metadata import read_sidecar
 from bidsfit.bids.names import ANY, files_of
 from bidsfit.bids.outputs import own_uri
+from bidsfit.bids.tables import write_rows
 from bidsfit.exceptions import UnusableInputError
 from bidsfit.files import write_json
 
 #: What the three files hold: key of their list, by suffix.
-RECORDS = {"act": "Activities", "ent": "ProvEntities", "soft": "Software"}
+RECORDS = {"act": "Activities", "ent": "Files", "soft": "Software"}
 
 
 def provenance_path(folder: Path, participant: str, suffix: str) -> Path:
@@ -31,7 +36,13 @@ def provenance_path(folder: Path, participant: str, suffix: str) -> Path:
 
 
 def write_provenance(
-    folder: Path, images: Sequence[DwiImage], run: str, command: str, started: datetime, ended: datetime
+    folder: Path,
+    images: Sequence[DwiImage],
+    run: str,
+    command: str,
+    started: datetime,
+    ended: datetime,
+    others: Mapping[str, Path] = MappingProxyType({}),
 ) -> None:
     """Record the results of a participant that are newer than the last record as made by this run.
 
@@ -43,6 +54,8 @@ def write_provenance(
         Images of the participant that the run was given.
     run : str
         Identifier of the run.
+    others : mapping of str to Path
+        Other files that it used, such as field maps, by URI.
     """
     participant = images[0].participant
     paths = {suffix: provenance_path(folder, participant, suffix) for suffix in RECORDS}
@@ -62,7 +75,8 @@ def write_provenance(
         makers = {entity["GeneratedBy"] for entity in results.values()}
         if activity not in makers:
             return
-        sources = {uri: _entity(uri, path) for image in images for uri, path in _sources(image)}
+        given = (pair for image in images for pair in _sources(image))
+        sources = {uri: _entity(uri, path) for uri, path in (*given, *others.items())}
         programs = earlier["soft"] | {software: {"Id": software, "Label": "bidsfit", "Version": __version__}}
         runs = earlier["act"] | {
             activity: {
@@ -84,6 +98,10 @@ def write_provenance(
         }
         for suffix, records in content.items():  # entities last: the time of their file says what is recorded
             write_json(paths[suffix], {RECORDS[suffix]: [records[key] for key in sorted(records)]})
+    with FileLock(folder / ".bidsfit.lock"):  # of all participants, those of other runs included
+        people = sorted(path.name.removesuffix("_ent.json") for path in paths["ent"].parent.glob("prov-*_ent.json"))
+        rows = ((one, f"Runs of bidsfit that made the files of {one.replace('prov-sub', 'sub-', 1)}") for one in people)
+        write_rows(paths["ent"].with_name("provenance.tsv"), ("provenance_id", "description"), rows)
 
 
 def _is_result(path: Path) -> bool:
@@ -105,7 +123,7 @@ def _sources(image: DwiImage) -> Iterator[tuple[str, Path]]:
 def _entity(uri: str, path: Path) -> dict[str, Any]:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return {"Id": uri, "Label": path.name, "Digest": {"sha256": digest}}
+    return {"Id": uri, "Label": path.name, "Digest": {"SHA-256": digest}}
 
 
 def _read(path: Path, key: str) -> dict[str, dict[str, Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -79,14 +79,27 @@ class Reports:
         make_report(self.settings, self.raw, plan, errors)
         if run_uuid == self.settings.run_uuid and plan.images:
             given = [image.image if image.chain is None else image.chain.raw for image in plan.images]
-            now = datetime.now().astimezone()
-            write_provenance(self.settings.output_dir, given, run_uuid, self.settings.command, self.started, now)
+            others = {uri: path for image in plan.images for uri, path in other_files(image)}
+            about = run_uuid, self.settings.command, self.started, datetime.now().astimezone()
+            write_provenance(self.settings.output_dir, given, *about, others)
         for record in filter(None, (preprocessing_record(image, self.settings.output_dir) for image in plan.images)):
             say_refused(record)
         say_left_out(self.settings, plan)
         self.errors[plan.label] = errors
         self.written.add(plan.label)
         say_errors(self.settings, plan.label, errors)
+
+
+def other_files(plan: ImagePlan) -> Iterator[tuple[str, Path]]:
+    """URIs and paths of what was used beside an image and the files that belong to it, by its steps and for tables."""
+    if plan.chain is not None:
+        field, anatomy = plan.chain.helping.reversed_phase, plan.chain.helping.anatomy
+        if field is not None and plan.chain.method("susceptibility"):
+            yield field.uri, field.path
+        if anatomy is not None and plan.chain.method("tissue"):
+            yield from zip(anatomy.uris, filter(None, (*anatomy.segmentation, anatomy.t1w)), strict=True)
+    for segmentation in plan.segmentations:
+        yield segmentation.uri, segmentation.path
 
 
 def read_crashes(settings: Settings, plan: ParticipantPlan, run_uuid: str) -> list[ErrorRecord]:

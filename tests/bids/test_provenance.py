@@ -23,8 +23,8 @@ def record(pair, tmp_path):
     out = tmp_path / "out"
     (out / "sub-01" / "dwi").mkdir(parents=True)
 
-    def write(run="1"):
-        write_provenance(out, images, run, "bidsfit ds out participant", NOW, NOW)
+    def write(run="1", others=None):
+        write_provenance(out, images, run, "bidsfit ds out participant", NOW, NOW, others or {})
         content = {suffix: json.loads(provenance_path(out, "01", suffix).read_text()) for suffix in RECORDS}
         return {suffix: {one["Id"]: one for one in content[suffix][key]} for suffix, key in RECORDS.items()}
 
@@ -33,7 +33,7 @@ def record(pair, tmp_path):
 
 
 def sha256(path):
-    return {"sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    return {"SHA-256": hashlib.sha256(path.read_bytes()).hexdigest()}
 
 
 def test_inputs_results_and_the_run(record, pair):
@@ -84,3 +84,19 @@ def test_a_damaged_record_stops_nothing(record):
     provenance_path(record.out, "01", "act").write_text("{")
     (record.out / f"{MAP}.nii.gz").write_text("another")
     assert set(record("2")["act"]) == {"bids::prov#run-2"}
+
+
+def test_other_files_that_were_used_and_whose_records_there_are(record, pair):
+    """Field maps, anatomical images and atlases; the table has a row for every participant with records."""
+    (record.out / f"{MAP}.nii.gz").write_text("a map")
+    t1w = pair[0].write("sub-01/anat/sub-01_T1w.nii.gz", "a head")
+    table = record.out / "prov" / "provenance.tsv"
+    table.parent.mkdir()
+    provenance_path(record.out, "02", "ent").write_text("{}")
+    uri = "bids:raw:sub-01/anat/sub-01_T1w.nii.gz"
+    found = record(others={uri: t1w})
+    assert found["ent"][uri]["Digest"] == sha256(t1w)
+    assert uri in next(iter(found["act"].values()))["Used"]
+    lines = table.read_text().splitlines()
+    assert lines[0] == "provenance_id\tdescription"
+    assert [line.partition("\t")[0] for line in lines[1:]] == ["prov-sub01", "prov-sub02"]

@@ -295,6 +295,7 @@ def test_tissue_masks_from_a_t1w_image_serve_the_group_level(tmp_path, app):
     assert "White matter" in (out / "sub-01/dwi/sub-01_desc-tissue_dseg.tsv").read_text()
     record = json.loads((out / "sub-01/figures/sub-01_desc-preprocessing_record.json").read_text())
     assert "hidden Markov random field" in next(s["reason"] for s in record["steps"] if s["name"] == "tissue")
+    assert "bids:raw:sub-01/anat/sub-01_T1w.nii.gz" in (out / "prov" / "prov-sub01_ent.json").read_text()
     outcome = app(data, out, "group", "--healthy", "group=healthy")
     assert outcome.code == 0
     assert (out / "group_model-smt2_desc-wm_distribution.json").exists()

@@ -113,6 +113,13 @@ def test_a_plain_segmentation_has_the_names_of_bids(fitted):
     assert {index: row["name"] for index, row in rows.items()} == {"1": "GM", "2": "WM", "3": "CSF"}
 
 
+def test_segmentations_are_recorded_among_what_was_used(fitted):
+    (run,) = json.loads((fitted / "prov" / "prov-sub01_act.json").read_text())["Activities"]
+    assert "bids:raw:sub-01/anat/sub-01_space-ACPC_desc-aseg_dseg.nii.gz" in run["Used"]
+    files = {file["Id"]: file for file in json.loads((fitted / "prov" / "prov-sub01_ent.json").read_text())["Files"]}
+    assert files[f"bids::{TABLE}"]["GeneratedBy"] == run["Id"]
+
+
 def test_the_report_shows_the_regions(fitted, outputs):
     report = outputs(fitted).report()
     assert "Regions · seg-aseg" in report
