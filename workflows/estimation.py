@@ -21,7 +21,7 @@ from bidsfit.planning.methods import fit_methods
 from bidsfit.planning.plan import ImagePlan, disagreements
 from bidsfit.reports.records import is_drawn
 from bidsfit.workflows.preprocessing import add_assessment, add_scan
-from bidsfit.workflows.training import TrainedStore, fit_name, init_training_node, node_name
+from bidsfit.workflows.training import TrainedStore, fit_name, init_sampling_node, init_training_node, node_name
 
 #: Memory of Python with its libraries, GB.
 BASE_MEMORY = 0.5
@@ -49,8 +49,8 @@ def init_image_wf(
 
         volumes -> [preprocessing_wf ->] scan -> prepare -> plot_image, assess
            |-> write_mask (if no mask was given), write_noise (with MP-PCA)
-           |-> <model>_<estimator>_wf: [train ->] fit   (one for each fit)
-                                                   '-> compare_<model>   (if a model has several estimators)
+           |-> <model>_<estimator>_wf: [[sample ->] train ->] fit   (one for each fit)
+                                                               '-> compare_<model>   (if a model has several estimators)
 
     Parameters
     ----------
@@ -175,8 +175,8 @@ def init_fit_wf(
 
     .. code-block:: text
 
-        inputnode -> [train ->] fit
-             '------------------^
+        inputnode -> [[sample ->] train ->] fit
+             '------------------------------^
 
     The parameters are those of `init_image_wf`.
 
@@ -231,6 +231,10 @@ def init_fit_wf(
                 (train, node, [("trained", "trained")]),
             ]
         )
+        if fit.scope is not None:
+            sample = init_sampling_node(plan, fit, scratch=scratch, mem_gb=_memory(plan, in_memory=not scratch))
+            workflow.connect([(inputnode, sample, [(name, name) for name in (*IMAGE, *FOUND)])])
+            workflow.connect(sample, "voxels", train, "voxels")
     elif fit.trained is not None:
         node.inputs.trained = str(fit.trained)
     return workflow

@@ -78,11 +78,12 @@ def init_participants_wf(
         See `init_image_wf`.
     """
     workflow = ParticipantsWorkflow(name=WORKFLOW, base_dir=str(work_dir))
+    images: dict[str, tuple[ImagePlan, pe.Workflow]] = {}
+    crash_folders: dict[pe.Workflow, str] = {}
     for plan in plans:
         if not plan.images:
             continue
         participant_wf = pe.Workflow(name=participant_name(plan.label))
-        images = {}
         for image in plan.images:
             image_wf = init_image_wf(
                 image,
@@ -93,11 +94,12 @@ def init_participants_wf(
             )
             participant_wf.add_nodes([image_wf])
             images[f"{WORKFLOW}.{image_part(image)}"] = (image, image_wf)
-        workflow.across += share_training(images)
         workflow.add_nodes([participant_wf])
-        crash_folder = log_folder(output_dir, plan.label) / run_uuid
+        crash_folders[participant_wf] = str(log_folder(output_dir, plan.label) / run_uuid)
+    workflow.across += share_training(images)
+    for participant_wf, folder in crash_folders.items():
         for name in participant_wf.list_node_names():
-            participant_wf.get_node(name).config = {"execution": {"crashdump_dir": str(crash_folder)}}
+            participant_wf.get_node(name).config = {"execution": {"crashdump_dir": folder}}
     return workflow
 
 

@@ -1,4 +1,4 @@
-"""Workflow node that trains an estimator before a fit."""
+"""Workflow nodes that train an estimator before a fit."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from nipype.interfaces import utility as niu
 from nipype.pipeline import engine as pe
 
 from bidsfit import __version__
-from bidsfit.interfaces.training import TrainEstimator
+from bidsfit.interfaces.training import SampleVoxels, TrainEstimator
 from bidsfit.planning.fits import Fit
 from bidsfit.planning.plan import ImagePlan
+from bidsfit.simulation.images import FEWEST_VOXELS, MOST_VOXELS
 from bidsfit.trained.estimator import TrainedEstimator
 
 #: Memory of a training, GB: torch, a block of simulated signals, a pool.
@@ -58,6 +59,8 @@ def init_training_node(plan: ImagePlan, fit: Fit, *, training: TrainedStore, omp
         Output of `PrepareImage`, with the noise level.
     all_facts
         The same of all images of the participant, see `share_training`.
+    voxels, all_voxels
+        Output of the node that samples the image, and of those of all images that share the training.
     """
     interface = TrainEstimator(
         model=fit.model,
@@ -78,13 +81,48 @@ def init_training_node(plan: ImagePlan, fit: Fit, *, training: TrainedStore, omp
     return node
 
 
+def init_sampling_node(plan: ImagePlan, fit: Fit, *, scratch: str, mem_gb: float) -> pe.Node:
+    """Make the node that draws voxels of an image for the training of the estimator of a fit.
+
+    Parameters
+    ----------
+    plan : ImagePlan
+    fit : Fit
+    scratch : str
+        As of `init_image_wf`.
+    mem_gb : float
+        Memory of a node that reads the image.
+
+    Inputs
+    ------
+    in_file, bval, bvec, sidecar
+        The fitted image.
+    mask, facts, noise_map
+        Outputs of `PrepareImage`.
+    """
+    interface = SampleVoxels(
+        name=plan.image.uri,
+        model=fit.model,
+        organ=fit.organ,
+        estimator=fit.estimator,
+        options=fit.options,
+        most=MOST_VOXELS,
+        scratch=scratch,
+        version=__version__,
+    )
+    return pe.Node(interface, name="sample", mem_gb=mem_gb)
+
+
 def takes_level(fit: Fit) -> bool:
-    """Whether the estimator of a fit is trained at the SNR of the images."""
-    return fit.trains and isinstance(fit.built, TrainedEstimator) and fit.built.snr == "auto"
+    """Whether the estimator of a fit is trained at one SNR, that of the images."""
+    auto = fit.trains and isinstance(fit.built, TrainedEstimator) and fit.built.snr == "auto"
+    return auto and fit.scope is None
 
 
 def share_training(images: Mapping[str, tuple[ImagePlan, pe.Workflow]]) -> Iterator[tuple[str, str, str, str]]:
-    """Let estimators that are trained at the SNR of the images be trained at one level for all images of a participant.
+    """Let what trainings take from images come from all images of a participant, or of the run.
+
+    That is the SNR, of which all images of a participant get one level, or voxels, for a recipe that takes them.
 
     Parameters
     ----------
@@ -96,14 +134,24 @@ def share_training(images: Mapping[str, tuple[ImagePlan, pe.Workflow]]) -> Itera
     source, output, target, input : str
         Connections to make between nodes of different images, the nodes by their full names.
     """
-    sharing: dict[str, list[str]] = {}
+    sharing: dict[tuple[str, str, str], list[str]] = {}
     for name, (plan, _) in images.items():
-        for fit in filter(takes_level, plan.fits):
-            sharing.setdefault(fit_name(fit), []).append(name)
-    for fitted, names in sharing.items():
-        for name in names if len(names) > 1 else ():
-            fit_wf = images[name][1].get_node(fitted)
-            merge = pe.Node(niu.Merge(len(names)), name="all_facts", run_without_submitting=True)
-            fit_wf.connect(merge, "out", fit_wf.get_node("train"), "all_facts")
-            for i, other in enumerate(names, start=1):
-                yield f"{other}.prepare", "facts", f"{name}.{fitted}.all_facts", f"in{i}"
+        for fit in plan.fits:
+            if takes_level(fit) or fit.scope is not None:
+                source = "prepare" if fit.scope is None else f"{fit_name(fit)}.sample"
+                whose = "" if fit.scope == "dataset" else plan.image.participant
+                sharing.setdefault((fit_name(fit), source, whose), []).append(name)
+    for (fitted, source, _), names in sharing.items():
+        if len(names) < 2:
+            continue
+        output = "facts" if source == "prepare" else "voxels"
+        merge = f"all_{output}"
+        images[names[0]][1].get_node(fitted).add_nodes(
+            [pe.Node(niu.Merge(len(names)), name=merge, run_without_submitting=True)]
+        )
+        for i, name in enumerate(names, start=1):
+            if output == "voxels":
+                sample = images[name][1].get_node(source)
+                sample.inputs.most = max(MOST_VOXELS // len(names), FEWEST_VOXELS)
+            yield f"{name}.{source}", output, f"{names[0]}.{fitted}.{merge}", f"in{i}"
+            yield f"{names[0]}.{fitted}.{merge}", "out", f"{name}.{fitted}.train", merge

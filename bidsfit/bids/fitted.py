@@ -26,6 +26,14 @@ from bidsfit.trust.flags import FLAGS
 #: Entities of a map of a fit after those of the image; maps of its statistics have more.
 MAP = ("model", "param", "desc")
 
+#: What may differ between the trainings of one estimator for several images.
+TRAININGS = IMAGES_OF_TRAINING, SNR_OF_TRAINING, DISTRIBUTION_OF_TRAINING, TRAINED_ESTIMATOR = (
+    "Images of the training",
+    "SNR of the training",
+    "Distribution of the training",
+    "Trained estimator",
+)
+
 #: Settings that differ between images that were fitted alike: what the mask is called, and who was left out of a pool.
 OWN_SETTINGS = ("Mask", "TrainingPool")
 
@@ -170,6 +178,8 @@ class FitTraining:
         Of the signals of the training; None without noise.
     checksum : str
         Of the file of the trained estimator; empty if unknown.
+    images : tuple of str
+        Names of the images whose voxels the training took.
     """
 
     distribution: str
@@ -179,6 +189,7 @@ class FitTraining:
     converged: bool
     snr: float | None = None
     checksum: str = ""
+    images: tuple[str, ...] = ()
 
     def holds(self, participant: str) -> bool:
         """Whether fits of a participant (label without ``sub-``) are part of the training data."""
@@ -256,26 +267,29 @@ def _training(settings: Mapping[str, Any], notes: Mapping[str, Any] | None) -> F
         converged=bool((notes.get("Training") or {}).get("Converged", True)),
         snr=(notes.get("Noise") or {}).get("SNR"),
         checksum=str(notes.get("Checksum", "")),
+        images=tuple((notes.get("Images") or {}).get("Voxels", ())),
     )
 
 
 def settings_that_differ(facts: Sequence[FitFacts]) -> list[str]:
     """Names of the settings that differ between fits of one model by one estimator; such maps are not comparable.
 
-    Of trained estimators also those of the training that was chosen for the image: its SNR, and, but for the
-    participant who was left out of a pool, its distribution, or else the trained estimator itself (as of another
-    protocol).
+    Of trained estimators also those of the training that was chosen for the image: the images that it took voxels of,
+    or its SNR, and, but for the participant who was left out of a pool, its distribution, or else the trained estimator
+    itself (as of another protocol).
     """
     names = sorted({name for one in facts for name in one.settings if name not in OWN_SETTINGS})
     differing = [name for name in names if any(one.settings.get(name) != facts[0].settings.get(name) for one in facts)]
     trained = [one.training for one in facts if one.training is not None]
     shared = [training for training in trained if not training.left_out]
-    if len({training.snr for training in trained}) > 1:
-        differing.append("SNR of the training")
+    if len({training.images for training in trained}) > 1:
+        differing.append(IMAGES_OF_TRAINING)
+    elif len({training.snr for training in trained}) > 1:
+        differing.append(SNR_OF_TRAINING)
     elif len({training.digest for training in shared}) > 1:
-        differing.append("Distribution of the training")
+        differing.append(DISTRIBUTION_OF_TRAINING)
     elif len({training.checksum for training in shared}) > 1:
-        differing.append("Trained estimator")
+        differing.append(TRAINED_ESTIMATOR)
     return differing
 
 

@@ -5,11 +5,17 @@ from __future__ import annotations
 import argparse
 import sys
 import textwrap
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bidsfit import estimators
 from bidsfit.cli.lab_options import add_setting_options, add_training_options, pools_of, setting_of, threads_of
 from bidsfit.exceptions import CannotCreateError, UsageError
+
+if TYPE_CHECKING:
+    from bidsfit.simulation.images import ImageVoxels
+    from bidsfit.trained.estimator import TrainedEstimator
 
 
 def add_train(commands: argparse._SubParsersAction) -> None:
@@ -29,6 +35,15 @@ def add_train(commands: argparse._SubParsersAction) -> None:
         "--pool", type=Path, metavar="FILE", help="distribution of a group-level run (*_distribution.json)"
     )
     parser.add_argument("--recipe", metavar="NAME", help="recipe of the package, or a file (.yml)")
+    parser.add_argument(
+        "--mask", type=Path, metavar="FILE", help="voxels of --image, for a recipe that takes voxels of images"
+    )
+    parser.add_argument(
+        "--sigma",
+        type=float,
+        metavar="S",
+        help="standard deviation of the noise of --image, in its unit (default: from repeated volumes)",
+    )
     add_training_options(parser)
     parser.set_defaults(run=run_train)
 
@@ -77,10 +92,19 @@ def run_train(arguments: argparse.Namespace) -> None:
             raise UsageError(f"--recipe {arguments.recipe} is of a {recipe.kind}; {arguments.estimator} is a {kind}.")
         recipes = dict.fromkeys(("network", "network-noise-free") if recipe.kind == "network" else ("forest",), recipe)
     bench = Bench(arguments.out.parent, pools_of(arguments.pool, setting), seed=arguments.seed, recipes=recipes)
+    estimator, images = bench.plan(arguments.estimator, setting), None
+    scopes = [estimator.scope, *(recipe.scope for recipe in recipes.values())]
+    if any(scopes):
+        images = _voxels_of(arguments, estimator)
+        if arguments.snr is None:
+            setting = replace(setting, noise=replace(setting.noise, snr=images.median_snr))
+    elif arguments.mask is not None or arguments.sigma is not None:
+        raise UsageError("--mask and --sigma are for recipes that take voxels of images (simulation: snr: images).")
     try:
-        task = bench.task(arguments.estimator, setting)
+        task = bench.task(arguments.estimator, setting, images)
     except ValueError as error:
-        raise UsageError(f"{error} Give it with --pool.") from error
+        advice = " Give it with --pool." * estimator.needs_pool
+        raise UsageError(f"{arguments.estimator}: {error}{advice}") from error
     say(protocol_in_words(setting))
     with Bar(f"training {arguments.estimator}, {setting_in_words(setting)}") as bar:
         bundle = train(task, threads=threads_of(arguments), device=arguments.device, progress=bar.show)
@@ -89,3 +113,39 @@ def run_train(arguments: argparse.Namespace) -> None:
     if not training["Converged"]:
         sys.stderr.write("bidsfit-lab: warning: the loss was still falling at the end; train longer (steps).\n")
     print(f"{arguments.out}: validation loss {training['ValidationLoss']:.3g}")
+
+
+def _voxels_of(arguments: argparse.Namespace, estimator: TrainedEstimator) -> ImageVoxels:
+    """The voxels of ``--image`` that a training takes.
+
+    Raises
+    ------
+    UsageError
+        If there is no image or mask, or the noise level is not known.
+    UnusableInputError
+        If the image or the mask cannot be read.
+    """
+    from bidsfit.bids.images import MaskedSignals, image_shape, open_image, read_mask
+    from bidsfit.cli.lab_options import acquisition_of
+    from bidsfit.noise import sigma_from_repeats
+
+    if arguments.image is None or arguments.mask is None:
+        raise UsageError(
+            f"The recipe of {arguments.estimator} takes voxels of the images that it will fit: give --image (a file "
+            "with .bval and .bvec beside it) and --mask, or let `bidsfit` train it for the images of a dataset."
+        )
+    acquisition = acquisition_of(arguments, estimator.model)
+    assert acquisition is not None
+    image = open_image(arguments.image)
+    shape = image_shape(image, len(acquisition), arguments.image)
+    signals = MaskedSignals(image, shape, read_mask(arguments.mask, image, arguments.image), arguments.image)
+    sigma = arguments.sigma
+    if sigma is None:
+        found = sigma_from_repeats(signals[slice(None)], acquisition)
+        sigma = None if found is None else found.sigma
+    if sigma is None:
+        raise UsageError(
+            f"{arguments.image}: no measurement (same b-value and direction) was repeated; give the noise level with "
+            "--sigma."
+        )
+    return estimator.sample(signals, acquisition, sigma, name=arguments.image.name)

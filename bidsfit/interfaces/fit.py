@@ -141,7 +141,8 @@ class FitImage(SimpleInterface):
         found = json.loads(Path(self.inputs.facts).read_text())
         noise, left_out = found["noise"], found.get("left_out", [])
         require_support(estimator, acquisition, left_out, path)
-        sigma = self._sigma(noise, mask)
+        noise_map = Path(self.inputs.noise_map) if isdefined(self.inputs.noise_map) else None
+        sigma = noise_level(noise, noise_map, mask)
         if estimator.needs_noise and sigma is None:
             raise UnusableInputError(
                 f"{path}: {estimator.name} needs the noise level, and it could not be found: nothing was repeated, and "
@@ -170,12 +171,12 @@ class FitImage(SimpleInterface):
             )
         return result
 
-    def _sigma(self, noise: dict[str, Any], mask: NDArray) -> float | NDArray | None:
-        """Noise level per voxel of the mask, or one for all; None if unknown."""
-        if isdefined(self.inputs.noise_map):
-            path = Path(self.inputs.noise_map)
-            return np.asarray(read_data(open_image(path), path), dtype=float).ravel("F")[mask.ravel("F")]
-        return float(noise["sigma"]) if noise and noise["sigma"] > 0 else None
+
+def noise_level(noise: Mapping[str, Any], noise_map: Path | None, mask: NDArray) -> float | NDArray | None:
+    """Noise level per voxel of the mask, or one for all, from the facts of `PrepareImage`; None if unknown."""
+    if noise_map is not None:
+        return np.asarray(read_data(open_image(noise_map), noise_map), dtype=float).ravel("F")[mask.ravel("F")]
+    return float(noise["sigma"]) if noise and noise["sigma"] > 0 else None
 
 
 def fit_figure_paths(folder: Path, image: DwiImage, estimator: Estimator) -> dict[str, Path]:

@@ -1,4 +1,4 @@
-"""Workflow node that trains an estimator for an image, or finds a trained one."""
+"""Workflow nodes that train an estimator for an image, or find a trained one, and sample voxels for the training."""
 
 from __future__ import annotations
 
@@ -20,13 +20,18 @@ from nipype.interfaces.base import (
 )
 
 from bidsfit import estimators, models
+from bidsfit.acquisition import Acquisition
 from bidsfit.bids.acquisitions import read_acquisition
 from bidsfit.bids.distributions import read_distribution
+from bidsfit.bids.images import MaskedSignals, image_shape, open_image, opened, read_data
 from bidsfit.exceptions import UnusableInputError
-from bidsfit.interfaces.fit import require_support
+from bidsfit.interfaces.fit import noise_level, require_support
 from bidsfit.interfaces.step import progress_bar
+from bidsfit.models.signal_model import SignalModel
 from bidsfit.simulation.distributions import Pooled
-from bidsfit.trained.estimator import TrainedEstimator
+from bidsfit.simulation.images import ImageVoxels
+from bidsfit.trained.estimator import TrainedEstimator, differences
+from bidsfit.training.bundle import acquisition_facts, acquisition_from
 from bidsfit.training.store import Store
 
 
@@ -39,6 +44,10 @@ class _TrainEstimatorInput(BaseInterfaceInputSpec):
     all_facts = InputMultiObject(
         File(exists=True), desc="of all images whose estimators share their training, that of the image included"
     )
+    voxels = File(
+        exists=True, desc="of the image, as SampleVoxels leaves them, where the recipe takes voxels of images"
+    )
+    all_voxels = InputMultiObject(File(exists=True), desc="of all images that share the training")
     model = traits.Str(mandatory=True)
     organ = traits.Str("general", usedefault=True, desc="whose preset the model has")
     estimator = traits.Str(mandatory=True)
@@ -72,13 +81,27 @@ class TrainEstimator(SimpleInterface):
         estimator: Any = estimators.get(self.inputs.estimator)(model, **self.inputs.options)
         left_out = json.loads(Path(self.inputs.facts).read_text()).get("left_out", [])
         require_support(estimator, acquisition, left_out, Path(self.inputs.in_file))
-        task = estimator.task(estimator.averaged(acquisition), self._snr(estimator), self._pool(estimator))
+        averaged = estimator.averaged(acquisition)
+        images = self._images(averaged)
+        snr = self._snr(estimator) if images is None else images.median_snr
+        try:
+            task = estimator.task(averaged, snr, self._pool(estimator), images=images)
+        except ValueError as error:
+            raise UnusableInputError(f"{self.inputs.in_file}: {estimator.name}: {error}") from error
         with progress_bar(self.inputs.label) as progress:
             path = Store(Path(self.inputs.store)).obtain(
                 task, estimator.name, threads=self.inputs.threads, device=self.inputs.device, progress=progress
             )
         self._results = {"trained": str(path)}
         return runtime
+
+    def _images(self, averaged: Acquisition) -> ImageVoxels | None:
+        """Voxels of the images that share the training and have the protocol of this one; None without any."""
+        if not isdefined(self.inputs.voxels):
+            return None
+        files = self.inputs.all_voxels if isdefined(self.inputs.all_voxels) else [self.inputs.voxels]
+        found = [load_voxels(Path(path)) for path in files]
+        return ImageVoxels.pooled([one for one in found if not differences(averaged, one.acquisition)])
 
     def _snr(self, estimator: TrainedEstimator) -> float:
         """Median SNR of the images that share the training (its logarithm); arbitrary if the estimator has its own."""
@@ -102,3 +125,79 @@ class TrainEstimator(SimpleInterface):
         if self.inputs.left_out:
             pool = pool.without(self.inputs.left_out)
         return pool if pool.space.facts == estimator.space.facts else replace(pool, space=estimator.space)
+
+
+class _SampleVoxelsInput(BaseInterfaceInputSpec):
+    in_file = File(exists=True, mandatory=True, desc="diffusion image")
+    bval = File(exists=True, mandatory=True)
+    bvec = File(exists=True)
+    sidecar = traits.Dict(desc="metadata of the image")
+    mask = File(exists=True, mandatory=True)
+    facts = File(exists=True, mandatory=True, desc="of the image, as PrepareImage leaves them: the noise level")
+    noise_map = File(exists=True, desc="noise level of every voxel, where it is a map")
+    name = traits.Str(mandatory=True, desc="of the image, as the training will say which images it saw")
+    model = traits.Str(mandatory=True)
+    organ = traits.Str("general", usedefault=True, desc="whose preset the model has")
+    estimator = traits.Str(mandatory=True)
+    options = traits.Dict(desc="of the estimator")
+    most = traits.Int(mandatory=True, desc="largest number of voxels")
+    scratch = traits.Str(usedefault=True, nohash=True, desc="folder of unpacked copies, as of `opened`")
+    version = traits.Str(desc="of bidsfit: another version samples again")
+
+
+class _SampleVoxelsOutput(TraitedSpec):
+    voxels = File(exists=True, desc="a sample of the voxels of the mask, for a training")
+
+
+class SampleVoxels(SimpleInterface):
+    """Draw voxels of an image for a training that takes its noise from images."""
+
+    input_spec = _SampleVoxelsInput
+    output_spec = _SampleVoxelsOutput
+
+    def _run_interface(self, runtime: Any) -> Any:
+        path, mask_path = Path(self.inputs.in_file), Path(self.inputs.mask)
+        acquisition = read_acquisition(
+            Path(self.inputs.bval),
+            Path(self.inputs.bvec) if self.inputs.bvec else None,
+            self.inputs.sidecar if isdefined(self.inputs.sidecar) else None,
+        )
+        model = models.get(self.inputs.model, self.inputs.organ)
+        estimator: Any = estimators.get(self.inputs.estimator)(model, **self.inputs.options)
+        facts = json.loads(Path(self.inputs.facts).read_text())
+        require_support(estimator, acquisition, facts.get("left_out", []), path)
+        mask = np.asarray(read_data(open_image(mask_path), mask_path)) > 0
+        noise_map = Path(self.inputs.noise_map) if isdefined(self.inputs.noise_map) else None
+        sigma = noise_level(facts["noise"], noise_map, mask)
+        if sigma is None:
+            raise UnusableInputError(
+                f"{path}: {estimator.name} is trained with the noise of the image, and its level could not be found. "
+                "Give it with --sigma."
+            )
+        stored = opened(path, self.inputs.scratch)
+        signals = MaskedSignals(stored, image_shape(stored, len(acquisition), path), mask, path)
+        found = estimator.sample(signals, acquisition, sigma, name=self.inputs.name, most=self.inputs.most)
+        self._results = {"voxels": str(save_voxels(Path(runtime.cwd) / "voxels.safetensors", found, model))}
+        return runtime
+
+
+def save_voxels(path: Path, voxels: ImageVoxels, model: SignalModel) -> Path:
+    """Write sampled voxels to an array file that holds no executable content."""
+    from safetensors.numpy import save_file
+
+    facts = {
+        "Acquisition": acquisition_facts(voxels.acquisition, model.variables),
+        "Images": [dict(voxels.images), voxels.most],
+    }
+    save_file({"signals": voxels.signals, "sigma": voxels.sigma}, path, metadata={"facts": json.dumps(facts)})
+    return path
+
+
+def load_voxels(path: Path) -> ImageVoxels:
+    """Read what `save_voxels` wrote."""
+    from safetensors import safe_open
+
+    with safe_open(path, "numpy") as file:
+        facts = json.loads(file.metadata()["facts"])
+        acquisition = acquisition_from(facts["Acquisition"])
+        return ImageVoxels(file.get_tensor("signals"), file.get_tensor("sigma"), acquisition, *facts["Images"])

@@ -22,6 +22,7 @@ from bidsfit.laboratory.results import Results
 from bidsfit.models.signal_model import SignalModel
 from bidsfit.parallel import BAR_FORMAT
 from bidsfit.simulation.distributions import Distribution
+from bidsfit.simulation.images import ImageVoxels
 from bidsfit.trained.estimator import TrainedEstimator
 from bidsfit.trained.given import describe_given
 from bidsfit.training.bundle import acquisition_facts, read_bundle, read_facts
@@ -107,17 +108,18 @@ class Bench:
         """Whether the bench trains it for the setting."""
         return name not in self.given and is_trained(name)
 
-    def task(self, name: str, setting: Setting) -> Task:
-        """Training task of an estimator for a setting."""
-        plan = self._plan(name, setting)
+    def task(self, name: str, setting: Setting, images: ImageVoxels | None = None) -> Task:
+        """Training task of an estimator for a setting, with voxels of images if its recipe takes them."""
+        plan = self.plan(name, setting)
         pool = self.pools.get(
             (setting.space.model.name, "healthy" if plan.distribution == "mixed" else plan.distribution)
         )
-        task = plan.task(setting.acquisition, setting.noise.snr, pool, lowest=setting.noise.lowest)
+        task = plan.task(setting.acquisition, setting.noise.snr, pool, lowest=setting.noise.lowest, images=images)
         default = "network-noise-free" if plan.kind == "network" and np.isinf(setting.noise.snr) else plan.kind
         return task if plan.recipe is not None else replace(task, recipe=self.recipes.get(default, task.recipe))
 
-    def _plan(self, name: str, setting: Setting) -> TrainedEstimator:
+    def plan(self, name: str, setting: Setting) -> TrainedEstimator:
+        """The estimator before its training."""
         bounds = {key: (low, high) for key, (low, high) in setting.space.facts.items()}
         build: Any = estimators.get(name)
         made: TrainedEstimator = build(

@@ -18,7 +18,8 @@ from bidsfit.estimators.estimator import Estimator
 from bidsfit.exceptions import UnknownNameError, UsageError
 from bidsfit.models.signal_model import SignalModel
 from bidsfit.noise import NoiseKind
-from bidsfit.trained.estimator import TrainedEstimator
+from bidsfit.simulation.simulator import Scope
+from bidsfit.trained.estimator import IMAGES, TrainedEstimator
 from bidsfit.trained.given import PREFIXES, describe_given, is_file_name
 from bidsfit.training.bundle import read_bundle
 from bidsfit.training.recipe import load_recipe, recipe_facts
@@ -143,6 +144,11 @@ class Fit:
         return replace(self, options=options, left_out=participant)
 
     @property
+    def scope(self) -> Scope | None:
+        """Whose images its training takes voxels of; None if it takes none."""
+        return self.built.scope if self.trains and isinstance(self.built, TrainedEstimator) else None
+
+    @property
     def training_in_words(self) -> str:
         """Training data of the estimator, in words; empty if it is not trained."""
         if self.unsuitable or not isinstance(self.built, TrainedEstimator):
@@ -155,6 +161,8 @@ class Fit:
             if isinstance(snr, str)
             else f"of SNR {snr:g}"
         )
+        if self.scope is not None:
+            level, snr = f"of the SNRs of the voxels of {IMAGES[self.scope]}", "images"
         source = "the plausible space of the model"
         if self.built.distribution == "prior":
             source = "the priors of its parameters"

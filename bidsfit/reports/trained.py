@@ -14,6 +14,9 @@ from bidsfit.training.bundle import Bundle
 #: Share of the voxels unlike all of the training above which the report warns.
 MANY_UNLIKE = 0.05
 
+#: Images of a training that are named.
+MOST_NAMES = 5
+
 #: Samples of the training that are drawn.
 SAMPLES = 20_000
 
@@ -32,6 +35,7 @@ def training_row(bundle: Bundle) -> dict[str, Any]:
         "participants": list(facts["Participants"]),
         "snr": facts["Noise"]["SNR"],
         "noise": facts["Noise"]["Kind"],
+        "images": images_in_words(facts["Images"]) if "Images" in facts else "",
         "recipe": recipe_in_words(facts["Recipe"]),
         "seconds": facts["Training"]["Seconds"],
         "device": facts["Training"]["Device"],
@@ -47,6 +51,18 @@ def recipe_in_words(facts: Mapping[str, Mapping[str, Any]]) -> str:
         choices = [f"{key.replace('_', ' ')} {value}" for key, value in content.items()]
         parts.append(f"{section}: {', '.join(choices).removeprefix('name ')}")
     return "; ".join(parts)
+
+
+def images_in_words(facts: Mapping[str, Any]) -> str:
+    """The images that a training took voxels of, and the SNR of these."""
+    counts, snr = facts["Voxels"], facts["SNR"]
+    names = [name.rpartition("/")[2].partition(".")[0] for name in counts]
+    listed = ", ".join([*names[:MOST_NAMES], *(["…"] if len(names) > MOST_NAMES else [])])
+    images = f"{len(names)} images" if len(names) > 1 else "an image"
+    return (
+        f"{sum(counts.values()):,} voxels of {images} ({listed}), whose SNR is {snr[0]:.3g} to {snr[-1]:.3g} "
+        f"(median {snr[len(snr) // 2]:.3g})"
+    )
 
 
 def distribution_in_words(facts: Mapping[str, Any]) -> str:

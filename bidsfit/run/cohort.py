@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bidsfit.bids.distributions import KINDS, distribution_path
-from bidsfit.bids.fitted import FittedImage, find_fitted, scanned_sessions
+from bidsfit.bids.fitted import IMAGES_OF_TRAINING, SNR_OF_TRAINING, FittedImage, find_fitted, scanned_sessions
 from bidsfit.bids.inputs import Folder, InputProblem
 from bidsfit.bids.metadata import read_sidecar
 from bidsfit.bids.tables import GENERATED_BY, write_table
@@ -345,7 +345,9 @@ def _warnings(plan: CohortPlan, fits: FitNotes, results: CohortResults) -> list[
             f"{model} by {estimator}: not all images were fitted with the same settings ({', '.join(sorted(names))}). "
             "Differences between them may be those of the settings."
             + " Fit all with one --training-snr, or all images of a participant in one run."
-            * ("SNR of the training" in names)
+            * (SNR_OF_TRAINING in names)
+            + " Fit all in one run, by a training on the images of all (scope: dataset)."
+            * (IMAGES_OF_TRAINING in names)
         )
     if len(fits.versions) > 1:
         found.append(f"The maps are of different versions of bidsfit: {', '.join(sorted(fits.versions))}.")

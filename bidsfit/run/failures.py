@@ -45,7 +45,7 @@ WORDS = {
 }
 
 #: Nodes of an image without which its noise level is not known, beside those of its preprocessing.
-BEFORE_TRAINING = ("volumes", "scan", "prepare")
+BEFORE_TRAINING = ("volumes", "scan", "prepare", "sample")
 
 #: Nodes of the preprocessing that are none of its steps.
 PREPROCESSING = {
@@ -56,6 +56,7 @@ PREPROCESSING = {
 
 #: Nodes of a fit.
 FIT = {
+    "sample": "drawing voxels for the training for",
     "train": "training for",
     "fit": "fitting",
 }
@@ -114,21 +115,26 @@ def explain(crash: Crash, plan: ImagePlan | None) -> tuple[str, str]:
 
 
 def not_trained(crash: Crash, plan: ParticipantPlan) -> str:
-    """Which estimators of other images were not trained because the noise of this image is not known; else empty."""
+    """Which estimators of other images were not trained because they lack something of this image; else empty."""
     *_, workflow, name = ["", *crash.node.split(".")]
     if name not in BEFORE_TRAINING and workflow != "preprocessing_wf":
         return ""
     waiting = {
-        image_part(image): {fit_name(f): f.name for f in filter(takes_level, image.fits)} for image in plan.images
+        image_part(image): {fit_name(f): f for f in image.fits if takes_level(f) or f.scope is not None}
+        for image in plan.images
     }
-    own = waiting.pop(crash.part, {})
-    names = sorted({fits[key] for fits in waiting.values() for key in own.keys() & fits.keys()})
-    if not names:
+    own = {key: f for key, f in waiting.pop(crash.part, {}).items() if name != "sample" or key == workflow}
+    others = {key for fits in waiting.values() for key in fits}
+    lost = [f for key, f in own.items() if key in others or f.scope == "dataset"]
+    if not lost:
         return ""
+    whose = "the run" if any(f.scope == "dataset" for f in lost) else f"sub-{plan.label}"
+    what = "its voxels" if any(f.scope for f in lost) else "its noise level"
     return (
-        f" For want of its noise level {' and '.join(names)} could not be trained for the other images of"
-        f" sub-{plan.label}, which share one SNR of the training. Leave this image out (--session-label, or"
-        " --bids-filter-file), or give --training-snr, and run the same command again."
+        f" For want of {what} {' and '.join(sorted({f.name for f in lost}))} could not be trained for the other images"
+        f" of {whose}, which share the training. Leave this image out (--session-label, or --bids-filter-file)"
+        + ", or give --training-snr" * any(map(takes_level, lost))
+        + ", and run the same command again."
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -12,11 +13,12 @@ from typing import Any
 from filelock import FileLock
 
 from bidsfit import __version__
+from bidsfit.bids.fitted import TRAININGS, FitFacts, find_fitted, read_facts, settings_that_differ
 from bidsfit.bids.inputs import Dataset
 from bidsfit.bids.left_out import in_words
 from bidsfit.bids.metadata import read_sidecar
 from bidsfit.bids.provenance import write_provenance
-from bidsfit.exceptions import UsageError
+from bidsfit.exceptions import UnusableInputError, UsageError
 from bidsfit.interfaces.figures import image_figure_paths
 from bidsfit.interfaces.quality import quality_record_path
 from bidsfit.planning.methods import methods_of, methods_of_plans
@@ -85,6 +87,7 @@ class Reports:
         for record in filter(None, (preprocessing_record(image, self.settings.output_dir) for image in plan.images)):
             say_refused(record)
         say_left_out(self.settings, plan)
+        say_other_trainings(self.settings.output_dir, plan.label)
         self.errors[plan.label] = errors
         self.written.add(plan.label)
         say_errors(self.settings, plan.label, errors)
@@ -194,6 +197,23 @@ def say_left_out(settings: Settings, plan: ParticipantPlan) -> None:
         record = read_record(path) if path.exists() else None
         if isinstance(record, ImageRecord) and record.left_out:
             sys.stderr.write(f"Warning, {record.name}: {in_words(record.left_out)}\n")
+    sys.stderr.flush()
+
+
+def say_other_trainings(output_dir: Path, label: str) -> None:
+    """Print, on standard error, where scans of a participant were fitted by estimators of different trainings."""
+    scans: dict[tuple[str, str, str], list[FitFacts]] = {}
+    with suppress(UnusableInputError):  # what cannot be read is none of this run
+        for fitted in find_fitted(output_dir, [label], None):
+            scans.setdefault((fitted.series, fitted.model, fitted.estimator), []).append(read_facts(fitted))
+    for (_, model, _), facts in scans.items():
+        differing = [name.lower() for name in settings_that_differ(facts) if name in TRAININGS]
+        if differing:
+            sys.stderr.write(
+                f"Warning, sub-{label}: its scans were fitted with {model} by {facts[0].estimator} of different "
+                f"trainings ({', '.join(differing)}). Differences between them may be those of the trainings. Fit all "
+                "in one run.\n"
+            )
     sys.stderr.flush()
 
 

@@ -16,6 +16,7 @@ from bidsfit.models.signal_model import SignalModel, as_real
 from bidsfit.models.space import ParameterSpace
 from bidsfit.noise import NoiseKind, add_noise, rician_mean
 from bidsfit.simulation.distributions import Distribution
+from bidsfit.simulation.images import ImageVoxels, as_single
 from bidsfit.simulation.patches import Patches, PatchKind, with_presence
 
 #: An average of more Rician magnitudes than this is taken for Gaussian, with their mean and variance.
@@ -26,6 +27,9 @@ STEPS, VOXELS = 16, 1 << 18
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+#: Whose images a training takes voxels of.
+Scope = Literal["participant", "dataset"]
 
 Array = TypeVar("Array", NDArray, "Tensor")
 Other = TypeVar("Other", NDArray, "Tensor")
@@ -67,6 +71,10 @@ class Simulation:
         Whether the logarithm of the SNR is uniform in its range (default), or the SNR itself.
     snr_levels : sequence of float, optional
         Draw the SNR of every voxel from these values, with equal probability.
+    snr : {"images"}, optional
+        Draw the SNR of every voxel from those of the voxels of the images that will be fitted.
+    scope : {"participant", "dataset"}, optional
+        Whose images these are: those of the participant (default), or all of the run.
     s0_spread : float, optional
         Draw S0 from a log-normal distribution with median 1 and this standard deviation of the logarithm; the noise
         level stays that of S0 = 1. By default every S0 is 1.
@@ -92,6 +100,8 @@ class Simulation:
     snr_range: tuple[float, float] | None = None
     snr_spacing: Literal["log", "uniform"] | None = None
     snr_levels: tuple[float, ...] | None = None
+    snr: Literal["images"] | None = None
+    scope: Scope | None = None
     s0_spread: float | None = None
     s0_range: tuple[float, float] | None = None
     realisations: int = 1
@@ -109,8 +119,14 @@ class Simulation:
             )
         if self.label_share is not None and (self.labels is None or not 0 < self.label_share <= 1):
             raise ValueError("label_share is the share of the labels in the targets, above 0 to 1, and needs labels.")
-        if self.snr_range is not None and self.snr_levels is not None:
-            raise ValueError("The SNR of the training has a range (snr_range) or levels (snr_levels), not both.")
+        given = [name for name in ("snr_range", "snr_levels", "snr") if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise ValueError(
+                "The SNR of the training has a range (snr_range), levels (snr_levels) or is that of the images (snr), "
+                f"only one of these; found {' and '.join(given)}."
+            )
+        if self.scope is not None and not self.takes_images:
+            raise ValueError("scope says whose images the training takes, and it takes none; give `snr: images`.")
         values = (1.0,) if self.snr_range is self.snr_levels else self.snr_range or self.snr_levels or ()
         if not values or not all(0 < value < np.inf for value in values):
             raise ValueError(f"SNRs of the training must be finite numbers above 0, found {values}.")
@@ -123,8 +139,19 @@ class Simulation:
         if self.s0_spread is not None and self.s0_range is not None:
             raise ValueError("S0 of the training has a spread (s0_spread) or a range (s0_range), not both.")
 
-    def sigma(self, n: int, snr: float, rng: np.random.Generator) -> NDArray[np.float64]:
+    @property
+    def takes_images(self) -> bool:
+        """Whether it needs voxels of the images that will be fitted."""
+        return self.snr is not None
+
+    def sigma(
+        self, n: int, snr: float, rng: np.random.Generator, images: ImageVoxels | None = None
+    ) -> NDArray[np.float64]:
         """Noise levels of n voxels, shape (n,), for this SNR or those that the simulation draws."""
+        if self.snr is not None:
+            if images is None:
+                raise ValueError("The SNRs of the training are those of images, and no image was given.")
+            return images.draw_sigma(n, rng)
         if self.snr_levels is not None:
             return 1 / rng.choice(self.snr_levels, n)
         if self.snr_range is not None:
@@ -199,12 +226,9 @@ class Batch(Generic[Array]):
 
 def together(batches: Sequence[Batch[NDArray]]) -> Batch[NDArray]:
     """Batches of the same shape as one of 32 bits, along a new first dimension."""
-
-    def joined(*arrays: NDArray) -> NDArray:
-        found = np.stack(arrays)
-        return found.astype(np.complex64 if np.iscomplexobj(found) else np.float32, copy=False)
-
-    return Batch(*map(joined, *(vars(batch).values() for batch in batches)))
+    return Batch(
+        *(as_single(np.stack(arrays)) for arrays in zip(*(vars(batch).values() for batch in batches), strict=True))
+    )
 
 
 @dataclass(frozen=True)
@@ -243,6 +267,8 @@ class Simulator:
         Makes targets of noisy signals: see `Labeller`. By default they are the truth.
     bound : bool
         Whether batches hold the Cramér-Rao bound.
+    images : ImageVoxels, optional
+        Voxels of images, for a simulation that takes them.
     """
 
     def __init__(
@@ -254,10 +280,12 @@ class Simulator:
         reach: tuple[int, int, int] = (0, 0, 0),
         label: Labeller | None = None,
         bound: bool = False,
+        images: ImageVoxels | None = None,
     ) -> None:
-        if bound and np.isinf(noise.snr) and not (simulation.snr_range or simulation.snr_levels):
+        drawn = simulation.snr_range or simulation.snr_levels or simulation.snr
+        if bound and np.isinf(noise.snr) and not drawn:
             raise ValueError("Errors relative to the Cramér-Rao bound need noise, and the training has none.")
-        self.label, self.bound = label, bound
+        self.label, self.bound, self.images = label, bound, images
         self.distribution = distribution
         self.acquisition = acquisition
         self.noise = noise
@@ -349,7 +377,7 @@ class Simulator:
             truth, present = self.patches.sample(n, rng), self.patches.present(n, rng)
         grid = truth.shape[:-1]
         s0 = self.simulation.s0(grid, rng)
-        sigma = self.simulation.sigma(n, self.noise.snr, rng)
+        sigma = self.simulation.sigma(n, self.noise.snr, rng, self.images)
         return _Voxels(truth, s0, sigma, s0[..., None] * self._clean(truth.reshape(-1, p)).reshape(*grid, -1), present)
 
     def _measured(self, voxels: _Voxels, rng: np.random.Generator) -> Batch[NDArray]:

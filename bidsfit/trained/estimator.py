@@ -20,14 +20,15 @@ from bidsfit.acquisition import (
     unit_vectors,
 )
 from bidsfit.estimators import DISTRIBUTIONS
-from bidsfit.estimators.estimator import Estimate, Estimator, FitChunk, Fitted, Signals, Status
+from bidsfit.estimators.estimator import FAINTEST, Estimate, Estimator, FitChunk, Fitted, Signals, Status
 from bidsfit.models.priors import priors_of
 from bidsfit.models.signal_model import SignalModel
 from bidsfit.models.space import ParameterSpace
-from bidsfit.noise import NoiseKind
+from bidsfit.noise import NoiseKind, known_noise
 from bidsfit.parallel import library_threads
 from bidsfit.simulation.distributions import Distribution, Informed, Mixture, Uniform
-from bidsfit.simulation.simulator import Noise
+from bidsfit.simulation.images import MOST_VOXELS, ImageVoxels, as_single
+from bidsfit.simulation.simulator import Noise, Scope
 from bidsfit.training.bundle import Bundle, read_bundle
 from bidsfit.training.inference import Inverter
 from bidsfit.training.recipe import Recipe, load_recipe, recipe_from
@@ -40,6 +41,9 @@ SPREAD = "ensemble"
 
 #: SNRs at which estimators are trained for data of any SNR: few, so that one file serves many images.
 SNR_LEVELS = (5.0, 7.0, 10.0, 14.0, 20.0, 28.0, 40.0, 56.0, 80.0, 113.0, 160.0)
+
+#: How the images that a training takes voxels of are called.
+IMAGES: Mapping[Scope, str] = {"participant": "the participant's images", "dataset": "all images of the run"}
 
 #: A b-value may differ by this fraction, or by 1 s/mm^2, from that of the training; a number of measurements by this.
 SAME_B, SAME_B_ABSOLUTE, SAME_COUNT = 0.01, 1.0, 0.25
@@ -150,11 +154,15 @@ class TrainedEstimator(Estimator):
 
     @property
     def methods(self) -> str:
-        noise = "no noise" if self.snr == np.inf else f"{'Rician' if self.noise == 'rician' else 'Gaussian'} noise"
+        noise = f"{'Rician' if self.noise == 'rician' else 'Gaussian'} noise"
         level = f" of SNR {self.snr:g}" if isinstance(self.snr, float) and np.isfinite(self.snr) else ""
         level = (
             " of the SNR level nearest to the median SNR of the participant's images" if self.snr == "auto" else level
         )
+        if self.scope is not None:
+            level = f" of the SNRs of the voxels of {IMAGES[self.scope]}"
+        elif self.snr == np.inf:
+            noise = "no noise"
         stated = f" ({'; '.join(f'{name} {prior}' for name, prior in self.priors.items())})" if self.priors else ""
         return (
             f"It was trained on simulated signals of the same protocol with {noise}{level}, their parameters "
@@ -188,12 +196,23 @@ class TrainedEstimator(Estimator):
         return None if self.trained is None else self.trained.domain
 
     @property
+    def scope(self) -> Scope | None:
+        """Whose images its training takes voxels of; None if it takes none."""
+        return None if self.recipe is None else self._given_recipe(self.recipe).scope
+
+    @property
     def needs_pool(self) -> bool:
         """Whether it is trained on pooled fits of participants."""
         return self.distribution not in ("prior", "uniform")
 
     def task(
-        self, acquisition: Acquisition, snr: float, pool: Distribution | None = None, *, lowest: bool = True
+        self,
+        acquisition: Acquisition,
+        snr: float,
+        pool: Distribution | None = None,
+        *,
+        lowest: bool = True,
+        images: ImageVoxels | None = None,
     ) -> Task:
         """The training task for an averaged acquisition.
 
@@ -207,6 +226,8 @@ class TrainedEstimator(Estimator):
             Pooled fits, if needed.
         lowest : bool
             Whether images of the lowest b-value are noisy.
+        images : ImageVoxels, optional
+            Voxels of images, as of `sample`, for a recipe that takes them.
         """
         level = nearest_level(snr) if isinstance(self.snr, str) else self.snr
         distribution: Distribution = Uniform(self.space)
@@ -217,7 +238,41 @@ class TrainedEstimator(Estimator):
                 raise ValueError(f"The estimator {self.name!r} is trained on pooled fits, and none were given.")
             distribution = Mixture((distribution, pool)) if self.distribution == "mixed" else pool
         recipe = self.default_recipe(level) if self.recipe is None else self._given_recipe(self.recipe)
-        return Task(distribution, acquisition, Noise(level, self.noise, lowest), recipe, self.seed)
+        return Task(distribution, acquisition, Noise(level, self.noise, lowest), recipe, self.seed, images)
+
+    def sample(
+        self,
+        signals: Signals,
+        acquisition: Acquisition,
+        noise: float | NDArray[np.float64],
+        *,
+        name: str,
+        most: int = MOST_VOXELS,
+    ) -> ImageVoxels:
+        """A random sample of the voxels of an image that have a usable signal and a known noise level.
+
+        Parameters
+        ----------
+        signals, acquisition, noise
+            As `estimate` takes them; rows of voxels.
+        name : str
+            Of the image.
+        most : int
+            Largest number of voxels.
+        """
+        averages, level = self.averages(acquisition), known_noise(noise, signals.shape[:1])
+        kept, sigma = [], []
+        for start in range(0, signals.shape[0], self.chunk):
+            rows = slice(start, start + self.chunk)
+            found = averages(signals[rows], level[rows]).signals
+            reference = self.model.reference_signal(found, averages.acquisition)
+            good = np.isfinite(found).all(axis=1) & (reference > FAINTEST) & (level[rows] > 0)
+            kept.append(as_single(found[good] / reference[good, None]))
+            sigma.append(as_single(level[rows][good] / reference[good]))
+        usable = np.concatenate(sigma)
+        chosen = np.sort(np.random.default_rng(self.seed).permutation(usable.size)[:most])
+        images = {name: chosen.size}
+        return ImageVoxels(np.concatenate(kept)[chosen], usable[chosen], averages.acquisition, images, most)
 
     def _given_recipe(self, given: str | Mapping[str, Any]) -> Recipe:
         """Load the recipe of the option and check its kind."""
@@ -291,7 +346,8 @@ class TrainedEstimator(Estimator):
         if self.trained is None:
             return {}
         facts = self.trained.facts
-        keys = ("Noise", "DistributionDigest", "Participants", "Recipe", "Seed", "Training", "Software", "Checksum")
+        about = ("Noise", "DistributionDigest", "Participants", "Recipe", "Seed", "Images")
+        keys = (*about, "Training", "Software", "Checksum")
         file = {"File": self.trained.path.name} if self.trained.path is not None else {}
         return {"TrainedEstimator": file | {key: facts[key] for key in keys if key in facts}}
 

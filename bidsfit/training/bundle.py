@@ -79,7 +79,7 @@ class Bundle:
     @cached_property
     def acquisition(self) -> Acquisition:
         """The averaged acquisition of the training."""
-        return _acquisition(self.facts["Acquisition"])
+        return acquisition_from(self.facts["Acquisition"])
 
     @cached_property
     def recipe(self) -> Recipe:
@@ -109,7 +109,7 @@ def acquisition_facts(acquisition: Acquisition, variables: Collection[str]) -> d
     return facts
 
 
-def _acquisition(facts: Mapping[str, Any]) -> Acquisition:
+def acquisition_from(facts: Mapping[str, Any]) -> Acquisition:
     """The acquisition that `acquisition_facts` describes."""
     return Acquisition(
         facts["BValues"],
@@ -183,7 +183,7 @@ def read_bundle(path: Path, *, machine: bool = True) -> Bundle:
         space = distribution.space
         if list(space.names) != facts["Parameters"]:
             raise ValueError(f"the model {model.name!r} has the parameters {', '.join(space.names)}")
-        if len(Features(model, _acquisition(facts["Acquisition"]))) != facts["Features"]:
+        if len(Features(model, acquisition_from(facts["Acquisition"]))) != facts["Features"]:
             raise ValueError("its protocol gives another number of signals than it takes")
         recipe = recipe_from(facts["Recipe"], "its recipe")
         architecture, outputs = recipe.architecture, recipe.objective.n_outputs(space)

@@ -77,6 +77,14 @@ class MixtureFacts(TypedDict):
     Parts: Annotated[list[Annotated[UniformFacts | PooledFacts, Field(discriminator="Kind")]], Field(min_length=1)]
 
 
+class ImagesFacts(TypedDict):
+    """See `bidsfit.simulation.images.ImageVoxels`."""
+
+    Voxels: Annotated[dict[str, Count], Field(min_length=1)]
+    Most: Count
+    SNR: Annotated[list[Positive], Field(min_length=1)]
+
+
 class TrainingFacts(TypedDict):
     """Results of the training; may have more keys."""
 
@@ -105,6 +113,7 @@ class Facts(TypedDict):
     Participants: Names
     Recipe: dict[str, Any]
     Seed: Annotated[int, Field(ge=0)]
+    Images: NotRequired[ImagesFacts]
     Training: TrainingFacts
     Software: dict[str, str]
     Files: dict[str, str]

@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from bidsfit.choices import lines_of, read_yaml
 from bidsfit.exceptions import UnknownNameError, UsageError
-from bidsfit.simulation.simulator import Simulation
+from bidsfit.simulation.simulator import Scope, Simulation
 from bidsfit.training import architectures, objectives
 from bidsfit.training.architectures import Architecture
 from bidsfit.training.objectives import Objective
@@ -57,6 +57,13 @@ class Recipe:
     def kind(self) -> str:
         """Kind of estimator that uses it: "network" or "forest"."""
         return self.architecture.kind
+
+    @property
+    def scope(self) -> Scope | None:
+        """Whose images the training takes voxels of; None if it takes none."""
+        if self.simulation.takes_images:
+            return self.simulation.scope or "participant"
+        return None if self.start is None else self.start.scope
 
 
 _DESCENT = ("steps", "batch", "peak_rate", "validation", "checks")

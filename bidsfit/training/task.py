@@ -16,6 +16,7 @@ from bidsfit import __version__
 from bidsfit.acquisition import Acquisition
 from bidsfit.parallel import Progress, library_threads, part_of
 from bidsfit.simulation.distributions import Distribution, digest, participants_of
+from bidsfit.simulation.images import FEWEST_VOXELS, ImageVoxels
 from bidsfit.simulation.simulator import Features, Noise, Simulator
 from bidsfit.training.bundle import Bundle, acquisition_facts
 from bidsfit.training.inference import Inverter
@@ -48,6 +49,13 @@ class Task:
     noise : Noise
     recipe : Recipe
     seed : int
+    images : ImageVoxels, optional
+        Voxels of images, for a recipe that takes them.
+
+    Raises
+    ------
+    ValueError
+        If the recipe takes voxels of images and there are none, or too few.
     """
 
     distribution: Distribution
@@ -55,6 +63,21 @@ class Task:
     noise: Noise
     recipe: Recipe
     seed: int = 0
+    images: ImageVoxels | None = None
+
+    def __post_init__(self) -> None:
+        if self.recipe.scope is None:
+            return
+        if self.images is None:
+            raise ValueError(
+                "its recipe takes voxels of the images that will be fitted (simulation), and there are none here. Fit "
+                "with it, or train it on an image: bidsfit-lab train --image."
+            )
+        if len(self.images.sigma) < FEWEST_VOXELS:
+            raise ValueError(
+                f"its recipe takes voxels of images (simulation), at least {FEWEST_VOXELS} with a signal and a known "
+                f"noise level, and those that share the training have {len(self.images.sigma)}. Is the mask too small?"
+            )
 
     @property
     def simulator(self) -> Simulator:
@@ -69,6 +92,7 @@ class Task:
             recipe.architecture.reach,
             label,
             recipe.objective.needs_bound,
+            self.images,
         )
 
     @property
@@ -92,6 +116,7 @@ class Task:
             "Participants": participants_of(self.distribution.facts),
             "Recipe": recipe_facts(self.recipe),
             "Seed": self.seed,
+            **({} if self.images is None or self.recipe.scope is None else {"Images": self.images.facts}),
         }
 
     @property

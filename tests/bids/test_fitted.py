@@ -97,8 +97,9 @@ def test_settings_that_differ_are_named_but_not_masks(outputs):
 
 
 def test_trainings_that_differ_are_named(outputs):
-    def fit(snr, digest="abc", checksum="1", pool="def"):
+    def fit(snr, digest="abc", checksum="1", pool="def", images=()):
         notes = {"Noise": {"SNR": snr}, "DistributionDigest": digest, "Checksum": checksum}
+        notes |= {"Images": {"Voxels": dict.fromkeys(images, 9)}}
         return sidecar(outputs, notes, TrainingSNR="auto", TrainingPool=pool)
 
     assert settings_that_differ([fit(20.0), fit(20.0)]) == []
@@ -106,6 +107,8 @@ def test_trainings_that_differ_are_named(outputs):
     assert settings_that_differ([fit(20.0), fit(None, checksum="2")]) == ["SNR of the training"]
     assert settings_that_differ([fit(20.0), fit(20.0, "abe0", "2")]) == ["Distribution of the training"]
     assert settings_that_differ([fit(20.0), fit(20.0, checksum="2")]) == ["Trained estimator"]
+    one, both = fit(20.0, images=["a"]), fit(28.0, images=["a", "b"], checksum="2")
+    assert settings_that_differ([one, both]) == ["Images of the training"]
     left_out = fit(20.0, "abe0", "2", "def without sub-02")
     assert settings_that_differ([fit(20.0), left_out]) == []
 

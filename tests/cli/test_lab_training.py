@@ -325,3 +325,32 @@ def test_recipes_are_listed_with_their_source(capsys):
     for name in (*estimators.RECIPES, "network-gyori2022", "forest"):
         assert re.search(rf"^{name}\*?: ", text, re.MULTILINE)
     assert "arXiv 2312.11468" in text
+
+
+@pytest.fixture
+def scan(tiny):
+    """``--image`` and ``--mask`` of an image of SNR 20."""
+    noise = np.random.default_rng(0).normal(0, 50, (*tiny.SHAPE, len(tiny.B_VALUES)))
+    image = tiny.add("sub-01/dwi/sub-01_dwi", data=(tiny.signals() + noise).astype(np.float32))
+    mask = tiny.nifti("mask.nii.gz", np.ones(tiny.SHAPE, dtype=np.uint8))
+    return ["--image", str(image), "--mask", str(mask)]
+
+
+def test_the_snr_of_a_training_is_that_of_an_image(tmp_path, scan, capsys):
+    recipe, out = tmp_path / "own.yml", tmp_path / "net.zip"
+    recipe.write_text(
+        "simulation: {snr: images}\narchitecture: {name: perceptron, units: 8}\nobjective: {name: parameters}\n"
+        "schedule: {steps: 10, batch: 64, validation: 128, checks: 1}\n"
+    )
+    words = ["train", "net-uniform", "--model", "adc", "--recipe", str(recipe), "--out", str(out), "--threads", "1"]
+    assert main(words) == 64
+    assert "takes voxels of the images that it will fit: give --image" in capsys.readouterr().err
+    assert main([*words, *scan]) == 0
+    facts = read_bundle(out).facts
+    assert facts["Images"]["Voxels"] == {"sub-01_dwi.nii.gz": 90}
+    assert np.median(facts["Images"]["SNR"]) == facts["Noise"]["SNR"]
+    assert 17 < facts["Noise"]["SNR"] < 25
+    assert main(["train", "net-uniform", "--model", "adc", *scan, "--out", str(tmp_path / "x.zip")]) == 64
+    assert "--mask and --sigma are for recipes that take voxels of images" in capsys.readouterr().err
+    judged = ["evaluate", "--estimators", "lsq", str(out), "--points", "3", "--repeats", "5", "--threads", "1"]
+    assert main([*judged, "--out", str(tmp_path / "judged")]) == 0

@@ -72,6 +72,22 @@ def test_what_was_not_trained_for_want_of_another_image_is_named(sessions):
     assert not_trained(Crash(f"{part}.prepare", ""), sessions(snr=20.0)) == ""
 
 
+@pytest.mark.parametrize(("scope", "whose"), [("participant", "sub-01"), ("dataset", "the run")])
+def test_what_was_not_trained_for_want_of_the_voxels_of_an_image_is_named(sessions, scope, whose):
+    recipe = {
+        "simulation": {"snr": "images", "scope": scope},
+        "architecture": {"name": "perceptron"},
+        "objective": {"name": "parameters"},
+    }
+    part = "bidsfit_wf.sub_01_wf.sub_01_ses_2_wf"
+    plan = sessions(recipe=recipe)
+    for crash in ("prepare", "adc_net_uniform_wf.sample"):
+        words = not_trained(Crash(f"{part}.{crash}", ""), plan)
+        assert f"For want of its voxels net-uniform could not be trained for the other images of {whose}" in words
+        assert "--training-snr" not in words
+    assert not_trained(Crash(f"{part}.adc_lsq_wf.sample", ""), plan) == ""
+
+
 def test_an_error_that_nobody_foresaw_names_file_and_step(image):
     trace = "Traceback (most recent call last):\n\tValueError: operands could not be broadcast together"
     title, message = explain(Crash(f"{NODE}.adc_lsq_wf.fit", trace), image)

@@ -193,7 +193,9 @@ class TestSimulation:
     @pytest.mark.parametrize(
         ("choices", "message"),
         [
-            ({"snr_range": (5.0, 80.0), "snr_levels": (5.0,)}, "not both"),
+            ({"snr_range": (5.0, 80.0), "snr_levels": (5.0,)}, "only one of these; found snr_range and snr_levels"),
+            ({"snr": "images", "snr_levels": (5.0,)}, "found snr_levels and snr"),
+            ({"scope": "dataset"}, "give `snr: images`"),
             ({"snr_range": (80.0, 5.0)}, "the lowest and the highest"),
             ({"snr_range": (0.0, 5.0)}, "above 0"),
             ({"snr_levels": ()}, "above 0"),

@@ -360,3 +360,21 @@ def test_the_quick_recipe_has_smaller_errors_than_a_fit():
     for name, known in zip(network.space.names, truth.T, strict=True):
         first, second = (np.sqrt(np.mean((found.parameters[name] - known) ** 2)) for found in (learned, fitted))
         assert first < second
+
+
+def test_voxels_of_an_image_are_sampled_as_the_fit_reads_them():
+    """Relative to the signal at b = 0, without those that have no signal or no known noise, and the same each time."""
+    rng = np.random.default_rng(0)
+    s0 = rng.uniform(50, 150, 1000)
+    signals = s0[:, None] * np.exp(-np.array([0.0, 0, 500, 1000]) * 1e-3)
+    noise = np.full(1000, 5.0)
+    signals[:100], noise[100:150] = 0, np.nan
+    signals[150:200, 2] = np.nan
+    network = Network(models.get("adc"))
+    found = network.sample(signals, Acquisition([0, 0, 500, 1000]), noise, name="sub-01", most=600)
+    assert found.images == {"sub-01": 600}
+    np.testing.assert_allclose(found.signals, np.tile(np.exp([0, -0.5, -1]), (600, 1)), rtol=1e-6)
+    assert np.abs(5 / found.sigma[:, None] - s0[200:]).min(axis=1).max() < 1e-4
+    again = network.sample(signals, Acquisition([0, 0, 500, 1000]), noise, name="sub-01", most=600)
+    np.testing.assert_array_equal(found.sigma, again.sigma)
+    assert network.sample(signals, Acquisition([0, 0, 500, 1000]), noise, name="sub-01").images == {"sub-01": 800}

@@ -11,11 +11,14 @@ import pytest
 from bidsfit import Acquisition, estimators, models
 from bidsfit.models.space import ParameterSpace
 from bidsfit.simulation.distributions import Mixture, Pooled, Uniform
+from bidsfit.simulation.images import MOST_VOXELS, ImageVoxels
 from bidsfit.simulation.simulator import Noise, Simulation
 from bidsfit.training.architectures import Perceptron
+from bidsfit.training.bundle import read_bundle
 from bidsfit.training.forest import Growth, RandomForest
 from bidsfit.training.objectives import Logits, Parameters, Relative
 from bidsfit.training.recipe import Recipe, recipe_facts, recipe_from
+from bidsfit.training.store import Store
 from bidsfit.training.task import Task, fit, train
 from bidsfit.training.trainer import Schedule
 
@@ -61,6 +64,35 @@ OTHERS = {
     "mixture": replace(BASE, distribution=Mixture((Uniform(SPACE), pooled()))),
     "weights": replace(BASE, distribution=Mixture((Uniform(SPACE), pooled()), (0.4, 0.6))),
 }
+
+
+def of_images(snr, name="sub-01", n=200):
+    sigma = np.full(n, 1 / snr, dtype=np.float32)
+    return ImageVoxels(np.ones((n, 5), dtype=np.float32), sigma, BASE.acquisition, {name: n})
+
+
+OF_IMAGES = replace(BASE, recipe=replace(TINY, simulation=Simulation(snr="images")), images=of_images(30.0))
+OTHERS["snr of the images"] = OF_IMAGES
+OTHERS["another snr of them"] = replace(OF_IMAGES, images=of_images(31.0))
+OTHERS["another image"] = replace(OF_IMAGES, images=of_images(30.0, "sub-02"))
+
+
+def test_images_that_the_recipe_does_not_take_make_no_other_task():
+    assert replace(BASE, images=of_images(30.0)).key == BASE.key
+
+
+def test_a_recipe_that_takes_images_needs_them():
+    with pytest.raises(ValueError, match="its recipe takes voxels of the images that will be fitted"):
+        replace(BASE, recipe=OF_IMAGES.recipe)
+    with pytest.raises(ValueError, match=r"at least 50 .* have 49\. Is the mask too small?"):
+        replace(OF_IMAGES, images=of_images(30.0, n=49))
+
+
+def test_the_snr_of_the_images_is_in_the_file(tmp_path):
+    path = Store(tmp_path).obtain(OF_IMAGES, "net-uniform")
+    facts = read_bundle(path).facts
+    assert facts["Images"] == {"Voxels": {"sub-01": 200}, "Most": MOST_VOXELS, "SNR": [30.0] * 50}
+    assert facts["Recipe"]["simulation"]["snr"] == "images"
 
 
 @pytest.mark.parametrize("name", estimators.RECIPES)
