@@ -93,8 +93,7 @@ def run_train(arguments: argparse.Namespace) -> None:
         recipes = dict.fromkeys(("network", "network-noise-free") if recipe.kind == "network" else ("forest",), recipe)
     bench = Bench(arguments.out.parent, pools_of(arguments.pool, setting), seed=arguments.seed, recipes=recipes)
     estimator, images = bench.plan(arguments.estimator, setting), None
-    scopes = [estimator.scope, *(recipe.scope for recipe in recipes.values())]
-    if any(scopes):
+    if estimator.scope is not None:
         images = _voxels_of(arguments, estimator)
         if arguments.snr is None:
             setting = replace(setting, noise=replace(setting.noise, snr=images.median_snr))

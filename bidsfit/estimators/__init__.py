@@ -30,6 +30,7 @@ RECIPES = (
     "supervised-mle-gaussian",
     "hybrid",
     "self-supervised",
+    "self-supervised-images",
     "mse-crb",
     "bias-reduced",
 )

@@ -26,7 +26,7 @@ from bidsfit.simulation.images import ImageVoxels
 from bidsfit.trained.estimator import TrainedEstimator
 from bidsfit.trained.given import describe_given
 from bidsfit.training.bundle import acquisition_facts, read_bundle, read_facts
-from bidsfit.training.recipe import Recipe, load_recipe
+from bidsfit.training.recipe import Recipe, load_recipe, recipe_facts
 from bidsfit.training.store import Store
 from bidsfit.training.task import Task
 
@@ -114,17 +114,18 @@ class Bench:
         pool = self.pools.get(
             (setting.space.model.name, "healthy" if plan.distribution == "mixed" else plan.distribution)
         )
-        task = plan.task(setting.acquisition, setting.noise.snr, pool, lowest=setting.noise.lowest, images=images)
-        default = "network-noise-free" if plan.kind == "network" and np.isinf(setting.noise.snr) else plan.kind
-        return task if plan.recipe is not None else replace(task, recipe=self.recipes.get(default, task.recipe))
+        return plan.task(setting.acquisition, setting.noise.snr, pool, lowest=setting.noise.lowest, images=images)
 
     def plan(self, name: str, setting: Setting) -> TrainedEstimator:
         """The estimator before its training."""
         bounds = {key: (low, high) for key, (low, high) in setting.space.facts.items()}
         build: Any = estimators.get(name)
-        made: TrainedEstimator = build(
-            setting.space.model, snr=setting.noise.snr, noise=setting.noise.kind, seed=self.seed, bounds=bounds
-        )
+        options: dict[str, Any] = {"snr": setting.noise.snr, "noise": setting.noise.kind, "seed": self.seed}
+        kind = kind_of(name)
+        default = "network-noise-free" if kind == "network" and np.isinf(setting.noise.snr) else kind
+        if default in self.recipes and name not in estimators.RECIPES:
+            options["recipe"] = recipe_facts(self.recipes[default])
+        made: TrainedEstimator = build(setting.space.model, bounds=bounds, **options)
         return made
 
     def estimator(self, name: str, setting: Setting) -> Estimator:
@@ -191,9 +192,12 @@ class Bench:
         return self.results.obtain(f"estimates_{name}", facts, compute)["estimates"]
 
     def training_samples(self, name: str, setting: Setting, n: int = 200_000) -> NDArray[np.float64] | None:
-        """Samples of the training distribution of an estimator; None if it is not trained."""
+        """Samples of the training distribution of an estimator; None if it is not trained on one."""
         if name in self.given:
-            distribution = read_bundle(self.given[name], machine=False).distribution(setting.space.model)
+            bundle = read_bundle(self.given[name], machine=False)
+            if bundle.recipe.learns_from_images:
+                return None
+            distribution = bundle.distribution(setting.space.model)
         elif is_trained(name):
             distribution = self.task(name, setting).distribution
         else:

@@ -163,6 +163,8 @@ class Fit:
         )
         if self.scope is not None:
             level, snr = f"of the SNRs of the voxels of {IMAGES[self.scope]}", "images"
+            if self.built.learns_from_images:
+                return f"trained on the measured signals of {IMAGES[self.scope]}"
         source = "the plausible space of the model"
         if self.built.distribution == "prior":
             source = "the priors of its parameters"

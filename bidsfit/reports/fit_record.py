@@ -64,7 +64,7 @@ def fit_record(
         *filter(None, [in_words(numbers.left_out)]),
         *fit_warnings(numbers, model.scale, precisions),
         *([f"What is to be expected of the errors is not simulated: {reason}"] if reason else []),
-        *(training_warnings(numbers, view.bundle, participant) if view.bundle else ()),
+        *(training_warnings(numbers, view.bundle, participant, source) if view.bundle else ()),
     ]
     return FitRecord(
         image=image,

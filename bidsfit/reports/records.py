@@ -62,7 +62,8 @@ class FitRecord:
     ``methods``: methods texts of the model and the estimator.
     ``source``: URI of the fitted image.
     ``training``, for trained estimators: distribution (in words), participants, snr (None without noise), noise, images
-    (in words, that it took voxels of), recipe (in words), seconds, device, converged, file.
+    (in words, that it took voxels of), measured (whether their signals trained it), recipe (in words), seconds, device,
+    converged, file.
     ``trust``, where the errors of the estimator were simulated: sentences, flags (rows: name, share, message),
     parameters (rows of `bidsfit.trust.summary.ParameterTrust` with latex, unit and median), snr, truths (number
     simulated), others (parameters that the figure of the bias keeps at their medians).

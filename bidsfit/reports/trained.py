@@ -36,6 +36,7 @@ def training_row(bundle: Bundle) -> dict[str, Any]:
         "snr": facts["Noise"]["SNR"],
         "noise": facts["Noise"]["Kind"],
         "images": images_in_words(facts["Images"]) if "Images" in facts else "",
+        "measured": "Digest" in facts.get("Images", {}),
         "recipe": recipe_in_words(facts["Recipe"]),
         "seconds": facts["Training"]["Seconds"],
         "device": facts["Training"]["Device"],
@@ -56,13 +57,18 @@ def recipe_in_words(facts: Mapping[str, Mapping[str, Any]]) -> str:
 def images_in_words(facts: Mapping[str, Any]) -> str:
     """The images that a training took voxels of, and the SNR of these."""
     counts, snr = facts["Voxels"], facts["SNR"]
-    names = [name.rpartition("/")[2].partition(".")[0] for name in counts]
+    names = [_file_of(name).partition(".")[0] for name in counts]
     listed = ", ".join([*names[:MOST_NAMES], *(["…"] if len(names) > MOST_NAMES else [])])
     images = f"{len(names)} images" if len(names) > 1 else "an image"
     return (
         f"{sum(counts.values()):,} voxels of {images} ({listed}), whose SNR is {snr[0]:.3g} to {snr[-1]:.3g} "
         f"(median {snr[len(snr) // 2]:.3g})"
     )
+
+
+def _file_of(name: str) -> str:
+    """Name of a file without its folders."""
+    return name.rpartition("/")[2]
 
 
 def distribution_in_words(facts: Mapping[str, Any]) -> str:
@@ -80,9 +86,15 @@ def distribution_in_words(facts: Mapping[str, Any]) -> str:
     return f"the pooled fits of {sum(facts['Voxels'].values()):,} voxels in {tissue} of healthy participants{without}"
 
 
-def training_warnings(numbers: FitNumbers, bundle: Bundle, participant: str) -> list[str]:
-    """Warnings about an estimator's training for one image; ``participant`` with ``sub-``."""
+def training_warnings(numbers: FitNumbers, bundle: Bundle, participant: str, image: str = "") -> list[str]:
+    """Warnings about an estimator's training for one image, given by its URI; ``participant`` with ``sub-``."""
     warnings = []
+    seen = bundle.facts.get("Images", {})
+    if "Digest" in seen and _file_of(image) not in map(_file_of, seen["Voxels"]):
+        warnings.append(
+            f"The estimator was trained on the measured signals of other images ({images_in_words(seen)}): tissue that "
+            "these do not show was not in its training."
+        )
     if participant in bundle.facts["Participants"]:
         warnings.append(
             "The estimator was trained on a pool that holds this participant: its estimates lean on the participant's "

@@ -1,9 +1,10 @@
-"""Voxels of measured images, from which a training takes its noise."""
+"""Voxels of measured images, from which a training takes its noise or its signals."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -17,6 +18,12 @@ MOST_VOXELS, FEWEST_VOXELS = 1 << 17, 50
 #: Probabilities of the quantiles that stand for the SNRs of the voxels: without the extremes, which are of voxels
 #: without tissue.
 PROBABILITIES = np.linspace(0.01, 0.99, 50)
+#: Where signals train, every tenth voxel is held out to validate on.
+HELD_OUT = 10
+#: Between two b-values (s/mm^2), the 95th percentile of the signals of a training voxel is below the third number.
+DECAYING = ((-np.inf, 50.0, 1.3), (50.0, np.inf, 1.2), (150.0, np.inf, 1.0))
+#: Their signals are cut off here.
+LARGEST_SIGNAL = 1.5
 
 
 def as_single(values: NDArray) -> NDArray:
@@ -58,6 +65,41 @@ class ImageVoxels:
             {name: n for part in parts for name, n in part.images.items() if n},
             parts[0].most,
         )
+
+    def decaying(self) -> ImageVoxels:
+        """The voxels whose signals decay, cut off at 1.5: the filter of training voxels of IVIM-NET [1]_.
+
+        The 95th percentile of the signals, relative to those of the lowest b-value, must be below 1.3 for b < 50, 1.2
+        for b > 50 and 1.0 for b > 150 s/mm^2.
+
+        References
+        ----------
+        .. [1] Kaandorp MPT et al. Magnetic Resonance in Medicine 2021;86:2250-2265, as in its published code.
+        """
+        size, b = np.abs(self.signals), self.acquisition.b_values
+        good = np.full(len(size), True)
+        for low, high, limit in DECAYING:
+            chosen = (b > low) & (b < high)
+            if chosen.any():
+                good &= np.percentile(size[:, chosen], 95, axis=1) < limit
+        signals = np.where(size > LARGEST_SIGNAL, self.signals / size * LARGEST_SIGNAL, self.signals)[good]
+        return replace(self, signals=as_single(signals), sigma=self.sigma[good])
+
+    def some(self, most: int, seed: int) -> ImageVoxels:
+        """A random sample of at most so many voxels, in their order."""
+        rows = np.sort(np.random.default_rng(seed).permutation(len(self.sigma))[:most])
+        (name,) = self.images
+        return replace(self, signals=self.signals[rows], sigma=self.sigma[rows], images={name: rows.size}, most=most)
+
+    @property
+    def held_out(self) -> NDArray[np.bool_]:
+        """Which voxels are for validation where signals train, shape (n,)."""
+        return np.arange(len(self.sigma)) % HELD_OUT == HELD_OUT - 1
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of signals and noise, by which networks that learned from them are found again."""
+        return hashlib.sha256(self.signals.tobytes() + self.sigma.tobytes()).hexdigest()
 
     @cached_property
     def snr(self) -> tuple[float, ...]:

@@ -73,6 +73,11 @@ class Simulation:
         Draw the SNR of every voxel from these values, with equal probability.
     snr : {"images"}, optional
         Draw the SNR of every voxel from those of the voxels of the images that will be fitted.
+    signals : {"images"}, optional
+        Train on the measured signals of these images instead of simulated ones: their parameters are not known, and
+        noise and S0 are their own.
+    filter : {"kaandorp2021"}, optional
+        Train on those voxels only whose signals decay, see `bidsfit.simulation.images.ImageVoxels.decaying`.
     scope : {"participant", "dataset"}, optional
         Whose images these are: those of the participant (default), or all of the run.
     s0_spread : float, optional
@@ -101,6 +106,8 @@ class Simulation:
     snr_spacing: Literal["log", "uniform"] | None = None
     snr_levels: tuple[float, ...] | None = None
     snr: Literal["images"] | None = None
+    signals: Literal["images"] | None = None
+    filter: Literal["kaandorp2021"] | None = None
     scope: Scope | None = None
     s0_spread: float | None = None
     s0_range: tuple[float, float] | None = None
@@ -126,7 +133,16 @@ class Simulation:
                 f"only one of these; found {' and '.join(given)}."
             )
         if self.scope is not None and not self.takes_images:
-            raise ValueError("scope says whose images the training takes, and it takes none; give `snr: images`.")
+            raise ValueError(
+                "scope says whose images the training takes, and it takes none; give `signals: images` or "
+                "`snr: images`."
+            )
+        if self.filter is not None and self.signals is None:
+            raise ValueError("filter chooses among measured signals; give `signals: images`.")
+        own = ("signals", "filter", "scope")
+        others = [one.name for one in fields(self) if one.name not in own and getattr(self, one.name) != one.default]
+        if self.signals is not None and others:
+            raise ValueError(f"Measured signals (signals: images) are as they are; leave out {', '.join(others)}.")
         values = (1.0,) if self.snr_range is self.snr_levels else self.snr_range or self.snr_levels or ()
         if not values or not all(0 < value < np.inf for value in values):
             raise ValueError(f"SNRs of the training must be finite numbers above 0, found {values}.")
@@ -142,7 +158,7 @@ class Simulation:
     @property
     def takes_images(self) -> bool:
         """Whether it needs voxels of the images that will be fitted."""
-        return self.snr is not None
+        return self.snr is not None or self.signals is not None
 
     def sigma(
         self, n: int, snr: float, rng: np.random.Generator, images: ImageVoxels | None = None
@@ -185,6 +201,8 @@ class Batch(Generic[Array]):
     clean : shape (n, n_averages)
         Averaged signals without noise.
     noisy : shape (n, n_realisations, n_averages)
+        Of measured voxels (`Simulation.signals`) clean and noisy signals are what was measured, relative to the
+        reference of the model, S0 is 1, and truth, targets and bound are NaN.
     features : shape (n, n_realisations, n_features)
         Input of the estimator computed from the noisy signals, see `Features`.
     targets : shape (n, n_realisations or 1, n_parameters)
@@ -300,9 +318,30 @@ class Simulator:
     def features(self) -> Features:
         return Features(self.space.model, self.acquisition)
 
+    @property
+    def seen(self) -> ImageVoxels | None:
+        """Voxels of images whose measured signals are what it draws; None if it simulates."""
+        return None if self.simulation.signals is None else self.images
+
     def draw(self, n: int, rng: np.random.Generator) -> Batch[NDArray]:
-        """Draw n voxels."""
+        """Draw n voxels; of images, from those that are not held out."""
+        if self.seen is not None:
+            return self._of_images(self.seen, rng.choice(np.flatnonzero(~self.seen.held_out), n))
         return self._measured(self._voxels(n, rng), rng)
+
+    def held_out(self, n: int, rng: np.random.Generator) -> Batch[NDArray]:
+        """Draw n voxels to validate on; of images, those that are held out, at most n."""
+        if self.seen is not None:
+            return self._of_images(self.seen, rng.permutation(np.flatnonzero(self.seen.held_out))[:n])
+        return self.draw(n, rng)
+
+    def _of_images(self, images: ImageVoxels, rows: NDArray[np.integer]) -> Batch[NDArray]:
+        """Measured voxels as a batch; what nobody knows of them is NaN."""
+        signals, sigma, n = images.signals[rows], images.sigma[rows], len(rows)
+        noisy, unknown = signals[:, None], np.full((n, 1, len(self.space.names)), np.nan)
+        one = unknown[:, 0]
+        weights = np.ones((n, 1, 1))
+        return Batch(one, np.ones(n), sigma, signals, noisy, self.features(noisy), unknown, unknown, weights, one)
 
     def fixed_set(self, rng: np.random.Generator) -> FixedSet | None:
         """The set of voxels that all steps draw from, if the simulation has one; a batch where its noise is fixed."""

@@ -143,7 +143,7 @@ class TrainedEstimator(Estimator):
     def options(self) -> dict[str, Any]:
         snr = None if isinstance(self.snr, float) and np.isinf(self.snr) else self.snr
         return super().options | {
-            "training_distribution": self.distribution,
+            "training_distribution": "images" if self.learns_from_images else self.distribution,
             "training_snr": snr,
             "training_noise": self.noise,
             "training_recipe": "default" if self.recipe is None else self.recipe,
@@ -159,14 +159,20 @@ class TrainedEstimator(Estimator):
         level = (
             " of the SNR level nearest to the median SNR of the participant's images" if self.snr == "auto" else level
         )
+        whose = "the images that the sidecars name" if self.checksum else IMAGES[self.scope or "participant"]
         if self.scope is not None:
-            level = f" of the SNRs of the voxels of {IMAGES[self.scope]}"
+            level = f" of the SNRs of the voxels of {whose}"
         elif self.snr == np.inf:
             noise = "no noise"
         stated = f" ({'; '.join(f'{name} {prior}' for name, prior in self.priors.items())})" if self.priors else ""
+        taught = (
+            f"simulated signals of the same protocol with {noise}{level}, their parameters "
+            f"{DISTRIBUTIONS[self.distribution]}{stated}"
+        )
+        if self.learns_from_images:
+            taught = f"the measured signals of voxels of {whose}, of which a tenth was held out"
         return (
-            f"It was trained on simulated signals of the same protocol with {noise}{level}, their parameters "
-            f"{DISTRIBUTIONS[self.distribution]}{stated}. Signals are relative to that of the lowest b-value; S0 "
+            f"It was trained on {taught}. Signals are relative to that of the lowest b-value; S0 "
             "follows from the other parameters by least squares."
             + f" The training follows the recipe {self.label} (bidsfit-lab recipes)."
             * bool(self.label)
@@ -201,6 +207,11 @@ class TrainedEstimator(Estimator):
         return None if self.recipe is None else self._given_recipe(self.recipe).scope
 
     @property
+    def learns_from_images(self) -> bool:
+        """Whether measured signals train it."""
+        return self.recipe is not None and self._given_recipe(self.recipe).learns_from_images
+
+    @property
     def needs_pool(self) -> bool:
         """Whether it is trained on pooled fits of participants."""
         return self.distribution not in ("prior", "uniform")
@@ -219,7 +230,7 @@ class TrainedEstimator(Estimator):
         Parameters
         ----------
         acquisition : Acquisition
-            As of `averaged`.
+            As of `averaged`; where signals of images train, that of the images is taken.
         snr : float
             SNR of the data; ignored if the estimator has its own.
         pool : Distribution, optional
@@ -238,6 +249,8 @@ class TrainedEstimator(Estimator):
                 raise ValueError(f"The estimator {self.name!r} is trained on pooled fits, and none were given.")
             distribution = Mixture((distribution, pool)) if self.distribution == "mixed" else pool
         recipe = self.default_recipe(level) if self.recipe is None else self._given_recipe(self.recipe)
+        if images is not None and recipe.learns_from_images:
+            acquisition = images.acquisition
         return Task(distribution, acquisition, Noise(level, self.noise, lowest), recipe, self.seed, images)
 
     def sample(
@@ -251,6 +264,8 @@ class TrainedEstimator(Estimator):
     ) -> ImageVoxels:
         """A random sample of the voxels of an image that have a usable signal and a known noise level.
 
+        Those that the filter of the recipe refuses are left out.
+
         Parameters
         ----------
         signals, acquisition, noise
@@ -261,18 +276,19 @@ class TrainedEstimator(Estimator):
             Largest number of voxels.
         """
         averages, level = self.averages(acquisition), known_noise(noise, signals.shape[:1])
+        recipe = None if self.recipe is None else self._given_recipe(self.recipe)
         kept, sigma = [], []
         for start in range(0, signals.shape[0], self.chunk):
             rows = slice(start, start + self.chunk)
-            found = averages(signals[rows], level[rows]).signals
-            reference = self.model.reference_signal(found, averages.acquisition)
-            good = np.isfinite(found).all(axis=1) & (reference > FAINTEST) & (level[rows] > 0)
-            kept.append(as_single(found[good] / reference[good, None]))
+            measured = averages(signals[rows], level[rows]).signals
+            reference = self.model.reference_signal(measured, averages.acquisition)
+            good = np.isfinite(measured).all(axis=1) & (reference > FAINTEST) & (level[rows] > 0)
+            kept.append(as_single(measured[good] / reference[good, None]))
             sigma.append(as_single(level[rows][good] / reference[good]))
-        usable = np.concatenate(sigma)
-        chosen = np.sort(np.random.default_rng(self.seed).permutation(usable.size)[:most])
-        images = {name: chosen.size}
-        return ImageVoxels(np.concatenate(kept)[chosen], usable[chosen], averages.acquisition, images, most)
+        found = ImageVoxels(np.concatenate(kept), np.concatenate(sigma), averages.acquisition, {name: 0})
+        if recipe is not None and recipe.simulation.filter is not None:
+            found = found.decaying()
+        return found.some(most, self.seed)
 
     def _given_recipe(self, given: str | Mapping[str, Any]) -> Recipe:
         """Load the recipe of the option and check its kind."""

@@ -83,6 +83,7 @@ class ImagesFacts(TypedDict):
     Voxels: Annotated[dict[str, Count], Field(min_length=1)]
     Most: Count
     SNR: Annotated[list[Positive], Field(min_length=1)]
+    Digest: NotRequired[str]  # where their signals train
 
 
 class TrainingFacts(TypedDict):

@@ -42,6 +42,8 @@ class Objective(ABC):
     """
 
     name: ClassVar[str]
+    #: Whether its loss reads `Batch.truth`, targets or bound, so that measured signals cannot train.
+    needs_truth: ClassVar[bool] = True
     #: Whether its loss reads `Batch.bound`, which is expensive.
     needs_bound: bool = False
 
@@ -236,6 +238,7 @@ class Signals(_Estimating):
     error: Literal["squared", "absolute", "rician"] | None = None
 
     name = "signals"
+    needs_truth = False
 
     def loss(self, outputs: Tensor, batch: Batch[Tensor], simulator: Simulator) -> Tensor:
         import torch

@@ -50,6 +50,16 @@ class Recipe:
 
     def __post_init__(self) -> None:
         self.architecture.require_parts(self.objective, self.simulation)
+        if self.simulation.signals is not None and self.objective.needs_truth:
+            raise ValueError(
+                f"The objective {self.objective.name!r} needs the true parameters, which measured signals (signals: "
+                "images) do not tell; take the objective 'signals', or simulate."
+            )
+        if self.simulation.signals is not None and any(self.architecture.reach):
+            raise ValueError(
+                f"The architecture {self.architecture.name!r} reads neighbours, and measured signals (signals: images) "
+                "are of single voxels."
+            )
         if self.start is not None and self.start.architecture != self.architecture:
             raise ValueError("A training starts from a network of the same architecture; that of `start` differs.")
 
@@ -57,6 +67,11 @@ class Recipe:
     def kind(self) -> str:
         """Kind of estimator that uses it: "network" or "forest"."""
         return self.architecture.kind
+
+    @property
+    def learns_from_images(self) -> bool:
+        """Whether measured signals train it, or what it starts from."""
+        return self.simulation.signals is not None or (self.start is not None and self.start.learns_from_images)
 
     @property
     def scope(self) -> Scope | None:

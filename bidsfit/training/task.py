@@ -116,8 +116,15 @@ class Task:
             "Participants": participants_of(self.distribution.facts),
             "Recipe": recipe_facts(self.recipe),
             "Seed": self.seed,
-            **({} if self.images is None or self.recipe.scope is None else {"Images": self.images.facts}),
+            **self._images_facts,
         }
+
+    @property
+    def _images_facts(self) -> dict[str, Any]:
+        if self.images is None or self.recipe.scope is None:
+            return {}
+        digest = {"Digest": self.images.digest} if self.recipe.learns_from_images else {}
+        return {"Images": self.images.facts | digest}
 
     @property
     def key(self) -> str:
@@ -198,8 +205,19 @@ def residual_limit(invert: Inverter, simulator: Simulator, seed: int) -> float:
 
     A voxel beyond it is unlike the training data.
     """
-    rng = np.random.default_rng([seed, 1])
-    found = invert(simulator.measure(simulator.distribution.sample(DRAWS, rng), rng))
-    model = simulator.space.model
-    scale = found.parameters[:, model.scale_index] if model.scale else 1.0
+    rng, model, seen, level = (
+        np.random.default_rng([seed, 1]),
+        simulator.space.model,
+        simulator.seen,
+        simulator.noise.snr,
+    )
+    if seen is None:
+        signals, sigma = simulator.measure(simulator.distribution.sample(DRAWS, rng), rng), np.array(0.0)
+    else:
+        rows = rng.permutation(np.flatnonzero(~seen.held_out))[:DRAWS]
+        signals, sigma = seen.signals[rows].astype(np.result_type(seen.signals, float)), seen.sigma[rows]
+    found = invert(signals)
+    scale = found.parameters[:, model.scale_index] if model.scale else np.ones(len(signals))
+    if seen is not None and np.isfinite(level):  # of voxels with more noise than at that level, in units of theirs
+        scale = scale * np.fmax(level * sigma / scale, 1.0)
     return float(np.quantile(found.squares / scale**2, USUAL))

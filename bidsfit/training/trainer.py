@@ -51,7 +51,7 @@ class Schedule:
     steps, batch : int
         Number of steps, and voxels per step.
     validation : int
-        Number of voxels in the validation set, which is drawn once.
+        Number of voxels in the validation set, which is drawn once; at most those of images that are held out.
     checks : int
         Number of evaluations on the validation set.
     keep : {"best", "last"}
@@ -202,7 +202,7 @@ def _descend(
     def tensors(batch: Batch[NDArray]) -> Batch[torch.Tensor]:
         return batch.map(lambda array: torch.from_numpy(array).to(place))
 
-    held_out = tensors(together([simulator.draw(schedule.validation, rng) for rng in validation]))
+    held_out = tensors(together([simulator.held_out(schedule.validation, rng) for rng in validation]))
     rows = held_out.features.flatten(1, -2)
     # Standardised features make all protocols look alike to the optimiser; folded into the arrays later.
     centre, width = rows.mean(dim=1), rows.std(dim=1).clamp(min=1e-6)
@@ -247,7 +247,7 @@ def _descend(
             with torch.inference_mode():
                 sums = [losses(part) * part.truth.shape[1] for part in parts]
             module.train()
-            return torch.stack(sums).sum(dim=0) / schedule.validation
+            return torch.stack(sums).sum(dim=0) / held_out.truth.shape[1]
 
         best = {name: value.detach().clone() for name, value in stacked.items()}
         checkpoints: dict[int, dict[str, torch.Tensor]] = {}

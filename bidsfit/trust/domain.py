@@ -25,6 +25,8 @@ FAR, BANDS = 0.01, 8
 class Domain:
     """Signals of a training without noise, and the distance from them that signals of the training hardly exceed.
 
+    Where measured signals train, they have their noise, and those that are held out tell the distance.
+
     The distance is that to the nearest signal, in standard deviations of the noise. Signals are the features of the
     estimator (`bidsfit.simulation.simulator.Features`), weighted by the numbers of measurements.
 
@@ -50,20 +52,29 @@ class Domain:
         """The domain of the training that a simulator describes."""
         rng = np.random.default_rng([seed, 2])
         features = Features(simulator.space.model, simulator.acquisition)
-        weights = np.sqrt(features.counts)
-        sample = simulator.distribution.sample
-        clean = simulator.measure(sample(SIGNALS, rng), rng, sigma=np.zeros(SIGNALS))
-        known = features(clean.reshape(SIGNALS, -1, clean.shape[-1])[:, 0]) * weights
+        weights, seen = np.sqrt(features.counts), simulator.seen
+        if seen is None:
+            sample = simulator.distribution.sample
+            clean = simulator.measure(sample(SIGNALS, rng), rng, sigma=np.zeros(SIGNALS))
+            clean = clean.reshape(SIGNALS, -1, clean.shape[-1])[:, 0]
+        else:
+            clean = seen.signals[rng.permutation(np.flatnonzero(~seen.held_out))[:SIGNALS]]
+        known = features(clean) * weights
         mean = known.mean(axis=0)
         _, size, axes = np.linalg.svd(known - mean, full_matrices=False)
         kept = int(np.searchsorted(np.cumsum(size**2) / np.sum(size**2), VARIANCE)) + 1
         axes = axes[: min(kept, MOST_DIMENSIONS)]
-        snr = np.exp(rng.uniform(np.log(LOWEST_SNR), np.log(HIGHEST_SNR), HELD_OUT))
-        noisy = simulator.measure(sample(HELD_OUT, rng), rng, sigma=1 / snr)
-        noisy = noisy.reshape(HELD_OUT, -1, noisy.shape[-1])
+        if seen is None:
+            snr = np.exp(rng.uniform(np.log(LOWEST_SNR), np.log(HIGHEST_SNR), HELD_OUT))
+            noisy = simulator.measure(sample(HELD_OUT, rng), rng, sigma=1 / snr)
+            noisy = noisy.reshape(HELD_OUT, -1, noisy.shape[-1])
+            noisy = noisy[:, noisy.shape[1] // 2]
+        else:
+            rows = rng.permutation(np.flatnonzero(seen.held_out))[:HELD_OUT]
+            noisy, snr = seen.signals[rows], 1 / seen.sigma[rows].astype(float)
         found = cls(mean, axes, (known - mean) @ axes.T, np.zeros(1), np.zeros(1))
-        distances = found.distances(features(noisy[:, noisy.shape[1] // 2]) * weights, snr)
-        order = np.array_split(np.argsort(snr), BANDS)
+        distances = found.distances(features(noisy) * weights, snr)
+        order = np.array_split(np.argsort(snr), min(BANDS, len(snr)))
         limits = np.array([np.quantile(distances[band], 1 - FAR) for band in order])
         return cls(mean, axes, found.signals, np.array([np.median(snr[band]) for band in order]), limits)
 

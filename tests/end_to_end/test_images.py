@@ -2,8 +2,15 @@
 
 import json
 
+import nibabel as nib
 import numpy as np
 import pytest
+
+from bidsfit import models
+from bidsfit.acquisition import Acquisition
+from bidsfit.noise import sigma_from_repeats
+from bidsfit.simulation.images import ImageVoxels
+from bidsfit.trained.network import Network
 
 pytestmark = pytest.mark.usefixtures("blank_figures")
 
@@ -15,22 +22,19 @@ RECIPE = (
 
 @pytest.fixture
 def scans(tiny, tmp_path, app):
-    """``scans(recipe, words...)``: outcome of a run on two sessions of a participant, of SNR 10 and 40."""
-    for session, sigma in (("1", 100), ("2", 25)):
-        noise = np.random.default_rng(0).normal(0, sigma, (*tiny.SHAPE, len(tiny.B_VALUES)))
-        stem = f"sub-01/ses-{session}/dwi/sub-01_ses-{session}_dwi"
-        tiny.add(stem, data=(tiny.signals() + noise).astype(np.float32))
-    for session in ("1", "2"):
-        mask = f"sub-01/ses-{session}/dwi/sub-01_ses-{session}_desc-all_mask"
-        tiny.nifti(f"derivatives/masks/{mask}.nii.gz", np.ones(tiny.SHAPE, dtype=np.uint8))
-    description = {"Name": "Masks", "BIDSVersion": "1.10.0", "DatasetType": "derivative"}
-    description |= {"GeneratedBy": [{"Name": "a test"}]}
-    tiny.write("derivatives/masks/dataset_description.json", json.dumps(description))
+    """``scans(recipe, stems, words...)``: outcome of a run on two images, of SNR 10 and 40."""
 
-    def run(recipe, *words):
+    def run(recipe, stems, *words):
         (tmp_path / "own.yml").write_text(recipe)
+        for stem, sigma in zip(stems, (100, 25), strict=True):
+            noise = np.random.default_rng(0).normal(0, sigma, (*tiny.SHAPE, len(tiny.B_VALUES)))
+            tiny.add(f"{stem}_dwi", data=(tiny.signals() + noise).astype(np.float32))
+            tiny.nifti(f"derivatives/masks/{stem}_desc-all_mask.nii.gz", np.ones(tiny.SHAPE, dtype=np.uint8))
+        description = {"Name": "Masks", "BIDSVersion": "1.10.0", "DatasetType": "derivative"}
+        description |= {"GeneratedBy": [{"Name": "a test"}]}
+        tiny.write("derivatives/masks/dataset_description.json", json.dumps(description))
         plain = (tiny, tmp_path / "out", "participant", "--preprocess", "none", "--skip-bids-validation")
-        plain += ("-d", f"masks={tiny.root / 'derivatives' / 'masks'}", "--nprocs", 1, "--trust", "off")
+        plain += ("-d", f"masks={tiny.root / 'derivatives' / 'masks'}", "--nprocs", 1)
         return app(*plain, "--model", "adc", "--estimators", tmp_path / "own.yml", *words)
 
     return run
@@ -38,30 +42,73 @@ def scans(tiny, tmp_path, app):
 
 @pytest.fixture
 def notes(outputs, tmp_path):
-    """``notes(session)``: what the sidecar of a map says of the training."""
+    """``notes(name)``: what the sidecar of the map of an image says of the training."""
 
-    def read(session):
-        name = f"sub-01_ses-{session}_model-adc_param-adc_desc-own_dwimap"
-        return outputs(tmp_path / "out").sidecar(name)["EstimationNotes"]["TrainedEstimator"]
+    def read(image):
+        sidecar = outputs(tmp_path / "out").sidecar(f"{image}_model-adc_param-adc_desc-own_dwimap")
+        return sidecar["EstimationNotes"]["TrainedEstimator"]
 
     return read
 
 
 def test_scans_share_the_snr_of_their_training_or_the_run_says_so(scans, notes):
     """Together it is that of both, and both are fitted by one network; alone it is that of the scan."""
-    outcome = scans(RECIPE)
+    stems = [f"sub-01/ses-{i}/dwi/sub-01_ses-{i}" for i in (1, 2)]
+    outcome = scans(RECIPE, stems, "--trust", "off")
     assert outcome.code == 0
     assert "with noise of the SNRs of the voxels of the participant's images" in outcome.out
     assert "different trainings" not in outcome.err
-    both = notes("1")
-    assert both["Checksum"] == notes("2")["Checksum"]
-    names = [f"bids:raw:sub-01/ses-{i}/dwi/sub-01_ses-{i}_dwi.nii.gz" for i in (1, 2)]
-    assert both["Images"]["Voxels"] == dict.fromkeys(names, 90)
+    both = notes("sub-01_ses-1")
+    assert both["Checksum"] == notes("sub-01_ses-2")["Checksum"]
+    assert both["Images"]["Voxels"] == {f"bids:raw:{stem}_dwi.nii.gz": 90 for stem in stems}
     assert both["Images"]["SNR"][5] < 14
     assert both["Images"]["SNR"][-5] > 35
-    outcome = scans(RECIPE, "--session-label", "2")
-    assert 35 < np.median(notes("2")["Images"]["SNR"]) < 55
+    outcome = scans(RECIPE, stems, "--trust", "off", "--session-label", "2")
+    assert 35 < np.median(notes("sub-01_ses-2")["Images"]["SNR"]) < 55
     assert (
         "Warning, sub-01: its scans were fitted with adc by own of different trainings (images of the training)."
         in outcome.err
     )
+
+
+LEARNS = (
+    "simulation:\n  signals: images\n  scope: dataset\narchitecture:\n  name: perceptron\n  units: 8\n"
+    "objective:\n  name: signals\nschedule:\n  steps: 200\n  batch: 128\n  peak_rate: 0.01\n  checks: 5\n"
+)
+
+
+def test_one_network_learns_the_signals_of_all_images(scans, notes, tiny, outputs, tmp_path):
+    """Its file names them, with the digest of their signals; its maps show their tissue; other images train anew."""
+    stems = [f"sub-0{i}/dwi/sub-0{i}" for i in (1, 2)]
+    outcome = scans(LEARNS, stems)
+    assert outcome.code == 0, outcome.err
+    assert "own: trained on the measured signals of all images of the run" in outcome.out
+    found = notes("sub-01")["Images"]
+    assert found == notes("sub-02")["Images"]
+    assert found["Voxels"] == {f"bids:raw:{stem}_dwi.nii.gz": 90 for stem in stems}
+    assert found["Digest"] == digest_of(tiny, stems)
+    (file,) = (tmp_path / "out" / "trained").glob("*.zip")
+    assert file.name == notes("sub-02")["File"]
+    left = outputs(tmp_path / "out")
+    adc = left.data("sub-02_model-adc_param-adc_desc-own_dwimap")
+    assert abs(np.median(adc) / 0.001 - 1) < 0.03
+    assert np.isfinite(left.data("sub-02_model-adc_param-adc_stat-bias_desc-own_dwimap")).all()
+    page = left.report()
+    assert "The measured signals of 180 voxels of 2 images (sub-01_dwi, sub-02_dwi), whose SNR is" in page
+    assert "It was trained on the measured signals of voxels of all images of the run" in page
+    assert scans(LEARNS, stems, "--participant-label", "02").code == 0
+    assert len(list((tmp_path / "out" / "trained").glob("*.zip"))) == 2
+    assert list(notes("sub-02")["Images"]["Voxels"].values()) == [90]
+    assert notes("sub-01")["Images"] == found
+
+
+def digest_of(tiny, stems):
+    """The digest of the signals of images, which are read here."""
+    parts = []
+    for stem in stems:
+        signals = nib.load(tiny / f"{stem}_dwi.nii.gz").get_fdata().reshape(-1, len(tiny.B_VALUES), order="F")
+        base = tiny / f"{stem}_dwi"
+        acquisition = Acquisition.from_files(base.with_suffix(".bval"), base.with_suffix(".bvec"))
+        sigma = sigma_from_repeats(signals, acquisition).sigma
+        parts.append(Network(models.get("adc")).sample(signals, acquisition, sigma, name=stem))
+    return ImageVoxels.pooled(parts).digest

@@ -141,3 +141,18 @@ def test_what_speaks_against_it_is_warned_of(participant, unlike, expected):
     warnings = training_warnings(numbers, Bundle(FACTS, None), participant)
     assert len(warnings) == len(expected)
     assert all(words in warning for words, warning in zip(expected, warnings, strict=True))
+
+
+def test_images_that_trained_are_named_and_others_are_warned_of():
+    seen = {"Voxels": {"bids:raw:sub-01/dwi/sub-01_dwi.nii.gz": 1500}, "Most": 1500, "SNR": [5.0, 20.0, 41.0]}
+    bundle = Bundle(FACTS | {"Images": seen | {"Digest": "abc"}}, None)
+    assert training_row(bundle)["images"] == (
+        "1,500 voxels of an image (sub-01_dwi), whose SNR is 5 to 41 (median 20)"
+    )
+    numbers = FitNumbers(100, 3, 1.0, {}, [], {}, None)
+    first, *_ = training_warnings(numbers, bundle, "sub-09", "bids:raw:sub-09/dwi/sub-09_dwi.nii.gz")
+    assert "trained on the measured signals of other images (1,500 voxels of an image (sub-01_dwi)" in first
+    own = training_warnings(numbers, bundle, "sub-09", "bids::sub-01/dwi/sub-01_dwi.nii.gz")
+    assert not any("other images" in words for words in own)
+    noise_alone = Bundle(FACTS | {"Images": seen}, None)
+    assert not any("other images" in words for words in training_warnings(numbers, noise_alone, "sub-09", "sub-09_dwi"))

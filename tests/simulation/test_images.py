@@ -44,3 +44,38 @@ def test_images_are_pooled_and_named():
     assert both.facts["Voxels"] == {"sub-01": 200, "sub-02": 600}
     assert (both.facts["SNR"][0], both.median_snr) == (10, 40)
     assert len(both.facts["SNR"]) == 50
+
+
+def test_the_filter_of_training_voxels():
+    """A voxel that decays stays; signals above 1.3, 1.2 and 1 at b below 50, above 50 and above 150 do not."""
+    protocol = Acquisition([0, 20, 40, 100, 200, 800])
+    decays = [1, 0.95, 0.9, 0.8, 0.7, 0.4]
+    rows = np.tile(np.array(decays, dtype=np.float32), (5, 1))
+    rows[1, :3], rows[2, 3:], rows[3, 4:] = (1, 1.4, 1.4), (1.25, 1.25, 1.25), (1.05, 1.05)
+    rows[4, 1] = 1.29
+    found = ImageVoxels(rows, np.arange(1, 6, dtype=np.float32), protocol, {"sub-01": 5}).decaying()
+    np.testing.assert_array_equal(found.sigma, [1, 5])
+    wide = Acquisition([0, *[600] * 40])  # of which few are above
+    row = np.full((1, 41), 0.5, dtype=np.float32)
+    row[0, 1] = 9
+    found = ImageVoxels(row, np.ones(1, dtype=np.float32), wide, {"sub-01": 1}).decaying()
+    np.testing.assert_allclose(found.signals[0, :3], [0.5, 1.5, 0.5])
+
+
+def test_measured_signals_are_drawn_and_a_tenth_is_never():
+    """Every signal says which voxel it is of."""
+    signals = np.ones((500, 3), dtype=np.float32)
+    signals[:, 1] = np.arange(500)
+    found = ImageVoxels(signals, np.linspace(0.01, 0.1, 500, dtype=np.float32), PROTOCOL, {"sub-01": 500})
+    simulator = Simulator(
+        Uniform(ParameterSpace(models.get("adc"))), PROTOCOL, Noise(7.0), Simulation(signals="images"), images=found
+    )
+    rng = np.random.default_rng(0)
+    taught, held_out = simulator.draw(20_000, rng), simulator.held_out(65536, rng)
+    assert len(np.unique(taught.noisy[:, 0, 1])) == 450
+    np.testing.assert_array_equal(np.sort(held_out.noisy[:, 0, 1]), np.arange(9, 500, 10))
+    assert not set(taught.noisy[:, 0, 1]) & set(held_out.noisy[:, 0, 1])
+    np.testing.assert_array_equal(taught.sigma, found.sigma[taught.noisy[:, 0, 1].astype(int)])
+    np.testing.assert_array_equal(taught.features[:, 0], taught.noisy[:, 0, 1:])
+    assert np.isnan(taught.truth).all()
+    assert len(simulator.held_out(10, rng).truth) == 10

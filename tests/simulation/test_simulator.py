@@ -195,7 +195,10 @@ class TestSimulation:
         [
             ({"snr_range": (5.0, 80.0), "snr_levels": (5.0,)}, "only one of these; found snr_range and snr_levels"),
             ({"snr": "images", "snr_levels": (5.0,)}, "found snr_levels and snr"),
-            ({"scope": "dataset"}, "give `snr: images`"),
+            ({"scope": "dataset"}, "give `signals: images` or `snr: images`"),
+            ({"filter": "kaandorp2021"}, "give `signals: images`"),
+            ({"signals": "images", "realisations": 2, "s0_range": (0.8, 1.2)}, "leave out s0_range, realisations"),
+            ({"signals": "images", "snr": "images"}, "leave out snr"),
             ({"snr_range": (80.0, 5.0)}, "the lowest and the highest"),
             ({"snr_range": (0.0, 5.0)}, "above 0"),
             ({"snr_levels": ()}, "above 0"),

@@ -193,7 +193,7 @@ def test_the_recipe_of_the_documentation_holds_every_choice():
     for section, part in zip(SECTIONS, (Simulation, Perceptron, Parameters, Schedule), strict=True):
         choices = sections[section]
         choices.pop("name", None)
-        of_others = {"snr", "snr_levels"}  # instead of a range
+        of_others = {"snr", "snr_levels", "signals", "filter"}  # instead of a range, or of simulation
         assert set(choices) | of_others == {choice.name for choice in fields(part)} | of_others
         for name in set(choices) - together:  # which need others
             build_part(part, {name: choices[name]}, "docs")

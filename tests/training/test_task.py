@@ -11,12 +11,12 @@ import pytest
 from bidsfit import Acquisition, estimators, models
 from bidsfit.models.space import ParameterSpace
 from bidsfit.simulation.distributions import Mixture, Pooled, Uniform
-from bidsfit.simulation.images import MOST_VOXELS, ImageVoxels
+from bidsfit.simulation.images import MOST_VOXELS, ImageVoxels, as_single
 from bidsfit.simulation.simulator import Noise, Simulation
 from bidsfit.training.architectures import Perceptron
 from bidsfit.training.bundle import read_bundle
 from bidsfit.training.forest import Growth, RandomForest
-from bidsfit.training.objectives import Logits, Parameters, Relative
+from bidsfit.training.objectives import Logits, Parameters, Relative, Signals
 from bidsfit.training.recipe import Recipe, recipe_facts, recipe_from
 from bidsfit.training.store import Store
 from bidsfit.training.task import Task, fit, train
@@ -72,6 +72,10 @@ def of_images(snr, name="sub-01", n=200):
 
 
 OF_IMAGES = replace(BASE, recipe=replace(TINY, simulation=Simulation(snr="images")), images=of_images(30.0))
+LEARNING = replace(TINY, objective=Signals(), simulation=Simulation(signals="images"))
+OF_SIGNALS = replace(BASE, recipe=LEARNING, images=of_images(30.0))
+OTHER = replace(of_images(30.0), signals=of_images(30.0).signals + np.float32(1e-3))  # of the same name and noise
+OTHERS["signals"], OTHERS["other signals"] = OF_SIGNALS, replace(OF_SIGNALS, images=OTHER)
 OTHERS["snr of the images"] = OF_IMAGES
 OTHERS["another snr of them"] = replace(OF_IMAGES, images=of_images(31.0))
 OTHERS["another image"] = replace(OF_IMAGES, images=of_images(30.0, "sub-02"))
@@ -108,7 +112,10 @@ def test_recipes_that_are_estimators_train(name):
         return replace(recipe, schedule=schedule, simulation=simulation, start=start)
 
     protocol = Acquisition([0, 10, 20, 40, 80, 150, 300, 800])
-    task = estimators.get(name)(models.get("ivim")).task(protocol, 30.0)
+    rng = np.random.default_rng(0)
+    signals = np.exp(-protocol.b_values * 1e-3) + 0.03 * rng.standard_normal((200, 8))
+    images = ImageVoxels(as_single(signals), np.full(200, 0.03, dtype=np.float32), protocol, {"sub-01": 200})
+    task = estimators.get(name)(models.get("ivim")).task(protocol, 30.0, images=images)
     trained = fit(replace(task, recipe=short(task.recipe)))
     assert np.isfinite(trained.curve).all()
     (state,) = trained.states
