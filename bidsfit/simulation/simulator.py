@@ -78,6 +78,9 @@ class Simulation:
         noise and S0 are their own.
     filter : {"kaandorp2021"}, optional
         Train on those voxels only whose signals decay, see `bidsfit.simulation.images.ImageVoxels.decaying`.
+    unit : {"noise"}, optional
+        Show the estimator signals in units of the standard deviation of the noise, so that it sees S0 and SNR. By
+        default signals are relative to the reference of the model, such as that of the lowest b-value.
     scope : {"participant", "dataset"}, optional
         Whose images these are: those of the participant (default), or all of the run.
     s0_spread : float, optional
@@ -108,6 +111,7 @@ class Simulation:
     snr: Literal["images"] | None = None
     signals: Literal["images"] | None = None
     filter: Literal["kaandorp2021"] | None = None
+    unit: Literal["noise"] | None = None
     scope: Scope | None = None
     s0_spread: float | None = None
     s0_range: tuple[float, float] | None = None
@@ -139,7 +143,7 @@ class Simulation:
             )
         if self.filter is not None and self.signals is None:
             raise ValueError("filter chooses among measured signals; give `signals: images`.")
-        own = ("signals", "filter", "scope")
+        own = ("signals", "filter", "unit", "scope")
         others = [one.name for one in fields(self) if one.name not in own and getattr(self, one.name) != one.default]
         if self.signals is not None and others:
             raise ValueError(f"Measured signals (signals: images) are as they are; leave out {', '.join(others)}.")
@@ -214,6 +218,8 @@ class Batch(Generic[Array]):
     bound : shape (n, n_parameters)
         Cramér-Rao bound at the noise level of the voxel, infinite where the signal does not determine a parameter; NaN
         unless the objective needs it.
+    unit : shape (n, n_realisations)
+        What the noisy signals were divided by to become features.
     """
 
     truth: Array
@@ -226,6 +232,7 @@ class Batch(Generic[Array]):
     cube: Array
     weights: Array
     bound: Array
+    unit: Array
 
     def map(self, function: Callable[[Array], Other]) -> Batch[Other]:
         """The batch with a function applied to every array."""
@@ -303,6 +310,8 @@ class Simulator:
         drawn = simulation.snr_range or simulation.snr_levels or simulation.snr
         if bound and np.isinf(noise.snr) and not drawn:
             raise ValueError("Errors relative to the Cramér-Rao bound need noise, and the training has none.")
+        if simulation.unit == "noise" and np.isinf(noise.snr):
+            raise ValueError("Signals in units of the noise (unit: noise) need noise, and the training has none.")
         self.label, self.bound, self.images = label, bound, images
         self.distribution = distribution
         self.acquisition = acquisition
@@ -316,7 +325,7 @@ class Simulator:
 
     @cached_property
     def features(self) -> Features:
-        return Features(self.space.model, self.acquisition)
+        return Features(self.space.model, self.acquisition, self.simulation.unit)
 
     @property
     def seen(self) -> ImageVoxels | None:
@@ -339,9 +348,9 @@ class Simulator:
         """Measured voxels as a batch; what nobody knows of them is NaN."""
         signals, sigma, n = images.signals[rows], images.sigma[rows], len(rows)
         noisy, unknown = signals[:, None], np.full((n, 1, len(self.space.names)), np.nan)
-        one = unknown[:, 0]
-        weights = np.ones((n, 1, 1))
-        return Batch(one, np.ones(n), sigma, signals, noisy, self.features(noisy), unknown, unknown, weights, one)
+        one, weights, features = unknown[:, 0], np.ones((n, 1, 1)), self.features(noisy, sigma)
+        unit = self.features.unit(noisy, sigma)
+        return Batch(one, np.ones(n), sigma, signals, noisy, features, unknown, unknown, weights, one, unit)
 
     def fixed_set(self, rng: np.random.Generator) -> FixedSet | None:
         """The set of voxels that all steps draw from, if the simulation has one; a batch where its noise is fixed."""
@@ -426,7 +435,7 @@ class Simulator:
         rows = clean.reshape(-1, clean.shape[-1])
         noisy = self._with_noise(rows, np.repeat(voxels.sigma, len(rows) // n), rng)
         noisy = noisy.reshape(n, copies, *clean.shape[1:])
-        features = self.features(noisy)
+        features, unit = self.features(noisy, voxels.sigma), self.features.unit(noisy, voxels.sigma)
         middle: Any = (slice(None),)
         if self.patches is not None:
             middle = (slice(None), *self.patches.reach)
@@ -440,7 +449,8 @@ class Simulator:
             weights = usable.reshape(n, copies, 1).astype(float)
         bound = self.bounds(truth, voxels.sigma / s0) if self.bound else np.full(truth.shape, np.nan)
         cube = self.space.to_cube(targets)
-        return Batch(truth, s0, voxels.sigma, voxels.clean[middle], noisy, features, targets, cube, weights, bound)
+        clean, unit = voxels.clean[middle], unit[(slice(None), *middle)]
+        return Batch(truth, s0, voxels.sigma, clean, noisy, features, targets, cube, weights, bound, unit)
 
     def bounds(self, parameters: NDArray[np.float64], sigma: NDArray[np.float64]) -> NDArray[np.float64]:
         """Cramér-Rao bound, shape (n, n_parameters), of parameters at S0 = 1 with noise levels, shape (n,)."""
@@ -490,23 +500,43 @@ def noisy_averages(
 
 
 class Features:
-    """Features computed from averaged signals: signals divided by the reference of the model.
+    """Features computed from averaged signals: signals divided by the reference of the model, or by the noise level.
 
     If the reference is the signal of the lowest b-value, that feature is constant and left out, unless there are
     several such signals (at several echo times). Complex signals give real parts, then imaginary parts.
+
+    Parameters
+    ----------
+    model : SignalModel
+    acquisition : Acquisition
+        Averaged.
+    unit : {"noise"}, optional
+        See `Simulation`.
     """
 
-    def __init__(self, model: SignalModel, acquisition: Acquisition) -> None:
-        self._model, self._acquisition = model, acquisition
+    def __init__(self, model: SignalModel, acquisition: Acquisition, unit: Literal["noise"] | None = None) -> None:
+        self._model, self._acquisition, self._unit = model, acquisition, unit
         lowest = acquisition.b_values == acquisition.b_values.min()
         self.lowest = lowest if model.reference == "lowest b" else np.full(len(acquisition), False)
-        self._shown = ~self.lowest if self.lowest.sum() == 1 else np.full(len(acquisition), True)
+        constant = unit is None and self.lowest.sum() == 1
+        self._shown = ~self.lowest if constant else np.full(len(acquisition), True)
 
-    def __call__(self, signals: NDArray) -> NDArray[np.float32]:
-        """Features (..., n_features) of averaged signals (..., n_averages)."""
-        reference = self._model.reference_signal(signals, self._acquisition)
+    def unit(self, signals: NDArray, sigma: NDArray | None = None) -> NDArray:
+        """What averaged signals (n, ..., n_averages) are divided by, shape (n, ...).
+
+        ``sigma``, shape (n,), is the standard deviation of the noise of one measurement, where it is the unit.
+        """
+        if self._unit is None:
+            return self._model.reference_signal(signals, self._acquisition)
+        if sigma is None:
+            raise ValueError("Features in units of the noise need its standard deviation.")
+        return np.broadcast_to(sigma.reshape(-1, *[1] * (signals.ndim - 2)), signals.shape[:-1])
+
+    def __call__(self, signals: NDArray, sigma: NDArray | None = None) -> NDArray[np.float32]:
+        """Features (n, ..., n_features) of averaged signals (n, ..., n_averages); arguments as of `unit`."""
+        unit = self.unit(signals, sigma)
         with np.errstate(divide="ignore", invalid="ignore"):
-            return np.asarray(as_real(signals[..., self._shown] / reference[..., None]), dtype=np.float32)
+            return np.asarray(as_real(signals[..., self._shown] / unit[..., None]), dtype=np.float32)
 
     def __len__(self) -> int:
         return int(self._shown.sum()) * (1 + self._model.complex_valued)

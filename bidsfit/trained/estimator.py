@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,14 @@ class TrainedEstimator(Estimator):
         self.trained = read_bundle(Path(trained)) if isinstance(trained, Path | str) else trained
         if self.trained is not None:
             self._require_own(self.trained)
+        self.needs_noise |= self._chosen is not None and self._chosen.simulation.unit == "noise"
+
+    @cached_property
+    def _chosen(self) -> Recipe | None:
+        """The recipe that trained it, or else that of its option; None if it has the default."""
+        if self.trained is not None:
+            return self.trained.recipe
+        return None if self.recipe is None else self._given_recipe(self.recipe)
 
     @property
     def name(self) -> str:  # type: ignore[override]
@@ -135,9 +144,7 @@ class TrainedEstimator(Estimator):
 
     @property
     def reach(self) -> tuple[int, int, int]:  # type: ignore[override]
-        if self.trained is not None:
-            return self.trained.recipe.architecture.reach
-        return (0, 0, 0) if self.recipe is None else self._given_recipe(self.recipe).architecture.reach
+        return (0, 0, 0) if self._chosen is None else self._chosen.architecture.reach
 
     @property
     def options(self) -> dict[str, Any]:
@@ -169,13 +176,16 @@ class TrainedEstimator(Estimator):
             f"simulated signals of the same protocol with {noise}{level}, their parameters "
             f"{DISTRIBUTIONS[self.distribution]}{stated}"
         )
+        unit, s0 = "relative to that of the lowest b-value", "follows from the other parameters by least squares"
+        if self._chosen is not None and self._chosen.simulation.unit == "noise":
+            unit = "in units of the standard deviation of the noise"
+        if self._chosen is not None and getattr(self._chosen.objective, "s0", None) is not None:
+            s0 = "is an output beside them"
         if self.learns_from_images:
             taught = f"the measured signals of voxels of {whose}, of which a tenth was held out"
         return (
-            f"It was trained on {taught}. Signals are relative to that of the lowest b-value; S0 "
-            "follows from the other parameters by least squares."
-            + f" The training follows the recipe {self.label} (bidsfit-lab recipes)."
-            * bool(self.label)
+            f"It was trained on {taught}. Signals are {unit}; S0 {s0}."
+            + f" The training follows the recipe {self.label} (bidsfit-lab recipes)." * bool(self.label)
         ) + any(self.reach) * (
             f" It also reads the neighbours of a voxel, up to {' x '.join(map(str, self.reach))} voxels away; what is "
             "said of its errors holds where parameters do not change between them."
@@ -189,9 +199,7 @@ class TrainedEstimator(Estimator):
     @property
     def statistics(self) -> tuple[str, ...]:  # type: ignore[override]
         """The spread of the networks of an ensemble, and the standard deviation that a network states."""
-        recipe = self.trained.recipe if self.trained is not None else None
-        if recipe is None and self.recipe is not None:
-            recipe = self._given_recipe(self.recipe)
+        recipe = self._chosen
         if recipe is None:
             return ()
         return (SPREAD,) * bool(getattr(recipe.schedule, "members", None)) + ("sd",) * recipe.objective.states_spread
@@ -204,12 +212,12 @@ class TrainedEstimator(Estimator):
     @property
     def scope(self) -> Scope | None:
         """Whose images its training takes voxels of; None if it takes none."""
-        return None if self.recipe is None else self._given_recipe(self.recipe).scope
+        return None if self._chosen is None else self._chosen.scope
 
     @property
     def learns_from_images(self) -> bool:
         """Whether measured signals train it."""
-        return self.recipe is not None and self._given_recipe(self.recipe).learns_from_images
+        return self._chosen is not None and self._chosen.learns_from_images
 
     @property
     def needs_pool(self) -> bool:
@@ -276,7 +284,6 @@ class TrainedEstimator(Estimator):
             Largest number of voxels.
         """
         averages, level = self.averages(acquisition), known_noise(noise, signals.shape[:1])
-        recipe = None if self.recipe is None else self._given_recipe(self.recipe)
         kept, sigma = [], []
         for start in range(0, signals.shape[0], self.chunk):
             rows = slice(start, start + self.chunk)
@@ -286,7 +293,7 @@ class TrainedEstimator(Estimator):
             kept.append(as_single(measured[good] / reference[good, None]))
             sigma.append(as_single(level[rows][good] / reference[good]))
         found = ImageVoxels(np.concatenate(kept), np.concatenate(sigma), averages.acquisition, {name: 0})
-        if recipe is not None and recipe.simulation.filter is not None:
+        if self._chosen is not None and self._chosen.simulation.filter is not None:
             found = found.decaying()
         return found.some(most, self.seed)
 
@@ -338,7 +345,7 @@ class TrainedEstimator(Estimator):
         noise_quantile = 2 * gammaincinv(n * (1 + is_complex) / 2, USUAL)  # of chi squared
 
         def fit(y: NDArray[np.float64], sigma: NDArray[np.float64], positions: NDArray | None = None) -> Fitted:
-            found = invert(y[:, :n] + 1j * y[:, n:] if is_complex else y, positions)
+            found = invert(y[:, :n] + 1j * y[:, n:] if is_complex else y, positions, sigma)
             s0 = found.parameters[:, scale] if self.model.scale else np.ones(len(y))
             with np.errstate(invalid="ignore", divide="ignore"):
                 if np.isfinite(level):

@@ -183,13 +183,14 @@ def read_bundle(path: Path, *, machine: bool = True) -> Bundle:
         space = distribution.space
         if list(space.names) != facts["Parameters"]:
             raise ValueError(f"the model {model.name!r} has the parameters {', '.join(space.names)}")
-        if len(Features(model, acquisition_from(facts["Acquisition"]))) != facts["Features"]:
+        recipe, acquisition = recipe_from(facts["Recipe"], "its recipe"), acquisition_from(facts["Acquisition"])
+        if len(Features(model, acquisition, recipe.simulation.unit)) != facts["Features"]:
             raise ValueError("its protocol gives another number of signals than it takes")
-        recipe = recipe_from(facts["Recipe"], "its recipe")
         architecture, outputs = recipe.architecture, recipe.objective.n_outputs(space)
         curve = _table(members[CURVE])
+        n_seen = len(Features(model, acquisition))
         performance = Performance.load(members[PERFORMANCE], space) if PERFORMANCE in members else None
-        domain = Domain.of_arrays(_arrays(members[DOMAIN]), facts["Features"]) if DOMAIN in members else None
+        domain = Domain.of_arrays(_arrays(members[DOMAIN]), n_seen) if DOMAIN in members else None
         if set(curve) != {architecture.unit, "training", "validation"}:
             raise ValueError(f"{CURVE} has the columns {', '.join(curve)}")
         inputs = facts["Features"] + any(architecture.reach)  # a channel says which voxels are there

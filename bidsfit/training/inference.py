@@ -44,16 +44,21 @@ class Inverted(NamedTuple):
 class Inverter:
     """A trained machine prepared for one averaged acquisition.
 
-    The scale of the signal follows from the other parameters by least squares.
+    The scale of the signal is an output of the machine, or follows from the other parameters by least squares.
     """
 
     def __init__(self, recipe: Recipe, machine: Any, space: ParameterSpace, acquisition: Acquisition) -> None:
         self.recipe, self.space = recipe, space
         self.machines = machine if isinstance(machine, tuple) else (machine,)
-        self._features = Features(space.model, acquisition)
+        self._features = Features(space.model, acquisition, recipe.simulation.unit)
         self._design, self._weights = space.model.design(acquisition), acquisition.weights
 
-    def __call__(self, signals: NDArray, positions: NDArray[np.integer] | None = None) -> Inverted:
+    def __call__(
+        self,
+        signals: NDArray,
+        positions: NDArray[np.integer] | None = None,
+        sigma: NDArray[np.float64] | None = None,
+    ) -> Inverted:
         """Estimates of voxels.
 
         Parameters
@@ -63,8 +68,10 @@ class Inverter:
             z, n_averages), of which the central voxel is estimated.
         positions : ndarray, shape (n, 3)
             Voxel indices in the image, for a machine that reads neighbours; other voxels count as missing.
+        sigma : ndarray, shape (n,)
+            Standard deviation of the noise of one measurement, for a machine that reads signals in units of it.
         """
-        model, features, reach = self.space.model, self._features(signals), self.recipe.architecture.reach
+        model, features, reach = self.space.model, self._features(signals, sigma), self.recipe.architecture.reach
         if any(reach) and positions is None:
             signals = signals[:, *reach]
         objective = self.recipe.objective
@@ -79,6 +86,10 @@ class Inverter:
             spread = np.std([one for _, one in found], axis=0, ddof=1)
             estimates = self.space.from_cube(cube)
         parameters = self.space.with_scale(estimates)
+        scales = [scale for one in outputs if (scale := objective.scale_of(one)) is not None]
+        if scales:
+            given = np.median(scales, axis=0) * self._features.unit(signals, sigma)
+            return Inverted(cube, parameters, self._fit_scale(parameters, signals, given), spread, stated)
         if not model.compiled:
             return Inverted(cube, parameters, self._fit_scale(parameters, signals), spread, stated)
         squares = np.empty(len(signals))
@@ -111,13 +122,15 @@ class Inverter:
         found: NDArray = self.recipe.architecture.forward(machine, image[None])[0][tuple(positions.T)]
         return found
 
-    def _fit_scale(self, parameters: NDArray[np.float64], signals: NDArray) -> NDArray[np.float64]:
-        """Like the function `_fit_scale`, for a model without a compiled kernel."""
+    def _fit_scale(
+        self, parameters: NDArray[np.float64], signals: NDArray, given: NDArray[np.float64] | None = None
+    ) -> NDArray[np.float64]:
+        """Like the function `_fit_scale`, for a model without a compiled kernel, or a scale that is given."""
         model = self.space.model
         y, signal = as_real(signals), as_real(model.evaluate(parameters, self._design, derivatives=False)[0])
         weights = np.tile(self._weights, 1 + model.complex_valued)
         if model.scale is not None:
-            best = np.maximum((y * signal) @ weights / (signal**2 @ weights), 0.0)
+            best = np.maximum((y * signal) @ weights / (signal**2 @ weights), 0.0) if given is None else given
             parameters[:, model.scale_index] = best
             signal = signal * best[:, None]
         return np.asarray((y - signal) ** 2 @ weights)

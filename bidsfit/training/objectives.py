@@ -73,6 +73,10 @@ class Objective(ABC):
         cube = sigmoid(outputs[:, : len(space.names)])
         return cube, space.from_cube(cube)
 
+    def scale_of(self, outputs: Any) -> Any:
+        """S0, shape (...), from outputs (..., n_outputs), in the unit of the features; None if it is no output."""
+        return None
+
     @property
     def states_spread(self) -> bool:
         """Whether the network states the standard deviation of its estimates: see `spread`."""
@@ -95,23 +99,48 @@ class _Estimating(Objective):
         bounds, as absolute value and counted from the lower bound; nothing keeps it below the upper bound.
     widening : float, optional
         With the sigmoids, estimates may leave the bounds by this fraction of their width on each side (0.3: Kaandorp).
+    s0 : float, optional
+        S0 is one more output, between 0 and this number, in the unit of the features (`Simulation.unit`). By default S0
+        follows from the other parameters by least squares.
     """
 
     output: Literal["sigmoid", "hard-sigmoid", "absolute", "linear"] | None = None
     widening: float | None = None
+    s0: float | None = None
 
     def __post_init__(self) -> None:
         if self.widening is not None and self.output in ("absolute", "linear"):
             raise ValueError(f"widening is for sigmoids, and the output is {self.output!r}; leave it out.")
 
+    def n_outputs(self, space: ParameterSpace) -> int:
+        if self.s0 is not None and space.model.scale is None:
+            raise ValueError(f"The objective has an output of S0 (s0), and the model {space.model.name!r} has none.")
+        return super().n_outputs(space) + (self.s0 is not None)
+
+    def scale_of(self, outputs: Any) -> Any:
+        if self.s0 is None:
+            return None
+        last = outputs[..., -1]
+        if self.output in ("absolute", "linear"):
+            return self.s0 * (abs(last) if self.output == "absolute" else last)
+        return self.s0 * self._coordinate(last)
+
+    def _coordinate(self, column: Any) -> Any:
+        """Where an output lies between two bounds, from 0 to 1 but for the widening; sigmoids only."""
+        if self.output == "hard-sigmoid":
+            found = ((column + 3) / 6).clip(0, 1)
+        else:
+            found = sigmoid(column) if isinstance(column, np.ndarray) else column.sigmoid()
+        wide = self.widening or 0.0
+        return (1 + 2 * wide) * found - wide if wide else found
+
     def parameters(self, outputs: Any, space: ParameterSpace) -> Any:
         """Parameters (..., n_parameters) from outputs (..., n_outputs); both are tensors or arrays of NumPy."""
         stack: Any = np.stack
-        logistic: Any = sigmoid
         if not isinstance(outputs, np.ndarray):
             import torch
 
-            stack, logistic = torch.stack, torch.sigmoid
+            stack = torch.stack
         columns = [outputs[..., j] for j in range(len(space.names))]
         if self.output in ("absolute", "linear"):
             starts = space.bounds[:, 0] if self.output == "linear" else np.zeros(len(columns))
@@ -120,9 +149,7 @@ class _Estimating(Objective):
                 [start + span * v for start, span, v in zip(starts.tolist(), space.span.tolist(), values, strict=True)],
                 -1,
             )
-        hard, wide = self.output == "hard-sigmoid", self.widening or 0.0
-        cube = [((column + 3) / 6).clip(0, 1) if hard else logistic(column) for column in columns]
-        return stack(space.columns([(1 + 2 * wide) * u - wide for u in cube] if wide else cube), -1)
+        return stack(space.columns([self._coordinate(column) for column in columns]), -1)
 
     def estimates(
         self, outputs: NDArray[np.float32], space: ParameterSpace
@@ -180,6 +207,8 @@ class Parameters(_Estimating):
             raise ValueError("balance needs a form (wbce or wvce), and allowance the form wvce.")
         if self.states_spread and self.scale == "bound":
             raise ValueError("An error that is stated cannot be relative to the bound, which depends on the truth.")
+        if self.s0 is not None and (self.states_spread or self.scale == "bound"):
+            raise ValueError("With an output of S0 (s0) errors are neither stated nor relative to the bound.")
 
     @property
     def needs_bound(self) -> bool:  # type: ignore[override]
@@ -192,14 +221,21 @@ class Parameters(_Estimating):
     def n_outputs(self, space: ParameterSpace) -> int:
         if self.only is not None and self.only not in space.names:
             raise ValueError(f"The objective names the parameter {self.only!r}; found {', '.join(space.names)}.")
-        return len(space.names) * (1 + self.states_spread)
+        return super().n_outputs(space) + len(space.names) * self.states_spread
 
     def loss(self, outputs: Tensor, batch: Batch[Tensor], simulator: Simulator) -> Tensor:
+        import torch
+
         space, weights = simulator.space, batch.weights
         unit = batch.bound[:, None] if self.needs_bound else outputs.new_tensor(self._unit(space))
         errors = (self.parameters(outputs, space) - batch.targets) / unit
+        names = list(space.names)
+        if self.s0 is not None:
+            missed = self.scale_of(outputs) - batch.s0[:, None] / batch.unit
+            half = 2 if self.scale == "mean" else 1
+            errors, names = torch.cat([errors, half * missed[..., None] / self.s0], dim=-1), [*names, ""]
         if self.only is not None:
-            weights = weights * outputs.new_tensor([name == self.only for name in space.names])
+            weights = weights * outputs.new_tensor([name == self.only for name in names])
         if self.error == "absolute":
             cost = errors.abs()
         elif self.error == "stated":
@@ -226,7 +262,7 @@ class Parameters(_Estimating):
 class Signals(_Estimating):
     """Misfit of the measured signals, without any truth: self-supervised training.
 
-    S0 follows from the other parameters by least squares, as in the estimator.
+    S0 follows from the other parameters by least squares, as in the estimator, unless it is an output.
 
     Parameters
     ----------
@@ -251,7 +287,9 @@ class Signals(_Estimating):
         if model.complex_valued:
             y, signal = (torch.cat([values.real, values.imag], dim=-1) for values in (y, signal))
         counts = outputs.new_tensor(np.tile(simulator.acquisition.weights, 1 + model.complex_valued))
-        if model.scale is not None:
+        if self.s0 is not None:
+            signal = signal * (self.scale_of(outputs) * batch.unit)[..., None]
+        elif model.scale is not None:
             product, square = (counts * y * signal).sum(dim=-1), (counts * signal**2).sum(dim=-1)
             signal = signal * (product / square).clip(min=0.0)[..., None]
         if self.error == "rician":

@@ -104,7 +104,7 @@ class Task:
             "Model": space.model.name,
             "Equation": space.model.latex,
             "Parameters": list(space.names),
-            "Features": len(Features(space.model, self.acquisition)),
+            "Features": len(Features(space.model, self.acquisition, self.recipe.simulation.unit)),
             "Acquisition": acquisition_facts(self.acquisition, space.model.variables),
             "Noise": {
                 "SNR": None if np.isinf(self.noise.snr) else float(self.noise.snr),
@@ -160,7 +160,7 @@ def train(task: Task, *, threads: int = 1, device: str = "cpu", progress: Progre
         judged = Simulator(truths_of(space), task.acquisition, task.noise, simulator.simulation, reach)
         other = least_squares_of(space)
         found = simulate(
-            lambda signals, _: invert(signals).parameters,
+            lambda signals, sigma: invert(signals, sigma=sigma).parameters,
             judged,
             beside=None if other is None else estimates_of(other, task.acquisition),
             size=monte_carlo.LIGHT,
@@ -212,11 +212,11 @@ def residual_limit(invert: Inverter, simulator: Simulator, seed: int) -> float:
         simulator.noise.snr,
     )
     if seen is None:
-        signals, sigma = simulator.measure(simulator.distribution.sample(DRAWS, rng), rng), np.array(0.0)
+        signals, sigma = simulator.measure(simulator.distribution.sample(DRAWS, rng), rng), np.full(DRAWS, 1 / level)
     else:
         rows = rng.permutation(np.flatnonzero(~seen.held_out))[:DRAWS]
         signals, sigma = seen.signals[rows].astype(np.result_type(seen.signals, float)), seen.sigma[rows]
-    found = invert(signals)
+    found = invert(signals, sigma=sigma)
     scale = found.parameters[:, model.scale_index] if model.scale else np.ones(len(signals))
     if seen is not None and np.isfinite(level):  # of voxels with more noise than at that level, in units of theirs
         scale = scale * np.fmax(level * sigma / scale, 1.0)

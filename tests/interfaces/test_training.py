@@ -146,9 +146,7 @@ def test_what_speaks_against_it_is_warned_of(participant, unlike, expected):
 def test_images_that_trained_are_named_and_others_are_warned_of():
     seen = {"Voxels": {"bids:raw:sub-01/dwi/sub-01_dwi.nii.gz": 1500}, "Most": 1500, "SNR": [5.0, 20.0, 41.0]}
     bundle = Bundle(FACTS | {"Images": seen | {"Digest": "abc"}}, None)
-    assert training_row(bundle)["images"] == (
-        "1,500 voxels of an image (sub-01_dwi), whose SNR is 5 to 41 (median 20)"
-    )
+    assert training_row(bundle)["images"] == ("1,500 voxels of an image (sub-01_dwi), whose SNR is 5 to 41 (median 20)")
     numbers = FitNumbers(100, 3, 1.0, {}, [], {}, None)
     first, *_ = training_warnings(numbers, bundle, "sub-09", "bids:raw:sub-09/dwi/sub-09_dwi.nii.gz")
     assert "trained on the measured signals of other images (1,500 voxels of an image (sub-01_dwi)" in first

@@ -109,6 +109,7 @@ class TestBatch:
             "weights": (50, 1, 1),
             "clean": (50, 5),
             "noisy": (50, 3, 5),
+            "unit": (50, 3),
             "features": (50, 3, 4),
         }
         np.testing.assert_array_equal(batch.targets[:, 0], batch.truth)
@@ -234,3 +235,15 @@ class TestFeatures:
     def test_the_scale_of_the_image_does_not_matter(self):
         signals = np.random.default_rng(0).random((50, 5)) + 0.1
         np.testing.assert_allclose(Features(SMT2, SHELLS)(signals * 1000), Features(SMT2, SHELLS)(signals), rtol=1e-6)
+
+    def test_signals_may_be_in_units_of_the_noise(self):
+        """All of them, that of the lowest b-value included; patches have the noise of their voxel."""
+        features = Features(SMT2, SHELLS, "noise")
+        signals, sigma = np.full((3, 2, 2, len(SHELLS)), 6.0), np.array([1.0, 2.0, 3.0])
+        assert len(features) == len(SHELLS)
+        found = features(signals, sigma)
+        np.testing.assert_array_equal(found, np.broadcast_to(np.array([6, 3, 2.0])[:, None, None, None], found.shape))
+        with pytest.raises(ValueError, match="need its standard deviation"):
+            features(signals)
+        with pytest.raises(ValueError, match="need noise, and the training has none"):
+            Simulator(Uniform(ParameterSpace(SMT2)), SHELLS, Noise(np.inf), Simulation(unit="noise"))

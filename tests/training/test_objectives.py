@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from bidsfit.training.inference import Inverter
 from bidsfit.training.labels import labeller
 from bidsfit.training.objectives import STATED, Parameters, Signals, sigmoid
 from bidsfit.training.recipe import Recipe
+from bidsfit.training.store import Store
 from bidsfit.training.task import Task, train
 from bidsfit.training.trainer import Schedule
 
@@ -315,3 +317,72 @@ def test_less_bias_at_the_same_cost():
         bias = (estimates.mean(axis=1) - truth) ** 2 - estimates.var(axis=1, ddof=1) / 50
         errors[form] = np.mean(bias / bound**2, axis=0)
     assert np.all(errors["wvce"] < errors[None])
+
+
+class TestS0:
+    """S0 as an output, of networks that see signals in units of the noise or relative to that at b = 0."""
+
+    @staticmethod
+    def told(batch, s0, off=0.0):
+        """Outputs, for the output "linear", that tell the truth, and S0 in the unit of the features but for ``off``."""
+        parameters = (batch.truth - torch.tensor(SPACE.bounds[:, 0])) / torch.tensor(SPACE.span)
+        scale = (batch.s0[:, None] / batch.unit + off) / s0
+        return torch.cat([parameters[:, None].expand(*scale.shape, -1), scale[..., None]], dim=-1)
+
+    @pytest.mark.parametrize("unit", [None, "noise"])
+    def test_its_error_counts_beside_those_of_the_parameters(self, unit):
+        """Relative to its largest value: an error of 3 of 60 in one of four quantities."""
+        made = simulator(unit=unit, s0_range=(0.5, 2.0), bound=False)
+        batch, _ = drawn(made)
+        objective = Parameters(output="linear", s0=60.0)
+        assert float(objective.loss(self.told(batch, 60.0), batch, made)) == pytest.approx(0, abs=1e-12)
+        loss = objective.loss(self.told(batch, 60.0, off=3.0), batch, made)
+        assert float(loss) == pytest.approx((3 / 60) ** 2 / 4, rel=1e-6)
+        mean = replace(objective, scale="mean").loss(self.told(batch, 60.0, off=3.0), batch, made)
+        assert float(mean) == pytest.approx((3 / 30) ** 2 / 4, rel=1e-6)
+        only = replace(objective, only="D").loss(self.told(batch, 60.0, off=3.0), batch, made)
+        assert float(only) == pytest.approx(0, abs=1e-12)
+
+    @pytest.mark.parametrize("unit", [None, "noise"])
+    def test_signals_are_predicted_with_it(self, unit):
+        """At the truth the misfit is the noise."""
+        made = simulator(unit=unit, s0_range=(0.5, 2.0), bound=False)
+        batch, _ = drawn(made)
+        loss = Signals(output="linear", s0=60.0).loss(self.told(batch, 60.0), batch, made)
+        noise = (batch.noisy - batch.clean[:, None]) / batch.s0[:, None, None]
+        assert float(loss) == pytest.approx(float((noise**2).mean()), rel=1e-6)
+
+    def test_a_network_tells_it_in_the_unit_of_the_image(self, tmp_path):
+        """S0 of 50 to 150 with noise of 2 is found within the noise; an image in other units gives it in those."""
+        acquisition, model = Acquisition([0, 0, 500, 1000]), models.get("adc")
+        recipe = {
+            "simulation": {"unit": "noise", "snr_range": [20, 100], "snr_spacing": "uniform"},
+            "architecture": {"name": "perceptron", "units": 24},
+            "objective": {"name": "parameters", "s0": 120},
+            "schedule": {"steps": 600, "batch": 512, "peak_rate": 0.01, "validation": 1024, "checks": 3},
+        }
+        plan = Network(model, recipe=recipe, snr=50.0)
+        assert plan.needs_noise
+        task = plan.task(plan.averaged(acquisition), 50.0)
+        network = Network(model, recipe=recipe, snr=50.0, trained=Store(tmp_path).obtain(task, "own"))
+        rng = np.random.default_rng(0)
+        s0, adc = rng.uniform(50, 150, 2000), rng.uniform(0.5, 2, 2000)
+        signals = s0[:, None] * np.exp(-np.array([0, 0, 0.5, 1]) * adc[:, None]) + 2 * rng.standard_normal((2000, 4))
+        found = network.estimate(signals, acquisition, 2.0)
+        assert np.sqrt(np.mean((found.parameters["S0"] - s0) ** 2)) < 1.5 * 2 / np.sqrt(2)
+        assert np.sqrt(np.mean((found.parameters["D"] - adc) ** 2)) < 0.1
+        larger = network.estimate(1000 * signals, acquisition, 2000.0)
+        np.testing.assert_allclose(larger.parameters["S0"], 1000 * found.parameters["S0"], rtol=1e-5)
+        with pytest.raises(ValueError, match="needs the standard deviation of the noise"):
+            network.estimate(signals, acquisition)
+        assert "Signals are in units of the standard deviation of the noise; S0 is an output" in network.methods
+
+    @pytest.mark.parametrize("choices", [{"error": "stated"}, {"scale": "bound"}])
+    def test_what_does_not_go_with_it_is_refused(self, choices):
+        with pytest.raises(ValueError, match=r"With an output of S0 \(s0\) errors are neither"):
+            Parameters(s0=2.0, **choices)
+
+    def test_a_model_without_s0_has_none(self):
+        space = SimpleNamespace(names=("D",), model=SimpleNamespace(name="ratio", scale=None))
+        with pytest.raises(ValueError, match="the model 'ratio' has none"):
+            Signals(s0=2.0).n_outputs(space)
