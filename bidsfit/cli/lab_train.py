@@ -98,7 +98,9 @@ def run_train(arguments: argparse.Namespace) -> None:
         if arguments.snr is None:
             setting = replace(setting, noise=replace(setting.noise, snr=images.median_snr))
     elif arguments.mask is not None or arguments.sigma is not None:
-        raise UsageError("--mask and --sigma are for recipes that take voxels of images (simulation: snr: images).")
+        raise UsageError(
+            "--mask and --sigma are for recipes that take voxels of images (signals: images, snr: images)."
+        )
     try:
         task = bench.task(arguments.estimator, setting, images)
     except ValueError as error:

@@ -150,7 +150,7 @@ class _SampleVoxelsOutput(TraitedSpec):
 
 
 class SampleVoxels(SimpleInterface):
-    """Draw voxels of an image for a training that takes its noise from images."""
+    """Draw voxels of an image for a training that takes its noise or its signals from images."""
 
     input_spec = _SampleVoxelsInput
     output_spec = _SampleVoxelsOutput

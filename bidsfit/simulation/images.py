@@ -82,8 +82,8 @@ class ImageVoxels:
             chosen = (b > low) & (b < high)
             if chosen.any():
                 good &= np.percentile(size[:, chosen], 95, axis=1) < limit
-        signals = np.where(size > LARGEST_SIGNAL, self.signals / size * LARGEST_SIGNAL, self.signals)[good]
-        return replace(self, signals=as_single(signals), sigma=self.sigma[good])
+        limited = self.signals * (LARGEST_SIGNAL / np.maximum(size, LARGEST_SIGNAL))
+        return replace(self, signals=as_single(limited[good]), sigma=self.sigma[good])
 
     def some(self, most: int, seed: int) -> ImageVoxels:
         """A random sample of at most so many voxels, in their order."""

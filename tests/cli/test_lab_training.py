@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +11,8 @@ import pytest
 from bidsfit import estimators, models
 from bidsfit.acquisition import Acquisition
 from bidsfit.cli.lab import main
+from bidsfit.laboratory.bench import Bench
+from bidsfit.models.space import ParameterSpace
 from bidsfit.phantom.directions import spread_directions
 from bidsfit.trained.network import Network
 from bidsfit.training.bundle import read_bundle
@@ -336,11 +339,13 @@ def scan(tiny):
     return ["--image", str(image), "--mask", str(mask)]
 
 
-def test_the_snr_of_a_training_is_that_of_an_image(tmp_path, scan, capsys):
+@pytest.mark.parametrize(("simulation", "objective"), [("snr", "parameters"), ("signals", "signals")])
+def test_a_training_on_an_image(tmp_path, scan, capsys, simulation, objective):
+    """Of its SNR, or of its signals, which are not drawn from any distribution."""
     recipe, out = tmp_path / "own.yml", tmp_path / "net.zip"
     recipe.write_text(
-        "simulation: {snr: images}\narchitecture: {name: perceptron, units: 8}\nobjective: {name: parameters}\n"
-        "schedule: {steps: 10, batch: 64, validation: 128, checks: 1}\n"
+        f"simulation: {{{simulation}: images}}\narchitecture: {{name: perceptron, units: 8}}\n"
+        f"objective: {{name: {objective}}}\nschedule: {{steps: 10, batch: 64, validation: 128, checks: 1}}\n"
     )
     words = ["train", "net-uniform", "--model", "adc", "--recipe", str(recipe), "--out", str(out), "--threads", "1"]
     assert main(words) == 64
@@ -348,9 +353,17 @@ def test_the_snr_of_a_training_is_that_of_an_image(tmp_path, scan, capsys):
     assert main([*words, *scan]) == 0
     facts = read_bundle(out).facts
     assert facts["Images"]["Voxels"] == {"sub-01_dwi.nii.gz": 90}
+    assert ("Digest" in facts["Images"]) == (simulation == "signals")
     assert np.median(facts["Images"]["SNR"]) == facts["Noise"]["SNR"]
     assert 17 < facts["Noise"]["SNR"] < 25
+    setting = SimpleNamespace(space=ParameterSpace(models.get("adc")))
+    drawn = Bench(tmp_path, given={"own": out}).training_samples("own", setting, 5)
+    assert (drawn is None) == (simulation == "signals")
+
+
+def test_images_are_for_recipes_that_take_them(tmp_path, scan, capsys):
     assert main(["train", "net-uniform", "--model", "adc", *scan, "--out", str(tmp_path / "x.zip")]) == 64
     assert "--mask and --sigma are for recipes that take voxels of images" in capsys.readouterr().err
-    judged = ["evaluate", "--estimators", "lsq", str(out), "--points", "3", "--repeats", "5", "--threads", "1"]
-    assert main([*judged, "--out", str(tmp_path / "judged")]) == 0
+    judged = ["evaluate", "--model", "adc", "--b-values", "0", "500", "1000", "--out", str(tmp_path / "judged")]
+    assert main([*judged, "--estimators", "self-supervised-images"]) == 64
+    assert "self-supervised-images: its recipe takes voxels of the images" in capsys.readouterr().err

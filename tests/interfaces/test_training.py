@@ -6,14 +6,16 @@ import numpy as np
 import pytest
 
 from bidsfit import models
+from bidsfit.acquisition import Acquisition
 from bidsfit.bids.distributions import write_distribution
 from bidsfit.exceptions import UnusableInputError
 from bidsfit.fitting import FitNumbers
 from bidsfit.interfaces import training as module
-from bidsfit.interfaces.training import TrainEstimator
+from bidsfit.interfaces.training import TrainEstimator, save_voxels
 from bidsfit.models.space import ParameterSpace
 from bidsfit.reports.trained import distribution_in_words, training_row, training_warnings
 from bidsfit.simulation.distributions import pool
+from bidsfit.simulation.images import ImageVoxels
 from bidsfit.training.bundle import Bundle
 
 
@@ -105,6 +107,27 @@ def test_bounds_of_the_run_cut_the_pool(ask, pool_file):
     task = ask("net-healthy", pool=pool_file, options={"bounds": {"D": (0.0, 1.0)}})["task"]
     assert task.facts["Distribution"]["Bounds"] == {"D": [0.0, 1.0]}
     assert task.distribution.samples.max() <= 1
+
+
+@pytest.mark.parametrize("simulation", ["signals", "snr"])
+def test_images_of_the_same_protocol_train_together(ask, tmp_path, simulation):
+    """Not one with another b-value."""
+    paths = []
+    for name, b in (("a", 1000), ("b", 900), ("own", 1000)):
+        acquisition = Acquisition([0, 300, 600, b], counts=[2, 1, 1, 1])
+        signals = np.random.default_rng(0).random((60, 4), dtype=np.float32)
+        voxels = ImageVoxels(signals, np.full(60, 0.1, dtype=np.float32), acquisition, {name: 60}, most=60)
+        paths.append(str(save_voxels(tmp_path / f"{name}.safetensors", voxels, models.get("adc"))))
+    recipe = {
+        "simulation": {simulation: "images", "scope": "dataset"},
+        "architecture": {"name": "perceptron"},
+        "objective": {"name": "signals"},
+    }
+    task = ask(options={"recipe": recipe}, voxels=paths[2], all_voxels=paths)["task"]
+    assert task.images.facts["Voxels"] == {"a": 60, "own": 60}
+    assert task.noise.snr == 10
+    alone = ask(options={"recipe": recipe}, voxels=paths[2])["task"]
+    assert alone.images.facts["Voxels"] == {"own": 60}
 
 
 FACTS = {
