@@ -62,6 +62,7 @@ class Reports:
 
     def __init__(self, settings: Settings, raw: Dataset, plans: Sequence[ParticipantPlan]) -> None:
         self.settings, self.raw, self.started = settings, raw, datetime.now().astimezone()
+        self.plans = plans
         self.errors = {
             plan.label: [
                 *(ErrorRecord("An image was left out", problem) for problem in plan.problems),
@@ -75,7 +76,7 @@ class Reports:
         """Write the report of a participant once, with its failures, and print them; record what this run made."""
         if plan.label in self.written:
             return
-        errors = [*self.errors[plan.label], *read_crashes(self.settings, plan, run_uuid)]
+        errors = [*self.errors[plan.label], *read_crashes(self.settings, plan, run_uuid), *self._lost(plan, run_uuid)]
         if run_uuid == self.settings.run_uuid:
             errors += write_region_tables(plan, self.settings.output_dir)
         make_report(self.settings, self.raw, plan, errors)
@@ -91,6 +92,22 @@ class Reports:
         self.errors[plan.label] = errors
         self.written.add(plan.label)
         say_errors(self.settings, plan.label, errors)
+
+    def _lost(self, plan: ParticipantPlan, run_uuid: str) -> list[ErrorRecord]:
+        """Fits that a participant lost because their training lacks an image of another participant."""
+        if not any(fit.scope == "dataset" for image in plan.images for fit in image.fits):
+            return []
+        found = {}
+        for other in self.plans:
+            for crash in map(read_crash, crash_files(self.settings, other, run_uuid) if other is not plan else ()):
+                if words := not_trained(crash, other):
+                    found[words] = ErrorRecord("A fit was left out", f"A step failed for sub-{other.label}.{words}")
+        return list(found.values())
+
+
+def crash_files(settings: Settings, plan: ParticipantPlan, run_uuid: str) -> list[Path]:
+    """Nipype's crash files of one participant in a run."""
+    return sorted((log_folder(settings.output_dir, plan.label) / run_uuid).glob("crash-*.txt"))
 
 
 def other_files(plan: ImagePlan) -> Iterator[tuple[str, Path]]:
@@ -109,7 +126,7 @@ def read_crashes(settings: Settings, plan: ParticipantPlan, run_uuid: str) -> li
     """Failures of one participant in a run, from Nipype's crash files."""
     images = {image_part(image): image for image in plan.images}
     records = []
-    for path in sorted((log_folder(settings.output_dir, plan.label) / run_uuid).glob("crash-*.txt")):
+    for path in crash_files(settings, plan, run_uuid):
         crash = read_crash(path)
         title, message = explain(crash, images.get(crash.part))
         message += not_trained(crash, plan)

@@ -112,3 +112,14 @@ def digest_of(tiny, stems):
         sigma = sigma_from_repeats(signals, acquisition).sigma
         parts.append(Network(models.get("adc")).sample(signals, acquisition, sigma, name=stem))
     return ImageVoxels.pooled(parts).digest
+
+
+def test_an_image_that_cannot_be_read_is_named_to_all_that_share_the_training(scans, tiny, outputs, tmp_path):
+    """The other participant lacks the fit, and the report says why."""
+    tiny.add("sub-03/dwi/sub-03_dwi", data=np.zeros((*tiny.SHAPE, len(tiny.B_VALUES)), dtype=np.float32))
+    stems = [f"sub-0{i}/dwi/sub-0{i}" for i in (1, 2)]
+    outcome = scans(LEARNS, stems, "--participant-label", "01", "03", "--trust", "off")
+    assert outcome.code == 1
+    words = "sub-03. For want of its voxels own could not be trained for the other images of the run"
+    assert words in outcome.err
+    assert words in outputs(tmp_path / "out").report()
