@@ -217,6 +217,9 @@ def _read(path: Path, names: tuple[str, ...] | None = None) -> tuple[dict[str, A
         raise _refusal(path, f"its format has version {found}, and this release reads {', '.join(map(str, READ))}")
     try:
         require_facts(facts)
+        for part in (facts["Recipe"], facts["Recipe"].get("start", {})):
+            if not isinstance(part, Mapping) or "base" in part:  # whoever wrote it could have other files read
+                raise ValueError("its recipe leads to other recipes, and a file must hold all of it")
         recipe = recipe_from(facts["Recipe"], "its recipe")
         if recipe.kind != facts["Kind"]:
             raise ValueError("its recipe is of another kind")

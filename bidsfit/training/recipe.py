@@ -118,16 +118,25 @@ def recipe_facts(recipe: Recipe) -> dict[str, dict[str, Any]]:
     return found if recipe.start is None else found | {"start": recipe_facts(recipe.start)}
 
 
-def recipe_from(facts: Mapping[str, Any], source: str, lines: Mapping[tuple[str, ...], int] | None = None) -> Recipe:
+def recipe_from(
+    facts: Mapping[str, Any],
+    source: str,
+    lines: Mapping[tuple[str, ...], int] | None = None,
+    files_before: tuple[Path, ...] = (),
+) -> Recipe:
     """Build a recipe from a table.
 
     Parameters
     ----------
     facts : mapping
+        Choices by section; ``base`` and ``start``, each the name, the file or the content of another recipe. What is
+        not chosen is that of ``base``, except where a section names another architecture or objective.
     source : str
         Names its origin in messages.
     lines : mapping, optional
         As of `bidsfit.choices.lines_of`, for messages.
+    files_before : tuple of Path
+        The file that the table is from and those that led to it, which may not be named again.
 
     Raises
     ------
@@ -139,14 +148,18 @@ def recipe_from(facts: Mapping[str, Any], source: str, lines: Mapping[tuple[str,
         return f"{source}, line {lines[names]}" if lines and names in lines else source
 
     sections = dict(_sections(facts, place) if "kind" in facts else facts)
-    before = _start(sections.pop("start", None), source, lines)
+    base = _other("base", sections.pop("base", None), source, lines, files_before)
+    before = _other("start", sections.pop("start", base and base.start), source, lines, files_before)
+    if before is not None and before.start is not None:
+        raise UsageError(f"{source}: start must be a recipe without a start of its own.")
     for section, content in sections.items():
         if section not in SECTIONS:
-            raise UnknownNameError(f"section in {place(str(section))}:", str(section), (*SECTIONS, "start"))
+            raise UnknownNameError(f"section in {place(str(section))}:", str(section), (*SECTIONS, "base", "start"))
         if not isinstance(content, Mapping):
             found = reprlib.repr(content)
             raise UsageError(f"{place(section)}: {section} must be a table of choices, found {found}.")
-    choices = {section: dict(sections.get(section, {})) for section in SECTIONS}
+    inherited = {} if base is None else recipe_facts(base)
+    choices = {section: _merged(inherited.get(section, {}), sections.get(section, {})) for section in SECTIONS}
     architecture: type[Architecture] = _named("architecture", choices, architectures.REGISTRY, place)
     objective: type[Objective] = _named("objective", choices, objectives.REGISTRY, place)
     parts = {
@@ -165,17 +178,34 @@ def recipe_from(facts: Mapping[str, Any], source: str, lines: Mapping[tuple[str,
         raise UsageError(f"{source}: {error}") from error
 
 
-def _start(given: Any, source: str, lines: Mapping[tuple[str, ...], int] | None) -> Recipe | None:
-    """The recipe of an earlier training, given by name or file, or by its content."""
-    inside = {names[1:]: line for names, line in (lines or {}).items() if names[:1] == ("start",)}
+def _other(
+    key: str,
+    given: Any,
+    source: str,
+    lines: Mapping[tuple[str, ...], int] | None,
+    files_before: tuple[Path, ...],
+) -> Recipe | None:
+    """Another recipe that one names as its base or start, by name or file, or by its content."""
+    if given is None or isinstance(given, Recipe):
+        return given
     if isinstance(given, str):
-        path = _path(given)
-        given, source, inside = read_yaml(path, "recipe"), str(path), lines_of(path, "recipe")
-    if given is None:
-        return None
-    if not isinstance(given, Mapping) or "start" in given:
-        raise UsageError(f"{source}: start must be a recipe without a start of its own, found {reprlib.repr(given)}.")
-    return recipe_from(given, source, inside)
+        return _read(_path(given), files_before)
+    if not isinstance(given, Mapping):
+        raise UsageError(f"{source}: {key} must be the name, file or content of a recipe, found {reprlib.repr(given)}.")
+    inside = {names[1:]: line for names, line in (lines or {}).items() if names[:1] == (key,)}
+    return recipe_from(given, source, inside, files_before)
+
+
+def _read(path: Path, files_before: tuple[Path, ...] = ()) -> Recipe:
+    """The recipe of a file, whose base and start may not lead back to it or to the files before."""
+    if path in files_before:
+        raise UsageError(f"{files_before[-1]}: the recipe {path} is made of itself, by way of its base or start.")
+    return recipe_from(read_yaml(path, "recipe"), str(path), lines_of(path, "recipe"), (*files_before, path))
+
+
+def _merged(inherited: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """The choices of a section; those of the base where both have the same name (of an architecture or objective)."""
+    return dict(own) if own.get("name") not in (None, inherited.get("name")) else {**inherited, **own}
 
 
 def _sections(facts: Mapping[str, Any], place: Place) -> dict[str, dict[str, Any]]:
@@ -263,8 +293,7 @@ def available() -> dict[str, Path]:
 
 def load_recipe(name: str) -> Recipe:
     """Load a recipe of the package by name, or one of the user by path (.yml)."""
-    path = _path(name)
-    return recipe_from(read_yaml(path, "recipe"), str(path), lines_of(path, "recipe"))
+    return _read(_path(name))
 
 
 def description(path: Path) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,7 @@ from bidsfit.exceptions import BidsfitError, UnknownNameError, UsageError
 from bidsfit.simulation.simulator import Simulation
 from bidsfit.training.architectures import Perceptron
 from bidsfit.training.forest import Growth, RandomForest
-from bidsfit.training.objectives import Logits, Parameters, Relative
+from bidsfit.training.objectives import Logits, Parameters, Relative, Signals
 from bidsfit.training.recipe import (
     FLAT,
     SECTIONS,
@@ -242,14 +242,52 @@ def test_a_recipe_starts_from_another(tmp_path):
     assert recipe_from(json.loads(json.dumps(recipe_facts(first))), "test") == first
     for given, message in (
         (before | {"start": before}, "without a start of its own"),
-        (3, "without a start of its own, found 3"),
+        (3, "start must be the name, file or content of a recipe, found 3"),
         (before | {"architecture": {"name": "perceptron", "units": 9}}, "of the same architecture"),
     ):
         with pytest.raises(UsageError, match=message):
             recipe_from(NAMED | {"start": given}, "test")
-    path.write_text(yaml.safe_dump(before | {"start": str(path)}))
-    with pytest.raises(UsageError, match="without a start of its own"):
-        load_recipe(str(path))
+
+
+def test_a_recipe_builds_on_another(tmp_path):
+    """What it does not choose is its base's, the start included; `null` takes a choice back."""
+    path = tmp_path / "mine.yml"
+    path.write_text(
+        "base: hybrid\nsimulation:\n  label_share: 0.2\n  s0_range: null\nschedule: {steps: 7}\nstart: null\n"
+    )
+    found, base = load_recipe(str(path)), load_recipe("hybrid")
+    assert base.start == load_recipe("supervised-gt")
+    assert found == replace(
+        base,
+        simulation=replace(base.simulation, label_share=0.2, s0_range=None),
+        schedule=replace(base.schedule, steps=7),
+        start=None,
+    )
+    assert recipe_from({"base": "hybrid"}, "test") == base
+    assert recipe_from({"base": "hybrid", "objective": {"name": "signals"}}, "test").objective == Signals()
+    assert recipe_from({"base": NAMED, "schedule": {"steps": 7}}, "test") == recipe_from(
+        NAMED | {"schedule": {"steps": 7}}, "test"
+    )
+
+
+@pytest.mark.parametrize("key", ["base", "start"])
+def test_a_recipe_that_leads_back_to_itself_is_refused(tmp_path, key):
+    first, second = tmp_path / "first.yml", tmp_path / "second.yml"
+    first.write_text(yaml.safe_dump(NAMED | {key: str(second)}))
+    second.write_text(yaml.safe_dump({"base": str(first)}))
+    with pytest.raises(UsageError, match=r"second\.yml: the recipe .*first.yml is made of itself"):
+        load_recipe(str(first))
+
+
+def test_a_mistake_in_a_base_is_named_with_its_own_file(tmp_path):
+    first, second = tmp_path / "first.yml", tmp_path / "second.yml"
+    first.write_text(f"base: {second}\nschedule:\n  step: 3\n")
+    second.write_text("architecture: {name: perceptron}\nobjective: {name: logit}\n")
+    with pytest.raises(UsageError, match=r"second\.yml, line 2: 'logit'"):
+        load_recipe(str(first))
+    second.write_text("architecture: {name: perceptron}\nobjective: {name: logits}\n")
+    with pytest.raises(UsageError, match=r"first\.yml, line 3: 'step'"):
+        load_recipe(str(first))
 
 
 @pytest.mark.parametrize(
