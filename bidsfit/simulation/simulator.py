@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, get_args
@@ -103,6 +103,9 @@ class Simulation:
     label_share : float, optional
         Targets are this share of the fit plus the rest of the truth; the squared error then has the gradient of the
         same mixture of two squared errors (the hybrid of Epstein et al.). By default the fit alone.
+    label_bounds : mapping of parameter to (lower, upper), optional
+        Bounds of the fits, in the units of the model, where they are not those of the training: a parameter that is
+        true near its bound would lose half of its fits to it.
     """
 
     snr_range: tuple[float, float] | None = None
@@ -121,6 +124,7 @@ class Simulation:
     patches: PatchKind | None = None
     labels: Literal["mle-rician", "mle-gaussian"] | None = None
     label_share: float | None = None
+    label_bounds: Mapping[str, tuple[float, float]] | None = None
 
     def __post_init__(self) -> None:
         if self.labels is not None and (self.samples is None or self.set_noise != "fixed"):
@@ -130,6 +134,8 @@ class Simulation:
             )
         if self.label_share is not None and (self.labels is None or not 0 < self.label_share <= 1):
             raise ValueError("label_share is the share of the labels in the targets, above 0 to 1, and needs labels.")
+        if self.label_bounds is not None and self.labels is None:
+            raise ValueError("label_bounds are those of the fits that are labels, and needs labels.")
         given = [name for name in ("snr_range", "snr_levels", "snr") if getattr(self, name) is not None]
         if len(given) > 1:
             raise ValueError(

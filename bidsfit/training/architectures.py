@@ -18,7 +18,7 @@ from bidsfit.parallel import Progress
 from bidsfit.registry import Registry
 from bidsfit.simulation.simulator import Simulation, Simulator
 from bidsfit.training.objectives import Objective
-from bidsfit.training.trainer import Schedule, Trained, descend, member_seeds
+from bidsfit.training.trainer import Schedule, State, Trained, descend, member_seeds
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -75,12 +75,12 @@ class Architecture(ABC):
         simulator: Simulator,
         *,
         seed: int,
-        start: Trained | None = None,
+        start: Sequence[State] = (),
         device: str = "cpu",
         threads: int = 1,
         progress: Progress | None = None,
     ) -> Trained:
-        """Train it, from what an earlier training found if there is one; the same seed gives the same machine."""
+        """Train it, from where an earlier training ended if there is one; the same seed gives the same machine."""
 
     @abstractmethod
     def forward(self, machine: Any, features: NDArray[np.float32]) -> NDArray:
@@ -149,13 +149,12 @@ class NetworkArchitecture(Architecture):
         simulator: Simulator,
         *,
         seed: int,
-        start: Trained | None = None,
+        start: Sequence[State] = (),
         **options: Any,
     ) -> Trained:
         """Train a network, or an ensemble: its curve is that of the first, and it has converged where all have."""
         seeds = member_seeds(seed, schedule.members or schedule.restarts or 1)
-        states = () if start is None else start.states
-        found = descend(self, objective, schedule, simulator, seeds, start=states, **options)
+        found = descend(self, objective, schedule, simulator, seeds, start=start, **options)
         if schedule.members is None:
             return min(found, key=lambda one: float(one.facts["ValidationLoss"]))
         first = found[0]

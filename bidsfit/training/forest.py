@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,7 @@ from bidsfit.simulation.simulator import Batch, Simulation, Simulator
 from bidsfit.training.architectures import Architecture
 from bidsfit.training.archive import unpacked
 from bidsfit.training.objectives import Objective, Relative
-from bidsfit.training.trainer import Trained
+from bidsfit.training.trainer import State, Trained
 
 #: What a forest is made of beside what skops trusts anyway.
 TRUSTED = ["sklearn.tree._tree.Tree"]
@@ -53,13 +54,13 @@ class RandomForest(Architecture):
         simulator: Simulator,
         *,
         seed: int,
-        start: Trained | None = None,
+        start: Sequence[State] = (),
         device: str = "cpu",
         threads: int = 1,
         progress: Progress | None = None,
     ) -> Trained:
         """Grow the forest on the CPU, whatever the device."""
-        if start is not None:
+        if start:
             raise UsageError("A forest cannot start from another estimator; leave `start` out of its recipe.")
         from sklearn.ensemble import RandomForestRegressor
 

@@ -20,7 +20,7 @@ def labeller(simulation: Simulation, space: ParameterSpace, acquisition: Acquisi
     """
     if simulation.labels is None:
         return None
-    bounds = {name: (low, high) for name, (low, high) in space.facts.items()}
+    bounds = {name: (low, high) for name, (low, high) in space.facts.items()} | dict(simulation.label_bounds or {})
     noise: NoiseKind = "rician" if simulation.labels == "mle-rician" else "gaussian"
     estimator = MaximumLikelihood(space.model, noise=noise, bounds=bounds, intervals="none")
 

@@ -113,9 +113,16 @@ def recipe_facts(recipe: Recipe) -> dict[str, dict[str, Any]]:
     for section in SECTIONS:
         part = getattr(recipe, section)
         made = {key: value for key, value in asdict(part).items() if value is not None}
-        choices = {key: list(value) if isinstance(value, tuple) else value for key, value in made.items()}
+        choices = {key: _as_json(value) for key, value in made.items()}
         found[section] = ({"name": part.name} if section in ("architecture", "objective") else {}) | choices
     return found if recipe.start is None else found | {"start": recipe_facts(recipe.start)}
+
+
+def _as_json(value: Any) -> Any:
+    """A choice with lists in place of tuples."""
+    if isinstance(value, Mapping):
+        return {key: _as_json(item) for key, item in value.items()}
+    return list(value) if isinstance(value, tuple) else value
 
 
 def recipe_from(
@@ -259,7 +266,7 @@ def build_part(cls: type, choices: Mapping[str, Any], source: str, places: Mappi
 
 
 def _checked(value: Any, kind: Any, what: str) -> Any:
-    """Check a value against the type of a field: positive number, word, boolean, or list of positive numbers."""
+    """Check a value against the type of a field: positive number, word, boolean, list of positive numbers, or table."""
     options = get_args(kind) if NoneType in get_args(kind) else (kind,)
     if value is None and NoneType in options:
         return None
@@ -275,6 +282,10 @@ def _checked(value: Any, kind: Any, what: str) -> Any:
                 f"{what} must be a list of {'' if length is None else f'{length} '}numbers, found {found}."
             )
         return tuple(_checked(item, get_args(kind)[0], what) for item in value)
+    if get_origin(kind) is Mapping:
+        if not isinstance(value, Mapping):
+            raise UsageError(f"{what} must be a table, found {found}.")
+        return {str(key): _checked(item, get_args(kind)[1], f"{what}: {key}") for key, item in value.items()}
     if kind in (bool, str):
         if not isinstance(value, kind):
             raise UsageError(f"{what} must be {'true or false' if kind is bool else 'a word'}, found {found}.")

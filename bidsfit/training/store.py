@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from filelock import FileLock, Timeout
 
 from bidsfit.estimators.estimator import estimator_label
 from bidsfit.exceptions import UnusableInputError
-from bidsfit.parallel import Progress
+from bidsfit.files import whole_file
+from bidsfit.parallel import Progress, part_of
 from bidsfit.training.bundle import check_bundle, write_bundle
-from bidsfit.training.task import Task, train
+from bidsfit.training.task import Task, fit, train
+from bidsfit.training.trainer import State
 
 
 def on_stderr(text: str) -> None:
@@ -46,7 +50,8 @@ class Store:
     ) -> Path:
         """File of the trained estimator of a task, which is trained if the file does not exist.
 
-        If several jobs ask for it at once, one trains and the others wait.
+        If several jobs ask for it at once, one trains and the others wait. Where the training starts from the network
+        of another, that is kept too, for all that start from it.
 
         Parameters
         ----------
@@ -63,6 +68,36 @@ class Store:
             If the existing file is damaged or belongs to another task; it is not replaced.
         """
         path = self.path(task, name)
+        with self._alone(path, say):
+            if path.exists():
+                _require(task, path)
+                return path
+            start: Sequence[State] = ()
+            if task.start is not None:
+                before, progress = part_of(progress, 0, 0.5), part_of(progress, 0.5, 1)
+                start = self._start(task.start, say, threads=threads, device=device, progress=before)
+            write_bundle(path, train(task, start=start, threads=threads, device=device, progress=progress))
+        return path
+
+    def _start(self, task: Task, say: Callable[[str], object], **options: Any) -> tuple[State, ...]:
+        """Where a training ended that others start from; it is done once for all of them."""
+        from safetensors.torch import load, save
+
+        path = self.folder / f"start_{task.key}.safetensors"
+        with self._alone(path, say):
+            if not path.exists():
+                parts = enumerate(fit(task, **options).states)
+                with whole_file(path) as temporary:
+                    temporary.write_bytes(save({f"{i}/{name}": v for i, s in parts for name, v in s.arrays.items()}))
+            states: dict[str, dict[str, Any]] = {}
+            for name, value in load(path.read_bytes()).items():
+                i, _, own = name.partition("/")
+                states.setdefault(i, {})[own] = value
+        return tuple(State.of(states[i]) for i in sorted(states, key=int))
+
+    @contextmanager
+    def _alone(self, path: Path, say: Callable[[str], object]) -> Iterator[None]:
+        """While no other job makes this file."""
         self.folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.folder / f".{path.stem}.lock")
         try:
@@ -71,13 +106,9 @@ class Store:
             say(f"Another job trains {path.name}; waiting for it.")
             lock.acquire()
         try:
-            if path.exists():
-                _require(task, path)
-            else:
-                write_bundle(path, train(task, threads=threads, device=device, progress=progress))
+            yield
         finally:
             lock.release()
-        return path
 
 
 def _require(task: Task, path: Path) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import platform
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Any
@@ -22,7 +23,7 @@ from bidsfit.training.bundle import Bundle, acquisition_facts
 from bidsfit.training.inference import Inverter
 from bidsfit.training.labels import labeller
 from bidsfit.training.recipe import Recipe, recipe_facts
-from bidsfit.training.trainer import Trained
+from bidsfit.training.trainer import State, Trained
 from bidsfit.trust import monte_carlo
 from bidsfit.trust.domain import Domain
 from bidsfit.trust.monte_carlo import estimates_of, least_squares_of, simulate, truths_of
@@ -96,6 +97,18 @@ class Task:
         )
 
     @property
+    def start(self) -> Task | None:
+        """The training whose network this one starts from, if its recipe has a `start`.
+
+        Where that draws its SNRs itself, it is the same at every SNR of the data.
+        """
+        first = self.recipe.start
+        if first is None:
+            return None
+        drawn = first.simulation.snr_range or first.simulation.snr_levels
+        return replace(self, recipe=first, noise=replace(self.noise, snr=np.inf) if drawn else self.noise)
+
+    @property
     def facts(self) -> dict[str, Any]:
         """Description of the task, for JSON."""
         space = self.distribution.space
@@ -133,12 +146,21 @@ class Task:
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
-def train(task: Task, *, threads: int = 1, device: str = "cpu", progress: Progress | None = None) -> Bundle:
+def train(
+    task: Task,
+    *,
+    start: Sequence[State] = (),
+    threads: int = 1,
+    device: str = "cpu",
+    progress: Progress | None = None,
+) -> Bundle:
     """Train an estimator and measure its performance.
 
     Parameters
     ----------
     task : Task
+    start : sequence of State, optional
+        Where the training of ``task.start`` ended, if that was done before.
     threads : int
     device : {"cpu", "cuda", ...}
         torch device of a network; forests use the CPU.
@@ -150,11 +172,11 @@ def train(task: Task, *, threads: int = 1, device: str = "cpu", progress: Progre
     Bundle
         With its performance and domain; its facts contain those of the task and the results of the training.
     """
-    start = time.perf_counter()
+    begun = time.perf_counter()
     simulator, recipe, space = task.simulator, task.recipe, task.distribution.space
     reach = recipe.architecture.reach
-    trained = fit(task, device=device, threads=threads, progress=progress)
-    seconds = time.perf_counter() - start
+    trained = fit(task, start=start, device=device, threads=threads, progress=progress)
+    seconds = time.perf_counter() - begun
     invert = Inverter(recipe, trained.machine, space, task.acquisition)
     with library_threads(threads):
         judged = Simulator(truths_of(space), task.acquisition, task.noise, simulator.simulation, reach)
@@ -187,15 +209,15 @@ def train(task: Task, *, threads: int = 1, device: str = "cpu", progress: Progre
     return Bundle(facts, trained.machine, task.distribution.arrays, found, domain, curve)
 
 
-def fit(task: Task, *, progress: Progress | None = None, **options: Any) -> Trained:
+def fit(task: Task, *, start: Sequence[State] = (), progress: Progress | None = None, **options: Any) -> Trained:
     """Train the machine of a task alone, without judging it; options as of `train`.
 
     A recipe that starts from the network of another trains that one first, on the same distribution and acquisition.
     """
-    recipe, start = task.recipe, None
-    if recipe.start is not None:
-        start = fit(replace(task, recipe=recipe.start), progress=part_of(progress, 0, 0.5), **options)
+    if task.start is not None and not start:
+        start = fit(task.start, progress=part_of(progress, 0, 0.5), **options).states
         progress = part_of(progress, 0.5, 1)
+    recipe = task.recipe
     chosen = {"seed": task.seed, "start": start, "progress": progress, **options}
     return recipe.architecture.fit(recipe.objective, recipe.schedule, task.simulator, **chosen)
 

@@ -98,6 +98,17 @@ class State(NamedTuple):
     centre: torch.Tensor
     width: torch.Tensor
 
+    @property
+    def arrays(self) -> dict[str, torch.Tensor]:
+        """All of it by names, for a file."""
+        return {f"weights/{name}": v for name, v in self.weights.items()} | {"centre": self.centre, "width": self.width}
+
+    @classmethod
+    def of(cls, arrays: dict[str, torch.Tensor]) -> State:
+        """The state of `arrays`."""
+        weights = {name.removeprefix("weights/"): v for name, v in arrays.items() if name.startswith("weights/")}
+        return cls(weights, arrays["centre"], arrays["width"])
+
 
 @dataclass(frozen=True)
 class Trained:

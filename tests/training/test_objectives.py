@@ -247,6 +247,19 @@ class TestLabels:
         both = (first.weights * second.weights)[..., 0] == 1
         assert np.abs(first.targets - second.targets)[both].max() > 0.01
 
+    def test_bounds_of_labels_may_be_wider_than_those_of_the_training(self):
+        """So that fits of what is true near a bound are kept on both sides of it."""
+        wide = {"f": (0.01, 0.9), "D": (0.01, 4.0), "Dstar": (2.0, 300.0)}
+        narrow, wider = (
+            self.made(labels="mle-rician", label_bounds=bounds).draw(60, np.random.default_rng(0))
+            for bounds in (None, wide)
+        )
+        assert wider.weights.mean() > narrow.weights.mean() + 0.1
+        outside = np.any((wider.targets < SPACE.bounds[:, 0]) | (wider.targets > SPACE.bounds[:, 1]), axis=-1)
+        assert 0.05 < outside.mean() < 1
+        with pytest.raises(ValueError, match="needs labels"):
+            Simulation(label_bounds=wide)
+
     def test_a_share_of_labels_is_a_share_of_both_losses(self):
         """The gradient is that of the mixture of the squared errors from labels and from the truth."""
         hybrid, labels = (
@@ -311,7 +324,7 @@ def test_less_bias_at_the_same_cost():
     for form, realisations in ((None, 1), ("wvce", 32)):
         goal = replace(objective, form=form, **({} if form is None else {"balance": 0.1}))
         went_on = replace(constant, batch=2048 // realisations)
-        found = network.fit(goal, went_on, simulator(realisations=realisations), seed=1, start=start)
+        found = network.fit(goal, went_on, simulator(realisations=realisations), seed=1, start=start.states)
         recipe = Recipe(network, goal, went_on)
         estimates = Inverter(recipe, found.machine, SPACE, PROTOCOL)(signals).parameters[:, 1:].reshape(200, 50, 3)
         bias = (estimates.mean(axis=1) - truth) ** 2 - estimates.var(axis=1, ddof=1) / 50

@@ -187,6 +187,7 @@ def test_the_recipe_of_the_documentation_holds_every_choice():
         "labels",
         "label_share",
         "scope",
+        "label_bounds",
         "balance",
         "allowance",
     }  # choices that need others
@@ -205,6 +206,18 @@ def test_every_choice_of_a_recipe_without_sections_has_a_place(kind):
     for choice, (section, name) in places.items():
         value = "logits" if choice == "loss" else 7
         assert recipe_facts(recipe_from({"kind": kind, choice: value}, "test"))[section][name] == value
+
+
+def test_bounds_of_labels_are_a_table():
+    sections = NAMED | {
+        "simulation": {"samples": 10, "set_noise": "fixed", "labels": "mle-rician", "label_bounds": {"D": [0.01, 4]}}
+    }
+    recipe = recipe_from(sections, "test")
+    assert recipe.simulation.label_bounds == {"D": (0.01, 4)}
+    assert recipe_from(json.loads(json.dumps(recipe_facts(recipe))), "test") == recipe
+    for given, message in ((3, "label_bounds must be a table"), ({"D": [1]}, "label_bounds: D must be a list of 2")):
+        with pytest.raises(UsageError, match=message):
+            recipe_from(NAMED | {"simulation": sections["simulation"] | {"label_bounds": given}}, "test")
 
 
 def test_a_tree_may_be_of_any_depth():

@@ -12,7 +12,7 @@ from bidsfit.acquisition import Acquisition
 from bidsfit.exceptions import UnusableInputError
 from bidsfit.models.space import ParameterSpace
 from bidsfit.simulation.distributions import Uniform
-from bidsfit.simulation.simulator import Noise
+from bidsfit.simulation.simulator import Noise, Simulation
 from bidsfit.training import store as module
 from bidsfit.training.architectures import Perceptron
 from bidsfit.training.bundle import Bundle, read_facts
@@ -90,6 +90,24 @@ def test_of_two_jobs_one_trains_and_the_other_waits(task, trainings, tmp_path):
     assert (
         said.get(timeout=10) == f"Another job trains model-adc_desc-netuniform_snr-28_{task.key}.zip; waiting for it."
     )
+
+
+def test_what_others_start_from_is_trained_once(task, trainings, monkeypatch, tmp_path):
+    """At other SNRs too, if its recipe draws them; and what is kept is where that training ended."""
+    schedule = Schedule(steps=3, batch=16, validation=64, checks=1)
+    start = Recipe(Perceptron(units=4), Parameters(), schedule, Simulation(snr_levels=(30.0,)))
+    task = replace(task, recipe=replace(start, simulation=Simulation(), start=start))
+    starts, begun, train, fit = [], [], module.train, module.fit
+    monkeypatch.setattr(module, "train", lambda *a, start, **o: begun.append(start) or train(*a, **o))
+    monkeypatch.setattr(module, "fit", lambda *a, **o: starts.append(fit(*a, **o)) or starts[-1])
+    for snr in (15.0, 28.0):
+        Store(tmp_path).obtain(replace(task, noise=Noise(snr, "rician")), "net-uniform")
+    (made,) = starts
+    assert trainings() == 2
+    for (found,), (state,) in zip(begun, [made.states] * 2, strict=True):
+        assert found.weights.keys() == state.weights.keys()
+        for name, value in state.arrays.items():
+            np.testing.assert_array_equal(found.arrays[name], value)
 
 
 @pytest.mark.parametrize("damage", ["cut", "swapped"])

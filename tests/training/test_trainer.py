@@ -280,14 +280,14 @@ class TestChoices:
         """Where the rate is too small to move, the network is the one that it started from."""
         still = scheduled(NETWORK, steps=1, checks=1, peak_rate=1e-12)
         simulator = Simulator(Uniform(SPACE), SHELLS, Noise(10.0))
-        found = still.architecture.fit(still.objective, still.schedule, simulator, seed=9, start=trained)
+        found = still.architecture.fit(still.objective, still.schedule, simulator, seed=9, start=trained.states)
         _, features = held_out(NETWORK, 0)
         np.testing.assert_allclose(predicted(found.machine, features), predicted(trained.machine, features), atol=1e-5)
         other = replace(still, architecture=Perceptron(9, 2))
         with pytest.raises(UsageError, match="another shape"):
-            other.architecture.fit(other.objective, other.schedule, simulator, seed=9, start=trained)
+            other.architecture.fit(other.objective, other.schedule, simulator, seed=9, start=trained.states)
         with pytest.raises(UsageError, match="cannot start from another"):
-            FOREST.architecture.fit(FOREST.objective, FOREST.schedule, simulator, seed=9, start=trained)
+            FOREST.architecture.fit(FOREST.objective, FOREST.schedule, simulator, seed=9, start=trained.states)
 
     @pytest.mark.parametrize("objective", [Parameters(), Logits(), Relative()])
     def test_weights_decide_what_counts(self, objective):
