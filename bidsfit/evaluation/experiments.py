@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -159,19 +159,20 @@ def evaluate(
     return Evaluation(truth, *columns)
 
 
-def true_points(space: ParameterSpace, points: int = 21, seed: int = 0) -> NDArray[np.float64]:
+def true_points(space: ParameterSpace, points: int | Sequence[int] = 21, seed: int = 0) -> NDArray[np.float64]:
     """True parameters that cover a space, shape (n, n_parameters).
 
-    With up to three parameters the grid of Gyori et al.: ``points`` values of each between its bounds (7 of the third)
-    in all combinations that meet the constraints. With more, scrambled Sobol points between the bounds that meet the
-    constraints; their number before is the power of two below the cube of ``points``.
+    With up to three parameters a grid of all combinations that meet the constraints: ``points`` values of each between
+    its bounds, one number for all (but 7 of the third, as Gyori et al.) or one for each. With more parameters and one
+    number for all, scrambled Sobol points between the bounds that meet the constraints; their number before is the
+    power of two below the cube of ``points``.
     """
     p = len(space.names)
-    if p > 3:
+    if p > 3 and isinstance(points, int):
         cube = qmc.Sobol(p, rng=seed).random_base2(int(3 * np.log2(points)))
         found = space.bounds[:, 0] + space.span * cube
         return found[space.contains(found)]
-    counts = [points, points, 7] if p == 3 else [points] * p
+    counts = ([points, points, 7] if p == 3 else [points] * p) if isinstance(points, int) else points
     axes = [np.linspace(low, high, k) for (low, high), k in zip(space.bounds, counts, strict=True)]
     found = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, p)
     return found[space.contains(found)]

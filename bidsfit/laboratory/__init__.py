@@ -3,4 +3,8 @@
 from bidsfit.registry import Registry
 
 #: Papers that ``bidsfit-lab reproduce`` makes again. Other packages add theirs with the entry point "bidsfit.papers".
-PAPERS = Registry("paper", "bidsfit.papers", {"gyori2022": "bidsfit.laboratory.gyori2022:PAPER"})
+PAPERS = Registry(
+    "paper",
+    "bidsfit.papers",
+    {name: f"bidsfit.laboratory.{name}:PAPER" for name in ("epstein2024", "gyori2022")},
+)

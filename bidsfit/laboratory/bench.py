@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from bidsfit.simulation.distributions import Distribution
 from bidsfit.simulation.images import ImageVoxels
 from bidsfit.trained.estimator import TrainedEstimator
 from bidsfit.trained.given import describe_given
+from bidsfit.trained.network import Network
 from bidsfit.training.bundle import acquisition_facts, read_bundle, read_facts
 from bidsfit.training.recipe import Recipe, load_recipe, recipe_facts
 from bidsfit.training.store import Store
@@ -54,6 +55,8 @@ class Bench:
         torch device of network training.
     recipes : mapping of a name of a recipe to Recipe
         Replace the default recipes ("network", "network-noise-free", "forest").
+    networks : mapping of a name of an estimator to Recipe
+        Networks beyond those of the package, or in place of one, trained uniformly over the space.
     options : mapping of estimator to its options
         Options beyond those that follow from the setting.
     given : mapping of name to path
@@ -66,6 +69,7 @@ class Bench:
     device: str = "cpu"
     seed: int = 0
     recipes: Mapping[str, Recipe] = field(default_factory=dict)
+    networks: Mapping[str, Recipe] = field(default_factory=dict)
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     given: Mapping[str, Path] = field(default_factory=dict)
 
@@ -106,7 +110,14 @@ class Bench:
 
     def _is_taught(self, name: str) -> bool:
         """Whether the bench trains it for the setting."""
-        return name not in self.given and is_trained(name)
+        return name not in self.given and (name in self.networks or is_trained(name))
+
+    def _class(self, name: str) -> Any:
+        """The class of an estimator, with the options that its name stands for."""
+        if name not in self.networks:
+            return estimators.get(name)
+        recipe = recipe_facts(self.networks[name])
+        return partial(Network, distribution="uniform", recipe=recipe, label=name)
 
     def task(self, name: str, setting: Setting, images: ImageVoxels | None = None) -> Task:
         """Training task of an estimator for a setting, with voxels of images if its recipe takes them."""
@@ -119,13 +130,13 @@ class Bench:
     def plan(self, name: str, setting: Setting) -> TrainedEstimator:
         """The estimator before its training."""
         bounds = {key: (low, high) for key, (low, high) in setting.space.facts.items()}
-        build: Any = estimators.get(name)
         options: dict[str, Any] = {"snr": setting.noise.snr, "noise": setting.noise.kind, "seed": self.seed}
-        kind = kind_of(name)
-        default = "network-noise-free" if kind == "network" and np.isinf(setting.noise.snr) else kind
-        if default in self.recipes and name not in estimators.RECIPES:
-            options["recipe"] = recipe_facts(self.recipes[default])
-        made: TrainedEstimator = build(setting.space.model, bounds=bounds, **options)
+        if name not in self.networks and name not in estimators.RECIPES:
+            kind = kind_of(name)
+            default = "network-noise-free" if kind == "network" and np.isinf(setting.noise.snr) else kind
+            if default in self.recipes:
+                options["recipe"] = recipe_facts(self.recipes[default])
+        made: TrainedEstimator = self._class(name)(setting.space.model, bounds=bounds, **options)
         return made
 
     def estimator(self, name: str, setting: Setting) -> Estimator:
@@ -133,10 +144,10 @@ class Bench:
         model = setting.space.model
         if name in self.given:
             return estimator_of(self.given[name], model)
-        made: Any = estimators.get(name)
-        bounds = {key: (low, high) for key, (low, high) in setting.space.facts.items()}
-        if not is_trained(name):
-            classical: Estimator = made(model, bounds=bounds, **self.options.get(name, {}))
+        made: Any = self._class(name)
+        bounds: Any = {key: (low, high) for key, (low, high) in setting.space.facts.items()}
+        if not self._is_taught(name):
+            classical: Estimator = made(model, **{"bounds": bounds, **self.options.get(name, {})})
             return classical
         path = self.obtain(name, setting)
         return made(model, snr=setting.noise.snr, noise=setting.noise.kind, seed=self.seed, bounds=bounds, trained=path)
@@ -160,7 +171,7 @@ class Bench:
         }
         if name in self.given:
             return facts | {"File": read_facts(self.given[name])["Checksum"]}
-        if is_trained(name):
+        if self._is_taught(name):
             return facts | {"Task": self.task(name, setting).key}
         return facts | {"Options": {k: str(v) for k, v in self.options.get(name, {}).items()}}
 
@@ -198,7 +209,7 @@ class Bench:
             if bundle.recipe.learns_from_images:
                 return None
             distribution = bundle.distribution(setting.space.model)
-        elif is_trained(name):
+        elif self._is_taught(name):
             distribution = self.task(name, setting).distribution
         else:
             return None

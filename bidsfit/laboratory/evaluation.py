@@ -131,7 +131,7 @@ def evaluate_estimators(
 def mean_tables(gallery: Gallery, setting: Setting, found: dict[str, Evaluation], repeats: int) -> list[Table]:
     """Tables of means over the grid, one row per estimator: one CSV file, and one table per quantity for the page."""
     space, names = setting.space, setting.space.names
-    summaries = {name: _numbers(setting, evaluation, repeats) for name, evaluation in found.items()}
+    summaries = {name: mean_numbers(setting, evaluation, repeats) for name, evaluation in found.items()}
     keys = list(next(iter(summaries.values())))
     gallery.table("means", ["estimator", *keys], [[name, *means.values()] for name, means in summaries.items()])
 
@@ -154,7 +154,7 @@ def mean_tables(gallery: Gallery, setting: Setting, found: dict[str, Evaluation]
     return tables
 
 
-def _numbers(setting: Setting, evaluation: Evaluation, repeats: int) -> dict[str, float]:
+def mean_numbers(setting: Setting, evaluation: Evaluation, repeats: int) -> dict[str, float]:
     """`Evaluation.summary`, means of the errors relative to the bound where there is noise, and rank correlations."""
     names = setting.space.names
     found = evaluation.summary(names)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 from types import MappingProxyType
 from typing import Any
 
@@ -15,19 +16,24 @@ from numpy.typing import NDArray
 
 from bidsfit.evaluation.experiments import Evaluation, Setting, sinks, tissue_errors, true_points
 from bidsfit.laboratory.bench import setting_in_words
-from bidsfit.laboratory.evaluation import box_groups
+from bidsfit.laboratory.evaluation import QUANTITIES, RELATIVE, box_groups, mean_numbers
 from bidsfit.laboratory.gallery import axes_of, draw_sd
 from bidsfit.laboratory.paper import Reproduction
 from bidsfit.laboratory.patients import PatientSlice, draw_differences, draw_lesion, estimated_maps, simulated_patient
 from bidsfit.models.signal_model import SignalModel
+from bidsfit.models.space import ParameterSpace
 from bidsfit.reports.boxes import PERCENTILES, Case, plot_boxes
 from bidsfit.reports.contrasts import Contrast, plot_contrasts
-from bidsfit.reports.learning import plot_depths, plot_learning
+from bidsfit.reports.errors import Course, Section, plot_courses, plot_pairs, plot_sections
+from bidsfit.reports.learning import plot_choices, plot_learning
 from bidsfit.reports.spaces import BiasArrows, Density, plot_bias, plot_distributions
+from bidsfit.simulation.distributions import Distribution
 from bidsfit.training.bundle import read_bundle
 
-#: Noise realisations of every truth of a grid and of every box, those of a contrast, and samples of a distribution.
-REPEATS, AT_POINTS, SAMPLES = 10_000, 20_000, 100_000
+#: Noise realisations of a contrast, samples of a distribution that is drawn, and of one that estimators are tested on.
+AT_POINTS, SAMPLES, TESTED = 20_000, 100_000, 1_000
+#: Different true values of a parameter that are shown one by one, and bins of more.
+MOST_LEVELS, LEVELS = 50, 11
 #: Differences from the usual tissue below this share of the bounds are no contrast.
 LEAST_CONTRAST = 0.02
 
@@ -56,15 +62,18 @@ class Entry:
     seed: int = 0
 
 
-def evaluated(run: Reproduction, entries: Sequence[Entry]) -> dict[str, Evaluation]:
-    """Bias and spread over the grid of true parameters, by label."""
-    seed, repeats = run.bench.seed, run.repeats(REPEATS)
-    return {
-        entry.label: replace(run.bench, seed=seed + entry.seed).evaluate(
-            entry.estimator, entry.setting, true_points(entry.setting.space), repeats=repeats, seed=seed
-        )
-        for entry in entries
-    }
+def evaluated(
+    run: Reproduction, entries: Sequence[Entry], truth: NDArray[np.float64] | None = None
+) -> dict[str, Evaluation]:
+    """Bias and spread at true parameters, shape (n, n_parameters), or over the grid of the paper, by label."""
+    return {entry.label: _evaluated(run, entry, truth) for entry in entries}
+
+
+def _evaluated(run: Reproduction, entry: Entry, truth: NDArray[np.float64] | None = None) -> Evaluation:
+    seed = run.bench.seed
+    points = true_points(entry.setting.space, run.points) if truth is None else truth
+    bench = replace(run.bench, seed=seed + entry.seed)
+    return bench.evaluate(entry.estimator, entry.setting, points, repeats=run.repeats, seed=seed)
 
 
 def average(run: Reproduction, model: SignalModel, tissue: str) -> NDArray[np.float64]:
@@ -165,7 +174,7 @@ def boxes(run: Reproduction, name: str, *, entries: Sequence[Entry], points: Poi
     cases, rows = [], []
     for key, point in points.items():
         truth = np.array(point)
-        groups = box_groups(run.bench, setting, list(labels), truth, run.repeats(REPEATS))
+        groups = box_groups(run.bench, setting, list(labels), truth, run.repeats)
         shown = [replace(group, name=labels[estimator]) for estimator, group in groups]
         cases.append(Case(f"Abnormality {key}", truth, shown, usual))
         for group in shown:
@@ -260,7 +269,9 @@ def layers(run: Reproduction, name: str, *, entries: Sequence[Entry], depths: Se
             rows.append([entry.label, depth, *errors[-1]])
         drawn[entry.label] = dict(zip(names, np.transpose(errors), strict=True))
     caption = "Root mean square error, mean over the grid of true parameters, against the number of hidden layers."
-    run.gallery.draw(name, "Depth of networks", caption, plot_depths, depths, drawn, axes_of(entries[0].setting.space))
+    options = {"choice": "hidden layers", "errors": "RMSE"}
+    axes = axes_of(entries[0].setting.space)
+    run.gallery.draw(name, "Depth of networks", caption, plot_choices, depths, drawn, axes, **options)
     run.gallery.table(name, ("estimator", "hidden_layers", *(f"rmse_{p}" for p in names)), rows)
 
 
@@ -303,3 +314,224 @@ def contrasts(run: Reproduction, name: str, *, levels: Mapping[str, Sequence[Ent
     tissues = [f"abnormality {key}" for key in points]
     run.gallery.draw(name, "What is left of the contrast", caption, plot_contrasts, drawn, parameters, tissues)
     run.gallery.table(name, columns, rows)
+
+
+def courses(
+    run: Reproduction,
+    name: str,
+    *,
+    entries: Sequence[Entry],
+    own: tuple[str, Mapping[str, Entry]] | None = None,
+    tested: Distribution | None = None,
+) -> None:
+    """Bias, standard deviation and error against every true parameter: their means over the others.
+
+    ``own`` is the title of a line that every parameter has from an entry of its own. Truths are those of the grid, or
+    drawn from ``tested`` and put into bins.
+    """
+    space, seed = entries[0].setting.space, run.bench.seed
+    truth = None if tested is None else tested.sample(TESTED, np.random.default_rng(seed))
+    lines = {entry.label: dict.fromkeys(space.names, entry) for entry in entries}
+    if own is not None:
+        lines[own[0]] = dict(own[1])
+    drawn: dict[str, dict[str, Course]] = {}
+    rows, counts = [], {}
+    for title, line in lines.items():
+        drawn[title] = {}
+        for j, parameter in enumerate(space.names):
+            found = _evaluated(run, line[parameter], truth)
+            course, counts[parameter] = course_of(found, space, j)
+            drawn[title][parameter] = course
+            numbers = zip(course.truth, *course.errors, counts[parameter].tolist(), strict=True)
+            rows += [[title, parameter, *each] for each in numbers]
+    caption = "Bias, standard deviation and root mean square error of every parameter against its true value: " + (
+        "means over the other parameters, which have all values of a grid."
+        if tested is None
+        else "means of the truths in each bin, and below how many they are."
+    )
+    words = setting_in_words(entries[0].setting)
+    options = {"counts": None if tested is None else counts}
+    run.gallery.draw(name, f"Errors, {words}", caption, plot_courses, drawn, axes_of(space), **options)
+    run.gallery.table(name, ("estimator", "parameter", "truth", "bias", "sd", "rmse", "truths"), rows)
+
+
+def course_of(found: Evaluation, space: ParameterSpace, j: int) -> tuple[Course, NDArray[np.int64]]:
+    """Mean errors of parameter j at each of its true values, or in bins where these are many, and numbers of truths."""
+    truth = found.truth[:, j]
+    levels, index = np.unique(truth, return_inverse=True)
+    if len(levels) > MOST_LEVELS:
+        low, high = space.bounds[j]
+        index = np.clip((truth - low) / (high - low) * LEVELS, 0, LEVELS - 1).astype(int)
+        levels = low + (np.arange(LEVELS) + 0.5) * (high - low) / LEVELS
+    counts = np.bincount(index, minlength=len(levels))
+    with np.errstate(invalid="ignore"):
+        means = [np.bincount(index, one[:, j], len(levels)) / counts for one in (found.bias, found.sd, found.rmse)]
+    return Course(levels, means), counts
+
+
+def planes(run: Reproduction, name: str, *, entries: Sequence[Entry], shown: Sequence[tuple[str, str]] = ()) -> None:
+    """Arrows from the truth to the mean estimate in planes of two parameters: means over the values of the others.
+
+    A row for each entry, with the slopes of the mean estimates over the truths; by default all planes.
+    """
+    space = entries[0].setting.space
+    axes, drawn, rows = axes_of(space), [], []
+    for label, found in evaluated(run, entries).items():
+        numbers = found.summary(space.names)
+        for pair in shown or combinations(space.names, 2):
+            where = [space.names.index(parameter) for parameter in pair]
+            truth, inverse = np.unique(found.truth[:, where], axis=0, return_inverse=True)
+            index = inverse.ravel()
+            mean = np.stack([np.bincount(index, found.mean[:, j]) / np.bincount(index) for j in where], axis=1)
+            for parameter, values in zip(pair, mean.T, strict=True):
+                ends = [*axes[parameter].limits, *values.tolist()]
+                axes[parameter] = replace(axes[parameter], limits=(min(ends), max(ends)))
+            slopes = ", ".join(f"{axes[parameter].label} {numbers[f'slope_{parameter}']:.2f}" for parameter in pair)
+            title = f"{label}\nslopes: {slopes}"
+            drawn.append((pair, BiasArrows(title, truth, mean, None, np.empty((0, 2)))))
+            rows += [[label, *pair, *t, *m] for t, m in zip(truth, mean, strict=True)]
+    panels, limits = [panel for _, panel in drawn], [(axes[first], axes[second]) for (first, second), _ in drawn]
+    caption = (
+        "Arrows lead from the true parameters to the mean estimate, over the noise and the values of the parameters "
+        "that are not shown. A slope is that of the mean estimate over the truth: 1 where differences between truths "
+        "show whole, 0 where the estimate is always the same."
+    )
+    columns = min(len(entries) if len(shown) == 1 else len(drawn) // len(entries), 3)
+    run.gallery.draw(name, "Mapping of the truth", caption, plot_bias, panels, limits, {}, columns=columns)
+    names = ("estimator", "first", "second", "true_first", "true_second", "mean_first", "mean_second")
+    run.gallery.table(name, names, rows)
+
+
+def pairs(run: Reproduction, name: str, *, first: Entry, second: Entry) -> None:
+    """Densities of the errors of two entries over the grid of truths, one against the other."""
+    one, other = evaluated(run, [first, second]).values()
+    names = first.setting.space.names
+    errors = {
+        parameter: tuple([of.bias[:, j], of.sd[:, j], of.rmse[:, j]] for of in (one, other))
+        for j, parameter in enumerate(names)
+    }
+    caption = "Errors at every combination of true parameters, by one estimator against those by the other."
+    labels, axes = (first.label, second.label), axes_of(first.setting.space)
+    run.gallery.draw(name, "All truths", caption, plot_pairs, *labels, errors, axes)
+    write_numbers(run, name, [first, second], dict(zip(labels, (one, other), strict=True)))
+
+
+def sections(
+    run: Reproduction, name: str, *, first: Entry, second: Entry, parameter: str, places: tuple[int, int]
+) -> None:
+    """Errors of one of three parameters by two entries: along it, and differences where it has two of its values."""
+    found, space = evaluated(run, [first, second]), first.setting.space
+    axes, j = axes_of(space), space.names.index(parameter)
+    others = [k for k in range(len(space.names)) if k != j]
+    one, other = found.values()
+    differences = [(a - b)[:, j] for a, b in zip(one[2:5], other[2:5], strict=True)]
+    levels, cuts = np.unique(one.truth[:, j]), []
+    for level in levels[list(places)]:
+        here = one.truth[:, j] == level
+        cuts.append(Section(float(level), one.truth[here][:, others], [values[here] for values in differences]))
+    lines = {label: course_of(each, space, j)[0] for label, each in found.items()}
+    caption = (
+        f"Errors of {parameter}: in the middle against its true value (means over the other parameters), and at two of "
+        "these, marked by lines, the differences over the other parameters."
+    )
+    plane = tuple(axes[space.names[k]] for k in others)
+    run.gallery.draw(name, "Differences", caption, plot_sections, lines, tuple(cuts), axes[parameter], plane)
+    columns = (parameter, *(space.names[k] for k in others), "bias", "sd", "rmse")
+    rows = [[c.level, *p, *d] for c in cuts for p, *d in zip(c.plane, *c.differences, strict=True)]
+    run.gallery.table(name, columns, rows)
+
+
+def choices(run: Reproduction, name: str, *, entries: Mapping[float, Entry], choice: str) -> None:
+    """Mean errors over the grid against a choice of the training, by its value."""
+    space = next(iter(entries.values())).setting.space
+    found = evaluated(run, list(entries.values()))
+    means = {value: found[entry.label].summary(space.names) for value, entry in entries.items()}
+    titles = {"bias": "bias, without its sign", "sd": "standard deviation", "rmse": "root mean square error"}
+    drawn = {
+        title: {parameter: [one[f"{key}_{parameter}"] for one in means.values()] for parameter in space.names}
+        for key, title in titles.items()
+    }
+    caption = f"Means over the grid of true parameters, against {choice}."
+    options = {"choice": choice}
+    run.gallery.draw(name, "Errors", caption, plot_choices, list(means), drawn, axes_of(space), **options)
+    rows = [[v, p, *(one[f"{key}_{p}"] for key in titles)] for v, one in means.items() for p in space.names]
+    run.gallery.table(name, ("value", "parameter", *titles), rows)
+
+
+def averages(run: Reproduction, name: str, *, entries: Sequence[Entry]) -> None:
+    """Table of means over the grid, a row for each entry and parameter, and one of rank correlations."""
+    rows, correlations, quantities = [], [], (*QUANTITIES, *RELATIVE)
+    for entry in entries:
+        setting = entry.setting
+        found = mean_numbers(setting, _evaluated(run, entry), run.repeats)
+        first = (entry.label, setting.noise.snr)
+        for parameter in setting.space.names:
+            rows.append([*first, parameter, *(found[f"{quantity}_{parameter}"] for quantity in quantities)])
+        rho = {key.removeprefix("rho_"): value for key, value in found.items() if key.startswith("rho_")}
+        correlations.append([*first, *rho.values()])
+    run.table(name, "Means over the grid of true parameters", ("estimator", "snr", "parameter", *quantities), rows)
+    caption = "Rank correlation between estimates over the grid, without its sign"
+    run.table(f"{name}-correlations", caption, ("estimator", "snr", *rho), correlations)
+
+
+@dataclass(frozen=True)
+class Number:
+    """A number of an entry, over the grid of true parameters.
+
+    Parameters
+    ----------
+    entry : Entry
+    quantity : {"bias", "course", "sd", "rmse", "slope"}
+        Mean of the bias without its sign, standard deviation or error; slope of the mean estimate over the truth. Of
+        "course", the bias is averaged over the other parameters before its sign is taken away.
+    parameter : str
+    between : (lowest, highest), optional
+        True values of the parameter that count.
+    """
+
+    entry: Entry
+    quantity: str
+    parameter: str
+    between: tuple[float, float] = (-np.inf, np.inf)
+
+    def value(self, run: Reproduction) -> float:
+        """Its value, from the bench of a run."""
+        found, space = _evaluated(run, self.entry), self.entry.setting.space
+        j, (low, high) = space.names.index(self.parameter), self.between
+        here = (low <= found.truth[:, j]) & (found.truth[:, j] <= high)
+        chosen = Evaluation(*(values[here] for values in found))
+        if self.quantity == "course":
+            return float(np.abs(course_of(chosen, space, j)[0].errors[0]).mean())
+        return chosen.summary(space.names)[f"{self.quantity}_{self.parameter}"]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A statement of a paper: that a number is below each of others.
+
+    Parameters
+    ----------
+    text : str
+    smallest : Number
+    others : sequence of Number
+    """
+
+    text: str
+    smallest: Number
+    others: Sequence[Number]
+
+
+def verdicts(run: Reproduction, name: str, *, claims: Sequence[Claim]) -> None:
+    """Table of statements of a paper with our numbers, and whether they hold."""
+    rows = []
+    for claim in claims:
+        least = claim.smallest
+        value = least.value(run)
+        other, label = min(
+            (one.value(run), one.entry.label + f", {one.parameter}" * (one.parameter != least.parameter))
+            for one in claim.others
+        )
+        about = (claim.text, least.entry.setting.noise.snr, least.quantity, least.parameter, least.entry.label)
+        rows.append([*about, value, label, other, "holds" if value < other else "does not hold"])
+    columns = ("claim", "snr", "quantity", "parameter", "smaller", "value", "larger", "other", "result")
+    run.table(name, "Claims beside our numbers", columns, rows)

@@ -29,7 +29,7 @@ class Options:
     folder : Path
         Receives files; what was trained and computed is kept in it.
     quick : bool
-        A preview: short trainings, and a hundredth of the noise realisations.
+        A preview: short trainings, and a hundredth of the noise realisations, but at least 50.
     data : Path, optional
         BIDS dataset whose participants join those that are simulated.
     device : str
@@ -46,16 +46,22 @@ class Options:
 
 @dataclass
 class Reproduction:
-    """A run: the bench that trains and computes, and the tables and figures made so far."""
+    """A run: the bench that trains and computes, and the tables and figures made so far.
+
+    ``points`` and ``realisations`` are those of the `Paper`.
+    """
 
     bench: Bench
     gallery: Gallery
     quick: bool = False
+    points: int | Sequence[int] = 21
+    realisations: int = 10_000
     tables: list[Table] = field(default_factory=list)
 
-    def repeats(self, full: int) -> int:
-        """Number of noise realisations where the paper has ``full``."""
-        return max(full // QUICK, FEWEST) if self.quick else full
+    @property
+    def repeats(self) -> int:
+        """Number of noise realisations of every truth."""
+        return max(self.realisations // QUICK, FEWEST) if self.quick else self.realisations
 
     def table(self, name: str, caption: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         """Write a table as CSV and show it on the page."""
@@ -97,6 +103,10 @@ class Paper:
         Builds the bench of a run.
     tables, figures : mapping of number to Exhibit
         Numbered as in the paper; exhibits that the paper does not have are named in words.
+    points : int or sequence of int
+        True parameters on which estimators are evaluated, as of `bidsfit.evaluation.experiments.true_points`.
+    realisations : int
+        Noise realisations of each.
     """
 
     title: str
@@ -104,6 +114,8 @@ class Paper:
     bench: Callable[[Options], Bench]
     tables: Mapping[str, Exhibit]
     figures: Mapping[str, Exhibit]
+    points: int | Sequence[int] = 21
+    realisations: int = 10_000
 
     def chosen(self, tables: Iterable[str] = (), figures: Iterable[str] = ()) -> dict[str, Exhibit]:
         """Exhibits by the name of their files; all if none is named.
@@ -143,7 +155,7 @@ def reproduce(paper: Paper, options: Options, exhibits: Mapping[str, Exhibit], a
     bench = paper.bench(options)
     sections = []
     for name, exhibit in exhibits.items():
-        run = Reproduction(bench, Gallery(options.folder), options.quick)
+        run = Reproduction(bench, Gallery(options.folder), options.quick, paper.points, paper.realisations)
         for letter, make in exhibit.parts.items():
             made = len(run.gallery.figures)
             make(run, name + letter)
@@ -152,7 +164,7 @@ def reproduce(paper: Paper, options: Options, exhibits: Mapping[str, Exhibit], a
                 drawn[made:] = [replace(figure, title=f"{letter}: {figure.title}") for figure in drawn[made:]]
         title = name.replace("-", " ").capitalize()
         sections.append(LaboratorySection(title, exhibit.caption, run.tables, run.gallery.figures))
-    quick = " A quick run: short trainings, and a hundredth of the noise realisations." if options.quick else ""
+    quick = " A quick run: short trainings, and fewer noise realisations." if options.quick else ""
     return write_laboratory_report(
         options.folder / "report.html", title=paper.title, lead=paper.lead + quick, sections=sections, about=about
     )

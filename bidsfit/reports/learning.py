@@ -1,4 +1,4 @@
-"""Learning curves of trained estimators, and their errors against the depth of a network."""
+"""Learning curves of trained estimators, and their errors against a choice of the training."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from numpy.typing import ArrayLike
 
-from bidsfit.reports.canvas import ACCENT, INK, QUIET, page, save, styled, ticks
+from bidsfit.reports.canvas import ACCENT, INK, QUIET, WIDTH, page, save, styled, ticks
 from bidsfit.reports.spaces import Axis
 from bidsfit.reports.words import readable
 
@@ -65,29 +65,39 @@ def plot_learning(
 
 
 @styled
-def plot_depths(
-    path: Path | str, depths: Sequence[int], rows: Mapping[str, Mapping[str, ArrayLike]], axes: Mapping[str, Axis]
+def plot_choices(
+    path: Path | str,
+    choices: Sequence[float],
+    rows: Mapping[str, Mapping[str, ArrayLike]],
+    axes: Mapping[str, Axis],
+    *,
+    choice: str,
+    errors: str = "",
 ) -> Path:
-    """Plot the root mean square error of networks against their hidden layers.
+    """Plot errors of networks against a choice of their training, such as the number of hidden layers.
 
     Parameters
     ----------
     path : path
         ``.png`` or ``.svg``.
-    depths : sequence of int
-        Numbers of hidden layers.
-    rows : mapping of title to mapping of parameter to array_like, shape (n_depths,)
+    choices : sequence of float, shape (n,)
+    rows : mapping of title to mapping of parameter to array_like, shape (n,)
         Errors; a row of panels each.
     axes : mapping of parameter to Axis
         One for each column.
+    choice : str
+        What is chosen.
+    errors : str
+        What the errors are, if the titles do not say it.
     """
-    figure = page(2.4 * len(rows) + 0.2, 3.4 * len(axes))
+    figure = page(2.4 * len(rows) + 0.2, min(3.4 * len(axes), WIDTH))
     panels = figure.subplots(len(rows), len(axes), sharex=True, squeeze=False)
-    for line, (title, errors) in zip(panels, rows.items(), strict=True):
+    for line, (title, values) in zip(panels, rows.items(), strict=True):
         for panel, (name, axis) in zip(line, axes.items(), strict=True):
-            panel.plot(depths, errors[name], "o-", color=ACCENT, linewidth=1.6, markersize=4.5)
-            panel.set(ylim=(0, 1.1 * float(np.max(errors[name])) or 1), title=title, ylabel=f"RMSE of {axis.words}")
-            panel.set_xticks(depths)
+            panel.plot(choices, values[name], "o-", color=ACCENT, linewidth=1.6, markersize=4.5)
+            words = f"{errors} of {axis.words}" if errors else axis.words
+            panel.set(ylim=(0, 1.1 * float(np.max(values[name])) or 1), title=title, ylabel=words)
+            panel.set_xticks(choices)
     for panel in panels[-1]:
-        panel.set_xlabel("hidden layers")
+        panel.set_xlabel(choice)
     return save(figure, path)

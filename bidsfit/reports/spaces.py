@@ -136,7 +136,7 @@ def plot_distributions(
     points : mapping of str to pair of float
         Named points, marked in every panel.
     """
-    figure, planes = _planes(panels, MOST_DENSITIES, axes)
+    figure, planes = _planes(panels, MOST_DENSITIES, [axes] * len(panels))
     for panel, main in zip(panels, planes, strict=True):
         samples = _pairs(panel.samples, f"samples of {panel.title!r}")
         inside = samples[_inside(samples, axes)]
@@ -166,7 +166,7 @@ def plot_distributions(
 def plot_bias(
     path: Path | str,
     panels: Sequence[BiasArrows],
-    axes: tuple[Axis, Axis],
+    axes: tuple[Axis, Axis] | Sequence[tuple[Axis, Axis]],
     points: Mapping[str, tuple[float, float]],
     samples: str = "training samples",
     *,
@@ -184,7 +184,7 @@ def plot_bias(
         ``.png`` or ``.svg``.
     panels : sequence of BiasArrows
         One to 21; all have colours or none has.
-    axes : pair of Axis
+    axes : pair of Axis, or a pair for each panel
     points : mapping of str to pair of float
         Named points, marked in every panel.
     samples : str
@@ -194,18 +194,19 @@ def plot_bias(
     scale : str
         What the colours are.
     """
-    figure, planes = _planes(panels, MOST_BIASES, axes, margin=0.04, columns=columns)
+    each: Any = [axes] * len(panels) if isinstance(axes[0], Axis) else axes
+    figure, planes = _planes(panels, MOST_BIASES, each, margin=0.04, columns=columns)
     contoured, arrows = False, None
     coloured = [np.ravel(panel.colours) for panel in panels if panel.colours is not None]
     values = np.concatenate(coloured) if coloured else np.empty(0)
     extent = spread_limits(np.abs(values))[1]
-    for panel, main in zip(panels, planes, strict=True):
-        arrows = _draw_arrows(main, panel, axes, extent)
+    for panel, main, plane in zip(panels, planes, each, strict=True):
+        arrows = _draw_arrows(main, panel, plane, extent)
         if panel.training is not None:
-            contoured |= draw_contours(main, _pairs(panel.training, f"training of {panel.title!r}"), axes)
+            contoured |= draw_contours(main, _pairs(panel.training, f"training of {panel.title!r}"), plane)
         sinks = _pairs(panel.sinks, f"sinks of {panel.title!r}")
         main.plot(sinks[:, 0], sinks[:, 1], "*", **_sink_style(), zorder=6, clip_on=False, in_layout=False)
-        _draw_points(main, points, axes)
+        _draw_points(main, points, plane)
     if values.size:
         draw_scale(figure, arrows, values[np.isfinite(values)], ax=planes.tolist(), shrink=0.5).set_label(scale)
     sunk = any(np.size(panel.sinks) for panel in panels)
@@ -214,23 +215,24 @@ def plot_bias(
 
 
 def _planes(
-    panels: Sequence[Any], most: int, axes: tuple[Axis, Axis], margin: float = 0.0, columns: int = PER_LINE
+    panels: Sequence[Any], most: int, planes: Sequence[tuple[Axis, Axis]], margin: float = 0.0, columns: int = PER_LINE
 ) -> tuple[Figure, NDArray[np.object_]]:
-    """A page of empty panels with titles, limits, ticks and axis labels, at most three in a row."""
+    """A page of empty panels with titles, limits, ticks and axis labels, of a plane each, at most three in a row."""
     if not 1 <= len(panels) <= most:
         raise ValueError(f"Such a figure has 1 to {most} panels, not {len(panels)}.")
-    if len(axes) != 2:
-        raise ValueError(f"A plane has 2 axes, not {len(axes)}.")
+    for axes in planes:
+        if len(axes) != 2:
+            raise ValueError(f"A plane has 2 axes, not {len(axes)}.")
     columns = min(len(panels), columns)
     figure, cells = page_of_cells(len(panels), 3.5, columns, max(columns, 1.5) * WIDTH / PER_LINE)
-    for panel, main in zip(panels, cells.flat, strict=True):
+    for panel, main, axes in zip(panels, cells.flat, planes, strict=True):
         (x_low, x_high), (y_low, y_high) = (
             (axis.limits[0] - margin * axis.span, axis.limits[1] + margin * axis.span) for axis in axes
         )
         main.set(xlim=(x_low, x_high), ylim=(y_low, y_high), xlabel=axes[0].words, ylabel=axes[1].words, box_aspect=1)
         main.xaxis.set_major_locator(ticks(4))
         main.yaxis.set_major_locator(ticks(4))
-        main.set_title(textwrap.fill(panel.title, TITLE_LETTERS), pad=5)
+        main.set_title("\n".join(textwrap.fill(line, TITLE_LETTERS) for line in panel.title.split("\n")), pad=5)
     return figure, cells[:, 0]
 
 

@@ -1,6 +1,7 @@
 """What papers that are made again share."""
 
 import csv
+from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
 
@@ -22,7 +23,7 @@ from bidsfit.simulation.simulator import Noise
 
 
 def write(run, name):
-    run.table(name, "Realisations", ("full", "used"), [(10_000, run.repeats(10_000)), (100, run.repeats(100))])
+    run.table(name, "Realisations", ("used",), [(run.repeats,), (replace(run, realisations=100).repeats,)])
 
 
 def draw(run, name):

@@ -22,7 +22,7 @@ from bidsfit.reports.evaluation import (
     plot_learning,
     plot_statistic_maps,
 )
-from bidsfit.reports.learning import plot_depths
+from bidsfit.reports.learning import plot_choices
 
 FRACTION, DIFFUSIVITY = Axis(r"$v_\mathrm{cyl}$", "", (0, 1)), Axis(r"$\lambda$", "µm²/ms", (0, 3))
 WATER = Axis(r"$v_\mathrm{csf}$", "", (0, 1))
@@ -282,7 +282,7 @@ def test_learning(tmp_path: Path, shift: float, name: str) -> None:
 
 def test_errors_against_depth(tmp_path: Path) -> None:
     rows = {"no noise": {"vcyl": [0.1, 0.05], "lambda": [0.0, 0.0]}, "SNR 25": {"vcyl": [1, 2], "lambda": [3, 4]}}
-    assert_picture(plot_depths(tmp_path / "figure.png", (1, 2), rows, AXES))
+    assert_picture(plot_choices(tmp_path / "figure.png", (1, 2), rows, AXES, choice="hidden layers"))
 
 
 def test_learning_refuses_curves_of_another_length(tmp_path: Path) -> None:
