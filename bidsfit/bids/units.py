@@ -15,6 +15,7 @@ class Unit(NamedTuple):
 #: In NIfTI files and sidecars: what FSL, MRtrix and DIPY users expect.
 FILE_UNITS = {
     "um^2/ms": Unit("mm^2/s", 1e-3),
+    "um^4/ms^2": Unit("mm^4/s^2", 1e-6),
     "ms": Unit("s", 1e-3),
     "rad": Unit("rad", 1.0),
     "1": Unit("1", 1.0),
@@ -24,6 +25,7 @@ FILE_UNITS = {
 #: In reports and tables.
 REPORT_UNITS = {
     "um^2/ms": Unit("10⁻³ mm²/s", 1.0),
+    "um^4/ms^2": Unit("10⁻⁶ mm⁴/s²", 1.0),
     "ms": Unit("ms", 1.0),
     "rad": Unit("rad", 1.0),
     "1": Unit("", 1.0),

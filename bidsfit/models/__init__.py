@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 #: Where the models of the package live. Other packages add theirs with the entry point "bidsfit.models".
 BUILT_IN = {
     "adc": "bidsfit.models.adc:ADC",
+    "dki": "bidsfit.models.dki:DKI",
     "dti": "bidsfit.models.dti:DTI",
     "ivim": "bidsfit.models.ivim:IVIM",
     "ivimlebihan": "bidsfit.models.ivim:IVIM_LE_BIHAN",

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from bidsfit.models.parameter import Derived
 
+#: Voxels that a torch function gets at once, so that its memory stays small.
+CHUNK = 4096
 #: Of many voxels, parameters (n, n_parameters).
 Function = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
@@ -81,7 +83,7 @@ def _of_function(quantity: Derived) -> tuple[Function, Function]:
         return function(parameters).reshape(quantity.components)
 
     def evaluated(one: Any) -> Function:
-        many = torch.vmap(one)
+        many = torch.vmap(one, chunk_size=CHUNK)
 
         def evaluate(parameters: NDArray[np.float64]) -> NDArray[np.float64]:
             known = np.asarray(np.isfinite(parameters).all(axis=1))
@@ -91,4 +93,4 @@ def _of_function(quantity: Derived) -> tuple[Function, Function]:
 
         return evaluate
 
-    return evaluated(components), evaluated(torch.func.jacfwd(components))
+    return evaluated(components), evaluated(torch.func.jacrev(components))

@@ -38,8 +38,8 @@ square = Dxx**2 + Dyy**2 + Dzz**2 + 2 * (Dxy**2 + Dxz**2 + Dyz**2)
 
 
 def tensors(parameters: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Diffusion tensors, shape (..., 3, 3), of parameters (..., 7), S0 first."""
-    _, xx, yy, zz, xy, xz, yz = np.moveaxis(parameters, -1, 0)
+    """Diffusion tensors, shape (..., 3, 3), of parameters (..., 7), S0 first; more parameters may follow."""
+    _, xx, yy, zz, xy, xz, yz = np.moveaxis(parameters, -1, 0)[:7]
     return np.stack([xx, xy, xz, xy, yy, yz, xz, yz, zz], axis=-1).reshape(*xx.shape, 3, 3)
 
 
@@ -63,30 +63,35 @@ def draw(n: int, rng: np.random.Generator) -> NDArray[np.float64]:
     return turned[:, [0, 1, 2, 0, 0, 1], [0, 1, 2, 1, 2, 2]]
 
 
-def _matrix(parameters: Tensor) -> Tensor:
+def matrix(parameters: Tensor) -> Tensor:
     """The tensor as a matrix, from the parameters of one voxel (S0 first)."""
     import torch
 
-    _, xx, yy, zz, xy, xz, yz = parameters
+    _, xx, yy, zz, xy, xz, yz = parameters[:7]
     return torch.stack([xx, xy, xz, xy, yy, yz, xz, yz, zz]).reshape(3, 3)
+
+
+def eigenvectors(parameters: Tensor) -> Tensor:
+    """Axes of the tensor of one voxel as columns, that of the largest eigenvalue last."""
+    import torch
+
+    return torch.linalg.eigh(matrix(parameters)).eigenvectors
 
 
 def _axial(parameters: Tensor) -> Tensor:
     import torch
 
-    return torch.linalg.eigvalsh(_matrix(parameters))[2]
+    return torch.linalg.eigvalsh(matrix(parameters))[2]
 
 
 def _radial(parameters: Tensor) -> Tensor:
     import torch
 
-    return torch.linalg.eigvalsh(_matrix(parameters))[:2].mean()
+    return torch.linalg.eigvalsh(matrix(parameters))[:2].mean()
 
 
 def _main_direction(parameters: Tensor) -> Tensor:
-    import torch
-
-    return torch.linalg.eigh(_matrix(parameters)).eigenvectors[:, 2]
+    return eigenvectors(parameters)[:, 2]
 
 
 def _element(name: str) -> Parameter:

@@ -30,7 +30,7 @@ class ModelQuantity:
         Symbol in the equation and name in Python.
     label : str
         The value of the BIDS entity ``param``.
-    unit : {"1", "arbitrary", "um^2/ms", "ms", "rad"}
+    unit : {"1", "arbitrary", "um^2/ms", "um^4/ms^2", "ms", "rad"}
         Internal unit; files and reports convert it.
     latex : str
         Symbol as LaTeX.

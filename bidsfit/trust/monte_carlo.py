@@ -419,7 +419,8 @@ def _neighbours(
         before = [quantity.name for quantity in model.derived].index(name)
         component = sum(quantity.components for quantity in model.derived[:before])
         way = model.derivation.gradients(space.with_scale(truths))[:, component, space.places]
-        way /= (way**2).sum(axis=1, keepdims=True)
+        steepness = (way**2).sum(axis=1, keepdims=True)  # none at an end of its range
+        way = np.divide(way, steepness, out=np.zeros_like(way), where=steepness > 0)
     moved = []
     for sign in (-0.5, 0.5):
         there = truths + sign * step[:, None] * way

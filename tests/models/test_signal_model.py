@@ -20,7 +20,9 @@ from bidsfit.models.requirements import ValuesRequirement
 from bidsfit.models.signal_model import SignalModel
 from bidsfit.models.symbolic import SymbolicModel
 
-NAMES = tuple(name for name in models.BUILT_IN if name != "dti")  # of b alone; the tensor has tests of its own
+NAMES = tuple(
+    name for name in models.BUILT_IN if name not in ("dti", "dki")
+)  # of b alone; tensors have their own tests
 GYORI = Acquisition([1000, 2000, 3500, 5000])
 WIDE = Acquisition([0, 1, 10, 100, 400, 800, 1500, 3000, 6000])
 
