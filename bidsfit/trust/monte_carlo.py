@@ -79,8 +79,10 @@ class Size(NamedTuple):
 
 
 LIGHT, FULL = Size(4096, 64, 16, 512), Size(16384, 64, 16, 1024)
-#: For estimators that take a hundred times as long as others, and for models that are a function, whose every signal
-#: costs a simulation.
+#: More parameters than these are many.
+MANY_PARAMETERS = 10
+#: For estimators that take a hundred times as long as others, for models of many parameters, and for models that are a
+#: function, whose every signal costs a simulation.
 OF_COSTLY, OF_FUNCTION = Size(1024, 32, 8, 256), Size(512, 16, 4, 128)
 
 #: Estimates all parameters of the model (n, n_parameters), from averaged signals (n, n_averages) and the standard
@@ -110,9 +112,15 @@ def space_of(estimator: Estimator) -> ParameterSpace:
 
 
 def truths_of(space: ParameterSpace) -> Distribution:
-    """What the truths are drawn from: the priors of the model, and uniformly within the bounds."""
+    """What the truths are drawn from: the priors of the model, and uniformly within the bounds.
+
+    Of many parameters, hardly any combination between the bounds is tissue, so that only the priors are drawn from.
+    """
     priors = priors_of(space.model, bounds_of(space.model, space.facts))  # type: ignore[arg-type]
-    return Mixture((Informed(space, priors), Uniform(space)), (FROM_PRIOR, 1 - FROM_PRIOR))
+    informed = Informed(space, priors)
+    if len(space.names) > MANY_PARAMETERS:
+        return informed
+    return Mixture((informed, Uniform(space)), (FROM_PRIOR, 1 - FROM_PRIOR))
 
 
 def performance_of(
@@ -188,7 +196,7 @@ def size_of(estimator: Estimator, full: bool = False) -> Size:
     """How much is simulated for an estimator: lightly, or fully."""
     if not estimator.model.compiled:
         return OF_FUNCTION
-    if estimator.costly:
+    if estimator.costly or len(estimator.model.names) > MANY_PARAMETERS:
         return LIGHT if full else OF_COSTLY
     return FULL if full else LIGHT
 
