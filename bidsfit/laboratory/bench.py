@@ -176,21 +176,34 @@ class Bench:
         return facts | {"Options": {k: str(v) for k, v in self.options.get(name, {}).items()}}
 
     def evaluate(
-        self, name: str, setting: Setting, truth: NDArray[np.float64], *, repeats: int, seed: int = 0
+        self,
+        name: str,
+        setting: Setting,
+        truth: NDArray[np.float64],
+        *,
+        repeats: int,
+        seed: int = 0,
+        trained_for: Setting | None = None,
     ) -> Evaluation:
-        """Bias, standard deviation and error over a grid; cached."""
+        """Bias, standard deviation and error over a grid; cached.
+
+        ``trained_for`` is the setting of the training, if it differs in the noise from that of the measurements.
+        """
         repeats = 1 if np.isinf(setting.noise.snr) else repeats
+        trained_for = trained_for or setting
 
         def compute() -> dict[str, NDArray]:
-            estimator = self.estimator(name, setting)
+            estimator = self.estimator(name, trained_for)
             with Bar(f"evaluating {name}, {setting_in_words(setting)}") as bar:
                 found = evaluate(
                     estimator, setting, truth, repeats=repeats, seed=seed, threads=self.threads, progress=bar.show
                 )
             return found._asdict()
 
-        facts = {**self.facts(name, setting), "Truth": _digest(truth), "Repeats": repeats, "Seed": seed}
+        facts = {**self.facts(name, trained_for), "Truth": _digest(truth), "Repeats": repeats, "Seed": seed}
         facts |= {"Measures": Evaluation._fields}
+        if trained_for.noise != setting.noise:
+            facts["Measured"] = str(setting.noise)
         return Evaluation(**self.results.obtain(f"evaluation_{name}", facts, compute))
 
     def estimate(self, name: str, setting: Setting, signals: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,0 +1,122 @@
+"""The paper, with estimators whose efficiency is known, and a training of a second."""
+
+import csv
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import pytest
+
+from bidsfit.evaluation.experiments import Evaluation, floor
+from bidsfit.laboratory import mao2024
+from bidsfit.laboratory.bench import Bench
+from bidsfit.laboratory.gallery import Gallery
+from bidsfit.laboratory.mao2024 import BOUNDS, LEAST_SQUARES, OBJECTIVES, PAPER, SEEDS, SNR, SNRS, recipe, setting
+from bidsfit.laboratory.paper import Reproduction
+from bidsfit.training.recipe import load_recipe
+from bidsfit.trust import monte_carlo
+
+
+@dataclass(frozen=True)
+class Known(Bench):
+    """Networks with a bias of half the bound and half its standard deviation; least squares at the bound.
+
+    The bias of the network of a seed is so many hundredths larger.
+    """
+
+    asked: list = field(default_factory=list)
+
+    def evaluate(self, name, setting, truth, *, repeats, seed=0, trained_for=None):
+        self.asked.append((name, setting.noise.snr, trained_for.noise.snr))
+        bound, is_network = floor(setting, truth), name != "lsq"
+        bias = bound * (0.5 + self.seed / 100) * is_network
+        sd = bound * np.sqrt((repeats - 1) / repeats) * (0.5 if is_network else 1.1)
+        return Evaluation(truth, truth + bias, bias, sd, np.hypot(bias, sd), truth)
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    monkeypatch.setattr(mao2024, "SAMPLES", 40)
+    return Reproduction(Known(tmp_path), Gallery(tmp_path), quick=True)
+
+
+def read(path):
+    with path.open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_objectives_start_and_train_alike():
+    """Every one starts from the network of mse-crb, and a step has as many network evaluations."""
+    made = {name: recipe(name) for name in OBJECTIVES}
+    assert all(one.start == load_recipe("mse-crb") for one in made.values())
+    alike = {
+        (
+            one.architecture,
+            one.schedule.batch * one.simulation.realisations,
+            one.schedule.validation * one.simulation.realisations,
+            replace(one.schedule, batch=1, validation=1),
+            replace(one.simulation, realisations=1),
+        )
+        for one in made.values()
+    }
+    assert len(alike) == 1
+    assert len({one.objective for one in made.values()}) == len(OBJECTIVES)
+    assert made["wvce, λ = 1"] == load_recipe("bias-reduced")
+
+
+def test_the_table_has_the_known_efficiency(run, tmp_path):
+    PAPER.tables["1"].parts[""](run, "table-1")
+    rows = read(tmp_path / "table-1.csv")
+    assert len(rows) == (3 + 2) * (1 + len(OBJECTIVES))
+    noise = 1 / run.repeats  # what the squared bias is corrected for
+    for row in rows:
+        is_network = row["estimator"] != LEAST_SQUARES
+        low, middle, high = (float(row[f"bias2crb{part}"]) for part in ("_lowest", "", "_highest"))
+        variance = 0.25 if is_network else 1.21
+        assert float(row["variancecrb"]) == pytest.approx(variance)
+        assert float(row["above_bound"]) == (0 if is_network else 1)
+        biases = [(0.5 + seed / 100) ** 2 for seed in range(SEEDS)] if is_network else [0]
+        expected = (min(biases), np.mean(biases), max(biases))
+        assert (low, middle, high) == pytest.approx([b - noise * variance for b in expected], abs=1e-6)
+
+
+def test_curves_are_of_networks_that_were_trained_once(run, tmp_path):
+    mao2024.curves(run, "figure-1A", model="ivim")
+    networks = [(at, trained_for) for name, at, trained_for in run.bench.asked if name != "lsq"]
+    assert {at for at, _ in networks} == set(SNRS)
+    assert {trained_for for _, trained_for in networks} == {SNR}
+    rows = read(tmp_path / "figure-1A.csv")
+    assert len(rows) == len(SNRS) * 3 * (1 + SEEDS * len(OBJECTIVES))
+    assert (tmp_path / "figure-1A.svg").stat().st_size > 10_000
+
+
+def test_histograms_are_of_all_seeds(run, tmp_path):
+    mao2024.histograms(run, "figure-2B", model="smt2")
+    rows = read(tmp_path / "figure-2B.csv")
+    assert len(rows) == 2 * 2 * (1 + len(OBJECTIVES))
+    spread = [float(row["p95"]) - float(row["p5"]) for row in rows if row["quantity"] == "bias2crb"]
+    assert [s > 0.01 for s in spread] == [
+        row["estimator"] != LEAST_SQUARES for row in rows if row["quantity"] == "bias2crb"
+    ]
+    assert (tmp_path / "figure-2B.png").stat().st_size > 10_000
+
+
+def test_no_parameter_is_undetermined():
+    """The bound is finite all over the bounds, so that no sample is left out of a mean."""
+    for model in BOUNDS:
+        place = setting(model, min(SNRS))
+        corners = np.array(np.meshgrid(*place.space.bounds)).reshape(len(place.space.names), -1).T
+        assert np.isfinite(floor(place, corners)).all()
+
+
+def test_networks_are_kept_and_not_trained_for_every_snr(tmp_path, monkeypatch):
+    monkeypatch.setattr(monte_carlo, "LIGHT", monte_carlo.OF_FUNCTION)
+    monkeypatch.setattr(mao2024, "OBJECTIVES", {"wvce, λ = 1": OBJECTIVES["wvce, λ = 1"]})
+    monkeypatch.setattr(mao2024, "SEEDS", 1)
+    monkeypatch.setattr(mao2024, "FASTER", 200)
+    run = Reproduction(Bench(tmp_path), Gallery(tmp_path), quick=True)
+    low, high = (mao2024.efficiencies(run, "smt2", snr)["wvce, λ = 1"][0] for snr in (10.0, 100.0))
+    assert len(list((tmp_path / "trained").glob("*.zip"))) == 1
+    assert low.bias.mean() < high.bias.mean()  # relative to the bound, what the network does not know shows more
+    monkeypatch.setattr("bidsfit.laboratory.bench.evaluate", lambda *_, **__: pytest.fail("evaluated again"))
+    again = mao2024.efficiencies(run, "smt2", 10.0)["wvce, λ = 1"][0]
+    np.testing.assert_array_equal(again.variance, low.variance)
