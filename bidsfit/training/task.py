@@ -242,4 +242,5 @@ def residual_limit(invert: Inverter, simulator: Simulator, seed: int) -> float:
     scale = found.parameters[:, model.scale_index] if model.scale else np.ones(len(signals))
     if seen is not None and np.isfinite(level):  # of voxels with more noise than at that level, in units of theirs
         scale = scale * np.fmax(level * sigma / scale, 1.0)
-    return float(np.quantile(found.squares / scale**2, USUAL))
+    usable = scale > 0  # an estimate of 0 says nothing of the size of its residuals
+    return float(np.quantile(found.squares[usable] / scale[usable] ** 2, USUAL))
