@@ -41,17 +41,23 @@ class ParticipantsWorkflow(pe.Workflow):
     ----------
     across : list of (source, output, target, input)
         Connections between nodes, which are given by their full names.
+    until : str
+        Name of the last nodes to run: nothing that they do not depend on runs. Empty means all.
     """
 
     def __init__(self, name: str, base_dir: str | None = None) -> None:
         super().__init__(name, base_dir)
         self.across: list[tuple[str, str, str, str]] = []
+        self.until = ""
 
     def _create_flat_graph(self) -> nx.DiGraph:
         graph = super()._create_flat_graph()
         nodes = {node.fullname: node for node in graph}
         for source, output, target, field in self.across:
             graph.add_edge(nodes[source], nodes[target], connect=[(output, field)])
+        if self.until:
+            last = [node for node in graph if node.name == self.until]
+            graph.remove_nodes_from(set(graph).difference(last, *(nx.ancestors(graph, node) for node in last)))
         return graph
 
 
@@ -78,6 +84,7 @@ def init_participants_wf(
         See `init_image_wf`.
     """
     workflow = ParticipantsWorkflow(name=WORKFLOW, base_dir=str(work_dir))
+    workflow.until = "train" if training is not None and training.when == "first" else ""
     images: dict[str, tuple[ImagePlan, pe.Workflow]] = {}
     crash_folders: dict[pe.Workflow, str] = {}
     for plan in plans:

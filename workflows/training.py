@@ -22,10 +22,14 @@ MEMORY = 2.0
 
 @dataclass(frozen=True)
 class TrainedStore:
-    """Folder of trained estimators, and the device that trains them and fits voxels: "cpu" or "cuda"."""
+    """Folder of trained estimators, the device that trains them and fits voxels ("cpu" or "cuda"), and when to train.
+
+    ``when`` is "missing", "first" or "never", as of `bidsfit.interfaces.training.WHEN`.
+    """
 
     store: Path
     device: str = "cpu"
+    when: str = "missing"
 
 
 def node_name(text: str) -> str:
@@ -70,6 +74,7 @@ def init_training_node(plan: ImagePlan, fit: Fit, *, training: TrainedStore, omp
         left_out=fit.left_out,
         store=str(training.store),
         device=training.device,
+        when=training.when,
         threads=omp_nthreads,
         label=f"training {fit.model} {fit.name}",
         version=__version__,
@@ -142,6 +147,10 @@ def share_training(images: Mapping[str, tuple[ImagePlan, pe.Workflow]]) -> Itera
                 whose = "" if fit.scope == "dataset" else plan.image.participant
                 sharing.setdefault((fit_name(fit), source, whose), []).append(name)
     for (fitted, source, _), names in sharing.items():
+        if source == "prepare":
+            for name in names:
+                train = images[name][1].get_node(f"{fitted}.train")
+                train.inputs.images = [images[other][0].image.name for other in names]
         if len(names) < 2:
             continue
         output = "facts" if source == "prepare" else "voxels"

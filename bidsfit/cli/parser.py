@@ -251,12 +251,24 @@ def add_training_options(group: argparse._ArgumentGroup) -> None:
         "--training-snr",
         metavar="SNR",
         help="SNR of the training: a number, inf (no noise), or auto (of a few levels the nearest to the median "
-        "of the participant's images, so that all are fitted by estimators of one training; default)",
+        "of the participant's images in this run or in that of --train-only, so that all are fitted by estimators of "
+        "one training; default)",
     )
     group.add_argument(
         "--training-recipe",
         metavar="RECIPE",
         help="how to train: a recipe of the package (network, network-quick, forest, ...) or a file (.yml)",
+    )
+    group.add_argument(
+        "--train-only",
+        action="store_true",
+        help="train what the fits of this run need, fit nothing, and record the SNR of the images in --store, so that "
+        "later runs on some of them are fitted by the same estimators",
+    )
+    group.add_argument(
+        "--no-training",
+        action="store_true",
+        help="refuse to train, as in jobs that run after --train-only: a fit whose estimator is not in --store fails",
     )
     group.add_argument("--training-seed", type=int, metavar="N", help="same seed, same estimator (default: 0)")
     group.add_argument(

@@ -24,7 +24,7 @@ from bidsfit.acquisition import Acquisition
 from bidsfit.bids.acquisitions import read_acquisition
 from bidsfit.bids.distributions import read_distribution
 from bidsfit.bids.images import MaskedSignals, image_shape, open_image, opened, read_data
-from bidsfit.exceptions import UnusableInputError
+from bidsfit.exceptions import NoInputError, UnusableInputError
 from bidsfit.interfaces.fit import noise_level, require_support
 from bidsfit.interfaces.step import progress_bar
 from bidsfit.models.signal_model import SignalModel
@@ -33,6 +33,13 @@ from bidsfit.simulation.images import ImageVoxels
 from bidsfit.trained.estimator import TrainedEstimator, differences
 from bidsfit.training.bundle import acquisition_facts, acquisition_from
 from bidsfit.training.store import Store
+
+#: When estimators are trained: those that are missing in the store; first, for later runs on the same images, which
+#: find the SNR of these; or never.
+WHEN = ("missing", "first", "never")
+
+#: SNRs of an image that two runs find may differ by this fraction, and it counts as the same image.
+SAME_SNR = 0.01
 
 
 class _TrainEstimatorInput(BaseInterfaceInputSpec):
@@ -53,8 +60,15 @@ class _TrainEstimatorInput(BaseInterfaceInputSpec):
     estimator = traits.Str(mandatory=True)
     options = traits.Dict(desc="of the estimator")
     pool = File(exists=True, desc="distribution of pooled fits (JSON), where the estimator is trained on one")
+    images = traits.List(traits.Str, desc="names of the images that all_facts are of")
     left_out = traits.Str("", usedefault=True, desc="participant whose fits must not train, with sub-")
     store = Directory(mandatory=True, desc="folder of trained estimators")
+    when = traits.Enum(
+        *WHEN,
+        usedefault=True,
+        nohash=True,
+        desc="missing: train what is not there; first: also record the SNR; never: refuse to train",
+    )
     device = traits.Str("cpu", usedefault=True, nohash=True, desc="where a network is trained, as torch names it")
     threads = traits.Int(1, usedefault=True, nohash=True)
     label = traits.Str(desc="shown beside the progress bar", nohash=True)
@@ -90,7 +104,12 @@ class TrainEstimator(SimpleInterface):
             raise UnusableInputError(f"{self.inputs.in_file}: {estimator.name}: {error}") from error
         with progress_bar(self.inputs.label) as progress:
             path = Store(Path(self.inputs.store)).obtain(
-                task, estimator.name, threads=self.inputs.threads, device=self.inputs.device, progress=progress
+                task,
+                estimator.name,
+                threads=self.inputs.threads,
+                device=self.inputs.device,
+                may_train=self.inputs.when != "never",
+                progress=progress,
             )
         self._results = {"trained": str(path)}
         return runtime
@@ -107,8 +126,11 @@ class TrainEstimator(SimpleInterface):
         """Median SNR of the images that share the training (its logarithm); arbitrary if the estimator has its own."""
         if not isinstance(estimator.snr, str):
             return estimator.snr
-        files = self.inputs.all_facts if isdefined(self.inputs.all_facts) else [self.inputs.facts]
-        found = np.array([json.loads(Path(path).read_text())["noise"].get("snr") or np.nan for path in files])
+        given = self.inputs.all_facts if isdefined(self.inputs.all_facts) else [self.inputs.facts]
+        files = [Path(path) for path in given]
+        own = [json.loads(path.read_text())["noise"].get("snr") for path in files]
+        shared = self._shared(estimator, dict(zip(self.inputs.images, own, strict=True)))
+        found = np.array([snr or np.nan for snr in shared.values()])
         known = found[np.isfinite(found) & (found > 0)]
         if not known.size:
             raise UnusableInputError(
@@ -116,6 +138,29 @@ class TrainEstimator(SimpleInterface):
                 "not be found. Give the SNR of the training with --training-snr, or the noise level with --sigma."
             )
         return float(np.exp(np.median(np.log(known))))
+
+    def _shared(self, estimator: TrainedEstimator, own: dict[str, float | None]) -> dict[str, float | None]:
+        """SNRs of all images of the participant, from the record of an earlier run if it holds those of this run."""
+        store = Store(Path(self.inputs.store))
+        path = store.snr_path(self.inputs.images[0].split("_")[0], estimator.model.name, estimator.name)
+        if self.inputs.when == "first":
+            store.write_snr(path, own)
+            return own
+        recorded = store.read_snr(path)
+        other = [
+            name
+            for name, snr in own.items()
+            if name not in recorded or not np.isclose(snr or 0, recorded[name] or 0, rtol=SAME_SNR)
+        ]
+        if not other:
+            return recorded
+        if self.inputs.when == "never":
+            raise NoInputError(
+                f"{path} does not hold the SNR of {' and '.join(f'{name}_dwi' for name in other)} as it is found now, "
+                "and --no-training was given. Run the same command with --train-only in place of --no-training first, "
+                "on all images of the participant."
+            )
+        return own
 
     def _pool(self, estimator: TrainedEstimator) -> Pooled | None:
         """Pooled fits within the bounds of the estimator, if it is trained on any."""

@@ -64,14 +64,16 @@ def carry_out(
     else:
         say(summarise_plan(plans))
         run_workflow(settings, named, plugin, reports)
-    write_methods(settings.output_dir)
-    write_overview(settings.output_dir)
+    if not settings.train_only:
+        write_methods(settings.output_dir)
+        write_overview(settings.output_dir)
     return say_outcome(settings, plans, reports.errors)
 
 
 def training_choice(settings: Settings) -> TrainedStore:
     """Options of training and storage of estimators."""
-    return TrainedStore(settings.store, settings.device)
+    when = "first" if settings.train_only else "never" if settings.no_training else "missing"
+    return TrainedStore(settings.store, settings.device, when)
 
 
 def run_workflow(
@@ -100,7 +102,7 @@ def run_workflow(
             raise CannotCreateError("\n".join(reports.errors[label][-1].message for label in elsewhere))
         for label in elsewhere:
             say_errors(settings, label, reports.errors[label])
-        if settings.overwrite:
+        if settings.overwrite and not settings.train_only:
             replaced = replace_earlier(mine, settings.output_dir, datetime.now())
             clean(folder, [one.image for one in replaced if one.conflict.whole])
             if replaced:

@@ -42,7 +42,7 @@ def run_participants(settings: Settings) -> int:
         pools=PoolChoice(settings.output_dir, settings.bids_dir),
         trust=settings.trust,
     )
-    require_device(settings, fits)
+    require_use(settings, fits)
     plugin = read_plugin(settings)
     with ThreadPoolExecutor() as pool:
         validity = pool.submit(validate, settings)
@@ -86,10 +86,13 @@ def preprocessing_choice(settings: Settings) -> PreprocessingChoice | None:
     )
 
 
-def require_device(settings: Settings, fits: Sequence[Fit]) -> None:
-    """Raise an error if the device does not exist, or --leave-one-out has no effect."""
+def require_use(settings: Settings, fits: Sequence[Fit]) -> None:
+    """Raise an error if the device does not exist, or an option of the training has no effect."""
     if settings.leave_one_out and not any(fit.pool for fit in fits):
         raise UsageError("--leave-one-out: no estimator of this run is trained on the fits of participants.")
+    if settings.train_only and not any(fit.trains for fit in fits if not fit.unsuitable):
+        names = ", ".join(dict.fromkeys(fit.name for fit in fits))
+        raise UsageError(f"--train-only: no estimator of this run is trained ({names}).")
     if settings.device == "cpu" or not any(fit.trains or fit.takes_device for fit in fits if not fit.unsuitable):
         return
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # asks without starting what workers cannot inherit

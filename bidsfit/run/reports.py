@@ -73,14 +73,18 @@ class Reports:
         self.written: set[str] = set()
 
     def write(self, plan: ParticipantPlan, run_uuid: str) -> None:
-        """Write the report of a participant once, with its failures, and print them; record what this run made."""
+        """Write the report of a participant once, with its failures, and print them; record what this run made.
+
+        A run that only trains has no report.
+        """
         if plan.label in self.written:
             return
         errors = [*self.errors[plan.label], *read_crashes(self.settings, plan, run_uuid), *self._lost(plan, run_uuid)]
-        if run_uuid == self.settings.run_uuid:
+        if run_uuid == self.settings.run_uuid and not self.settings.train_only:
             errors += write_region_tables(plan, self.settings.output_dir)
-        make_report(self.settings, self.raw, plan, errors)
-        if run_uuid == self.settings.run_uuid and plan.images:
+        if not self.settings.train_only:
+            make_report(self.settings, self.raw, plan, errors)
+        if run_uuid == self.settings.run_uuid and plan.images and not self.settings.train_only:
             given = [image.image if image.chain is None else image.chain.raw for image in plan.images]
             others = {uri: path for image in plan.images for uri, path in other_files(image)}
             about = run_uuid, self.settings.command, self.started, datetime.now().astimezone()
@@ -258,7 +262,10 @@ def say_outcome(
 ) -> int:
     """Print the outcome and return the exit code."""
     failed = [plan.label for plan in plans if errors[plan.label]]
-    say(f"Reports: {settings.output_dir}{'' if len(plans) > 1 else f'/sub-{plans[0].label}.html'}")
+    if settings.train_only:
+        say(f"Trained estimators: {settings.store}")
+    else:
+        say(f"Reports: {settings.output_dir}{'' if len(plans) > 1 else f'/sub-{plans[0].label}.html'}")
     if failed:
         say(f"Done, with errors for {len(failed)} of {len(plans)} participants: {', '.join(failed)}.")
         return 1

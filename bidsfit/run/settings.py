@@ -24,6 +24,13 @@ SIGMA_SOURCES = ("auto", "repeats", "b0", "residuals", "mppca", "piesno", "map")
 #: More of -v say no more.
 MOST_VERBOSE = 10
 
+#: Options of which one excludes the others.
+EXCLUSIVE = (
+    ("reports_only", "boilerplate_only", "dry_run"),
+    ("reports_only", "boilerplate_only", "train_only", "no_training"),
+    ("reports_only", "boilerplate_only", "overwrite"),
+)
+
 #: What a run writes to its configuration that is no option.
 NOT_OPTIONS = {"bids_dir", "output_dir", "analysis_level", "run_uuid", "command"}
 
@@ -71,6 +78,8 @@ class Settings:
     device: Literal["cpu", "cuda"] = "cpu"
     store: Path = Path("trained")
     leave_one_out: bool = False
+    train_only: bool = False
+    no_training: bool = False
     repeatability: str | None = None
     treatment: str | None = None
     sessions: tuple[str, ...] = ()
@@ -164,13 +173,10 @@ def settings_from(arguments: Namespace, command: Sequence[str]) -> Settings:
             raise UsageError(f"{option} must be at least 1, found {number}.")
     if threads > nprocs:
         raise UsageError(f"--omp-nthreads {threads} exceeds --nprocs {nprocs}: one step may not use more than the run.")
-    exclusive = [
-        f"--{name.replace('_', '-')}" for name in ("reports_only", "boilerplate_only", "dry_run") if values[name]
-    ]
-    if len(exclusive) > 1:
-        raise UsageError(f"{' and '.join(exclusive)} contradict each other; give one of them.")
-    if arguments.overwrite and exclusive in (["--reports-only"], ["--boilerplate-only"]):
-        raise UsageError(f"--overwrite fits again, and {exclusive[0]} fits nothing; give one of them.")
+    for names in EXCLUSIVE:
+        given = [f"--{name.replace('_', '-')}" for name in names if values[name]]
+        if len(given) > 1:
+            raise UsageError(f"{' and '.join(given)} contradict each other; give one of them.")
     settings = Settings(
         **{
             **{f.name: values[f.name] for f in fields(Settings) if f.name in values},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
+from bidsfit.acquisition import protocol_in_words
 from bidsfit.estimators.estimator import estimator_label
-from bidsfit.exceptions import UnusableInputError
-from bidsfit.files import whole_file
+from bidsfit.exceptions import NoInputError, UnusableInputError
+from bidsfit.files import read_text, whole_file, write_json
 from bidsfit.parallel import Progress, part_of
 from bidsfit.training.bundle import check_bundle, write_bundle
 from bidsfit.training.task import Task, fit, train
@@ -45,6 +46,7 @@ class Store:
         *,
         threads: int = 1,
         device: str = "cpu",
+        may_train: bool = True,
         progress: Progress | None = None,
         say: Callable[[str], object] = on_stderr,
     ) -> Path:
@@ -57,6 +59,8 @@ class Store:
         ----------
         device : str
             As `bidsfit.training.task.train` takes it.
+        may_train : bool
+            Whether to train if the file does not exist.
         progress : callable, optional
             Called with the fraction that is done, by the job that trains.
         say : callable
@@ -64,13 +68,23 @@ class Store:
 
         Raises
         ------
+        NoInputError
+            If the file does not exist and may not be made.
         UnusableInputError
             If the existing file is damaged or belongs to another task; it is not replaced.
         """
         path = self.path(task, name)
+        if path.exists():
+            _require(task, path)
+            return path
+        if not may_train:
+            raise NoInputError(
+                f"{path} does not exist, and --no-training was given: {name} would have to be trained for "
+                f"{protocol_in_words(task.acquisition)} and an SNR of {task.noise.snr:g}. Run the same command with "
+                "--train-only in place of --no-training first."
+            )
         with self._alone(path, say):
-            if path.exists():
-                _require(task, path)
+            if path.exists():  # made while this job waited
                 return path
             start: Sequence[State] = ()
             if task.start is not None:
@@ -109,6 +123,31 @@ class Store:
             yield
         finally:
             lock.release()
+
+    def snr_path(self, participant: str, model: str, name: str) -> Path:
+        """File of the SNRs of the images of a participant (with ``sub-``) that an estimator was trained for."""
+        return self.folder / f"{participant}_model-{model}_desc-{estimator_label(name)}_snr.json"
+
+    def write_snr(self, path: Path, snr: Mapping[str, float | None]) -> None:
+        """Write the SNR of every image of a participant; None where it is not known."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_json(path, {"Description": "SNR of the images that share a training, by name", "SNR": dict(snr)})
+
+    def read_snr(self, path: Path) -> dict[str, float | None]:
+        """Read a file of `write_snr`; empty if it does not exist.
+
+        Raises
+        ------
+        UnusableInputError
+            If it is damaged.
+        """
+        if not path.exists():
+            return {}
+        try:
+            found: dict[str, Any] = json.loads(read_text(path))["SNR"]
+            return {str(name): None if value is None else float(value) for name, value in found.items()}
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UnusableInputError(f"{path} is damaged. Delete it, and run --train-only again.") from error
 
 
 def _require(task: Task, path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 from bidsfit import models
 from bidsfit.acquisition import Acquisition
 from bidsfit.bids.distributions import write_distribution
-from bidsfit.exceptions import UnusableInputError
+from bidsfit.exceptions import NoInputError, UnusableInputError
 from bidsfit.fitting import FitNumbers
 from bidsfit.interfaces import training as module
 from bidsfit.interfaces.training import TrainEstimator, save_voxels
@@ -24,10 +24,7 @@ def ask(tiny, run_in, tmp_path, monkeypatch):
     """``ask(estimator, noise)``: the task and the name that the store is asked for."""
     asked = {}
 
-    class Store:
-        def __init__(self, folder):
-            asked["folder"] = folder
-
+    class Store(module.Store):
         def obtain(self, task, name, **options):
             asked.update(options, task=task, name=name)
             path = tmp_path / "trained.zip"
@@ -40,6 +37,7 @@ def ask(tiny, run_in, tmp_path, monkeypatch):
     facts = tmp_path / "facts.json"
 
     def run(estimator="net-uniform", noise=None, **inputs):
+        inputs = {"all_facts": [str(facts)], "options": {}} | inputs
         facts.write_text(json.dumps({"noise": {"sigma": 50.0, "snr": 21.0} if noise is None else noise}))
         run_in(
             TrainEstimator(
@@ -47,10 +45,11 @@ def ask(tiny, run_in, tmp_path, monkeypatch):
                 bval=f"{stem}.bval",
                 bvec=f"{stem}.bvec",
                 facts=str(facts),
+                images=[f"sub-01_ses-{i}" for i, _ in enumerate(inputs["all_facts"], start=1)],
                 model="adc",
                 estimator=estimator,
                 store=str(tmp_path / "store"),
-                **{"options": {}} | inputs,
+                **inputs,
             )
         )
         return asked
@@ -91,6 +90,44 @@ def test_images_that_share_a_training_have_the_level_of_their_median(ask, tmp_pa
     assert ask(all_facts=list(map(str, paths)))["task"].noise.snr == 40
     assert ask(all_facts=[str(paths[0]), str(paths[3])])["task"].noise.snr == 20
     assert ask(noise={}, all_facts=[str(paths[0]), str(paths[2])])["task"].noise.snr == 10
+
+
+@pytest.fixture
+def sessions(tmp_path):
+    """Facts of the two images of a participant, whose level together is that of neither alone."""
+    paths = [tmp_path / f"facts{i}.json" for i in (1, 2)]
+    for path, snr in zip(paths, (10.0, 40.0), strict=True):
+        path.write_text(json.dumps({"noise": {"sigma": 1.0, "snr": snr}}))
+    return [str(path) for path in paths]
+
+
+def test_an_image_alone_has_the_level_that_was_recorded_of_all(ask, sessions, tmp_path):
+    assert ask(all_facts=sessions[:1])["task"].noise.snr == 10
+    assert ask(all_facts=sessions, when="first")["task"].noise.snr == 20
+    for when in ("missing", "never"):
+        asked = ask(all_facts=sessions[:1], when=when)
+        assert asked["task"].noise.snr == 20
+        assert asked["may_train"] == (when == "missing")
+    record = tmp_path / "store" / "sub-01_model-adc_desc-netuniform_snr.json"
+    assert json.loads(record.read_text())["SNR"] == {"sub-01_ses-1": 10.0, "sub-01_ses-2": 40.0}
+    assert ask("net-prior", all_facts=sessions[:1])["task"].noise.snr == 10  # another estimator, another record
+
+
+def test_a_record_of_other_images_is_not_used(ask, sessions):
+    """The image called ses-1 has another SNR than the one that was recorded: prepared otherwise, or another dataset."""
+    ask(all_facts=sessions, when="first")
+    assert ask(all_facts=sessions[1:])["task"].noise.snr == 40
+    with pytest.raises(
+        NoInputError, match=r"netuniform_snr\.json does not hold the SNR of sub-01_ses-1_dwi .*train-only"
+    ):
+        ask(all_facts=sessions[1:], when="never")
+
+
+def test_a_damaged_record_is_named(ask, sessions, tmp_path):
+    ask(all_facts=sessions, when="first")
+    (tmp_path / "store" / "sub-01_model-adc_desc-netuniform_snr.json").write_text('{"SNR": [1]}')
+    with pytest.raises(UnusableInputError, match=r"_snr\.json is damaged\. Delete it"):
+        ask(all_facts=sessions)
 
 
 def test_pooled_fits_are_read(ask, pool_file):

@@ -9,7 +9,7 @@ from bidsfit.cli.app import parse
 from bidsfit.cli.options import hyphenated
 from bidsfit.exceptions import UnknownNameError, UnusableInputError, UsageError
 from bidsfit.planning.fits import make_fits
-from bidsfit.run.participant import require_device
+from bidsfit.run.participant import require_use
 from bidsfit.run.settings import parse_memory, settings_from
 
 
@@ -150,6 +150,8 @@ def test_memory_that_cannot_be(text):
         (["--omp-nthreads", "-1"], "--omp-nthreads must be at least 1"),
         (["--reports-only", "--dry-run"], "--reports-only and --dry-run contradict"),
         (["--boilerplate-only", "--reports-only"], "contradict"),
+        (["--reports-only", "--overwrite"], "--reports-only and --overwrite contradict"),
+        (["--train-only", "--no-training"], "--train-only and --no-training contradict"),
         (["-d", "a=/a", "a=/b"], "'a' twice"),
         (["-d", "/x/masks", "/y/masks"], "'masks' twice"),
         (["-d", "raw=/a"], "raw is BIDS_DIR"),
@@ -305,12 +307,18 @@ def test_a_file_that_cannot_be_read(tmp_path):
         settings(*config(tmp_path, "{"))
 
 
+def test_a_training_of_nothing_is_refused():
+    with pytest.raises(UsageError, match=r"--train-only: no estimator of this run is trained \(lsq\)"):
+        require_use(settings("--train-only"), make_fits(["ivim"], ["lsq"]))
+    require_use(settings("--train-only"), make_fits(["ivim"], ["lsq", "net"]))
+
+
 def test_a_device_that_is_not_there_is_refused(monkeypatch):
     """Unless no estimator would use it."""
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     chosen = settings("--device", "cuda")
     for name in ("lsq", "mle", "net-uniform"):
         with pytest.raises(UsageError, match="--device cuda: torch finds no GPU here"):
-            require_device(chosen, make_fits(["ivim"], [name, "segmented"]))
-        require_device(settings(), make_fits(["ivim"], [name]))
-    require_device(chosen, make_fits(["ivim"], ["segmented", "bayes"]))
+            require_use(chosen, make_fits(["ivim"], [name, "segmented"]))
+        require_use(settings(), make_fits(["ivim"], [name]))
+    require_use(chosen, make_fits(["ivim"], ["segmented", "bayes"]))

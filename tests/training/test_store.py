@@ -9,7 +9,7 @@ import pytest
 
 from bidsfit import models
 from bidsfit.acquisition import Acquisition
-from bidsfit.exceptions import UnusableInputError
+from bidsfit.exceptions import NoInputError, UnusableInputError
 from bidsfit.models.space import ParameterSpace
 from bidsfit.simulation.distributions import Uniform
 from bidsfit.simulation.simulator import Noise, Simulation
@@ -63,6 +63,17 @@ def test_a_task_is_trained_once(task, trainings, tmp_path):
     assert folder.obtain(task, "net-uniform") == path
     assert trainings() == 1
     assert read_facts(path)["Seed"] == 0
+
+
+def test_what_is_missing_is_said_where_nothing_may_be_trained(task, trainings, tmp_path):
+    folder = Store(tmp_path / "trained")
+    words = r"netuniform_snr-28_.*\.zip does not exist.*trained for .*500.* and an SNR of 28\. .* --train-only"
+    with pytest.raises(NoInputError, match=words):
+        folder.obtain(task, "net-uniform", may_train=False)
+    assert not (tmp_path / "trained").exists()
+    path = folder.obtain(task, "net-uniform")
+    assert folder.obtain(task, "net-uniform", may_train=False) == path
+    assert trainings() == 1
 
 
 def test_another_task_is_another_file(task, trainings, tmp_path):
