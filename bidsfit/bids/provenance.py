@@ -1,8 +1,8 @@
 """Which run made which file, of which inputs, as the draft of the BIDS provenance (BEP028) has it.
 
-A participant has three files in ``prov/``: ``prov-sub01_ent.json`` (inputs and results with their SHA-256),
-``prov-sub01_act.json`` (the runs that made these results) and ``prov-sub01_soft.json`` (versions of bidsfit);
-``provenance.tsv`` says whose they are.
+A participant, or each session of one, has three files in ``prov/``: ``prov-sub01ses1_ent.json`` (inputs and results
+with their SHA-256), ``prov-sub01ses1_act.json`` (the runs that made these results) and ``prov-sub01ses1_soft.json``
+(versions of bidsfit), so that runs on different sessions write different files; ``provenance.tsv`` says whose they are.
 """
 
 from __future__ import annotations
@@ -20,8 +20,7 @@ from bidsfit import __version__
 from bidsfit.bids.conflicts import writing
 from bidsfit.bids.inputs import DwiImage
 from bidsfit.bids.metadata import read_sidecar
-from bidsfit.bids.names import ANY, files_of
-from bidsfit.bids.outputs import own_uri
+from bidsfit.bids.outputs import image_folder, own_uri
 from bidsfit.bids.tables import write_rows
 from bidsfit.exceptions import UnusableInputError
 from bidsfit.files import write_json
@@ -30,9 +29,10 @@ from bidsfit.files import write_json
 RECORDS = {"act": "Activities", "ent": "Files", "soft": "Software"}
 
 
-def provenance_path(folder: Path, participant: str, suffix: str) -> Path:
-    """Path of a file of `RECORDS`; ``participant`` is a label without ``sub-``."""
-    return folder / "prov" / f"prov-sub{participant}_{suffix}.json"
+def provenance_path(folder: Path, image: DwiImage, suffix: str) -> Path:
+    """Path of the file of `RECORDS` that has the results of an image."""
+    session = image.entities.get("session")
+    return folder / "prov" / f"prov-sub{image.participant}{f'ses{session}' if session else ''}_{suffix}.json"
 
 
 def write_provenance(
@@ -44,27 +44,27 @@ def write_provenance(
     ended: datetime,
     others: Mapping[str, Path] = MappingProxyType({}),
 ) -> None:
-    """Record the results of a participant that are newer than the last record as made by this run.
+    """Record the results of a session that are newer than the last record as made by this run.
 
     Parameters
     ----------
     folder : Path
         Output folder.
     images : sequence of DwiImage
-        Images of the participant that the run was given.
+        Images of one participant and session that the run was given.
     run : str
         Identifier of the run.
     others : mapping of str to Path
         Other files that it used, such as field maps, by URI.
     """
-    participant = images[0].participant
-    paths = {suffix: provenance_path(folder, participant, suffix) for suffix in RECORDS}
+    paths = {suffix: provenance_path(folder, images[0], suffix) for suffix in RECORDS}
     software, activity = f"bids::prov#bidsfit-{__version__}", f"bids::prov#run-{run}"
     with writing(folder, images[0]):
         recorded = paths["ent"].stat().st_mtime_ns if paths["ent"].exists() else 0
         earlier = {suffix: _read(path, RECORDS[suffix]) for suffix, path in paths.items()}
         results = {}
-        for path in filter(_is_result, files_of(folder, participant, ANY)[0]):
+        places = sorted((folder / image_folder(images[0])).glob("[!.]*"))
+        for path in (path for path in places if path.suffix != ".json"):  # sidecars are not recorded
             uri = own_uri(path.relative_to(folder))
             if path.stat().st_mtime_ns >= recorded:
                 found = _entity(uri, path) | {"GeneratedBy": activity}
@@ -98,15 +98,15 @@ def write_provenance(
         }
         for suffix, records in content.items():  # entities last: the time of their file says what is recorded
             write_json(paths[suffix], {RECORDS[suffix]: [records[key] for key in sorted(records)]})
-    with FileLock(folder / ".bidsfit.lock"):  # of all participants, those of other runs included
-        people = sorted(path.name.removesuffix("_ent.json") for path in paths["ent"].parent.glob("prov-*_ent.json"))
+    write_table_of_records(folder)
+
+
+def write_table_of_records(folder: Path) -> None:
+    """Write what says whose the records of an output folder are, those of other runs included."""
+    with FileLock(folder / ".bidsfit.lock"):
+        people = sorted(path.name.removesuffix("_ent.json") for path in (folder / "prov").glob("prov-*_ent.json"))
         rows = ((one, f"Runs of bidsfit that made the files of {one.replace('prov-sub', 'sub-', 1)}") for one in people)
-        write_rows(paths["ent"].with_name("provenance.tsv"), ("provenance_id", "description"), rows)
-
-
-def _is_result(path: Path) -> bool:
-    """Whether a file of a participant is an image or a table; sidecars and figures are not recorded."""
-    return path.parent.name == "dwi" and path.suffix != ".json"
+        write_rows(folder / "prov" / "provenance.tsv", ("provenance_id", "description"), rows)
 
 
 def _sources(image: DwiImage) -> Iterator[tuple[str, Path]]:

@@ -12,8 +12,9 @@ from typing import Any
 from bidsfit.bids.inputs import Dataset, Folder
 from bidsfit.bids.names import is_label
 from bidsfit.bids.outputs import prepare_dataset
-from bidsfit.exceptions import BidsfitError, CannotCreateError
+from bidsfit.exceptions import BidsfitError, CannotCreateError, NoInputError
 from bidsfit.files import needing_space, remove_abandoned, write_text
+from bidsfit.planning.fits import Fit
 from bidsfit.planning.plan import ParticipantPlan
 from bidsfit.reports.records import ErrorRecord
 from bidsfit.run.description import describe_replaced, summarise_plan
@@ -22,8 +23,8 @@ from bidsfit.run.progress import Progress
 from bidsfit.run.replacing import replace_earlier
 from bidsfit.run.reports import (
     Reports,
-    last_run,
     read_crashes,
+    runs_of,
     say,
     say_errors,
     say_outcome,
@@ -42,12 +43,16 @@ def carry_out(
     settings: Settings,
     raw: Dataset,
     derivatives: Sequence[Folder],
+    fits: Sequence[Fit],
     plans: Sequence[ParticipantPlan],
     plugin: Mapping[str, Any],
 ) -> int:
-    """Run what was planned, write reports and the methods text, and return the exit code."""
-    estimators = [fit.built for plan in plans for image in plan.images for fit in image.fits]
-    prepare_dataset(settings.output_dir, raw, derivatives, estimators)
+    """Run what was planned, write reports and the methods text, and return the exit code.
+
+    ``fits`` are those that were asked for, also where no image got them, so that equal commands on other images
+    describe the dataset alike.
+    """
+    prepare_dataset(settings.output_dir, raw, derivatives, [fit.built for fit in fits if not fit.unsuitable])
     if settings.boilerplate_only:
         told = write_methods(settings.output_dir, plans)
         say(f"Methods text of {told}: {settings.output_dir / 'logs' / 'CITATION.md'}")
@@ -59,8 +64,15 @@ def carry_out(
         if plan not in named:
             say_errors(settings, plan.label, reports.errors[plan.label])
     if settings.reports_only:
+        runs = {plan.label: runs_of(settings, plan.label) for plan in named}
+        if not any(runs.values()):
+            names = " or ".join(f"sub-{label}" for label in [*runs][:3])
+            raise NoInputError(f"--reports-only: {settings.output_dir} holds no run of {names}. Run it first.")
         for plan in named:
-            reports.write(plan, last_run(settings, plan.label))
+            if not runs[plan.label]:
+                words = f"{settings.output_dir} holds no run of sub-{plan.label}."
+                reports.errors[plan.label].append(ErrorRecord("It was not run", words))
+            reports.write(plan, *runs[plan.label])
     else:
         say(summarise_plan(plans))
         run_workflow(settings, named, plugin, reports)

@@ -59,7 +59,7 @@ def run_participants(settings: Settings) -> int:
 
     from bidsfit.run.execution import carry_out  # which takes a second to import, and a plan needs none of it
 
-    return carry_out(settings, raw, derivatives, plans, plugin)
+    return carry_out(settings, raw, derivatives, fits, plans, plugin)
 
 
 def noise_choice(settings: Settings) -> NoiseChoice:

@@ -17,12 +17,13 @@ from bidsfit.bids.fitted import TRAININGS, FitFacts, find_fitted, read_facts, se
 from bidsfit.bids.inputs import Dataset
 from bidsfit.bids.left_out import in_words
 from bidsfit.bids.metadata import read_sidecar
-from bidsfit.bids.provenance import write_provenance
-from bidsfit.exceptions import UnusableInputError, UsageError
+from bidsfit.bids.outputs import image_folder
+from bidsfit.bids.provenance import write_provenance, write_table_of_records
+from bidsfit.exceptions import UnusableInputError
 from bidsfit.interfaces.figures import image_figure_paths
 from bidsfit.interfaces.quality import quality_record_path
 from bidsfit.planning.methods import methods_of, methods_of_plans
-from bidsfit.planning.plan import ImagePlan, ParticipantPlan
+from bidsfit.planning.plan import ImagePlan, ParticipantPlan, is_done
 from bidsfit.reports.bibliography import write_citation
 from bidsfit.reports.index import write_index
 from bidsfit.reports.records import (
@@ -72,23 +73,26 @@ class Reports:
         }
         self.written: set[str] = set()
 
-    def write(self, plan: ParticipantPlan, run_uuid: str) -> None:
-        """Write the report of a participant once, with its failures, and print them; record what this run made.
+    def write(self, plan: ParticipantPlan, *runs: str) -> None:
+        """Write the report of a participant once, with the failures of runs, and print them; record what this run made.
 
         A run that only trains has no report.
         """
         if plan.label in self.written:
             return
-        errors = [*self.errors[plan.label], *read_crashes(self.settings, plan, run_uuid), *self._lost(plan, run_uuid)]
-        if run_uuid == self.settings.run_uuid and not self.settings.train_only:
+        errors = [*self.errors[plan.label], *read_crashes(self.settings, plan, *runs)]
+        if self.settings.run_uuid in runs and not self.settings.train_only:
             errors += write_region_tables(plan, self.settings.output_dir)
+        errors += self._lost(plan, *runs[-1:])
         if not self.settings.train_only:
             make_report(self.settings, self.raw, plan, errors)
-        if run_uuid == self.settings.run_uuid and plan.images and not self.settings.train_only:
-            given = [image.image if image.chain is None else image.chain.raw for image in plan.images]
-            others = {uri: path for image in plan.images for uri, path in other_files(image)}
-            about = run_uuid, self.settings.command, self.started, datetime.now().astimezone()
-            write_provenance(self.settings.output_dir, given, *about, others)
+        if self.settings.run_uuid in runs and plan.images and not self.settings.train_only:
+            about = self.settings.run_uuid, self.settings.command, self.started, datetime.now().astimezone()
+            for session in sorted({image_folder(image.image) for image in plan.images}):
+                own = [image for image in plan.images if image_folder(image.image) == session]
+                given = [image.image if image.chain is None else image.chain.raw for image in own]
+                others = {uri: path for image in own for uri, path in other_files(image)}
+                write_provenance(self.settings.output_dir, given, *about, others)
         for record in filter(None, (preprocessing_record(image, self.settings.output_dir) for image in plan.images)):
             say_refused(record)
         say_left_out(self.settings, plan)
@@ -97,7 +101,7 @@ class Reports:
         self.written.add(plan.label)
         say_errors(self.settings, plan.label, errors)
 
-    def _lost(self, plan: ParticipantPlan, run_uuid: str) -> list[ErrorRecord]:
+    def _lost(self, plan: ParticipantPlan, run_uuid: str = "") -> list[ErrorRecord]:
         """Fits that a participant lost because their training lacks an image of another participant."""
         if not any(fit.scope == "dataset" for image in plan.images for fit in image.fits):
             return []
@@ -126,16 +130,21 @@ def other_files(plan: ImagePlan) -> Iterator[tuple[str, Path]]:
         yield segmentation.uri, segmentation.path
 
 
-def read_crashes(settings: Settings, plan: ParticipantPlan, run_uuid: str) -> list[ErrorRecord]:
-    """Failures of one participant in a run, from Nipype's crash files."""
+def read_crashes(settings: Settings, plan: ParticipantPlan, *runs: str) -> list[ErrorRecord]:
+    """Failures of a participant, from Nipype's crash files: of the last run, and of images that are still not done."""
     images = {image_part(image): image for image in plan.images}
-    records = []
-    for path in crash_files(settings, plan, run_uuid):
-        crash = read_crash(path)
-        title, message = explain(crash, images.get(crash.part))
-        message += not_trained(crash, plan)
-        records.append(ErrorRecord(title, message, path.relative_to(settings.output_dir).as_posix(), crash.traceback))
-    return records
+    records: dict[str, ErrorRecord] = {}
+    for run in runs:
+        for path in crash_files(settings, plan, run):
+            crash = read_crash(path)
+            image = images.get(crash.part)
+            if run != runs[-1] and (image is None or is_done(image, settings.output_dir)):
+                continue
+            title, message = explain(crash, image)
+            message += not_trained(crash, plan)
+            file = path.relative_to(settings.output_dir).as_posix()
+            records[crash.node or path.name] = ErrorRecord(title, message, file, crash.traceback)
+    return list(records.values())
 
 
 def make_report(settings: Settings, raw: Dataset, plan: ParticipantPlan, errors: Sequence[ErrorRecord]) -> None:
@@ -161,7 +170,9 @@ def make_report(settings: Settings, raw: Dataset, plan: ParticipantPlan, errors:
 
 
 def write_overview(output_dir: Path) -> None:
-    """Write the page of all participants of an output folder."""
+    """Write the page of all participants of an output folder, and whose the records of its provenance are."""
+    if (output_dir / "prov").is_dir():
+        write_table_of_records(output_dir)
     with FileLock(output_dir / ".bidsfit.lock"):
         write_index(output_dir, read_records(output_dir))
 
@@ -273,13 +284,10 @@ def say_outcome(
     return 0
 
 
-def last_run(settings: Settings, label: str) -> str:
-    """Identifier of the last run of a participant; raises `UsageError` if there is none."""
-    runs = log_folder(settings.output_dir, label)
-    folders = sorted(runs.glob("*"), key=lambda folder: folder.stat().st_mtime)
-    if not folders:
-        raise UsageError(f"--reports-only: {settings.output_dir} holds no run of sub-{label}. Run it first.")
-    return folders[-1].name
+def runs_of(settings: Settings, label: str) -> list[str]:
+    """Identifiers of the runs of a participant, the last one last."""
+    folders = log_folder(settings.output_dir, label).glob("*")
+    return [folder.name for folder in sorted(folders, key=lambda folder: folder.stat().st_mtime)]
 
 
 def say(text: str) -> None:

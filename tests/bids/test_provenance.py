@@ -25,10 +25,10 @@ def record(pair, tmp_path):
 
     def write(run="1", others=None):
         write_provenance(out, images, run, "bidsfit ds out participant", NOW, NOW, others or {})
-        content = {suffix: json.loads(provenance_path(out, "01", suffix).read_text()) for suffix in RECORDS}
+        content = {suffix: json.loads(provenance_path(out, images[0], suffix).read_text()) for suffix in RECORDS}
         return {suffix: {one["Id"]: one for one in content[suffix][key]} for suffix, key in RECORDS.items()}
 
-    write.out = out
+    write.out, write.images = out, images
     return write
 
 
@@ -81,7 +81,7 @@ def test_every_result_keeps_the_run_that_made_it(record, unchanged):
 def test_a_damaged_record_stops_nothing(record):
     (record.out / f"{MAP}.nii.gz").write_text("a map")
     record()
-    provenance_path(record.out, "01", "act").write_text("{")
+    provenance_path(record.out, record.images[0], "act").write_text("{")
     (record.out / f"{MAP}.nii.gz").write_text("another")
     assert set(record("2")["act"]) == {"bids::prov#run-2"}
 
@@ -92,7 +92,7 @@ def test_other_files_that_were_used_and_whose_records_there_are(record, pair):
     t1w = pair[0].write("sub-01/anat/sub-01_T1w.nii.gz", "a head")
     table = record.out / "prov" / "provenance.tsv"
     table.parent.mkdir()
-    provenance_path(record.out, "02", "ent").write_text("{}")
+    (record.out / "prov" / "prov-sub02_ent.json").write_text("{}")
     uri = "bids:raw:sub-01/anat/sub-01_T1w.nii.gz"
     found = record(others={uri: t1w})
     assert found["ent"][uri]["Digest"] == sha256(t1w)

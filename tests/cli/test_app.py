@@ -228,8 +228,34 @@ def test_reports_only_keeps_the_errors_of_the_last_run(run, pair, tmp_path):
 
 def test_reports_only_needs_a_run(run):
     outcome = run("--reports-only")
-    assert outcome.code == 64
+    assert outcome.code == 66
     assert "holds no run of sub-01" in outcome.err
+
+
+def test_reports_only_names_whom_no_job_has_run_and_goes_on(run, pair, tmp_path):
+    add_participant(pair[0])
+    assert run("--participant-label", "01").code == 0
+    (tmp_path / "out" / "sub-01.html").unlink()
+    outcome = run("--reports-only")
+    assert outcome.code == 1
+    assert "sub-02: It was not run." in outcome.err
+    assert (tmp_path / "out" / "sub-01.html").exists()
+
+
+def test_failures_of_earlier_runs_are_told_while_their_images_are_not_done(run, pair, tmp_path):
+    """Of the jobs of two sessions the one that failed came first."""
+    tiny, _ = pair
+    good = tiny.add("sub-01/ses-2/dwi/sub-01_ses-2_dwi").read_bytes()
+    broken = tiny.add("sub-01/ses-1/dwi/sub-01_ses-1_dwi")
+    broken.write_bytes(good[:400])
+    for session, code in (("1", 1), ("2", 0)):
+        assert run("--session-label", session).code == code
+    outcome = run("--reports-only")
+    assert outcome.code == 1
+    assert "truncated" in (tmp_path / "out" / "sub-01.html").read_text()
+    broken.write_bytes(good)
+    assert run("--session-label", "1").code == 0
+    assert run("--reports-only").code == 0
 
 
 def test_boilerplate_only(run, tmp_path):

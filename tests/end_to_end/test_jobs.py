@@ -1,6 +1,8 @@
 """Independent jobs of one participant and session each: they give what one job gives."""
 
 import json
+import re
+import shutil
 
 import numpy as np
 import pytest
@@ -44,9 +46,9 @@ def trained(run):
 
 
 @pytest.fixture(scope="module")
-def one(run):
+def one(run, trained):
     """The output folder of one run over everything."""
-    assert run(run.folder / "one") == 0
+    assert run(run.folder / "one", "--store", trained / "trained") == 0
     return run.folder / "one"
 
 
@@ -79,6 +81,33 @@ def test_jobs_of_single_sessions_give_the_maps_of_one_job(one, jobs, outputs):
     assert len(maps) == 2 * (15 + 14)
     assert outputs(jobs[0]).maps() | outputs(jobs[1]).maps() == maps
     assert not [path for job in jobs for path in job.glob("trained")]
+
+
+#: What tells one run from another: times, voxels a second, its identifier, folder and command.
+TIMES = re.compile(
+    r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+\d:]*|\d{4}-\d\d-\d\d \d\d:\d\d UTC|\"seconds\": [\d.e-]+"
+    r"|[\d.]+ s(?=</)|[\d,]+</td></tr>"
+    r"|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|bidsfit /[^<\"]*|[^ \"<>]*/jobs0/[^ \"<>]*"
+)
+
+
+def told(folder):
+    """Content of every file without times; of logs (and of what is hidden) only which kinds there are."""
+    files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    kept = {name: path.read_bytes() for name, path in files.items() if "/log/" not in name and "/." not in f"/{name}"}
+    texts = (".json", ".html", ".md", ".bib", ".tsv", "README")
+    return {name: TIMES.sub("", text.decode()) if name.endswith(texts) else text for name, text in kept.items()}
+
+
+def test_outputs_of_jobs_are_copied_together_into_those_of_one_job(run, one, jobs):
+    merged = run.folder / "merged"
+    for job in reversed(jobs):
+        shutil.copytree(job, merged, dirs_exist_ok=True)
+    assert run(merged, "--reports-only") == 0
+    found, expected = told(merged), told(one)
+    assert found.keys() == expected.keys()
+    assert [name for name in found if found[name] != expected[name]] == []
+    assert len(list((merged / "sub-01" / "log").iterdir())) == len(SESSIONS)
 
 
 def test_a_job_that_would_have_to_train_says_so(run, trained, tmp_path, capsys):

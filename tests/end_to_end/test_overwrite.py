@@ -234,7 +234,7 @@ def test_the_group_level_and_later_fits_do_not_see_what_was_moved(run, masks, tm
 def test_overwrite_goes_with_a_run_that_fits(run, option):
     outcome = run("--overwrite", option)
     assert outcome.code == 64
-    assert f"{option} fits nothing" in outcome.err
+    assert f"{option} and --overwrite contradict each other" in outcome.err
 
 
 def test_a_disagreement_goes_with_either_of_its_fits_and_takes_no_other_along(run, tmp_path):
