@@ -14,6 +14,7 @@ from bidsfit.cli.lab_evaluate import add_evaluate
 from bidsfit.cli.lab_fit import add_fit
 from bidsfit.cli.lab_phantom import add_phantom
 from bidsfit.cli.lab_reproduce import add_reproduce
+from bidsfit.cli.lab_slurm import add_slurm_script
 from bidsfit.cli.lab_train import add_recipes, add_train
 from bidsfit.cli.lab_validate import add_validate
 from bidsfit.cli.options import Parser, hyphenated
@@ -46,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 #: The commands, in the order of the help.
-COMMANDS = (add_phantom, add_recipes, add_train, add_evaluate, add_fit, add_reproduce, add_validate)
+COMMANDS = (add_phantom, add_recipes, add_train, add_evaluate, add_fit, add_reproduce, add_validate, add_slurm_script)
 
 if __name__ == "__main__":
     sys.exit(main())

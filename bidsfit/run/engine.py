@@ -58,6 +58,11 @@ def read_plugin(settings: Settings) -> dict[str, Any]:
         if not hasattr(plugins, f"{content['plugin']}Plugin"):
             names = [name.removesuffix("Plugin") for name in vars(plugins) if name.endswith("Plugin")]
             raise UnknownNameError(f"Nipype plugin in {settings.nipype_plugin_file}:", str(content["plugin"]), names)
+        if content["plugin"].endswith("Graph"):
+            raise UsageError(
+                f"The plugin {content['plugin']} in {settings.nipype_plugin_file} returns before the steps have run, "
+                f"so that nothing could tell of their failures. Use {content['plugin'].removesuffix('Graph')}."
+            )
         return content
     arguments: dict[str, Any] = {"n_procs": settings.nprocs}
     if settings.mem_gb is not None:
@@ -69,6 +74,7 @@ def started(plugin: Mapping[str, Any], order: Sequence[str], finished: Callable[
     """The plugin; for local ones bidsfit's scheduler with its workers started."""
     name, arguments = plugin["plugin"], plugin.get("plugin_args") or {}
     if name not in ("Linear", "MultiProc"):
+        os.environ.setdefault("LOGNAME", str(os.getuid()))  # that of SLURM wants it, for the names of jobs
         return getattr(plugins, f"{name}Plugin")(plugin_args=arguments)
     from bidsfit.run.scheduler import Scheduler  # and with it all that steps need
 

@@ -33,15 +33,7 @@ from bidsfit.steps.step import PreprocessingChoice
 
 def run_participants(settings: Settings) -> int:
     """Run the participant level and return the exit code; raises `BidsfitError` if nothing can be run."""
-    fits = make_fits(
-        settings.model,
-        settings.estimators,
-        options=settings.estimator_options,
-        bounds=settings.bounds,
-        noise=noise_choice(settings),
-        pools=PoolChoice(settings.output_dir, settings.bids_dir),
-        trust=settings.trust,
-    )
+    fits = fits_of(settings)
     require_use(settings, fits)
     plugin = read_plugin(settings)
     with ThreadPoolExecutor() as pool:
@@ -60,6 +52,19 @@ def run_participants(settings: Settings) -> int:
     from bidsfit.run.execution import carry_out  # which takes a second to import, and a plan needs none of it
 
     return carry_out(settings, raw, derivatives, fits, plans, plugin)
+
+
+def fits_of(settings: Settings) -> list[Fit]:
+    """Combinations of the models and estimators of a run."""
+    return make_fits(
+        settings.model,
+        settings.estimators,
+        options=settings.estimator_options,
+        bounds=settings.bounds,
+        noise=noise_choice(settings),
+        pools=PoolChoice(settings.output_dir, settings.bids_dir),
+        trust=settings.trust,
+    )
 
 
 def noise_choice(settings: Settings) -> NoiseChoice:

@@ -9,6 +9,7 @@ from bidsfit.cli.app import parse
 from bidsfit.cli.options import hyphenated
 from bidsfit.exceptions import UnknownNameError, UnusableInputError, UsageError
 from bidsfit.planning.fits import make_fits
+from bidsfit.run.engine import read_plugin
 from bidsfit.run.participant import require_use
 from bidsfit.run.settings import parse_memory, settings_from
 
@@ -305,6 +306,15 @@ def test_a_file_that_cannot_be_read(tmp_path):
         settings("--config-file", tmp_path / "none.toml")
     with pytest.raises(UsageError, match="as TOML"):
         settings(*config(tmp_path, "{"))
+
+
+def test_a_plugin_that_returns_before_anything_has_run_is_refused(tmp_path):
+    file = tmp_path / "plugin.yml"
+    file.write_text("plugin: SLURMGraph\n")
+    with pytest.raises(UsageError, match=r"SLURMGraph in .*plugin\.yml returns before .* Use SLURM\."):
+        read_plugin(settings("--use-plugin", file))
+    file.write_text("plugin: SLURM\n")
+    assert read_plugin(settings("--use-plugin", file)) == {"plugin": "SLURM"}
 
 
 def test_a_training_of_nothing_is_refused():
