@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 DEMO := demo
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow lint pytest golden format docs benchmark clean
+.PHONY: help install demo test test-slow lint pytest slurm-test golden format docs benchmark clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -46,6 +46,9 @@ pytest: $(INSTALLED) ## Run the tests that take seconds, on all cores
 
 test-slow: $(INSTALLED) ## Run the tests that take minutes
 	$(BIN)/pytest -m slow
+
+slurm-test: $(INSTALLED) ## Run a study on a real SLURM of one node, started for it (by root; Debian: slurm-wlm, munge)
+	$(BIN)/pytest -m slow tests/end_to_end/test_slurm.py
 
 golden: $(INSTALLED) ## Pin the outputs of the golden runs anew, where a change of them is meant
 	$(BIN)/pytest tests/end_to_end/test_golden.py --golden
