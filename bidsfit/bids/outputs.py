@@ -9,7 +9,7 @@ from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote, urlsplit
 
 import numpy as np
 import yaml
@@ -420,7 +420,8 @@ def earlier_description(folder: Path, raw: Folder, derivatives: Sequence[Folder]
     Raises
     ------
     CannotCreateError
-        If the folder belongs to something else or has results of other datasets.
+        If the folder belongs to something else or has results of other datasets, as far as those are still there: a job
+        may have named a copy that it removed.
     """
     path = folder / "dataset_description.json"
     if not path.exists():
@@ -438,7 +439,7 @@ def earlier_description(folder: Path, raw: Folder, derivatives: Sequence[Folder]
     if not isinstance(earlier, dict):
         raise CannotCreateError(f"DatasetLinks in {path} is {earlier!r}; expected an object. Mend it.")
     for name, link in _links(folder, raw, derivatives).items():
-        if earlier.get(name, link) != link:
+        if earlier.get(name, link) != link and _exists(str(earlier[name]), folder):
             raise CannotCreateError(
                 f"{folder} holds results of another dataset: its link {name!r} is {earlier[name]}, now {link}. "
                 "Choose another output folder, or another name for -d/--derivatives."
@@ -458,7 +459,7 @@ def _describe_dataset(folder: Path, raw: Folder, derivatives: Sequence[Folder]) 
         earlier = content.get("DatasetLinks", {})
         if earlier | links == earlier:
             return
-        content["DatasetLinks"] = earlier | links
+        content |= {"DatasetLinks": earlier | links, "SourceDatasets": [{"URL": links[raw.name]}]}
     else:
         maker = {"Name": "bidsfit", "Version": __version__, "CodeURL": CODE_URL}
         content = {
@@ -484,6 +485,11 @@ def _container() -> dict[str, Any]:
     """The container that the app runs in, if its image declares it."""
     tag = os.environ.get("BIDSFIT_CONTAINER_TAG")
     return {"Container": {"Type": "docker", "Tag": tag}} if tag else {}
+
+
+def _exists(link: str, folder: Path) -> bool:
+    """Whether a link of the description of a folder leads to something on this machine."""
+    return (folder / unquote(urlsplit(link).path)).exists()
 
 
 def _link(root: Path, folder: Path, raw: Path) -> str:

@@ -380,9 +380,15 @@ def renewed(page: str) -> str:
 def stale(folder: Path) -> dict[Path, str]:
     """Files of a folder that are not as the code would write them, and how they should be: pages and the descriptor."""
     from bidsfit.cli.boutiques import descriptor
+    from bidsfit.cli.platforms import babs_container, nipoppy_pipeline
 
     wanted = {path: renewed(path.read_text("utf-8")) for path in sorted(folder.glob("*.md"))}
-    wanted[folder / "boutiques.json"] = json.dumps(descriptor(), indent=2, ensure_ascii=False) + "\n"
+    for name, content in {
+        "boutiques.json": descriptor(),
+        **{f"nipoppy/{name}": content for name, content in nipoppy_pipeline().items()},
+    }.items():
+        wanted[folder / name] = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    wanted[folder / "babs.yaml"] = babs_container()
     return {path: new for path, new in wanted.items() if not path.exists() or path.read_text("utf-8") != new}
 
 
@@ -401,4 +407,5 @@ def setup(app: Sphinx) -> dict[str, Any]:
 
 if __name__ == "__main__":
     for path, text in stale(Path(__file__).parents[1]).items():
+        path.parent.mkdir(exist_ok=True)
         path.write_text(text, "utf-8")

@@ -294,9 +294,22 @@ def test_the_folder_of_another_dataset_is_refused(tmp_path, other):
 
 
 def test_results_of_two_inputs_are_not_mixed(tmp_path):
+    (tmp_path / "one").mkdir()
     prepare_dataset(tmp_path / "out", dataset("raw", tmp_path / "one"), [])
     with pytest.raises(UsageError, match="holds results of another dataset"):
         prepare_dataset(tmp_path / "out", dataset("raw", tmp_path / "two"), [])
+
+
+def test_the_link_to_a_dataset_that_is_gone_is_renewed(tmp_path):
+    """As of a job that worked on a clone of its own."""
+    out, clone = tmp_path / "out", tmp_path / "the clone"
+    clone.mkdir()
+    prepare_dataset(out, dataset("raw", clone), [])
+    clone.rmdir()
+    prepare_dataset(out, dataset("raw", tmp_path / "ds"), [])
+    uri = (tmp_path / "ds").as_uri()
+    assert description(out)["DatasetLinks"] == {"raw": uri}
+    assert description(out)["SourceDatasets"] == [{"URL": uri}]
 
 
 def test_a_broken_description(tmp_path):
