@@ -16,7 +16,7 @@ from bidsfit.bids.acquisitions import read_b_values
 from bidsfit.bids.images import image_shape, open_image, read_data, same_grid
 from bidsfit.bids.inputs import Dataset, DwiImage, inherited
 from bidsfit.bids.metadata import read_metadata
-from bidsfit.bids.names import is_magnitude, parse_name
+from bidsfit.bids.names import files_of, is_magnitude, parse_name
 from bidsfit.exceptions import UnusableInputError
 from bidsfit.preprocessing.susceptibility import PhaseEncoding, phase_encoding
 
@@ -216,13 +216,13 @@ def _positive(value: Any) -> bool:
 
 def _candidates(dataset: Dataset, image: DwiImage) -> Iterator[_ReversedScan]:
     """Images of the participant that may be reversed, sorted by name."""
-    folder = dataset.root / f"sub-{image.participant}"
     for datatype, ending in PLACES:
-        for pattern in (datatype, f"ses-*/{datatype}"):
-            for path in sorted(folder.glob(f"{pattern}/sub-{image.participant}_*{ending}.nii*")):
-                if path != image.path and path.name.endswith((".nii", ".nii.gz")) and is_magnitude(path):
-                    sidecar, _ = read_metadata(reversed(list(inherited(path, dataset.root, ".json"))))
-                    yield _ReversedScan(path, sidecar)
+        for path in files_of(dataset.root, image.participant, datatype)[0]:
+            named = path.name.startswith(f"sub-{image.participant}_")
+            named = named and path.name.endswith((f"{ending}.nii", f"{ending}.nii.gz"))
+            if named and path != image.path and is_magnitude(path):
+                sidecar, _ = read_metadata(reversed(list(inherited(path, dataset.root, ".json"))))
+                yield _ReversedScan(path, sidecar)
 
 
 def _joined(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -424,7 +425,8 @@ def inherited(path: Path, root: Path, extension: str) -> Iterator[Path]:
     for folder in path.parents:
         if folder != root and root not in folder.parents:
             return
-        names = {file: parse_name(file.name) for file in folder.glob(f"*{image.suffix}{extension}")}
+        ending = f"{image.suffix}{extension}"
+        names = {folder / name: parse_name(name) for name in os.listdir(folder) if name.endswith(ending)}
         applying = [
             f for f, name in names.items() if set(name.words) <= set(image.words) and name.suffix == image.suffix
         ]

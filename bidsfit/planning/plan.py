@@ -161,6 +161,7 @@ def make_plan(
     plans = {label: ParticipantPlan(label) for label in participants}
     for problem in inputs.problems:
         plans[problem.participant].problems.append(problem.message)
+    known = _Known()
     joined = {path for helping in (helping_images or {}).values() for path in helping.joined}
     for image in inputs.images:
         if image.path in joined and _is_unweighted(image):
@@ -169,8 +170,9 @@ def make_plan(
         own = [fit.without(f"sub-{image.participant}") for fit in fits] if leave_one_out else fits
         helping = (helping_images or {}).get(image.name, HelpingImages())
         try:
-            plan.images.append(_plan_image(image, own, noise, organ, preprocessing, helping, output_dir, overwrite))
-            plan.unmet.extend(_unmet(plan.images[-1], own, asked))
+            found = _plan_image(image, own, noise, organ, preprocessing, helping, output_dir, overwrite, known)
+            plan.images.append(found)
+            plan.unmet.extend(_unmet(found, own, asked))
         except UnusableInputError as error:
             plan.problems.append(str(error))
     _require_each_model(plans.values(), asked)
@@ -212,6 +214,28 @@ def add_segmentations(
         raise UnusableInputError("\n  ".join([f"--atlas {' '.join(atlases)}: no image has one.", *reasons[:1]]))
 
 
+@dataclass
+class _Known:
+    """What images of the same protocol share: their acquisition, and why fits are impossible for it."""
+
+    acquisitions: dict[tuple[object, ...], Acquisition] = field(default_factory=dict)
+    obstacles: dict[tuple[object, ...], str] = field(default_factory=dict)
+
+    def same(self, acquisition: Acquisition) -> Acquisition:
+        """The first acquisition with the same content, which keeps what was computed of it."""
+        arrays = (acquisition.directions, acquisition.counts, acquisition.n_directions)
+        content = tuple(None if array is None else array.tobytes() for array in arrays)
+        columns = tuple((name, column.tobytes()) for name, column in sorted(acquisition.columns.items()))
+        return self.acquisitions.setdefault((columns, content, acquisition.frame), acquisition)
+
+    def obstacle(self, fit: Fit, acquisition: Acquisition) -> str:
+        """See `_obstacle`."""
+        key = (fit.model, fit.organ, fit.name, fit.unsuitable, fit.trained, id(acquisition))
+        if key not in self.obstacles:
+            self.obstacles[key] = _obstacle(fit, acquisition)
+        return self.obstacles[key]
+
+
 def _is_unweighted(image: DwiImage) -> bool:
     """Whether all volumes of an image have one b-value and no diffusion weighting."""
     try:
@@ -230,11 +254,12 @@ def _plan_image(
     helping: HelpingImages,
     output_dir: Path,
     overwrite: bool,
+    known: _Known,
 ) -> ImagePlan:
     """Check header, b-values and mask of an image, and choose the models that its protocol supports."""
     header = open_image(image.path)
     shape = image_shape(header, read_b_values(image.bval).size, image.path, image.bval)
-    acquisition = read_acquisition(image.bval, image.bvec, image.sidecar)
+    acquisition = known.same(read_acquisition(image.bval, image.bvec, image.sidecar))
     if image.bvec is not None and acquisition.directions is not None:
         try:
             refuse_scaled_directions(acquisition.b_values, acquisition.directions)
@@ -263,7 +288,7 @@ def _plan_image(
     chosen: list[Fit] = []
     for name in dict.fromkeys(fit.model for fit in fits):
         its_fits = [fit for fit in fits if fit.model == name]
-        obstacles = {fit.name: _obstacle(fit, acquisition) for fit in its_fits}
+        obstacles = {fit.name: known.obstacle(fit, acquisition) for fit in its_fits}
         usable = [fit for fit in its_fits if not obstacles[fit.name]]
         if usable:
             said = [f"has {usable[0].signal_model.support(acquisition).used}"]
