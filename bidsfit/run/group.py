@@ -9,9 +9,10 @@ from typing import Any
 from bidsfit import __version__
 from bidsfit.bids.anatomy import is_subjects_folder
 from bidsfit.bids.conflicts import refuse_earlier_names
+from bidsfit.bids.fitted import find_fitted
 from bidsfit.bids.inputs import Folder, describes_derivative, open_dataset
 from bidsfit.bids.metadata import read_sidecar
-from bidsfit.bids.names import participant_labels
+from bidsfit.bids.names import files_of, is_label, parse_name, participant_labels
 from bidsfit.bids.outputs import prepare_dataset
 from bidsfit.bids.participants import healthy_participants
 from bidsfit.bids.quality import ENDING, TABLE, read_group_table, write_group_table
@@ -22,6 +23,9 @@ from bidsfit.run.cohort import CohortChoice, CohortPlan, analyse, describe, plan
 from bidsfit.run.pooling import plan_poolings, pool_fits
 from bidsfit.run.reports import say, write_overview
 from bidsfit.run.settings import Settings
+
+#: So many participants and sessions without maps are named.
+MOST_NAMES = 50
 
 #: Packages whose versions the page of repeatability and response states.
 PACKAGES = ("numpy", "scipy", "statsmodels", "nibabel")
@@ -38,6 +42,8 @@ def run_group(settings: Settings) -> int:
     refuse_earlier_names(settings.output_dir, participant_labels(settings.output_dir))
     choice = cohort_choice(settings)
     plan = plan_cohort(settings.bids_dir, settings.output_dir, choice) if choice.asked else None
+    for words in without_maps(settings):
+        say(words)
     quality = report_quality(settings.output_dir, dry_run=settings.dry_run)
     for words in quality:
         say(words)
@@ -57,6 +63,24 @@ def run_group(settings: Settings) -> int:
     if not settings.dry_run:
         write_overview(settings.output_dir)
     return 0
+
+
+def without_maps(settings: Settings) -> list[str]:
+    """A message that names the participants and sessions with images and without maps; none if all have some."""
+    fitted = {(image.participant, image.session) for image in find_fitted(settings.output_dir, estimators=None)}
+    labels = [label.removeprefix("sub-") for label in settings.participant_label]
+    scanned = {
+        (label, parse_name(path.name).entities.get("ses", ""))
+        for label in labels or filter(is_label, participant_labels(settings.bids_dir))
+        for path in files_of(settings.bids_dir, label, "dwi")[0]
+        if path.name.endswith(("_dwi.nii", "_dwi.nii.gz"))
+    }
+    missing = [f"sub-{label}{f' ses-{session}' * bool(session)}" for label, session in sorted(scanned - fitted)]
+    if not fitted or not missing:
+        return []
+    more = f" and {len(missing) - MOST_NAMES} more" if len(missing) > MOST_NAMES else ""
+    names = f"{', '.join(missing[:MOST_NAMES])}{more}"
+    return [f"Without maps, as their runs failed or were not made: {names}. The others are used."]
 
 
 def cohort_choice(settings: Settings) -> CohortChoice:

@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bidsfit.exceptions import UnusableInputError
+from bidsfit.exceptions import UnusableInputError, UsageError
 from bidsfit.planning.plan import ParticipantPlan
 from bidsfit.run.participant import fits_of, plan_run, require_use, validate
 from bidsfit.run.resources import TRAINING, Estimates, Needs, most
 from bidsfit.run.settings import Settings
 from bidsfit.trained.estimator import TrainedEstimator
+from bidsfit.workflows.training import takes_level
 
 #: The jobs ask for so many times the memory and the time that were estimated.
 SPARE_MEMORY, SPARE_TIME = 1.5, 2.0
@@ -93,6 +94,13 @@ def slurm_script(
         raise UnusableInputError(
             f"No image of {settings.bids_dir} can be fitted with these options; --dry-run says why."
         )
+    fits = [fit for plan in plans for image in plan.images for fit in image.fits]
+    if together := sorted({fit.name for fit in fits if fit.scope == "dataset"}):
+        raise UsageError(
+            f"{' and '.join(together)} trains on the images of all participants together (scope: dataset), which jobs "
+            "of single participants do not see. Run it as one run, or train it with bidsfit-lab train and give its "
+            "file: --estimators FILE."
+        )
     validate(settings)
     estimates, folders = Estimates(), [str(settings.bids_dir), str(settings.output_dir)]
     words, logs = [*folders, "participant", *options], settings.output_dir / "logs" / "slurm"
@@ -156,8 +164,9 @@ def trainings(plans: Sequence[ParticipantPlan]) -> tuple[list[str], int] | None:
             if isinstance(fit.built, TrainedEstimator) and fit.trains:
                 averaged = fit.built.averaged(image.acquisition)
                 protocol = averaged.b_values.tobytes(), averaged.weights.tobytes()
-                found.setdefault((fit.model, fit.organ, fit.name, fit.left_out, protocol), label)
-                levels = LEVELS if fit.built.snr == "auto" else levels
+                own = label if fit.scope is not None else ""  # trained on the images of the participant
+                found.setdefault((fit.model, fit.organ, fit.name, fit.left_out, protocol, own), label)
+                levels = LEVELS if takes_level(fit) else levels
     if not found:
         return None
     whom = [plan.label for plan in plans] if levels > 1 else list(dict.fromkeys(found.values()))

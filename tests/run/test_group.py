@@ -85,6 +85,18 @@ def test_repeatability_from_the_command_line(study, app):
     assert json.loads((out / "dataset_description.json").read_text())["DatasetType"] == "derivative"
 
 
+def test_who_has_no_maps_is_named_and_the_others_are_used(study, app):
+    """As after an array of which some tasks failed: all of sub-04, and one session of sub-03."""
+    tiny, out = study(retest=[("01", 2), ("02", 2), ("03", 1)])
+    for label, sessions in (("01", "12"), ("02", "12"), ("03", "12"), ("04", "1")):
+        for session in sessions:
+            tiny.add(f"sub-{label}/ses-{session}/dwi/sub-{label}_ses-{session}_dwi")
+    outcome = app(tiny, out, "group", "--repeatability", "group=retest")
+    assert outcome.code == 0
+    assert "Without maps, as their runs failed or were not made: sub-03 ses-2, sub-04 ses-1." in outcome.out
+    assert (out / "group.html").exists()
+
+
 def test_what_is_above_the_datasets_says_nothing(study, app, tmp_path):
     data, out = study(healthy=[("1", 2), ("2", 2)])
     expected = app(data, out, "group", "--nprocs", 1)
