@@ -42,8 +42,8 @@ QUICK = ("dseg", "hmrf")
 #: Voxels of a head that are in its mask, where none was given.
 HEAD = 0.3
 
-#: Seconds a voxel of networks and forests, and of a training.
-INFERENCE, TRAINING = 1e-5, 300.0
+#: Seconds a voxel of networks and forests, and of a training; memory of a training, GB.
+INFERENCE, TRAINING, TRAINING_MEMORY = 1e-5, 300.0, 1.5
 
 #: Memory, GB: of a run, without and with torch (trained estimators, and fields); and for every 10^9 values of an image
 #: that is fitted as it is, and of a raw one.

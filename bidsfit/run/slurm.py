@@ -12,7 +12,7 @@ from pathlib import Path
 from bidsfit.exceptions import UnusableInputError, UsageError
 from bidsfit.planning.plan import ParticipantPlan
 from bidsfit.run.participant import fits_of, plan_run, require_use, validate
-from bidsfit.run.resources import TRAINING, Estimates, Needs, most
+from bidsfit.run.resources import TRAINING, TRAINING_MEMORY, Estimates, Needs, most
 from bidsfit.run.settings import Settings
 from bidsfit.trained.estimator import TrainedEstimator
 from bidsfit.workflows.training import takes_level
@@ -115,7 +115,8 @@ def slurm_script(
         chosen = [plan for plan in plans if plan.label in whom]
         prepared = [estimates.run(plan, fits=False) for plan in chosen]
         seconds = sum(one.seconds for one in prepared) / training_cpus + n_trainings * TRAINING
-        needs = Needs(seconds, most(prepared).memory).side_by_side(min(training_cpus, len(chosen)))
+        memory = most(prepared).memory * min(training_cpus, len(chosen))
+        needs = Needs(seconds, max(memory, TRAINING_MEMORY))
         only = ["--participant-label", *whom] if len(whom) < len(plans) else []
         train = Job("train", [*words, "--train-only", "--nprocs", str(training_cpus), *only], needs, training_cpus)
         parts += ["# Trains what the fits need; the array only reads it.", train.submission(logs / "train-%j.log")]

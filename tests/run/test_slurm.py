@@ -76,7 +76,7 @@ def test_what_trains_comes_first(submitted):
     assert list(found.jobs) == ["train", "array", "group"]
     train = run(found.jobs["train"])
     assert train[-3:] == ["--train-only", "--nprocs", "2"]
-    assert "--cpus-per-task=2" in found.jobs["train"]["words"]
+    assert {"--cpus-per-task=2", "--mem=3G"} <= set(found.jobs["train"]["words"])
     assert "--dependency=afterok:100" in found.jobs["array"]["words"]
     assert "--no-training" in run(found.jobs["array"], SLURM_ARRAY_TASK_ID="0")
 
