@@ -43,6 +43,8 @@ def run(argv: Sequence[str] | None = None) -> int:
 
         settings = settings_from(arguments, ["bidsfit", *map(shlex.quote, words)])
         os.environ[CACHE_VARIABLE] = str(settings.cache_dir)  # workers inherit it
+        for variable, name in (("MPLCONFIGDIR", "matplotlib"), ("DIPY_HOME", "dipy")):
+            os.environ.setdefault(variable, str(settings.cache_dir / name))  # instead of a home, which need not exist
         if settings.analysis_level == "group":
             from bidsfit.run.group import run_group
 

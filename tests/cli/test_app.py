@@ -2,6 +2,7 @@
 
 import html
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -44,6 +45,16 @@ def times(folder, pattern):
 
 
 # --- before anything is read ----------------------------------------------------------------------------------------
+
+
+def test_no_home_is_needed(app, tmp_path, monkeypatch):
+    """Matplotlib writes its list of fonts into one, and DIPY cannot be imported without one."""
+    for variable in ("BIDSFIT_CACHE_DIR", "MPLCONFIGDIR", "DIPY_HOME"):
+        monkeypatch.setenv(variable, "")  # and back again after the test
+        monkeypatch.delenv(variable)
+    assert app(tmp_path / "none", tmp_path / "out", "participant", "--cache-dir", tmp_path / "cache").code == 66
+    assert os.environ["MPLCONFIGDIR"] == str(tmp_path / "cache" / "matplotlib")
+    assert os.environ["DIPY_HOME"] == str(tmp_path / "cache" / "dipy")
 
 
 @pytest.mark.parametrize("option", ["--version", "--help"])
