@@ -4,10 +4,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+# Where torch for processors alone is found; empty: where pip looks anyway.
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 DEMO := demo
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow lint pytest slurm-test golden format docs benchmark clean
+.PHONY: help install demo test test-slow lint pytest slurm-test golden format docs benchmark clean lock
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -60,6 +62,11 @@ format: $(INSTALLED) ## Format the sources, apply the fixes that are safe, and r
 
 docs: $(INSTALLED) ## Build the documentation in docs/_build/html
 	$(BIN)/sphinx-build -W --keep-going --quiet -b html docs docs/_build/html
+
+lock: $(INSTALLED) ## Renew requirements.lock, what the container holds, from constraints.txt (Python 3.11, Linux, x86-64)
+	CUSTOM_COMPILE_COMMAND='make lock' $(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras \
+	  --no-annotate --no-emit-options $(addprefix --extra-index-url=,$(TORCH_INDEX)) --constraint constraints.txt \
+	  --extra distortion --build-deps-for wheel --output-file requirements.lock setup.cfg
 
 benchmark: $(INSTALLED) ## Speed and accuracy against other tools (see benchmarks/README.md)
 	for script in benchmarks/[a-z]*.py; do $(BIN)/python $$script || exit; done
