@@ -9,7 +9,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 DEMO := demo
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow lint pytest slurm-test golden format docs benchmark clean lock
+.PHONY: help install demo test test-slow lint pytest slurm-test golden format docs benchmark clean lock image-check
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -67,6 +67,9 @@ lock: $(INSTALLED) ## Renew requirements.lock, what the container holds, from co
 	CUSTOM_COMPILE_COMMAND='make lock' $(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras \
 	  --no-annotate --no-emit-options $(addprefix --extra-index-url=,$(TORCH_INDEX)) --constraint constraints.txt \
 	  --extra distortion --build-deps-for wheel --output-file requirements.lock setup.cfg
+
+image-check: ## Build the container image without Docker and run a phantom in it (as root, on Debian)
+	tools/image-check
 
 benchmark: $(INSTALLED) ## Speed and accuracy against other tools (see benchmarks/README.md)
 	for script in benchmarks/[a-z]*.py; do $(BIN)/python $$script || exit; done
