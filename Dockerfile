@@ -36,7 +36,9 @@ ENV PATH=/opt/bidsfit/bin:$PATH \
     NO_ET=1 \
     PYTHONNOUSERSITE=1
 COPY --from=build /wheel /opt/bidsfit/wheel
-RUN pip install --no-cache-dir --no-index --no-deps /opt/bidsfit/wheel/*.whl
+# Login shells, in which some platforms run it, have a PATH of their own.
+RUN pip install --no-cache-dir --no-index --no-deps /opt/bidsfit/wheel/*.whl \
+    && ln -s /opt/bidsfit/bin/bidsfit /opt/bidsfit/bin/bidsfit-lab /usr/local/bin/
 # Compiled code of all models and of the preprocessing, so that runs need not compile it.
 RUN cd /tmp \
     && export BIDSFIT_CACHE_DIR=/tmp/cache \

@@ -64,6 +64,11 @@ class MaximumAPosteriori(Estimator):
     debias : bool
         Remove the Rician bias of the magnitudes first.
 
+    Raises
+    ------
+    ValueError
+        If a parameter may be negative, as the elements of a tensor.
+
     Notes
     -----
     An estimate depends on the other voxels: unusual voxels are biased towards them, and another mask gives another
@@ -91,6 +96,12 @@ class MaximumAPosteriori(Estimator):
         debias: bool = False,
     ) -> None:
         super().__init__(model, bounds=bounds, averaging=averaging, debias=debias)
+        signed = [n for n, low in zip(model.names, self.bounds[:, 0], strict=True) if low < 0 and n not in self.fixed]
+        if signed:
+            raise ValueError(
+                f"The priors of {self.name!r} are of positive values, and {', '.join(signed)} of {model.name!r} may be "
+                "negative. Choose another estimator, or give bounds."
+            )
         self._least_squares = LeastSquares(model, bounds=bounds, averaging=averaging, debias=debias, intervals="none")
         self._least_squares.name = self.name  # in messages
         self._priors: Mapping[str, Prior] | None = None  # of one call of `estimate`

@@ -215,3 +215,8 @@ def test_debiasing_needs_the_noise_level() -> None:
     estimator.warm_up(IVIM)
     with pytest.raises(ValueError, match=r"'bayesmap' needs the standard deviation"):
         estimator.estimate(np.ones((200, len(IVIM))), IVIM)
+
+
+def test_parameters_that_may_be_negative_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"Dxy, Dxz, Dyz of 'dti' may be negative"):
+        MaximumAPosteriori(models.get("dti"))
