@@ -143,6 +143,7 @@ def test_names_are_those_of_the_table_and_else_numbers(prepared, find):
 
 def test_without_a_table_those_of_freesurfer_and_of_bids(tmp_path, new_dataset):
     folder = open_dataset(new_dataset(tmp_path / "ds", derivative=True).root, "ds")
+    (folder.root / ASEG).parent.mkdir(parents=True)
     aseg, plain = (Segmentation(folder.root / name, folder, "") for name in (ASEG, "sub-01_dseg.nii.gz"))
     assert aseg.names(np.array([0, 17, 53, 253])) == {
         17: "Left-Hippocampus",

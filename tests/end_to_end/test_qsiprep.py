@@ -114,9 +114,11 @@ def test_a_plain_segmentation_has_the_names_of_bids(fitted):
 
 
 def test_segmentations_are_recorded_among_what_was_used(fitted):
-    (run,) = json.loads((fitted / "prov" / "prov-sub01_act.json").read_text())["Activities"]
+    (run,) = json.loads((fitted / "prov" / "prov-sub01ses1_act.json").read_text())["Activities"]
     assert "bids:raw:sub-01/anat/sub-01_space-ACPC_desc-aseg_dseg.nii.gz" in run["Used"]
-    files = {file["Id"]: file for file in json.loads((fitted / "prov" / "prov-sub01_ent.json").read_text())["Files"]}
+    files = {
+        file["Id"]: file for file in json.loads((fitted / "prov" / "prov-sub01ses1_ent.json").read_text())["Files"]
+    }
     assert files[f"bids::{TABLE}"]["GeneratedBy"] == run["Id"]
 
 
