@@ -31,6 +31,8 @@ RECIPES = (
     "hybrid",
     "self-supervised",
     "self-supervised-images",
+    "ivimnet-orig",
+    "ivimnet-optim",
     "mse-crb",
     "bias-reduced",
 )

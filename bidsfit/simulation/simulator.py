@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 #: Whose images a training takes voxels of.
 Scope = Literal["participant", "dataset"]
+#: What signals are shown in units of.
+Unit = Literal["noise", "reference"]
 
 Array = TypeVar("Array", NDArray, "Tensor")
 Other = TypeVar("Other", NDArray, "Tensor")
@@ -78,9 +80,10 @@ class Simulation:
         noise and S0 are their own.
     filter : {"kaandorp2021"}, optional
         Train on those voxels only whose signals decay, see `bidsfit.simulation.images.ImageVoxels.decaying`.
-    unit : {"noise"}, optional
+    unit : {"noise", "reference"}, optional
         Show the estimator signals in units of the standard deviation of the noise, so that it sees S0 and SNR. By
-        default signals are relative to the reference of the model, such as that of the lowest b-value.
+        default signals are relative to the reference of the model, such as that of the lowest b-value, which is not
+        shown itself where it is always 1; with "reference" it is.
     scope : {"participant", "dataset"}, optional
         Whose images these are: those of the participant (default), or all of the run.
     s0_spread : float, optional
@@ -114,7 +117,7 @@ class Simulation:
     snr: Literal["images"] | None = None
     signals: Literal["images"] | None = None
     filter: Literal["kaandorp2021"] | None = None
-    unit: Literal["noise"] | None = None
+    unit: Unit | None = None
     scope: Scope | None = None
     s0_spread: float | None = None
     s0_range: tuple[float, float] | None = None
@@ -516,11 +519,11 @@ class Features:
     model : SignalModel
     acquisition : Acquisition
         Averaged.
-    unit : {"noise"}, optional
+    unit : {"noise", "reference"}, optional
         See `Simulation`.
     """
 
-    def __init__(self, model: SignalModel, acquisition: Acquisition, unit: Literal["noise"] | None = None) -> None:
+    def __init__(self, model: SignalModel, acquisition: Acquisition, unit: Unit | None = None) -> None:
         self._model, self._acquisition, self._unit = model, acquisition, unit
         lowest = acquisition.b_values == acquisition.b_values.min()
         self.lowest = lowest if model.reference == "lowest b" else np.full(len(acquisition), False)
@@ -532,7 +535,7 @@ class Features:
 
         ``sigma``, shape (n,), is the standard deviation of the noise of one measurement, where it is the unit.
         """
-        if self._unit is None:
+        if self._unit != "noise":
             return self._model.reference_signal(signals, self._acquisition)
         if sigma is None:
             raise ValueError("Features in units of the noise need its standard deviation.")

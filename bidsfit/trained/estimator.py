@@ -127,6 +127,8 @@ class TrainedEstimator(Estimator):
         self.trained = read_bundle(Path(trained)) if isinstance(trained, Path | str) else trained
         if self.trained is not None:
             self._require_own(self.trained)
+        if self._chosen is not None:
+            self._chosen.objective.n_outputs(self.space)  # refuses a model that it is not made for
         self.needs_noise |= self._chosen is not None and self._chosen.simulation.unit == "noise"
 
     @cached_property
@@ -179,8 +181,9 @@ class TrainedEstimator(Estimator):
         unit, s0 = "relative to that of the lowest b-value", "follows from the other parameters by least squares"
         if self._chosen is not None and self._chosen.simulation.unit == "noise":
             unit = "in units of the standard deviation of the noise"
-        if self._chosen is not None and getattr(self._chosen.objective, "s0", None) is not None:
-            s0 = "is an output beside them"
+        given = None if self._chosen is None else getattr(self._chosen.objective, "s0", None)
+        if given is not None:
+            s0 = "is that signal" if given == "measured" else "is an output beside them"
         if self.learns_from_images:
             taught = f"the measured signals of voxels of {whose}, of which a tenth was held out"
         return (

@@ -191,7 +191,9 @@ class Perceptron(NetworkArchitecture):
 
     Parameters
     ----------
-    units, hidden_layers : int
+    units : int or "inputs"
+        Of a hidden layer; "inputs" is as many as the network has inputs.
+    hidden_layers : int
     activation : {"relu", "elu", "tanh"}
         By default rectified linear units.
     parallel : bool
@@ -204,7 +206,7 @@ class Perceptron(NetworkArchitecture):
         Whether every hidden layer but the first adds its input to its output.
     """
 
-    units: int = 280
+    units: int | Literal["inputs"] = 280
     hidden_layers: int = 2
     activation: Literal["relu", "elu", "tanh"] | None = None
     parallel: bool | None = None
@@ -242,7 +244,7 @@ class Perceptron(NetworkArchitecture):
                 return values + super().forward(values)
 
         activations = {None: nn.ReLU, "relu": nn.ReLU, "elu": nn.ELU, "tanh": nn.Tanh}
-        widths = [inputs, *[self.units] * self.hidden_layers]
+        widths = [inputs, *[inputs if self.units == "inputs" else self.units] * self.hidden_layers]
         layers: list[nn.Module] = []
         for i, (before, after) in enumerate(itertools.pairwise(widths)):
             layer: list[nn.Module] = [nn.Linear(before, after, bias=not self.batch_norm)]  # which would take it out

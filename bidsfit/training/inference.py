@@ -86,7 +86,7 @@ class Inverter:
             spread = np.std([one for _, one in found], axis=0, ddof=1)
             estimates = self.space.from_cube(cube)
         parameters = self.space.with_scale(estimates)
-        scales = [scale for one in outputs if (scale := objective.scale_of(one)) is not None]
+        scales = [scale for one in outputs if (scale := objective.scale_of(one, self.space)) is not None]
         if scales:
             given = np.median(scales, axis=0) * self._features.unit(signals, sigma)
             return Inverted(cube, parameters, self._fit_scale(parameters, signals, given), spread, stated)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -73,8 +74,11 @@ class Objective(ABC):
         cube = sigmoid(outputs[:, : len(space.names)])
         return cube, space.from_cube(cube)
 
-    def scale_of(self, outputs: Any) -> Any:
-        """S0, shape (...), from outputs (..., n_outputs), in the unit of the features; None if it is no output."""
+    def scale_of(self, outputs: Any, space: ParameterSpace) -> Any:
+        """S0, shape (...), from outputs (..., n_outputs), in the unit of the features.
+
+        None where it follows from the other parameters by least squares.
+        """
         return None
 
     @property
@@ -99,31 +103,58 @@ class _Estimating(Objective):
         bounds, as absolute value and counted from the lower bound; nothing keeps it below the upper bound.
     widening : float, optional
         With the sigmoids, estimates may leave the bounds by this fraction of their width on each side (0.3: Kaandorp).
-    s0 : float, optional
-        S0 is one more output, between 0 and this number, in the unit of the features (`Simulation.unit`). By default S0
-        follows from the other parameters by least squares.
+    bounds : mapping of parameter to (lower, upper), optional
+        Bounds that this is about, in the units of the model, where they are not those of the parameter space; outputs
+        then do not keep the constraints between parameters.
+    s0 : float or "measured", optional
+        S0 is one more output, between 0 and this number, in the unit of the features (`Simulation.unit`); or it is that
+        unit, the signal of the lowest b-value. By default S0 follows from the other parameters by least squares.
+    amplitude : str, optional
+        Name of a fraction whose output is an amplitude instead. The output of S0 is then the amplitude of the rest: S0
+        is their sum, and the fraction its share (f: Kaandorp).
+    exchange : str, optional
+        Name of a fraction. Where two parameters that the model orders (D and Dstar) come out in the wrong order, they
+        are exchanged, and the fraction is its complement; the signal is the same (Kaandorp exchanges whole images).
     """
 
     output: Literal["sigmoid", "hard-sigmoid", "absolute", "linear"] | None = None
     widening: float | None = None
-    s0: float | None = None
+    bounds: Mapping[str, tuple[float, float]] | None = None
+    s0: float | Literal["measured"] | None = None
+    amplitude: str | None = None
+    exchange: str | None = None
 
     def __post_init__(self) -> None:
         if self.widening is not None and self.output in ("absolute", "linear"):
             raise ValueError(f"widening is for sigmoids, and the output is {self.output!r}; leave it out.")
+        if self.amplitude is not None and not self._s0_is_output:
+            raise ValueError("An amplitude is a part of S0, which must be an output; give s0 a number.")
+
+    @property
+    def _s0_is_output(self) -> bool:
+        return self.s0 not in (None, "measured")
 
     def n_outputs(self, space: ParameterSpace) -> int:
-        if self.s0 is not None and space.model.scale is None:
-            raise ValueError(f"The objective has an output of S0 (s0), and the model {space.model.name!r} has none.")
-        return super().n_outputs(space) + (self.s0 is not None)
+        model = space.model
+        if self.s0 is not None and model.scale is None:
+            raise ValueError(f"The objective has an S0 (s0), and the model {model.name!r} has none.")
+        for name in (*(self.bounds or ()), *filter(None, [self.amplitude, self.exchange])):
+            if name not in model.names:
+                raise ValueError(
+                    f"The objective names {name!r}; the model {model.name!r} has {', '.join(model.names)}."
+                )
+        return super().n_outputs(space) + self._s0_is_output
 
-    def scale_of(self, outputs: Any) -> Any:
-        if self.s0 is None:
-            return None
+    def scale_of(self, outputs: Any, space: ParameterSpace) -> Any:
+        if not self._s0_is_output:
+            return None if self.s0 is None else 0 * outputs[..., -1] + 1
         last = outputs[..., -1]
         if self.output in ("absolute", "linear"):
-            return self.s0 * (abs(last) if self.output == "absolute" else last)
-        return self.s0 * self._coordinate(last)
+            found = self.s0 * (abs(last) if self.output == "absolute" else last)
+        else:
+            found = self.s0 * self._coordinate(last)
+        parts = [column for name, column in self._columns(outputs, space).items() if name == self.amplitude]
+        return sum(parts, found)
 
     def _coordinate(self, column: Any) -> Any:
         """Where an output lies between two bounds, from 0 to 1 but for the widening; sigmoids only."""
@@ -134,6 +165,22 @@ class _Estimating(Objective):
         wide = self.widening or 0.0
         return (1 + 2 * wide) * found - wide if wide else found
 
+    def _columns(self, outputs: Any, space: ParameterSpace) -> dict[str, Any]:
+        """What outputs stand for, by the parameters of a space."""
+        columns = [outputs[..., j] for j in range(len(space.names))]
+        if self.output in (None, "sigmoid", "hard-sigmoid"):
+            columns = [self._coordinate(column) for column in columns]
+        elif self.output == "absolute":
+            columns = [abs(column) for column in columns]
+        if self.bounds is None and self.output not in ("absolute", "linear"):
+            return dict(zip(space.names, space.columns(columns), strict=True))
+        own = dict(zip(space.names, space.bounds.tolist(), strict=True)) | dict(self.bounds or {})
+        found = {}
+        for name, column in zip(space.names, columns, strict=True):
+            low, high = own[name]
+            found[name] = (0.0 if self.output == "absolute" else low) + (high - low) * column
+        return found
+
     def parameters(self, outputs: Any, space: ParameterSpace) -> Any:
         """Parameters (..., n_parameters) from outputs (..., n_outputs); both are tensors or arrays of NumPy."""
         stack: Any = np.stack
@@ -141,20 +188,20 @@ class _Estimating(Objective):
             import torch
 
             stack = torch.stack
-        columns = [outputs[..., j] for j in range(len(space.names))]
-        if self.output in ("absolute", "linear"):
-            starts = space.bounds[:, 0] if self.output == "linear" else np.zeros(len(columns))
-            values = [abs(column) if self.output == "absolute" else column for column in columns]
-            return stack(
-                [start + span * v for start, span, v in zip(starts.tolist(), space.span.tolist(), values, strict=True)],
-                -1,
-            )
-        return stack(space.columns([self._coordinate(column) for column in columns]), -1)
+        found = self._columns(outputs, space)
+        if self.amplitude in found:
+            found[self.amplitude] = found[self.amplitude] / self.scale_of(outputs, space)
+        return stack(list(found.values()), -1)
 
     def estimates(
         self, outputs: NDArray[np.float32], space: ParameterSpace
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         parameters = np.asarray(self.parameters(outputs.astype(np.float64), space))
+        for below, above in space.orders if self.exchange in space.names else ():
+            wrong = parameters[:, below] > parameters[:, above]
+            parameters[:, [below, above]] = np.sort(parameters[:, [below, above]], axis=1)
+            fraction = space.names.index(self.exchange)
+            parameters[wrong, fraction] = 1 - parameters[wrong, fraction]
         return space.to_cube(parameters), parameters
 
 
@@ -209,6 +256,8 @@ class Parameters(_Estimating):
             raise ValueError("An error that is stated cannot be relative to the bound, which depends on the truth.")
         if self.s0 is not None and (self.states_spread or self.scale == "bound"):
             raise ValueError("With an output of S0 (s0) errors are neither stated nor relative to the bound.")
+        if self.s0 == "measured":
+            raise ValueError("An S0 that is measured has no error to learn from; leave s0 out.")
 
     @property
     def needs_bound(self) -> bool:  # type: ignore[override]
@@ -231,7 +280,7 @@ class Parameters(_Estimating):
         errors = (self.parameters(outputs, space) - batch.targets) / unit
         names = list(space.names)
         if self.s0 is not None:
-            missed = self.scale_of(outputs) - batch.s0[:, None] / batch.unit
+            missed = self.scale_of(outputs, space) - batch.s0[:, None] / batch.unit
             half = 2 if self.scale == "mean" else 1
             errors, names = torch.cat([errors, half * missed[..., None] / self.s0], dim=-1), [*names, ""]
         if self.only is not None:
@@ -267,11 +316,16 @@ class Signals(_Estimating):
     Parameters
     ----------
     error : {"squared", "absolute", "rician"}
-        Square (default) or absolute value of the difference between measured and predicted signal, relative to S0, or
-        the negative logarithm of the Rician likelihood at the noise level of the voxel. Every measurement counts once.
+        Square (default) or absolute value of the difference between measured and predicted signal, relative to S0 (to
+        the reference of the model, where that is the unit of the features), or the negative logarithm of the Rician
+        likelihood at the noise level of the voxel. Every measurement counts once.
+    largest : float, optional
+        Predicted signals are cut off at 0 and at this number, in the unit of the features, where widened bounds could
+        make them overflow.
     """
 
     error: Literal["squared", "absolute", "rician"] | None = None
+    largest: float | None = None
 
     name = "signals"
     needs_truth = False
@@ -288,15 +342,18 @@ class Signals(_Estimating):
             y, signal = (torch.cat([values.real, values.imag], dim=-1) for values in (y, signal))
         counts = outputs.new_tensor(np.tile(simulator.acquisition.weights, 1 + model.complex_valued))
         if self.s0 is not None:
-            signal = signal * (self.scale_of(outputs) * batch.unit)[..., None]
+            signal = signal * (self.scale_of(outputs, space) * batch.unit)[..., None]
         elif model.scale is not None:
             product, square = (counts * y * signal).sum(dim=-1), (counts * signal**2).sum(dim=-1)
             signal = signal * (product / square).clip(min=0.0)[..., None]
+        if self.largest is not None:
+            signal = signal.clip(min=0.0).minimum(self.largest * batch.unit[..., None])
         if self.error == "rician":
             sigma = batch.sigma[:, None, None]
             cost = ((y - signal) / sigma) ** 2 / 2 - torch.special.i0e(y * signal / sigma**2).log()
         else:
-            rest = (y - signal) / batch.s0[:, None, None]
+            relative = simulator.simulation.unit == "reference"
+            rest = (y - signal) / (batch.unit[..., None] if relative else batch.s0[:, None, None])
             cost = rest.abs() if self.error == "absolute" else rest**2
         return (cost * counts / counts.mean() * batch.weights).mean()
 

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from importlib.resources import files
 from pathlib import Path
-from types import NoneType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from bidsfit.choices import lines_of, read_yaml
 from bidsfit.exceptions import UnknownNameError, UsageError
@@ -60,6 +60,8 @@ class Recipe:
                 f"The architecture {self.architecture.name!r} reads neighbours, and measured signals (signals: images) "
                 "are of single voxels."
             )
+        if getattr(self.objective, "s0", None) == "measured" and self.simulation.unit == "noise":
+            raise ValueError("S0 is measured (s0) where signals are relative to it, and unit: noise takes the noise.")
         if self.start is not None and self.start.architecture != self.architecture:
             raise ValueError("A training starts from a network of the same architecture; that of `start` differs.")
 
@@ -265,12 +267,16 @@ def build_part(cls: type, choices: Mapping[str, Any], source: str, places: Mappi
         raise UsageError(f"{source}: {error}") from error
 
 
-def _checked(value: Any, kind: Any, what: str) -> Any:
-    """Check a value against the type of a field: positive number, word, boolean, list of positive numbers, or table."""
-    options = get_args(kind) if NoneType in get_args(kind) else (kind,)
+def _checked(value: Any, kind: Any, what: str, zero: bool = False) -> Any:
+    """Check a value against the type of a field: positive number, word, boolean, list of positive numbers, or table.
+
+    Of a field that is a number or a word, words are checked as such. Numbers in tables may be 0 (``zero``).
+    """
+    options = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
     if value is None and NoneType in options:
         return None
-    kind, found = next(option for option in options if option is not NoneType), reprlib.repr(value)
+    kinds, found = [option for option in options if option is not NoneType], reprlib.repr(value)
+    kind = kinds[-1] if isinstance(value, str) else kinds[0]
     if get_origin(kind) is Literal:
         if value not in get_args(kind):
             raise UnknownNameError(f"choice in {what}:", str(value), get_args(kind))
@@ -281,18 +287,20 @@ def _checked(value: Any, kind: Any, what: str) -> Any:
             raise UsageError(
                 f"{what} must be a list of {'' if length is None else f'{length} '}numbers, found {found}."
             )
-        return tuple(_checked(item, get_args(kind)[0], what) for item in value)
+        return tuple(_checked(item, get_args(kind)[0], what, zero) for item in value)
     if get_origin(kind) is Mapping:
         if not isinstance(value, Mapping):
             raise UsageError(f"{what} must be a table, found {found}.")
-        return {str(key): _checked(item, get_args(kind)[1], f"{what}: {key}") for key, item in value.items()}
+        return {str(key): _checked(item, get_args(kind)[1], f"{what}: {key}", zero=True) for key, item in value.items()}
     if kind in (bool, str):
         if not isinstance(value, kind):
             raise UsageError(f"{what} must be {'true or false' if kind is bool else 'a word'}, found {found}.")
         return value
-    whole = kind is int
-    if not isinstance(value, int if whole else int | float) or isinstance(value, bool) or not 0 < value < LARGEST:
-        raise UsageError(f"{what} must be a {'whole ' * whole}number above 0, found {found}.")
+    whole, right = kind is int, int if kind is int else int | float
+    if not isinstance(value, right) or isinstance(value, bool) or not (0 < value < LARGEST or (zero and value == 0)):
+        raise UsageError(
+            f"{what} must be a {'whole ' * whole}number {'of at least' if zero else 'above'} 0, found {found}."
+        )
     return value
 
 

@@ -63,6 +63,9 @@ class Schedule:
     restarts : int, optional
         Networks that are trained together from different seeds, of which the one with the lowest validation loss is the
         result.
+    standardise : bool, optional
+        Whether features are shifted and scaled to mean 0 and standard deviation 1, so that all protocols look alike to
+        the optimiser (default).
     checkpoints : sequence of int, optional
         Steps after which the weights are kept as well, for experiments: `Trained.checkpoints`.
     """
@@ -80,6 +83,7 @@ class Schedule:
     keep: Literal["best", "last"] | None = None
     members: int | None = None
     restarts: int | None = None
+    standardise: bool | None = None
     checkpoints: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
@@ -215,8 +219,10 @@ def _descend(
 
     held_out = tensors(together([simulator.held_out(schedule.validation, rng) for rng in validation]))
     rows = held_out.features.flatten(1, -2)
-    # Standardised features make all protocols look alike to the optimiser; folded into the arrays later.
-    centre, width = rows.mean(dim=1), rows.std(dim=1).clamp(min=1e-6)
+    centre, width = rows.mean(dim=1), rows.std(dim=1)  # folded into the arrays later
+    width = torch.where(width > 1e-6, width, 1.0)
+    if schedule.standardise is False:
+        centre, width = torch.zeros_like(centre), torch.ones_like(width)
     if start:
         centre, width = (torch.stack([getattr(one, name) for one in start]).to(place) for name in ("centre", "width"))
     best_step, since = np.zeros(n, dtype=int), np.zeros(n, dtype=int)

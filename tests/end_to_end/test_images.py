@@ -5,12 +5,14 @@ import json
 import nibabel as nib
 import numpy as np
 import pytest
+import yaml
 
 from bidsfit import models
 from bidsfit.acquisition import Acquisition
 from bidsfit.noise import sigma_from_repeats
 from bidsfit.simulation.images import ImageVoxels
 from bidsfit.trained.network import Network
+from bidsfit.training.recipe import load_recipe, recipe_facts
 
 pytestmark = pytest.mark.usefixtures("blank_figures")
 
@@ -22,20 +24,24 @@ RECIPE = (
 
 @pytest.fixture
 def scans(tiny, tmp_path, app):
-    """``scans(recipe, stems, words...)``: outcome of a run on two images, of SNR 10 and 40."""
+    """``scans(recipe, stems, words...)``: outcome of a run on two images, of SNR 10 and 40.
 
-    def run(recipe, stems, *words):
+    They are of a diffusivity of 1 um^2/ms, or of another signal at other b-values.
+    """
+
+    def run(recipe, stems, *words, model="adc", b_values=tiny.B_VALUES, clean=None):
         (tmp_path / "own.yml").write_text(recipe)
         for stem, sigma in zip(stems, (100, 25), strict=True):
-            noise = np.random.default_rng(0).normal(0, sigma, (*tiny.SHAPE, len(tiny.B_VALUES)))
-            tiny.add(f"{stem}_dwi", data=(tiny.signals() + noise).astype(np.float32))
+            noise = np.random.default_rng(0).normal(0, sigma, (*tiny.SHAPE, len(b_values)))
+            data = noise + (tiny.signals() if clean is None else clean)
+            tiny.add(f"{stem}_dwi", b_values=b_values, data=data.astype(np.float32))
             tiny.nifti(f"derivatives/masks/{stem}_desc-all_mask.nii.gz", np.ones(tiny.SHAPE, dtype=np.uint8))
         description = {"Name": "Masks", "BIDSVersion": "1.10.0", "DatasetType": "derivative"}
         description |= {"GeneratedBy": [{"Name": "a test"}]}
         tiny.write("derivatives/masks/dataset_description.json", json.dumps(description))
         plain = (tiny, tmp_path / "out", "participant", "--preprocess", "none", "--skip-bids-validation")
         plain += ("-d", f"masks={tiny.root / 'derivatives' / 'masks'}", "--nprocs", 1)
-        return app(*plain, "--model", "adc", "--estimators", tmp_path / "own.yml", *words)
+        return app(*plain, "--model", model, "--estimators", tmp_path / "own.yml", *words)
 
     return run
 
@@ -123,3 +129,23 @@ def test_an_image_that_cannot_be_read_is_named_to_all_that_share_the_training(sc
     words = "sub-03. For want of its voxels own could not be trained for the other images of the run"
     assert words in outcome.err
     assert words in outputs(tmp_path / "out").report()
+
+
+def test_ivimnet_learns_the_signals_of_images(scans, tmp_path, outputs):
+    """`ivimnet-optim` with a shorter schedule: maps of the tissue, and what stands beside maps of other networks."""
+    recipe = recipe_facts(load_recipe("ivimnet-optim"))
+    recipe["schedule"] |= {"steps": 400, "checks": 10, "peak_rate": 0.01}
+    b_values = (0, 0, 0, 10, 20, 40, 80, 150, 300, 500, 800)
+    clean = models.get("ivim").signal({"S0": 1000.0, "f": 0.2, "D": 1.0, "Dstar": 30.0}, Acquisition(b_values))
+    stems = [f"sub-0{i}/dwi/sub-0{i}" for i in (1, 2)]
+    outcome = scans(
+        yaml.safe_dump(recipe), stems, "--participant-label", "02", model="ivim", b_values=b_values, clean=clean
+    )
+    assert outcome.code == 0, outcome.err
+    left = outputs(tmp_path / "out")
+    for name, expected in (("f", 0.2), ("D", 0.001)):
+        found = left.data(f"sub-02_model-ivim_param-{name}_desc-own_dwimap")
+        assert np.median(found) == pytest.approx(expected, rel=0.2)
+        assert np.isfinite(left.data(f"sub-02_model-ivim_param-{name}_stat-bias_desc-own_dwimap")).all()
+    notes = left.sidecar("sub-02_model-ivim_param-D_desc-own_dwimap")["EstimationNotes"]["TrainedEstimator"]
+    assert notes["Recipe"]["objective"]["bounds"] == {"D": [0, 5], "Dstar": [5, 200], "f": [0, 0.7]}

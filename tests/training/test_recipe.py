@@ -66,6 +66,7 @@ def test_a_file_of_the_user(tmp_path):
         (NAMED | {"objectives": {}}, "section in test: 'objectives'. Did you mean 'objective'"),
         (NAMED | {"schedule": {"step": 3}}, "choice in test: 'step'. Did you mean 'steps'"),
         (NAMED | {"schedule": {"optimiser": "adams"}}, "Did you mean 'adam'"),
+        (NAMED | {"architecture": {"name": "perceptron", "units": "input"}}, "Did you mean 'inputs'"),
         (NAMED | {"simulation": {"set_noise": ["fresh"]}}, "choice in test: set_noise"),
         ({"kind": "netwrk"}, "Did you mean 'network'"),
         ({"kind": ["network"]}, "kind of recipe in test"),
@@ -110,6 +111,11 @@ def test_values_that_cannot_be_are_refused(kind, name, value):
         ({"schedule": {"patience": 2.5}}, "patience must be a whole number"),
         ({"schedule": 3}, "schedule must be a table of choices, found 3"),
         ({"simulation": {"snr_levels": 20}}, "snr_levels must be a list of numbers, found 20"),
+        ({"objective": {"name": "signals", "bounds": [0, 5]}}, "bounds must be a table, found"),
+        (
+            {"objective": {"name": "signals", "bounds": {"D": [-1, 5]}}},
+            "bounds: D must be a number of at least 0, found -1",
+        ),
         ({"simulation": {"snr_levels": [20, -3]}}, "snr_levels must be a number above 0, found -3"),
         ({"simulation": {"snr_range": [1, 2, 3]}}, "snr_range must be a list of 2 numbers"),
         ({"simulation": {"snr_range": [20, 10]}}, "snr_range must be the lowest and the highest"),
@@ -188,6 +194,7 @@ def test_the_recipe_of_the_documentation_holds_every_choice():
         "label_share",
         "scope",
         "label_bounds",
+        "amplitude",
         "balance",
         "allowance",
     }  # choices that need others
