@@ -27,9 +27,10 @@ from bidsfit.trained.estimator import TrainedEstimator
 from bidsfit.trained.given import describe_given
 from bidsfit.trained.network import Network
 from bidsfit.training.bundle import acquisition_facts, read_bundle, read_facts
+from bidsfit.training.inference import Inverter
 from bidsfit.training.recipe import Recipe, load_recipe, recipe_facts
 from bidsfit.training.store import Store
-from bidsfit.training.task import Task
+from bidsfit.training.task import Task, fit
 
 #: Seconds between two lines of progress where there is no terminal.
 LINES_APART = 30.0
@@ -214,6 +215,26 @@ class Bench:
 
         facts = {**self.facts(name, setting), "Signals": _digest(signals)}
         return self.results.obtain(f"estimates_{name}", facts, compute)["estimates"]
+
+    def members(self, name: str, setting: Setting, signals: NDArray[np.float64], together: int) -> NDArray[np.float32]:
+        """Estimates by several networks from different seeds, shape (together, n, n_parameters); cached.
+
+        They are trained together, and not kept.
+        """
+        task = self.task(name, setting)
+        schedule = replace(task.recipe.schedule, members=together)
+        task = replace(task, recipe=replace(task.recipe, schedule=schedule))
+
+        def compute() -> dict[str, NDArray]:
+            with Bar(f"training {together} times {name}, {setting_in_words(setting)}") as bar:
+                machines = fit(task, threads=self.threads, device=self.device, progress=bar.show).machine
+            space = setting.space
+            inverters = [Inverter(task.recipe, machine, space, task.acquisition) for machine in machines]
+            found = [invert(signals).parameters[:, space.places] for invert in inverters]
+            return {"estimates": np.stack(found).astype(np.float32)}
+
+        facts = {"Task": task.key, "Signals": _digest(signals)}
+        return self.results.obtain(f"members_{name}", facts, compute)["estimates"]
 
     def training_samples(self, name: str, setting: Setting, n: int = 200_000) -> NDArray[np.float64] | None:
         """Samples of the training distribution of an estimator; None if it is not trained on one."""

@@ -10,6 +10,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from numpy.typing import ArrayLike
 
 from bidsfit.reports.canvas import ACCENT, INK, QUIET, WIDTH, page, save, styled, ticks
+from bidsfit.reports.comparisons import estimator_colour
 from bidsfit.reports.spaces import Axis
 from bidsfit.reports.words import readable
 
@@ -68,7 +69,7 @@ def plot_learning(
 def plot_choices(
     path: Path | str,
     choices: Sequence[float],
-    rows: Mapping[str, Mapping[str, ArrayLike]],
+    rows: Mapping[str, Mapping[str, ArrayLike | Mapping[str, ArrayLike]]],
     axes: Mapping[str, Axis],
     *,
     choice: str,
@@ -82,7 +83,7 @@ def plot_choices(
         ``.png`` or ``.svg``.
     choices : sequence of float, shape (n,)
     rows : mapping of title to mapping of parameter to array_like, shape (n,)
-        Errors; a row of panels each.
+        Errors; a row of panels each. Of several estimators a parameter has a mapping of their names to such arrays.
     axes : mapping of parameter to Axis
         One for each column.
     choice : str
@@ -94,10 +95,17 @@ def plot_choices(
     panels = figure.subplots(len(rows), len(axes), sharex=True, squeeze=False)
     for line, (title, values) in zip(panels, rows.items(), strict=True):
         for panel, (name, axis) in zip(line, axes.items(), strict=True):
-            panel.plot(choices, values[name], "o-", color=ACCENT, linewidth=1.6, markersize=4.5)
+            one = values[name]
+            several = one if isinstance(one, Mapping) else {"": one}
+            for k, (label, drawn) in enumerate(several.items()):
+                colour = estimator_colour(k) if len(several) > 1 else ACCENT
+                panel.plot(choices, drawn, "o-", color=colour, linewidth=1.6, markersize=4.5, label=label)
             words = f"{errors} of {axis.words}" if errors else axis.words
-            panel.set(ylim=(0, 1.1 * float(np.max(values[name])) or 1), title=title, ylabel=words)
+            largest = max(float(np.max(drawn)) for drawn in several.values())
+            panel.set(ylim=(0, 1.1 * largest or 1), title=title, ylabel=words)
             panel.set_xticks(choices)
     for panel in panels[-1]:
         panel.set_xlabel(choice)
+    if len(panels[0, 0].lines) > 1:
+        panels[0, 0].legend(frameon=False)
     return save(figure, path)

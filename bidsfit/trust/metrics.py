@@ -48,6 +48,16 @@ def rank_correlation(estimates: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.where(np.isnan(found), 1.0, found)
 
 
+def network_variation(estimates: NDArray[np.floating], truth: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Standard deviation between trainings relative to the mean truth, shape (n_parameters,): CV_NET.
+
+    ``estimates`` of the same n voxels by m networks have shape (m, n, n_parameters), ``truth`` (n, n_parameters). As
+    Kaandorp et al. (Magnetic Resonance in Medicine 2021;86:2250-2265) define it, squares are divided by n m - 1.
+    """
+    apart = (estimates - estimates.mean(axis=0)).reshape(-1, estimates.shape[-1])
+    return np.asarray(np.sqrt((apart**2).sum(axis=0) / (len(apart) - 1)) / truth.mean(axis=0))
+
+
 def cohen_d(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
     """Cohen's d: difference of means divided by the pooled standard deviation; positive if the first mean is larger."""
     first, second = first[np.isfinite(first)], second[np.isfinite(second)]
