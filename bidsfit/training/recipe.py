@@ -279,7 +279,8 @@ def _checked(value: Any, kind: Any, what: str, zero: bool = False) -> Any:
     kind = kinds[-1] if isinstance(value, str) else kinds[0]
     if get_origin(kind) is Literal:
         if value not in get_args(kind):
-            raise UnknownNameError(f"choice in {what}:", str(value), get_args(kind))
+            numbers = ["a whole number" if int in kinds else "a number"] if len(kinds) > 1 else []
+            raise UnknownNameError(f"choice in {what}:", str(value), [*get_args(kind), *numbers])
         return value
     if get_origin(kind) is tuple:
         length = None if Ellipsis in get_args(kind) else len(get_args(kind))

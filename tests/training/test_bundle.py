@@ -365,7 +365,7 @@ class TestContentThatCannotBe:
             (FACTS, put(("Distribution", "Weights"), [1, 1]), "sum of 1"),
             (FACTS, put(("Training", "ResidualLimit"), MISSING), "Training.ResidualLimit: field required"),
             (FACTS, put(("Training", "ResidualLimit"), np.nan), "Training.ResidualLimit: input should be a finite"),
-            (FACTS, put("Recipe", {"kind": "network", "units": "many"}), "units must be a whole number"),
+            (FACTS, put("Recipe", {"kind": "network", "units": "many"}), "Valid: a whole number, inputs"),
             (FACTS, put("Recipe", {"kind": "forest"}), "recipe is of another kind"),
             (FACTS, put("Recipe", {"base": "network"}), "leads to other recipes"),
             (FACTS, put("Recipe", {"kind": "network", "start": {"base": "network"}}), "leads to other recipes"),
