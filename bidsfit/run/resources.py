@@ -18,10 +18,10 @@ from bidsfit.bids.images import open_image
 from bidsfit.estimators.estimator import Estimator
 from bidsfit.planning.fits import Fit
 from bidsfit.planning.plan import ImagePlan, ParticipantPlan
-from bidsfit.simulation.distributions import Uniform
 from bidsfit.trained.estimator import TrainedEstimator
 from bidsfit.trust.companions import is_simulated
-from bidsfit.trust.monte_carlo import size_of, space_of
+from bidsfit.trust.monte_carlo import size_of, space_of, truths_of
+from bidsfit.trust.performance import judged_of
 
 #: Seconds of any run (imports, planning, reports), of an image (mask, quality, figures), of a raw image beside that, of
 #: the figures of a fit, and of the smooth functions of its simulated errors.
@@ -127,16 +127,14 @@ def n_simulated(fit: Fit) -> int:
     """Number of signals from which the errors of an estimator are simulated; none of one that brings its own."""
     if isinstance(fit.built, TrainedEstimator):
         return 0
-    size, n_parameters = size_of(fit.built, fit.trust == "full"), len(space_of(fit.built).names)
-    return size.truths * (size.repeats + 2 * n_parameters * size.neighbours)
+    size, n_judged = size_of(fit.built, fit.trust == "full"), len(judged_of(space_of(fit.built)))
+    return size.truths * (size.repeats + 2 * n_judged * size.neighbours)
 
 
 def simulated_signals(estimator: Estimator, acquisition: Acquisition) -> NDArray[np.float64]:
-    """Noisy signals of its model, drawn from all over its space, shape (`SAMPLE`, n)."""
-    model, rng = estimator.model, np.random.default_rng(0)
-    space = space_of(estimator)
-    drawn = dict(zip(space.names, Uniform(space).sample(SAMPLE, rng).T, strict=True))
-    signals = model.signal({name: drawn.get(name, np.ones(SAMPLE)) for name in model.names}, acquisition)
+    """Noisy signals of what its errors would be simulated from, shape (`SAMPLE`, n)."""
+    space, rng = space_of(estimator), np.random.default_rng(0)
+    signals = estimator.model.signal(space.with_scale(truths_of(space).sample(SAMPLE, rng)), acquisition)
     return np.abs(signals + rng.normal(0, 1 / SNR, signals.shape))
 
 

@@ -108,8 +108,8 @@ def test_the_signal_is_the_cumulant_expansion_of_a_mixture():
 
 def test_a_negative_kurtosis_is_told():
     clean = DKI.signal(mixture(0.5, [2, 0.3, 0.3], [1, 0.7, 0.7]), ACQUISITION)
-    estimate = LeastSquares(DKI).estimate(np.array([clean, clean**1.0]), ACQUISITION)
-    assert estimate.status.tolist() == [Status.CONVERGED] * 2
+    estimate = LeastSquares(DKI).estimate(clean[None], ACQUISITION)
+    assert estimate.status.tolist() == [Status.CONVERGED]
     bent = mixture(0.5, [1, 0.5, 0.5], [1, 0.5, 0.5])
     bent[7:10] = -0.1
     estimate = LeastSquares(DKI).estimate(DKI.signal(bent, ACQUISITION)[None], ACQUISITION)
