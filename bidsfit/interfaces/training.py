@@ -86,15 +86,7 @@ class TrainEstimator(SimpleInterface):
     output_spec = _TrainEstimatorOutput
 
     def _run_interface(self, runtime: Any) -> Any:
-        acquisition = read_acquisition(
-            Path(self.inputs.bval),
-            Path(self.inputs.bvec) if self.inputs.bvec else None,
-            self.inputs.sidecar if isdefined(self.inputs.sidecar) else None,
-        )
-        model = models.get(self.inputs.model, self.inputs.organ)
-        estimator: Any = estimators.get(self.inputs.estimator)(model, **self.inputs.options)
-        left_out = json.loads(Path(self.inputs.facts).read_text()).get("left_out", [])
-        require_support(estimator, acquisition, left_out, Path(self.inputs.in_file))
+        estimator, acquisition, _ = _built(self.inputs)
         averaged = estimator.averaged(acquisition)
         images = self._images(averaged)
         snr = self._snr(estimator) if images is None else images.median_snr
@@ -202,15 +194,7 @@ class SampleVoxels(SimpleInterface):
 
     def _run_interface(self, runtime: Any) -> Any:
         path, mask_path = Path(self.inputs.in_file), Path(self.inputs.mask)
-        acquisition = read_acquisition(
-            Path(self.inputs.bval),
-            Path(self.inputs.bvec) if self.inputs.bvec else None,
-            self.inputs.sidecar if isdefined(self.inputs.sidecar) else None,
-        )
-        model = models.get(self.inputs.model, self.inputs.organ)
-        estimator: Any = estimators.get(self.inputs.estimator)(model, **self.inputs.options)
-        facts = json.loads(Path(self.inputs.facts).read_text())
-        require_support(estimator, acquisition, facts.get("left_out", []), path)
+        estimator, acquisition, facts = _built(self.inputs)
         mask = np.asarray(read_data(open_image(mask_path), mask_path)) > 0
         noise_map = Path(self.inputs.noise_map) if isdefined(self.inputs.noise_map) else None
         sigma = noise_level(facts["noise"], noise_map, mask)
@@ -222,8 +206,21 @@ class SampleVoxels(SimpleInterface):
         stored = opened(path, self.inputs.scratch)
         signals = MaskedSignals(stored, image_shape(stored, len(acquisition), path), mask, path)
         found = estimator.sample(signals, acquisition, sigma, name=self.inputs.name, most=self.inputs.most)
-        self._results = {"voxels": str(save_voxels(Path(runtime.cwd) / "voxels.safetensors", found, model))}
+        self._results = {"voxels": str(save_voxels(Path(runtime.cwd) / "voxels.safetensors", found, estimator.model))}
         return runtime
+
+
+def _built(inputs: Any) -> tuple[Any, Acquisition, dict[str, Any]]:
+    """The estimator that is trained, and the acquisition and the facts of an image; they must support a fit."""
+    acquisition = read_acquisition(
+        Path(inputs.bval),
+        Path(inputs.bvec) if inputs.bvec else None,
+        inputs.sidecar if isdefined(inputs.sidecar) else None,
+    )
+    estimator = estimators.get(inputs.estimator)(models.get(inputs.model, inputs.organ), **inputs.options)
+    facts = json.loads(Path(inputs.facts).read_text())
+    require_support(estimator, acquisition, facts.get("left_out", []), Path(inputs.in_file))
+    return estimator, acquisition, facts
 
 
 def save_voxels(path: Path, voxels: ImageVoxels, model: SignalModel) -> Path:
