@@ -35,7 +35,7 @@ from bidsfit.fitting import FitResult, fit
 from bidsfit.interfaces.figures import relative
 from bidsfit.interfaces.step import progress_bar
 from bidsfit.reports.bibliography import estimation_fields
-from bidsfit.reports.direction_colours import small
+from bidsfit.reports.direction_colours import thumbnail_panel
 from bidsfit.reports.figures import plot_thumbnail
 from bidsfit.reports.fit_panels import PANELS, FitPanel, FitView
 from bidsfit.reports.fit_record import fit_record
@@ -201,7 +201,7 @@ def draw_panels(view: FitView, paths: Mapping[str, Path]) -> list[str]:
     for name in view.names:
         kind = thumbnail_of(name)
         with needing_space(paths[kind]):
-            plot_thumbnail(paths[kind], small(view, name), view.mask, view.affine)
+            plot_thumbnail(paths[kind], thumbnail_panel(view, name), view.mask, view.affine)
         drawn.append(kind)
     return drawn
 

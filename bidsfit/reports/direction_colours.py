@@ -45,7 +45,7 @@ def coloured(view: FitView, axis: Derived) -> figures.Panel:
     return replace(drawn, data=colours, title=f"{drawn.title}, weighted by {weight.title}", remark=COLOURS)
 
 
-def small(view: FitView, name: str) -> figures.Panel:
+def thumbnail_panel(view: FitView, name: str) -> figures.Panel:
     """What the thumbnail of a quantity shows: of the weight of an axis, that axis in colours."""
     axes = (quantity for quantity in view.model.derived if quantity.axis and quantity.weight == name)
     return next((coloured(view, axis) for axis in axes), None) or view.map(name)

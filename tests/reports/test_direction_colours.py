@@ -14,7 +14,7 @@ from bidsfit import Acquisition, LeastSquares, models
 from bidsfit.bids.outputs import maps_of
 from bidsfit.fitting import fit
 from bidsfit.phantom.directions import spread_directions
-from bidsfit.reports.direction_colours import BRIGHTEST, draw, in_scanner, small
+from bidsfit.reports.direction_colours import BRIGHTEST, draw, in_scanner, thumbnail_panel
 from bidsfit.reports.figures import plot_thumbnail
 from bidsfit.reports.fit_panels import FitView
 
@@ -52,7 +52,7 @@ def drawn(model: str, tensor: np.ndarray, axes: np.ndarray, path: Path) -> np.nd
     result = fit(estimator, signals, SCHEME, 1.0)
     outputs = maps_of(estimator.model, estimator, "", "sub-01", "dwimap")
     view = FitView(result, estimator, outputs, mask, from_matvec(2 * axes))
-    plot_thumbnail(path.with_name("small.png"), small(view, view.names[1]), mask, view.affine)
+    plot_thumbnail(path.with_name("small.png"), thumbnail_panel(view, view.names[1]), mask, view.affine)
     return imread(path)[..., :3] if draw(path, view) else None
 
 
