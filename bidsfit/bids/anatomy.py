@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from bidsfit.bids.inputs import Dataset, DwiImage, Folder
+from bidsfit.bids.inputs import Dataset, Folder, InputImage
 from bidsfit.bids.names import files_of, is_magnitude, matches, parse_name
 from bidsfit.bids.tissues import MAPPING, tissue_indices
 
@@ -101,7 +101,7 @@ def is_subjects_folder(root: Path) -> bool:
     )
 
 
-def find_anatomy(raw: Dataset, derivatives: Sequence[Folder], image: DwiImage) -> Anatomy | None:
+def find_anatomy(raw: Dataset, derivatives: Sequence[Folder], image: InputImage) -> Anatomy | None:
     """Find the anatomical images that belong to a diffusion image; None if there are none.
 
     An existing segmentation of the derivatives, in the order of the datasets, is preferred to a new one. Within a
@@ -128,7 +128,7 @@ def find_anatomy(raw: Dataset, derivatives: Sequence[Folder], image: DwiImage) -
     return None
 
 
-def _of_subject(folder: Folder, image: DwiImage) -> Anatomy | None:
+def _of_subject(folder: Folder, image: InputImage) -> Anatomy | None:
     """FreeSurfer segmentation of the session of the image, or of the participant."""
     session = image.entities.get("session")
     labels = [f"{image.participant}_ses-{session}"] if session else []
@@ -148,7 +148,7 @@ def _of_subject(folder: Folder, image: DwiImage) -> Anatomy | None:
     return None
 
 
-def _of_dataset(dataset: Dataset, image: DwiImage) -> Anatomy | None:
+def _of_dataset(dataset: Dataset, image: InputImage) -> Anatomy | None:
     """Best segmentation of a derivative dataset with the T1-weighted image that it belongs to."""
     files = _anatomical(dataset, image, ("dseg", "probseg"))
     heads = _anatomical(dataset, image, ("T1w",))
@@ -174,7 +174,7 @@ def _of_dataset(dataset: Dataset, image: DwiImage) -> Anatomy | None:
     return None
 
 
-def _unsegmented(dataset: Dataset, image: DwiImage) -> Anatomy | None:
+def _unsegmented(dataset: Dataset, image: InputImage) -> Anatomy | None:
     """A T1-weighted image without segmentation, preprocessed or raw."""
     heads = [path for path in _anatomical(dataset, image, ("T1w",)) if _is_own(path)]
     if dataset.derivative:
@@ -194,7 +194,7 @@ def _unsegmented(dataset: Dataset, image: DwiImage) -> Anatomy | None:
     )
 
 
-def _anatomical(dataset: Dataset, image: DwiImage, suffixes: Iterable[str]) -> list[Path]:
+def _anatomical(dataset: Dataset, image: InputImage, suffixes: Iterable[str]) -> list[Path]:
     """Anatomical volumes of the participant, sorted by name."""
     wanted = {"sub": image.participant, "suffix": list(suffixes), "extension": [".nii", ".nii.gz"], "hemi": None}
     return [
@@ -204,7 +204,7 @@ def _anatomical(dataset: Dataset, image: DwiImage, suffixes: Iterable[str]) -> l
     ]
 
 
-def _of_session(paths: Sequence[Path], image: DwiImage) -> tuple[list[Path], str]:
+def _of_session(paths: Sequence[Path], image: InputImage) -> tuple[list[Path], str]:
     """Files of one session, and a text that names the session if it is not that of the image."""
     groups: dict[str | None, list[Path]] = {}
     for path in paths:
@@ -273,7 +273,7 @@ def _head_of(segmentation: Path, heads: Sequence[Path]) -> Path | None:
     return min(fitting)[-1] if fitting else None
 
 
-def _lies_on(dataset: Dataset, space: str | None, image: DwiImage) -> bool:
+def _lies_on(dataset: Dataset, space: str | None, image: InputImage) -> bool:
     """Whether the anatomy of a dataset is aligned with a diffusion image that the dataset preprocessed."""
     there = image.entities.get("space")
     return (

@@ -13,7 +13,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from bidsfit.bids.inputs import DwiImage
+from bidsfit.bids.inputs import InputImage
 from bidsfit.bids.metadata import read_sidecar
 from bidsfit.bids.names import files_of, parse_name
 from bidsfit.bids.outputs import file_output, image_folder, json_path, sources_of
@@ -79,7 +79,7 @@ def _shown(value: Any) -> str:
     return shorten(words, LONGEST_VALUE, placeholder=" ...")
 
 
-def writing(folder: Path, image: DwiImage) -> FileLock:
+def writing(folder: Path, image: InputImage) -> FileLock:
     """Lock the results of a participant against other processes for a ``with`` block.
 
     Conflicts found, or not found, inside the block stay so until its end.
@@ -89,7 +89,7 @@ def writing(folder: Path, image: DwiImage) -> FileLock:
 
 
 def conflicts_of_fit(
-    folder: Path, image: DwiImage, outputs: Collection[Path], settings: Mapping[str, Any]
+    folder: Path, image: InputImage, outputs: Collection[Path], settings: Mapping[str, Any]
 ) -> Iterator[Conflict]:
     """Conflicts of a fit: maps that it would replace but were made otherwise, and fits that it cannot coexist with.
 
@@ -107,7 +107,7 @@ def conflicts_of_fit(
 
 
 def conflicts_of_image(
-    folder: Path, image: DwiImage, shared: Mapping[str, Any], *, but: Collection[Path] = ()
+    folder: Path, image: InputImage, shared: Mapping[str, Any], *, but: Collection[Path] = ()
 ) -> Iterator[Conflict]:
     """Existing fits of an image with another source, mask or noise.
 
@@ -123,7 +123,7 @@ def conflicts_of_image(
             yield from _conflict(path, shared, sources_of(image), names=tuple(shared))
 
 
-def conflicts_of_preprocessing(folder: Path, raw: DwiImage, steps: Mapping[str, str]) -> Iterator[Conflict]:
+def conflicts_of_preprocessing(folder: Path, raw: InputImage, steps: Mapping[str, str]) -> Iterator[Conflict]:
     """Conflict of a preprocessed image; ``steps`` are methods by step, as of `Chain.settings`."""
     path = folder / file_output("preproc", raw)
     for found in _conflict(path, steps, [uri for uri in (raw.uri, raw.mask_uri) if uri], where=("Preprocessing",)):
@@ -197,7 +197,7 @@ def of_segmentation(name: str) -> bool:
     return any(word.startswith(OF_SEGMENTATIONS) for word in parse_name(name).words)
 
 
-def files_of_image(folder: Path, image: DwiImage) -> list[Path]:
+def files_of_image(folder: Path, image: InputImage) -> list[Path]:
     """All outputs of an image: maps, masks, preprocessed image, tables of regions, figures and records."""
     places = (folder / image_folder(image), folder / f"sub-{image.participant}" / "figures")
     own = parse_name(image.name).words

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from bidsfit.bids.acquisitions import read_b_values
 from bidsfit.bids.images import image_shape, open_image, read_data, same_grid
-from bidsfit.bids.inputs import Dataset, DwiImage, inherited
+from bidsfit.bids.inputs import Dataset, InputImage, inherited
 from bidsfit.bids.metadata import read_metadata
 from bidsfit.bids.names import files_of, is_magnitude, parse_name
 from bidsfit.exceptions import UnusableInputError
@@ -110,7 +110,7 @@ class _ReversedScan:
     sidecar: dict[str, Any]
 
 
-def find_reversed(dataset: Dataset, image: DwiImage) -> ReversedPhase | NoReversedPhase:
+def find_reversed(dataset: Dataset, image: InputImage) -> ReversedPhase | NoReversedPhase:
     """Find the image of reversed phase encoding that BIDS links to a diffusion image.
 
     Candidates are the participant's ``fmap/*_epi``, ``dwi/*_dwi`` and ``dwi/*_sbref``. The first of these links that
@@ -147,7 +147,7 @@ def find_reversed(dataset: Dataset, image: DwiImage) -> ReversedPhase | NoRevers
     return _none(image)
 
 
-def joined_images(dataset: Dataset, image: DwiImage) -> tuple[Path, ...]:
+def joined_images(dataset: Dataset, image: InputImage) -> tuple[Path, ...]:
     """Images that BIDS links to a diffusion image as reversed ones, usable or not, by names and sidecars.
 
     Raises
@@ -214,7 +214,7 @@ def _positive(value: Any) -> bool:
 # --- which images belong together -----------------------------------------------------------------------------------
 
 
-def _candidates(dataset: Dataset, image: DwiImage) -> Iterator[_ReversedScan]:
+def _candidates(dataset: Dataset, image: InputImage) -> Iterator[_ReversedScan]:
     """Images of the participant that may be reversed, sorted by name."""
     for datatype, ending in PLACES:
         for path in files_of(dataset.root, image.participant, datatype)[0]:
@@ -226,7 +226,7 @@ def _candidates(dataset: Dataset, image: DwiImage) -> Iterator[_ReversedScan]:
 
 
 def _joined(
-    dataset: Dataset, image: DwiImage, candidates: list[_ReversedScan]
+    dataset: Dataset, image: InputImage, candidates: list[_ReversedScan]
 ) -> Iterator[tuple[str, list[_ReversedScan]]]:
     """Candidates linked to the image by each kind of link that links any, strongest first."""
     sources = set(_words(image.path, image.sidecar, "B0FieldSource"))
@@ -282,7 +282,7 @@ def _alike(first: Path, second: Path) -> bool:
     return {**ours, "dir": "", "run": ""} == {**theirs, "dir": "", "run": ""}
 
 
-def _none(image: DwiImage) -> NoReversedPhase:
+def _none(image: InputImage) -> NoReversedPhase:
     if source := image.sidecar.get("B0FieldSource"):
         return NoReversedPhase(
             f"{image.path.name} has the B0FieldSource {source!r}, which is the B0FieldIdentifier of no fmap/*_epi or "
@@ -310,7 +310,7 @@ class _Own:
     readout: float
 
 
-def _own(image: DwiImage) -> _Own | str:
+def _own(image: InputImage) -> _Own | str:
     b_values = read_b_values(image.bval)
     opened = open_image(image.path)
     shape = image_shape(opened, b_values.size, image.path)
@@ -327,7 +327,7 @@ def _own(image: DwiImage) -> _Own | str:
     return readout if isinstance(readout, str) else _Own(opened, shape, volumes, encoding, readout)
 
 
-def _use(dataset: Dataset, image: DwiImage, own: _Own, candidate: _ReversedScan, link: str) -> ReversedPhase | str:
+def _use(dataset: Dataset, image: InputImage, own: _Own, candidate: _ReversedScan, link: str) -> ReversedPhase | str:
     """The pair, or the reason why the candidate cannot be used."""
     path, sidecar = candidate.path, candidate.sidecar
     encoding = _encoding(path, sidecar)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bidsfit.bids.anatomy import Anatomy, find_anatomy
 from bidsfit.bids.fieldmaps import NoReversedPhase, ReversedPhase, find_reversed, joined_images
-from bidsfit.bids.inputs import Dataset, DwiImage, Folder, Inputs
+from bidsfit.bids.inputs import Dataset, Folder, InputImage, Inputs
 from bidsfit.exceptions import UnusableInputError
 
 
@@ -40,7 +40,7 @@ def find_helping_images(
 
 
 def find_images_that_help(
-    raw: Dataset, derivatives: Sequence[Folder], image: DwiImage, skip: Collection[str] = ()
+    raw: Dataset, derivatives: Sequence[Folder], image: InputImage, skip: Collection[str] = ()
 ) -> HelpingImages:
     """Find the image of reversed phase encoding and the anatomy that belong to a diffusion image.
 

@@ -47,7 +47,7 @@ IMAGE_ENTITIES = {
     "resolution": "res",
 }
 
-#: Fields of `DwiImage` that are paths.
+#: Fields of `InputImage` that are paths.
 PATHS = ("path", "bval", "bvec", "mask", "noise_map")
 
 #: Kinds of file that a filter may choose among.
@@ -80,7 +80,7 @@ class Dataset(Folder):
 
 
 @dataclass(frozen=True)
-class DwiImage:
+class InputImage:
     """A diffusion image with its files.
 
     ``mask`` is None if no derivative dataset has one that fits; ``no_mask`` then names those that exist. ``noise_map``
@@ -110,7 +110,7 @@ class DwiImage:
         return {k: str(v) if isinstance(v, Path) else v for k, v in vars(self).items()}
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> DwiImage:
+    def from_dict(cls, values: Mapping[str, Any]) -> InputImage:
         """Inverse of `to_dict`."""
         paths = {k: None if values[k] is None else Path(values[k]) for k in PATHS}
         return cls(**{**values, **paths})
@@ -136,7 +136,7 @@ class InputProblem:
 class Inputs:
     """Images to fit, and problems by participant."""
 
-    images: list[DwiImage] = field(default_factory=list)
+    images: list[InputImage] = field(default_factory=list)
     problems: list[InputProblem] = field(default_factory=list)
 
 
@@ -357,7 +357,7 @@ def _no_images(raw: Dataset, label: str, searched: Sequence[_Searched], query: M
     return f"sub-{label} has no diffusion images ({raw.root / pattern}){_that_match(query)}."
 
 
-def _no_mask(image: DwiImage, searched: Sequence[_Searched], query: Mapping[str, Any], raw: Dataset) -> str:
+def _no_mask(image: InputImage, searched: Sequence[_Searched], query: Mapping[str, Any], raw: Dataset) -> str:
     """Why none of the given masks is used for an image; empty if none was given."""
     words = []
     if others := [path for one in searched for path in one.paths]:
@@ -390,7 +390,7 @@ def _listed(paths: Sequence[Path]) -> str:
     return ", ".join(path.name for path in paths[:SHOWN]) + more
 
 
-def _describe(dataset: Dataset, label: str, path: Path) -> DwiImage:
+def _describe(dataset: Dataset, label: str, path: Path) -> InputImage:
     """An image with its b-values, directions and metadata, found by BIDS inheritance."""
     bval = next(inherited(path, dataset.root, ".bval"), None)
     if bval is None:
@@ -398,7 +398,7 @@ def _describe(dataset: Dataset, label: str, path: Path) -> DwiImage:
             f"{path} has no .bval file. Put {path.name.split('.')[0]}.bval beside it, or one that it inherits above it."
         )
     sidecar, odd = read_metadata(reversed(list(inherited(path, dataset.root, ".json"))))
-    return DwiImage(
+    return InputImage(
         path=path,
         bval=bval,
         bvec=next(inherited(path, dataset.root, ".bvec"), None),
@@ -433,7 +433,7 @@ def inherited(path: Path, root: Path, extension: str) -> Iterator[Path]:
         yield from sorted(applying, key=lambda file: (-len(names[file].words), file.name))
 
 
-def _companion(image: DwiImage, searched: Sequence[_Searched], kind: str) -> tuple[Path, str] | None:
+def _companion(image: InputImage, searched: Sequence[_Searched], kind: str) -> tuple[Path, str] | None:
     """Best-matching file (such as a mask) of an image and its URI, from the first dataset with one.
 
     A file matches if its distinguishing entities are those of the image. The one with most shared entities is taken,

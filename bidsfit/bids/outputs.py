@@ -19,7 +19,7 @@ from nibabel.spatialimages import SpatialImage
 from bidsfit import __version__
 from bidsfit.acquisition import column_of
 from bidsfit.bids.images import write_nifti
-from bidsfit.bids.inputs import DwiImage, Folder
+from bidsfit.bids.inputs import Folder, InputImage
 from bidsfit.bids.left_out import FIELD
 from bidsfit.bids.metadata import read_sidecar
 from bidsfit.bids.tables import GENERATED_BY, write_rows
@@ -114,19 +114,19 @@ class MapOutput:
         return None if displayed is None else (float(displayed[0]), float(displayed[1]))
 
 
-def image_folder(image: DwiImage) -> str:
+def image_folder(image: InputImage) -> str:
     """Folder of the outputs of an image, relative to the output folder."""
     session = image.entities.get("session")
     return "/".join([f"sub-{image.participant}", *([f"ses-{session}"] if session else []), "dwi"])
 
 
-def file_output(key: str, image: DwiImage) -> Path:
+def file_output(key: str, image: InputImage) -> Path:
     """Path of an entry of ``files`` in outputs.yml, relative to the output folder."""
     name: str = table()["files"][key]["name"]
     return Path(name.format(folder=image_folder(image), image=image.name, participant=f"sub-{image.participant}"))
 
 
-def region_output(key: str, image: DwiImage, regions: str, **fit: str) -> Path:
+def region_output(key: str, image: InputImage, regions: str, **fit: str) -> Path:
     """Path of an entry of ``regions`` in outputs.yml, relative to the output folder.
 
     ``regions``: entities of the segmentation; ``fit``: ``model`` and ``estimator``, as in names of maps.
@@ -137,7 +137,7 @@ def region_output(key: str, image: DwiImage, regions: str, **fit: str) -> Path:
 
 
 def map_outputs(
-    image: DwiImage, model: SignalModel, estimator: Estimator, trust: Trust = "off"
+    image: InputImage, model: SignalModel, estimator: Estimator, trust: Trust = "off"
 ) -> dict[str, MapOutput]:
     """All maps of one fit of a diffusion image, by key (see `maps_of`)."""
     return maps_of(model, estimator, image_folder(image), image.name, "dwimap", trust)
@@ -174,7 +174,7 @@ def maps_of(
 
 
 def disagreement_outputs(
-    image: DwiImage, model: SignalModel, estimator: Estimator, reference: Estimator
+    image: InputImage, model: SignalModel, estimator: Estimator, reference: Estimator
 ) -> dict[str, MapOutput]:
     """Maps of the disagreement of one fit with a reference, by key ("D_disagreementmle")."""
     scalars = [q for q in compared(model) if isinstance(q, Derived) or q.kind == "scalar"]
@@ -330,7 +330,7 @@ def _fitted(columns: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
     return found
 
 
-def sources_of(image: DwiImage) -> list[str]:
+def sources_of(image: InputImage) -> list[str]:
     """BIDS URIs of the sources of an image's maps: the image, and given mask and noise map."""
     return [image.uri, *filter(None, [image.mask_uri, image.noise_uri])]
 

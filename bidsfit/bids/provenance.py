@@ -18,7 +18,7 @@ from filelock import FileLock
 
 from bidsfit import __version__
 from bidsfit.bids.conflicts import writing
-from bidsfit.bids.inputs import DwiImage
+from bidsfit.bids.inputs import InputImage
 from bidsfit.bids.metadata import read_sidecar
 from bidsfit.bids.outputs import image_folder, own_uri
 from bidsfit.bids.tables import write_rows
@@ -29,7 +29,7 @@ from bidsfit.files import write_json
 RECORDS = {"act": "Activities", "ent": "Files", "soft": "Software"}
 
 
-def provenance_path(folder: Path, image: DwiImage, suffix: str) -> Path:
+def provenance_path(folder: Path, image: InputImage, suffix: str) -> Path:
     """Path of the file of `RECORDS` that has the results of an image."""
     session = image.entities.get("session")
     return folder / "prov" / f"prov-sub{image.participant}{f'ses{session}' if session else ''}_{suffix}.json"
@@ -37,7 +37,7 @@ def provenance_path(folder: Path, image: DwiImage, suffix: str) -> Path:
 
 def write_provenance(
     folder: Path,
-    images: Sequence[DwiImage],
+    images: Sequence[InputImage],
     run: str,
     command: str,
     started: datetime,
@@ -50,7 +50,7 @@ def write_provenance(
     ----------
     folder : Path
         Output folder.
-    images : sequence of DwiImage
+    images : sequence of InputImage
         Images of one participant and session that the run was given.
     run : str
         Identifier of the run.
@@ -109,7 +109,7 @@ def write_table_of_records(folder: Path) -> None:
         write_rows(folder / "prov" / "provenance.tsv", ("provenance_id", "description"), rows)
 
 
-def _sources(image: DwiImage) -> Iterator[tuple[str, Path]]:
+def _sources(image: InputImage) -> Iterator[tuple[str, Path]]:
     """URIs and paths of an image and what belongs to it."""
     scheme, name, relative = image.uri.split(":", 2)
     root = image.path.parents[len(Path(relative).parts) - 1]

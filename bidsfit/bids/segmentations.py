@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from bidsfit.bids.anatomy import same_space
 from bidsfit.bids.images import open_image, read_data, same_grid, write_nifti
-from bidsfit.bids.inputs import DwiImage, Folder
+from bidsfit.bids.inputs import Folder, InputImage
 from bidsfit.bids.names import parse_name
 from bidsfit.bids.outputs import json_path, lookup_path
 from bidsfit.bids.regions import RegionFile, lookup, region_files
@@ -120,7 +120,7 @@ def is_file(atlas: str) -> bool:
 
 
 def find_segmentations(
-    atlases: Sequence[str], datasets: Sequence[Folder], image: DwiImage, like: SpatialImage
+    atlases: Sequence[str], datasets: Sequence[Folder], image: InputImage, like: SpatialImage
 ) -> tuple[list[Segmentation], list[str]]:
     """Segmentations of an image, and why others cannot be used, in words.
 
@@ -161,7 +161,7 @@ def find_segmentations(
     return list(found.values()), problems
 
 
-def _given(path: Path, datasets: Sequence[Folder], image: DwiImage) -> Iterator[Segmentation]:
+def _given(path: Path, datasets: Sequence[Folder], image: InputImage) -> Iterator[Segmentation]:
     """The segmentation in a file, unless that is another participant's."""
     if not path.is_file():
         raise NoInputError(f"--atlas {path}: there is no such file.")
@@ -174,7 +174,7 @@ def _given(path: Path, datasets: Sequence[Folder], image: DwiImage) -> Iterator[
     yield Segmentation(path, home or Folder("", path.parent), home.uri(path) if home else path.as_uri())
 
 
-def _named(label: str, datasets: Sequence[Folder], image: DwiImage) -> Iterator[Segmentation]:
+def _named(label: str, datasets: Sequence[Folder], image: InputImage) -> Iterator[Segmentation]:
     """Segmentations of an image with a label, the most specific first."""
     own = set(parse_name(image.name).words)
     found = []
@@ -193,7 +193,7 @@ def _labels(file: RegionFile) -> set[str]:
     return {entities[key].lower() for key in (*ENTITIES, "desc") if key in entities} or {PLAIN}
 
 
-def _obstacle(segmentation: Segmentation, image: DwiImage, like: SpatialImage) -> str:
+def _obstacle(segmentation: Segmentation, image: InputImage, like: SpatialImage) -> str:
     """Why a segmentation cannot be brought to the grid of an image, in words; else empty."""
     path = segmentation.path
     try:
@@ -227,7 +227,7 @@ def _space(path: Path) -> str | None:
     return entities.get("space") or entities.get("tpl")
 
 
-def _same_by_place(segmentation: Segmentation, image: DwiImage) -> bool:
+def _same_by_place(segmentation: Segmentation, image: InputImage) -> bool:
     """Whether a segmentation lies in the space of an image, where one of the two names none.
 
     In derivatives of QSIPrep an anatomical image that names no space lies in that of the diffusion images.

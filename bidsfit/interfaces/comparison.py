@@ -24,7 +24,7 @@ from bidsfit import estimators, models
 from bidsfit.bids.acquisitions import read_acquisition
 from bidsfit.bids.conflicts import conflicts_of_fit, refuse, writing
 from bidsfit.bids.images import open_image
-from bidsfit.bids.inputs import DwiImage
+from bidsfit.bids.inputs import InputImage
 from bidsfit.bids.outputs import disagreement_outputs, disagreement_settings, sources_of, write_maps
 from bidsfit.bids.units import REPORT_UNITS
 from bidsfit.estimators.comparison import correlations, difference, precision
@@ -48,7 +48,7 @@ N_CURVES = 3
 STRONG = 0.7
 
 
-def comparison_figure_paths(folder: Path, image: DwiImage, model: SignalModel) -> dict[str, Path]:
+def comparison_figure_paths(folder: Path, image: InputImage, model: SignalModel) -> dict[str, Path]:
     """Paths of the record and figures of a comparison, by "record", "curves", or parameter."""
     figures, stem = folder / f"sub-{image.participant}" / "figures", f"{image.name}_model-{model.name}"
     paths = {p.name: figures / f"{stem}_param-{p.label}_desc-comparison_dwi.png" for p in compared(model)}
@@ -59,7 +59,7 @@ def comparison_figure_paths(folder: Path, image: DwiImage, model: SignalModel) -
 
 
 class _PlotComparisonInput(BaseInterfaceInputSpec):
-    image = traits.Dict(mandatory=True, desc="as DwiImage.to_dict")
+    image = traits.Dict(mandatory=True, desc="as InputImage.to_dict")
     bval = File(exists=True, mandatory=True)
     bvec = File(exists=True)
     sidecar = traits.Dict(desc="metadata of the image")
@@ -89,7 +89,7 @@ class PlotComparison(SimpleInterface):
     output_spec = _PlotComparisonOutput
 
     def _run_interface(self, runtime: Any) -> Any:
-        image, model = DwiImage.from_dict(self.inputs.image), models.get(self.inputs.model)
+        image, model = InputImage.from_dict(self.inputs.image), models.get(self.inputs.model)
         built: list[Estimator] = [
             estimators.get(fit["estimator"])(models.get(model.name, fit["organ"]), **fit["options"])
             for fit in self.inputs.fits
@@ -163,7 +163,7 @@ class PlotComparison(SimpleInterface):
         return runtime
 
     def _write_disagreements(
-        self, image: DwiImage, built: Sequence[Estimator], results: Sequence[FitResult]
+        self, image: InputImage, built: Sequence[Estimator], results: Sequence[FitResult]
     ) -> dict[tuple[str, str], float]:
         """Write the maps of the disagreement with the reference; medians by estimator and parameter."""
         name = reference_of([estimator.name for estimator in built])

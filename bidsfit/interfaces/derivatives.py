@@ -17,7 +17,7 @@ from nipype.interfaces.base import (
 )
 
 from bidsfit.bids.conflicts import conflicts_of_image, refuse, writing
-from bidsfit.bids.inputs import DwiImage
+from bidsfit.bids.inputs import InputImage
 from bidsfit.bids.outputs import file_output, json_path, on_grid_of, table
 from bidsfit.files import whole_file, write_json
 
@@ -28,7 +28,7 @@ class _WriteVolumeInput(BaseInterfaceInputSpec):
     kind = traits.Enum("mask", "noise", "tissue", mandatory=True, desc="entry of outputs.yml")
     method = traits.Str(desc="how it was found, in words")
     doubt = traits.Str(desc="why it is doubtful, in words")
-    image = traits.Dict(mandatory=True, desc="as DwiImage.to_dict")
+    image = traits.Dict(mandatory=True, desc="as InputImage.to_dict")
     output_dir = Directory(mandatory=True)
 
 
@@ -43,7 +43,7 @@ class WriteVolume(SimpleInterface):
     output_spec = _WriteVolumeOutput
 
     def _run_interface(self, runtime: Any) -> Any:
-        image, folder = DwiImage.from_dict(self.inputs.image), Path(self.inputs.output_dir)
+        image, folder = InputImage.from_dict(self.inputs.image), Path(self.inputs.output_dir)
         if isdefined(self.inputs.in_file):
             with writing(folder, image):
                 shared = {"Mask": self.inputs.method} if self.inputs.kind == "mask" else {}
@@ -51,7 +51,7 @@ class WriteVolume(SimpleInterface):
                 self._write(image, folder / file_output(self.inputs.kind, image))
         return runtime
 
-    def _write(self, image: DwiImage, target: Path) -> None:
+    def _write(self, image: InputImage, target: Path) -> None:
         if isdefined(self.inputs.table):
             with whole_file(json_path(target).with_suffix(".tsv")) as temporary:
                 shutil.copyfile(self.inputs.table, temporary)

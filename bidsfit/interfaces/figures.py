@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from bidsfit.bids.acquisitions import read_acquisition
 from bidsfit.bids.conflicts import conflicts_of_image, refuse, writing
 from bidsfit.bids.images import open_image, read_data
-from bidsfit.bids.inputs import DwiImage
+from bidsfit.bids.inputs import InputImage
 from bidsfit.bids.left_out import in_words
 from bidsfit.files import whole_file
 from bidsfit.interfaces.image import doubtful_mask
@@ -31,7 +31,7 @@ from bidsfit.reports import figures
 from bidsfit.reports.records import ImageRecord, write_record
 
 
-def image_figure_paths(folder: Path, image: DwiImage) -> dict[str, Path]:
+def image_figure_paths(folder: Path, image: InputImage) -> dict[str, Path]:
     """Paths of the record and figures of an image, by kind."""
     stem = folder / f"sub-{image.participant}" / "figures"
     return {
@@ -43,7 +43,7 @@ def image_figure_paths(folder: Path, image: DwiImage) -> dict[str, Path]:
 
 
 class _PlotInput(BaseInterfaceInputSpec):
-    image = traits.Dict(mandatory=True, desc="as DwiImage.to_dict")
+    image = traits.Dict(mandatory=True, desc="as InputImage.to_dict")
     mask = File(exists=True, mandatory=True)
     mask_name = traits.Str(mandatory=True, desc="where the mask came from")
     noise = traits.Dict(usedefault=True, desc="choices about the noise, as NoiseChoice.settings")
@@ -73,7 +73,7 @@ class PlotImage(SimpleInterface):
     output_spec = _PlotOutput
 
     def _run_interface(self, runtime: Any) -> Any:
-        image, folder = DwiImage.from_dict(self.inputs.image), Path(self.inputs.output_dir)
+        image, folder = InputImage.from_dict(self.inputs.image), Path(self.inputs.output_dir)
         paths = image_figure_paths(folder, image)
         facts = json.loads(Path(self.inputs.facts).read_text())
         bvec = Path(self.inputs.bvec) if isdefined(self.inputs.bvec) else None

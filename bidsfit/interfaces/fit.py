@@ -25,7 +25,7 @@ from bidsfit.acquisition import Acquisition
 from bidsfit.bids.acquisitions import read_acquisition
 from bidsfit.bids.conflicts import conflicts_of_fit, refuse, writing
 from bidsfit.bids.images import MaskedSignals, image_shape, open_image, opened, read_data
-from bidsfit.bids.inputs import DwiImage
+from bidsfit.bids.inputs import InputImage
 from bidsfit.bids.left_out import in_words
 from bidsfit.bids.outputs import fit_settings, map_outputs, sources_of, write_maps
 from bidsfit.estimators.estimator import Estimator, Status, estimator_label
@@ -53,7 +53,7 @@ class _FitImageInput(BaseInterfaceInputSpec):
     noise_map = File(exists=True, desc="noise level of every voxel, where it is a map")
     noise_kind = traits.Enum("rician", "gaussian", usedefault=True, desc="what the bound takes the noise for")
     noise = traits.Dict(usedefault=True, desc="choices about the noise, as NoiseChoice.settings")
-    image = traits.Dict(mandatory=True, desc="as DwiImage.to_dict")
+    image = traits.Dict(mandatory=True, desc="as InputImage.to_dict")
     mask_name = traits.Str(mandatory=True, desc="where the mask came from")
     model = traits.Str(mandatory=True)
     organ = traits.Str("general", usedefault=True, desc="whose preset the model has")
@@ -86,7 +86,7 @@ class FitImage(SimpleInterface):
     output_spec = _FitImageOutput
 
     def _run_interface(self, runtime: Any) -> Any:
-        image, folder = DwiImage.from_dict(self.inputs.image), Path(self.inputs.output_dir)
+        image, folder = InputImage.from_dict(self.inputs.image), Path(self.inputs.output_dir)
         options: dict[str, Any] = dict(self.inputs.options) if isdefined(self.inputs.options) else {}
         bundle = read_bundle(Path(self.inputs.trained)) if isdefined(self.inputs.trained) else None
         if bundle is not None:
@@ -179,7 +179,7 @@ def noise_level(noise: Mapping[str, Any], noise_map: Path | None, mask: NDArray)
     return float(noise["sigma"]) if noise and noise["sigma"] > 0 else None
 
 
-def fit_figure_paths(folder: Path, image: DwiImage, estimator: Estimator) -> dict[str, Path]:
+def fit_figure_paths(folder: Path, image: InputImage, estimator: Estimator) -> dict[str, Path]:
     """Paths of the record and figures of a fit, by kind; a thumbnail for every parameter and derived quantity."""
     stem = f"{image.name}_model-{estimator.model.name}_desc-{estimator_label(estimator.name)}"
     figures_folder = folder / f"sub-{image.participant}" / "figures"

@@ -22,7 +22,7 @@ from bidsfit import __version__
 from bidsfit.bids.acquisitions import read_b_values, write_b_values
 from bidsfit.bids.conflicts import conflicts_of_preprocessing, refuse, writing
 from bidsfit.bids.images import open_image, read_data, write_nifti
-from bidsfit.bids.inputs import DwiImage
+from bidsfit.bids.inputs import InputImage
 from bidsfit.bids.left_out import FIELD
 from bidsfit.bids.outputs import LEFT_OUT, file_output, json_path, own_uri, table
 from bidsfit.files import whole_file, write_json
@@ -51,7 +51,7 @@ class _WritePreprocessedInput(BaseInterfaceInputSpec):
     noise_map = File(exists=True, desc="noise level of the raw image")
     noise_words = traits.Str(desc="how the noise level was found")
     interpolation = traits.Str(desc="how the raw image was interpolated, in words")
-    image = traits.Dict(mandatory=True, desc="the raw image, as DwiImage.to_dict")
+    image = traits.Dict(mandatory=True, desc="the raw image, as InputImage.to_dict")
     steps = traits.Dict(mandatory=True, desc="method by step, as Chain.settings")
     facts = traits.List(File(exists=True), desc="what each step found, as JSON")
     output_dir = Directory(mandatory=True)
@@ -72,7 +72,7 @@ class WritePreprocessed(SimpleInterface):
     output_spec = _WritePreprocessedOutput
 
     def _run_interface(self, runtime: Any) -> Any:
-        folder, raw = Path(self.inputs.output_dir), DwiImage.from_dict(self.inputs.image)
+        folder, raw = Path(self.inputs.output_dir), InputImage.from_dict(self.inputs.image)
         refused = self._refused()
         steps = {**self.inputs.steps, **dict.fromkeys(refused, "none")}
         with writing(folder, raw):  # another run may have written since this one was planned
@@ -87,7 +87,7 @@ class WritePreprocessed(SimpleInterface):
         told = [json.loads(Path(path).read_text()) for path in self.inputs.facts]
         return {facts["step"].capitalize(): facts["refused"] for facts in told if facts.get("refused")}
 
-    def _write(self, folder: Path, raw: DwiImage, steps: dict[str, str], refused: dict[str, str]) -> None:
+    def _write(self, folder: Path, raw: InputImage, steps: dict[str, str], refused: dict[str, str]) -> None:
         inputs = self.inputs
         target = folder / file_output("preproc", raw)
         base = target.parent / target.name.split(".")[0]
@@ -124,7 +124,7 @@ class WritePreprocessed(SimpleInterface):
         write_nifti(target, data, source)
         self._results |= {"out_file": str(target)} | {key: str(path) for key, path in own.items()}
 
-    def _write_level(self, path: Path, raw: DwiImage) -> None:
+    def _write_level(self, path: Path, raw: InputImage) -> None:
         level = open_image(Path(self.inputs.noise_map))
         entry = table()["files"]["level"]
         content = {

@@ -23,7 +23,7 @@ from bidsfit.acquisition import Acquisition
 from bidsfit.bids.acquisitions import read_acquisition
 from bidsfit.bids.conflicts import conflicts_of_image, refuse
 from bidsfit.bids.images import image_shape, opened, read_data
-from bidsfit.bids.inputs import DwiImage
+from bidsfit.bids.inputs import InputImage
 from bidsfit.bids.left_out import FIELD, methods_sentence, numbers_of_others, without
 from bidsfit.bids.left_out import numbers as left_out_numbers
 from bidsfit.bids.outputs import file_output
@@ -45,14 +45,14 @@ QUALITY_FIGURES = ("traces", "outliers", "carpet", "snr", "registration")
 CARPET_ROWS = 400
 
 
-def quality_figure_paths(folder: Path, image: DwiImage) -> dict[str, Path]:
+def quality_figure_paths(folder: Path, image: InputImage) -> dict[str, Path]:
     """Paths of the record and figures of the preprocessing, by kind."""
     stem = folder / f"sub-{image.participant}" / "figures"
     paths = {kind: stem / f"{image.name}_desc-{kind}_dwi.png" for kind in (*STEPS.available(), *QUALITY_FIGURES)}
     return paths | {"record": quality_record_path(folder, image)}
 
 
-def quality_record_path(folder: Path, image: DwiImage) -> Path:
+def quality_record_path(folder: Path, image: InputImage) -> Path:
     """Path of the record of the preprocessing."""
     return folder / f"sub-{image.participant}" / "figures" / f"{image.name}_desc-preprocessing_record.json"
 
@@ -67,7 +67,7 @@ class _AssessQualityInput(BaseInterfaceInputSpec):
     transforms = File(exists=True, desc="of every volume, world to world, as .npy")
     facts = traits.List(File(exists=True), desc="what each step found, as JSON")
     files = traits.List(File(exists=True), desc="images of which the facts speak")
-    image = traits.Dict(mandatory=True, desc="the image that is fitted, as DwiImage.to_dict")
+    image = traits.Dict(mandatory=True, desc="the image that is fitted, as InputImage.to_dict")
     source = traits.Str(mandatory=True, desc="URI of the raw image")
     steps = traits.List(traits.Dict, usedefault=True, desc="rows: name, title, method, applied, reason")
     methods = traits.Dict(traits.Str, traits.Str, usedefault=True, desc="a sentence about each step, by its name")
@@ -89,7 +89,7 @@ class AssessQuality(SimpleInterface):
 
     def _run_interface(self, runtime: Any) -> Any:
         inputs, folder = self.inputs, Path(self.inputs.output_dir)
-        image = DwiImage.from_dict(inputs.image)
+        image = InputImage.from_dict(inputs.image)
         acquisition = read_acquisition(
             Path(inputs.bval), Path(inputs.bvec) if isdefined(inputs.bvec) and inputs.bvec else None
         )

@@ -24,7 +24,7 @@ from bidsfit.bids.conflicts import (
 from bidsfit.bids.fieldmaps import UNWEIGHTED
 from bidsfit.bids.helping_images import HelpingImages
 from bidsfit.bids.images import image_shape, open_image, read_mask, read_on_grid
-from bidsfit.bids.inputs import DwiImage, Folder, Inputs
+from bidsfit.bids.inputs import Folder, InputImage, Inputs
 from bidsfit.bids.metadata import interpolation, read_sidecar
 from bidsfit.bids.outputs import (
     LEFT_OUT,
@@ -81,7 +81,7 @@ class ImagePlan:
     ``warnings``, are about files that can only be used in part.
     """
 
-    image: DwiImage
+    image: InputImage
     shape: tuple[int, int, int, int]
     n_bytes: int
     acquisition: Acquisition
@@ -236,7 +236,7 @@ class _Known:
         return self.obstacles[key]
 
 
-def _is_unweighted(image: DwiImage) -> bool:
+def _is_unweighted(image: InputImage) -> bool:
     """Whether all volumes of an image have one b-value and no diffusion weighting."""
     try:
         b_values = read_b_values(image.bval)
@@ -246,7 +246,7 @@ def _is_unweighted(image: DwiImage) -> bool:
 
 
 def _plan_image(
-    image: DwiImage,
+    image: InputImage,
     fits: Sequence[Fit],
     noise: NoiseChoice,
     organ: str,
@@ -323,7 +323,7 @@ def _plan_image(
     )
 
 
-def _organ(image: DwiImage, choice: str) -> tuple[str, str]:
+def _organ(image: InputImage, choice: str) -> tuple[str, str]:
     """Organ whose presets an image is fitted with, and why."""
     if choice != "auto":
         return choice, "--organ"
@@ -331,7 +331,7 @@ def _organ(image: DwiImage, choice: str) -> tuple[str, str]:
     return organ_of(words), told or "the sidecar has no BodyPart; --organ chooses another"
 
 
-def _without_rician_bias(image: DwiImage, chain: Chain | None) -> bool:
+def _without_rician_bias(image: InputImage, chain: Chain | None) -> bool:
     """Whether this or an earlier run removes the Rician bias before the fit."""
     if chain is not None:
         return bool(chain.method("rician"))
@@ -339,7 +339,7 @@ def _without_rician_bias(image: DwiImage, chain: Chain | None) -> bool:
     return image.preprocessed and isinstance(earlier, dict) and earlier.get("Rician", "none") != "none"
 
 
-def _refused_before(image: DwiImage, output_dir: Path) -> dict[str, str]:
+def _refused_before(image: InputImage, output_dir: Path) -> dict[str, str]:
     """Steps that an earlier run could not apply to its preprocessed image, and why."""
     path = output_dir / file_output("preproc", image)
     if image.preprocessed or not path.exists():
@@ -351,7 +351,7 @@ def _refused_before(image: DwiImage, output_dir: Path) -> dict[str, str]:
     return {name.lower(): str(why) for name, why in left_out.items()} if isinstance(left_out, dict) else {}
 
 
-def _preprocessed(image: DwiImage, output_dir: Path) -> DwiImage:
+def _preprocessed(image: InputImage, output_dir: Path) -> InputImage:
     """The preprocessed image that a run writes for a raw one."""
     path = file_output("preproc", image)
     base = output_dir / path.parent / path.name.split(".")[0]
@@ -374,7 +374,7 @@ def _obstacle(fit: Fit, acquisition: Acquisition) -> str:
 
 
 def _remarks(
-    image: DwiImage, shape: Sequence[int], acquisition: Acquisition, chosen: Sequence[SignalModel], noise: NoiseChoice
+    image: InputImage, shape: Sequence[int], acquisition: Acquisition, chosen: Sequence[SignalModel], noise: NoiseChoice
 ) -> Iterable[str]:
     """Remarks about files of an image that cannot be used as they are, and about its directions."""
     if image.odd_metadata:
@@ -397,7 +397,7 @@ def _remarks(
 
 
 def _image_warnings(
-    image: DwiImage,
+    image: InputImage,
     chain: Chain | None,
     acquisition: Acquisition,
     chosen: Sequence[SignalModel],

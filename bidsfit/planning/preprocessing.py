@@ -9,7 +9,7 @@ from typing import Any
 
 from bidsfit.acquisition import Acquisition
 from bidsfit.bids.helping_images import HelpingImages
-from bidsfit.bids.inputs import DwiImage
+from bidsfit.bids.inputs import InputImage
 from bidsfit.preprocessing.steps import STEPS
 from bidsfit.steps.step import BodyPart, Planned, PreprocessingChoice, Scene, all_steps
 
@@ -38,7 +38,7 @@ class Chain:
     wrote the image, without steps that it could not apply.
     """
 
-    raw: DwiImage
+    raw: InputImage
     steps: tuple[Planned, ...]
     body: bool = False
     measures_noise: bool = False
@@ -102,7 +102,7 @@ def nothing_done() -> dict[str, Any]:
 
 
 def plan_chain(
-    image: DwiImage,
+    image: InputImage,
     shape: tuple[int, int, int, int],
     acquisition: Acquisition,
     choice: PreprocessingChoice,
@@ -135,7 +135,7 @@ def plan_chain(
     return Chain(image, tuple(chosen.values()), scene.body, measures, tells, helping, scene.interpolation)
 
 
-def _part(image: DwiImage, choice: PreprocessingChoice) -> tuple[BodyPart, str]:
+def _part(image: InputImage, choice: PreprocessingChoice) -> tuple[BodyPart, str]:
     """Part of the body in the image, and a message about an unknown value."""
     if choice.body_part != "auto":
         return choice.body_part, ""

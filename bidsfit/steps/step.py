@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from bidsfit.acquisition import Acquisition
 from bidsfit.bids.helping_images import HelpingImages
-from bidsfit.bids.inputs import DwiImage
+from bidsfit.bids.inputs import InputImage
 from bidsfit.bids.metadata import interpolation
 from bidsfit.interfaces.step import StepInterface
 from bidsfit.noise import repeats
@@ -61,7 +61,7 @@ class Scene:
         Source of the noise level, or the level itself.
     """
 
-    image: DwiImage
+    image: InputImage
     shape: tuple[int, int, int, int]
     acquisition: Acquisition
     choice: PreprocessingChoice = field(default_factory=PreprocessingChoice)

@@ -21,7 +21,7 @@ from bidsfit.bids.conflicts import (
     move,
     refuse,
 )
-from bidsfit.bids.inputs import DwiImage
+from bidsfit.bids.inputs import InputImage
 from bidsfit.bids.outputs import file_output, fit_settings, map_outputs, sidecar, sources_of
 from bidsfit.estimators.least_squares import LeastSquares
 from bidsfit.exceptions import ConflictError
@@ -35,7 +35,7 @@ MOMENT = datetime(2026, 11, 29, 12, 0, 7)
 
 def image_called(entities, **others):
     stem = "_".join(["sub-01", "ses-1", *(f"{key[:3]}-{label}" for key, label in entities.items())])
-    return DwiImage(
+    return InputImage(
         path=Path(f"/data/{stem}_dwi.nii.gz"),
         bval=Path(f"/data/{stem}_dwi.bval"),
         bvec=None,

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from bidsfit.bids.fieldmaps import NoReversedPhase, ReversedPhase, find_reversed, readout_time
-from bidsfit.bids.inputs import Dataset, DwiImage, inherited
+from bidsfit.bids.inputs import Dataset, InputImage, inherited
 from bidsfit.bids.metadata import read_sidecar
 from bidsfit.exceptions import UnusableInputError
 
@@ -35,7 +35,7 @@ def find(dataset, name="sub-01_dir-AP"):
     for file in reversed(list(inherited(path, dataset.root, ".json"))):
         sidecar |= read_sidecar(file)
     bval = path.with_name(f"{name}_dwi.bval")
-    return find_reversed(opened, DwiImage(path, bval, None, sidecar, {"subject": "01"}, opened.uri(path), False))
+    return find_reversed(opened, InputImage(path, bval, None, sidecar, {"subject": "01"}, opened.uri(path), False))
 
 
 def reason(dataset, **options):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from bidsfit.bids.inputs import (
-    DwiImage,
+    InputImage,
     choose_participants,
     describes_derivative,
     find_images,
@@ -57,7 +57,7 @@ def test_an_image_knows_what_belongs_to_it(tiny):
     assert image.entities == {"subject": "01", "session": "1", "run": "01"}
     assert image.uri == "bids:raw:sub-01/ses-1/dwi/sub-01_ses-1_run-01_dwi.nii.gz"
     assert (image.preprocessed, image.mask) == (False, None)
-    assert DwiImage.from_dict(json.loads(json.dumps(image.to_dict()))) == image
+    assert InputImage.from_dict(json.loads(json.dumps(image.to_dict()))) == image
 
 
 def test_uncompressed(tiny):
@@ -249,7 +249,7 @@ def test_noise_maps_are_found_where_they_are_asked_for(pair):
     found = find_images(raw, derivatives, ["01", "02"], noise_maps=True)
     (image,) = found.images
     assert image.noise_uri == f"bids:masks:{name}"
-    assert DwiImage.from_dict(image.to_dict()) == image
+    assert InputImage.from_dict(image.to_dict()) == image
     assert "sub-02_dwi.nii.gz has no noise map" in found.problems[0].message
 
 

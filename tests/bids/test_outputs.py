@@ -11,7 +11,7 @@ import pytest
 from bidsfit import estimators, models
 from bidsfit.bids.distributions import KINDS
 from bidsfit.bids.images import write_nifti
-from bidsfit.bids.inputs import Dataset, DwiImage
+from bidsfit.bids.inputs import Dataset, InputImage
 from bidsfit.bids.outputs import (
     BIDSIGNORE,
     file_output,
@@ -38,7 +38,7 @@ ESTIMATION = {"EstimationAlgorithm": "Least squares", "EstimationReference": "do
 
 
 STEM = "sub-01/ses-1/dwi/sub-01_ses-1_acq-ap"
-IMAGE = DwiImage(
+IMAGE = InputImage(
     path=Path(f"/data/{STEM}_dwi.nii.gz"),
     bval=Path(f"/data/{STEM}_dwi.bval"),
     bvec=None,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bidsfit import Acquisition, Bayesian, LeastSquares, MaximumLikelihood, Segmented, models
-from bidsfit.bids.inputs import DwiImage
+from bidsfit.bids.inputs import InputImage
 from bidsfit.bids.outputs import map_outputs
 from bidsfit.exceptions import UnusableInputError
 from bidsfit.information import cramer_rao_bound
@@ -190,7 +190,7 @@ class TestPlugin:
 
     def test_its_companion_has_a_unit_and_colours_of_its_own(self, plugin):
         t2, ivim, path = models.get("t2"), models.get("ivim"), Path("sub-01_dwi.nii.gz")
-        image = DwiImage(path, path, None, {}, {"subject": "01"}, "bids:raw:sub-01_dwi.nii.gz", False)
+        image = InputImage(path, path, None, {}, {"subject": "01"}, "bids:raw:sub-01_dwi.nii.gz", False)
         output = map_outputs(image, t2, LeastSquares(t2))["T2_cv"]
         assert (output.unit, output.figure_range, output.quantity.colours) == ("1", (0.0, 1.0), "magma")
         assert output.title == "$T_2$ coefficient of variation"

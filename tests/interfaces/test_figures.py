@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from bidsfit import models
-from bidsfit.bids.inputs import DwiImage
+from bidsfit.bids.inputs import InputImage
 from bidsfit.bids.outputs import fit_settings, map_outputs
 from bidsfit.bids.units import REPORT_UNITS
 from bidsfit.estimators.comparison import Precision
@@ -79,7 +79,7 @@ def test_what_directions_do_to_the_residual_is_said():
 def test_the_figure_of_a_fit_without_residuals_is_called_by_what_it_shows(tmp_path, freedom, status, drawn):
     mask, model = np.ones((2, 2, 1), dtype=bool), models.get("adc")
     values = {"rmse": np.ones(4), "r2": np.ones(4), "status": np.ones(4, dtype=np.uint8)}
-    image = DwiImage(Path("a"), Path("a"), None, {}, {"subject": "01"}, "bids:raw:a", False)
+    image = InputImage(Path("a"), Path("a"), None, {}, {"subject": "01"}, "bids:raw:a", False)
     estimator = LeastSquares(model)
     result = FitResult(values, replace(NUMBERS, freedom=freedom, status=status))
     view = FitView(result, estimator, map_outputs(image, model, estimator), mask, np.eye(4))

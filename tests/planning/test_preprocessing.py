@@ -9,7 +9,7 @@ from bidsfit.acquisition import Acquisition
 from bidsfit.bids.anatomy import Anatomy
 from bidsfit.bids.fieldmaps import ReversedPhase
 from bidsfit.bids.helping_images import HelpingImages
-from bidsfit.bids.inputs import DwiImage
+from bidsfit.bids.inputs import InputImage
 from bidsfit.exceptions import UnusableInputError, UsageError
 from bidsfit.planning.preprocessing import plan_chain
 from bidsfit.preprocessing.steps import STEPS
@@ -24,7 +24,7 @@ HEAD = Anatomy(Path("T1w.nii.gz"), (), "none", ("bids::T1w.nii.gz",), "the T1w i
 
 def image(preprocessed=False, **sidecar):
     path = Path("sub-01_dwi.nii.gz")
-    return DwiImage(path, path, path, sidecar, {"subject": "01"}, "bids:raw:sub-01_dwi.nii.gz", preprocessed)
+    return InputImage(path, path, path, sidecar, {"subject": "01"}, "bids:raw:sub-01_dwi.nii.gz", preprocessed)
 
 
 def chain(raw=None, shape=(32, 32, 10, 40), repeated=True, helping=None, sigma="auto", **choice):
