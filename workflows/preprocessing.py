@@ -17,9 +17,9 @@ from bidsfit.bids.metadata import read_sidecar, slice_axis
 from bidsfit.bids.outputs import file_output, json_path
 from bidsfit.interfaces.derivatives import WriteVolume
 from bidsfit.interfaces.preprocessed import WritePreprocessed
-from bidsfit.interfaces.quality import AssessQuality, quality_record_path
+from bidsfit.interfaces.quality import AssessQuality, RecordSteps, quality_record_path
 from bidsfit.interfaces.raw import FindNoise, LoadRaw
-from bidsfit.interfaces.volumes import LeaveOutVolumes
+from bidsfit.interfaces.volumes import JoinSeries, LeaveOutVolumes
 from bidsfit.planning.plan import ImagePlan
 from bidsfit.steps.step import Planned
 
@@ -38,11 +38,13 @@ TOLD = ("facts", "files", "transforms")
 def is_preprocessed(plan: ImagePlan, output_dir: Path) -> bool:
     """Whether all outputs of the preprocessing and of its assessment exist."""
     chain, image = plan.chain, plan.image
+    if image.series:
+        return chain is None or quality_record_path(output_dir, image).exists()
     kinds = ["confounds", "quality"]
     paths = [quality_record_path(output_dir, image)]
     if chain is not None and chain.changes:
         kinds += ["preproc", *(["level"] if chain.measures_noise else [])]
-        paths += [image.bval, *([image.bvec] if image.bvec else [])]
+        paths += filter(None, (image.bval, image.bvec))
     return all(path.exists() for path in [*paths, *(output_dir / file_output(kind, image) for kind in kinds)])
 
 
@@ -57,8 +59,8 @@ def add_scan(
 ) -> pe.Node:
     """Add a node that outputs the image to be fitted, with its sidecar, left-out volumes and noise.
 
-    Unsuitable volumes are left out first. Then the image is preprocessed if its chain changes signals. The result of an
-    earlier run is used if it is complete.
+    A series is joined into one image. Of a diffusion image, unsuitable volumes are left out first; then it is
+    preprocessed if its chain changes signals. The result of an earlier run is used if it is complete.
     """
     image, chain = plan.image, plan.chain
     scan = pe.Node(niu.IdentityInterface([*SCAN, *TOLD], mandatory_inputs=False), name="scan")
@@ -66,6 +68,11 @@ def add_scan(
     done = changes and is_preprocessed(plan, output_dir)
     if image.noise_map is not None and (done or not changes):
         scan.inputs.noise_map = str(image.noise_map)
+    if image.series:
+        scan.inputs.sidecar, scan.inputs.left_out = image.sidecar, []
+        join = pe.Node(JoinSeries(files=[str(path) for path in image.series]), name="volumes", mem_gb=_memory(plan))
+        workflow.connect(join, "out_file", scan, "in_file")
+        return scan
     if done:
         rows = left_out_of(json_path(image.path))
         scan.inputs.in_file, scan.inputs.bval, scan.inputs.left_out = str(image.path), str(image.bval), rows
@@ -132,6 +139,11 @@ def add_assessment(
     """
     image, chain = plan.image, plan.chain
     if is_preprocessed(plan, output_dir):
+        return
+    if image.series:
+        rows = [] if chain is None else chain.rows
+        record = RecordSteps(image=image.to_dict(), steps=rows, output_dir=str(output_dir))
+        workflow.add_nodes([pe.Node(record, name="assess", overwrite=True)])
         return
     raw = image if chain is None else chain.raw
     assess = pe.Node(

@@ -65,14 +65,14 @@ def write_directions(path: Path, directions: NDArray) -> None:
     np.savetxt(path, np.asarray(directions).T, fmt="%.8f")
 
 
-def read_acquisition(bval: Path, bvec: Path | None, sidecar: dict[str, Any] | None = None) -> Acquisition:
-    """Acquisition of an image from its .bval and .bvec files (FSL's layout, or one row per volume).
+def read_acquisition(bval: Path | None, bvec: Path | None, sidecar: dict[str, Any] | None = None) -> Acquisition:
+    """Acquisition of an image from its .bval and .bvec files (FSL's layout, or one row per volume) and its metadata.
 
     Parameters
     ----------
     bval, bvec : Path
-        Without ``bvec`` every b-value counts as one direction. Zero or NaN directions are unknown, and zero in the
-        result.
+        Without ``bval`` the measurements are those of the metadata (see `bidsfit.bids.series`). Without ``bvec`` every
+        b-value counts as one direction. Zero or NaN directions are unknown, and zero in the result.
     sidecar : dict, optional
         Metadata; fields of `bidsfit.acquisition.COLUMNS` such as ``EchoTime`` (s) are used if present.
 
@@ -81,6 +81,9 @@ def read_acquisition(bval: Path, bvec: Path | None, sidecar: dict[str, Any] | No
     UnusableInputError
         If a file cannot be read, values are invalid, or numbers of volumes disagree.
     """
+    if bval is None:
+        lists = [values for values in (sidecar or {}).values() if isinstance(values, list)]
+        return Acquisition(**columns_of(sidecar or {}, max(map(len, lists), default=1)))
     b_values = read_b_values(bval)
     directions = None
     if bvec is not None:
@@ -134,12 +137,12 @@ def columns_of(sidecar: Mapping[str, Any], n_volumes: int) -> dict[str, Any]:
     for column in COLUMNS.values():
         content = sidecar.get(column.field) if column.name != "b" else None
         values = content if isinstance(content, list) else [content] * n_volumes
-        if len(values) == n_volumes and all(_is_value(value, column) for value in values):
+        if len(values) == n_volumes and all(is_value(value, column) for value in values):
             found[column.name] = np.array(values, dtype=float) * column.field_factor
     return found
 
 
-def _is_value(value: Any, column: Column) -> bool:
+def is_value(value: Any, column: Column) -> bool:
     """Whether a metadata value is valid for a column."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
     return number and 0 < value * column.field_factor <= column.largest

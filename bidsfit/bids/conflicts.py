@@ -118,7 +118,8 @@ def conflicts_of_image(
     but : collection of Path
         Maps of fits to ignore, relative to the folder.
     """
-    for path in sorted((folder / image_folder(image)).glob(f"{image.name}_model-*_param-status_desc-*_dwimap.nii.gz")):
+    status = f"{image.name}_model-*_param-status_desc-*_{image.map_suffix}.nii.gz"
+    for path in sorted((folder / image_folder(image)).glob(status)):
         if path.relative_to(folder) not in but:
             yield from _conflict(path, shared, sources_of(image), names=tuple(shared))
 

@@ -311,6 +311,7 @@ class _Own:
 
 
 def _own(image: InputImage) -> _Own | str:
+    assert image.bval is not None
     b_values = read_b_values(image.bval)
     opened = open_image(image.path)
     shape = image_shape(opened, b_values.size, image.path)

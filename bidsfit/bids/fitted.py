@@ -16,15 +16,12 @@ from numpy.typing import NDArray
 from bidsfit.bids.images import open_image, read_data, read_on_grid
 from bidsfit.bids.metadata import read_sidecar
 from bidsfit.bids.names import FOLDERS, fault_of, parse_name, participant_labels
-from bidsfit.bids.outputs import quality_quantities
+from bidsfit.bids.outputs import label_of, map_path, quality_quantities
 from bidsfit.bids.units import FILE_UNITS
 from bidsfit.estimators.estimator import INSIDE, estimator_label
 from bidsfit.exceptions import UnusableInputError
 from bidsfit.models.signal_model import SignalModel
 from bidsfit.trust.flags import FLAGS
-
-#: Entities of a map of a fit after those of the image; maps of its statistics have more.
-MAP = ("model", "param", "desc")
 
 #: What may differ between the trainings of one estimator for several images.
 TRAININGS = IMAGES_OF_TRAINING, SNR_OF_TRAINING, DISTRIBUTION_OF_TRAINING, TRAINED_ESTIMATOR = (
@@ -75,11 +72,15 @@ class FittedImage:
 
     def parameter(self, label: str) -> Path:
         """Path of the map of a parameter."""
-        return self.status.with_name(self.status.name.replace("_param-status_", f"_param-{label}_"))
+        return self._map(label)
 
     def statistic(self, label: str, key: str) -> Path:
         """Path of the map of a statistic of a parameter, which need not exist."""
-        return self.status.with_name(self.status.name.replace("_param-status_", f"_param-{label}_stat-{key}_"))
+        return self._map(label, key)
+
+    def _map(self, label: str, statistic: str = "") -> Path:
+        folder, suffix = str(self.status.parent), parse_name(self.status.name).suffix
+        return map_path(folder, self.image, self.model, label, self.estimator, suffix, statistic)
 
     def paths(self, model: SignalModel) -> list[Path]:
         """All maps that `voxels` reads."""
@@ -121,8 +122,9 @@ def find_fitted(
     found = [
         fitted
         for label in participants
-        for dwi in (folder / f"sub-{label}" / "dwi", *sorted((folder / f"sub-{label}").glob("ses-*/dwi")))
-        for fitted in _in_folder(dwi)
+        for kind in ("dwi", "anat")
+        for place in (folder / f"sub-{label}" / kind, *sorted((folder / f"sub-{label}").glob(f"ses-*/{kind}")))
+        for fitted in _in_folder(place)
         if wanted is None or fitted.estimator in wanted
     ]
     for fitted in found:
@@ -140,14 +142,13 @@ def _in_folder(folder: Path) -> Iterator[FittedImage]:
         return
     for name in names:
         parsed = parse_name(name)
-        a_map = (parsed.suffix, parsed.extension) == ("dwimap", ".nii.gz") and tuple(parsed.entities)[-3:] == MAP
-        if a_map and name.startswith("sub-"):
-            model, label, estimator = (parsed.entities[key] for key in MAP)
+        if (label := label_of(parsed)) and name.startswith("sub-"):
+            model, estimator = (parsed.entities[key] for key in ("model", "desc"))
             fits.setdefault((name.partition("_model-")[0], model, estimator), set()).add(label)
     fits_own = {quantity.key for quantity in (*quality_quantities(), FLAGS)}
     for (image, model, estimator), labels in sorted(fits.items()):
         if "status" in labels:
-            status = folder / f"{image}_model-{model}_param-status_desc-{estimator}_dwimap.nii.gz"
+            status = map_path(str(folder), image, model, "status", estimator, f"{folder.name}map")
             yield FittedImage(status, image, model, estimator, tuple(sorted(labels - fits_own)))
 
 

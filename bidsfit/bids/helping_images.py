@@ -35,7 +35,7 @@ def find_helping_images(
     return {
         image.name: find_images_that_help(raw, derivatives, image, skip)
         for image in inputs.images
-        if not image.preprocessed
+        if not (image.preprocessed or image.series)
     }
 
 

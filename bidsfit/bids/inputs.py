@@ -1,14 +1,15 @@
-"""Finding the diffusion images of a BIDS dataset with their b-values, metadata and masks."""
+"""Finding the images of a BIDS dataset that models are fitted to, with their metadata and masks."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from bidsfit.bids.images import open_image, same_grid
 from bidsfit.bids.metadata import read_metadata, read_sidecar
 from bidsfit.bids.names import (
     ANY,
@@ -21,7 +22,9 @@ from bidsfit.bids.names import (
     matches,
     parse_name,
     participant_labels,
+    title_of,
 )
+from bidsfit.bids.series import SERIES, group_series, series_metadata
 from bidsfit.exceptions import (
     InvalidDatasetError,
     NoInputError,
@@ -39,6 +42,7 @@ IMAGE_ENTITIES = {
     "reconstruction": "rec",
     "direction": "dir",
     "run": "run",
+    "modality": "mod",
     "echo": "echo",
     "part": "part",
     "space": "space",
@@ -51,7 +55,7 @@ IMAGE_ENTITIES = {
 PATHS = ("path", "bval", "bvec", "mask", "noise_map")
 
 #: Kinds of file that a filter may choose among.
-FILE_KINDS = ("dwi", "mask", "noise")
+FILE_KINDS = ("dwi", "anat", "mask", "noise")
 
 #: Names in a message, at most.
 SHOWN = 3
@@ -81,14 +85,16 @@ class Dataset(Folder):
 
 @dataclass(frozen=True)
 class InputImage:
-    """A diffusion image with its files.
+    """A diffusion image, or a series of images, with its files.
 
-    ``mask`` is None if no derivative dataset has one that fits; ``no_mask`` then names those that exist. ``noise_map``
-    is searched only on request. ``odd_metadata`` describes metadata that could not be used.
+    A diffusion image has ``bval``. A series (see `bidsfit.bids.series`) has its files in ``series``, the first of them
+    as ``path``, and its suffix as the entity ``modality``. ``mask`` is None if no derivative dataset has one that fits;
+    ``no_mask`` then names those that exist. ``noise_map`` is searched only on request. ``odd_metadata`` describes
+    metadata that could not be used.
     """
 
     path: Path
-    bval: Path
+    bval: Path | None
     bvec: Path | None
     sidecar: dict[str, Any]
     entities: dict[str, str]
@@ -100,27 +106,55 @@ class InputImage:
     noise_uri: str | None = None
     no_mask: str = ""
     odd_metadata: str = ""
+    series: tuple[Path, ...] = ()
 
     @property
     def participant(self) -> str:
         return self.entities["subject"]
 
+    @property
+    def suffix(self) -> str:
+        """BIDS suffix of its files."""
+        return self.entities.get("modality", "dwi")
+
+    @property
+    def datatype(self) -> str:
+        """Folder of its files, and of its maps."""
+        return "anat" if self.series else "dwi"
+
+    @property
+    def map_suffix(self) -> str:
+        """Suffix of its maps, except those that BIDS has a suffix of their own for."""
+        return f"{self.datatype}map"
+
+    @property
+    def uris(self) -> list[str]:
+        """BIDS URIs of its files."""
+        folder = self.uri.rpartition("/")[0]
+        return [f"{folder}/{path.name}" for path in self.series] or [self.uri]
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for a workflow node."""
-        return {k: str(v) if isinstance(v, Path) else v for k, v in vars(self).items()}
+        plain = {k: str(v) if isinstance(v, Path) else v for k, v in vars(self).items()}
+        return plain | {"series": [str(path) for path in self.series]}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> InputImage:
         """Inverse of `to_dict`."""
-        paths = {k: None if values[k] is None else Path(values[k]) for k in PATHS}
-        return cls(**{**values, **paths})
+        paths: dict[str, Any] = {k: None if values[k] is None else Path(values[k]) for k in PATHS}
+        return cls(**{**values, **paths, "series": tuple(map(Path, values["series"]))})
 
     @property
     def name(self) -> str:
-        """File name without suffix and extension: ``sub-01_ses-1_acq-ap``."""
+        """File name without suffix and extension, ``sub-01_ses-1_acq-ap``; that of a series has its modality."""
         pairs = [f"sub-{self.participant}"]
         pairs += [f"{short}-{self.entities[long]}" for long, short in IMAGE_ENTITIES.items() if long in self.entities]
         return "_".join(pairs)
+
+    @property
+    def title(self) -> str:
+        """Its name with its suffix, for reports and messages: ``sub-01_acq-ap_dwi``."""
+        return title_of(self.name)
 
 
 @dataclass(frozen=True)
@@ -245,10 +279,12 @@ def find_images(
     runs: Sequence[str] = (),
     filters: Mapping[str, Mapping[str, Any]] | None = None,
     noise_maps: bool = False,
+    suffixes: Collection[str] = ("dwi",),
 ) -> Inputs:
-    """Find every diffusion image of every participant, session, run, acquisition and direction.
+    """Find every image of every participant, session, run, acquisition and direction.
 
-    Preprocessed images (``desc-preproc_dwi``) of a derivative dataset replace the raw ones of a participant.
+    Preprocessed images (``desc-preproc``) of a derivative dataset replace the raw ones of the same suffix of a
+    participant.
 
     Parameters
     ----------
@@ -262,57 +298,69 @@ def find_images(
         As `read_filters` returns.
     noise_maps : bool
         Require a noise map (``param-noise``) among the derivatives; images without become problems.
+    suffixes : collection of str
+        Kinds of images: ``dwi``, and keys of `bidsfit.bids.series.SERIES`.
     """
     filters = filters or {}
-    query: dict[str, Any] = dict(filters.get("dwi", {}))
+    own: dict[str, Any] = {}
     if sessions := [label.removeprefix("ses-") for label in sessions]:
-        query["session"] = sessions
+        own["session"] = sessions
     if runs:
-        query["run"] = list(runs)
-    keys = _with_keys(query)
+        own["run"] = list(runs)
     inputs = Inputs()
     datasets = [*derivatives, raw]
     for label in participants:
         if fault := folder_fault(raw.root / f"sub-{label}"):
             inputs.problems.append(InputProblem(label, fault))
             continue
-        images = [
-            _search(d, label, "dwi", {"desc": "preproc", **keys} if d.derivative else keys, sessions) for d in datasets
-        ]
-        own_masks = [_search(dataset, label, "mask", _with_keys(filters.get("mask", {}))) for dataset in datasets]
-        own_noises = [
-            _search(dataset, label, "dwimap", {"param": "noise", **_with_keys(filters.get("noise", {}))})
-            for dataset in (datasets if noise_maps else [])
-        ]
-        found = next((one for one in images if one.magnitudes or one.faults), None)
-        if found is None:
-            inputs.problems.append(InputProblem(label, _no_images(raw, label, images, query), bool(query)))
-            continue
-        inputs.problems += [InputProblem(label, fault) for fault in found.faults]
+        searched: dict[str, list[_Searched]] = {}
         named: dict[str, Path] = {}
-        for path in found.magnitudes:
-            try:
-                image = _describe(found.dataset, label, path)
-                if mask := _companion(image, own_masks, "mask"):
-                    image = replace(image, mask=mask[0], mask_uri=mask[1])
-                else:
-                    image = replace(image, no_mask=_no_mask(image, own_masks, filters.get("mask", {}), raw))
-                if noise := _companion(image, own_noises, "noise map"):
-                    image = replace(image, noise_map=noise[0], noise_uri=noise[1])
-                elif noise_maps:
-                    raise UnusableInputError(
-                        f"{path} has no noise map (a file *_param-noise*_dwimap.nii.gz of its entities). Give the "
-                        "dataset that holds it (-d NAME=PATH), or another source of the noise level (--sigma)."
-                    )
-                if image.name in named:
-                    raise UnusableInputError(
-                        f"{path} and {named[image.name].name} would give maps of the same names. "
-                        "Choose one with --bids-filter-file."
-                    )
-                named[image.name] = path
-                inputs.images.append(image)
-            except UnusableInputError as error:
-                inputs.problems.append(InputProblem(label, str(error)))
+        for suffix in suffixes:
+            datatype = "anat" if suffix in SERIES else "dwi"
+            query = {**filters.get(datatype, {}), **own}
+            keys = {"datatype": datatype, **_with_keys(query)}
+            searched[suffix] = [
+                _search(d, label, suffix, {"desc": "preproc", **keys} if d.derivative else keys, sessions)
+                for d in datasets
+            ]
+            found = next((one for one in searched[suffix] if one.magnitudes or one.faults), None)
+            if found is None:
+                continue
+            inputs.problems += [InputProblem(label, fault) for fault in found.faults]
+            masks, noises = (
+                [_search(d, label, kind, {"datatype": datatype, **more}) for d in datasets]
+                for kind, more in (
+                    ("mask", _with_keys(filters.get("mask", {}))),
+                    (f"{datatype}map", {"param": "noise", **_with_keys(filters.get("noise", {}))}),
+                )
+            )
+            for files in group_series(found.magnitudes, suffix):
+                try:
+                    image = _describe(found.dataset, label, suffix, files)
+                    if mask := _companion(image, masks, "mask"):
+                        image = replace(image, mask=mask[0], mask_uri=mask[1])
+                    else:
+                        image = replace(image, no_mask=_no_mask(image, masks, filters.get("mask", {}), raw))
+                    if noise := _companion(image, noises, "noise map") if noise_maps else None:
+                        image = replace(image, noise_map=noise[0], noise_uri=noise[1])
+                    elif noise_maps:
+                        raise UnusableInputError(
+                            f"{image.path} has no noise map (a file *_param-noise*_{image.map_suffix}.nii.gz of its "
+                            "entities). Give the dataset that holds it (-d NAME=PATH), or another source of the noise "
+                            "level (--sigma)."
+                        )
+                    if image.name in named:
+                        raise UnusableInputError(
+                            f"{image.path} and {named[image.name].name} would give maps of the same names. "
+                            "Choose one with --bids-filter-file."
+                        )
+                    named[image.name] = image.path
+                    inputs.images.append(image)
+                except UnusableInputError as error:
+                    inputs.problems.append(InputProblem(label, str(error)))
+        if not any(one.magnitudes or one.faults for found in searched.values() for one in found):
+            asked = {**(filters.get("dwi") or filters.get("anat") or {}), **own}
+            inputs.problems.append(InputProblem(label, _no_images(raw, label, searched, asked), bool(asked)))
     return inputs
 
 
@@ -334,7 +382,7 @@ def _search(
     dataset: Dataset, label: str, suffix: str, query: Mapping[str, Any], sessions: Sequence[str] = ()
 ) -> _Searched:
     """NIfTI files of a participant with one suffix that match a query, sorted by name."""
-    query = {"suffix": suffix, "datatype": "dwi", "extension": [".nii", ".nii.gz"], **query}
+    query = {"suffix": suffix, "extension": [".nii", ".nii.gz"], **query}
     datatype = query["datatype"]
     found, faults = files_of(dataset.root, label, datatype if isinstance(datatype, str) else ANY, sessions)
     paths = []
@@ -346,15 +394,18 @@ def _search(
     return _Searched(dataset, paths, faults)
 
 
-def _no_images(raw: Dataset, label: str, searched: Sequence[_Searched], query: Mapping[str, Any]) -> str:
+def _no_images(raw: Dataset, label: str, searched: Mapping[str, Sequence[_Searched]], query: Mapping[str, Any]) -> str:
     """Message about a participant without an image to fit."""
-    if parts := [path for one in searched for path in one.paths]:
+    if parts := [path for found in searched.values() for one in found for path in one.paths]:
         return (
-            f"sub-{label} has diffusion images of phases, real or imaginary parts alone ({_listed(parts)}); bidsfit "
-            "fits magnitudes. Make them from the parts, and call them part-mag."
+            f"sub-{label} has {'diffusion ' if 'dwi' in searched else ''}images of phases, real or imaginary parts "
+            f"alone ({_listed(parts)}); bidsfit fits magnitudes. Make them from the parts, and call them part-mag."
         )
-    pattern = f"sub-{label}/[ses-*/]dwi/*{'_desc-preproc' if raw.derivative else ''}_dwi.nii.gz"
-    return f"sub-{label} has no diffusion images ({raw.root / pattern}){_that_match(query)}."
+    series = [suffix for suffix in searched if suffix in SERIES]
+    desc = "_desc-preproc" if raw.derivative else ""
+    words = [f"diffusion images ({raw.root}/sub-{label}/[ses-*/]dwi/*{desc}_dwi.nii.gz)"] if "dwi" in searched else []
+    words += [f"series ([ses-*/]anat/*{desc}_{' or _'.join(series)}.nii.gz)"] if series else []
+    return f"sub-{label} has no {' and no '.join(words)}{_that_match(query)}."
 
 
 def _no_mask(image: InputImage, searched: Sequence[_Searched], query: Mapping[str, Any], raw: Dataset) -> str:
@@ -362,17 +413,19 @@ def _no_mask(image: InputImage, searched: Sequence[_Searched], query: Mapping[st
     words = []
     if others := [path for one in searched for path in one.paths]:
         words.append(
-            f"No mask fits {image.path.name} by its name ({_listed(others)}): each session, run, acquisition or space "
-            "that a mask names must be that of the image."
+            f"No mask fits {image.path.name} by its name{' and grid' if image.series else ''} ({_listed(others)}): "
+            "each session, run, acquisition or space that a mask names must be that of the image."
         )
     elif given := [one.dataset.name for one in searched if one.dataset is not raw]:
-        masks = f"mask of sub-{image.participant} ([ses-*/]dwi/*_mask.nii.gz){_that_match(query)}"
+        masks = f"mask of sub-{image.participant} ([ses-*/]{image.datatype}/*_mask.nii.gz){_that_match(query)}"
         words.append(f"No {masks} is in {' or '.join(given)} (-d).")
     words += [fault for one in searched if one.dataset is not raw for fault in one.faults]
     beside = Dataset("masks", raw.root / "derivatives" / "masks", derivative=True)
     if beside.root not in [one.dataset.root for one in searched]:
         try:
-            found = _companion(image, [_search(beside, image.participant, "mask", {})], "mask")
+            found = _companion(
+                image, [_search(beside, image.participant, "mask", {"datatype": image.datatype})], "mask"
+            )
         except UnusableInputError:
             found = None
         if found:
@@ -390,23 +443,33 @@ def _listed(paths: Sequence[Path]) -> str:
     return ", ".join(path.name for path in paths[:SHOWN]) + more
 
 
-def _describe(dataset: Dataset, label: str, path: Path) -> InputImage:
-    """An image with its b-values, directions and metadata, found by BIDS inheritance."""
-    bval = next(inherited(path, dataset.root, ".bval"), None)
-    if bval is None:
-        raise UnusableInputError(
-            f"{path} has no .bval file. Put {path.name.split('.')[0]}.bval beside it, or one that it inherits above it."
-        )
-    sidecar, odd = read_metadata(reversed(list(inherited(path, dataset.root, ".json"))))
+def _describe(dataset: Dataset, label: str, suffix: str, files: tuple[Path, ...]) -> InputImage:
+    """An image with its metadata, found by BIDS inheritance; a diffusion image with b-values and directions."""
+    path, bval, series = files[0], None, suffix in SERIES
+    found = {file: read_metadata(reversed(list(inherited(file, dataset.root, ".json")))) for file in files}
+    entities = {"subject": label, **_labels(path)}
+    if series:
+        entities = {k: v for k, v in entities.items() if IMAGE_ENTITIES.get(k) != SERIES[suffix].entity}
+        entities["modality"] = suffix
+    else:
+        bval = next(inherited(path, dataset.root, ".bval"), None)
+        if bval is None:
+            raise UnusableInputError(
+                f"{path} has no .bval file. Put {path.name.split('.')[0]}.bval beside it, or one that it inherits "
+                "above it."
+            )
     return InputImage(
         path=path,
         bval=bval,
-        bvec=next(inherited(path, dataset.root, ".bvec"), None),
-        sidecar=sidecar,
-        entities={"subject": label, **_labels(path)},
+        bvec=None if series else next(inherited(path, dataset.root, ".bvec"), None),
+        sidecar=series_metadata({file: content for file, (content, _) in found.items()}, suffix)
+        if series
+        else found[path][0],
+        entities=entities,
         uri=dataset.uri(path),
         preprocessed=dataset.derivative,
-        odd_metadata=odd,
+        odd_metadata=" ".join(filter(None, (odd for _, odd in found.values()))),
+        series=files if series else (),
     )
 
 
@@ -448,6 +511,8 @@ def _companion(image: InputImage, searched: Sequence[_Searched], kind: str) -> t
         fitting: list[tuple[tuple[int, bool], Path]] = []
         for path in one.paths:
             labels = _labels(path)
+            if image.series and not _on_grid(path, image.path):
+                continue  # of another image of anat/, such as the T1w image
             shared = {long: label for long, label in labels.items() if image.entities.get(long) == label}
             same_session = labels.get("session") == image.entities.get("session")
             if shared == labels and same_session:
@@ -463,3 +528,9 @@ def _companion(image: InputImage, searched: Sequence[_Searched], kind: str) -> t
             )
         return paths[0], one.dataset.uri(paths[0])
     return None
+
+
+def _on_grid(path: Path, image: Path) -> bool:
+    """Whether two images lie on one grid."""
+    first, second = open_image(path), open_image(image)
+    return first.shape[:3] == second.shape[:3] and same_grid(first, second, first.shape[:3])

@@ -72,6 +72,12 @@ def parse_name(name: str) -> Name:
     return Name(tuple(words), suffix, dot + extension)
 
 
+def title_of(image: str) -> str:
+    """Name of an image (as `InputImage.name`) with its suffix, as reports and messages call it: ``sub-01_dwi``."""
+    name = parse_name(image)
+    return f"{name.without('mod')}_{name.entities.get('mod', 'dwi')}"
+
+
 def is_label(text: str) -> bool:
     """Whether BIDS allows a label: letters, digits and ``+``."""
     return LABEL.fullmatch(text) is not None

@@ -22,6 +22,7 @@ from bidsfit.bids.images import write_nifti
 from bidsfit.bids.inputs import Folder, InputImage
 from bidsfit.bids.left_out import FIELD
 from bidsfit.bids.metadata import read_sidecar
+from bidsfit.bids.names import Name
 from bidsfit.bids.tables import GENERATED_BY, write_rows
 from bidsfit.bids.units import FILE_UNITS, Unit
 from bidsfit.estimators.estimator import LEVEL, Estimator, Status, estimator_label
@@ -50,12 +51,13 @@ BIDSIGNORE = (
     "replaced-*",
 )
 
-README = f"""Parameter maps from diffusion MRI, written by bidsfit ({CODE_URL}).
+README = f"""Parameter maps from MRI, written by bidsfit ({CODE_URL}).
 
 index.html: all participants, with links to their reports.
 sub-*.html: a report for each participant, which opens in any browser.
 sub-*/dwi/*_desc-preproc_dwi.nii.gz: preprocessed images, where raw ones were given.
 sub-*/dwi/*_dwimap.nii.gz: maps, each with a JSON file that says what it is, its unit and how it was made.
+sub-*/anat/*map.nii.gz: the same of series of relaxometry, where there are any.
 sub-*/dwi/*_seg-*_dwimap.tsv: parameters in the regions of segmentations, where --atlas named some.
 descriptions.tsv: what the labels of desc in file names mean.
 group_dwi.tsv, group_dwi.html: the quality of all images, where the group level was run.
@@ -117,13 +119,14 @@ class MapOutput:
 def image_folder(image: InputImage) -> str:
     """Folder of the outputs of an image, relative to the output folder."""
     session = image.entities.get("session")
-    return "/".join([f"sub-{image.participant}", *([f"ses-{session}"] if session else []), "dwi"])
+    return "/".join([f"sub-{image.participant}", *([f"ses-{session}"] if session else []), image.datatype])
 
 
 def file_output(key: str, image: InputImage) -> Path:
     """Path of an entry of ``files`` in outputs.yml, relative to the output folder."""
     name: str = table()["files"][key]["name"]
-    return Path(name.format(folder=image_folder(image), image=image.name, participant=f"sub-{image.participant}"))
+    own = {"folder": image_folder(image), "image": image.name, "suffix": image.map_suffix}
+    return Path(name.format(**own, participant=f"sub-{image.participant}"))
 
 
 def region_output(key: str, image: InputImage, regions: str, **fit: str) -> Path:
@@ -133,14 +136,42 @@ def region_output(key: str, image: InputImage, regions: str, **fit: str) -> Path
     """
     own, resolution, label = image.name.partition("_res-")
     name: str = table()["regions"][key]["name"]
-    return Path(name.format(folder=image_folder(image), image=own, regions=f"{regions}{resolution}{label}", **fit))
+    of = {"folder": image_folder(image), "image": own, "suffix": image.map_suffix}
+    return Path(name.format(**of, regions=f"{regions}{resolution}{label}", **fit))
+
+
+def map_path(folder: str, image: str, model: str, label: str, estimator: str, suffix: str, statistic: str = "") -> Path:
+    """Path of a map, given labels of names; in anat/ its suffix is that of BIDS, where it has one for the parameter."""
+    official = suffix == "anatmap" and label in table()["official"]
+    name: str = table()["map"].format(
+        folder=folder,
+        image=image,
+        model=model,
+        parameter="" if official else f"_param-{label}",
+        statistic=f"_stat-{statistic}" if statistic else "",
+        estimator=estimator,
+        suffix=f"{label}map" if official else suffix,
+    )
+    return Path(name)
+
+
+def label_of(name: Name) -> str:
+    """Label of the parameter or quantity of a map; empty if it is no map of a fit, or that of a statistic."""
+    keys, official = tuple(name.entities), name.suffix.removesuffix("map")
+    if name.extension != ".nii.gz":
+        return ""
+    if name.suffix in ("dwimap", "anatmap") and keys[-3:] == ("model", "param", "desc"):
+        return name.entities["param"]
+    if name.suffix.endswith("map") and official in table()["official"] and keys[-2:] == ("model", "desc"):
+        return official
+    return ""
 
 
 def map_outputs(
     image: InputImage, model: SignalModel, estimator: Estimator, trust: Trust = "off"
 ) -> dict[str, MapOutput]:
-    """All maps of one fit of a diffusion image, by key (see `maps_of`)."""
-    return maps_of(model, estimator, image_folder(image), image.name, "dwimap", trust)
+    """All maps of one fit of an image, by key (see `maps_of`)."""
+    return maps_of(model, estimator, image_folder(image), image.name, image.map_suffix, trust)
 
 
 def maps_of(
@@ -179,7 +210,7 @@ def disagreement_outputs(
     """Maps of the disagreement of one fit with a reference, by key ("D_disagreementmle")."""
     scalars = [q for q in compared(model) if isinstance(q, Derived) or q.kind == "scalar"]
     wanted = [(disagreement_with(reference.name), q, True) for q in scalars]
-    return _outputs(wanted, model, estimator, image_folder(image), image.name, "dwimap")
+    return _outputs(wanted, model, estimator, image_folder(image), image.name, image.map_suffix)
 
 
 def _outputs(
@@ -194,20 +225,21 @@ def _outputs(
     outputs = {}
     for quantity, parameter, statistic in wanted:
         own_unit = "1" if parameter is None else "rad" if statistic and parameter.axis else parameter.unit
-        name = table()["map"].format(
-            folder=folder,
-            image=image,
-            model=model.name,
-            estimator=estimator_label(estimator.name),
-            suffix=suffix,
-            label=parameter.label if parameter else quantity.key,
-            statistic=f"_stat-{quantity.key}" if statistic else "",
+        label = parameter.label if parameter else quantity.key
+        path = map_path(
+            folder,
+            image,
+            model.name,
+            label,
+            estimator_label(estimator.name),
+            suffix,
+            quantity.key if statistic else "",
         )
         symbol = f"${parameter.latex}$" if parameter else ""
         key = f"{parameter.name}_{quantity.key}" if statistic and parameter else ""
         outputs[key or (parameter.name if parameter else quantity.key)] = MapOutput(
             quantity=quantity,
-            path=Path(name),
+            path=path,
             title=f"{symbol} {quantity.title}".strip(),
             description=quantity.description.format(parameter=parameter, model=model, estimator=estimator),
             unit=own_unit if quantity.unit is None else quantity.unit,
@@ -332,7 +364,7 @@ def _fitted(columns: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
 
 def sources_of(image: InputImage) -> list[str]:
     """BIDS URIs of the sources of an image's maps: the image, and given mask and noise map."""
-    return [image.uri, *filter(None, [image.mask_uri, image.noise_uri])]
+    return [*image.uris, *filter(None, [image.mask_uri, image.noise_uri])]
 
 
 def write_maps(
@@ -463,7 +495,7 @@ def _describe_dataset(folder: Path, raw: Folder, derivatives: Sequence[Folder]) 
     else:
         maker = {"Name": "bidsfit", "Version": __version__, "CodeURL": CODE_URL}
         content = {
-            "Name": "bidsfit: quantitative maps from diffusion MRI",
+            "Name": "bidsfit: quantitative maps from MRI",
             "BIDSVersion": BIDS_VERSION,
             "DatasetType": "derivative",
             "GeneratedBy": [maker | _container()],

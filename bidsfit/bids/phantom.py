@@ -16,9 +16,11 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from bidsfit import __version__
+from bidsfit.acquisition import column_of, protocol_in_words
 from bidsfit.bids.acquisitions import write_b_values, write_directions
 from bidsfit.bids.images import write_nifti
 from bidsfit.bids.names import parse_name
+from bidsfit.bids.outputs import json_path, map_path
 from bidsfit.bids.phantom_study import (
     REGION,
     SESSION_COLUMNS,
@@ -31,6 +33,7 @@ from bidsfit.bids.phantom_study import (
     visits,
     write_region_truth,
 )
+from bidsfit.bids.series import SERIES
 from bidsfit.bids.tables import write_rows
 from bidsfit.bids.units import FILE_UNITS
 from bidsfit.exceptions import CannotCreateError
@@ -57,6 +60,13 @@ SIDECAR = {
     "PhaseEncodingDirection": {1: "j", -1: "j-"}[PHASE_ENCODING_POLARITY],
     "EffectiveEchoSpacing": 0.0005,
     "TotalReadoutTime": TOTAL_READOUT_TIME,
+}
+
+#: Of every file of a series, beside what it measures.
+SERIES_SIDECAR = {
+    "Manufacturer": "Simulation",
+    "ManufacturersModelName": "bidsfit phantom",
+    "MagneticFieldStrength": 3,
 }
 
 #: Of the T1-weighted images.
@@ -112,11 +122,16 @@ def write_phantom(cohort: Cohort, out: Path) -> None:
             if cohort.study is not None and cohort.has_sessions:
                 write_sessions(folder, cohort, participant)
             for session in cohort.sessions(participant.group):
-                stem = image_stem(participant, session if cohort.has_sessions else None)
-                write_scan(folder / stem, cohort, participant, session)
-                write_truth(truth / stem, cohort, participant, session, f"bids:raw:{stem}_dwi.nii.gz")
+                kind = "anat" if cohort.recipe.columns else "dwi"
+                stem = image_stem(participant, session if cohort.has_sessions else None, kind)
+                source = f"bids:raw:{stem}_{measurements(cohort)[0]}.nii.gz"
+                if cohort.recipe.columns:
+                    write_series(folder / stem, cohort, participant, session)
+                else:
+                    write_scan(folder / stem, cohort, participant, session)
+                write_truth(truth / stem, cohort, participant, session, source)
                 if cohort.imperfections.any:
-                    write_scan_truth(truth / stem, cohort, participant, session, f"bids:raw:{stem}_dwi.nii.gz")
+                    write_scan_truth(truth / stem, cohort, participant, session, source)
                 if cohort.imperfections.off_resonance > 0:
                     write_reversed_phase(folder, stem, cohort, participant, session)
                 if cohort.t1w:
@@ -149,12 +164,12 @@ def whole_folder(out: Path) -> Iterator[Path]:
         raise
 
 
-def image_stem(participant: Participant, session: int | None) -> Path:
+def image_stem(participant: Participant, session: int | None, datatype: str = "dwi") -> Path:
     """Path of an image relative to its dataset, without its suffix."""
     subject = f"sub-{participant.label}"
     if session is None:
-        return Path(subject, "dwi", subject)
-    return Path(subject, f"ses-{session:02d}", "dwi", f"{subject}_ses-{session:02d}")
+        return Path(subject, datatype, subject)
+    return Path(subject, f"ses-{session:02d}", datatype, f"{subject}_ses-{session:02d}")
 
 
 def beside(stem: Path, folder: str) -> Path:
@@ -181,6 +196,26 @@ def write_scan(stem: Path, cohort: Cohort, participant: Participant, session: in
     source = {"B0FieldSource": field_identifier(stem)} if cohort.imperfections.off_resonance > 0 else {}
     part = {"BodyPart": cohort.anatomy.upper()} if cohort.anatomy != "head" else {}
     write_json(Path(f"{stem}_dwi.json"), SIDECAR | part | source)
+
+
+def measurements(cohort: Cohort) -> list[str]:
+    """What the names of the files of an image end with: ``dwi``, or of a series ``echo-1_MESE`` and so on."""
+    suffix = cohort.signal_model.suffixes[0]
+    if not cohort.recipe.columns:
+        return [suffix]
+    return [f"{SERIES[suffix].entity}-{k + 1}_{suffix}" for k in range(len(cohort.acquisition))]
+
+
+def write_series(stem: Path, cohort: Cohort, participant: Participant, session: int) -> None:
+    """Write the files of a series with their sidecars."""
+    image = cohort.scan(participant, session)
+    for k, ending in enumerate(measurements(cohort)):
+        write_image(f"{stem}_{ending}.nii.gz", image[..., k], participant.head.voxel_size, np.int16)
+        own = {
+            column_of(name).field: round(values[k] / column_of(name).field_factor, 6)
+            for name, values in cohort.acquisition.columns.items()
+        }
+        write_json(Path(f"{stem}_{ending}.json"), SERIES_SIDECAR | own)
 
 
 def field_identifier(stem: Path) -> str:
@@ -325,9 +360,10 @@ def write_truth(stem: Path, cohort: Cohort, participant: Participant, session: i
     }
     for parameter in model.parameters:
         unit, factor = FILE_UNITS[parameter.unit]
-        name = f"{stem}_model-{model.name}_param-{parameter.label}_desc-truth_dwimap"
-        write_image(f"{name}.nii.gz", head.parameters[parameter.name] * factor, head.voxel_size, np.float32)
-        write_json(Path(f"{name}.json"), describe_parameter(parameter, unit) | about | common)
+        suffix = f"{stem.parent.name}map"
+        path = map_path(str(stem.parent), stem.name, model.name, parameter.label, "truth", suffix)
+        write_image(path, head.parameters[parameter.name] * factor, head.voxel_size, np.float32)
+        write_json(json_path(path), describe_parameter(parameter, unit) | about | common)
 
 
 def write_image(path: str | Path, data: NDArray, voxel_size: float, dtype: DTypeLike) -> None:
@@ -452,6 +488,9 @@ def describe_in_words(cohort: Cohort) -> str:
     shells = ", ".join(
         f"{shell.b_value:g} ({shell.n_measurements} in {shell.n_directions})" for shell in acquisition.shells
     )
+    protocol = f"b-values in s/mm^2 (how many measurements in how many directions): {shells}"
+    if cohort.recipe.columns:
+        protocol = f"Measurements: {protocol_in_words(acquisition)}"
     more = f"- {imperfections_in_words(cohort)}.\n" if cohort.imperfections.any else ""
     more += "- A T1-weighted image in every session, taken in another position.\n" if cohort.t1w else ""
     host = cohort.host.lower()
@@ -461,12 +500,13 @@ def describe_in_words(cohort: Cohort) -> str:
     if cohort.study is not None:
         people = study_in_words(cohort)
     tissues = ", ".join(name.lower() for tissue, (_, name) in cohort.tissues.items() if tissue != "lesion")
+    kind = "series of images" if cohort.recipe.columns else "diffusion-weighted images"
     return f"""# Phantom: {model.title}
 
-Simulated diffusion-weighted images with known truth, written by `bidsfit-lab phantom`. {model.description}
+Simulated {kind} with known truth, written by `bidsfit-lab phantom`. {model.description}
 
 {people}
-- b-values in s/mm^2 (how many measurements in how many directions): {shells}.
+- {protocol}.
 - Noise: {cohort.noise}, SNR {cohort.snr:g}. SNR is the mean true S0 over all that is not air divided by the standard
   deviation of the noise of a single measurement (for Rician noise, of one of its two channels).
 {more}- Tissue: fractal maps of every parameter in {tissues}.

@@ -63,7 +63,8 @@ def write_provenance(
         recorded = paths["ent"].stat().st_mtime_ns if paths["ent"].exists() else 0
         earlier = {suffix: _read(path, RECORDS[suffix]) for suffix, path in paths.items()}
         results = {}
-        places = sorted((folder / image_folder(images[0])).glob("[!.]*"))
+        session = (folder / image_folder(images[0])).parent
+        places = (path for kind in ("anat", "dwi") for path in sorted((session / kind).glob("[!.]*")))
         for path in (path for path in places if path.suffix != ".json"):  # sidecars are not recorded
             uri = own_uri(path.relative_to(folder))
             if path.stat().st_mtime_ns >= recorded:
@@ -113,7 +114,7 @@ def _sources(image: InputImage) -> Iterator[tuple[str, Path]]:
     """URIs and paths of an image and what belongs to it."""
     scheme, name, relative = image.uri.split(":", 2)
     root = image.path.parents[len(Path(relative).parts) - 1]
-    for path in filter(None, (image.path, image.bval, image.bvec)):
+    for path in (*image.series, *filter(None, (image.path, image.bval, image.bvec))):
         yield f"{scheme}:{name}:{path.relative_to(root).as_posix()}", path
     for given, uri in ((image.mask, image.mask_uri), (image.noise_map, image.noise_uri)):
         if given is not None and uri is not None:

@@ -19,6 +19,8 @@ def add_phantom(commands: argparse._SubParsersAction) -> None:
         f"  {name}: --b-values {' '.join(map(str, recipe.b_values))}\n"
         f"  {' ' * len(name)}  --directions {recipe.n_directions} --lesion {next(iter(recipe.lesions))}"
         f" (or {', '.join(list(recipe.lesions)[1:])})"
+        if recipe.b_values
+        else f"  {name}: a series of images; --lesion {' or '.join(recipe.lesions)}"
         for name, recipe in RECIPES.items()
     )
     parser = commands.add_parser(

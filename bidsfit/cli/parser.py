@@ -12,8 +12,8 @@ from bidsfit.preprocessing.steps import STEPS
 DESCRIPTION = """\
 Quantitative maps from diffusion MRI, and how far each map can be trusted.
 
-Reads every diffusion image of a BIDS dataset, fits signal models to it, and leaves maps with sidecars as BIDS
-derivatives and one HTML report for each participant.
+Reads every diffusion image and every series for relaxometry of a BIDS dataset, fits signal models to it, and leaves
+maps with sidecars as BIDS derivatives and one HTML report for each participant.
 """
 
 EPILOG = """\
@@ -89,7 +89,7 @@ def add_filter_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--bids-filter-file",
         metavar="FILE",
-        help='JSON of entities that images ("dwi") and masks ("mask") must have; null: absent, "*": any',
+        help='JSON of entities that images ("dwi", "anat") and masks ("mask") must have; null: absent, "*": any',
     )
     group.add_argument(
         "--bids-database-dir",

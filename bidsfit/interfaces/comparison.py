@@ -15,13 +15,11 @@ from nipype.interfaces.base import (
     InputMultiObject,
     SimpleInterface,
     TraitedSpec,
-    isdefined,
     traits,
 )
 from numpy.typing import NDArray
 
 from bidsfit import estimators, models
-from bidsfit.bids.acquisitions import read_acquisition
 from bidsfit.bids.conflicts import conflicts_of_fit, refuse, writing
 from bidsfit.bids.images import open_image
 from bidsfit.bids.inputs import InputImage
@@ -32,6 +30,7 @@ from bidsfit.estimators.estimator import Estimator
 from bidsfit.files import whole_file
 from bidsfit.fitting import FitNumbers, FitResult, curve_axis
 from bidsfit.interfaces.figures import read_volume, relative
+from bidsfit.interfaces.step import acquisition_of
 from bidsfit.models.parameter import Parameter
 from bidsfit.models.signal_model import SignalModel
 from bidsfit.reports import figures
@@ -51,16 +50,16 @@ STRONG = 0.7
 def comparison_figure_paths(folder: Path, image: InputImage, model: SignalModel) -> dict[str, Path]:
     """Paths of the record and figures of a comparison, by "record", "curves", or parameter."""
     figures, stem = folder / f"sub-{image.participant}" / "figures", f"{image.name}_model-{model.name}"
-    paths = {p.name: figures / f"{stem}_param-{p.label}_desc-comparison_dwi.png" for p in compared(model)}
+    paths = {p.name: figures / f"{stem}_param-{p.label}_desc-comparison_{image.suffix}.png" for p in compared(model)}
     return paths | {
-        "curves": figures / f"{stem}_desc-comparisoncurves_dwi.png",
+        "curves": figures / f"{stem}_desc-comparisoncurves_{image.suffix}.png",
         "record": figures / f"{stem}_desc-comparison_record.json",
     }
 
 
 class _PlotComparisonInput(BaseInterfaceInputSpec):
     image = traits.Dict(mandatory=True, desc="as InputImage.to_dict")
-    bval = File(exists=True, mandatory=True)
+    bval = File(exists=True)
     bvec = File(exists=True)
     sidecar = traits.Dict(desc="metadata of the image")
     mask = File(exists=True, mandatory=True)
@@ -141,7 +140,7 @@ class PlotComparison(SimpleInterface):
             with whole_file(paths["curves"]) as path:
                 figures.plot_decays(path, decays)
         record = ComparisonRecord(
-            image=f"{image.name}_dwi",
+            image=image.title,
             model=model.name,
             model_title=model.title,
             estimators=[_speed(*row) for row in zip(built, results, strict=True)],
@@ -192,8 +191,7 @@ class PlotComparison(SimpleInterface):
 
     def _decays(self, model: SignalModel, names: Sequence[str], results: Sequence[FitResult]) -> list[figures.Decay]:
         """Curves of all fits in the voxels chosen by the first; empty if no curve can be drawn."""
-        bvec = Path(self.inputs.bvec) if isdefined(self.inputs.bvec) else None
-        acquisition = read_acquisition(Path(self.inputs.bval), bvec, self.inputs.sidecar or None)
+        acquisition = acquisition_of(self.inputs)
         _, _, fine = curve_axis(model, model.average(acquisition.select(model.usable(acquisition))).acquisition)
         if fine is None:
             return []

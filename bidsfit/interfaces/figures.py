@@ -15,18 +15,18 @@ from nipype.interfaces.base import (
     File,
     SimpleInterface,
     TraitedSpec,
-    isdefined,
     traits,
 )
 from numpy.typing import NDArray
 
-from bidsfit.bids.acquisitions import read_acquisition
+from bidsfit.acquisition import protocol_in_words
 from bidsfit.bids.conflicts import conflicts_of_image, refuse, writing
 from bidsfit.bids.images import open_image, read_data
 from bidsfit.bids.inputs import InputImage
 from bidsfit.bids.left_out import in_words
 from bidsfit.files import whole_file
 from bidsfit.interfaces.image import doubtful_mask
+from bidsfit.interfaces.step import acquisition_of
 from bidsfit.reports import figures
 from bidsfit.reports.records import ImageRecord, write_record
 
@@ -34,11 +34,11 @@ from bidsfit.reports.records import ImageRecord, write_record
 def image_figure_paths(folder: Path, image: InputImage) -> dict[str, Path]:
     """Paths of the record and figures of an image, by kind."""
     stem = folder / f"sub-{image.participant}" / "figures"
+    drawn = ("mask",) if image.series else ("mask", "shells")
     return {
         "record": stem / f"{image.name}_desc-image_record.json",
-        "mask": stem / f"{image.name}_desc-mask_dwi.png",
-        "shells": stem / f"{image.name}_desc-shells_dwi.png",
-        "voxels": stem / f"{image.name}_desc-voxels_dwi.npz",
+        **{kind: stem / f"{image.name}_desc-{kind}_{image.suffix}.png" for kind in drawn},
+        "voxels": stem / f"{image.name}_desc-voxels_{image.suffix}.npz",
     }
 
 
@@ -55,7 +55,7 @@ class _PlotOutput(TraitedSpec):
 
 
 class _PlotImageInput(_PlotInput):
-    bval = File(exists=True, mandatory=True)
+    bval = File(exists=True)
     bvec = File(exists=True)
     sidecar = traits.Dict(desc="metadata of the image")
     facts = File(exists=True, mandatory=True)
@@ -76,20 +76,20 @@ class PlotImage(SimpleInterface):
         image, folder = InputImage.from_dict(self.inputs.image), Path(self.inputs.output_dir)
         paths = image_figure_paths(folder, image)
         facts = json.loads(Path(self.inputs.facts).read_text())
-        bvec = Path(self.inputs.bvec) if isdefined(self.inputs.bvec) else None
-        acquisition = read_acquisition(Path(self.inputs.bval), bvec, self.inputs.sidecar or None)
+        acquisition = acquisition_of(self.inputs)
         mask, affine = read_volume(self.inputs.mask)
         reference, _ = read_volume(self.inputs.reference)
         record = ImageRecord(
-            name=f"{image.name}_dwi",
+            name=image.title,
             source=image.uri,
             mask_description=self.inputs.mask_name,
             shells=[
                 {"b_value": s.b_value, "n_measurements": s.n_measurements, "n_directions": s.n_directions}
-                for s in acquisition.shells
+                for s in (() if image.series else acquisition.shells)
             ],
+            protocol=protocol_in_words(acquisition) if image.series else "",
             models=[dict(row) for row in self.inputs.models],
-            figures=relative(paths, ("mask", "shells"), self.inputs.output_dir),
+            figures=relative(paths, [kind for kind in ("mask", "shells") if kind in paths], self.inputs.output_dir),
             voxels=relative(paths, ("voxels",), self.inputs.output_dir)["voxels"],
             warnings=[
                 *filter(None, [in_words(facts.get("left_out", ()))]),
@@ -102,8 +102,9 @@ class PlotImage(SimpleInterface):
             refuse(conflicts_of_image(folder, image, {"Mask": self.inputs.mask_name, **self.inputs.noise}))
             with whole_file(paths["mask"]) as path:
                 figures.plot_mask(path, reference, mask > 0, affine)
-            with whole_file(paths["shells"]) as path:
-                figures.plot_shells(path, acquisition.b_values, acquisition.directions)
+            if "shells" in paths:
+                with whole_file(paths["shells"]) as path:
+                    figures.plot_shells(path, acquisition.b_values, acquisition.directions)
             with whole_file(paths["voxels"]) as path:
                 shutil.copyfile(self.inputs.voxels, path)
             write_record(record, paths["record"])

@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 
 from bidsfit import estimators, models
 from bidsfit.acquisition import Acquisition
-from bidsfit.bids.acquisitions import read_acquisition
 from bidsfit.bids.conflicts import conflicts_of_fit, refuse, writing
 from bidsfit.bids.images import MaskedSignals, image_shape, open_image, opened, read_data
 from bidsfit.bids.inputs import InputImage
@@ -33,7 +32,7 @@ from bidsfit.exceptions import UnsupportedProtocolError, UnusableInputError
 from bidsfit.files import needing_space, whole_file
 from bidsfit.fitting import FitResult, fit
 from bidsfit.interfaces.figures import relative
-from bidsfit.interfaces.step import progress_bar
+from bidsfit.interfaces.step import acquisition_of, progress_bar
 from bidsfit.reports.bibliography import estimation_fields
 from bidsfit.reports.direction_colours import thumbnail_panel
 from bidsfit.reports.figures import plot_thumbnail
@@ -44,8 +43,8 @@ from bidsfit.training.bundle import read_bundle
 
 
 class _FitImageInput(BaseInterfaceInputSpec):
-    in_file = File(exists=True, mandatory=True, desc="diffusion image")
-    bval = File(exists=True, mandatory=True)
+    in_file = File(exists=True, mandatory=True, desc="image")
+    bval = File(exists=True)
     bvec = File(exists=True)
     sidecar = traits.Dict(desc="metadata of the image")
     mask = File(exists=True, mandatory=True)
@@ -116,7 +115,7 @@ class FitImage(SimpleInterface):
         record = fit_record(
             view,
             settings,
-            image=f"{image.name}_dwi",
+            image=image.title,
             source=image.uri,
             participant=f"sub-{image.participant}",
             figures=relative(paths, draw_panels(view, paths), self.inputs.output_dir),
@@ -133,11 +132,7 @@ class FitImage(SimpleInterface):
 
     def _fit(self, estimator: Estimator, mask: NDArray[np.bool_]) -> FitResult:
         path = Path(self.inputs.in_file)
-        acquisition = read_acquisition(
-            Path(self.inputs.bval),
-            Path(self.inputs.bvec) if self.inputs.bvec else None,
-            self.inputs.sidecar if isdefined(self.inputs.sidecar) else None,
-        )
+        acquisition = acquisition_of(self.inputs)
         found = json.loads(Path(self.inputs.facts).read_text())
         noise, left_out = found["noise"], found.get("left_out", [])
         require_support(estimator, acquisition, left_out, path)
@@ -185,7 +180,7 @@ def fit_figure_paths(folder: Path, image: InputImage, estimator: Estimator) -> d
     figures_folder = folder / f"sub-{image.participant}" / "figures"
     names = {kind: kind for kind in PANELS.available()}
     names |= {thumbnail_of(q.name): f"thumbnail{q.label}" for q in estimator.model.quantities if not q.axis}
-    paths = {kind: figures_folder / f"{stem}{name}_dwi.png" for kind, name in names.items()}
+    paths = {kind: figures_folder / f"{stem}{name}_{image.suffix}.png" for kind, name in names.items()}
     return paths | {"record": figures_folder / f"{stem}_record.json"}
 
 

@@ -13,13 +13,13 @@ from nipype.interfaces.base import BaseInterfaceInputSpec, File, SimpleInterface
 from numpy.typing import NDArray
 
 from bidsfit import models
-from bidsfit.acquisition import B0_TOLERANCE, Acquisition
-from bidsfit.bids.acquisitions import read_acquisition
+from bidsfit.acquisition import B0_TOLERANCE, Acquisition, column_of
 from bidsfit.bids.images import MaskedSignals, image_shape, opened, read_mask, read_on_grid, write_nifti
 from bidsfit.estimators.least_squares import LeastSquares
 from bidsfit.exceptions import UnusableInputError
 from bidsfit.files import write_json
 from bidsfit.interfaces.raw import background_noise
+from bidsfit.interfaces.step import acquisition_of
 from bidsfit.noise import NoiseEstimate, beside_repeats, rician_sigma_map, sigma_from_repeats
 from bidsfit.preprocessing.denoising import denoise_mppca
 from bidsfit.preprocessing.masking import HeadMask, half_median_mask, head_mask, tissue_shell
@@ -33,8 +33,8 @@ NOISE_SAMPLE = 20_000
 
 
 class _PrepareImageInput(BaseInterfaceInputSpec):
-    in_file = File(exists=True, mandatory=True, desc="diffusion image")
-    bval = File(exists=True, mandatory=True)
+    in_file = File(exists=True, mandatory=True, desc="image")
+    bval = File(exists=True)
     bvec = File(exists=True)
     sidecar = traits.Dict(desc="metadata of the image")
     left_out = traits.List(traits.Dict, usedefault=True, desc="volumes that are not in it, and why")
@@ -58,7 +58,7 @@ class _PrepareImageInput(BaseInterfaceInputSpec):
 class _PrepareImageOutput(TraitedSpec):
     mask = File(exists=True, desc="voxels to fit")
     mask_doubt = traits.Str(desc="why the mask that was found is doubtful; empty where it is not")
-    reference = File(exists=True, desc="mean of the images of the lowest b-value")
+    reference = File(exists=True, desc="mean of the images of the lowest b-value (echo time, ...)")
     facts = File(exists=True, desc="what was found, as JSON")
     noise_map = File(exists=True, desc="noise level of every voxel, where it is a map")
     voxels = File(exists=True, desc="signals of the voxels, as MeasuredVoxels.save leaves them")
@@ -77,16 +77,13 @@ class PrepareImage(SimpleInterface):
 
     def _look_at(self, image: SpatialImage, cwd: Path) -> dict[str, Any]:
         path = Path(self.inputs.in_file)
-        acquisition = read_acquisition(
-            Path(self.inputs.bval),
-            Path(self.inputs.bvec) if self.inputs.bvec else None,
-            self.inputs.sidecar if isdefined(self.inputs.sidecar) else None,
-        )
+        acquisition = acquisition_of(self.inputs)
         shape = image_shape(image, len(acquisition), path)
         everywhere = MaskedSignals(image, shape, np.ones(shape[:3], dtype=bool), path)
         reference = mean_volume(everywhere, acquisition.shells[0].indices).reshape(shape[:3], order="F")
         if not np.any(np.isfinite(reference) & (reference != 0)):
-            raise UnusableInputError(f"{path} holds only zeros or NaN at its lowest b-value: there is nothing to fit.")
+            name = column_of(next(iter(acquisition.columns))).title
+            raise UnusableInputError(f"{path} holds only zeros or NaN at its lowest {name}: there is nothing to fit.")
         if self.inputs.in_mask:
             found = HeadMask(read_mask(Path(self.inputs.in_mask), image, path))
         else:
@@ -166,7 +163,7 @@ class PrepareImage(SimpleInterface):
             lacking = {
                 "repeats": "no measurement (same b-value and direction) was repeated",
                 "b0": "it has fewer than two images at b = 0",
-                "residuals": "no model leaves residuals: there are as few b-values as parameters",
+                "residuals": "no model leaves residuals: there are as few measurements as parameters",
             }[source]
             raise UnusableInputError(f"{name}: --sigma {source} cannot find the noise level, for {lacking}.")
         return noise

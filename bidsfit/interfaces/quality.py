@@ -20,7 +20,6 @@ from nipype.interfaces.base import (
 from numpy.typing import NDArray
 
 from bidsfit.acquisition import Acquisition
-from bidsfit.bids.acquisitions import read_acquisition
 from bidsfit.bids.conflicts import conflicts_of_image, refuse
 from bidsfit.bids.images import image_shape, opened, read_data
 from bidsfit.bids.inputs import InputImage
@@ -30,6 +29,7 @@ from bidsfit.bids.outputs import file_output
 from bidsfit.bids.quality import write_confounds, write_quality
 from bidsfit.files import whole_file
 from bidsfit.interfaces.figures import read_volume, relative
+from bidsfit.interfaces.step import acquisition_of
 from bidsfit.preprocessing import quality
 from bidsfit.preprocessing.registration import extent
 from bidsfit.preprocessing.steps import STEPS
@@ -48,7 +48,8 @@ CARPET_ROWS = 400
 def quality_figure_paths(folder: Path, image: InputImage) -> dict[str, Path]:
     """Paths of the record and figures of the preprocessing, by kind."""
     stem = folder / f"sub-{image.participant}" / "figures"
-    paths = {kind: stem / f"{image.name}_desc-{kind}_dwi.png" for kind in (*STEPS.available(), *QUALITY_FIGURES)}
+    kinds = (*STEPS.available(), *QUALITY_FIGURES)
+    paths = {kind: stem / f"{image.name}_desc-{kind}_{image.suffix}.png" for kind in kinds}
     return paths | {"record": quality_record_path(folder, image)}
 
 
@@ -90,9 +91,7 @@ class AssessQuality(SimpleInterface):
     def _run_interface(self, runtime: Any) -> Any:
         inputs, folder = self.inputs, Path(self.inputs.output_dir)
         image = InputImage.from_dict(inputs.image)
-        acquisition = read_acquisition(
-            Path(inputs.bval), Path(inputs.bvec) if isdefined(inputs.bvec) and inputs.bvec else None
-        )
+        acquisition = acquisition_of(inputs)
         data, affine = read_mapped(inputs.in_file, len(acquisition), inputs.scratch)
         mask = read_volume(inputs.mask)[0] > 0
         told = [json.loads(Path(path).read_text()) for path in (inputs.facts if isdefined(inputs.facts) else ())]
@@ -139,7 +138,7 @@ class AssessQuality(SimpleInterface):
         write_quality(folder / file_output("quality", image), numbers)
         steps = [described(row, found_by.get(row["name"], {})) for row in inputs.steps]
         record = PreprocessingRecord(
-            image=f"{image.name}_dwi",
+            image=image.title,
             source=inputs.source,
             output=image.uri.removeprefix("bids::") if image.uri.startswith("bids::") else "",
             steps=steps,
@@ -150,7 +149,7 @@ class AssessQuality(SimpleInterface):
                 *(words for facts in told for words in facts.get("warnings", [])),
             ],
             methods=[
-                *([methods_sentence(f"{image.name}_dwi", given.size + len(left_out), left_out)] if left_out else []),
+                *([methods_sentence(image.title, given.size + len(left_out), left_out)] if left_out else []),
                 *(
                     found_by.get(row["name"], {}).get("methods") or inputs.methods[row["name"]]
                     for row in steps
@@ -160,6 +159,27 @@ class AssessQuality(SimpleInterface):
         )
         write_record(record, paths["record"])
         self._results["record"] = str(paths["record"])
+        return runtime
+
+
+class _RecordStepsInput(BaseInterfaceInputSpec):
+    image = traits.Dict(mandatory=True, desc="as InputImage.to_dict")
+    steps = traits.List(traits.Dict, mandatory=True, desc="rows: name, title, method, applied, reason")
+    output_dir = Directory(mandatory=True)
+
+
+class RecordSteps(SimpleInterface):
+    """Write the record of the preprocessing of an image that has none: why the steps are left out."""
+
+    input_spec = _RecordStepsInput
+    output_spec = _AssessQualityOutput
+
+    def _run_interface(self, runtime: Any) -> Any:
+        image = InputImage.from_dict(self.inputs.image)
+        path = quality_record_path(Path(self.inputs.output_dir), image)
+        rows = [described(row, {}) for row in self.inputs.steps]
+        write_record(PreprocessingRecord(image=image.title, source=image.uri, steps=rows), path)
+        self._results["record"] = str(path)
         return runtime
 
 

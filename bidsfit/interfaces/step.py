@@ -13,10 +13,12 @@ from typing import Any
 
 import numpy as np
 from nibabel.spatialimages import SpatialImage
-from nipype.interfaces.base import BaseInterfaceInputSpec, File, SimpleInterface, TraitedSpec, traits
+from nipype.interfaces.base import BaseInterfaceInputSpec, File, SimpleInterface, TraitedSpec, isdefined, traits
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from bidsfit.acquisition import Acquisition
+from bidsfit.bids.acquisitions import read_acquisition
 from bidsfit.bids.images import open_image, read_data, write_nifti
 from bidsfit.files import write_json
 from bidsfit.parallel import BAR_FORMAT, Progress
@@ -31,6 +33,15 @@ def progress_bar(label: str) -> Iterator[Progress]:
             bar.update(round(100 * fraction) - bar.n)
 
         yield show
+
+
+def acquisition_of(inputs: Any) -> Acquisition:
+    """Acquisition of the image of a node, from those of ``bval``, ``bvec`` and ``sidecar`` that are given."""
+    bval, bvec, sidecar = (
+        value if isdefined(value := getattr(inputs, name, None)) and value else None
+        for name in ("bval", "bvec", "sidecar")
+    )
+    return read_acquisition(bval and Path(bval), bvec and Path(bvec), sidecar)
 
 
 def read_volumes(path: str | Path) -> tuple[NDArray[np.float32], SpatialImage]:

@@ -21,12 +21,12 @@ from nipype.interfaces.base import (
 
 from bidsfit import estimators, models
 from bidsfit.acquisition import Acquisition
-from bidsfit.bids.acquisitions import read_acquisition
 from bidsfit.bids.distributions import read_distribution
 from bidsfit.bids.images import MaskedSignals, image_shape, open_image, opened, read_data
+from bidsfit.bids.names import title_of
 from bidsfit.exceptions import NoInputError, UnusableInputError
 from bidsfit.interfaces.fit import noise_level, require_support
-from bidsfit.interfaces.step import progress_bar
+from bidsfit.interfaces.step import acquisition_of, progress_bar
 from bidsfit.models.signal_model import SignalModel
 from bidsfit.simulation.distributions import Pooled
 from bidsfit.simulation.images import ImageVoxels
@@ -43,8 +43,8 @@ SAME_SNR = 0.01
 
 
 class _TrainEstimatorInput(BaseInterfaceInputSpec):
-    in_file = File(exists=True, mandatory=True, desc="diffusion image, for messages")
-    bval = File(exists=True, mandatory=True)
+    in_file = File(exists=True, mandatory=True, desc="image, for messages")
+    bval = File(exists=True)
     bvec = File(exists=True)
     sidecar = traits.Dict(desc="metadata of the image")
     facts = File(exists=True, mandatory=True, desc="of the image, as PrepareImage leaves them: the SNR")
@@ -148,7 +148,7 @@ class TrainEstimator(SimpleInterface):
             return recorded
         if self.inputs.when == "never":
             raise NoInputError(
-                f"{path} does not hold the SNR of {' and '.join(f'{name}_dwi' for name in other)} as it is found now, "
+                f"{path} does not hold the SNR of {' and '.join(map(title_of, other))} as it is found now, "
                 "and --no-training was given. Run the same command with --train-only in place of --no-training first, "
                 "on all images of the participant."
             )
@@ -165,8 +165,8 @@ class TrainEstimator(SimpleInterface):
 
 
 class _SampleVoxelsInput(BaseInterfaceInputSpec):
-    in_file = File(exists=True, mandatory=True, desc="diffusion image")
-    bval = File(exists=True, mandatory=True)
+    in_file = File(exists=True, mandatory=True, desc="image")
+    bval = File(exists=True)
     bvec = File(exists=True)
     sidecar = traits.Dict(desc="metadata of the image")
     mask = File(exists=True, mandatory=True)
@@ -212,11 +212,7 @@ class SampleVoxels(SimpleInterface):
 
 def _built(inputs: Any) -> tuple[Any, Acquisition, dict[str, Any]]:
     """The estimator that is trained, and the acquisition and the facts of an image; they must support a fit."""
-    acquisition = read_acquisition(
-        Path(inputs.bval),
-        Path(inputs.bvec) if inputs.bvec else None,
-        inputs.sidecar if isdefined(inputs.sidecar) else None,
-    )
+    acquisition = acquisition_of(inputs)
     estimator = estimators.get(inputs.estimator)(models.get(inputs.model, inputs.organ), **inputs.options)
     facts = json.loads(Path(inputs.facts).read_text())
     require_support(estimator, acquisition, facts.get("left_out", []), Path(inputs.in_file))

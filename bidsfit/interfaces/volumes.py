@@ -1,4 +1,4 @@
-"""Workflow node that removes volumes which are not diffusion images of their b-value."""
+"""Workflow nodes that make the image to be fitted: of the files of a series, or of the volumes that belong."""
 
 from __future__ import annotations
 
@@ -6,11 +6,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from nipype.interfaces.base import BaseInterfaceInputSpec, File, SimpleInterface, TraitedSpec, isdefined, traits
+from nipype.interfaces.base import (
+    BaseInterfaceInputSpec,
+    File,
+    InputMultiObject,
+    SimpleInterface,
+    TraitedSpec,
+    isdefined,
+    traits,
+)
 
 from bidsfit.bids.acquisitions import read_acquisition, write_b_values, write_directions
-from bidsfit.bids.images import MaskedSignals, image_shape, opened
+from bidsfit.bids.images import MaskedSignals, image_shape, open_image, opened, read_data
 from bidsfit.bids.left_out import left_out, without_in_sidecar
+from bidsfit.bids.series import series_shape
 from bidsfit.exceptions import UnusableInputError
 from bidsfit.interfaces.step import write_volumes
 from bidsfit.preprocessing.volumes import find_strangers
@@ -76,4 +85,28 @@ class LeaveOutVolumes(SimpleInterface):
             "sidecar": without_in_sidecar(inputs.sidecar, rows),
             "left_out": rows,
         } | ({} if bvec is None else {"bvec": str(bvec)})
+        return runtime
+
+
+class _JoinSeriesInput(BaseInterfaceInputSpec):
+    files = InputMultiObject(File(exists=True), mandatory=True, desc="one volume each, on one grid")
+
+
+class _JoinSeriesOutput(TraitedSpec):
+    out_file = File(exists=True, desc="the volumes as one image")
+
+
+class JoinSeries(SimpleInterface):
+    """Join the files of a series into one image, whose name is that of the first."""
+
+    input_spec = _JoinSeriesInput
+    output_spec = _JoinSeriesOutput
+
+    def _run_interface(self, runtime: Any) -> Any:
+        paths = [Path(path) for path in self.inputs.files]
+        volumes = np.empty(series_shape(paths), dtype=np.float32, order="F")
+        for k, path in enumerate(paths):
+            volumes[..., k] = np.asarray(read_data(open_image(path), path)).reshape(volumes.shape[:3], order="F")
+        target = Path(runtime.cwd) / f"{paths[0].name.split('.')[0]}.nii"
+        self._results["out_file"] = write_volumes(target, volumes, open_image(paths[0]))
         return runtime

@@ -30,7 +30,7 @@ class ModelQuantity:
         Symbol in the equation and name in Python.
     label : str
         The value of the BIDS entity ``param``.
-    unit : {"1", "arbitrary", "um^2/ms", "um^4/ms^2", "ms", "rad"}
+    unit : {"1", "arbitrary", "um^2/ms", "um^4/ms^2", "ms", "1/s", "rad"}
         Internal unit; files and reports convert it.
     latex : str
         Symbol as LaTeX.
@@ -38,6 +38,9 @@ class ModelQuantity:
         One sentence for sidecars, reports and docs.
     display : tuple of float
         Colour range of figures, in ``unit``; by default taken from the data.
+    wide : bool
+        Whether its values, and with them its errors, span orders of magnitude, as those of a relaxation time do. What
+        simulation tells of its bias is then learned in standard deviations.
     """
 
     name: str
@@ -46,6 +49,7 @@ class ModelQuantity:
     latex: str
     description: str
     display: tuple[float, float] | None = None
+    wide: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -88,6 +88,8 @@ class SignalModel(ABC):
         the prior of a model whose parameters have none of their own. Those outside the bounds are drawn again.
     requirements : sequence of Requirement
         What a protocol must contain.
+    suffixes : tuple of str
+        BIDS suffixes of the images that it describes.
     maximum_b : float
         Measurements above this b-value (s/mm^2) are left out.
     excluded_b : tuple of float, optional
@@ -123,6 +125,7 @@ class SignalModel(ABC):
     plausible: Callable[[NDArray[np.float64]], NDArray[np.bool_]] | None = None
     draw: Callable[[int, np.random.Generator], NDArray[np.float64]] | None = None
     requirements: tuple[Requirement, ...] = ()
+    suffixes: tuple[str, ...] = ("dwi",)
     maximum_b: float = np.inf
     excluded_b: tuple[float, float] | None = None
     averaging: bool = False

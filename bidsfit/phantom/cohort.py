@@ -149,6 +149,12 @@ class Cohort:
         require(self.anatomy == "abdomen" or self.imperfections.breathing == 0, "Breathing moves no head.")
         require(self.anatomy == "head" or not self.t1w, "A T1-weighted image is one of the head.")
         self.recipe.ranges("lesion", self.lesion_name)  # refuses an unknown lesion
+        of_diffusion = self.b_values or self.n_directions or self.t1w or self.imperfections.of_diffusion
+        require(
+            not (self.recipe.columns and of_diffusion),
+            f"The model {self.model!r} is of a series of images, which have no b-values, directions, off-resonance, "
+            "eddy currents or outlier volumes, and come without a T1-weighted image. Leave these options out.",
+        )
         self.signal_model.require_support(self.acquisition)
         weighted = int((self.acquisition.b_values > 0).sum())
         require(
@@ -208,7 +214,9 @@ class Cohort:
 
     @cached_property
     def acquisition(self) -> Acquisition:
-        """Acquisition of every session: all directions of each b-value above 0 in turn."""
+        """Acquisition of every session: all directions of each b-value above 0 in turn, or that of a series."""
+        if self.recipe.columns:
+            return Acquisition(**self.recipe.columns)
         n_directions = self.recipe.n_directions if self.n_directions is None else self.n_directions
         scheme = self.recipe.b_values if self.b_values is None else self.b_values
         around = spread_directions(n_directions)

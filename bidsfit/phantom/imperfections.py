@@ -68,6 +68,11 @@ class Imperfections:
         return self.motion > 0 or self.rotation > 0
 
     @property
+    def of_diffusion(self) -> bool:
+        """Whether there are imperfections that only diffusion images have."""
+        return self.off_resonance > 0 or self.outliers > 0 or self.eddy > 0
+
+    @property
     def any(self) -> bool:
         """Whether there is any imperfection besides noise."""
         return self != NONE

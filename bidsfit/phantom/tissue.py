@@ -7,7 +7,8 @@ cerebrospinal fluid. A recipe here is all that a model needs for a phantom.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from bidsfit.exceptions import UnknownNameError, UsageError
 
@@ -58,21 +59,24 @@ class TissueRecipe:
         Ranges of the healthy tissues of `TISSUES` or `ABDOMEN`.
     lesions : dict of name to ranges
         The first is the default. Parameters that are not listed keep the range of the host.
-    b_values : tuple of float
-        Default scheme, s/mm^2; repeated values are measured repeatedly.
-    n_directions : int
-        Default number of directions of each b-value above 0.
     source : str
         Origin of the ranges, for sidecars.
+    b_values : tuple of float
+        Default scheme of diffusion images, s/mm^2; repeated values are measured repeatedly.
+    n_directions : int
+        Default number of directions of each b-value above 0.
+    columns : dict of column to tuple of float
+        Measurements of a series, in the units of `bidsfit.acquisition.COLUMNS`; empty for diffusion images.
     host : str
         Tissue that contains lesions.
     """
 
     tissues: Mapping[str, Ranges]
     lesions: Mapping[str, Ranges]
-    b_values: tuple[float, ...]
-    n_directions: int
     source: str
+    b_values: tuple[float, ...] = ()
+    n_directions: int = 1
+    columns: Mapping[str, Any] = field(default_factory=dict)
     host: str = "WM"
 
     def ranges(self, tissue: str, lesion: str | None = None) -> Ranges:
@@ -168,6 +172,39 @@ _SMT3 = TissueRecipe(
     "Resonance in Medicine 2022, table 2), without free water.",
 )
 
+# Relaxation at 3 T: T2 around the values of Wansapura et al. and T2* around those of Peters et al.; fluid, S0 (the
+# density of protons relative to fluid) and lesions are illustrative.
+_DENSITY: Ranges = {"WM": (0.65, 0.75), "GM": (0.75, 0.85), "CSF": (0.95, 1.00)}
+
+
+def _relaxation(
+    parameter: str, times: Ranges, lesions: Ranges, columns: Mapping[str, tuple[float, ...]], source: str
+) -> TissueRecipe:
+    """Recipe of a relaxation time, given its ranges in the tissues and in the lesions."""
+    return TissueRecipe(
+        tissues={tissue: {"S0": _DENSITY[tissue], parameter: times[tissue]} for tissue in times},
+        lesions={name: {"S0": _DENSITY["GM"], parameter: limits} for name, limits in lesions.items()},
+        source=f"Around the values at 3 T of {source}; fluid, S0 and lesions are illustrative.",
+        columns=columns,
+    )
+
+
+_T2 = _relaxation(
+    "T2",
+    {"WM": (65.0, 85.0), "GM": (85.0, 120.0), "CSF": (1200.0, 2000.0)},
+    {"oedema": (130.0, 180.0)},
+    {"TE": tuple(12.0 * k for k in range(1, 13))},
+    "Wansapura et al. (Journal of Magnetic Resonance Imaging 1999;9:531-538)",
+)
+
+_T2STAR = _relaxation(
+    "T2star",
+    {"WM": (45.0, 60.0), "GM": (55.0, 75.0), "CSF": (200.0, 500.0)},
+    {"iron": (8.0, 20.0)},
+    {"TE": tuple(4.0 + 6 * k for k in range(8))},
+    "Peters et al. (Magnetic Resonance Imaging 2007;25:748-753)",
+)
+
 # Illustrative, the liver within what Li et al. gathered from many studies (Quantitative Imaging in Medicine and Surgery
 # 2017;7:59-78). Signals at b = 0 follow the short T2 of liver and muscle; fat is suppressed.
 _ABDOMEN_IVIM = TissueRecipe(
@@ -205,7 +242,14 @@ _ABDOMEN_ADC = TissueRecipe(
 )
 
 #: Models that have a phantom.
-RECIPES: Mapping[str, TissueRecipe] = {"adc": _ADC, "ivim": _IVIM, "smt2": _SMT2, "smt3": _SMT3}
+RECIPES: Mapping[str, TissueRecipe] = {
+    "adc": _ADC,
+    "ivim": _IVIM,
+    "smt2": _SMT2,
+    "smt3": _SMT3,
+    "t2": _T2,
+    "t2star": _T2STAR,
+}
 ABDOMEN_RECIPES: Mapping[str, TissueRecipe] = {"adc": _ABDOMEN_ADC, "ivim": _ABDOMEN_IVIM}
 
 

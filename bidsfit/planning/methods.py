@@ -13,7 +13,7 @@ from bidsfit import __version__
 from bidsfit.bids.units import REPORT_UNITS
 from bidsfit.estimators.estimator import Estimator
 from bidsfit.models.organs import ORGANS
-from bidsfit.planning.plan import FOUND_BODY, FOUND_MASK, ParticipantPlan
+from bidsfit.planning.plan import FOUND_BODY, FOUND_BODY_IN_SERIES, FOUND_IN_SERIES, FOUND_MASK, ParticipantPlan
 from bidsfit.reports.records import FitRecord, ImageRecord, PreprocessingRecord, Record
 from bidsfit.reports.words import with_unit
 from bidsfit.trust.cache import Trust
@@ -24,6 +24,10 @@ MASKS = {
     FOUND_MASK: "masks found by Otsu's threshold [@otsu1979; @dipy] on the median-filtered mean images of the lowest "
     "b-value and of that nearest to 1000 s/mm², without thin bridges and islands, and with holes filled",
     FOUND_BODY: "voxels whose mean signal at the lowest b-value is at least half its median",
+    FOUND_IN_SERIES: "masks found by Otsu's threshold [@otsu1979; @dipy] on the median-filtered image of the lowest "
+    "echo time, inversion time or flip angle, without thin bridges and islands, and with holes filled",
+    FOUND_BODY_IN_SERIES: "voxels whose signal at the lowest echo time, inversion time or flip angle is at least half "
+    "its median",
 }
 
 #: How the errors of an estimator were found, where they were simulated.
@@ -52,10 +56,17 @@ def methods_of(records: Iterable[Record]) -> str:
             if isinstance(one, PreprocessingRecord) and one.image in fitted
             for sentence in one.methods
         ],
+        diffusion=any(name.endswith("_dwi") for name in fitted),
     )
 
 
-def methods_text(masks: Iterable[str], fits: Iterable[Sequence[str]], preprocessing: Iterable[str] = ()) -> str:
+def methods_text(
+    masks: Iterable[str],
+    fits: Iterable[Sequence[str]],
+    preprocessing: Iterable[str] = (),
+    *,
+    diffusion: bool = True,
+) -> str:
     """Assemble the methods text for a paper; repeated texts appear once.
 
     Parameters
@@ -66,14 +77,16 @@ def methods_text(masks: Iterable[str], fits: Iterable[Sequence[str]], preprocess
         Sentences about the applied steps.
     fits : iterable of [str, str]
         Texts of `fit_methods`.
+    diffusion : bool
+        Whether there are diffusion images.
     """
     phrases = dict.fromkeys(MASKS.get(mask, "masks that came with the data") for mask in masks)
     models, estimators = zip(*fits, strict=True)
     return "\n\n".join(
         [
-            "Diffusion MRI data organised according to the Brain Imaging Data Structure [@gorgolewski2016] were "
-            f"analysed with bidsfit {__version__}, a BIDS App [@gorgolewski2017] based on Nipype [@nipype] and NiBabel "
-            "[@nibabel].",
+            f"{'Diffusion MRI' if diffusion else 'MRI'} data organised according to the Brain Imaging Data Structure "
+            f"[@gorgolewski2016] were analysed with bidsfit {__version__}, a BIDS App [@gorgolewski2017] based on "
+            "Nipype [@nipype] and NiBabel [@nibabel].",
             *([" ".join(steps)] if (steps := dict.fromkeys(preprocessing)) else []),
             f"Fits were restricted to {' and to '.join(phrases)}.",
             *dict.fromkeys(models),
@@ -93,6 +106,7 @@ def methods_of_plans(plans: Sequence[ParticipantPlan]) -> str:
         [image.mask_name for image in images],
         [fit_methods(fit.built, fit.trust) for fit in fits.values()],
         [sentence for chain in chains for sentence in chain.methods.values()],
+        diffusion=not all(image.image.series for image in images),
     )
 
 

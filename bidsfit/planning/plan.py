@@ -39,7 +39,9 @@ from bidsfit.bids.outputs import (
     region_output,
 )
 from bidsfit.bids.segmentations import Segmentation, find_segmentations
+from bidsfit.bids.series import series_shape
 from bidsfit.exceptions import UnsupportedProtocolError, UnusableInputError
+from bidsfit.models import get
 from bidsfit.models.organs import has_presets, organ_of, preset_in_words
 from bidsfit.models.signal_model import SignalModel
 from bidsfit.planning.fits import DEFAULT_NOISE, Fit, NoiseChoice
@@ -52,6 +54,11 @@ from bidsfit.trust.disagreement import reference_of
 #: Where a mask comes from that no dataset has.
 FOUND_MASK = "Otsu's threshold on the mean images of the lowest b-value and of that nearest to 1000 s/mm²"
 FOUND_BODY = "voxels of at least half the median of the mean image of the lowest b-value"
+#: The same of a series, whose image of the shortest time or the smallest angle is looked at.
+FOUND_IN_SERIES = "Otsu's threshold on the image of the lowest echo time, inversion time or flip angle"
+FOUND_BODY_IN_SERIES = (
+    "voxels of at least half the median of the image of the lowest echo time, inversion time or flip angle"
+)
 
 #: Why maximum likelihood and least squares give the same maps, and how to tell them apart.
 MLE_IS_LSQ = (
@@ -101,7 +108,8 @@ class ImagePlan:
     @property
     def mask_name(self) -> str:
         """Source of the mask, in words for sidecars and reports."""
-        return self.image.mask_uri or (FOUND_BODY if self.chain is not None and self.chain.body else FOUND_MASK)
+        found = (FOUND_BODY_IN_SERIES, FOUND_IN_SERIES) if self.image.series else (FOUND_BODY, FOUND_MASK)
+        return self.image.mask_uri or found[0 if self.chain is not None and self.chain.body else 1]
 
 
 @dataclass
@@ -167,7 +175,12 @@ def make_plan(
         if image.path in joined and _is_unweighted(image):
             continue  # it is there to help another image, and holds nothing to fit
         plan = plans[image.participant]
-        own = [fit.without(f"sub-{image.participant}") for fit in fits] if leave_one_out else fits
+        own = [fit for fit in fits if image.suffix in fit.signal_model.suffixes]
+        if image.series:  # a series is none of the reasons to name an estimator that does not suit it
+            own = [fit for fit in own if not fit.unsuitable or fit.model in asked]
+        if not own:
+            continue
+        own = [fit.without(f"sub-{image.participant}") for fit in own] if leave_one_out else own
         helping = (helping_images or {}).get(image.name, HelpingImages())
         try:
             found = _plan_image(image, own, noise, organ, preprocessing, helping, output_dir, overwrite, known)
@@ -238,6 +251,8 @@ class _Known:
 
 def _is_unweighted(image: InputImage) -> bool:
     """Whether all volumes of an image have one b-value and no diffusion weighting."""
+    if image.bval is None:
+        return False
     try:
         b_values = read_b_values(image.bval)
         return bool(np.all(b_values <= UNWEIGHTED)) and len(Acquisition(b_values).shells) == 1
@@ -258,9 +273,12 @@ def _plan_image(
 ) -> ImagePlan:
     """Check header, b-values and mask of an image, and choose the models that its protocol supports."""
     header = open_image(image.path)
-    shape = image_shape(header, read_b_values(image.bval).size, image.path, image.bval)
+    if image.bval is None:
+        shape = series_shape(image.series)
+    else:
+        shape = image_shape(header, read_b_values(image.bval).size, image.path, image.bval)
     acquisition = known.same(read_acquisition(image.bval, image.bvec, image.sidecar))
-    if image.bvec is not None and acquisition.directions is not None:
+    if image.bval is not None and image.bvec is not None and acquisition.directions is not None:
         try:
             refuse_scaled_directions(acquisition.b_values, acquisition.directions)
         except ValueError as error:
@@ -413,14 +431,14 @@ def _image_warnings(
     if image.mask is None:
         found = "was found by Otsu's threshold, by a rule for brains"
         if chain is not None and chain.body:
-            found = f"holds {FOUND_BODY}"
+            found = f"holds {FOUND_BODY_IN_SERIES if image.series else FOUND_BODY}"
         yield f"{image.no_mask or 'No mask was given.'} The mask {found}. Check its outline."
     if image.bvec is None and any(model.averaging for model in chosen):
         yield "There is no .bvec file; the directions of each shell are not known."
     lowest = acquisition.shells[0].b_value
     if lowest > B0_TOLERANCE:
         yield f"There is no image at b = 0: the lowest b-value is {lowest:.0f} s/mm², and S0 is extrapolated."
-    if len(stored.shape) == 3 and len(acquisition) > 1:
+    if len(stored.shape) == 3 and len(acquisition) > 1 and not image.series:
         yield "The image has three dimensions; the third was read as the volumes of a single slice."
     if isinstance(stored, Nifti1Image) and not (stored.header["qform_code"] or stored.header["sform_code"]):
         yield (
@@ -434,10 +452,11 @@ def _require_each_model(plans: Iterable[ParticipantPlan], asked: Sequence[str]) 
     images = [image for plan in plans for image in plan.images]
     for name in asked:
         if images and not any(fit.model == name for image in images for fit in image.fits):
-            row = next(row for row in images[0].support if row["name"] == name)
+            rows = ((image, row) for image in images for row in image.support if row["name"] == name)
+            reason = next((f"{image.image.path.name}: {row['reason']}" for image, row in rows), "")
+            reason = reason or f"It is fitted to images called {' or '.join(get(name).suffixes)}, and there is none"
             raise UnsupportedProtocolError(
-                f"No image supports the model {name!r} of --model. {images[0].image.path.name}: {row['reason']}. "
-                "Leave the model out to fit the others."
+                f"No image supports the model {name!r} of --model. {reason}. Leave the model out to fit the others."
             )
 
 

@@ -125,6 +125,9 @@ def plan_chain(
         return None
     part, unknown = _part(image, choice)
     scene = Scene(image, shape, acquisition, choice, helping, part, unknown, sigma)
+    if image.series:
+        steps = tuple(Planned(step, reason="it is for diffusion images") for step in all_steps())
+        return Chain(image, steps, scene.body)
     chosen: dict[str, Planned] = {}
     for step in all_steps():
         skipped = step.name in choice.skip

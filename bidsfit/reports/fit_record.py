@@ -170,8 +170,9 @@ def fit_warnings(numbers: FitNumbers, scale: str | None, precisions: Mapping[str
         warnings.append(f"{failed} of {numbers.n_voxels} voxels could not be fitted; the status map says why.")
     if numbers.freedom == 0:
         warnings.append(
-            "There are as many different b-values as parameters: where no parameter lies at a bound, the curve passes "
-            "through the points, and nothing can be said about the quality of the fit. Residual and R² are not drawn."
+            "There are as many different measurements as parameters: where no parameter lies at a bound, the curve "
+            "passes through the points, and nothing can be said about the quality of the fit. Residual and R² are not "
+            "drawn."
         )
     if numbers.over_directions:
         warnings.append(

@@ -20,7 +20,8 @@ from bidsfit.files import write_json
 class ImageRecord:
     """One image of a participant.
 
-    ``shells`` rows: b_value (s/mm^2), n_measurements, n_directions.
+    ``shells`` rows, of a diffusion image: b_value (s/mm^2), n_measurements, n_directions.
+    ``protocol``, of a series: its measurements in words.
     ``noise``: sigma, snr, method (a sentence); empty if the noise could not be estimated.
     ``intensities``: n_negative and n_not_finite, counted over the voxels of the mask in all volumes.
     ``models`` rows: name, title, fitted (bool), reason (a sentence).
@@ -43,6 +44,7 @@ class ImageRecord:
     warnings: list[str] = field(default_factory=list)
     voxels: str = ""
     left_out: list[dict[str, Any]] = field(default_factory=list)
+    protocol: str = ""
 
 
 @dataclass

@@ -264,12 +264,14 @@ class _Content:
         measured, order = self.measured, grid.order
         reference = grid.volume(np.nan_to_num(measured.reference)).ravel("F")
         shells = [_shell_words(shell) for shell in measured.acquisition.shells]
+        lowest = "lowest b-value" if "b" in measured.acquisition.columns else shells[0]["words"]
         colours = {row["colours"] for fit in self.fits for row in fit.maps} | set(COLOUR_MAPS)
         content = {
             "name": self.image.name,
             **grid.facts(),
             "mask": packed(grid.mask.ravel("F")),
             "reference": packed(reference, 256) | {"limits": np.percentile(reference, [1, 99.7]).tolist()},
+            "lowest": lowest,
             "signal": self._signal_facts(),
             "shells": [
                 words

@@ -78,7 +78,7 @@ def general(line: str, image: ImagePlan) -> str:
 
 def names(images: Sequence[ImagePlan]) -> list[str]:
     """Names of images as shown to users."""
-    return [f"{image.image.name}_dwi" for image in images]
+    return [image.image.title for image in images]
 
 
 def decisions(image: ImagePlan) -> list[str]:

@@ -100,7 +100,7 @@ def step_in_words(node: str, plan: ImagePlan) -> str:
 
 def explain(crash: Crash, plan: ImagePlan | None) -> tuple[str, str]:
     """Title and message of a failure; ``plan`` is that of its image, if known."""
-    step = "A step" if plan is None else f"{step_in_words(crash.node, plan)} of {plan.image.name}_dwi"
+    step = "A step" if plan is None else f"{step_in_words(crash.node, plan)} of {plan.image.title}"
     failed = f"A step failed: {step}" if plan is not None else "A step failed"
     on_purpose = ON_PURPOSE.search(crash.traceback)
     if on_purpose:

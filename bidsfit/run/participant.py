@@ -131,6 +131,7 @@ def plan_run(settings: Settings, fits: Sequence[Fit]) -> tuple[Dataset, list[Fol
         runs=settings.run_id,
         filters=filters,
         noise_maps=settings.sigma == "map",
+        suffixes=list(dict.fromkeys(suffix for fit in fits for suffix in fit.signal_model.suffixes)),
     )
     preprocessing = preprocessing_choice(settings)
     heads = [Folder(name, path) for name, path in freesurfer.items()]

@@ -28,7 +28,7 @@ class Progress:
         complete: Callable[[ParticipantPlan], None],
     ) -> None:
         self.say, self.complete = say, complete
-        self.names = {image_part(image): f"{image.image.name}_dwi" for plan in plans for image in plan.images}
+        self.names = {image_part(image): image.image.title for plan in plans for image in plan.images}
         self.left = {plan.label: {image_part(image) for image in plan.images} for plan in plans}
         self.plans = {part: plan for plan in plans for part in map(image_part, plan.images)}
         self.start = time.monotonic()

@@ -62,7 +62,7 @@ def _write(plan: ImagePlan, segmentation: Segmentation, fits: list[FittedImage],
     write_segmentation(target, labels, names, like, about | on_grid_of(image.uri))
     flat = labels.ravel(order="F")
     places = {str(index): np.flatnonzero(flat == index) for index in names}
-    record = RegionsRecord(f"{image.name}_dwi", segmentation.words, segmentation.uri)
+    record = RegionsRecord(image.title, segmentation.words, segmentation.uri)
     for fitted, table in zip(fits, tables, strict=True):
         made, status = read_facts(fitted), open_image(fitted.status)
         regions = RegionPlaces(status, places, {}, whole=False, remarks=())

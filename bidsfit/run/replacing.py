@@ -57,7 +57,7 @@ def find_replaced(plan: ImagePlan, output_dir: Path) -> Replaced | None:
 
 def _maps(plan: ImagePlan, fit: Fit, output_dir: Path) -> list[Path]:
     """Maps and sidecars of a fit, with any options, without those of its disagreement with another one."""
-    name = f"{plan.image.name}_model-{fit.model}_param-*_desc-{estimator_label(fit.built.name)}_dwimap.*"
+    name = f"{plan.image.name}_model-{fit.model}_*desc-{estimator_label(fit.built.name)}_*map.*"
     return [path for path in (output_dir / image_folder(plan.image)).glob(name) if f"_stat-{KEY}" not in path.name]
 
 
@@ -70,10 +70,10 @@ def _figures(plan: ImagePlan, fit: Fit, output_dir: Path) -> list[Path]:
         *fit_figure_paths(output_dir, plan.image, fit.built).values(),
         *comparison_figure_paths(output_dir, plan.image, fit.signal_model).values(),
     ]
-    stem, label = f"{plan.image.name}_model-{fit.model}_param-*_stat-{KEY}", estimator_label(fit.built.name)
-    dwi = output_dir / image_folder(plan.image)
-    apart = chain.from_iterable(dwi.glob(f"{stem}{pair}_dwimap.*") for pair in (f"*_desc-{label}", f"{label}_desc-*"))
-    fitted = f"_model-{fit.model}_desc-{label}_dwimap"
+    stem, label = f"{plan.image.name}_model-{fit.model}_*stat-{KEY}", estimator_label(fit.built.name)
+    place = output_dir / image_folder(plan.image)
+    apart = chain.from_iterable(place.glob(f"{stem}{pair}_*map.*") for pair in (f"*_desc-{label}", f"{label}_desc-*"))
+    fitted = f"_model-{fit.model}_desc-{label}_{plan.image.map_suffix}"
     tables = (
         path
         for path in files_of_image(output_dir, plan.image)

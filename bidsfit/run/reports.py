@@ -88,8 +88,8 @@ class Reports:
             make_report(self.settings, self.raw, plan, errors)
         if self.settings.run_uuid in runs and plan.images and not self.settings.train_only:
             about = self.settings.run_uuid, self.settings.command, self.started, datetime.now().astimezone()
-            for session in sorted({image_folder(image.image) for image in plan.images}):
-                own = [image for image in plan.images if image_folder(image.image) == session]
+            for session in sorted({Path(image_folder(image.image)).parent for image in plan.images}):
+                own = [image for image in plan.images if Path(image_folder(image.image)).parent == session]
                 given = [image.image if image.chain is None else image.chain.raw for image in own]
                 others = {uri: path for image in own for uri, path in other_files(image)}
                 write_provenance(self.settings.output_dir, given, *about, others)

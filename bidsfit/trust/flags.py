@@ -60,7 +60,7 @@ class Flag(IntFlag):
         "the expected bias of a parameter is larger than half its own standard deviation: averaging over voxels does "
         "not remove it",
     )
-    LOW_SNR = 64, "the SNR of one measurement at b = 0 is below 5: the noise floor shapes the signals"
+    LOW_SNR = 64, "the SNR of S0 in one measurement is below 5: the noise floor shapes the signals"
 
 
 def flags(

@@ -29,6 +29,7 @@ from bidsfit.trust.performance import (
     LEAST,
     LOWEST_SNR,
     Performance,
+    bias_unit,
     coordinates,
     judged_of,
     judged_places,
@@ -47,6 +48,8 @@ BLOCK = 512
 PAIRS = 8
 #: Points of a difference quotient lie so far apart: the standard deviation there, between these shares of the bounds.
 STEPS = 0.02, 0.2
+#: Responses of wide quantities are cut here: beyond, a few estimates at a far bound decide the mean.
+RESPONSES = -1.0, 2.0
 #: Share of the truths that widens the intervals to hold what they must, and bands of SNR in which it does.
 HELD_OUT, BANDS = 0.25, 4
 #: Of errors divided by what is expected of their size: the least variance that is told, and the largest error that
@@ -279,6 +282,8 @@ def _draw(
     judged = judged_of(space)
     p, own = len(judged), judged_places(space)
     span = np.ptp(limits_of(space, _knots(space, truths)), axis=1)
+    wide = np.array([model.quantity(name).wide for name in judged])
+    shortest = STEPS[0] * np.where(wide, known[:, own], span)
     found = Drawn(
         truths,
         sigma,
@@ -317,7 +322,7 @@ def _draw(
         found.some[rows], found.beside[rows] = some, fits.reshape(some.shape)
         found.scores[rows] = scores.reshape(len(values), PAIRS, SCORES)
 
-        step = np.clip(found.sd[rows][:, own], *np.outer(STEPS, span)[:, None])
+        step = np.clip(found.sd[rows][:, own], shortest[rows], STEPS[1] * span)
         for j in range(p):
             sides = _neighbours(space, truths[rows], judged[j], step[:, j])
             means = [  # the noise of both neighbours is the same
@@ -326,7 +331,8 @@ def _draw(
             ]
             low, high = (values_of(model, space.with_scale(side))[:, own[j]] for side in sides)
             with np.errstate(invalid="ignore", divide="ignore"):
-                found.response[rows, :, j] = (means[1] - means[0]) / (high - low)[:, None]
+                response = (means[1] - means[0]) / (high - low)[:, None]
+            found.response[rows, :, j] = np.where(wide, np.clip(response, *RESPONSES), response)
         if progress is not None:
             progress(min(start + BLOCK, n) / n)
     return found
@@ -344,7 +350,9 @@ def _performance(
     knots = _knots(space, truths)
 
     held_out = np.arange(n) >= (1 - HELD_OUT) * n
-    errors = np.column_stack([bias / spreads, np.log(sd / spreads + LEAST)])
+    relative_sd = sd / spreads + LEAST
+    unit = bias_unit(model, relative_sd)
+    errors = np.column_stack([bias / spreads / unit, np.log(relative_sd)])
     response = drawn.response.reshape(n, -1)
     usable = np.isfinite(np.column_stack([errors, response])).all(axis=1)
     at = coordinates(places_of(space, space.with_scale(truths)), 1 / sigma, knots)
@@ -353,7 +361,7 @@ def _performance(
     fitted, q = usable & ~held_out, len(names)
     trial = Smoother.fit(at[fitted], errors[fitted], centres)(at[usable & held_out])
     off = trial - errors[usable & held_out]
-    off[:, :q] /= (sd / spreads + LEAST)[usable & held_out]
+    off[:, :q] /= (relative_sd / unit)[usable & held_out]
     chance = np.repeat([1 / size.repeats, 1 / (2 * size.repeats)], q)  # variance of the simulated values themselves
     own_error = np.sqrt(np.maximum(np.median(off**2, axis=0) / MEDIAN_SQUARE - chance, 0))
 

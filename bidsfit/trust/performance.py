@@ -127,7 +127,7 @@ class Performance:
         """Errors at true parameters (n, n_parameters of the model) and noise levels (n,)."""
         scale = self._scale(parameters)
         bias, spread, *tails = np.split(self.at_truth(self._coordinates(parameters, sigma)), 4, axis=1)
-        bias, sd = bias * scale, self._sd(spread, scale)
+        bias, sd = bias * bias_unit(self.space.model, np.exp(spread), scale), self._sd(spread, scale)
         mean = values_of(self.space.model, parameters) + bias
         return Errors(*map(self._named, (bias, sd, *(mean + sd * tail for tail in tails))))
 
@@ -206,7 +206,8 @@ class Performance:
             tail = np.stack([np.interp(level, self.bands, self.tails[:, end, j]) for j in range(p)], axis=1)
             ends.append(np.clip(estimates + around * (first + width * tail), *self.limits.T))
         above = ((scores - usual) / np.exp(apart)).max(axis=1)
-        return bias * scale, sd, rmse, response, *ends, above
+        bias = bias * bias_unit(self.space.model, np.exp(spread), scale)
+        return bias, sd, rmse, response, *ends, above
 
     def _named(self, columns: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
         return dict(zip(self.quantities, np.moveaxis(columns, -1, 0), strict=True))
@@ -315,6 +316,17 @@ def coordinates(cube: NDArray[np.float64], snr: NDArray[np.float64], knots: NDAr
         places, first = np.unique(knots[:, j], return_index=True)
         columns.append(np.interp(cube[:, j], places, ranks[first]))
     return np.stack([*columns, np.broadcast_to(level, len(cube))], axis=1)
+
+
+def bias_unit(
+    model: SignalModel, sd: NDArray[np.float64], scale: NDArray[np.float64] | float = 1.0
+) -> NDArray[np.float64]:
+    """Unit in which the bias of the quantities is learned, shape (n, n_quantities): of wide ones the SD.
+
+    The bias of the others is in the unit ``scale``, in which ``sd``, shape (n, n_quantities), is given.
+    """
+    wide = np.array([model.quantity(name).wide for name in quantities_of(model)])
+    return np.where(wide, sd, 1.0) * scale
 
 
 def values_of(model: SignalModel, parameters: NDArray[np.float64]) -> NDArray[np.float64]:

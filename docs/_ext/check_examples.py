@@ -16,7 +16,7 @@ def check(app: Sphinx) -> None:
     """Fit the example model, and a model with the example estimator."""
     sys.path.insert(0, str(Path(app.srcdir, "examples")))
     from grid_search import GridSearch
-    from t2 import MODEL
+    from t2b0 import MODEL
 
     acquisition = Acquisition(np.zeros(4), TE=[20, 40, 80, 160])
     signals = MODEL.signal({"S0": 100.0, "T2": [45.0, 90.0]}, acquisition)

@@ -37,7 +37,7 @@ from bidsfit.trust.flags import FLAGS, Flag
 #: Characters that fit into a block of code.
 WIDTH = 86
 
-UNITS = {"um^2/ms": "µm²/ms", "um^4/ms^2": "µm⁴/ms²", "1": "1", "ms": "ms", "arbitrary": "as the image"}
+UNITS = {"um^2/ms": "µm²/ms", "um^4/ms^2": "µm⁴/ms²", "1": "1", "ms": "ms", "1/s": "1/s", "arbitrary": "as the image"}
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -227,10 +227,11 @@ def outputs_page() -> str:
         "participant": "sub-<label>",
         "model": "<model>",
         "estimator": "<estimator>",
-        "label": "<parameter>",
+        "parameter": "_param-<parameter>",
+        "suffix": "dwimap",
         "regions": "seg-<segmentation>",
     }
-    folder, name = declared["map"].format(**shown, statistic="", suffix="dwimap").rsplit("/", 1)
+    folder, name = declared["map"].format(**shown, statistic="").rsplit("/", 1)
     maps = [
         (
             f"`{model.name}`",
@@ -256,6 +257,8 @@ def outputs_page() -> str:
     return "\n\n".join(
         [
             f"## Maps of the parameters\n\n```text\n{folder}/\n    {name}\n```",
+            "Maps of series of `anat/` lie in `anat/`, and have the suffix that BIDS has for the parameter instead of "
+            f"`param-` ({', '.join(f'`{label}map`' for label in declared['official'])}), or `anatmap`.",
             table(("Model", "`param-`", "Map", "Unit in files", "Unit in reports"), maps),
             "## Statistics of the parameters\n\nAs `param-<parameter>_stat-<statistic>`, in the unit of the parameter; "
             "responses and disagreements have none.",

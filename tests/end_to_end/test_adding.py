@@ -137,14 +137,14 @@ class TestPlugin:
 
     @pytest.fixture
     def t2(self, plugin):
-        return models.get("t2")
+        return models.get("t2b0")
 
     def test_it_is_listed_only_where_it_is_installed(self, request):
-        assert "t2" not in models.available()
+        assert "t2b0" not in models.available()
         plugin = request.getfixturevalue("plugin")
-        assert models.available()["t2"] == "t2:MODEL"
-        assert "t2" in models.without_variants()
-        assert Path(sys.modules["t2"].__file__).parent == plugin.folder
+        assert models.available()["t2b0"] == "t2b0:MODEL"
+        assert "t2b0" in models.without_variants()
+        assert Path(sys.modules["t2b0"].__file__).parent == plugin.folder
 
     @pytest.mark.parametrize("make", [LeastSquares, MaximumLikelihood, pytest.param(Bayesian, marks=pytest.mark.slow)])
     def test_estimators_reach_the_bound(self, t2, make):
@@ -164,23 +164,23 @@ class TestPlugin:
         words = (dataset, tmp_path / "out", "participant", "--preprocess", "none", "-d", f"masks={masks}", *QUICK)
         estimators = ["lsq", "mle"]
         process = command(
-            *words, "--model", "t2", "--estimators", *estimators, env=plugin.environment, stdout=-1, stderr=-1
+            *words, "--model", "t2b0", "--estimators", *estimators, env=plugin.environment, stdout=-1, stderr=-1
         )
         out, err = process.communicate(timeout=300)
         assert process.returncode == 0, out + err
         left = outputs(tmp_path / "out")
-        found = left.data("sub-01_model-t2_param-T2_desc-lsq_dwimap")
+        found = left.data("sub-01_model-t2b0_param-T2_desc-lsq_dwimap")
         np.testing.assert_allclose(found[1:, 1:], 0.08, rtol=1e-4)
-        np.testing.assert_allclose(left.data("sub-01_model-t2_param-T2_desc-mle_dwimap")[1:, 1:], 0.08, rtol=1e-3)
+        np.testing.assert_allclose(left.data("sub-01_model-t2b0_param-T2_desc-mle_dwimap")[1:, 1:], 0.08, rtol=1e-3)
         for estimator in estimators:
-            assert left.path(f"sub-01_model-t2_param-T2_stat-crb_desc-{estimator}_dwimap")
-        assert "t2 · estimators side by side" in left.report()
-        assert left.sidecar("sub-01_model-t2_param-T2_desc-lsq_dwimap")["Units"] == "s"
+            assert left.path(f"sub-01_model-t2b0_param-T2_stat-crb_desc-{estimator}_dwimap")
+        assert "t2b0 · estimators side by side" in left.report()
+        assert left.sidecar("sub-01_model-t2b0_param-T2_desc-lsq_dwimap")["Units"] == "s"
         assert "Where it grows with the parameter, the model misses something there." in left.report()
         (drawn,) = left.folder.glob("sub-01/figures/*desc-lsqresiduals_dwi.png")
         assert drawn.stat().st_size > 0
         for estimator in estimators:  # the companion of the package: a map, its unit and its words
-            name = f"sub-01_model-t2_param-T2{{}}_desc-{estimator}_dwimap".format
+            name = f"sub-01_model-t2b0_param-T2{{}}_desc-{estimator}_dwimap".format
             relative, sd, t2 = (left.data(name(part))[1:, 1:] for part in ("_stat-cv", "_stat-sd", ""))
             np.testing.assert_allclose(relative, sd / t2, rtol=1e-5)
             assert relative.min() > 0
@@ -189,7 +189,7 @@ class TestPlugin:
             assert sidecar["Description"].startswith("Standard deviation of T2 (Transverse relaxation time;")
 
     def test_its_companion_has_a_unit_and_colours_of_its_own(self, plugin):
-        t2, ivim, path = models.get("t2"), models.get("ivim"), Path("sub-01_dwi.nii.gz")
+        t2, ivim, path = models.get("t2b0"), models.get("ivim"), Path("sub-01_dwi.nii.gz")
         image = InputImage(path, path, None, {}, {"subject": "01"}, "bids:raw:sub-01_dwi.nii.gz", False)
         output = map_outputs(image, t2, LeastSquares(t2))["T2_cv"]
         assert (output.unit, output.figure_range, output.quantity.colours) == ("1", (0.0, 1.0), "magma")

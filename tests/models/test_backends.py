@@ -21,7 +21,10 @@ from bidsfit.models.symbolic import SymbolicModel
 from bidsfit.phantom.directions import spread_directions
 
 NAMES = tuple(models.BUILT_IN)
-WIDE = Acquisition([0, 1, 10, 100, 400, 800, 1500, 3000, 6000], np.vstack([np.zeros(3), spread_directions(8)]))
+WIDE = Acquisition(
+    [0, 1, 10, 100, 400, 800, 1500, 3000, 6000], np.vstack([np.zeros(3), spread_directions(8)]),
+    TE=[1, 5, 10, 20, 40, 80, 160, 300, 500],
+)  # fmt: skip
 
 
 def points(model, n=200):

@@ -20,9 +20,7 @@ from bidsfit.models.requirements import ValuesRequirement
 from bidsfit.models.signal_model import SignalModel
 from bidsfit.models.symbolic import SymbolicModel
 
-NAMES = tuple(
-    name for name in models.BUILT_IN if name not in ("dti", "dki")
-)  # of b alone; tensors have their own tests
+NAMES = tuple(name for name in models.BUILT_IN if models.get(name).variables == ("b",))
 GYORI = Acquisition([1000, 2000, 3500, 5000])
 WIDE = Acquisition([0, 1, 10, 100, 400, 800, 1500, 3000, 6000])
 
@@ -482,7 +480,7 @@ class TestSimplified:
 
 
 def test_variants_are_fitted_only_where_they_are_named():
-    assert models.without_variants() == ["adc", "dti", "ivim", "smt2", "smt3"]
+    assert models.without_variants() == ["adc", "dti", "ivim", "smt2", "smt3", "t2", "t2star"]
     for name in NAMES:
         variant_of = models.get(name).variant_of
         assert not variant_of or not models.get(variant_of).variant_of

@@ -211,7 +211,7 @@ class Viewer {
         ...facts,
         initial: facts.limits,
       });
-    add("Image", "lowest b-value", this.reference, {
+    add("Image", content.lowest, this.reference, {
       ...content.reference,
       colours: "gray",
       unit: "a.u.",
@@ -804,7 +804,7 @@ class Viewer {
     );
     const fits = this.content.fits.map((fit) => ({ fit, ...this.curve(fit, every) }));
     const points = one
-      ? "Points: mean over the directions and repeats of a b-value, with their standard deviation."
+      ? "Points: mean over directions and repeats, with their standard deviation."
       : `Points: mean over the region, with the standard deviation of its voxels. Curves: mean of those of ${every.length} voxels.`;
     this.told.replaceChildren(
       h("h4", {}, where),

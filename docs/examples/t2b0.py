@@ -9,9 +9,9 @@ from bidsfit.models.symbolic import SymbolicModel
 S0, T2, TE = sp.symbols("S0 T2 TE", real=True)
 
 MODEL = SymbolicModel(
-    name="t2",
-    title="Transverse relaxation",
-    description="Mono-exponential decay of the signal without diffusion weighting over the echo time.",
+    name="t2b0",
+    title="Transverse relaxation without diffusion weighting",
+    description="Mono-exponential decay of the images at b = 0 over the echo time.",
     parameters=(
         Parameter(
             name="S0",

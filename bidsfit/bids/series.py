@@ -1,0 +1,114 @@
+"""Series of images that differ in one setting of the scanner, one file a measurement: echo times, flip angles, ..."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bidsfit.acquisition import COLUMNS
+from bidsfit.bids.acquisitions import is_value
+from bidsfit.bids.images import SAME_GRID, open_image, same_grid
+from bidsfit.bids.names import parse_name
+from bidsfit.exceptions import UnusableInputError
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of series: the entity that tells its files apart, and the metadata that BIDS requires of them."""
+
+    entity: str
+    fields: tuple[str, ...]
+
+
+#: Kinds of series, by BIDS suffix.
+SERIES = {
+    "MESE": Kind("echo", ("EchoTime",)),
+    "MEGRE": Kind("echo", ("EchoTime",)),
+}
+
+#: Units of the fields, in words.
+UNITS = {column.field: "degrees" if column.unit == "degrees" else "seconds" for column in COLUMNS.values()}
+
+
+def group_series(paths: Iterable[Path], suffix: str) -> list[tuple[Path, ...]]:
+    """Files of one suffix, as series: those that agree in every entity but that of the kind, in its ascending order.
+
+    Of a suffix that is no series, every file is one.
+    """
+    if suffix not in SERIES:
+        return [(path,) for path in paths]
+    key, groups = SERIES[suffix].entity, dict[str, list[Path]]()
+    for path in paths:
+        groups.setdefault(parse_name(path.name).without(key).split(".")[0], []).append(path)
+    return [tuple(sorted(files, key=lambda path: _place(path, key))) for files in groups.values()]
+
+
+def _place(path: Path, key: str) -> tuple[int, str]:
+    label = parse_name(path.name).entities.get(key, "")
+    return (int(label) if label.isdecimal() else 0, label)
+
+
+def series_metadata(found: Mapping[Path, Mapping[str, Any]], suffix: str) -> dict[str, Any]:
+    """Metadata of a series: what all files agree in, and a list with one number a file for the fields of `COLUMNS`.
+
+    Parameters
+    ----------
+    found : mapping of Path to dict
+        Metadata of every file, in the order of the series.
+
+    Raises
+    ------
+    UnusableInputError
+        If a file lacks the entity of the kind, or a field that BIDS requires is missing or invalid.
+    """
+    key = SERIES[suffix].entity
+    for path, metadata in found.items():
+        name = parse_name(path.name)
+        if key not in name.entities:
+            raise UnusableInputError(
+                f"{path} has no {key}- in its name, by which BIDS tells the files of {suffix} apart; each holds one "
+                f"volume. Split or rename it: {'_'.join([*name.words, f'{key}-1', suffix])}{name.extension}."
+            )
+        for field in SERIES[suffix].fields:
+            column = next(column for column in COLUMNS.values() if column.field == field)
+            if field not in metadata:
+                raise UnusableInputError(
+                    f"{path} has no {field} in its metadata, which BIDS requires of {suffix}. Write it, in "
+                    f"{UNITS[field]}, to {path.name.split('.')[0]}.json."
+                )
+            if not is_value(metadata[field], column):
+                raise UnusableInputError(
+                    f"{path}: {field} is {metadata[field]!r}; expected a positive number of {UNITS[field]}, at most "
+                    f"{column.largest / column.field_factor:g}."
+                )
+    first, *others = found.values()
+    common = {key: value for key, value in first.items() if all(other.get(key) == value for other in others)}
+    fields = [c.field for c in COLUMNS.values() if c.field and all(c.field in metadata for metadata in found.values())]
+    return common | {field: [metadata[field] for metadata in found.values()] for field in fields}
+
+
+def series_shape(paths: Sequence[Path]) -> tuple[int, int, int, int]:
+    """Shape (x, y, z, n) of a series.
+
+    Raises
+    ------
+    UnusableInputError
+        If a file holds several volumes, or does not lie on the grid of the first.
+    """
+    images = [open_image(path) for path in paths]
+    shapes = [tuple(image.shape) + (1,) * (3 - len(image.shape)) for image in images]
+    for path, image, shape in zip(paths, images, shapes, strict=True):
+        if any(size > 1 for size in shape[3:]):
+            raise UnusableInputError(
+                f"{path} has shape {shape}; a file of a series holds one volume of three dimensions."
+            )
+        if shape[:3] != shapes[0][:3] or not same_grid(image, images[0], shape[:3]):
+            raise UnusableInputError(
+                f"{path} lies on another grid than {paths[0].name}: its shape is {shape[:3]} and that of the first "
+                f"{shapes[0][:3]}, or their affines differ by more than {SAME_GRID} voxel. Resample the files of the "
+                "series to one grid."
+            )
+    x, y, z = shapes[0][:3]
+    return x, y, z, len(paths)

@@ -1,0 +1,88 @@
+"""Series of images become maps under their BIDS names, with the same companions and report as diffusion images."""
+
+import json
+import shutil
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from bidsfit.bids.fitted import find_fitted, read_facts
+from bidsfit.cli.lab import main
+
+QUICK = ("--nprocs", 1, "--skip-bids-validation")
+
+
+@pytest.fixture(scope="module")
+def series(tmp_path_factory):
+    """A phantom of spin echoes of one participant, hardly any noise. Read only."""
+    out = tmp_path_factory.mktemp("series") / "ds"
+    size = ("--shape", "16", "16", "1", "--participants", "1", "--patients", "0", "--snr", "1000")
+    assert main(["phantom", str(out), "--model", "t2", *size]) == 0
+    return out
+
+
+def test_spin_echoes_become_a_report_and_valid_maps(series, app, outputs, valid, blank_figures, tmp_path):
+    truth = series / "derivatives" / "truth"
+    assert valid(truth)
+    words = (series, tmp_path / "out", "participant", "-d", f"truth={truth}", *QUICK)
+    outcome = app(*words)
+    assert outcome.code == 0, outcome.err
+    left, stem = outputs(tmp_path / "out"), "sub-01_mod-MESE_model-t2"
+    assert valid(left.folder)
+    mask = np.asarray(nib.load(truth / "sub-01/anat/sub-01_desc-brain_mask.nii.gz").dataobj) > 0
+    expected = np.asarray(nib.load(truth / "sub-01/anat/sub-01_model-t2_desc-truth_T2map.nii.gz").dataobj)[mask]
+    t2, r2, sd = (
+        left.data(f"{stem}{part}")[mask] for part in ("_desc-lsq_T2map", "_desc-lsq_R2map", "_stat-sd_desc-lsq_T2map")
+    )
+    assert np.median(np.abs(t2 / expected - 1)) < 0.01
+    np.testing.assert_allclose(t2 * r2, 1, rtol=1e-5)
+    assert 0.5 < np.median(np.abs(t2 - expected) / sd) < 0.9  # 0.67 of normal errors
+    about = left.sidecar(f"{stem}_desc-lsq_R2map")
+    assert about["Units"] == "1/s"
+    assert left.sidecar(f"{stem}_desc-lsq_T2map")["Units"] == "s"
+    np.testing.assert_allclose(about["EchoTimesFitted"], 0.012 * np.arange(1, 13))
+    assert about["Sources"][11] == "bids:raw:sub-01/anat/sub-01_echo-12_MESE.nii.gz"
+    report = left.report()
+    assert "TE = 12 (x1), 24 (x1)" in report
+    assert "it is for diffusion images" in report
+    assert "b (s/mm²)" not in report
+    assert "MRI data organised according" in report
+    assert "Diffusion MRI data" not in report
+    (fit,) = find_fitted(left.folder)
+    assert (fit.model, fit.labels, fit.series) == ("t2", ("R2", "S0", "T2"), "mod-MESE")
+    assert fit.statistic("T2", "sd") == left.path(f"{stem}_stat-sd_desc-lsq_T2map")
+    assert read_facts(fit).bounds["T2"] == (0.001, 3.0)
+    again = app(*words)  # everything is there
+    assert again.code == 0
+    outcome = app(*words, "--bounds", "t2.T2=0.001,2")
+    assert outcome.code == 73
+    assert "sub-01_mod-MESE_model-t2_desc-lsq_S0map.nii.gz exists and was made with other settings" in outcome.err
+    assert app(*words, "--bounds", "t2.T2=0.001,2", "--overwrite").code == 0
+    (moved,) = left.folder.glob("replaced-*")
+    assert {p.name for p in moved.rglob("*T2map.nii.gz")} >= {
+        f"{stem}_desc-lsq_T2map.nii.gz",
+        f"{stem}_stat-sd_desc-lsq_T2map.nii.gz",
+    }
+
+
+def test_diffusion_images_and_series_are_fitted_side_by_side(series, app, outputs, tiny, blank_figures, tmp_path):
+    """All models that the images support; a named model leaves images of other kinds alone."""
+    tiny.add("sub-01/dwi/sub-01_dwi")
+    shutil.copytree(series / "sub-01" / "anat", tiny / "sub-01/anat")
+    words = (tiny, tmp_path / "out", "participant", "--preprocess", "none", "--trust", "off", *QUICK)
+    outcome = app(*words, "--dry-run")
+    assert outcome.code == 0
+    assert "leave out t2" not in outcome.out
+    outcome = app(*words, "--model", "adc", "t2")
+    assert outcome.code == 0, outcome.err
+    left = outputs(tmp_path / "out")
+    assert left.path("sub-01_model-adc_param-adc_desc-lsq_dwimap")
+    assert left.path("sub-01_mod-MESE_model-t2_desc-lsq_T2map")
+    entities = json.loads((left.folder / "prov" / "prov-sub01_ent.json").read_text())["Files"]
+    kinds = {entity["Id"].split("/")[1] for entity in entities if entity["Id"].startswith("bids::")}
+    assert kinds == {"anat", "dwi"}
+    assert app(*words, "--model", "adc").code == 0
+    outcome = app(*words, "--model", "t2star")
+    assert outcome.code != 0
+    assert "sub-01 has no series ([ses-*/]anat/*_MEGRE.nii.gz)" in outcome.err
