@@ -6,5 +6,8 @@ from bidsfit.registry import Registry
 PAPERS = Registry(
     "paper",
     "bidsfit.papers",
-    {name: f"bidsfit.laboratory.{name}:PAPER" for name in ("epstein2024", "gyori2022", "kaandorp2021", "mao2024")},
+    {
+        name: f"bidsfit.laboratory.{name}:PAPER"
+        for name in ("epstein2024", "gyori2022", "kaandorp2021", "kaandorp2023", "mao2024")
+    },
 )

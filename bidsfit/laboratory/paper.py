@@ -83,10 +83,13 @@ class Exhibit:
         What it shows.
     parts : mapping of letter to callable
         Parts as the paper letters them; one without letters has the key "".
+    costly : bool
+        Whether it takes days, and is made only where it is named.
     """
 
     caption: str
     parts: Mapping[str, Make]
+    costly: bool = False
 
 
 @dataclass(frozen=True)
@@ -118,7 +121,7 @@ class Paper:
     realisations: int = 10_000
 
     def chosen(self, tables: Iterable[str] = (), figures: Iterable[str] = ()) -> dict[str, Exhibit]:
-        """Exhibits by the name of their files; all if none is named.
+        """Exhibits by the name of their files; if none is named, all but those that are costly.
 
         Raises
         ------
@@ -126,7 +129,7 @@ class Paper:
             If the paper has no such table or figure.
         """
         found = dict(self._named("table", tables, self.tables)) | dict(self._named("figure", figures, self.figures))
-        return found or self.chosen(self.tables, self.figures)
+        return found or {name: made for name, made in self.chosen(self.tables, self.figures).items() if not made.costly}
 
     def _named(self, kind: str, names: Iterable[str], known: Mapping[str, Exhibit]) -> Iterator[tuple[str, Exhibit]]:
         keys = {key.casefold(): key for key in known}

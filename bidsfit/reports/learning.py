@@ -109,3 +109,43 @@ def plot_choices(
     if len(panels[0, 0].lines) > 1:
         panels[0, 0].legend(frameon=False)
     return save(figure, path)
+
+
+@styled
+def plot_courses(
+    path: Path | str,
+    rows: Mapping[str, Mapping[str, tuple[ArrayLike, ArrayLike]]],
+    stops: Mapping[str, float],
+    dashed: Mapping[str, float],
+) -> Path:
+    """Plot what networks tell while they learn, a panel each, against the epochs on a logarithmic axis.
+
+    Parameters
+    ----------
+    path : path
+        ``.png`` or ``.svg``.
+    rows : mapping of title to mapping of network to (epochs, values)
+        Arrays of one length.
+    stops : mapping of network to float
+        Epoch at which a dot stands on its line.
+    dashed : mapping of title to float
+        Value of a dashed line.
+    """
+    figure = page(2.9 * -(-len(rows) // 2) + 0.3, WIDTH)
+    panels = figure.subplots(-(-len(rows) // 2), 2, sharex=True, squeeze=False).ravel()
+    for panel, (title, lines) in zip(panels, rows.items(), strict=True):
+        for k, (label, (x, y)) in enumerate(lines.items()):
+            colour = estimator_colour(k)
+            panel.plot(x, y, color=colour, linewidth=1.6, label=label)
+            height = np.interp(np.log(stops[label]), np.log(np.asarray(x)), np.asarray(y))
+            panel.plot(stops[label], height, "o", color=colour, markersize=6)
+        largest = max(float(np.max(y)) for _, y in lines.values())
+        smallest = min(float(np.min(y)) for _, y in lines.values())
+        if smallest <= dashed[title] <= 1.2 * largest:
+            panel.axhline(dashed[title], color=INK, linewidth=0.9, linestyle=(0, (3, 2)))
+        panel.set(title=title, xscale="log")
+        panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+    for panel in panels[-2:]:
+        panel.set_xlabel("epoch")
+    panels[0].legend(frameon=False)
+    return save(figure, path)

@@ -316,9 +316,9 @@ class Signals(_Estimating):
     Parameters
     ----------
     error : {"squared", "absolute", "rician"}
-        Square (default) or absolute value of the difference between measured and predicted signal, relative to S0 (to
-        the reference of the model, where that is the unit of the features), or the negative logarithm of the Rician
-        likelihood at the noise level of the voxel. Every measurement counts once.
+        Square (default) or absolute value of the difference between measured and predicted signal, relative to S0 (or
+        in the unit of the features, where the simulation names one), or the negative logarithm of the Rician likelihood
+        at the noise level of the voxel. Every measurement counts once.
     largest : float, optional
         Predicted signals are cut off at 0 and at this number, in the unit of the features, where widened bounds could
         make them overflow.
@@ -352,8 +352,8 @@ class Signals(_Estimating):
             sigma = batch.sigma[:, None, None]
             cost = ((y - signal) / sigma) ** 2 / 2 - torch.special.i0e(y * signal / sigma**2).log()
         else:
-            relative = simulator.simulation.unit == "reference"
-            rest = (y - signal) / (batch.unit[..., None] if relative else batch.s0[:, None, None])
+            named = simulator.simulation.unit is not None
+            rest = (y - signal) / (batch.unit[..., None] if named else batch.s0[:, None, None])
             cost = rest.abs() if self.error == "absolute" else rest**2
         return (cost * counts / counts.mean() * batch.weights).mean()
 

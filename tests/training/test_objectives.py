@@ -358,11 +358,11 @@ class TestS0:
 
     @pytest.mark.parametrize("unit", [None, "noise"])
     def test_signals_are_predicted_with_it(self, unit):
-        """At the truth the misfit is the noise."""
+        """At the truth the misfit is the noise: relative to S0, or in the unit of the features."""
         made = simulator(unit=unit, s0_range=(0.5, 2.0), bound=False)
         batch, _ = drawn(made)
         loss = Signals(output="linear", s0=60.0).loss(self.told(batch, 60.0), batch, made)
-        noise = (batch.noisy - batch.clean[:, None]) / batch.s0[:, None, None]
+        noise = (batch.noisy - batch.clean[:, None]) / (batch.s0 if unit is None else batch.sigma)[:, None, None]
         assert float(loss) == pytest.approx(float((noise**2).mean()), rel=1e-6)
 
     def test_a_network_tells_it_in_the_unit_of_the_image(self, tmp_path):
