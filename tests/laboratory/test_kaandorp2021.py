@@ -9,15 +9,22 @@ import pytest
 from bidsfit.laboratory import kaandorp2021
 from bidsfit.laboratory.gallery import Gallery
 from bidsfit.laboratory.kaandorp2021 import (
+    AFTER,
+    BEFORE,
     ESTIMATORS,
+    EXCHANGED,
     NETWORKS,
     PAPER,
     QUICK,
     QUICK_RATE,
+    RETEST,
     TABLE_2,
+    TREATED,
     bench_of,
     numbers,
     recipes,
+    scanned,
+    setting,
 )
 from bidsfit.laboratory.paper import Options, Reproduction
 from bidsfit.training.recipe import load_recipe
@@ -83,6 +90,50 @@ def test_the_figure_shows_all_estimators(run, tmp_path):
         (label, snr) for label in ESTIMATORS for snr in (10.0, 100.0)
     ]
     assert (tmp_path / "figure-4.png").stat().st_size > 8_000
+
+
+def test_choices_are_exchanged_one_at_a_time(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(kaandorp2021, "EXCHANGED_QUICK", {"steps": 4, "checks": 1})
+    seen = []
+    monkeypatch.setattr(
+        kaandorp2021,
+        "numbers",
+        lambda own, label, *_: seen.append(own.bench.networks[label]) or dict.fromkeys(TABLE_2, np.zeros(1)),
+    )
+    PAPER.tables["hyperparameters"].parts[""](run, "table")
+    assert [row["network"] for row in read(tmp_path / "table.csv")] == ["optim", *EXCHANGED]
+    optim, *others = ([recipe.architecture, recipe.objective, recipe.schedule] for recipe in seen)
+    for other in others:  # in one of the parts
+        assert sum(ours != theirs for ours, theirs in zip(optim, other, strict=True)) == 1
+    assert (optim[2].steps, optim[2].peak_rate, others[-1][2].peak_rate) == (4, 3e-4, 1e-3)
+
+
+def test_tumours_change_by_the_treatment_alone():
+    """Over many studies untreated tumours have the same mean twice, and treated ones change as the paper says."""
+    place = setting(10.0)
+    truth = np.stack([scanned(place, 1, seed).truth for seed in range(200)])
+    ratio = (truth[:, :, 1] / truth[:, :, 0]).reshape(200, RETEST + TREATED, 3)
+    expected = np.array([AFTER[name] / BEFORE[name] for name in place.space.names])
+    np.testing.assert_allclose(np.exp(np.log(ratio[:, :RETEST]).mean(axis=(0, 1))), 1, atol=0.01)
+    np.testing.assert_allclose(np.exp(np.log(ratio[:, RETEST:]).mean(axis=(0, 1))), expected, rtol=0.01)
+    np.testing.assert_allclose(truth[:, :, 0].mean(axis=(0, 1)), [BEFORE[n] for n in place.space.names], rtol=0.02)
+
+
+def test_patients_are_judged_by_every_estimator_and_by_the_truth(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(kaandorp2021, "QUICK", {"steps": 10, "checks": 2, "validation": 200})
+    monkeypatch.setattr(kaandorp2021, "AROUND_QUICK", 10)
+    PAPER.tables["3"].parts[""](run, "table-3")
+    rows = {(row["estimator"], row["parameter"]): row for row in read(tmp_path / "table-3.csv")}
+    assert [key[0] for key in rows if key[1] == "all"] == ["least squares", "Bayes", "optim", "truth"]
+    fits, truth = rows["least squares", "D"], rows["truth", "D"]
+    assert float(fits["PNR"]) == pytest.approx(float(fits["paper_PNR"]), rel=0.2)
+    assert float(fits["wSD"]) == pytest.approx(float(truth["wSD"]), rel=0.3)
+    assert float(fits["after"]) - float(fits["before"]) == pytest.approx(
+        float(truth["after"]) - float(truth["before"]), abs=0.05
+    )
+    assert int(rows["truth", "all"]["changed"]) == sum(
+        int(rows["truth", name]["changed"]) for name in ("f", "D", "Dstar")
+    )
 
 
 def test_the_variation_between_networks_is_that_of_the_definition():
