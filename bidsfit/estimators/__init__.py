@@ -46,6 +46,7 @@ BUILT_IN = {
     "mle": "bidsfit.estimators.maximum_likelihood:MaximumLikelihood",
     "bayes": "bidsfit.estimators.bayesian:Bayesian",
     "bayesmap": "bidsfit.estimators.maximum_a_posteriori:MaximumAPosteriori",
+    "dictionary": "bidsfit.estimators.dictionary:Dictionary",
     **TRAINED,
     **{f"{name}-{distribution}": place for name, place in TRAINED.items() for distribution in DISTRIBUTIONS},
     **dict.fromkeys(RECIPES, TRAINED["net"]),
