@@ -31,6 +31,8 @@ REGISTRY = Registry(
         "perceptron": "bidsfit.training.architectures:Perceptron",
         "forest": "bidsfit.training.forest:RandomForest",
         "convolution": "bidsfit.training.convolution:Convolution",
+        "neighbourhood-attention": "bidsfit.training.attention:NeighbourhoodAttention",
+        "self-attention": "bidsfit.training.attention:SelfAttention",
     },
 )
 
@@ -112,6 +114,9 @@ class NetworkArchitecture(Architecture):
     def module(self, inputs: int, outputs: int) -> nn.Module:
         """The untrained network; its inputs, shape (n, inputs), have mean 0 and standard deviation 1.
 
+        That of an architecture that reads neighbours takes patches, shape (n, x, y, z, inputs), whose last input is 1
+        where a voxel is there, and else 0.
+
         What it computes must be possible under `torch.vmap`, by which many networks are trained together.
         """
 
@@ -132,7 +137,7 @@ class NetworkArchitecture(Architecture):
 
     @abstractmethod
     def forward(self, machine: Arrays, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Outputs (n, n_outputs) of raw features (n, n_features); without torch."""
+        """Outputs (n, n_outputs) of raw features (n, n_features)."""
 
     @abstractmethod
     def require(self, arrays: Mapping[str, NDArray], inputs: int, outputs: int) -> None:

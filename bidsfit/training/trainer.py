@@ -223,6 +223,8 @@ def _descend(
     width = torch.where(width > 1e-6, width, 1.0)
     if schedule.standardise is False:
         centre, width = torch.zeros_like(centre), torch.ones_like(width)
+    if simulator.patches is not None:  # the last says which voxels are there
+        centre[:, -1], width[:, -1] = 0.0, 1.0
     if start:
         centre, width = (torch.stack([getattr(one, name) for one in start]).to(place) for name in ("centre", "width"))
     best_step, since = np.zeros(n, dtype=int), np.zeros(n, dtype=int)
@@ -275,7 +277,7 @@ def _descend(
         size = schedule.batch * sum(value[0].numel() for value in weights.values()) * n
         blocks = simulator.stream(schedule.batch, schedule.steps, draws, fixed)
         batches = (batch for block in blocks for batch in tensors(block).split(schedule.batch, 1))
-        with _torch_threads(threads if size > SMALL else 1):
+        with torch_threads(threads if size > SMALL else 1):
             for step, batch in enumerate(batches, start=1):
                 values = losses(batch)
                 optimiser.zero_grad()
@@ -365,7 +367,8 @@ def _device(name: str) -> torch.device:
 
 
 @contextmanager
-def _torch_threads(threads: int) -> Iterator[None]:
+def torch_threads(threads: int) -> Iterator[None]:
+    """Limit the threads of torch within a ``with`` block."""
     import torch
 
     before = torch.get_num_threads()
