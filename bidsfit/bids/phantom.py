@@ -194,7 +194,7 @@ def write_scan(stem: Path, cohort: Cohort, participant: Participant, session: in
     assert acquisition.directions is not None
     write_directions(Path(f"{stem}_dwi.bvec"), acquisition.directions)
     source = {"B0FieldSource": field_identifier(stem)} if cohort.imperfections.off_resonance > 0 else {}
-    part = {"BodyPart": cohort.anatomy.upper()} if cohort.anatomy != "head" else {}
+    part = {"BodyPart": cohort.anatomy.upper()} if cohort.anatomy == "abdomen" else {}
     write_json(Path(f"{stem}_dwi.json"), SIDECAR | part | source)
 
 
@@ -341,7 +341,7 @@ def write_truth(stem: Path, cohort: Cohort, participant: Participant, session: i
         write_image(f"{stem}_{name}.nii.gz", labels, head.voxel_size, np.uint8)
         write_json(Path(f"{stem}_{name}.json"), fields | common)
 
-    part, kind = ("brain", "Brain") if cohort.anatomy == "head" else ("body", "ROI")
+    part, kind = ("body", "ROI") if cohort.anatomy == "abdomen" else ("brain", "Brain")
     write_labels(f"desc-{part}_mask", head.mask, Type=kind, Description="Every voxel that is not air")
     write_labels("dseg", head.tissue, Description="True tissue; dseg.tsv names the numbers")
     if cohort.study is not None:

@@ -35,7 +35,8 @@ def add_phantom(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--anatomy",
         default="head",
-        help=f"head (default), or abdomen, whose lesions lie in the liver (models: {', '.join(ABDOMEN_RECIPES)})",
+        help=f"head (default), fractal (its tissues in shapes that fill the image, without air), or abdomen, whose "
+        f"lesions lie in the liver (models: {', '.join(ABDOMEN_RECIPES)})",
     )
     others = "default: 2, or 0 where there are --retest or --treated"
     parser.add_argument("--participants", type=int, metavar="N", help=f"healthy participants ({others})")

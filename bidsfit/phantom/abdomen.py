@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
 from bidsfit.exceptions import UsageError
-from bidsfit.phantom.fractal import fractal_noise
+from bidsfit.fractal import fractal_noise
 from bidsfit.phantom.head import Head, draw_lesion, squared_radius, with_parameters
 from bidsfit.phantom.tissue import ABDOMEN, TissueRecipe
 

@@ -19,7 +19,7 @@ from bidsfit.phantom.abdomen import breathing_pattern, make_abdomen
 from bidsfit.phantom.anatomy import T1wImage, make_t1w
 from bidsfit.phantom.directions import spread_directions
 from bidsfit.phantom.grid import centred_affine
-from bidsfit.phantom.head import Head, make_head
+from bidsfit.phantom.head import Head, make_fractal, make_head
 from bidsfit.phantom.imperfections import NONE, Imperfections
 from bidsfit.phantom.scanner import ScanTruth, distorted, draw_truth, reversed_pair
 from bidsfit.phantom.study import REPEATED, Study
@@ -39,7 +39,7 @@ REVERSED_REPEATS = 2
 GROUPS = ("healthy", "patient", "retest", "treated")
 
 #: What can be imaged.
-ANATOMIES = ("head", "abdomen")
+ANATOMIES = {"head": make_head, "abdomen": make_abdomen, "fractal": make_fractal}
 
 Seen = TypeVar("Seen")
 
@@ -99,9 +99,9 @@ class Cohort:
     study : Study, optional
         Repeated and treated participants, and variation of the truth. Every participant then has a homogeneous region:
         the lesion, or white matter in its place. By default sessions differ only in noise, and participants in anatomy.
-    anatomy : {"head", "abdomen"}
-        Anatomy; lesions of the abdomen lie in the liver. The truth of the abdomen is halfway between exhalation and
-        inhalation.
+    anatomy : {"head", "abdomen", "fractal"}
+        "fractal" fills the image with the tissues of the head, without air. Lesions of the abdomen lie in the liver;
+        its truth is halfway between exhalation and inhalation.
 
     Raises
     ------
@@ -233,8 +233,7 @@ class Cohort:
     def participants(self) -> Iterator[Participant]:
         """Participants, group by group."""
         for i, group in enumerate(self._group_of_each()):
-            make = make_abdomen if self.anatomy == "abdomen" else make_head
-            head = make(
+            head = ANATOMIES[self.anatomy](
                 self.shape,
                 self.recipe,
                 self._generator(i, 0),

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 
 from bidsfit.exceptions import UsageError
-from bidsfit.phantom.fractal import fractal_noise, rescale
+from bidsfit.fractal import classes, fractal_noise, rescale
 from bidsfit.phantom.tissue import TISSUES, TissueRecipe
 
 #: Width of the image, mm: the longer side of a slice. Voxels are isotropic.
@@ -30,6 +31,10 @@ FOLDING = 0.6
 
 #: How many of the largest folds fit across the image.
 FOLDS = 7.0
+
+
+#: Tissues by the classes of fractal maps.
+OF_CLASSES = np.array([TISSUES[tissue] for tissue in ("CSF", "GM", "WM")], dtype=np.uint8)
 
 
 @dataclass(frozen=True)
@@ -94,6 +99,14 @@ def make_head(
     return with_parameters(tissue, place, voxel_size, recipe, TISSUES, rng, lesion=lesion, homogeneous=homogeneous)
 
 
+def make_fractal(shape: tuple[int, int, int], recipe: TissueRecipe, rng: np.random.Generator, **options: Any) -> Head:
+    """Draw fractal tissue that fills the image, as in the fractal phantoms of Kaandorp et al.; see `make_head`."""
+    voxel_size = FIELD_OF_VIEW / max(shape[:2])
+    tissue = OF_CLASSES[classes(fractal_noise(shape, rng))]
+    place = draw_lesion(tissue, voxel_size, rng)
+    return with_parameters(tissue, place, voxel_size, recipe, TISSUES, rng, **options)
+
+
 def with_parameters(
     tissue: NDArray[np.uint8],
     place: NDArray[np.bool_],
@@ -146,9 +159,7 @@ def draw_tissue(shape: tuple[int, int, int], voxel_size: float, rng: np.random.G
     semi_axes = (SEMI_AXES[0] * shape[0] * voxel_size, SEMI_AXES[1] * shape[1] * voxel_size, SEMI_AXES[2])
     depth = 1 - np.sqrt(squared_radius(shape, voxel_size, semi_axes))
     level = np.interp(depth, *DEPTH) + FOLDING * folds
-    tissue = np.full(shape, TISSUES["CSF"], dtype=np.uint8)
-    tissue[(level >= 0.2) & (level < 0.5)] = TISSUES["GM"]
-    tissue[(level >= 0.5) & (level < 0.8)] = TISSUES["WM"]
+    tissue = OF_CLASSES[classes(level)]
     tissue[depth < 0] = 0
     if not np.any(tissue == TISSUES["WM"]):
         raise UsageError(f"A phantom of {' x '.join(map(str, shape))} voxels is too small to hold white matter.")

@@ -77,6 +77,8 @@ def distribution_in_words(facts: Mapping[str, Any]) -> str:
         return "every plausible combination of parameters alike"
     if facts["Kind"] == "prior":
         return "the priors: " + "; ".join(f"{name} {prior_from(prior)}" for name, prior in facts["Priors"].items())
+    if facts["Kind"] == "tissues":
+        return f"normal distributions in {' and '.join(facts['Tissues'])}"
     if facts["Kind"] == "mixture":
         parts = zip(facts["Weights"], facts["Parts"], strict=True)
         return " and ".join(f"{percent(weight)} {distribution_in_words(part)}" for weight, part in parts)

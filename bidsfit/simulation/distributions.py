@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, Protocol
@@ -106,6 +106,76 @@ class Informed:
         for j, name in enumerate(self.space.names):
             if self.priors[name].distribution != "uniform":
                 found[:, j] = self.priors[name].sample(n, rng)
+        return found
+
+
+@dataclass(frozen=True)
+class Tissues:
+    """Normal distributions of the parameters in tissues, as in paper III of Kaandorp's thesis.
+
+    A tissue has a range of every parameter: its middle is the mean, and half its width the standard deviation. What
+    lies outside the space is drawn again.
+
+    Parameters
+    ----------
+    space : ParameterSpace
+    ranges : mapping of tissue to mapping of parameter to (lower, upper)
+        In the units of the parameter table. The scale may be among them, where 1 is that of the SNR; it is above 0.
+
+    Raises
+    ------
+    ValueError
+        If a tissue lacks a parameter, or names one that the model does not have.
+    """
+
+    space: ParameterSpace
+    ranges: Mapping[str, Mapping[str, tuple[float, float]]]
+
+    def __post_init__(self) -> None:
+        known = {*self.space.names, *filter(None, [self.space.model.scale])}
+        for tissue, ranges in self.ranges.items():
+            if not set(self.space.names) <= set(ranges) <= known:
+                raise ValueError(
+                    f"The tissue {tissue!r} must have ranges of {', '.join(self.space.names)}, found "
+                    f"{', '.join(ranges)}."
+                )
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        ranges = {tissue: {name: list(pair) for name, pair in own.items()} for tissue, own in self.ranges.items()}
+        return {"Kind": "tissues", "Bounds": self.space.facts, "Tissues": ranges}
+
+    @property
+    def arrays(self) -> dict[str, NDArray]:
+        return {}
+
+    def sample(self, n: int, rng: np.random.Generator) -> NDArray[np.float64]:
+        return self.draw(rng.integers(len(self.ranges), size=n), rng)
+
+    def draw(self, tissue: NDArray[np.integer], rng: np.random.Generator) -> NDArray[np.float64]:
+        """Parameters, shape (n, n_parameters), of voxels of tissues given by their numbers, shape (n,)."""
+        return self._drawn(tissue, self.space.names, self.space.contains, rng)
+
+    def draw_scale(self, tissue: NDArray[np.integer], rng: np.random.Generator) -> NDArray[np.float64] | None:
+        """Their scales, shape (n,); None if the tissues do not tell."""
+        name = self.space.model.scale
+        if name is None or not all(name in own for own in self.ranges.values()):
+            return None
+        return self._drawn(tissue, (name,), lambda rows: rows[:, 0] > 0, rng)[:, 0]
+
+    def _drawn(
+        self, tissue: NDArray[np.integer], names: Sequence[str], accept: Any, rng: np.random.Generator
+    ) -> NDArray[np.float64]:
+        found = np.empty((len(tissue), len(names)))
+        for i, own in enumerate(self.ranges.values()):
+            low, high = np.array([own[name] for name in names]).T
+            here = tissue == i
+
+            def propose(n: int, rng: np.random.Generator, low: NDArray = low, high: NDArray = high) -> NDArray:
+                return (low + high) / 2 + (high - low) / 2 * rng.standard_normal((n, len(low)))
+
+            if here.any():
+                found[here] = fill(int(here.sum()), propose, accept, rng)
         return found
 
 
@@ -300,6 +370,8 @@ def distribution_from(facts: Mapping[str, Any], arrays: Mapping[str, NDArray], m
             return Uniform(space)
         if facts["Kind"] == "prior":
             return Informed(space, {name: prior_from(prior) for name, prior in facts["Priors"].items()})
+        if facts["Kind"] == "tissues":
+            return Tissues(space, facts["Tissues"])
         if facts["Kind"] == "pooled":
             participants = tuple(facts["Participants"])
             return Pooled(
@@ -313,7 +385,9 @@ def distribution_from(facts: Mapping[str, Any], arrays: Mapping[str, NDArray], m
             return Mixture(tuple(parts), tuple(facts["Weights"]))
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"The description of a distribution is incomplete: {error!r}.") from error
-    raise ValueError(f"Unknown kind of distribution {facts['Kind']!r}; valid: uniform, prior, pooled, mixture.")
+    raise ValueError(
+        f"Unknown kind of distribution {facts['Kind']!r}; valid: uniform, prior, tissues, pooled, mixture."
+    )
 
 
 def participants_of(facts: Mapping[str, Any]) -> list[str]:

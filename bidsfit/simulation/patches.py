@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from bidsfit.simulation.distributions import Distribution
+from bidsfit.fractal import classes, fractal_noise
+from bidsfit.simulation.distributions import Distribution, Tissues
 
-PatchKind = Literal["smooth", "pieces"]
+PatchKind = Literal["smooth", "pieces", "scattered", "fractal"]
 
 #: From voxel to voxel of a smooth patch, parameters move by this share of the way to another draw at most.
 STEEPEST = 0.1
 #: Share of the patches that may lie at the edge of a mask, and of single voxels without usable signal.
 AT_EDGE, UNUSABLE = 0.25, 0.05
+#: Draws of a patch: of two tissues that are scattered, and of the three classes of a fractal map.
+DRAWS = {"scattered": 2, "fractal": 3}
+#: Fractal patches are cut from maps of so many voxels along a side, with so many cells of the first octave; so many of
+#: each map.
+MAP, CELLS, PER_MAP = 256, 8.0, 512
 
 
 @dataclass(frozen=True)
@@ -27,14 +35,33 @@ class Patches:
     voxels : Distribution
     reach : (x, y, z)
         Neighbours on each side of the central voxel.
-    kind : {"smooth", "pieces"}
+    kind : {"smooth", "pieces", "scattered", "fractal"}
         "smooth": parameters change linearly along a random direction, towards another draw. "pieces": a random plane
-        may cut the patch, with another draw beyond it.
+        may cut the patch, with another draw beyond it. "scattered": of the neighbours a random number, from none to
+        all, equal the central voxel, wherever they lie; the others share one other draw. "fractal": the patch is cut
+        from a fractal map in a slice, and each of its three classes (`bidsfit.fractal.classes`) is one draw. The last
+        two are those of Kaandorp et al. [1]_. Where voxels are drawn from `Tissues`, a scattered patch holds two of
+        them; a fractal patch needs three, in the order of the classes.
+    scale : callable, optional
+        Draws S0 of a shape, such as `Simulation.s0`; by default 1. Every voxel has its own, or every draw.
+
+    References
+    ----------
+    .. [1] Kaandorp MPT et al. Medical Image Analysis 2025;101:103414, as in its published code ("patch" and "mask").
     """
 
     voxels: Distribution
     reach: tuple[int, int, int]
     kind: PatchKind = "smooth"
+    scale: Callable[[tuple[int, ...], np.random.Generator], NDArray[np.float64]] = lambda shape, rng: np.ones(shape)
+
+    def __post_init__(self) -> None:
+        needed = {"scattered": range(2, 100), "fractal": range(3, 4)}.get(self.kind)
+        if needed and isinstance(self.voxels, Tissues) and len(self.voxels.ranges) not in needed:
+            raise ValueError(
+                f"Patches of the kind {self.kind!r} need {'at least two' if self.kind == 'scattered' else 'three'} "
+                f"tissues, found {', '.join(self.voxels.ranges)}."
+            )
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -42,8 +69,42 @@ class Patches:
         x, y, z = self.reach
         return 2 * x + 1, 2 * y + 1, 2 * z + 1
 
-    def sample(self, n: int, rng: np.random.Generator) -> NDArray[np.float64]:
-        """Draw n patches of parameters, shape (n, x, y, z, n_parameters)."""
+    def draw(self, n: int, rng: np.random.Generator) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Draw n patches: parameters, shape (n, x, y, z, n_parameters), and S0, shape (n, x, y, z)."""
+        if self.kind not in DRAWS:
+            return self._changing(n, rng), self.scale((n, *self.shape), rng)
+        many = DRAWS[self.kind]
+        piece = self._scattered(n, rng) if self.kind == "scattered" else self._fractal(n, rng)
+        if isinstance(self.voxels, Tissues):
+            tissue = np.broadcast_to(np.arange(len(self.voxels.ranges)), (n, len(self.voxels.ranges)))
+            if self.kind == "scattered":
+                tissue = rng.permuted(tissue, axis=1)[:, :many]
+            values, s0 = self.voxels.draw(tissue.ravel(), rng), self.voxels.draw_scale(tissue.ravel(), rng)
+        else:
+            values, s0 = self.voxels.sample(n * many, rng), None
+        s0 = self.scale((n, many), rng) if s0 is None else s0.reshape(n, many)
+        rows = np.arange(n)[:, None, None, None]
+        return values.reshape(n, many, -1)[rows, piece], s0[rows, piece]
+
+    def _scattered(self, n: int, rng: np.random.Generator) -> NDArray[np.integer]:
+        """0 where a voxel equals that in the middle, else 1; shape (n, x, y, z)."""
+        size = int(np.prod(self.shape))
+        order = rng.permuted(np.broadcast_to(np.arange(1, size), (n, size - 1)), axis=1)
+        order = np.insert(order, size // 2, 0, axis=1)
+        return (order > rng.integers(size, size=(n, 1))).astype(int).reshape(n, *self.shape)
+
+    def _fractal(self, n: int, rng: np.random.Generator) -> NDArray[np.integer]:
+        """Classes of patches from several maps, shape (n, x, y, z)."""
+        x, y, z = self.shape
+        parts = []
+        for start in range(0, n, PER_MAP):
+            windows = sliding_window_view(classes(fractal_noise((MAP, MAP), rng, cells=CELLS)), (x, y))
+            places: Any = tuple(rng.integers(windows.shape[:2], size=(min(PER_MAP, n - start), 2)).T)
+            parts.append(windows[places])
+        return np.repeat(np.concatenate(parts)[..., None], z, axis=3)
+
+    def _changing(self, n: int, rng: np.random.Generator) -> NDArray[np.float64]:
+        """Parameters of smooth patches or pieces, shape (n, x, y, z, n_parameters)."""
         space = self.voxels.space
         here, there = (space.to_cube(self.voxels.sample(n, rng))[:, None, None, None] for _ in range(2))
         if self.kind == "smooth":

@@ -97,9 +97,12 @@ class Simulation:
         Number of voxels of a fixed set, from which every step draws at random. By default every step draws new voxels.
     set_noise : {"fresh", "fixed"}
         Whether voxels of the fixed set get new noise at every step or keep theirs.
-    patches : {"smooth", "pieces"}, optional
+    patches : {"smooth", "pieces", "scattered", "fractal"}, optional
         How neighbours are related if the architecture reads them, see `bidsfit.simulation.patches.Patches`; "smooth" by
         default.
+    tissues : mapping of tissue to mapping of parameter to (lower, upper), optional
+        Draw parameters from normal distributions in these tissues, see `bidsfit.simulation.distributions.Tissues`, and
+        not from the distribution of the estimator. Patches then take S0 from them too, if they tell.
     labels : {"mle-rician", "mle-gaussian"}, optional
         Targets are maximum-likelihood fits of the noisy signals, with Rician or Gaussian noise, instead of the truth.
         Voxels whose fit ended at a bound have no weight.
@@ -125,6 +128,7 @@ class Simulation:
     samples: int | None = None
     set_noise: Literal["fresh", "fixed"] = "fresh"
     patches: PatchKind | None = None
+    tissues: Mapping[str, Mapping[str, tuple[float, float]]] | None = None
     labels: Literal["mle-rician", "mle-gaussian"] | None = None
     label_share: float | None = None
     label_bounds: Mapping[str, tuple[float, float]] | None = None
@@ -326,7 +330,8 @@ class Simulator:
         self.acquisition = acquisition
         self.noise = noise
         self.simulation = simulation
-        self.patches = Patches(distribution, reach, simulation.patches or "smooth") if any(reach) else None
+        kind = simulation.patches or "smooth"
+        self.patches = Patches(distribution, reach, kind, simulation.s0) if any(reach) else None
 
     @property
     def space(self) -> ParameterSpace:
@@ -429,11 +434,11 @@ class Simulator:
         """Draw n voxels without noise."""
         p = len(self.space.names)
         if self.patches is None:
-            truth, present = self.distribution.sample(n, rng), np.full(n, True)
+            truth, present, s0 = self.distribution.sample(n, rng), np.full(n, True), self.simulation.s0((n,), rng)
         else:
-            truth, present = self.patches.sample(n, rng), self.patches.present(n, rng)
+            truth, s0 = self.patches.draw(n, rng)
+            present = self.patches.present(n, rng)
         grid = truth.shape[:-1]
-        s0 = self.simulation.s0(grid, rng)
         sigma = self.simulation.sigma(n, self.noise.snr, rng, self.images)
         return _Voxels(truth, s0, sigma, s0[..., None] * self._clean(truth.reshape(-1, p)).reshape(*grid, -1), present)
 

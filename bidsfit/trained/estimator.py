@@ -27,7 +27,7 @@ from bidsfit.models.signal_model import SignalModel
 from bidsfit.models.space import ParameterSpace
 from bidsfit.noise import NoiseKind, known_noise
 from bidsfit.parallel import library_threads
-from bidsfit.simulation.distributions import Distribution, Informed, Mixture, Uniform
+from bidsfit.simulation.distributions import Distribution, Informed, Mixture, Tissues, Uniform
 from bidsfit.simulation.images import MOST_VOXELS, ImageVoxels, as_single
 from bidsfit.simulation.simulator import Noise, Scope
 from bidsfit.training.bundle import Bundle, read_bundle
@@ -174,10 +174,13 @@ class TrainedEstimator(Estimator):
         elif self.snr == np.inf:
             noise = "no noise"
         stated = f" ({'; '.join(f'{name} {prior}' for name, prior in self.priors.items())})" if self.priors else ""
-        taught = (
-            f"simulated signals of the same protocol with {noise}{level}, their parameters "
+        tissues = None if self._chosen is None else self._chosen.simulation.tissues
+        drawn = (
             f"{DISTRIBUTIONS[self.distribution]}{stated}"
+            if tissues is None
+            else f"drawn from normal distributions in {' and '.join(tissues)}"
         )
+        taught = f"simulated signals of the same protocol with {noise}{level}, their parameters {drawn}"
         unit, s0 = "relative to that of the lowest b-value", "follows from the other parameters by least squares"
         if self._chosen is not None and self._chosen.simulation.unit == "noise":
             unit = "in units of the standard deviation of the noise"
@@ -260,6 +263,8 @@ class TrainedEstimator(Estimator):
                 raise ValueError(f"The estimator {self.name!r} is trained on pooled fits, and none were given.")
             distribution = Mixture((distribution, pool)) if self.distribution == "mixed" else pool
         recipe = self.default_recipe(level) if self.recipe is None else self._given_recipe(self.recipe)
+        if recipe.simulation.tissues is not None:
+            distribution = Tissues(self.space, recipe.simulation.tissues)
         if images is not None and recipe.learns_from_images:
             acquisition = images.acquisition
         return Task(distribution, acquisition, Noise(level, self.noise, lowest), recipe, self.seed, images)

@@ -67,6 +67,8 @@ def _distribution_name(facts: Mapping[str, Any]) -> str:
     """Name of the training distribution, as estimators of the package call it."""
     if facts["Kind"] in ("uniform", "prior"):
         return str(facts["Kind"])
+    if facts["Kind"] == "tissues":  # of a recipe, which the estimator brings along
+        return "uniform"
     if facts["Kind"] == "mixture":
         return "mixed"
     tissue = str(facts["Origin"].get("Tissue", ""))

@@ -51,6 +51,14 @@ class PriorFacts(TypedDict):
     Priors: dict[str, dict[str, Any]]
 
 
+class TissuesFacts(TypedDict):
+    """See `bidsfit.simulation.distributions.Tissues`."""
+
+    Kind: Literal["tissues"]
+    Bounds: Bounds
+    Tissues: Annotated[dict[str, Bounds], Field(min_length=1)]
+
+
 class OriginFacts(TypedDict, total=False):
     """Origin of pooled fits; may have more keys."""
 
@@ -109,7 +117,9 @@ class Facts(TypedDict):
     Features: Count
     Acquisition: AcquisitionFacts
     Noise: NoiseFacts
-    Distribution: Annotated[UniformFacts | PriorFacts | PooledFacts | MixtureFacts, Field(discriminator="Kind")]
+    Distribution: Annotated[
+        UniformFacts | PriorFacts | TissuesFacts | PooledFacts | MixtureFacts, Field(discriminator="Kind")
+    ]
     DistributionDigest: str
     Participants: Names
     Recipe: dict[str, Any]

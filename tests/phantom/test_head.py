@@ -5,7 +5,7 @@ import pytest
 
 from bidsfit import models
 from bidsfit.exceptions import UnknownNameError, UsageError
-from bidsfit.phantom.head import make_head
+from bidsfit.phantom.head import make_fractal, make_head
 from bidsfit.phantom.tissue import RECIPES, TISSUES, recipe
 
 SHAPE = (48, 48, 3)
@@ -122,3 +122,21 @@ def test_homogeneous_region(lesion, d):
     for name, values in varied.parameters.items():
         assert np.ptp(same.parameters[name][same.region]) == 0
         np.testing.assert_array_equal(same.parameters[name][~same.region], values[~same.region])
+
+
+def test_fractal_tissue_fills_the_image():
+    """All of the three tissues of the head, each map within its range; a lesion changes nothing else."""
+    truth, patient = (
+        make_fractal((64, 64, 1), recipe("ivim"), np.random.default_rng(0), lesion=lesion)
+        for lesion in (None, "hyperperfused")
+    )
+    assert truth.mask.all()
+    shares = [np.mean(truth.tissue == TISSUES[name]) for name in ("WM", "GM", "CSF")]
+    assert min(shares) > 0.05
+    for tissue in ("WM", "GM", "CSF"):
+        for name, (low, high) in recipe("ivim").ranges(tissue).items():
+            values = truth.parameters[name][truth.tissue == TISSUES[tissue]]
+            assert low - 1e-12 <= values.min() < values.max() <= high + 1e-12
+    same = ~patient.lesion
+    np.testing.assert_array_equal(truth.parameters["D"][same], patient.parameters["D"][same])
+    assert 0 < patient.lesion.sum() < patient.lesion.size / 2

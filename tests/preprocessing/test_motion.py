@@ -9,10 +9,10 @@ from scipy.linalg import polar
 from scipy.ndimage import map_coordinates
 from scipy.spatial.transform import Rotation
 
+from bidsfit.fractal import fractal_noise
 from bidsfit.noise import add_noise
 from bidsfit.phantom.cohort import Cohort
 from bidsfit.phantom.directions import spread_directions
-from bidsfit.phantom.fractal import fractal_noise
 from bidsfit.preprocessing.motion import (
     estimate_motion,
     obstacle_to_motion,

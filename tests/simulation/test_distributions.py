@@ -15,6 +15,7 @@ from bidsfit.simulation.distributions import (
     BINS,
     Mixture,
     Pooled,
+    Tissues,
     Uniform,
     digest,
     distribution_from,
@@ -280,3 +281,35 @@ class TestPools:
             pool(SMT2, {}, most=10, seed=0, origin={})
         with pytest.raises(ValueError, match="found 0"):
             pool(SMT2, {"a": np.full((300, 2), np.nan)}, most=10**6, seed=0, origin={})
+
+
+RANGES = {"a": {"vcyl": (0.2, 0.3), "lambda": (1.0, 1.4)}, "b": {"vcyl": (0.6, 0.8), "lambda": (1.8, 2.0)}}
+
+
+class TestTissues:
+    def test_every_tissue_is_normal_around_the_middle_of_its_ranges(self):
+        source, tissue = Tissues(SMT2, RANGES), np.repeat([0, 1], 20_000)
+        drawn = source.draw(tissue, np.random.default_rng(0))
+        for i, (mean, sd) in enumerate([((0.25, 1.2), (0.05, 0.2)), ((0.7, 1.9), (0.1, 0.1))]):
+            np.testing.assert_allclose(drawn[tissue == i].mean(axis=0), mean, rtol=0.02)
+            np.testing.assert_allclose(drawn[tissue == i].std(axis=0), sd, rtol=0.03)
+        assert source.draw_scale(tissue, np.random.default_rng(0)) is None
+        assert np.mean(source.sample(20_000, np.random.default_rng(1))[:, 0] < 0.45) == pytest.approx(0.5, abs=0.02)
+
+    def test_what_lies_outside_the_bounds_is_drawn_again(self):
+        drawn = Tissues(SMT2, {"a": {"vcyl": (0, 0.2), "lambda": (1, 2)}}).sample(5000, np.random.default_rng(0))
+        assert SMT2.contains(drawn).all()
+        assert drawn[:, 0].mean() > 0.12
+
+    def test_facts_describe_it(self):
+        source = Tissues(SMT2, RANGES)
+        again = distribution_from(json.loads(json.dumps(source.facts)), {}, SMT2.model)
+        np.testing.assert_array_equal(
+            again.sample(50, np.random.default_rng(2)), source.sample(50, np.random.default_rng(2))
+        )
+        assert digest(again) == digest(source)
+
+    @pytest.mark.parametrize("ranges", [{"vcyl": (0, 1)}, {"vcyl": (0, 1), "lambda": (1, 2), "D": (1, 2)}])
+    def test_tissues_of_other_parameters_are_refused(self, ranges):
+        with pytest.raises(ValueError, match="'a' must have ranges of vcyl, lambda, found vcyl"):
+            Tissues(SMT2, {"a": ranges})

@@ -7,7 +7,7 @@ import pytest
 
 from bidsfit import Acquisition, models
 from bidsfit.models.space import ParameterSpace
-from bidsfit.simulation.distributions import Uniform
+from bidsfit.simulation.distributions import Tissues, Uniform
 from bidsfit.simulation.patches import AT_EDGE, STEEPEST, UNUSABLE, Patches, with_presence
 from bidsfit.simulation.simulator import Noise, Simulation, Simulator
 
@@ -16,7 +16,7 @@ SHELLS = Acquisition([0, 1000, 2000], counts=[8, 32, 32], n_directions=[1, 32, 3
 
 
 def drawn(kind="smooth", reach=(1, 1, 0), n=2000, seed=0):
-    return Patches(Uniform(SPACE), reach, kind).sample(n, np.random.default_rng(seed))
+    return Patches(Uniform(SPACE), reach, kind).draw(n, np.random.default_rng(seed))[0]
 
 
 @pytest.mark.parametrize("kind", ["smooth", "pieces"])
@@ -98,3 +98,64 @@ class TestSimulator:
         sd = 1 / 25 / np.sqrt(SHELLS.weights)
         assert np.all(np.abs(found.mean(axis=0) - clean) < 5 * sd / np.sqrt(4000))
         np.testing.assert_allclose(found.std(axis=0), np.broadcast_to(sd, (3, 3, 1, 3)), rtol=0.05)
+
+
+IVIM = ParameterSpace(models.get("ivim"), {"f": (0, 0.5), "D": (0, 3), "Dstar": (3, 100)})
+RANGES = {
+    "CSF": {"S0": (0.5, 1), "f": (0.25, 0.5), "D": (1, 3), "Dstar": (20, 50)},
+    "GM": {"S0": (0.2, 0.5), "f": (0.05, 0.25), "D": (0.5, 2), "Dstar": (3, 30)},
+    "WM": {"S0": (0.05, 0.25), "f": (0.01, 0.1), "D": (0.3, 1.3), "Dstar": (3, 15)},
+}
+
+
+def of_thesis(kind, voxels, n=1000, reach=(2, 2, 0), **options):
+    """Patches and S0, and in each voxel of every patch the number of the draw that it has."""
+    parameters, s0 = Patches(voxels, reach, kind, **options).draw(n, np.random.default_rng(0))
+    whole = np.concatenate([parameters, s0[..., None]], axis=-1)
+    equal = (whole == whole[:, [reach[0]], [reach[1]]][:, :, None]).all(axis=-1)[..., 0]
+    return parameters, s0, equal
+
+
+def test_scattered_patches_hold_two_draws_and_any_number_of_equal_neighbours():
+    """From none to all of them, equally often, and anywhere."""
+    drawn = Simulation(s0_range=(0.1, 1)).s0
+    parameters, s0, equal = of_thesis("scattered", Uniform(IVIM), n=25_000, scale=drawn)
+    for patch, scale, same in zip(parameters[:500, ..., 0, :], s0[:500, ..., 0], equal, strict=False):
+        assert len(np.unique(patch[~same], axis=0)) == len(np.unique(scale[~same])) == (not same.all())
+    assert equal[:, 2, 2].all()
+    counts = np.bincount(equal.sum(axis=(1, 2)) - 1, minlength=25)
+    np.testing.assert_allclose(counts, 1000, atol=150)
+    share = equal.mean(axis=0)
+    share[2, 2] = 0.5
+    np.testing.assert_allclose(share, 0.5, atol=0.02)
+
+
+def test_fractal_patches_hold_up_to_three_draws_in_connected_shapes():
+    parameters, _, equal = of_thesis("fractal", Uniform(IVIM), n=1200)
+    draws = [len(np.unique(patch.reshape(-1, 3), axis=0)) for patch in parameters]
+    assert set(draws) <= {1, 2, 3}
+    assert 0.2 < np.mean(np.array(draws) == 2) < 0.8
+    assert equal[:, 2, 3].mean() > equal[:, 4, 4].mean() > 0.4
+
+
+@pytest.mark.parametrize("kind", ["scattered", "fractal"])
+def test_tissues_of_patches_have_their_own_parameters_and_s0(kind):
+    """Fluid has the largest f and S0, and what does not equal the middle of a patch is another tissue."""
+    parameters, s0, equal = of_thesis(kind, Tissues(IVIM, RANGES), n=4000)
+    middle = np.concatenate([parameters[:, 2, 2, 0], s0[:, 2, 2, 0][:, None]], axis=1)
+    beside = parameters[:, 0, 0, 0], s0[:, 0, 0, 0]
+    other = ~equal[:, 0, 0]
+    assert (np.abs(beside[1] - middle[:, 3]) > 0)[other].all()
+    assert np.corrcoef(middle[:, 0], middle[:, 3])[0, 1] > 0.4
+    assert np.corrcoef(beside[0][other, 0], middle[other, 0])[0, 1] < -0.2
+    assert IVIM.contains(middle[:, :3]).all()
+    assert (middle[:, 3] > 0).all()
+
+
+@pytest.mark.parametrize(
+    ("kind", "tissues", "message"),
+    [("fractal", ("GM", "WM"), "need three tissues, found GM, WM"), ("scattered", ("GM",), "at least two tissues")],
+)
+def test_patches_of_other_tissues_are_refused(kind, tissues, message):
+    with pytest.raises(ValueError, match=message):
+        Patches(Tissues(IVIM, {name: RANGES[name] for name in tissues}), (1, 1, 0), kind)

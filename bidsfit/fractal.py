@@ -84,6 +84,14 @@ def fractal_noise(
     return rescale(total)
 
 
+def classes(level: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """Tissue of every voxel of a fractal map from 0 to 1, as Kaandorp et al. divide it: 0, 1 or 2.
+
+    1 is from 0.2 to 0.5 (grey matter), 2 from 0.5 to 0.8 (white matter), and 0 the rest (cerebrospinal fluid).
+    """
+    return np.array([0, 1, 2, 0], dtype=np.uint8)[np.searchsorted((0.2, 0.5, 0.8), level, side="right")]
+
+
 def rescale(
     values: NDArray, lower: float = 0.0, upper: float = 1.0, within: NDArray[np.bool_] | None = None
 ) -> NDArray[np.float64]:

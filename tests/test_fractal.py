@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from bidsfit.phantom.fractal import fractal_noise, perlin_noise, rescale
+from bidsfit.fractal import classes, fractal_noise, perlin_noise, rescale
 
 
 @pytest.mark.parametrize("n", [1, 2, 3])
@@ -59,3 +59,7 @@ def test_rescale_within_a_region():
     values = np.array([0.0, 1.0, 2.0, 10.0])
     np.testing.assert_allclose(rescale(values, 5, 7, within=values < 5), [5, 6, 7, 15])
     np.testing.assert_allclose(rescale(np.full(3, 2.0), 4, 6), 5)
+
+
+def test_classes_are_those_of_the_thresholds():
+    np.testing.assert_array_equal(classes(np.array([0, 0.19, 0.2, 0.49, 0.5, 0.79, 0.8, 1])), [0, 0, 1, 1, 2, 2, 0, 0])
