@@ -84,7 +84,7 @@ def run_train(arguments: argparse.Namespace) -> None:
     setting = setting_of(arguments)
     recipes = {}
     if arguments.recipe:
-        if arguments.estimator in estimators.RECIPES:
+        if estimators.has_recipe(arguments.estimator):
             raise UsageError(f"{arguments.estimator} is a recipe itself; leave out --recipe, or train net-uniform.")
         recipe = load_recipe(arguments.recipe)
         kind = kind_of(arguments.estimator)

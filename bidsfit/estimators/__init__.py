@@ -20,8 +20,15 @@ DISTRIBUTIONS = {
     "gm": "drawn from the pooled least-squares fits of the grey matter of healthy participants",
 }
 
+#: Networks that read the neighbours of a voxel, and their recipes.
+SPATIAL = {"conv": "network-convolution", "attention": "network-attention"}
+
 #: Trained estimators; "net-healthy" is "net" with the distribution "healthy".
-TRAINED = {"net": "bidsfit.trained.network:Network", "forest": "bidsfit.trained.forest:Forest"}
+TRAINED = {
+    "net": "bidsfit.trained.network:Network",
+    "forest": "bidsfit.trained.forest:Forest",
+    **dict.fromkeys(SPATIAL, "bidsfit.trained.network:Network"),
+}
 
 #: Recipes that are estimators by their own name: networks trained uniformly over the plausible space of the model.
 RECIPES = (
@@ -70,9 +77,15 @@ def get(name: str) -> type[Estimator]:
         estimator = partial(estimator, distribution="uniform", recipe=name, label=name)
     base, _, distribution = name.partition("-")
     if base in TRAINED and distribution in DISTRIBUTIONS:
-        estimator = partial(estimator, distribution=distribution)
+        own = {"recipe": SPATIAL[base], "label": name} if base in SPATIAL else {}
+        estimator = partial(estimator, distribution=distribution, **own)
     found: type[Estimator] = estimator
     return found
+
+
+def has_recipe(name: str) -> bool:
+    """Whether the name of an estimator decides by which recipe it is trained."""
+    return "recipe" in getattr(get(name), "keywords", {})
 
 
 def with_distribution(name: str, distribution: str | None = None) -> str:

@@ -132,7 +132,7 @@ class Bench:
         """The estimator before its training."""
         bounds = {key: (low, high) for key, (low, high) in setting.space.facts.items()}
         options: dict[str, Any] = {"snr": setting.noise.snr, "noise": setting.noise.kind, "seed": self.seed}
-        if name not in self.networks and name not in estimators.RECIPES:
+        if name not in self.networks and not estimators.has_recipe(name):
             kind = kind_of(name)
             default = "network-noise-free" if kind == "network" and np.isinf(setting.noise.snr) else kind
             if default in self.recipes:

@@ -216,7 +216,7 @@ def make_fits(
     given_recipe = any(is_recipe(word) for word in estimator_names)
     if distribution and not given_recipe and not set(estimators.TRAINED).intersection(estimator_names):
         raise UsageError(
-            f"--distribution {distribution} is for {' and '.join(estimators.TRAINED)}, and --estimators names neither."
+            f"--distribution {distribution} is for {', '.join(estimators.TRAINED)}; --estimators names none of these."
         )
     words = [estimators.with_distribution(word, distribution) for word in estimator_names]
     choices = [_choose(word, distribution) for word in dict.fromkeys(words)]

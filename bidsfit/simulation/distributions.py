@@ -150,7 +150,11 @@ class Tissues:
         return {}
 
     def sample(self, n: int, rng: np.random.Generator) -> NDArray[np.float64]:
-        return self.draw(rng.integers(len(self.ranges), size=n), rng)
+        return self.draw(self.draw_tissue(n, rng), rng)
+
+    def draw_tissue(self, n: int, rng: np.random.Generator) -> NDArray[np.integer]:
+        """Numbers of tissues, shape (n,), all as likely."""
+        return rng.integers(len(self.ranges), size=n)
 
     def draw(self, tissue: NDArray[np.integer], rng: np.random.Generator) -> NDArray[np.float64]:
         """Parameters, shape (n, n_parameters), of voxels of tissues given by their numbers, shape (n,)."""

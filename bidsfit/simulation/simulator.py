@@ -15,7 +15,7 @@ from bidsfit.information import bound_of_voxels
 from bidsfit.models.signal_model import SignalModel, as_real
 from bidsfit.models.space import ParameterSpace
 from bidsfit.noise import NoiseKind, add_noise, rician_mean
-from bidsfit.simulation.distributions import Distribution
+from bidsfit.simulation.distributions import Distribution, Tissues
 from bidsfit.simulation.images import ImageVoxels, as_single
 from bidsfit.simulation.patches import Patches, PatchKind, with_presence
 
@@ -102,7 +102,7 @@ class Simulation:
         default.
     tissues : mapping of tissue to mapping of parameter to (lower, upper), optional
         Draw parameters from normal distributions in these tissues, see `bidsfit.simulation.distributions.Tissues`, and
-        not from the distribution of the estimator. Patches then take S0 from them too, if they tell.
+        not from the distribution of the estimator; S0 as well, if all of them tell.
     labels : {"mle-rician", "mle-gaussian"}, optional
         Targets are maximum-likelihood fits of the noisy signals, with Rician or Gaussian noise, instead of the truth.
         Voxels whose fit ended at a bound have no weight.
@@ -433,12 +433,18 @@ class Simulator:
     def _voxels(self, n: int, rng: np.random.Generator) -> _Voxels:
         """Draw n voxels without noise."""
         p = len(self.space.names)
-        if self.patches is None:
-            truth, present, s0 = self.distribution.sample(n, rng), np.full(n, True), self.simulation.s0((n,), rng)
-        else:
+        s0 = None
+        if self.patches is not None:
             truth, s0 = self.patches.draw(n, rng)
             present = self.patches.present(n, rng)
+        elif isinstance(self.distribution, Tissues):
+            tissue = self.distribution.draw_tissue(n, rng)
+            truth, s0 = self.distribution.draw(tissue, rng), self.distribution.draw_scale(tissue, rng)
+            present = np.full(n, True)
+        else:
+            truth, present = self.distribution.sample(n, rng), np.full(n, True)
         grid = truth.shape[:-1]
+        s0 = self.simulation.s0(grid, rng) if s0 is None else s0
         sigma = self.simulation.sigma(n, self.noise.snr, rng, self.images)
         return _Voxels(truth, s0, sigma, s0[..., None] * self._clean(truth.reshape(-1, p)).reshape(*grid, -1), present)
 

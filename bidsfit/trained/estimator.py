@@ -191,7 +191,8 @@ class TrainedEstimator(Estimator):
             taught = f"the measured signals of voxels of {whose}, of which a tenth was held out"
         return (
             f"It was trained on {taught}. Signals are {unit}; S0 {s0}."
-            + f" The training follows the recipe {self.label} (bidsfit-lab recipes)." * bool(self.label)
+            + f" The training follows the recipe {self.recipe if isinstance(self.recipe, str) else self.label} "
+            "(bidsfit-lab recipes)." * bool(self.label)
         ) + any(self.reach) * (
             f" It also reads the neighbours of a voxel, up to {' x '.join(map(str, self.reach))} voxels away; what is "
             "said of its errors holds where parameters do not change between them."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import platform
 import time
 from collections.abc import Sequence
@@ -33,8 +34,8 @@ PACKAGES = ("numpy", "scipy", "torch", "scikit-learn")
 
 #: This share of the signals of the training has a smaller sum of squared residuals than the limit that is kept.
 USUAL = 0.999
-#: Draws from which it is found.
-DRAWS = 1 << 16
+#: Draws from which it is found, so many voxels or, of large patches, fewer but not less than the last number.
+DRAWS, FEWEST_DRAWS = 1 << 16, 1 << 12
 
 
 @dataclass(frozen=True)
@@ -185,11 +186,12 @@ def train(
             lambda signals, sigma: invert(signals, sigma=sigma).parameters,
             judged,
             beside=None if other is None else estimates_of(other, task.acquisition),
-            size=monte_carlo.LIGHT,
+            size=monte_carlo.OF_FUNCTION if _voxels(simulator) > monte_carlo.MANY_VOXELS else monte_carlo.LIGHT,
             seed=task.seed,
         )
         limit = residual_limit(invert, simulator, task.seed)
-        domain = Domain.of(simulator, task.seed)
+        alone = Simulator(task.distribution, task.acquisition, task.noise, simulator.simulation, images=task.images)
+        domain = Domain.of(alone, task.seed)
     facts = {
         **task.facts,
         "Training": {
@@ -222,6 +224,11 @@ def fit(task: Task, *, start: Sequence[State] = (), progress: Progress | None = 
     return recipe.architecture.fit(recipe.objective, recipe.schedule, task.simulator, **chosen)
 
 
+def _voxels(simulator: Simulator) -> int:
+    """Voxels that an estimate takes in."""
+    return 1 if simulator.patches is None else math.prod(simulator.patches.shape)
+
+
 def residual_limit(invert: Inverter, simulator: Simulator, seed: int) -> float:
     """Sum of squared residuals, for S0 = 1, that hardly any training signal exceeds.
 
@@ -234,7 +241,8 @@ def residual_limit(invert: Inverter, simulator: Simulator, seed: int) -> float:
         simulator.noise.snr,
     )
     if seen is None:
-        signals, sigma = simulator.measure(simulator.distribution.sample(DRAWS, rng), rng), np.full(DRAWS, 1 / level)
+        n = max(DRAWS // _voxels(simulator), FEWEST_DRAWS)
+        signals, sigma = simulator.measure(simulator.distribution.sample(n, rng), rng), np.full(n, 1 / level)
     else:
         rows = rng.permutation(np.flatnonzero(~seen.held_out))[:DRAWS]
         signals, sigma = seen.signals[rows].astype(np.result_type(seen.signals, float)), seen.sigma[rows]

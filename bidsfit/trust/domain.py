@@ -49,14 +49,13 @@ class Domain:
 
     @classmethod
     def of(cls, simulator: Simulator, seed: int) -> Domain:
-        """The domain of the training that a simulator describes."""
+        """The domain of the training that a simulator of single voxels describes."""
         rng = np.random.default_rng([seed, 2])
         features = Features(simulator.space.model, simulator.acquisition)
         weights, seen = np.sqrt(features.counts), simulator.seen
         if seen is None:
             sample = simulator.distribution.sample
             clean = simulator.measure(sample(SIGNALS, rng), rng, sigma=np.zeros(SIGNALS))
-            clean = clean.reshape(SIGNALS, -1, clean.shape[-1])[:, 0]
         else:
             clean = seen.signals[rng.permutation(np.flatnonzero(~seen.held_out))[:SIGNALS]]
         known = features(clean) * weights
@@ -67,8 +66,6 @@ class Domain:
         if seen is None:
             snr = np.exp(rng.uniform(np.log(LOWEST_SNR), np.log(HIGHEST_SNR), HELD_OUT))
             noisy = simulator.measure(sample(HELD_OUT, rng), rng, sigma=1 / snr)
-            noisy = noisy.reshape(HELD_OUT, -1, noisy.shape[-1])
-            noisy = noisy[:, noisy.shape[1] // 2]
         else:
             rows = rng.permutation(np.flatnonzero(seen.held_out))[:HELD_OUT]
             noisy, snr = seen.signals[rows], 1 / seen.sigma[rows].astype(float)

@@ -6,6 +6,7 @@ comes out: a `bidsfit.trust.performance.Performance`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from copy import copy
 from typing import Any, NamedTuple
@@ -84,9 +85,11 @@ class Size(NamedTuple):
 LIGHT, FULL = Size(4096, 64, 16, 512), Size(16384, 64, 16, 1024)
 #: More parameters than these are many.
 MANY_PARAMETERS = 10
-#: For estimators that take a hundred times as long as others, for models of many parameters, and for models that are a
-#: function, whose every signal costs a simulation.
+#: For estimators that take a hundred times as long as others, for models of many parameters, and for what costs most: a
+#: model that is a function, whose every signal is a simulation, or an estimator whose every estimate takes many voxels.
 OF_COSTLY, OF_FUNCTION = Size(1024, 32, 8, 256), Size(512, 16, 4, 128)
+#: Voxels of a patch above which these are many.
+MANY_VOXELS = 9
 
 #: Estimates all parameters of the model (n, n_parameters), from averaged signals (n, n_averages) and the standard
 #: deviation of the noise of one measurement (n,).
@@ -304,8 +307,9 @@ def _draw(
         signals = simulator.measure(truths, np.random.default_rng([seed, *seeds]), repeats, sigma)
         return signals, estimate(signals, np.repeat(sigma, repeats)).reshape(len(truths), repeats, -1)
 
-    for start in range(0, n, BLOCK):
-        rows = slice(start, start + BLOCK)
+    block = BLOCK if simulator.patches is None else max(BLOCK // math.prod(simulator.patches.shape), 1)
+    for start in range(0, n, block):
+        rows = slice(start, start + block)
         signals, estimates = measured(truths[rows], sigma[rows], size.repeats, start)
         values = values_of(model, estimates)
         mean, found.sd[rows] = values.mean(axis=1), values.std(axis=1, ddof=1)
@@ -334,7 +338,7 @@ def _draw(
                 response = (means[1] - means[0]) / (high - low)[:, None]
             found.response[rows, :, j] = np.where(wide, np.clip(response, *RESPONSES), response)
         if progress is not None:
-            progress(min(start + BLOCK, n) / n)
+            progress(min(start + block, n) / n)
     return found
 
 

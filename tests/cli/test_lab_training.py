@@ -289,14 +289,21 @@ def test_progress_says_how_long(capsys, monkeypatch):
 
 
 def test_single_voxels_have_no_neighbours(recipe, tmp_path, capsys):
-    """A file that reads neighbours is trained as any other; what is asked about single voxels refuses it."""
+    """A file that reads neighbours is trained as any other; what is asked about single voxels refuses it.
+
+    Its recipe names the tissues that it is trained on, and the file tells.
+    """
     recipe.write_text(
-        "architecture: {name: convolution, units: 8}\nobjective: {name: logits}\n"
+        "simulation: {patches: scattered, tissues: {a: {vcyl: [.1, .3], lambda: [1, 2]}, b: {vcyl: [.4, .8], lambda: "
+        "[1.5, 2.5]}}}\narchitecture: {name: convolution, units: 8}\nobjective: {name: logits}\n"
         "schedule: {steps: 4, batch: 64, validation: 256, checks: 2}\n"
     )
     net, out = tmp_path / "net.zip", tmp_path / "judged"
     words = ["train", "net-uniform", *PROTOCOL, "--recipe", str(recipe), "--out", str(net), "--threads", "1"]
     assert main(words) == 0
+    facts = read_bundle(net).facts["Distribution"]
+    assert (facts["Kind"], facts["Tissues"]["b"]["vcyl"]) == ("tissues", [0.4, 0.8])
+    assert "drawn from normal distributions in a and b" in Network(models.get("smt2"), trained=net).methods
     assert main(["evaluate", "--estimators", "lsq", str(net), "--out", str(out)]) == 64
     assert f"--estimators {net}: it reads the neighbours of a voxel" in capsys.readouterr().err
     assert not out.exists()

@@ -505,7 +505,7 @@ def test_a_distribution_may_be_an_option_or_part_of_the_name() -> None:
     assert names(["net", "net-uniform"], distribution="uniform") == ["net-uniform"]
     with pytest.raises(UsageError, match="smt2 with net-wm: there is no distribution"):
         names(["net"], distribution="wm")
-    with pytest.raises(UsageError, match="--distribution wm is for net and forest, and --estimators names neither"):
+    with pytest.raises(UsageError, match="--distribution wm is for net, forest, conv, attention; --est"):
         names(["lsq", "net-uniform"], distribution="wm")
 
 

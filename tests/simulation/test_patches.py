@@ -159,3 +159,10 @@ def test_tissues_of_patches_have_their_own_parameters_and_s0(kind):
 def test_patches_of_other_tissues_are_refused(kind, tissues, message):
     with pytest.raises(ValueError, match=message):
         Patches(Tissues(IVIM, {name: RANGES[name] for name in tissues}), (1, 1, 0), kind)
+
+
+def test_single_voxels_of_tissues_have_the_s0_of_their_tissue():
+    made = Simulator(Tissues(IVIM, RANGES), Acquisition([0, 50, 400, 800]), Noise(100.0), Simulation())
+    batch = made.draw(4000, np.random.default_rng(0))
+    assert np.corrcoef(batch.truth[:, 0], batch.s0)[0, 1] > 0.4
+    np.testing.assert_allclose(batch.clean[:, 0], batch.s0)

@@ -99,7 +99,7 @@ def test_the_snr_of_the_images_is_in_the_file(tmp_path):
     assert facts["Recipe"]["simulation"]["snr"] == "images"
 
 
-@pytest.mark.parametrize("name", estimators.RECIPES)
+@pytest.mark.parametrize("name", [*estimators.RECIPES, *(f"{name}-prior" for name in estimators.SPATIAL)])
 def test_recipes_that_are_estimators_train(name):
     """A few steps of each, for a model whose parameters are not all determined everywhere."""
 
