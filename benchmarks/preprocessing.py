@@ -2,7 +2,8 @@
 
 For each step an image with what the step is for, and one without it (clean, but noisy): the error of every parameter
 without the step and with it. Then all imperfections together, and the whole chain. The noise is that of a scanner
-(Rician) except where the Rician bias itself would hide what a step does.
+(Rician) except where the Rician bias itself would hide what a step does. Of complex signals, the real part without the
+smooth phase stands against the magnitude without its Rician bias; both are denoised.
 
     python benchmarks/preprocessing.py                 # both models, about half an hour on two cores
     python benchmarks/preprocessing.py --model ivim --shape 48 48 10
@@ -27,6 +28,7 @@ from bidsfit.phantom.imperfections import NONE, RAW, Imperfections
 from bidsfit.preprocessing import likeness
 from bidsfit.preprocessing.denoising import denoise_mppca
 from bidsfit.preprocessing.motion import estimate_motion
+from bidsfit.preprocessing.phase import real_part
 from bidsfit.preprocessing.resampling import resample
 from bidsfit.preprocessing.ringing import remove_ringing
 from bidsfit.preprocessing.susceptibility import estimate_field
@@ -61,7 +63,8 @@ class Scan:
         """The first session of the first participant."""
         participant = next(iter(cohort.participants()))
         region = binary_dilation(participant.head.mask, iterations=3)
-        return cls(cohort, participant, cohort.scan(participant, 1), region)
+        data = np.abs(cohort.complex_scan(participant, 1)) if cohort.phase else cohort.scan(participant, 1)
+        return cls(cohort, participant, data, region)
 
     @property
     def affine(self) -> NDArray:
@@ -82,6 +85,16 @@ def rician(scan: Scan, threads: int) -> Scan:
     denoised, sigma = (scan.data, scan.sigma) if scan.sigma is not None else denoise_mppca(scan.data, scan.region)
     level = rician_sigma_map(sigma, denoised, threads=threads)
     return replace(scan, data=correct_rician_image(scan.data, level, threads=threads))
+
+
+def magnitude(scan: Scan, threads: int) -> Scan:
+    """What magnitudes get in place of their phase."""
+    return rician(denoise(scan, threads), threads)
+
+
+def phase(scan: Scan, threads: int) -> Scan:
+    signals = scan.cohort.complex_scan(scan.participant, 1)
+    return denoise(replace(scan, data=real_part(np.abs(signals), np.angle(signals))), threads)
 
 
 def susceptibility(scan: Scan, threads: int) -> Scan:
@@ -130,7 +143,8 @@ def whole(scan: Scan, threads: int) -> Scan:
 CASES: tuple[tuple[str, Callable[[Scan, int], Scan], Imperfections, float, str], ...] = (
     ("denoise", denoise, NONE, 20, "gaussian"),
     ("gibbs", gibbs, Imperfections(gibbs=True), 30, "gaussian"),
-    ("rician", lambda scan, threads: rician(denoise(scan, threads), threads), NONE, 10, "rician"),
+    ("rician", magnitude, NONE, 10, "rician"),
+    *(("phase", phase, NONE, snr, "rician") for snr in (5, 10, 20)),
     ("susceptibility", susceptibility, Imperfections(off_resonance=40), 30, "gaussian"),
     ("motion", motion, Imperfections(motion=2, rotation=2, eddy=1), 20, "gaussian"),
     ("whole chain", whole, RAW, 20, "rician"),
@@ -167,7 +181,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", choices=PROTOCOLS, nargs="+", default=list(PROTOCOLS))
     parser.add_argument("--shape", type=int, nargs=3, default=(96, 96, 16))
-    parser.add_argument("--step", nargs="+", default=[case[0] for case in CASES], help="default: all")
+    parser.add_argument(
+        "--step", nargs="+", default=list(dict.fromkeys(case[0] for case in CASES)), help="default: all"
+    )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
@@ -190,18 +206,21 @@ def main() -> None:
                     noise=noise,
                     seed=arguments.seed,
                     imperfections=present,
+                    phase=step == "phase",
                 )
                 scan = Scan.of(cohort)
                 start = time.perf_counter()
                 after = function(scan, arguments.threads)
                 seconds = time.perf_counter() - start
-                left, right = errors(scan, model), errors(after, model)
+                before = magnitude(scan, arguments.threads) if step == "phase" else scan
+                left, right = errors(before, model), errors(after, model)
                 for name in PARAMETERS[model]:
                     cells = []
                     for k in range(2):
-                        before, now = left[name][k], right[name][k]
-                        cells += [f"{before:.4f}", f"{now:.4f}", f"{100 * (now / before - 1):+.1f} %"]
-                    print(f"| {model} | {step} | {image} | {name} | {' | '.join(cells)} |", flush=True)
+                        without, now = left[name][k], right[name][k]
+                        cells += [f"{without:.4f}", f"{now:.4f}", f"{100 * (now / without - 1):+.1f} %"]
+                    row = (model, step, f"SNR {snr:g}" if step == "phase" else image, name, *cells)
+                    print(f"| {' | '.join(row)} |", flush=True)
                 words = motion_error(after)
                 print(f"<!-- {step}, {image}: {seconds:.0f} s{'; ' + words if words else ''} -->", flush=True)
 

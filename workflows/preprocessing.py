@@ -200,6 +200,9 @@ class _Line:
                 "anatomy": None if helping.anatomy is None else helping.anatomy.to_dict(),
                 "moved": bool(plan.chain.method("motion")),
                 "interpolation": plan.chain.interpolation,
+                "phase": None if helping.phase is None else str(helping.phase),
+                "phase_unit": helping.phase_unit or None,
+                "real": bool(plan.chain.method("phase")),
             }
 
     def add(self, interface: Any, name: str, *, threads: int = 1, memory: float = 0.0) -> pe.Node:
@@ -253,9 +256,9 @@ def init_preprocessing_wf(plan: ImagePlan, *, output_dir: Path, omp_nthreads: in
 
     .. code-block:: text
 
-        inputnode -> load -> denoise -> gibbs -> rician -> susceptibility -> motion -> write -> outputnode
-                      |        |                   |                                     |
-                      +--------+----> noise -------+-------------------------------------+
+        inputnode -> load -> phase -> denoise -> gibbs -> rician -> susceptibility -> motion -> write -> outputnode
+                      |                 |                   |                                     |
+                      +-----------------+----> noise -------+-------------------------------------+
 
     Parameters
     ----------

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import get_args
 
 from bidsfit.bids.anatomy import Anatomy, find_anatomy
 from bidsfit.bids.fieldmaps import NoReversedPhase, ReversedPhase, find_reversed, joined_images
-from bidsfit.bids.inputs import Dataset, Folder, InputImage, Inputs
+from bidsfit.bids.images import open_image
+from bidsfit.bids.inputs import Dataset, Folder, InputImage, Inputs, inherited
+from bidsfit.bids.metadata import read_metadata
 from bidsfit.exceptions import UnusableInputError
+from bidsfit.preprocessing.phase import PhaseUnit
 
 
 @dataclass(frozen=True)
@@ -17,7 +21,7 @@ class HelpingImages:
     """Other images that help to preprocess one, or why there are none.
 
     ``unusable``: a reversed image exists but cannot be used. ``joined``: images that BIDS links to this one as reversed
-    ones, usable or not.
+    ones, usable or not. ``phase``: the phase image of a magnitude, in ``phase_unit``.
     """
 
     reversed_phase: ReversedPhase | None = None
@@ -26,6 +30,9 @@ class HelpingImages:
     anatomy: Anatomy | None = None
     no_anatomy: str = "there is no T1w image, and no segmentation of one"
     joined: tuple[Path, ...] = ()
+    phase: Path | None = None
+    phase_unit: str = ""
+    no_phase: str = "no phase image belongs to it"
 
 
 def find_helping_images(
@@ -48,6 +55,8 @@ def find_images_that_help(
     not opened.
     """
     helping = HelpingImages()
+    if "phase" not in skip:
+        helping = _with_phase(helping, raw, image)
     try:
         helping = replace(helping, joined=joined_images(raw, image))
         if "susceptibility" not in skip:
@@ -64,3 +73,21 @@ def find_images_that_help(
         return replace(helping, anatomy=find_anatomy(raw, derivatives, image))
     except UnusableInputError as error:
         return replace(helping, no_anatomy=str(error))
+
+
+def _with_phase(helping: HelpingImages, raw: Dataset, image: InputImage) -> HelpingImages:
+    """The phase image of a magnitude, whose name says so (``part-mag``, ``part-phase``)."""
+    path = image.path.with_name(image.path.name.replace("_part-mag_", "_part-phase_"))
+    if path == image.path or not path.exists():
+        return helping
+    try:
+        unit = read_metadata(reversed(list(inherited(path, raw.root, ".json"))))[0].get("Units")
+        shapes = [open_image(one).shape for one in (path, image.path)]
+    except UnusableInputError as error:
+        return replace(helping, no_phase=str(error))
+    if shapes[0] != shapes[1]:
+        return replace(helping, no_phase=f"{path.name} has the shape {shapes[0]}, and its magnitude {shapes[1]}")
+    if not isinstance(unit, str) or unit not in get_args(PhaseUnit):
+        why = f"{path.name} must tell its Units in its sidecar, {' or '.join(get_args(PhaseUnit))}; found {unit!r}"
+        return replace(helping, no_phase=why)
+    return replace(helping, phase=path, phase_unit=unit)

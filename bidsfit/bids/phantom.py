@@ -189,20 +189,29 @@ def write_sessions(folder: Path, cohort: Cohort, participant: Participant) -> No
 def write_scan(stem: Path, cohort: Cohort, participant: Participant, session: int) -> None:
     """Write one image with its b-values, directions and sidecar."""
     acquisition = cohort.acquisition
-    write_image(f"{stem}_dwi.nii.gz", cohort.scan(participant, session), participant.head.voxel_size, np.int16)
-    write_b_values(Path(f"{stem}_dwi.bval"), acquisition.b_values)
-    assert acquisition.directions is not None
-    write_directions(Path(f"{stem}_dwi.bvec"), acquisition.directions)
+    size = participant.head.voxel_size
     source = {"B0FieldSource": field_identifier(stem)} if cohort.imperfections.off_resonance > 0 else {}
     part = {"BodyPart": cohort.anatomy.upper()} if cohort.anatomy == "abdomen" else {}
-    write_json(Path(f"{stem}_dwi.json"), SIDECAR | part | source)
+    (ending,) = measurements(cohort)
+    if cohort.phase:
+        scan = cohort.complex_scan(participant, session)
+        write_image(f"{stem}_{ending}.nii.gz", np.abs(scan), size, np.int16)
+        write_image(f"{stem}_part-phase_dwi.nii.gz", np.angle(scan), size, np.float32)
+        write_json(Path(f"{stem}_part-phase_dwi.json"), SIDECAR | part | {"Units": "rad"})
+    else:
+        write_image(f"{stem}_{ending}.nii.gz", cohort.scan(participant, session), size, np.int16)
+    for name in (ending, *(["part-phase_dwi"] if cohort.phase else [])):
+        write_b_values(Path(f"{stem}_{name}.bval"), acquisition.b_values)
+        assert acquisition.directions is not None
+        write_directions(Path(f"{stem}_{name}.bvec"), acquisition.directions)
+    write_json(Path(f"{stem}_{ending}.json"), SIDECAR | part | source)
 
 
 def measurements(cohort: Cohort) -> list[str]:
-    """What the names of the files of an image end with: ``dwi``, or of a series ``echo-1_MESE`` and so on."""
+    """What the names of the files of an image end with: ``dwi``, ``part-mag_dwi``, or ``echo-1_MESE`` and so on."""
     suffix = cohort.signal_model.suffixes[0]
     if not cohort.recipe.columns:
-        return [suffix]
+        return [f"part-mag_{suffix}" if cohort.phase else suffix]
     return [f"{SERIES[suffix].entity}-{k + 1}_{suffix}" for k in range(len(cohort.acquisition))]
 
 
@@ -233,7 +242,7 @@ def write_reversed_phase(folder: Path, stem: Path, cohort: Cohort, participant: 
         fields = {
             "PhaseEncodingDirection": direction,
             "B0FieldIdentifier": field_identifier(stem),
-            "IntendedFor": [f"bids::{stem.as_posix()}_dwi.nii.gz"],
+            "IntendedFor": [f"bids::{stem.as_posix()}_{measurements(cohort)[0]}.nii.gz"],
         }
         write_json(Path(f"{path}.json"), SIDECAR | fields)
 

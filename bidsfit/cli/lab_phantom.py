@@ -72,6 +72,7 @@ def add_phantom(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--t1w", action="store_true", help="a T1-weighted image in every session too, taken in another position"
     )
+    parser.add_argument("--phase", action="store_true", help="complex signals: part-mag and part-phase images")
     add_imperfections(parser)
     add_study(parser)
     parser.set_defaults(run=run_phantom)
@@ -232,6 +233,7 @@ def run_phantom(arguments: argparse.Namespace) -> None:
         imperfections=imperfections(arguments),
         t1w=arguments.t1w,
         study=wanted,
+        phase=arguments.phase,
         anatomy=arguments.anatomy,
     )
     write_phantom(cohort, arguments.out)

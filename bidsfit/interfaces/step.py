@@ -89,7 +89,8 @@ class StepInterface(SimpleInterface):
 
     Inputs are connected by name: ``in_file`` (the image after the step before), ``bval`` and ``bvec``, ``region`` (a
     mask with a margin), ``left_out``, ``sidecar``, ``noise_map`` (noise level of the raw image), ``field`` and
-    ``topup`` (the distortion that was found), ``interpolation`` (how the image was interpolated; empty if it was not),
+    ``topup`` (the distortion that was found), ``phase`` and ``phase_unit``, ``real`` (whether the image is a real
+    part), ``interpolation`` (how the image was interpolated; empty if it was not),
     ``method`` (its name), ``needed`` (whether the user named it, or nothing can replace it), ``slice_axis``,
     ``direction`` (of the phase encoding), ``moved`` (whether the step "motion" comes later), ``reversed_phase`` and
     ``anatomy``; for a step that does not change the signals ``reference`` (mean image of the lowest b-value) and

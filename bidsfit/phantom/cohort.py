@@ -21,7 +21,7 @@ from bidsfit.phantom.directions import spread_directions
 from bidsfit.phantom.grid import centred_affine
 from bidsfit.phantom.head import Head, make_fractal, make_head
 from bidsfit.phantom.imperfections import NONE, Imperfections
-from bidsfit.phantom.scanner import ScanTruth, distorted, draw_truth, reversed_pair
+from bidsfit.phantom.scanner import ScanTruth, distorted, draw_phase, draw_truth, reversed_pair
 from bidsfit.phantom.study import REPEATED, Study
 from bidsfit.phantom.tissue import ABDOMEN, ABDOMEN_NAMES, TISSUE_NAMES, TISSUES, TissueRecipe, recipe
 from bidsfit.phantom.variation import Factors, draw_factors, outside, times, vary, varying
@@ -96,6 +96,8 @@ class Cohort:
         numbers of the noise.
     t1w : bool
         Whether every session has a T1-weighted image, in another position.
+    phase : bool
+        Whether images are complex: a magnitude and a phase, see `complex_scan`.
     study : Study, optional
         Repeated and treated participants, and variation of the truth. Every participant then has a homogeneous region:
         the lesion, or white matter in its place. By default sessions differ only in noise, and participants in anatomy.
@@ -124,6 +126,7 @@ class Cohort:
     seed: int = 0
     imperfections: Imperfections = NONE
     t1w: bool = False
+    phase: bool = False
     study: Study | None = None
     anatomy: str = "head"
 
@@ -147,6 +150,8 @@ class Cohort:
         if self.anatomy not in ANATOMIES:
             raise UnknownNameError("anatomy", self.anatomy, ANATOMIES)
         require(self.anatomy == "abdomen" or self.imperfections.breathing == 0, "Breathing moves no head.")
+        require(self.noise == "rician" or not self.phase, "The magnitude of complex signals has Rician noise.")
+        require(not (self.phase and self.recipe.columns), "A series has no phase images.")
         require(self.anatomy == "head" or not self.t1w, "A T1-weighted image is one of the head.")
         self.recipe.ranges("lesion", self.lesion_name)  # refuses an unknown lesion
         of_diffusion = self.b_values or self.n_directions or self.t1w or self.imperfections.of_diffusion
@@ -286,6 +291,22 @@ class Cohort:
             )
         seen = self._seen(distorted, self.ideal(participant, session), self.truth(participant, session))
         return noisy(seen, participant.sigma, self.noise, rng)
+
+    def complex_scan(self, participant: Participant, session: int) -> NDArray[np.complex64]:
+        """The complex image of one session, shape (x, y, z, n_measurements).
+
+        Every slice of every volume has a smooth phase of its own, as motion during the diffusion weighting leaves one
+        (`bidsfit.phantom.scanner.draw_phase`).
+        """
+        rng = self._generator(int(participant.label) - 1, session, 5)
+        clean = self.ideal(participant, session)
+        if self.imperfections.any:
+            clean = self._seen(distorted, clean, self.truth(participant, session))
+        found = np.empty(clean.shape, dtype=np.complex64)
+        for z in range(clean.shape[2]):  # a slice at a time: little memory beside the image
+            signals = clean[:, :, z] * np.exp(1j * draw_phase(clean.shape[:2], clean.shape[3], rng))
+            found[:, :, z] = add_noise(signals, participant.sigma, "gaussian", rng)
+        return found
 
     def ideal(self, participant: Participant, session: int = 1) -> NDArray[np.float32]:
         """Noise-free signals of a still head in a perfect scanner, shape (x, y, z, n_measurements)."""

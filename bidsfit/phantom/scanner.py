@@ -20,6 +20,9 @@ TOTAL_READOUT_TIME = 0.05
 PHASE_ENCODING_AXIS = 1
 PHASE_ENCODING_POLARITY = -1
 
+#: Spread of the terms of the phase of complex signals, radians.
+PHASE = 1.0
+
 #: Signal that is left where it drops out, as a fraction.
 DROP_OUT = (0.3, 0.7)
 
@@ -176,3 +179,14 @@ def _encoded(volume: NDArray, origin: NDArray[np.float64] | None, truth: ScanTru
         slices = [ring(volume[:, :, z], truth.edges) for z in range(volume.shape[2])]  # little memory at a time
         volume = np.abs(np.stack(slices, axis=-1))
     return volume
+
+
+def draw_phase(shape: tuple[int, int], n: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Phases of n images of a slice in radians, shape (x, y, n).
+
+    Each is a constant, which is uniform, plus a polynomial of the second order of the place that amounts to about half
+    a turn at the edges.
+    """
+    x, y = np.meshgrid(*(np.linspace(-1, 1, side) for side in shape), indexing="ij")
+    terms = np.stack([x, y, x * x, x * y, y * y], axis=-1)
+    return rng.uniform(-np.pi, np.pi, n) + terms @ (PHASE * rng.standard_normal((terms.shape[-1], n)))

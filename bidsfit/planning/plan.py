@@ -352,9 +352,13 @@ def _organ(image: InputImage, choice: str) -> tuple[str, str]:
 def _without_rician_bias(image: InputImage, chain: Chain | None) -> bool:
     """Whether this or an earlier run removes the Rician bias before the fit."""
     if chain is not None:
-        return bool(chain.method("rician"))
+        return any(chain.method(name) for name in ("phase", "rician"))
     earlier = image.sidecar.get("Preprocessing")
-    return image.preprocessed and isinstance(earlier, dict) and earlier.get("Rician", "none") != "none"
+    return (
+        image.preprocessed
+        and isinstance(earlier, dict)
+        and any(earlier.get(name, "none") != "none" for name in ("Phase", "Rician"))
+    )
 
 
 def _refused_before(image: InputImage, output_dir: Path) -> dict[str, str]:

@@ -34,6 +34,7 @@ class _DenoiseInput(ImageStepInput):
     region = File(exists=True, mandatory=True)
     method = traits.Enum("mppca", "patch2self", mandatory=True)
     interpolation = traits.Str(desc="how the image was interpolated, in words")
+    real = traits.Bool(False, usedefault=True, desc="the image is the real part of complex signals, not a magnitude")
     needed = traits.Bool(False, usedefault=True, desc="apply MP-PCA to an interpolated image nevertheless")
 
 
@@ -58,7 +59,8 @@ class ReduceNoise(StepInterface):
         with progress_bar(self.inputs.label) as progress:
             if self.inputs.method == "mppca":
                 denoised, sigma = denoise_mppca(data, region, threads=self.inputs.threads, progress=progress)
-                sigma = rician_sigma_map(sigma, denoised, threads=self.inputs.threads)
+                if not self.inputs.real:
+                    sigma = rician_sigma_map(sigma, denoised, threads=self.inputs.threads)
                 self._results["mppca_map"] = write_volumes(cwd / "noise.nii", sigma, image)
             else:
                 denoised = denoise_patch2self(data, region, threads=self.inputs.threads, progress=progress)

@@ -59,6 +59,8 @@ class Rician(Step):
     }
 
     def choose(self, scene: Scene, chosen: Mapping[str, Planned]) -> Planned:
+        if chosen["phase"].method:
+            return Planned(self, reason="the noise of the real part is Gaussian")
         if scene.choice.rician:
             return Planned(self, reason=scene.choice.rician)
         if not scene.knows_noise(chosen):

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from bidsfit.bids.helping_images import find_helping_images
@@ -118,3 +119,27 @@ def test_a_series_without_weighting_that_helps_nobody_is_said(tiny, planned):
     tiny.add("sub-01/dwi/sub-01_acq-other_dwi", b_values=[0, 0], data=tiny.signals()[..., :2])
     (problem,) = planned().problems
     assert "supports none of the models" in problem
+
+
+@pytest.mark.parametrize(
+    ("sidecar", "volumes", "why"),
+    [
+        ({"Units": "rad"}, 4, ""),
+        ({"Units": "arbitrary"}, 4, ""),
+        ({}, 4, "must tell its Units in its sidecar, rad or arbitrary; found None"),
+        ({"Units": ["rad"]}, 4, "found ['rad']"),
+        ({"Units": "rad"}, 3, "has the shape (4, 4, 4, 3), and its magnitude (4, 4, 4, 4)"),
+    ],
+)
+def test_a_phase_belongs_to_the_magnitude_of_its_name(tiny, planned, sidecar, volumes, why):
+    tiny.add("sub-01/dwi/sub-01_part-mag_dwi", b_values=[0, 0, 500, 1000], data=np.ones((4, 4, 4, 4)))
+    tiny.nifti("sub-01/dwi/sub-01_part-phase_dwi.nii.gz", np.zeros((4, 4, 4, volumes)))
+    (tiny / "sub-01/dwi/sub-01_part-phase_dwi.json").write_text(json.dumps(sidecar))
+    step = steps(planned())["phase"]
+    assert step.method == ("" if why else "lowpass")
+    assert why in step.reason
+
+
+def test_a_magnitude_without_phase_is_one(tiny, planned):
+    tiny.add("sub-01/dwi/sub-01_part-mag_dwi", b_values=[0, 0, 500, 1000])
+    assert steps(planned())["phase"].reason == "no phase image belongs to it"

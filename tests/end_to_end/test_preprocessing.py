@@ -73,6 +73,7 @@ def test_the_preprocessed_image_is_a_derivative(raw, finished_raw, valid):
     assert cosines.min() < 1 - 1e-6  # the head turned
     content = sidecar(finished_raw, PREPROC)
     assert content["Preprocessing"] == {
+        "Phase": "none",
         "Denoise": "mppca",
         "Gibbs": "subvoxel",
         "Rician": "koay",
@@ -313,3 +314,26 @@ def test_a_run_whose_outputs_were_deleted_writes_them_again(raw, tmp_path):
     assert run(main, *words) == 0
     assert (out / name).read_bytes() == before
     assert (out / f"{PREPROC}.nii.gz").exists()
+
+
+# --- complex signals ------------------------------------------------------------------------------------------------
+
+
+def test_a_magnitude_with_its_phase_is_fitted_without_rician_bias(tmp_path):
+    """Air has no floor, and the noise there is Gaussian."""
+    data = tmp_path / "ds"
+    size = ("--shape", 20, 20, 3, "--participants", 1, "--patients", 0, "--snr", 4)
+    assert run(lab, "phantom", data, "--model", "adc", *size, "--b-values", 0, 0, 1000, 2000, "--phase") == 0
+    options = ("participant", "--nprocs", 1, "--model", "adc", "--skip", "denoise", "motion", "gibbs")
+    assert run(main, data, tmp_path / "out", *options) == 0
+    stem = "sub-01/dwi/sub-01_part-mag"
+    prepared = load(tmp_path / f"out/{stem}_desc-preproc_dwi.nii.gz")
+    truth, raw = load(data / "derivatives/truth/sub-01/dwi/sub-01_dseg.nii.gz"), load(data / f"{stem}_dwi.nii.gz")
+    air = truth == 0
+    sigma = np.sqrt((raw[air] ** 2).mean() / 2)
+    assert abs(prepared[air].mean()) < 0.1 * sigma
+    assert prepared[air].std() == pytest.approx(sigma, rel=0.05)
+    content = sidecar(tmp_path / "out", f"{stem}_model-adc_param-adc_desc-lsq_dwimap")
+    assert content["Model"]["Parameters"]["NoiseKind"] == "gaussian"
+    assert sidecar(tmp_path / "out", f"{stem}_desc-preproc_dwi")["Preprocessing"]["Phase"] == "lowpass"
+    assert "real part was taken" in (tmp_path / "out/logs/CITATION.md").read_text()

@@ -19,6 +19,7 @@ from bidsfit.steps.step import PreprocessingChoice, all_steps
 FIELDS = {"PhaseEncodingDirection": "j-", "TotalReadoutTime": 0.05}
 FSL = ("topup", "eddy")
 PAIR = ReversedPhase(Path("pa.nii.gz"), "bids::pa.nii.gz", (0,), (0,), "j", "j-", 0.05, 0.05, "IntendedFor")
+PHASE = Path("sub-01_part-phase_dwi.nii.gz")
 HEAD = Anatomy(Path("T1w.nii.gz"), (), "none", ("bids::T1w.nii.gz",), "the T1w image")
 
 
@@ -53,6 +54,7 @@ def test_the_default_needs_nothing_but_the_image():
     found = chain()
     assert list(methods(found)) == list(STEPS.built_in)
     assert methods(found) == {
+        "phase": "",
         "denoise": "mppca",
         "gibbs": "subvoxel",
         "rician": "koay",
@@ -101,10 +103,21 @@ def test_nothing_is_done_to_what_is_preprocessed_or_where_nothing_is_wanted():
 
 @pytest.mark.parametrize("name", STEPS.built_in)
 def test_every_step_can_be_skipped(name):
-    found = chain(helping=HelpingImages(PAIR, anatomy=HEAD), skip=(name,))
+    found = chain(helping=HelpingImages(PAIR, anatomy=HEAD, phase=PHASE, phase_unit="rad"), skip=(name,))
     assert methods(found)[name] == ""
     assert reason(found, name) == f"--skip {name}"
-    assert all(method for other, method in methods(found).items() if other != name)
+    without = {name} if name == "phase" else {name, "rician"}  # the real part has no Rician bias
+    assert all(method for other, method in methods(found).items() if other not in without)
+
+
+def test_the_real_part_has_no_rician_bias():
+    helping = HelpingImages(phase=PHASE, phase_unit="rad")
+    found = chain(helping=helping)
+    assert (methods(found)["phase"], methods(found)["rician"]) == ("lowpass", "")
+    assert reason(found, "rician") == "the noise of the real part is Gaussian"
+    assert found.measures_noise
+    assert methods(chain(helping=helping, skip=("phase",)))["rician"] == "koay"
+    assert methods(chain(helping=helping, rician="--noise rician"))["phase"] == ""
 
 
 def test_all_steps_skipped_leave_the_image_as_it_is():

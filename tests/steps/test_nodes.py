@@ -11,6 +11,7 @@ from nipype.interfaces.base import isdefined
 from scipy.ndimage import gaussian_filter, map_coordinates
 
 from bidsfit.bids.fieldmaps import ReversedPhase
+from bidsfit.bids.left_out import left_out
 from bidsfit.bids.metadata import slice_axis
 from bidsfit.exceptions import UnusableInputError
 from bidsfit.interfaces.raw import FindNoise, LoadRaw
@@ -19,6 +20,7 @@ from bidsfit.preprocessing.motion import Motion
 from bidsfit.steps.denoise import ReduceNoise
 from bidsfit.steps.gibbs import RemoveRinging
 from bidsfit.steps.motion import CorrectMotion, describe_motion, judged
+from bidsfit.steps.phase import TakeRealPart
 from bidsfit.steps.rician import CorrectRician
 from bidsfit.steps.susceptibility import EstimateField, FieldInterface
 
@@ -461,3 +463,15 @@ def test_what_a_correction_costs_is_told():
     assert "predicted better by only 3.8 %: --skip motion may serve better" in warning
     (warning,) = judged({"words": "", "warnings": []}, 0.2, 0.042, False)["warnings"]
     assert "--skip motion" not in warning
+
+
+def test_the_phase_is_removed_from_the_volumes_that_are_left(raw, file, tmp_path):
+    """Its volumes are those of the image as acquired; phases of unknown range are refused."""
+    data = np.ones((8, 8, 3, 2), dtype=np.float32)
+    phase = np.stack([np.full((8, 8, 3), value) for value in (0.3, 2.0, -1.0)], axis=-1)
+    phase[::2, :, :, 1] += np.pi  # what belongs to the volume that was left out
+    options = {"in_file": file(data), "left_out": [left_out(1, 500.0, "a map")], "step": "phase"}
+    run = TakeRealPart(phase=file(phase, "phase.nii"), phase_unit="rad", **options).run(cwd=tmp_path)
+    np.testing.assert_allclose(data_of(run.outputs.out_file), 1, atol=1e-6)
+    with pytest.raises(UnusableInputError, match=r"phase.nii: phases from -1 to .*Units: rad"):
+        TakeRealPart(phase=file(phase, "phase.nii"), phase_unit="arbitrary", **options).run(cwd=tmp_path)
