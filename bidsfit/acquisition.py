@@ -74,6 +74,8 @@ class Column:
         Factor from the unit of the field to that of the table.
     decimals : int
         Decimals in text.
+    latex : str
+        Symbol in equations as LaTeX, if it differs from the name.
     """
 
     name: str
@@ -87,6 +89,7 @@ class Column:
     field: str = ""
     field_factor: float = 1.0
     decimals: int = 1
+    latex: str = ""
 
     def listed(self, values: Iterable[float]) -> str:
         """Distinct values in ascending order, as text."""
@@ -104,11 +107,13 @@ COLUMNS = {
         # Scanners jitter by a few per cent; IVIM protocols hold values as close as 5 and 10 s/mm^2.
         Column("b", "b-value", "s/mm²", 1e-3, 0.08, 1.0, LARGEST_B, field="BValue", decimals=0),
         Column("direction", "direction", components=("gx", "gy", "gz")),
-        Column("TE", "echo time", "ms", absolute=0.1, largest=1e4, field="EchoTime", field_factor=1e3),
-        Column("TI", "inversion time", "ms", absolute=0.1, largest=1e5, field="InversionTime", field_factor=1e3),
+        Column("TE", "echo time", "ms", absolute=0.1, largest=1e4, field="EchoTime", field_factor=1e3,
+               latex=r"\mathrm{TE}"),
+        Column("TI", "inversion time", "ms", absolute=0.1, largest=1e5, field="InversionTime", field_factor=1e3,
+               latex=r"\mathrm{TI}"),
         Column("TR", "repetition time", "ms", absolute=0.1, largest=1e6, field="RepetitionTimeExcitation",
-               field_factor=1e3),
-        Column("flip_angle", "flip angle", "degrees", absolute=0.1, largest=360, field="FlipAngle"),
+               field_factor=1e3, latex=r"\mathrm{TR}"),
+        Column("flip_angle", "flip angle", "degrees", absolute=0.1, largest=360, field="FlipAngle", latex=r"\alpha"),
         Column("diffusion_time", "diffusion time", "ms", absolute=0.1, largest=1e4, field="DiffusionTime",
                field_factor=1e3),
     )

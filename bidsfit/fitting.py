@@ -174,8 +174,12 @@ def fit(
     progress: Progress | None = None,
     noise: Mapping[str, Any] | None = None,
     left_out: Sequence[dict[str, Any]] = (),
+    covariate: NDArray[np.float64] | None = None,
 ) -> FitResult:
     """Estimate the parameters, compute the companions, and summarise.
+
+    With a covariate, the estimate, its companions and what is simulated are those of a fit that holds it. The estimate
+    is then turned into what it means with the covariate; companions in the unit of a parameter change as that does.
 
     Parameters
     ----------
@@ -193,12 +197,15 @@ def fit(
         Called with the fraction that is done.
     noise, left_out
         Passed on to `FitNumbers`.
+    covariate : ndarray, shape (n_voxels,), optional
+        Values of the covariate of the model; NaN where unknown, where the parameters are.
     """
     estimator.warm_up(acquisition)
     start = time.perf_counter()
     estimate = estimator.estimate(signals, acquisition, sigma, positions=positions, threads=threads, progress=progress)
     seconds = time.perf_counter() - start
-    values: dict[str, NDArray] = estimate.parameters | estimate.derived
+    shown = estimate if covariate is None else with_covariate(estimate, estimator.model, covariate)
+    values: dict[str, NDArray] = shown.parameters | shown.derived
     values |= {"rmse": estimate.rmse, "r2": estimate.r2, "status": estimate.status}
     performance = None
     if is_simulated(estimator, trust):
@@ -213,6 +220,8 @@ def fit(
         judge = replace(judge, scores=looked.scores, beside=looked.beside)
     for key, companion in companions_of(estimator, trust).items():
         judged = companion.judge(judge, estimate)
+        if shown is not estimate and companion.quantity.unit is None:
+            judged = {name: array * (shown.values[name] / estimate.values[name]) for name, array in judged.items()}
         values |= {f"{name}_{key}": a for name, a in judged.items() if not estimator.model.quantity(name).auxiliary}
     summary = None
     if performance is not None:
@@ -228,10 +237,10 @@ def fit(
         columns={
             name: column.tolist() for name, column in averaged.columns.items() if name == "b" or name in model.variables
         },
-        parameters=summarise(estimate, model, estimator.bounds),
+        parameters=summarise(shown, model, estimator.bounds),
         status={int(status): count for status, count in estimate.count().items()},
         sigma=float(np.median(residual)) if residual.size else None,
-        curves=_curves(estimate, estimator, signals, acquisition),
+        curves=_curves(shown, estimator, signals, acquisition),
         frame=acquisition.frame,
         over_directions=estimator.averaging == "none" and _over_directions(model, averaged),
         noise=dict(noise or {}),
@@ -240,6 +249,14 @@ def fit(
         trust=summary,
     )
     return FitResult(values, numbers)
+
+
+def with_covariate(estimate: Estimate, model: SignalModel, values: NDArray[np.float64]) -> Estimate:
+    """The estimate with values (n_voxels,) of the covariate of the model, instead of that which the fit held."""
+    assert model.covariate is not None
+    points = model.covariate.apply(estimate.points, values, estimate.acquisition)
+    parameters = dict(zip(model.names, np.ascontiguousarray(points.T), strict=True))
+    return replace(estimate, parameters=parameters, derived=model.derivation.values(points))
 
 
 def _curves(estimate: Estimate, estimator: Estimator, signals: Signals, acquisition: Acquisition) -> list[FittedCurve]:
@@ -282,14 +299,17 @@ def curve_axis(
 ) -> tuple[str, NDArray[np.float64], tuple[NDArray[np.float64], Acquisition] | None]:
     """Horizontal axis of a signal curve: label, values of the measurements, and a fine grid with its acquisition.
 
-    The axis is b, or else the first variable of the model, in the unit of the table; for a sequence, the number of the
-    measurement. There is no grid if the model has several variables, as a curve over one would hide the others.
+    The axis is b, or else the first variable of the model that varies, in the unit of the table; for a sequence, the
+    number of the measurement. There is no grid if other variables vary, as a curve over one would hide them.
     """
     names = [name for name in model.variables if name in acquisition.columns]
     if model.sequence or not names:
         return "measurement", np.arange(len(acquisition), dtype=float), None
-    column = column_of("b" if "b" in names else names[0])
+    varying = [name for name in names if np.ptp(acquisition.columns[name]) > column_of(name).absolute]
+    column = column_of("b" if "b" in names else (varying or names)[0])
     values = acquisition.columns[column.name]
     fine: Any = np.linspace(0, 1, CURVE_POINTS) * values.max()
-    grid = Acquisition(fine) if column.name == "b" else Acquisition(**{column.name: fine})
-    return f"{column.name} ({column.unit})", values, (fine, grid) if model.variables == (column.name,) else None
+    others = {name: np.full(CURVE_POINTS, acquisition.columns[name].mean()) for name in names if name != column.name}
+    alone = len(names) == len(model.variables) and not set(varying) & set(others)
+    grid = Acquisition(**{column.name: fine, **others})
+    return f"{column.name} ({column.unit})", values, (fine, grid) if alone else None

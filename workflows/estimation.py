@@ -213,6 +213,8 @@ def init_fit_wf(
         n_procs=omp_nthreads,
         mem_gb=_memory(plan, in_memory=not scratch),
     )
+    if image.covariate is not None:
+        node.inputs.covariate = str(image.covariate)
     outputs = map_outputs(image, estimator.model, estimator, fit.trust)
     maps = [output_dir / output.path for output in outputs.values()]
     files = [*maps, *map(json_path, maps)]

@@ -26,6 +26,9 @@ from bidsfit.steps.step import Planned
 #: Memory of Python with its libraries, GB, and how many copies of the image a step holds at most.
 BASE_MEMORY, COPIES = 0.7, 4
 
+#: Sentence of the methods text about series with a map of the transmit field.
+CORRECTED = "Flip angles were those of a map of the transmit field."
+
 #: What is known of an image after volumes that do not belong were left out, and what else the fits need.
 KEPT = ("in_file", "bval", "bvec", "sidecar", "left_out")
 NOISE = ("noise_map", "noise_words")
@@ -39,7 +42,7 @@ def is_preprocessed(plan: ImagePlan, output_dir: Path) -> bool:
     """Whether all outputs of the preprocessing and of its assessment exist."""
     chain, image = plan.chain, plan.image
     if image.series:
-        return chain is None or quality_record_path(output_dir, image).exists()
+        return quality_record_path(output_dir, image).exists()
     kinds = ["confounds", "quality"]
     paths = [quality_record_path(output_dir, image)]
     if chain is not None and chain.changes:
@@ -142,7 +145,8 @@ def add_assessment(
         return
     if image.series:
         rows = [] if chain is None else chain.rows
-        record = RecordSteps(image=image.to_dict(), steps=rows, output_dir=str(output_dir))
+        methods = [CORRECTED] if image.covariate is not None else []
+        record = RecordSteps(image=image.to_dict(), steps=rows, methods=methods, output_dir=str(output_dir))
         workflow.add_nodes([pe.Node(record, name="assess", overwrite=True)])
         return
     raw = image if chain is None else chain.raw

@@ -155,6 +155,12 @@ def same_grid(first: SpatialImage, second: SpatialImage, shape: tuple[int, ...])
     )
 
 
+def on_grid(path: Path, image: Path) -> bool:
+    """Whether two images lie on one grid."""
+    first, second = open_image(path), open_image(image)
+    return first.shape[:3] == second.shape[:3] and same_grid(first, second, first.shape[:3])
+
+
 def read_data(image: SpatialImage, path: Path, dtype: DTypeLike | None = None) -> NDArray:
     """All data of an image, in the stored type if no scaling applies.
 

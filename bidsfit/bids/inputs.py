@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from bidsfit.bids.images import open_image, same_grid
+from bidsfit.bids.images import on_grid
 from bidsfit.bids.metadata import read_metadata, read_sidecar
 from bidsfit.bids.names import (
     ANY,
@@ -52,7 +52,7 @@ IMAGE_ENTITIES = {
 }
 
 #: Fields of `InputImage` that are paths.
-PATHS = ("path", "bval", "bvec", "mask", "noise_map")
+PATHS = ("path", "bval", "bvec", "mask", "noise_map", "covariate")
 
 #: Kinds of file that a filter may choose among.
 FILE_KINDS = ("dwi", "anat", "mask", "noise")
@@ -90,7 +90,7 @@ class InputImage:
     A diffusion image has ``bval``. A series (see `bidsfit.bids.series`) has its files in ``series``, the first of them
     as ``path``, and its suffix as the entity ``modality``. ``mask`` is None if no derivative dataset has one that fits;
     ``no_mask`` then names those that exist. ``noise_map`` is searched only on request. ``odd_metadata`` describes
-    metadata that could not be used.
+    metadata that could not be used. ``covariate`` is the image of fmap/ that helps to fit a series, if there is one.
     """
 
     path: Path
@@ -107,6 +107,8 @@ class InputImage:
     no_mask: str = ""
     odd_metadata: str = ""
     series: tuple[Path, ...] = ()
+    covariate: Path | None = None
+    covariate_uri: str | None = None
 
     @property
     def participant(self) -> str:
@@ -349,6 +351,10 @@ def find_images(
                             "entities). Give the dataset that holds it (-d NAME=PATH), or another source of the noise "
                             "level (--sigma)."
                         )
+                    if image.series and (beside := SERIES[suffix].beside):
+                        fields = [_search(d, label, beside, {"datatype": "fmap"}, sessions) for d in datasets]
+                        if field_map := _covariate(image, fields):
+                            image = replace(image, covariate=field_map[0], covariate_uri=field_map[1])
                     if image.name in named:
                         raise UnusableInputError(
                             f"{image.path} and {named[image.name].name} would give maps of the same names. "
@@ -496,11 +502,13 @@ def inherited(path: Path, root: Path, extension: str) -> Iterator[Path]:
         yield from sorted(applying, key=lambda file: (-len(names[file].words), file.name))
 
 
-def _companion(image: InputImage, searched: Sequence[_Searched], kind: str) -> tuple[Path, str] | None:
+def _companion(
+    image: InputImage, searched: Sequence[_Searched], kind: str, *, anywhere: bool = False
+) -> tuple[Path, str] | None:
     """Best-matching file (such as a mask) of an image and its URI, from the first dataset with one.
 
-    A file matches if its distinguishing entities are those of the image. The one with most shared entities is taken,
-    ``desc-brain`` before others.
+    A file matches if its distinguishing entities are those of the image; of a series it must lie on its grid, unless
+    ``anywhere``. The one with most shared entities is taken, ``desc-brain`` before others.
 
     Raises
     ------
@@ -511,7 +519,7 @@ def _companion(image: InputImage, searched: Sequence[_Searched], kind: str) -> t
         fitting: list[tuple[tuple[int, bool], Path]] = []
         for path in one.paths:
             labels = _labels(path)
-            if image.series and not _on_grid(path, image.path):
+            if image.series and not anywhere and not on_grid(path, image.path):
                 continue  # of another image of anat/, such as the T1w image
             shared = {long: label for long, label in labels.items() if image.entities.get(long) == label}
             same_session = labels.get("session") == image.entities.get("session")
@@ -530,7 +538,24 @@ def _companion(image: InputImage, searched: Sequence[_Searched], kind: str) -> t
     return None
 
 
-def _on_grid(path: Path, image: Path) -> bool:
-    """Whether two images lie on one grid."""
-    first, second = open_image(path), open_image(image)
-    return first.shape[:3] == second.shape[:3] and same_grid(first, second, first.shape[:3])
+def _covariate(image: InputImage, searched: Sequence[_Searched]) -> tuple[Path, str] | None:
+    """The image of fmap/ of the session of a series, and its URI: the only one, or that with the entities of the image.
+
+    Raises
+    ------
+    UnusableInputError
+        If there are several, and their names do not say which.
+    """
+    for one in searched:
+        own = [path for path in one.paths if _labels(path).get("session") == image.entities.get("session")]
+        if len(own) == 1:
+            return own[0], one.dataset.uri(own[0])
+        if own:
+            best = _companion(image, [replace(one, paths=own)], f"{SERIES[image.suffix].beside}s", anywhere=True)
+            if best is None:
+                raise UnusableInputError(
+                    f"Several images could be the {SERIES[image.suffix].beside} of {image.title}: {_listed(own)}. "
+                    "Leave one, or give that which is meant the entities (acq-, run-) of the series."
+                )
+            return best
+    return None

@@ -364,7 +364,7 @@ def _fitted(columns: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
 
 def sources_of(image: InputImage) -> list[str]:
     """BIDS URIs of the sources of an image's maps: the image, and given mask and noise map."""
-    return [*image.uris, *filter(None, [image.mask_uri, image.noise_uri])]
+    return [*image.uris, *filter(None, [image.mask_uri, image.noise_uri, image.covariate_uri])]
 
 
 def write_maps(

@@ -69,6 +69,9 @@ SERIES_SIDECAR = {
     "MagneticFieldStrength": 3,
 }
 
+#: Kinds of sequences that BIDS wants named, by suffix.
+SEQUENCES = {"VFA": {"PulseSequenceType": "Spoiled gradient echo"}}
+
 #: Of the T1-weighted images.
 T1W_SIDECAR = {
     "Manufacturer": "Simulation",
@@ -224,7 +227,12 @@ def write_series(stem: Path, cohort: Cohort, participant: Participant, session: 
             column_of(name).field: round(values[k] / column_of(name).field_factor, 6)
             for name, values in cohort.acquisition.columns.items()
         }
-        write_json(Path(f"{stem}_{ending}.json"), SERIES_SIDECAR | own)
+        write_json(Path(f"{stem}_{ending}.json"), SERIES_SIDECAR | SEQUENCES.get(ending.split("_")[-1], {}) | own)
+    if covariate := cohort.signal_model.covariate:
+        path = f"{beside(stem, 'fmap')}_{covariate.suffix}"
+        values = 100 * participant.head.parameters[covariate.parameter]
+        write_image(f"{path}.nii.gz", values, participant.head.voxel_size, np.float32)
+        write_json(Path(f"{path}.json"), SERIES_SIDECAR | {"Description": "Flip angle, per cent of the nominal one"})
 
 
 def field_identifier(stem: Path) -> str:

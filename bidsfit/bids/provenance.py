@@ -116,7 +116,8 @@ def _sources(image: InputImage) -> Iterator[tuple[str, Path]]:
     root = image.path.parents[len(Path(relative).parts) - 1]
     for path in (*image.series, *filter(None, (image.path, image.bval, image.bvec))):
         yield f"{scheme}:{name}:{path.relative_to(root).as_posix()}", path
-    for given, uri in ((image.mask, image.mask_uri), (image.noise_map, image.noise_uri)):
+    others = (image.mask, image.mask_uri), (image.noise_map, image.noise_uri), (image.covariate, image.covariate_uri)
+    for given, uri in others:
         if given is not None and uri is not None:
             yield uri, given
 

@@ -7,26 +7,49 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from nibabel.nifti1 import Nifti1Image
+from nibabel.spatialimages import SpatialImage
+from numpy.typing import NDArray
+
 from bidsfit.acquisition import COLUMNS
 from bidsfit.bids.acquisitions import is_value
-from bidsfit.bids.images import SAME_GRID, open_image, same_grid
+from bidsfit.bids.images import SAME_GRID, open_image, read_data, same_grid
 from bidsfit.bids.names import parse_name
 from bidsfit.exceptions import UnusableInputError
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of series: the entity that tells its files apart, and the metadata that BIDS requires of them."""
+    """A kind of series.
+
+    Attributes
+    ----------
+    entity : str
+        Key of the entity that tells its files apart.
+    fields : tuple of str
+        Metadata that BIDS requires of them.
+    beside : str
+        Suffix of an image of fmap/ that helps to fit it, if there is one.
+    refused : str
+        ``PulseSequenceType`` with this word in it is another kind of image.
+    """
 
     entity: str
     fields: tuple[str, ...]
+    beside: str = ""
+    refused: str = ""
 
 
 #: Kinds of series, by BIDS suffix.
 SERIES = {
     "MESE": Kind("echo", ("EchoTime",)),
     "MEGRE": Kind("echo", ("EchoTime",)),
+    "VFA": Kind("flip", ("FlipAngle", "RepetitionTimeExcitation"), beside="TB1map", refused="SSFP"),
 }
+
+#: Medians of maps of the transmit field, as a share of the nominal flip angle, lie between these.
+LEAST_FIELD, MOST_FIELD = 0.2, 3.0
 
 #: Units of the fields, in words.
 UNITS = {column.field: "degrees" if column.unit == "degrees" else "seconds" for column in COLUMNS.values()}
@@ -71,12 +94,20 @@ def series_metadata(found: Mapping[Path, Mapping[str, Any]], suffix: str) -> dic
                 f"{path} has no {key}- in its name, by which BIDS tells the files of {suffix} apart; each holds one "
                 f"volume. Split or rename it: {'_'.join([*name.words, f'{key}-1', suffix])}{name.extension}."
             )
+        sequence = str(metadata.get("PulseSequenceType", ""))
+        if SERIES[suffix].refused and SERIES[suffix].refused in sequence.upper():
+            raise UnusableInputError(
+                f"{path}: PulseSequenceType is {sequence!r}, which no model describes: {suffix} is taken for "
+                "that of spoiled gradient echoes. Leave it out with --bids-filter-file."
+            )
         for field in SERIES[suffix].fields:
             column = next(column for column in COLUMNS.values() if column.field == field)
             if field not in metadata:
+                other = field.removesuffix("Excitation")
+                known = f" (if excitations are evenly spaced: {other}, {metadata[other]})" if other in metadata else ""
                 raise UnusableInputError(
                     f"{path} has no {field} in its metadata, which BIDS requires of {suffix}. Write it, in "
-                    f"{UNITS[field]}, to {path.name.split('.')[0]}.json."
+                    f"{UNITS[field]}, to {path.name.split('.')[0]}.json{known}."
                 )
             if not is_value(metadata[field], column):
                 raise UnusableInputError(
@@ -87,6 +118,36 @@ def series_metadata(found: Mapping[Path, Mapping[str, Any]], suffix: str) -> dic
     common = {key: value for key, value in first.items() if all(other.get(key) == value for other in others)}
     fields = [c.field for c in COLUMNS.values() if c.field and all(c.field in metadata for metadata in found.values())]
     return common | {field: [metadata[field] for metadata in found.values()] for field in fields}
+
+
+def read_covariate(path: Path, like: SpatialImage) -> NDArray[np.float64]:
+    """A map of the transmit field on the grid of an image, as a share of the nominal flip angle; NaN where unknown.
+
+    It may be in per cent, as BIDS recommends, or a factor. From another grid it is interpolated linearly in space;
+    zeros, and what lies between them and other voxels, are unknown.
+
+    Raises
+    ------
+    UnusableInputError
+        If it cannot be read, or its values are neither.
+    """
+    image = open_image(path)
+    values = np.asarray(read_data(image, path), dtype=float).reshape(image.shape[:3])
+    values = np.where(np.isfinite(values) & (values > 0), values, np.nan)
+    typical = float(np.nanmedian(values)) if np.isfinite(values).any() else np.nan
+    unit = next((unit for unit in (1.0, 100.0) if LEAST_FIELD < typical / unit < MOST_FIELD), None)
+    if unit is None:
+        raise UnusableInputError(
+            f"{path} holds no map of the transmit field: its median is {typical:g}; expected near 100 (per cent of the "
+            "nominal flip angle) or near 1."
+        )
+    shape = like.shape[:3]
+    if not (values.shape == shape and same_grid(image, like, shape)):
+        from nibabel.processing import resample_from_to
+
+        given = Nifti1Image(values, image.affine)
+        values = np.asarray(resample_from_to(given, (shape, like.affine), order=1, cval=np.nan).dataobj)
+    return values / unit
 
 
 def series_shape(paths: Sequence[Path]) -> tuple[int, int, int, int]:

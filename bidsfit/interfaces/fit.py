@@ -27,6 +27,7 @@ from bidsfit.bids.images import MaskedSignals, image_shape, open_image, opened, 
 from bidsfit.bids.inputs import InputImage
 from bidsfit.bids.left_out import in_words
 from bidsfit.bids.outputs import fit_settings, map_outputs, sources_of, write_maps
+from bidsfit.bids.series import read_covariate
 from bidsfit.estimators.estimator import Estimator, Status, estimator_label
 from bidsfit.exceptions import UnsupportedProtocolError, UnusableInputError
 from bidsfit.files import needing_space, whole_file
@@ -50,6 +51,7 @@ class _FitImageInput(BaseInterfaceInputSpec):
     mask = File(exists=True, mandatory=True)
     facts = File(exists=True, mandatory=True, desc="of the image, as PrepareImage leaves them: the noise level")
     noise_map = File(exists=True, desc="noise level of every voxel, where it is a map")
+    covariate = File(exists=True, desc="image that tells a parameter of the model")
     noise_kind = traits.Enum("rician", "gaussian", usedefault=True, desc="what the bound takes the noise for")
     noise = traits.Dict(usedefault=True, desc="choices about the noise, as NoiseChoice.settings")
     image = traits.Dict(mandatory=True, desc="as InputImage.to_dict")
@@ -145,6 +147,9 @@ class FitImage(SimpleInterface):
             )
         stored = opened(path, self.inputs.scratch)
         signals = MaskedSignals(stored, image_shape(stored, len(acquisition), path), mask, path)
+        covariate = None
+        if isdefined(self.inputs.covariate) and estimator.model.covariate is not None:
+            covariate = read_covariate(Path(self.inputs.covariate), stored).ravel("F")[mask.ravel("F")]
         with progress_bar(self.inputs.label) as progress:
             result = fit(
                 estimator,
@@ -158,6 +163,7 @@ class FitImage(SimpleInterface):
                 progress=progress,
                 noise=noise,
                 left_out=left_out,
+                covariate=covariate,
             )
         if not result.numbers.n_fitted:
             most = max(result.numbers.status, key=lambda code: result.numbers.status[code])

@@ -164,6 +164,7 @@ class AssessQuality(SimpleInterface):
 
 class _RecordStepsInput(BaseInterfaceInputSpec):
     image = traits.Dict(mandatory=True, desc="as InputImage.to_dict")
+    methods = traits.List(traits.Str, desc="sentences of the methods text")
     steps = traits.List(traits.Dict, mandatory=True, desc="rows: name, title, method, applied, reason")
     output_dir = Directory(mandatory=True)
 
@@ -178,7 +179,8 @@ class RecordSteps(SimpleInterface):
         image = InputImage.from_dict(self.inputs.image)
         path = quality_record_path(Path(self.inputs.output_dir), image)
         rows = [described(row, {}) for row in self.inputs.steps]
-        write_record(PreprocessingRecord(image=image.title, source=image.uri, steps=rows), path)
+        methods = list(self.inputs.methods)
+        write_record(PreprocessingRecord(image=image.title, source=image.uri, steps=rows, methods=methods), path)
         self._results["record"] = str(path)
         return runtime
 

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import sympy as sp
+from numpy.typing import NDArray
 
+from bidsfit.acquisition import Acquisition
 from bidsfit.models.parameter import Derived, Parameter
 from bidsfit.models.priors import log_normal
 from bidsfit.models.requirements import ValuesRequirement
+from bidsfit.models.signal_model import Covariate
 from bidsfit.models.symbolic import SymbolicModel
 
-S0, T2, T2star, TE = sp.symbols("S0 T2 T2star TE", real=True)
+S0, T1, T2, T2star, B1 = sp.symbols("S0 T1 T2 T2star B1", real=True)
+TE, TR, flip_angle = sp.symbols("TE TR flip_angle", real=True)
+
+#: Steps of Gauss and Newton that make a corrected estimate exact.
+CORRECTIONS = 4
 
 
 def signal_at(when: str) -> Parameter:
@@ -93,4 +102,90 @@ T2STAR_MODEL = SymbolicModel(
     requirements=ECHOES,
     suffixes=("MEGRE",),
     references=("chavhan2009",),
+)
+
+T1_TIME = Parameter(
+    name="T1",
+    label="T1",
+    unit="ms",
+    bounds=(50.0, 6000.0),
+    start=tuple(50.0 * 1.4**k for k in range(14)),
+    latex="T_1",
+    description="Longitudinal relaxation time",
+    display=(0.0, 3000.0),
+    prior=log_normal(250.0, 4500.0),
+    wide=True,
+)
+
+
+def with_transmit_field(
+    points: NDArray[np.float64], b1: NDArray[np.float64], acquisition: Acquisition
+) -> NDArray[np.float64]:
+    """Parameters of `T1_VFA` for true flip angles, from those of a fit with nominal ones.
+
+    With tau = 2 tan(angle / 2) the signal is S0 tau rho / (rho + tau^2 / 2), where rho = 2 tanh(TR / (2 T1)) [1]_. As
+    far as tau is proportional to the angle, flip angles that are b1 times as large therefore change S0 to S0 b1 and rho
+    to rho / b1^2, whatever the signals are. From there Gauss-Newton steps lead to the parameters whose signals are
+    nearest to the fitted ones.
+
+    Parameters
+    ----------
+    points : ndarray, shape (n, 3)
+        S0, T1 and B1 = 1.
+    b1 : ndarray, shape (n,)
+        True flip angle as a share of the nominal one; NaN where unknown, where the result is.
+
+    References
+    ----------
+    .. [1] Helms G, Dathe H, Dechent P. Magnetic Resonance in Medicine 2008;59:667-672.
+    """
+    half = float(np.median(acquisition.variable("TR"))) / 2
+    with np.errstate(invalid="ignore"):
+        rate = np.arctanh(np.minimum(np.tanh(half / points[:, 1]) * b1**2, 1 - 1e-9)) / half
+        found = np.column_stack([points[:, 0] / b1, 1 / rate, b1])
+    known = np.isfinite(found).all(axis=1)
+    target = T1_VFA.signal(points[known], acquisition)
+    inside = found[known]
+    for _ in range(CORRECTIONS):
+        signal, jacobian = T1_VFA.signal_and_jacobian(inside, acquisition)
+        slopes = jacobian[..., :2] * inside[:, None, :2]  # relative changes of S0 and T1
+        step = np.einsum("nij,nj->ni", np.linalg.pinv(slopes), target - signal)
+        inside[:, :2] *= np.exp(np.clip(step, -0.5, 0.5))
+    found[known] = inside
+    found[~known] = np.nan
+    return found
+
+
+T1_VFA = SymbolicModel(
+    name="t1vfa",
+    title="Longitudinal relaxation from variable flip angles",
+    description=(
+        "Steady state of spoiled gradient echoes (Ernst) over the flip angle, which is B1 times the nominal one: B1 is "
+        "that of a map of the transmit field, or 1."
+    ),
+    parameters=(
+        signal_at("of the fully relaxed magnetisation"),
+        replace(T1_TIME, bounds=(50.0, 10000.0)),  # with larger angles than nominal that of fluid seems longer
+        Parameter(
+            name="B1",
+            label="B1",
+            unit="1",
+            bounds=(1.0, 1.0),
+            start=(1.0,),
+            latex="B_1",
+            description="Transmit field: true flip angle as a share of the nominal one",
+            auxiliary=True,
+        ),
+    ),
+    derived=(rate(T1_TIME),),
+    variables=("flip_angle", "TR"),
+    expression=S0
+    * sp.sin(B1 * sp.pi * flip_angle / 180)
+    * (1 - sp.exp(-TR / T1))
+    / (1 - sp.exp(-TR / T1) * sp.cos(B1 * sp.pi * flip_angle / 180)),
+    reference="largest",
+    requirements=(ValuesRequirement("flip_angle", 2, reason="S0 and T1 are fitted"),),
+    suffixes=("VFA",),
+    covariate=Covariate("B1", "TB1map", with_transmit_field),
+    references=("fram1987", "helms2008"),
 )

@@ -49,6 +49,26 @@ class Support:
         return not self.missing
 
 
+@dataclass(frozen=True)
+class Covariate:
+    """A parameter that is held in a fit and that another image may tell, voxel by voxel.
+
+    Attributes
+    ----------
+    parameter : str
+        Its name in the model.
+    suffix : str
+        BIDS suffix of the image, which lies in fmap/.
+    apply : callable
+        From parameters (n, n_parameters) of a fit, values of the covariate (n,) and the fitted acquisition: parameters
+        that give the same signals with these values.
+    """
+
+    parameter: str
+    suffix: str
+    apply: Callable[[NDArray[np.float64], NDArray[np.float64], Acquisition], NDArray[np.float64]]
+
+
 @dataclass(frozen=True, kw_only=True)
 class SignalModel(ABC):
     """The signal as a function of tissue parameters and acquisition.
@@ -90,6 +110,8 @@ class SignalModel(ABC):
         What a protocol must contain.
     suffixes : tuple of str
         BIDS suffixes of the images that it describes.
+    covariate : Covariate, optional
+        Parameter that another image may tell.
     maximum_b : float
         Measurements above this b-value (s/mm^2) are left out.
     excluded_b : tuple of float, optional
@@ -126,6 +148,7 @@ class SignalModel(ABC):
     draw: Callable[[int, np.random.Generator], NDArray[np.float64]] | None = None
     requirements: tuple[Requirement, ...] = ()
     suffixes: tuple[str, ...] = ("dwi",)
+    covariate: Covariate | None = None
     maximum_b: float = np.inf
     excluded_b: tuple[float, float] | None = None
     averaging: bool = False
@@ -172,8 +195,8 @@ class SignalModel(ABC):
 
     @property
     def auxiliary(self) -> bool:
-        """Whether its parameters are of use only for what is derived from them."""
-        return any(parameter.auxiliary for parameter in self.parameters)
+        """Whether its free parameters are of use only for what is derived from them."""
+        return any(p.auxiliary for p in self.parameters if p.bounds[0] < p.bounds[1])
 
     @property
     def reported(self) -> tuple[Parameter | Derived, ...]:

@@ -118,6 +118,8 @@ class SymbolicModel(SignalModel):
         """The equation as LaTeX, in the form printed in the papers."""
         symbols = {p.symbol: p.latex for p in self.parameters}
         symbols |= {sp.Symbol(g, real=True): f"g_{g[1:]}" for g in column_of("direction").components}
+        columns = map(column_of, self.variables)
+        symbols |= {sp.Symbol(column.name, real=True): column.latex for column in columns if column.latex}
         shown = self.expression.rewrite(sp.erf)
         return f"S = {sp.latex(shown, symbol_names=symbols)}"
 

@@ -19,7 +19,7 @@ from bidsfit.phantom.abdomen import breathing_pattern, make_abdomen
 from bidsfit.phantom.anatomy import T1wImage, make_t1w
 from bidsfit.phantom.directions import spread_directions
 from bidsfit.phantom.grid import centred_affine
-from bidsfit.phantom.head import Head, make_fractal, make_head
+from bidsfit.phantom.head import Head, make_fractal, make_head, transmit_field
 from bidsfit.phantom.imperfections import NONE, Imperfections
 from bidsfit.phantom.scanner import ScanTruth, distorted, draw_phase, draw_truth, reversed_pair
 from bidsfit.phantom.study import REPEATED, Study
@@ -245,6 +245,8 @@ class Cohort:
                 lesion=self._lesion_of(group),
                 homogeneous=self.study is not None,
             )
+            if self.signal_model.covariate is not None:
+                head.parameters[self.signal_model.covariate.parameter] = transmit_field(self.shape)
             scale = self.signal_model.names[self.signal_model.scale_index]
             head.parameters[scale] *= INTENSITY
             sigma = float(head.parameters[scale][head.mask].mean()) / self.snr

@@ -179,6 +179,12 @@ def draw_lesion(
     return within & ellipsoid
 
 
+def transmit_field(shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """True flip angle as a share of the nominal one: large in the middle of the head, small at its sides, as at 3 T."""
+    semi_axes = tuple(size / 2 for size in (*shape[:2], 4 * max(shape)))
+    return 1.15 - 0.35 * np.minimum(squared_radius(shape, 1.0, semi_axes), 1.5)
+
+
 def squared_radius(
     shape: tuple[int, ...],
     voxel_size: float,

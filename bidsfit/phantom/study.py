@@ -99,6 +99,7 @@ AMOUNTS = {
     "vcyl": Amounts(0.12, 0.05, -0.15),
     "vcsf": Amounts(0.12, 0.05, 0.0),
     "lambda": Amounts(0.10, 0.04, 0.12),
+    "T1": Amounts(0.05, 0.02, -0.08),
     "T2": Amounts(0.06, 0.02, -0.08),
     "T2star": Amounts(0.08, 0.03, 0.10),
 }

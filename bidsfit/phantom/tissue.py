@@ -205,6 +205,14 @@ _T2STAR = _relaxation(
     "Peters et al. (Magnetic Resonance Imaging 2007;25:748-753)",
 )
 
+_T1_VFA = _relaxation(
+    "T1",
+    {"WM": (750.0, 950.0), "GM": (1200.0, 1500.0), "CSF": (3500.0, 4500.0)},
+    {"oedema": (1600.0, 2200.0)},
+    {"flip_angle": (2.0, 5.0, 10.0, 15.0, 20.0, 25.0), "TR": (15.0,) * 6},
+    "Wansapura et al. (Journal of Magnetic Resonance Imaging 1999;9:531-538)",
+)
+
 # Illustrative, the liver within what Li et al. gathered from many studies (Quantitative Imaging in Medicine and Surgery
 # 2017;7:59-78). Signals at b = 0 follow the short T2 of liver and muscle; fat is suppressed.
 _ABDOMEN_IVIM = TissueRecipe(
@@ -247,6 +255,7 @@ RECIPES: Mapping[str, TissueRecipe] = {
     "ivim": _IVIM,
     "smt2": _SMT2,
     "smt3": _SMT3,
+    "t1vfa": _T1_VFA,
     "t2": _T2,
     "t2star": _T2STAR,
 }

@@ -23,7 +23,7 @@ from bidsfit.bids.conflicts import (
 )
 from bidsfit.bids.fieldmaps import UNWEIGHTED
 from bidsfit.bids.helping_images import HelpingImages
-from bidsfit.bids.images import image_shape, open_image, read_mask, read_on_grid
+from bidsfit.bids.images import image_shape, on_grid, open_image, read_mask, read_on_grid
 from bidsfit.bids.inputs import Folder, InputImage, Inputs
 from bidsfit.bids.metadata import interpolation, read_sidecar
 from bidsfit.bids.outputs import (
@@ -39,7 +39,7 @@ from bidsfit.bids.outputs import (
     region_output,
 )
 from bidsfit.bids.segmentations import Segmentation, find_segmentations
-from bidsfit.bids.series import series_shape
+from bidsfit.bids.series import read_covariate, series_shape
 from bidsfit.exceptions import UnsupportedProtocolError, UnusableInputError
 from bidsfit.models import get
 from bidsfit.models.organs import has_presets, organ_of, preset_in_words
@@ -288,6 +288,8 @@ def _plan_image(
             ) from error
     if image.mask is not None:
         read_mask(image.mask, header, image.path)
+    if image.covariate is not None:
+        read_covariate(image.covariate, header)
     if image.noise_map is not None:
         read_on_grid(image.noise_map, header, image.path, "noise map")
     chain = None
@@ -313,6 +315,9 @@ def _plan_image(
             said += [f"{preset_in_words(organ)} ({why})"] if has_presets(usable[0].signal_model) else []
             said += [f"not with {estimator}: {why}" for estimator, why in obstacles.items() if why]
             said += [NO_BIAS] if debiased_again else []
+            covariate = usable[0].signal_model.covariate
+            if covariate is not None and image.covariate_uri:
+                said.append(f"{covariate.parameter} of {image.covariate_uri}")
             if any(fit.estimator == "mle" for fit in usable) and noise.kind == "gaussian":
                 said.append(MLE_IS_LSQ + (MLE_APART if corrected else ""))
             reason = "; ".join(said)
@@ -437,6 +442,14 @@ def _image_warnings(
         if chain is not None and chain.body:
             found = f"holds {FOUND_BODY_IN_SERIES if image.series else FOUND_BODY}"
         yield f"{image.no_mask or 'No mask was given.'} The mask {found}. Check its outline."
+    if image.covariate is None:
+        for covariate in (model.covariate for model in chosen if model.covariate is not None):
+            yield (
+                f"No {covariate.suffix} (fmap/) belongs to the image, and {covariate.parameter} is taken for 1: where "
+                "flip angles are not the nominal ones, T1 errs by twice as large a share."
+            )
+    elif not on_grid(image.covariate, image.path):
+        yield f"{image.covariate.name} has another grid; it is interpolated linearly to that of the image."
     if image.bvec is None and any(model.averaging for model in chosen):
         yield "There is no .bvec file; the directions of each shell are not known."
     lowest = acquisition.shells[0].b_value

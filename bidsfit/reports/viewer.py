@@ -321,7 +321,7 @@ class _Content:
         acquisition, name = self.measured.acquisition, _axis(self.average.acquisition.columns)[0]
         used = np.isin(np.arange(len(self.average.acquisition)), self.average.rows[model.usable(acquisition)])
         by_direction = "direction" in model.variables
-        fine = curve_axis(model, self.average.acquisition)[2] if model.variables == (name,) else None
+        fine = curve_axis(model, self.average.acquisition)[2] if name in model.variables else None
         return {
             "parameters": list(model.names),
             "scale": model.scale,
@@ -338,7 +338,8 @@ def _name(code: Status | Flag) -> str:
 
 def _axis(columns: Mapping[str, NDArray]) -> tuple[str, NDArray]:
     """Name and values of the variable that signals are drawn against."""
-    name = "b" if "b" in columns else next(iter(columns))
+    varying = [name for name, values in columns.items() if np.ptp(values) > column_of(name).absolute]
+    name = "b" if "b" in columns else (varying or list(columns))[0]
     return name, columns[name]
 
 

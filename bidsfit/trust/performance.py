@@ -23,7 +23,8 @@ from bidsfit.models.space import ParameterSpace
 from bidsfit.trust.misfit import SCORES
 from bidsfit.trust.smoothing import Smoother
 
-#: Range of SNRs that are simulated; beyond it, what is known at its ends is told.
+#: Range of SNRs that are simulated, of S0 or of the largest signal (`Performance.brightness`); beyond it, what is known
+#: at its ends is told.
 LOWEST_SNR, HIGHEST_SNR = 3.0, 300.0
 #: Quantiles of every coordinate of the truths, between which it is stretched to be uniform.
 KNOTS = 33
@@ -104,6 +105,11 @@ class Performance:
     bands: NDArray[np.float64]
     tails: NDArray[np.float64]
     facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def brightness(self) -> float:
+        """Typical largest signal where the scale is 1, to which the simulated SNRs refer."""
+        return float(self.facts.get("Brightness", 1.0))
 
     @property
     def quantities(self) -> list[str]:
@@ -228,7 +234,7 @@ class Performance:
 
     def _coordinates(self, parameters: NDArray[np.float64], sigma: NDArray[np.float64]) -> NDArray[np.float64]:
         s0 = 1.0 if self.space.model.scale is None else parameters[:, self.space.model.scale_index]
-        return coordinates(places_of(self.space, parameters), s0 / sigma, self.knots)
+        return coordinates(places_of(self.space, parameters), s0 * self.brightness / sigma, self.knots)
 
     def dump(self) -> bytes:
         """Its content as that of a file, in which nothing can be executed."""

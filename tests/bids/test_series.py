@@ -2,16 +2,18 @@
 
 import json
 
+import nibabel as nib
 import numpy as np
 import pytest
+from nibabel.affines import apply_affine
 
 from bidsfit.bids.acquisitions import read_acquisition
 from bidsfit.bids.inputs import InputImage, find_images, open_dataset
 from bidsfit.bids.outputs import map_path, sources_of
-from bidsfit.bids.series import series_shape
+from bidsfit.bids.series import read_covariate, series_shape
 from bidsfit.exceptions import UnusableInputError
 
-SUFFIXES = ("dwi", "MESE", "MEGRE")
+SUFFIXES = ("dwi", "MESE", "MEGRE", "VFA")
 
 
 @pytest.fixture
@@ -122,7 +124,7 @@ def test_filters_choose_among_series(echoes):
 def test_who_has_nothing_is_told_what_was_looked_for(tiny):
     tiny.write("sub-01/anat/sub-01_T1w.json", "{}")
     (problem,) = found_in(tiny).problems
-    assert "dwi/*_dwi.nii.gz) and no series ([ses-*/]anat/*_MESE or _MEGRE.nii.gz)" in problem.message
+    assert "dwi/*_dwi.nii.gz) and no series ([ses-*/]anat/*_MESE or _MEGRE or _VFA.nii.gz)" in problem.message
 
 
 def test_maps_have_the_suffixes_of_bids():
@@ -138,3 +140,59 @@ def test_maps_have_the_suffixes_of_bids():
         map_path("dwi", "sub-01", "adc", "S0", "lsq", "dwimap").name
         == "sub-01_model-adc_param-S0_desc-lsq_dwimap.nii.gz"
     )
+
+
+class TestFlipAngles:
+    @pytest.fixture
+    def flips(self, tiny):
+        def add(**sidecar):
+            for k, angle in enumerate((4, 18), start=1):
+                stem = f"sub-01/anat/sub-01_flip-{k}_VFA"
+                tiny.nifti(f"{stem}.nii.gz", tiny.signals([0])[..., 0])
+                content = {"FlipAngle": angle, "RepetitionTimeExcitation": 0.015} | sidecar
+                tiny.write(f"{stem}.json", json.dumps({k: v for k, v in content.items() if v is not None}))
+            return tiny
+
+        return add
+
+    def test_settings_are_columns(self, flips):
+        (image,) = found_in(flips()).images
+        acquisition = read_acquisition(None, None, image.sidecar)
+        assert acquisition.columns["flip_angle"].tolist() == [4, 18]
+        assert acquisition.columns["TR"].tolist() == [15, 15]
+
+    def test_what_is_missing_or_another_sequence_is_told(self, flips):
+        (problem,) = found_in(flips(RepetitionTimeExcitation=None, RepetitionTime=0.02)).problems
+        assert "has no RepetitionTimeExcitation" in problem.message
+        assert "(if excitations are evenly spaced: RepetitionTime, 0.02)" in problem.message
+        (problem,) = found_in(flips(PulseSequenceType="bSSFP")).problems
+        assert "PulseSequenceType is 'bSSFP', which no model describes" in problem.message
+
+    def test_the_transmit_field_of_the_session_is_found(self, flips):
+        tiny = flips()
+        assert found_in(tiny).images[0].covariate is None
+        tiny.nifti("sub-01/fmap/sub-01_acq-afi_TB1map.nii.gz", np.full((3, 3, 3), 90.0, np.float32))
+        (image,) = found_in(tiny).images
+        assert image.covariate_uri == "bids:raw:sub-01/fmap/sub-01_acq-afi_TB1map.nii.gz"
+        assert image.covariate_uri in sources_of(image)
+        tiny.nifti("sub-01/fmap/sub-01_acq-dam_TB1map.nii.gz", np.full((3, 3, 3), 90.0, np.float32))
+        assert "Several images could be the TB1map of sub-01_VFA" in found_in(tiny).problems[0].message
+        tiny.nifti("sub-01/fmap/sub-01_TB1map.nii.gz", np.full((3, 3, 3), 90.0, np.float32))
+        assert found_in(tiny).images[0].covariate.name == "sub-01_TB1map.nii.gz"
+
+    def test_a_field_of_another_grid_is_interpolated(self, tiny):
+        """A ramp along x in per cent, on voxels of another size; zeros are unknown."""
+        like = nib.Nifti1Image(np.zeros(tiny.SHAPE), tiny.AFFINE)
+        coarse = tiny.AFFINE @ np.diag([2, 2, 2, 1.0])
+        ramp = 100 + apply_affine(coarse, np.moveaxis(np.indices((4, 4, 3)), 0, -1))[..., 0]
+        path = tiny.nifti("ramp_TB1map.nii.gz", ramp.astype(np.float32), affine=coarse)
+        expected = 1 + apply_affine(tiny.AFFINE, np.moveaxis(np.indices(tiny.SHAPE), 0, -1))[..., 0] / 100
+        np.testing.assert_allclose(read_covariate(path, like), expected, rtol=1e-6)
+        ramp[0] = 0
+        path = tiny.nifti("masked_TB1map.nii.gz", (ramp / 100).astype(np.float32), affine=coarse)
+        found = read_covariate(path, like)
+        assert np.isnan(found[:2]).all()
+        np.testing.assert_allclose(found[2:], expected[2:], rtol=1e-6)
+        path = tiny.nifti("other_TB1map.nii.gz", np.full(tiny.SHAPE, 4000, np.float32))
+        with pytest.raises(UnusableInputError, match="its median is 4000; expected near 100"):
+            read_covariate(path, like)

@@ -86,3 +86,31 @@ def test_diffusion_images_and_series_are_fitted_side_by_side(series, app, output
     outcome = app(*words, "--model", "t2star")
     assert outcome.code != 0
     assert "sub-01 has no series ([ses-*/]anat/*_MEGRE.nii.gz)" in outcome.err
+
+
+def test_flip_angles_are_corrected_by_the_transmit_field(app, outputs, valid, blank_figures, tmp_path):
+    """With its map T1 is the truth; without, it is wrong by twice the error of the angle, and that is said."""
+    dataset = tmp_path / "ds"
+    size = ("--shape", "16", "16", "1", "--participants", "1", "--patients", "0", "--snr", "10000")
+    assert main(["phantom", str(dataset), "--model", "t1vfa", *size]) == 0
+    truth, stem = dataset / "derivatives" / "truth", "sub-01_mod-VFA_model-t1vfa"
+    masks = ("-d", f"truth={truth}", "--trust", "off", *QUICK)
+    assert valid(truth)
+    t1, b1 = (
+        np.asarray(nib.load(truth / f"sub-01/anat/sub-01_model-t1vfa_{name}.nii.gz").dataobj)
+        for name in ("desc-truth_T1map", "param-B1_desc-truth_anatmap")
+    )
+    inside = t1 > 0
+    assert app(dataset, tmp_path / "with", "participant", *masks).code == 0
+    left = outputs(tmp_path / "with")
+    assert valid(left.folder)
+    assert np.median(np.abs(left.data(f"{stem}_desc-lsq_T1map")[inside] / t1[inside] - 1)) < 0.01
+    np.testing.assert_allclose(left.data(f"{stem}_param-B1_desc-lsq_anatmap")[inside], b1[inside], rtol=1e-5)
+    assert "bids:raw:sub-01/fmap/sub-01_TB1map.nii.gz" in left.sidecar(f"{stem}_desc-lsq_T1map")["Sources"]
+    assert "Flip angles were those of a map of the transmit field" in left.report()
+    shutil.rmtree(dataset / "sub-01" / "fmap")
+    assert app(dataset, tmp_path / "without", "participant", *masks).code == 0
+    left = outputs(tmp_path / "without")
+    found = left.data(f"{stem}_desc-lsq_T1map")[inside]
+    assert np.median(np.abs(found / (t1 * b1**2)[inside] - 1)) < 0.02
+    assert "No TB1map (fmap/) belongs to the image, and B1 is taken for 1" in left.report()
