@@ -15,6 +15,7 @@ from bidsfit.bids.fieldmaps import phase_encoding_of
 from bidsfit.bids.left_out import left_out_of, without_in_sidecar
 from bidsfit.bids.metadata import read_sidecar, slice_axis
 from bidsfit.bids.outputs import file_output, json_path
+from bidsfit.bids.series import SERIES
 from bidsfit.interfaces.derivatives import WriteVolume
 from bidsfit.interfaces.preprocessed import WritePreprocessed
 from bidsfit.interfaces.quality import AssessQuality, RecordSteps, quality_record_path
@@ -73,7 +74,9 @@ def add_scan(
         scan.inputs.noise_map = str(image.noise_map)
     if image.series:
         scan.inputs.sidecar, scan.inputs.left_out = image.sidecar, []
-        join = pe.Node(JoinSeries(files=[str(path) for path in image.series]), name="volumes", mem_gb=_memory(plan))
+        files = [str(path) for path in image.series]
+        join = JoinSeries(files=files, magnitudes=SERIES[image.suffix].magnitudes)
+        join = pe.Node(join, name="volumes", mem_gb=_memory(plan))
         workflow.connect(join, "out_file", scan, "in_file")
         return scan
     if done:

@@ -33,16 +33,20 @@ class Kind:
         Suffix of an image of fmap/ that helps to fit it, if there is one.
     refused : str
         ``PulseSequenceType`` with this word in it is another kind of image.
+    magnitudes : bool
+        Whether negative values, of images whose polarity was restored, are turned into magnitudes.
     """
 
     entity: str
     fields: tuple[str, ...]
     beside: str = ""
     refused: str = ""
+    magnitudes: bool = False
 
 
 #: Kinds of series, by BIDS suffix.
 SERIES = {
+    "IRT1": Kind("inv", ("InversionTime",), magnitudes=True),
     "MESE": Kind("echo", ("EchoTime",)),
     "MEGRE": Kind("echo", ("EchoTime",)),
     "VFA": Kind("flip", ("FlipAngle", "RepetitionTimeExcitation"), beside="TB1map", refused="SSFP"),

@@ -90,6 +90,7 @@ class LeaveOutVolumes(SimpleInterface):
 
 class _JoinSeriesInput(BaseInterfaceInputSpec):
     files = InputMultiObject(File(exists=True), mandatory=True, desc="one volume each, on one grid")
+    magnitudes = traits.Bool(False, usedefault=True, desc="turn negative values into magnitudes")
 
 
 class _JoinSeriesOutput(TraitedSpec):
@@ -107,6 +108,8 @@ class JoinSeries(SimpleInterface):
         volumes = np.empty(series_shape(paths), dtype=np.float32, order="F")
         for k, path in enumerate(paths):
             volumes[..., k] = np.asarray(read_data(open_image(path), path)).reshape(volumes.shape[:3], order="F")
+        if self.inputs.magnitudes:
+            np.abs(volumes, out=volumes)
         target = Path(runtime.cwd) / f"{paths[0].name.split('.')[0]}.nii"
         self._results["out_file"] = write_volumes(target, volumes, open_image(paths[0]))
         return runtime

@@ -21,6 +21,7 @@ BUILT_IN = {
     "smt2": "bidsfit.models.smt:SMT2",
     "smt3": "bidsfit.models.smt:SMT3",
     "smt3normalised": "bidsfit.models.smt:SMT3_NORMALISED",
+    "t1ir": "bidsfit.models.relaxation:T1_INVERSION_RECOVERY",
     "t1vfa": "bidsfit.models.relaxation:T1_VFA",
     "t2": "bidsfit.models.relaxation:T2_MODEL",
     "t2star": "bidsfit.models.relaxation:T2STAR_MODEL",

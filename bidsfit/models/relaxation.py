@@ -15,8 +15,8 @@ from bidsfit.models.requirements import ValuesRequirement
 from bidsfit.models.signal_model import Covariate
 from bidsfit.models.symbolic import SymbolicModel
 
-S0, T1, T2, T2star, B1 = sp.symbols("S0 T1 T2 T2star B1", real=True)
-TE, TR, flip_angle = sp.symbols("TE TR flip_angle", real=True)
+S0, T1, T2, T2star, B1, inversion = sp.symbols("S0 T1 T2 T2star B1 inversion", real=True)
+TE, TI, TR, flip_angle = sp.symbols("TE TI TR flip_angle", real=True)
 
 #: Steps of Gauss and Newton that make a corrected estimate exact.
 CORRECTIONS = 4
@@ -115,6 +115,39 @@ T1_TIME = Parameter(
     display=(0.0, 3000.0),
     prior=log_normal(250.0, 4500.0),
     wide=True,
+)
+
+T1_INVERSION_RECOVERY = SymbolicModel(
+    name="t1ir",
+    title="Longitudinal relaxation from inversion recovery",
+    description=(
+        "Magnitude of the recovery after an inversion, of which all three parameters are free (Barral): an incomplete "
+        "inversion, or repetition times that are not long, change the depth and not T1."
+    ),
+    parameters=(
+        signal_at("long after the inversion"),
+        T1_TIME,
+        Parameter(
+            name="inversion",
+            label="inversion",
+            unit="1",
+            bounds=(0.2, 1.2),
+            start=(0.6, 0.8, 1.0),
+            latex=r"\eta",
+            description="Depth of the inversion: 1 where all of the recovered magnetisation is turned over",
+            display=(0.5, 1.1),
+            prior=log_normal(0.7, 1.1),
+        ),
+    ),
+    derived=(rate(T1_TIME),),
+    variables=("TI",),
+    expression=S0 * sp.Abs(1 - (1 + inversion) * sp.exp(-TI / T1)),
+    reference="largest",
+    requirements=(
+        ValuesRequirement("TI", 4, reason="three parameters are fitted, and one more time shows whether they fit"),
+    ),
+    suffixes=("IRT1",),
+    references=("barral2010",),
 )
 
 

@@ -178,11 +178,16 @@ _DENSITY: Ranges = {"WM": (0.65, 0.75), "GM": (0.75, 0.85), "CSF": (0.95, 1.00)}
 
 
 def _relaxation(
-    parameter: str, times: Ranges, lesions: Ranges, columns: Mapping[str, tuple[float, ...]], source: str
+    parameter: str,
+    times: Ranges,
+    lesions: Ranges,
+    columns: Mapping[str, tuple[float, ...]],
+    source: str,
+    more: Ranges | None = None,
 ) -> TissueRecipe:
-    """Recipe of a relaxation time, given its ranges in the tissues and in the lesions."""
+    """Recipe of a relaxation time with its ranges in tissues and lesions, and those of other parameters."""
     return TissueRecipe(
-        tissues={tissue: {"S0": _DENSITY[tissue], parameter: times[tissue]} for tissue in times},
+        tissues={tissue: {"S0": _DENSITY[tissue], parameter: times[tissue], **(more or {})} for tissue in times},
         lesions={name: {"S0": _DENSITY["GM"], parameter: limits} for name, limits in lesions.items()},
         source=f"Around the values at 3 T of {source}; fluid, S0 and lesions are illustrative.",
         columns=columns,
@@ -205,12 +210,20 @@ _T2STAR = _relaxation(
     "Peters et al. (Magnetic Resonance Imaging 2007;25:748-753)",
 )
 
-_T1_VFA = _relaxation(
-    "T1",
+_T1: tuple[Ranges, Ranges] = (
     {"WM": (750.0, 950.0), "GM": (1200.0, 1500.0), "CSF": (3500.0, 4500.0)},
     {"oedema": (1600.0, 2200.0)},
-    {"flip_angle": (2.0, 5.0, 10.0, 15.0, 20.0, 25.0), "TR": (15.0,) * 6},
-    "Wansapura et al. (Journal of Magnetic Resonance Imaging 1999;9:531-538)",
+)
+_WANSAPURA = "Wansapura et al. (Journal of Magnetic Resonance Imaging 1999;9:531-538)"
+
+_T1_VFA = _relaxation("T1", *_T1, {"flip_angle": (2.0, 5.0, 10.0, 15.0, 20.0, 25.0), "TR": (15.0,) * 6}, _WANSAPURA)
+
+_T1_IR = _relaxation(
+    "T1",
+    *_T1,
+    {"TI": (50.0, 200.0, 400.0, 800.0, 1500.0, 2500.0, 4000.0, 6000.0)},
+    _WANSAPURA,
+    {"inversion": (0.92, 0.98)},
 )
 
 # Illustrative, the liver within what Li et al. gathered from many studies (Quantitative Imaging in Medicine and Surgery
@@ -255,6 +268,7 @@ RECIPES: Mapping[str, TissueRecipe] = {
     "ivim": _IVIM,
     "smt2": _SMT2,
     "smt3": _SMT3,
+    "t1ir": _T1_IR,
     "t1vfa": _T1_VFA,
     "t2": _T2,
     "t2star": _T2STAR,

@@ -13,7 +13,7 @@ from bidsfit.bids.outputs import map_path, sources_of
 from bidsfit.bids.series import read_covariate, series_shape
 from bidsfit.exceptions import UnusableInputError
 
-SUFFIXES = ("dwi", "MESE", "MEGRE", "VFA")
+SUFFIXES = ("dwi", "IRT1", "MESE", "MEGRE", "VFA")
 
 
 @pytest.fixture
@@ -124,7 +124,7 @@ def test_filters_choose_among_series(echoes):
 def test_who_has_nothing_is_told_what_was_looked_for(tiny):
     tiny.write("sub-01/anat/sub-01_T1w.json", "{}")
     (problem,) = found_in(tiny).problems
-    assert "dwi/*_dwi.nii.gz) and no series ([ses-*/]anat/*_MESE or _MEGRE or _VFA.nii.gz)" in problem.message
+    assert "dwi/*_dwi.nii.gz) and no series ([ses-*/]anat/*_IRT1 or _MESE or _MEGRE or _VFA.nii.gz)" in problem.message
 
 
 def test_maps_have_the_suffixes_of_bids():

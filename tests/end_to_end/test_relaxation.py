@@ -114,3 +114,20 @@ def test_flip_angles_are_corrected_by_the_transmit_field(app, outputs, valid, bl
     found = left.data(f"{stem}_desc-lsq_T1map")[inside]
     assert np.median(np.abs(found / (t1 * b1**2)[inside] - 1)) < 0.02
     assert "No TB1map (fmap/) belongs to the image, and B1 is taken for 1" in left.report()
+
+
+def test_inversions_with_restored_polarity_are_fitted_as_magnitudes(app, outputs, blank_figures, tmp_path):
+    dataset, stem = tmp_path / "ds", "sub-01_mod-IRT1_model-t1ir"
+    size = ("--shape", "16", "16", "1", "--participants", "1", "--patients", "0", "--snr", "1000")
+    assert main(["phantom", str(dataset), "--model", "t1ir", *size]) == 0
+    truth = dataset / "derivatives" / "truth"
+    t1 = np.asarray(nib.load(truth / "sub-01/anat/sub-01_model-t1ir_desc-truth_T1map.nii.gz").dataobj)
+    for k in (1, 2):  # before the signal of any tissue passes through zero
+        path = dataset / f"sub-01/anat/sub-01_inv-{k}_IRT1.nii.gz"
+        image = nib.load(path)
+        nib.save(nib.Nifti1Image(-np.asarray(image.dataobj), image.affine, image.header), path)
+    words = ("-d", f"truth={truth}", "--estimators", "mle", "--trust", "off", *QUICK)
+    assert app(dataset, tmp_path / "out", "participant", *words).code == 0
+    left = outputs(tmp_path / "out")
+    assert np.median(np.abs(left.data(f"{stem}_desc-mle_T1map")[t1 > 0] / t1[t1 > 0] - 1)) < 0.01
+    np.testing.assert_allclose(left.sidecar(f"{stem}_desc-mle_T1map")["InversionTimesFitted"][:2], [0.05, 0.2])

@@ -16,7 +16,7 @@ N = 60
 TABLES = {
     "dti": {"b": [0] * 4 + [1000] * 30}
     | dict(zip(("gx", "gy", "gz"), np.vstack([np.zeros((4, 3)), spread_directions(30)]).T, strict=True)),
-    "inversionrecovery": {"TI": [30, 100, 200, 400, 800, 1500, 3000, 6000]},
+    "t1ir": {"TI": [30, 100, 200, 400, 800, 1500, 3000, 6000]},
     "fisp": {
         "flip_angle": 5 + 55 * np.abs(np.sin(np.pi * np.arange(N) / 30)),
         "TR": 12 + np.cos(np.arange(N) / 7),
@@ -27,7 +27,7 @@ TABLES = {
 BOUNDS = {
     "dti": [f"D{axis}=0.0002,0.0022" for axis in ("xx", "yy", "zz")]
     + [f"D{axes}=-0.0006,0.0006" for axes in ("xy", "xz", "yz")],
-    "inversionrecovery": ["T1=0.3,3"],
+    "t1ir": ["T1=0.3,3"],
     "fisp": ["phase=-1,1", "T1=0.5,2", "T2=0.04,0.2"],
 }
 RECIPE = """

@@ -1,4 +1,4 @@
-"""docs/examples/inversion_recovery.py and fingerprinting.py: models that know no diffusion, from arrays to a page."""
+"""Models that know no diffusion, from arrays to a page: inversion recovery, and docs/examples/fingerprinting.py."""
 
 import json
 import sys
@@ -22,8 +22,8 @@ TRAIN = Acquisition(
 
 
 @pytest.fixture
-def recovery(plugin):
-    return models.get("inversionrecovery")
+def recovery():
+    return models.get("t1ir")
 
 
 @pytest.fixture
@@ -79,16 +79,16 @@ class TestInversionRecovery:
         data = np.hypot(clean + 5 * rng.standard_normal(clean.shape), 5 * rng.standard_normal(clean.shape))
         nib.save(nib.Nifti1Image(data.astype(np.float32), np.diag([2, 2, 3, 1.0])), tmp_path / "image.nii.gz")
         table = in_table(tmp_path / "table.tsv", TIMES)
-        words = ["fit", str(tmp_path / "image.nii.gz"), "--model", "inversionrecovery", "--table", str(table)]
+        words = ["fit", str(tmp_path / "image.nii.gz"), "--model", "t1ir", "--table", str(table)]
         words += ["--sigma", "5", "--threads", "1", "--out", str(tmp_path / "out")]
         assert main([*words, "--estimators", "lsq", "mle"]) == 0
         for estimator in ("lsq", "mle"):
-            names = [f"image_model-inversionrecovery_param-T1{part}_desc-{estimator}_map" for part in ("", "_stat-sd")]
+            names = [f"image_model-t1ir_param-T1{part}_desc-{estimator}_map" for part in ("", "_stat-sd")]
             found, sd = (np.asarray(nib.load(tmp_path / "out" / f"{name}.nii.gz").dataobj) for name in names)
             assert np.abs((found - 1e-3 * t1) / sd).mean() < 1.2
             assert json.loads((tmp_path / "out" / f"{names[0]}.json").read_text())["Units"] == "s"
             (drawn,) = (tmp_path / "out").glob(f"*desc-{estimator}_maps.png")
-            assert drawn.name == f"image_model-inversionrecovery_desc-{estimator}_maps.png"
+            assert drawn.name == f"image_model-t1ir_desc-{estimator}_maps.png"
         page = (tmp_path / "out" / "report.html").read_text()
         assert "The scale of the signal was fitted" in page
         assert "TI = 30 (x1)" in page
