@@ -58,7 +58,7 @@ class Setting:
         progress: Progress | None = None,
     ) -> NDArray[np.float64]:
         """Estimated parameters except the scale, shape (n, n_parameters); ``progress`` as of `Estimator.estimate`."""
-        sigma = None if np.isinf(self.noise.snr) else 1 / self.noise.snr
+        sigma = None if np.isinf(self.noise.snr) else self.simulator.brightness / self.noise.snr
         found = estimator.estimate(signals, self.acquisition, sigma, threads=threads, progress=progress)
         return np.stack([found.parameters[name] for name in self.space.names], axis=1)
 
@@ -207,8 +207,8 @@ def sinks(truth: NDArray[np.float64], mean: NDArray[np.float64], space: Paramete
 
 def floor(setting: Setting, truth: NDArray[np.float64]) -> NDArray[np.float64]:
     """Cramér-Rao bound at every truth, shape (n_points, n_parameters); infinite where nothing is determined."""
-    snr = setting.noise.snr
-    return np.zeros_like(truth) if np.isinf(snr) else setting.simulator.bounds(truth, np.full(len(truth), 1 / snr))
+    sigma = setting.simulator.brightness / setting.noise.snr
+    return np.zeros_like(truth) if sigma == 0 else setting.simulator.bounds(truth, np.full(len(truth), sigma))
 
 
 def noised_truth(setting: Setting, point: NDArray[np.float64], repeats: int, seed: int) -> NDArray[np.float64]:

@@ -108,6 +108,8 @@ class PrepareImage(SimpleInterface):
         else:
             noise = self._noise(signals, acquisition)
         level = float(np.nanmedian(reference[mask]))
+        if "b" not in acquisition.columns:  # SNRs of series are those of their largest signal
+            level = max(float(np.nanmedian(signals.volume(k))) for k in range(shape[3]))
         facts = {
             "shape": list(shape),
             "voxel_size": [float(zoom) for zoom in image.header.get_zooms()[:3]],

@@ -44,7 +44,8 @@ class Noise:
     Parameters
     ----------
     snr : float
-        S0 / standard deviation of one measurement; infinite without noise.
+        S0 / standard deviation of one measurement, or instead of S0 the largest signal (see `Simulator.brightness`);
+        infinite without noise.
     kind : {"gaussian", "rician"}
     lowest : bool
         Whether images of the lowest b-value are noisy too; they are not in Gyori et al.
@@ -291,6 +292,10 @@ Labeller = Callable[[NDArray, NDArray[np.float64]], tuple[NDArray[np.float64], N
 FixedSet = Batch[NDArray] | _Voxels
 
 
+#: Voxels of which one is typical.
+TYPICAL = 1000
+
+
 class Simulator:
     """Draws parameters and simulates their measurement.
 
@@ -336,6 +341,17 @@ class Simulator:
     @property
     def space(self) -> ParameterSpace:
         return self.distribution.space
+
+    @cached_property
+    def brightness(self) -> float:
+        """Signal to which SNRs refer, where S0 is 1: the largest of a typical voxel if the model refers to it; else 1.
+
+        Echoes at small flip angles are a few per cent of S0, which they never reach.
+        """
+        if self.space.model.reference != "largest":
+            return 1.0
+        sample = self.distribution.sample(TYPICAL, np.random.default_rng(0))
+        return float(np.median(np.abs(self._clean(sample)).max(axis=-1)))
 
     @cached_property
     def features(self) -> Features:
@@ -419,7 +435,7 @@ class Simulator:
         constant parameters, shape (n * repeats, x, y, z, n_averages).
         """
         clean = np.repeat(self._clean(parameters), repeats, axis=0)
-        level = np.full(len(parameters), 1 / self.noise.snr) if sigma is None else sigma
+        level = np.full(len(parameters), self.brightness / self.noise.snr) if sigma is None else sigma
         level = np.repeat(level, repeats)
         if self.patches is None:
             return self._with_noise(clean, level, rng)
@@ -445,7 +461,7 @@ class Simulator:
             truth, present = self.distribution.sample(n, rng), np.full(n, True)
         grid = truth.shape[:-1]
         s0 = self.simulation.s0(grid, rng) if s0 is None else s0
-        sigma = self.simulation.sigma(n, self.noise.snr, rng, self.images)
+        sigma = self.brightness * self.simulation.sigma(n, self.noise.snr, rng, self.images)
         return _Voxels(truth, s0, sigma, s0[..., None] * self._clean(truth.reshape(-1, p)).reshape(*grid, -1), present)
 
     def _measured(self, voxels: _Voxels, rng: np.random.Generator) -> Batch[NDArray]:

@@ -65,7 +65,7 @@ class Domain:
         axes = axes[: min(kept, MOST_DIMENSIONS)]
         if seen is None:
             snr = np.exp(rng.uniform(np.log(LOWEST_SNR), np.log(HIGHEST_SNR), HELD_OUT))
-            noisy = simulator.measure(sample(HELD_OUT, rng), rng, sigma=1 / snr)
+            noisy = simulator.measure(sample(HELD_OUT, rng), rng, sigma=simulator.brightness / snr)
         else:
             rows = rng.permutation(np.flatnonzero(seen.held_out))[:HELD_OUT]
             noisy, snr = seen.signals[rows], 1 / seen.sigma[rows].astype(float)

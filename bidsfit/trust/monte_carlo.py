@@ -18,7 +18,6 @@ from bidsfit.acquisition import Acquisition
 from bidsfit.estimators.estimator import LEVEL, Estimator
 from bidsfit.estimators.least_squares import LeastSquares
 from bidsfit.models.priors import priors_of
-from bidsfit.models.signal_model import SignalModel
 from bidsfit.models.space import ParameterSpace, bounds_of
 from bidsfit.noise import NoiseKind
 from bidsfit.parallel import Progress
@@ -226,8 +225,6 @@ class Drawn(NamedTuple):
         Some of the estimates, and the fits that stand beside them or else these estimates.
     scores : ndarray, shape (n, PAIRS, SCORES)
         Of the misfit of the latter.
-    brightness : float
-        See `bidsfit.trust.performance.Performance`.
     """
 
     truths: NDArray[np.float64]
@@ -240,17 +237,6 @@ class Drawn(NamedTuple):
     some: NDArray[np.float64]
     beside: NDArray[np.float64]
     scores: NDArray[np.float64]
-    brightness: float
-
-
-def brightness_of(model: SignalModel, acquisition: Acquisition, parameters: NDArray[np.float64]) -> float:
-    """Median of the largest signals of parameters (n, n_parameters), if signals refer to the largest; else 1.
-
-    Echoes at small flip angles are a few per cent of S0: at an SNR of 300 of S0 they would be noise.
-    """
-    if model.reference != "largest":
-        return 1.0
-    return float(np.median(np.abs(model.signal(parameters, acquisition)).max(axis=-1)))
 
 
 def simulate(
@@ -293,8 +279,7 @@ def _draw(
     """Draw truths, and estimate each from many noisy signals."""
     space, model, acquisition, n = simulator.space, simulator.space.model, simulator.acquisition, size.truths
     truths = simulator.distribution.sample(n, rng)
-    bright = brightness_of(model, acquisition, space.with_scale(truths))
-    sigma = bright * np.exp(-rng.uniform(np.log(LOWEST_SNR), np.log(HIGHEST_SNR), n))
+    sigma = simulator.brightness * np.exp(-rng.uniform(np.log(LOWEST_SNR), np.log(HIGHEST_SNR), n))
     known = values_of(model, space.with_scale(truths))
     least = LEAST * _spreads(known)
     judged = judged_of(space)
@@ -313,7 +298,6 @@ def _draw(
         some=np.empty((n, PAIRS, len(model.names))),
         beside=np.empty((n, PAIRS, len(model.names))),
         scores=np.empty((n, PAIRS, SCORES)),
-        brightness=bright,
     )
 
     def measured(
@@ -375,7 +359,7 @@ def _performance(
     errors = np.column_stack([bias / spreads / unit, np.log(relative_sd)])
     response = drawn.response.reshape(n, -1)
     usable = np.isfinite(np.column_stack([errors, response])).all(axis=1)
-    at = coordinates(places_of(space, space.with_scale(truths)), drawn.brightness / sigma, knots)
+    at = coordinates(places_of(space, space.with_scale(truths)), simulator.brightness / sigma, knots)
     centres = at[usable][: size.centres]
     at_truth = Smoother.fit(at[usable], np.column_stack([errors, drawn.tails.reshape(n, -1)])[usable], centres)
     fitted, q = usable & ~held_out, len(names)
@@ -391,7 +375,7 @@ def _performance(
     finite = np.isfinite(np.hstack([pairs, others, misfit])).all(axis=1)
     good = np.flatnonzero(np.repeat(usable, PAIRS) & finite & (scale > 0))
     fit_rows = ~held_out[good // PAIRS]
-    snrs = (drawn.brightness * scale / level)[good]
+    snrs = (simulator.brightness * scale / level)[good]
     where = coordinates(places_of(space, pairs[good]), snrs, knots)
     snr = where[~fit_rows, -1]
     if beside:
@@ -424,7 +408,7 @@ def _performance(
             "Truths": n,
             "Repeats": size.repeats,
             "SNR": [LOWEST_SNR, HIGHEST_SNR],
-            **({"Brightness": drawn.brightness} if model.reference == "largest" else {}),
+            **({"Brightness": simulator.brightness} if model.reference == "largest" else {}),
             "Noise": simulator.noise.kind,
             "Seed": seed,
             "ErrorOfBias": dict(zip(names, own_error[:q].round(4).tolist(), strict=True)),

@@ -108,7 +108,7 @@ class Performance:
 
     @property
     def brightness(self) -> float:
-        """Typical largest signal where the scale is 1, to which the simulated SNRs refer."""
+        """Signal to which the simulated SNRs refer, where the scale is 1; see `Simulator.brightness`."""
         return float(self.facts.get("Brightness", 1.0))
 
     @property

@@ -247,3 +247,16 @@ class TestFeatures:
             features(signals)
         with pytest.raises(ValueError, match="need noise, and the training has none"):
             Simulator(Uniform(ParameterSpace(SMT2)), SHELLS, Noise(np.inf), Simulation(unit="noise"))
+
+
+def test_snrs_of_weak_signals_refer_to_the_largest():
+    """Echoes at small flip angles are a few per cent of S0: noise at an SNR of 50 is 2 % of the largest of them."""
+    space, acquisition = ParameterSpace(models.get("t1vfa")), Acquisition(flip_angle=[2, 5, 15], TR=[15] * 3)
+    simulator = Simulator(Uniform(space), acquisition, Noise(50.0))
+    truth = np.full((4000, 1), 1000.0)
+    clean = space.model.signal(space.with_scale(truth[:1]), acquisition)[0]
+    noisy = simulator.measure(truth, np.random.default_rng(0))
+    assert 0.02 < simulator.brightness < 0.1
+    assert (noisy - clean).std() == pytest.approx(simulator.brightness / 50, rel=0.03)
+    batch = simulator.draw(500, np.random.default_rng(0))
+    assert batch.sigma == pytest.approx(simulator.brightness / 50)

@@ -50,6 +50,8 @@ def linear(slope, shift, spread):
 class Shown:
     """A simulator whose signals are the truth and the noise."""
 
+    brightness, patches = 1.0, None
+
     def __init__(self, name="smt2"):
         self.space, self.acquisition, self.noise = SPACES[name], SHELLS, Noise(np.inf, "gaussian")
         self.distribution = Uniform(self.space)
