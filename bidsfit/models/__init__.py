@@ -18,6 +18,7 @@ BUILT_IN = {
     "ivim": "bidsfit.models.ivim:IVIM",
     "ivimlebihan": "bidsfit.models.ivim:IVIM_LE_BIHAN",
     "ivimsimple": "bidsfit.models.ivim:IVIM_SIMPLE",
+    "noddi": "bidsfit.models.noddi:NODDI",
     "smt2": "bidsfit.models.smt:SMT2",
     "smt3": "bidsfit.models.smt:SMT3",
     "smt3normalised": "bidsfit.models.smt:SMT3_NORMALISED",

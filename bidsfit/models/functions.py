@@ -43,6 +43,52 @@ class boys(sp.Function):  # noqa: N801 (SymPy functions are lower case)
         return (sp.hyper((n + sp.S.Half,), (n + sp.Rational(3, 2),), -z) / (2 * n + 1)).evalf(sp.N(prec, 3))
 
 
+def _times_square(function: Callable[[int], sp.Expr], order: int) -> sp.Expr:
+    r"""What is to :math:`t^2 P_l(t)` as ``function(l)`` is to the Legendre polynomial :math:`P_l(t)`."""
+    above = sp.Rational((order + 1) * (order + 2), (2 * order + 1) * (2 * order + 3))
+    below = sp.Rational(order * (order - 1), (2 * order - 1) * (2 * order + 1))
+    lower = below * function(order - 2) if order else 0
+    return above * function(order + 2) + (1 - above - below) * function(order) + lower
+
+
+class watson(sp.Function):  # noqa: N801
+    r"""Mean of the Legendre polynomial :math:`P_l(\cos\theta)` of even order l over a Watson distribution.
+
+    The density of the distribution is proportional to :math:`e^{\kappa\cos^2\theta}`, and theta the angle to its main
+    direction. The means are 1 for l = 0, and for other orders from 0 (isotropic, kappa = 0) to 1 (all along the main
+    direction).
+    """
+
+    nargs = 2
+
+    @classmethod
+    def eval(cls, order: sp.Expr, concentration: sp.Expr) -> sp.Expr | None:
+        return sp.S.One if order == 0 else None
+
+    def fdiff(self, argindex: int = 2) -> sp.Expr:
+        order, concentration = self.args
+        if argindex != 2:
+            raise ArgumentIndexError(self, argindex)
+        square = _times_square(lambda n: watson(n, concentration), 0)
+        return _times_square(lambda n: watson(n, concentration), int(order)) - square * self
+
+
+class stick(sp.Function):  # noqa: N801
+    r"""Coefficient :math:`\int_0^1 P_l(t) e^{-z t^2} dt` of the signal of a stick, for the even order l.
+
+    The signal of a stick at an angle of cosine t to the gradient, z being the b-value times the diffusivity along it,
+    is :math:`e^{-z t^2}`, the sum over even l of :math:`(2l+1)` times these coefficients times :math:`P_l(t)`.
+    """
+
+    nargs = 2
+
+    def fdiff(self, argindex: int = 2) -> sp.Expr:
+        order, z = self.args
+        if argindex != 2:
+            raise ArgumentIndexError(self, argindex)
+        return -_times_square(lambda n: stick(n, z), int(order))
+
+
 #: Boys functions (in compiled code those of the orders 0 to 3) are tabulated at so many nodes per unit of z, up to
 #: `TABLE_END`, as Taylor series of so many terms. The next terms are below the rounding error.
 NODES, TABLE_END, TERMS = 16, 32, 9
@@ -64,6 +110,25 @@ def _taylor_series(orders: int) -> NDArray[np.float64]:
 
 
 _TAYLOR = _taylor_series(4)
+#: The highest order of the coefficients of sticks that compiled code tabulates.
+HIGHEST = 14
+
+
+def _stick_series() -> NDArray[np.float64]:
+    """The same of `stick`, shape (orders / 2, j, power), by quadrature that is exact to rounding."""
+    nodes, weights = np.polynomial.legendre.leggauss(64)
+    t = (nodes + 1) / 2
+    powers = np.stack([t ** (2 * k) / math.factorial(k) for k in range(TERMS)])
+    legendre = np.stack([np.polynomial.legendre.Legendre.basis(n)(t) for n in range(0, HIGHEST + 1, 2)])
+    decay = np.exp(-np.arange(NODES * TABLE_END + 1)[:, None] / NODES * t**2)
+    found = np.einsum("lt,jt,kt,t->ljk", legendre, decay, powers, weights / 2, optimize=True)
+    return np.ascontiguousarray(found)  # numba keeps no function in a file that reads an array of another layout
+
+
+_STICK = _stick_series()
+#: The continued fraction of `watson` begins so many orders above. For concentrations from -64 to 32, what is left out
+#: is below the rounding error.
+DEPTH = 60
 
 
 @numba.njit(inline="never")
@@ -98,6 +163,35 @@ def boys_kernel(n: int, z: float) -> float:
     return value
 
 
+@numba.njit(inline="never")
+def watson_kernel(n: int, concentration: float) -> float:
+    r"""`watson` in double precision.
+
+    The integrals :math:`G_l = \int_0^1 P_l(t) e^{\kappa t^2} dt` obey a recursion of three terms, of which their
+    ratios :math:`G_l / G_{l-2}` are a continued fraction.
+    """
+    ratio, value = 0.0, 1.0
+    for k in range(n + DEPTH, 0, -2):
+        above = (2 * k + 1) * (1 - 2 * concentration / ((2 * k + 3) * (2 * k - 1)))
+        ratio = 2 * concentration * (k - 1) / (2 * k - 1) / (above + 2 * concentration * (k + 2) / (2 * k + 3) * ratio)
+        if k <= n:
+            value *= ratio
+    return value
+
+
+@numba.njit(inline="never")
+def stick_kernel(n: int, z: float) -> float:
+    """`stick` in double precision for z >= 0; the sum of a Taylor series of a table where it reaches."""
+    if 0 <= z < TABLE_END and n <= HIGHEST:
+        node = int(NODES * z + 0.5)
+        below = node / NODES - z
+        value = _STICK[n // 2, node, TERMS - 1]
+        for k in range(TERMS - 2, -1, -1):
+            value = value * below + _STICK[n // 2, node, k]
+        return value
+    return boys_kernel(0, z) * watson_kernel(n, -z)
+
+
 def torch_functions() -> dict[str, Callable[..., Tensor]]:
     """The same functions on tensors, by name; every derivative by torch is finite, at z = 0 too."""
     import torch
@@ -120,8 +214,22 @@ def torch_functions() -> dict[str, Callable[..., Tensor]]:
             value = ((2 * k + 1) * value - exponential) / (2.0 * large)
         return torch.where(z < TABLE_END, series, value)
 
-    return {"boys": boys_tensor}
+    def watson_tensor(n: int, concentration: Tensor) -> Tensor:
+        """The continued fraction of the compiled function."""
+        ratio, value = torch.zeros_like(concentration), torch.ones_like(concentration)
+        for k in range(n + DEPTH, 0, -2):
+            above = (2 * k + 1) * (1 - 2 * concentration / ((2 * k + 3) * (2 * k - 1)))
+            lower = above + 2 * concentration * (k + 2) / (2 * k + 3) * ratio
+            ratio = 2 * concentration * (k - 1) / (2 * k - 1) / lower
+            if k <= n:
+                value = value * ratio
+        return value
+
+    def stick_tensor(n: int, z: Tensor) -> Tensor:
+        return boys_tensor(0, z) * watson_tensor(n, -z)
+
+    return {"boys": boys_tensor, "watson": watson_tensor, "stick": stick_tensor}
 
 
 #: Names that generated kernels may call.
-KERNEL_FUNCTIONS = {"boys": boys_kernel}
+KERNEL_FUNCTIONS = {"boys": boys_kernel, "watson": watson_kernel, "stick": stick_kernel}

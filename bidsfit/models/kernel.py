@@ -35,10 +35,11 @@ def kernel_source(
     parameter_symbols = [sp.Symbol(name, real=True) for name in parameters]
     variable_symbols = [sp.Symbol(name, real=True) for name in variables]
     slopes = [sp.diff(expression, symbol) for symbol in parameter_symbols] if derivatives else []
-    outputs = [expression, *slopes]
-    replacements, reduced = sp.cse(outputs, symbols=sp.numbered_symbols("t"), optimizations="basic")
-
-    varying = set(variable_symbols)
+    outputs, varying = [expression, *slopes], set(variable_symbols)
+    # Named a second time, so that what occurs once but is the same in all measurements gets a line of its own as well.
+    functions = {part for output in outputs for part in output.atoms(sp.Function) if not part.free_symbols & varying}
+    named = [*outputs, *sorted(functions, key=str)]
+    replacements, reduced = sp.cse(named, symbols=sp.numbered_symbols("t"), optimizations="basic")
     constant_lines, varying_lines = [], []
     printer = _KernelPrinter()
     for symbol, value in replacements:
@@ -52,7 +53,7 @@ def kernel_source(
     unpack = [f"{name} = parameters[{j}]" for j, name in enumerate(_safe(parameters))]
     measure = [f"{name} = design[i, {k}]" for k, name in enumerate(variables)]
     store = [f"signal[i] = {printer.doprint(reduced[0])}"]
-    store += [f"jacobian[i, {j}] = {printer.doprint(value)}" for j, value in enumerate(reduced[1:])]
+    store += [f"jacobian[i, {j}] = {printer.doprint(value)}" for j, value in enumerate(reduced[1 : len(outputs)])]
     lines = ["def kernel(parameters, design, signal, jacobian):"]
     lines += [f"    {line}" for line in unpack + constant_lines]
     lines += ["    for i in range(design.shape[0]):"]

@@ -68,8 +68,8 @@ class Parameter(ModelQuantity):
     kind : {"scalar", "polar", "azimuth"}
         Angles are not kept within their bounds during a fit, but wrapped into them afterwards.
     auxiliary : bool
-        Whether it is of use only for what is derived from it, as an element of a tensor. It has a map; uncertainty is
-        told, and reports and tables are made, of the derived quantities instead.
+        Whether it is of use only for what is derived from it, as an element of a tensor or an angle of an axis. It has
+        a map; uncertainty is told, and reports and tables are made, of the derived quantities instead.
     """
 
     bounds: tuple[float, float]
@@ -162,6 +162,7 @@ def orientation(name: str, title: str) -> tuple[tuple[Parameter, Parameter], Der
             latex=latex,
             description=f"{kind.capitalize()} angle of {title}",
             kind=kind,
+            auxiliary=True,
         )
         for kind, limit, start, latex in kinds
     )

@@ -195,8 +195,13 @@ class SignalModel(ABC):
 
     @property
     def auxiliary(self) -> bool:
-        """Whether its free parameters are of use only for what is derived from them."""
+        """Whether some of its free parameters are of use only for what is derived from them."""
         return any(p.auxiliary for p in self.parameters if p.bounds[0] < p.bounds[1])
+
+    @property
+    def axis_angles(self) -> list[str]:
+        """Names of the polar angles and azimuths that are of use only for an axis (`parameter.orientation`)."""
+        return [parameter.name for parameter in self.parameters if parameter.auxiliary and parameter.kind != "scalar"]
 
     @property
     def reported(self) -> tuple[Parameter | Derived, ...]:

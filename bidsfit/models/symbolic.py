@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from bidsfit.acquisition import column_of
 from bidsfit.compiling import specialised
-from bidsfit.models.functions import torch_functions
+from bidsfit.models.functions import KERNEL_FUNCTIONS, torch_functions
 from bidsfit.models.kernel import compile_kernel, fill
 from bidsfit.models.signal_model import SignalModel
 
@@ -31,9 +31,12 @@ class SymbolicModel(SignalModel):
     expression : sympy.Expr
         The signal, in the symbols of the parameters and of the variables: their names, and ``gx``, ``gy``, ``gz`` for
         "direction".
+    equation : str
+        The equation as LaTeX, where the expression is not what one reads, such as a series for an integral.
     """
 
     expression: sp.Expr
+    equation: str = ""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -57,10 +60,11 @@ class SymbolicModel(SignalModel):
 
     @cached_property
     def log_linear(self) -> bool:
+        if self.scale is None:
+            return False
+        shape = self.expression / self[self.scale].symbol
         symbols = {p.symbol for p in self.parameters}
-        shape = [p.symbol for p in self.parameters if p.name != self.scale]
-        slopes = [sp.cancel(sp.diff(self.expression, symbol) / self.expression) for symbol in shape]
-        return self.scale is not None and not any(slope.free_symbols & symbols for slope in slopes)
+        return isinstance(shape, sp.exp) and not any(shape.args[0].diff(x).free_symbols & symbols for x in symbols)
 
     @cached_property
     def kernel(self) -> Any:
@@ -116,6 +120,8 @@ class SymbolicModel(SignalModel):
     @property
     def latex(self) -> str:
         """The equation as LaTeX, in the form printed in the papers."""
+        if self.equation:
+            return self.equation
         symbols = {p.symbol: p.latex for p in self.parameters}
         symbols |= {sp.Symbol(g, real=True): f"g_{g[1:]}" for g in column_of("direction").components}
         columns = map(column_of, self.variables)
@@ -131,7 +137,7 @@ class SymbolicModel(SignalModel):
         """
         names = ", ".join(sp.jscode(p.symbol) for p in self.parameters)
         functions = files("bidsfit.models").joinpath("functions.js").read_text("utf-8")
-        code = sp.jscode(self.expression, user_functions={"boys": "boys"})
+        code = sp.jscode(self.expression, user_functions={name: name for name in KERNEL_FUNCTIONS})
         return (
             f"{functions}\nfunction signal(parameters, variables) {{\n"
             f"  const [{names}] = parameters, [{', '.join(self.variable_symbols)}] = variables;\n"

@@ -102,6 +102,9 @@ AMOUNTS = {
     "T1": Amounts(0.05, 0.02, -0.08),
     "T2": Amounts(0.06, 0.02, -0.08),
     "T2star": Amounts(0.08, 0.03, 0.10),
+    "NDI": Amounts(0.12, 0.05, -0.15),
+    "ODI": Amounts(0.12, 0.05, 0.15),
+    "FISO": Amounts(0.12, 0.05, 0.0),
 }
 
 

@@ -6,6 +6,7 @@ cerebrospinal fluid. A recipe here is all that a model needs for a phantom.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -226,6 +227,25 @@ _T1_IR = _relaxation(
     {"inversion": (0.92, 0.98)},
 )
 
+_ANY_DIRECTION: Ranges = {"direction_polar": (0.0, math.pi / 2), "direction_azimuth": (0.0, 2 * math.pi)}
+
+# Illustrative: white matter is dense and aligned, grey matter sparse and dispersed, as in the maps of Zhang et al.
+_NODDI = TissueRecipe(
+    tissues={
+        "WM": {"S0": (0.25, 0.35), "NDI": (0.50, 0.70), "ODI": (0.05, 0.25), "FISO": (0.00, 0.10), **_ANY_DIRECTION},
+        "GM": {"S0": (0.35, 0.50), "NDI": (0.30, 0.45), "ODI": (0.35, 0.60), "FISO": (0.00, 0.15), **_ANY_DIRECTION},
+        "CSF": {"S0": (0.80, 1.00), "NDI": (0.10, 0.40), "ODI": (0.40, 0.90), "FISO": (0.90, 1.00), **_ANY_DIRECTION},
+    },
+    lesions={
+        "neurite-loss": {"NDI": (0.25, 0.35)},
+        "dispersion": {"ODI": (0.40, 0.55)},
+        "oedema": {"S0": (0.35, 0.50), "FISO": (0.30, 0.50)},
+    },
+    b_values=(0, 0, 0, 0, 0, 0, 0, 0, 1000, 2500),
+    n_directions=32,
+    source="Illustrative; densities and dispersions as in the maps of Zhang et al. (NeuroImage 2012;61:1000-1016).",
+)
+
 # Illustrative, the liver within what Li et al. gathered from many studies (Quantitative Imaging in Medicine and Surgery
 # 2017;7:59-78). Signals at b = 0 follow the short T2 of liver and muscle; fat is suppressed.
 _ABDOMEN_IVIM = TissueRecipe(
@@ -266,6 +286,7 @@ _ABDOMEN_ADC = TissueRecipe(
 RECIPES: Mapping[str, TissueRecipe] = {
     "adc": _ADC,
     "ivim": _IVIM,
+    "noddi": _NODDI,
     "smt2": _SMT2,
     "smt3": _SMT3,
     "t1ir": _T1_IR,

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from bidsfit.acquisition import Acquisition
 from bidsfit.compiling import specialised
+from bidsfit.estimators.log_linear import LogLinear
+from bidsfit.models import dti
 from bidsfit.models.signal_model import as_real
 from bidsfit.models.space import ParameterSpace
 from bidsfit.simulation.patches import with_presence
@@ -52,6 +54,7 @@ class Inverter:
         self.machines = machine if isinstance(machine, tuple) else (machine,)
         self._features = Features(space.model, acquisition, recipe.simulation.unit)
         self._design, self._weights = space.model.design(acquisition), acquisition.weights
+        self._acquisition = acquisition
 
     def __call__(
         self,
@@ -86,6 +89,9 @@ class Inverter:
             spread = np.std([one for _, one in found], axis=0, ddof=1)
             estimates = self.space.from_cube(cube)
         parameters = self.space.with_scale(estimates)
+        if model.axis_angles:
+            places = [model.names.index(name) for name in model.axis_angles]
+            parameters[:, places] = tensor_axes(signals, self._acquisition)
         scales = [scale for one in outputs if (scale := objective.scale_of(one, self.space)) is not None]
         if scales:
             given = np.median(scales, axis=0) * self._features.unit(signals, sigma)
@@ -134,6 +140,19 @@ class Inverter:
             parameters[:, model.scale_index] = best
             signal = signal * best[:, None]
         return np.asarray((y - signal) ** 2 @ weights)
+
+
+def tensor_axes(signals: NDArray[np.float64], acquisition: Acquisition) -> NDArray[np.float64]:
+    """Polar angle and azimuth (n, 2) of the main direction of the diffusion tensor of signals (n, n_averages).
+
+    They are the axis of trained estimators: where an angle ends its range, two values are one direction, which nothing
+    smooth can learn. The tensor is the weighted linear fit of the logarithms of all signals: kurtosis at high b-values
+    bends the diffusivities, and hardly turns the main direction.
+    """
+    tensors = dti.tensors(LogLinear(dti.DTI, acquisition)(signals))
+    x, y, z = np.linalg.eigh(tensors)[1][..., 2].T
+    side = np.where(z < 0, -1.0, 1.0)
+    return np.column_stack([np.arccos(np.clip(np.abs(z), 0, 1)), np.mod(np.arctan2(side * y, side * x), 2 * np.pi)])
 
 
 #: Compiled signal of a model, which `specialised` puts here.

@@ -209,7 +209,8 @@ class _Estimating(Objective):
 class Parameters(_Estimating):
     """Errors of the parameters with respect to the targets: the truth, or fits (``labels`` of the simulation).
 
-    By default their mean square, relative to the widths of the bounds (Gyori et al. 2022, the text).
+    By default their mean square, relative to the widths of the bounds (Gyori et al. 2022, the text). The angles of an
+    axis do not count: see `bidsfit.training.inference.tensor_axes`.
 
     Parameters
     ----------
@@ -283,8 +284,9 @@ class Parameters(_Estimating):
             missed = self.scale_of(outputs, space) - batch.s0[:, None] / batch.unit
             half = 2 if self.scale == "mean" else 1
             errors, names = torch.cat([errors, half * missed[..., None] / self.s0], dim=-1), [*names, ""]
-        if self.only is not None:
-            weights = weights * outputs.new_tensor([name == self.only for name in names])
+        counted = [name not in space.model.axis_angles and self.only in (None, name) for name in names]
+        if not all(counted):
+            weights = weights * outputs.new_tensor(counted)
         if self.error == "absolute":
             cost = errors.abs()
         elif self.error == "stated":

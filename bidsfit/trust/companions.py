@@ -282,9 +282,10 @@ class Bound:
 
 def _is_free(estimator: Estimator, of: Parameter | Derived) -> bool:
     """Whether simulation varies it: a parameter that is neither held nor the scale, or what stands for these."""
-    if estimator.model.auxiliary:
-        return isinstance(of, Derived) and not of.axis
-    return isinstance(of, Parameter) and of.name not in (estimator.model.scale, *estimator.fixed)
+    model = estimator.model
+    if isinstance(of, Derived):
+        return model.auxiliary and not of.axis
+    return not of.auxiliary and of.name not in (model.scale, *estimator.fixed)
 
 
 _INTERVAL = (

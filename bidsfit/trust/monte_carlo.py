@@ -85,8 +85,9 @@ class Size(NamedTuple):
 LIGHT, FULL = Size(4096, 64, 16, 512), Size(16384, 64, 16, 1024)
 #: More parameters than these are many.
 MANY_PARAMETERS = 10
-#: For estimators that take a hundred times as long as others, for models of many parameters, and for what costs most: a
-#: model that is a function, whose every signal is a simulation, or an estimator whose every estimate takes many voxels.
+#: For estimators that take a hundred times as long as others, for models of many parameters or with orientations, whose
+#: fits begin at a large grid, and for what costs most: a model that is a function, whose every signal is a simulation, or
+#: an estimator whose every estimate takes many voxels.
 OF_COSTLY, OF_FUNCTION = Size(1024, 32, 8, 256), Size(512, 16, 4, 128)
 #: Voxels of a patch above which these are many.
 MANY_VOXELS = 9
@@ -100,7 +101,8 @@ def obstacle(estimator: Estimator) -> str:
     """Why the performance of an estimator cannot be simulated; empty if it can."""
     if any(estimator.reach) and not hasattr(estimator, "trained"):
         return "it reads the neighbours of a voxel"
-    if any(parameter.kind != "scalar" for parameter in estimator.model.parameters):
+    model = estimator.model
+    if any(parameter.kind != "scalar" and parameter.name not in model.axis_angles for parameter in model.parameters):
         return "its model has angles"
     if estimator.learns:
         return "it learns its prior from the image itself"
@@ -202,7 +204,8 @@ def size_of(estimator: Estimator, full: bool = False) -> Size:
     """How much is simulated for an estimator: lightly, or fully."""
     if not estimator.model.compiled:
         return OF_FUNCTION
-    if estimator.costly or len(estimator.model.names) > MANY_PARAMETERS:
+    model = estimator.model
+    if estimator.costly or model.axis_angles or len(model.names) > MANY_PARAMETERS:
         return LIGHT if full else OF_COSTLY
     return FULL if full else LIGHT
 
@@ -437,7 +440,8 @@ def _neighbours(
     small FA, the gradient leads through isotropy to an FA that is higher again.
     """
     model, way = space.model, np.array([name == other for other in space.names], dtype=float)
-    if model.auxiliary:
+    derived = name not in model.names
+    if derived:
         before = [quantity.name for quantity in model.derived].index(name)
         component = sum(quantity.components for quantity in model.derived[:before])
         way = model.derivation.gradients(space.with_scale(truths))[:, component, space.places]
@@ -447,7 +451,7 @@ def _neighbours(
     for sign in (-0.5, 0.5):
         there = truths + sign * step[:, None] * way
         good = space.contains(there)
-        if model.auxiliary:
+        if derived:
             old, new = (model.derivation.values(space.with_scale(rows))[name] for rows in (truths, there))
             good &= sign * (new - old) >= step / 4
         moved.append(np.where(good[:, None], there, truths))

@@ -287,12 +287,14 @@ def quantities_of(model: SignalModel) -> list[str]:
 def judged_of(space: ParameterSpace) -> list[str]:
     """Names of the quantities whose errors are told fully, with response and interval, and as functions of which.
 
-    They are the free parameters without the scale, or what is derived where these are auxiliary. Of tensors, whose
-    errors hardly depend on their orientation if the gradient directions are even, they are FA, MD, AD and RD: what is
-    told is a mean over all orientations.
+    They are the free parameters without the scale; where some are auxiliary, those that are not, and what is derived.
+    Of tensors, whose errors hardly depend on their orientation if the gradient directions are even, they are FA, MD, AD
+    and RD: what is told is a mean over all orientations.
     """
     model = space.model
-    return [q.name for q in model.derived if not q.axis] if model.auxiliary else list(space.names)
+    if not model.auxiliary:
+        return list(space.names)
+    return [q.name for q in model.reported if q.name not in (model.scale, *space.held)]
 
 
 def judged_places(space: ParameterSpace) -> list[int]:

@@ -37,7 +37,15 @@ from bidsfit.trust.flags import FLAGS, Flag
 #: Characters that fit into a block of code.
 WIDTH = 86
 
-UNITS = {"um^2/ms": "µm²/ms", "um^4/ms^2": "µm⁴/ms²", "1": "1", "ms": "ms", "1/s": "1/s", "arbitrary": "as the image"}
+UNITS = {
+    "um^2/ms": "µm²/ms",
+    "um^4/ms^2": "µm⁴/ms²",
+    "1": "1",
+    "ms": "ms",
+    "1/s": "1/s",
+    "rad": "rad",
+    "arbitrary": "as the image",
+}
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

@@ -120,7 +120,9 @@ def test_conditions_and_absolute_values_have_all_forms():
 
 def function_form(model, function, **changes):
     """The same model as a function of torch."""
-    fields = {f.name: getattr(model, f.name) for f in dataclasses.fields(model) if f.name != "expression"}
+    fields = {
+        f.name: getattr(model, f.name) for f in dataclasses.fields(model) if f.name not in ("expression", "equation")
+    }
     return FunctionModel(function=function, equation="S", **(fields | changes))
 
 

@@ -1,4 +1,4 @@
-"""The Boys function against high-precision arithmetic."""
+"""Special functions against high-precision arithmetic and quadrature."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sympy as sp
 from scipy.special import hyp1f1
 from sympy.core.function import ArgumentIndexError
 
-from bidsfit.models.functions import NODES, TABLE_END, boys, boys_kernel
+from bidsfit.models.functions import NODES, TABLE_END, boys, boys_kernel, stick, stick_kernel, watson, watson_kernel
 
 Z = np.unique(np.concatenate([[0.0], np.geomspace(1e-12, 1e3, 120), np.linspace(0.05, 8, 160)]))
 
@@ -53,3 +53,30 @@ def test_the_papers_print_it_with_erf():
 def test_symbolic_value_is_numeric():
     for n, z in ((0, 0), (0, 2), (1, sp.Rational(1, 3)), (3, 40)):
         assert float(boys(n, z).evalf()) == pytest.approx(exact(n, float(z)), rel=1e-12)
+
+
+def moment(order: int, exponent: float) -> float:
+    """The integral of the Legendre polynomial times exp(exponent t^2) from 0 to 1, by quadrature."""
+    nodes, weights = np.polynomial.legendre.leggauss(100)
+    t = (nodes + 1) / 2
+    return float(np.polynomial.legendre.Legendre.basis(order)(t) * np.exp(exponent * t**2) @ weights / 2)
+
+
+@pytest.mark.parametrize("order", [0, 2, 8, 14, 16])
+def test_watson_and_stick_are_integrals_of_legendre_polynomials(order):
+    for concentration in (0.0, 1e-3, 0.7, 5.0, 31.8):
+        expected = moment(order, concentration) / moment(0, concentration)
+        assert watson_kernel(order, concentration) == pytest.approx(expected, abs=1e-13)
+    for z in (0.0, 0.01, 0.0312, 1.7, 31.9, 32.1, 60.0):
+        assert stick_kernel(order, z) == pytest.approx(moment(order, -z), abs=1e-14)
+
+
+def test_derivatives_of_watson_and_stick_are_of_neighbouring_orders():
+    x = sp.Symbol("x", real=True)
+    for function, kernel in ((watson, watson_kernel), (stick, stick_kernel)):
+        for order in (0, 2, 6):
+            slope = sp.lambdify(x, sp.diff(function(order, x), x), [{"watson": watson_kernel, "stick": stick_kernel}])
+            numeric = (kernel(order, 1.3 + 1e-5) - kernel(order, 1.3 - 1e-5)) / 2e-5
+            assert float(slope(1.3)) == pytest.approx(numeric, abs=1e-9)
+        with pytest.raises(ArgumentIndexError):
+            function(2, x).fdiff(1)

@@ -107,7 +107,7 @@ def test_unknown_names():
     with pytest.raises(UnknownNameError, match="hyperperfused"):
         head(lesion="hyperperfusd")
     with pytest.raises(UsageError, match="no table of tissues"):
-        recipe("noddi")
+        recipe("dki")
 
 
 @pytest.mark.parametrize(("lesion", "d"), [(None, 0.8), ("hyperperfused", 1.15)])

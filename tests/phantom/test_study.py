@@ -14,7 +14,7 @@ from bidsfit.phantom.tissue import RECIPES
 
 @pytest.mark.parametrize("model", RECIPES)
 def test_named_study_is_as_large_as_the_published_one_and_covers_every_model(model):
-    names = [name for name in models.get(model).names if name != "S0"]
+    names = [parameter.name for parameter in models.get(model).parameters if parameter.kind == "scalar"][1:]
     study = repeatability(names)
     assert (study.n_retest, study.n_treated) == (14, 9)
     assert list(study.between) == list(study.within) == list(study.effect) == names
