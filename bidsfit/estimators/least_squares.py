@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bidsfit.acquisition import B0_TOLERANCE, Acquisition, Averaging
-from bidsfit.estimators.estimator import Estimator, FitChunk, Fitted
+from bidsfit.estimators.cone import IN_WORDS, least_squares, violated
+from bidsfit.estimators.estimator import Estimator, FitChunk, Fitted, Status
 from bidsfit.estimators.profile import intervals_in_words, profile_intervals, set_intervals
 from bidsfit.estimators.solver import Solver, start_in_words, starting_points
 from bidsfit.models.signal_model import SignalModel
@@ -35,6 +36,9 @@ class LeastSquares(Estimator):
     intervals : {"wald", "profile", "conformal", "none"}
         95 % intervals: the estimate with quantiles of Student's t (or of the normal distribution, where the noise is
         given) times the standard deviation on each side, or the values whose profile likelihood is high enough [3]_.
+    constrained : bool
+        Keep the inequalities of the model, if it has any (`SignalModel.cone`): of ``dki``, that no diffusivity or
+        kurtosis is negative along any direction. Fits that hold a parameter are not constrained.
     device : str, optional
         torch device, such as "cuda", that fits all voxels together, to the same result within rounding. By default
         compiled code on the processor, which is 4 to 9 times as fast there. Not among the `options`, as it shapes no
@@ -62,6 +66,7 @@ class LeastSquares(Estimator):
         averaging: Averaging = "arithmetic",
         debias: bool = False,
         intervals: Literal["wald", "profile", "conformal", "none"] = "wald",
+        constrained: bool = True,
         device: str | None = None,
     ) -> None:
         if model.averaging and averaging == "none":
@@ -71,14 +76,15 @@ class LeastSquares(Estimator):
             raise ValueError(f"s0 must be 'fitted' or 'measured', found {s0!r}.")
         if s0 == "measured" and ("b" not in model.variables or model.reference != "lowest b"):
             raise ValueError(f"The signal of {model.name!r} at b = 0 is not S0; s0 cannot be 'measured'.")
-        self.s0 = s0
+        self.s0, self.constrained = s0, constrained and model.cone is not None and not self.fixed
         set_intervals(self, intervals)
         self.device = device
         starting_points(model, self._working_bounds())  # refuses bounds that leave no room
 
     @property
     def options(self) -> dict[str, Any]:
-        return super().options | {"s0": self.s0}
+        constrained = {"constrained": self.constrained} if self.model.cone else {}
+        return super().options | {"s0": self.s0} | constrained
 
     @property
     def methods(self) -> str:
@@ -108,7 +114,8 @@ class LeastSquares(Estimator):
         return (
             f"{debias}{average} {scale if self.model.scale else ''} Each voxel started from "
             f"{start_in_words(self.model)}, and descended with analytic derivatives under bounds and linear "
-            f"constraints{again if self.model.start == 'grid' else ''}. {intervals_in_words(self)}".rstrip()
+            f"constraints{again if self.model.start == 'grid' else ''}. "
+            f"{IN_WORDS + '. ' if self.constrained else ''}{intervals_in_words(self)}".rstrip()
         )
 
     def _working_bounds(self) -> NDArray[np.float64]:
@@ -128,9 +135,14 @@ class LeastSquares(Estimator):
         model = self.model
         solver = Solver(model, self._working_bounds(), acquisition, "gaussian", device=self.device)
 
+        cone = model.cone() if model.cone and self.constrained else None
+
         def fit(y: NDArray[np.float64], sigma: NDArray[np.float64]) -> Fitted:
             precision = np.ones(len(y))
             found, cost, status = solver(y, precision)
+            if cone is not None and (missed := violated(found, cone)).any():
+                points, cost[missed] = least_squares(model, acquisition, y[missed], found[missed], cone)
+                found[missed], status[missed] = np.clip(points, *self._working_bounds().T), Status.AT_BOUND
             if self.intervals != "profile":
                 return Fitted(found, cost, status)
             freedom = y.shape[1] - self.n_free

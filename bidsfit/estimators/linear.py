@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bidsfit.acquisition import Acquisition, Averaging
+from bidsfit.estimators.cone import IN_WORDS, at_limit
 from bidsfit.estimators.estimator import Estimate, Estimator, FitChunk, FitMethod, Fitted, Status
 from bidsfit.estimators.log_linear import LogLinear
 from bidsfit.models.signal_model import SignalModel
@@ -32,6 +33,9 @@ class OrdinaryLogLinear(Estimator):
     averaging : {"geometric", "arithmetic", "none"}
     debias : bool
         Take the Rician bias out of the magnitudes first.
+    constrained : bool
+        Keep the inequalities of the model, if it has any (`SignalModel.cone`): of ``dki``, that no diffusivity or
+        kurtosis is negative along any direction.
 
     Raises
     ------
@@ -59,8 +63,10 @@ class OrdinaryLogLinear(Estimator):
         bounds: Mapping[str, tuple[float, float]] | None = None,
         averaging: Averaging = "geometric",
         debias: bool = False,
+        constrained: bool = True,
     ) -> None:
         super().__init__(model, bounds=bounds, averaging=averaging, debias=debias)
+        self.constrained = constrained
         if not (model.log_linear and model.scale):
             raise ValueError(
                 f"The estimator {self.name!r} needs a model that is an exponential of a linear function, and "
@@ -70,26 +76,35 @@ class OrdinaryLogLinear(Estimator):
             raise ValueError(f"The estimator {self.name!r} cannot hold {' and '.join(self.fixed)}; take lsq.")
 
     @property
+    def options(self) -> dict[str, Any]:
+        return super().options | ({"constrained": self.constrained} if self.model.cone else {})
+
+    @property
     def methods(self) -> str:
         n = self.iterations
         weights = ", weighted by the squares of the signals that an ordinary fit predicts" if n else ""
         weights += f", and {n - 1} times more by those that the last fit predicts" if n > 1 else ""
-        return f"The logarithm of the signal was fitted by linear least squares{weights}."
+        kept = f". {IN_WORDS}" if self.model.cone and self.constrained else ""
+        return f"The logarithm of the signal was fitted by linear least squares{weights}{kept}."
 
     def prepare(self, acquisition: Acquisition) -> FitChunk:
         model, linear, counts = self.model, LogLinear(self.model, acquisition), acquisition.weights
         low, high = self.bounds.T
         freedom = len(acquisition) - self.n_free
+        cone = model.cone() if model.cone and self.constrained else None
 
         def fit(y: NDArray[np.float64], sigma: NDArray[np.float64]) -> Fitted:
-            found = linear(y, iterations=self.iterations)
+            found = linear(y, iterations=self.iterations, cone=cone)
             with np.errstate(over="ignore"):  # of signals that are like no signal of the model
                 squares = np.einsum("vk,k->v", (y - model.signal(found, acquisition)) ** 2, counts)
             residual = np.sqrt(squares / freedom) if freedom > 0 else np.full(len(y), np.nan)
             noise = np.where(np.isnan(sigma), residual, sigma)
             spread = noise[:, None] * linear.spread(found, weighted=self.iterations > 0)
             inside = np.clip(found, low, high)
-            status = np.where((found == inside).all(axis=1), Status.CONVERGED, Status.AT_BOUND).astype(np.uint8)
+            free = (found == inside).all(axis=1)
+            if cone is not None:
+                free &= ~at_limit(found, cone)
+            status = np.where(free, Status.CONVERGED, Status.AT_BOUND).astype(np.uint8)
             return Fitted(inside, squares, status, {"sd": spread})
 
         return fit
@@ -115,7 +130,7 @@ class WeightedLogLinear(OrdinaryLogLinear):
 
     Parameters
     ----------
-    model, bounds, averaging, debias
+    model, bounds, averaging, debias, constrained
         As of `OrdinaryLogLinear`.
     iterations : int
         Number of weighted fits, each with the signals that the last one predicts; ``dwi2tensor -ols`` of MRtrix makes
@@ -134,8 +149,9 @@ class WeightedLogLinear(OrdinaryLogLinear):
         averaging: Averaging = "geometric",
         debias: bool = False,
         iterations: int = 1,
+        constrained: bool = True,
     ) -> None:
-        super().__init__(model, bounds=bounds, averaging=averaging, debias=debias)
+        super().__init__(model, bounds=bounds, averaging=averaging, debias=debias, constrained=constrained)
         if iterations < 1:
             raise ValueError(f"The estimator 'wls' needs one weighted fit or more, found iterations={iterations}.")
         self.iterations = iterations

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bidsfit.acquisition import Acquisition
+from bidsfit.estimators.cone import nearest
 from bidsfit.models.signal_model import SignalModel
 
 #: Signals below this fraction of the largest of their voxel are raised to it before the logarithm, and predicted ones
@@ -45,18 +46,26 @@ class LogLinear:
             raise ValueError(f"The logarithm of the signal of {model.name!r} is not linear in its parameters.")
         self._scale, self._matrix, self._counts = model.scale_index, slopes[0], acquisition.weights
 
-    def __call__(self, signals: NDArray[np.float64], *, iterations: int = 1) -> NDArray[np.float64]:
-        """Parameters (n_voxels, n_parameters) of signals (n_voxels, n), after so many weighted fits."""
+    def __call__(
+        self, signals: NDArray[np.float64], *, iterations: int = 1, cone: NDArray[np.float64] | None = None
+    ) -> NDArray[np.float64]:
+        """Parameters (n_voxels, n_parameters) of signals (n_voxels, n), after so many weighted fits.
+
+        The last meets ``cone @ parameters >= 0``, if a matrix is given (`SignalModel.cone`).
+        """
         x = self._matrix
         floor = FAINT * np.abs(signals).max(axis=1, keepdims=True)
         logarithm = np.log(np.maximum(signals, np.maximum(floor, np.finfo(float).tiny)))
         root = np.sqrt(self._counts)
         found = np.einsum("pk,vk->vp", np.linalg.pinv(x * root[:, None]), logarithm * root)
+        normal = np.broadcast_to((x.T * self._counts) @ x, (len(found), x.shape[1], x.shape[1]))
         for _ in range(iterations):
             weights = self._weights(found)[0]
             normal = np.einsum("vk,kp,kq->vpq", weights, x, x, optimize=True)
             right = np.einsum("vk,kp->vp", weights * logarithm, x)
             found = np.linalg.solve(normal, right[..., None])[..., 0]
+        if cone is not None:
+            found = nearest(found, normal, cone)
         found[:, self._scale] = np.exp(found[:, self._scale])
         return found
 

@@ -36,6 +36,8 @@ MAXIMUM_B = 3000.0
 #: Degree to which the mean over the sphere is exact. The mean kurtosis of a tensor whose smallest diffusivity is a
 #: twentieth of the largest is then right to 1e-5.
 DEGREE = 59
+#: Degree of the directions along which a fit keeps diffusivity and kurtosis from being negative: 97 of half a sphere.
+CONE_DEGREE = 23
 #: Directions perpendicular to the main one.
 AROUND = 16
 #: Smallest diffusivity along a direction (um^2/ms) that the kurtosis is divided by, and range of the kurtosis: without
@@ -63,9 +65,9 @@ def kurtosis(parameters: Tensor, directions: Tensor) -> Tensor:
 
 
 @cache
-def _sphere() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _sphere(degree: int = DEGREE) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Directions (n, 3) of half a sphere, and their weights in its mean."""
-    points, weights = lebedev_rule(DEGREE)
+    points, weights = lebedev_rule(degree)
     half = np.lexsort(np.round(points, 12))[points.shape[1] // 2 :]  # of each pair of opposite points, one
     return points.T[half], weights[half] / weights[half].sum()
 
@@ -87,6 +89,18 @@ def _radial(parameters: Tensor) -> Tensor:
     angles = torch.arange(AROUND, dtype=parameters.dtype) * (np.pi / AROUND)
     around = torch.stack([torch.cos(angles), torch.sin(angles)], -1)
     return kurtosis(parameters, around @ dti.eigenvectors(parameters)[:, :2].T).mean()
+
+
+@cache
+def cone() -> NDArray[np.float64]:
+    """Diffusivity and kurtosis times its square, neither negative, along directions of half a sphere; shape (m, 22)."""
+    directions = _sphere(CONE_DEGREE)[0]
+    x, y, z = directions.T
+    diffusivity = np.column_stack([x * x, y * y, z * z, 2 * x * y, 2 * x * z, 2 * y * z])
+    kurtosis = [n * directions[:, ["xyz".index(a) for a in axes]].prod(-1) for n, axes in zip(TIMES, AXES, strict=True)]
+    return np.vstack([
+        np.pad(diffusivity, ((0, 0), (1, len(AXES)))), np.pad(np.column_stack(kurtosis), ((0, 0), (7, 0)))
+    ])  # fmt: skip
 
 
 def plausible(parameters: NDArray[np.float64]) -> NDArray[np.bool_]:
@@ -157,13 +171,15 @@ DKI = SymbolicModel(
     title="Diffusion kurtosis imaging",
     description=(
         "The logarithm of the signal to the second order in b: a diffusion tensor, and a tensor of fourth order that "
-        "tells how far diffusion along every direction is from Gaussian."
+        "tells how far diffusion along every direction is from Gaussian. Least squares and the log-linear fits keep both "
+        "from being negative along any of 97 directions."
     ),
     parameters=(*dti.DTI.parameters, *map(_element, AXES)),
     variables=("b", "direction"),
     expression=dti.S0 * sp.exp(-dti.b * dti.along + dti.b**2 * excess / 6),
     start="log-linear",
     plausible=plausible,
+    cone=cone,
     draw=draw,
     derived=(
         _kurtosis("MK", "Mean kurtosis over all directions", _mean),

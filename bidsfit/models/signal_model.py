@@ -103,6 +103,10 @@ class SignalModel(ABC):
         Tells of parameters (n, n_parameters) whether tissue can have them, shape (n,), where bounds and constraints
         cannot: a tensor without negative diffusivity. Estimates that are not plausible keep their values and have the
         status ``IMPLAUSIBLE``; simulated truths are plausible.
+    cone : callable, optional
+        Returns a matrix (m, n_parameters) of linear inequalities, ``matrix @ parameters >= 0``, of which there are too
+        many for ``constraints``: diffusivities and kurtosis along many directions. `LeastSquares` and the log-linear
+        fits keep them unless told not to. The scale is in none.
     draw : callable, optional
         Draws n combinations of the parameters without the scale, shape (n, n_parameters - 1), with a random generator:
         the prior of a model whose parameters have none of their own. Those outside the bounds are drawn again.
@@ -145,6 +149,7 @@ class SignalModel(ABC):
     sequence: bool = False
     constraints: tuple[sp.Rel, ...] = ()
     plausible: Callable[[NDArray[np.float64]], NDArray[np.bool_]] | None = None
+    cone: Callable[[], NDArray[np.float64]] | None = None
     draw: Callable[[int, np.random.Generator], NDArray[np.float64]] | None = None
     requirements: tuple[Requirement, ...] = ()
     suffixes: tuple[str, ...] = ("dwi",)

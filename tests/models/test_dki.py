@@ -5,6 +5,7 @@ import pytest
 from dipy.core.gradients import gradient_table
 from dipy.reconst.dki import DiffusionKurtosisModel
 from scipy.integrate import lebedev_rule
+from scipy.optimize import nnls
 
 from bidsfit import Acquisition, LeastSquares, models
 from bidsfit.estimators.estimator import Status
@@ -50,7 +51,7 @@ def test_it_agrees_with_dipy(tissue, method):
     rng = np.random.default_rng(1)
     signals = DKI.signal(tissue, ACQUISITION) + rng.standard_normal((len(tissue), len(ACQUISITION)))
     signals = np.maximum(signals, 1.0)
-    estimator = METHODS[method](DKI)
+    estimator = METHODS[method](DKI, constrained=False)
     estimate = estimator.estimate(signals, ACQUISITION)
     gradients = gradient_table(ACQUISITION.b_values, bvecs=ACQUISITION.variable("direction"))
     theirs = DiffusionKurtosisModel(gradients, fit_method=method).fit(signals)
@@ -108,11 +109,11 @@ def test_the_signal_is_the_cumulant_expansion_of_a_mixture():
 
 def test_a_negative_kurtosis_is_told():
     clean = DKI.signal(mixture(0.5, [2, 0.3, 0.3], [1, 0.7, 0.7]), ACQUISITION)
-    estimate = LeastSquares(DKI).estimate(clean[None], ACQUISITION)
+    estimate = LeastSquares(DKI, constrained=False).estimate(clean[None], ACQUISITION)
     assert estimate.status.tolist() == [Status.CONVERGED]
     bent = mixture(0.5, [1, 0.5, 0.5], [1, 0.5, 0.5])
     bent[7:10] = -0.1
-    estimate = LeastSquares(DKI).estimate(DKI.signal(bent, ACQUISITION)[None], ACQUISITION)
+    estimate = LeastSquares(DKI, constrained=False).estimate(DKI.signal(bent, ACQUISITION)[None], ACQUISITION)
     assert estimate.status.tolist() == [Status.IMPLAUSIBLE]
     assert estimate.derived["MK"][0] < 0
 
@@ -129,7 +130,7 @@ def test_its_spread_is_what_is_stated_derived_quantities_included():
     rng = np.random.default_rng(2)
     signals = np.repeat(DKI.signal(truth, ACQUISITION), 2000, axis=0)
     signals += rng.standard_normal(signals.shape)
-    estimator = LeastSquares(DKI)
+    estimator = LeastSquares(DKI, constrained=False)
     estimate = estimator.estimate(signals, ACQUISITION, noise=1.0)
     stated = companions(estimator, estimate, 1.0)["sd"]
     floor = cramer_rao_bound(DKI, truth, ACQUISITION, 1.0, "gaussian")
@@ -143,3 +144,36 @@ def test_it_needs_two_shells_with_directions():
     assert "2 different b-values" in DKI.support(one).missing[0]
     assert not DKI.support(ACQUISITION).missing
     assert "dki" not in models.without_variants()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_no_diffusivity_or_kurtosis_is_negative_along_a_direction(tissue, method):
+    """The constrained minimum: the gradient of the sum of squares is one of limits that are reached."""
+    truth = tissue[:60] / np.append(100, np.ones(21))
+    signals = DKI.signal(truth, ACQUISITION) + np.random.default_rng(3).standard_normal((60, len(ACQUISITION))) / 30
+    signals = np.maximum(signals, 0.01)
+    free = METHODS[method](DKI, constrained=False).estimate(signals, ACQUISITION).points
+    estimate = METHODS[method](DKI).estimate(signals, ACQUISITION)
+    found, cone = estimate.points, dki.cone()
+    inside = (free @ cone.T > 1e-6).all(axis=1)
+    assert 0.1 < inside.mean() < 0.9
+    assert found[inside] == pytest.approx(free[inside], abs=1e-12)
+    assert (found @ cone.T).min() > -1e-7
+    assert (estimate.status[~inside] == Status.AT_BOUND).mean() > 0.9
+    if method == "NLLS":
+        signal, jacobian = DKI.signal_and_jacobian(found[~inside], ACQUISITION)
+        for point, residual, slopes in zip(found[~inside], signal - signals[~inside], jacobian, strict=True):
+            gradient, reached = slopes.T @ residual, cone[cone @ point < 1e-6]
+            size = np.linalg.norm(np.linalg.norm(slopes, axis=0) * np.linalg.norm(residual))
+            assert nnls(reached.T, gradient)[1] < 1e-3 * size
+
+
+def test_constraints_are_of_what_they_say(tissue):
+    cone, directions = dki.cone(), lebedev_rule(dki.CONE_DEGREE)[0].T
+    along = np.sort(np.einsum("ni,vij,nj->vn", directions, tensors(tissue), directions), axis=1)[:, ::2]
+    half = len(cone) // 2
+    assert np.sort(tissue @ cone[:half].T, axis=1) == pytest.approx(along, abs=1e-12)
+    for share, first, second in ((0.5, [2, 0.3, 0.3], [1, 0.7, 0.7]),):
+        excess = mixture(share, first, second) @ cone[half:].T
+        spread = 3 * share * (1 - share) * (directions**2 @ (np.array(first) - second)) ** 2
+        assert np.sort(excess) == pytest.approx(np.sort(spread)[::2], abs=1e-12)
