@@ -15,6 +15,7 @@ BUILT_IN = {
     "adc": "bidsfit.models.adc:ADC",
     "dki": "bidsfit.models.dki:DKI",
     "dti": "bidsfit.models.dti:DTI",
+    "fwdti": "bidsfit.models.fwdti:FWDTI",
     "ivim": "bidsfit.models.ivim:IVIM",
     "ivimlebihan": "bidsfit.models.ivim:IVIM_LE_BIHAN",
     "ivimsimple": "bidsfit.models.ivim:IVIM_SIMPLE",

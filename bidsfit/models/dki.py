@@ -171,8 +171,8 @@ DKI = SymbolicModel(
     title="Diffusion kurtosis imaging",
     description=(
         "The logarithm of the signal to the second order in b: a diffusion tensor, and a tensor of fourth order that "
-        "tells how far diffusion along every direction is from Gaussian. Least squares and the log-linear fits keep both "
-        "from being negative along any of 97 directions."
+        "tells how far diffusion along every direction is from Gaussian. Least squares and the log-linear fits keep "
+        "both from being negative along any of 97 directions."
     ),
     parameters=(*dti.DTI.parameters, *map(_element, AXES)),
     variables=("b", "direction"),
