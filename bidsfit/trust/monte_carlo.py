@@ -86,8 +86,8 @@ LIGHT, FULL = Size(4096, 64, 16, 512), Size(16384, 64, 16, 1024)
 #: More parameters than these are many.
 MANY_PARAMETERS = 10
 #: For estimators that take a hundred times as long as others, for models of many parameters or with orientations, whose
-#: fits begin at a large grid, and for what costs most: a model that is a function, whose every signal is a simulation, or
-#: an estimator whose every estimate takes many voxels.
+#: fits begin at a large grid, and for what costs most: a model that is a function, whose every signal is a simulation,
+#: or an estimator whose every estimate takes many voxels.
 OF_COSTLY, OF_FUNCTION = Size(1024, 32, 8, 256), Size(512, 16, 4, 128)
 #: Voxels of a patch above which these are many.
 MANY_VOXELS = 9
