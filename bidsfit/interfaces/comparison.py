@@ -154,7 +154,11 @@ class PlotComparison(SimpleInterface):
             ],
             figures=relative(paths, drawn, self.inputs.output_dir),
             reference=reference_of(names) or "" if apart else "",
-            trust=expected_errors(dict(zip(names, (result.numbers.trust for result in results), strict=True)), model),
+            trust=expected_errors(
+                dict(zip(names, (result.numbers.trust for result in results), strict=True)),
+                model,
+                [estimator.name for estimator in built if any(estimator.reach)],
+            ),
             warnings=[*disagreement_warnings(parameters), *correlation_warnings(names, correlated)],
         )
         write_record(record, paths["record"])

@@ -8,6 +8,7 @@ from typing import Any
 from bidsfit.estimators.estimator import Status
 from bidsfit.fitting import FitNumbers
 from bidsfit.models.priors import prior_from
+from bidsfit.reports.trust import READS
 from bidsfit.reports.words import percent
 from bidsfit.training.bundle import Bundle
 
@@ -102,6 +103,8 @@ def training_warnings(numbers: FitNumbers, bundle: Bundle, participant: str, ima
             "The estimator was trained on a pool that holds this participant: its estimates lean on the participant's "
             "own fits. Run with --leave-one-out."
         )
+    if any(bundle.recipe.architecture.reach):
+        warnings.append(f"Look at small structures and edges with care: {READS}")
     unlike = numbers.share(Status.UNLIKE_TRAINING)
     if unlike > MANY_UNLIKE:
         warnings.append(

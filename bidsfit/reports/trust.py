@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,11 @@ from bidsfit.reports.words import percent, readable, with_unit
 from bidsfit.trust.flags import LOW_RESPONSE, Flag
 from bidsfit.trust.summary import FAITHFUL, ParameterTrust, TrustSummary
 
+#: What is to be known of an estimator that reads neighbours.
+READS = (
+    "it reads the neighbours of a voxel, and the errors that are known of it are those in a homogeneous region. Near "
+    "edges and in structures smaller than what it reads its bias is larger."
+)
 #: A bias in fewer of the voxels is not told; of so many, most go one way.
 FEW, MOST = 0.05, 0.8
 #: Expected errors that differ by no more than this part are alike.
@@ -98,16 +103,25 @@ def blame_in_words(summary: TrustSummary, model: SignalModel) -> list[str]:
     return sentences
 
 
-def expected_errors(summaries: Mapping[str, TrustSummary | None], model: SignalModel) -> dict[str, Any]:
-    """The entry `ComparisonRecord.trust`, from the summaries of several estimators; empty unless two have one."""
+def expected_errors(
+    summaries: Mapping[str, TrustSummary | None], model: SignalModel, spatial: Collection[str] = ()
+) -> dict[str, Any]:
+    """The entry `ComparisonRecord.trust`, from the summaries of several estimators; empty unless two have one.
+
+    Those in ``spatial`` read neighbours. What is known of their errors is that of a homogeneous region, so that none of
+    them is recommended.
+    """
     known = {name: {row.name: row for row in found.parameters} for name, found in summaries.items() if found}
     if len(known) < 2:
         return {}
     names = [q.name for q in model.reported if all(q.name in rows for rows in known.values())]
     by_parameter = {name: _ranked({estimator: rows[name] for estimator, rows in known.items()}) for name in names}
-    sentences = [recommendation(name, rows, _words(model, name)["unit"]) for name, rows in by_parameter.items()]
-    if len(names) > 1:
-        sentences.append(recommendation_for_all(by_parameter))
+    ranked = {name: {e: row for e, row in rows.items() if e not in spatial} for name, rows in by_parameter.items()}
+    sentences = []
+    if len(set(known) - set(spatial)) > 1:
+        sentences = [recommendation(name, rows, _words(model, name)["unit"]) for name, rows in ranked.items()]
+        sentences += [recommendation_for_all(ranked)] * (len(names) > 1)
+    sentences += [f"{name} is not compared: {READS}" for name in known if name in spatial]
     return {
         "sentences": list(filter(None, sentences)),
         "parameters": [

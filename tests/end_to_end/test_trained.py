@@ -185,7 +185,7 @@ def test_an_estimator_that_reads_neighbours(study, uniform, outputs, app, tmp_pa
     assert recipe["architecture"] == {"name": "convolution", "units": 16, "hidden_layers": 2}
     report = left.report()
     assert "architecture: convolution, units 16" in report
-    assert "reads the neighbours of a voxel" in report
+    assert "Look at small structures and edges with care" in report
     (file,) = (tmp_path / "out" / "trained").glob("*.zip")
     assert app(*plain, "--estimators", file).code == 0
     (again,) = left.folder.rglob("*_param-vcyl_desc-netuniform?*_dwimap.nii.gz")

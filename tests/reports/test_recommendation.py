@@ -67,3 +67,16 @@ def test_all_parameters_together_and_the_table():
 
 def test_one_estimator_alone_is_not_ranked():
     assert expected_errors({"lsq": summary(f=(0.04, 0.9)), "spatial": None}, MODEL) == {}
+
+
+@pytest.mark.parametrize("others", [("lsq",), ("lsq", "net")])
+def test_an_estimator_that_reads_neighbours_is_not_recommended(others):
+    """However small its errors in homogeneous regions are; it is in the table."""
+    errors = {"lsq": 0.04, "net": 0.03, "conv-prior": 0.001}
+    known = {name: summary(f=(errors[name], 0.9), D=(errors[name], 0.9)) for name in (*others, "conv-prior")}
+    found = expected_errors(known, MODEL, ["conv-prior"])
+    *recommended, last = found["sentences"]
+    assert last.startswith("conv-prior is not compared: it reads the neighbours of a voxel")
+    assert len(recommended) == (3 if len(others) > 1 else 0)
+    assert not any("conv-prior" in sentence for sentence in recommended)
+    assert [one["estimator"] for one in found["parameters"][0]["rows"]][0] == "conv-prior"
