@@ -2,8 +2,8 @@
 
 The middle of every tissue of the phantom is measured with Rician noise and fitted by all, in one run on one core. The
 SNR, 30, is that of the largest signal. Error: bias and standard deviation of the relaxation time, per cent of the
-truth. For flip angles the true ones are 0.85 of the nominal ones, and everybody is told: SciPy and qmrpy get them as they
-are, bidsfit fits nominal ones and corrects.
+truth. For flip angles the true ones are 0.85 of the nominal ones, and everybody is told: SciPy and qmrpy get them as
+they are, bidsfit fits nominal ones and corrects.
 """
 
 from __future__ import annotations
