@@ -79,4 +79,4 @@ def test_an_estimator_that_reads_neighbours_is_not_recommended(others):
     assert last.startswith("conv-prior is not compared: it reads the neighbours of a voxel")
     assert len(recommended) == (3 if len(others) > 1 else 0)
     assert not any("conv-prior" in sentence for sentence in recommended)
-    assert [one["estimator"] for one in found["parameters"][0]["rows"]][0] == "conv-prior"
+    assert found["parameters"][0]["rows"][0]["estimator"] == "conv-prior"
