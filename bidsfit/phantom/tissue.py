@@ -217,7 +217,14 @@ _T1: tuple[Ranges, Ranges] = (
 )
 _WANSAPURA = "Wansapura et al. (Journal of Magnetic Resonance Imaging 1999;9:531-538)"
 
-_T1_VFA = _relaxation("T1", *_T1, {"flip_angle": (2.0, 5.0, 10.0, 15.0, 20.0, 25.0), "TR": (15.0,) * 6}, _WANSAPURA)
+# B1 is no property of tissue: the phantom has a smooth transmit field.
+_T1_VFA = _relaxation(
+    "T1",
+    *_T1,
+    {"flip_angle": (2.0, 5.0, 10.0, 15.0, 20.0, 25.0), "TR": (15.0,) * 6},
+    _WANSAPURA,
+    {"B1": (1.0, 1.0)},
+)
 
 _T1_IR = _relaxation(
     "T1",

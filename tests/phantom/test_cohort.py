@@ -11,6 +11,7 @@ from bidsfit.phantom.cohort import Cohort
 from bidsfit.phantom.imperfections import RAW, Imperfections
 from bidsfit.phantom.study import Study, repeatability
 from bidsfit.phantom.tissue import RECIPES
+from bidsfit.phantom.variation import varying
 
 SMALL = {"shape": (20, 20, 2)}
 
@@ -401,7 +402,7 @@ def test_studies_follow_from_their_seed_and_participants_from_their_number():
 
 @pytest.mark.parametrize("model", RECIPES)
 def test_named_study_holds_for_every_model(model):
-    names = [name for name in Cohort(model).signal_model.names if name != "S0"]
+    names = varying(Cohort(model).signal_model)
     for seed in range(5):
         Cohort(model, 5, 0, **SMALL, seed=seed, study=repeatability(names))
 

@@ -10,11 +10,12 @@ from bidsfit import models
 from bidsfit.exceptions import UnknownNameError, UsageError
 from bidsfit.phantom.study import MAXIMUM_VARIATION, Study, repeatability
 from bidsfit.phantom.tissue import RECIPES
+from bidsfit.phantom.variation import varying
 
 
 @pytest.mark.parametrize("model", RECIPES)
 def test_named_study_is_as_large_as_the_published_one_and_covers_every_model(model):
-    names = [parameter.name for parameter in models.get(model).parameters if parameter.kind == "scalar"][1:]
+    names = [name for name in varying(models.get(model)) if models.get(model)[name].kind == "scalar"]
     study = repeatability(names)
     assert (study.n_retest, study.n_treated) == (14, 9)
     assert list(study.between) == list(study.within) == list(study.effect) == names
