@@ -325,6 +325,8 @@ def find_images(
                 _search(d, label, suffix, {"desc": "preproc", **keys} if d.derivative else keys, sessions)
                 for d in datasets
             ]
+            if suffix != "dwi" and "dwi" in suffixes:  # a folder that cannot be used need not hold any of them
+                searched[suffix] = [replace(one, faults=one.of_files) for one in searched[suffix]]
             found = next((one for one in searched[suffix] if one.magnitudes or one.faults), None)
             if found is None:
                 continue
@@ -372,11 +374,15 @@ def find_images(
 
 @dataclass(frozen=True)
 class _Searched:
-    """Files of one kind of a participant in a dataset, and problems with others, in words."""
+    """Files of one kind of a participant in a dataset, and problems with others, in words.
+
+    ``of_files`` are the problems with files, part of ``faults``, which also holds those with folders.
+    """
 
     dataset: Dataset
     paths: list[Path]
     faults: list[str]
+    of_files: list[str] = field(default_factory=list)
 
     @property
     def magnitudes(self) -> list[Path]:
@@ -391,13 +397,9 @@ def _search(
     query = {"suffix": suffix, "extension": [".nii", ".nii.gz"], **query}
     datatype = query["datatype"]
     found, faults = files_of(dataset.root, label, datatype if isinstance(datatype, str) else ANY, sessions)
-    paths = []
-    for path in (path for path in found if matches(path, query)):
-        if fault := fault_of(path, dataset.root):
-            faults.append(fault)
-        else:
-            paths.append(path)
-    return _Searched(dataset, paths, faults)
+    chosen = {path: fault_of(path, dataset.root) for path in found if matches(path, query)}
+    of_files = [fault for fault in chosen.values() if fault]
+    return _Searched(dataset, [path for path, fault in chosen.items() if not fault], faults + of_files, of_files)
 
 
 def _no_images(raw: Dataset, label: str, searched: Mapping[str, Sequence[_Searched]], query: Mapping[str, Any]) -> str:

@@ -121,6 +121,18 @@ def test_filters_choose_among_series(echoes):
     assert image.name == "sub-01_acq-fine_mod-MESE"
 
 
+def test_folders_that_hold_no_diffusion_images_are_no_problem(tiny, echoes):
+    """A session whose label BIDS does not allow; names of series that it does not allow are one."""
+    tiny.add("sub-01/ses-1/dwi/sub-01_ses-1_dwi")
+    tiny.write("sub-01/ses-of_old/anat/sub-01_ses-of_old_T1w.json", "{}")
+    found = found_in(tiny)
+    assert [image.title for image in found.images] == ["sub-01_ses-1_dwi"]
+    assert not found.problems
+    echoes(stem="sub-01/ses-1/anat/sub-01_ses-1_acq-")
+    assert all("Rename it" in problem.message for problem in found_in(tiny).problems)
+    assert len(found_in(tiny).problems) == 3
+
+
 def test_who_has_nothing_is_told_what_was_looked_for(tiny):
     tiny.write("sub-01/anat/sub-01_T1w.json", "{}")
     (problem,) = found_in(tiny).problems
