@@ -68,3 +68,21 @@ def cohen_d(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
     if pooled == 0:
         return 0.0 if difference == 0 else float(np.copysign(np.inf, difference))
     return difference / pooled
+
+
+class PercentageErrors(NamedTuple):
+    """Errors relative to the truth, in per cent, of shape (n_parameters,)."""
+
+    mdape: NDArray[np.float64]
+    mdpe: NDArray[np.float64]
+    mape: NDArray[np.float64]
+
+
+def percentage_errors(estimates: NDArray[np.floating], truth: NDArray[np.float64]) -> PercentageErrors:
+    """Median of their sizes, median with their signs, and mean of their sizes (MDAPE, MDPE, MAPE).
+
+    ``estimates`` and ``truth`` have the shape (n, n_parameters); the truth is above 0. NaN is ignored.
+    """
+    errors = 100 * (estimates - truth) / truth
+    size = np.abs(errors)
+    return PercentageErrors(np.nanmedian(size, axis=0), np.nanmedian(errors, axis=0), np.nanmean(size, axis=0))
