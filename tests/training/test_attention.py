@@ -5,9 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from bidsfit import Acquisition, models
+from bidsfit.models.space import ParameterSpace
+from bidsfit.simulation.distributions import Uniform
+from bidsfit.simulation.simulator import Noise, Simulator
 from bidsfit.training import attention
 from bidsfit.training.attention import NeighbourhoodAttention, SelfAttention
 from bidsfit.training.convolution import Convolution
+from bidsfit.training.objectives import Parameters
+from bidsfit.training.trainer import Schedule, descend
 
 torch = pytest.importorskip("torch")
 
@@ -164,6 +170,18 @@ def test_attention_is_the_mean_of_values_weighted_by_the_similarity_of_keys_to_t
     mean = scores.softmax(dim=0) @ layer.parts["value"](seen)
     expected = values[0, 1, 1, 0] + layer.parts["out"](mean)
     np.testing.assert_allclose(found.ravel().detach(), expected.detach(), rtol=1e-12)
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+@pytest.mark.parametrize("name", ["neighbourhood, 7", "self, 7"])
+def test_networks_that_are_trained_together_are_those_that_are_trained_alone(name):
+    space, protocol = ParameterSpace(models.get("adc")), Acquisition([0, 500, 1000])
+    simulator = Simulator(Uniform(space), protocol, Noise(50.0), reach=READING[name].reach)
+    schedule = Schedule(steps=3, batch=8, validation=16, checks=1)
+    (alone,) = descend(READING[name], Parameters(), schedule, simulator, [0])
+    first, _ = descend(READING[name], Parameters(), schedule, simulator, [0, 1])
+    for key, array in alone.machine.items():
+        np.testing.assert_allclose(first.machine[key], array, atol=1e-3)
 
 
 @pytest.mark.parametrize(
