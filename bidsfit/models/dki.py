@@ -95,12 +95,9 @@ def _radial(parameters: Tensor) -> Tensor:
 def cone() -> NDArray[np.float64]:
     """Diffusivity and kurtosis times its square, neither negative, along directions of half a sphere; shape (m, 22)."""
     directions = _sphere(CONE_DEGREE)[0]
-    x, y, z = directions.T
-    diffusivity = np.column_stack([x * x, y * y, z * z, 2 * x * y, 2 * x * z, 2 * y * z])
+    diffusivity = np.pad(dti.diffusivities(directions), ((0, 0), (1, len(AXES))))
     kurtosis = [n * directions[:, ["xyz".index(a) for a in axes]].prod(-1) for n, axes in zip(TIMES, AXES, strict=True)]
-    return np.vstack([
-        np.pad(diffusivity, ((0, 0), (1, len(AXES)))), np.pad(np.column_stack(kurtosis), ((0, 0), (7, 0)))
-    ])  # fmt: skip
+    return np.vstack([diffusivity, np.pad(np.column_stack(kurtosis), ((0, 0), (7, 0)))])
 
 
 def plausible(parameters: NDArray[np.float64]) -> NDArray[np.bool_]:

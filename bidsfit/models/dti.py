@@ -48,6 +48,12 @@ def positive(parameters: NDArray[np.float64]) -> NDArray[np.bool_]:
     return np.asarray(np.linalg.eigvalsh(tensors(parameters))[:, 0] >= -ROUNDING)
 
 
+def diffusivities(directions: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Matrix (n, 6) that gives the diffusivities along unit vectors (n, 3) from the elements of the tensor."""
+    x, y, z = directions.T
+    return np.column_stack([x * x, y * y, z * z, 2 * x * y, 2 * x * z, 2 * y * z])
+
+
 def draw(n: int, rng: np.random.Generator) -> NDArray[np.float64]:
     """Draw tensors of tissue, shape (n, 6), in all orientations.
 

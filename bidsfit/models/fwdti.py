@@ -30,8 +30,7 @@ def start(signals: NDArray[np.float64], acquisition: Acquisition) -> NDArray[np.
     squares of its logarithm (Hoy AR et al. NeuroImage 2014;103:323-333).
     """
     b, counts = acquisition.variable("b"), acquisition.weights
-    x, y, z = acquisition.variable("direction").T
-    matrix = np.column_stack([x * x, y * y, z * z, 2 * x * y, 2 * x * z, 2 * y * z]) * -b[:, None]
+    matrix = dti.diffusivities(acquisition.variable("direction")) * -b[:, None]
     lowest = b == b.min()
     s0 = np.average(signals[:, lowest], axis=1, weights=counts[lowest])[:, None]
     water = np.exp(-b * FREE_WATER)
