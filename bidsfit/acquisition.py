@@ -111,6 +111,8 @@ COLUMNS = {
                latex=r"\mathrm{TE}"),
         Column("TI", "inversion time", "ms", absolute=0.1, largest=1e5, field="InversionTime", field_factor=1e3,
                latex=r"\mathrm{TI}"),
+        Column("TD", "recovery delay", "ms", absolute=0.1, largest=1e5, field="RecoveryDelay", field_factor=1e3,
+               latex=r"\mathrm{TD}"),
         Column("TR", "repetition time", "ms", absolute=0.1, largest=1e6, field="RepetitionTimeExcitation",
                field_factor=1e3, latex=r"\mathrm{TR}"),
         Column("flip_angle", "flip angle", "degrees", absolute=0.1, largest=360, field="FlipAngle", latex=r"\alpha"),

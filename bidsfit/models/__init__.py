@@ -20,6 +20,7 @@ BUILT_IN = {
     "ivimlebihan": "bidsfit.models.ivim:IVIM_LE_BIHAN",
     "ivimsimple": "bidsfit.models.ivim:IVIM_SIMPLE",
     "noddi": "bidsfit.models.noddi:NODDI",
+    "sirqmt": "bidsfit.models.magnetisation_transfer:SIR_QMT",
     "smt2": "bidsfit.models.smt:SMT2",
     "smt3": "bidsfit.models.smt:SMT3",
     "smt3normalised": "bidsfit.models.smt:SMT3_NORMALISED",
