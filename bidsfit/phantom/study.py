@@ -101,6 +101,7 @@ AMOUNTS = {
     "lambda": Amounts(0.10, 0.04, 0.12),
     "T1": Amounts(0.05, 0.02, -0.08),
     "inversion": Amounts(0.01, 0.005, 0.0),
+    "PSR": Amounts(0.10, 0.03, -0.15),
     "T2": Amounts(0.06, 0.02, -0.08),
     "T2star": Amounts(0.08, 0.03, 0.10),
     "NDI": Amounts(0.12, 0.05, -0.15),

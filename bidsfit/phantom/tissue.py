@@ -240,7 +240,13 @@ _SIR_T1: Ranges = {"WM": (950.0, 1150.0), "GM": (1300.0, 1600.0), "CSF": (3500.0
 
 _SIR_QMT = TissueRecipe(
     tissues={
-        tissue: {"S0": _DENSITY[tissue], "T1": _SIR_T1[tissue], "PSR": share, "inversion": (0.92, 0.98)}
+        tissue: {
+            "S0": _DENSITY[tissue],
+            "T1": _SIR_T1[tissue],
+            "PSR": share,
+            "inversion": (0.92, 0.98),
+            "kmf": (12.5, 12.5),
+        }
         for tissue, share in _MACROMOLECULES.items()
     },
     lesions={"demyelination": {"S0": _DENSITY["GM"], "T1": (1400.0, 1700.0), "PSR": (0.04, 0.07)}},
