@@ -341,4 +341,6 @@ def values_of(model: SignalModel, parameters: NDArray[np.float64]) -> NDArray[np
     """Quantities (..., n_quantities) of parameters (..., n_parameters), see `quantities_of`."""
     rows = parameters.reshape(-1, parameters.shape[-1])
     values = dict(zip(model.names, rows.T, strict=True)) | model.derivation.values(rows)
-    return np.stack([values[name] for name in quantities_of(model)], axis=-1).reshape(*parameters.shape[:-1], -1)
+    names = quantities_of(model)
+    found = np.stack([values[name] for name in names], axis=-1)
+    return found.reshape(*parameters.shape[:-1], len(names))  # of no voxel, too

@@ -114,6 +114,13 @@ def test_flip_angles_are_corrected_by_the_transmit_field(app, outputs, valid, bl
     found = left.data(f"{stem}_desc-lsq_T1map")[inside]
     assert np.median(np.abs(found / (t1 * b1**2)[inside] - 1)) < 0.02
     assert "No TB1map (fmap/) belongs to the image, and B1 is taken for 1" in left.report()
+    for k in (2, 3, 5, 6):  # two angles leave no residual, so that the noise is not known
+        (dataset / f"sub-01/anat/sub-01_flip-{k}_VFA.nii.gz").unlink()
+    words = ("-d", f"truth={truth}", *QUICK)
+    assert app(dataset, tmp_path / "two", "participant", *words).code == 0
+    report = outputs(tmp_path / "two").report()
+    assert "The noise could not be estimated from this image" in report
+    assert "nothing can be said about the quality of the fit" in report
 
 
 def test_inversions_with_restored_polarity_are_fitted_as_magnitudes(app, outputs, blank_figures, tmp_path):
