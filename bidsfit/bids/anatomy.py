@@ -243,15 +243,15 @@ def _candidates(paths: Sequence[Path], dataset: Dataset) -> list[_Segmentation]:
                 found.append(_Segmentation(tuple(each), "probseg", len(FREESURFER_DESCRIPTIONS)))
         elif description in FREESURFER_DESCRIPTIONS:
             found.append(_Segmentation((path,), "freesurfer", FREESURFER_DESCRIPTIONS.index(description)))
-        elif labels := _labels(path, dataset.root):
+        elif labels := _labels(path, dataset):
             rank = len(FREESURFER_DESCRIPTIONS) + (1 if description is None else 2)
             found.append(_Segmentation((path,), "dseg", rank, labels))
     return sorted(found, key=lambda candidate: (candidate.rank, *_plainness(candidate.paths[0])))
 
 
-def _labels(path: Path, root: Path) -> dict[str, list[int]]:
+def _labels(path: Path, dataset: Dataset) -> dict[str, list[int]]:
     """Tissue numbers of a ``dseg`` from its table or sidecar, else those of BIDS; empty if it uses others."""
-    named = {tissue: tissue_indices(path, root, tissue.lower()) for tissue in PROBABILITIES}
+    named = {tissue: tissue_indices(path, dataset, tissue.lower()) for tissue in PROBABILITIES}
     if named["WM"] and named["GM"]:
         return named
     if any(named.values()) or {"desc", "atlas", "seg"} & set(_entities(path)):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from math import isfinite
 from pathlib import Path
@@ -105,13 +105,16 @@ class NoReversedPhase:
 
 
 @dataclass(frozen=True)
-class _ReversedScan:
+class JoinedImage:
+    """An image that BIDS links to a diffusion image as a reversed one, usable or not; ``link`` says how."""
+
     path: Path
     sidecar: dict[str, Any]
+    link: str
 
 
-def find_reversed(dataset: Dataset, image: InputImage) -> ReversedPhase | NoReversedPhase:
-    """Find the image of reversed phase encoding that BIDS links to a diffusion image.
+def joined_images(dataset: Dataset, image: InputImage) -> list[JoinedImage]:
+    """Images that BIDS links to a diffusion image as reversed ones, by names and sidecars.
 
     Candidates are the participant's ``fmap/*_epi``, ``dwi/*_dwi`` and ``dwi/*_sbref``. The first of these links that
     exists decides: a ``B0FieldIdentifier`` equal to the ``B0FieldSource`` of the image; ``IntendedFor`` (paths below
@@ -126,37 +129,53 @@ def find_reversed(dataset: Dataset, image: InputImage) -> ReversedPhase | NoReve
     Raises
     ------
     UnusableInputError
-        For a damaged file: invalid JSON, a field of the wrong type, an unreadable image.
+        For a damaged sidecar.
     """
     candidates = list(_candidates(dataset, image))
-    for link, joined in _joined(dataset, image, candidates):
-        own = _own(image)
-        if isinstance(own, str):
-            return NoReversedPhase(own, present=True)
-        reasons = []
-        found = []
-        for candidate in joined:
-            usable = _use(dataset, image, own, candidate, link)
-            if isinstance(usable, str):
-                reasons.append(usable)
-            else:
-                found.append(usable)
-        if found:
-            return min(found, key=lambda pair: (not pair.same_readout, pair.path.name))
-        return NoReversedPhase(" ".join(reasons), present=True)
-    return _none(image)
+    sources = set(_words(image.path, image.sidecar, "B0FieldSource"))
+    target = image.path.relative_to(dataset.root).as_posix()
+
+    def by_identifier(path: Path, sidecar: Mapping[str, Any]) -> bool:
+        return bool(sources & set(_words(path, sidecar, "B0FieldIdentifier")))
+
+    def by_intention(path: Path, sidecar: Mapping[str, Any]) -> bool:
+        intended = _words(path, sidecar, "IntendedFor")
+        return target in {_target(dataset, image.participant, word) for word in intended}
+
+    def by_name(path: Path, sidecar: Mapping[str, Any]) -> bool:
+        return not any(sidecar.get(field) for field in LINKS) and _alike(image.path, path)
+
+    kinds: dict[str, Callable[[Path, Mapping[str, Any]], bool]] = {
+        "B0FieldSource": by_identifier,
+        "IntendedFor": by_intention,
+        "dir- in the file names": by_name,
+    }
+    for link, joins in kinds.items():
+        if joined := [JoinedImage(*candidate, link) for candidate in candidates if joins(*candidate)]:
+            return joined
+    return []
 
 
-def joined_images(dataset: Dataset, image: InputImage) -> tuple[Path, ...]:
-    """Images that BIDS links to a diffusion image as reversed ones, usable or not, by names and sidecars.
+def find_reversed(
+    dataset: Dataset, image: InputImage, joined: Sequence[JoinedImage]
+) -> ReversedPhase | NoReversedPhase:
+    """Choose among the `joined_images` of a diffusion image the one of reversed phase encoding.
 
     Raises
     ------
     UnusableInputError
-        For a damaged sidecar.
+        For a damaged file: invalid JSON, a field of the wrong type, an unreadable image.
     """
-    _, joined = next(_joined(dataset, image, list(_candidates(dataset, image))), ("", []))
-    return tuple(candidate.path for candidate in joined)
+    if not joined:
+        return _none(image)
+    own = _own(image)
+    if isinstance(own, str):
+        return NoReversedPhase(own, present=True)
+    pairs = [_use(dataset, image, own, one) for one in joined]
+    found = [pair for pair in pairs if isinstance(pair, ReversedPhase)]
+    if found:
+        return min(found, key=lambda pair: (not pair.same_readout, pair.path.name))
+    return NoReversedPhase(" ".join(map(str, pairs)), present=True)
 
 
 def read_reversed(pair: ReversedPhase, shape: tuple[int, ...]) -> NDArray[np.float32]:
@@ -214,42 +233,15 @@ def _positive(value: Any) -> bool:
 # --- which images belong together -----------------------------------------------------------------------------------
 
 
-def _candidates(dataset: Dataset, image: InputImage) -> Iterator[_ReversedScan]:
-    """Images of the participant that may be reversed, sorted by name."""
+def _candidates(dataset: Dataset, image: InputImage) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Images of the participant that may be reversed, sorted by name, with their metadata."""
     for datatype, ending in PLACES:
         for path in files_of(dataset.root, image.participant, datatype)[0]:
             named = path.name.startswith(f"sub-{image.participant}_")
             named = named and path.name.endswith((f"{ending}.nii", f"{ending}.nii.gz"))
             if named and path != image.path and is_magnitude(path):
-                sidecar, _ = read_metadata(reversed(list(inherited(path, dataset.root, ".json"))))
-                yield _ReversedScan(path, sidecar)
-
-
-def _joined(
-    dataset: Dataset, image: InputImage, candidates: list[_ReversedScan]
-) -> Iterator[tuple[str, list[_ReversedScan]]]:
-    """Candidates linked to the image by each kind of link that links any, strongest first."""
-    sources = set(_words(image.path, image.sidecar, "B0FieldSource"))
-    target = image.path.relative_to(dataset.root).as_posix()
-
-    def by_identifier(candidate: _ReversedScan) -> bool:
-        return bool(sources & set(_words(candidate.path, candidate.sidecar, "B0FieldIdentifier")))
-
-    def by_intention(candidate: _ReversedScan) -> bool:
-        intended = _words(candidate.path, candidate.sidecar, "IntendedFor")
-        return target in {_target(dataset, image.participant, word) for word in intended}
-
-    def by_name(candidate: _ReversedScan) -> bool:
-        return not any(candidate.sidecar.get(field) for field in LINKS) and _alike(image.path, candidate.path)
-
-    kinds: dict[str, Callable[[_ReversedScan], bool]] = {
-        "B0FieldSource": by_identifier,
-        "IntendedFor": by_intention,
-        "dir- in the file names": by_name,
-    }
-    for link, joins in kinds.items():
-        if joined := [candidate for candidate in candidates if joins(candidate)]:
-            yield link, joined
+                sidecar, _ = read_metadata(reversed(list(inherited(path, dataset, ".json"))))
+                yield path, sidecar
 
 
 def _words(path: Path, sidecar: Mapping[str, Any], field: str) -> list[str]:
@@ -328,9 +320,9 @@ def _own(image: InputImage) -> _Own | str:
     return readout if isinstance(readout, str) else _Own(opened, shape, volumes, encoding, readout)
 
 
-def _use(dataset: Dataset, image: InputImage, own: _Own, candidate: _ReversedScan, link: str) -> ReversedPhase | str:
-    """The pair, or the reason why the candidate cannot be used."""
-    path, sidecar = candidate.path, candidate.sidecar
+def _use(dataset: Dataset, image: InputImage, own: _Own, joined: JoinedImage) -> ReversedPhase | str:
+    """The pair, or the reason why the joined image cannot be used."""
+    path, sidecar = joined.path, joined.sidecar
     encoding = _encoding(path, sidecar)
     if isinstance(encoding, str):
         return encoding
@@ -353,7 +345,7 @@ def _use(dataset: Dataset, image: InputImage, own: _Own, candidate: _ReversedSca
         return readout
     n_volumes = opened.shape[3] if len(opened.shape) > 3 else 1
     volumes = tuple(range(n_volumes))
-    if (bval := next(inherited(path, dataset.root, ".bval"), None)) is not None:
+    if (bval := next(inherited(path, dataset, ".bval"), None)) is not None:
         b_values = read_b_values(bval)
         image_shape(opened, b_values.size, path)
         volumes = tuple(int(i) for i in np.flatnonzero(b_values <= UNWEIGHTED))
@@ -370,7 +362,7 @@ def _use(dataset: Dataset, image: InputImage, own: _Own, candidate: _ReversedSca
         own_direction=ours,
         readout_time=readout,
         own_readout_time=own.readout,
-        link=link,
+        link=joined.link,
     )
 
 

@@ -58,9 +58,10 @@ def find_images_that_help(
     if "phase" not in skip:
         helping = _with_phase(helping, raw, image)
     try:
-        helping = replace(helping, joined=joined_images(raw, image))
+        joined = joined_images(raw, image)
+        helping = replace(helping, joined=tuple(one.path for one in joined))
         if "susceptibility" not in skip:
-            found = find_reversed(raw, image)
+            found = find_reversed(raw, image, joined)
             if isinstance(found, NoReversedPhase):
                 helping = replace(helping, unusable=found.present, no_reversed_phase=found.reason)
             else:

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,12 @@ class Folder:
     def uri(self, path: Path) -> str:
         """BIDS URI of one of its files."""
         return f"bids:{self.name}:{path.relative_to(self.root).as_posix()}"
+
+    @cached_property
+    def top_files(self) -> list[str]:
+        """Names of the files beside the folders of the participants; listed once, as there may be many folders."""
+        with os.scandir(self.root) as entries:
+            return [entry.name for entry in entries if not entry.is_dir()]
 
 
 @dataclass(frozen=True)
@@ -454,13 +461,13 @@ def _listed(paths: Sequence[Path]) -> str:
 def _describe(dataset: Dataset, label: str, suffix: str, files: tuple[Path, ...]) -> InputImage:
     """An image with its metadata, found by BIDS inheritance; a diffusion image with b-values and directions."""
     path, bval, series = files[0], None, suffix in SERIES
-    found = {file: read_metadata(reversed(list(inherited(file, dataset.root, ".json")))) for file in files}
+    found = {file: read_metadata(reversed(list(inherited(file, dataset, ".json")))) for file in files}
     entities = {"subject": label, **_labels(path)}
     if series:
         entities = {k: v for k, v in entities.items() if IMAGE_ENTITIES.get(k) != SERIES[suffix].entity}
         entities["modality"] = suffix
     else:
-        bval = next(inherited(path, dataset.root, ".bval"), None)
+        bval = next(inherited(path, dataset, ".bval"), None)
         if bval is None:
             raise UnusableInputError(
                 f"{path} has no .bval file. Put {path.name.split('.')[0]}.bval beside it, or one that it inherits "
@@ -469,7 +476,7 @@ def _describe(dataset: Dataset, label: str, suffix: str, files: tuple[Path, ...]
     return InputImage(
         path=path,
         bval=bval,
-        bvec=None if series else next(inherited(path, dataset.root, ".bvec"), None),
+        bvec=None if series else next(inherited(path, dataset, ".bvec"), None),
         sidecar=series_metadata({file: content for file, (content, _) in found.items()}, suffix)
         if series
         else found[path][0],
@@ -487,17 +494,18 @@ def _labels(path: Path) -> dict[str, str]:
     return {long: pairs[short] for long, short in IMAGE_ENTITIES.items() if short in pairs}
 
 
-def inherited(path: Path, root: Path, extension: str) -> Iterator[Path]:
+def inherited(path: Path, dataset: Folder, extension: str) -> Iterator[Path]:
     """Files that apply to an image by the inheritance principle, nearest and most specific first.
 
     A file applies if all its entities are those of the image.
     """
     image = parse_name(path.name)
     for folder in path.parents:
-        if folder != root and root not in folder.parents:
+        if folder != dataset.root and dataset.root not in folder.parents:
             return
         ending = f"{image.suffix}{extension}"
-        names = {folder / name: parse_name(name) for name in os.listdir(folder) if name.endswith(ending)}
+        listed = dataset.top_files if folder == dataset.root else os.listdir(folder)
+        names = {folder / name: parse_name(name) for name in listed if name.endswith(ending)}
         applying = [
             f for f, name in names.items() if set(name.words) <= set(image.words) and name.suffix == image.suffix
         ]

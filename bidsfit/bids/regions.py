@@ -74,7 +74,7 @@ class RegionFile:
     def regions(self) -> dict[str, tuple[int, ...]]:
         """Names of its regions with their labels; no labels for a mask of one region."""
         if self.kind == "dseg":
-            return labelled_regions(self.path, self.dataset.root)
+            return labelled_regions(self.path, self.dataset)
         entities = parse_name(self.path.name).entities
         if "label" not in entities:
             return {}
@@ -189,15 +189,15 @@ def _on_grid(path: Path, like: SpatialImage) -> NDArray | None:
     return read_data(image, path).reshape(shape)
 
 
-def labelled_regions(path: Path, root: Path) -> dict[str, tuple[int, ...]]:
+def labelled_regions(path: Path, dataset: Folder) -> dict[str, tuple[int, ...]]:
     """Regions of a ``dseg`` with their labels, from its table or sidecar; tissues also under standard names."""
     found: dict[str, list[int]] = {}
-    for name, label in lookup(path, root):
+    for name, label in lookup(path, dataset):
         if label != 0 and region_name(name) not in TISSUES:
             found.setdefault(name, []).append(label)
     regions = {name: tuple(labels) for name, labels in found.items()}
     for tissue in TISSUES:
-        if labels := tissue_indices(path, root, tissue):
+        if labels := tissue_indices(path, dataset, tissue):
             regions[tissue] = tuple(labels)
     return regions
 
@@ -207,15 +207,15 @@ def region_name(name: str) -> str:
     return next((tissue for tissue, names in NAMES.items() if name.strip().lower() in names), name.strip())
 
 
-def lookup(path: Path, root: Path) -> Iterator[tuple[str, int]]:
+def lookup(path: Path, dataset: Folder) -> Iterator[tuple[str, int]]:
     """Names and labels of a ``dseg``."""
-    for table in inherited(path, root, ".tsv"):
+    for table in inherited(path, dataset, ".tsv"):
         for row in read_tsv(table):
             name = (row.get("name") or row.get("abbreviation") or "").strip()
             if name and (row.get("index") or "").strip().isdecimal():
                 yield name, int(row["index"])
         return
-    for sidecar in inherited(path, root, ".json"):
+    for sidecar in inherited(path, dataset, ".json"):
         content = read_sidecar(sidecar)
         for key in ("Levels", "LabelMap"):
             if isinstance(content.get(key), dict):

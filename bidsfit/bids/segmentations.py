@@ -109,7 +109,7 @@ class Segmentation:
         where the file name says nothing; and else the numbers.
         """
         known = {"seg-aseg": ASEG, f"seg-{PLAIN}": {int(n): tissue.upper() for tissue, n in MAPPING.items()}}
-        told = {number: name for name, number in lookup(self.path, self.dataset.root)}
+        told = {number: name for name, number in lookup(self.path, self.dataset)}
         names = told or known.get(self.words, {})
         return {number: names.get(number, str(number)) for number in np.unique(labels).tolist() if number != 0}
 

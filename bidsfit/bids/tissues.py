@@ -50,7 +50,7 @@ def tissue_mask(
     """
     for dataset in datasets:
         for candidate in _candidates(dataset, image):
-            indices = tissue_indices(candidate, dataset.root, tissue)
+            indices = tissue_indices(candidate, dataset, tissue)
             if not indices and f"_label-{tissue.upper()}_" not in candidate.name:
                 continue
             try:
@@ -75,14 +75,14 @@ def _candidates(dataset: Folder, image: str) -> Iterator[Path]:
         yield from (path for _, _, path in sorted(found))
 
 
-def tissue_indices(path: Path, root: Path, tissue: str) -> list[int]:
+def tissue_indices(path: Path, dataset: Folder, tissue: str) -> list[int]:
     """Labels of a tissue ("wm", "gm" or "csf") in a ``dseg``, from its table or sidecar; empty for other files."""
     if "_dseg.nii" not in path.name:
         return []
-    for table in inherited(path, root, ".tsv"):
+    for table in inherited(path, dataset, ".tsv"):
         found = [(row.get("index") or "").strip() for row in read_tsv(table) if _is_tissue(row, tissue)]
         return [int(index) for index in found if index.isdecimal()]
-    for sidecar in inherited(path, root, ".json"):
+    for sidecar in inherited(path, dataset, ".json"):
         content = read_sidecar(sidecar)
         for key in ("Levels", "LabelMap"):
             if isinstance(content.get(key), dict):

@@ -229,9 +229,10 @@ def add_segmentations(
 
 @dataclass
 class _Known:
-    """What images of the same protocol share: their acquisition, and why fits are impossible for it."""
+    """What images share: acquisitions, fits with their estimators, and why fits are impossible for a protocol."""
 
     acquisitions: dict[tuple[object, ...], Acquisition] = field(default_factory=dict)
+    fits: dict[tuple[object, ...], Fit] = field(default_factory=dict)
     obstacles: dict[tuple[object, ...], str] = field(default_factory=dict)
 
     def same(self, acquisition: Acquisition) -> Acquisition:
@@ -240,6 +241,13 @@ class _Known:
         content = tuple(None if array is None else array.tobytes() for array in arrays)
         columns = tuple((name, column.tobytes()) for name, column in sorted(acquisition.columns.items()))
         return self.acquisitions.setdefault((columns, content, acquisition.frame), acquisition)
+
+    def in_organ(self, fit: Fit, organ: str) -> Fit:
+        """See `Fit.in_organ`; equal fits are one, so that their estimator is built once."""
+        key = (fit.model, fit.name, organ, fit.left_out, fit.unsuitable, str(fit.options))
+        if key not in self.fits:
+            self.fits[key] = fit.in_organ(organ)
+        return self.fits[key]
 
     def obstacle(self, fit: Fit, acquisition: Acquisition) -> str:
         """See `_obstacle`."""
@@ -303,7 +311,7 @@ def _plan_image(
         noise = replace(noise, kind="gaussian")
         fits = [fit.with_noise("gaussian") for fit in fits]
     organ, why = _organ(image, organ)
-    fits = [fit.in_organ(organ) for fit in fits]
+    fits = [known.in_organ(fit, organ) for fit in fits]
     rows: dict[str, dict[str, Any]] = {}
     chosen: list[Fit] = []
     for name in dict.fromkeys(fit.model for fit in fits):

@@ -72,7 +72,7 @@ def general(line: str, image: ImagePlan) -> str:
     """A line with the parts specific to an image replaced by an asterisk."""
     for key, label in parse_name(image.image.name).entities.items():
         if key in OWN:
-            line = re.sub(rf"\b{key}-{re.escape(label)}(?![a-zA-Z0-9])", f"{key}-*", line)
+            line = re.sub(rf"(?<![a-zA-Z0-9]){key}-{re.escape(label)}(?![a-zA-Z0-9])", f"{key}-*", line)
     return line
 
 

@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 
-from bidsfit.bids.fieldmaps import NoReversedPhase, ReversedPhase, find_reversed, readout_time
+from bidsfit.bids.fieldmaps import NoReversedPhase, ReversedPhase, find_reversed, joined_images, readout_time
 from bidsfit.bids.inputs import Dataset, InputImage, inherited
 from bidsfit.bids.metadata import read_sidecar
 from bidsfit.exceptions import UnusableInputError
@@ -32,10 +32,11 @@ def find(dataset, name="sub-01_dir-AP"):
     opened = Dataset(name="raw", root=dataset.root, derivative=False)
     path = next(dataset.root.glob(f"sub-01/**/{name}_dwi.nii.gz"))
     sidecar = {}
-    for file in reversed(list(inherited(path, dataset.root, ".json"))):
+    for file in reversed(list(inherited(path, opened, ".json"))):
         sidecar |= read_sidecar(file)
     bval = path.with_name(f"{name}_dwi.bval")
-    return find_reversed(opened, InputImage(path, bval, None, sidecar, {"subject": "01"}, opened.uri(path), False))
+    image = InputImage(path, bval, None, sidecar, {"subject": "01"}, opened.uri(path), False)
+    return find_reversed(opened, image, joined_images(opened, image))
 
 
 def reason(dataset, **options):

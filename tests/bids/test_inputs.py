@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from bidsfit.bids.inputs import (
+    Folder,
     InputImage,
     choose_participants,
     describes_derivative,
@@ -132,7 +133,25 @@ def test_the_nearest_and_most_specific_file_applies(tiny):
         tiny.write("acq-a_dwi.bval", "0"),
         tiny.write("dwi.bval", "0"),
     ]
-    assert list(inherited(path, tiny.root, ".bval")) == files
+    assert list(inherited(path, Folder("", tiny.root), ".bval")) == files
+
+
+def test_the_folders_of_participants_are_listed_once_for_all(tiny, monkeypatch):
+    """They may be thousands, which each of their images would list again."""
+    for label in ("01", "02", "03"):
+        tiny.add(f"sub-{label}/dwi/sub-{label}_dwi", bval=False)
+    tiny.write("dwi.bval", "0")
+    listed = []
+
+    def noting(function):
+        return lambda path: (listed.append(os.fspath(path)), function(path))[1]
+
+    for name in ("listdir", "scandir"):
+        monkeypatch.setattr(os, name, noting(getattr(os, name)))
+    dataset = open_dataset(tiny.root, "raw")
+    found = find_images(dataset, [], ["01", "02", "03"]).images
+    assert [image.bval for image in found] == [tiny / "dwi.bval"] * 3
+    assert listed.count(str(tiny.root)) == 1
 
 
 def test_files_of_others_do_not_apply(tiny):
@@ -145,7 +164,7 @@ def test_files_of_others_do_not_apply(tiny):
     ):
         tiny.write(name, "0")
     (tiny.root.parent / "dwi.bval").write_text("0")  # outside the dataset
-    assert list(inherited(path, tiny.root, ".bval")) == []
+    assert list(inherited(path, Folder("", tiny.root), ".bval")) == []
     (problem,) = find(tiny).problems
     assert f"{path} has no .bval file" in problem.message
 

@@ -72,4 +72,4 @@ def test_the_outputs_are_a_place_to_look(masks):
 def test_fluid_has_a_number_too(masks):
     path = masks.nifti("sub-01/anat/sub-01_dseg.nii.gz", LABELS)
     masks.write("dseg.tsv", "index\tname\tmapping\n2\tfluid\t3\n3\tCSF\tn/a\n")
-    assert tissue_indices(path, masks.root, "csf") == [2, 3]
+    assert tissue_indices(path, Folder("masks", masks.root), "csf") == [2, 3]

@@ -468,6 +468,17 @@ def test_the_plan_in_words(tiny, plan, tmp_path):
     assert "left out: " in said
 
 
+def test_sessions_of_many_participants_are_described_once(tiny, plan, tmp_path):
+    for label in ("01", "02"):
+        for session in (1, 2):
+            tiny.add(f"sub-{label}/ses-{session}/dwi/sub-{label}_ses-{session}_dwi")
+    plans = plan()
+    said = describe_plan(plans, tmp_path)
+    assert said.startswith("4 images  ")
+    assert said.count("fit adc") == 1
+    assert len({id(fit.built) for plan in plans for image in plan.images for fit in image.fits}) == 1
+
+
 # --- what must be trained -------------------------------------------------------------------------------------------
 
 
