@@ -91,8 +91,17 @@ class DiskFullError(BidsfitError):
     """A file could not be written for want of space; the message names it and says how much is free."""
 
 
-class StepKilledError(BidsfitError):
-    """The process of a step died without a word."""
+class OutOfMemoryError(BidsfitError):
+    """Memory did not suffice, or a process died without a word, which is that as a rule.
+
+    The message is given what happened; what to do is added.
+    """
+
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            f"{what} Give the run more memory (sbatch --mem, docker run --memory), or let it do less at a time "
+            "(--nprocs, --omp-nthreads, or --mem with what there is), and run the same command again: it resumes."
+        )
 
 
 class ToolError(BidsfitError):

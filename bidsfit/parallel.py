@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, suppress
 from itertools import islice
+from pathlib import Path
 from typing import Any, TypeVar
+
+from bidsfit.exceptions import CannotCreateError, OutOfMemoryError
 
 Result = TypeVar("Result")
 
@@ -87,6 +92,7 @@ def _here(function: Callable[..., Result], jobs: Iterable[tuple[Any, ...]]) -> I
 def _shared(function: Callable[..., Result], jobs: Iterable[tuple[Any, ...]], n_processes: int) -> Iterator[Result]:
     from joblib.externals.loky import ProcessPoolExecutor  # processes that share no locks with this one
 
+    require_locks()
     left = iter(jobs)
     with ProcessPoolExecutor(n_processes, initializer=end_with_parent, initargs=(os.getpid(),), env=ONE_THREAD) as pool:
         ahead = deque(pool.submit(function, *job) for job in islice(left, n_processes + 1))
@@ -95,16 +101,35 @@ def _shared(function: Callable[..., Result], jobs: Iterable[tuple[Any, ...]], n_
                 result = ahead.popleft().result()
                 ahead.extend(pool.submit(function, *job) for job in islice(left, 1))
                 yield result
+        except BrokenProcessPool as error:
+            raise OutOfMemoryError(
+                "A process that shared the work was killed, as a rule by the system for want of memory."
+            ) from error
         finally:
             for future in ahead:
                 future.cancel()
 
 
+def require_locks() -> None:
+    """Raise `CannotCreateError` unless processes can share locks, which Linux keeps in ``/dev/shm``."""
+    try:
+        multiprocessing.Lock()
+    except OSError as error:
+        raise CannotCreateError(
+            "Processes that work side by side share locks in /dev/shm, which cannot be written: "
+            f"{error.strerror}. Mount a file system in memory there that every user can write (docker run "
+            "--tmpfs /dev/shm:mode=1777), or let one process do everything: --nprocs 1 --omp-nthreads 1."
+        ) from error
+
+
 def end_with_parent(parent: int) -> None:
     """Make this process and its children end soon after the parent process ends, for whatever reason.
 
-    Keyboard interrupts, which all processes receive, are ignored here and handled by the parent.
+    Keyboard interrupts, which all processes receive, are ignored here and handled by the parent. Where memory runs out,
+    Linux kills this process rather than the parent, which can tell of it.
     """
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("500")
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 

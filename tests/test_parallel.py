@@ -7,6 +7,7 @@ from operator import truediv
 
 import pytest
 
+from bidsfit.exceptions import OutOfMemoryError
 from bidsfit.parallel import in_processes
 
 
@@ -34,6 +35,21 @@ def test_no_job_is_made_before_its_turn():
 def test_an_error_of_a_job_is_raised(threads):
     with pytest.raises(ZeroDivisionError):
         list(in_processes(truediv, iter([(1, 1), (1, 0)]), 2, threads))
+
+
+def test_a_worker_that_is_killed_is_told_as_want_of_memory():
+    with pytest.raises(OutOfMemoryError, match=r"was killed.*--nprocs.*it resumes"):
+        list(in_processes(os.abort, iter([(), ()]), 2, 2))
+
+
+def test_where_processes_cannot_share_locks_it_is_said_what_is_needed():
+    words = "mount -t tmpfs -o ro tmpfs /dev/shm && exec $0 -c 'from bidsfit.parallel import *; require_locks()'"
+    command = ["unshare", "--mount", "sh", "-c", words, sys.executable]
+    if os.getuid() != 0 or subprocess.run(["unshare", "--mount", "true"], check=False).returncode:
+        pytest.skip("file systems can be mounted by root only")
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "CannotCreateError: Processes that work side by side share locks in /dev/shm" in found.stderr
+    assert found.stderr.endswith("or let one process do everything: --nprocs 1 --omp-nthreads 1.\n")
 
 
 def test_libraries_are_limited_that_are_loaded_later():

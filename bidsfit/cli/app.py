@@ -16,7 +16,7 @@ from types import FrameType
 
 from bidsfit.cli.options import hyphenated
 from bidsfit.cli.parser import build_parser
-from bidsfit.exceptions import BidsfitError, ExitCode
+from bidsfit.exceptions import BidsfitError, ExitCode, OutOfMemoryError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -57,6 +57,9 @@ def run(argv: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         print(f"bidsfit: error: {error}", file=sys.stderr)
         return error.exit_code
+    except MemoryError:
+        print(f"bidsfit: error: {OutOfMemoryError('The run was refused memory.')}", file=sys.stderr)
+        return ExitCode.FAILED
     except OSError as error:  # a folder that went away, a disk that was taken off
         if arguments.verbosity >= 2:
             traceback.print_exc()

@@ -7,7 +7,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from bidsfit.exceptions import ConflictError, DiskFullError, UnusableInputError
+from bidsfit.exceptions import ConflictError, DiskFullError, OutOfMemoryError, UnusableInputError
 from bidsfit.files import FULL, no_space
 from bidsfit.planning.plan import ImagePlan, ParticipantPlan
 from bidsfit.preprocessing.steps import STEPS
@@ -25,6 +25,12 @@ NO_SPACE = re.compile(rf"\[Errno (?:{'|'.join(map(str, FULL))})\][^\n']*(?:'([^\
 
 #: Bytes below which a disk counts as full, whatever a step that fails says of it.
 NOTHING = 100_000
+
+#: How a traceback shows that memory was refused: to Python and NumPy, to torch, or by the system.
+NO_MEMORY = re.compile(
+    r"^\s*(?:\S+\.)?\w*MemoryError\b(?!.*CUDA)|allocate memory|\[Errno 12\]|failed to map segment from shared object$",
+    re.MULTILINE,
+)
 
 #: What failed, by class of the error.
 TITLES = {
@@ -108,6 +114,8 @@ def explain(crash: Crash, plan: ImagePlan | None) -> tuple[str, str]:
     lines = [line.strip() for line in crash.traceback.splitlines() if line.strip()]
     last = lines[-1] if lines else "it left no word, as its crash file was not written to the end"
     file = "" if plan is None else f"{plan.given}: "
+    if NO_MEMORY.search(crash.traceback):
+        return failed, str(OutOfMemoryError(f"{file}{step} was refused memory ({last})."))
     return failed, (
         f"{file}{step} met an error that bidsfit does not expect: {last}. Nothing was written in its place, and other "
         "results are not touched. Where it happened stands in the crash file."

@@ -17,8 +17,8 @@ from nipype.pipeline.plugins.base import PluginBase
 from nipype.pipeline.plugins.tools import report_crash
 from nipype.utils.profiler import get_system_total_memory_gb
 
-from bidsfit.exceptions import DiskFullError, StepKilledError
-from bidsfit.parallel import end_with_parent
+from bidsfit.exceptions import DiskFullError, OutOfMemoryError
+from bidsfit.parallel import end_with_parent, require_locks
 from bidsfit.run.failures import full_disk
 
 #: Fraction of the memory of the machine that steps may use together, where the user says nothing.
@@ -43,9 +43,10 @@ class Scheduler(PluginBase):
 
     As many images as there are processes are processed at a time, in the given order, so that results are complete
     early. Nipype's and niworkflows' plugins process all images at once, treat an interrupt as a failure of the running
-    node, and wait forever for a worker that was killed. Here a node whose worker was killed (usually for lack of
-    memory) fails like any other, the run continues with new workers, and no worker outlives the run. A full disk ends
-    the run, since all further nodes would fail.
+    node, and wait forever for a worker that was killed. Here the nodes whose worker was killed (usually for lack of
+    memory), and those beside them, run once more, each alone; one that is killed again fails like any other. The run
+    continues with new workers, and no worker outlives the run. A full disk ends the run, since all further nodes would
+    fail.
 
     Parameters
     ----------
@@ -91,6 +92,7 @@ class Scheduler(PluginBase):
         self.left = {name: nodes for name, nodes in self.left.items() if nodes}
         self.waits_for = dict(graph.in_degree())
         self.running: dict[Future[str], Any] = {}
+        self.alone: set[Any] = set()  # nodes that were killed, or ran beside one
         self.worked: set[str] = set()
         self.failures: list[tuple[str, str]] = []
         self.pool = self._new_pool()
@@ -107,6 +109,7 @@ class Scheduler(PluginBase):
     def _new_pool(self) -> Executor:
         if self.processes == 1:
             return _ThisProcess()
+        require_locks()
         return ProcessPoolExecutor(self.processes, initializer=_start_worker, initargs=(os.getcwd(), os.getpid()))
 
     def _start_steps(self) -> bool:
@@ -128,6 +131,8 @@ class Scheduler(PluginBase):
 
     def _fits(self, node: Any) -> bool:
         """Whether threads and memory suffice to run a node beside the running ones."""
+        if self.running and self.alone & {node, *self.running.values()}:
+            return False
         threads = sum(self._threads(other) for other in self.running.values())
         memory = sum(other.mem_gb for other in self.running.values())
         return not self.running or (
@@ -164,9 +169,12 @@ class Scheduler(PluginBase):
         try:
             trace = future.result()
         except BrokenProcessPool:
-            error = StepKilledError(
-                "The process of this step was killed, as a rule by the system for want of memory. Steps that ran "
-                "beside it ended with it. Run the same command again with fewer --nprocs; it resumes."
+            if node not in self.alone:
+                self.alone.add(node)
+                return
+            error = OutOfMemoryError(
+                "The process of this step was killed, as a rule by the system for want of memory, and again when "
+                "nothing ran beside it."
             )
             trace = "".join(format_exception_only(error))
         self._end_step(node, trace)

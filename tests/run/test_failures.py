@@ -96,6 +96,30 @@ def test_an_error_that_nobody_foresaw_names_file_and_step(image):
     assert "ValueError: operands could not be broadcast together. " in message
 
 
+@pytest.mark.parametrize(
+    "last",
+    [
+        "MemoryError",
+        "numpy._core._exceptions._ArrayMemoryError: Unable to allocate 12.0 GiB for an array with shape (1610612736,)",
+        "RuntimeError: [enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory",
+        "OSError: [Errno 12] Cannot allocate memory",
+        "ImportError: libtorch_cpu.so: failed to map segment from shared object",
+    ],
+)
+def test_refused_memory_is_told_as_such(image, last):
+    title, message = explain(Crash(f"{NODE}.adc_lsq_wf.fit", f"Traceback (most recent call last):\n\t{last}"), image)
+    assert title == "A step failed: fitting adc (lsq) of sub-01_dwi"
+    assert f"fitting adc (lsq) of sub-01_dwi was refused memory ({last}). Give the run more memory" in message
+    assert "--nprocs" in message
+
+
+def test_memory_of_a_gpu_is_not_that_of_the_run(image):
+    trace = (
+        "Traceback (most recent call last):\n\ttorch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB"
+    )
+    assert "met an error" in explain(Crash(f"{NODE}.adc_lsq_wf.fit", trace), image)[1]
+
+
 def test_an_error_on_purpose_speaks_for_itself(image):
     trace = (
         "Traceback (most recent call last):\n\tbidsfit.exceptions.UnusableInputError: a.nii is cut.\n\n\n"

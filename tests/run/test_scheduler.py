@@ -54,7 +54,36 @@ def test_a_killed_worker_fails_its_step(workflow, tmp_path):
     with pytest.raises(Exception, match="was killed"):
         workflow(die).run(plugin=Scheduler(2))
     (crash,) = tmp_path.glob("crash-*.txt")
-    assert "bidsfit.exceptions.StepKilledError: The process of this step was killed" in crash.read_text()
+    assert "bidsfit.exceptions.OutOfMemoryError: The process of this step was killed" in crash.read_text()
+
+
+def nap(path):
+    import time
+    from pathlib import Path
+
+    with open(f"{path}.started", "a") as file:
+        file.write("started ")
+    time.sleep(0.5)
+    Path(path).write_text("done")
+
+
+def die_beside(path):
+    import os
+    import signal
+    import time
+    from pathlib import Path
+
+    while not Path(path.replace("die_beside", "nap") + ".started").exists():
+        time.sleep(0.01)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_what_ran_beside_a_killed_worker_runs_again(workflow, tmp_path):
+    with pytest.raises(Exception, match="again when nothing ran beside it"):
+        workflow(die_beside, nap).run(plugin=Scheduler(2))
+    assert (tmp_path / "nap.txt").read_text() == "done"
+    assert (tmp_path / "nap.txt.started").read_text() == "started started "
+    assert ["die_beside" in path.read_text() for path in tmp_path.glob("crash-*.txt")] == [True]
 
 
 def test_the_rest_goes_on_with_new_workers(workflow, tmp_path):
