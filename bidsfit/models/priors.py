@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -42,7 +43,7 @@ class Prior:
         """Whether the bounds are equal."""
         return self.bounds[0] == self.bounds[1]
 
-    @property
+    @cached_property
     def _frozen(self) -> Any:
         from scipy import stats
 
