@@ -141,14 +141,14 @@ def no_space(path: Path) -> str:
     free = shutil.disk_usage(there).free / 1e6
     return (
         f"No space is left to write {path}: {free:.1f} MB are free on its disk, or a quota is used up. Make room "
-        "there, and run the same command again: it resumes."
+        "there, or choose another folder (-w for the work folder), and run the same command again: it resumes."
     )
 
 
-def remove_abandoned(folder: Path) -> None:
-    """Remove temporary files of killed processes of this machine in a folder and below."""
+def remove_abandoned(folder: Path, below: str = "") -> None:
+    """Remove temporary files of killed processes of this machine in a folder, with ``below="**/"`` also below it."""
     prefix = f".{gethostname()}."
-    for path in folder.rglob(f"{prefix}*"):
+    for path in folder.glob(f"{below}{prefix}*"):
         process = path.name.removeprefix(prefix).split(".")[0]
         if process.isdigit() and not psutil.pid_exists(int(process)):
             path.unlink(missing_ok=True)

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+import zipfile
 from collections import namedtuple
 from contextlib import contextmanager
 from pathlib import Path
@@ -446,6 +447,15 @@ def unchanged():
     return check
 
 
+#: What tells one run from another: times, voxels a second, its identifier and command. The time that a training took is
+#: in the file of the estimator, and thus shapes its checksum.
+TIMES = (
+    r"\"Seconds\": [\d.]+|The training took [\d.]+ s|\"Checksum\": \"[0-9a-f]{64}\"|"
+    r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+\d:]*|\d{4}-\d\d-\d\d \d\d:\d\d UTC|\"seconds\": [\d.e-]+"
+    r"|[\d.]+ s(?=</)|[\d,]+</td></tr>|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|bidsfit /[^<\"]*"
+)
+
+
 class Outputs:
     """The output folder of a run."""
 
@@ -460,6 +470,21 @@ class Outputs:
     def maps(self):
         """Content of every map, by name."""
         return {p.name: p.read_bytes() for p in sorted(self.folder.rglob("*_dwimap.nii.gz"))}
+
+    def told(self):
+        """Content of every file without what tells one run from another; logs and hidden files are left out."""
+        names = [p.relative_to(self.folder).as_posix() for p in self.folder.rglob("*") if p.is_file()]
+        kept = [name for name in names if "/log/" not in name and "/." not in f"/{name}"]
+        found = {}
+        for name in kept:
+            if name.endswith(".zip"):  # a trained estimator
+                with zipfile.ZipFile(self.folder / name) as parts:
+                    found |= {f"{name}/{part}": parts.read(part) for part in parts.namelist()}
+            else:
+                found[name] = (self.folder / name).read_bytes()
+        apart = re.compile(TIMES + "|" + re.escape(str(self.folder.parent)) + r"[^ \"<>]*")
+        texts = (".json", ".html", ".md", ".bib", ".tsv", "README")
+        return {name: apart.sub("", text.decode()) if name.endswith(texts) else text for name, text in found.items()}
 
     def path(self, name):
         (path,) = self.folder.rglob(f"{name}.nii.gz")

@@ -68,7 +68,7 @@ def test_leftovers_of_dead_processes_go(tmp_path):
     other = tmp_path / "map.nii.gz"
     for path in (left, living, elsewhere, other):
         path.touch()
-    remove_abandoned(tmp_path)
+    remove_abandoned(tmp_path, "**/")
     assert not left.exists()
     assert all(path.exists() for path in (living, elsewhere, other))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import textwrap
 from collections.abc import Callable, Sequence
 from functools import wraps
@@ -20,6 +19,8 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
+
+from bidsfit.files import whole_file
 
 #: Inches; about the text width of the report, so that type in figures has the size of type in the text.
 WIDTH = 10.0
@@ -145,11 +146,9 @@ def save(figure: Figure, path: Path | str, turns: Sequence[tuple[Any, Any]] = ()
         If the suffix is neither .png nor .svg.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     suffix = path.suffix.lower()
     cropped: dict[str, Any] = {"bbox_inches": "tight", "pad_inches": MARGIN}
-    try:
+    with whole_file(path) as beside:
         if suffix == ".png" and (drawn := _drawn_once(figure)) is not None:
             pixels, left, top = drawn
             places = [[_place(axes, pixels.shape, left, top) for axes in pair] for pair in turns]
@@ -163,9 +162,6 @@ def save(figure: Figure, path: Path | str, turns: Sequence[tuple[Any, Any]] = ()
             FigureCanvasSVG(figure).print_figure(beside, format="svg", metadata={"Date": None}, **cropped)
         else:
             raise ValueError(f"Figures are written as .png or .svg, not as {path.name!r}.")
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
     return path
 
 

@@ -128,8 +128,10 @@ def run_graph(
     settings: Settings, plans: Sequence[ParticipantPlan], plugin: Mapping[str, Any], reports: Reports
 ) -> None:
     """Run the graph of participants that no other run works on."""
+    for folder in (settings.store, *(settings.output_dir / name for name in ("", "prov", "logs"))):
+        remove_abandoned(folder)
     for plan in plans:
-        remove_abandoned(settings.output_dir / f"sub-{plan.label}")
+        remove_abandoned(settings.output_dir / f"sub-{plan.label}", "**/")
         folder = log_folder(settings.output_dir, plan.label) / settings.run_uuid
         write_text(folder / "bidsfit.toml", settings.to_toml())
     configure_nipype(settings)

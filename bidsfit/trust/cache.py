@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from bidsfit import __version__
 from bidsfit.acquisition import Acquisition
 from bidsfit.estimators.estimator import Estimator
+from bidsfit.exceptions import DiskFullError
 from bidsfit.files import cache_folder, whole_file
 from bidsfit.models.space import ParameterSpace
 from bidsfit.noise import NoiseKind
@@ -84,7 +85,7 @@ def cached_performance(
         return simulated()
     with lock:
         found = _kept(path, space) or simulated()  # another job may have made it meanwhile
-        with suppress(OSError), whole_file(path) as temporary:
+        with suppress(OSError, DiskFullError), whole_file(path) as temporary:
             temporary.write_bytes(found.dump())
         return found
 

@@ -1,7 +1,6 @@
 """Independent jobs of one participant and session each: they give what one job gives."""
 
 import json
-import re
 import shutil
 
 import numpy as np
@@ -83,28 +82,12 @@ def test_jobs_of_single_sessions_give_the_maps_of_one_job(one, jobs, outputs):
     assert not [path for job in jobs for path in job.glob("trained")]
 
 
-#: What tells one run from another: times, voxels a second, its identifier, folder and command.
-TIMES = re.compile(
-    r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+\d:]*|\d{4}-\d\d-\d\d \d\d:\d\d UTC|\"seconds\": [\d.e-]+"
-    r"|[\d.]+ s(?=</)|[\d,]+</td></tr>"
-    r"|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|bidsfit /[^<\"]*|[^ \"<>]*/jobs0/[^ \"<>]*"
-)
-
-
-def told(folder):
-    """Content of every file without times; of logs (and of what is hidden) only which kinds there are."""
-    files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
-    kept = {name: path.read_bytes() for name, path in files.items() if "/log/" not in name and "/." not in f"/{name}"}
-    texts = (".json", ".html", ".md", ".bib", ".tsv", "README")
-    return {name: TIMES.sub("", text.decode()) if name.endswith(texts) else text for name, text in kept.items()}
-
-
-def test_outputs_of_jobs_are_copied_together_into_those_of_one_job(run, one, jobs):
+def test_outputs_of_jobs_are_copied_together_into_those_of_one_job(run, one, jobs, outputs):
     merged = run.folder / "merged"
     for job in reversed(jobs):
         shutil.copytree(job, merged, dirs_exist_ok=True)
     assert run(merged, "--reports-only") == 0
-    found, expected = told(merged), told(one)
+    found, expected = outputs(merged).told(), outputs(one).told()
     assert found.keys() == expected.keys()
     assert [name for name in found if found[name] != expected[name]] == []
     assert len(list((merged / "sub-01" / "log").iterdir())) == len(SESSIONS)

@@ -2,13 +2,18 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
+import numpy as np
 import psutil
 import pytest
+
+from bidsfit.cli.lab import main as lab
 
 
 @pytest.fixture
@@ -128,6 +133,65 @@ def test_a_killed_run_finishes_with_the_same_maps(app, command, words, finished,
     }
 
 
+#: How often jobs are killed, and the seed of the moments.
+KILLS, KILLS_SEED = 50, 20
+
+RECIPE = "kind: network\nsteps: 60\nbatch: 256\nunits: 16\nvalidation: 2048\nchecks: 10\n"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(7200)
+def test_a_killed_array_gives_what_an_undisturbed_one_gives(command, outputs, tmp_path):
+    """Two jobs side by side in one folder, with preprocessing and a training that they share, at random moments."""
+    size = ("--shape", "16", "16", "4", "--participants", "2", "--patients", "0", "--raw")
+    assert lab(["phantom", str(tmp_path / "ds"), "--model", "ivim", *size]) == 0
+    (tmp_path / "tiny.yml").write_text(RECIPE)
+    (tmp_path / "here").mkdir()
+    out, work, log = (tmp_path / "here" / name for name in ("out", "work", "log.txt"))
+    words = [tmp_path / "ds", out, "participant", "-w", work, "--skip-bids-validation", "--model", "adc"]
+    words += ["--estimators", "lsq", "net-uniform", "--training-recipe", tmp_path / "tiny.yml", "--training-snr", 20]
+    kills = []
+
+    def job(label, rng=None, longest=0.0):
+        """Start the job of a participant until it has not been killed."""
+        while True:
+            with log.open("a") as file:
+                own = ("--participant-label", label, "--nprocs", 2)
+                process = command(*words, *own, stdout=file, stderr=subprocess.STDOUT)
+            try:
+                within = rng.uniform(1, 0.6 * longest) if rng is not None and len(kills) < KILLS else None
+                assert process.wait(within) == 0, log.read_text()
+                return
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+                kills.append(label)
+
+    def array(seed=None, longest=0.0):
+        """Run the array; what it left."""
+        with ThreadPoolExecutor() as pool:
+            rngs = [None if seed is None else np.random.default_rng([seed, i]) for i in (1, 2)]
+            list(pool.map(job, ("01", "02"), rngs, (longest, longest)))
+        names = [path for path in (tmp_path / "here").rglob(".*.*.*") if path.suffix != ".lock"]
+        assert names == []  # no temporary file
+        found = outputs(out).told()
+        shutil.rmtree(tmp_path / "here")
+        (tmp_path / "here").mkdir()
+        return found
+
+    array()  # compiles, and simulates the errors
+    start = time.monotonic()
+    expected = array()
+    longest = time.monotonic() - start
+    rounds = 0
+    while len(kills) < KILLS:
+        found = array(KILLS_SEED + rounds, longest)
+        assert found.keys() == expected.keys()
+        assert [name for name in found if found[name] != expected[name]] == []
+        rounds += 1
+    print(f"\n{len(kills)} kills in {rounds} arrays; an undisturbed one takes {longest:.0f} s")
+
+
 def test_processes_threads_and_memory_do_not_shape_the_maps(app, words, finished, outputs, tmp_path):
     """Several processes give what one gives; with other resources nothing is fitted again."""
     out = tmp_path / "out"
@@ -143,11 +207,13 @@ def test_leftovers_of_a_killed_run_are_removed(app, words, tmp_path):
 
     dead = subprocess.Popen(["true"])
     dead.wait()
-    left = tmp_path / "out/sub-01/dwi" / f".{gethostname()}.{dead.pid}.sub-01_model-adc_param-D_desc-lsq_dwimap.nii.gz"
-    left.parent.mkdir(parents=True)
-    left.touch()
+    name = f".{gethostname()}.{dead.pid}.sub-01_model-adc_param-D_desc-lsq_dwimap.nii.gz"
+    left = [tmp_path / "out" / folder / name for folder in ("sub-01/dwi", "trained", "prov", "")]
+    for path in left:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
     assert app(*words, "--participant-label", "01", "--model", "adc", "--nprocs", 1).code == 0
-    assert not left.exists()
+    assert not any(path.exists() for path in left)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,8 @@ import os
 import shutil
 import subprocess
 
+import nibabel as nib
+import numpy as np
 import pytest
 
 from bidsfit.planning import plan
@@ -155,6 +157,9 @@ def test_a_full_disk_is_said_and_the_run_resumes(run, small_disk, tmp_path, full
     assert "MB are free on its disk" in outcome.err
     assert "Traceback" not in outcome.err
     assert outcome.err.count("No space") == 1
+    assert [path for path in out.rglob(".*.*.*") if path.suffix != ".lock"] == []  # no temporary file
+    for path in out.rglob("*.nii.gz"):
+        assert np.isfinite(nib.load(path).dataobj).any()  # whole
     small_disk(20_000)
     assert run("-w", work, out=out).code == 0
     assert len(list(out.rglob("*_dwimap.nii.gz"))) == 2 * 15
