@@ -42,22 +42,23 @@ SIMULATED = (
 
 def methods_of(records: Iterable[Record]) -> str:
     """Methods text about the fitted images, from their records; empty without fits."""
-    found = list(records)
-    fits = [record for record in found if isinstance(record, FitRecord)]
-    fitted = {fit.image for fit in fits}
+    masks: dict[str, set[str]] = {}  # what is said, and of which images
+    steps: dict[str, set[str]] = {}
+    fits: dict[tuple[str, ...], None] = {}
+    fitted: set[str] = set()
+    for record in records:
+        if isinstance(record, FitRecord):
+            fits[tuple(record.methods)] = None
+            fitted.add(record.image)
+        elif isinstance(record, ImageRecord):
+            masks.setdefault(record.mask_description, set()).add(record.name)
+        elif isinstance(record, PreprocessingRecord):
+            for sentence in record.methods:
+                steps.setdefault(sentence, set()).add(record.image)
     if not fits:
         return ""
-    return methods_text(
-        [one.mask_description for one in found if isinstance(one, ImageRecord) and one.name in fitted],
-        [fit.methods for fit in fits],
-        [
-            sentence
-            for one in found
-            if isinstance(one, PreprocessingRecord) and one.image in fitted
-            for sentence in one.methods
-        ],
-        diffusion=any(name.endswith("_dwi") for name in fitted),
-    )
+    in_masks, in_steps = ([words for words, images in said.items() if images & fitted] for said in (masks, steps))
+    return methods_text(in_masks, fits, in_steps, diffusion=any(name.endswith("_dwi") for name in fitted))
 
 
 def methods_text(

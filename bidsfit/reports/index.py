@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -82,7 +82,7 @@ class Row:
         return None if self.image is None else self.image.noise.get("snr")
 
 
-def write_index(folder: Path, records: Sequence[Record]) -> Path:
+def write_index(folder: Path, records: Iterable[Record]) -> Path:
     """Write ``index.html`` from all records of an output folder; the file is replaced only when complete.
 
     Participants with a report and without records are listed too: nothing was fitted for them.
@@ -98,7 +98,9 @@ def write_index(folder: Path, records: Sequence[Record]) -> Path:
         elif isinstance(record, PreprocessingRecord):
             row(record.image).preprocessing = record
         elif isinstance(record, FitRecord):
-            row(record.image).fits.append(record)
+            status = [one for one in record.status if one["count"]]
+            light = replace(record, status=status, maps=[], trust={}, methods=[], options={})  # there may be many
+            row(record.image).fits.append(light)
     known = {one.participant for one in rows.values()}
     alone = [Row(path.stem) for path in folder.glob("sub-*.html") if path.stem not in known]
     script = (TEMPLATES / "index.js").read_text(encoding="utf-8")

@@ -6,6 +6,7 @@ They contain results in the units of reports (diffusivities in 10^-3 mm^2/s).
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -212,13 +213,11 @@ def read_record(path: Path) -> Record:
         ) from error
 
 
-def read_records(folder: Path, participant: str = "*") -> list[Record]:
+def read_records(folder: Path, participant: str = "*") -> Iterator[Record]:
     """All records in an output folder, or those of one participant (label without ``sub-``), sorted by path.
 
-    A record that another run removes meanwhile is left out.
+    They are read one by one, as there may be many. A record that another run removes meanwhile is left out.
     """
-    records = []
     for path in sorted(folder.glob(f"sub-{participant}/figures/*_record.json")):
         with suppress(FileNotFoundError):
-            records.append(read_record(path))
-    return records
+            yield read_record(path)

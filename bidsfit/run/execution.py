@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from bidsfit.bids.inputs import Dataset, Folder
-from bidsfit.bids.names import is_label
+from bidsfit.bids.names import is_label, participant_labels
 from bidsfit.bids.outputs import prepare_dataset
 from bidsfit.exceptions import BidsfitError, CannotCreateError, NoInputError
 from bidsfit.files import needing_space, remove_abandoned, write_text
@@ -37,6 +37,10 @@ from bidsfit.run.work_folder import clean, held
 from bidsfit.workflows.estimation import init_image_wf
 from bidsfit.workflows.participant import WORKFLOW, image_part, init_participants_wf, log_folder, unpacked_folder
 from bidsfit.workflows.training import TrainedStore
+
+#: With more participants in the output folder, a run of chosen ones leaves what tells of all to a later command: to
+#: read all records takes longer than a small job, and every job would do it.
+MANY = 1000
 
 
 def carry_out(
@@ -76,7 +80,10 @@ def carry_out(
     else:
         say(summarise_plan(plans))
         run_workflow(settings, named, plugin, reports)
-    if not settings.train_only:
+    chosen = settings.participant_label and not settings.reports_only
+    if not settings.train_only and chosen and len(participant_labels(settings.output_dir)) > MANY:
+        say(f"With more than {MANY:,} participants, the group level or --reports-only renews what tells of all.")
+    elif not settings.train_only:
         write_methods(settings.output_dir)
         write_overview(settings.output_dir)
     return say_outcome(settings, plans, reports.errors)

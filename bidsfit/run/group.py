@@ -21,7 +21,7 @@ from bidsfit.planning.fits import bounds_of_models
 from bidsfit.reports.quality_page import write_quality_page
 from bidsfit.run.cohort import CohortChoice, CohortPlan, analyse, describe, plan_cohort
 from bidsfit.run.pooling import plan_poolings, pool_fits
-from bidsfit.run.reports import say, write_overview
+from bidsfit.run.reports import say, write_methods, write_overview
 from bidsfit.run.settings import Settings
 
 #: So many participants and sessions without maps are named.
@@ -61,6 +61,7 @@ def run_group(settings: Settings) -> int:
             raise failure
         say(f"No fits were pooled. {failure}")
     if not settings.dry_run:
+        write_methods(settings.output_dir)
         write_overview(settings.output_dir)
     return 0
 

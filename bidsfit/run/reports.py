@@ -149,7 +149,7 @@ def read_crashes(settings: Settings, plan: ParticipantPlan, *runs: str) -> list[
 
 def make_report(settings: Settings, raw: Dataset, plan: ParticipantPlan, errors: Sequence[ErrorRecord]) -> None:
     """Write the report of one participant from all its records, including those of earlier runs."""
-    records = read_records(settings.output_dir, plan.label)
+    records = list(read_records(settings.output_dir, plan.label))
     images = [record for record in records if isinstance(record, ImageRecord)]
     fits = [record for record in records if isinstance(record, FitRecord)]
     write_report(

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from bidsfit.planning import plan
+from bidsfit.run import execution
 from bidsfit.run.work_folder import held
 
 #: What is drawn is looked at elsewhere.
@@ -84,12 +85,21 @@ def test_a_run_that_was_killed_holds_nothing(tmp_path):
         assert sorted(path.name for path in runs.glob("*.json")) == ["uuid.json"]
 
 
-def test_only_what_is_run_is_started_afresh(run, tmp_path):
+def test_only_what_is_run_is_started_afresh(run, tmp_path, monkeypatch):
     work = tmp_path / "w"
     assert run("-w", work).code == 0
     before = {path: path.stat().st_mtime_ns for path in work.rglob("result_fit.pklz")}
     assert len(before) == 2
-    assert run("-w", work, "--clean-workdir", "--participant-label", "02").code == 0
+    monkeypatch.setattr(execution, "MANY", 1)  # each run of a few would read what was made of all
+    for name in ("index.html", "logs/CITATION.md"):
+        (tmp_path / "out" / name).unlink()
+    again = run("-w", work, "--clean-workdir", "--participant-label", "02")
+    assert again.code == 0
+    assert "With more than 1 participants, the group level or --reports-only renews what tells of all." in again.out
+    assert not (tmp_path / "out" / "index.html").exists()
+    assert run("-w", work, "--reports-only", "--participant-label", "02").code == 0
+    assert "sub-01.html" in (tmp_path / "out" / "index.html").read_text()
+    assert (tmp_path / "out" / "logs" / "CITATION.md").exists()
     again = {path: path.stat().st_mtime_ns for path in work.rglob("result_fit.pklz")}
     assert [path.parts[-5] for path in before if again[path] != before[path]] == ["sub_02_wf"]
     assert len(again) == 2
