@@ -10,7 +10,7 @@ from jinja2 import BytecodeCache, Environment, FileSystemLoader, StrictUndefined
 from jinja2.bccache import Bucket
 from markupsafe import Markup
 
-from bidsfit.files import write_text
+from bidsfit.files import whole_file
 
 TEMPLATES = Path(__file__).with_name("templates")
 
@@ -67,6 +67,6 @@ def write_page(
     environment.filters.update(filters)
     style = Markup("".join((TEMPLATES / name).read_text(encoding="utf-8") for name in styles))
     environment.globals.update(helpers or {}, style=style)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, environment.get_template(template).render(content))
+    with whole_file(path) as temporary:  # written in pieces, as the pages of a large study have tens of MB
+        environment.get_template(template).stream(content).dump(str(temporary), encoding="utf-8")
     return path
