@@ -38,6 +38,12 @@ PROTOCOLS = {
         "smt2",
         ("lsq", "net-uniform"),
     ),
+    "the same two shells": (
+        ["--model", "smt2", "--b-values", *["0"] * 8, "1000", "2500", "--directions", "32"],
+        (112, 112, 60),
+        "dki",
+        ("lsq",),
+    ),
     "IVIM (16 b-values, 3 directions)": (
         ["--model", "ivim"],
         (112, 112, 40),
