@@ -82,7 +82,7 @@ def _with_phase(helping: HelpingImages, raw: Dataset, image: InputImage) -> Help
     if path == image.path or not path.exists():
         return helping
     try:
-        unit = read_metadata(reversed(list(inherited(path, raw.root, ".json"))))[0].get("Units")
+        unit = read_metadata(reversed(list(inherited(path, raw, ".json"))))[0].get("Units")
         shapes = [open_image(one).shape for one in (path, image.path)]
     except UnusableInputError as error:
         return replace(helping, no_phase=str(error))
