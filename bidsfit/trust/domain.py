@@ -15,8 +15,9 @@ from bidsfit.trust.performance import HIGHEST_SNR, LOWEST_SNR
 
 #: Signals of the training that others are compared with, and held-out signals that tell how far they usually lie.
 SIGNALS, HELD_OUT = 8192, 16384
-#: The nearest is looked for in a plane that holds this share of their variance, in so many dimensions at most.
-VARIANCE, MOST_DIMENSIONS = 0.9999, 5
+#: The nearest is looked for in a plane that holds this share of their variance, in so many dimensions at most. A tensor
+#: has six elements: in a plane of fewer dimensions its usual signals lie so far from it that hardly any is unusual.
+VARIANCE, MOST_DIMENSIONS = 0.9999, 6
 #: Share of the held-out signals that lie farther than the limit, and bands of SNR that have one.
 FAR, BANDS = 0.01, 8
 

@@ -7,6 +7,7 @@ import pytest
 
 from bidsfit import Acquisition, LeastSquares, models
 from bidsfit.models.space import ParameterSpace
+from bidsfit.phantom.directions import spread_directions
 from bidsfit.simulation.distributions import Uniform
 from bidsfit.simulation.simulator import Features, Noise, Simulator, noisy_averages
 from bidsfit.trust.domain import Domain
@@ -111,3 +112,18 @@ def test_the_domain_of_a_training_sees_another_diffusivity():
 
     assert outside(space.sample(500, rng)) == pytest.approx(0.01, abs=0.012)
     assert outside(np.column_stack([rng.uniform(0.3, 0.6, 500), np.full(500, 0.4)])) > 0.95
+
+
+def test_the_domain_sees_a_larger_mean_diffusivity_of_a_tensor():
+    """It is one of six directions in which signals of the training differ; none of them may be left out."""
+    model = models.get("dti")
+    bounds = {name: (0.3, 1.5) if name[1] == name[2] else (-0.4, 0.4) for name in model.names if name != model.scale}
+    acquisition = Acquisition([0.0, *[1000.0] * 12], np.vstack([np.zeros(3), spread_directions(12)]))
+    simulator = Simulator(Uniform(ParameterSpace(model, bounds)), acquisition, Noise(20.0, "rician"))
+    domain, features, rng = Domain.of(simulator, seed=0), Features(model, acquisition), np.random.default_rng(1)
+
+    def share(tensors):
+        return np.mean(domain.excludes(features(simulator.measure(tensors, rng)), np.full(len(tensors), 20.0)))
+
+    assert share(simulator.distribution.sample(1000, rng)) < 0.03
+    assert share(np.tile([2.2, 2.2, 2.2, 0.0, 0.0, 0.0], (1000, 1))) > 0.9
