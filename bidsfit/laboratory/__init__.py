@@ -8,6 +8,14 @@ PAPERS = Registry(
     "bidsfit.papers",
     {
         name: f"bidsfit.laboratory.{name}:PAPER"
-        for name in ("epstein2024", "gyori2022", "kaandorp2021", "kaandorp2023", "kaandorp2025", "mao2024")
+        for name in (
+            "epstein2024",
+            "gyori2022",
+            "kaandorp2021",
+            "kaandorp2023",
+            "kaandorp2025",
+            "karimi2024",
+            "mao2024",
+        )
     },
 )

@@ -271,8 +271,17 @@ def together(batches: Sequence[Batch[NDArray]]) -> Batch[NDArray]:
 
 
 @dataclass(frozen=True)
-class _Voxels:
-    """Voxels, or patches of them, without noise; the first dimension of all arrays is theirs."""
+class Voxels:
+    """Voxels, or patches of them, without noise; the first dimension of all arrays is theirs.
+
+    Attributes
+    ----------
+    truth, s0, clean
+        As of `Batch`, of patches with the dimensions of the patch after the first.
+    sigma : ndarray, shape (n,)
+    present : ndarray of bool
+        Which voxels are inside the mask: those of a patch may be missing.
+    """
 
     truth: NDArray[np.float64]
     s0: NDArray[np.float64]
@@ -280,8 +289,8 @@ class _Voxels:
     clean: NDArray[np.float64]
     present: NDArray[np.bool_]
 
-    def some(self, rows: NDArray[np.integer]) -> _Voxels:
-        return _Voxels(*(array[rows] for array in vars(self).values()))
+    def some(self, rows: NDArray[np.integer]) -> Voxels:
+        return Voxels(*(array[rows] for array in vars(self).values()))
 
 
 #: Makes targets, shape (n, n_parameters), of noisy signals (n, n_averages) and noise levels (n,), and says of which
@@ -289,7 +298,7 @@ class _Voxels:
 Labeller = Callable[[NDArray, NDArray[np.float64]], tuple[NDArray[np.float64], NDArray[np.bool_]]]
 
 #: Voxels that every step draws from: with noise, or to be measured anew.
-FixedSet = Batch[NDArray] | _Voxels
+FixedSet = Batch[NDArray] | Voxels
 
 
 #: Voxels of which one is typical.
@@ -366,7 +375,7 @@ class Simulator:
         """Draw n voxels; of images, from those that are not held out."""
         if self.seen is not None:
             return self._of_images(self.seen, rng.choice(np.flatnonzero(~self.seen.held_out), n))
-        return self._measured(self._voxels(n, rng), rng)
+        return self._measured(self.voxels(n, rng), rng)
 
     def held_out(self, n: int, rng: np.random.Generator) -> Batch[NDArray]:
         """Draw n voxels to validate on; of images, those that are held out, at most n."""
@@ -386,7 +395,7 @@ class Simulator:
         """The set of voxels that all steps draw from, if the simulation has one; a batch where its noise is fixed."""
         if self.simulation.samples is None:
             return None
-        voxels = self._voxels(self.simulation.samples, rng)
+        voxels = self.voxels(self.simulation.samples, rng)
         return together([self._measured(voxels, rng)])[0] if self.simulation.set_noise == "fixed" else voxels
 
     def stream(
@@ -415,7 +424,7 @@ class Simulator:
             if fixed is None:
                 return self.draw(n, rng)
             rows = rng.integers(len(fixed.truth), size=n)
-            return self._measured(fixed.some(rows), rng) if isinstance(fixed, _Voxels) else fixed[rows]
+            return self._measured(fixed.some(rows), rng) if isinstance(fixed, Voxels) else fixed[rows]
 
         block = max(min(STEPS, VOXELS // size), 1)
         for start in range(0, steps, block):
@@ -446,8 +455,8 @@ class Simulator:
     def _clean(self, parameters: NDArray[np.float64]) -> NDArray[np.float64]:
         return self.space.model.signal(self.space.with_scale(parameters), self.acquisition)
 
-    def _voxels(self, n: int, rng: np.random.Generator) -> _Voxels:
-        """Draw n voxels without noise."""
+    def voxels(self, n: int, rng: np.random.Generator) -> Voxels:
+        """Draw n voxels without noise, and what is to be estimated of them; other simulations override this."""
         p = len(self.space.names)
         s0 = None
         if self.patches is not None:
@@ -462,9 +471,9 @@ class Simulator:
         grid = truth.shape[:-1]
         s0 = self.simulation.s0(grid, rng) if s0 is None else s0
         sigma = self.brightness * self.simulation.sigma(n, self.noise.snr, rng, self.images)
-        return _Voxels(truth, s0, sigma, s0[..., None] * self._clean(truth.reshape(-1, p)).reshape(*grid, -1), present)
+        return Voxels(truth, s0, sigma, s0[..., None] * self._clean(truth.reshape(-1, p)).reshape(*grid, -1), present)
 
-    def _measured(self, voxels: _Voxels, rng: np.random.Generator) -> Batch[NDArray]:
+    def _measured(self, voxels: Voxels, rng: np.random.Generator) -> Batch[NDArray]:
         """Add noise to voxels and return them as a batch."""
         n, copies = len(voxels.truth), self.simulation.realisations
         clean = np.repeat(voxels.clean, copies, axis=0)
