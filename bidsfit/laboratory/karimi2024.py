@@ -239,20 +239,22 @@ def collapse(run: Reproduction, name: str) -> None:
         "b = 700": setting(protocol(SHOWN, 700.0), TISSUE),
     }
     rows: list[list[Any]] = []
+    words: list[list[Any]] = []
     for case, place in cases.items():
         truth, signals = measured(run, place)
         fitted = run.bench.estimate("ols", replace(place, space=DTI), signals)
         found = invert(signals).parameters
         snr = np.fmax(found[:, DTI.model.scale_index], 1e-6) * place.noise.snr
         flagged = 100 * np.mean(domain.excludes(features(signals) * np.sqrt(features.counts), snr))
-        refused = "; ".join(differences(place.acquisition, own)) or "taken"
-        rows.append([case, "ols", *errors(fitted, truth), None, None])
-        rows.append([case, NETWORK, *errors(found[:, DTI.places], truth), flagged, refused])
+        rows.append([case, "ols", *errors(fitted, truth), None])
+        rows.append([case, NETWORK, *errors(found[:, DTI.places], truth), flagged])
+        words.append([case, "; ".join(differences(place.acquisition, own)) or "taken"])
+    caption = f"{SHOWN} directions, SNR {SNR:g}. Flagged: per cent of the voxels"
+    run.table(name, caption, ("case", "estimator", *ERRORS, "flagged"), rows)
     caption = (
-        f"{SHOWN} directions, SNR {SNR:g}. Flagged: per cent of the voxels. Protocol: how the app refuses it; errors "
-        "are then those of the network if it is applied all the same"
+        "What the app says of the protocol. Errors of the network with one that is refused are of its use all the same"
     )
-    run.table(name, caption, ("case", "estimator", *ERRORS, "flagged", "protocol"), rows)
+    run.table(f"{name}-protocol", caption, ("case", "protocol"), words)
 
 
 def bench_of(options: Options) -> Bench:
