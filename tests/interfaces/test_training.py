@@ -170,7 +170,11 @@ def test_images_of_the_same_protocol_train_together(ask, tmp_path, simulation):
 FACTS = {
     "Participants": ["sub-01"],
     "Noise": {"SNR": None, "Kind": "rician", "AtLowestBValue": True},
-    "Recipe": {"simulation": {"samples": 9}, "architecture": {"name": "forest", "samples_per_leaf": 5}},
+    "Recipe": {
+        "simulation": {"samples": 9},
+        "architecture": {"name": "forest", "samples_per_leaf": 5},
+        "objective": {"name": "relative"},
+    },
     "Training": {"Seconds": 3.1, "Device": "cpu", "Converged": False},
     "Parameters": ["D"],
     "Distribution": {"Kind": "pooled", "Voxels": {"sub-01": 1500}, "Origin": {"Tissue": "wm", "LeftOut": ["sub-02"]}},
@@ -182,7 +186,7 @@ def test_what_it_was_trained_on_in_words():
     assert row["distribution"] == (
         "the pooled fits of 1,500 voxels in the white matter of healthy participants (without sub-02)"
     )
-    assert row["recipe"] == "simulation: samples 9; architecture: forest, samples per leaf 5"
+    assert row["recipe"] == "simulation: samples 9; architecture: forest, samples per leaf 5; objective: relative"
     mixture = {"Kind": "mixture", "Weights": [0.5, 0.5], "Parts": [{"Kind": "uniform"}, FACTS["Distribution"]]}
     assert distribution_in_words(mixture).startswith(
         "50.0 % every plausible combination of parameters alike and 50.0 %"
