@@ -122,6 +122,9 @@ def other_files(plan: ImagePlan) -> Iterator[tuple[str, Path]]:
     """URIs and paths of what was used beside an image and the files that belong to it, by its steps and for tables."""
     if plan.chain is not None:
         field, anatomy = plan.chain.helping.reversed_phase, plan.chain.helping.anatomy
+        phase = plan.chain.helping.phase
+        if phase is not None and plan.chain.method("phase"):
+            yield f"{plan.chain.raw.uri.rpartition('/')[0]}/{phase.name}", phase
         if field is not None and plan.chain.method("susceptibility"):
             yield field.uri, field.path
         if anatomy is not None and plan.chain.method("tissue"):

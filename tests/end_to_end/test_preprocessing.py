@@ -336,4 +336,6 @@ def test_a_magnitude_with_its_phase_is_fitted_without_rician_bias(tmp_path):
     content = sidecar(tmp_path / "out", f"{stem}_model-adc_param-adc_desc-lsq_dwimap")
     assert content["Model"]["Parameters"]["NoiseKind"] == "gaussian"
     assert sidecar(tmp_path / "out", f"{stem}_desc-preproc_dwi")["Preprocessing"]["Phase"] == "lowpass"
+    inputs = (tmp_path / "out/prov").glob("**/*.json")
+    assert any("bids:raw:sub-01/dwi/sub-01_part-phase_dwi.nii.gz" in path.read_text() for path in inputs)
     assert "real part was taken" in (tmp_path / "out/logs/CITATION.md").read_text()
