@@ -18,6 +18,9 @@ from bidsfit.models.space import ParameterSpace
 
 #: Entries of a dictionary, by default.
 ENTRIES = 1 << 17
+#: Of models with more free parameters the entries lie so far apart that a step does not lead from them to the best fit:
+#: with five the residuals of 95 % of the voxels are within 4 % of those of least squares, with six 8 times as large.
+MOST_PARAMETERS = 5
 #: The compressed entries hold all but this share of the sum of squares.
 LOST = 1e-8
 #: Added to the diagonal of the normal equations, relative to their trace, so that they can always be solved.
@@ -71,6 +74,11 @@ class Dictionary(Estimator):
         self.entries = 1 << math.ceil(math.log2(entries))
         own = {name: tuple(pair) for name, pair in zip(model.names, self.bounds.tolist(), strict=True)}
         self._space = ParameterSpace(model, {name: pair for name, pair in own.items() if name != model.scale})
+        if len(self._space.names) > MOST_PARAMETERS:
+            raise ValueError(
+                f"A dictionary covers at most {MOST_PARAMETERS} parameters, and {model.name!r} has "
+                f"{len(self._space.names)} beside its scale. Take lsq, or fix some with bounds."
+            )
 
     @property
     def options(self) -> dict[str, Any]:

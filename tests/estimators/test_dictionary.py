@@ -82,6 +82,13 @@ def test_bounds_and_constraints_hold():
     assert set(found.status[at_bound]) <= {Status.AT_BOUND}
 
 
+def test_models_whose_entries_would_lie_too_far_apart_are_refused():
+    with pytest.raises(ValueError, match="at most 5 parameters, and 'dti' has 6"):
+        Dictionary(models.get("dti"))
+    bounds = dict.fromkeys(("Dxy", "Dxz", "Dyz"), (0.0, 0.0))
+    assert Dictionary(models.get("dti"), bounds=bounds, entries=64).entries == 64
+
+
 def test_it_can_be_asked_for_by_name_and_needs_entries():
     assert estimators.get("dictionary") is Dictionary
     assert Dictionary(models.get("adc"), entries=1000).options["entries"] == 1024
