@@ -216,6 +216,18 @@ class Bench:
         facts = {**self.facts(name, setting), "Signals": _digest(signals)}
         return self.results.obtain(f"estimates_{name}", facts, compute)["estimates"]
 
+    def machine(self, task: Task, words: str) -> dict[str, NDArray]:
+        """Weights of the network of a task that no name stands for, trained if needed and kept; ``words`` say what."""
+
+        def compute() -> dict[str, NDArray]:
+            with Bar(f"training {words}") as bar:
+                found: dict[str, NDArray] = fit(
+                    task, threads=self.threads, device=self.device, progress=bar.show
+                ).machine
+            return found
+
+        return self.results.obtain("network", {"Task": task.key}, compute)
+
     def members(self, name: str, setting: Setting, signals: NDArray[np.float64], together: int) -> NDArray[np.float32]:
         """Estimates by several networks from different seeds, shape (together, n, n_parameters); cached.
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from bidsfit import models
 from bidsfit.acquisition import Acquisition
 from bidsfit.evaluation.experiments import Setting
-from bidsfit.laboratory.bench import Bar, Bench
+from bidsfit.laboratory.bench import Bench
 from bidsfit.laboratory.gallery import axes_of
 from bidsfit.laboratory.paper import Exhibit, Options, Paper, Reproduction
 from bidsfit.models.space import ParameterSpace
@@ -32,7 +32,7 @@ from bidsfit.statistics.repeatability import repeatability
 from bidsfit.statistics.response import call_changes
 from bidsfit.training.inference import Inverter
 from bidsfit.training.recipe import Recipe, recipe_facts, recipe_from
-from bidsfit.training.task import Task, fit
+from bidsfit.training.task import Task
 from bidsfit.trust.metrics import network_variation, rank_correlation
 
 #: s/mm^2; one image each.
@@ -275,14 +275,9 @@ def by_network(run: Reproduction, place: Setting, scans: Patients) -> NDArray[np
     shorter = {"schedule": {**QUICK, "peak_rate": QUICK_RATE["ivimnet-optim"]}} if run.quick else {}
     recipe = recipe_from({"base": "ivimnet-optim", **shorter}, "ivimnet-optim")
     task = Task(Uniform(place.space), place.acquisition, place.noise, recipe, run.bench.seed, seen.decaying())
-
-    def compute() -> dict[str, NDArray]:
-        with Bar("training ivimnet-optim on the scans") as bar:
-            machine = fit(task, threads=run.bench.threads, device=run.bench.device, progress=bar.show).machine
-        invert = Inverter(recipe, machine, place.space, place.acquisition)
-        return {"estimates": invert(scans.tumours).parameters[:, place.space.places]}
-
-    return run.bench.results.obtain("patients", {"Task": task.key}, compute)["estimates"]
+    machine = run.bench.machine(task, "ivimnet-optim on the scans")
+    invert = Inverter(recipe, machine, place.space, place.acquisition)
+    return invert(scans.tumours).parameters[:, place.space.places]
 
 
 def table_3(run: Reproduction, name: str) -> None:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from bidsfit import models
 from bidsfit.acquisition import Acquisition
 from bidsfit.estimators.least_squares import LeastSquares
-from bidsfit.laboratory.bench import Bar, Bench
+from bidsfit.laboratory.bench import Bench
 from bidsfit.laboratory.gallery import axes_of
 from bidsfit.laboratory.paper import Exhibit, Options, Paper, Reproduction
 from bidsfit.models.space import ParameterSpace
@@ -29,7 +29,7 @@ from bidsfit.simulation.distributions import Distribution, Tissues, Uniform
 from bidsfit.simulation.simulator import Noise, noisy_averages
 from bidsfit.training.inference import Inverter
 from bidsfit.training.recipe import recipe_from
-from bidsfit.training.task import Task, fit
+from bidsfit.training.task import Task
 from bidsfit.trust.metrics import percentage_errors
 
 #: s/mm^2, one image each; S0 / standard deviation of the noise where S0 is 1.
@@ -103,14 +103,7 @@ def trained(run: Reproduction, network: str, training: str) -> tuple[Task, dict[
     tissues = SETS[training].get("tissues")
     distribution: Distribution = Uniform(SPACE) if tissues is None else Tissues(SPACE, tissues)
     task = Task(distribution, ACQUISITION, Noise(SNR, "rician"), recipe_from(facts, network), run.bench.seed)
-
-    def compute() -> dict[str, NDArray]:
-        with Bar(f"training {network} on {training}") as bar:
-            options: dict[str, Any] = {"threads": run.bench.threads, "device": run.bench.device, "progress": bar.show}
-            machine: dict[str, NDArray] = fit(task, **options).machine
-            return machine
-
-    return task, run.bench.results.obtain("network", {"Task": task.key}, compute)
+    return task, run.bench.machine(task, f"{network} on {training}")
 
 
 def measured(truth: Truth, repeats: int, seed: int) -> NDArray[np.float64]:
@@ -268,7 +261,7 @@ def lesions(run: Reproduction, name: str) -> None:
 
 
 def surroundings(run: Reproduction, name: str) -> None:
-    """Bias and standard deviation of one truth, grey matter, in three surroundings."""
+    """Bias and standard deviation of one truth, grey matter, in four surroundings."""
     repeats = 5 * (REPEATS_QUICK if run.quick else REPEATS)
     white, grey = middle("WM"), middle("GM")
     half = np.arange(FIELD) >= FIELD // 2
