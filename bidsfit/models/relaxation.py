@@ -15,7 +15,7 @@ from bidsfit.models.requirements import ValuesRequirement
 from bidsfit.models.signal_model import Covariate
 from bidsfit.models.symbolic import SymbolicModel
 
-S0, T1, T2, T2star, B1, inversion = sp.symbols("S0 T1 T2 T2star B1 inversion", real=True)
+S0, T1, B1, inversion = sp.symbols("S0 T1 B1 inversion", real=True)
 TE, TI, TR, flip_angle = sp.symbols("TE TI TR flip_angle", real=True)
 
 #: Steps of Gauss and Newton that make a corrected estimate exact.
@@ -76,32 +76,27 @@ T2STAR_TIME = Parameter(
 
 ECHOES = (ValuesRequirement("TE", 3, reason="two parameters are fitted, and one more echo shows whether they fit"),)
 
-T2_MODEL = SymbolicModel(
-    name="t2",
-    title="Transverse relaxation",
-    description="Mono-exponential decay of spin echoes over the echo time.",
-    parameters=(signal_at("at echo time 0"), T2_TIME),
-    derived=(rate(T2_TIME),),
-    variables=("TE",),
-    expression=S0 * sp.exp(-TE / T2),
-    reference="largest",
-    requirements=ECHOES,
-    suffixes=("MESE",),
-    references=("meiboom1958",),
-)
 
-T2STAR_MODEL = SymbolicModel(
-    name="t2star",
-    title="Effective transverse relaxation",
-    description="Mono-exponential decay of gradient echoes over the echo time.",
-    parameters=(signal_at("at echo time 0"), T2STAR_TIME),
-    derived=(rate(T2STAR_TIME),),
-    variables=("TE",),
-    expression=S0 * sp.exp(-TE / T2star),
-    reference="largest",
-    requirements=ECHOES,
-    suffixes=("MEGRE",),
-    references=("chavhan2009",),
+def decay(name: str, title: str, echoes: str, time: Parameter, suffix: str, reference: str) -> SymbolicModel:
+    """Mono-exponential decay of echoes over the echo time."""
+    return SymbolicModel(
+        name=name,
+        title=title,
+        description=f"Mono-exponential decay of {echoes} over the echo time.",
+        parameters=(signal_at("at echo time 0"), time),
+        derived=(rate(time),),
+        variables=("TE",),
+        expression=S0 * sp.exp(-TE / time.symbol),
+        reference="largest",
+        requirements=ECHOES,
+        suffixes=(suffix,),
+        references=(reference,),
+    )
+
+
+T2_MODEL = decay("t2", "Transverse relaxation", "spin echoes", T2_TIME, "MESE", "meiboom1958")
+T2STAR_MODEL = decay(
+    "t2star", "Effective transverse relaxation", "gradient echoes", T2STAR_TIME, "MEGRE", "chavhan2009"
 )
 
 T1_TIME = Parameter(
