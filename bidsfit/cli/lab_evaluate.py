@@ -49,6 +49,13 @@ def add_evaluate(commands: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--repeats", type=int, metavar="N", help="noise realisations a point (default: 500)")
     parser.add_argument(
+        "--trainings",
+        type=int,
+        default=1,
+        metavar="N",
+        help="train every network and forest from N seeds, to tell how far apart their estimates are (default: 1)",
+    )
+    parser.add_argument(
         "--at",
         nargs="+",
         action="append",
@@ -87,6 +94,8 @@ def run_evaluate(arguments: argparse.Namespace) -> None:
     repeats = (20 if quick else 500) if arguments.repeats is None else arguments.repeats
     if min(points, repeats) < 2:
         raise UsageError("--repeats and --points must be 2 or more.")
+    if arguments.trainings < 1:
+        raise UsageError(f"--trainings must be at least 1, found {arguments.trainings}.")
     given = {describe_given(read_facts(path)).name: path for path in files}
     called = {str(path): name for name, path in given.items()}
     names = list(
@@ -112,6 +121,7 @@ def run_evaluate(arguments: argparse.Namespace) -> None:
         names,
         points=points,
         repeats=repeats,
+        trainings=arguments.trainings,
         at=at,
         lesion=arguments.lesion,
         patient_shape=QUICK_SHAPE if quick else SHAPE,

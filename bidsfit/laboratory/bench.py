@@ -94,7 +94,7 @@ class Bench:
         """
         for name in names:
             try:
-                if self._is_taught(name):
+                if self.is_taught(name):
                     self.task(name, setting)  # which may lack a pool
                     continue
                 estimator = self.estimator(name, setting)
@@ -109,7 +109,7 @@ class Bench:
                     "protocol, that of the first trained file is taken."
                 )
 
-    def _is_taught(self, name: str) -> bool:
+    def is_taught(self, name: str) -> bool:
         """Whether the bench trains it for the setting."""
         return name not in self.given and (name in self.networks or is_trained(name))
 
@@ -147,7 +147,7 @@ class Bench:
             return estimator_of(self.given[name], model)
         made: Any = self._class(name)
         bounds: Any = {key: (low, high) for key, (low, high) in setting.space.facts.items()}
-        if not self._is_taught(name):
+        if not self.is_taught(name):
             classical: Estimator = made(model, **{"bounds": bounds, **self.options.get(name, {})})
             return classical
         path = self.obtain(name, setting)
@@ -172,7 +172,7 @@ class Bench:
         }
         if name in self.given:
             return facts | {"File": read_facts(self.given[name])["Checksum"]}
-        if self._is_taught(name):
+        if self.is_taught(name):
             return facts | {"Task": self.task(name, setting).key}
         return facts | {"Options": {k: str(v) for k, v in self.options.get(name, {}).items()}}
 
@@ -255,7 +255,7 @@ class Bench:
             if bundle.recipe.learns_from_images:
                 return None
             distribution = bundle.distribution(setting.space.model)
-        elif self._is_taught(name):
+        elif self.is_taught(name):
             distribution = self.task(name, setting).distribution
         else:
             return None
@@ -289,7 +289,7 @@ def quick_recipes() -> dict[str, Recipe]:
     for name in ("network", "network-noise-free"):
         recipe = load_recipe(name)
         steps, batch = recipe.schedule.steps // 10, recipe.schedule.batch // 4
-        short = replace(recipe.schedule, steps=steps, batch=batch, validation=16384, checks=20)
+        short = replace(recipe.schedule, steps=steps, batch=batch, validation=4096, checks=10)
         found[name] = replace(recipe, schedule=short)
     return found | {"forest": load_recipe("forest-quick")}
 

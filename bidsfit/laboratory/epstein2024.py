@@ -24,6 +24,7 @@ from bidsfit.laboratory.exhibits import (
     pairs,
     planes,
     sections,
+    variation,
     verdicts,
 )
 from bidsfit.laboratory.paper import Exhibit, Options, Paper
@@ -206,6 +207,10 @@ PAPER = Paper(
             "slope of the mean estimate over the truth, and squared bias and variance relative to the squared "
             "Cramér-Rao bound.",
             {"": partial(averages, entries=entries(*MAIN, HYBRID) + entries(*MAIN, snr=30.0))},
+        ),
+        "trainings": Exhibit(
+            "Not in the paper: how far networks of one kind are apart, at SNR 15.",
+            {"": partial(variation, entries=entries(*MAIN[1:]))},
         ),
     },
     figures=FIGURES,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -19,7 +20,7 @@ from bidsfit.models.space import ParameterSpace
 from bidsfit.phantom.tissue import RECIPES
 from bidsfit.reports.evaluation import Case, Group, plot_boxes
 from bidsfit.reports.laboratory import LaboratorySection, Table
-from bidsfit.trust.metrics import cohen_d, rank_correlation
+from bidsfit.trust.metrics import cohen_d, network_variation, rank_correlation
 
 #: What is measured of every parameter, in its unit; and what has none.
 QUANTITIES = {
@@ -33,6 +34,8 @@ RELATIVE = {
     "bias2crb": "Squared bias relative to the squared Cramér-Rao bound",
     "variancecrb": "Variance relative to the squared Cramér-Rao bound (below 1: shrinkage)",
 }
+
+NETWORK_VARIATION = "CV_NET: standard deviation between trainings from different seeds, relative to the mean truth"
 
 #: Combinations that box plots show at most.
 MOST_CASES = 4
@@ -74,6 +77,7 @@ def evaluate_estimators(
     *,
     points: int,
     repeats: int,
+    trainings: int = 1,
     at: dict[str, NDArray[np.float64]],
     lesion: str | None = None,
     patient_shape: tuple[int, int, int] = SHAPE,
@@ -88,6 +92,8 @@ def evaluate_estimators(
         As of `true_points`.
     repeats : int
         Noise realisations per point.
+    trainings : int
+        From so many seeds every estimator that the bench trains is trained, to tell how far apart the results are.
     at : mapping of title to ndarray, shape (n_parameters,)
     lesion : str, optional
         Lesion of the simulated patient, if the model has a phantom; by default its first.
@@ -101,6 +107,11 @@ def evaluate_estimators(
     truth = true_points(space, points, bench.seed)
     found = {name: bench.evaluate(name, setting, truth, repeats=repeats, seed=bench.seed) for name in names}
     means = mean_tables(gallery, setting, found, repeats)
+    taught = [name for name in names if bench.is_taught(name)]
+    if trainings > 1 and taught:
+        rows = [[name, *between_trainings(bench, name, setting, truth, repeats, trainings).tolist()] for name in taught]
+        gallery.table("trainings", ["estimator", *space.names], rows)
+        means.append(Table(f"{NETWORK_VARIATION}; {trainings} trainings", ["estimator", *space.names], rows))
     for name, evaluation in found.items():
         write_points(gallery, space, name, evaluation)
     if len(space.names) in (2, 3):
@@ -126,6 +137,19 @@ def evaluate_estimators(
         LaboratorySection("Means over the space of true parameters", remark, tables=means),
         LaboratorySection("Figures", figures=tuple(gallery.figures)),
     ]
+
+
+def between_trainings(
+    bench: Bench, name: str, setting: Setting, truth: NDArray[np.float64], repeats: int, trainings: int
+) -> NDArray[np.float64]:
+    """CV_NET of an estimator, shape (n_parameters,): see `network_variation`.
+
+    Seeds of the trainings are that of the bench and those after it; all see the same signals, the first realisation of
+    the noise at every truth, shape (n, n_parameters).
+    """
+    benches = (replace(bench, seed=bench.seed + k) for k in range(trainings))
+    found = [one.evaluate(name, setting, truth, repeats=repeats, seed=bench.seed).first for one in benches]
+    return network_variation(np.stack(found), truth)
 
 
 def mean_tables(gallery: Gallery, setting: Setting, found: dict[str, Evaluation], repeats: int) -> list[Table]:

@@ -16,7 +16,14 @@ from numpy.typing import NDArray
 
 from bidsfit.evaluation.experiments import Evaluation, Setting, sinks, tissue_errors, true_points
 from bidsfit.laboratory.bench import setting_in_words
-from bidsfit.laboratory.evaluation import QUANTITIES, RELATIVE, box_groups, mean_numbers
+from bidsfit.laboratory.evaluation import (
+    NETWORK_VARIATION,
+    QUANTITIES,
+    RELATIVE,
+    between_trainings,
+    box_groups,
+    mean_numbers,
+)
 from bidsfit.laboratory.gallery import axes_of, draw_sd
 from bidsfit.laboratory.paper import Reproduction
 from bidsfit.laboratory.patients import PatientSlice, draw_differences, draw_lesion, estimated_maps, simulated_patient
@@ -472,6 +479,16 @@ def averages(run: Reproduction, name: str, *, entries: Sequence[Entry]) -> None:
     run.table(name, "Means over the grid of true parameters", ("estimator", "snr", "parameter", *quantities), rows)
     caption = "Rank correlation between estimates over the grid, without its sign"
     run.table(f"{name}-correlations", caption, ("estimator", "snr", *rho), correlations)
+
+
+def variation(run: Reproduction, name: str, *, entries: Sequence[Entry]) -> None:
+    """Table of how far three trainings from different seeds (two in a quick run) are apart, a row for each entry."""
+    names, rows, trainings = entries[0].setting.space.names, [], 2 if run.quick else 3
+    for entry in entries:
+        truth = true_points(entry.setting.space, run.points)
+        apart = between_trainings(run.bench, entry.estimator, entry.setting, truth, run.repeats, trainings)
+        rows.append([entry.label, entry.setting.noise.snr, *apart.tolist()])
+    run.table(name, f"{NETWORK_VARIATION}; {trainings} trainings", ("estimator", "snr", *names), rows)
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ from bidsfit.laboratory.exhibits import (
     maps,
     quivers,
     spread,
+    variation,
 )
 from bidsfit.laboratory.paper import Exhibit, Make, Options, Paper, Reproduction
 from bidsfit.laboratory.pools import SimulatedPools
@@ -352,6 +353,10 @@ PAPER = Paper(
             "Errors at SNR 25 in both readings of S0 (without noise, or the mean of 12 noisy images) and of the "
             "healthy pool (fits inside the bounds, or all, with those at bounds), beside the paper's.",
             {"": table_3},
+        ),
+        "trainings": Exhibit(
+            "Not in the paper: how far estimators of one kind are apart, at SNR 25.",
+            {"": partial(variation, entries=entries(*NETS_AND_MIXED[1:], *FORESTS))},
         ),
     },
     figures=FIGURES,

@@ -16,6 +16,7 @@ from bidsfit.models.space import ParameterSpace
 from bidsfit.phantom.directions import spread_directions
 from bidsfit.trained.network import Network
 from bidsfit.training.bundle import read_bundle
+from bidsfit.training.recipe import load_recipe
 
 PROTOCOL = ["--model", "smt2", "--b-values", "0", "0", "1000", "2500", "--directions", "20"]
 
@@ -143,6 +144,17 @@ def test_evaluate_judges_what_train_wrote(net, tmp_path, capsys):
         "estimator vcyl lambda (10⁻³ mm²/s)",
     ):
         assert words in re.sub(r" +", " ", page)
+
+
+def test_evaluate_compares_trainings(recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr("bidsfit.laboratory.bench.quick_recipes", lambda: {"network": load_recipe(recipe)})
+    words = ["evaluate", *PROTOCOL, "--estimators", "lsq", "net-uniform", "--out", str(tmp_path / "out"), "--quick"]
+    assert main([*words, "--trainings", "2", "--points", "3", "--repeats", "4", "--threads", "1"]) == 0
+    with (tmp_path / "out/trainings.csv").open(newline="") as stream:
+        (row,) = csv.DictReader(stream)  # least squares is not trained
+    assert row["estimator"] == "net-uniform"
+    assert 0.001 < float(row["vcyl"]) < 1
+    assert "CV_NET" in (tmp_path / "out/report.html").read_text()
 
 
 def test_options_win_over_the_file(net, tmp_path):

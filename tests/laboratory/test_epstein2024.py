@@ -58,7 +58,7 @@ def reproduction(folder, networks, points=(10, 10, 10)):
 
 def test_the_figures_and_tables():
     assert list(FIGURES) == ["2", "3", "4", "6", "8", "9", "10", "11", "12", "alpha"]
-    assert list(PAPER.tables) == ["claims", "means"]
+    assert list(PAPER.tables) == ["claims", "means", "trainings"]
     assert PAPER.points == (10, 10, 10)
     assert PAPER.realisations == 500
     everything = list(statements())

@@ -21,6 +21,7 @@ from bidsfit.laboratory.exhibits import (
     pairs,
     planes,
     sections,
+    variation,
     verdicts,
 )
 from bidsfit.laboratory.gallery import Gallery
@@ -35,7 +36,10 @@ MIDDLE = SPACE.bounds.mean(axis=1)
 
 @dataclass(frozen=True)
 class Shrinking:
-    """A bench whose estimators leave the share of every difference from the middle that is their name, and scatter."""
+    """A bench whose estimators leave the share of every difference from the middle that is their name, and scatter.
+
+    The first estimates differ between seeds by 0.1.
+    """
 
     seed: int = 0
     sd: float = 0.02
@@ -43,7 +47,7 @@ class Shrinking:
     def evaluate(self, name, setting, truth, *, repeats, seed):
         mean = MIDDLE + float(name) * (truth - MIDDLE)
         sd = np.full_like(truth, self.sd) * SPACE.span
-        return Evaluation(truth, mean, mean - truth, sd, np.hypot(mean - truth, sd), mean)
+        return Evaluation(truth, mean, mean - truth, sd, np.hypot(mean - truth, sd), mean + 0.1 * self.seed)
 
 
 @pytest.fixture
@@ -139,6 +143,14 @@ def test_averages_hold_slopes_and_rank_correlations(run):
     first, second = read(run.gallery.folder / "a-correlations.csv")
     assert [float(first[key]) for key in ("f_D", "f_Dstar", "D_Dstar")] == pytest.approx([0, 0, 0], abs=1e-9)
     assert float(second["f_D"]) == 1  # what is always the same has collapsed
+
+
+def test_trainings_from_other_seeds_are_compared(run):
+    variation(run, "t", entries=[entry(0.5)])
+    (row,) = read(run.gallery.folder / "t.csv")
+    n = 4 * 5 * 6  # of each, deviations from the mean of three are -0.1, 0 and 0.1
+    expected = np.sqrt(0.02 * n / (3 * n - 1)) / MIDDLE
+    assert [float(row[name]) for name in SPACE.names] == pytest.approx(expected, rel=1e-5)
 
 
 def test_claims_are_compared_with_our_numbers(run):
