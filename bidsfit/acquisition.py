@@ -115,6 +115,13 @@ COLUMNS = {
                latex=r"\mathrm{TD}"),
         Column("TR", "repetition time", "ms", absolute=0.1, largest=1e6, field="RepetitionTimeExcitation",
                field_factor=1e3, latex=r"\mathrm{TR}"),
+        Column("TRP", "preparation repetition time", "ms", absolute=0.1, largest=1e6,
+               field="RepetitionTimePreparation", field_factor=1e3, latex=r"\mathrm{TR}_p"),
+        # Parts of NumberShots, which `bidsfit.bids.series` takes apart.
+        Column("shots_before", "pre-centre shot count", largest=1e4,
+               field="NumberShotsBefore", latex="n_-"),
+        Column("shots_after", "post-centre shot count", largest=1e4,
+               field="NumberShotsAfter", latex="n_+"),
         Column("flip_angle", "flip angle", "degrees", absolute=0.1, largest=360, field="FlipAngle", latex=r"\alpha"),
         Column("diffusion_time", "diffusion time", "ms", absolute=0.1, largest=1e4, field="DiffusionTime",
                field_factor=1e3),

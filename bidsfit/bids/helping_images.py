@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import get_args
 
 from bidsfit.bids.anatomy import Anatomy, find_anatomy
 from bidsfit.bids.fieldmaps import NoReversedPhase, ReversedPhase, find_reversed, joined_images
 from bidsfit.bids.images import open_image
-from bidsfit.bids.inputs import Dataset, Folder, InputImage, Inputs, inherited
-from bidsfit.bids.metadata import read_metadata
+from bidsfit.bids.inputs import Dataset, Folder, InputImage, Inputs, phase_unit_of
 from bidsfit.exceptions import UnusableInputError
-from bidsfit.preprocessing.phase import PhaseUnit
 
 
 @dataclass(frozen=True)
@@ -82,13 +79,10 @@ def _with_phase(helping: HelpingImages, raw: Dataset, image: InputImage) -> Help
     if path == image.path or not path.exists():
         return helping
     try:
-        unit = read_metadata(reversed(list(inherited(path, raw, ".json"))))[0].get("Units")
+        unit = phase_unit_of(path, raw)
         shapes = [open_image(one).shape for one in (path, image.path)]
     except UnusableInputError as error:
         return replace(helping, no_phase=str(error))
     if shapes[0] != shapes[1]:
         return replace(helping, no_phase=f"{path.name} has the shape {shapes[0]}, and its magnitude {shapes[1]}")
-    if not isinstance(unit, str) or unit not in get_args(PhaseUnit):
-        why = f"{path.name} must tell its Units in its sidecar, {' or '.join(get_args(PhaseUnit))}; found {unit!r}"
-        return replace(helping, no_phase=why)
     return replace(helping, phase=path, phase_unit=unit)

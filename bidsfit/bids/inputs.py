@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from bidsfit.bids.images import on_grid
 from bidsfit.bids.metadata import read_metadata, read_sidecar
@@ -25,7 +25,7 @@ from bidsfit.bids.names import (
     participant_labels,
     title_of,
 )
-from bidsfit.bids.series import SERIES, group_series, series_metadata
+from bidsfit.bids.series import SERIES, group_series, polarity_of, series_metadata
 from bidsfit.exceptions import (
     InvalidDatasetError,
     NoInputError,
@@ -35,6 +35,7 @@ from bidsfit.exceptions import (
     UsageError,
 )
 from bidsfit.files import read_text
+from bidsfit.preprocessing.phase import PhaseUnit
 
 #: Entities that tell the images of one participant apart, in the order of their names in files.
 IMAGE_ENTITIES = {
@@ -52,7 +53,8 @@ IMAGE_ENTITIES = {
     "resolution": "res",
 }
 
-#: Fields of `InputImage` that are paths.
+#: Fields of `InputImage` that are paths, and tuples of them.
+LISTS = ("series", "polarity")
 PATHS = ("path", "bval", "bvec", "mask", "noise_map", "covariate")
 
 #: Kinds of file that a filter may choose among.
@@ -97,7 +99,9 @@ class InputImage:
     A diffusion image has ``bval``. A series (see `bidsfit.bids.series`) has its files in ``series``, the first of them
     as ``path``, and its suffix as the entity ``modality``. ``mask`` is None if no derivative dataset has one that fits;
     ``no_mask`` then names those that exist. ``noise_map`` is searched only on request. ``odd_metadata`` describes
-    metadata that could not be used. ``covariate`` is the image of fmap/ that helps to fit a series, if there is one.
+    metadata that could not be used.
+    ``covariate`` is the image of fmap/ that helps to fit a series, if there is one. ``polarity`` are the images that
+    tell the signs of its magnitudes (see `bidsfit.bids.series.polarity_of`), phases in ``phase_unit``.
     """
 
     path: Path
@@ -114,6 +118,8 @@ class InputImage:
     no_mask: str = ""
     odd_metadata: str = ""
     series: tuple[Path, ...] = ()
+    polarity: tuple[Path, ...] = ()
+    phase_unit: str = ""
     covariate: Path | None = None
     covariate_uri: str | None = None
 
@@ -140,18 +146,19 @@ class InputImage:
     def uris(self) -> list[str]:
         """BIDS URIs of its files."""
         folder = self.uri.rpartition("/")[0]
-        return [f"{folder}/{path.name}" for path in self.series] or [self.uri]
+        return [f"{folder}/{path.name}" for path in (*self.series, *self.polarity)] or [self.uri]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for a workflow node."""
         plain = {k: str(v) if isinstance(v, Path) else v for k, v in vars(self).items()}
-        return plain | {"series": [str(path) for path in self.series]}
+        return plain | {name: [str(path) for path in getattr(self, name)] for name in LISTS}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> InputImage:
         """Inverse of `to_dict`."""
         paths: dict[str, Any] = {k: None if values[k] is None else Path(values[k]) for k in PATHS}
-        return cls(**{**values, **paths, "series": tuple(map(Path, values["series"]))})
+        lists = {name: tuple(map(Path, values[name])) for name in LISTS}
+        return cls(**{**values, **paths, **lists})
 
     @property
     def name(self) -> str:
@@ -463,9 +470,16 @@ def _describe(dataset: Dataset, label: str, suffix: str, files: tuple[Path, ...]
     path, bval, series = files[0], None, suffix in SERIES
     found = {file: read_metadata(reversed(list(inherited(file, dataset, ".json")))) for file in files}
     entities = {"subject": label, **_labels(path)}
+    polarity: tuple[Path, ...] = ()
+    phase_unit = ""
     if series:
-        entities = {k: v for k, v in entities.items() if IMAGE_ENTITIES.get(k) != SERIES[suffix].entity}
+        kind = SERIES[suffix]
+        joined = {kind.entity, "part"} if kind.signed else {kind.entity}
+        entities = {k: v for k, v in entities.items() if IMAGE_ENTITIES.get(k) not in joined}
         entities["modality"] = suffix
+        if kind.signed:
+            polarity = polarity_of(files)
+            phase_unit = phase_unit_of(polarity[0], dataset) if len(polarity) > 1 else ""
     else:
         bval = next(inherited(path, dataset, ".bval"), None)
         if bval is None:
@@ -485,7 +499,24 @@ def _describe(dataset: Dataset, label: str, suffix: str, files: tuple[Path, ...]
         preprocessed=dataset.derivative,
         odd_metadata=" ".join(filter(None, (odd for _, odd in found.values()))),
         series=files if series else (),
+        polarity=polarity,
+        phase_unit=phase_unit,
     )
+
+
+def phase_unit_of(path: Path, dataset: Folder) -> str:
+    """Unit of a phase image.
+
+    Raises
+    ------
+    UnusableInputError
+        If its sidecar tells none.
+    """
+    unit = read_metadata(reversed(list(inherited(path, dataset, ".json"))))[0].get("Units")
+    if not isinstance(unit, str) or unit not in get_args(PhaseUnit):
+        known = " or ".join(get_args(PhaseUnit))
+        raise UnusableInputError(f"{path.name} must tell its Units in its sidecar, {known}; found {unit!r}")
+    return unit
 
 
 def _labels(path: Path) -> dict[str, str]:

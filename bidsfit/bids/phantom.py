@@ -33,7 +33,7 @@ from bidsfit.bids.phantom_study import (
     visits,
     write_region_truth,
 )
-from bidsfit.bids.series import SERIES
+from bidsfit.bids.series import SERIES, SHOTS
 from bidsfit.bids.tables import write_rows
 from bidsfit.bids.units import FILE_UNITS
 from bidsfit.exceptions import CannotCreateError
@@ -220,13 +220,23 @@ def measurements(cohort: Cohort) -> list[str]:
 
 def write_series(stem: Path, cohort: Cohort, participant: Participant, session: int) -> None:
     """Write the files of a series with their sidecars."""
-    image = cohort.scan(participant, session)
+    suffix = cohort.signal_model.suffixes[0]
+    if SERIES[suffix].signed:
+        scan = cohort.complex_scan(participant, session)
+        image = np.abs(scan)
+        unit = (scan[..., 0] * scan[..., 1].conj()).real / np.maximum((image**2).sum(axis=-1), 1e-12)
+        write_image(f"{stem}_UNIT1.nii.gz", unit, participant.head.voxel_size, np.float32)
+        write_json(Path(f"{stem}_UNIT1.json"), SERIES_SIDECAR)
+    else:
+        image = cohort.scan(participant, session)
     for k, ending in enumerate(measurements(cohort)):
         write_image(f"{stem}_{ending}.nii.gz", image[..., k], participant.head.voxel_size, np.int16)
         own = {
             column_of(name).field: round(values[k] / column_of(name).field_factor, 6)
             for name, values in cohort.acquisition.columns.items()
         }
+        if SHOTS in SERIES[suffix].fields:
+            own[SHOTS] = [own.pop(f"{SHOTS}{part}") for part in ("Before", "After")]
         write_json(Path(f"{stem}_{ending}.json"), SERIES_SIDECAR | SEQUENCES.get(ending.split("_")[-1], {}) | own)
     if covariate := cohort.signal_model.covariate:
         path = f"{beside(stem, 'fmap')}_{covariate.suffix}"

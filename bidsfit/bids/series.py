@@ -33,22 +33,34 @@ class Kind:
         Suffix of an image of fmap/ that helps to fit it, if there is one.
     refused : str
         ``PulseSequenceType`` with this word in it is another kind of image.
-    magnitudes : bool
-        Whether negative values, of images whose polarity was restored, are turned into magnitudes.
+    signed : bool
+        Whether signals may be negative, so that other images must tell the signs of magnitudes (see `polarity_of`). Of
+        other kinds negative values, of images whose polarity was restored, are turned into magnitudes.
     """
 
     entity: str
     fields: tuple[str, ...]
     beside: str = ""
     refused: str = ""
-    magnitudes: bool = False
+    signed: bool = False
 
+
+#: Field with the number of excitations of a readout.
+SHOTS = "NumberShots"
+#: Largest value of a UNIT1 image that scanners write as integers.
+LARGEST_UNIT = 4095.0
 
 #: Kinds of series, by BIDS suffix.
 SERIES = {
-    "IRT1": Kind("inv", ("InversionTime",), magnitudes=True),
+    "IRT1": Kind("inv", ("InversionTime",)),
     "MESE": Kind("echo", ("EchoTime",)),
     "MEGRE": Kind("echo", ("EchoTime",)),
+    "MP2RAGE": Kind(
+        "inv",
+        ("InversionTime", "FlipAngle", "RepetitionTimeExcitation", "RepetitionTimePreparation", SHOTS),
+        beside="TB1map",
+        signed=True,
+    ),
     "VFA": Kind("flip", ("FlipAngle", "RepetitionTimeExcitation"), beside="TB1map", refused="SSFP"),
 }
 
@@ -105,23 +117,103 @@ def series_metadata(found: Mapping[Path, Mapping[str, Any]], suffix: str) -> dic
                 "that of spoiled gradient echoes. Leave it out with --bids-filter-file."
             )
         for field in SERIES[suffix].fields:
-            column = next(column for column in COLUMNS.values() if column.field == field)
             if field not in metadata:
                 other = field.removesuffix("Excitation")
                 known = f" (if excitations are evenly spaced: {other}, {metadata[other]})" if other in metadata else ""
+                unit = f", in {UNITS[field]}," if field in UNITS else ""
                 raise UnusableInputError(
-                    f"{path} has no {field} in its metadata, which BIDS requires of {suffix}. Write it, in "
-                    f"{UNITS[field]}, to {path.name.split('.')[0]}.json{known}."
+                    f"{path} has no {field} in its metadata, which BIDS requires of {suffix}. Write it{unit} to "
+                    f"{path.name.split('.')[0]}.json{known}."
                 )
-            if not is_value(metadata[field], column):
+            column = next((column for column in COLUMNS.values() if column.field == field), None)
+            if column is not None and not is_value(metadata[field], column):
                 raise UnusableInputError(
                     f"{path}: {field} is {metadata[field]!r}; expected a positive number of {UNITS[field]}, at most "
                     f"{column.largest / column.field_factor:g}."
                 )
+    if SHOTS in SERIES[suffix].fields:
+        found = {path: {**metadata, **_shots(path, metadata)} for path, metadata in found.items()}
+        _require_readouts_in_order(found)
     first, *others = found.values()
     common = {key: value for key, value in first.items() if all(other.get(key) == value for other in others)}
     fields = [c.field for c in COLUMNS.values() if c.field and all(c.field in metadata for metadata in found.values())]
     return common | {field: [metadata[field] for metadata in found.values()] for field in fields}
+
+
+def _shots(path: Path, metadata: Mapping[str, Any]) -> dict[str, float]:
+    """Excitations before the centre of k-space, and from it on.
+
+    ``NumberShots`` holds both, or is the number of partitions, of which a partial Fourier acquisition leaves out some
+    before the centre (BIDS, appendix on quantitative MRI).
+    """
+    told = metadata[SHOTS]
+    if not isinstance(told, list):
+        told = [told]
+    numbers = [value for value in told if isinstance(value, int | float) and not isinstance(value, bool) and value > 0]
+    if len(numbers) != len(told) or len(told) not in (1, 2):
+        raise UnusableInputError(
+            f"{path}: {SHOTS} is {metadata[SHOTS]!r}; expected two positive numbers, of excitations before and after "
+            "the centre of k-space, or the number of partitions."
+        )
+    if len(numbers) == 1:
+        share = metadata.get("SlicePartialFourier", metadata.get("PartialFourier", 1))
+        share = share if isinstance(share, int | float) and 0.5 < share <= 1 else 1
+        numbers = [numbers[0] * (share - 0.5), numbers[0] / 2]
+    return {f"{SHOTS}Before": float(numbers[0]), f"{SHOTS}After": float(numbers[1])}
+
+
+def _require_readouts_in_order(found: Mapping[Path, Mapping[str, Any]]) -> None:
+    """Refuse readouts that begin before the inversion or the end of another, or that the next inversion ends."""
+    end = 0.0
+    for path, metadata in found.items():
+        spacing, time = metadata["RepetitionTimeExcitation"], metadata["InversionTime"]
+        start = time - metadata[f"{SHOTS}Before"] * spacing
+        before, end = end, time + metadata[f"{SHOTS}After"] * spacing
+        if start < before or end > metadata["RepetitionTimePreparation"]:
+            raise UnusableInputError(
+                f"{path}: with its {SHOTS} and RepetitionTimeExcitation the readout lasts from {start:.3g} to "
+                f"{end:.3g} s after the inversion; expected from {before:.3g} s or later, up to "
+                f"RepetitionTimePreparation, {metadata['RepetitionTimePreparation']:.3g} s. Is one of these wrong?"
+            )
+
+
+def polarity_of(files: Sequence[Path]) -> tuple[Path, ...]:
+    """Images that tell the signs of magnitudes: their phases if all have one, else the UNIT1 image of the series.
+
+    Raises
+    ------
+    UnusableInputError
+        If there are neither.
+    """
+    phases = [path.with_name(path.name.replace("_part-mag_", "_part-phase_")) for path in files]
+    if all(phase != path and phase.exists() for phase, path in zip(phases, files, strict=True)):
+        return tuple(phases)
+    name = parse_name(files[0].name)
+    stem = "_".join(word for word in name.words if word.split("-")[0] not in ("inv", "part"))
+    found = [files[0].with_name(f"{stem}_UNIT1{extension}") for extension in (".nii.gz", ".nii")]
+    unit = next((path for path in found if path.exists()), None)
+    if unit is None:
+        raise UnusableInputError(
+            f"{files[0]} is a magnitude, and its sign is not known: neither phases of all files (part-phase beside "
+            f"part-mag) nor {found[0].name} is there. Put one of them beside it."
+        )
+    return (unit,)
+
+
+def signs(unit: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Sign of the first of two readouts, as a UNIT1 image tells it, which is their product over the sum of squares.
+
+    Raises
+    ------
+    ValueError
+        If its values are none from -0.5 to 0.5, nor integers from 0 to 4095.
+    """
+    low, high = float(np.nanmin(unit)), float(np.nanmax(unit))
+    if low < 0 and max(-low, high) <= 0.5:
+        return np.sign(unit)
+    if low >= 0 and 1 < high <= LARGEST_UNIT:
+        return np.sign(unit - np.float32(LARGEST_UNIT / 2))
+    raise ValueError(f"it holds values from {low:g} to {high:g}; expected -0.5 to 0.5, or integers from 0 to 4095")
 
 
 def read_covariate(path: Path, like: SpatialImage) -> NDArray[np.float64]:

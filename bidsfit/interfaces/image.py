@@ -13,7 +13,7 @@ from nipype.interfaces.base import BaseInterfaceInputSpec, File, SimpleInterface
 from numpy.typing import NDArray
 
 from bidsfit import models
-from bidsfit.acquisition import B0_TOLERANCE, Acquisition, column_of
+from bidsfit.acquisition import B0_TOLERANCE, Acquisition
 from bidsfit.bids.images import MaskedSignals, image_shape, opened, read_mask, read_on_grid, write_nifti
 from bidsfit.estimators.least_squares import LeastSquares
 from bidsfit.exceptions import UnusableInputError
@@ -58,7 +58,7 @@ class _PrepareImageInput(BaseInterfaceInputSpec):
 class _PrepareImageOutput(TraitedSpec):
     mask = File(exists=True, desc="voxels to fit")
     mask_doubt = traits.Str(desc="why the mask that was found is doubtful; empty where it is not")
-    reference = File(exists=True, desc="mean of the images of the lowest b-value (echo time, ...)")
+    reference = File(exists=True, desc="mean of the images of the lowest b-value, or the brightest of a series")
     facts = File(exists=True, desc="what was found, as JSON")
     noise_map = File(exists=True, desc="noise level of every voxel, where it is a map")
     voxels = File(exists=True, desc="signals of the voxels, as MeasuredVoxels.save leaves them")
@@ -80,14 +80,19 @@ class PrepareImage(SimpleInterface):
         acquisition = acquisition_of(self.inputs)
         shape = image_shape(image, len(acquisition), path)
         everywhere = MaskedSignals(image, shape, np.ones(shape[:3], dtype=bool), path)
-        reference = mean_volume(everywhere, acquisition.shells[0].indices).reshape(shape[:3], order="F")
+        series = "b" not in acquisition.columns
+        if series:  # its brightest image shows most tissues
+            brightest = max(range(shape[3]), key=lambda k: float(np.nanmean(everywhere.volume(k))))
+        volumes = [brightest] if series else acquisition.shells[0].indices
+        reference = mean_volume(everywhere, volumes).reshape(shape[:3], order="F")
         if not np.any(np.isfinite(reference) & (reference != 0)):
-            name = column_of(next(iter(acquisition.columns))).title
-            raise UnusableInputError(f"{path} holds only zeros or NaN at its lowest {name}: there is nothing to fit.")
+            where = "" if series else " at its lowest b-value"
+            raise UnusableInputError(f"{path} holds only zeros or NaN{where}: there is nothing to fit.")
         if self.inputs.in_mask:
             found = HeadMask(read_mask(Path(self.inputs.in_mask), image, path))
         else:
-            tissue = mean_volume(everywhere, tissue_shell(acquisition).indices).reshape(shape[:3], order="F")
+            volumes = volumes if series else tissue_shell(acquisition).indices
+            tissue = mean_volume(everywhere, volumes).reshape(shape[:3], order="F")
             found = self._find_mask(reference, tissue, image)
         mask = found.mask
         signals = everywhere.within(mask)
@@ -108,7 +113,7 @@ class PrepareImage(SimpleInterface):
         else:
             noise = self._noise(signals, acquisition)
         level = float(np.nanmedian(reference[mask]))
-        if "b" not in acquisition.columns:  # SNRs of series are those of their largest signal
+        if series:  # SNRs of series are those of their largest signal
             level = max(float(np.nanmedian(signals.volume(k))) for k in range(shape[3]))
         facts = {
             "shape": list(shape),

@@ -19,6 +19,7 @@ BUILT_IN = {
     "ivim": "bidsfit.models.ivim:IVIM",
     "ivimlebihan": "bidsfit.models.ivim:IVIM_LE_BIHAN",
     "ivimsimple": "bidsfit.models.ivim:IVIM_SIMPLE",
+    "mp2rage": "bidsfit.models.mp2rage:MP2RAGE",
     "noddi": "bidsfit.models.noddi:NODDI",
     "sirqmt": "bidsfit.models.magnetisation_transfer:SIR_QMT",
     "smt2": "bidsfit.models.smt:SMT2",

@@ -12,7 +12,7 @@ from bidsfit.acquisition import Acquisition
 from bidsfit.models.parameter import Derived, Parameter
 from bidsfit.models.priors import log_normal
 from bidsfit.models.requirements import ValuesRequirement
-from bidsfit.models.signal_model import Covariate
+from bidsfit.models.signal_model import Covariate, SignalModel
 from bidsfit.models.symbolic import SymbolicModel
 
 S0, T1, B1, inversion = sp.symbols("S0 T1 B1 inversion", real=True)
@@ -146,6 +146,45 @@ T1_INVERSION_RECOVERY = SymbolicModel(
 )
 
 
+B1_PARAMETER = Parameter(
+    name="B1",
+    label="B1",
+    unit="1",
+    bounds=(1.0, 1.0),
+    start=(1.0,),
+    latex="B_1",
+    description="Transmit field: true flip angle as a share of the nominal one",
+    auxiliary=True,
+)
+
+
+def with_same_signals(
+    model: SignalModel, points: NDArray[np.float64], start: NDArray[np.float64], acquisition: Acquisition
+) -> NDArray[np.float64]:
+    """Parameters whose signals are nearest to those of other ones, by Gauss-Newton steps in S0 and T1.
+
+    Parameters
+    ----------
+    model : SignalModel
+        Its first parameters are S0 and T1, which are free; the others are those of the start.
+    points : ndarray, shape (n, n_parameters)
+        Their signals are sought.
+    start : ndarray, shape (n, n_parameters)
+        Where the search begins; where it is NaN, so is the result.
+    """
+    known = np.isfinite(start).all(axis=1) & np.isfinite(points).all(axis=1)
+    target = model.signal(points[known], acquisition)
+    inside = start[known]
+    for _ in range(CORRECTIONS):
+        signal, jacobian = model.signal_and_jacobian(inside, acquisition)
+        slopes = jacobian[..., :2] * inside[:, None, :2]  # relative changes of S0 and T1
+        step = np.einsum("nij,nj->ni", np.linalg.pinv(slopes), target - signal)
+        inside[:, :2] *= np.exp(np.clip(step, -0.5, 0.5))
+    found = np.full_like(start, np.nan)
+    found[known] = inside
+    return found
+
+
 def with_transmit_field(
     points: NDArray[np.float64], b1: NDArray[np.float64], acquisition: Acquisition
 ) -> NDArray[np.float64]:
@@ -153,8 +192,7 @@ def with_transmit_field(
 
     With tau = 2 tan(angle / 2) the signal is S0 tau rho / (rho + tau^2 / 2), where rho = 2 tanh(TR / (2 T1)) [1]_. As
     far as tau is proportional to the angle, flip angles that are b1 times as large therefore change S0 to S0 b1 and rho
-    to rho / b1^2, whatever the signals are. From there Gauss-Newton steps lead to the parameters whose signals are
-    nearest to the fitted ones.
+    to rho / b1^2, whatever the signals are. From there `with_same_signals` leads on.
 
     Parameters
     ----------
@@ -170,18 +208,8 @@ def with_transmit_field(
     half = float(np.median(acquisition.variable("TR"))) / 2
     with np.errstate(invalid="ignore"):
         rate = np.arctanh(np.minimum(np.tanh(half / points[:, 1]) * b1**2, 1 - 1e-9)) / half
-        found = np.column_stack([points[:, 0] / b1, 1 / rate, b1])
-    known = np.isfinite(found).all(axis=1)
-    target = T1_VFA.signal(points[known], acquisition)
-    inside = found[known]
-    for _ in range(CORRECTIONS):
-        signal, jacobian = T1_VFA.signal_and_jacobian(inside, acquisition)
-        slopes = jacobian[..., :2] * inside[:, None, :2]  # relative changes of S0 and T1
-        step = np.einsum("nij,nj->ni", np.linalg.pinv(slopes), target - signal)
-        inside[:, :2] *= np.exp(np.clip(step, -0.5, 0.5))
-    found[known] = inside
-    found[~known] = np.nan
-    return found
+        start = np.column_stack([points[:, 0] / b1, 1 / rate, b1])
+    return with_same_signals(T1_VFA, points, start, acquisition)
 
 
 T1_VFA = SymbolicModel(
@@ -194,16 +222,7 @@ T1_VFA = SymbolicModel(
     parameters=(
         signal_at("of the fully relaxed magnetisation"),
         replace(T1_TIME, bounds=(50.0, 10000.0)),  # with larger angles than nominal that of fluid seems longer
-        Parameter(
-            name="B1",
-            label="B1",
-            unit="1",
-            bounds=(1.0, 1.0),
-            start=(1.0,),
-            latex="B_1",
-            description="Transmit field: true flip angle as a share of the nominal one",
-            auxiliary=True,
-        ),
+        B1_PARAMETER,
     ),
     derived=(rate(T1_TIME),),
     variables=("flip_angle", "TR"),

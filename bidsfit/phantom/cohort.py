@@ -298,7 +298,7 @@ class Cohort:
         """The complex image of one session, shape (x, y, z, n_measurements).
 
         Every slice of every volume has a smooth phase of its own, as motion during the diffusion weighting leaves one
-        (`bidsfit.phantom.scanner.draw_phase`).
+        (`bidsfit.phantom.scanner.draw_phase`); that of the files of a series is the same.
         """
         rng = self._generator(int(participant.label) - 1, session, 5)
         clean = self.ideal(participant, session)
@@ -306,13 +306,15 @@ class Cohort:
             clean = self._seen(distorted, clean, self.truth(participant, session))
         found = np.empty(clean.shape, dtype=np.complex64)
         for z in range(clean.shape[2]):  # a slice at a time: little memory beside the image
-            signals = clean[:, :, z] * np.exp(1j * draw_phase(clean.shape[:2], clean.shape[3], rng))
+            phases = draw_phase(clean.shape[:2], 1 if self.recipe.columns else clean.shape[3], rng)
+            signals = clean[:, :, z] * np.exp(1j * phases)
             found[:, :, z] = add_noise(signals, participant.sigma, "gaussian", rng)
         return found
 
     def ideal(self, participant: Participant, session: int = 1) -> NDArray[np.float32]:
         """Noise-free signals of a still head in a perfect scanner, shape (x, y, z, n_measurements)."""
-        return simulate(self.head_at(participant, session), self.signal_model, self.acquisition, self._generator(0, 0))
+        head = self.head_at(participant, session)
+        return simulate(head, self.signal_model, self.acquisition, self._generator(0, 0), noise="gaussian")
 
     def unweighted(self, participant: Participant) -> NDArray[np.float32]:
         """The ideal signal at b = 0, whether acquired or not, shape (x, y, z)."""

@@ -234,6 +234,22 @@ _T1_IR = _relaxation(
     {"inversion": (0.92, 0.98)},
 )
 
+# The protocol of Marques et al. (NeuroImage 2010;49:1271-1281) at 3 T, with partial Fourier.
+_MP2RAGE = _relaxation(
+    "T1",
+    *_T1,
+    {
+        "TI": (700.0, 2500.0),
+        "flip_angle": (4.0, 5.0),
+        "TR": (7.1,) * 2,
+        "TRP": (5000.0,) * 2,
+        "shots_before": (44.0,) * 2,
+        "shots_after": (88.0,) * 2,
+    },
+    _WANSAPURA,
+    {"inversion": (0.96, 0.96), "B1": (1.0, 1.0)},
+)
+
 # Pool sizes around those of Dortch et al.; water alone relaxes more slowly than by a fit of one exponential.
 _MACROMOLECULES: Ranges = {"WM": (0.11, 0.15), "GM": (0.05, 0.08), "CSF": (0.00, 0.005)}
 _SIR_T1: Ranges = {"WM": (950.0, 1150.0), "GM": (1300.0, 1600.0), "CSF": (3500.0, 4500.0)}
@@ -318,6 +334,7 @@ RECIPES: Mapping[str, TissueRecipe] = {
     "sirqmt": _SIR_QMT,
     "smt2": _SMT2,
     "smt3": _SMT3,
+    "mp2rage": _MP2RAGE,
     "t1ir": _T1_IR,
     "t1vfa": _T1_VFA,
     "t2": _T2,

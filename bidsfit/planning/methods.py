@@ -24,10 +24,9 @@ MASKS = {
     FOUND_MASK: "masks found by Otsu's threshold [@otsu1979; @dipy] on the median-filtered mean images of the lowest "
     "b-value and of that nearest to 1000 s/mm², without thin bridges and islands, and with holes filled",
     FOUND_BODY: "voxels whose mean signal at the lowest b-value is at least half its median",
-    FOUND_IN_SERIES: "masks found by Otsu's threshold [@otsu1979; @dipy] on the median-filtered image of the lowest "
-    "echo time, inversion time or flip angle, without thin bridges and islands, and with holes filled",
-    FOUND_BODY_IN_SERIES: "voxels whose signal at the lowest echo time, inversion time or flip angle is at least half "
-    "its median",
+    FOUND_IN_SERIES: "masks found by Otsu's threshold [@otsu1979; @dipy] on the median-filtered brightest "
+    "image of the series, without thin bridges and islands, and with holes filled",
+    FOUND_BODY_IN_SERIES: "voxels whose signal in the brightest image of the series is at least half its median",
 }
 
 #: How the errors of an estimator were found, where they were simulated.

@@ -55,10 +55,8 @@ from bidsfit.trust.disagreement import reference_of
 FOUND_MASK = "Otsu's threshold on the mean images of the lowest b-value and of that nearest to 1000 s/mm²"
 FOUND_BODY = "voxels of at least half the median of the mean image of the lowest b-value"
 #: The same of a series, whose image of the shortest time or the smallest angle is looked at.
-FOUND_IN_SERIES = "Otsu's threshold on the image of the lowest echo time, inversion time or flip angle"
-FOUND_BODY_IN_SERIES = (
-    "voxels of at least half the median of the image of the lowest echo time, inversion time or flip angle"
-)
+FOUND_IN_SERIES = "Otsu's threshold on the brightest image of the series"
+FOUND_BODY_IN_SERIES = "voxels of at least half the median of the brightest image of the series"
 
 #: Why maximum likelihood and least squares give the same maps, and how to tell them apart.
 MLE_IS_LSQ = (
@@ -282,7 +280,7 @@ def _plan_image(
     """Check header, b-values and mask of an image, and choose the models that its protocol supports."""
     header = open_image(image.path)
     if image.bval is None:
-        shape = series_shape(image.series)
+        shape = (*series_shape((*image.series, *image.polarity))[:3], len(image.series))
     else:
         shape = image_shape(header, read_b_values(image.bval).size, image.path, image.bval)
     acquisition = known.same(read_acquisition(image.bval, image.bvec, image.sidecar))
@@ -307,7 +305,7 @@ def _plan_image(
         chain = chain.without(refused) if chain is not None and refused else chain
     corrected = _without_rician_bias(image, chain)
     debiased_again = corrected and any(fit.options.get("debias") for fit in fits)
-    if corrected:
+    if corrected or image.polarity:
         noise = replace(noise, kind="gaussian")
         fits = [fit.with_noise("gaussian") for fit in fits]
     organ, why = _organ(image, organ)

@@ -10,10 +10,11 @@ from nibabel.affines import apply_affine
 from bidsfit.bids.acquisitions import read_acquisition
 from bidsfit.bids.inputs import InputImage, find_images, open_dataset
 from bidsfit.bids.outputs import map_path, sources_of
-from bidsfit.bids.series import read_covariate, series_shape
+from bidsfit.bids.series import read_covariate, series_shape, signs
 from bidsfit.exceptions import UnusableInputError
+from bidsfit.interfaces.volumes import JoinSeries
 
-SUFFIXES = ("dwi", "IRT1", "MESE", "MEGRE", "VFA")
+SUFFIXES = ("dwi", "IRT1", "MESE", "MEGRE", "MP2RAGE", "VFA")
 
 
 @pytest.fixture
@@ -136,7 +137,10 @@ def test_folders_that_hold_no_diffusion_images_are_no_problem(tiny, echoes):
 def test_who_has_nothing_is_told_what_was_looked_for(tiny):
     tiny.write("sub-01/anat/sub-01_T1w.json", "{}")
     (problem,) = found_in(tiny).problems
-    assert "dwi/*_dwi.nii.gz) and no series ([ses-*/]anat/*_IRT1 or _MESE or _MEGRE or _VFA.nii.gz)" in problem.message
+    assert (
+        "dwi/*_dwi.nii.gz) and no series ([ses-*/]anat/*_IRT1 or _MESE or _MEGRE or _MP2RAGE or _VFA.nii.gz)"
+        in problem.message
+    )
 
 
 def test_maps_have_the_suffixes_of_bids():
@@ -208,3 +212,101 @@ class TestFlipAngles:
         path = tiny.nifti("other_TB1map.nii.gz", np.full(tiny.SHAPE, 4000, np.float32))
         with pytest.raises(UnusableInputError, match="its median is 4000; expected near 100"):
             read_covariate(path, like)
+
+
+class TestReadoutsAfterAnInversion:
+    """MP2RAGE: two magnitudes, and what tells the sign of the first."""
+
+    FIELDS = {  # noqa: RUF012
+        "FlipAngle": 4,
+        "RepetitionTimeExcitation": 0.007,
+        "RepetitionTimePreparation": 5,
+        "NumberShots": [44, 88],
+    }
+
+    @pytest.fixture
+    def readouts(self, tiny):
+        """A series whose first signal is negative in half of the voxels; with ``part``, in magnitude and phase."""
+        first, second = np.full(tiny.SHAPE, 20.0, np.float32), np.full(tiny.SHAPE, 30.0, np.float32)
+        first[::2] *= -1
+
+        def add(part="", **sidecar):
+            for k, (time, signal) in enumerate(((0.7, first), (2.5, second)), start=1):
+                stem = f"sub-01/anat/sub-01_inv-{k}"
+                tiny.nifti(f"{stem}{part}_MP2RAGE.nii.gz", np.abs(signal))
+                content = {"InversionTime": time} | self.FIELDS | sidecar
+                tiny.write(f"{stem}_MP2RAGE.json", json.dumps({k: v for k, v in content.items() if v is not None}))
+                if part:
+                    phase = np.angle(signal * np.exp(2j)).astype(np.float32)
+                    tiny.nifti(f"{stem}_part-phase_MP2RAGE.nii.gz", phase)
+                    tiny.write(f"{stem}_part-phase_MP2RAGE.json", json.dumps({"Units": "rad"}))
+            return tiny
+
+        add.first, add.unit = first, first * second / (first**2 + second**2)
+        return add
+
+    def joined(self, image, folder):
+        join = JoinSeries(
+            files=[str(path) for path in image.series],
+            polarity=[str(path) for path in image.polarity],
+            phase_unit=image.phase_unit,
+        )
+        return np.asarray(nib.load(join.run(cwd=str(folder)).outputs.out_file).dataobj)
+
+    def test_phases_tell_the_sign(self, readouts, tmp_path):
+        (image,) = found_in(readouts(part="_part-mag")).images
+        assert image.name == "sub-01_mod-MP2RAGE"
+        assert len(image.series) == 2
+        assert sources_of(image)[2:] == [
+            f"bids:raw:sub-01/anat/sub-01_inv-{k}_part-phase_MP2RAGE.nii.gz" for k in (1, 2)
+        ]
+        assert InputImage.from_dict(json.loads(json.dumps(image.to_dict()))) == image
+        found = self.joined(image, tmp_path)
+        np.testing.assert_allclose(found[..., 0], readouts.first, rtol=1e-6)
+        np.testing.assert_allclose(found[..., 1], 30)
+
+    @pytest.mark.parametrize("integers", [False, True])
+    def test_else_the_unit1_image_does(self, readouts, tmp_path, integers):
+        unit = np.round(4095 * (readouts.unit + 0.5)) if integers else readouts.unit
+        tiny = readouts()
+        tiny.nifti("sub-01/anat/sub-01_UNIT1.nii.gz", unit.astype(np.float32))
+        (image,) = found_in(tiny).images
+        assert [path.name for path in image.polarity] == ["sub-01_UNIT1.nii.gz"]
+        np.testing.assert_array_equal(self.joined(image, tmp_path)[..., 0], readouts.first)
+
+    def test_without_either_it_is_not_fitted(self, readouts):
+        (problem,) = found_in(readouts()).problems
+        assert "inv-1_MP2RAGE.nii.gz is a magnitude, and its sign is not known" in problem.message
+        assert "sub-01_UNIT1.nii.gz is there" in problem.message
+
+    def test_another_image_of_that_name_is_refused(self):
+        with pytest.raises(ValueError, match=r"values from 0 to 9000; expected -0.5 to 0.5"):
+            signs(np.array([0.0, 9000.0]))
+
+    @pytest.mark.parametrize(
+        ("told", "expected"),
+        [
+            ({}, (44, 88)),
+            ({"NumberShots": 176, "SlicePartialFourier": 0.75}, (44, 88)),
+            ({"NumberShots": 100}, (50, 50)),
+        ],
+    )
+    def test_excitations_are_counted_from_the_centre_of_k_space(self, readouts, told, expected):
+        tiny = readouts(part="_part-mag", **told)
+        acquisition = read_acquisition(None, None, found_in(tiny).images[0].sidecar)
+        for name, number in zip(("shots_before", "shots_after"), expected, strict=True):
+            np.testing.assert_allclose(acquisition.columns[name], [number] * 2)
+        np.testing.assert_allclose(acquisition.columns["TRP"], [5000] * 2)
+
+    @pytest.mark.parametrize(
+        ("told", "words"),
+        [
+            ({"NumberShots": None}, "has no NumberShots in its metadata, which BIDS requires of MP2RAGE. Write it to"),
+            ({"NumberShots": [1, 2, 3]}, "NumberShots is [1, 2, 3]; expected two positive numbers"),
+            ({"RepetitionTimeExcitation": 0.02}, "the readout lasts from -0.18 to 2.46 s after the inversion"),
+            ({"RepetitionTimePreparation": 3}, "expected from 1.32 s or later, up to RepetitionTimePreparation, 3 s"),
+        ],
+    )
+    def test_metadata_that_cannot_be_are_told(self, readouts, told, words):
+        (problem,) = found_in(readouts(part="_part-mag", **told)).problems
+        assert words in problem.message

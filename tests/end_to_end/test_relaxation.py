@@ -138,3 +138,25 @@ def test_inversions_with_restored_polarity_are_fitted_as_magnitudes(app, outputs
     left = outputs(tmp_path / "out")
     assert np.median(np.abs(left.data(f"{stem}_desc-mle_T1map")[t1 > 0] / t1[t1 > 0] - 1)) < 0.01
     np.testing.assert_allclose(left.sidecar(f"{stem}_desc-mle_T1map")["InversionTimesFitted"][:2], [0.05, 0.2])
+
+
+def test_readouts_after_an_inversion_get_their_sign(app, outputs, valid, blank_figures, tmp_path):
+    """White matter is above 0 at the first readout of the phantom's protocol, and fluid below."""
+    dataset, stem = tmp_path / "ds", "sub-01_mod-MP2RAGE_model-mp2rage"
+    size = ("--shape", "24", "24", "1", "--participants", "1", "--patients", "0", "--snr", "20000")
+    assert main(["phantom", str(dataset), "--model", "mp2rage", *size]) == 0
+    assert valid(dataset)
+    truth = dataset / "derivatives" / "truth"
+    words = ("-d", f"truth={truth}", "--sigma", "0.05", "--trust", "off", *QUICK)
+    assert app(dataset, tmp_path / "out", "participant", *words).code == 0
+    left = outputs(tmp_path / "out")
+    assert valid(left.folder)
+    t1 = np.asarray(nib.load(truth / "sub-01/anat/sub-01_model-mp2rage_desc-truth_T1map.nii.gz").dataobj)
+    error = np.abs(left.data(f"{stem}_desc-lsq_T1map")[t1 > 0] / t1[t1 > 0] - 1)
+    assert np.quantile(error, [0.5, 0.9]) == pytest.approx([0, 0], abs=0.1)  # magnitudes are whole numbers
+    sources = left.sidecar(f"{stem}_desc-lsq_T1map")["Sources"]
+    assert [source.rpartition("/")[2] for source in sources[:3]] == [
+        "sub-01_inv-1_MP2RAGE.nii.gz",
+        "sub-01_inv-2_MP2RAGE.nii.gz",
+        "sub-01_UNIT1.nii.gz",
+    ]

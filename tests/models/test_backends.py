@@ -20,7 +20,7 @@ from bidsfit.models.parameter import Parameter
 from bidsfit.models.symbolic import SymbolicModel
 from bidsfit.phantom.directions import spread_directions
 
-NAMES = tuple(models.BUILT_IN)
+NAMES = tuple(name for name in models.BUILT_IN if isinstance(models.get(name), SymbolicModel))
 WIDE = Acquisition(
     [0, 1, 10, 100, 400, 800, 1500, 3000, 6000], np.vstack([np.zeros(3), spread_directions(8)]),
     TE=[1, 5, 10, 20, 40, 80, 160, 300, 500], flip_angle=[1, 2, 5, 10, 20, 30, 45, 60, 90],

@@ -19,12 +19,13 @@ TRUTHS = {
     "t2": {"S0": 1000.0, "T2": 80.0},
     "t2star": {"S0": 1000.0, "T2star": 45.0},
     "t1vfa": {"S0": 1000.0, "T1": 900.0, "B1": 1.0},
+    "mp2rage": {"S0": 1000.0, "T1": 900.0, "inversion": 0.96, "B1": 1.0},
     "t1ir": {"S0": 1000.0, "T1": 900.0, "inversion": 0.95},
     "sirqmt": {"S0": 1000.0, "T1": 1000.0, "PSR": 0.13, "inversion": 0.9, "kmf": 12.5},
 }
 NAMES, ECHOES = tuple(TRUTHS), ("t2", "t2star")
 #: Noise, as a share of S0, of images of a good SNR: signals at small flip angles are a few per cent of S0.
-SIGMA = {"t2": 0.025, "t2star": 0.025, "t1vfa": 0.001, "t1ir": 0.02, "sirqmt": 0.004}
+SIGMA = {"t2": 0.025, "t2star": 0.025, "t1vfa": 0.001, "mp2rage": 0.0008, "t1ir": 0.02, "sirqmt": 0.004}
 
 
 def protocol(name):
@@ -96,9 +97,10 @@ def test_expected_errors_are_those_that_are_seen(name):
     estimator, time = LeastSquares(model), models.get(name).names[1]
     several = len(model.parameters) - len(estimator.fixed) > 3  # among more parameters truths lie further apart
     size = monte_carlo.Size(4096, 64, 16, 512) if several else monte_carlo.Size(1024, 32, 8, 192)
-    performance = monte_carlo.performance_of(estimator, acquisition, size=size)
+    kind = "gaussian" if name == "mp2rage" else "rician"
+    performance = monte_carlo.performance_of(estimator, acquisition, kind=kind, size=size)
     for sigma in (2000 * SIGMA[name], 600 * SIGMA[name])[: 1 if several else 2]:
-        estimate = estimator.estimate(noisy(name, sigma, 4000), acquisition)
+        estimate = estimator.estimate(noisy(name, sigma, 4000, kind), acquisition)
         error, sd = estimate.parameters[time] - TRUTHS[name][time], estimate.parameters[time].std()
         expected = performance.expected(estimate.points, np.full(4000, sigma))
         assert np.median(expected.bias[time]) == pytest.approx(error.mean(), abs=0.1 * sd)
@@ -125,6 +127,58 @@ class TestInversionRecovery:
         signal = self.model.signal(TRUTHS["t1ir"], Acquisition(TI=[zero - 100, zero, zero + 100]))
         assert signal[1] == pytest.approx(0, abs=1e-9)
         assert signal.min() >= 0
+
+
+class TestReadoutsAfterAnInversion:
+    model = models.get("mp2rage")
+
+    @pytest.mark.parametrize("b1", [1.0, 0.8])
+    @pytest.mark.parametrize("t1", [300.0, 900.0, 4000.0])
+    def test_the_signals_are_those_of_marques(self, t1, b1):
+        """Equations A1.4 to A1.6 of Marques et al. (2010), written out for two readouts."""
+        protocol = Acquisition(
+            TI=[800, 2700], flip_angle=[7, 5], TR=[6.8] * 2, TRP=[6000] * 2, shots_before=[35] * 2, shots_after=[72] * 2
+        )
+        before, after, spacing, depth = 35, 72, 6.8, 0.96
+        n, sines = before + after, np.sin(b1 * np.deg2rad([7, 5]))
+        pauses = 800 - before * spacing, 2700 - 800 - n * spacing, 6000 - 2700 - after * spacing
+        e1, ea, eb, ec = (np.exp(-time / t1) for time in (spacing, *pauses))
+        c1, c2 = np.cos(b1 * np.deg2rad([7, 5])) * e1
+        m = (1 - ea) * c1**n + (1 - e1) * (1 - c1**n) / (1 - c1)
+        m = (m * eb + 1 - eb) * c2**n + (1 - e1) * (1 - c2**n) / (1 - c2)
+        m = (m * ec + 1 - ec) / (1 + depth * (c1 * c2 / e1**2) ** n * np.exp(-6000 / t1))
+        first = (1 - ea - depth * m * ea) * c1**before + (1 - e1) * (1 - c1**before) / (1 - c1)
+        second = (m - 1 + ec) / ec / c2**after - (1 - e1) * (c2**-after - 1) / (1 - c2)
+        found = self.model.signal({"S0": 1000.0, "T1": t1, "inversion": depth, "B1": b1}, protocol)
+        np.testing.assert_allclose(found, 1000 * sines * [first, second], rtol=1e-9)
+
+    def test_many_repetitions_end_in_the_steady_state(self):
+        """Of the Bloch equations, pulse by pulse, from equilibrium."""
+        columns = RECIPES["mp2rage"].columns
+        m, t1, spacing = 1.0, 900.0, columns["TR"][0]
+
+        def wait(m, time):
+            return 1 - (1 - m) * np.exp(-time / t1)
+
+        for _ in range(30):
+            m, now, signals = -0.96 * m, 0.0, []
+            for time, angle in zip(columns["TI"], np.deg2rad(columns["flip_angle"]), strict=True):
+                m, now = wait(m, time - 44 * spacing - now), time + 88 * spacing
+                for k in range(44 + 88):
+                    signals += [1000 * m * np.sin(angle)] if k == 44 else []
+                    m = wait(m * np.cos(angle), spacing)
+            m = wait(m, columns["TRP"][0] - now)
+        np.testing.assert_allclose(self.model.signal(TRUTHS["mp2rage"], protocol("mp2rage")), signals, rtol=1e-9)
+
+    def test_the_transmit_field_is_taken_out(self):
+        rng, n = np.random.default_rng(0), 200
+        times, fields = rng.uniform(300, 4500, n), rng.uniform(0.6, 1.4, n)
+        truth = np.column_stack([np.full(n, 1e3), times, np.full(n, 0.96), fields])
+        signals = self.model.signal(truth, protocol("mp2rage"))
+        fitted = LeastSquares(self.model).estimate(signals, protocol("mp2rage"))
+        assert np.abs(fitted.parameters["T1"] / truth[:, 1] - 1).max() > 0.1
+        found = self.model.covariate.apply(fitted.points, truth[:, 3], protocol("mp2rage"))
+        np.testing.assert_allclose(found, truth, rtol=1e-5)
 
 
 class TestSelectiveInversion:
