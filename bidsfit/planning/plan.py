@@ -54,7 +54,7 @@ from bidsfit.trust.disagreement import reference_of
 #: Where a mask comes from that no dataset has.
 FOUND_MASK = "Otsu's threshold on the mean images of the lowest b-value and of that nearest to 1000 s/mm²"
 FOUND_BODY = "voxels of at least half the median of the mean image of the lowest b-value"
-#: The same of a series, whose image of the shortest time or the smallest angle is looked at.
+#: The same of a series.
 FOUND_IN_SERIES = "Otsu's threshold on the brightest image of the series"
 FOUND_BODY_IN_SERIES = "voxels of at least half the median of the brightest image of the series"
 
