@@ -227,7 +227,7 @@ def fit(
     if performance is not None:
         expected = judge.expected(estimate)
         values["flags"] = flags(estimator, estimate, expected, judge.noise, looked.outside)
-        summary = summarise_trust(estimator, estimate, expected, values["flags"], judge.noise, performance)
+        summary = summarise_trust(judge, estimate, values["flags"])
     model, residual = estimator.model, estimate.sigma[np.isfinite(estimate.sigma)]
     averaged = estimate.acquisition
     numbers = FitNumbers(

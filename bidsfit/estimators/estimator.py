@@ -323,6 +323,11 @@ class Estimator(ABC):
         self.needs_noise = self.needs_noise or debias
 
     @property
+    def surroundings(self) -> str:
+        """What its simulated errors are also averaged over, for descriptions of maps; empty without `reach`."""
+        return " and surroundings (homogeneous, an edge, a lesion of one voxel)" if any(self.reach) else ""
+
+    @property
     def options(self) -> dict[str, Any]:
         """All choices that shaped the estimate, for sidecars and reports."""
         bounds = {

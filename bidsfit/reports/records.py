@@ -68,8 +68,9 @@ class FitRecord:
     (in words, that it took voxels of), measured (whether their signals trained it), recipe (in words), seconds, device,
     converged, file.
     ``trust``, where the errors of the estimator were simulated: sentences, flags (rows: name, share, message),
-    parameters (rows of `bidsfit.trust.summary.ParameterTrust` with latex, unit and median), snr, truths (number
-    simulated), others (parameters that the figure of the bias keeps at their medians).
+    parameters (rows of `bidsfit.trust.summary.ParameterTrust` with latex, unit, median and surroundings: such rows with
+    place, of an estimator that reads neighbours), snr, truths (number simulated), others (parameters that the figure of
+    the bias keeps at their medians).
     """
 
     image: str

@@ -238,7 +238,7 @@ def _add_viewers(folder: Path, sections: Sequence[Section], voxels: ReportVoxels
 
 def _cards(fit: FitRecord) -> list[dict[str, Any]]:
     """Parameters of a fit, except the scale of the signal, with a thumbnail and a sentence each."""
-    known = [row["name"] for row in fit.trust.get("parameters", ())]
+    known = {row["name"]: row.get("surroundings", []) for row in fit.trust.get("parameters", ())}
     told = dict(zip(known, fit.trust.get("sentences", ()), strict=False))
     cards = []
     for row in fit.parameters:
@@ -249,7 +249,8 @@ def _cards(fit: FitRecord) -> list[dict[str, Any]]:
             words = f"no unbiased estimator scatters less than {spread(row['crb'], row['median'])} in a typical voxel."
         if row["unit"] != REPORT_UNITS["arbitrary"].name:
             figure = fit.figures.get(thumbnail_of(row["name"]))
-            cards.append(row | {"words": words[:1].upper() + words[1:], "figure": figure})
+            words = words[:1].upper() + words[1:]
+            cards.append(row | {"words": words, "figure": figure, "surroundings": known.get(row["name"])})
     return cards
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -19,9 +20,15 @@ from bidsfit.trust.summary import FAITHFUL, ParameterTrust, TrustSummary
 
 #: What is to be known of an estimator that reads neighbours.
 READS = (
-    "it reads the neighbours of a voxel, and the errors that are known of it are those in a homogeneous region. Near "
-    "edges and in structures smaller than what it reads its bias is larger."
+    "it reads the neighbours of a voxel, and its errors depend on them: they are least in a homogeneous region, larger "
+    "at an edge, and largest in a small lesion. The image tells which of these it is only where tissues differ much."
 )
+#: Words for the surroundings of a voxel.
+PLACES: Mapping[str, str] = {
+    "homogeneous": "in a homogeneous region",
+    "edge": "at an edge",
+    "lesion": "in a lesion of one voxel",
+}
 #: A bias in fewer of the voxels is not told; of so many, most go one way.
 FEW, MOST = 0.05, 0.8
 #: Expected errors that differ by no more than this part are alike.
@@ -34,7 +41,10 @@ def trust_row(summary: TrustSummary, model: SignalModel, parameters: list[Parame
     """The entry `FitRecord.trust`."""
     medians = {row.name: row.median for row in parameters}
     return {
-        "sentences": [in_words(row, model, medians[row.name]) for row in summary.parameters]
+        "sentences": [
+            in_words(row, model, medians[row.name], {place: rows[j] for place, rows in summary.surroundings.items()})
+            for j, row in enumerate(summary.parameters)
+        ]
         + blame_in_words(summary, model),
         "flags": [
             {
@@ -45,7 +55,11 @@ def trust_row(summary: TrustSummary, model: SignalModel, parameters: list[Parame
             for flag in Flag
         ],
         "parameters": [
-            vars(row) | _words(model, row.name) | {"median": medians[row.name]} for row in summary.parameters
+            vars(row)
+            | _words(model, row.name)
+            | {"median": medians[row.name]}
+            | {"surroundings": [vars(rows[j]) | {"place": PLACES[p]} for p, rows in summary.surroundings.items()]}
+            for j, row in enumerate(summary.parameters)
         ],
         "snr": summary.snr,
         "truths": summary.performance["Truths"],
@@ -58,13 +72,21 @@ def _words(model: SignalModel, name: str) -> dict[str, str]:
     return {"latex": quantity.latex, "unit": REPORT_UNITS[quantity.unit].name}
 
 
-def in_words(row: ParameterTrust, model: SignalModel, median: float) -> str:
-    """What is to be expected of one parameter, in a sentence."""
+def in_words(
+    row: ParameterTrust,
+    model: SignalModel,
+    median: float,
+    surroundings: Mapping[str, ParameterTrust] = MappingProxyType({}),
+) -> str:
+    """What is to be expected of one parameter, in a sentence; ``surroundings`` are those of `TrustSummary`."""
     unit = REPORT_UNITS[model.quantity(row.name).unit].name
     parts = []
     if not np.isfinite(row.response):
         return f"{row.name}: nothing can be said."
-    if row.response < FAITHFUL:
+    if surroundings:
+        shown = [f"{_shown(there)} {PLACES[place]}" for place, there in surroundings.items()]
+        parts.append(f"a true change shows by {', '.join(shown)}")
+    elif row.response < FAITHFUL:
         parts.append(f"differences between tissues shrink to {100 * max(row.response, 0):.0f} %")
     elif row.response > 2 - FAITHFUL:
         parts.append(f"differences between tissues grow to {100 * row.response:.0f} %")
@@ -77,6 +99,8 @@ def in_words(row: ParameterTrust, model: SignalModel, median: float) -> str:
         elif row.upwards > MOST or row.upwards < 1 - MOST:
             where = " upwards" if row.upwards > MOST else " downwards"
         parts.append(f"in {percent(row.biased)} of the voxels it is drawn by more than half its own noise{where}")
+    if "lesion" in surroundings:
+        row = surroundings["lesion"]
     if np.isfinite(row.smallest_change):
         change = with_unit(readable(row.smallest_change), unit)
         share = f" ({100 * row.smallest_change / abs(median):.0f} % of the median)" if median else ""
@@ -108,8 +132,8 @@ def expected_errors(
 ) -> dict[str, Any]:
     """The entry `ComparisonRecord.trust`, from the summaries of several estimators; empty unless two have one.
 
-    Those in ``spatial`` read neighbours. What is known of their errors is that of a homogeneous region, so that none of
-    them is recommended.
+    Those in ``spatial`` read neighbours. Their errors depend on surroundings that the image hardly tells, so that none
+    of them is recommended.
     """
     known = {name: {row.name: row for row in found.parameters} for name, found in summaries.items() if found}
     if len(known) < 2:

@@ -14,6 +14,8 @@ from bidsfit.fractal import classes, fractal_noise
 from bidsfit.simulation.distributions import Distribution, Tissues
 
 PatchKind = Literal["smooth", "pieces", "scattered", "fractal"]
+#: What surrounds the central voxel of a patch, see `Patches.alike`.
+Surroundings = Literal["homogeneous", "edge", "lesion"]
 
 #: From voxel to voxel of a smooth patch, parameters move by this share of the way to another draw at most.
 STEEPEST = 0.1
@@ -112,6 +114,17 @@ class Patches:
         else:
             share = self._beyond(n, rng).astype(float)
         return space.from_cube(np.clip(here + (there - here) * share[..., None], 0, 1))
+
+    def alike(self, surroundings: Surroundings) -> NDArray[np.bool_]:
+        """Which voxels of a patch have the parameters of the central one, shape (x, y, z).
+
+        All of them ("homogeneous"), those up to the voxel in a straight half of the patch ("edge"), or itself alone
+        ("lesion").
+        """
+        if surroundings == "homogeneous":
+            return np.full(self.shape, True)
+        places = np.indices(self.shape) - np.reshape(self.reach, (3, 1, 1, 1))
+        return np.asarray(places[np.argmax(self.reach)] <= 0 if surroundings == "edge" else ~places.any(axis=0))
 
     def present(self, n: int, rng: np.random.Generator) -> NDArray[np.bool_]:
         """Which voxels of n patches are usable, shape (n, x, y, z): a mask cuts some patches, single voxels fail."""

@@ -17,7 +17,7 @@ from bidsfit.models.space import ParameterSpace
 from bidsfit.noise import NoiseKind, add_noise, rician_mean
 from bidsfit.simulation.distributions import Distribution, Tissues
 from bidsfit.simulation.images import ImageVoxels, as_single
-from bidsfit.simulation.patches import Patches, PatchKind, with_presence
+from bidsfit.simulation.patches import Patches, PatchKind, Surroundings, with_presence
 
 #: An average of more Rician magnitudes than this is taken for Gaussian, with their mean and variance.
 FEW = 8
@@ -436,12 +436,14 @@ class Simulator:
         rng: np.random.Generator,
         repeats: int = 1,
         sigma: NDArray[np.float64] | None = None,
+        around: tuple[Surroundings, NDArray[np.float64]] | None = None,
     ) -> NDArray[np.float64]:
         """Noisy averages at S0 = 1, shape (n * repeats, n_averages).
 
         The standard deviation of the noise of one measurement is ``sigma``, shape (n,), or that of the SNR of `Noise`.
-        All repeats of the first voxel come first. For an estimator that reads neighbours the result covers patches of
-        constant parameters, shape (n * repeats, x, y, z, n_averages).
+        All repeats of the first voxel come first. For an estimator that reads neighbours the result covers patches,
+        shape (n * repeats, x, y, z, n_averages), of constant parameters; or of two tissues: ``around`` are the
+        surroundings of the central voxels, and the parameters of the other tissue, shape (n, n_parameters).
         """
         clean = np.repeat(self._clean(parameters), repeats, axis=0)
         level = np.full(len(parameters), self.brightness / self.noise.snr) if sigma is None else sigma
@@ -449,7 +451,11 @@ class Simulator:
         if self.patches is None:
             return self._with_noise(clean, level, rng)
         shape = (len(clean), *self.patches.shape, clean.shape[-1])
-        patches = np.broadcast_to(clean[:, None, None, None], shape).reshape(-1, clean.shape[-1])
+        patches: NDArray = np.broadcast_to(clean[:, None, None, None], shape)
+        if around is not None:
+            other = np.repeat(self._clean(around[1]), repeats, axis=0)[:, None, None, None]
+            patches = np.where(self.patches.alike(around[0])[..., None], patches, other)
+        patches = patches.reshape(-1, clean.shape[-1])
         return self._with_noise(patches, np.repeat(level, len(patches) // len(clean)), rng).reshape(shape)
 
     def _clean(self, parameters: NDArray[np.float64]) -> NDArray[np.float64]:

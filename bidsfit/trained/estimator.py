@@ -195,7 +195,7 @@ class TrainedEstimator(Estimator):
             "(bidsfit-lab recipes)." * bool(self.label)
         ) + any(self.reach) * (
             f" It also reads the neighbours of a voxel, up to {' x '.join(map(str, self.reach))} voxels away; what is "
-            "said of its errors holds where parameters do not change between them."
+            "said of its errors is a mean over homogeneous surroundings, an edge and a lesion of one voxel."
         )
 
     @property

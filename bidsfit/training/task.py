@@ -186,7 +186,7 @@ def train(
             lambda signals, sigma: invert(signals, sigma=sigma).parameters,
             judged,
             beside=None if other is None else estimates_of(other, task.acquisition),
-            size=monte_carlo.OF_FUNCTION if _voxels(simulator) > monte_carlo.MANY_VOXELS else monte_carlo.LIGHT,
+            size=monte_carlo.OF_PATCHES if any(reach) else monte_carlo.LIGHT,
             seed=task.seed,
         )
         limit = residual_limit(invert, simulator, task.seed)

@@ -204,7 +204,8 @@ class Response:
         title="response",
         description="Change of the mean estimate of {parameter.label} ({parameter.description}; {model.title}) per"
         " change of its true value, by simulation of the estimator ({estimator.title}) for this protocol and the noise"
-        " of the voxel: 1 where a true change shows fully, 0 where it is hidden.",
+        " of the voxel, averaged over the truths{estimator.surroundings} that the estimate may come from: 1 where a"
+        " true change shows fully, 0 where it is hidden.",
         unit="1",
         limits=(0.0, 1.0),
         colours="viridis",
@@ -294,7 +295,8 @@ _INTERVAL = (
 )
 _EXPECTED = (
     "of {parameter.label} ({parameter.description}; {model.title}) by simulation of the estimator ({estimator.title})"
-    " for this protocol and the noise of the voxel, averaged over the truths that the estimate may come from."
+    " for this protocol and the noise of the voxel, averaged over the truths{estimator.surroundings} that the estimate"
+    " may come from."
 )
 SD, ENSEMBLE, RESPONSE, BOUND = StandardDeviation(), EnsembleSpread(), Response(), Bound()
 BIAS = ExpectedError(

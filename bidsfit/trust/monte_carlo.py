@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from copy import copy
-from typing import Any, NamedTuple
+from dataclasses import replace
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,7 @@ from bidsfit.models.space import ParameterSpace, bounds_of
 from bidsfit.noise import NoiseKind
 from bidsfit.parallel import Progress
 from bidsfit.simulation.distributions import Distribution, Informed, Mixture, Uniform
+from bidsfit.simulation.patches import Surroundings
 from bidsfit.simulation.simulator import Noise, Simulator
 from bidsfit.trust.misfit import SCORES, misfit_scores
 from bidsfit.trust.performance import (
@@ -43,7 +45,7 @@ from bidsfit.trust.smoothing import Smoother
 
 #: Share of the truths that are drawn from the priors of the model; the others are uniform within the bounds.
 FROM_PRIOR = 0.75
-#: Truths whose estimates are simulated at a time.
+#: Truths whose estimates are simulated at a time; of patches, eight times as many voxels, for repeats are few.
 BLOCK = 512
 #: Estimates of every truth that the functions of the estimate are put through.
 PAIRS = 8
@@ -86,11 +88,11 @@ LIGHT, FULL = Size(4096, 64, 16, 512), Size(16384, 64, 16, 1024)
 #: More parameters than these are many.
 MANY_PARAMETERS = 10
 #: For estimators that take a hundred times as long as others, for models of many parameters or with orientations, whose
-#: fits begin at a large grid, and for what costs most: a model that is a function, whose every signal is a simulation,
-#: or an estimator whose every estimate takes many voxels.
+#: fits begin at a large grid, and for what costs most: a model that is a function, whose every signal is a simulation.
 OF_COSTLY, OF_FUNCTION = Size(1024, 32, 8, 256), Size(512, 16, 4, 128)
-#: Voxels of a patch above which these are many.
-MANY_VOXELS = 9
+#: For estimators whose every estimate takes a patch. What surrounds a voxel scatters their errors, so that many truths
+#: are worth more than many repeats.
+OF_PATCHES = Size(2048, 12, 4, 256)
 
 #: Estimates all parameters of the model (n, n_parameters), from averaged signals (n, n_averages) and the standard
 #: deviation of the noise of one measurement (n,).
@@ -253,6 +255,10 @@ def simulate(
 ) -> Performance:
     """Simulate the performance of what estimates all parameters from averaged signals.
 
+    That of an estimator that reads neighbours is simulated in three surroundings, see `Performance.surroundings`. At an
+    edge and around a lesion is a second draw of the truths, of the same S0, so that nothing but the parameters tells
+    the two tissues.
+
     Parameters
     ----------
     estimate : callable
@@ -265,9 +271,21 @@ def simulate(
         Of truths and noise.
     progress : callable, optional
     """
+
+    def drawn(place: Surroundings, rng: np.random.Generator) -> Drawn:
+        return _draw(estimate, simulator, beside, size, seed, place, rng, progress)
+
+    def performance(drawn: Drawn, rng: np.random.Generator) -> Performance:
+        return _performance(drawn, simulator, beside is not None, size, seed, rng)
+
     rng = np.random.default_rng(seed)
-    drawn = _draw(estimate, simulator, beside, size, seed, rng, progress)
-    return _performance(drawn, simulator, beside is not None, size, seed, rng)
+    if simulator.patches is None:
+        return performance(drawn("homogeneous", rng), rng)
+    found = {place: drawn(place, np.random.default_rng(seed)) for place in get_args(Surroundings)}
+    order = rng.permutation(len(found) * size.truths)
+    together = Drawn(*(np.concatenate(arrays)[order] for arrays in zip(*found.values(), strict=True)))
+    own = {place: performance(one, np.random.default_rng(seed)) for place, one in found.items()}
+    return replace(performance(together, rng), surroundings=own)
 
 
 def _draw(
@@ -276,6 +294,7 @@ def _draw(
     beside: Estimate | None,
     size: Size,
     seed: int,
+    surroundings: Surroundings,
     rng: np.random.Generator,
     progress: Progress | None,
 ) -> Drawn:
@@ -283,6 +302,7 @@ def _draw(
     space, model, acquisition, n = simulator.space, simulator.space.model, simulator.acquisition, size.truths
     truths = simulator.distribution.sample(n, rng)
     sigma = simulator.brightness * np.exp(-rng.uniform(np.log(LOWEST_SNR), np.log(HIGHEST_SNR), n))
+    other = None if surroundings == "homogeneous" else simulator.distribution.sample(n, rng)
     known = values_of(model, space.with_scale(truths))
     least = LEAST * _spreads(known)
     judged = judged_of(space)
@@ -304,16 +324,18 @@ def _draw(
     )
 
     def measured(
-        truths: NDArray[np.float64], sigma: NDArray[np.float64], repeats: int, *seeds: int
+        rows: slice, truths: NDArray[np.float64], repeats: int, *seeds: int
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Signals of patches or voxels, and their estimates (n, repeats, n_parameters)."""
-        signals = simulator.measure(truths, np.random.default_rng([seed, *seeds]), repeats, sigma)
-        return signals, estimate(signals, np.repeat(sigma, repeats)).reshape(len(truths), repeats, -1)
+        around = None if other is None else (surroundings, other[rows])
+        noise = np.random.default_rng([seed, rows.start, *seeds])
+        signals = simulator.measure(truths, noise, repeats, sigma[rows], around)
+        return signals, estimate(signals, np.repeat(sigma[rows], repeats)).reshape(len(truths), repeats, -1)
 
-    block = BLOCK if simulator.patches is None else max(BLOCK // math.prod(simulator.patches.shape), 1)
+    block = BLOCK if simulator.patches is None else max(8 * BLOCK // math.prod(simulator.patches.shape), 1)
     for start in range(0, n, block):
         rows = slice(start, start + block)
-        signals, estimates = measured(truths[rows], sigma[rows], size.repeats, start)
+        signals, estimates = measured(rows, truths[rows], size.repeats)
         values = values_of(model, estimates)
         mean, found.sd[rows] = values.mean(axis=1), values.std(axis=1, ddof=1)
         found.bias[rows], spread = mean - known[rows], np.maximum(found.sd[rows], least)
@@ -333,8 +355,7 @@ def _draw(
         for j in range(p):
             sides = _neighbours(space, truths[rows], judged[j], step[:, j])
             means = [  # the noise of both neighbours is the same
-                values_of(model, measured(side, sigma[rows], size.neighbours, start, 1)[1]).mean(axis=1)[:, own]
-                for side in sides
+                values_of(model, measured(rows, side, size.neighbours, 1)[1]).mean(axis=1)[:, own] for side in sides
             ]
             low, high = (values_of(model, space.with_scale(side))[:, own[j]] for side in sides)
             with np.errstate(invalid="ignore", divide="ignore"):
@@ -350,7 +371,7 @@ def _performance(
 ) -> Performance:
     """Put smooth functions through what was drawn."""
     space, model = simulator.space, simulator.space.model
-    names, n = quantities_of(model), size.truths
+    names, n = quantities_of(model), len(drawn.truths)
     own = judged_places(space)
     truths, sigma, bias, sd = drawn.truths, drawn.sigma, drawn.bias, drawn.sd
     spreads = _spreads(drawn.known)

@@ -11,15 +11,17 @@ depends on both.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bidsfit.models.signal_model import SignalModel
 from bidsfit.models.space import ParameterSpace
+from bidsfit.simulation.patches import Surroundings
 from bidsfit.trust.misfit import SCORES
 from bidsfit.trust.smoothing import Smoother
 
@@ -95,6 +97,9 @@ class Performance:
         Ends of the intervals, in typical errors: geometric means of their size.
     facts : dict
         How it was simulated, and how well the functions tell what they were not fitted to; for JSON.
+    surroundings : mapping of surroundings to Performance
+        Of an estimator that reads neighbours: the same where a voxel lies in a homogeneous region, at an edge, and in
+        a lesion of its own. All else is then a mean over these three, each as likely before the signal is seen.
     """
 
     space: ParameterSpace
@@ -105,6 +110,7 @@ class Performance:
     bands: NDArray[np.float64]
     tails: NDArray[np.float64]
     facts: dict[str, Any] = field(default_factory=dict)
+    surroundings: Mapping[Surroundings, Performance] = field(default_factory=dict)
 
     @property
     def brightness(self) -> float:
@@ -240,10 +246,20 @@ class Performance:
         """Its content as that of a file, in which nothing can be executed."""
         from safetensors.numpy import save
 
+        facts, arrays = self.facts, self._arrays
+        if self.surroundings:
+            facts = facts | {"Surroundings": {place: one.facts for place, one in self.surroundings.items()}}
+        for place, one in self.surroundings.items():
+            arrays |= {f"{place}/{name}": array for name, array in one._arrays.items()}
+        return save({name: np.ascontiguousarray(a) for name, a in arrays.items()}, {"facts": json.dumps(facts)})
+
+    @property
+    def _arrays(self) -> dict[str, NDArray[np.float64]]:
+        """Its arrays by name, without those of its surroundings."""
         arrays = {name: getattr(self, name) for name in ("spreads", "knots", "bands", "tails")}
         for name in ("at_truth", "at_estimate"):
             arrays |= {f"{name}.{part}": array for part, array in getattr(self, name).arrays.items()}
-        return save({name: np.ascontiguousarray(a) for name, a in arrays.items()}, {"facts": json.dumps(self.facts)})
+        return arrays
 
     @classmethod
     def load(cls, content: bytes, space: ParameterSpace) -> Performance:
@@ -263,6 +279,17 @@ class Performance:
             raise ValueError(f"the performance of an estimator cannot be read ({error})") from error
         length = int.from_bytes(content[:8], "little")
         facts = json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["facts"])
+        found = {}
+        for place, own in facts.pop("Surroundings", {}).items():
+            if place not in get_args(Surroundings):
+                raise ValueError(f"the performance of an estimator is that in surroundings of the kind {place!r:.20}")
+            names = [name for name in arrays if name.startswith(f"{place}/")]
+            found[place] = cls._of({name.partition("/")[2]: arrays.pop(name) for name in names}, own, space)
+        return replace(cls._of(arrays, facts, space), surroundings=found)
+
+    @classmethod
+    def _of(cls, arrays: dict[str, NDArray], facts: dict[str, Any], space: ParameterSpace) -> Performance:
+        """The performance of these `_arrays` and facts; raise `ValueError` if it is none."""
         p, q = len(judged_of(space)), len(quantities_of(space.model))
         functions = {"at_truth": 4 * q, "at_estimate": 3 * q + p * p + 2 * p + 2 * SCORES}
         parts: dict[str, dict[str, NDArray]] = {

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bidsfit.estimators.estimator import FITTED, Estimate, Estimator, interval_quantile
+from bidsfit.estimators.estimator import FITTED, Estimate, interval_quantile
+from bidsfit.trust.companions import Judge
 from bidsfit.trust.flags import LARGE_BIAS, Flag
 from bidsfit.trust.performance import Expected, Performance
 
@@ -19,6 +20,8 @@ ARROWS = 11
 FAITHFUL = 0.9
 #: Where they are drawn to is said if half of the voxels agree within this share of the bounds.
 AGREE = 0.2
+#: Voxels from which the medians in each of the surroundings are found.
+ENOUGH = 20_000
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,9 @@ class TrustSummary:
     arrows : list of list of float
         True values of the first two parameters, and the bias of both, at the median of the others and of the SNR;
         empty for a single parameter, and where they are auxiliary.
+    surroundings : dict of surroundings to list of ParameterTrust
+        Of an estimator that reads neighbours: ``parameters`` in each of its surroundings, over which all else is a
+        mean.
     """
 
     parameters: list[ParameterTrust]
@@ -78,30 +84,61 @@ class TrustSummary:
     snr: float
     performance: dict[str, Any]
     arrows: list[list[float]]
+    surroundings: dict[str, list[ParameterTrust]] = field(default_factory=dict)
 
 
 def trust_summary(content: Mapping[str, Any] | None) -> TrustSummary | None:
     """Rebuild a summary from its dictionary."""
     if content is None:
         return None
-    return TrustSummary(**{**content, "parameters": [ParameterTrust(**row) for row in content["parameters"]]})
+    parameters, *others = (
+        [ParameterTrust(**row) for row in rows] for rows in (content["parameters"], *content["surroundings"].values())
+    )
+    surroundings = dict(zip(content["surroundings"], others, strict=True))
+    return TrustSummary(**{**content, "parameters": parameters, "surroundings": surroundings})
 
 
-def summarise(
-    estimator: Estimator,
-    estimate: Estimate,
-    expected: Expected,
-    flags: NDArray[np.uint8],
-    sigma: NDArray[np.float64],
+def summarise(judge: Judge, estimate: Estimate, flags: NDArray[np.uint8]) -> TrustSummary:
+    """The summary of an image, from its estimate and flags and a judge that has the performance of the estimator."""
+    performance, model, expected = judge.performance, judge.model, judge.expected(estimate)
+    assert performance is not None
+    space, points = performance.space, estimate.points
+    shown = np.isin(estimate.status, FITTED)
+    fitted = np.flatnonzero(shown & np.isfinite(expected.response).all(axis=(-1, -2)))
+    some = fitted[:: max(fitted.size // ENOUGH, 1)]
+    beside = None if judge.beside is None else judge.beside[some]
+    values = {name: estimate.values[name][some] for name in performance.judged}
+    s0 = 1.0 if model.scale is None else estimate.parameters[model.scale][fitted]
+    snr = _median(s0 / judge.noise[fitted])
+    middle = np.array([_median(estimate.parameters[name][fitted]) for name in space.names])
+    plane = len(middle) > 1 and not model.auxiliary
+    return TrustSummary(
+        parameters=_rows(performance, estimate.values, expected, fitted),
+        flags={
+            str(flag.name).lower(): float((flags[shown] & flag > 0).mean()) if shown.any() else np.nan for flag in Flag
+        },
+        responses=np.median(expected.response[fitted], axis=0).tolist() if fitted.size else [],
+        snr=snr,
+        performance=performance.facts,
+        arrows=errors_in_plane(performance, middle, snr).tolist() if plane and fitted.size else [],
+        surroundings={
+            place: _rows(there, values, there.expected(points[some], judge.noise[some], beside=beside))
+            for place, there in performance.surroundings.items()
+        },
+    )
+
+
+def _rows(
     performance: Performance,
-) -> TrustSummary:
-    """The summary of an image; arguments as of `bidsfit.trust.flags.flags`."""
-    space, model = performance.space, estimator.model
-    fitted = np.isin(estimate.status, FITTED) & np.isfinite(expected.response).all(axis=(-1, -2))
+    values: Mapping[str, NDArray[np.float64]],
+    expected: Expected,
+    chosen: NDArray[np.integer] | slice = slice(None),
+) -> list[ParameterTrust]:
+    """What is expected of the errors in the chosen of some voxels, by their values."""
     rows = []
     for j, name in enumerate(performance.judged):
-        value, bias, sd = (found[name][fitted] for found in (estimate.values, expected.bias, expected.sd))
-        response = expected.response[fitted][:, j, j]
+        value, bias, sd = (found[name][chosen] for found in (values, expected.bias, expected.sd))
+        response = expected.response[chosen][:, j, j]
         biased = np.abs(bias) > LARGE_BIAS * sd
         drawn = biased & (response < FAITHFUL)
         share = np.clip(response[drawn], 0, FAITHFUL)
@@ -120,24 +157,10 @@ def summarise(
                 smallest_change=_median(smallest),
                 bias=_median(np.abs(bias)),
                 sd=_median(sd),
-                rmse=_median(expected.rmse[name][fitted]),
+                rmse=_median(expected.rmse[name][chosen]),
             )
         )
-    s0 = 1.0 if model.scale is None else estimate.parameters[model.scale][fitted]
-    snr = _median(s0 / sigma[fitted])
-    middle = np.array([_median(estimate.parameters[name][fitted]) for name in space.names])
-    plane = len(middle) > 1 and not model.auxiliary
-    shown = np.isin(estimate.status, FITTED)
-    return TrustSummary(
-        parameters=rows,
-        flags={
-            str(flag.name).lower(): float((flags[shown] & flag > 0).mean()) if shown.any() else np.nan for flag in Flag
-        },
-        responses=np.median(expected.response[fitted], axis=0).tolist() if fitted.any() else [],
-        snr=snr,
-        performance=performance.facts,
-        arrows=errors_in_plane(performance, middle, snr).tolist() if plane and fitted.any() else [],
-    )
+    return rows
 
 
 def errors_in_plane(performance: Performance, others: NDArray[np.float64], snr: float) -> NDArray[np.float64]:

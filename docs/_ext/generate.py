@@ -282,7 +282,13 @@ def outputs_page() -> str:
 
 def plain_text(description: str) -> str:
     """The text of a sidecar without what is filled in for each parameter, model and estimator."""
-    return escape(re.sub(r" \([^()]*\{[^()]*\)", "", description).replace("{parameter.label}", "the parameter"))
+    words = {
+        "{parameter.label}": "the parameter",
+        "{estimator.surroundings}": " (and surroundings, if it reads neighbours)",
+    }
+    for name, text in words.items():
+        description = description.replace(name, text)
+    return escape(re.sub(r" \([^()]*\{[^()]*\)", "", description))
 
 
 def options_of(parser: argparse.ArgumentParser) -> str:

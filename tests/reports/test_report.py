@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,11 +11,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bidsfit import models
+from bidsfit.estimators.summary import ParameterSummary
 from bidsfit.exceptions import UnusableInputError
 from bidsfit.reports import figures as draw
 from bidsfit.reports.prose import mathml, prose
 from bidsfit.reports.records import ErrorRecord, PreprocessingRecord, Record, read_record, thumbnail_of, write_record
 from bidsfit.reports.report import chunks, correlation, number, percent, spread, write_report
+from bidsfit.reports.trust import trust_row
+from bidsfit.trust.flags import Flag
+from bidsfit.trust.summary import ParameterTrust, TrustSummary, trust_summary
 
 DASH, MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"
 
@@ -117,6 +123,27 @@ def test_the_first_screen_has_a_map_and_a_sentence_for_every_parameter(
     assert "The data do not determine it in a typical voxel." in summary  # Dstar
     assert page.values("alt").count("Middle slice of D by lsq") == 1
     assert page.values("class").count("card") == 3  # not the scale of the signal
+
+
+def test_the_surroundings_of_a_voxel_are_shown_side_by_side(material: SimpleNamespace, tmp_path: Path) -> None:
+    """On the first screen and in the table of errors: what is expected in each, and in words what of a change shows."""
+    model, shown = models.get("ivim"), {"homogeneous": 0.97, "edge": 0.64, "lesion": 0.12}
+    rows = {p: [ParameterTrust("D", r, 0.1, np.nan, np.nan, 0.3 / r, 0.02, 0.03, 0.04)] for p, r in shown.items()}
+    mean = ParameterTrust("D", 0.6, 0.1, np.nan, np.nan, 0.5, 0.02, 0.03, 0.04)
+    told = TrustSummary([mean], {flag.name.lower(): 0.0 for flag in Flag}, [], 20.0, {"Truths": 9}, [], rows)
+    told = trust_summary(json.loads(json.dumps(asdict(told))))
+    d = ParameterSummary("D", 1.0, 0.5, 1.5, 0.0)
+    trust = trust_row(told, model, [d])
+    assert trust["sentences"][0] == (
+        "D: a true change shows by 97 % in a homogeneous region, 64 % at an edge, 12 % in a lesion of one voxel; in "
+        "10.0 % of the voxels it is drawn by more than half its own noise; changes of a single voxel below "
+        "2.5 \N{MULTIPLICATION SIGN} 10⁻³ mm²/s (250 % of the median) cannot be seen."
+    )
+    fit = replace(material.fit, trust=trust)
+    page = Page(written(material, tmp_path / "sub-01.html", fits=[fit], comparisons=[], images=[]))
+    for part in (page.text.split("Status of the voxels")[0], page.text.split("Errors to be expected")[1]):
+        assert [part.count(f" {response:.2f}") >= 1 for response in shown.values()] == [True] * 3
+        assert "in a lesion of one voxel" in part
 
 
 def test_a_fit_is_open_where_it_is_alone(material: SimpleNamespace, tmp_path: Path) -> None:

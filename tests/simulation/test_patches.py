@@ -29,6 +29,20 @@ def test_the_middle_is_drawn_from_the_distribution(kind, reach, shape):
     np.testing.assert_allclose(found[:, *reach], expected, atol=1e-12)
 
 
+@pytest.mark.parametrize(("surroundings", "share"), [("homogeneous", 25), ("edge", 15), ("lesion", 1)])
+def test_surroundings_hold_another_tissue(surroundings, share):
+    """All voxels, those up to the central one in a straight half, or that one; noise-free signals tell."""
+    simulator = Simulator(Uniform(SPACE), SHELLS, Noise(np.inf), reach=(2, 2, 0))
+    here, there = SPACE.sample(20, np.random.default_rng(3)).reshape(2, 10, 2)
+    found = simulator.measure(here, np.random.default_rng(0), repeats=2, around=(surroundings, there))
+    own = np.repeat(simulator.measure(here, np.random.default_rng(0)), 2, axis=0)[:, :1, :1]
+    alike = (found == own).all(axis=-1)
+    assert np.all(alike[:, 2, 2, 0])
+    assert np.all(alike.sum(axis=(1, 2, 3)) == share)
+    other = np.repeat(simulator.measure(there, np.random.default_rng(0)), 2, axis=0)[:, :1, :1]
+    assert np.all((found == other).all(axis=-1) != alike)
+
+
 def test_smooth_patches_change_little_and_steadily():
     cube = SPACE.to_cube(drawn())
     step = np.abs(cube[:, 2, 1, 0] - cube[:, 1, 1, 0])

@@ -12,6 +12,7 @@ from bidsfit.estimators.segmented import Segmented
 from bidsfit.information import cramer_rao_bound
 from bidsfit.models.space import ParameterSpace
 from bidsfit.simulation.distributions import Uniform
+from bidsfit.simulation.patches import Patches
 from bidsfit.simulation.simulator import Noise, Simulator
 from bidsfit.trust import monte_carlo
 from bidsfit.trust.cache import cached_performance
@@ -56,10 +57,23 @@ class Shown:
         self.space, self.acquisition, self.noise = SPACES[name], SHELLS, Noise(np.inf, "gaussian")
         self.distribution = Uniform(self.space)
 
-    def measure(self, parameters, rng, repeats, sigma):
+    def measure(self, parameters, rng, repeats, sigma, around=None):
         truth = np.repeat(parameters, repeats, axis=0)
         noise = rng.standard_normal(truth.shape) * np.repeat(sigma, repeats)[:, None]
         return np.hstack([truth, noise, np.zeros((len(truth), 1))])
+
+
+class ShownPatches(Shown):
+    """The same of patches of 3 x 3 voxels, whose surroundings are those of their kind."""
+
+    patches = Patches(Uniform(SPACES["smt2"]), (1, 1, 0))
+
+    def measure(self, parameters, rng, repeats, sigma, around=None):
+        alike = np.full((3, 3, 1), True) if around is None else self.patches.alike(around[0])
+        there = [np.repeat(one, repeats, axis=0) for one in (parameters, parameters if around is None else around[1])]
+        truth = np.where(alike[..., None], *(one[:, None, None, None] for one in there))
+        noise = rng.standard_normal(truth.shape) * np.repeat(sigma, repeats).reshape(-1, 1, 1, 1, 1)
+        return np.concatenate([truth, noise, np.zeros((*truth.shape[:-1], 1))], axis=-1)
 
 
 SLOPE, SHIFT = np.array([[0.6, 0.1], [0.0, 0.9]]), np.array([0.1, 0.3])
@@ -131,6 +145,30 @@ def test_the_fit_beside_an_estimate_tells_what_it_does_not():
         made.expected(same, np.full(3, 0.1))
     again = Performance.load(made.dump(), SPACES["smt2"])
     np.testing.assert_array_equal(again.expected(same, np.full(3, 0.1), beside=truth).bias["vcyl"], found.bias["vcyl"])
+
+
+def test_an_estimator_that_reads_neighbours_is_judged_in_three_surroundings():
+    """The mean of a patch: of a true change shows the share of the patch that changes; the noise is a third."""
+
+    def mean(signals, sigma):
+        return linear(np.eye(2), np.zeros(2), 1.0)(signals.mean(axis=(1, 2, 3)), sigma)
+
+    made = simulate(mean, ShownPatches(), beside=linear(np.eye(2), np.zeros(2), 0.01), size=Size(512, 16, 2, 80))
+    assert list(made.surroundings) == ["homogeneous", "edge", "lesion"]
+    truth = np.array([[1.0, v, d] for v in (0.3, 0.5, 0.7) for d in (1.0, 1.5)])
+    sigma = np.full(len(truth), 0.1)
+    for one, share in zip(made.surroundings.values(), (1, 6 / 9, 1 / 9), strict=True):
+        found = one.expected(truth, sigma, beside=truth)
+        np.testing.assert_allclose(np.diagonal(found.response, axis1=1, axis2=2), share, atol=0.03)
+        assert np.median(found.sd["vcyl"]) == pytest.approx(0.1 / 3, rel=0.15)
+    estimate = truth + np.array([0, 0.2, 0.2])  # far from the fit beside it: no homogeneous region
+    near, far = (made.expected(values, sigma, beside=truth) for values in (truth, estimate))
+    np.testing.assert_allclose(near.bias["vcyl"], 0, atol=0.03)
+    np.testing.assert_allclose(far.bias["vcyl"], 0.2, atol=0.06)
+    assert far.response[:, 0, 0].mean() < near.response[:, 0, 0].mean() - 0.06
+    again = Performance.load(made.dump(), SPACES["smt2"])
+    assert again.dump() == made.dump()
+    assert again.surroundings["lesion"].facts == made.surroundings["lesion"].facts
 
 
 def test_a_held_parameter_is_not_varied():
