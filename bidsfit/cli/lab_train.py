@@ -149,4 +149,5 @@ def _voxels_of(arguments: argparse.Namespace, estimator: TrainedEstimator) -> Im
             f"{arguments.image}: no measurement (same b-value and direction) was repeated; give the noise level with "
             "--sigma."
         )
-    return estimator.sample(signals, acquisition, sigma, name=arguments.image.name)
+    places = signals.positions if any(estimator.reach) else None
+    return estimator.sample(signals, acquisition, sigma, name=arguments.image.name, positions=places)

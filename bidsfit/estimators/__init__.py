@@ -38,6 +38,7 @@ RECIPES = (
     "hybrid",
     "self-supervised",
     "self-supervised-images",
+    "self-supervised-attention",
     "ivimnet-orig",
     "ivimnet-optim",
     "mse-crb",

@@ -205,7 +205,14 @@ class SampleVoxels(SimpleInterface):
             )
         stored = opened(path, self.inputs.scratch)
         signals = MaskedSignals(stored, image_shape(stored, len(acquisition), path), mask, path)
-        found = estimator.sample(signals, acquisition, sigma, name=self.inputs.name, most=self.inputs.most)
+        found = estimator.sample(
+            signals,
+            acquisition,
+            sigma,
+            name=self.inputs.name,
+            most=self.inputs.most,
+            positions=signals.positions if any(estimator.reach) else None,
+        )
         self._results = {"voxels": str(save_voxels(Path(runtime.cwd) / "voxels.safetensors", found, estimator.model))}
         return runtime
 
@@ -227,7 +234,10 @@ def save_voxels(path: Path, voxels: ImageVoxels, model: SignalModel) -> Path:
         "Acquisition": acquisition_facts(voxels.acquisition, model.variables),
         "Images": [dict(voxels.images), voxels.most],
     }
-    save_file({"signals": voxels.signals, "sigma": voxels.sigma}, path, metadata={"facts": json.dumps(facts)})
+    arrays = {"signals": voxels.signals, "sigma": voxels.sigma}
+    if voxels.positions is not None:
+        arrays["positions"] = voxels.positions
+    save_file(arrays, path, metadata={"facts": json.dumps(facts)})
     return path
 
 
@@ -237,5 +247,6 @@ def load_voxels(path: Path) -> ImageVoxels:
 
     with safe_open(path, "numpy") as file:
         facts = json.loads(file.metadata()["facts"])
-        acquisition = acquisition_from(facts["Acquisition"])
-        return ImageVoxels(file.get_tensor("signals"), file.get_tensor("sigma"), acquisition, *facts["Images"])
+        acquisition, (images, most) = acquisition_from(facts["Acquisition"]), facts["Images"]
+        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+        return ImageVoxels(acquisition=acquisition, images=images, most=most, **arrays)

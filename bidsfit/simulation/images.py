@@ -47,6 +47,8 @@ class ImageVoxels:
         Names of the images, and how many of the voxels, which come image by image, are theirs.
     most : int
         Voxels of an image beyond which a random sample of so many was taken.
+    positions : ndarray, shape (n, 4), optional
+        Number of the image and voxel indices, for a training that reads neighbours.
     """
 
     signals: NDArray
@@ -54,16 +56,19 @@ class ImageVoxels:
     acquisition: Acquisition
     images: Mapping[str, int]
     most: int = MOST_VOXELS
+    positions: NDArray[np.integer] | None = None
 
     @classmethod
     def pooled(cls, parts: Sequence[ImageVoxels]) -> ImageVoxels:
         """The voxels of several images, with the acquisition of the first."""
+        places = [np.add(part.positions, [i, 0, 0, 0]) for i, part in enumerate(parts) if part.positions is not None]
         return cls(
             np.concatenate([part.signals for part in parts]),
             np.concatenate([part.sigma for part in parts]),
             parts[0].acquisition,
             {name: n for part in parts for name, n in part.images.items() if n},
             parts[0].most,
+            np.concatenate(places) if places else None,
         )
 
     def decaying(self) -> ImageVoxels:
@@ -83,13 +88,61 @@ class ImageVoxels:
             if chosen.any():
                 good &= np.percentile(size[:, chosen], 95, axis=1) < limit
         limited = self.signals * (LARGEST_SIGNAL / np.maximum(size, LARGEST_SIGNAL))
-        return replace(self, signals=as_single(limited[good]), sigma=self.sigma[good])
+        return replace(self, signals=as_single(limited))._of(np.flatnonzero(good))
 
     def some(self, most: int, seed: int) -> ImageVoxels:
-        """A random sample of at most so many voxels, in their order."""
-        rows = np.sort(np.random.default_rng(seed).permutation(len(self.sigma))[:most])
+        """A random sample of at most so many voxels, in their order.
+
+        Where they have positions, it is one of whole slices, which hold their neighbours: at least one slice.
+        """
+        rng = np.random.default_rng(seed)
+        if self.positions is None:
+            rows = np.sort(rng.permutation(len(self.sigma))[:most])
+        else:
+            slices, counts = np.unique(self.positions[:, -1], return_counts=True)
+            order = rng.permutation(len(slices))
+            n = max(int(np.searchsorted(np.cumsum(counts[order]), most, "right")), 1)
+            rows = np.flatnonzero(np.isin(self.positions[:, -1], slices[order[:n]]))
         (name,) = self.images
-        return replace(self, signals=self.signals[rows], sigma=self.sigma[rows], images={name: rows.size}, most=most)
+        return replace(self._of(rows), images={name: rows.size}, most=most)
+
+    def _of(self, rows: NDArray[np.integer]) -> ImageVoxels:
+        places = None if self.positions is None else self.positions[rows]
+        return replace(self, signals=self.signals[rows], sigma=self.sigma[rows], positions=places)
+
+    def patches(self, rows: NDArray[np.integer], reach: tuple[int, int, int]) -> NDArray:
+        """Signals of some voxels with their neighbours, shape (n, x, y, z, n_averages); NaN where no neighbour is.
+
+        The signals of a patch are in the unit in which its voxels have the noise of the central one, so that where the
+        noise of the image is the same, they differ in brightness as in the image.
+        """
+        if self.positions is None:
+            raise ValueError("The voxels of the images have no positions, which tell their neighbours.")
+        offsets = np.stack(np.meshgrid(*[np.arange(-r, r + 1) for r in reach], indexing="ij"), axis=-1)
+        there = np.zeros((len(rows), *offsets.shape[:3], 4), dtype=np.int64) + self.positions[rows, None, None, None]
+        there[..., 1:] += offsets
+        inside = ((there >= 0) & (there < self._grid)).all(axis=-1)
+        asked = np.ravel_multi_index(tuple(np.moveaxis(there, -1, 0)), self._grid, mode="clip")
+        found = self._order[np.searchsorted(self._keys, asked, sorter=self._order) % len(self._keys)]
+        present = inside & (self._keys[found] == asked)
+        scale = np.where(present, self.sigma[rows, None, None, None] / self.sigma[found], np.nan)
+        return as_single(self.signals[found] * scale[..., None])
+
+    @cached_property
+    def _grid(self) -> tuple[int, ...]:
+        """Number of images, and the size of the largest."""
+        assert self.positions is not None
+        return tuple((self.positions.max(axis=0) + 1).tolist())
+
+    @cached_property
+    def _keys(self) -> NDArray[np.int64]:
+        """Positions as one number each."""
+        assert self.positions is not None
+        return np.ravel_multi_index(tuple(self.positions.T), self._grid)
+
+    @cached_property
+    def _order(self) -> NDArray[np.intp]:
+        return np.argsort(self._keys)
 
     @property
     def held_out(self) -> NDArray[np.bool_]:
@@ -98,8 +151,9 @@ class ImageVoxels:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of signals and noise, by which networks that learned from them are found again."""
-        return hashlib.sha256(self.signals.tobytes() + self.sigma.tobytes()).hexdigest()
+        """SHA-256 of signals, noise and positions, by which networks that learned from them are found again."""
+        places = b"" if self.positions is None else self.positions.tobytes()
+        return hashlib.sha256(self.signals.tobytes() + self.sigma.tobytes() + places).hexdigest()
 
     @cached_property
     def snr(self) -> tuple[float, ...]:

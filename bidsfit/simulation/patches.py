@@ -146,11 +146,13 @@ class Patches:
         return np.asarray(self._along(n, rng) > distance)
 
 
-def with_presence(features: NDArray, present: NDArray[np.bool_]) -> NDArray[np.float32]:
+def with_presence(features: NDArray, present: NDArray[np.bool_] | None = None) -> NDArray[np.float32]:
     """Features (..., n_features) with an indicator of presence appended: shape (..., n_features + 1).
 
     Indicator and features are 0 outside the mask or image and where a voxel has no usable signal; elsewhere the
-    indicator is 1.
+    indicator is 1. By default voxels are present whose features are finite.
     """
+    if present is None:
+        present = np.asarray(np.isfinite(features).all(axis=-1))
     channel = present[..., None]
     return np.concatenate([np.where(channel, features, 0), channel], axis=-1, dtype=np.float32)

@@ -387,7 +387,11 @@ class Simulator:
         """Measured voxels as a batch; what nobody knows of them is NaN."""
         signals, sigma, n = images.signals[rows], images.sigma[rows], len(rows)
         noisy, unknown = signals[:, None], np.full((n, 1, len(self.space.names)), np.nan)
-        one, weights, features = unknown[:, 0], np.ones((n, 1, 1)), self.features(noisy, sigma)
+        one, weights = unknown[:, 0], np.ones((n, 1, 1))
+        shown = noisy if self.patches is None else images.patches(rows, self.patches.reach)[:, None]
+        features = self.features(shown, sigma)
+        if self.patches is not None:
+            features = with_presence(features)
         unit = self.features.unit(noisy, sigma)
         return Batch(one, np.ones(n), sigma, signals, noisy, features, unknown, unknown, weights, one, unit)
 

@@ -278,10 +278,11 @@ class TrainedEstimator(Estimator):
         *,
         name: str,
         most: int = MOST_VOXELS,
+        positions: NDArray[np.integer] | None = None,
     ) -> ImageVoxels:
         """A random sample of the voxels of an image that have a usable signal and a known noise level.
 
-        Those that the filter of the recipe refuses are left out.
+        Those that the filter of the recipe refuses are left out, as neighbours too.
 
         Parameters
         ----------
@@ -291,9 +292,14 @@ class TrainedEstimator(Estimator):
             Of the image.
         most : int
             Largest number of voxels.
+        positions : ndarray of int, shape (n_voxels, 3), optional
+            Voxel indices in the image, for a recipe that learns from signals and reads neighbours.
         """
+        reads = any(self.reach) and self.learns_from_images
+        if reads and positions is None:
+            raise ValueError(f"The training of {self.name!r} reads neighbours: say with `positions` where voxels lie.")
         averages, level = self.averages(acquisition), known_noise(noise, signals.shape[:1])
-        kept, sigma = [], []
+        kept, sigma, usable = [], [], []
         for start in range(0, signals.shape[0], self.chunk):
             rows = slice(start, start + self.chunk)
             measured = averages(signals[rows], level[rows]).signals
@@ -301,7 +307,13 @@ class TrainedEstimator(Estimator):
             good = np.isfinite(measured).all(axis=1) & (reference > FAINTEST) & (level[rows] > 0)
             kept.append(as_single(measured[good] / reference[good, None]))
             sigma.append(as_single(level[rows][good] / reference[good]))
-        found = ImageVoxels(np.concatenate(kept), np.concatenate(sigma), averages.acquisition, {name: 0})
+            usable.append(good)
+        places = None
+        if reads and positions is not None:
+            places = np.insert(positions[np.concatenate(usable)], 0, 0, axis=1).astype(np.int32)
+        found = ImageVoxels(
+            np.concatenate(kept), np.concatenate(sigma), averages.acquisition, {name: 0}, positions=places
+        )
         if self._chosen is not None and self._chosen.simulation.filter is not None:
             found = found.decaying()
         return found.some(most, self.seed)

@@ -68,7 +68,7 @@ class Inverter:
         ----------
         signals : ndarray, shape (n, n_averages)
             Averaged, complex if the model is. A machine that reads neighbours also takes whole patches, shape (n, x, y,
-            z, n_averages), of which the central voxel is estimated.
+            z, n_averages), of which the central voxel is estimated; NaN where a neighbour is missing.
         positions : ndarray, shape (n, 3)
             Voxel indices in the image, for a machine that reads neighbours; other voxels count as missing.
         sigma : ndarray, shape (n,)
@@ -115,8 +115,7 @@ class Inverter:
         if positions is not None:
             return self._over(machine, features, positions)
         if any(architecture.reach):
-            whole = with_presence(features, np.full(features.shape[:-1], True))
-            return np.asarray(architecture.forward(machine, whole)).reshape(len(features), -1)
+            return np.asarray(architecture.forward(machine, with_presence(features))).reshape(len(features), -1)
         return architecture.forward(machine, features)
 
     def _over(self, machine: Any, features: NDArray[np.float32], positions: NDArray[np.integer]) -> NDArray:
@@ -124,7 +123,7 @@ class Inverter:
         reach = np.array(self.recipe.architecture.reach)
         positions = positions - positions.min(axis=0)
         image = np.zeros((*positions.max(axis=0) + 1 + 2 * reach, features.shape[-1] + 1), dtype=np.float32)
-        image[tuple((positions + reach).T)] = with_presence(features, np.full(len(features), True))
+        image[tuple((positions + reach).T)] = with_presence(features)
         found: NDArray = self.recipe.architecture.forward(machine, image[None])[0][tuple(positions.T)]
         return found
 

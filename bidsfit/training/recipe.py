@@ -55,11 +55,6 @@ class Recipe:
                 f"The objective {self.objective.name!r} needs the true parameters, which measured signals (signals: "
                 "images) do not tell; take the objective 'signals', or simulate."
             )
-        if self.simulation.signals is not None and any(self.architecture.reach):
-            raise ValueError(
-                f"The architecture {self.architecture.name!r} reads neighbours, and measured signals (signals: images) "
-                "are of single voxels."
-            )
         if getattr(self.objective, "s0", None) == "measured" and self.simulation.unit == "noise":
             raise ValueError("S0 is measured (s0) where signals are relative to it, and unit: noise takes the noise.")
         if self.start is not None and self.start.architecture != self.architecture:

@@ -244,8 +244,10 @@ def residual_limit(invert: Inverter, simulator: Simulator, seed: int) -> float:
         n = max(DRAWS // _voxels(simulator), FEWEST_DRAWS)
         signals, sigma = simulator.measure(simulator.distribution.sample(n, rng), rng), np.full(n, 1 / level)
     else:
-        rows = rng.permutation(np.flatnonzero(~seen.held_out))[:DRAWS]
-        signals, sigma = seen.signals[rows].astype(np.result_type(seen.signals, float)), seen.sigma[rows]
+        rows = rng.permutation(np.flatnonzero(~seen.held_out))[: max(DRAWS // _voxels(simulator), FEWEST_DRAWS)]
+        sigma = seen.sigma[rows]
+        signals = seen.signals[rows] if simulator.patches is None else seen.patches(rows, simulator.patches.reach)
+        signals = signals.astype(np.result_type(signals, float))
     found = invert(signals, sigma=sigma)
     scale = found.parameters[:, model.scale_index] if model.scale else np.ones(len(signals))
     if seen is not None and np.isfinite(level):  # of voxels with more noise than at that level, in units of theirs

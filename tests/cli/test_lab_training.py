@@ -358,12 +358,15 @@ def scan(tiny):
     return ["--image", str(image), "--mask", str(mask)]
 
 
-@pytest.mark.parametrize(("simulation", "objective"), [("snr", "parameters"), ("signals", "signals")])
-def test_a_training_on_an_image(tmp_path, scan, capsys, simulation, objective):
-    """Of its SNR, or of its signals, which are not drawn from any distribution."""
+@pytest.mark.parametrize(
+    ("simulation", "architecture", "objective"),
+    [("snr", "perceptron", "parameters"), ("signals", "perceptron", "signals"), ("signals", "convolution", "signals")],
+)
+def test_a_training_on_an_image(tmp_path, scan, capsys, simulation, architecture, objective):
+    """Of its SNR, or of its signals, which are not drawn from any distribution; of voxels, or with neighbours."""
     recipe, out = tmp_path / "own.yml", tmp_path / "net.zip"
     recipe.write_text(
-        f"simulation: {{{simulation}: images}}\narchitecture: {{name: perceptron, units: 8}}\n"
+        f"simulation: {{{simulation}: images}}\narchitecture: {{name: {architecture}, units: 8}}\n"
         f"objective: {{name: {objective}}}\nschedule: {{steps: 10, batch: 64, validation: 128, checks: 1}}\n"
     )
     words = ["train", "net-uniform", "--model", "adc", "--recipe", str(recipe), "--out", str(out), "--threads", "1"]

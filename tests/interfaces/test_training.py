@@ -153,7 +153,8 @@ def test_images_of_the_same_protocol_train_together(ask, tmp_path, simulation):
     for name, b in (("a", 1000), ("b", 900), ("own", 1000)):
         acquisition = Acquisition([0, 300, 600, b], counts=[2, 1, 1, 1])
         signals = np.random.default_rng(0).random((60, 4), dtype=np.float32)
-        voxels = ImageVoxels(signals, np.full(60, 0.1, dtype=np.float32), acquisition, {name: 60}, most=60)
+        places = np.stack([np.zeros(60), *np.indices((5, 4, 3)).reshape(3, 60)], axis=1).astype(np.int32)
+        voxels = ImageVoxels(signals, np.full(60, 0.1, dtype=np.float32), acquisition, {name: 60}, 60, places)
         paths.append(str(save_voxels(tmp_path / f"{name}.safetensors", voxels, models.get("adc"))))
     recipe = {
         "simulation": {simulation: "images", "scope": "dataset"},
@@ -163,6 +164,7 @@ def test_images_of_the_same_protocol_train_together(ask, tmp_path, simulation):
     task = ask(options={"recipe": recipe}, voxels=paths[2], all_voxels=paths)["task"]
     assert task.images.facts["Voxels"] == {"a": 60, "own": 60}
     assert task.noise.snr == 10
+    assert task.images.positions[[0, 59, 60, 119]].tolist() == [[0, 0, 0, 0], [0, 4, 3, 2], [1, 0, 0, 0], [1, 4, 3, 2]]
     alone = ask(options={"recipe": recipe}, voxels=paths[2])["task"]
     assert alone.images.facts["Voxels"] == {"own": 60}
 

@@ -114,7 +114,9 @@ def test_recipes_that_are_estimators_train(name):
     protocol = Acquisition([0, 10, 20, 40, 80, 150, 300, 800])
     rng = np.random.default_rng(0)
     signals = np.exp(-protocol.b_values * 1e-3) + 0.03 * rng.standard_normal((200, 8))
-    images = ImageVoxels(as_single(signals), np.full(200, 0.03, dtype=np.float32), protocol, {"sub-01": 200})
+    places = np.indices((1, 20, 10, 1)).reshape(4, 200).T
+    sigma = np.full(200, 0.03, dtype=np.float32)
+    images = ImageVoxels(as_single(signals), sigma, protocol, {"sub-01": 200}, positions=places)
     task = estimators.get(name)(models.get("ivim")).task(protocol, 30.0, images=images)
     trained = fit(replace(task, recipe=short(task.recipe)))
     assert np.isfinite(trained.curve).all()
