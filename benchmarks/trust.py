@@ -4,6 +4,8 @@ Sections, all by default:
 
 - ``reliability``: bias and standard deviation that are expected at a truth and at an estimate, beside those of repeated
   noise at truths that the table has not seen.
+- ``surroundings``: the same of IVIM by estimators that read neighbours, in a homogeneous region, at an edge and in a
+  lesion of one voxel.
 - ``intervals``: coverage, width, interval score and CRPS of every kind of interval, in and off the distribution.
 - ``water``: a bottle of water in a real scanner, where every voxel has the same diffusivity; and a brain whose
   directions are fitted in two halves.
@@ -49,6 +51,7 @@ from bidsfit.noise import sigma_from_repeats
 from bidsfit.reports.canvas import ACCENT, INK, WARM, page, save, styled
 from bidsfit.simulation.distributions import Uniform
 from bidsfit.simulation.simulator import Features, Noise, Simulator, noisy_averages
+from bidsfit.training.inference import Inverter
 from bidsfit.training.recipe import load_recipe, recipe_facts
 from bidsfit.training.store import Store
 from bidsfit.trust import monte_carlo as simulated
@@ -74,9 +77,11 @@ CASES = {
     "smt3": ("lsq", "mle", "bayes", "net-prior", "forest-prior"),
     "tensor": ("lsq",),
 }
+#: Estimators that read neighbours.
+SPATIAL = ("attention-prior", "conv-prior")
 #: Models of the sections on intervals and on signals of another origin.
 VOXELWISE = ("ivim", "smt2", "smt3")
-RECIPES_OF = {"net": "network-quick", "forest": "forest-quick"}
+RECIPES_OF = {"net": "network-quick", "forest": "forest-quick", **estimators.SPATIAL}
 #: SNR of the training, and range in which everything is judged.
 TRAINING_SNR, LOWEST, HIGHEST = 25.0, 5.0, 50.0
 #: Probability of a false alarm at which tests are compared, and the quantile of a normal variable above it.
@@ -258,6 +263,47 @@ def reliable(model: str, name: str, arguments: Namespace) -> Iterator[list[str]]
             for told, shown in ((errors.bias[parameter], bias), (errors.sd[parameter], sd))
         ]
         yield [f"{model}, {name}, {parameter}", *cells]
+
+
+def surroundings(arguments: Namespace) -> None:
+    """Expected errors of estimators that read neighbours beside those of repeated noise, where a voxel may lie."""
+    print(
+        "Correlation, and slope of what repeated noise shows over what the maps tell, a mean over surroundings. "
+        "Share of the 95 % intervals that hold the truth: of the maps, of the place itself, of a homogeneous region.\n"
+    )
+    header = ["estimator, place, parameter", "bias", "SD", "intervals", "of the place", "of a region", "response there"]
+    show(header, (row for name in SPATIAL for row in surrounded(name, arguments)))
+
+
+def surrounded(name: str, arguments: Namespace) -> Iterator[list[str]]:
+    """Rows of an estimator, one for each of the surroundings and parameter."""
+    rng, one = np.random.default_rng([SEED, 8]), subject("ivim", name)
+    bundle, n, repeats = one.estimator.trained, arguments.voxels // 4, arguments.repeats // 4
+    invert = Inverter(bundle.recipe, bundle.machine, one.space, one.acquisition)
+    simulator = Simulator(Uniform(one.space), one.acquisition, Noise(np.inf, "rician"), reach=one.estimator.reach)
+    (truth, sigma), (other, _) = draw(one, n, rng), draw(one, n, rng)
+    fit_beside = estimates_of(least_squares_beside(one.estimator), one.acquisition)
+    for place, own in one.performance.surroundings.items():
+        around = None if place == "homogeneous" else (place, other)
+        patches = simulator.measure(truth, rng, repeats, sigma, around)
+        found = invert(patches, sigma=np.repeat(sigma, repeats)).parameters.reshape(n, repeats, -1)
+        beside = fit_beside(patches[::repeats, *one.estimator.reach], sigma)
+        judged = (one.performance, own, one.performance.surroundings["homogeneous"])
+        told, *others = (each.expected(found[:, 0], sigma, beside=beside) for each in judged)
+        for j, parameter in enumerate(one.space.names):
+            values = found[:, :, one.estimator.model.names.index(parameter)]
+            bias, sd = values.mean(axis=1) - truth[:, j], values.std(axis=1, ddof=1)
+            held = [
+                (each.lower[parameter] <= truth[:, j]) & (truth[:, j] <= each.upper[parameter])
+                for each in (told, *others)
+            ]
+            yield [
+                f"{name}, {place}, {parameter}",
+                agreement(told.bias[parameter], bias),
+                agreement(told.sd[parameter], sd),
+                *(percent(each.mean()) for each in held),
+                f"{np.median(others[0].response[:, j, j]):.2f}",
+            ]
 
 
 def agreement(told: Array, shown: Array) -> str:
@@ -865,6 +911,7 @@ def lesion_cells(one: Subject, place: Setting, point: Array, white: dict[str, fl
 
 SECTIONS: dict[str, Callable[[Namespace], None]] = {
     "reliability": reliability,
+    "surroundings": surroundings,
     "intervals": intervals,
     "water": water,
     "power": power,
