@@ -6,11 +6,11 @@ import hashlib
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import mkdtemp
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from bidsfit.cohort.tables import REPEATABILITY_TABLE, RESPONSE_TABLE, ROIS
 
@@ -19,17 +19,32 @@ TABLES = (ROIS, REPEATABILITY_TABLE, RESPONSE_TABLE)
 PAGE = "group.html"
 ENDINGS = (".tsv", ".json")
 
+#: How the folders of unfinished files begin, and the file in each that a living run has locked.
+STAGE, LOCK = ".group-", ".lock"
+
 #: Characters of the digest of its tables by which an earlier analysis is called.
 SHOWN = 8
 
 
 @contextmanager
 def staged(folder: Path) -> Iterator[Path]:
-    """A hidden folder beside the outputs for unfinished files, removed when the block ends."""
-    place = Path(mkdtemp(prefix=".group-", dir=folder))
+    """A hidden folder beside the outputs for unfinished files, removed when the block ends.
+
+    What killed runs left is removed first: a run locks its folder, and the lock ends with its process.
+    """
+    with FileLock(folder / ".bidsfit.lock"):  # no other run is between making its folder and locking it
+        for abandoned in folder.glob(f"{STAGE}*"):
+            with suppress(Timeout):
+                with FileLock(abandoned / LOCK, timeout=0):
+                    pass  # its run has ended
+                shutil.rmtree(abandoned, ignore_errors=True)
+        place = Path(mkdtemp(prefix=STAGE, dir=folder))
+        lock = FileLock(place / LOCK)
+        lock.acquire()
     try:
         yield place
     finally:
+        lock.release()
         shutil.rmtree(place, ignore_errors=True)
 
 
