@@ -34,6 +34,9 @@ SUFFIXES = (".json", ".tsv.gz", ".png")
 #: Numbers with so many digits are read as the same single-precision numbers.
 DIGITS = 9
 
+#: Rows of its table that are written at a time.
+ROWS = 20_000
+
 #: Characters of its digest that tell an older distribution from the present one.
 SHOWN = 8
 
@@ -165,14 +168,17 @@ def _write_samples(path: Path, pool: Pooled) -> None:
     """Write one voxel per row, in the units of files; equal pools give identical files."""
     parameters = _estimated(pool.space.model)
     factors = np.array([FILE_UNITS[p.unit].factor for p in parameters])
-    row = "%s" + f"\t%.{DIGITS}g" * len(parameters)
-    names = [pool.participants[place] for place in pool.participant.tolist()]
-    columns = (pool.samples.astype(np.float64) * factors).T.tolist()
-    head = "\t".join(["participant_id", *(p.label for p in parameters)])
-    lines = [head, *(row % values for values in zip(names, *columns, strict=True))]
-    content = "\n".join(lines) + "\n"
-    with whole_file(path) as temporary:
-        temporary.write_bytes(gzip.compress(content.encode(), 6, mtime=0))
+    row = "%s" + f"\t%.{DIGITS}g" * len(parameters) + "\n"
+    packer = zlib.compressobj(6, wbits=31)  # the format of gzip, without a time
+    with whole_file(path) as temporary, temporary.open("wb") as file:
+        head = "\t".join(["participant_id", *(p.label for p in parameters)])
+        file.write(packer.compress(f"{head}\n".encode()))
+        for start in range(0, len(pool.samples), ROWS):
+            names = [pool.participants[place] for place in pool.participant[start : start + ROWS].tolist()]
+            columns = (pool.samples[start : start + ROWS].astype(np.float64) * factors).T.tolist()
+            text = "".join(row % values for values in zip(names, *columns, strict=True))
+            file.write(packer.compress(text.encode()))
+        file.write(packer.flush())
 
 
 def _read_samples(path: Path, model: SignalModel, participants: Sequence[str]) -> Mapping[str, NDArray]:

@@ -11,7 +11,7 @@ from matplotlib.transforms import Bbox
 
 from bidsfit.reports.canvas import INK
 from bidsfit.reports.group_records import METHODS, Change, EstimatorRecord
-from bidsfit.reports.vega import embedded, report_of
+from bidsfit.reports.vega import embedded, report_of, thinned
 from bidsfit.reports.words import readable
 from bidsfit.statistics.limits import ChangeLimits, Method
 
@@ -29,8 +29,8 @@ HEIGHT, WIDTHS = 240, {1: 500, 2: 335, 3: 175}
 #: Pixels: radius of a symbol, height of a line of text, width of a letter.
 SYMBOL, LINE, LETTER = 3.6, 12.5, 6.5
 
-#: A plot of more participants has smaller symbols.
-MANY, SMALL = 120, 2.4
+#: A plot of more participants has smaller symbols; where there are too many (see `thinned`), squares of so many pixels.
+MANY, SMALL, SQUARE = 120, 2.4, 8
 
 #: How far names are moved up or down to find a free place, pixels.
 SHIFTS = (0, -7, 7, -13, 13, -20, 20, -27, 27, -34, 34)
@@ -102,19 +102,23 @@ def _plot(
     y = y.scale(domain=[-reach, reach], nice=False).axis(grid=True, tickCount=6)
     size = 4 * (SYMBOL if len(_points(record)) <= MANY else SMALL) ** 2
     treated = sorted((change for change in record.treated if change.known), key=lambda c: len(c.called_by))
-    looks = {
-        "stroke": altair.Stroke("stroke:N", scale=None),
-        "fill": altair.Fill("fill:N", scale=None),
-        "tooltip": "words:N",
-        "href": "link:N",
-    }
-    repeats = altair.Chart(altair.InlineData([_row(change) for change in record.repeats if change.known]))
-    changes = altair.Chart(altair.InlineData([_row(change, treated=True) for change in treated]))
+    fill = altair.Fill("fill:N", scale=None)
+    looks = {"stroke": altair.Stroke("stroke:N", scale=None), "fill": fill, "tooltip": "words:N", "href": "link:N"}
+    cell = SQUARE * (across[1] - across[0]) / width, SQUARE * 2 * reach / HEIGHT
+    repeated, squares = _data([change for change in record.repeats if change.known], cell)
+    changed, more = _data(treated, cell, treated=True)
+    repeats, changes = (altair.Chart(altair.InlineData(values=rows)) for rows in (repeated, changed))
     layers = [
         altair.Chart().mark_rule().encode(y=altair.datum(0)),
         repeats.mark_circle(opacity=1, size=size, strokeWidth=0.7).encode(x=x, y=y, **looks),
         changes.mark_point(shape="diamond", opacity=1, size=2 * size, strokeWidth=1.7).encode(x=x, y=y, **looks),
     ]
+    if squares or more:
+        drawn = (
+            altair.Chart(altair.InlineData(values=[*squares, *more])).mark_rect().encode(fill=fill, tooltip="words:N")
+        )
+        opacity = altair.Opacity("share:Q", legend=None).scale(type="sqrt", domain=[0, 1], range=[0.1, 0.9])
+        layers.insert(0, drawn.encode(x=x, x2="right:Q", y=y, y2="upper:Q", opacity=opacity))
     lines = [
         {
             "method": limits.method,
@@ -144,14 +148,42 @@ def _plot(
     return altair.layer(*layers, title=record.estimator, width=width, height=HEIGHT)
 
 
-def _row(change: Change, *, treated: bool = False) -> dict[str, Any]:
-    row = {"mean": change.mean, "change": change.change, "words": describe(change, treated)}
-    row["link"] = report_of(change.participant)
+def _data(
+    changes: Sequence[Change], cell: tuple[float, float], *, treated: bool = False
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Rows of data of the symbols, and of the squares in place of those that are too many; those on top come last."""
+    symbols, squares = [], []
+    looks = [_look(change, treated) for change in changes]
+    for look in dict.fromkeys(looks):
+        alike = [change for change, own in zip(changes, looks, strict=True) if own == look]
+        drawn, cells = thinned([(change.mean, change.change) for change in alike], cell)
+        stroke, fill = look
+        for change in (alike[i] for i in drawn):
+            row = {"mean": change.mean, "change": change.change, "words": describe(change, treated)}
+            symbols.append(row | {"link": report_of(change.participant), "stroke": stroke, "fill": fill})
+        most = max((found.number for found in cells), default=1)
+        for (left, lower), (right, upper), number in cells:
+            told = f"{number}: mean {readable(left)} to {readable(right)}, {'change' if treated else 'difference'} "
+            row = {
+                "mean": left,
+                "right": right,
+                "change": lower,
+                "upper": upper,
+                "count": number,
+                "share": number / most,
+            }
+            row |= {"words": f"{told}{signed(lower)} to {signed(upper)}", "fill": stroke if treated else fill}
+            squares.append(row)
+    return symbols, squares
+
+
+def _look(change: Change, treated: bool) -> tuple[str, str]:
+    """Colours of the edge and of the inside of a symbol."""
     if not treated:
-        return row | {"stroke": "white", "fill": GREY}
+        return "white", GREY
     if METHODS[0] in change.called_by:
-        return row | {"stroke": BROWN, "fill": ORANGE}
-    return row | {"stroke": ORANGE if change.called_by else BLUE, "fill": "white"}
+        return BROWN, ORANGE
+    return ORANGE if change.called_by else BLUE, "white"
 
 
 def describe(change: Change, treated: bool) -> str:

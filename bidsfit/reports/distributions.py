@@ -47,5 +47,6 @@ def draw_distributions(records: Sequence[EstimatorRecord], symbol: str, unit: st
         scale=altair.Scale(zero=False, nice=False, padding=12),
         axis=altair.Axis(tickCount=6),
         width=WIDTH,
+        words=readable,
     )
     return embedded(chart, f"Values of {symbol} by cohort and estimator")

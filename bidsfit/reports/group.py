@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from markupsafe import Markup
 
@@ -48,17 +48,19 @@ from bidsfit.reports.laboratory import picture as embedded
 from bidsfit.reports.page import write_page
 from bidsfit.reports.prose import mathml, prose
 from bidsfit.reports.report import breakable, correlation, count, number
-from bidsfit.reports.vega import scripts
+from bidsfit.reports.vega import CROWD_WORDS, MOST_POINTS, scripts
 from bidsfit.reports.words import percent
 from bidsfit.statistics.interval import Interval
 from bidsfit.statistics.limits import Method
 from bidsfit.statistics.response import CohortResponse, DifferenceInChange
 
+Shown = TypeVar("Shown")
+
 #: Warnings that concern one place only are folded away where there are more.
 MOST_WARNINGS = 8
 #: Links of one warning, at most.
 MOST_PLACES = 3
-#: Participants in a table; of more, those who stand out are listed.
+#: Participants in a table; of more, those who stand out are listed, and so many of them at most, the clearest first.
 MOST_ROWS = 60
 
 
@@ -165,6 +167,9 @@ def write_group_page(path: Path | str, record: GroupRecord, *, about: Mapping[st
         "references": [(key, Markup(text)) for key, text in reference_list(cited(record.methods))],
         "manuscript": plain_text(record.methods),
         "bibtex": bibtex(cited(record.methods)),
+        "crowd_words": CROWD_WORDS,
+        "crowded": any(cohort.n_participants > MOST_POINTS for cohort in record.cohorts),
+        "most_rows": MOST_ROWS,
         "scripts": scripts,
     }
     filters = {
@@ -269,29 +274,41 @@ def _usual(record: EstimatorRecord) -> list[str]:
 
 
 def _treated(records: Sequence[EstimatorRecord]) -> tuple[tuple[tuple[str, tuple[Change | None, ...]], ...], int]:
-    """Treated participants with their changes by each estimator, and how many there are.
-
-    If there are more than `MOST_ROWS`, only those who changed are listed.
-    """
-    by_name = [{change.participant: change for change in record.treated} for record in records]
-    names = list(dict.fromkeys(name for changes in by_name for name in changes))
-    rows = [(name, tuple(changes.get(name) for changes in by_name)) for name in names]
-    if len(rows) > MOST_ROWS:
-        rows = [row for row in rows if any(change is not None and change.called_by for change in row[1])]
-    return tuple(rows), len(names)
+    """Treated participants with their changes by each estimator, and how many there are; see `_listed`."""
+    found = [
+        {change.participant: (change, bool(change.called_by), change.p_value) for change in record.treated}
+        for record in records
+    ]
+    return _listed(found)
 
 
 def _patients(records: Sequence[EstimatorRecord]) -> tuple[tuple[tuple[str, tuple[int | None, ...]], ...], int]:
-    """Patients with their index in the scores of each estimator, and how many there are.
+    """Patients with their index in the scores of each estimator, and how many there are; see `_listed`."""
+    found = [
+        {name: (i, unusual(e, i), float(e.normative.scores.p_value[i])) for i, name in enumerate(e.normative.patients)}
+        if e.normative
+        else {}
+        for e in records
+    ]
+    return _listed(found)
 
-    If there are more than `MOST_ROWS`, only those who are unusual are listed.
+
+def _listed(
+    found: Sequence[Mapping[str, tuple[Shown, bool, float]]],
+) -> tuple[tuple[tuple[str, tuple[Shown | None, ...]], ...], int]:
+    """Rows of a table, and how many there would be of all participants.
+
+    ``found`` holds for each estimator, by participant, what is shown, whether it stands out, and its p-value. If there
+    are more than `MOST_ROWS` participants, those who stand out are listed: as many, by the smallest p-values.
     """
-    places = [{name: i for i, name in enumerate(e.normative.patients)} if e.normative else {} for e in records]
-    names = list(dict.fromkeys(name for found in places for name in found))
-    rows = [(name, tuple(found.get(name) for found in places)) for name in names]
-    if len(rows) > MOST_ROWS:
-        rows = [row for row in rows if any(unusual(e, i) for e, i in zip(records, row[1], strict=True))]
-    return tuple(rows), len(names)
+    names = list(dict.fromkeys(name for own in found for name in own))
+    rows = {name: [own.get(name) for own in found] for name in names}
+    if len(names) > MOST_ROWS:
+        outside = {name: cells for name, cells in rows.items() if any(cell and cell[1] for cell in cells)}
+        clearest = sorted(outside, key=lambda name: min(cell[2] for cell in outside[name] if cell and cell[1]))
+        kept = set(clearest[:MOST_ROWS])
+        rows = {name: cells for name, cells in outside.items() if name in kept}
+    return tuple((name, tuple(cell and cell[0] for cell in cells)) for name, cells in rows.items()), len(names)
 
 
 def unusual(record: EstimatorRecord, place: int | None) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -22,6 +22,9 @@ INDEX = "index.html"
 #: Pages of the group level that the index leads to, and what they hold.
 PAGES = {"group_dwi.html": "Quality of all images", "group.html": "Repeatability and response"}
 
+#: Images with all that is known of them; of more, those with most remarks, and the others have a link only.
+MOST_IMAGES = 1000
+
 #: Numbers of the quality of an image: key, title and unit.
 QUALITY = (
     ("fd_mean", "Displacement", "mm"),
@@ -30,35 +33,55 @@ QUALITY = (
 )
 
 
+@dataclass(frozen=True)
+class Fit:
+    """What is shown of a fit: status of its voxels, and thumbnails of parameters (title and path)."""
+
+    model: str
+    estimator: str
+    status: list[dict[str, Any]]
+    pictures: list[tuple[str, str]]
+
+    @classmethod
+    def of(cls, record: FitRecord) -> Fit:
+        pictures = [
+            (f"{row['name']} by {record.estimator}", quote(path))
+            for row in record.parameters
+            if row["unit"] != REPORT_UNITS["arbitrary"].name  # the scale of the signal
+            and (path := record.figures.get(thumbnail_of(row["name"]))) is not None
+        ]
+        keys = ("code", "name", "count", "fraction")
+        status = [{key: row[key] for key in keys} for row in record.status if row["count"]]
+        return cls(record.model, record.estimator, status, pictures)
+
+
 @dataclass
 class Row:
-    """One image of a participant; without a name, a participant of whom there are no records."""
+    """One image of a participant, without more of its records than is shown, as there may be many images.
+
+    Without a name it is a participant of whom there are no records. ``remarked`` holds hashes of what is worth a look.
+    """
 
     participant: str
     name: str = ""
-    image: ImageRecord | None = None
-    preprocessing: PreprocessingRecord | None = None
-    fits: list[FitRecord] = field(default_factory=list)
+    snr: float | None = None
+    quality: dict[str, float | None] = field(default_factory=dict)
+    fits: list[Fit] = field(default_factory=list)
+    remarked: set[int] = field(default_factory=set)
 
     @property
     def href(self) -> str:
         return quote(f"{self.participant}.html")
 
     @property
-    def shown(self) -> list[FitRecord]:
+    def shown(self) -> list[Fit]:
         """The first fit of every model."""
         return list({fit.model: fit for fit in reversed(self.fits)}.values())[::-1]
 
     @property
     def pictures(self) -> list[tuple[str, str]]:
-        """Thumbnails of parameters, without the scale of the signal: name and path."""
-        return [
-            (f"{row['name']} by {fit.estimator}", quote(path))
-            for fit in self.shown
-            for row in fit.parameters
-            if row["unit"] != REPORT_UNITS["arbitrary"].name
-            and (path := fit.figures.get(thumbnail_of(row["name"]))) is not None
-        ]
+        """Thumbnails of parameters: name and path."""
+        return [picture for fit in self.shown for picture in fit.pictures]
 
     @property
     def fitted(self) -> float:
@@ -66,20 +89,15 @@ class Row:
         inside = [sum(row["fraction"] for row in fit.status if row["code"] == 1) for fit in self.fits]
         return min(inside, default=-1.0)
 
-    @property
-    def remarks(self) -> int:
-        """Number of things that are worth a look."""
-        found = [self.image, self.preprocessing, *self.fits]
-        return len({text for record in found if record is not None for text in record.warnings})
-
-    @property
-    def quality(self) -> dict[str, float | None]:
-        known: dict[str, Any] = {} if self.preprocessing is None else self.preprocessing.quality
-        return {key: known.get(key) for key, _, _ in QUALITY}
-
-    @property
-    def snr(self) -> float | None:
-        return None if self.image is None else self.image.noise.get("snr")
+    def add(self, record: ImageRecord | PreprocessingRecord | FitRecord) -> None:
+        """Take from a record what is shown."""
+        self.remarked.update(map(hash, record.warnings))
+        if isinstance(record, ImageRecord):
+            self.snr = record.noise.get("snr")
+        elif isinstance(record, PreprocessingRecord):
+            self.quality = {key: record.quality.get(key) for key, _, _ in QUALITY}
+        else:
+            self.fits.append(Fit.of(record))
 
 
 def write_index(folder: Path, records: Iterable[Record]) -> Path:
@@ -88,25 +106,20 @@ def write_index(folder: Path, records: Iterable[Record]) -> Path:
     Participants with a report and without records are listed too: nothing was fitted for them.
     """
     rows: dict[str, Row] = {}
-
-    def row(name: str) -> Row:
-        return rows.setdefault(name, Row(name.split("_")[0], name))
-
     for record in records:
-        if isinstance(record, ImageRecord):
-            row(record.name).image = record
-        elif isinstance(record, PreprocessingRecord):
-            row(record.image).preprocessing = record
-        elif isinstance(record, FitRecord):
-            status = [one for one in record.status if one["count"]]
-            light = replace(record, status=status, maps=[], trust={}, methods=[], options={})  # there may be many
-            row(record.image).fits.append(light)
+        if isinstance(record, ImageRecord | PreprocessingRecord | FitRecord):
+            name = record.name if isinstance(record, ImageRecord) else record.image
+            rows.setdefault(name, Row(name.split("_")[0], name)).add(record)
     known = {one.participant for one in rows.values()}
     alone = [Row(path.stem) for path in folder.glob("sub-*.html") if path.stem not in known]
+    ordered = sorted([*rows.values(), *alone], key=lambda one: (one.participant, one.name))
+    telling = sorted(ordered, key=lambda one: (-len(one.remarked), one.fitted))[:MOST_IMAGES]
     script = (TEMPLATES / "index.js").read_text(encoding="utf-8")
     content = {
-        "rows": sorted([*rows.values(), *alone], key=lambda one: (one.participant, one.name)),
-        "quality": [one for one in QUALITY if any(row.quality[one[0]] is not None for row in rows.values())],
+        "rows": ordered,
+        "telling": {one.name or one.participant for one in telling},
+        "most_images": MOST_IMAGES,
+        "quality": [one for one in QUALITY if any(row.quality.get(one[0]) is not None for row in rows.values())],
         "pages": {name: words for name, words in PAGES.items() if (folder / name).exists()},
         "script": Markup(script),
         "policy": allowed(script, pictures="data: file: 'self'"),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,11 +21,14 @@ from numpy.typing import NDArray
 from bidsfit.bids.names import parse_name
 from bidsfit.reports.page import write_page
 from bidsfit.reports.report import breakable, count, number
-from bidsfit.reports.vega import FEWEST, Dot, embedded, scripts, strips
+from bidsfit.reports.vega import CROWD_WORDS, FEWEST, MOST_POINTS, Dot, embedded, scripts, strips
 from bidsfit.reports.words import percent
 
 #: An image stands out where it lies beyond the quartiles by so many times their distance (Tukey's fences).
 FENCE = 1.5
+
+#: Images in the table; of more, those that stand out in most measures. Images that are named as worse than the others.
+MOST_ROWS, MOST_NAMED = 200, 60
 
 #: Pixels of a strip, and of all strips without the names of the kinds of images, where there are several.
 HEIGHT, WIDTH, NARROW = 64, 900, 700
@@ -33,13 +37,8 @@ HEIGHT, WIDTH, NARROW = 64, 900, 700
 COLOURS: Mapping[str, str] = {"worse": "#c2410c", "other": "#d9a521", "": "#5b7fa6"}
 BOX = "#1f5fa8"
 
-#: How numbers are written below an axis and in words about a box, as of d3.
-FORMATS: Mapping[str, tuple[str, str]] = {
-    "number": ("~r", ".3~g"),
-    "count": (",d", ",d"),
-    "percent": ("~%", ".1~%"),
-    "correlation": ("~r", ".3f"),
-}
+#: How numbers are written below an axis, as of d3.
+FORMATS: Mapping[str, str] = {"number": "~r", "count": ",d", "percent": "~%", "correlation": "~r"}
 
 
 @dataclass(frozen=True)
@@ -217,6 +216,11 @@ def write_quality_page(
     content = {
         "title": title,
         "images": images,
+        "listed": _listed(images, charts),
+        "table": path.with_suffix(".tsv").name,
+        "crowd_words": CROWD_WORDS,
+        "crowded": any(count > MOST_POINTS for count in Counter(image.kind for image in images).values()),
+        "most_named": MOST_NAMED,
         "kinds": kinds,
         "charts": charts,
         "shown": [chart.key for chart in charts],
@@ -257,6 +261,15 @@ def _standing_out(charts: Sequence[Chart]) -> list[tuple[Image, list[tuple[Chart
     return [(places[0][1].image, places) for places in order]
 
 
+def _listed(images: Sequence[Image], charts: Sequence[Chart]) -> Sequence[Image]:
+    """Images in the table: all, or of more than `MOST_ROWS` those that stand out in most measures."""
+    if len(images) <= MOST_ROWS:
+        return images
+    measures = Counter(one.image.name for chart in charts for one in chart.outliers)
+    kept = {name for name, _ in measures.most_common(MOST_ROWS)}
+    return [image for image in images if image.name in kept]
+
+
 def _chart(key: str, images: Sequence[Image], kinds: Sequence[str]) -> Chart | None:
     """One measure of all images; None if it is unknown for all."""
     meaning = NUMBERS[key]
@@ -274,7 +287,6 @@ def _draw(judged: Sequence[Judged], meaning: QualityMetric, several: bool) -> Ma
     """Plot a measure with a strip for each kind of image; ``several``: whether strips have names."""
     import altair
 
-    axis_format, words_format = FORMATS[meaning.style]
     dots = [
         Dot(
             one.value,
@@ -290,10 +302,10 @@ def _draw(judged: Sequence[Judged], meaning: QualityMetric, several: bool) -> Ma
         dots,
         title=None,
         scale=altair.Scale(domain=_axis(np.array([one.value for one in judged]), meaning), nice=False),
-        axis=altair.Axis(format=axis_format, tickCount=6, tickMinStep=float(meaning.style == "count")),
+        axis=altair.Axis(format=FORMATS[meaning.style], tickCount=6, tickMinStep=float(meaning.style == "count")),
         width=NARROW if several else WIDTH,
         height=HEIGHT,
-        numbers=words_format,
+        words=meaning.words,
     )
     return embedded(chart, f"{meaning.title} of all images")
 

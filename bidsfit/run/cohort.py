@@ -40,6 +40,9 @@ from bidsfit.statistics.normative import FEWEST_HEALTHY
 #: Fewer participants with repeated scans than this are pointed out before anything else.
 FEW = 10
 
+#: Participants who are named where they were left out for the same reason.
+MOST_NAMES = 200
+
 #: The tables, and what each holds.
 CONTENTS = {
     ROIS: "values in regions: one row for each participant, session, fit, region and parameter",
@@ -318,12 +321,16 @@ def _training(folder: Path, names: Iterable[str]) -> tuple[TrainingRecord, ...]:
 
 
 def _left_out(design: Design, problems: Sequence[InputProblem]) -> list[LeftOut]:
-    """Excluded participants and problems, merged over participants."""
-    found = [LeftOut(f"sub-{one.participant}", one.cohort, one.reason) for one in design.left_out]
-    people: dict[str, list[str]] = {}
+    """Excluded participants and problems, merged over participants; of many, the first ones are named."""
+    people: dict[tuple[str, str], list[str]] = {}
+    for one in design.left_out:
+        people.setdefault((one.cohort, one.reason), []).append(f"sub-{one.participant}")
     for problem in problems:
-        people.setdefault(problem.message, []).append(f"sub-{problem.participant}")
-    found += [LeftOut(", ".join(who), "the values of regions", words) for words, who in people.items()]
+        people.setdefault(("the values of regions", problem.message), []).append(f"sub-{problem.participant}")
+    found = []
+    for (where, words), who in people.items():
+        more = f" and {len(who) - MOST_NAMES} more" if len(who) > MOST_NAMES else ""
+        found.append(LeftOut(f"{', '.join(who[:MOST_NAMES])}{more}", where, words))
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from bidsfit.models.signal_model import Parameter, SignalModel
 from bidsfit.models.space import ParameterSpace
 from bidsfit.reports.charts import Histogram, plot_histograms
 from bidsfit.reports.evaluation import Axis, Density, plot_distributions
-from bidsfit.simulation.distributions import Pooled, pool
+from bidsfit.simulation.distributions import Pooled, pool, usable_voxels
 
 #: Voxels of a pool, at most; and which are taken where there are more.
 MOST, SEED = 1_000_000, 0
@@ -51,8 +52,9 @@ class Pooling:
 class _Gathered:
     """Voxels of one distribution, and their origin."""
 
-    fits: dict[str, list[NDArray[np.float32]]] = field(default_factory=dict)
+    fits: dict[str, NDArray[np.float32]] = field(default_factory=dict)
     sources: list[str] = field(default_factory=list)
+    rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(SEED))
 
 
 def plan_poolings(
@@ -122,11 +124,10 @@ def pool_fits(pooling: Pooling, output_dir: Path, segmentations: Sequence[Folder
     model, said = pooling.model, []
     gathered = _gather(pooling, output_dir, segmentations)
     for kind, found in gathered.items():
-        fits = {name: np.concatenate(parts) for name, parts in sorted(found.fits.items())}
         try:
             pooled = pool(
                 pooling.space,
-                fits,
+                found.fits,
                 most=MOST,
                 seed=SEED,
                 origin={"Tissue": kind, "Estimator": "lsq", "Chosen": healthy},
@@ -151,21 +152,26 @@ def pool_fits(pooling: Pooling, output_dir: Path, segmentations: Sequence[Folder
 
 
 def _gather(pooling: Pooling, output_dir: Path, segmentations: Sequence[Folder]) -> dict[str, _Gathered]:
-    """Voxels of every distribution whose fit ended inside the bounds."""
+    """Voxels of every distribution whose fit ended inside the bounds; of each participant no more than a pool holds."""
     gathered: dict[str, _Gathered] = {}
-    for image in pooling.images:
-        status, good = converged_voxels(image)
-        masks = {"healthy": (good, "")}
-        for tissue in (kind for kind in KINDS if kind != "healthy"):
-            if found := tissue_mask(
-                [*segmentations, Folder("", output_dir)], image.image, status, image.status, tissue
-            ):
-                masks[tissue] = (good & found[0].reshape(good.shape), found[1])
-        uris = [f"bids::{path.relative_to(output_dir).as_posix()}" for path in image.paths(pooling.model)]
-        for kind, (where, segmentation) in masks.items():
-            mine = gathered.setdefault(kind, _Gathered())
-            mine.fits.setdefault(f"sub-{image.participant}", []).append(voxels(image, pooling.model, where))
-            mine.sources += [*uris, *filter(None, [segmentation])]
+    share = max(MOST // len(pooling.participants), 1)
+    for participant, images in groupby(pooling.images, lambda image: image.participant):
+        parts: dict[str, list[NDArray[np.float32]]] = {}
+        for image in images:
+            status, good = converged_voxels(image)
+            masks = {"healthy": (good, "")}
+            for tissue in (kind for kind in KINDS if kind != "healthy"):
+                if found := tissue_mask(
+                    [*segmentations, Folder("", output_dir)], image.image, status, image.status, tissue
+                ):
+                    masks[tissue] = (good & found[0].reshape(good.shape), found[1])
+            uris = [f"bids::{path.relative_to(output_dir).as_posix()}" for path in image.paths(pooling.model)]
+            for kind, (where, segmentation) in masks.items():
+                parts.setdefault(kind, []).append(voxels(image, pooling.model, where))
+                gathered.setdefault(kind, _Gathered()).sources += [*uris, *filter(None, [segmentation])]
+        for kind, values in parts.items():
+            mine = gathered[kind]
+            mine.fits[f"sub-{participant}"] = usable_voxels(pooling.space, np.concatenate(values), share, mine.rng)
     return gathered
 
 

@@ -409,6 +409,15 @@ def digest(distribution: Distribution) -> str:
     return found.hexdigest()
 
 
+def usable_voxels(
+    space: ParameterSpace, values: NDArray[np.floating], most: int, rng: np.random.Generator
+) -> NDArray[np.float32]:
+    """Rows of fitted parameters that are finite and inside the space; of more than ``most``, so many at random."""
+    usable = np.asarray(values[np.isfinite(values).all(axis=1)], dtype=np.float32)
+    usable = usable[space.contains(usable)]
+    return rng.permutation(usable)[:most] if len(usable) > most else usable
+
+
 def pool(
     space: ParameterSpace, fits: Mapping[str, NDArray[np.floating]], *, most: int, seed: int, origin: Mapping[str, Any]
 ) -> Pooled:
@@ -431,9 +440,7 @@ def pool(
     share = max(most // len(fits), 1)
     chosen: dict[str, NDArray[np.floating]] = {}
     for name, values in fits.items():
-        usable = np.asarray(values[np.isfinite(values).all(axis=1)], dtype=np.float32)
-        usable = usable[space.contains(usable)]
-        chosen[name] = rng.permutation(usable)[:share] if len(usable) > share else usable
+        chosen[name] = usable_voxels(space, values, share, rng)
     counts = [len(values) for values in chosen.values()]
     return Pooled(
         space,

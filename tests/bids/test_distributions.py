@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from bidsfit import models
+from bidsfit.bids import distributions
 from bidsfit.bids.distributions import (
     distribution_path,
     find_pool,
@@ -69,6 +70,15 @@ def test_the_same_fits_change_nothing(tmp_path, unchanged):
     write(tmp_path, pooled())
     with unchanged(tmp_path):
         assert write(tmp_path, pooled())[1] is None
+
+
+def test_the_table_is_that_of_gzip_however_many_rows_are_written_at_a_time(tmp_path, monkeypatch):
+    packed = []
+    for rows in (7, 10**6):
+        monkeypatch.setattr(distributions, "ROWS", rows)
+        path, _ = write(tmp_path / str(rows), pooled())
+        packed.append(samples_path(path).read_bytes())
+    assert packed[0] == packed[1] == gzip.compress(gzip.decompress(packed[0]), 6, mtime=0)
 
 
 def test_what_differs_is_written_and_the_old_one_kept(tmp_path):

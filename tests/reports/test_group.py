@@ -28,6 +28,7 @@ from bidsfit.reports.group_records import (
     Values,
     changes_of,
 )
+from bidsfit.reports.vega import CROWD_WORDS, MOST_POINTS
 from bidsfit.statistics.comparison import compare_detections, compare_estimators
 from bidsfit.statistics.interval import NO_INTERVAL, Interval
 from bidsfit.statistics.limits import change_limits
@@ -340,6 +341,25 @@ def test_of_many_participants_those_who_changed_are_listed(tmp_path: Path) -> No
     table = re.search(r"<caption>Treated participants.*?</table>", text, re.DOTALL)
     assert table
     assert len(re.findall(r'<th scope="row">sub-', table.group())) == called
+
+
+def test_of_many_who_changed_the_clearest_are_listed(tmp_path: Path) -> None:
+    n = 5 * MOST_ROWS
+    found = parameter(("lsq",), n_treated=n, wsd=0.02)
+    text = write(tmp_path, study(found))
+    p_values = {change.participant: change.p_value for change in found.estimators[0].treated if change.called_by}
+    assert len(p_values) > MOST_ROWS
+    table = re.search(r"<caption>Treated participants who changed.*?</table>", text, re.DOTALL)
+    assert table
+    listed = re.findall(r'<th scope="row">(sub-[^<]*)<', table.group())
+    assert sorted(listed) == sorted(sorted(p_values, key=p_values.__getitem__)[:MOST_ROWS])
+    assert 'Values of everyone: <a href="group_rois.tsv">' in text
+
+
+def test_a_page_of_many_participants_says_that_not_all_are_drawn_one_by_one(page: str, tmp_path: Path) -> None:
+    assert CROWD_WORDS not in page
+    many = replace(study(), cohorts=(CohortRecord("Treated", MOST_POINTS + 1, "drug=yes"),))
+    assert CROWD_WORDS in write(tmp_path, many)
 
 
 def test_text_is_escaped(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from bidsfit.reports.bland_altman import (
 from bidsfit.reports.distributions import draw_distributions
 from bidsfit.reports.forest import draw_forest
 from bidsfit.reports.group_records import Change, EstimatorRecord, ParameterRecord, Values, changes_of
+from bidsfit.reports.vega import FARTHEST, MOST_POINTS, thinned
 from bidsfit.statistics.interval import Interval
 from bidsfit.statistics.limits import change_limits
 from bidsfit.statistics.response import CohortResponse, call_changes, cohort_response, difference_in_change
@@ -255,6 +256,73 @@ def test_distributions_show_every_value_and_quartiles_of_enough() -> None:
     assert {"healthy (5)", "treated, before (2)", "D (ms)"} < set(texts(drawn))
     assert places[5][0] == places[6][0]  # equal values lie above one another
     assert places[5][1] != places[6][1]
+
+
+@pytest.mark.parametrize("n", [1, MOST_POINTS])
+def test_up_to_a_number_every_point_is_drawn(n: int) -> None:
+    drawn, cells = thinned(np.zeros((n, 2)), (1.0, 1.0))
+    assert drawn.tolist() == list(range(n))
+    assert cells == []
+
+
+def test_of_more_the_farthest_are_drawn_and_the_others_counted() -> None:
+    rng, angle = np.random.default_rng(3), np.linspace(0, 2 * np.pi, FARTHEST)
+    far = 4 * np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    points = np.concatenate([rng.uniform(-1, 1, (500, 2)), far, rng.uniform(-1, 1, (460, 2))]) * [1, 0.01] + [5, 0.1]
+    drawn, cells = thinned(points, (0.2, 0.002))
+    assert drawn.tolist() == list(range(500, 500 + FARTHEST))
+    inside = np.delete(points, drawn, axis=0)
+    for lower, upper, count in cells:
+        assert count == np.sum((inside >= lower).all(axis=1) & (inside < upper).all(axis=1))
+    assert sum(cell.number for cell in cells) == 960
+
+
+def test_points_without_spread_are_counted_in_one_cell() -> None:
+    drawn, cells = thinned(np.ones((1000, 1)), (0.5,))
+    assert len(drawn) == FARTHEST
+    assert cells == [((1.0,), (1.5,), 1000 - FARTHEST)]
+
+
+def many(n: int) -> EstimatorRecord:
+    """Repeated scans and treated participants, one of whom changed by far the most."""
+    rng = np.random.default_rng(n)
+    scans, before = rng.normal(1, 0.1, (n, 1)) + rng.normal(0, 0.01, (n, 2)), rng.normal(1, 0.1, n)
+    after = before + rng.normal(0, 0.01, n)
+    after[n // 3] = before[n // 3] + 0.5
+    limits = tuple(change_limits(0.01, n, method=method) for method in ("student", "normal"))
+    calls = tuple(call_changes(before, after, one) for one in limits)
+    names = [f"sub-{i:05d}" for i in range(n)]
+    return EstimatorRecord(
+        "lsq",
+        changes_of(names, [("1", "2")] * n, *scans.T),
+        changes_of(names, [("1", "2")] * n, before, after, calls),
+        limits=limits,
+        calls=calls,
+        distributions=(Values("healthy", tuple(names), tuple(before)),),
+    )
+
+
+def test_the_size_of_a_figure_does_not_grow_with_the_participants() -> None:
+    small, large = many(1000), many(8000)
+    for draw in (
+        lambda record: draw_bland_altman([record], "D", ""),
+        lambda record: draw_distributions([record], "D", "", ["lsq"]),
+    ):
+        assert len(draw(large)) < 1.5 * len(draw(small)) < 300_000
+    drawn = draw_bland_altman([large], "D", "")
+    symbols, squares = rows(drawn, "link"), rows(drawn, "count")
+    assert len(symbols) + sum(row["count"] for row in squares) == 16_000
+    assert any(row["words"].startswith("sub-02666:") and row["words"].endswith("beyond both limits") for row in symbols)
+    assert {row["fill"] for row in squares} == {GREY, BLUE}
+    assert len(marks(drawn, "rect")[0]) == len(squares)
+    drawn = draw_distributions([large], "D", "", ["lsq"])
+    assert len(marks(drawn, "symbol")[0]) == FARTHEST
+    (box,) = rows(drawn, "middle")
+    assert (box["first"], box["third"]) == pytest.approx(np.percentile(large.distributions[0].values, [25, 75]))
+    heights = [float(found) for bar in marks(drawn, "rect")[1] for found in re.findall(r"v([\d.]+)h", bar.get("d", ""))]
+    counts = [row["count"] for row in rows(drawn, "count")]
+    assert np.argmax(heights) == np.argmax(counts)
+    assert sum(counts) + FARTHEST == 8000
 
 
 def test_equal_values_have_a_place() -> None:

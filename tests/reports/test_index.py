@@ -76,3 +76,22 @@ def test_it_is_sorted_and_searched(page: Path, asked: Callable[[Path, str], Any]
 
 def test_it_loads_without_a_word(page: Path, chromium: Callable[..., str]) -> None:
     assert "3 of 3" in chromium("--dump-dom", page.as_uri())
+
+
+def test_of_many_images_those_with_most_to_look_at_have_more_than_a_name(
+    tmp_path: Path, material: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, asked: Callable[[Path, str], Any]
+) -> None:
+    monkeypatch.setattr("bidsfit.reports.index.MOST_IMAGES", 2)
+    warnings = {"01": [], "02": ["Look."], "03": ["Look.", "Again."]}
+    records = [
+        replace(material.image, name=f"sub-{label}_dwi", warnings=words, noise={"snr": 10.0 + int(label)})
+        for label, words in warnings.items()
+    ]
+    page = write_index(tmp_path, records)
+    assert "Of more than 2 images only those with most to look at have more than a name." in page.read_text()
+    script = """
+      const heads = [...document.querySelectorAll(".index thead button")];
+      const rows = () => [...document.querySelectorAll(".index tbody tr")];
+      heads[3].click();
+      return rows().map((row) => [row.querySelector("a").textContent, row.cells.length]);"""
+    assert asked(page, script) == [["sub-02_dwi", 5], ["sub-03_dwi", 5], ["sub-01_dwi", 1]]

@@ -12,6 +12,7 @@ import pytest
 
 from bidsfit.bids.quality import IMAGES
 from bidsfit.reports.quality_page import COLOURS, HEIGHT, NUMBERS, WIDTH, outlier_states, write_quality_page
+from bidsfit.reports.vega import MOST_POINTS
 
 
 def cohort(n: int, kind: str = "") -> list[dict[str, Any]]:
@@ -41,6 +42,7 @@ class Page(HTMLParser):
         self.open: list[str] = []
         self.tags: list[tuple[str, dict[str, str]]] = []
         self.figures: list[list[dict[str, Any]]] = []
+        self.counted: list[int] = []
         self.feed(text)
         assert self.open == []
 
@@ -54,7 +56,9 @@ class Page(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         if data.startswith("{"):
-            self.figures.append(next(iter(json.loads(data)["datasets"].values())))
+            rows = next(iter(json.loads(data)["datasets"].values()))
+            self.figures.append([row for row in rows if "value" in row])  # without boxes
+            self.counted.append(sum(row["count"] for row in rows if "count" in row))
 
     def values(self, name: str, tag: str = "") -> list[str]:
         return [found[name] for kind, found in self.tags if name in found and tag in ("", kind)]
@@ -126,12 +130,32 @@ def test_kinds_of_images_are_compared_with_their_own(tmp_path: Path) -> None:
 
 
 def test_every_image_is_a_dot_inside_the_picture(tmp_path: Path) -> None:
-    page = Page(write_quality_page(tmp_path / "group_dwi.html", cohort(300)).read_text(encoding="utf-8"))
-    known = [key for key in NUMBERS if key in cohort(1)[0]]
-    assert [len(figure) for figure in page.figures] == [300] * len(known)
-    assert [dot["value"] for dot in page.figures[0]] == [row["fd_mean"] for row in cohort(300)]
-    assert len(page.dots()) == 300 * len(known)
+    rows = cohort(MOST_POINTS)
+    page = Page(write_quality_page(tmp_path / "group_dwi.html", rows).read_text(encoding="utf-8"))
+    known = [key for key in NUMBERS if key in rows[0]]
+    assert [len(figure) for figure in page.figures] == [MOST_POINTS] * len(known)
+    assert [dot["value"] for dot in page.figures[0]] == [row["fd_mean"] for row in rows]
+    assert len(page.dots()) == MOST_POINTS * len(known)
     assert all(0 <= x <= WIDTH and 0 <= y <= HEIGHT for x, y in page.dots())
+
+
+def test_of_thousands_of_images_those_that_stand_out_are_shown(tmp_path: Path) -> None:
+    sizes = []
+    for n in (MOST_POINTS, 3000):
+        rows = cohort(n)
+        for row in rows[: n // 10]:
+            row["ndc"] = 0.7
+        rows[n // 2] |= {"fd_mean": 1.5, "ndc": 0.5}
+        path = write_quality_page(tmp_path / "group_dwi.html", rows)
+        sizes.append(path.stat().st_size)
+    text, page = words(path), Page(path.read_text(encoding="utf-8"))
+    assert sizes[1] < 1.2 * sizes[0]
+    assert "What stands out sub-1501_dwi: mean framewise displacement 1.5 mm, neighbouring" in text
+    assert "and 241 more, which stand out in fewer numbers" in text  # of 301
+    assert "200 of 3,000 images, those that stand out in most numbers" in text
+    assert "group_dwi.tsv" in page.values("href")
+    assert "sub-1501_dwi: 1.5 mm" in [dot["words"] for dot in page.figures[0]]
+    assert [len(dots) + counted for dots, counted in zip(page.figures, page.counted, strict=True)] == [3000] * 5
 
 
 @pytest.mark.parametrize("n", [0, 1, 4])

@@ -7,9 +7,12 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from bidsfit.bids.fitted import converged_voxels, voxels
 from bidsfit.cli.app import parse
+from bidsfit.run import pooling
 from bidsfit.run.group import cohort_choice
 from bidsfit.run.settings import settings_from
+from bidsfit.simulation.distributions import pool
 
 SHAPE = (6, 6, 2)
 
@@ -165,3 +168,20 @@ def test_participants_who_are_not_healthy_may_be_compared(study, app):
     assert outcome.code == 0, outcome.err
     assert "repeated scans: 2 participants (group=retest)" in outcome.out
     assert "No fits were pooled. Unknown healthy participant" in outcome.out
+
+
+def test_of_large_images_no_more_voxels_are_held_than_are_pooled(study, monkeypatch):
+    """And they are those that would be chosen of all."""
+    monkeypatch.setattr(pooling, "MOST", 100)
+    root, out = study(healthy=[("01", 2), ("02", 2), ("03", 2), ("04", 1)])
+    (planned,), _ = pooling.plan_poolings(out, ["01", "02", "03", "04"], ["adc"], bids_dir=root)
+    found = pooling._gather(planned, out, [])["healthy"].fits
+    assert {name: len(values) for name, values in found.items()} == {f"sub-0{i}": 25 for i in range(1, 5)}
+    everything = {}
+    for image in planned.images:
+        values = voxels(image, planned.model, converged_voxels(image)[1])
+        everything.setdefault(f"sub-{image.participant}", []).append(values)
+    every = {name: np.concatenate(parts) for name, parts in everything.items()}
+    assert len(every["sub-01"]) == 2 * np.prod(SHAPE)
+    expected = pool(planned.space, every, most=100, seed=pooling.SEED, origin={})
+    np.testing.assert_array_equal(expected.samples, np.concatenate(list(found.values())))

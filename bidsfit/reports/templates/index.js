@@ -18,7 +18,7 @@
       const down = head.getAttribute("aria-sort") === "ascending";
       table.tHead.querySelectorAll("th").forEach((other) => other.removeAttribute("aria-sort"));
       head.setAttribute("aria-sort", down ? "descending" : "ascending");
-      const key = (row) => row.cells[column].dataset.value ?? row.cells[column].textContent.trim();
+      const key = (row) => row.cells[column]?.dataset.value ?? row.cells[column]?.textContent.trim();
       rows.sort((a, b) => {
         const [x, y] = [key(a), key(b)];
         if (!x || !y) return x ? -1 : y ? 1 : 0; // what is not known comes last
