@@ -250,23 +250,26 @@ def _finite(value: Any) -> float | None:
     return None if value is None or not math.isfinite(value) else float(value)
 
 
-def _standing_out(charts: Sequence[Chart]) -> list[tuple[Image, list[tuple[Chart, Judged]]]]:
-    """Images that are worse than the others in some measure, in descending order of the number of measures."""
+def _standing_out(
+    charts: Sequence[Chart], states: Sequence[str] = ("worse",)
+) -> list[tuple[Image, list[tuple[Chart, Judged]]]]:
+    """Images that stand out, with the measures in which they do: by the number of these, then by their best rank."""
     found: dict[str, list[tuple[Chart, Judged]]] = {}
+    ranks: dict[str, int] = {}
     for chart in charts:
-        for one in chart.outliers:
-            if one.state == "worse":
+        for rank, one in enumerate(chart.outliers):
+            if one.state in states:
                 found.setdefault(one.image.name, []).append((chart, one))
-    order = sorted(found.values(), key=lambda places: (-len(places), places[0][1].image.name))
-    return [(places[0][1].image, places) for places in order]
+                ranks[one.image.name] = min(rank, ranks.get(one.image.name, rank))
+    order = sorted(found, key=lambda name: (-len(found[name]), ranks[name], name))
+    return [(found[name][0][1].image, found[name]) for name in order]
 
 
 def _listed(images: Sequence[Image], charts: Sequence[Chart]) -> Sequence[Image]:
-    """Images in the table: all, or of more than `MOST_ROWS` those that stand out in most measures."""
+    """Images in the table: all, or of more than `MOST_ROWS` those that stand out most."""
     if len(images) <= MOST_ROWS:
         return images
-    measures = Counter(one.image.name for chart in charts for one in chart.outliers)
-    kept = {name for name, _ in measures.most_common(MOST_ROWS)}
+    kept = {image.name for image, _ in _standing_out(charts, ("worse", "other"))[:MOST_ROWS]}
     return [image for image in images if image.name in kept]
 
 

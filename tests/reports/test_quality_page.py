@@ -97,6 +97,17 @@ def test_outliers_are_named_and_linked(tmp_path: Path) -> None:
     assert {"sub-05.html", "far/away.html"} <= {dot["link"] for dot in dots}
 
 
+def test_of_images_that_stand_out_in_as_many_numbers_the_worst_come_first(tmp_path: Path) -> None:
+    rows = cohort(12)
+    for i, displacement in ((1, 1.5), (5, 1.4), (8, 3.0)):
+        rows[i]["fd_mean"] = displacement
+    rows[10]["ndc"] = 0.7
+    text = words(write_quality_page(tmp_path / "group_dwi.html", rows))
+    start = text.index("What stands out sub-")
+    summary = text[start : text.index("Tukey")]
+    assert re.findall(r"sub-(\d\d)_dwi", summary) == ["09", "11", "02", "06"]
+
+
 def test_the_page_needs_no_other_file(tmp_path: Path) -> None:
     page = Page(write_quality_page(tmp_path / "group_dwi.html", cohort(6)).read_text(encoding="utf-8"))
     assert not {"link", "img", "iframe", "object"} & {tag for tag, _ in page.tags}
@@ -151,8 +162,8 @@ def test_of_thousands_of_images_those_that_stand_out_are_shown(tmp_path: Path) -
     text, page = words(path), Page(path.read_text(encoding="utf-8"))
     assert sizes[1] < 1.2 * sizes[0]
     assert "What stands out sub-1501_dwi: mean framewise displacement 1.5 mm, neighbouring" in text
-    assert "and 241 more, which stand out in fewer numbers" in text  # of 301
-    assert "200 of 3,000 images, those that stand out in most numbers" in text
+    assert "and 241 more, which stand out less" in text  # of 301
+    assert "200 of 3,000 images, those that stand out most" in text
     assert "group_dwi.tsv" in page.values("href")
     assert "sub-1501_dwi: 1.5 mm" in [dot["words"] for dot in page.figures[0]]
     assert [len(dots) + counted for dots, counted in zip(page.figures, page.counted, strict=True)] == [3000] * 5
