@@ -1,12 +1,12 @@
 """Memory and processor time of a run, estimated from the headers, steps and fits of its plan.
 
-Constants were measured with ``benchmarks/whole_run.py`` (one process, AMD EPYC). The time that an estimator takes for a
-voxel is measured when it is asked for, on simulated signals of the protocol of the image.
+Constants were measured with ``benchmarks/whole_run.py`` and ``benchmarks/scale.py`` (one process, AMD EPYC). The time
+that an estimator takes for a voxel is measured when it is asked for, on simulated signals of the protocol of the image.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from time import process_time
 
@@ -48,6 +48,14 @@ INFERENCE, TRAINING, TRAINING_MEMORY = 1e-5, 300.0, 1.5
 #: Memory, GB: of a run, without and with torch (trained estimators, and fields); and for every 10^9 values of an image
 #: that is fitted as it is, and of a raw one.
 BASE, BASE_TORCH, OF_GIVEN, OF_RAW = 0.45, 0.75, 5.0, 19.0
+
+#: Seconds of the group level, of a parameter of a fit of an image, and of a million voxels of its map. Memory, GB: of
+#: the group level, of a participant, of a million voxels of an image, and of the pools of healthy voxels when full.
+GROUP, GROUP_PARAMETER, GROUP_MAP = 10.0, 0.006, 0.05
+GROUP_BASE, GROUP_PARTICIPANT, GROUP_IMAGE, GROUP_POOLS = 0.52, 3e-5, 0.1, 0.15
+
+#: The estimator whose fits of healthy participants are pooled, and the millions of voxels that a pool holds.
+POOLED, FULL = "lsq", 1.0
 
 #: Voxels that are simulated to measure an estimator, and S0 / sigma of them.
 SAMPLE, SNR = 500, 30.0
@@ -162,6 +170,21 @@ def voxels(image: ImagePlan) -> int:
     if image.image.mask is None:
         return round(HEAD * float(np.prod(image.shape[:3])))
     return int(np.count_nonzero(np.asanyarray(open_image(image.image.mask).dataobj)))
+
+
+def group_level(plans: Sequence[ParticipantPlan]) -> Needs:
+    """Needs of the group level in one process, which reads the maps of all fits one after the other.
+
+    Those of least squares are read twice: for the values of regions, and for the pools of healthy participants.
+    """
+    seconds, largest, pooled = GROUP, 0.0, 0.0
+    for image in (image for plan in plans for image in plan.images):
+        millions = np.prod(image.shape[:3], dtype=float) / 1e6
+        n_read = sum(len(fit.built.model.reported) * (2 if fit.name == POOLED else 1) for fit in image.fits)
+        seconds += n_read * (GROUP_PARAMETER + GROUP_MAP * millions)
+        largest, pooled = max(largest, millions), pooled + HEAD * millions
+    memory = GROUP_BASE + GROUP_PARTICIPANT * len(plans) + GROUP_IMAGE * largest + GROUP_POOLS * min(pooled / FULL, 1)
+    return Needs(float(seconds), float(memory))
 
 
 def most(needs: Iterable[Needs]) -> Needs:

@@ -12,7 +12,7 @@ from pathlib import Path
 from bidsfit.exceptions import UnusableInputError, UsageError
 from bidsfit.planning.plan import ParticipantPlan
 from bidsfit.run.participant import fits_of, plan_run, require_use, validate
-from bidsfit.run.resources import TRAINING, TRAINING_MEMORY, Estimates, Needs, most
+from bidsfit.run.resources import TRAINING, TRAINING_MEMORY, Estimates, Needs, group_level, most
 from bidsfit.run.settings import Settings
 from bidsfit.trained.estimator import TrainedEstimator
 from bidsfit.workflows.training import takes_level
@@ -28,9 +28,6 @@ SHORTEST = 10
 
 #: SNR levels that are trained for, where the images decide.
 LEVELS = 3
-
-#: Of the group level: an hour and 2.5 GB, generous for hundreds of participants, not estimated.
-GROUP = Needs(3600, 2.5)
 
 
 @dataclass(frozen=True)
@@ -130,7 +127,7 @@ def slurm_script(
             after=f' --participant-label "\\${{labels[@]:SLURM_ARRAY_TASK_ID*{per_task}:{per_task}}}"',
         ),
         "# Runs whatever became of the tasks, and names the participants without maps.",
-        Job("group", [*folders, "group", *group_options], GROUP).submission(
+        Job("group", [*folders, "group", "--nprocs", "1", *group_options], group_level(plans)).submission(
             logs / "group-%j.log", options="--dependency=afterany:$array "
         ),
         'echo "Submitted: array $array, group level $group"',

@@ -12,7 +12,7 @@ import pytest
 from bidsfit.cli.lab import main as lab
 from bidsfit.planning.fits import make_fits
 from bidsfit.run import resources, slurm
-from bidsfit.run.resources import Estimates, preparation
+from bidsfit.run.resources import Estimates, group_level, preparation
 
 #: Notes its words and its input, and prints the number of the job.
 SBATCH = """#!{python}
@@ -67,7 +67,7 @@ def test_a_task_for_each_participant_and_the_group_level_after_it(submitted, tmp
     assert words[-2:] == ["--participant-label", "02"]
     assert words[words.index("--estimators") + 1 :][:2] == ["lsq", "mle"]
     assert "--dependency=afterany:100" in group["words"]
-    assert run(group)[2:] == ["group", "--healthy", "group=control"]
+    assert run(group)[2:] == ["group", "--nprocs", "1", "--healthy", "group=control"]
 
 
 def test_what_trains_comes_first(submitted):
@@ -142,6 +142,33 @@ def test_estimates_are_within_a_factor_of_one_and_a_half_of_what_was_measured(mo
     assert 1 / 1.5 < found.seconds / seconds < 1.5
     assert 1 / 1.5 < found.memory / memory < 1.5
     assert not found.unknown
+
+
+@pytest.mark.parametrize(
+    ("n_participants", "n_images", "shape", "model", "estimators", "seconds", "memory"),
+    [
+        (6, 2, (16, 16, 4), "ivim", ("lsq", "segmented"), 11.2, 0.525),  # docs/scale.md
+        (100, 2, (16, 16, 4), "ivim", ("lsq", "segmented"), 26.5, 0.533),
+        (300, 2, (16, 16, 4), "ivim", ("lsq", "segmented"), 52.6, 0.538),
+        (1000, 2, (16, 16, 4), "ivim", ("lsq", "segmented"), 151.1, 0.572),
+        (16, 1, (80, 80, 40), "smt2", ("lsq",), 12.5, 0.570),
+        (100, 1, (80, 80, 40), "smt2", ("lsq",), 23.8, 0.717),
+    ],
+)
+def test_so_are_those_of_the_group_level(n_participants, n_images, shape, model, estimators, seconds, memory):
+    image = SimpleNamespace(shape=(*shape, 43), fits=make_fits([model], list(estimators)))
+    found = group_level([SimpleNamespace(images=[image] * n_images)] * n_participants)
+    assert 1 / 1.5 < found.seconds / seconds < 1.5
+    assert 1 / 1.5 < found.memory / memory < 1.5
+
+
+def test_the_group_level_asks_for_what_it_needs(submitted, monkeypatch):
+    group = submitted().jobs["group"]
+    assert {"--mem=1G", "--time=10"} <= set(group["words"])
+    monkeypatch.setattr(resources, "GROUP", 3000.0)
+    monkeypatch.setattr(resources, "GROUP_PARTICIPANT", 0.5)
+    group = submitted().jobs["group"]
+    assert {"--mem=4G", "--time=101"} <= set(group["words"])  # (.52 + 3 * .5) * 1.5 GB, 50 minutes twice and the maps
 
 
 def test_steps_that_were_never_measured_are_named():
