@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from bidsfit.bids.inputs import Folder
+from bidsfit.bids.inputs import Folder, InputProblem
 from bidsfit.cohort.analysis import compute
-from bidsfit.cohort.design import Design, Pair, Repeats
+from bidsfit.cohort.design import Design, Excluded, Pair, Repeats
 from bidsfit.cohort.methods import cohort_methods
 from bidsfit.cohort.region_values import RegionValues
 from bidsfit.cohort.tables import repeatability_rows, response_rows
@@ -509,3 +509,20 @@ def test_the_methods_tell_only_what_was_done():
     said = cohort_methods(design_of("12"), "mean", "holm", 1)
     assert "the mean over the fitted voxels" in said
     assert not any(word in said for word in ("McNemar", "Wilcoxon", "Crawford"))
+
+
+def test_participants_who_were_left_out_for_the_same_reason_are_one_row_of_the_page():
+    n = cohort.MOST_NAMES + 50
+    excluded = tuple(Excluded(f"{i:04d}", "repeatability", "one session with maps") for i in range(n))
+    design = Design(left_out=(*excluded, Excluded("a", "treatment", "no maps of ses-2")))
+    found = cohort._left_out(design, [InputProblem("b", "no values"), InputProblem("c", "no values")])
+    assert [(one.where, one.reason) for one in found] == [
+        ("repeatability", "one session with maps"),
+        ("treatment", "no maps of ses-2"),
+        ("the values of regions", "no values"),
+    ]
+    names = found[0].what.split(", ")
+    assert names[0] == "sub-0000"
+    assert names[-1] == f"sub-{cohort.MOST_NAMES - 1:04d} and 50 more"
+    assert len(names) == cohort.MOST_NAMES
+    assert found[2].what == "sub-b, sub-c"
