@@ -51,7 +51,7 @@ BASE, BASE_TORCH, OF_GIVEN, OF_RAW = 0.45, 0.75, 5.0, 19.0
 
 #: Seconds of the group level, of a parameter of a fit of an image, and of a million voxels of its map. Memory, GB: of
 #: the group level, of a participant, of a million voxels of an image, and of the pools of healthy voxels when full.
-GROUP, GROUP_PARAMETER, GROUP_MAP = 10.0, 0.006, 0.05
+GROUP, GROUP_PARAMETER, GROUP_MAP = 11.0, 0.007, 0.05
 GROUP_BASE, GROUP_PARTICIPANT, GROUP_IMAGE, GROUP_POOLS = 0.52, 3e-5, 0.1, 0.15
 
 #: The estimator whose fits of healthy participants are pooled, and the millions of voxels that a pool holds.

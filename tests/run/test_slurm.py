@@ -151,6 +151,7 @@ def test_estimates_are_within_a_factor_of_one_and_a_half_of_what_was_measured(mo
         (100, 2, (16, 16, 4), "ivim", ("lsq", "segmented"), 26.5, 0.533),
         (300, 2, (16, 16, 4), "ivim", ("lsq", "segmented"), 52.6, 0.538),
         (1000, 2, (16, 16, 4), "ivim", ("lsq", "segmented"), 151.1, 0.572),
+        (80, 2, (24, 24, 6), "dti", ("lsq",), 28.5, 0.548),
         (16, 1, (80, 80, 40), "smt2", ("lsq",), 12.5, 0.570),
         (100, 1, (80, 80, 40), "smt2", ("lsq",), 23.8, 0.717),
     ],
