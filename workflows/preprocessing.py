@@ -15,6 +15,7 @@ from bidsfit.bids.fieldmaps import phase_encoding_of
 from bidsfit.bids.left_out import left_out_of, without_in_sidecar
 from bidsfit.bids.metadata import read_sidecar, slice_axis
 from bidsfit.bids.outputs import file_output, json_path
+from bidsfit.bids.series import SERIES
 from bidsfit.interfaces.derivatives import WriteVolume
 from bidsfit.interfaces.preprocessed import WritePreprocessed
 from bidsfit.interfaces.quality import AssessQuality, RecordSteps, quality_record_path
@@ -74,8 +75,12 @@ def add_scan(
     if image.series:
         scan.inputs.sidecar, scan.inputs.left_out = image.sidecar, []
         files = [str(path) for path in image.series]
-        polarity = [str(path) for path in image.polarity]
-        join = JoinSeries(files=files, polarity=polarity, phase_unit=image.phase_unit)
+        join = JoinSeries(
+            files=files,
+            magnitudes=SERIES[image.suffix].magnitudes,
+            polarity=[str(path) for path in image.polarity],
+            phase_unit=image.phase_unit,
+        )
         join = pe.Node(join, name="volumes", mem_gb=_memory(plan))
         workflow.connect(join, "out_file", scan, "in_file")
         return scan

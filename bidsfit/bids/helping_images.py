@@ -10,6 +10,7 @@ from bidsfit.bids.anatomy import Anatomy, find_anatomy
 from bidsfit.bids.fieldmaps import NoReversedPhase, ReversedPhase, find_reversed, joined_images
 from bidsfit.bids.images import open_image
 from bidsfit.bids.inputs import Dataset, Folder, InputImage, Inputs, phase_unit_of
+from bidsfit.bids.names import phase_beside
 from bidsfit.exceptions import UnusableInputError
 
 
@@ -74,9 +75,9 @@ def find_images_that_help(
 
 
 def _with_phase(helping: HelpingImages, raw: Dataset, image: InputImage) -> HelpingImages:
-    """The phase image of a magnitude, whose name says so (``part-mag``, ``part-phase``)."""
-    path = image.path.with_name(image.path.name.replace("_part-mag_", "_part-phase_"))
-    if path == image.path or not path.exists():
+    """Add the phase image of a magnitude."""
+    path = phase_beside(image.path)
+    if path is None:
         return helping
     try:
         unit = phase_unit_of(path, raw)

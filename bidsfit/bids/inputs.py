@@ -479,7 +479,10 @@ def _describe(dataset: Dataset, label: str, suffix: str, files: tuple[Path, ...]
         entities["modality"] = suffix
         if kind.signed:
             polarity = polarity_of(files)
-            phase_unit = phase_unit_of(polarity[0], dataset) if len(polarity) > 1 else ""
+            units = {phase_unit_of(one, dataset) for one in polarity if not is_magnitude(one)}
+            if len(units) > 1:
+                raise UnusableInputError(f"{_listed(polarity)} differ in their Units, {' and '.join(sorted(units))}.")
+            phase_unit = "".join(units)
     else:
         bval = next(inherited(path, dataset, ".bval"), None)
         if bval is None:

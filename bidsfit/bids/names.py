@@ -88,6 +88,12 @@ def is_magnitude(path: Path) -> bool:
     return parse_name(path.name).entities.get("part", "mag") == "mag"
 
 
+def phase_beside(path: Path) -> Path | None:
+    """The phase image beside a magnitude whose name says so (``part-mag``, ``part-phase``), if it is there."""
+    phase = path.with_name(path.name.replace("_part-mag_", "_part-phase_"))
+    return phase if phase != path and phase.exists() else None
+
+
 def matches(path: Path, query: Mapping[str, Any]) -> bool:
     """Whether a file matches a query.
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from bidsfit.acquisition import COLUMNS
 from bidsfit.bids.acquisitions import is_value
 from bidsfit.bids.images import SAME_GRID, open_image, read_data, same_grid
-from bidsfit.bids.names import parse_name
+from bidsfit.bids.names import parse_name, phase_beside
 from bidsfit.exceptions import UnusableInputError
 
 
@@ -33,26 +33,26 @@ class Kind:
         Suffix of an image of fmap/ that helps to fit it, if there is one.
     refused : str
         ``PulseSequenceType`` with this word in it is another kind of image.
+    magnitudes : bool
+        Whether negative values, of images whose polarity was restored, are turned into magnitudes.
     signed : bool
-        Whether signals may be negative, so that other images must tell the signs of magnitudes (see `polarity_of`). Of
-        other kinds negative values, of images whose polarity was restored, are turned into magnitudes.
+        Whether signals may be negative, so that other images must tell the signs of magnitudes (see `polarity_of`).
     """
 
     entity: str
     fields: tuple[str, ...]
     beside: str = ""
     refused: str = ""
+    magnitudes: bool = False
     signed: bool = False
 
 
 #: Field with the number of excitations of a readout.
 SHOTS = "NumberShots"
-#: Largest value of a UNIT1 image that scanners write as integers.
-LARGEST_UNIT = 4095.0
 
 #: Kinds of series, by BIDS suffix.
 SERIES = {
-    "IRT1": Kind("inv", ("InversionTime",)),
+    "IRT1": Kind("inv", ("InversionTime",), magnitudes=True),
     "MESE": Kind("echo", ("EchoTime",)),
     "MEGRE": Kind("echo", ("EchoTime",)),
     "MP2RAGE": Kind(
@@ -185,8 +185,8 @@ def polarity_of(files: Sequence[Path]) -> tuple[Path, ...]:
     UnusableInputError
         If there are neither.
     """
-    phases = [path.with_name(path.name.replace("_part-mag_", "_part-phase_")) for path in files]
-    if all(phase != path and phase.exists() for phase, path in zip(phases, files, strict=True)):
+    phases = [phase for path in files if (phase := phase_beside(path))]
+    if len(phases) == len(files):
         return tuple(phases)
     name = parse_name(files[0].name)
     stem = "_".join(word for word in name.words if word.split("-")[0] not in ("inv", "part"))
@@ -198,22 +198,6 @@ def polarity_of(files: Sequence[Path]) -> tuple[Path, ...]:
             f"part-mag) nor {found[0].name} is there. Put one of them beside it."
         )
     return (unit,)
-
-
-def signs(unit: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Sign of the first of two readouts, as a UNIT1 image tells it, which is their product over the sum of squares.
-
-    Raises
-    ------
-    ValueError
-        If its values are none from -0.5 to 0.5, nor integers from 0 to 4095.
-    """
-    low, high = float(np.nanmin(unit)), float(np.nanmax(unit))
-    if low < 0 and max(-low, high) <= 0.5:
-        return np.sign(unit)
-    if low >= 0 and 1 < high <= LARGEST_UNIT:
-        return np.sign(unit - np.float32(LARGEST_UNIT / 2))
-    raise ValueError(f"it holds values from {low:g} to {high:g}; expected -0.5 to 0.5, or integers from 0 to 4095")
 
 
 def read_covariate(path: Path, like: SpatialImage) -> NDArray[np.float64]:

@@ -19,10 +19,10 @@ from nipype.interfaces.base import (
 from bidsfit.bids.acquisitions import read_acquisition, write_b_values, write_directions
 from bidsfit.bids.images import MaskedSignals, image_shape, open_image, opened, read_data
 from bidsfit.bids.left_out import left_out, without_in_sidecar
-from bidsfit.bids.series import series_shape, signs
+from bidsfit.bids.series import series_shape
 from bidsfit.exceptions import UnusableInputError
 from bidsfit.interfaces.step import write_volumes
-from bidsfit.preprocessing.phase import in_radians
+from bidsfit.preprocessing.phase import signed
 from bidsfit.preprocessing.volumes import find_strangers
 
 
@@ -91,7 +91,8 @@ class LeaveOutVolumes(SimpleInterface):
 
 class _JoinSeriesInput(BaseInterfaceInputSpec):
     files = InputMultiObject(File(exists=True), mandatory=True, desc="one volume each, on one grid")
-    polarity = traits.List(File(exists=True), usedefault=True, desc="images that tell signs; without, there are none")
+    magnitudes = traits.Bool(False, usedefault=True, desc="turn negative values into magnitudes")
+    polarity = traits.List(File(exists=True), usedefault=True, desc="images that tell signs")
     phase_unit = traits.Str(usedefault=True, desc="of these images, if they are phases")
 
 
@@ -110,21 +111,15 @@ class JoinSeries(SimpleInterface):
         volumes = np.empty(series_shape(paths), dtype=np.float32, order="F")
         for k, path in enumerate(paths):
             volumes[..., k] = np.asarray(read_data(open_image(path), path)).reshape(volumes.shape[:3], order="F")
-        np.abs(volumes, out=volumes)
-        polarity = [Path(path) for path in self.inputs.polarity]
-        told = [
-            np.asarray(read_data(open_image(path), path), dtype=np.float32).reshape(volumes.shape[:3])
-            for path in polarity
-        ]
-        try:
-            if self.inputs.phase_unit:
-                radians = [in_radians(phase, self.inputs.phase_unit) for phase in told]
-                for k, phase in enumerate(radians[:-1]):
-                    volumes[..., k] *= np.cos(phase - radians[-1])
-            elif told:
-                volumes[..., 0] *= signs(told[0])
-        except ValueError as error:
-            raise UnusableInputError(f"{polarity[0]}: {error}.") from error
+        if self.inputs.magnitudes:
+            np.abs(volumes, out=volumes)
+        if polarity := [Path(path) for path in self.inputs.polarity]:
+            told = [np.asarray(read_data(open_image(path), path), dtype=np.float32) for path in polarity]
+            try:
+                shaped = [one.reshape(volumes.shape[:3]) for one in told]
+                volumes = signed(volumes, shaped, self.inputs.phase_unit or None)
+            except ValueError as error:
+                raise UnusableInputError(f"{polarity[0]}: {error}.") from error
         target = Path(runtime.cwd) / f"{paths[0].name.split('.')[0]}.nii"
         self._results["out_file"] = write_volumes(target, volumes, open_image(paths[0]))
         return runtime

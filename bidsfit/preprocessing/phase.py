@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -12,6 +13,9 @@ from scipy.ndimage import gaussian_filter
 WIDTH = 3.0
 #: Phases in arbitrary units fill at least this share of their range.
 FILLED = 0.9
+
+#: Largest value of a UNIT1 image that scanners write as integers.
+LARGEST_UNIT = 4095.0
 
 #: Units of phase images in BIDS.
 PhaseUnit = Literal["rad", "arbitrary"]
@@ -39,6 +43,31 @@ def in_radians(phase: NDArray[np.floating], unit: PhaseUnit) -> NDArray[np.float
             "that 360 degrees are not known"
         )
     return phase * np.float32(2 * np.pi / full)
+
+
+def signed(
+    magnitudes: NDArray[np.float32], told: Sequence[NDArray[np.float32]], unit: PhaseUnit | None
+) -> NDArray[np.float32]:
+    """Signals of readouts after an inversion with their signs, shape (x, y, z, n), from magnitudes of that shape.
+
+    ``told`` are the phases of all readouts in ``unit``, of which the real part with respect to the phase of the last is
+    taken; or, without a unit, one UNIT1 image, which is the product of two readouts over their sum of squares.
+
+    Raises
+    ------
+    ValueError
+        If the range of the phases, or that of the UNIT1 image (-0.5 to 0.5, or integers from 0 to 4095), is another.
+    """
+    if unit is not None:
+        radians = np.stack([in_radians(phase, unit) for phase in told], axis=-1)
+        return magnitudes * np.cos(radians - radians[..., -1:])
+    (ratio,) = told
+    low, high = float(np.nanmin(ratio)), float(np.nanmax(ratio))
+    if low >= 0 and 1 < high <= LARGEST_UNIT:
+        ratio = ratio - np.float32(LARGEST_UNIT / 2)
+    elif not (low < 0 and max(-low, high) <= 0.5):
+        raise ValueError(f"it holds values from {low:g} to {high:g}; expected -0.5 to 0.5, or integers from 0 to 4095")
+    return np.concatenate([magnitudes[..., :1] * np.sign(ratio)[..., None], magnitudes[..., 1:]], axis=-1)
 
 
 def real_part(

@@ -10,9 +10,10 @@ from nibabel.affines import apply_affine
 from bidsfit.bids.acquisitions import read_acquisition
 from bidsfit.bids.inputs import InputImage, find_images, open_dataset
 from bidsfit.bids.outputs import map_path, sources_of
-from bidsfit.bids.series import read_covariate, series_shape, signs
+from bidsfit.bids.series import read_covariate, series_shape
 from bidsfit.exceptions import UnusableInputError
 from bidsfit.interfaces.volumes import JoinSeries
+from bidsfit.preprocessing.phase import signed
 
 SUFFIXES = ("dwi", "IRT1", "MESE", "MEGRE", "MP2RAGE", "VFA")
 
@@ -281,7 +282,13 @@ class TestReadoutsAfterAnInversion:
 
     def test_another_image_of_that_name_is_refused(self):
         with pytest.raises(ValueError, match=r"values from 0 to 9000; expected -0.5 to 0.5"):
-            signs(np.array([0.0, 9000.0]))
+            signed(np.ones((1, 1, 2, 2)), [np.array([[[0.0, 9000.0]]])], None)
+
+    def test_phases_of_different_units_are_refused(self, readouts):
+        tiny = readouts(part="_part-mag")
+        tiny.write("sub-01/anat/sub-01_inv-2_part-phase_MP2RAGE.json", json.dumps({"Units": "arbitrary"}))
+        (problem,) = found_in(tiny).problems
+        assert "differ in their Units, arbitrary and rad" in problem.message
 
     @pytest.mark.parametrize(
         ("told", "expected"),
@@ -310,3 +317,13 @@ class TestReadoutsAfterAnInversion:
     def test_metadata_that_cannot_be_are_told(self, readouts, told, words):
         (problem,) = found_in(readouts(part="_part-mag", **told)).problems
         assert words in problem.message
+
+
+@pytest.mark.parametrize("magnitudes", [False, True])
+def test_negative_values_stay_where_they_are_no_polarity(echoes, tmp_path, magnitudes):
+    """So that they are told of, instead of being taken for signal."""
+    tiny = echoes()
+    path = tiny.nifti("sub-01/anat/sub-01_echo-3_MESE.nii.gz", np.full(tiny.SHAPE, -2, np.float32))
+    join = JoinSeries(files=[str(path)], magnitudes=magnitudes)
+    found = np.asarray(nib.load(join.run(cwd=str(tmp_path)).outputs.out_file).dataobj)
+    assert np.unique(found).tolist() == [2 if magnitudes else -2]
