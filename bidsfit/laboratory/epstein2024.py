@@ -77,11 +77,7 @@ def recipes(quick: bool) -> dict[str, Recipe]:
 
 def bench_of(options: Options) -> Bench:
     """The bench of a run."""
-    return Bench(
-        options.folder,
-        threads=options.threads,
-        device=options.device,
-        seed=options.seed,
+    return options.bench(
         networks=recipes(options.quick),
         options={"mle": {"noise": "rician", "bounds": FIT_BOUNDS, "intervals": "none"}},
     )

@@ -132,12 +132,8 @@ def bench_of(options: Options) -> Bench:
         threads=options.threads,
         real=options.data,
     )
-    return Bench(
-        options.folder,
-        pools,
-        threads=options.threads,
-        device=options.device,
-        seed=options.seed,
+    return options.bench(
+        pools=pools,
         recipes=quick_recipes() if options.quick else {},
         options={TRADITIONAL: {"s0": "measured"}},
     )

@@ -128,11 +128,7 @@ def recipes(quick: bool) -> dict[str, Recipe]:
 def bench_of(options: Options) -> Bench:
     """The bench of a run."""
     bounds = {"bounds": FIT_BOUNDS}
-    return Bench(
-        options.folder,
-        threads=options.threads,
-        device=options.device,
-        seed=options.seed,
+    return options.bench(
         networks=recipes(options.quick),
         options={"lsq": {**bounds, "intervals": "none"}, "bayesmap": bounds},
     )

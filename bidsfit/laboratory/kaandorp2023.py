@@ -67,11 +67,7 @@ def setting(snr: float = SNR) -> Setting:
 def bench_of(options: Options) -> Bench:
     """The bench of a run."""
     bounds = {"bounds": TRUTH}
-    return Bench(
-        options.folder,
-        threads=options.threads,
-        device=options.device,
-        seed=options.seed,
+    return options.bench(
         options={"lsq": {**bounds, "intervals": "none"}, "segmented": bounds},
     )
 

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from bidsfit import models
 from bidsfit.acquisition import Acquisition
 from bidsfit.estimators.least_squares import LeastSquares
-from bidsfit.laboratory.bench import Bench
 from bidsfit.laboratory.gallery import axes_of
 from bidsfit.laboratory.paper import Exhibit, Options, Paper, Reproduction
 from bidsfit.models.space import ParameterSpace
@@ -294,17 +293,12 @@ def surroundings(run: Reproduction, name: str) -> None:
     run.gallery.table(name, columns, rows)
 
 
-def bench_of(options: Options) -> Bench:
-    """The bench of a run."""
-    return Bench(options.folder, threads=options.threads, device=options.device, seed=options.seed)
-
-
 PAPER = Paper(
     title="Kaandorp et al. 2025, made again",
     lead="Incorporating spatial information in deep learning parameter estimation with application to the intravoxel "
     "incoherent motion model in diffusion-weighted MRI (Medical Image Analysis 2025;101:103414). Networks read no "
     "neighbours, 3 x 3 voxels by a convolution, or 7 x 7 and 17 x 17 by attention; they are tested on fractal maps.",
-    bench=bench_of,
+    bench=Options.bench,
     tables={},
     figures={
         "neighbourhood": Exhibit("Errors against what networks read.", {"": neighbourhood}),

@@ -259,11 +259,7 @@ def collapse(run: Reproduction, name: str) -> None:
 
 def bench_of(options: Options) -> Bench:
     """The bench of a run."""
-    return Bench(
-        options.folder,
-        threads=options.threads,
-        device=options.device,
-        seed=options.seed,
+    return options.bench(
         options={"lsq": {"intervals": "none"}},
     )
 

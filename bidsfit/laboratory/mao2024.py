@@ -218,16 +218,11 @@ def by_model(make: Callable[..., None]) -> dict[str, Make]:
     return {letter: partial(make, model=model) for letter, model in PARTS.items()}
 
 
-def bench_of(options: Options) -> Bench:
-    """The bench of a run."""
-    return Bench(options.folder, threads=options.threads, device=options.device, seed=options.seed)
-
-
 PAPER = Paper(
     title="Mao, Flassbeck and Assländer, made again",
     lead="Bias-Reduced Neural Networks for Parameter Estimation in Quantitative MRI (arXiv 2312.11468): its objectives "
     "for two models of diffusion and one of magnetisation transfer, which is not the paper's.",
-    bench=bench_of,
+    bench=Options.bench,
     tables={"1": Exhibit("Efficiency of the networks of every objective, beside least squares.", {"": table})},
     figures={
         "1": Exhibit(f"Efficiency against SNR. {LETTERED}.", by_model(curves)),

@@ -43,6 +43,10 @@ class Options:
     device: str = "cpu"
     seed: int = 0
 
+    def bench(self, **more: Any) -> Bench:
+        """A bench in the folder; ``more`` are further arguments of `Bench`."""
+        return Bench(self.folder, threads=self.threads, device=self.device, seed=self.seed, **more)
+
 
 @dataclass
 class Reproduction:

@@ -24,7 +24,7 @@ def run(tmp_path, monkeypatch):
     small = {"MAPS_QUICK": 1, "SIDE_QUICK": 24, "REPEATS_QUICK": 2, "FIELD": 17, "DIAMETERS": (1.0, 5.0)}
     for name, value in small.items():
         monkeypatch.setattr(paper, name, value)
-    return Reproduction(paper.bench_of(Options(tmp_path, quick=True)), Gallery(tmp_path), quick=True)
+    return Reproduction(Options(tmp_path, quick=True).bench(), Gallery(tmp_path), quick=True)
 
 
 def read(path):
