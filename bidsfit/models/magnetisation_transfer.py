@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import sympy as sp
 
 from bidsfit.models.parameter import Parameter
 from bidsfit.models.priors import uniform
-from bidsfit.models.relaxation import T1_TIME, rate, signal_at
+from bidsfit.models.relaxation import INVERSION, T1_TIME, rate, signal_at
 from bidsfit.models.requirements import ValuesRequirement
 from bidsfit.models.symbolic import SymbolicModel
 
@@ -41,13 +43,10 @@ SIR_QMT = SymbolicModel(
             display=(0.0, 0.25),
             prior=uniform(0.0, 0.3),
         ),
-        Parameter(
-            name="inversion",
-            label="inversion",
-            unit="1",
+        replace(
+            INVERSION,
             bounds=(0.5, 1.0),
             start=(0.95,),
-            latex=r"\eta",
             description="Depth of the inversion of the water: 1 where all of its magnetisation is turned over",
             display=(0.5, 1.0),
             prior=uniform(0.85, 1.0),

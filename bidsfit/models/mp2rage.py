@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from bidsfit.acquisition import Acquisition
 from bidsfit.models.function import FunctionModel
-from bidsfit.models.parameter import Parameter
-from bidsfit.models.relaxation import B1_PARAMETER, T1_TIME, rate, signal_at, with_same_signals
+from bidsfit.models.relaxation import B1_PARAMETER, INVERSION, T1_TIME, rate, signal_at, with_same_signals
 from bidsfit.models.requirements import ValuesRequirement
 from bidsfit.models.signal_model import Covariate
 
@@ -98,16 +97,7 @@ MP2RAGE = FunctionModel(
     parameters=(
         signal_at("of the fully relaxed magnetisation"),
         replace(T1_TIME, bounds=(50.0, 10000.0)),  # with smaller angles than nominal that of fluid seems longer
-        Parameter(
-            name="inversion",
-            label="inversion",
-            unit="1",
-            bounds=(0.96, 0.96),
-            start=(0.96,),
-            latex=r"\eta",
-            description="Depth of the inversion: 1 where all of the magnetisation is turned over",
-            auxiliary=True,
-        ),
+        replace(INVERSION, bounds=(0.96, 0.96), start=(0.96,), auxiliary=True),
         B1_PARAMETER,
     ),
     derived=(rate(T1_TIME),),

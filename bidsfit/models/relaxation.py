@@ -112,6 +112,18 @@ T1_TIME = Parameter(
     wide=True,
 )
 
+INVERSION = Parameter(
+    name="inversion",
+    label="inversion",
+    unit="1",
+    bounds=(0.2, 1.2),
+    start=(0.6, 0.8, 1.0),
+    latex=r"\eta",
+    description="Depth of the inversion: 1 where all of the recovered magnetisation is turned over",
+    display=(0.5, 1.1),
+    prior=log_normal(0.7, 1.1),
+)
+
 T1_INVERSION_RECOVERY = SymbolicModel(
     name="t1ir",
     title="Longitudinal relaxation from inversion recovery",
@@ -122,17 +134,7 @@ T1_INVERSION_RECOVERY = SymbolicModel(
     parameters=(
         signal_at("long after the inversion"),
         T1_TIME,
-        Parameter(
-            name="inversion",
-            label="inversion",
-            unit="1",
-            bounds=(0.2, 1.2),
-            start=(0.6, 0.8, 1.0),
-            latex=r"\eta",
-            description="Depth of the inversion: 1 where all of the recovered magnetisation is turned over",
-            display=(0.5, 1.1),
-            prior=log_normal(0.7, 1.1),
-        ),
+        INVERSION,
     ),
     derived=(rate(T1_TIME),),
     variables=("TI",),
