@@ -29,7 +29,7 @@ from bidsfit.simulation.simulator import Noise
 from bidsfit.training.recipe import Recipe, load_recipe
 
 #: SNRs of the curves, relative to that of table and histograms. Networks are trained for all between.
-SNRS = (0.2, 0.3, 0.4, 0.6, 1.0, 1.4, 2.0)
+RELATIVE_SNRS = (0.2, 0.3, 0.4, 0.6, 1.0, 1.4, 2.0)
 #: Held-out combinations of parameters, noise realisations of each, and networks of every objective.
 SAMPLES, REALISATIONS, SEEDS = 500, 1000, 3
 #: A quick run makes so many times fewer steps.
@@ -66,10 +66,10 @@ OBJECTIVES: Mapping[str, tuple[Literal["wbce", "wvce"] | None, float | None]] = 
 LEAST_SQUARES = "least squares"
 
 
-def setting(model: str, relative: float = 1.0) -> Setting:
-    """Protocol and noise of a model; ``relative`` is one of `SNRS`."""
+def setting(model: str, relative_snr: float = 1.0) -> Setting:
+    """Protocol and noise of a model; ``relative_snr`` is one of `RELATIVE_SNRS`."""
     case = CASES[model]
-    snr = relative * case.snr
+    snr = relative_snr * case.snr
     if model == "smt2":
         place = of_gyori(model, snr, "noisy S0")
     else:
@@ -100,7 +100,9 @@ def recipe(objective: str, model: str = "ivim", *, quick: bool = False) -> Recip
 def at_levels(made: Recipe, model: str) -> Recipe:
     """A recipe for the SNRs of a model."""
     snr = CASES[model].snr
-    return replace(made, simulation=replace(made.simulation, snr_range=(SNRS[0] * snr, SNRS[-1] * snr)))
+    return replace(
+        made, simulation=replace(made.simulation, snr_range=(RELATIVE_SNRS[0] * snr, RELATIVE_SNRS[-1] * snr))
+    )
 
 
 def shortened(made: Recipe) -> Recipe:
@@ -108,12 +110,12 @@ def shortened(made: Recipe) -> Recipe:
     return replace(made, schedule=replace(made.schedule, steps=made.schedule.steps // FASTER, checks=6))
 
 
-def efficiencies(run: Reproduction, model: str, snr: float = 1.0) -> dict[str, list[Efficiency]]:
+def efficiencies(run: Reproduction, model: str, relative_snr: float = 1.0) -> dict[str, list[Efficiency]]:
     """Squared bias and variance relative to the bound, at held-out samples: of least squares, and of every network.
 
-    ``snr`` is one of `SNRS`.
+    ``relative_snr`` is one of `RELATIVE_SNRS`.
     """
-    trained_for, measured = setting(model), setting(model, snr)
+    trained_for, measured = setting(model), setting(model, relative_snr)
     truth = Uniform(measured.space).sample(SAMPLES, np.random.default_rng([run.bench.seed, 1]))
     bound, repeats = floor(measured, truth), run.repeats
 
@@ -179,12 +181,12 @@ def histograms(run: Reproduction, name: str, *, model: str) -> None:
 
 def levels_of(model: str) -> list[float]:
     """SNRs of the curves of a model."""
-    return [relative * CASES[model].snr for relative in SNRS]
+    return [relative * CASES[model].snr for relative in RELATIVE_SNRS]
 
 
 def curves(run: Reproduction, name: str, *, model: str) -> None:
     """Means over the samples against the SNR of the signals."""
-    levels = [efficiencies(run, model, snr) for snr in SNRS]
+    levels = [efficiencies(run, model, snr) for snr in RELATIVE_SNRS]
     place = setting(model)
     drawn = {  # squared bias and variance, shape (2, n_seeds, n_snrs, n_parameters)
         key: np.array([[[part.mean(axis=0) for part in one] for one in level[key]] for level in levels]).transpose(

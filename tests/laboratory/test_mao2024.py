@@ -10,7 +10,17 @@ from bidsfit.evaluation.experiments import Evaluation, floor
 from bidsfit.laboratory import mao2024
 from bidsfit.laboratory.bench import Bench
 from bidsfit.laboratory.gallery import Gallery
-from bidsfit.laboratory.mao2024 import CASES, LEAST_SQUARES, OBJECTIVES, PAPER, SEEDS, SNRS, levels_of, recipe, setting
+from bidsfit.laboratory.mao2024 import (
+    CASES,
+    LEAST_SQUARES,
+    OBJECTIVES,
+    PAPER,
+    RELATIVE_SNRS,
+    SEEDS,
+    levels_of,
+    recipe,
+    setting,
+)
 from bidsfit.laboratory.paper import Reproduction
 from bidsfit.training.recipe import load_recipe
 from bidsfit.trust import monte_carlo
@@ -85,7 +95,7 @@ def test_curves_are_of_networks_that_were_trained_once(run, tmp_path):
     assert {at for at, _ in networks} == set(levels_of("ivim")) == {10, 15, 20, 30, 50, 70, 100}
     assert {trained_for for _, trained_for in networks} == {50}
     rows = read(tmp_path / "figure-1A.csv")
-    assert len(rows) == len(SNRS) * 3 * (1 + SEEDS * len(OBJECTIVES))
+    assert len(rows) == len(RELATIVE_SNRS) * 3 * (1 + SEEDS * len(OBJECTIVES))
     assert (tmp_path / "figure-1A.svg").stat().st_size > 10_000
 
 
@@ -103,7 +113,7 @@ def test_histograms_are_of_all_seeds(run, tmp_path):
 def test_no_parameter_is_undetermined():
     """The bound is finite all over the bounds, so that no sample is left out of a mean."""
     for model in CASES:
-        place = setting(model, min(SNRS))
+        place = setting(model, min(RELATIVE_SNRS))
         corners = np.array(np.meshgrid(*place.space.bounds)).reshape(len(place.space.names), -1).T
         assert np.isfinite(floor(place, corners)).all()
 
