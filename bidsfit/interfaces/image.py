@@ -81,18 +81,19 @@ class PrepareImage(SimpleInterface):
         shape = image_shape(image, len(acquisition), path)
         everywhere = MaskedSignals(image, shape, np.ones(shape[:3], dtype=bool), path)
         series = "b" not in acquisition.columns
-        if series:  # its brightest image shows most tissues
-            brightest = max(range(shape[3]), key=lambda k: float(np.nanmean(everywhere.volume(k))))
-        volumes = [brightest] if series else acquisition.shells[0].indices
-        reference = mean_volume(everywhere, volumes).reshape(shape[:3], order="F")
+        if series:  # its brightest image shows most tissues, and its signal is that which an SNR is of
+            brightest = max(range(shape[3]), key=lambda k: float(np.nansum(everywhere.volume(k))))
+            lowest = weighted = np.array([brightest])
+        else:
+            lowest, weighted = acquisition.shells[0].indices, tissue_shell(acquisition).indices
+        reference = mean_volume(everywhere, lowest).reshape(shape[:3], order="F")
         if not np.any(np.isfinite(reference) & (reference != 0)):
             where = "" if series else " at its lowest b-value"
             raise UnusableInputError(f"{path} holds only zeros or NaN{where}: there is nothing to fit.")
         if self.inputs.in_mask:
             found = HeadMask(read_mask(Path(self.inputs.in_mask), image, path))
         else:
-            volumes = volumes if series else tissue_shell(acquisition).indices
-            tissue = mean_volume(everywhere, volumes).reshape(shape[:3], order="F")
+            tissue = mean_volume(everywhere, weighted).reshape(shape[:3], order="F")
             found = self._find_mask(reference, tissue, image)
         mask = found.mask
         signals = everywhere.within(mask)
@@ -113,8 +114,6 @@ class PrepareImage(SimpleInterface):
         else:
             noise = self._noise(signals, acquisition)
         level = float(np.nanmedian(reference[mask]))
-        if series:  # SNRs of series are those of their largest signal
-            level = max(float(np.nanmedian(signals.volume(k))) for k in range(shape[3]))
         facts = {
             "shape": list(shape),
             "voxel_size": [float(zoom) for zoom in image.header.get_zooms()[:3]],
