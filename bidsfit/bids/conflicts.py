@@ -18,6 +18,7 @@ from bidsfit.bids.metadata import read_sidecar
 from bidsfit.bids.names import files_of, parse_name
 from bidsfit.bids.outputs import file_output, image_folder, json_path, sources_of
 from bidsfit.exceptions import ConflictError, UnusableInputError
+from bidsfit.models.dti import ELEMENTS
 
 #: Settings that all fits of an image in one folder share, for one report tells of them together.
 SHARED = ("Mask", "NoiseKind", "NoiseLevel")
@@ -60,18 +61,24 @@ class Conflict:
 def refuse_earlier_names(folder: Path, participants: Iterable[str]) -> None:
     """Raise `ConflictError` if a folder has maps named by an early version of bidsfit.
 
-    These had ``desc`` before ``param``, and maps of the noise no ``model``.
+    These had ``desc`` before ``param``, maps of the noise had no ``model``, and each element of a tensor had a map.
     ``participants`` are labels without ``sub-``.
     """
     for participant in participants:
         for path in files_of(folder, participant, "dwi")[0]:
-            keys = [*parse_name(path.name).entities]
-            if path.name.endswith("_dwimap.nii.gz") and ("model" not in keys or keys[-1] != "desc"):
-                raise ConflictError(
-                    f"{path} has a name that an earlier version of bidsfit gave; maps have a model and end with desc "
-                    "now (..._model-ivim_param-D_desc-lsq_dwimap.nii.gz). Nothing was changed. Choose another output "
-                    f"folder, or move sub-*/ and group* of {folder} away, and run the same command again."
-                )
+            entities = parse_name(path.name).entities
+            if not path.name.endswith("_dwimap.nii.gz"):
+                continue
+            if "model" not in entities or [*entities][-1] != "desc":
+                now = "maps have a model and end with desc now (..._model-ivim_param-D_desc-lsq_dwimap.nii.gz)"
+            elif entities.get("param", "") in ELEMENTS:
+                now = "a tensor is one map of six volumes now (..._model-dti_param-tensor_desc-lsq_dwimap.nii.gz)"
+            else:
+                continue
+            raise ConflictError(
+                f"{path} has a name that an earlier version of bidsfit gave; {now}. Nothing was changed. Choose "
+                f"another output folder, or move sub-*/ and group* of {folder} away, and run the same command again."
+            )
 
 
 def _shown(value: Any) -> str:

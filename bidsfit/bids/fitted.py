@@ -84,7 +84,17 @@ class FittedImage:
 
     def paths(self, model: SignalModel) -> list[Path]:
         """All maps that `voxels` reads."""
-        return [*(self.parameter(p.label) for p in model.parameters if p.name != model.scale), self.status]
+        return [*dict.fromkeys(path for path, _ in self.columns(model)), self.status]
+
+    def columns(self, model: SignalModel) -> list[tuple[Path, int | None]]:
+        """Map of every parameter but the scale, and for an element of a tensor which of its volumes."""
+        found: list[tuple[Path, int | None]] = []
+        for parameter in model.parameters:
+            if model.tensor is not None and parameter.name in model.tensor.elements:
+                found.append((self.parameter(model.tensor.label), model.tensor.elements.index(parameter.name)))
+            elif parameter.name != model.scale:
+                found.append((self.parameter(parameter.label), None))
+        return found
 
 
 def session_of(image: str) -> str:
@@ -309,13 +319,11 @@ def voxels(fitted: FittedImage, model: SignalModel, where: NDArray[np.bool_]) ->
         If a map is missing or on another grid.
     """
     like = open_image(fitted.status)
+    parameters = [parameter for parameter in model.parameters if parameter.name != model.scale]
     columns = []
-    for parameter in model.parameters:
-        if parameter.name == model.scale:
-            continue
-        path = fitted.parameter(parameter.label)
+    for parameter, (path, volume) in zip(parameters, fitted.columns(model), strict=True):
         if not path.exists():
             raise UnusableInputError(f"{path} is missing beside {fitted.status.name}. Run the participant level again.")
-        data = read_on_grid(path, like, fitted.status, "map")
+        data = read_on_grid(path, like, fitted.status, "map", volume)
         columns.append(data[where] / FILE_UNITS[parameter.unit].factor)
     return np.stack(columns, axis=1).astype(np.float32)

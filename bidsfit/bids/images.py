@@ -107,8 +107,10 @@ def read_mask(path: Path, image: SpatialImage, image_path: Path) -> NDArray[np.b
     return mask
 
 
-def read_on_grid(path: Path, image: SpatialImage, image_path: Path, kind: str) -> NDArray[np.float64]:
-    """Read a volume that must lie on the grid of an image; ``kind`` names it in messages.
+def read_on_grid(
+    path: Path, image: SpatialImage, image_path: Path, kind: str, volume: int | None = None
+) -> NDArray[np.float64]:
+    """Read a volume that must lie on the grid of an image, of several the one that is named; ``kind`` is for messages.
 
     Raises
     ------
@@ -117,6 +119,8 @@ def read_on_grid(path: Path, image: SpatialImage, image_path: Path, kind: str) -
     """
     volume_image = open_image(path)
     data = np.asarray(read_data(volume_image, path), dtype=float)
+    if volume is not None and data.ndim == 4 and volume < data.shape[3]:
+        data = data[..., volume]
     while data.ndim > 3 and data.shape[-1] == 1:
         data = data[..., 0]
     expected = image.shape[:3] if len(image.shape) > 3 or data.shape == image.shape else (*image.shape[:2], 1)

@@ -191,10 +191,10 @@ def maps_of(
     """
     simulated, judges = is_simulated(estimator, trust), companions_of(estimator, trust)
     wanted: list[tuple[Quantity, Parameter | Derived | None, bool]] = [
-        *((Quantity(**table()["parameter"]), parameter, False) for parameter in model.quantities),
+        *((Quantity(**table()["parameter"]), parameter, False) for parameter in model.mapped),
         *(
             (companion.quantity, parameter, True)
-            for parameter in model.quantities
+            for parameter in model.mapped
             for companion in judges.values()
             if not parameter.auxiliary and companion.applies(estimator, parameter, simulated)
         ),
@@ -335,9 +335,10 @@ def sidecar(
     elif output.parameter is not None:
         if isinstance(output.parameter, Parameter):
             content |= {"NonNegativity": "constrained"} if output.parameter.bounds[0] >= 0 else {}
-        elif output.parameter.axis:
-            # Three volumes: the components, in the frame of the gradient directions.
-            content["OrientationEncoding"] = {"EncodingAxis": 3, "Reference": numbers.frame, "Type": "unit3vector"}
+        elif output.parameter.components > 1:
+            # A volume for each component, in the frame of the gradient directions.
+            kind = {"Type": "unit3vector"} if output.parameter.axis else {"Type": "tensor", "TensorRank": 2}
+            content["OrientationEncoding"] = {"EncodingAxis": 3, "Reference": numbers.frame} | kind
     if output.quantity.key == "status":
         content["Levels"] = {str(int(status)): status.message for status in Status}
     if output.quantity.key == "flags":

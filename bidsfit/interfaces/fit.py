@@ -185,7 +185,7 @@ def fit_figure_paths(folder: Path, image: InputImage, estimator: Estimator) -> d
     stem = f"{image.name}_model-{estimator.model.name}_desc-{estimator_label(estimator.name)}"
     figures_folder = folder / f"sub-{image.participant}" / "figures"
     names = {kind: kind for kind in PANELS.available()}
-    names |= {thumbnail_of(q.name): f"thumbnail{q.label}" for q in estimator.model.quantities if not q.axis}
+    names |= {thumbnail_of(q.name): f"thumbnail{q.label}" for q in estimator.model.reported}
     paths = {kind: figures_folder / f"{stem}{name}_{image.suffix}.png" for kind, name in names.items()}
     return paths | {"record": figures_folder / f"{stem}_record.json"}
 

@@ -28,9 +28,12 @@ class Derivation:
         self._names, self._quantities = names, quantities
 
     def values(self, parameters: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
-        """Quantities by name, shape (n,), or (n, 3) for an axis, from parameters (n, n_parameters); NaN stays NaN."""
+        """Quantities by name from parameters (n, n_parameters); NaN stays NaN.
+
+        Their shape is (n,), that of an axis (n, 3) and of a tensor (n, 6).
+        """
         rows = [value(parameters) for value, _ in self._functions]
-        return {q.name: row if q.axis else row[:, 0] for q, row in zip(self._quantities, rows, strict=True)}
+        return {q.name: row if q.components > 1 else row[:, 0] for q, row in zip(self._quantities, rows, strict=True)}
 
     def gradients(self, parameters: NDArray[np.float64]) -> NDArray[np.float64]:
         """Derivatives, shape (n, n_components, n_parameters), components in the order of the quantities."""
@@ -57,7 +60,7 @@ class Derivation:
 
 def _of_expression(names: Sequence[str], quantity: Derived) -> tuple[Function, Function]:
     symbols = [sp.Symbol(name, real=True) for name in names]
-    components = sp.Matrix(quantity.value if quantity.axis else [quantity.value])
+    components = sp.Matrix(quantity.value if quantity.components > 1 else [quantity.value])
 
     def evaluated(expressions: sp.Matrix) -> Function:
         functions = [sp.lambdify([symbols], expression, "scipy") for expression in expressions]

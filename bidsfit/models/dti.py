@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from bidsfit.models.common import signal_scale
-from bidsfit.models.parameter import Derived, Parameter
+from bidsfit.models.parameter import Derived, Parameter, tensor
 from bidsfit.models.priors import log_normal
 from bidsfit.models.requirements import ValuesRequirement
 from bidsfit.models.symbolic import SymbolicModel
@@ -140,6 +140,7 @@ DTI = SymbolicModel(
     plausible=positive,
     draw=draw,
     derived=(
+        tensor(("Dxx", "Dxy", "Dxz", "Dyy", "Dyz", "Dzz")),
         Derived(
             name="FA",
             label="fa",

@@ -68,8 +68,8 @@ class Parameter(ModelQuantity):
     kind : {"scalar", "polar", "azimuth"}
         Angles are not kept within their bounds during a fit, but wrapped into them afterwards.
     auxiliary : bool
-        Whether it is of use only for what is derived from it, as an element of a tensor or an angle of an axis. It has
-        a map; uncertainty is told, and reports and tables are made, of the derived quantities instead.
+        Whether it is of use only for what is derived from it, as an element of a tensor or an angle of an axis.
+        Uncertainty is told, and reports and tables are made, of the derived quantities instead.
     """
 
     bounds: tuple[float, float]
@@ -97,28 +97,32 @@ class Derived(ModelQuantity):
     Parameters
     ----------
     value : sympy.Expr or callable
-        An expression in the symbols of the parameters (a 3 x 1 matrix for a vector), or a torch function of the
-        parameters of one voxel, shape (n_parameters,), that returns one number or three.
+        An expression in the symbols of the parameters (a column for an axis or a tensor), or a torch function of the
+        parameters of one voxel, shape (n_parameters,), that returns as many numbers as it has components.
     axis : bool
         Whether it is a unit vector whose sign is arbitrary, in the coordinates of the gradient directions.
     weight : str
         Name of a derived quantity from 0 to 1 that says how pronounced an axis is; figures are as bright. "" for none.
+    elements : tuple of str
+        For a symmetric tensor, the names of its six elements D11, D12, D13, D22, D23 and D33, which are parameters. Its
+        map holds them as volumes, and they have none of their own.
     """
 
     value: sp.Expr | sp.Matrix | Callable[[Tensor], Tensor]
     axis: bool = False
     weight: str = ""
+    elements: tuple[str, ...] = ()
     unit: str = "1"
 
     @property
     def auxiliary(self) -> bool:
-        """False: only a parameter can be of use for what is derived from it alone."""
-        return False
+        """Whether it is of use only for what else is derived from its elements: a tensor."""
+        return bool(self.elements)
 
     @property
     def components(self) -> int:
-        """3 for an axis, else 1."""
-        return 3 if self.axis else 1
+        """3 for an axis, 6 for a tensor, else 1."""
+        return 3 if self.axis else len(self.elements) or 1
 
 
 def wrapped_angles(parameters: Sequence[Parameter], values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -169,3 +173,16 @@ def orientation(name: str, title: str) -> tuple[tuple[Parameter, Parameter], Der
     vector = sp.Matrix([sp.sin(polar) * sp.cos(azimuth), sp.sin(polar) * sp.sin(azimuth), sp.cos(polar)])
     axis = Derived(name=name, label=name, latex=r"\mathbf{n}", description=title.capitalize(), value=vector, axis=True)
     return (angles[0], angles[1]), axis
+
+
+def tensor(elements: Sequence[str]) -> Derived:
+    """The diffusion tensor as one map, given the names of its elements xx, xy, xz, yy, yz and zz (um^2/ms)."""
+    return Derived(
+        name="tensor",
+        label="tensor",
+        unit="um^2/ms",
+        latex=r"\mathbf{D}",
+        description="Diffusion tensor, in the axes of the gradient directions, as the volumes xx, xy, xz, yy, yz, zz",
+        value=sp.Matrix([sp.Symbol(name, real=True) for name in elements]),
+        elements=tuple(elements),
+    )

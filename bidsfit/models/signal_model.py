@@ -195,8 +195,18 @@ class SignalModel(ABC):
 
     @property
     def quantities(self) -> tuple[Parameter | Derived, ...]:
-        """Parameters and derived quantities; each is written as a map."""
+        """Parameters and derived quantities."""
         return (*self.parameters, *self.derived)
+
+    @property
+    def mapped(self) -> tuple[Parameter | Derived, ...]:
+        """Those that are written as a map, which are all but the elements of a tensor, whose map holds them."""
+        return tuple(q for q in self.quantities if self.tensor is None or q.name not in self.tensor.elements)
+
+    @property
+    def tensor(self) -> Derived | None:
+        """The tensor among the derived quantities, if there is one."""
+        return next((quantity for quantity in self.derived if quantity.elements), None)
 
     @property
     def auxiliary(self) -> bool:

@@ -71,8 +71,10 @@ class FitView:
 
     def map(self, key: str) -> figures.Panel:
         """One map with its title, unit and display range: spreads and biases up to a share of that of the parameter."""
-        output, values = self.outputs[key], self.result.values[key]
-        limits = output.figure_range
+        return self._panel(key, self.outputs[key])
+
+    def _panel(self, key: str, output: MapOutput) -> figures.Panel:
+        values, limits = self.result.values[key], output.figure_range
         if limits is not None and key in self.names:
             limits = figures.widened(limits, values)
         elif limits is None and output.statistic and output.parameter is not None:
@@ -89,15 +91,16 @@ class FitView:
         return {"spread": (0.0, end), "signed": (-end, end)}.get(quantity.scale)
 
     def listed(self) -> list[dict[str, Any]]:
-        """All maps, for `FitRecord.maps`: files, words, and how they are shown."""
+        """All maps, for `FitRecord.maps`: files, words, and how they are shown; of a tensor, each of its volumes."""
         rows = []
-        for key, output in self.outputs.items():
-            panel, unit = self.map(key), REPORT_UNITS[output.unit]
+        for key, output, volume in self._volumes():
+            panel, unit = self._panel(key, output), REPORT_UNITS[output.unit]
             is_axis = output.parameter is not None and output.parameter.axis and not output.statistic
             limits = panel.limits or figures.robust_limits(self.result.values[key])
             rows.append(
                 {
                     "path": output.path.as_posix(),
+                    "volume": volume,
                     "key": key,
                     "parameter": output.parameter.name if output.parameter else "",
                     "statistic": output.quantity.key if output.statistic else "",
@@ -111,6 +114,16 @@ class FitView:
                 }
             )
         return rows
+
+    def _volumes(self) -> Iterator[tuple[str, MapOutput, int | None]]:
+        """Maps by key; of a tensor its elements, and which volume of the file each is."""
+        for key, output in self.outputs.items():
+            if isinstance(output.parameter, Derived) and output.parameter.elements:
+                for volume, name in enumerate(output.parameter.elements):
+                    element = self.model[name]
+                    yield name, replace(output, parameter=element, title=f"${element.latex}$"), volume
+            else:
+                yield key, output, None
 
     @property
     def voxels(self) -> list[tuple[int, ...]]:

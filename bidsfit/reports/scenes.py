@@ -33,7 +33,7 @@ def write_scenes(folder: Path, images: Sequence[ImageRecord], fits: Sequence[Fit
     Returns
     -------
     list of Path
-        What was written. Axes of tensors have no scene: they are no map of numbers.
+        What was written. Tensors and their axes have no scene: they are no maps of one number.
     """
     written = []
     for image in images:
@@ -43,7 +43,8 @@ def write_scenes(folder: Path, images: Sequence[ImageRecord], fits: Sequence[Fit
         for fit in fits:
             for row in fit.maps:
                 path = folder / row["path"]
-                shown = row["parameter"] and not row["statistic"] and not row["frame"] and fit.image == image.name
+                several = row["frame"] or row.get("volume") is not None
+                shown = row["parameter"] and not row["statistic"] and not several and fit.image == image.name
                 if not shown or not path.exists():
                     continue
                 limits = [limit / row["factor"] for limit in row["limits"]]

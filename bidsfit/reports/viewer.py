@@ -249,6 +249,8 @@ class _Content:
             if not path.exists():
                 continue
             volume = np.asarray(read_data(open_image(path), path), dtype=np.float32)
+            if row.get("volume") is not None and volume.ndim == 4:
+                volume = volume[..., row["volume"]]
             if volume.shape[:3] != self.measured.mask.shape or volume.shape[3:] != ((3,) if row["frame"] else ()):
                 continue
             values = volume.reshape(self.inside.size, -1, order="F")[self.inside] * np.float32(row["factor"])

@@ -249,7 +249,7 @@ def outputs_page() -> str:
             REPORT_UNITS[p.unit].name or "1",
         )
         for model in map(models.get, models.BUILT_IN)
-        for p in model.quantities
+        for p in model.mapped
     ]
     quantities = [companions.get(key).quantity for key in companions.BUILT_IN]
     quantities += map(disagreement_with, REFERENCES)

@@ -134,3 +134,17 @@ def test_voxels_that_converged_in_the_units_of_the_numerics(masks):
     fitted.parameter("f").unlink()
     with pytest.raises(UnusableInputError, match="is missing beside"):
         voxels(fitted, models.get("ivim"), good)
+
+
+def test_elements_of_a_tensor_are_read_from_the_volumes_of_its_map(masks):
+    """In the order of the parameters, which is not that of the volumes."""
+    elements = {"Dxx": 1.0, "Dxy": 0.1, "Dxz": 0.2, "Dyy": 0.8, "Dyz": -0.1, "Dzz": 0.6}
+    masks.nifti(LSQ.format("02", "status").replace("ivim", "dti") + ".nii.gz", np.ones(masks.SHAPE, dtype=np.uint8))
+    tensor = np.broadcast_to(1e-3 * np.array([*elements.values()]), (*masks.SHAPE, 6)).astype(np.float32)
+    masks.nifti(LSQ.format("02", "tensor").replace("ivim", "dti") + ".nii.gz", tensor)
+    (fitted,) = find_fitted(masks.root)
+    dti = models.get("dti")
+    found = voxels(fitted, dti, np.ones(masks.SHAPE, dtype=bool))
+    assert found.shape == (np.prod(masks.SHAPE), 6)
+    np.testing.assert_allclose(found[0], [elements[name] for name in dti.names if name != "S0"], rtol=1e-5)
+    assert fitted.paths(dti) == [fitted.parameter("tensor"), fitted.status]

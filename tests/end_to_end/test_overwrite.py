@@ -56,9 +56,10 @@ def test_maps_with_names_of_an_earlier_version_are_left_alone(run, tmp_path, unc
         assert "Choose another output folder" in outcome.err
 
 
-def test_a_noise_map_without_a_model_is_left_alone(run, tmp_path, unchanged):
-    """As an earlier version called it: what was made with it is not taken for what this version makes."""
-    old = tmp_path / "out/sub-01/dwi/sub-01_param-noise_desc-preproc_dwimap.nii.gz"
+@pytest.mark.parametrize("name", ["param-noise_desc-preproc", "model-dti_param-Dxx_desc-lsq"])
+def test_a_noise_map_without_a_model_and_an_element_of_a_tensor_are_left_alone(run, tmp_path, unchanged, name):
+    """As an earlier version called them: what was made with them is not taken for what this version makes."""
+    old = tmp_path / f"out/sub-01/dwi/sub-01_{name}_dwimap.nii.gz"
     old.parent.mkdir(parents=True)
     old.touch()
     with unchanged(tmp_path / "out"):

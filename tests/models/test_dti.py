@@ -199,7 +199,7 @@ def test_its_spread_is_what_is_stated_derived_quantities_included(make, kind):
 
 
 def test_the_app_writes_its_maps(blank_figures, app, tiny, masks, outputs, tmp_path):
-    """From a BIDS dataset: elements, FA, MD and the direction of three volumes; a report that shows them."""
+    """From a BIDS dataset: the tensor of six volumes, FA, MD and the direction of three; a report that shows them."""
     shape = (*tiny.SHAPE, len(ACQUISITION))
     rng = np.random.default_rng(3)
     truth = parameters_of(draw(int(np.prod(tiny.SHAPE)), rng), 1000.0)
@@ -218,6 +218,13 @@ def test_the_app_writes_its_maps(blank_figures, app, tiny, masks, outputs, tmp_p
         assert left.data(name("direction")).shape == (*tiny.SHAPE, 3)
         assert left.sidecar(name("direction_stat-crb"))["Units"] == "rad"
         assert left.sidecar(name("direction"))["OrientationEncoding"]["Reference"] == "bvec"
+        tensor, elements = left.data(name("tensor"))[1:, 1:], ("Dxx", "Dxy", "Dxz", "Dyy", "Dyz", "Dzz")
+        true = np.stack([truth[:, DTI.names.index(one)].reshape(tiny.SHAPE) for one in elements], axis=-1)[1:, 1:]
+        assert np.abs(tensor * 1e3 - true).max() < 0.1
+        assert left.sidecar(name("tensor"))["OrientationEncoding"] == {
+            "Type": "tensor", "TensorRank": 2, "EncodingAxis": 3, "Reference": "bvec",
+        }  # fmt: skip
+        assert not list(left.folder.rglob("*param-D*"))
         assert left.sidecar(name("md"))["Units"] == "mm^2/s"
     report = left.report()
     assert "Fractional anisotropy" in report
