@@ -378,7 +378,8 @@ def _config_words(path: Path, key: str, value: Any) -> list[str]:
         case dict() if key == "derivatives" and all(isinstance(word, str) for word in value.values()):
             return [option, *(f"{name}={word}" for name, word in value.items())] if value else []
         case dict() if key == "bounds" and all(_are_bounds(rows) for rows in value.values()):
-            return [option, *(f"{m}.{p}={b[0]},{b[1]}" for m, rows in value.items() for p, b in rows.items())]
+            words = [f"{m}.{p}={b[0]},{b[1]}" for m, rows in value.items() for p, b in rows.items()]
+            return [option, *words] if words else []
     raise UsageError(
         f"The configuration {path} gives {key} {reprlib.repr(value)}; expected text, a number, true, false, or a list "
         "of them (of derivatives: a table NAME = PATH; of bounds: tables PARAMETER = [LOWER, UPPER])."
