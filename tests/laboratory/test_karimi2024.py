@@ -79,6 +79,20 @@ def test_more_directions_have_smaller_errors(run, tmp_path):
         assert errors == sorted(errors, reverse=True)
 
 
+def test_errors_grow_where_the_noise_does_whatever_the_objective(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(paper, "LOW", (5.0, 20.0))
+    paper.objectives(run, "objectives")
+    rows = read(tmp_path / "objectives.csv")
+    labels = ["ols", "wls", "mle", *paper.OBJECTIVES]
+    assert [(row["SNR"], row["estimator"]) for row in rows] == [(snr, one) for snr in ("5", "20") for one in labels]
+    of = {(row["SNR"], row["estimator"]): row for row in rows}
+    for label in ("ols", "wls", "mle"):
+        assert float(of["5", label]["RMSE MD"]) > 1.5 * float(of["20", label]["RMSE MD"])
+    assert float(of["5", "wls"]["bias MD"]) < float(of["5", "mle"]["bias MD"]) - 0.02  # the noise floor
+    known = {tuple(of["5", label].values())[2:] for label in paper.OBJECTIVES}
+    assert len(known) == len(paper.OBJECTIVES)
+
+
 def test_least_squares_turns_with_the_tissue(run, tmp_path):
     paper.rotation(run, "rotation")
     rows = read(tmp_path / "rotation.csv")
