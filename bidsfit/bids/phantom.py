@@ -38,7 +38,7 @@ from bidsfit.bids.tables import write_rows
 from bidsfit.bids.units import FILE_UNITS
 from bidsfit.exceptions import CannotCreateError
 from bidsfit.files import write_json
-from bidsfit.models.signal_model import Parameter
+from bidsfit.models.parameter import Derived, Parameter
 from bidsfit.phantom.cohort import Cohort, Participant
 from bidsfit.phantom.grid import centred_affine
 from bidsfit.phantom.movement import MOTION_PARAMETERS
@@ -49,13 +49,16 @@ BIDS_VERSION = "1.11.0"
 #: Where the truth lies in the dataset.
 TRUTH = Path("derivatives", "truth")
 
+#: s.
+REPETITION_TIME = 6.0
+
 #: A plausible scan; the signals do not depend on it.
 SIDECAR = {
     "Manufacturer": "Simulation",
     "ManufacturersModelName": "bidsfit phantom",
     "MagneticFieldStrength": 3,
     "EchoTime": 0.085,
-    "RepetitionTime": 6.0,
+    "RepetitionTime": REPETITION_TIME,
     "FlipAngle": 90,
     "PhaseEncodingDirection": {1: "j", -1: "j-"}[PHASE_ENCODING_POLARITY],
     "EffectiveEchoSpacing": 0.0005,
@@ -92,7 +95,10 @@ TRANSFORM_IN_WORDS = (
     "lies in {moved}."
 )
 
-TRUTH_IN_WORDS = "mask, tissues, {mask}, and the map of every parameter, with the noise in its sidecar."
+TRUTH_IN_WORDS = (
+    "mask, tissues, {mask}, and the map of every parameter and of what is "
+    "derived from them, with the noise in its sidecar."
+)
 
 SNR_DEFINITION = "Mean true S0 over all that is not air / standard deviation of the noise of a single measurement"
 
@@ -385,38 +391,47 @@ def write_truth(stem: Path, cohort: Cohort, participant: Participant, session: i
         "SkullStripped": True,
         "Simulation": describe_simulation(cohort, participant, session),
     }
-    for parameter in model.parameters:
-        unit, factor = FILE_UNITS[parameter.unit]
+    rows = np.stack([head.parameters[name][head.mask] for name in model.names], axis=1)
+    truth = dict(zip(model.names, rows.T, strict=True)) | model.derivation.values(rows)
+    for quantity in model.quantities:
+        unit, factor = FILE_UNITS[quantity.unit]
         suffix = f"{stem.parent.name}map"
-        path = map_path(str(stem.parent), stem.name, model.name, parameter.label, "truth", suffix)
-        write_image(path, head.parameters[parameter.name] * factor, head.voxel_size, np.float32)
-        write_json(json_path(path), describe_parameter(parameter, unit) | about | common)
+        path = map_path(str(stem.parent), stem.name, model.name, quantity.label, "truth", suffix)
+        values = truth[quantity.name]
+        image = np.zeros((*head.mask.shape, *values.shape[1:]))
+        image[head.mask] = values * factor
+        write_image(path, image, head.voxel_size, np.float32, step=1)
+        write_json(json_path(path), describe_quantity(quantity, unit) | about | common)
 
 
-def write_image(path: str | Path, data: NDArray, voxel_size: float, dtype: DTypeLike) -> None:
+def write_image(
+    path: str | Path, data: NDArray, voxel_size: float, dtype: DTypeLike, *, step: float = REPETITION_TIME
+) -> None:
     """Write an array (x, y, z) or (x, y, z, n) as NIfTI with its centre at the world origin (RAS+).
 
-    Integer types use slope and intercept to cover the range of the data.
+    Integer types use slope and intercept to cover the range of the data. ``step`` is that of the fourth axis.
     """
     affine = centred_affine(data.shape, voxel_size)
     grid = nib.Nifti1Image(np.empty((1,) * data.ndim, dtype=np.uint8), affine)
     if data.ndim == 4:
-        grid.header["pixdim"][4] = SIDECAR["RepetitionTime"]
+        grid.header["pixdim"][4] = step
     grid.set_qform(affine, code="scanner")
     grid.set_sform(affine, code="scanner")
     write_nifti(Path(path), data, grid, dtype)
 
 
-def describe_parameter(parameter: Parameter, unit: str) -> dict[str, Any]:
+def describe_quantity(quantity: Parameter | Derived, unit: str) -> dict[str, Any]:
     """Sidecar fields of a true map."""
-    return {"Description": f"True value (simulated). {parameter.description}", "Units": unit}
+    frame = {"OrientationEncoding": {"EncodingAxis": 3, "Reference": "bvec", "Type": "unit3vector"}}
+    about = {"Description": f"True value (simulated). {quantity.description}", "Units": unit}
+    return about | (frame if quantity.axis else {})
 
 
 def describe_simulation(cohort: Cohort, participant: Participant, session: int) -> dict[str, Any]:
     """How a participant was simulated, for sidecars."""
     return {
         "Seed": cohort.seed,
-        "SNR": cohort.snr if np.isfinite(cohort.snr) else None,
+        "SNR": cohort.level if np.isfinite(cohort.level) else None,
         "SNRDefinition": SNR_DEFINITION,
         "NoiseSigma": participant.sigma,
         "NoiseDistribution": cohort.noise if participant.sigma > 0 else "none",
@@ -466,7 +481,7 @@ def generated_by(cohort: Cohort) -> dict[str, str]:
         "Name": "bidsfit-lab phantom",
         "Version": __version__,
         "CodeURL": "https://github.com/bidsfit/bidsfit",
-        "Description": f"Simulated with the model {cohort.model}, seed {cohort.seed}, SNR {cohort.snr:g}, "
+        "Description": f"Simulated with the model {cohort.model}, seed {cohort.seed}, SNR {cohort.level:g}, "
         f"{cohort.noise} noise." + (f" {imperfections_in_words(cohort)}." if cohort.imperfections.any else ""),
     }
 
@@ -534,7 +549,7 @@ Simulated {kind} with known truth, written by `bidsfit-lab phantom`. {model.desc
 
 {people}
 - {protocol}.
-- Noise: {cohort.noise}, SNR {cohort.snr:g}. SNR is the mean true S0 over all that is not air divided by the standard
+- Noise: {cohort.noise}, SNR {cohort.level:g}. SNR is the mean true S0 over all that is not air divided by the standard
   deviation of the noise of a single measurement (for Rician noise, of one of its two channels).
 {more}- Tissue: fractal maps of every parameter in {tissues}.
   {cohort.recipe.source}

@@ -17,10 +17,10 @@ def add_phantom(commands: argparse._SubParsersAction) -> None:
     """Add the command ``phantom``."""
     defaults = "\n".join(
         f"  {name}: --b-values {' '.join(map(str, recipe.b_values))}\n"
-        f"  {' ' * len(name)}  --directions {recipe.n_directions} --lesion {next(iter(recipe.lesions))}"
-        f" (or {', '.join(list(recipe.lesions)[1:])})"
+        f"  {' ' * len(name)}  --directions {recipe.n_directions} --snr {recipe.snr:g}"
+        f" --lesion {next(iter(recipe.lesions))} (or {', '.join(list(recipe.lesions)[1:])})"
         if recipe.b_values
-        else f"  {name}: a series of images; --lesion {' or '.join(recipe.lesions)}"
+        else f"  {name}: a series of images; --snr {recipe.snr:g} --lesion {' or '.join(recipe.lesions)}"
         for name, recipe in RECIPES.items()
     )
     parser = commands.add_parser(
@@ -63,8 +63,7 @@ def add_phantom(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--snr",
         type=float,
-        default=30.0,
-        help="mean S0 over all that is not air / sigma of a single measurement; inf for no noise (default: 30)",
+        help="mean S0 over all that is not air / sigma of a single measurement; inf for no noise (default: by model)",
     )
     parser.add_argument("--noise", default="rician", help="rician (default) or gaussian")
     parser.add_argument("--lesion", metavar="NAME", help="the patients' lesion")

@@ -5,8 +5,9 @@ Karimi D, Warfield SK. Diffusion MRI with machine learning. Imaging Neuroscience
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -20,18 +21,20 @@ from bidsfit.acquisition import Acquisition
 from bidsfit.estimators.log_linear import LogLinear
 from bidsfit.evaluation.experiments import Setting
 from bidsfit.laboratory.bench import Bar, Bench
+from bidsfit.laboratory.labelled import Labelled, Scan, evenly, scans_of, voxels_of
 from bidsfit.laboratory.paper import Exhibit, Options, Paper, Reproduction
 from bidsfit.models.common import signal_scale
 from bidsfit.models.parameter import Parameter, orientation
 from bidsfit.models.space import ParameterSpace
 from bidsfit.models.symbolic import SymbolicModel
+from bidsfit.phantom.cohort import Cohort
 from bidsfit.phantom.directions import spread_directions
 from bidsfit.simulation.distributions import Uniform
 from bidsfit.simulation.simulator import Features, Noise, Simulator, Voxels
 from bidsfit.trained.estimator import differences
 from bidsfit.training.bundle import acquisition_facts
 from bidsfit.training.inference import Inverter
-from bidsfit.training.recipe import recipe_from
+from bidsfit.training.recipe import recipe_facts, recipe_from
 from bidsfit.training.task import Task
 from bidsfit.trust.domain import Domain
 
@@ -50,6 +53,14 @@ QUICK: Mapping[str, Mapping[str, Any]] = {
 #: Main directions are judged where the full set has at least this FA.
 DIRECTED = 0.2
 CLASSICAL, NETWORK = ("ols", "wls", "lsq"), "network"
+#: SNRs at which objectives differ, and the objectives: squared errors of the elements of the tensor, the same with the
+#: spherical variance of the main direction, and the Rician likelihood of the signals, which knows no labels.
+LOW = (5.0, 10.0, 20.0)
+OBJECTIVES: Mapping[str, Mapping[str, Any]] = {
+    "network, squared errors": {"name": "parameters"},
+    "network, and spherical variance": {"name": "directions"},
+    "network, Rician likelihood": {"name": "signals", "error": "rician", "s0": 2.0},
+}
 #: A change of a scalar by rotation that does not matter.
 SAME = 0.01
 
@@ -113,7 +124,7 @@ def true_tensors(tissue: NDArray[np.float64]) -> NDArray[np.float64]:
     return LogLinear(DTI.model, full_set())(clean)[:, DTI.places]
 
 
-class Labelled(Simulator):
+class Crossings(Simulator):
     """Simulates crossing fibres, whose targets are the tensors of the full set."""
 
     def voxels(self, n: int, rng: np.random.Generator) -> Voxels:
@@ -127,16 +138,18 @@ def setting(acquisition: Acquisition, space: ParameterSpace = DTI, snr: float = 
     return Setting(space, acquisition, Noise(snr, "rician"))
 
 
-def network(run: Reproduction, acquisition: Acquisition) -> Inverter:
-    """A perceptron that was trained for a protocol."""
+def network(
+    run: Reproduction, acquisition: Acquisition, snr: float = SNR, objective: Mapping[str, Any] | None = None
+) -> Inverter:
+    """A perceptron that was trained for a protocol, by default to have small squared errors."""
     small = {"simulation": {"samples": SAMPLES_QUICK}, **QUICK} if run.quick else {"simulation": {"samples": SAMPLES}}
-    recipe = recipe_from({"base": "network", **small}, NETWORK)
-    place = setting(acquisition, TISSUE)
+    recipe = recipe_from({"base": "network", "objective": objective or {}, **small}, NETWORK)
+    place = setting(acquisition, TISSUE, snr)
     task = Task(Uniform(TISSUE), acquisition, place.noise, recipe, run.bench.seed)
 
     def compute() -> dict[str, NDArray]:
-        simulator = Labelled(Uniform(DTI), acquisition, place.noise, recipe.simulation)
-        with Bar(f"training for {len(acquisition) - 1} directions") as bar:
+        simulator = Crossings(Uniform(DTI), acquisition, place.noise, recipe.simulation)
+        with Bar(f"training for {len(acquisition) - 1} directions, SNR {snr:g}, {recipe.objective.name}") as bar:
             options: dict[str, Any] = {"threads": run.bench.threads, "device": run.bench.device, "progress": bar.show}
             trained = recipe.architecture.fit(
                 recipe.objective, recipe.schedule, simulator, seed=run.bench.seed, **options
@@ -176,6 +189,11 @@ def errors(estimate: NDArray[np.float64], truth: NDArray[np.float64]) -> list[fl
     return [*numbers, float(np.median(apart)) if len(apart) else float("nan")]
 
 
+#: Estimators of images, and the columns of their tables.
+TAUGHT, PATCHES, SIMULATED = "network", "network, 3 x 3 x 3 voxels", "network, taught by simulation"
+PLACES = ("image", "part", "voxels", "estimator")
+#: Images up to this b-value count as without diffusion weighting, and those so near to `B_VALUE` as its shell (s/mm^2).
+LARGEST_B0, NEAR = 50.0, 100.0
 ERRORS = ("RMSE FA", "bias FA", "RMSE MD", "bias MD", "angle")
 
 
@@ -191,6 +209,20 @@ def few(run: Reproduction, name: str) -> None:
     rows.append([FULL, "wls", *errors(run.bench.estimate("wls", setting(full_set()), signals), truth)])
     caption = f"SNR {SNR:g}, b = {B_VALUE:g} s/mm²; MD in µm²/ms, angle in degrees"
     run.table(name, caption, ("directions", "estimator", *ERRORS), rows)
+
+
+def objectives(run: Reproduction, name: str) -> None:
+    """Errors at low SNR by what the network was taught to make small, beside the fits."""
+    rows: list[list[Any]] = []
+    for snr in LOW:
+        truth, signals = measured(run, setting(protocol(SHOWN), TISSUE, snr))
+        place = setting(protocol(SHOWN), snr=snr)
+        found = {label: run.bench.estimate(label, place, signals) for label in ("ols", "wls", "mle")}
+        for label, objective in OBJECTIVES.items():
+            found[label] = network(run, protocol(SHOWN), snr, objective)(signals).parameters[:, DTI.places]
+        rows += [[snr, label, *errors(estimate, truth)] for label, estimate in found.items()]
+    caption = f"{SHOWN} directions, b = {B_VALUE:g} s/mm²; MD in µm²/ms, angle in degrees"
+    run.table(name, caption, ("SNR", "estimator", *ERRORS), rows)
 
 
 def rotation(run: Reproduction, name: str) -> None:
@@ -222,6 +254,152 @@ def rotation(run: Reproduction, name: str) -> None:
         "that change by 1 % or less; of the main direction, degrees from the direction that was turned along"
     )
     run.table(name, caption, ("estimator", "quantity", "mean", "voxel", "within 1"), rows)
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """Images with labels that networks are taught on, and one that they are tested on.
+
+    Attributes
+    ----------
+    name : str
+    scans : list of Scan
+        Shown; with few directions.
+    labels : ndarray, shape (n, 6)
+        Elements of the tensors of all their voxels.
+    rows : ndarray of int
+        The voxels that teach; others are their neighbours.
+    test : Scan
+    truth : ndarray, shape (m, 6)
+        Of all its voxels.
+    parts : dict of str to ndarray of bool, shape (m,)
+        Voxels that are judged.
+    """
+
+    name: str
+    scans: list[Scan]
+    labels: NDArray[np.float64]
+    rows: NDArray[np.integer]
+    test: Scan
+    truth: NDArray[np.float64]
+    parts: dict[str, NDArray[np.bool_]]
+
+    @property
+    def snr(self) -> float:
+        """Median signal at b = 0 over the noise, rounded, so that a training serves images that are alike."""
+        b0 = DTI.model.reference_signal(self.test.signals, self.test.acquisition)
+        return float(f"{np.median(b0) / self.test.sigma:.2g}")
+
+
+def fewer(scan: Scan, n: int) -> Scan:
+    """The first image at b = 0 of a scan, and n of its directions that are spread evenly."""
+    b, directions = scan.acquisition.b_values, scan.acquisition.variable("direction")
+    shell = np.flatnonzero(b > LARGEST_B0)
+    return scan.of(np.r_[np.flatnonzero(b <= LARGEST_B0)[0], shell[evenly(directions[shell], n)]])
+
+
+def brains(run: Reproduction, n: int) -> Iterator[Lesson]:
+    """Images of a dataset: labels by weighted least squares of the whole shell, and every third slice left out."""
+    for whole in scans_of(run.data, DTI.model) if run.data is not None else ():
+        b = whole.acquisition.b_values
+        shell = whole.of(np.flatnonzero((b <= LARGEST_B0) | (np.abs(b - B_VALUE) < NEAR)))
+        labels = LogLinear(DTI.model, shell.acquisition)(shell.signals)[:, DTI.places]
+        possible = DTI.contains(labels)
+        shown, labels = fewer(shell.some(possible), n), labels[possible]
+        out = shown.positions[:, 2] % 3 == 1
+        parts = {"slices left out": out}
+        yield Lesson(whole.name, [shown], labels, np.flatnonzero(~out), shown, labels, parts)
+
+
+def heads(run: Reproduction, n: int) -> Lesson:
+    """Simulated heads whose tensors are known, to learn from; and that of a patient with a lesion which none has."""
+    cohort = Cohort(
+        "dti",
+        n_healthy=2 if run.quick else 8,
+        n_patients=1,
+        shape=(48, 48, 9),
+        b_values=(0.0, B_VALUE),
+        n_directions=n,
+        seed=run.bench.seed,
+    )
+    scans, truths, lesion = [], [], np.zeros(0, dtype=bool)
+    for participant in cohort.participants():
+        mask = participant.head.mask
+        signals = cohort.scan(participant, 1)[mask].astype(float)
+        scan = Scan("phantom", signals, np.argwhere(mask), cohort.acquisition, participant.sigma)
+        scans.append(replace(scan, name=f"phantom {participant.label}"))
+        truths.append(np.stack([participant.head.parameters[name][mask] for name in DTI.names], axis=1))
+        lesion = participant.head.lesion[mask]
+    labels = np.concatenate(truths[:-1])
+    parts = {"healthy tissue": ~lesion, cohort.lesion_name: lesion}
+    return Lesson("phantom", scans[:-1], labels, np.arange(len(labels)), scans[-1], truths[-1], parts)
+
+
+def taught(run: Reproduction, lesson: Lesson, architecture: Mapping[str, Any]) -> Inverter:
+    """A network that learned from the voxels of a lesson."""
+    small: Mapping[str, Any] = QUICK if run.quick else {}
+    made = {**small.get("architecture", {}), **architecture}
+    recipe = recipe_from({"base": "network", **small, "architecture": {"name": "perceptron", **made}}, NETWORK)
+    images = voxels_of(lesson.scans, DTI.model)
+
+    def compute() -> dict[str, NDArray]:
+        simulator = Labelled(DTI, images, lesson.labels, lesson.rows, recipe.architecture.reach)
+        with Bar(f"training of a {recipe.architecture.name} on {lesson.name}, {len(images.acquisition)} images") as bar:
+            options: dict[str, Any] = {"threads": run.bench.threads, "device": run.bench.device, "progress": bar.show}
+            found = recipe.architecture.fit(
+                recipe.objective, recipe.schedule, simulator, seed=run.bench.seed, **options
+            )
+        machine: dict[str, NDArray] = found.machine
+        return machine
+
+    told = hashlib.sha256(lesson.labels.tobytes() + lesson.rows.tobytes()).hexdigest()
+    facts = {"Images": images.digest, "Labels": told, "Recipe": recipe_facts(recipe), "Seed": run.bench.seed}
+    return Inverter(recipe, run.bench.results.obtain("network", facts, compute), DTI, images.acquisition)
+
+
+def judged(
+    run: Reproduction, lesson: Lesson, networks: Mapping[str, Mapping[str, Any]], simulated: bool = False
+) -> list[list[Any]]:
+    """Errors of fits and networks in every part of a lesson; if ``simulated``, one network was taught by simulation."""
+    test = lesson.test
+    place = setting(test.acquisition, snr=lesson.snr)
+    found = {label: run.bench.estimate(label, place, test.signals) for label in ("ols", "wls")}
+    machines = {label: taught(run, lesson, architecture) for label, architecture in networks.items()}
+    if simulated:
+        machines[SIMULATED] = network(run, test.acquisition, lesson.snr)
+    level = np.full(len(test.signals), test.sigma)
+    for label, invert in machines.items():
+        places = test.positions if any(invert.recipe.architecture.reach) else None
+        found[label] = invert(test.signals, places, level).parameters[:, DTI.places]
+    return [
+        [lesson.name, part, int(where.sum()), label, *errors(estimate[where], lesson.truth[where])]
+        for part, where in lesson.parts.items()
+        for label, estimate in found.items()
+    ]
+
+
+def real(run: Reproduction, name: str) -> None:
+    """Images of brains, with few of their directions: the tensors of all directions are the truth."""
+    rows = [
+        [n, *row] for n in FEW for lesson in brains(run, n) for row in judged(run, lesson, {TAUGHT: {}}, simulated=True)
+    ]
+    if not rows:
+        run.table(name, "Not made: it needs images of brains. Give their dataset with --data", ("directions",), [])
+        return
+    caption = "Errors against the fit of all directions; MD in µm²/ms, angle in degrees"
+    run.table(name, caption, ("directions", *PLACES, *ERRORS), rows)
+
+
+def patches(run: Reproduction, name: str) -> None:
+    """Networks that read one voxel, or 3 x 3 x 3 of them, on simulated heads and on images of brains."""
+    rows = [
+        [n, *row]
+        for n in FEW
+        for lesson in (heads(run, n), *brains(run, n))
+        for row in judged(run, lesson, {TAUGHT: {}, PATCHES: {"name": "convolution", "slices": True}})
+    ]
+    caption = "Errors against the true tensors, or the fit of all directions; MD in µm²/ms, angle in degrees"
+    run.table(name, caption, ("directions", *PLACES, *ERRORS), rows)
 
 
 def collapse(run: Reproduction, name: str) -> None:
@@ -272,6 +450,9 @@ PAPER = Paper(
     bench=bench_of,
     tables={
         "few": Exhibit("Errors with 6 and 12 directions.", {"": few}),
+        "objectives": Exhibit("What a network is taught to make small, at low SNR.", {"": objectives}),
+        "real": Exhibit("Images of brains, with few of their directions.", {"": real}),
+        "patches": Exhibit("Networks that read neighbours.", {"": patches}),
         "rotation": Exhibit("Gradients and tissue turned together.", {"": rotation}),
         "collapse": Exhibit("Noise, lesions and protocols other than those of the training.", {"": collapse}),
     },

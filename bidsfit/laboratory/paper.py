@@ -52,7 +52,7 @@ class Options:
 class Reproduction:
     """A run: the bench that trains and computes, and the tables and figures made so far.
 
-    ``points`` and ``realisations`` are those of the `Paper`.
+    ``points`` and ``realisations`` are those of the `Paper`, and ``data`` that of the `Options`.
     """
 
     bench: Bench
@@ -60,6 +60,7 @@ class Reproduction:
     quick: bool = False
     points: int | Sequence[int] = 21
     realisations: int = 10_000
+    data: Path | None = None
     tables: list[Table] = field(default_factory=list)
 
     @property
@@ -162,7 +163,9 @@ def reproduce(paper: Paper, options: Options, exhibits: Mapping[str, Exhibit], a
     bench = paper.bench(options)
     sections = []
     for name, exhibit in exhibits.items():
-        run = Reproduction(bench, Gallery(options.folder), options.quick, paper.points, paper.realisations)
+        run = Reproduction(
+            bench, Gallery(options.folder), options.quick, paper.points, paper.realisations, options.data
+        )
         for letter, make in exhibit.parts.items():
             made = len(run.gallery.figures)
             make(run, name + letter)

@@ -123,8 +123,15 @@ def draw(n: int, rng: np.random.Generator) -> NDArray[np.float64]:
         _turned(np.column_stack([first, first * second, first * second]), frame)
         for first, second, frame in ((along[0], around[0], frames), (along[1], around[1], tilted))
     )
-    mean = share[:, None, None] * fibres + (1 - share)[:, None, None] * outside
-    difference, variance = fibres - outside, share * (1 - share)
+    return of_compartments(share, fibres, outside)
+
+
+def of_compartments(
+    share: NDArray[np.float64], first: NDArray[np.float64], second: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Elements (n, 21) of two compartments of Gaussian diffusion with tensors (n, 3, 3); shares (n,) of the first."""
+    mean = share[:, None, None] * first + (1 - share)[:, None, None] * second
+    difference, variance = first - second, share * (1 - share)
     elements = [mean[:, i, j] for i, j in ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))]
     for axes in AXES:
         i, j, k, m = ("xyz".index(axis) for axis in axes)

@@ -83,8 +83,8 @@ class Cohort:
         measured repeatedly.
     n_directions : int, optional
         By default the recipe's.
-    snr : float
-        Mean S0 outside air divided by the noise level of one measurement; may be infinite.
+    snr : float, optional
+        Mean S0 outside air divided by the noise level of one measurement; may be infinite. By default the recipe's.
     noise : {"rician", "gaussian"}
     lesion : str, optional
         Lesion of the patients; by default the first of the recipe.
@@ -120,7 +120,7 @@ class Cohort:
     shape: tuple[int, int, int] = (48, 48, 3)
     b_values: tuple[float, ...] | None = None
     n_directions: int | None = None
-    snr: float = 30.0
+    snr: float | None = None
     noise: NoiseKind = "rician"
     lesion: str | None = None
     seed: int = 0
@@ -143,7 +143,7 @@ class Cohort:
             f"The shape must be at least {SMALLEST_SIDE} {SMALLEST_SIDE} 1, found {' '.join(map(str, self.shape))}.",
         )
         require(self.n_directions is None or self.n_directions >= 1, "At least one direction is needed.")
-        require(self.snr > 0, f"The SNR must be positive, found {self.snr}.")  # NaN is not either
+        require(self.level > 0, f"The SNR must be positive, found {self.snr}.")  # NaN is not either
         require(self.seed >= 0, f"The seed cannot be negative, found {self.seed}.")
         if self.noise not in get_args(NoiseKind):
             raise UnknownNameError("kind of noise", self.noise, get_args(NoiseKind))
@@ -167,6 +167,11 @@ class Cohort:
             f"{self.imperfections.outliers} outlier volumes need as many volumes with b above 0, found {weighted}.",
         )
         if self.study is not None:
+            require(
+                not self.recipe.made,
+                f"The phantom of the model {self.model!r} has no study of repeatability: single elements of a tensor "
+                "cannot vary alone. Leave the options of the study out.",
+            )
             self.study.require_parameters(varying(self.signal_model))
             self._require_possible_truth()
 
@@ -200,6 +205,11 @@ class Cohort:
         """Tissues and defaults of the model."""
         models.get(self.model)
         return recipe(self.model, self.anatomy)
+
+    @property
+    def level(self) -> float:
+        """The SNR of the images."""
+        return self.recipe.snr if self.snr is None else self.snr
 
     @property
     def tissues(self) -> dict[str, tuple[int, str]]:
@@ -249,7 +259,7 @@ class Cohort:
                 head.parameters[self.signal_model.covariate.parameter] = transmit_field(self.shape)
             scale = self.signal_model.names[self.signal_model.scale_index]
             head.parameters[scale] *= INTENSITY
-            sigma = float(head.parameters[scale][head.mask].mean()) / self.snr
+            sigma = float(head.parameters[scale][head.mask].mean()) / self.level
             if self.study is not None:
                 head = vary(head, self.signal_model, self._factors_of_participant(i))
             yield Participant(label=self._label(i), group=group, head=head, sigma=sigma)

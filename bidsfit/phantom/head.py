@@ -12,6 +12,7 @@ from scipy.ndimage import distance_transform_edt
 
 from bidsfit.exceptions import UsageError
 from bidsfit.fractal import classes, fractal_noise, rescale
+from bidsfit.phantom.tensors import MADE
 from bidsfit.phantom.tissue import TISSUES, TissueRecipe
 
 #: Width of the image, mm: the longer side of a slice. Voxels are isotropic.
@@ -32,6 +33,10 @@ FOLDING = 0.6
 #: How many of the largest folds fit across the image.
 FOLDS = 7.0
 
+
+#: Fibres fan out from a point so far below the middle of the image (mm), and drawn directions draw them aside with this
+#: weight. Most lie in the slice, so that a thin slab shows their course, too.
+FAN, ASIDE = 20.0, 0.6
 
 #: Tissues by the classes of fractal maps.
 OF_CLASSES = np.array([TISSUES[tissue] for tissue in ("CSF", "GM", "WM")], dtype=np.uint8)
@@ -143,10 +148,33 @@ def with_parameters(
             if where.any():
                 values = parameters.setdefault(parameter, np.zeros(shape))
                 values[where] = rescale(noise, lower, upper, within=tissue > 0)[where]
+    if recipe.axis:
+        polar, azimuth = f"{recipe.axis}_polar", f"{recipe.axis}_azimuth"
+        angles = fanned(parameters[polar], parameters[azimuth], voxel_size)
+        parameters |= {polar: np.where(tissue > 0, angles[0], 0.0), azimuth: np.where(tissue > 0, angles[1], 0.0)}
     if homogeneous:
         for parameter, value in recipe.middle(lesion).items():
             parameters[parameter][place] = value
+    if recipe.made:
+        parameters = MADE[recipe.made](parameters)
     return Head(tissue, parameters, voxel_size, place)
+
+
+def fanned(
+    polar: NDArray[np.float64], azimuth: NDArray[np.float64], voxel_size: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Polar angles and azimuths, shape (x, y, z), of fibres that fan out and are drawn aside by given directions.
+
+    They are in the frame of the .bvec files of FSL, whose x is opposite to that of the image, which is RAS+.
+    """
+    places = [voxel_size * (np.arange(size) - (size - 1) / 2) for size in polar.shape]
+    fan = np.stack(np.meshgrid(-places[0], places[1], places[2] + FAN, indexing="ij"))
+    fan /= np.linalg.norm(fan, axis=0)
+    wide = 2 * polar  # half a sphere holds all axes, and would draw all of them to one side
+    x, y, z = fan + ASIDE * np.stack([np.sin(wide) * np.cos(azimuth), np.sin(wide) * np.sin(azimuth), np.cos(wide)])
+    side = np.where(z < 0, -1.0, 1.0)
+    x, y, z = side * x, side * y, side * z
+    return np.arctan2(np.hypot(x, y), z), np.mod(np.arctan2(y, x), 2 * np.pi)
 
 
 def draw_tissue(shape: tuple[int, int, int], voxel_size: float, rng: np.random.Generator) -> NDArray[np.uint8]:

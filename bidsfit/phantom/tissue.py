@@ -70,6 +70,14 @@ class TissueRecipe:
         Measurements of a series, in the units of `bidsfit.acquisition.COLUMNS`; empty for diffusion images.
     host : str
         Tissue that contains lesions.
+    snr : float
+        Default SNR (S0 over the noise of one measurement): that of images of a usual quality.
+    axis : str
+        Name of the axis, if any, along which fibres run. Its angles are not those of the table but of fibres that fan
+        out, and are drawn aside by the directions of the table (`bidsfit.phantom.head.fanned`).
+    made : {"", "diffusion", "kurtosis"}
+        How the parameters of the model are made of what the tables hold, where they hold something else: FA and MD in
+        place of the elements of a tensor (`bidsfit.phantom.tensors`).
     """
 
     tissues: Mapping[str, Ranges]
@@ -79,6 +87,9 @@ class TissueRecipe:
     n_directions: int = 1
     columns: Mapping[str, Any] = field(default_factory=dict)
     host: str = "WM"
+    snr: float = 30.0
+    axis: str = ""
+    made: str = ""
 
     def ranges(self, tissue: str, lesion: str | None = None) -> Ranges:
         """Ranges of a tissue, on request with a lesion."""
@@ -185,6 +196,7 @@ def _relaxation(
     columns: Mapping[str, tuple[float, ...]],
     source: str,
     more: Ranges | None = None,
+    snr: float = 60.0,
 ) -> TissueRecipe:
     """Recipe of a relaxation time with its ranges in tissues and lesions, and those of other parameters."""
     return TissueRecipe(
@@ -192,6 +204,7 @@ def _relaxation(
         lesions={name: {"S0": _DENSITY["GM"], parameter: limits} for name, limits in lesions.items()},
         source=f"Around the values at 3 T of {source}; fluid, S0 and lesions are illustrative.",
         columns=columns,
+        snr=snr,
     )
 
 
@@ -217,13 +230,14 @@ _T1: tuple[Ranges, Ranges] = (
 )
 _WANSAPURA = "Wansapura et al. (Journal of Magnetic Resonance Imaging 1999;9:531-538)"
 
-# B1 is no property of tissue: the phantom has a smooth transmit field.
+# B1 is no property of tissue: the phantom has a smooth transmit field. Signals are 3 to 9 % of S0, to which SNRs refer.
 _T1_VFA = _relaxation(
     "T1",
     *_T1,
     {"flip_angle": (2.0, 5.0, 10.0, 15.0, 20.0, 25.0), "TR": (15.0,) * 6},
     _WANSAPURA,
     {"B1": (1.0, 1.0)},
+    snr=500.0,
 )
 
 _T1_IR = _relaxation(
@@ -234,7 +248,8 @@ _T1_IR = _relaxation(
     {"inversion": (0.92, 0.98)},
 )
 
-# The protocol of Marques et al. (NeuroImage 2010;49:1271-1281) at 3 T, with partial Fourier.
+# The protocol of Marques et al. (NeuroImage 2010;49:1271-1281) at 3 T, with partial Fourier. Signals are 1 to 7 % of
+# S0.
 _MP2RAGE = _relaxation(
     "T1",
     *_T1,
@@ -248,6 +263,7 @@ _MP2RAGE = _relaxation(
     },
     _WANSAPURA,
     {"inversion": (0.96, 0.96), "B1": (1.0, 1.0)},
+    snr=500.0,
 )
 
 # Pool sizes around those of Dortch et al.; water alone relaxes more slowly than by a fit of one exponential.
@@ -269,6 +285,7 @@ _SIR_QMT = TissueRecipe(
     source="Pool sizes and T1 around those of Dortch et al. (Magnetic Resonance in Medicine 2011;66:1346-1352); fluid, "
     "S0 and lesions are illustrative.",
     columns={"TI": (10.0, 20.0, 40.0, 80.0, 160.0, 300.0, 600.0, 1200.0, 2400.0), "TD": (2500.0,) * 9},
+    snr=250.0,  # as the ratio of the pools needs
 )
 
 _ANY_DIRECTION: Ranges = {"direction_polar": (0.0, math.pi / 2), "direction_azimuth": (0.0, 2 * math.pi)}
@@ -288,6 +305,94 @@ _NODDI = TissueRecipe(
     b_values=(0, 0, 0, 0, 0, 0, 0, 0, 1000, 2500),
     n_directions=32,
     source="Illustrative; densities and dispersions as in the maps of Zhang et al. (NeuroImage 2012;61:1000-1016).",
+    axis="direction",
+)
+
+# Illustrative: mean diffusivities of tissue around 0.7 um^2/ms, as Pierpaoli et al. found them throughout the brain.
+_TENSOR: Mapping[str, Ranges] = {
+    "WM": {"S0": (0.25, 0.35), "MD": (0.65, 0.85), "FA": (0.35, 0.80), **_ANY_DIRECTION},
+    "GM": {"S0": (0.35, 0.50), "MD": (0.70, 0.95), "FA": (0.05, 0.25), **_ANY_DIRECTION},
+    "CSF": {"S0": (0.80, 1.00), "MD": (2.70, 3.10), "FA": (0.00, 0.08), **_ANY_DIRECTION},
+}
+_TENSOR_SOURCE = "Illustrative; mean diffusivities as of Pierpaoli et al. (Radiology 1996;201:637-648)"
+
+_DTI = TissueRecipe(
+    tissues=_TENSOR,
+    lesions={
+        "stroke": {"MD": (0.40, 0.55)},
+        "degeneration": {"S0": (0.30, 0.45), "MD": (0.95, 1.15), "FA": (0.15, 0.30)},
+        "oedema": {"S0": (0.35, 0.50), "MD": (1.30, 1.70), "FA": (0.10, 0.25)},
+    },
+    b_values=(0, 0, 0, 0, 1000),
+    n_directions=32,
+    source=f"{_TENSOR_SOURCE}.",
+    axis="direction",
+    made="diffusion",
+)
+
+# Tissue of the table above; fluid is free water with hardly any tissue.
+_FWDTI = TissueRecipe(
+    tissues={
+        "WM": {**_TENSOR["WM"], "fw": (0.00, 0.10)},
+        "GM": {**_TENSOR["GM"], "fw": (0.05, 0.20)},
+        "CSF": {**_TENSOR["GM"], "S0": (0.80, 1.00), "fw": (0.90, 1.00)},
+    },
+    lesions={
+        "oedema": {"S0": (0.35, 0.50), "fw": (0.30, 0.50)},
+        "degeneration": {"S0": (0.30, 0.45), "MD": (0.95, 1.15), "FA": (0.15, 0.30)},
+    },
+    b_values=(0, 0, 0, 0, 500, 1500),
+    n_directions=32,
+    source=f"{_TENSOR_SOURCE}; fractions of free water are illustrative.",
+    axis="direction",
+    made="diffusion",
+)
+
+
+def _compartments(
+    share: tuple[float, float],
+    fibres: tuple[tuple[float, float], tuple[float, float]],
+    around: tuple[tuple[float, float], tuple[float, float]],
+) -> Ranges:
+    """Share of fibres, and axial and radial diffusivity of both compartments."""
+    of_parts = {"fibre": fibres, "around": around}
+    return {"share": share} | {
+        f"{part}_{kind}": limits
+        for part, pair in of_parts.items()
+        for kind, limits in zip(("axial", "radial"), pair, strict=True)
+    }
+
+
+# Illustrative: mean kurtosis is about 1 in white and 0.6 in grey matter, as in the maps of Jensen et al., and next to
+# nothing in fluid.
+_DKI = TissueRecipe(
+    tissues={
+        "WM": {
+            "S0": (0.25, 0.35),
+            **_compartments((0.35, 0.45), ((0.5, 0.8), (0.05, 0.10)), ((2.2, 2.6), (0.6, 0.8))),
+            **_ANY_DIRECTION,
+        },
+        "GM": {
+            "S0": (0.35, 0.50),
+            **_compartments((0.30, 0.45), ((0.35, 0.50), (0.25, 0.35)), ((1.2, 1.5), (1.0, 1.2))),
+            **_ANY_DIRECTION,
+        },
+        "CSF": {
+            "S0": (0.80, 1.00),
+            **_compartments((0.00, 0.05), ((2.5, 2.8), (2.5, 2.7)), ((2.8, 3.1), (2.8, 3.0))),
+            **_ANY_DIRECTION,
+        },
+    },
+    lesions={
+        "stroke": _compartments((0.50, 0.60), ((0.25, 0.40), (0.03, 0.06)), ((1.0, 1.3), (0.5, 0.7))),
+        "degeneration": _compartments((0.15, 0.25), ((0.5, 0.8), (0.05, 0.10)), ((1.9, 2.3), (0.9, 1.1))),
+    },
+    b_values=(0, 0, 0, 0, 1000, 2000),
+    n_directions=30,
+    source="Illustrative; kurtosis of two compartments, as large as in the maps of Jensen et al. (Magnetic Resonance "
+    "in Medicine 2005;53:1432-1440).",
+    axis="direction",
+    made="kurtosis",
 )
 
 # Illustrative, the liver within what Li et al. gathered from many studies (Quantitative Imaging in Medicine and Surgery
@@ -329,6 +434,9 @@ _ABDOMEN_ADC = TissueRecipe(
 #: Models that have a phantom.
 RECIPES: Mapping[str, TissueRecipe] = {
     "adc": _ADC,
+    "dki": _DKI,
+    "dti": _DTI,
+    "fwdti": _FWDTI,
     "ivim": _IVIM,
     "noddi": _NODDI,
     "sirqmt": _SIR_QMT,

@@ -13,7 +13,7 @@ from bidsfit.phantom.tissue import RECIPES
 from bidsfit.phantom.variation import varying
 
 
-@pytest.mark.parametrize("model", RECIPES)
+@pytest.mark.parametrize("model", [model for model in RECIPES if not RECIPES[model].made])
 def test_named_study_is_as_large_as_the_published_one_and_covers_every_model(model):
     names = [name for name in varying(models.get(model)) if models.get(model)[name].kind == "scalar"]
     study = repeatability(names)

@@ -63,7 +63,7 @@ def test_a_head_that_is_varied_is_left_as_it_was():
         np.testing.assert_array_equal(before.parameters[name], values)
 
 
-@pytest.mark.parametrize("model", RECIPES)
+@pytest.mark.parametrize("model", [model for model in RECIPES if not RECIPES[model].made])
 @pytest.mark.parametrize("factor", [0.3, 0.8, 1.25, 3.0])
 def test_bounds_and_constraints_hold_whatever_the_factor(model, factor):
     signal_model = models.get(model)

@@ -47,6 +47,24 @@ def test_an_image_is_its_patches(network, monkeypatch, gathered):
         np.testing.assert_allclose(found[place], expected, rtol=1e-5, atol=1e-6)
 
 
+def test_slices_are_read_as_well():
+    """Every voxel of the 27 counts, and the image is its patches."""
+    made = Convolution(units=16, hidden_layers=2, slices=True)
+    torch.manual_seed(1)
+    network, x = made.module(CHANNELS, OUTPUTS), image(2, 5, 4, 6)
+    arrays = made.arrays(network)
+    assert (made.reach, arrays["0.weight"].shape) == ((1, 1, 1), (27 * CHANNELS, 16))
+    found = made.forward(arrays, x)
+    assert found.shape == (2, 3, 2, 4, OUTPUTS)
+    for n, i, j, k in np.ndindex(found.shape[:4]):
+        with torch.inference_mode():
+            expected = network(torch.from_numpy(x[n, i : i + 3, j : j + 3, k : k + 3][None].copy())).numpy()[0]
+        np.testing.assert_allclose(found[n, i, j, k], expected, rtol=1e-5, atol=1e-6)
+    centre, width = np.array([1, 2, 3, 4], np.float32), np.array([0.5, 1, 2, 4], np.float32)
+    scaled = made.forward(made.folded(arrays, centre, width), x * width + centre)
+    np.testing.assert_allclose(scaled, found, rtol=1e-3, atol=1e-4)
+
+
 def test_the_standardisation_is_folded_in(network):
     centre, width = np.array([1, 2, 3, 4], np.float32), np.array([0.5, 1, 2, 4], np.float32)
     x, arrays = image(1, 5, 5, 2), MADE.arrays(network)

@@ -17,7 +17,7 @@ from bidsfit.trained.network import Network
 from bidsfit.training.architectures import Perceptron
 from bidsfit.training.inference import Inverter
 from bidsfit.training.labels import labeller
-from bidsfit.training.objectives import STATED, Parameters, Signals, sigmoid
+from bidsfit.training.objectives import STATED, Directions, Parameters, Signals, sigmoid
 from bidsfit.training.recipe import Recipe
 from bidsfit.training.store import Store
 from bidsfit.training.task import Task, train
@@ -45,6 +45,40 @@ def drawn(made, n=40, seed=0):
 
 def errors_of(batch, outputs):
     return SPACE.from_cube(sigmoid(outputs.detach().numpy())) - batch.truth.numpy()[:, None]
+
+
+class TestDirections:
+    SPACE = ParameterSpace(models.get("dti"))
+
+    def losses(self, angle, values=(1.7, 0.3, 0.3), weight=0.1):
+        """Loss, and that of the elements alone, of a tensor along x that is estimated as turned by an angle about z."""
+        c, s = np.cos(angle), np.sin(angle)
+        turn = np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]])
+        matrices = [np.diag(values), turn @ np.diag(values) @ turn.T]
+        elements = [m[[0, 1, 2, 0, 0, 1], [0, 1, 2, 1, 2, 2]] for m in matrices]
+        target, outputs = (torch.tensor(rows)[None, None] for rows in elements)
+        low, span = torch.tensor(self.SPACE.bounds[:, 0]), torch.tensor(self.SPACE.span)
+        outputs = ((outputs - low) / span).requires_grad_()
+        batch = SimpleNamespace(targets=target, weights=torch.ones(1, 1, 1))
+        made = Directions(output="linear", weight=weight).loss(outputs, batch, SimpleNamespace(space=self.SPACE))
+        made.backward()
+        assert torch.isfinite(outputs.grad).all()
+        plain = Parameters(output="linear").loss(outputs, batch, SimpleNamespace(space=self.SPACE))
+        return made.item(), plain.item()
+
+    @pytest.mark.parametrize("angle", [0.0, 0.3, 1.2, np.pi / 2])
+    def test_the_variance_is_the_squared_sine_times_the_anisotropy(self, angle):
+        both, plain = self.losses(angle, weight=2.0)
+        fa = 1.4 / np.sqrt(1.7**2 + 2 * 0.3**2)
+        assert both - plain == pytest.approx(2 * fa * np.sin(angle) ** 2, abs=1e-5)
+
+    def test_isotropic_tensors_do_not_count_and_have_a_gradient(self):
+        both, plain = self.losses(0.7, (0.8, 0.8, 0.8))
+        assert both == pytest.approx(plain, abs=1e-9)
+
+    def test_models_without_a_tensor_are_refused(self):
+        with pytest.raises(ValueError, match="needs a diffusion tensor, which 'ivim' has not"):
+            Directions().n_outputs(SPACE)
 
 
 class TestParameters:
