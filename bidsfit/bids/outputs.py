@@ -17,7 +17,7 @@ from filelock import FileLock
 from nibabel.spatialimages import SpatialImage
 
 from bidsfit import __version__
-from bidsfit.acquisition import column_of
+from bidsfit.acquisition import Frame, column_of
 from bidsfit.bids.images import write_nifti
 from bidsfit.bids.inputs import Folder, InputImage
 from bidsfit.bids.left_out import FIELD
@@ -335,15 +335,21 @@ def sidecar(
     elif output.parameter is not None:
         if isinstance(output.parameter, Parameter):
             content |= {"NonNegativity": "constrained"} if output.parameter.bounds[0] >= 0 else {}
-        elif output.parameter.components > 1:
-            # A volume for each component, in the frame of the gradient directions.
-            kind = {"Type": "unit3vector"} if output.parameter.axis else {"Type": "tensor", "TensorRank": 2}
-            content["OrientationEncoding"] = {"EncodingAxis": 3, "Reference": numbers.frame} | kind
+        else:
+            content |= orientation_encoding(output.parameter, numbers.frame)
     if output.quantity.key == "status":
         content["Levels"] = {str(int(status)): status.message for status in Status}
     if output.quantity.key == "flags":
         content["Levels"] = {str(int(flag)): flag.message for flag in Flag}
     return content
+
+
+def orientation_encoding(quantity: Parameter | Derived, frame: Frame) -> dict[str, Any]:
+    """Field of the sidecar of an axis or a tensor, a volume for each component, in the frame of gradient directions."""
+    if isinstance(quantity, Parameter) or quantity.components == 1:
+        return {}
+    kind = {"Type": "unit3vector"} if quantity.axis else {"Type": "tensor", "TensorRank": 2}
+    return {"OrientationEncoding": {"EncodingAxis": 3, "Reference": frame} | kind}
 
 
 def on_grid_of(uri: str) -> dict[str, str]:

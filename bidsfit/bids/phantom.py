@@ -20,7 +20,7 @@ from bidsfit.acquisition import column_of, protocol_in_words
 from bidsfit.bids.acquisitions import write_b_values, write_directions
 from bidsfit.bids.images import write_nifti
 from bidsfit.bids.names import parse_name
-from bidsfit.bids.outputs import json_path, map_path
+from bidsfit.bids.outputs import json_path, map_path, orientation_encoding
 from bidsfit.bids.phantom_study import (
     REGION,
     SESSION_COLUMNS,
@@ -393,7 +393,7 @@ def write_truth(stem: Path, cohort: Cohort, participant: Participant, session: i
     }
     rows = np.stack([head.parameters[name][head.mask] for name in model.names], axis=1)
     truth = dict(zip(model.names, rows.T, strict=True)) | model.derivation.values(rows)
-    for quantity in model.quantities:
+    for quantity in model.mapped:
         unit, factor = FILE_UNITS[quantity.unit]
         suffix = f"{stem.parent.name}map"
         path = map_path(str(stem.parent), stem.name, model.name, quantity.label, "truth", suffix)
@@ -422,9 +422,8 @@ def write_image(
 
 def describe_quantity(quantity: Parameter | Derived, unit: str) -> dict[str, Any]:
     """Sidecar fields of a true map."""
-    frame = {"OrientationEncoding": {"EncodingAxis": 3, "Reference": "bvec", "Type": "unit3vector"}}
     about = {"Description": f"True value (simulated). {quantity.description}", "Units": unit}
-    return about | (frame if quantity.axis else {})
+    return about | orientation_encoding(quantity, "bvec")
 
 
 def describe_simulation(cohort: Cohort, participant: Participant, session: int) -> dict[str, Any]:
