@@ -6,7 +6,7 @@ Karimi D, Warfield SK. Diffusion MRI with machine learning. Imaging Neuroscience
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -29,7 +29,7 @@ from bidsfit.models.space import ParameterSpace
 from bidsfit.models.symbolic import SymbolicModel
 from bidsfit.phantom.cohort import Cohort
 from bidsfit.phantom.directions import spread_directions
-from bidsfit.simulation.distributions import Uniform
+from bidsfit.simulation.distributions import Distribution, Informed, Uniform
 from bidsfit.simulation.simulator import Features, Noise, Simulator, Voxels
 from bidsfit.trained.estimator import differences
 from bidsfit.training.bundle import acquisition_facts
@@ -65,6 +65,10 @@ OBJECTIVES: Mapping[str, Mapping[str, Any]] = {
 SAME = 0.01
 
 DTI = ParameterSpace(models.get("dti"))
+#: Models of two shells; that of neurites is fitted to protocols with fewer directions than the app accepts.
+DKI, NODDI = ParameterSpace(models.get("dki")), ParameterSpace(replace(models.get("noddi"), requirements=()))
+#: SNR of two shells, voxels that are tested on there, and share of free water up to which they are judged.
+KURTOSIS_SNR, FITTED, FITTED_QUICK, MOST_WATER = 30.0, 10_000, 1_000, 0.5
 
 
 def _crossing() -> SymbolicModel:
@@ -402,6 +406,81 @@ def patches(run: Reproduction, name: str) -> None:
     run.table(name, caption, ("directions", *PLACES, *ERRORS), rows)
 
 
+def two_shells(first: int, second: int, b: tuple[float, float], at_zero: int = 1) -> Acquisition:
+    """Images at b = 0, and along directions that all differ, of which so many have each of two b-values."""
+    directions = spread_directions(first + second)
+    order = np.arange(first + second) * first // (first + second)  # the shells take turns along the sphere
+    in_first = np.diff(order, append=first) > 0
+    return Acquisition([0.0] * at_zero + list(np.where(in_first, *b)), np.vstack([np.zeros((at_zero, 3)), directions]))
+
+
+def perceptron(run: Reproduction, place: Setting, distribution: Distribution) -> Inverter:
+    """A perceptron for a setting, taught by voxels of a distribution and their true parameters."""
+    small = {"simulation": {"samples": SAMPLES_QUICK}, **QUICK} if run.quick else {"simulation": {"samples": SAMPLES}}
+    recipe = recipe_from({"base": "network", **small}, NETWORK)
+    task = Task(distribution, place.acquisition, place.noise, recipe, run.bench.seed)
+    machine = run.bench.machine(task, f"{place.space.model.name}, {len(place.acquisition)} images")
+    return Inverter(recipe, machine, place.space, place.acquisition)
+
+
+def compared(
+    run: Reproduction,
+    distribution: Distribution,
+    protocols: Sequence[tuple[Acquisition, Sequence[str]]],
+    quantities: Sequence[str],
+    keep: Callable[[NDArray[np.float64]], NDArray[np.bool_]],
+) -> Iterator[list[Any]]:
+    """Errors of estimators by protocol: images, estimator, RMSE and bias of every quantity."""
+    space, n = distribution.space, FITTED_QUICK if run.quick else FITTED
+    truth = distribution.sample(n, np.random.default_rng([run.bench.seed, 1]))
+    truth = truth[keep(truth)]
+
+    def values(elements: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+        rows = space.with_scale(elements)
+        return dict(zip(space.model.names, rows.T, strict=True)) | space.model.derivation.values(rows)
+
+    known = values(truth)
+    for acquisition, labels in protocols:
+        place = setting(acquisition, space, KURTOSIS_SNR)
+        signals = place.measure(truth, 1, run.bench.seed + 2)
+        for label in labels:
+            if label == NETWORK:
+                estimate = perceptron(run, place, distribution)(signals).parameters[:, space.places]
+            else:
+                estimate = run.bench.estimate(label, place, signals)
+            missed = [values(estimate)[name] - known[name] for name in quantities]
+            numbers = [number for rest in missed for number in (np.sqrt(np.mean(rest**2)), np.mean(rest))]
+            yield [len(acquisition), label, *map(float, numbers)]
+
+
+def kurtosis(run: Reproduction, name: str) -> None:
+    """Kurtosis from two shells of 9, 15 and 30 directions; its tensor has 15 elements."""
+    few_of, enough, many = (two_shells(n, n, (1000.0, 2000.0)) for n in (9, 15, 30))
+    protocols = [(few_of, [NETWORK]), (enough, ["ols", "wls", NETWORK]), (many, ["wls", NETWORK])]
+    names = ("MK", "FA", "MD")
+    rows = list(compared(run, Informed(DKI, {}), protocols, names, lambda truth: np.full(len(truth), True)))
+    caption = f"SNR {KURTOSIS_SNR:g}, one image at b = 0, half of the others at b = 1000 and half at 2000 s/mm²"
+    run.table(
+        name, caption, ("images", "estimator", *(f"{what} {q}" for q in names for what in ("RMSE", "bias"))), rows
+    )
+
+
+def neurites(run: Reproduction, name: str) -> None:
+    """Density and dispersion of neurites from 8 and 12 images, beside fits to these and to a whole protocol."""
+    b = (1000.0, 2500.0)
+    protocols = [(two_shells(n, n + 1, b), ["lsq", NETWORK]) for n in (3, 5)]
+    protocols.append((two_shells(32, 32, b, at_zero=8), ["lsq"]))
+    names, water = ("NDI", "ODI", "FISO"), NODDI.names.index("FISO")
+    rows = list(compared(run, Uniform(NODDI), protocols, names, lambda truth: truth[:, water] <= MOST_WATER))
+    caption = (
+        f"SNR {KURTOSIS_SNR:g}, b up to 2500 s/mm²; voxels with at most {100 * MOST_WATER:g} % of free water. The app "
+        "fits noddi to no protocol of fewer than 12 directions a shell"
+    )
+    run.table(
+        name, caption, ("images", "estimator", *(f"{what} {q}" for q in names for what in ("RMSE", "bias"))), rows
+    )
+
+
 def collapse(run: Reproduction, name: str) -> None:
     """The network where its training does not reach, beside `ols`, and whether the domain flag tells."""
     own = protocol(SHOWN)
@@ -453,6 +532,8 @@ PAPER = Paper(
         "objectives": Exhibit("What a network is taught to make small, at low SNR.", {"": objectives}),
         "real": Exhibit("Images of brains, with few of their directions.", {"": real}),
         "patches": Exhibit("Networks that read neighbours.", {"": patches}),
+        "kurtosis": Exhibit("Kurtosis from fewer directions.", {"": kurtosis}),
+        "noddi": Exhibit("Neurites from 8 and 12 images.", {"": neurites}),
         "rotation": Exhibit("Gradients and tissue turned together.", {"": rotation}),
         "collapse": Exhibit("Noise, lesions and protocols other than those of the training.", {"": collapse}),
     },

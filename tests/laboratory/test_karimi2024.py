@@ -178,6 +178,34 @@ def test_labelled_voxels_are_shown_with_their_neighbours_and_those_left_out_are_
     assert {tuple(target) for target in made.held_out(10, rng).targets[:, 0]} == {tuple(labels[9]), tuple(labels[19])}
 
 
+@pytest.mark.parametrize("first", [3, 9, 15])
+def test_both_shells_are_spread_over_the_sphere(first):
+    """The second moments of either shell are nearly those of a sphere."""
+    made = paper.two_shells(first, first + 1, (1000.0, 2000.0))
+    for b, n in ((1000, first), (2000, first + 1)):
+        directions = made.variable("direction")[made.b_values == b]
+        assert len(directions) == n
+        moments = np.linalg.eigvalsh(directions.T @ directions / n)
+        assert moments[0] > 0.2 if n > 4 else moments[0] > 0.05
+
+
+@pytest.mark.slow
+def test_more_images_tell_more_of_kurtosis_and_of_neurites(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(paper, "FITTED_QUICK", 150)
+    monkeypatch.setattr(paper, "SAMPLES_QUICK", 200)
+    paper.kurtosis(run, "kurtosis")
+    paper.neurites(run, "noddi")
+    rows = read(tmp_path / "kurtosis.csv")
+    shown = [("19", "network"), *(("31", label) for label in ("ols", "wls", "network"))]
+    assert [(row["images"], row["estimator"]) for row in rows] == [*shown, ("61", "wls"), ("61", "network")]
+    of = {(row["images"], row["estimator"]): row for row in rows}
+    assert float(of["61", "wls"]["RMSE MK"]) < float(of["31", "wls"]["RMSE MK"])
+    rows = read(tmp_path / "noddi.csv")
+    errors = {(row["images"], row["estimator"]): float(row["RMSE NDI"]) for row in rows}
+    assert list(errors) == [(n, label) for n in ("8", "12") for label in ("lsq", "network")] + [("72", "lsq")]
+    assert errors["72", "lsq"] < errors["12", "lsq"] < errors["8", "lsq"]
+
+
 def test_least_squares_turns_with_the_tissue(run, tmp_path):
     paper.rotation(run, "rotation")
     rows = read(tmp_path / "rotation.csv")
