@@ -558,7 +558,8 @@ class Features:
     """Features computed from averaged signals: signals divided by the reference of the model, or by the noise level.
 
     If the reference is the signal of the lowest b-value, that feature is constant and left out, unless there are
-    several such signals (at several echo times). Complex signals give real parts, then imaginary parts.
+    several such signals (at several echo times). Complex signals give real parts, then imaginary parts;
+    if the model has a phase, the largest has the phase 0.
 
     Parameters
     ----------
@@ -591,7 +592,9 @@ class Features:
         """Features (n, ..., n_features) of averaged signals (n, ..., n_averages); arguments as of `unit`."""
         unit = self.unit(signals, sigma)
         with np.errstate(divide="ignore", invalid="ignore"):
-            return np.asarray(as_real(signals[..., self._shown] / unit[..., None]), dtype=np.float32)
+            return np.asarray(
+                as_real(self._model.turned(signals)[..., self._shown] / unit[..., None]), dtype=np.float32
+            )
 
     def __len__(self) -> int:
         return int(self._shown.sum()) * (1 + self._model.complex_valued)
