@@ -26,7 +26,7 @@ LOST = 1e-8
 #: Added to the diagonal of the normal equations, relative to their trace, so that they can always be solved.
 RIDGE = 1e-9
 #: Numbers of the largest block of signals that is simulated at a time.
-LARGEST_BLOCK = 1 << 24
+LARGEST_BLOCK = 1 << 22
 #: A parameter as near to its bound, relative to their distance, is at it.
 NEAR = 1e-6
 
@@ -79,6 +79,7 @@ class Dictionary(Estimator):
             raise ValueError(f"A dictionary needs entries, found {entries}.")
         self.entries = 1 << math.ceil(math.log2(entries))
         own = {name: tuple(pair) for name, pair in zip(model.names, self.bounds.tolist(), strict=True)}
+        self._made: tuple[Acquisition, FitChunk] | None = None  # of the last acquisition, as it takes seconds
         self._space = ParameterSpace(model, {name: pair for name, pair in own.items() if name != model.scale})
         if len(self._space.names) > MOST_PARAMETERS:
             raise ValueError(
@@ -99,6 +100,12 @@ class Dictionary(Estimator):
         )
 
     def prepare(self, acquisition: Acquisition) -> FitChunk:
+        if self._made is None or self._made[0] is not acquisition:
+            self._made = acquisition, self._dictionary(acquisition)
+        return self._made[1]
+
+    def _dictionary(self, acquisition: Acquisition) -> FitChunk:
+        """Simulate the entries for an acquisition; return what matches signals with them."""
         model, space, design = self.model, self._space, self.model.design(acquisition)
         weights, n = acquisition.weights, len(acquisition)
         extra = [j for j in (model.scale_index, model.phase_index) if j >= 0]

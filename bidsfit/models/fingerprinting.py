@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 #: States that hold less than this share of the magnetisation on their way to a signal are left out.
 NEGLIGIBLE = 1e-9
 
+#: Shorter relaxation times (ms), which a network may extrapolate to, give the signals of this one.
+SHORTEST = 1.0
+
 #: Relaxation times (ms), and number, of the fingerprints that a temporal basis is made of.
 BASIS_T1, BASIS_T2, BASIS_SIZE = (200.0, 5000.0), (20.0, 2500.0), 2000
 
@@ -54,6 +57,7 @@ def fisp(parameters: Tensor, design: Tensor) -> Tensor:
     import torch
 
     scale, t1, t2, phase, b1 = parameters
+    t1, t2 = t1.clamp(min=SHORTEST), t2.clamp(min=SHORTEST)
     degrees, repetition, echo, inversion = design.unbind(1)
     angles = b1 * torch.deg2rad(degrees)
     cosines, sines, products = torch.cos(angles / 2) ** 2, torch.sin(angles / 2) ** 2, torch.sin(angles)
@@ -119,7 +123,7 @@ def _fill(parameters: NDArray, design: NDArray, signals: NDArray, slopes: NDArra
     old, new = np.empty((sets, 3, most + 2)), np.empty((sets, 3, most + 2))
     turned = np.empty((sets, 3, most + 2))
     for v in range(len(parameters)):
-        t1, t2, b1 = parameters[v, 1], parameters[v, 2], parameters[v, 4]
+        t1, t2, b1 = max(parameters[v, 1], SHORTEST), max(parameters[v, 2], SHORTEST), parameters[v, 4]
         lasting = int(min(-0.5 * np.log(NEGLIGIBLE) * t2 / shortest, float(n))) + 1
         orders = min(most, lasting)
         old[:] = 0.0
