@@ -44,6 +44,9 @@ MOST_UNEVEN, MODERATE_ERROR = 0.2, 0.03
 #: Protocols of more shells than this are told by the ranges of their columns.
 MOST_IN_WORDS = 60
 
+#: Scalar products of the columns of a basis may be wrong by so much.
+ORTHONORMAL = 1e-3
+
 #: Axes that directions refer to: those of the voxels as FSL's .bvec files have them, or those of the scanner.
 Frame = Literal["bvec", "xyz"]
 
@@ -178,6 +181,12 @@ class Acquisition:
         Number of directions averaged into each entry, for data that are already averaged.
     frame : {"bvec", "xyz"}
         Coordinate frame of the directions.
+    frames : Acquisition, optional
+        Measurements that only combinations of are known: of the coefficients of a fingerprint, the repetitions of the
+        train of pulses. Nothing is known of a combination beside its number, the column ``coefficient``.
+    basis : array_like of complex, shape (n_frames, n), optional
+        Orthonormal columns, one for each combination: what is measured is their scalar product with the signals of the
+        frames, the conjugate of the basis times the signals. The noise of a combination is that of a frame.
     **columns : array_like, shape (n,)
         Other variables by name, in the units of `COLUMNS`: ``TE=[60, 80, 110]`` (ms).
 
@@ -204,6 +213,8 @@ class Acquisition:
     counts: NDArray[np.float64] | None
     n_directions: NDArray[np.int64] | None
     frame: Frame
+    frames: Acquisition | None
+    basis: NDArray[np.complex128]
 
     def __init__(
         self,
@@ -212,9 +223,15 @@ class Acquisition:
         counts: ArrayLike | None = None,
         n_directions: ArrayLike | None = None,
         frame: Frame = "bvec",
+        frames: Acquisition | None = None,
+        basis: ArrayLike | None = None,
         **columns: ArrayLike | None,
     ) -> None:
         given = {"b": b_values, **columns}
+        combinations = np.empty((0, 0), dtype=complex)
+        if frames is not None:
+            combinations = require_basis(np.asarray(basis, dtype=complex), len(frames))
+            given.setdefault("coefficient", np.arange(1.0, combinations.shape[1] + 1))
         table = {
             name: np.atleast_1d(np.asarray(values, dtype=float)) for name, values in given.items() if values is not None
         }
@@ -255,6 +272,10 @@ class Acquisition:
         object.__setattr__(self, "counts", counted)
         object.__setattr__(self, "n_directions", optional(n_directions, "Numbers of directions", int, shape))
         object.__setattr__(self, "frame", frame)
+        if frames is not None and shape != combinations.shape[1:]:
+            raise ValueError(f"A basis of {combinations.shape[1]} columns has as many measurements, found {shape[0]}.")
+        object.__setattr__(self, "frames", frames)
+        object.__setattr__(self, "basis", combinations)
 
     @classmethod
     def from_files(
@@ -380,8 +401,26 @@ class Acquisition:
             counts=pick(self.counts),
             n_directions=pick(self.n_directions),
             frame=self.frame,
+            frames=self.frames,
+            basis=self.basis[:, index] if self.frames is not None else None,
             **columns,
         )
+
+
+def require_basis(basis: NDArray[np.complex128], n_frames: int) -> NDArray[np.complex128]:
+    """Raise `ValueError` for a basis that does not fit the frames, or whose columns are not orthonormal."""
+    if basis.ndim != 2 or len(basis) != n_frames or not 0 < basis.shape[1] <= n_frames:
+        raise ValueError(
+            f"A basis has a row for each of the {n_frames} frames, and at most as many columns; found the shape "
+            f"{basis.shape}."
+        )
+    off = np.abs(basis.conj().T @ basis - np.eye(basis.shape[1])).max()
+    if not off <= ORTHONORMAL:
+        raise ValueError(
+            f"The columns of a basis are orthonormal, so that the noise of all coefficients is that of a frame; the "
+            f"scalar products of these differ from that by up to {off:.2g}."
+        )
+    return basis
 
 
 def _plural(column: Column) -> str:

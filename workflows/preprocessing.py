@@ -78,6 +78,7 @@ def add_scan(
         join = JoinSeries(
             files=files,
             magnitudes=SERIES[image.suffix].magnitudes,
+            imaginary=[str(path) for path in image.imaginary],
             polarity=[str(path) for path in image.polarity],
             phase_unit=image.phase_unit,
         )

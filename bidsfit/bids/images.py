@@ -229,9 +229,10 @@ def opened(path: Path, scratch: str = "") -> SpatialImage:
     """Open an image; with a scratch folder a compressed one is mapped from an unpacked copy there.
 
     The copy is made by whoever comes first, and again if the image has changed since: both have one time. Who opens the
-    image later, in this process or another, does not unpack it.
+    image later, in this process or another, does not unpack it. The image may be complex: one that must not was refused
+    when the run was planned.
     """
-    image = open_image(path)
+    image = open_image(path, may_be_complex=True)
     if not scratch or not is_packed(path):
         return image
     unpacked, changed = Path(scratch) / path.stem, path.stat().st_mtime_ns
@@ -239,7 +240,7 @@ def opened(path: Path, scratch: str = "") -> SpatialImage:
         with whole_file(unpacked) as temporary, temporary.open("wb") as target:
             target.writelines(_unpacked(image, path))
         os.utime(unpacked, ns=(changed, changed))
-    return open_image(unpacked)
+    return open_image(unpacked, may_be_complex=True)
 
 
 def unreadable(path: Path, error: Exception, how: str = "to its end") -> UnusableInputError:
@@ -299,9 +300,10 @@ class MaskedSignals:
         return signals
 
     def volume(self, k: int) -> NDArray[np.float64]:
-        """One volume inside the mask, shape (n_voxels,)."""
+        """One volume inside the mask, shape (n_voxels,); of a complex image, its magnitude."""
         column = self._stored[:, k]
-        values = (column if self._index.size == column.size else column[self._index]).astype(np.float64)
+        values = column if self._index.size == column.size else column[self._index]
+        values = (np.abs(values) if np.iscomplexobj(values) else values).astype(np.float64)
         return values if self._scaling is None else values * self._scaling[0] + self._scaling[1]
 
     def place(self, values: NDArray, mask: NDArray[np.bool_], outside: float = 0) -> NDArray:
@@ -314,11 +316,13 @@ class MaskedSignals:
 def write_nifti(path: Path, data: NDArray, like: SpatialImage, dtype: DTypeLike | None = None) -> None:
     """Write values on the grid of an image, atomically.
 
-    By default floats are stored as float32, all others as uint8, or as int32 where one is larger; floats that are
-    stored as integers are scaled to the range of these. Images with volumes keep the time between them.
+    By default floats are stored as float32, complex numbers as complex64, all others as uint8, or as int32 where one is
+    larger; floats that are stored as integers are scaled to the range of these. Images with volumes keep the time
+    between them.
     """
-    whole = np.uint8 if data.dtype == bool or data.max(initial=0) < 256 else np.int32
-    kind = np.float32 if np.issubdtype(data.dtype, np.floating) else whole
+    kind: type = np.complex64 if np.iscomplexobj(data) else np.float32
+    if not np.issubdtype(data.dtype, np.inexact):
+        kind = np.uint8 if data.dtype == bool or data.max(initial=0) < 256 else np.int32
     image = nib.Nifti1Image(np.asarray(data, dtype=kind), like.affine)
     image.header.set_data_dtype(dtype or kind)
     volumes = data.ndim == 4 and len(like.shape) == 4

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -20,12 +20,13 @@ from bidsfit.bids.names import (
     files_of,
     folder_fault,
     is_magnitude,
+    is_real_part,
     matches,
     parse_name,
     participant_labels,
     title_of,
 )
-from bidsfit.bids.series import SERIES, group_series, polarity_of, series_metadata
+from bidsfit.bids.series import SERIES, group_series, imaginary_of, polarity_of, series_metadata
 from bidsfit.exceptions import (
     InvalidDatasetError,
     NoInputError,
@@ -54,7 +55,7 @@ IMAGE_ENTITIES = {
 }
 
 #: Fields of `InputImage` that are paths, and tuples of them.
-LISTS = ("series", "polarity")
+LISTS = ("series", "imaginary", "polarity")
 PATHS = ("path", "bval", "bvec", "mask", "noise_map", "covariate")
 
 #: Kinds of file that a filter may choose among.
@@ -101,7 +102,8 @@ class InputImage:
     ``no_mask`` then names those that exist. ``noise_map`` is searched only on request. ``odd_metadata`` describes
     metadata that could not be used.
     ``covariate`` is the image of fmap/ that helps to fit a series, if there is one. ``polarity`` are the images that
-    tell the signs of its magnitudes (see `bidsfit.bids.series.polarity_of`), phases in ``phase_unit``.
+    tell the signs of its magnitudes (see `bidsfit.bids.series.polarity_of`), phases in ``phase_unit``. ``imaginary``
+    are the imaginary parts of a complex series, whose real parts are ``series``.
     """
 
     path: Path
@@ -118,6 +120,7 @@ class InputImage:
     no_mask: str = ""
     odd_metadata: str = ""
     series: tuple[Path, ...] = ()
+    imaginary: tuple[Path, ...] = ()
     polarity: tuple[Path, ...] = ()
     phase_unit: str = ""
     covariate: Path | None = None
@@ -146,7 +149,7 @@ class InputImage:
     def uris(self) -> list[str]:
         """BIDS URIs of its files."""
         folder = self.uri.rpartition("/")[0]
-        return [f"{folder}/{path.name}" for path in (*self.series, *self.polarity)] or [self.uri]
+        return [f"{folder}/{path.name}" for path in (*self.series, *self.imaginary, *self.polarity)] or [self.uri]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for a workflow node."""
@@ -335,13 +338,13 @@ def find_images(
             datatype = "anat" if suffix in SERIES else "dwi"
             query = {**filters.get(datatype, {}), **own}
             keys = {"datatype": datatype, **_with_keys(query)}
+            desc = ANY if suffix in SERIES and SERIES[suffix].train else "preproc"
             searched[suffix] = [
-                _search(d, label, suffix, {"desc": "preproc", **keys} if d.derivative else keys, sessions)
-                for d in datasets
+                _search(d, label, suffix, {"desc": desc, **keys} if d.derivative else keys, sessions) for d in datasets
             ]
             if suffix != "dwi" and "dwi" in suffixes:  # a folder that cannot be used need not hold any of them
                 searched[suffix] = [replace(one, faults=one.of_files) for one in searched[suffix]]
-            found = next((one for one in searched[suffix] if one.magnitudes or one.faults), None)
+            found = next((one for one in searched[suffix] if one.fitted or one.faults), None)
             if found is None:
                 continue
             inputs.problems += [InputProblem(label, fault) for fault in found.faults]
@@ -352,7 +355,7 @@ def find_images(
                     (f"{datatype}map", {"param": "noise", **_with_keys(filters.get("noise", {}))}),
                 )
             )
-            for files in group_series(found.magnitudes, suffix):
+            for files in group_series(found.fitted, suffix):
                 try:
                     image = _describe(found.dataset, label, suffix, files)
                     if mask := _companion(image, masks, "mask"):
@@ -380,7 +383,7 @@ def find_images(
                     inputs.images.append(image)
                 except UnusableInputError as error:
                     inputs.problems.append(InputProblem(label, str(error)))
-        if not any(one.magnitudes or one.faults for found in searched.values() for one in found):
+        if not any(one.fitted or one.faults for found in searched.values() for one in found):
             asked = {**(filters.get("dwi") or filters.get("anat") or {}), **own}
             inputs.problems.append(InputProblem(label, _no_images(raw, label, searched, asked), bool(asked)))
     return inputs
@@ -397,11 +400,12 @@ class _Searched:
     paths: list[Path]
     faults: list[str]
     of_files: list[str] = field(default_factory=list)
+    chooses: Callable[[Path], bool] = is_magnitude
 
     @property
-    def magnitudes(self) -> list[Path]:
-        """Files except phase, real and imaginary images, which are not fitted."""
-        return [path for path in self.paths if is_magnitude(path)]
+    def fitted(self) -> list[Path]:
+        """Files except phase, real and imaginary images, which are not fitted; of complex series, the real parts."""
+        return [path for path in self.paths if self.chooses(path)]
 
 
 def _search(
@@ -413,17 +417,25 @@ def _search(
     found, faults = files_of(dataset.root, label, datatype if isinstance(datatype, str) else ANY, sessions)
     chosen = {path: fault_of(path, dataset.root) for path in found if matches(path, query)}
     of_files = [fault for fault in chosen.values() if fault]
-    return _Searched(dataset, [path for path, fault in chosen.items() if not fault], faults + of_files, of_files)
+    usable = [path for path, fault in chosen.items() if not fault]
+    complex_series = suffix in SERIES and SERIES[suffix].train
+    return _Searched(dataset, usable, faults + of_files, of_files, is_real_part if complex_series else is_magnitude)
 
 
 def _no_images(raw: Dataset, label: str, searched: Mapping[str, Sequence[_Searched]], query: Mapping[str, Any]) -> str:
     """Message about a participant without an image to fit."""
+    trains = [suffix for suffix in searched if suffix in SERIES and SERIES[suffix].train]
+    if others := [path for suffix in trains for one in searched[suffix] for path in one.paths]:
+        return (
+            f"sub-{label} has fingerprints ({_listed(others)}) without real parts; bidsfit fits complex signals, whose "
+            "parts are files of their own. Call them part-real and part-imag."
+        )
     if parts := [path for found in searched.values() for one in found for path in one.paths]:
         return (
             f"sub-{label} has {'diffusion ' if 'dwi' in searched else ''}images of phases, real or imaginary parts "
             f"alone ({_listed(parts)}); bidsfit fits magnitudes. Make them from the parts, and call them part-mag."
         )
-    series = [suffix for suffix in searched if suffix in SERIES]
+    series = [suffix for suffix in searched if suffix in SERIES and suffix not in trains]
     desc = "_desc-preproc" if raw.derivative else ""
     words = [f"diffusion images ({raw.root}/sub-{label}/[ses-*/]dwi/*{desc}_dwi.nii.gz)"] if "dwi" in searched else []
     words += [f"series ([ses-*/]anat/*{desc}_{' or _'.join(series)}.nii.gz)"] if series else []
@@ -470,11 +482,13 @@ def _describe(dataset: Dataset, label: str, suffix: str, files: tuple[Path, ...]
     path, bval, series = files[0], None, suffix in SERIES
     found = {file: read_metadata(reversed(list(inherited(file, dataset, ".json")))) for file in files}
     entities = {"subject": label, **_labels(path)}
+    imaginary: tuple[Path, ...] = ()
     polarity: tuple[Path, ...] = ()
     phase_unit = ""
     if series:
         kind = SERIES[suffix]
-        joined = {kind.entity, "part"} if kind.signed else {kind.entity}
+        joined = {kind.entity, "part"} if kind.signed or kind.train else {kind.entity}
+        imaginary = imaginary_of(files) if kind.train else ()
         entities = {k: v for k, v in entities.items() if IMAGE_ENTITIES.get(k) not in joined}
         entities["modality"] = suffix
         if kind.signed:
@@ -502,6 +516,7 @@ def _describe(dataset: Dataset, label: str, suffix: str, files: tuple[Path, ...]
         preprocessed=dataset.derivative,
         odd_metadata=" ".join(filter(None, (odd for _, odd in found.values()))),
         series=files if series else (),
+        imaginary=imaginary,
         polarity=polarity,
         phase_unit=phase_unit,
     )

@@ -88,6 +88,11 @@ def is_magnitude(path: Path) -> bool:
     return parse_name(path.name).entities.get("part", "mag") == "mag"
 
 
+def is_real_part(path: Path) -> bool:
+    """Whether an image is the real part of a complex one, according to its name."""
+    return parse_name(path.name).entities.get("part") == "real"
+
+
 def phase_beside(path: Path) -> Path | None:
     """The phase image beside a magnitude whose name says so (``part-mag``, ``part-phase``), if it is there."""
     phase = path.with_name(path.name.replace("_part-mag_", "_part-phase_"))

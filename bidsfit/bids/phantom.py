@@ -33,7 +33,7 @@ from bidsfit.bids.phantom_study import (
     visits,
     write_region_truth,
 )
-from bidsfit.bids.series import SERIES, SHOTS
+from bidsfit.bids.series import BASIS, SERIES, SHOTS
 from bidsfit.bids.tables import write_rows
 from bidsfit.bids.units import FILE_UNITS
 from bidsfit.exceptions import CannotCreateError
@@ -113,6 +113,8 @@ def write_phantom(cohort: Cohort, out: Path) -> None:
     """
     with whole_folder(out) as folder:
         write_json(folder / "dataset_description.json", describe_dataset(cohort))
+        if _is_train(cohort):
+            (folder / ".bidsignore").write_text(f"*_{cohort.signal_model.suffixes[0]}.*\n")
         (folder / "README").write_text(describe_in_words(cohort))
         truth = folder / TRUTH
         write_json(truth / "dataset_description.json", describe_truth(cohort))
@@ -221,7 +223,15 @@ def measurements(cohort: Cohort) -> list[str]:
     suffix = cohort.signal_model.suffixes[0]
     if not cohort.recipe.columns:
         return [f"part-mag_{suffix}" if cohort.phase else suffix]
+    if _is_train(cohort):
+        return [f"part-real_desc-coef{k + 1:02d}_{suffix}" for k in range(len(cohort.acquisition))]
     return [f"{SERIES[suffix].entity}-{k + 1}_{suffix}" for k in range(len(cohort.acquisition))]
+
+
+def _is_train(cohort: Cohort) -> bool:
+    """Whether its images are coefficients of a train of pulses."""
+    suffix = cohort.signal_model.suffixes[0]
+    return suffix in SERIES and SERIES[suffix].train
 
 
 def write_series(stem: Path, cohort: Cohort, participant: Participant, session: int) -> None:
@@ -235,7 +245,9 @@ def write_series(stem: Path, cohort: Cohort, participant: Participant, session: 
         write_json(Path(f"{stem}_UNIT1.json"), SERIES_SIDECAR)
     else:
         image = cohort.scan(participant, session)
-    for k, ending in enumerate(measurements(cohort)):
+    if _is_train(cohort):
+        _write_train(stem, cohort, image, participant.head.voxel_size)
+    for k, ending in enumerate(measurements(cohort) if not _is_train(cohort) else ()):
         write_image(f"{stem}_{ending}.nii.gz", image[..., k], participant.head.voxel_size, np.int16)
         own = {
             column_of(name).field: round(values[k] / column_of(name).field_factor, 6)
@@ -248,7 +260,24 @@ def write_series(stem: Path, cohort: Cohort, participant: Participant, session: 
         path = f"{beside(stem, 'fmap')}_{covariate.suffix}"
         values = 100 * participant.head.parameters[covariate.parameter]
         write_image(f"{path}.nii.gz", values, participant.head.voxel_size, np.float32)
-        write_json(Path(f"{path}.json"), SERIES_SIDECAR | {"Description": "Flip angle, per cent of the nominal one"})
+        about = {"Description": "Flip angle, per cent of the nominal one", "SkullStripped": False}
+        write_json(Path(f"{path}.json"), SERIES_SIDECAR | about)
+
+
+def _write_train(stem: Path, cohort: Cohort, image: NDArray, voxel_size: float) -> None:
+    """Write real and imaginary parts of the coefficients of a train of pulses, with one sidecar for all."""
+    for k, ending in enumerate(measurements(cohort)):
+        for part, values in (("real", image.real), ("imag", image.imag)):
+            path = f"{stem}_{ending.replace('part-real', f'part-{part}')}.nii.gz"
+            write_image(path, values[..., k], voxel_size, np.float32)
+    frames, basis = cohort.acquisition.frames, cohort.acquisition.basis
+    assert frames is not None
+    train = {
+        column_of(name).field: (values / column_of(name).field_factor).round(6).tolist()
+        for name, values in frames.columns.items()
+    }
+    told = {BASIS: basis.real.T.round(8).tolist()}
+    write_json(Path(f"{stem}_{cohort.signal_model.suffixes[0]}.json"), SERIES_SIDECAR | train | told)
 
 
 def field_identifier(stem: Path) -> str:
@@ -454,7 +483,7 @@ def describe_dataset(cohort: Cohort) -> dict[str, Any]:
     return {
         "Name": f"Phantom: {cohort.signal_model.title}",
         "BIDSVersion": BIDS_VERSION,
-        "DatasetType": "raw",
+        "DatasetType": "derivative" if _is_train(cohort) else "raw",
         "License": "CC0",
         "Authors": ["bidsfit"],
         "GeneratedBy": [generated_by(cohort)],

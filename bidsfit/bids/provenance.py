@@ -114,7 +114,7 @@ def _sources(image: InputImage) -> Iterator[tuple[str, Path]]:
     """URIs and paths of an image and what belongs to it."""
     scheme, name, relative = image.uri.split(":", 2)
     root = image.path.parents[len(Path(relative).parts) - 1]
-    for path in (*image.series, *image.polarity, *filter(None, (image.path, image.bval, image.bvec))):
+    for path in (*image.series, *image.imaginary, *image.polarity, *filter(None, (image.path, image.bval, image.bvec))):
         yield f"{scheme}:{name}:{path.relative_to(root).as_posix()}", path
     others = (image.mask, image.mask_uri), (image.noise_map, image.noise_uri), (image.covariate, image.covariate_uri)
     for given, uri in others:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from nibabel.nifti1 import Nifti1Image
 from nibabel.spatialimages import SpatialImage
 from numpy.typing import NDArray
 
-from bidsfit.acquisition import COLUMNS
+from bidsfit.acquisition import COLUMNS, require_basis
 from bidsfit.bids.acquisitions import is_value
 from bidsfit.bids.images import SAME_GRID, open_image, read_data, same_grid
 from bidsfit.bids.names import parse_name, phase_beside
@@ -37,6 +38,9 @@ class Kind:
         Whether negative values, of images whose polarity was restored, are turned into magnitudes.
     signed : bool
         Whether signals may be negative, so that other images must tell the signs of magnitudes (see `polarity_of`).
+    train : bool
+        Whether its images are those of all repetitions of a train of pulses, or coefficients of these, and complex:
+        real parts with imaginary parts beside them. The metadata of each tell of the whole train (`train_metadata`).
     """
 
     entity: str
@@ -45,10 +49,20 @@ class Kind:
     refused: str = ""
     magnitudes: bool = False
     signed: bool = False
+    train: bool = False
 
 
 #: Field with the number of excitations of a readout.
 SHOTS = "NumberShots"
+
+#: Fields with the basis of the coefficients of a train of pulses.
+BASIS, BASIS_IMAGINARY = "TemporalBasis", "TemporalBasisImaginary"
+
+#: Repetition times (s) of a train of pulses are shorter as a rule.
+LONGEST_REPETITION = 1.0
+
+#: Letters of values in a message, at most.
+MOST_SHOWN = 60
 
 #: Kinds of series, by BIDS suffix.
 SERIES = {
@@ -60,6 +74,9 @@ SERIES = {
         ("InversionTime", "FlipAngle", "RepetitionTimeExcitation", "RepetitionTimePreparation", SHOTS),
         beside="TB1map",
         signed=True,
+    ),
+    "MRF": Kind(
+        "desc", ("FlipAngle", "RepetitionTimeExcitation", "EchoTime", "InversionTime"), beside="TB1map", train=True
     ),
     "VFA": Kind("flip", ("FlipAngle", "RepetitionTimeExcitation"), beside="TB1map", refused="SSFP"),
 }
@@ -86,7 +103,13 @@ def group_series(paths: Iterable[Path], suffix: str) -> list[tuple[Path, ...]]:
 
 def _place(path: Path, key: str) -> tuple[int, str]:
     label = parse_name(path.name).entities.get(key, "")
-    return (int(label) if label.isdecimal() else 0, label)
+    return (number_of(label), label)
+
+
+def number_of(label: str) -> int:
+    """The number that a label is or ends with, such as coef07; 0 where there is none."""
+    digits = re.search("[0-9]*$", label)
+    return int(digits[0]) if digits and digits[0] else 0
 
 
 def series_metadata(found: Mapping[Path, Mapping[str, Any]], suffix: str) -> dict[str, Any]:
@@ -103,6 +126,8 @@ def series_metadata(found: Mapping[Path, Mapping[str, Any]], suffix: str) -> dic
         If a file lacks the entity of the kind, or a field that BIDS requires is missing or invalid.
     """
     key = SERIES[suffix].entity
+    if SERIES[suffix].train:
+        return train_metadata(found, suffix)
     for path, metadata in found.items():
         name = parse_name(path.name)
         if key not in name.entities:
@@ -138,6 +163,121 @@ def series_metadata(found: Mapping[Path, Mapping[str, Any]], suffix: str) -> dic
     common = {key: value for key, value in first.items() if all(other.get(key) == value for other in others)}
     fields = [c.field for c in COLUMNS.values() if c.field and all(c.field in metadata for metadata in found.values())]
     return common | {field: [metadata[field] for metadata in found.values()] for field in fields}
+
+
+def train_metadata(found: Mapping[Path, Mapping[str, Any]], suffix: str) -> dict[str, Any]:
+    """Metadata of the images of a train of pulses, or of coefficients of these.
+
+    ``FlipAngle`` is a list with one value for each repetition, the other fields of the train are such lists or one
+    number for all. With a ``TemporalBasis``, a list for each coefficient with one number for each repetition (its
+    imaginary part in ``TemporalBasisImaginary``, 0 by default), the images are coefficients: the conjugate of the basis
+    times the signals of the repetitions. Without, there is an image for each repetition.
+
+    Returns
+    -------
+    dict
+        What all files agree in, with lists for all fields of the train, and their length as ``Frames``.
+
+    Raises
+    ------
+    UnusableInputError
+        If files are missing or differ in these fields, or a field is missing or invalid.
+    """
+    kind = SERIES[suffix]
+    first, metadata = next(iter(found.items()))
+    told = [{BASIS: None, BASIS_IMAGINARY: None, **_with_excitations(one)} for one in found.values()]
+    for name in (*kind.fields, BASIS, BASIS_IMAGINARY):
+        if name in kind.fields and name not in told[0]:
+            unit = f"a list of {UNITS[name]}, one for each repetition"
+            raise UnusableInputError(
+                f"{first} has no {name} in its metadata: of a fingerprint it must tell {unit}, or one number for all. "
+                f"Write it to a sidecar that all of its files share, such as {_shared_sidecar(first, suffix)}."
+            )
+        for path, one in zip(found, told, strict=True):
+            if one.get(name) != told[0][name]:
+                raise UnusableInputError(
+                    f"{path} and {first.name} differ in {name}, and are of one train of pulses. Write it once, to "
+                    f"{_shared_sidecar(first, suffix)}."
+                )
+    train = {name: told[0][name] for name in kind.fields}
+    n = len(train["FlipAngle"]) if isinstance(train["FlipAngle"], list) else 0
+    for name, values in train.items():
+        column = next(column for column in COLUMNS.values() if column.field == name)
+        train[name] = values if isinstance(values, list) else [values] * n
+        if not (n and len(train[name]) == n and all(is_value(value, column, zero=True) for value in train[name])):
+            raise UnusableInputError(
+                f"{first}: {name} must be a list of {UNITS[name]} with one number for each repetition ("
+                f"{n or 'as many as there are flip angles'}), not negative and at most "
+                f"{column.largest / column.field_factor:g}; found {_shown(values)}."
+            )
+    late = np.flatnonzero(np.asarray(train["EchoTime"]) >= np.asarray(train["RepetitionTimeExcitation"]))
+    if late.size or np.median(train["RepetitionTimeExcitation"]) > LONGEST_REPETITION:
+        raise UnusableInputError(
+            f"{first}: repetition times must be longer than echo times, and those of a train of pulses are below "
+            f"{LONGEST_REPETITION:g} s; found {_shown(train['RepetitionTimeExcitation'])} and echo times "
+            f"{_shown(train['EchoTime'])}. Both are in seconds."
+        )
+    basis = _basis(first, told[0][BASIS], told[0][BASIS_IMAGINARY], n)
+    expected = n if basis is None else len(basis)
+    numbers = [number_of(parse_name(path.name).entities.get(kind.entity, "")) for path in found]
+    if numbers != list(range(1, expected + 1)):
+        what = "repetition" if basis is None else f"coefficient (row of {BASIS})"
+        raise UnusableInputError(
+            f"{first}: there must be a file for each {what}, numbered in desc- from 1 to {expected}; found "
+            f"{len(numbers)}, numbered {_shown(numbers)}."
+        )
+    common = {k: v for k, v in metadata.items() if all(other.get(k) == v for other in found.values())}
+    return common | train | {"Frames": n} | ({} if basis is None else {BASIS: basis})
+
+
+def _with_excitations(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Metadata with RepetitionTime, which of a train is the time between its excitations, under the name of that."""
+    if "RepetitionTime" in metadata and "RepetitionTimeExcitation" not in metadata:
+        return {**metadata, "RepetitionTimeExcitation": metadata["RepetitionTime"]}
+    return dict(metadata)
+
+
+def _basis(path: Path, real: Any, imaginary: Any, n_frames: int) -> list[list[list[float]]] | None:
+    """Rows of a temporal basis, real and imaginary part of each element; None where there is none."""
+    if real is None:
+        return None
+    try:
+        parts = [np.asarray(real, dtype=float), np.asarray(real if imaginary is None else imaginary, dtype=float)]
+        if imaginary is None:
+            parts[1] = np.zeros_like(parts[0])
+        require_basis((parts[0] + 1j * parts[1]).T, n_frames)
+    except (ValueError, TypeError) as error:
+        raise UnusableInputError(
+            f"{path}: {BASIS} must hold a list for each coefficient, with a number for each of the {n_frames} "
+            f"repetitions. {str(error)[:1].upper()}{str(error)[1:]}"
+        ) from error
+    return np.stack(parts, axis=-1).tolist()
+
+
+def _shared_sidecar(path: Path, suffix: str) -> str:
+    """Name of a sidecar that all files of a train inherit."""
+    return f"{parse_name(path.name).without('desc', 'part').split('.')[0].removesuffix(f'_{suffix}')}_{suffix}.json"
+
+
+def _shown(values: Any) -> str:
+    """Values in a message, cut short."""
+    text = str(values)
+    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}..."
+
+
+def imaginary_of(files: Sequence[Path]) -> tuple[Path, ...]:
+    """Imaginary parts beside real parts.
+
+    Raises
+    ------
+    UnusableInputError
+        If one is missing.
+    """
+    found = tuple(path.with_name(path.name.replace("_part-real_", "_part-imag_")) for path in files)
+    for path, other in zip(files, found, strict=True):
+        if not other.exists():
+            raise UnusableInputError(f"{path} is the real part of a complex image, and {other.name} is not beside it.")
+    return found
 
 
 def _shots(path: Path, metadata: Mapping[str, Any]) -> dict[str, float]:

@@ -178,7 +178,7 @@ def acquisition_of(
         return None
     recipe = RECIPES.get(model.name)
     if recipe and recipe.columns and not given and arguments.directions is None:
-        return Acquisition(**recipe.columns)
+        return recipe.series
     b_values = arguments.b_values or (recipe and recipe.b_values)
     directions = arguments.directions or (1 if arguments.b_values else recipe and recipe.n_directions)
     if not b_values or not directions or directions < 1:

@@ -25,6 +25,8 @@ MOST_PARAMETERS = 5
 LOST = 1e-8
 #: Added to the diagonal of the normal equations, relative to their trace, so that they can always be solved.
 RIDGE = 1e-9
+#: Numbers of the largest block of signals that is simulated at a time.
+LARGEST_BLOCK = 1 << 22
 #: A parameter as near to its bound, relative to their distance, is at it.
 NEAR = 1e-6
 
@@ -32,11 +34,15 @@ NEAR = 1e-6
 class Dictionary(Estimator):
     r"""The most similar of many simulated signals, and a step from there to the best fit.
 
-    The entries cover the plausible space of the model evenly (Sobol points). Each is divided by its norm, so that the
+    The entries cover the plausible space of the model evenly (Sobol points), and every order of magnitude of parameters
+    that span them (``wide``). Each is divided by its norm, so that the
     most similar one, with the largest scalar product with the measured signal, is the nearest one [1]_. All are
     compressed to the leading right singular vectors of the dictionary, which hold all but :math:`10^{-8}` of its sum of
     squares [2]_, and the nearest is found by a k-d tree. One Gauss-Newton step, clipped to the bounds, interpolates
-    between the entries; it is kept where the misfit gets smaller. The scale of the signal follows by least squares.
+    between the entries; it is kept where the misfit gets smaller. The scale of the signal follows by least squares, and
+    so does the phase of complex signals, of which the scalar product is taken in absolute value: the phase of the
+    strongest component is taken off before the search. Entries are simulated and compressed in blocks, so that memory
+    grows with the compressed dictionary alone.
 
     Parameters
     ----------
@@ -73,6 +79,7 @@ class Dictionary(Estimator):
             raise ValueError(f"A dictionary needs entries, found {entries}.")
         self.entries = 1 << math.ceil(math.log2(entries))
         own = {name: tuple(pair) for name, pair in zip(model.names, self.bounds.tolist(), strict=True)}
+        self._made: tuple[Acquisition, FitChunk] | None = None  # of the last acquisition, as it takes seconds
         self._space = ParameterSpace(model, {name: pair for name, pair in own.items() if name != model.scale})
         if len(self._space.names) > MOST_PARAMETERS:
             raise ValueError(
@@ -93,44 +100,59 @@ class Dictionary(Estimator):
         )
 
     def prepare(self, acquisition: Acquisition) -> FitChunk:
+        if self._made is None or self._made[0] is not acquisition:
+            self._made = acquisition, self._dictionary(acquisition)
+        return self._made[1]
+
+    def _dictionary(self, acquisition: Acquisition) -> FitChunk:
+        """Simulate the entries for an acquisition; return what matches signals with them."""
         model, space, design = self.model, self._space, self.model.design(acquisition)
-        weights = np.tile(acquisition.weights, 1 + model.complex_valued)
-        free = [*space.places, *([] if model.scale is None else [model.scale_index])]
-        width = np.append(space.span, np.ones(len(free) - len(space.places)))
+        weights, n = acquisition.weights, len(acquisition)
+        extra = [j for j in (model.scale_index, model.phase_index) if j >= 0]
+        free, width = [*space.places, *extra], np.append(space.span, np.ones(len(extra)))
 
-        def simulated(points: NDArray[np.float64]) -> NDArray[np.float64]:
-            return as_real(model.evaluate(space.with_scale(points), design, derivatives=False)[0])
+        def evaluate(points: NDArray[np.float64], *, derivatives: bool = False) -> tuple[NDArray, NDArray | None]:
+            return model.evaluate(points, design, derivatives=derivatives)
 
-        def scaled(points: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[NDArray, NDArray, NDArray]:
-            """All parameters with the best scale, residuals and sums of their squares."""
-            found, signal = space.with_scale(points), simulated(points)
+        def scaled(points: NDArray[np.float64], y: NDArray) -> tuple[NDArray, NDArray, NDArray]:
+            """All parameters with the best scale and phase, residuals and sums of their squares."""
+            found = space.with_scale(points)
+            rest = y - model.fit_scale(found, evaluate(found)[0], y, weights)
+            return found, rest, np.abs(rest) ** 2 @ weights
+
+        def direction(signals: NDArray) -> NDArray:
+            """Signals (n_voxels, n) of which scale and phase are taken off, for the scalar product."""
+            found = signals * np.sqrt(weights)
             if model.scale is not None:
-                best = ((y * signal) @ weights / (signal**2 @ weights)).clip(min=0)
-                found[:, model.scale_index], signal = best, signal * best[:, None]
-            return found, y - signal, (y - signal) ** 2 @ weights
+                found /= np.linalg.norm(found, axis=1, keepdims=True)
+            return found
 
-        cube = qmc.Sobol(len(space.names), rng=0).random_base2(self.entries.bit_length() - 1)
-        entries = space.from_cube(cube)
-        entries = entries[space.contains(entries)]
-        signals = simulated(entries) * np.sqrt(weights)
-        if model.scale is not None:
-            signals /= np.linalg.norm(signals, axis=1, keepdims=True)
-        power, vectors = np.linalg.eigh(signals.T @ signals)
-        kept = vectors[:, np.cumsum(power) > LOST * power.sum()]
-        tree = KDTree(signals @ kept)
+        entries = self._entries()
+        blocks = np.array_split(entries, math.ceil(len(entries) * n / LARGEST_BLOCK))
+        rng = np.random.default_rng(0)
+        some = entries[rng.permutation(len(entries))[: max(LARGEST_BLOCK // n, 4 * n)]]
+        shown = direction(evaluate(space.with_scale(some))[0])
+        power, vectors = np.linalg.eigh(shown.conj().T @ shown)
+        kept = vectors[:, np.cumsum(power) > LOST * power.sum()][:, ::-1]  # the strongest first
 
-        def fit(y: NDArray[np.float64], sigma: NDArray[np.float64]) -> Fitted:
-            shown = (y * np.sqrt(weights)) @ kept
-            if model.scale is not None:
-                shown /= np.linalg.norm(shown, axis=1, keepdims=True)
-            nearest = entries[tree.query(shown)[1]]
+        def compressed(signals: NDArray) -> NDArray[np.float64]:
+            """Coefficients of directions, the phase of the first of which is 0 if the model has one."""
+            found = direction(signals) @ kept
+            return as_real(found if model.phase is None else found * np.exp(-1j * np.angle(found[:, :1])))
+
+        tree = KDTree(np.concatenate([compressed(evaluate(space.with_scale(block))[0]) for block in blocks]))
+
+        def fit(given: NDArray[np.float64], sigma: NDArray[np.float64]) -> Fitted:
+            y = given[:, :n] + 1j * given[:, n:] if model.complex_valued else given
+            nearest = entries[tree.query(compressed(y))[1]]
             found, rest, squares = scaled(nearest, y)
-            _, slopes = model.evaluate(found, design, derivatives=True)
+            slopes = evaluate(found, derivatives=True)[1]
             assert slopes is not None
-            slopes = as_real(slopes[:, :, free], axis=1) * width
-            normal = np.einsum("vmi,m,vmj->vij", slopes, weights, slopes)
+            slopes, rest = as_real(slopes[:, :, free], axis=1) * width, as_real(rest)
+            repeated = np.tile(weights, 1 + model.complex_valued)
+            normal = np.einsum("vmi,m,vmj->vij", slopes, repeated, slopes)
             normal += RIDGE * np.trace(normal, axis1=1, axis2=2)[:, None, None] * np.eye(len(free))
-            step = np.linalg.solve(normal, np.einsum("vmi,m,vm->vi", slopes, weights, rest)[..., None])[..., 0] * width
+            step = np.linalg.solve(normal, np.einsum("vmi,m,vm->vi", slopes, repeated, rest)[..., None])[..., 0] * width
             moved = (nearest + step[:, : len(space.places)]).clip(*space.bounds.T)
             refined, _, smaller = scaled(moved, y)
             better = space.contains(moved) & (smaller < squares)
@@ -140,3 +162,13 @@ class Dictionary(Estimator):
             return Fitted(found, squares, status.astype(np.uint8))
 
         return fit
+
+    def _entries(self) -> NDArray[np.float64]:
+        """Parameters of the entries, shape (n, n_parameters of the space)."""
+        space = self._space
+        cube = qmc.Sobol(len(space.names), rng=0).random_base2(self.entries.bit_length() - 1)
+        found = space.from_cube(cube)
+        for j, (name, (low, high)) in enumerate(zip(space.names, space.bounds.tolist(), strict=True)):
+            if self.model[name].wide and low > 0:
+                found[:, j] = low * (high / low) ** cube[:, j]
+        return found[space.contains(found)]

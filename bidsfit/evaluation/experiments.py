@@ -48,7 +48,7 @@ class Setting:
 
     def measure(self, truth: NDArray[np.float64], repeats: int, seed: int) -> NDArray[np.float64]:
         """Noisy averages, shape (n_points * repeats, n_averages): all repeats of the first point come first."""
-        return self.simulator.measure(np.repeat(truth, repeats, axis=0), np.random.default_rng(seed))
+        return self.simulator.measure(truth, np.random.default_rng(seed), repeats)
 
     def estimate(
         self,

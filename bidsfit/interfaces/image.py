@@ -160,7 +160,8 @@ class PrepareImage(SimpleInterface):
         step = max(signals.shape[0] // NOISE_SAMPLE, 1)
         sample = signals[slice(None, None, step)]
         noise = None
-        if source in ("auto", "repeats", "b0"):
+        follow = any(models.get(name).sequence for name in self.inputs.models)  # equal settings, other signals
+        if source in ("auto", "repeats", "b0") and not follow:
             maximum_b = B0_TOLERANCE if source == "b0" else np.inf
             noise = sigma_from_repeats(sample, acquisition, maximum_b=maximum_b)
         if source == "residuals" or (source == "auto" and noise is None):

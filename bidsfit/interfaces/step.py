@@ -52,8 +52,8 @@ def read_volumes(path: str | Path) -> tuple[NDArray[np.float32], SpatialImage]:
 
 
 def write_volumes(path: Path, data: NDArray, like: SpatialImage) -> str:
-    """Write volumes on the grid of an image, 32-bit floats; return the path as text."""
-    write_nifti(path, np.asarray(data, dtype=np.float32), like)
+    """Write volumes on the grid of an image, numbers of 32 bits; return the path as text."""
+    write_nifti(path, np.asarray(data, dtype=np.complex64 if np.iscomplexobj(data) else np.float32), like)
     return str(path)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from nipype.interfaces.base import (
     isdefined,
     traits,
 )
+from numpy.typing import NDArray
 
 from bidsfit.bids.acquisitions import read_acquisition, write_b_values, write_directions
 from bidsfit.bids.images import MaskedSignals, image_shape, open_image, opened, read_data
@@ -89,9 +91,18 @@ class LeaveOutVolumes(SimpleInterface):
         return runtime
 
 
+def _joined(paths: Sequence[Path]) -> NDArray[np.float32]:
+    """Volumes of files with one volume each."""
+    volumes = np.empty(series_shape(paths), dtype=np.float32, order="F")
+    for k, path in enumerate(paths):
+        volumes[..., k] = np.asarray(read_data(open_image(path), path)).reshape(volumes.shape[:3], order="F")
+    return volumes
+
+
 class _JoinSeriesInput(BaseInterfaceInputSpec):
     files = InputMultiObject(File(exists=True), mandatory=True, desc="one volume each, on one grid")
     magnitudes = traits.Bool(False, usedefault=True, desc="turn negative values into magnitudes")
+    imaginary = traits.List(File(exists=True), usedefault=True, desc="imaginary parts, of which the files are the real")
     polarity = traits.List(File(exists=True), usedefault=True, desc="images that tell signs")
     phase_unit = traits.Str(usedefault=True, desc="of these images, if they are phases")
 
@@ -108,9 +119,9 @@ class JoinSeries(SimpleInterface):
 
     def _run_interface(self, runtime: Any) -> Any:
         paths = [Path(path) for path in self.inputs.files]
-        volumes = np.empty(series_shape(paths), dtype=np.float32, order="F")
-        for k, path in enumerate(paths):
-            volumes[..., k] = np.asarray(read_data(open_image(path), path)).reshape(volumes.shape[:3], order="F")
+        volumes = _joined(paths)
+        if imaginary := [Path(path) for path in self.inputs.imaginary]:
+            volumes = volumes + np.complex64(1j) * _joined(imaginary)
         if self.inputs.magnitudes:
             np.abs(volumes, out=volumes)
         if polarity := [Path(path) for path in self.inputs.polarity]:

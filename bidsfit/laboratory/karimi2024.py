@@ -134,7 +134,8 @@ class Crossings(Simulator):
     def voxels(self, n: int, rng: np.random.Generator) -> Voxels:
         tissue = TISSUE.sample(n, rng)
         clean = CROSSING.signal(TISSUE.with_scale(tissue), self.acquisition)
-        return Voxels(true_tensors(tissue), np.ones(n), np.full(n, 1 / self.noise.snr), clean, np.full(n, True))
+        truth, s0, sigma = true_tensors(tissue), np.ones(n), np.full(n, 1 / self.noise.snr)
+        return Voxels(truth, s0, sigma, clean, np.full(n, True), self.bounds_of(truth, s0, sigma))
 
 
 def setting(acquisition: Acquisition, space: ParameterSpace = DTI, snr: float = SNR) -> Setting:

@@ -1,4 +1,4 @@
-"""Mao, Flassbeck and Assländer, on networks with little bias: its objectives, for models with a closed form.
+"""Mao, Flassbeck and Assländer, on networks with little bias: its objectives, for other models and fingerprints.
 
 Mao A, Flassbeck S, Assländer J. Bias-Reduced Neural Networks for Parameter Estimation in Quantitative MRI. arXiv
 2312.11468.
@@ -32,17 +32,21 @@ from bidsfit.training.recipe import Recipe, load_recipe
 RELATIVE_SNRS = (0.2, 0.3, 0.4, 0.6, 1.0, 1.4, 2.0)
 #: Held-out combinations of parameters, noise realisations of each, and networks of every objective.
 SAMPLES, REALISATIONS, SEEDS = 500, 1000, 3
-#: A quick run makes so many times fewer steps.
-FASTER = 20
+#: A quick run makes so many times fewer steps, from so many times fewer samples where their number is fixed.
+FASTER, FEWER = 20, 8
 
 
 @dataclass(frozen=True)
 class Case:
-    """A model, what networks are trained on (within its bounds: um^2/ms, ms), and the SNR of table and histograms."""
+    """A model, what networks are trained on (within its bounds: um^2/ms, ms), and the SNR of table and histograms.
+
+    Where simulation takes long, networks are trained on a fixed number of ``samples`` with fresh noise in every step.
+    """
 
     words: str
     bounds: Mapping[str, tuple[float, float]]
     snr: float = 50.0
+    samples: int | None = None
 
 
 CASES = {
@@ -51,9 +55,15 @@ CASES = {
     "sirqmt": Case(
         "selective inversion recovery", {"T1": (700.0, 1800.0), "PSR": (0.03, 0.25), "inversion": (0.85, 1.0)}, 250.0
     ),
+    "mrffisp": Case("fingerprints", {"T1": (300.0, 3000.0), "T2": (30.0, 300.0)}, samples=1 << 15),
 }
-#: b-values of IVIM (Epstein et al. 2024), s/mm^2. SMT has the protocol of Gyori et al. 2022, and selective inversion
-#: recovery that of the phantom.
+#: Of Table 1 and the figures; fingerprints have a table of their own.
+EFFICIENCIES = ("ivim", "smt2", "sirqmt")
+FINGERPRINTS = "mrffisp"
+#: Held-out fingerprints, a share of the realisations, and what is trained for them.
+MEASURED, SHARE, TRAINED = 150, 2, ("MSE-CRB", "wvce, λ = 1")
+#: b-values of IVIM (Epstein et al. 2024), s/mm^2. SMT has the protocol of Gyori et al. 2022, others have that of
+#: the phantom.
 B_VALUES = (0, 10, 20, 30, 50, 80, 100, 200, 400, 800)
 
 #: Form and balance (lambda) of every objective; without a form it is the mean squared error, so that "wbce" with a
@@ -63,7 +73,7 @@ OBJECTIVES: Mapping[str, tuple[Literal["wbce", "wvce"] | None, float | None]] = 
     "wbce, λ = 0.1": ("wbce", 0.1),
     "wvce, λ = 1": ("wvce", 1.0),
 }
-LEAST_SQUARES = "least squares"
+LEAST_SQUARES, DICTIONARY = "least squares", "dictionary matching"
 
 
 def setting(model: str, relative_snr: float = 1.0) -> Setting:
@@ -73,7 +83,7 @@ def setting(model: str, relative_snr: float = 1.0) -> Setting:
     if model == "smt2":
         place = of_gyori(model, snr, "noisy S0")
     else:
-        acquisition = Acquisition(B_VALUES) if model == "ivim" else Acquisition(**RECIPES[model].columns)
+        acquisition = Acquisition(B_VALUES) if model == "ivim" else RECIPES[model].series
         place = Setting(ParameterSpace(models.get(model)), acquisition, Noise(snr))
     return replace(place, space=ParameterSpace(place.space.model, dict(case.bounds)))
 
@@ -98,16 +108,19 @@ def recipe(objective: str, model: str = "ivim", *, quick: bool = False) -> Recip
 
 
 def at_levels(made: Recipe, model: str) -> Recipe:
-    """A recipe for the SNRs of a model."""
-    snr = CASES[model].snr
-    return replace(
-        made, simulation=replace(made.simulation, snr_range=(RELATIVE_SNRS[0] * snr, RELATIVE_SNRS[-1] * snr))
-    )
+    """A recipe for the SNRs and the samples of a model."""
+    case = CASES[model]
+    snrs = RELATIVE_SNRS[0] * case.snr, RELATIVE_SNRS[-1] * case.snr
+    return replace(made, simulation=replace(made.simulation, snr_range=snrs, samples=case.samples))
 
 
 def shortened(made: Recipe) -> Recipe:
-    """A recipe with fewer steps."""
-    return replace(made, schedule=replace(made.schedule, steps=made.schedule.steps // FASTER, checks=6))
+    """A recipe with fewer steps, and fewer samples where their number is fixed."""
+    simulation, schedule = made.simulation, replace(made.schedule, steps=made.schedule.steps // FASTER, checks=6)
+    if simulation.samples is not None:
+        simulation = replace(simulation, samples=simulation.samples // FEWER)
+        schedule = replace(schedule, validation=max(schedule.validation // FEWER, 64))
+    return replace(made, schedule=schedule, simulation=simulation)
 
 
 def efficiencies(run: Reproduction, model: str, relative_snr: float = 1.0) -> dict[str, list[Efficiency]]:
@@ -123,14 +136,61 @@ def efficiencies(run: Reproduction, model: str, relative_snr: float = 1.0) -> di
         found = bench.evaluate(name, measured, truth, repeats=repeats, seed=run.bench.seed, trained_for=place)
         return efficiency(found, bound, repeats)
 
-    wide = {name: measured.space.model[name].bounds for name in measured.space.names}  # those of networks would bias it
-    found = {LEAST_SQUARES: [relative(replace(run.bench, options={"lsq": {"bounds": wide}}), "lsq", measured)]}
+    found = {LEAST_SQUARES: [relative(with_wide_bounds(run, measured, "lsq"), "lsq", measured)]}
     for objective, (form, _) in OBJECTIVES.items():
-        name: str = form or "mse-crb"
-        networks = {name: recipe(objective, model, quick=run.quick)}
-        benches = [replace(run.bench, networks=networks, seed=run.bench.seed + k) for k in range(SEEDS)]
-        found[objective] = [relative(bench, name, trained_for) for bench in benches]
+        found[objective] = [relative(one, form or "mse-crb", trained_for) for one in networks(run, objective, model)]
     return found
+
+
+def with_wide_bounds(run: Reproduction, place: Setting, name: str) -> Bench:
+    """The bench, on which an estimator has the bounds of the model: those of networks would bias it."""
+    wide = {name: place.space.model[name].bounds for name in place.space.names}
+    return replace(run.bench, options={name: {"bounds": wide}})
+
+
+def networks(run: Reproduction, objective: str, model: str) -> list[Bench]:
+    """A bench for every network of an objective, which differ in their seeds."""
+    name = OBJECTIVES[objective][0] or "mse-crb"
+    made = {name: recipe(objective, model, quick=run.quick)}
+    return [replace(run.bench, networks=made, seed=run.bench.seed + k) for k in range(SEEDS)]
+
+
+def fingerprints(run: Reproduction, name: str) -> None:
+    """Bias and standard deviation of relaxation times: dictionary matching, least squares, and networks."""
+    place = setting(FINGERPRINTS)
+    truth = Uniform(place.space).sample(MEASURED, np.random.default_rng([run.bench.seed, 1]))
+    bound, repeats = floor(place, truth), max(run.repeats // SHARE, 2)
+
+    def errors(bench: Bench, estimator: str) -> NDArray[np.float64]:
+        """Bias and standard deviation in per cent of the truth, and relative to the bound, shape (4, n_parameters)."""
+        found = bench.evaluate(estimator, place, truth, repeats=repeats, seed=run.bench.seed)
+        told = efficiency(found, bound, repeats)
+        percent = 1e4 * (bound / truth) ** 2
+        means = (np.mean(values, axis=0) for values in (told.bias * percent, told.variance * percent, *told))
+        bias, variance, *relative = means
+        return np.array([np.sqrt(bias.clip(min=0)), np.sqrt(variance), *relative])
+
+    found = {
+        words: [errors(with_wide_bounds(run, place, estimator), estimator)]
+        for words, estimator in ((DICTIONARY, "dictionary"), (LEAST_SQUARES, "lsq"))
+    }
+    for objective in TRAINED:
+        estimator = OBJECTIVES[objective][0] or "mse-crb"
+        found[objective] = [errors(bench, estimator) for bench in networks(run, objective, FINGERPRINTS)]
+    rows = []
+    for j, parameter in enumerate(place.space.names):
+        for estimator, all_ in found.items():
+            told = np.array(all_)[..., j].T
+            numbers = (float(x) for values in told for x in (values.mean(), values.min(), values.max()))
+            rows.append([parameter, estimator, *numbers])
+    keys = ("bias_percent", "sd_percent", "bias2crb", "variancecrb")
+    columns = (f"{key}{part}" for key in keys for part in ("", "_lowest", "_highest"))
+    caption = (
+        f"Fingerprints at an SNR of {place.noise.snr:g}: root mean squares of bias and standard deviation over "
+        f"{MEASURED} held-out samples, per cent of the truth, and means of their squares relative to the squared "
+        f"Cramér-Rao bound; of {SEEDS} networks the mean, the lowest and the highest"
+    )
+    run.table(name, caption, ("parameter", "estimator", *columns), rows)
 
 
 #: What is told of the samples, from their squared bias and variance.
@@ -144,8 +204,8 @@ TOLD: Mapping[str, Callable[[Efficiency], NDArray[np.float64]]] = {
 def table(run: Reproduction, name: str) -> None:
     """Means over the samples of every model, parameter and estimator: means of the seeds, and their range."""
     rows = []
-    for model, case in CASES.items():
-        found = efficiencies(run, model)
+    for model in EFFICIENCIES:
+        case, found = CASES[model], efficiencies(run, model)
         for j, parameter in enumerate(setting(model).space.names):
             for estimator, networks in found.items():
                 told = [[float(tell(one)[j]) for one in networks] for tell in TOLD.values()]
@@ -211,7 +271,7 @@ def curves(run: Reproduction, name: str, *, model: str) -> None:
 
 
 #: Parts of figures.
-PARTS = dict(zip("ABC", CASES, strict=True))
+PARTS = dict(zip("ABC", EFFICIENCIES, strict=True))
 LETTERED = ". ".join(f"{letter}: {CASES[model].words}" for letter, model in PARTS.items())
 
 
@@ -223,9 +283,13 @@ def by_model(make: Callable[..., None]) -> dict[str, Make]:
 PAPER = Paper(
     title="Mao, Flassbeck and Assländer, made again",
     lead="Bias-Reduced Neural Networks for Parameter Estimation in Quantitative MRI (arXiv 2312.11468): its objectives "
-    "for two models of diffusion and one of magnetisation transfer, which is not the paper's.",
+    "for two models of diffusion, for one of magnetisation transfer, which is not the paper's, and for fingerprints of "
+    "a train of pulses that is not the paper's.",
     bench=Options.bench,
-    tables={"1": Exhibit("Efficiency of the networks of every objective, beside least squares.", {"": table})},
+    tables={
+        "1": Exhibit("Efficiency of the networks of every objective, beside least squares.", {"": table}),
+        "2": Exhibit("Fingerprints: networks beside dictionary matching.", {"": fingerprints}),
+    },
     figures={
         "1": Exhibit(f"Efficiency against SNR. {LETTERED}.", by_model(curves)),
         "2": Exhibit(f"Distribution of the efficiency at the SNR of the table. {LETTERED}.", by_model(histograms)),

@@ -20,6 +20,7 @@ BUILT_IN = {
     "ivimlebihan": "bidsfit.models.ivim:IVIM_LE_BIHAN",
     "ivimsimple": "bidsfit.models.ivim:IVIM_SIMPLE",
     "mp2rage": "bidsfit.models.mp2rage:MP2RAGE",
+    "mrffisp": "bidsfit.models.fingerprinting:MRF_FISP",
     "noddi": "bidsfit.models.noddi:NODDI",
     "sirqmt": "bidsfit.models.magnetisation_transfer:SIR_QMT",
     "smt2": "bidsfit.models.smt:SMT2",

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bidsfit.models.signal_model import SignalModel
+from bidsfit.acquisition import Acquisition
+from bidsfit.models.signal_model import SignalModel, Support
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,29 +33,74 @@ class FunctionModel(SignalModel):
         internal units, to the signal (n,). Must consist of operations that torch can differentiate.
     equation : str
         The equation as LaTeX.
+    of_voxels : callable, optional
+        The same function of arrays of many voxels, compiled by hand where torch takes too long: from parameters
+        (n_voxels, n_parameters), design and whether derivatives are wanted, signals (n_voxels, n) and derivatives
+        (n_voxels, n, n_parameters). It is used where no gradient has to flow through torch.
+
+    Notes
+    -----
+    Measurements may be combinations of those that the function gives (`Acquisition.frames`). Their design is that of
+    the frames, beside the real and the imaginary part of the basis.
     """
 
     function: Callable[[Tensor, Tensor], Tensor]
     equation: str = ""
+    of_voxels: Callable[[NDArray[np.float64], NDArray[np.float64], bool], tuple[NDArray, NDArray]] | None = None
 
     @property
     def latex(self) -> str:
         return self.equation
 
+    def design(self, acquisition: Acquisition) -> NDArray[np.float64]:
+        if acquisition.frames is None:
+            return super().design(acquisition)
+        basis = acquisition.basis
+        return np.column_stack([super().design(acquisition.frames), basis.real, basis.imag])
+
+    def support(self, acquisition: Acquisition) -> Support:
+        return super().support(acquisition if acquisition.frames is None else acquisition.frames)
+
+    def _parts(self, design: Any) -> tuple[Any, Any]:
+        """Design of the frames, and the basis (n_frames, n), real part first, or None where each is a measurement."""
+        n = len(self.variables) + 2 * ("direction" in self.variables)
+        return design[:, :n], None if design.shape[1] == n else design[:, n:].reshape(len(design), 2, -1)
+
+    def _measured(self, parameters: Tensor, design: Tensor) -> Tensor:
+        """Signals of the measurements (n,) of one voxel."""
+        import torch
+
+        frames, basis = self._parts(design)
+        signal = self.function(parameters, frames)
+        return signal if basis is None else signal @ torch.complex(basis[:, 0], -basis[:, 1]).to(signal.dtype)
+
     def torch_signal(self, parameters: Tensor, design: Tensor) -> Tensor:
         import torch
 
         flat = parameters.reshape(-1, parameters.shape[-1])
-        found: Tensor = torch.vmap(self.function, in_dims=(0, None))(flat, design)
+        if self._on_arrays(parameters):
+            found = torch.from_numpy(self.evaluate(flat.numpy(), design.numpy(), derivatives=False)[0])
+        else:
+            found = torch.vmap(self._measured, in_dims=(0, None))(flat, design)
         return found.reshape(*parameters.shape[:-1], -1)
 
     def torch_signal_and_jacobian(self, parameters: Tensor, design: Tensor) -> tuple[Tensor, Tensor]:
         import torch
 
+        if self._on_arrays(parameters):
+            arrays = self.evaluate(parameters.numpy(), design.numpy(), derivatives=True)
+            return torch.from_numpy(arrays[0]), torch.from_numpy(arrays[1])
         slope, signal = self._jacobian(parameters, design)
         if self.complex_valued:
             return torch.view_as_complex(signal), torch.complex(slope[..., 0, :], slope[..., 1, :])
         return signal, slope
+
+    def _on_arrays(self, parameters: Tensor) -> bool:
+        """Whether the function of arrays gives what is asked for."""
+        import torch
+
+        plain = parameters.device.type == "cpu" and parameters.dtype == torch.float64
+        return self.of_voxels is not None and plain and not parameters.requires_grad
 
     @cached_property
     def _jacobian(self) -> Any:
@@ -62,7 +108,7 @@ class FunctionModel(SignalModel):
         import torch
 
         def parts(parameters: Tensor, design: Tensor) -> tuple[Tensor, Tensor]:
-            signal = self.function(parameters, design)
+            signal = self._measured(parameters, design)
             real = torch.view_as_real(signal) if self.complex_valued else signal
             return real, real
 
@@ -72,21 +118,35 @@ class FunctionModel(SignalModel):
     def evaluate(
         self, parameters: NDArray[np.float64], design: NDArray[np.float64], *, derivatives: bool
     ) -> tuple[NDArray, NDArray | None]:
+        kind: type = complex if self.complex_valued else float
+        basis = self._parts(design)[1]
+        n = len(design) if basis is None else basis.shape[2]
+        signals = np.empty((len(parameters), n), dtype=kind)
+        jacobians = np.empty((len(parameters), n, len(self.names)), dtype=kind) if derivatives else None
+        block = max(LARGEST_BLOCK // (len(design) * (len(self.names) if derivatives else 1)), 1)
+        for start in range(0, len(parameters), block):
+            rows = slice(start, start + block)
+            signal, slopes = self._of_block(parameters[rows], design, derivatives)
+            signals[rows] = signal
+            if jacobians is not None:
+                jacobians[rows] = slopes
+        return signals, jacobians
+
+    def _of_block(
+        self, parameters: NDArray[np.float64], design: NDArray[np.float64], derivatives: bool
+    ) -> tuple[NDArray, NDArray | None]:
+        """As `evaluate`, of so few voxels that the signals of all frames fit into memory."""
+        if self.of_voxels is not None:
+            frames, basis = self._parts(design)
+            signal, slopes = self.of_voxels(parameters, frames, derivatives)
+            if basis is None:
+                return signal, slopes
+            combine = basis[:, 0] - 1j * basis[:, 1]
+            return signal @ combine, np.einsum("vfp,fm->vmp", slopes, combine, optimize=True)
         import torch
 
-        table = torch.from_numpy(np.ascontiguousarray(design))
-        block = max(LARGEST_BLOCK // (len(design) * len(self.names)), 1)
-        signals, jacobians = [], []
-        for start in range(0, len(parameters), block):
-            rows = torch.from_numpy(np.ascontiguousarray(parameters[start : start + block]))
-            if not derivatives:
-                signals.append(self.torch_signal(rows, table).numpy())
-                continue
-            signal, slope = self.torch_signal_and_jacobian(rows, table)
-            signals.append(signal.numpy())
-            jacobians.append(slope.numpy())
-        kind = complex if self.complex_valued else float
-        if not signals:
-            signals = [np.empty((0, len(design)), dtype=kind)]
-            jacobians = [np.empty((0, len(design), len(self.names)), dtype=kind)]
-        return np.concatenate(signals), np.concatenate(jacobians) if derivatives else None
+        rows, table = (torch.from_numpy(np.ascontiguousarray(array)) for array in (parameters, design))
+        if not derivatives:
+            return self.torch_signal(rows, table).numpy(), None
+        found, slope = self.torch_signal_and_jacobian(rows, table)
+        return found.numpy(), slope.numpy()

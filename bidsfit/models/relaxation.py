@@ -12,7 +12,7 @@ from bidsfit.acquisition import Acquisition
 from bidsfit.models.parameter import Derived, Parameter
 from bidsfit.models.priors import log_normal
 from bidsfit.models.requirements import ValuesRequirement
-from bidsfit.models.signal_model import Covariate, SignalModel
+from bidsfit.models.signal_model import Covariate, SignalModel, as_real
 from bidsfit.models.symbolic import SymbolicModel
 
 S0, T1, B1, inversion = sp.symbols("S0 T1 B1 inversion", real=True)
@@ -161,27 +161,29 @@ B1_PARAMETER = Parameter(
 
 
 def with_same_signals(
-    model: SignalModel, points: NDArray[np.float64], start: NDArray[np.float64], acquisition: Acquisition
+    model: SignalModel, points: NDArray[np.float64], start: NDArray[np.float64], acquisition: Acquisition, free: int = 2
 ) -> NDArray[np.float64]:
-    """Parameters whose signals are nearest to those of other ones, by Gauss-Newton steps in S0 and T1.
+    """Parameters whose signals are nearest to those of other ones, by Gauss-Newton steps in S0 and relaxation times.
 
     Parameters
     ----------
     model : SignalModel
-        Its first parameters are S0 and T1, which are free; the others are those of the start.
+        Its first parameters are S0 and relaxation times, which are free; the others are those of the start.
     points : ndarray, shape (n, n_parameters)
         Their signals are sought.
     start : ndarray, shape (n, n_parameters)
         Where the search begins; where it is NaN, so is the result.
+    free : int
+        Number of free parameters.
     """
     known = np.isfinite(start).all(axis=1) & np.isfinite(points).all(axis=1)
     target = model.signal(points[known], acquisition)
     inside = start[known]
     for _ in range(CORRECTIONS):
         signal, jacobian = model.signal_and_jacobian(inside, acquisition)
-        slopes = jacobian[..., :2] * inside[:, None, :2]  # relative changes of S0 and T1
-        step = np.einsum("nij,nj->ni", np.linalg.pinv(slopes), target - signal)
-        inside[:, :2] *= np.exp(np.clip(step, -0.5, 0.5))
+        slopes = as_real(jacobian[..., :free] * inside[:, None, :free], axis=1)  # relative changes
+        step = np.einsum("nij,nj->ni", np.linalg.pinv(slopes), as_real(target - signal))
+        inside[:, :free] *= np.exp(np.clip(step, -0.5, 0.5))
     found = np.full_like(start, np.nan)
     found[known] = inside
     return found

@@ -95,6 +95,9 @@ class SignalModel(ABC):
         Quantities computed from the parameters, each written as a map.
     complex_valued : bool
         Whether signals are complex. Real and imaginary part then count as two measurements with independent noise.
+    phase : str or None
+        Name of the auxiliary parameter that is the phase of all signals, if they are complex. Like the scale, it
+        follows by least squares from what trained estimators and dictionaries find.
     sequence : bool
         Whether a measurement depends on earlier ones. If so, none is averaged or left out, and order matters.
     constraints : sequence of sympy.Le
@@ -146,6 +149,7 @@ class SignalModel(ABC):
     start: Start = "grid"
     derived: tuple[Derived, ...] = ()
     complex_valued: bool = False
+    phase: str | None = None
     sequence: bool = False
     constraints: tuple[sp.Rel, ...] = ()
     plausible: Callable[[NDArray[np.float64]], NDArray[np.bool_]] | None = None
@@ -194,6 +198,11 @@ class SignalModel(ABC):
         return -1 if self.scale is None else self.names.index(self.scale)
 
     @property
+    def phase_index(self) -> int:
+        """Index of the phase among the parameters; -1 if there is none."""
+        return -1 if self.phase is None else self.names.index(self.phase)
+
+    @property
     def quantities(self) -> tuple[Parameter | Derived, ...]:
         """Parameters and derived quantities."""
         return (*self.parameters, *self.derived)
@@ -210,13 +219,14 @@ class SignalModel(ABC):
 
     @property
     def auxiliary(self) -> bool:
-        """Whether some of its free parameters are of use only for what is derived from them."""
-        return any(p.auxiliary for p in self.parameters if p.bounds[0] < p.bounds[1])
+        """Whether some of its free parameters, beside the phase, are of use only for what is derived from them."""
+        return any(p.auxiliary for p in self.parameters if p.bounds[0] < p.bounds[1] and p.name != self.phase)
 
     @property
     def axis_angles(self) -> list[str]:
         """Names of the polar angles and azimuths that are of use only for an axis (`parameter.orientation`)."""
-        return [parameter.name for parameter in self.parameters if parameter.auxiliary and parameter.kind != "scalar"]
+        angles = [p.name for p in self.parameters if p.auxiliary and p.kind != "scalar"]
+        return [name for name in angles if name != self.phase]
 
     @property
     def reported(self) -> tuple[Parameter | Derived, ...]:
@@ -300,6 +310,46 @@ class SignalModel(ABC):
             return np.asarray(np.abs(signals).max(axis=-1))
         lowest = acquisition.b_values == acquisition.b_values.min()
         return np.average(signals[..., lowest], axis=-1, weights=acquisition.weights[lowest])
+
+    def turned(self, signals: NDArray) -> NDArray:
+        """Signals (..., n) of which the largest has the phase 0, if the model has a phase; else the signals."""
+        if self.phase is None:
+            return signals
+        largest = np.take_along_axis(signals, np.abs(signals).argmax(axis=-1)[..., None], axis=-1)
+        return np.asarray(signals * np.exp(-1j * np.angle(largest)))
+
+    def fit_scale(
+        self,
+        parameters: NDArray[np.float64],
+        signals: NDArray,
+        measured: NDArray,
+        weights: NDArray[np.float64],
+        given: NDArray[np.float64] | None = None,
+    ) -> NDArray:
+        """Fill in the scale and the phase, if any, by least squares; return the signals with them.
+
+        Parameters
+        ----------
+        parameters : ndarray, shape (n_voxels, n_parameters)
+        signals : ndarray, shape (n_voxels, n)
+            Of these parameters with the scale 1 and the phase 0.
+        measured : ndarray, shape (n_voxels, n)
+        weights : ndarray, shape (n,)
+            Of the measurements.
+        given : ndarray, shape (n_voxels,), optional
+            The scale, where it is known.
+        """
+        if self.scale is None:
+            return signals
+        product = (measured * signals.conj()) @ weights
+        best: NDArray = product / (np.abs(signals) ** 2 @ weights)
+        if self.phase is None:
+            best = best.real.clip(min=0.0) if given is None else given
+        else:
+            best = best if given is None else given * np.exp(1j * np.angle(best))
+            parameters[:, self.phase_index] = np.angle(best)
+        parameters[:, self.scale_index] = np.abs(best)
+        return np.asarray(signals * best[:, None])
 
     def parameter_array(self, parameters: Mapping[str, ArrayLike] | ArrayLike) -> NDArray[np.float64]:
         """Parameters as one array of shape (..., n_parameters), from a mapping of broadcastable arrays."""

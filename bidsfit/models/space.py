@@ -16,7 +16,7 @@ TOLERANCE = 1e-6
 
 
 class ParameterSpace:
-    r"""All free parameters except the scale, within bounds and linear constraints, parametrised by the unit cube.
+    r"""All free parameters except scale and phase, within bounds and linear constraints, parametrised by the unit cube.
 
     Every point of the cube, such as the outputs of a network between 0 and 1, is a valid combination of parameters. A
     parameter without a constraint is scaled by its bounds. Fractions whose sum is at most 1 become their sum and the
@@ -39,7 +39,7 @@ class ParameterSpace:
     def __init__(self, model: SignalModel, bounds: Mapping[str, tuple[float, float]] | None = None) -> None:
         self.model = model
         everything = bounds_of(model, bounds)
-        others = [j for j, name in enumerate(model.names) if name != model.scale]
+        others = [j for j, name in enumerate(model.names) if name not in (model.scale, model.phase)]
         for j in others:
             if not np.isfinite(everything[j]).all():
                 low, high = everything[j]
@@ -56,6 +56,8 @@ class ParameterSpace:
         self.places = free
         self.held = tuple(model.names[j] for j in held)
         self._whole = np.where(everything[:, 0] == everything[:, 1], everything[:, 0], 1.0)
+        if model.phase is not None:
+            self._whole[model.phase_index] = 0.0
         matrix, limits = model.linear_constraints
         self._matrix, self._limits = matrix[:, free], limits - matrix[:, held] @ everything[held, 0]
         self.groups: list[tuple[list[int], float]] = []  # fractions whose sum is at most a limit
@@ -163,7 +165,7 @@ class ParameterSpace:
         return found
 
     def with_scale(self, parameters: NDArray[np.floating]) -> NDArray[np.float64]:
-        """All parameters (n, n_parameters of the model): with those that are held, and the scale, if any, as 1."""
+        """All parameters (n, n_parameters of the model): held ones, and, if any, 1 as scale and 0 as phase."""
         return np.stack(self.completed(list(np.asarray(parameters, dtype=float).T)), axis=1)
 
 

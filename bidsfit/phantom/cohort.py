@@ -150,6 +150,8 @@ class Cohort:
         if self.anatomy not in ANATOMIES:
             raise UnknownNameError("anatomy", self.anatomy, ANATOMIES)
         require(self.anatomy == "abdomen" or self.imperfections.breathing == 0, "Breathing moves no head.")
+        if self.signal_model.complex_valued:
+            object.__setattr__(self, "noise", "gaussian")
         require(self.noise == "rician" or not self.phase, "The magnitude of complex signals has Rician noise.")
         require(not (self.phase and self.recipe.columns), "A series has no phase images.")
         require(self.anatomy == "head" or not self.t1w, "A T1-weighted image is one of the head.")
@@ -231,7 +233,7 @@ class Cohort:
     def acquisition(self) -> Acquisition:
         """Acquisition of every session: all directions of each b-value above 0 in turn, or that of a series."""
         if self.recipe.columns:
-            return Acquisition(**self.recipe.columns)
+            return self.recipe.series
         n_directions = self.recipe.n_directions if self.n_directions is None else self.n_directions
         scheme = self.recipe.b_values if self.b_values is None else self.b_values
         around = spread_directions(n_directions)
@@ -257,6 +259,9 @@ class Cohort:
             )
             if self.signal_model.covariate is not None:
                 head.parameters[self.signal_model.covariate.parameter] = transmit_field(self.shape)
+            if self.signal_model.phase is not None:
+                phases = draw_phase(self.shape[:2], self.shape[2], self._generator(i, 0, 1))
+                head.parameters[self.signal_model.phase] = np.where(head.mask, np.angle(np.exp(1j * phases)), 0.0)
             scale = self.signal_model.names[self.signal_model.scale_index]
             head.parameters[scale] *= INTENSITY
             sigma = float(head.parameters[scale][head.mask].mean()) / self.level
@@ -418,12 +423,13 @@ def simulate(
     *,
     sigma: float = 0.0,
     noise: NoiseKind = "rician",
-) -> NDArray[np.float32]:
-    """Simulated image of a head, shape (x, y, z, n_measurements); air contains only noise."""
-    image = np.empty((*head.tissue.shape, len(acquisition)), dtype=np.float32)
+) -> NDArray:
+    """Simulated image of a head, shape (x, y, z, n_measurements), complex if the model is; air contains only noise."""
+    kinds: tuple[type, type] = (np.complex64, complex) if model.complex_valued else (np.float32, float)
+    image = np.empty((*head.tissue.shape, len(acquisition)), dtype=kinds[0])
     for z in range(head.tissue.shape[2]):  # a slice at a time: little memory beside the image
         mask = head.mask[:, :, z]
-        signals = np.zeros((*mask.shape, len(acquisition)))
+        signals = np.zeros((*mask.shape, len(acquisition)), dtype=kinds[1])
         if mask.any():
             parameters = {name: values[:, :, z][mask] for name, values in head.parameters.items()}
             signals[mask] = model.signal(parameters, acquisition)

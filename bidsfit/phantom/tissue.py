@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from bidsfit.acquisition import Acquisition
 from bidsfit.exceptions import UnknownNameError, UsageError
 
 #: Smallest and largest value of each parameter.
@@ -68,6 +69,9 @@ class TissueRecipe:
         Default number of directions of each b-value above 0.
     columns : dict of column to tuple of float
         Measurements of a series, in the units of `bidsfit.acquisition.COLUMNS`; empty for diffusion images.
+    coefficients : int
+        Of a train of pulses whose repetitions are the columns: number of the coefficients of a temporal basis
+        (`bidsfit.models.fingerprinting.temporal_basis`) that are measured instead of them.
     host : str
         Tissue that contains lesions.
     snr : float
@@ -86,10 +90,21 @@ class TissueRecipe:
     b_values: tuple[float, ...] = ()
     n_directions: int = 1
     columns: Mapping[str, Any] = field(default_factory=dict)
+    coefficients: int = 0
     host: str = "WM"
     snr: float = 30.0
     axis: str = ""
     made: str = ""
+
+    @property
+    def series(self) -> Acquisition:
+        """Measurements of a series."""
+        measured = Acquisition(**self.columns)
+        if not self.coefficients:
+            return measured
+        from bidsfit.models.fingerprinting import temporal_basis  # compiled code, which few need
+
+        return Acquisition(frames=measured, basis=temporal_basis(measured, self.coefficients))
 
     def ranges(self, tissue: str, lesion: str | None = None) -> Ranges:
         """Ranges of a tissue, on request with a lesion."""
@@ -288,6 +303,33 @@ _SIR_QMT = TissueRecipe(
     snr=250.0,  # as the ratio of the pools needs
 )
 
+# A train of our own, of no paper: three lobes of flip angles, and repetition times that vary a little.
+REPETITIONS = 300
+_TIMES: Mapping[str, Ranges] = {
+    "WM": {"T1": (750.0, 950.0), "T2": (65.0, 85.0)},
+    "GM": {"T1": (1200.0, 1500.0), "T2": (85.0, 120.0)},
+    "CSF": {"T1": (3500.0, 4500.0), "T2": (1200.0, 2000.0)},
+}
+
+_MRF_FISP = TissueRecipe(
+    tissues={
+        tissue: {"S0": _DENSITY[tissue], **times, "phase": (0.0, 0.0), "B1": (1.0, 1.0)}
+        for tissue, times in _TIMES.items()
+    },
+    lesions={"oedema": {"S0": _DENSITY["GM"], "T1": (1600.0, 2200.0), "T2": (130.0, 180.0)}},
+    source=f"Around the values at 3 T of {_WANSAPURA}; fluid, S0 and lesions are illustrative. The train of pulses is "
+    "that of no paper.",
+    columns={
+        "flip_angle": tuple(
+            3.0 + (22.0, 47.0, 67.0)[k // 100] * math.sin(math.pi * (k % 100 + 0.5) / 100) for k in range(REPETITIONS)
+        ),
+        "TR": tuple(13.0 + 1.5 * math.sin(k / 17) for k in range(REPETITIONS)),
+        "TE": (3.0,) * REPETITIONS,
+        "TI": (20.0,) * REPETITIONS,
+    },
+    coefficients=10,
+)
+
 _ANY_DIRECTION: Ranges = {"direction_polar": (0.0, math.pi / 2), "direction_azimuth": (0.0, 2 * math.pi)}
 
 # Illustrative: white matter is dense and aligned, grey matter sparse and dispersed, as in the maps of Zhang et al.
@@ -443,6 +485,7 @@ RECIPES: Mapping[str, TissueRecipe] = {
     "smt2": _SMT2,
     "smt3": _SMT3,
     "mp2rage": _MP2RAGE,
+    "mrffisp": _MRF_FISP,
     "t1ir": _T1_IR,
     "t1vfa": _T1_VFA,
     "t2": _T2,

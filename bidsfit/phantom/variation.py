@@ -20,8 +20,9 @@ SHORT_OF = 0.999
 
 
 def varying(model: SignalModel) -> tuple[str, ...]:
-    """Parameters that can vary: all except the scale, and what is no property of tissue."""
-    return tuple(p.name for p in model.parameters if p.name != model.scale and p.bounds[0] < p.bounds[1])
+    """Parameters that can vary: all except scale and phase, and what is no property of tissue."""
+    others = (model.scale, model.phase)
+    return tuple(p.name for p in model.parameters if p.name not in others and p.bounds[0] < p.bounds[1])
 
 
 def draw_factors(parameters: Iterable[str], variation: Mapping[str, float], rng: np.random.Generator) -> Factors:

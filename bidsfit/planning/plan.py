@@ -235,9 +235,11 @@ class _Known:
 
     def same(self, acquisition: Acquisition) -> Acquisition:
         """The first acquisition with the same content, which keeps what was computed of it."""
-        arrays = (acquisition.directions, acquisition.counts, acquisition.n_directions)
+        arrays = (acquisition.directions, acquisition.counts, acquisition.n_directions, acquisition.basis)
         content = tuple(None if array is None else array.tobytes() for array in arrays)
         columns = tuple((name, column.tobytes()) for name, column in sorted(acquisition.columns.items()))
+        if acquisition.frames is not None:
+            columns += tuple((name, column.tobytes()) for name, column in sorted(acquisition.frames.columns.items()))
         return self.acquisitions.setdefault((columns, content, acquisition.frame), acquisition)
 
     def in_organ(self, fit: Fit, organ: str) -> Fit:
@@ -280,7 +282,7 @@ def _plan_image(
     """Check header, b-values and mask of an image, and choose the models that its protocol supports."""
     header = open_image(image.path)
     if image.bval is None:
-        shape = (*series_shape((*image.series, *image.polarity))[:3], len(image.series))
+        shape = (*series_shape((*image.series, *image.imaginary, *image.polarity))[:3], len(image.series))
     else:
         shape = image_shape(header, read_b_values(image.bval).size, image.path, image.bval)
     acquisition = known.same(read_acquisition(image.bval, image.bvec, image.sidecar))
@@ -305,7 +307,7 @@ def _plan_image(
         chain = chain.without(refused) if chain is not None and refused else chain
     corrected = _without_rician_bias(image, chain)
     debiased_again = corrected and any(fit.options.get("debias") for fit in fits)
-    if corrected or image.polarity:
+    if corrected or image.polarity or image.imaginary:
         noise = replace(noise, kind="gaussian")
         fits = [fit.with_noise("gaussian") for fit in fits]
     organ, why = _organ(image, organ)

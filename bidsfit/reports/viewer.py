@@ -319,15 +319,19 @@ class _Content:
         }
 
     def _design(self, model: SignalModel) -> dict[str, Any]:
-        """Variables of a model in internal units: of the shells or of single measurements, and of a fine curve."""
+        """Variables of a model in internal units: of the shells or of single measurements, and of a fine curve.
+
+        Of a model without an equation there are none, as the page cannot compute its signals.
+        """
         acquisition, name = self.measured.acquisition, _axis(self.average.acquisition.columns)[0]
         used = np.isin(np.arange(len(self.average.acquisition)), self.average.rows[model.usable(acquisition)])
         by_direction = "direction" in model.variables
         fine = curve_axis(model, self.average.acquisition)[2] if name in model.variables else None
+        shown = acquisition if by_direction else self.average.acquisition
         return {
             "parameters": list(model.names),
             "scale": model.scale,
-            "design": model.design(acquisition if by_direction else self.average.acquisition).tolist(),
+            "design": model.design(shown).tolist() if isinstance(model, SymbolicModel) else [],
             "byDirection": by_direction,
             "used": used.tolist(),
             "curve": None if fine is None else {"x": fine[0].tolist(), "design": model.design(fine[1]).tolist()},

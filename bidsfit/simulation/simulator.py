@@ -281,6 +281,8 @@ class Voxels:
     sigma : ndarray, shape (n,)
     present : ndarray of bool
         Which voxels are inside the mask: those of a patch may be missing.
+    bound : ndarray, shape (n, n_parameters)
+        As of `Batch`, of the central voxels of patches.
     """
 
     truth: NDArray[np.float64]
@@ -288,6 +290,7 @@ class Voxels:
     sigma: NDArray[np.float64]
     clean: NDArray[np.float64]
     present: NDArray[np.bool_]
+    bound: NDArray[np.float64]
 
     def some(self, rows: NDArray[np.integer]) -> Voxels:
         return Voxels(*(array[rows] for array in vars(self).values()))
@@ -481,7 +484,16 @@ class Simulator:
         grid = truth.shape[:-1]
         s0 = self.simulation.s0(grid, rng) if s0 is None else s0
         sigma = self.brightness * self.simulation.sigma(n, self.noise.snr, rng, self.images)
-        return Voxels(truth, s0, sigma, s0[..., None] * self._clean(truth.reshape(-1, p)).reshape(*grid, -1), present)
+        clean = s0[..., None] * self._clean(truth.reshape(-1, p)).reshape(*grid, -1)
+        return Voxels(truth, s0, sigma, clean, present, self.bounds_of(truth, s0, sigma))
+
+    def bounds_of(
+        self, truth: NDArray[np.float64], s0: NDArray[np.float64], sigma: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """`Batch.bound` of voxels, or of the middle of patches."""
+        middle: Any = (slice(None), *(self.patches.reach if self.patches is not None else ()))
+        inside = truth[middle]
+        return self.bounds(inside, sigma / s0[middle]) if self.bound else np.full(inside.shape, np.nan)
 
     def _measured(self, voxels: Voxels, rng: np.random.Generator) -> Batch[NDArray]:
         """Add noise to voxels and return them as a batch."""
@@ -502,10 +514,9 @@ class Simulator:
             found, usable = self.label(noisy.reshape(n * copies, -1), np.repeat(voxels.sigma, copies))
             targets = share * found.reshape(n, copies, -1) + (1 - share) * targets
             weights = usable.reshape(n, copies, 1).astype(float)
-        bound = self.bounds(truth, voxels.sigma / s0) if self.bound else np.full(truth.shape, np.nan)
         cube = self.space.to_cube(targets)
         clean, unit = voxels.clean[middle], unit[(slice(None), *middle)]
-        return Batch(truth, s0, voxels.sigma, clean, noisy, features, targets, cube, weights, bound, unit)
+        return Batch(truth, s0, voxels.sigma, clean, noisy, features, targets, cube, weights, voxels.bound, unit)
 
     def bounds(self, parameters: NDArray[np.float64], sigma: NDArray[np.float64]) -> NDArray[np.float64]:
         """Cramér-Rao bound, shape (n, n_parameters), of parameters at S0 = 1 with noise levels, shape (n,)."""
@@ -558,7 +569,8 @@ class Features:
     """Features computed from averaged signals: signals divided by the reference of the model, or by the noise level.
 
     If the reference is the signal of the lowest b-value, that feature is constant and left out, unless there are
-    several such signals (at several echo times). Complex signals give real parts, then imaginary parts.
+    several such signals (at several echo times). Complex signals give real parts, then imaginary parts;
+    if the model has a phase, the largest has the phase 0.
 
     Parameters
     ----------
@@ -591,7 +603,9 @@ class Features:
         """Features (n, ..., n_features) of averaged signals (n, ..., n_averages); arguments as of `unit`."""
         unit = self.unit(signals, sigma)
         with np.errstate(divide="ignore", invalid="ignore"):
-            return np.asarray(as_real(signals[..., self._shown] / unit[..., None]), dtype=np.float32)
+            return np.asarray(
+                as_real(self._model.turned(signals)[..., self._shown] / unit[..., None]), dtype=np.float32
+            )
 
     def __len__(self) -> int:
         return int(self._shown.sum()) * (1 + self._model.complex_valued)

@@ -47,7 +47,7 @@ SNR_LEVELS = (5.0, 7.0, 10.0, 14.0, 20.0, 28.0, 40.0, 56.0, 80.0, 113.0, 160.0)
 IMAGES: Mapping[Scope, str] = {"participant": "the participant's images", "dataset": "all images of the run"}
 
 #: A b-value may differ by this fraction, or by 1 s/mm^2, from that of the training; a number of measurements by this.
-SAME_B, SAME_B_ABSOLUTE, SAME_COUNT = 0.01, 1.0, 0.25
+SAME_B, SAME_B_ABSOLUTE, SAME_COUNT, SAME_BASIS = 0.01, 1.0, 0.25, 1e-3
 
 
 class TrainedEstimator(Estimator):
@@ -437,6 +437,10 @@ def differences(own: Acquisition, trained: Acquisition, *, noisy_lowest: bool = 
     for name in own.columns.keys() & trained.columns.keys() - {"b"}:
         if not same(own.columns[name], trained.columns[name]).all():
             return [f"it was trained for {column_of(name).in_words(trained.columns[name])}"]
+    if own.basis.shape != trained.basis.shape or not np.allclose(own.basis, trained.basis, atol=SAME_BASIS):
+        return ["it was trained for other combinations of frames (another basis)"]
+    if own.frames is not None and trained.frames is not None and (words := differences(own.frames, trained.frames)):
+        return words
     counts, taught = own.weights, trained.weights
     other = (np.abs(counts / taught - 1) > SAME_COUNT) & (noisy_lowest | (expected > expected.min()))
     if other.any():

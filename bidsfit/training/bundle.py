@@ -106,13 +106,19 @@ def acquisition_facts(acquisition: Acquisition, variables: Collection[str]) -> d
         facts["Columns"] = {name: [round(float(v), 6) for v in acquisition.columns[name]] for name in sorted(others)}
     if "direction" in variables and acquisition.directions is not None:
         facts["Vectors"] = np.round(acquisition.directions, 6).tolist()
+    if acquisition.frames is not None:
+        facts["Frames"] = acquisition_facts(acquisition.frames, variables)
+        facts["Basis"] = [acquisition.basis.real.round(8).tolist(), acquisition.basis.imag.round(8).tolist()]
     return facts
 
 
 def acquisition_from(facts: Mapping[str, Any]) -> Acquisition:
     """The acquisition that `acquisition_facts` describes."""
+    frames = acquisition_from(facts["Frames"]) if "Frames" in facts else None
     return Acquisition(
         facts["BValues"],
+        frames=frames,
+        basis=None if frames is None else np.asarray(facts["Basis"][0]) + 1j * np.asarray(facts["Basis"][1]),
         counts=facts["Measurements"],
         n_directions=facts["Directions"],
         directions=facts.get("Vectors"),

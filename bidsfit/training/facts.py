@@ -26,6 +26,8 @@ class AcquisitionFacts(TypedDict):
     EchoTimes: NotRequired[list[Finite]]  # ms
     Columns: NotRequired[dict[str, list[Finite]]]  # in the units of bidsfit.acquisition.COLUMNS
     Vectors: NotRequired[list[list[Finite]]]  # directions, where they were not averaged
+    Frames: NotRequired[AcquisitionFacts]  # of which the measurements are combinations
+    Basis: NotRequired[list[list[list[Finite]]]]  # of these: real and imaginary parts
 
 
 class NoiseFacts(TypedDict):

@@ -12,7 +12,6 @@ from bidsfit.acquisition import Acquisition
 from bidsfit.compiling import specialised
 from bidsfit.estimators.log_linear import LogLinear
 from bidsfit.models import dti
-from bidsfit.models.signal_model import as_real
 from bidsfit.models.space import ParameterSpace
 from bidsfit.simulation.patches import with_presence
 from bidsfit.simulation.simulator import Features
@@ -132,13 +131,9 @@ class Inverter:
     ) -> NDArray[np.float64]:
         """Like the function `_fit_scale`, for a model without a compiled kernel, or a scale that is given."""
         model = self.space.model
-        y, signal = as_real(signals), as_real(model.evaluate(parameters, self._design, derivatives=False)[0])
-        weights = np.tile(self._weights, 1 + model.complex_valued)
-        if model.scale is not None:
-            best = np.maximum((y * signal) @ weights / (signal**2 @ weights), 0.0) if given is None else given
-            parameters[:, model.scale_index] = best
-            signal = signal * best[:, None]
-        return np.asarray((y - signal) ** 2 @ weights)
+        unscaled = model.evaluate(parameters, self._design, derivatives=False)[0]
+        signal = model.fit_scale(parameters, unscaled, signals, self._weights, given)
+        return np.asarray(np.abs(signals - signal) ** 2 @ self._weights)
 
 
 def tensor_axes(signals: NDArray[np.float64], acquisition: Acquisition) -> NDArray[np.float64]:

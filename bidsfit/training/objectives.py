@@ -396,6 +396,9 @@ class Signals(_Estimating):
         parameters = torch.stack(space.completed(self.parameters(outputs, space).unbind(dim=-1)), dim=-1)
         design = outputs.new_tensor(model.design(simulator.acquisition))
         y, signal = batch.noisy, model.torch_signal(parameters, design)
+        if model.phase is not None:
+            product = (signal.conj() * y * outputs.new_tensor(simulator.acquisition.weights)).sum(dim=-1, keepdim=True)
+            signal = signal * torch.polar(torch.ones_like(product.real), product.angle())
         if model.complex_valued:
             y, signal = (torch.cat([values.real, values.imag], dim=-1) for values in (y, signal))
         counts = outputs.new_tensor(np.tile(simulator.acquisition.weights, 1 + model.complex_valued))

@@ -182,11 +182,13 @@ def train(
     with library_threads(threads):
         judged = Simulator(truths_of(space), task.acquisition, task.noise, simulator.simulation, reach)
         other = least_squares_of(space)
+        size = monte_carlo.LIGHT if space.model.compiled else monte_carlo.OF_COSTLY
+        size = monte_carlo.OF_PATCHES if any(reach) else size
         found = simulate(
             lambda signals, sigma: invert(signals, sigma=sigma).parameters,
             judged,
             beside=None if other is None else estimates_of(other, task.acquisition),
-            size=monte_carlo.OF_PATCHES if any(reach) else monte_carlo.LIGHT,
+            size=size,
             seed=task.seed,
         )
         limit = residual_limit(invert, simulator, task.seed)

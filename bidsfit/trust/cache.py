@@ -109,6 +109,8 @@ def _rounded(acquisition: Acquisition) -> Acquisition:
         np.maximum(np.rint(acquisition.weights), 1),
         acquisition.n_directions,
         acquisition.frame,
+        None if acquisition.frames is None else _rounded(acquisition.frames),
+        acquisition.basis,
         **columns,
     )
 
@@ -117,4 +119,7 @@ def _facts(acquisition: Acquisition) -> dict[str, Any]:
     """Content of an acquisition, for JSON."""
     arrays: dict[str, Any] = {**acquisition.columns, "counts": acquisition.weights}
     arrays |= {"directions": acquisition.directions, "n_directions": acquisition.n_directions}
+    if acquisition.frames is not None:
+        arrays |= {f"frames_{name}": values for name, values in acquisition.frames.columns.items()}
+        arrays |= {"basis": np.round([acquisition.basis.real, acquisition.basis.imag], DIGITS)}
     return {name: np.asarray(array).tolist() for name, array in arrays.items() if array is not None}

@@ -104,7 +104,8 @@ def obstacle(estimator: Estimator) -> str:
     if any(estimator.reach) and not hasattr(estimator, "trained"):
         return "it reads the neighbours of a voxel"
     model = estimator.model
-    if any(parameter.kind != "scalar" and parameter.name not in model.axis_angles for parameter in model.parameters):
+    known = (*model.axis_angles, model.phase)
+    if any(parameter.kind != "scalar" and parameter.name not in known for parameter in model.parameters):
         return "its model has angles"
     if estimator.learns:
         return "it learns its prior from the image itself"

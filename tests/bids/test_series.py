@@ -1,6 +1,7 @@
 """Series of images: which files belong together, their metadata, and what is said where something is missing."""
 
 import json
+import re
 
 import nibabel as nib
 import numpy as np
@@ -327,3 +328,105 @@ def test_negative_values_stay_where_they_are_no_polarity(echoes, tmp_path, magni
     join = JoinSeries(files=[str(path)], magnitudes=magnitudes)
     found = np.asarray(nib.load(join.run(cwd=str(tmp_path)).outputs.out_file).dataobj)
     assert np.unique(found).tolist() == [2 if magnitudes else -2]
+
+
+TRAIN = {
+    "FlipAngle": [10.0, 0, 50.0, 20.0],
+    "RepetitionTime": [0.012, 0.013, 0.012, 0.012],
+    "EchoTime": 0.003,
+    "InversionTime": 0.02,
+}
+BASIS = [[0.5, 0.5, 0.5, 0.5], [0.5, -0.5, 0.5, -0.5], [0.5, 0.5, -0.5, -0.5]]
+
+
+@pytest.fixture
+def fingerprints(tiny):
+    """``fingerprints(n, **sidecar)``: add coefficients, or repetitions, of a train; None leaves a field out."""
+
+    def add(n=3, what="coef", parts=("real", "imag"), **sidecar):
+        data = tiny.signals([0])[..., 0]
+        for k in range(1, n + 1):
+            for part, values in (("real", data * k), ("imag", -data / k)):
+                if part in parts:
+                    path = f"sub-01/anat/sub-01_part-{part}_desc-{what}{k:02d}_MRF.nii.gz"
+                    tiny.nifti(path, values.astype(np.float32))
+        content = TRAIN | {"TemporalBasis": BASIS} | sidecar
+        tiny.write("sub-01_MRF.json", json.dumps({k: v for k, v in content.items() if v is not None}))
+        return tiny
+
+    return add
+
+
+def trains_in(dataset):
+    return find_images(open_dataset(dataset.root, "raw", derivative=True), [], ["01"], suffixes=("MRF",))
+
+
+class TestFingerprints:
+    def test_coefficients_of_a_basis_are_one_complex_image(self, fingerprints, tmp_path):
+        tiny = fingerprints(MagneticFieldStrength=3)
+        (image,) = trains_in(tiny).images
+        assert (image.name, image.suffix, image.sidecar["MagneticFieldStrength"]) == ("sub-01_mod-MRF", "MRF", 3)
+        assert [path.name for path in image.imaginary] == [
+            f"sub-01_part-imag_desc-coef0{k}_MRF.nii.gz" for k in (1, 2, 3)
+        ]
+        assert len(sources_of(image)) == 6
+        assert InputImage.from_dict(json.loads(json.dumps(image.to_dict()))) == image
+        acquisition = read_acquisition(None, None, image.sidecar)
+        assert len(acquisition) == 3
+        np.testing.assert_allclose(acquisition.basis, np.transpose(BASIS))
+        np.testing.assert_allclose(acquisition.frames.columns["flip_angle"], TRAIN["FlipAngle"])
+        np.testing.assert_allclose(acquisition.frames.columns["TR"], [12, 13, 12, 12])
+        np.testing.assert_allclose(acquisition.frames.columns["TE"], 3)
+        files = {"files": [str(p) for p in image.series], "imaginary": [str(p) for p in image.imaginary]}
+        joined = JoinSeries(**files).run(cwd=str(tmp_path)).outputs.out_file
+        data, expected = np.asarray(nib.load(joined).dataobj), tiny.signals([0])[..., 0].astype(np.float32)
+        np.testing.assert_allclose(data[..., 1], 2 * expected - 0.5j * expected, rtol=1e-6)
+
+    def test_without_a_basis_they_are_the_repetitions(self, fingerprints):
+        (image,) = trains_in(fingerprints(4, "frame", TemporalBasis=None)).images
+        acquisition = read_acquisition(None, None, image.sidecar)
+        assert acquisition.frames is None
+        np.testing.assert_allclose(acquisition.columns["flip_angle"], TRAIN["FlipAngle"])
+
+    def test_a_basis_may_be_complex(self, fingerprints):
+        imaginary = [[0.0] * 4, [0.5, -0.5, 0.5, -0.5], [0.0] * 4]
+        real = [BASIS[0], [0.0] * 4, BASIS[2]]
+        (image,) = trains_in(fingerprints(TemporalBasis=real, TemporalBasisImaginary=imaginary)).images
+        basis = read_acquisition(None, None, image.sidecar).basis
+        np.testing.assert_allclose(basis[:, 1], 0.5j * np.array([1, -1, 1, -1]))
+
+    @pytest.mark.parametrize(
+        ("n", "sidecar", "said"),
+        [
+            (3, {"FlipAngle": None}, r"no FlipAngle in its metadata.*list of degrees.*sub-01_MRF\.json"),
+            (3, {"RepetitionTime": None}, "no RepetitionTimeExcitation in its metadata"),
+            (3, {"FlipAngle": 10}, "FlipAngle must be a list of degrees with one number for each repetition"),
+            (3, {"EchoTime": [0.003] * 3}, r"EchoTime must be a list of seconds .*\(4\).*found \[0.003, 0.003"),
+            (3, {"InversionTime": -1}, "InversionTime must be a list of seconds"),
+            (3, {"EchoTime": 0.02}, "repetition times must be longer than echo times"),
+            (3, {"RepetitionTime": [12.0] * 4}, "below 1 s; found"),
+            (2, {}, r"a file for each coefficient .* from 1 to 3; found 2, numbered \[1, 2\]"),
+            (3, {"TemporalBasis": None}, "a file for each repetition, numbered in desc- from 1 to 4"),
+            (3, {"TemporalBasis": [row[:3] for row in BASIS]}, "with a number for each of the 4 repetitions"),
+            (3, {"TemporalBasis": [[2.0, 0, 0, 0], *BASIS[1:]]}, "are orthonormal"),
+            (3, {"TemporalBasis": "none"}, "TemporalBasis must hold a list for each coefficient"),
+        ],
+    )
+    def test_what_is_missing_or_contradicts_is_told(self, fingerprints, n, sidecar, said):
+        found = trains_in(fingerprints(n, **sidecar))
+        assert not found.images
+        assert re.search(said, found.problems[0].message), found.problems[0].message
+
+    def test_both_parts_must_be_there_and_tell_the_same(self, fingerprints):
+        tiny = fingerprints(parts=("real",))
+        assert "sub-01_part-imag_desc-coef01_MRF.nii.gz is not beside it" in trains_in(tiny).problems[0].message
+        tiny = fingerprints()
+        tiny.write("sub-01/anat/sub-01_part-real_desc-coef02_MRF.json", json.dumps({"InversionTime": 0.03}))
+        (problem,) = trains_in(tiny).problems
+        assert "differ in InversionTime, and are of one train of pulses. Write it once, to sub-01_MRF.json" in (
+            problem.message
+        )
+
+    def test_imaginary_parts_alone_are_no_fingerprint(self, fingerprints):
+        (problem,) = trains_in(fingerprints(parts=("imag",))).problems
+        assert "without real parts" in problem.message

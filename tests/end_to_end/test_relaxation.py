@@ -160,3 +160,26 @@ def test_readouts_after_an_inversion_get_their_sign(app, outputs, valid, blank_f
         "sub-01_inv-2_MP2RAGE.nii.gz",
         "sub-01_UNIT1.nii.gz",
     ]
+
+
+def test_coefficients_of_fingerprints_become_maps(app, outputs, valid, blank_figures, tmp_path):
+    """Complex images of any phase, flip angles of a map; tissue to within what its noise explains."""
+    dataset, stem = tmp_path / "ds", "sub-01_mod-MRF_model-mrffisp"
+    size = ("--shape", "20", "20", "1", "--participants", "1", "--patients", "0", "--snr", "2000")
+    assert main(["phantom", str(dataset), "--model", "mrffisp", *size]) == 0
+    assert valid(dataset)
+    truth = dataset / "derivatives" / "truth"
+    words = ("-d", f"truth={truth}", "--trust", "off", *QUICK)
+    outcome = app(dataset, tmp_path / "out", "participant", *words)
+    assert outcome.code == 0, outcome.err
+    left = outputs(tmp_path / "out")
+    assert valid(left.folder)
+    true = {
+        name: np.asarray(nib.load(truth / f"sub-01/anat/sub-01_model-mrffisp_desc-truth_{name}map.nii.gz").dataobj)
+        for name in ("T1", "T2")
+    }
+    tissue = (true["T2"] > 0) & (true["T2"] < 0.2)
+    for name, values in true.items():
+        error = np.abs(left.data(f"{stem}_desc-lsq_{name}map")[tissue] / values[tissue] - 1)
+        assert np.quantile(error, 0.9) < 0.015
+    assert len(left.sidecar(f"{stem}_desc-lsq_T1map")["Sources"]) >= 20

@@ -17,7 +17,7 @@ TABLES = {
     "dti": {"b": [0] * 4 + [1000] * 30}
     | dict(zip(("gx", "gy", "gz"), np.vstack([np.zeros((4, 3)), spread_directions(30)]).T, strict=True)),
     "t1ir": {"TI": [30, 100, 200, 400, 800, 1500, 3000, 6000]},
-    "fisp": {
+    "mrffisp": {
         "flip_angle": 5 + 55 * np.abs(np.sin(np.pi * np.arange(N) / 30)),
         "TR": 12 + np.cos(np.arange(N) / 7),
         "TE": [2.0] * N,
@@ -28,7 +28,7 @@ BOUNDS = {
     "dti": [f"D{axis}=0.0002,0.0022" for axis in ("xx", "yy", "zz")]
     + [f"D{axes}=-0.0006,0.0006" for axes in ("xy", "xz", "yz")],
     "t1ir": ["T1=0.3,3"],
-    "fisp": ["phase=-1,1", "T1=0.5,2", "T2=0.04,0.2"],
+    "mrffisp": ["T1=0.5,2", "T2=0.04,0.2"],
 }
 RECIPE = """
 simulation: {samples: 4096}
@@ -40,9 +40,7 @@ schedule: {steps: 200, batch: 256, peak_rate: 0.01, validation: 1024, checks: 2}
 
 @pytest.mark.slow
 @pytest.mark.parametrize("model", TABLES)
-def test_estimators_of_the_examples_are_evaluated(plugin, few_draws, monkeypatch, model, tmp_path):
-    if model == "fisp":
-        monkeypatch.setattr("fingerprinting.ORDERS", 20)  # enough for T2 of 200 ms
+def test_estimators_of_the_examples_are_evaluated(few_draws, model, tmp_path):
     table, recipe = tmp_path / "table.tsv", tmp_path / "recipe.yml"
     columns = TABLES[model]
     np.savetxt(table, np.column_stack(list(columns.values())), delimiter="\t", header="\t".join(columns), comments="")

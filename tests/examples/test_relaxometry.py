@@ -1,7 +1,6 @@
-"""Models that know no diffusion, from arrays to a page: inversion recovery, and docs/examples/fingerprinting.py."""
+"""Models that know no diffusion, from arrays to a page: inversion recovery and fingerprints."""
 
 import json
-import sys
 
 import nibabel as nib
 import numpy as np
@@ -10,6 +9,7 @@ import pytest
 from bidsfit import Acquisition, LeastSquares, MaximumLikelihood, Status, models
 from bidsfit.cli.lab import main
 from bidsfit.information import cramer_rao_bound
+from bidsfit.models.fingerprinting import temporal_basis
 from bidsfit.trained.network import Network
 from bidsfit.trust.companions import companions
 
@@ -24,11 +24,6 @@ TRAIN = Acquisition(
 @pytest.fixture
 def recovery():
     return models.get("t1ir")
-
-
-@pytest.fixture
-def fisp(plugin):
-    return models.get("fisp")
 
 
 def in_table(path, acquisition):
@@ -99,64 +94,30 @@ class TestInversionRecovery:
         assert "is there already" in capsys.readouterr().err
 
 
-class TestFingerprinting:
-    def isochromats(self, t1, t2, n=400):
-        """The same train with magnetisations that every gradient turns by other angles."""
-        turns = np.exp(2j * np.pi * np.arange(n) / n)
-        along, across, signals = np.full(n, 1 - 2 * np.exp(-20 / t1)), np.zeros(n, dtype=complex), []
-        for angle, tr in zip(np.deg2rad(TRAIN.columns["flip_angle"]), TRAIN.columns["TR"], strict=True):
-            x = across.real * np.cos(angle) + along * np.sin(angle)
-            along = along * np.cos(angle) - across.real * np.sin(angle)
-            across = x + 1j * across.imag
-            signals.append(across.mean() * np.exp(-2 / t2))
-            across = across * turns * np.exp(-tr / t2)
-            along = 1 + (along - 1) * np.exp(-tr / t1)
-        return np.array(signals)
+def test_a_network_learns_coefficients_of_any_phase(quickly_trained):
+    model = models.get("mrffisp")
+    coefficients = Acquisition(frames=TRAIN, basis=temporal_basis(TRAIN, 6))
+    bounds = {"T1": (500.0, 2000.0), "T2": (40.0, 200.0)}
+    bundle = quickly_trained(model, coefficients, 100.0, bounds=bounds)
+    estimator = Network(model, snr=100.0, noise="gaussian", bounds=bounds, trained=bundle)
+    t1 = np.linspace(700, 1700, 60)
+    phase = np.linspace(-3, 3, 60)
+    clean = model.signal({"S0": 50.0, "T1": t1, "T2": 90.0, "phase": phase, "B1": 1.0}, coefficients)
+    estimate = estimator.estimate(clean, coefficients, noise=0.5)
+    assert np.sqrt(np.mean((estimate.parameters["T1"] / t1 - 1) ** 2)) < 0.1
+    assert estimate.parameters["S0"] == pytest.approx(50, rel=0.2)
+    assert estimate.parameters["phase"] == pytest.approx(phase, abs=0.2)
+    other = Acquisition(frames=coefficients.frames, basis=coefficients.basis[:, ::-1])
+    assert estimator.missing(other) == ["it was trained for other combinations of frames (another basis)"]
 
-    @pytest.mark.parametrize(("t1", "t2", "apart"), [(800, 70, 1e-9), (1500, 100, 1e-9), (4000, 2000, 2e-3)])
-    def test_signals_are_those_of_isochromats(self, fisp, t1, t2, apart):
-        expected = 3 * np.exp(0.7j) * self.isochromats(t1, t2)
-        assert fisp.signal(np.array([3.0, t1, t2, 0.7]), TRAIN) == pytest.approx(expected, abs=apart)
 
-    def test_least_squares_reaches_the_bound(self, fisp):
-        """Complex signals; maximum likelihood with Gaussian noise is the same, and Rician noise is refused."""
-        truth = np.array([[100.0, 900.0, 80.0, 3.0]])
-        clean = np.repeat(fisp.signal(truth, TRAIN), 300, axis=0)
-        rng = np.random.default_rng(0)
-        signals = clean + rng.standard_normal(clean.shape) + 1j * rng.standard_normal(clean.shape)
-        estimate = LeastSquares(fisp).estimate(signals, TRAIN)
-        floor = cramer_rao_bound(fisp, truth, TRAIN, 1.0)
-        assert set(estimate.count()) == {Status.CONVERGED}
-        assert np.median(estimate.sigma) == pytest.approx(1, rel=0.03)
-        for name, value in zip(fisp.names, truth[0], strict=True):
-            spread = np.angle(np.exp(1j * (estimate.parameters[name] - value))) if name == "phase" else (
-                estimate.parameters[name] - value
-            )  # fmt: skip
-            assert np.abs(spread.mean()) < 4 * floor[name][0] / np.sqrt(300)
-            assert spread.std() == pytest.approx(floor[name][0], rel=0.15)
-        other = MaximumLikelihood(fisp, noise="gaussian").estimate(signals[:20], TRAIN, noise=1.0)
-        assert other.parameters["T1"] == pytest.approx(estimate.parameters["T1"][:20], rel=1e-3)
-        with pytest.raises(ValueError, match="are complex and their noise is Gaussian"):
-            MaximumLikelihood(fisp)
-
-    def test_a_network_learns_it(self, fisp, quickly_trained, monkeypatch):
-        monkeypatch.setattr(sys.modules["fingerprinting"], "ORDERS", 20)  # enough for T2 of 200 ms
-        bounds = {"T1": (500.0, 2000.0), "T2": (40.0, 200.0), "phase": (-1.0, 1.0)}
-        bundle = quickly_trained(fisp, TRAIN, 100.0, bounds=bounds)
-        estimator = Network(fisp, snr=100.0, noise="gaussian", bounds=bounds, trained=bundle)
-        t1 = np.linspace(700, 1700, 60)
-        clean = fisp.signal({"S0": 50.0, "T1": t1, "T2": 90.0, "phase": 0.4}, TRAIN)
-        estimate = estimator.estimate(clean, TRAIN, noise=0.5)
-        assert np.sqrt(np.mean((estimate.parameters["T1"] / t1 - 1) ** 2)) < 0.2
-        assert estimate.parameters["S0"] == pytest.approx(50, rel=0.2)
-
-    @pytest.mark.slow
-    def test_complex_images_become_maps(self, fisp, tmp_path):
-        t2 = np.linspace(50, 150, 6).reshape(3, 2, 1)
-        data = fisp.signal({"S0": 100.0, "T1": 1000.0, "T2": t2, "phase": 0.5}, TRAIN)
-        nib.save(nib.Nifti1Image(data.astype(np.complex64), np.eye(4)), tmp_path / "image.nii.gz")
-        table = in_table(tmp_path / "table.tsv", TRAIN)
-        words = ["fit", str(tmp_path / "image.nii.gz"), "--model", "fisp", "--table", str(table), "--threads", "1"]
-        assert main([*words, "--out", str(tmp_path / "out")]) == 0
-        found = np.asarray(nib.load(tmp_path / "out" / "image_model-fisp_param-T2_desc-lsq_map.nii.gz").dataobj)
-        assert found == pytest.approx(1e-3 * t2, rel=1e-3)
+@pytest.mark.slow
+def test_complex_images_become_maps(self, fisp, tmp_path):
+    t2 = np.linspace(50, 150, 6).reshape(3, 2, 1)
+    data = models.get("mrffisp").signal({"S0": 100.0, "T1": 1000.0, "T2": t2, "phase": 0.5, "B1": 1.0}, TRAIN)
+    nib.save(nib.Nifti1Image(data.astype(np.complex64), np.eye(4)), tmp_path / "image.nii.gz")
+    table = in_table(tmp_path / "table.tsv", TRAIN)
+    words = ["fit", str(tmp_path / "image.nii.gz"), "--model", "mrffisp", "--table", str(table), "--threads", "1"]
+    assert main([*words, "--out", str(tmp_path / "out")]) == 0
+    found = np.asarray(nib.load(tmp_path / "out" / "image_model-mrffisp_param-T2_desc-lsq_map.nii.gz").dataobj)
+    assert found == pytest.approx(1e-3 * t2, rel=1e-3)
