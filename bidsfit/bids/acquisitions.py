@@ -145,7 +145,7 @@ def columns_of(sidecar: Mapping[str, Any], n_volumes: int) -> dict[str, Any]:
 def is_value(value: Any, column: Column) -> bool:
     """Whether a metadata value is valid for a column."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    return number and 0 < value * column.field_factor <= column.largest
+    return number and 0 <= value * column.field_factor <= column.largest and (value > 0 or column.zero)
 
 
 def listed(values: NDArray, most: int = 8) -> str:
