@@ -172,11 +172,13 @@ def _line_series(orders: int) -> NDArray[np.float64]:
     weights = np.concatenate([even, even, -first * gauss / 2]) * math.sqrt(2 / (3 * math.pi))
     x = np.exp(LINE_START + np.arange(int((LINE_END - LINE_START) * LINE_NODES) + 1) / LINE_NODES)
     exponent = np.minimum(2 * x[:, None] ** 2 * powers, 700.0)
-    decay = np.exp(-exponent) * weights
-    found, factor = [], np.polynomial.Polynomial([1.0])
+    term, moments = np.exp(-exponent) * weights, list[NDArray[np.float64]]()
+    found, factor = [], np.polynomial.Polynomial([1.0])  # of the exponent, times exp(-exponent)
     for _ in range(orders - 1 + LINE_TERMS):
-        found.append((factor(exponent) * decay).sum(axis=1))
-        factor = np.polynomial.Polynomial([0.0, 2.0]) * (factor.deriv() - factor)  # x d/dx of it times exp(-exponent)
+        moments.append(term.sum(axis=1))
+        term *= exponent
+        found.append(np.asarray(factor.coef, dtype=float) @ np.array(moments))
+        factor = np.polynomial.Polynomial([0.0, 2.0]) * (factor.deriv() - factor)  # x d/dx
     factorials = [math.factorial(k) for k in range(LINE_TERMS)]
     return np.array([np.transpose(found[n : n + LINE_TERMS]) / factorials for n in range(orders)])
 
