@@ -46,6 +46,8 @@ MOST_IN_WORDS = 60
 
 #: Scalar products of the columns of a basis may be wrong by so much.
 ORTHONORMAL = 1e-3
+#: Angular frequency of protons in a field: rad/ms for each microtesla.
+GYROMAGNETIC_RATIO = 0.2675221874
 
 #: Axes that directions refer to: those of the voxels as FSL's .bvec files have them, or those of the scanner.
 Frame = Literal["bvec", "xyz"]
@@ -79,6 +81,8 @@ class Column:
         Decimals in text.
     latex : str
         Symbol in equations as LaTeX, if it differs from the name.
+    zero : bool
+        Whether metadata may hold 0; of other columns, that is no value.
     """
 
     name: str
@@ -93,6 +97,7 @@ class Column:
     field_factor: float = 1.0
     decimals: int = 1
     latex: str = ""
+    zero: bool = False
 
     def listed(self, values: Iterable[float]) -> str:
         """Distinct values in ascending order, as text."""
@@ -126,6 +131,11 @@ COLUMNS = {
         Column("shots_after", "post-centre shot count", largest=1e4,
                field="NumberShotsAfter", latex="n_+"),
         Column("flip_angle", "flip angle", "degrees", absolute=0.1, largest=360, field="FlipAngle", latex=r"\alpha"),
+        # Of saturation; the amplitude is the root mean square of B1, which `bidsfit.bids.series` finds.
+        Column("offset", "offset frequency", "Hz", 2e-3 * np.pi, absolute=1.0, largest=1e6, field="MTOffsetFrequency",
+               latex=r"\Delta"),
+        Column("saturation", "saturation amplitude", "µT", GYROMAGNETIC_RATIO, absolute=0.005, largest=100,
+               field="MTB1RMS", decimals=2, latex=r"\omega_1", zero=True),
         Column("diffusion_time", "diffusion time", "ms", absolute=0.1, largest=1e4, field="DiffusionTime",
                field_factor=1e3),
     )

@@ -204,7 +204,7 @@ def fit(
     start = time.perf_counter()
     estimate = estimator.estimate(signals, acquisition, sigma, positions=positions, threads=threads, progress=progress)
     seconds = time.perf_counter() - start
-    shown = estimate if covariate is None else with_covariate(estimate, estimator.model, covariate)
+    shown = estimate if covariate is None else with_covariate(estimate, estimator, covariate)
     values: dict[str, NDArray] = shown.parameters | shown.derived
     values |= {"rmse": estimate.rmse, "r2": estimate.r2, "status": estimate.status}
     performance = None
@@ -221,7 +221,9 @@ def fit(
     for key, companion in companions_of(estimator, trust).items():
         judged = companion.judge(judge, estimate)
         if shown is not estimate and companion.quantity.unit is None:
-            judged = {name: array * (shown.values[name] / estimate.values[name]) for name, array in judged.items()}
+            judged = {
+                name: array * _change(estimate.values[name], shown.values[name]) for name, array in judged.items()
+            }
         values |= {f"{name}_{key}": a for name, a in judged.items() if not estimator.model.quantity(name).auxiliary}
     summary = None
     if performance is not None:
@@ -251,10 +253,17 @@ def fit(
     return FitResult(values, numbers)
 
 
-def with_covariate(estimate: Estimate, model: SignalModel, values: NDArray[np.float64]) -> Estimate:
+def _change(before: NDArray[np.float64], after: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Values after a change as a share of those before; 1 where these are 0."""
+    return np.divide(after, before, out=np.where(np.isfinite(after), 1.0, np.nan), where=before != 0)
+
+
+def with_covariate(estimate: Estimate, estimator: Estimator, values: NDArray[np.float64]) -> Estimate:
     """The estimate with values (n_voxels,) of the covariate of the model, instead of that which the fit held."""
+    model = estimator.model
     assert model.covariate is not None
-    points = model.covariate.apply(estimate.points, values, estimate.acquisition)
+    free = [k for k, name in enumerate(model.names) if name not in estimator.fixed]
+    points = model.covariate.apply(estimate.points, values, estimate.acquisition, free)
     parameters = dict(zip(model.names, np.ascontiguousarray(points.T), strict=True))
     return replace(estimate, parameters=parameters, derived=model.derivation.values(points))
 

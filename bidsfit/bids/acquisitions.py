@@ -153,7 +153,8 @@ def columns_of(sidecar: Mapping[str, Any], n_volumes: int, *, zero: bool = False
 def is_value(value: Any, column: Column, *, zero: bool = False) -> bool:
     """Whether a metadata value is valid for a column, where 0 may be (``zero``)."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    return number and (value > 0 or (zero and value == 0)) and value * column.field_factor <= column.largest
+    allowed = value > 0 or (value == 0 and (zero or column.zero)) if number else False
+    return allowed and value * column.field_factor <= column.largest
 
 
 def listed(values: NDArray, most: int = 8) -> str:

@@ -26,7 +26,7 @@ from bidsfit.bids.names import (
     participant_labels,
     title_of,
 )
-from bidsfit.bids.series import SERIES, group_series, imaginary_of, polarity_of, series_metadata
+from bidsfit.bids.series import SERIES, group_series, imaginary_of, polarity_of, series_metadata, series_name
 from bidsfit.exceptions import (
     InvalidDatasetError,
     NoInputError,
@@ -487,10 +487,10 @@ def _describe(dataset: Dataset, label: str, suffix: str, files: tuple[Path, ...]
     phase_unit = ""
     if series:
         kind = SERIES[suffix]
-        joined = {kind.entity, "part"} if kind.signed or kind.train else {kind.entity}
         imaginary = imaginary_of(files) if kind.train else ()
-        entities = {k: v for k, v in entities.items() if IMAGE_ENTITIES.get(k) not in joined}
-        entities["modality"] = suffix
+        entities = {"subject": label, **_labels(Path(series_name(path, suffix))), "modality": suffix}
+        if kind.signed or kind.train:
+            entities.pop("part", None)
         if kind.signed:
             polarity = polarity_of(files)
             units = {phase_unit_of(one, dataset) for one in polarity if not is_magnitude(one)}

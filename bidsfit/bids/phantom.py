@@ -33,7 +33,7 @@ from bidsfit.bids.phantom_study import (
     visits,
     write_region_truth,
 )
-from bidsfit.bids.series import BASIS, SERIES, SHOTS
+from bidsfit.bids.series import AMPLITUDE, BASIS, OFFSET, SERIES, SHOTS, STATE, endings
 from bidsfit.bids.tables import write_rows
 from bidsfit.bids.units import FILE_UNITS
 from bidsfit.exceptions import CannotCreateError
@@ -223,9 +223,7 @@ def measurements(cohort: Cohort) -> list[str]:
     suffix = cohort.signal_model.suffixes[0]
     if not cohort.recipe.columns:
         return [f"part-mag_{suffix}" if cohort.phase else suffix]
-    if _is_train(cohort):
-        return [f"part-real_desc-coef{k + 1:02d}_{suffix}" for k in range(len(cohort.acquisition))]
-    return [f"{SERIES[suffix].entity}-{k + 1}_{suffix}" for k in range(len(cohort.acquisition))]
+    return endings(suffix, cohort.acquisition)
 
 
 def _is_train(cohort: Cohort) -> bool:
@@ -255,6 +253,9 @@ def write_series(stem: Path, cohort: Cohort, participant: Participant, session: 
         }
         if SHOTS in SERIES[suffix].fields:
             own[SHOTS] = [own.pop(f"{SHOTS}{part}") for part in ("Before", "After")]
+        if STATE in SERIES[suffix].fields:
+            own[STATE] = bool(own[AMPLITUDE] > 0)
+            own = own if own[STATE] else {key: value for key, value in own.items() if key not in (OFFSET, AMPLITUDE)}
         write_json(Path(f"{stem}_{ending}.json"), SERIES_SIDECAR | SEQUENCES.get(ending.split("_")[-1], {}) | own)
     if covariate := cohort.signal_model.covariate:
         path = f"{beside(stem, 'fmap')}_{covariate.suffix}"

@@ -13,11 +13,12 @@ from nibabel.nifti1 import Nifti1Image
 from nibabel.spatialimages import SpatialImage
 from numpy.typing import NDArray
 
-from bidsfit.acquisition import COLUMNS, require_basis
+from bidsfit.acquisition import COLUMNS, Acquisition, require_basis
 from bidsfit.bids.acquisitions import is_value
 from bidsfit.bids.images import SAME_GRID, open_image, read_data, same_grid
 from bidsfit.bids.names import parse_name, phase_beside
 from bidsfit.exceptions import UnusableInputError
+from bidsfit.models.pulses import SHAPES, root_mean_square_b1
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,13 @@ class Kind:
     train : bool
         Whether its images are those of all repetitions of a train of pulses, or coefficients of these, and complex:
         real parts with imaginary parts beside them. The metadata of each tell of the whole train (`train_metadata`).
+    numbered : bool
+        Whether the label of the entity begins with a label of the series, and only the number at its end tells files
+        apart: acq-qmt1, acq-qmt2.
+    also : str
+        Key of another entity in which its files may differ.
+    fewest : int
+        Files that are fewer are images of another kind.
     """
 
     entity: str
@@ -50,7 +58,13 @@ class Kind:
     magnitudes: bool = False
     signed: bool = False
     train: bool = False
+    numbered: bool = False
+    also: str = ""
+    fewest: int = 1
 
+
+#: Fields of saturation: whether there is any, its offset, and the root mean square of its amplitude, which is ours.
+STATE, OFFSET, AMPLITUDE = "MTState", "MTOffsetFrequency", "MTB1RMS"
 
 #: Field with the number of excitations of a readout.
 SHOTS = "NumberShots"
@@ -78,6 +92,8 @@ SERIES = {
     "MRF": Kind(
         "desc", ("FlipAngle", "RepetitionTimeExcitation", "EchoTime", "InversionTime"), beside="TB1map", train=True
     ),
+    # A pair with and without saturation tells the ratio of both, and no more.
+    "MTR": Kind("acq", (STATE,), beside="TB1map", refused="SSFP", numbered=True, also="mt", fewest=3),
     "VFA": Kind("flip", ("FlipAngle", "RepetitionTimeExcitation"), beside="TB1map", refused="SSFP"),
 }
 
@@ -85,7 +101,7 @@ SERIES = {
 LEAST_FIELD, MOST_FIELD = 0.2, 3.0
 
 #: Units of the fields, in words.
-UNITS = {column.field: "degrees" if column.unit == "degrees" else "seconds" for column in COLUMNS.values()}
+UNITS = {c.field: c.unit if c.field_factor == 1 else "seconds" for c in COLUMNS.values() if c.unit}
 
 
 def group_series(paths: Iterable[Path], suffix: str) -> list[tuple[Path, ...]]:
@@ -95,10 +111,39 @@ def group_series(paths: Iterable[Path], suffix: str) -> list[tuple[Path, ...]]:
     """
     if suffix not in SERIES:
         return [(path,) for path in paths]
-    key, groups = SERIES[suffix].entity, dict[str, list[Path]]()
+    kind, groups = SERIES[suffix], dict[str, list[Path]]()
     for path in paths:
-        groups.setdefault(parse_name(path.name).without(key).split(".")[0], []).append(path)
-    return [tuple(sorted(files, key=lambda path: _place(path, key))) for files in groups.values()]
+        groups.setdefault(series_name(path, suffix), []).append(path)
+    return [
+        tuple(sorted(files, key=lambda path: _place(path, kind.entity)))
+        for files in groups.values()
+        if len(files) >= kind.fewest
+    ]
+
+
+def series_name(path: Path, suffix: str) -> str:
+    """What the names of all files of a series share, with the suffix."""
+    kind, words = SERIES[suffix], []
+    for word in parse_name(path.name).words:
+        key, _, label = word.partition("-")
+        if key == kind.entity and kind.numbered and (shared := label.rstrip("0123456789")):
+            words.append(f"{key}-{shared}")
+        elif key not in (kind.entity, kind.also):
+            words.append(word)
+    return "_".join([*words, suffix])
+
+
+def endings(suffix: str, acquisition: Acquisition) -> list[str]:
+    """What the names of the files of a series end with: ``echo-1_MESE``, or ``acq-qmt1_mt-on_MTR``.
+
+    Those of a train are coefficients, of which these are the real parts: ``part-real_desc-coef01_MRF``.
+    """
+    kind, n = SERIES[suffix], len(acquisition)
+    if kind.train:
+        return [f"part-real_{kind.entity}-coef{k + 1:02d}_{suffix}" for k in range(n)]
+    label = "qmt" if kind.numbered else ""
+    states = [f"{kind.also}-{'on' if a > 0 else 'off'}_" for a in acquisition.columns.get("saturation", ())] or [""] * n
+    return [f"{kind.entity}-{label}{k + 1}_{states[k]}{suffix}" for k in range(n)]
 
 
 def _place(path: Path, key: str) -> tuple[int, str]:
@@ -125,15 +170,18 @@ def series_metadata(found: Mapping[Path, Mapping[str, Any]], suffix: str) -> dic
     UnusableInputError
         If a file lacks the entity of the kind, or a field that BIDS requires is missing or invalid.
     """
-    key = SERIES[suffix].entity
+    key, also = SERIES[suffix].entity, SERIES[suffix].also
     if SERIES[suffix].train:
         return train_metadata(found, suffix)
     for path, metadata in found.items():
         name = parse_name(path.name)
         if key not in name.entities:
+            last = [word for word in name.words if also and word.startswith(f"{also}-")]
+            renamed = [*(word for word in name.words if word not in last), f"{key}-1", *last, suffix]
             raise UnusableInputError(
-                f"{path} has no {key}- in its name, by which BIDS tells the files of {suffix} apart; each holds one "
-                f"volume. Split or rename it: {'_'.join([*name.words, f'{key}-1', suffix])}{name.extension}."
+                f"{path} has no {key}- in its name, by which {'' if also else 'BIDS tells '}the files of {suffix} "
+                f"{'are told ' if also else ''}apart; each holds one volume. Split or rename it: "
+                f"{'_'.join(renamed)}{name.extension}."
             )
         sequence = str(metadata.get("PulseSequenceType", ""))
         if SERIES[suffix].refused and SERIES[suffix].refused in sequence.upper():
@@ -159,6 +207,8 @@ def series_metadata(found: Mapping[Path, Mapping[str, Any]], suffix: str) -> dic
     if SHOTS in SERIES[suffix].fields:
         found = {path: {**metadata, **_shots(path, metadata)} for path, metadata in found.items()}
         _require_readouts_in_order(found)
+    if STATE in SERIES[suffix].fields:
+        found = _with_saturation(found)
     first, *others = found.values()
     common = {key: value for key, value in first.items() if all(other.get(key) == value for other in others)}
     fields = [c.field for c in COLUMNS.values() if c.field and all(c.field in metadata for metadata in found.values())]
@@ -315,6 +365,63 @@ def _require_readouts_in_order(found: Mapping[Path, Mapping[str, Any]]) -> None:
                 f"{end:.3g} s after the inversion; expected from {before:.3g} s or later, up to "
                 f"RepetitionTimePreparation, {metadata['RepetitionTimePreparation']:.3g} s. Is one of these wrong?"
             )
+
+
+def _with_saturation(found: Mapping[Path, Mapping[str, Any]]) -> dict[Path, dict[str, Any]]:
+    """Metadata with offset and amplitude of the saturation of every file.
+
+    Without saturation the amplitude is 0, and the offset, on which nothing depends then, that of the farthest other.
+    """
+    told = {path: {**metadata, **_saturation(path, metadata)} for path, metadata in found.items()}
+    farthest = max((metadata[OFFSET] for metadata in told.values() if metadata[AMPLITUDE] > 0), default=None)
+    if farthest is not None:
+        for metadata in told.values():
+            metadata[OFFSET] = metadata[OFFSET] if metadata[AMPLITUDE] > 0 else farthest
+    return told
+
+
+def _saturation(path: Path, metadata: Mapping[str, Any]) -> dict[str, float]:
+    """Offset and amplitude of the saturation of a file; the amplitude alone, 0, without any."""
+    state, named = metadata[STATE], parse_name(path.name).entities.get("mt")
+    if not isinstance(state, bool) or named != ("on" if state else "off"):
+        raise UnusableInputError(
+            f"{path}: {STATE} is {state!r}; expected true for files called mt-on, and false for mt-off."
+        )
+    if not state:
+        return {AMPLITUDE: 0.0}
+
+    def number(field: str, unit: str, most: float, default: float | None = None) -> float:
+        value = metadata.get(field, default)
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            size = abs(value) if field == OFFSET else value
+            if 0 < size <= most:
+                return size
+        raise UnusableInputError(
+            f"{path}: {field} is {value!r}; expected a number{unit and f' of {unit}'}, at most {most:g}. A fit needs "
+            f"{OFFSET}, and either {AMPLITUDE} (root mean square of B1 over the time between pulses, in µT), or "
+            "MTFlipAngle, MTPulseDuration, MTPulseShape and RepetitionTimeExcitation, with MTPulseBandwidth for a "
+            f"Gaussian. Write them to {path.name.split('.')[0]}.json."
+        )
+
+    offset = number(OFFSET, "Hz", COLUMNS["offset"].largest)
+    if AMPLITUDE in metadata:
+        return {OFFSET: offset, AMPLITUDE: number(AMPLITUDE, "µT", COLUMNS["saturation"].largest)}
+    angle, duration = number("MTFlipAngle", "degrees", 1e4), number("MTPulseDuration", "seconds", 10)
+    spacing = number("RepetitionTimeExcitation", "seconds", 1000) / number("MTNumberOfPulses", "", 1e4, default=1)
+    shape = metadata.get("MTPulseShape")
+    if shape not in SHAPES:
+        raise UnusableInputError(
+            f"{path}: MTPulseShape is {shape!r}, from which the power of the pulse does not follow; it does for "
+            f"{', '.join(SHAPES)}. Write {AMPLITUDE}, the root mean square of B1 over the time between pulses in µT, "
+            f"to {path.name.split('.')[0]}.json."
+        )
+    if duration > spacing:
+        raise UnusableInputError(
+            f"{path}: its pulses last {duration:g} s (MTPulseDuration), and one begins every {spacing:g} s "
+            "(RepetitionTimeExcitation / MTNumberOfPulses). Is one of these wrong?"
+        )
+    bandwidth = number("MTPulseBandwidth", "Hz", 1e6) if shape != "HARD" else 1.0
+    return {OFFSET: offset, AMPLITUDE: root_mean_square_b1(angle, duration, spacing, shape, bandwidth)}
 
 
 def polarity_of(files: Sequence[Path]) -> tuple[Path, ...]:

@@ -22,6 +22,7 @@ BUILT_IN = {
     "mp2rage": "bidsfit.models.mp2rage:MP2RAGE",
     "mrffisp": "bidsfit.models.fingerprinting:MRF_FISP",
     "noddi": "bidsfit.models.noddi:NODDI",
+    "qmtramani": "bidsfit.models.magnetisation_transfer:RAMANI",
     "sirqmt": "bidsfit.models.magnetisation_transfer:SIR_QMT",
     "smt2": "bidsfit.models.smt:SMT2",
     "smt3": "bidsfit.models.smt:SMT3",

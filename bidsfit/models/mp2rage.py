@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -78,11 +78,11 @@ def train(turned: Tensor, recovered: Tensor, number: Tensor) -> tuple[Tensor, Te
 
 
 def with_transmit_field(
-    points: NDArray[np.float64], b1: NDArray[np.float64], acquisition: Acquisition
+    points: NDArray[np.float64], b1: NDArray[np.float64], acquisition: Acquisition, free: Sequence[int]
 ) -> NDArray[np.float64]:
     """Parameters of `MP2RAGE` for true flip angles, from those of a fit with nominal ones."""
     start = np.column_stack([points[:, 0] / b1, points[:, 1:3], b1])
-    return with_same_signals(MP2RAGE, points, start, acquisition)
+    return with_same_signals(MP2RAGE, points, start, acquisition, free)
 
 
 MP2RAGE = FunctionModel(
@@ -113,6 +113,6 @@ MP2RAGE = FunctionModel(
         ValuesRequirement("shots_after", 1, reason="the signal is that of the centre of k-space"),
     ),
     suffixes=("MP2RAGE",),
-    covariate=Covariate("B1", "TB1map", with_transmit_field),
+    covariate=Covariate("B1", "TB1map", with_transmit_field, "T1 of fluid is too long where they are smaller"),
     references=("marques2010",),
 )

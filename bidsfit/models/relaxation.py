@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -148,6 +149,9 @@ T1_INVERSION_RECOVERY = SymbolicModel(
 )
 
 
+#: What comes of flip angles that are not the nominal ones.
+NOMINAL = "T1 errs by twice as large a share"
+
 B1_PARAMETER = Parameter(
     name="B1",
     label="B1",
@@ -161,14 +165,19 @@ B1_PARAMETER = Parameter(
 
 
 def with_same_signals(
-    model: SignalModel, points: NDArray[np.float64], start: NDArray[np.float64], acquisition: Acquisition, free: int = 2
+    model: SignalModel,
+    points: NDArray[np.float64],
+    start: NDArray[np.float64],
+    acquisition: Acquisition,
+    free: Sequence[int],
 ) -> NDArray[np.float64]:
-    """Parameters whose signals are nearest to those of other ones, by Gauss-Newton steps in S0 and relaxation times.
+    """Parameters whose signals are nearest to those of other ones, by Gauss-Newton steps.
 
     Parameters
     ----------
     model : SignalModel
-        Its first parameters are S0 and relaxation times, which are free; the others are those of the start.
+    free : sequence of int
+        Indices of the parameters that are free; the others are those of the start.
     points : ndarray, shape (n, n_parameters)
         Their signals are sought.
     start : ndarray, shape (n, n_parameters)
@@ -181,16 +190,16 @@ def with_same_signals(
     inside = start[known]
     for _ in range(CORRECTIONS):
         signal, jacobian = model.signal_and_jacobian(inside, acquisition)
-        slopes = as_real(jacobian[..., :free] * inside[:, None, :free], axis=1)  # relative changes
+        slopes = as_real(jacobian[..., free] * inside[:, None, free], axis=1)  # relative changes
         step = np.einsum("nij,nj->ni", np.linalg.pinv(slopes), as_real(target - signal))
-        inside[:, :free] *= np.exp(np.clip(step, -0.5, 0.5))
+        inside[:, free] *= np.exp(np.clip(step, -0.5, 0.5))
     found = np.full_like(start, np.nan)
     found[known] = inside
     return found
 
 
 def with_transmit_field(
-    points: NDArray[np.float64], b1: NDArray[np.float64], acquisition: Acquisition
+    points: NDArray[np.float64], b1: NDArray[np.float64], acquisition: Acquisition, free: Sequence[int]
 ) -> NDArray[np.float64]:
     """Parameters of `T1_VFA` for true flip angles, from those of a fit with nominal ones.
 
@@ -204,6 +213,8 @@ def with_transmit_field(
         S0, T1 and B1 = 1.
     b1 : ndarray, shape (n,)
         True flip angle as a share of the nominal one; NaN where unknown, where the result is.
+    free : sequence of int
+        Indices of the parameters that were fitted.
 
     References
     ----------
@@ -213,7 +224,7 @@ def with_transmit_field(
     with np.errstate(invalid="ignore"):
         rate = np.arctanh(np.minimum(np.tanh(half / points[:, 1]) * b1**2, 1 - 1e-9)) / half
         start = np.column_stack([points[:, 0] / b1, 1 / rate, b1])
-    return with_same_signals(T1_VFA, points, start, acquisition)
+    return with_same_signals(T1_VFA, points, start, acquisition, free)
 
 
 T1_VFA = SymbolicModel(
@@ -237,6 +248,6 @@ T1_VFA = SymbolicModel(
     reference="largest",
     requirements=(ValuesRequirement("flip_angle", 2, reason="S0 and T1 are fitted"),),
     suffixes=("VFA",),
-    covariate=Covariate("B1", "TB1map", with_transmit_field),
+    covariate=Covariate("B1", "TB1map", with_transmit_field, NOMINAL),
     references=("fram1987", "helms2008"),
 )

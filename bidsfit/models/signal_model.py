@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -60,13 +60,16 @@ class Covariate:
     suffix : str
         BIDS suffix of the image, which lies in fmap/.
     apply : callable
-        From parameters (n, n_parameters) of a fit, values of the covariate (n,) and the fitted acquisition: parameters
-        that give the same signals with these values.
+        From parameters (n, n_parameters) of a fit, values of the covariate (n,), the fitted acquisition, and the
+        indices of the parameters that were free: parameters that give the same signals with these values.
+    without : str
+        What is wrong where the parameter is not 1 and no image tells it, in words.
     """
 
     parameter: str
     suffix: str
-    apply: Callable[[NDArray[np.float64], NDArray[np.float64], Acquisition], NDArray[np.float64]]
+    apply: Callable[[NDArray[np.float64], NDArray[np.float64], Acquisition, Sequence[int]], NDArray[np.float64]]
+    without: str
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -330,6 +330,25 @@ _MRF_FISP = TissueRecipe(
     coefficients=10,
 )
 
+# Around the values at 3 T that Sled reviewed (NeuroImage 2018;182:128-135).
+_SATURATED: Mapping[str, Ranges] = {
+    "WM": {"PSR": (0.12, 0.17), "kmf": (20.0, 30.0), "T2m": (10.0, 12.0), "T2R1": (0.03, 0.05)},
+    "GM": {"PSR": (0.05, 0.09), "kmf": (25.0, 40.0), "T2m": (9.0, 11.0), "T2R1": (0.04, 0.07)},
+    "CSF": {"PSR": (0.00, 0.005), "kmf": (20.0, 40.0), "T2m": (9.0, 11.0), "T2R1": (0.25, 0.45)},
+}
+_OFFSETS = (1000.0, 1500.0, 2500.0, 4000.0, 7000.0, 12000.0, 20000.0)
+
+_QMT_RAMANI = TissueRecipe(
+    tissues={
+        tissue: {"S0": _DENSITY[tissue], **ranges, "T1": (1000.0, 1000.0), "R1m": (1.0, 1.0), "B1": (1.0, 1.0)}
+        for tissue, ranges in _SATURATED.items()
+    },
+    lesions={"demyelination": {"S0": _DENSITY["GM"], "PSR": (0.04, 0.07), "T2R1": (0.05, 0.08)}},
+    source="Illustrative, white and grey matter around published values at 3 T; T1 of all tissues is that which the "
+    "fit holds.",
+    columns={"offset": (20000.0,) * 2 + _OFFSETS * 2, "saturation": (0.0,) * 2 + (2.0,) * 7 + (5.0,) * 7},
+)
+
 _ANY_DIRECTION: Ranges = {"direction_polar": (0.0, math.pi / 2), "direction_azimuth": (0.0, 2 * math.pi)}
 
 # Illustrative: white matter is dense and aligned, grey matter sparse and dispersed, as in the maps of Zhang et al.
@@ -481,6 +500,7 @@ RECIPES: Mapping[str, TissueRecipe] = {
     "fwdti": _FWDTI,
     "ivim": _IVIM,
     "noddi": _NODDI,
+    "qmtramani": _QMT_RAMANI,
     "sirqmt": _SIR_QMT,
     "smt2": _SMT2,
     "smt3": _SMT3,

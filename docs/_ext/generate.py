@@ -42,6 +42,7 @@ UNITS = {
     "um^4/ms^2": "µm⁴/ms²",
     "1": "1",
     "ms": "ms",
+    "us": "µs",
     "1/s": "1/s",
     "rad": "rad",
     "arbitrary": "as the image",

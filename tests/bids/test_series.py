@@ -16,7 +16,7 @@ from bidsfit.exceptions import UnusableInputError
 from bidsfit.interfaces.volumes import JoinSeries
 from bidsfit.preprocessing.phase import signed
 
-SUFFIXES = ("dwi", "IRT1", "MESE", "MEGRE", "MP2RAGE", "VFA")
+SUFFIXES = ("dwi", "IRT1", "MESE", "MEGRE", "MP2RAGE", "MTR", "VFA")
 
 
 @pytest.fixture
@@ -140,7 +140,7 @@ def test_who_has_nothing_is_told_what_was_looked_for(tiny):
     tiny.write("sub-01/anat/sub-01_T1w.json", "{}")
     (problem,) = found_in(tiny).problems
     assert (
-        "dwi/*_dwi.nii.gz) and no series ([ses-*/]anat/*_IRT1 or _MESE or _MEGRE or _MP2RAGE or _VFA.nii.gz)"
+        "dwi/*_dwi.nii.gz) and no series ([ses-*/]anat/*_IRT1 or _MESE or _MEGRE or _MP2RAGE or _MTR or _VFA.nii.gz)"
         in problem.message
     )
 
@@ -318,6 +318,83 @@ class TestReadoutsAfterAnInversion:
     def test_metadata_that_cannot_be_are_told(self, readouts, told, words):
         (problem,) = found_in(readouts(part="_part-mag", **told)).problems
         assert words in problem.message
+
+
+class TestSaturation:
+    """Images with saturation at several offsets, and ratios of magnetisation transfer, which are none."""
+
+    PULSE = {  # noqa: RUF012
+        "MTFlipAngle": 500,
+        "MTPulseDuration": 0.01,
+        "MTPulseShape": "HARD",
+        "RepetitionTimeExcitation": 0.04,
+    }
+
+    @pytest.fixture
+    def saturated(self, tiny):
+        def add(stem="sub-01/anat/sub-01_acq-qmt", offsets=(None, 1000, -3000, 10000), **sidecar):
+            for k, offset in enumerate(offsets, start=9):
+                name = f"{stem}{k}_mt-{'off' if offset is None else 'on'}_MTR"
+                tiny.nifti(f"{name}.nii.gz", tiny.signals([0])[..., 0])
+                content = {"MTState": offset is not None}
+                if offset is not None:
+                    content |= {"MTOffsetFrequency": offset} | self.PULSE | sidecar
+                tiny.write(f"{name}.json", json.dumps({k: v for k, v in content.items() if v is not None}))
+            return tiny
+
+        return add
+
+    def test_files_that_differ_in_a_number_are_one_image(self, saturated):
+        tiny = saturated()
+        saturated(stem="sub-01/anat/sub-01_acq-", MTNumberOfPulses=2)
+        second, first = sorted(found_in(tiny).images, key=lambda image: image.name)[::-1]
+        assert (first.name, second.name) == ("sub-01_acq-qmt_mod-MTR", "sub-01_mod-MTR")
+        assert [path.name for path in first.series] == [
+            f"sub-01_acq-qmt{k}_mt-{state}_MTR.nii.gz" for k, state in ((9, "off"), (10, "on"), (11, "on"), (12, "on"))
+        ]
+        for image, pulses in ((first, 1), (second, 2)):
+            acquisition = read_acquisition(None, None, image.sidecar)
+            np.testing.assert_allclose(acquisition.columns["offset"], [10000, 1000, 3000, 10000])
+            amplitude = np.deg2rad(500) / np.sqrt(0.01 * 0.04 / pulses) / 267.5221874
+            np.testing.assert_allclose(acquisition.columns["saturation"], [0, *[amplitude] * 3], rtol=1e-6)
+
+    def test_the_amplitude_may_be_given(self, saturated):
+        tiny = saturated(MTB1RMS=3.5, MTPulseShape="FERMI")
+        (image,) = found_in(tiny).images
+        np.testing.assert_allclose(read_acquisition(None, None, image.sidecar).columns["saturation"], [0, *[3.5] * 3])
+
+    def test_ratios_are_left_alone(self, tiny, saturated):
+        """A pair with and without saturation."""
+        tiny.add("sub-01/dwi/sub-01_dwi")
+        found = found_in(saturated(stem="sub-01/anat/sub-01_acq-fine", offsets=(None, 1000)))
+        assert [image.title for image in found.images] == ["sub-01_dwi"]
+        assert not found.problems
+
+    @pytest.mark.parametrize(
+        ("told", "words"),
+        [
+            ({"MTState": None}, "has no MTState in its metadata, which BIDS requires of MTR"),
+            ({"MTState": False}, "MTState is False; expected true for files called mt-on, and false for mt-off"),
+            ({"MTOffsetFrequency": None}, "MTOffsetFrequency is None; expected a number of Hz, at most 1e+06. A fit"),
+            ({"MTPulseDuration": -1}, "MTPulseDuration is -1; expected a number of seconds"),
+            ({"MTPulseShape": "GAUSSIAN"}, "MTPulseBandwidth is None; expected a number of Hz"),
+            ({"MTPulseShape": "FERMI"}, "MTPulseShape is 'FERMI', from which the power of the pulse does not follow"),
+            ({"MTB1RMS": "strong"}, "MTB1RMS is 'strong'; expected a number of µT, at most 100"),
+            ({"RepetitionTimeExcitation": 0.008}, "last 0.01 s (MTPulseDuration), and one begins every 0.008 s"),
+            ({"PulseSequenceType": "bSSFP"}, "PulseSequenceType is 'bSSFP', which no model describes"),
+        ],
+    )
+    def test_metadata_that_cannot_be_are_told(self, saturated, told, words):
+        (problem,) = found_in(saturated(**told)).problems
+        assert words in problem.message
+
+    def test_a_file_without_number_is_told(self, saturated):
+        tiny = saturated(stem="sub-01/anat/sub-01_acq-")
+        tiny.nifti("sub-01/anat/sub-01_mt-off_MTR.nii.gz", tiny.signals([0])[..., 0])
+        tiny.write("sub-01/anat/sub-01_mt-off_MTR.json", json.dumps({"MTState": False}))
+        (problem,) = found_in(tiny).problems
+        assert "has no acq- in its name, by which the files of MTR are told apart" in problem.message
+        assert "rename it: sub-01_acq-1_mt-off_MTR.nii.gz" in problem.message
 
 
 @pytest.mark.parametrize("magnitudes", [False, True])

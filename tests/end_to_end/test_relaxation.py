@@ -183,3 +183,28 @@ def test_coefficients_of_fingerprints_become_maps(app, outputs, valid, blank_fig
         error = np.abs(left.data(f"{stem}_desc-lsq_{name}map")[tissue] / values[tissue] - 1)
         assert np.quantile(error, 0.9) < 0.015
     assert len(left.sidecar(f"{stem}_desc-lsq_T1map")["Sources"]) >= 20
+
+
+def test_saturation_at_several_offsets_is_fitted(app, outputs, valid, blank_figures, tmp_path):
+    """Without a map of the transmit field, which the phantom has, the pool size ratio would be off by its square."""
+    dataset, stem = tmp_path / "ds", "sub-01_acq-qmt_mod-MTR_model-qmtramani"
+    size = ("--shape", "16", "16", "1", "--participants", "1", "--patients", "0", "--snr", "5000")
+    assert main(["phantom", str(dataset), "--model", "qmtramani", *size]) == 0
+    truth = dataset / "derivatives" / "truth"
+    assert valid(dataset)
+    assert valid(truth)
+    words = ("-d", f"truth={truth}", "--trust", "off", *QUICK)
+    assert app(dataset, tmp_path / "out", "participant", *words).code == 0
+    left = outputs(tmp_path / "out")
+    assert valid(left.folder)
+    for label, limit in (("PSR", 0.01), ("T2m", 0.01), ("kmf", 0.03)):
+        path = truth / f"sub-01/anat/sub-01_model-qmtramani_param-{label}_desc-truth_anatmap.nii.gz"
+        expected = np.asarray(nib.load(path).dataobj)
+        tissue = np.asarray(nib.load(truth / "sub-01/anat/sub-01_dseg.nii.gz").dataobj)
+        inside = (tissue == 1) | (tissue == 2)
+        error = left.data(f"{stem}_param-{label}_desc-lsq_anatmap")[inside] / expected[inside] - 1
+        assert np.median(np.abs(error)) < limit
+    about = left.sidecar(f"{stem}_param-T2m_desc-lsq_anatmap")
+    assert about["Units"] == "s"
+    assert about["Sources"][0] == "bids:raw:sub-01/anat/sub-01_acq-qmt1_mt-off_MTR.nii.gz"
+    assert "saturation amplitude" in left.report() or "µT" in left.report()

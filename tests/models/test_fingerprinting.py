@@ -160,5 +160,5 @@ def test_the_transmit_field_is_taken_out_of_tissue():
     truth = np.array([[100.0, t1, t2, 0.4, b1] for t1, t2 in ((850, 75), (1350, 100)) for b1 in (0.75, 0.9, 1.1, 1.2)])
     fitted = LeastSquares(MODEL).estimate(MODEL.signal(truth, COEFFICIENTS), COEFFICIENTS)
     assert np.abs(fitted.parameters["T2"] / truth[:, 2] - 1).max() > 0.3
-    found = MODEL.covariate.apply(fitted.points, truth[:, 4], COEFFICIENTS)
+    found = MODEL.covariate.apply(fitted.points, truth[:, 4], COEFFICIENTS, range(4))
     assert found[:, :3] == pytest.approx(truth[:, :3], rel=0.01)

@@ -21,11 +21,16 @@ TRUTHS = {
     "t1vfa": {"S0": 1000.0, "T1": 900.0, "B1": 1.0},
     "mp2rage": {"S0": 1000.0, "T1": 900.0, "inversion": 0.96, "B1": 1.0},
     "t1ir": {"S0": 1000.0, "T1": 900.0, "inversion": 0.95},
+    "qmtramani": {
+        "S0": 1000.0, "PSR": 0.14, "kmf": 25.0, "T2m": 11.0, "T2R1": 0.04, "T1": 1000.0, "R1m": 1.0, "B1": 1.0
+    },
     "sirqmt": {"S0": 1000.0, "T1": 1000.0, "PSR": 0.13, "inversion": 0.9, "kmf": 12.5},
-}
+}  # fmt: skip
 NAMES, ECHOES = tuple(TRUTHS), ("t2", "t2star")
 #: Noise, as a share of S0, of images of a good SNR: signals at small flip angles are a few per cent of S0.
-SIGMA = {"t2": 0.025, "t2star": 0.025, "t1vfa": 0.001, "mp2rage": 0.0008, "t1ir": 0.02, "sirqmt": 0.004}
+SIGMA = {
+    "t2": 0.025, "t2star": 0.025, "t1vfa": 0.001, "mp2rage": 0.0008, "t1ir": 0.02, "sirqmt": 0.004, "qmtramani": 0.004
+}  # fmt: skip
 
 
 def protocol(name):
@@ -38,8 +43,10 @@ def noisy(name, sigma, n, kind="rician"):
 
 
 def test_every_model_of_a_series_is_looked_at_here():
-    assert {n for n in models.BUILT_IN if models.get(n).suffixes != ("dwi",)} == set(NAMES)
-    assert {suffix for name in NAMES for suffix in models.get(name).suffixes} == set(SERIES)
+    """But for fingerprints, in test_fingerprinting.py."""
+    named = {*NAMES, "mrffisp"}
+    assert {n for n in models.BUILT_IN if models.get(n).suffixes != ("dwi",)} == named
+    assert {suffix for name in named for suffix in models.get(name).suffixes} == set(SERIES)
 
 
 @pytest.mark.parametrize("name", ECHOES)
@@ -50,7 +57,7 @@ def test_echoes_decay_by_the_equation(name):
     np.testing.assert_allclose(signal, s0 * np.array([1, np.exp(-1), np.exp(-2), 0.5]), rtol=1e-9)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name for name in NAMES if models.get(name).derived])
 def test_rates_are_in_1_per_s(name):
     model, (_, time, *_) = models.get(name), TRUTHS[name].values()
     estimate = LeastSquares(model).estimate(model.signal(TRUTHS[name], protocol(name))[None], protocol(name))
@@ -90,7 +97,7 @@ def test_a_protocol_lacks_what_is_said(name):
     assert missing.startswith("one repetition time (the model does not describe its influence)")
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n == "qmtramani")) for n in NAMES])
 def test_expected_errors_are_those_that_are_seen(name):
     """Of least squares, which Rician noise biases at low SNR; not blurred by those of times 20 times as long."""
     model, acquisition = models.get(name), protocol(name)
@@ -177,7 +184,7 @@ class TestReadoutsAfterAnInversion:
         signals = self.model.signal(truth, protocol("mp2rage"))
         fitted = LeastSquares(self.model).estimate(signals, protocol("mp2rage"))
         assert np.abs(fitted.parameters["T1"] / truth[:, 1] - 1).max() > 0.1
-        found = self.model.covariate.apply(fitted.points, truth[:, 3], protocol("mp2rage"))
+        found = self.model.covariate.apply(fitted.points, truth[:, 3], protocol("mp2rage"), [0, 1])
         np.testing.assert_allclose(found, truth, rtol=1e-5)
 
 
@@ -241,12 +248,12 @@ class TestFlipAngles:
         truth = np.column_stack([np.full(3, 1000.0), [600.0, 1200.0, 4000.0], np.full(3, b1)])
         estimate = LeastSquares(self.model).estimate(self.model.signal(truth, acquisition), acquisition)
         assert estimate.parameters["T1"] / truth[:, 1] == pytest.approx(b1**2, rel=0.06)
-        found = self.model.covariate.apply(estimate.points, truth[:, 2], acquisition)
+        found = self.model.covariate.apply(estimate.points, truth[:, 2], acquisition, [0, 1])
         np.testing.assert_allclose(found, truth, rtol=3e-5)
 
     def test_unknown_fields_leave_no_estimate(self):
         points = np.array([[1000.0, 900.0, 1.0], [1000.0, np.nan, 1.0], [1000.0, 900.0, 1.0]])
-        found = self.model.covariate.apply(points, np.array([np.nan, 1.0, 1.0]), protocol("t1vfa"))
+        found = self.model.covariate.apply(points, np.array([np.nan, 1.0, 1.0]), protocol("t1vfa"), [0, 1])
         np.testing.assert_array_equal(np.isnan(found).all(axis=1), [True, True, False])
         np.testing.assert_allclose(found[2], points[2])
 
