@@ -50,7 +50,7 @@ def add_setting_options(parser: argparse.ArgumentParser, *, of_file: bool = Fals
         "--directions",
         type=int,
         metavar="N",
-        help="evenly spread, in which each of --b-values above 0 is measured (default: 1); alone, of the phantom's protocol",
+        help="evenly spread, in which each of --b-values above 0 is measured (default: 1); alone, of the phantom",
     )
     group.add_argument(
         "--table",
