@@ -50,7 +50,7 @@ def add_setting_options(parser: argparse.ArgumentParser, *, of_file: bool = Fals
         "--directions",
         type=int,
         metavar="N",
-        help="in which each of --b-values above 0 is measured (default: 1); alone, of the phantom's protocol",
+        help="evenly spread, in which each of --b-values above 0 is measured (default: 1); alone, of the phantom",
     )
     group.add_argument(
         "--table",
@@ -153,8 +153,11 @@ def acquisition_of(
 
     With ``may_be_none`` the default is None.
     """
+    import numpy as np
+
     from bidsfit.acquisition import Acquisition
     from bidsfit.bids.acquisitions import read_table
+    from bidsfit.phantom.directions import spread_directions
     from bidsfit.phantom.tissue import RECIPES
 
     given = [
@@ -186,9 +189,13 @@ def acquisition_of(
             f"The model {model.name!r} has no protocol of its own: give --image, --bval, --table, or "
             "--b-values with --directions."
         )
+    counts = [directions if b > 0 else 1 for b in b_values]
+    each = [b for b, n in zip(b_values, counts, strict=True) for _ in range(n)]
     try:
-        each = [b for b in b_values for _ in range(directions if b > 0 else 1)]
-        return Acquisition(each, n_directions=[directions if b > 0 else 1 for b in each])
+        if "direction" not in model.variables:
+            return Acquisition(each, n_directions=[n for n in counts for _ in range(n)])
+        around = spread_directions(directions)
+        return Acquisition(each, np.concatenate([around if b > 0 else np.zeros((1, 3)) for b in b_values]))
     except ValueError as error:
         raise UsageError(str(error)) from error
 

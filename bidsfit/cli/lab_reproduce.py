@@ -46,7 +46,7 @@ def add_reproduce(commands: argparse._SubParsersAction) -> None:
         "--data",
         type=Path,
         metavar="BIDS_DIR",
-        help="dataset whose participants join the simulated healthy ones (default: those alone)",
+        help="dataset whose participants join the simulated healthy ones, or images for karimi2024 (default: none)",
     )
     add_training_options(parser)
     parser.set_defaults(run=run_reproduce)

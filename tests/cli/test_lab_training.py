@@ -183,6 +183,22 @@ def test_options_win_over_the_file(net, tmp_path):
     assert (other.space.model.name, other.noise.snr) == ("adc", 25)
 
 
+@pytest.mark.parametrize(("model", "b_values"), [("dti", None), ("dki", [0, 0, 1000, 2000])])
+def test_models_that_need_directions_have_them(model, b_values):
+    """Evenly spread ones: those of the phantom, or as many as are asked for, for every b-value above 0."""
+    from argparse import Namespace
+
+    from bidsfit import models
+    from bidsfit.cli.lab_options import acquisition_of
+
+    names = ("image", "bval", "bvec", "table", "b_values", "directions")
+    given = Namespace(**dict.fromkeys(names) | {"b_values": b_values, "directions": b_values and 15})
+    found = acquisition_of(given, models.get(model))
+    assert models.get(model).support(found)
+    expected = [32] if b_values is None else [15, 15]
+    assert [shell.n_directions for shell in found.shells if shell.b_value > 0] == expected
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
