@@ -22,6 +22,7 @@ BUILT_IN = {
     "mp2rage": "bidsfit.models.mp2rage:MP2RAGE",
     "mrffisp": "bidsfit.models.fingerprinting:MRF_FISP",
     "noddi": "bidsfit.models.noddi:NODDI",
+    "qmtgbloch": "bidsfit.models.generalised_bloch:GENERALISED_BLOCH",
     "qmtramani": "bidsfit.models.magnetisation_transfer:RAMANI",
     "sirqmt": "bidsfit.models.magnetisation_transfer:SIR_QMT",
     "smt2": "bidsfit.models.smt:SMT2",
@@ -42,8 +43,8 @@ def available() -> dict[str, str]:
 
 
 def without_variants() -> list[str]:
-    """Names of the models that are fitted where none is named: all but other forms of one of them."""
-    return [name for name in available() if not get(name).variant_of]
+    """Names of the models that are fitted where none is named: to images of BIDS, and no other forms of one of them."""
+    return [name for name in available() if get(name).suffixes and not get(name).variant_of]
 
 
 def get(name: str, organ: str = "general") -> SignalModel:

@@ -1,0 +1,193 @@
+"""Cycles of pulses with magnetisation transfer: published values, matrix exponentials, and limits with closed forms."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import torch
+from scipy.integrate import quad
+from scipy.linalg import expm
+from scipy.optimize import brentq
+
+from bidsfit import Acquisition, LeastSquares, models
+from bidsfit.exceptions import UsageError
+from bidsfit.information import cramer_rao_bound
+from bidsfit.models.generalised_bloch import cycle, inverted, inverted_share, periodic
+from bidsfit.noise import add_noise
+from bidsfit.run.participant import fits_of, require_use
+from bidsfit.run.settings import Settings
+
+#: White matter: S0, m0s, R1f, R2f, Rx, R1s (1/s), T2s (µs), f0 (1/s), B1 and phase.
+WHITE = np.array([1.0, 0.2, 1 / 1.92, 1 / 0.0776, 16.5, 1 / 0.337, 12.4, 0.0, 1.0, 0.0])
+
+
+def pulses(n):
+    """A crushed inversion and n - 1 pulses that change slowly: degrees, duration, repetition (ms), if crushed."""
+    k = np.arange(n)
+    table = np.column_stack(
+        [20 + 40 * np.sin(np.pi * k / n) ** 2, 0.1 + 0.4 * np.abs(np.sin(k / 17)), np.full(n, 3.5), np.zeros(n)]
+    )
+    table[0] = [180, 0.5, 3.5, 1]
+    return table
+
+
+def rate(duration, angle):
+    """R2sl times the duration: of Bloch equations whose longitudinal magnetisation ends where `inverted` says."""
+    target = inverted(duration, np.array([angle]))[0]
+
+    def bloch(r):
+        s = np.sqrt(complex(r**2 - 4 * angle**2))
+        return (np.exp((s - r) / 2) * (1 + r / s) + np.exp(-(s + r) / 2) * (1 - r / s)).real / 2 - target
+
+    return brentq(bloch, 0.05 * duration, 0.5 * duration)
+
+
+def hamiltonian(parameters, angle, duration, r2sl=None):
+    """Of xf, yf, zf, xs, zs and 1 (Assländer et al.), in a pulse of so many radians and ms; of 0, xs only decays."""
+    _, share, r1f, r2f, rx, r1s, t2s, f0, b1, _ = parameters
+    w1, w0, free = b1 * angle / duration * 1000, 2 * np.pi * f0, 1 - share
+    if r2sl is None:
+        r2sl = rate(duration * 1000 / t2s, b1 * angle) / duration * 1000 if angle else 1e6 / t2s
+    return np.array(
+        [
+            [-r2f, -w0, w1, 0, 0, 0],
+            [w0, -r2f, 0, 0, 0, 0],
+            [-w1, 0, -r1f - rx * share, 0, rx * free, r1f * free],
+            [0, 0, 0, -r2sl, w1, 0],
+            [0, 0, rx * share, -w1, -r1s - rx * free, r1s * share],
+            [0, 0, 0, 0, 0, 0],
+        ]
+    )
+
+
+def exact(parameters, table):
+    """The signals by matrix exponentials of all six states, pulse by pulse."""
+    forget, flip = np.diag([1.0, 1, 1, 0, 1, 1]), np.diag([-1.0, -1, 1, 1, 1, 1])
+    steps = []
+    for degrees, duration, repetition, crushed in table:
+        angle = np.deg2rad(degrees)
+        still = hamiltonian(parameters, 0, 1)
+        if crushed:
+            wait, a = forget @ expm(still * repetition / 2000), parameters[8] * angle
+            pulse = np.eye(6)
+            r = rate(duration * 1000 / parameters[6], a)
+            pulse[:3, :3] = np.diag([np.sin(a / 2) ** 2, -(np.sin(a / 2) ** 2), np.cos(a)])
+            pulse[3:5, 3:5] = expm(np.array([[-r, a], [-a, 0]]))
+        else:
+            wait = forget @ expm(still * (repetition - duration) / 2000)
+            pulse = expm(hamiltonian(parameters, angle, duration) * duration / 1000)
+        steps.append(wait @ pulse @ flip @ wait)
+    whole = np.eye(6)
+    for step in [*steps[1:], steps[0]]:
+        whole = step @ whole
+    state = np.linalg.solve(whole - np.diag([1.0, 1, 1, 1, 1, 0]), np.eye(6)[5])
+    found = [state]
+    for step in steps[1:]:
+        found.append(step @ found[-1])
+    return np.array([state[0] + 1j * state[1] for state in found])
+
+
+def signals(parameters, table):
+    return cycle(torch.from_numpy(np.asarray(parameters, dtype=float)), torch.from_numpy(table)).numpy()
+
+
+def test_a_pulse_does_what_its_authors_publish():
+    """180 degrees in 500 µs: the documented value of their package, by the equations of the comparison below."""
+    parameters = np.array([1.0, 0.1, 1.0, 15.0, 30.0, 6.5, 10.0, 0.0, 1.0, 0.0])
+    found = expm(hamiltonian(parameters, np.pi, 0.5, r2sl=1e5) * 5e-4) @ [0, 0, 0.9, 0, 0.1, 1]
+    np.testing.assert_allclose(found, [0.00106475, 0, -0.89578483, 0.00512653, 0.08122007, 1], atol=2e-8)
+
+
+def test_macromolecules_follow_their_integral_equation():
+    """For small angles by its first two terms, and in a long pulse by the rate of their line, which grows thin."""
+
+    def green(t):
+        return quad(lambda u: np.exp(-((t * (3 * u**2 - 1)) ** 2) / 8), 0, 1, points=[3**-0.5], limit=200)[0]
+
+    for duration in (5.0, 60.0):
+        angle = 0.1
+        first = quad(lambda t, d=duration: (1 - t / d) * green(t) / d, 0, duration, limit=200)[0]
+        assert 1 - inverted(duration, np.array([angle]))[0] == pytest.approx(angle**2 * first, rel=2e-3)
+    # coherent in the limit of short pulses
+    np.testing.assert_allclose(inverted(1e-3, np.array([0.5, 2.0, 4.0])), np.cos([0.5, 2.0, 4.0]), atol=1e-6)
+
+
+def test_the_table_is_the_solution():
+    rng = np.random.default_rng(0)
+    for duration in np.exp(rng.uniform(np.log(2), np.log(1000), 8)):
+        angles = rng.uniform(0, 1.5 * np.pi, 6)
+        found = inverted_share(torch.full((6,), duration, dtype=torch.float64), torch.from_numpy(angles))
+        np.testing.assert_allclose(found, inverted(duration, angles), atol=2e-6)
+
+
+def test_states_of_a_cycle_are_those_of_its_steps():
+    rng = np.random.default_rng(0)
+    for n in (1, 2, 3, 7, 8, 13):
+        steps = torch.from_numpy(0.4 * rng.normal(size=(n, 4, 4)))
+        steps[:, 3] = torch.tensor([0, 0, 0, 1.0])
+        after = periodic(steps)
+        before = after.roll(1, 0)
+        np.testing.assert_allclose(after, torch.einsum("nij,nj->ni", steps, before), atol=1e-12)
+
+
+@pytest.mark.parametrize("off", [0.0, 40.0, -90.0])
+def test_relaxation_during_the_pulses_errs_little(off):
+    """Against matrix exponentials of the linearised model, as a share of the largest signal."""
+    parameters = WHITE.copy()
+    parameters[7], parameters[8] = off, 0.9
+    table = pulses(120)
+    expected, found = exact(parameters, table), signals(parameters, table)
+    assert np.abs(found - expected).max() < 1e-3 * np.abs(expected).max()
+
+
+def test_without_macromolecules_it_is_balanced_precession():
+    """The steady state of Freeman and Hill, in the middle between short pulses of alternating phase."""
+    parameters, table = WHITE.copy(), np.tile([40.0, 1e-5, 5.0, 0.0], (7, 1))
+    parameters[1] = 0.0
+    e1, e2, a = np.exp(-5e-3 / 1.92), np.exp(-5e-3 / 0.0776), np.deg2rad(40)
+    expected = np.sqrt(e2) * (1 - e1) * np.sin(a) / (1 - (e1 - e2) * np.cos(a) - e1 * e2)
+    np.testing.assert_allclose(np.abs(signals(parameters, table)), expected, rtol=1e-5)
+
+
+class TestModel:
+    model = models.get("qmtgbloch")
+    truth: ClassVar = dict(zip(model.names, [1000.0, *WHITE[1:9], 0.5], strict=True))
+
+    def acquisition(self, n):
+        return Acquisition(**dict(zip(self.model.variables, pulses(n).T, strict=True)))
+
+    def test_derivatives_of_many_voxels_are_differences_of_signals(self):
+        acquisition = self.acquisition(30)
+        points = self.model.parameter_array(self.truth) * np.random.default_rng(0).uniform(0.9, 1.1, (4, 10))
+        points[:, 7] = [-40, 0, 10, 60]
+        _, jacobian = self.model.signal_and_jacobian(points, acquisition)
+        for k, step in enumerate(1e-5 * np.maximum(points[0], 1)):
+            moved = [self.model.signal(points + side * step * np.eye(10)[k], acquisition) for side in (-1, 1)]
+            slope = (moved[1] - moved[0]) / (2 * step)
+            np.testing.assert_allclose(jacobian[..., k], slope, atol=1e-6 * np.abs(slope).max())
+
+    def test_least_squares_reaches_the_bound(self):
+        held = {name: (self.truth[name],) * 2 for name in ("R1s", "T2s", "f0", "B1")}
+        acquisition = self.acquisition(40)
+        clean = np.tile(self.model.signal(self.truth, acquisition), (400, 1))
+        near = self.model.parameter_array(self.truth) * [1, 1.1, 0.95, 1.1, 0.9, 1, 1, 1, 1, 1.1]
+        near[0] /= np.abs(clean).max()  # which signals are divided by
+        model = dataclasses.replace(self.model, start=lambda signals, _: np.tile(near, (len(signals), 1)))
+        estimator = LeastSquares(model, bounds=held)
+        sigma = np.abs(clean).max() / 500
+        signals = add_noise(clean, sigma, "gaussian", np.random.default_rng(0))
+        found = estimator.estimate(signals, acquisition, noise=sigma)
+        floor = cramer_rao_bound(self.model, self.truth, acquisition, sigma, "gaussian", fixed=estimator.fixed)
+        for name in set(self.model.names) - set(held):
+            values = found.parameters[name]
+            assert values.mean() == pytest.approx(self.truth[name], abs=0.25 * floor[name])
+            assert values.std() == pytest.approx(floor[name], rel=0.12)
+
+    def test_it_is_for_no_images_of_bids(self, tmp_path):
+        assert "qmtgbloch" not in models.without_variants()
+        settings = Settings(tmp_path, tmp_path / "out", "participant", model=("qmtgbloch",))
+        with pytest.raises(UsageError, match="bidsfit-lab fit IMAGE --model qmtgbloch --table TABLE"):
+            require_use(settings, fits_of(settings))
