@@ -163,7 +163,7 @@ def fingerprints(run: Reproduction, name: str) -> None:
 
     def errors(bench: Bench, estimator: str) -> NDArray[np.float64]:
         """Bias and standard deviation in per cent of the truth, and relative to the bound, shape (4, n_parameters)."""
-        found = bench.evaluate(estimator, place, truth, repeats=repeats, seed=run.bench.seed)
+        found = bench.evaluate(estimator, place, truth, repeats=repeats, seed=run.bench.seed, trained_for=place)
         told = efficiency(found, bound, repeats)
         percent = 1e4 * (bound / truth) ** 2
         means = (np.mean(values, axis=0) for values in (told.bias * percent, told.variance * percent, *told))
