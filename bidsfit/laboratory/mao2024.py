@@ -150,7 +150,7 @@ def with_wide_bounds(run: Reproduction, place: Setting, name: str) -> Bench:
 
 def networks(run: Reproduction, objective: str, model: str) -> list[Bench]:
     """A bench for every network of an objective, which differ in their seeds."""
-    name = OBJECTIVES[objective][0] or "mse-crb"
+    name: str = OBJECTIVES[objective][0] or "mse-crb"
     made = {name: recipe(objective, model, quick=run.quick)}
     return [replace(run.bench, networks=made, seed=run.bench.seed + k) for k in range(SEEDS)]
 
@@ -175,8 +175,8 @@ def fingerprints(run: Reproduction, name: str) -> None:
         for words, estimator in ((DICTIONARY, "dictionary"), (LEAST_SQUARES, "lsq"))
     }
     for objective in TRAINED:
-        estimator = OBJECTIVES[objective][0] or "mse-crb"
-        found[objective] = [errors(bench, estimator) for bench in networks(run, objective, FINGERPRINTS)]
+        trained: str = OBJECTIVES[objective][0] or "mse-crb"
+        found[objective] = [errors(bench, trained) for bench in networks(run, objective, FINGERPRINTS)]
     rows = []
     for j, parameter in enumerate(place.space.names):
         for estimator, all_ in found.items():
