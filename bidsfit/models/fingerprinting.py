@@ -247,6 +247,6 @@ MRF_FISP = FunctionModel(
     constraints=(sp.Le(T2_TIME.symbol, T1_TIME.symbol),),
     requirements=(ValuesRequirement("flip_angle", 10, reason="T1 and T2 show in how signals follow changing pulses"),),
     suffixes=("MRF",),
-    covariate=Covariate("B1", "TB1map", with_transmit_field),
+    covariate=Covariate("B1", "TB1map", with_transmit_field, "T2 errs by twice as large a share"),
     references=("weigel2015", "jiang2015"),
 )

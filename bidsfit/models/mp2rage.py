@@ -113,6 +113,6 @@ MP2RAGE = FunctionModel(
         ValuesRequirement("shots_after", 1, reason="the signal is that of the centre of k-space"),
     ),
     suffixes=("MP2RAGE",),
-    covariate=Covariate("B1", "TB1map", with_transmit_field),
+    covariate=Covariate("B1", "TB1map", with_transmit_field, "T1 errs by some per cent, more in fluid"),
     references=("marques2010",),
 )

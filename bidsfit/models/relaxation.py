@@ -237,6 +237,6 @@ T1_VFA = SymbolicModel(
     reference="largest",
     requirements=(ValuesRequirement("flip_angle", 2, reason="S0 and T1 are fitted"),),
     suffixes=("VFA",),
-    covariate=Covariate("B1", "TB1map", with_transmit_field),
+    covariate=Covariate("B1", "TB1map", with_transmit_field, "T1 errs by twice as large a share"),
     references=("fram1987", "helms2008"),
 )

@@ -62,11 +62,14 @@ class Covariate:
     apply : callable
         From parameters (n, n_parameters) of a fit, values of the covariate (n,) and the fitted acquisition: parameters
         that give the same signals with these values.
+    consequence : str
+        What is wrong where no image tells it, as part of a sentence.
     """
 
     parameter: str
     suffix: str
     apply: Callable[[NDArray[np.float64], NDArray[np.float64], Acquisition], NDArray[np.float64]]
+    consequence: str
 
 
 @dataclass(frozen=True, kw_only=True)

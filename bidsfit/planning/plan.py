@@ -454,7 +454,7 @@ def _image_warnings(
         for covariate in (model.covariate for model in chosen if model.covariate is not None):
             yield (
                 f"No {covariate.suffix} (fmap/) belongs to the image, and {covariate.parameter} is taken for 1: where "
-                "flip angles are not the nominal ones, T1 errs by twice as large a share."
+                f"flip angles are not the nominal ones, {covariate.consequence}."
             )
     elif not on_grid(image.covariate, image.path):
         yield f"{image.covariate.name} has another grid; it is interpolated linearly to that of the image."
