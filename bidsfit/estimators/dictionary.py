@@ -35,14 +35,13 @@ class Dictionary(Estimator):
     r"""The most similar of many simulated signals, and a step from there to the best fit.
 
     The entries cover the plausible space of the model evenly (Sobol points), and every order of magnitude of parameters
-    that span them (``wide``). Each is divided by its norm, so that the
-    most similar one, with the largest scalar product with the measured signal, is the nearest one [1]_. All are
-    compressed to the leading right singular vectors of the dictionary, which hold all but :math:`10^{-8}` of its sum of
-    squares [2]_, and the nearest is found by a k-d tree. One Gauss-Newton step, clipped to the bounds, interpolates
-    between the entries; it is kept where the misfit gets smaller. The scale of the signal follows by least squares, and
-    so does the phase of complex signals, of which the scalar product is taken in absolute value: the phase of the
-    strongest component is taken off before the search. Entries are simulated and compressed in blocks, so that memory
-    grows with the compressed dictionary alone.
+    that span them (``wide``). Each is divided by its norm, so that the most similar one, with the largest scalar
+    product with the measured signal, is the nearest one [1]_. All are compressed to the leading right singular vectors
+    of the dictionary, which hold all but :math:`10^{-8}` of its sum of squares [2]_, and the nearest is found by a k-d
+    tree. One Gauss-Newton step, clipped to the bounds, interpolates between the entries; it is kept where the misfit
+    gets smaller. The scale of the signal follows by least squares, and so does the phase of complex signals, of which
+    the scalar product is taken in absolute value: the phase of the strongest component is taken off before the search.
+    Entries are simulated and compressed in blocks, so that memory grows with the compressed dictionary alone.
 
     Parameters
     ----------

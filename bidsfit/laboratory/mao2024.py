@@ -163,7 +163,7 @@ def fingerprints(run: Reproduction, name: str) -> None:
 
     def errors(bench: Bench, estimator: str) -> NDArray[np.float64]:
         """Bias and standard deviation in per cent of the truth, and relative to the bound, shape (4, n_parameters)."""
-        found = bench.evaluate(estimator, place, truth, repeats=repeats, seed=run.bench.seed)
+        found = bench.evaluate(estimator, place, truth, repeats=repeats, seed=run.bench.seed, trained_for=place)
         told = efficiency(found, bound, repeats)
         percent = 1e4 * (bound / truth) ** 2
         means = (np.mean(values, axis=0) for values in (told.bias * percent, told.variance * percent, *told))
@@ -175,8 +175,8 @@ def fingerprints(run: Reproduction, name: str) -> None:
         for words, estimator in ((DICTIONARY, "dictionary"), (LEAST_SQUARES, "lsq"))
     }
     for objective in TRAINED:
-        form = OBJECTIVES[objective][0]
-        found[objective] = [errors(bench, form or "mse-crb") for bench in networks(run, objective, FINGERPRINTS)]
+        trained: str = OBJECTIVES[objective][0] or "mse-crb"
+        found[objective] = [errors(bench, trained) for bench in networks(run, objective, FINGERPRINTS)]
     rows = []
     for j, parameter in enumerate(place.space.names):
         for estimator, all_ in found.items():

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 #: Numbers of the largest array that is held at a time, such as a Jacobian of many voxels.
 LARGEST_BLOCK = 1 << 24
+#: That many times fewer in compiled code, which needs no large arrays to be fast.
+FEWER = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +125,8 @@ class FunctionModel(SignalModel):
         n = len(design) if basis is None else basis.shape[2]
         signals = np.empty((len(parameters), n), dtype=kind)
         jacobians = np.empty((len(parameters), n, len(self.names)), dtype=kind) if derivatives else None
-        block = max(LARGEST_BLOCK // (len(design) * (len(self.names) if derivatives else 1)), 1)
+        largest = LARGEST_BLOCK if self.of_voxels is None else LARGEST_BLOCK // FEWER
+        block = max(largest // (len(design) * (len(self.names) if derivatives else 1)), 1)
         for start in range(0, len(parameters), block):
             rows = slice(start, start + block)
             signal, slopes = self._of_block(parameters[rows], design, derivatives)

@@ -9,6 +9,7 @@ from bidsfit.estimators import dictionary
 from bidsfit.estimators.dictionary import Dictionary
 from bidsfit.estimators.estimator import Status
 from bidsfit.models.space import ParameterSpace
+from bidsfit.phantom.tissue import RECIPES
 
 B_VALUES = (0, 10, 20, 30, 50, 80, 100, 200, 400, 800)
 BOUNDS = {"f": (0.0, 0.7), "D": (0.1, 4.0), "Dstar": (5.0, 200.0)}
@@ -94,3 +95,43 @@ def test_it_can_be_asked_for_by_name_and_needs_entries():
     assert Dictionary(models.get("adc"), entries=1000).options["entries"] == 1024
     with pytest.raises(ValueError, match="needs entries"):
         Dictionary(models.get("adc"), entries=0)
+
+
+@pytest.fixture(scope="module")
+def fingerprints():
+    """Coefficients of any phase: acquisition, parameters and signals."""
+    acquisition, rng = RECIPES["mrffisp"].series, np.random.default_rng(0)
+    t1 = np.exp(rng.uniform(np.log(400), np.log(3000), 100))
+    t2 = t1 * rng.uniform(0.05, 0.2, 100)
+    truth = np.column_stack([np.full(100, 50.0), t1, t2, rng.uniform(-3.1, 3.1, 100), np.ones(100)])
+    return acquisition, truth, models.get("mrffisp").signal(truth, acquisition)
+
+
+def test_complex_signals_of_any_phase_are_matched(fingerprints, monkeypatch):
+    """In blocks or as a whole, and about as well as by least squares."""
+    acquisition, truth, clean = fingerprints
+    model, rng = models.get("mrffisp"), np.random.default_rng(1)
+    signals = clean + rng.standard_normal(clean.shape) + 1j * rng.standard_normal(clean.shape)
+    made = Dictionary(model, entries=1 << 12)
+    exact = made.estimate(clean, acquisition).parameters
+    assert np.abs(np.angle(np.exp(1j * (exact["phase"] - truth[:, 3])))).max() < 1e-3
+    for j, name in enumerate(("S0", "T1", "T2")):
+        assert np.median(np.abs(exact[name] / truth[:, j] - 1)) < 2e-3
+    found, best = made.estimate(signals, acquisition), estimators.get("lsq")(model).estimate(signals, acquisition)
+    assert found.rmse.mean() == pytest.approx(best.rmse.mean(), rel=0.01)
+    monkeypatch.setattr(dictionary, "LARGEST_BLOCK", 1 << 13)
+    other = Dictionary(model, entries=1 << 12).estimate(signals, acquisition)
+    np.testing.assert_allclose(other.parameters["T1"], found.parameters["T1"], rtol=1e-2)
+
+
+def test_relaxation_times_are_covered_by_their_logarithms():
+    entries = Dictionary(models.get("mrffisp"), entries=1 << 10)._entries()
+    t1, t2 = np.exp(np.random.default_rng(0).uniform(np.log([[50], [5]]), np.log([[6000], [3000]]), (2, 100_000)))
+    assert np.median(entries, axis=0) == pytest.approx([np.median(t[t2 < t1]) for t in (t1, t2)], rel=0.05)
+
+
+def test_it_is_made_once_for_an_acquisition(fingerprints):
+    acquisition = fingerprints[0]
+    made = Dictionary(models.get("mrffisp"), entries=64)
+    assert made.prepare(acquisition) is made.prepare(acquisition)
+    assert made.prepare(acquisition.frames) is not made.prepare(acquisition)

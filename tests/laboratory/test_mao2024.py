@@ -12,16 +12,21 @@ from bidsfit.laboratory.bench import Bench
 from bidsfit.laboratory.gallery import Gallery
 from bidsfit.laboratory.mao2024 import (
     CASES,
+    DICTIONARY,
+    FEWER,
+    FINGERPRINTS,
     LEAST_SQUARES,
     OBJECTIVES,
     PAPER,
     RELATIVE_SNRS,
     SEEDS,
+    TRAINED,
     levels_of,
     recipe,
     setting,
 )
 from bidsfit.laboratory.paper import Reproduction
+from bidsfit.simulation.distributions import Uniform
 from bidsfit.training.recipe import load_recipe
 from bidsfit.trust import monte_carlo
 
@@ -37,7 +42,7 @@ class Known(Bench):
 
     def evaluate(self, name, setting, truth, *, repeats, seed=0, trained_for=None):
         self.asked.append((name, setting.noise.snr, trained_for.noise.snr))
-        bound, is_network = floor(setting, truth), name != "lsq"
+        bound, is_network = floor(setting, truth), name not in ("lsq", "dictionary")
         bias = bound * (0.5 + self.seed / 100) * is_network
         sd = bound * np.sqrt((repeats - 1) / repeats) * (0.5 if is_network else 1.1)
         return Evaluation(truth, truth + bias, bias, sd, np.hypot(bias, sd), truth)
@@ -87,6 +92,35 @@ def test_the_table_has_the_known_efficiency(run, tmp_path):
         biases = [(0.5 + seed / 100) ** 2 for seed in range(SEEDS)] if is_network else [0]
         expected = (min(biases), np.mean(biases), max(biases))
         assert (low, middle, high) == pytest.approx([b - noise * variance for b in expected], abs=1e-6)
+
+
+def test_the_table_of_fingerprints_has_the_known_errors(run, tmp_path, monkeypatch):
+    """Per cent of the truth, and relative to the bound; classical estimators have the bounds of the model."""
+    monkeypatch.setattr(mao2024, "MEASURED", 20)
+    PAPER.tables["2"].parts[""](run, "table-2")
+    rows = read(tmp_path / "table-2.csv")
+    assert [row["estimator"] for row in rows[:4]] == [DICTIONARY, LEAST_SQUARES, *TRAINED]
+    place = setting(FINGERPRINTS)
+    truth = Uniform(place.space).sample(20, np.random.default_rng([0, 1]))
+    percent = 100 * np.sqrt(np.mean((floor(place, truth) / truth) ** 2, axis=0))
+    noise = 1 / (run.repeats // mao2024.SHARE)
+    for row in rows:
+        is_network = row["estimator"] in TRAINED
+        sd, bias = (0.5, 0.51) if is_network else (1.1, 0.0)
+        own = percent[place.space.names.index(row["parameter"])]
+        assert float(row["sd_percent"]) == pytest.approx(sd * own, rel=1e-5)
+        assert float(row["bias_percent"]) == pytest.approx(np.sqrt(max(bias**2 - noise * sd**2, 0)) * own, rel=1e-2)
+        assert float(row["variancecrb"]) == pytest.approx(sd**2, rel=1e-5)
+        assert (row["sd_percent_lowest"], row["sd_percent_highest"]) == (row["sd_percent"], row["sd_percent"])
+        assert (row["bias_percent_lowest"] < row["bias_percent_highest"]) == is_network
+
+
+def test_fingerprints_are_trained_on_a_fixed_set():
+    made = recipe("wvce, λ = 1", FINGERPRINTS)
+    assert made.simulation.samples == made.start.simulation.samples == CASES[FINGERPRINTS].samples
+    assert made.simulation.set_noise == "fresh"
+    fewer = recipe("MSE-CRB", FINGERPRINTS, quick=True)
+    assert fewer.simulation.samples * FEWER == made.simulation.samples
 
 
 def test_curves_are_of_networks_that_were_trained_once(run, tmp_path):

@@ -97,7 +97,7 @@ class TestCoefficients:
     def test_they_are_the_conjugate_of_the_basis_times_the_frames(self, monkeypatch):
         parameters = some_voxels(20)
         expected = MODEL.signal(parameters, COEFFICIENTS.frames) @ COEFFICIENTS.basis.conj()
-        monkeypatch.setattr("bidsfit.models.function.LARGEST_BLOCK", 6 * 300)  # several blocks
+        monkeypatch.setattr("bidsfit.models.function.LARGEST_BLOCK", 16 * 6 * 300)  # several blocks
         assert MODEL.signal(parameters, COEFFICIENTS) == pytest.approx(expected, abs=1e-12)
 
     def test_they_hold_nearly_all_of_the_signal(self):
