@@ -38,8 +38,10 @@ def noisy(name, sigma, n, kind="rician"):
 
 
 def test_every_model_of_a_series_is_looked_at_here():
-    assert {n for n in models.BUILT_IN if models.get(n).suffixes != ("dwi",)} == set(NAMES)
-    assert {suffix for name in NAMES for suffix in models.get(name).suffixes} == set(SERIES)
+    """Or, that of fingerprints, in test_fingerprinting.py."""
+    names = {*NAMES, "mrffisp"}
+    assert {n for n in models.BUILT_IN if models.get(n).suffixes != ("dwi",)} == names
+    assert {suffix for name in names for suffix in models.get(name).suffixes} == set(SERIES)
 
 
 @pytest.mark.parametrize("name", ECHOES)
