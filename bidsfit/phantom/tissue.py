@@ -9,10 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from bidsfit.acquisition import Acquisition
 from bidsfit.exceptions import UnknownNameError, UsageError
+
+if TYPE_CHECKING:
+    from bidsfit.acquisition import Acquisition
 
 #: Smallest and largest value of each parameter.
 Ranges = Mapping[str, tuple[float, float]]
@@ -99,6 +101,8 @@ class TissueRecipe:
     @property
     def series(self) -> Acquisition:
         """Measurements of a series."""
+        from bidsfit.acquisition import Acquisition  # which help does not need
+
         measured = Acquisition(**self.columns)
         if not self.coefficients:
             return measured
