@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from bidsfit.acquisition import Acquisition
 from bidsfit.compiling import cached
 from bidsfit.models.function import FunctionModel
-from bidsfit.models.parameter import Parameter
-from bidsfit.models.relaxation import B1_PARAMETER, T1_TIME, T2_TIME, rate, signal_at, with_same_signals
+from bidsfit.models.relaxation import B1_PARAMETER, PHASE, T1_TIME, T2_TIME, rate, signal_at, with_same_signals
 from bidsfit.models.requirements import ValuesRequirement
 from bidsfit.models.signal_model import Covariate
 
@@ -227,17 +226,7 @@ MRF_FISP = FunctionModel(
         signal_at("of the fully relaxed magnetisation"),
         replace(T1_TIME, start=tuple(np.geomspace(120.0, 5000.0, 12))),
         replace(T2_TIME, bounds=(5.0, 3000.0), start=tuple(np.geomspace(10.0, 2500.0, 12))),
-        Parameter(
-            name="phase",
-            label="phase",
-            unit="rad",
-            bounds=(-np.pi, np.pi),
-            start=tuple(np.arange(-3.0, 3.2, 1.2)),
-            latex=r"\varphi",
-            description="Phase of the signal",
-            kind="azimuth",
-            auxiliary=True,
-        ),
+        PHASE,
         B1_PARAMETER,
     ),
     derived=(rate(T1_TIME), rate(T2_TIME)),

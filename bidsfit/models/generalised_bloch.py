@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from bidsfit.models.function import FunctionModel
 from bidsfit.models.parameter import Parameter
 from bidsfit.models.priors import log_normal, uniform
-from bidsfit.models.relaxation import B1_PARAMETER, signal_at
+from bidsfit.models.relaxation import B1_PARAMETER, PHASE, signal_at
 from bidsfit.models.requirements import ValuesRequirement
 
 if TYPE_CHECKING:
@@ -307,17 +307,7 @@ GENERALISED_BLOCH = FunctionModel(
             auxiliary=True,
         ),
         replace(B1_PARAMETER, bounds=(0.6, 1.3), start=(1.0,), prior=log_normal(0.75, 1.2)),
-        Parameter(
-            name="phase",
-            label="phase",
-            unit="rad",
-            bounds=(-math.pi, math.pi),
-            start=tuple(np.arange(-3.0, 3.2, 1.5)),
-            latex=r"\varphi",
-            description="Phase of the signal",
-            kind="azimuth",
-            auxiliary=True,
-        ),
+        PHASE,
     ),
     variables=("flip_angle", "pulse_duration", "TR", "crushed"),
     function=cycle,

@@ -164,6 +164,20 @@ B1_PARAMETER = Parameter(
 )
 
 
+#: Of complex signals.
+PHASE = Parameter(
+    name="phase",
+    label="phase",
+    unit="rad",
+    bounds=(-np.pi, np.pi),
+    start=tuple(np.arange(-3.0, 3.2, 1.2).tolist()),
+    latex=r"\varphi",
+    description="Phase of the signal",
+    kind="azimuth",
+    auxiliary=True,
+)
+
+
 def with_same_signals(
     model: SignalModel,
     points: NDArray[np.float64],
