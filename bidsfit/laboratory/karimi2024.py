@@ -34,7 +34,7 @@ from bidsfit.simulation.simulator import Features, Noise, Simulator, Voxels
 from bidsfit.trained.estimator import differences
 from bidsfit.training.bundle import acquisition_facts
 from bidsfit.training.inference import Inverter
-from bidsfit.training.recipe import recipe_facts, recipe_from
+from bidsfit.training.recipe import Recipe, recipe_facts, recipe_from
 from bidsfit.training.task import Task
 from bidsfit.trust.domain import Domain
 
@@ -143,6 +143,15 @@ def setting(acquisition: Acquisition, space: ParameterSpace = DTI, snr: float = 
     return Setting(space, acquisition, Noise(snr, "rician"))
 
 
+def weights_of(run: Reproduction, recipe: Recipe, simulator: Simulator, words: str) -> dict[str, NDArray]:
+    """Weights of the network of a recipe, trained on what a simulator draws; ``words`` are those of the progress."""
+    with Bar(words) as bar:
+        options: dict[str, Any] = {"threads": run.bench.threads, "device": run.bench.device, "progress": bar.show}
+        trained = recipe.architecture.fit(recipe.objective, recipe.schedule, simulator, seed=run.bench.seed, **options)
+    machine: dict[str, NDArray] = trained.machine
+    return machine
+
+
 def network(
     run: Reproduction, acquisition: Acquisition, snr: float = SNR, objective: Mapping[str, Any] | None = None
 ) -> Inverter:
@@ -154,13 +163,8 @@ def network(
 
     def compute() -> dict[str, NDArray]:
         simulator = Crossings(Uniform(DTI), acquisition, place.noise, recipe.simulation)
-        with Bar(f"training for {len(acquisition) - 1} directions, SNR {snr:g}, {recipe.objective.name}") as bar:
-            options: dict[str, Any] = {"threads": run.bench.threads, "device": run.bench.device, "progress": bar.show}
-            trained = recipe.architecture.fit(
-                recipe.objective, recipe.schedule, simulator, seed=run.bench.seed, **options
-            )
-        machine: dict[str, NDArray] = trained.machine
-        return machine
+        words = f"training for {len(acquisition) - 1} directions, SNR {snr:g}, {recipe.objective.name}"
+        return weights_of(run, recipe, simulator, words)
 
     facts = {"Task": task.key, "Full": acquisition_facts(full_set(), DTI.model.variables)}
     return Inverter(recipe, run.bench.results.obtain("network", facts, compute), DTI, acquisition)
@@ -349,13 +353,8 @@ def taught(run: Reproduction, lesson: Lesson, architecture: Mapping[str, Any]) -
 
     def compute() -> dict[str, NDArray]:
         simulator = Labelled(DTI, images, lesson.labels, lesson.rows, recipe.architecture.reach)
-        with Bar(f"training of a {recipe.architecture.name} on {lesson.name}, {len(images.acquisition)} images") as bar:
-            options: dict[str, Any] = {"threads": run.bench.threads, "device": run.bench.device, "progress": bar.show}
-            found = recipe.architecture.fit(
-                recipe.objective, recipe.schedule, simulator, seed=run.bench.seed, **options
-            )
-        machine: dict[str, NDArray] = found.machine
-        return machine
+        words = f"training of a {recipe.architecture.name} on {lesson.name}, {len(images.acquisition)} images"
+        return weights_of(run, recipe, simulator, words)
 
     told = hashlib.sha256(lesson.labels.tobytes() + lesson.rows.tobytes()).hexdigest()
     facts = {"Images": images.digest, "Labels": told, "Recipe": recipe_facts(recipe), "Seed": run.bench.seed}
