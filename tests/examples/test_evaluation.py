@@ -74,6 +74,6 @@ def test_a_network_learns_a_tensor(quickly_trained):
     stated = companions(estimator, estimate, 2.0, signals=signals, acquisition=acquisition)
     assert set(stated) == {"expectedsd", "bias", "rmse", "response", "q025", "q975", "crb"}
     held = (stated["q025"]["FA"] <= known["FA"]) & (known["FA"] <= stated["q975"]["FA"])
-    assert held.mean() > 0.7  # from few simulated truths: 0.78 on one processor, more on another
+    assert held.mean() > 0.75  # from few simulated truths: 0.78 on one processor, more on another
     turned = Acquisition(acquisition.b_values, np.vstack([np.zeros((4, 3)), directions[::-1]]))
     assert estimator.missing(turned) == ["it was trained for other directions"]
