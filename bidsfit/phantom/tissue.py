@@ -351,6 +351,7 @@ _QMT_RAMANI = TissueRecipe(
     source="Illustrative, white and grey matter around published values at 3 T; T1 of all tissues is that which the "
     "fit holds.",
     columns={"offset": (20000.0,) * 2 + _OFFSETS * 2, "saturation": (0.0,) * 2 + (2.0,) * 7 + (5.0,) * 7},
+    snr=200.0,  # as the ratio of the pools needs
 )
 
 _ANY_DIRECTION: Ranges = {"direction_polar": (0.0, math.pi / 2), "direction_azimuth": (0.0, 2 * math.pi)}

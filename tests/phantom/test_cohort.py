@@ -52,7 +52,8 @@ def test_by_default_the_images_of_every_model_have_a_usual_quality():
         cohort = Cohort(model, n_healthy=1, n_patients=0, shape=(16, 16, 1))
         (participant,) = cohort.participants()
         signals = np.abs(cohort.ideal(participant)[participant.head.tissue == 1]).max(axis=-1)
-        assert 10 < np.median(signals) / participant.sigma < (240 if model == "sirqmt" else 60), model
+        most = 240 if "PSR" in cohort.signal_model.names else 60
+        assert most / 6 < np.median(signals) / participant.sigma < most, model
         assert Cohort(model, snr=7.0).level == 7
 
 
