@@ -230,18 +230,6 @@ class Perceptron(NetworkArchitecture):
         return self.activation in (None, "relu") and not self.skips
 
     def module(self, inputs: int, outputs: int) -> nn.Module:
-        if not self.parallel:
-            return self._chain(inputs, outputs)
-        import torch
-        from torch import nn
-
-        class Parallel(nn.ModuleList):
-            def forward(self, features: Tensor) -> Tensor:
-                return torch.cat([part(features) for part in self], dim=-1)
-
-        return Parallel([self._chain(inputs, 1) for _ in range(outputs)])
-
-    def _chain(self, inputs: int, outputs: int) -> nn.Sequential:
         from torch import nn
 
         class Skip(nn.Sequential):
@@ -249,26 +237,31 @@ class Perceptron(NetworkArchitecture):
                 return values + super().forward(values)
 
         activations = {None: nn.ReLU, "relu": nn.ReLU, "elu": nn.ELU, "tanh": nn.Tanh}
-        widths = [inputs, *[inputs if self.units == "inputs" else self.units] * self.hidden_layers]
+        networks = outputs if self.parallel else 1
+        units = networks * (inputs if self.units == "inputs" else self.units)
+        before, parts = inputs, 1  # all networks read all inputs
         layers: list[nn.Module] = []
-        for i, (before, after) in enumerate(itertools.pairwise(widths)):
-            layer: list[nn.Module] = [nn.Linear(before, after, bias=not self.batch_norm)]  # which would take it out
+        for i in range(self.hidden_layers):
+            layer = [_linear(before, units, parts, bias=not self.batch_norm)]  # which would take a bias out
+            before, parts = units, networks
             if self.batch_norm:
-                layer.append(nn.BatchNorm1d(after))
+                layer.append(nn.BatchNorm1d(units))
             layer.append(activations[self.activation]())
             if self.dropout is not None and i < self.hidden_layers - 1:
                 layer.append(nn.Dropout(self.dropout))
             layers += [Skip(*layer)] if self.skips and i > 0 else layer
-        return nn.Sequential(*layers, nn.Linear(widths[-1], outputs))
+        return nn.Sequential(*layers, _linear(before, outputs, parts))
 
     def arrays(self, module: nn.Module) -> Arrays:
         from torch import nn
 
         found: list[tuple[NDArray, Any]] = []
+        part: Any
         for part in module.modules():
             if isinstance(part, nn.Linear):
-                bias = np.float32(0) if part.bias is None else part.bias.detach().cpu().numpy()
-                found.append((part.weight.detach().cpu().numpy().T, bias))
+                weight = part.weight.detach().cpu().numpy().T
+            elif hasattr(part, "blocks"):
+                weight = block_diag(*part.blocks.detach().cpu().numpy())
             elif isinstance(part, nn.BatchNorm1d):
                 weight, bias = found[-1]
                 mean, variance, gain, shift = (
@@ -278,14 +271,10 @@ class Perceptron(NetworkArchitecture):
                 )
                 scale = gain / np.sqrt(variance + part.eps)
                 found[-1] = weight * scale, (bias - mean) * scale + shift
-        depth = self.hidden_layers + 1
-        if self.parallel:
-            chains = [found[start : start + depth] for start in range(0, len(found), depth)]
-            layers = list(zip(*chains, strict=True))
-            first, *rest = ([weight for weight, _ in layer] for layer in layers)
-            weights = [np.concatenate(first, axis=1), *(block_diag(*blocks) for blocks in rest)]
-            biases = [np.concatenate([bias for _, bias in layer]) for layer in layers]
-            found = list(zip(weights, biases, strict=True))
+                continue
+            else:
+                continue
+            found.append((weight, np.float32(0) if part.bias is None else part.bias.detach().cpu().numpy()))
         return _named(found)
 
     def folded(self, arrays: Arrays, centre: NDArray[np.float32], width: NDArray[np.float32]) -> Arrays:
@@ -341,6 +330,31 @@ class Perceptron(NetworkArchitecture):
 
     def facts(self, arrays: Arrays) -> dict[str, Any]:
         return {"Units": [int(bias.size) for _, bias in _layers(arrays)[:-1]]}
+
+
+def _linear(inputs: int, outputs: int, parts: int, bias: bool = True) -> nn.Module:
+    """A linear layer; of networks side by side, those of each in one operation, which reads and makes its own share.
+
+    Its weights ``blocks`` (parts, inputs of one, outputs of one) start as those of `torch.nn.Linear` do.
+    """
+    import torch
+    from torch import nn
+
+    if parts == 1:
+        return nn.Linear(inputs, outputs, bias)
+
+    class Blocks(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            limit = (inputs // parts) ** -0.5
+            self.blocks = nn.Parameter(torch.empty(parts, inputs // parts, outputs // parts).uniform_(-limit, limit))
+            self.bias = nn.Parameter(torch.empty(outputs).uniform_(-limit, limit)) if bias else None
+
+        def forward(self, values: Tensor) -> Tensor:
+            made = torch.einsum("...pi,pio->...po", values.unflatten(-1, (parts, -1)), self.blocks).flatten(-2)
+            return made if self.bias is None else made + self.bias
+
+    return Blocks()
 
 
 def _prefixed(machines: Sequence[Arrays]) -> Arrays:

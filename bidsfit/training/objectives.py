@@ -171,11 +171,12 @@ class _Estimating(Objective):
 
     def _columns(self, outputs: Any, space: ParameterSpace) -> dict[str, Any]:
         """What outputs stand for, by the parameters of a space."""
-        columns = [outputs[..., j] for j in range(len(space.names))]
+        values = outputs[..., : len(space.names)]
         if self.output in (None, "sigmoid", "hard-sigmoid"):
-            columns = [self._coordinate(column) for column in columns]
+            values = self._coordinate(values)
         elif self.output == "absolute":
-            columns = [abs(column) for column in columns]
+            values = abs(values)
+        columns = [values[..., j] for j in range(len(space.names))]
         if self.bounds is None and self.output not in ("absolute", "linear"):
             return dict(zip(space.names, space.columns(columns), strict=True))
         own = dict(zip(space.names, space.bounds.tolist(), strict=True)) | dict(self.bounds or {})

@@ -45,9 +45,9 @@ def layers(net):
 
 def test_the_networks_are_those_of_the_paper():
     """Widths are the 11 b-values; a bias before a batch normalisation, which would take it out, is left out."""
-    hidden = [("Linear", 11), ("BatchNorm1d", None), ("ELU", None)]
+    side_by_side = [("Linear", 4 * 11), ("BatchNorm1d", None), ("ELU", None)]
     optim, orig = module(OPTIM), module(ORIG)
-    assert [layers(one) for one in optim] == [[*hidden, ("Dropout", None), *hidden, ("Linear", 1)]] * 4
+    assert layers(optim) == [*side_by_side, ("Dropout", None), ("Blocks", None), *side_by_side[1:], ("Blocks", None)]
     assert layers(orig) == [("Linear", 11), ("ELU", None)] * 3 + [("Linear", 3)]
     assert {one.p for one in optim.modules() if isinstance(one, torch.nn.Dropout)} == {0.1}
     assert [sum(weights.numel() for weights in net.parameters()) for net in (optim, orig)] == [
@@ -111,10 +111,10 @@ def test_the_loss_is_that_of_signals_relative_to_the_lowest_b_value():
 @pytest.mark.parametrize(("recipe", "steps", "rate"), [(OPTIM, 150, 0.01), (ORIG, 400, 0.001)], ids=["optim", "orig"])
 def test_they_learn(recipe, steps, rate):
     """In few steps the misfit falls, D and f follow the truth, and S0 is in the unit of the image."""
-    recipe = on_simulations(recipe, steps=steps, checks=3, validation=500, peak_rate=rate)
+    recipe = on_simulations(recipe, steps=steps, checks=8, validation=500, peak_rate=rate)
     made = simulator(recipe)
     trained = recipe.architecture.fit(recipe.objective, recipe.schedule, made, seed=0)
-    assert trained.curve[-1, 2] < 0.7 * trained.curve[0, 2] < 0.02
+    assert trained.curve[-1, 2] < min(0.7 * trained.curve[0, 2], 0.02)
     assert not trained.states[0].centre.any()  # features are as they are
     rng = np.random.default_rng(5)
     truth = SPACE.sample(1000, rng)
