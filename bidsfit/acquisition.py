@@ -344,6 +344,11 @@ class Acquisition:
         """Least-squares weights: number of measurements behind each entry."""
         return np.ones(len(self)) if self.counts is None else self.counts
 
+    @property
+    def axes(self) -> NDArray[np.float64]:
+        """Unit vectors (n, 3) along which the measurements with diffusion weighting were made."""
+        return self.variable("direction")[self.b_values > B0_TOLERANCE]
+
     @cached_property
     def shells(self) -> tuple[Shell, ...]:
         """Groups of measurements that differ only in direction, in ascending order of their columns, b first."""

@@ -18,6 +18,7 @@ from bidsfit.models import dti
 from bidsfit.models.parameter import Derived, Parameter
 from bidsfit.models.requirements import ValuesRequirement
 from bidsfit.models.symbolic import SymbolicModel
+from bidsfit.rotation import rotated_tensor
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -98,6 +99,13 @@ def cone() -> NDArray[np.float64]:
     diffusivity = np.pad(dti.diffusivities(directions), ((0, 0), (1, len(AXES))))
     kurtosis = [n * directions[:, ["xyz".index(a) for a in axes]].prod(-1) for n, axes in zip(TIMES, AXES, strict=True)]
     return np.vstack([diffusivity, np.pad(np.column_stack(kurtosis), ((0, 0), (7, 0)))])
+
+
+def rotated(parameters: NDArray[np.float64], rotation: Rotation) -> NDArray[np.float64]:
+    """Parameters (n, 22) of tissue that is turned."""
+    found = dti.rotated(parameters, rotation)
+    found[:, 7:] = rotated_tensor(parameters[:, 7:], AXES, rotation)
+    return found
 
 
 def plausible(parameters: NDArray[np.float64]) -> NDArray[np.bool_]:
@@ -185,6 +193,7 @@ DKI = SymbolicModel(
     plausible=plausible,
     cone=cone,
     draw=draw,
+    rotated=rotated,
     derived=(
         _kurtosis("MK", "Mean kurtosis over all directions", _mean),
         _kurtosis("AK", "Axial kurtosis, along the main direction", _axial),

@@ -15,6 +15,7 @@ from bidsfit.models.parameter import Derived, Parameter, tensor
 from bidsfit.models.priors import log_normal
 from bidsfit.models.requirements import ValuesRequirement
 from bidsfit.models.symbolic import SymbolicModel
+from bidsfit.rotation import rotated_tensor
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -67,6 +68,13 @@ def draw(n: int, rng: np.random.Generator) -> NDArray[np.float64]:
     frames = Rotation.random(n, rng=rng).as_matrix()
     turned = np.einsum("nij,nj,nkj->nik", frames, values, frames)
     return turned[:, [0, 1, 2, 0, 0, 1], [0, 1, 2, 1, 2, 2]]
+
+
+def rotated(parameters: NDArray[np.float64], rotation: Rotation) -> NDArray[np.float64]:
+    """Parameters (n, n_parameters) of tissue that is turned; S0 first, then the elements; more may follow."""
+    found = parameters.copy()
+    found[:, 1:7] = rotated_tensor(parameters[:, 1:7], [name[1:] for name in ELEMENTS], rotation)
+    return found
 
 
 def matrix(parameters: Tensor) -> Tensor:
@@ -139,6 +147,7 @@ DTI = SymbolicModel(
     start="log-linear",
     plausible=positive,
     draw=draw,
+    rotated=rotated,
     derived=(
         tensor(("Dxx", "Dxy", "Dxz", "Dyy", "Dyz", "Dzz")),
         Derived(

@@ -79,6 +79,7 @@ FWDTI = SymbolicModel(
     start=start,
     plausible=dti.positive,
     draw=draw,
+    rotated=dti.rotated,
     derived=dti.DTI.derived,
     maximum_b=MAXIMUM_B,
     constants={"FreeWaterDiffusivity": FREE_WATER * 1e-3},

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import sympy as sp
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
 
 from bidsfit.models.common import signal_scale
 from bidsfit.models.functions import HIGHEST, stick, watson
-from bidsfit.models.parameter import Parameter, orientation
+from bidsfit.models.parameter import Parameter, orientation, rotated_axis
 from bidsfit.models.requirements import ValuesRequirement
 from bidsfit.models.symbolic import SymbolicModel
 
@@ -53,6 +56,11 @@ def _signal() -> sp.Expr:
     return S0 * ((1 - FISO) * (NDI * sticks + (1 - NDI) * outside) + FISO * sp.exp(-b * FREE_WATER))
 
 
+def rotated(parameters: NDArray[np.float64], rotation: Rotation) -> NDArray[np.float64]:
+    """Parameters (n, 6) of tissue that is turned: fractions and dispersion stay."""
+    return np.column_stack([parameters[:, :4], rotated_axis(parameters[:, 4:], rotation)])
+
+
 NODDI = SymbolicModel(
     name="noddi",
     title="Neurite orientation dispersion and density imaging",
@@ -90,6 +98,7 @@ NODDI = SymbolicModel(
         r" \mathbf{g})^2 \right\rangle\right)}\right) + f_\mathrm{iso}\, e^{-3 b}\right]"
     ),
     derived=(DIRECTION,),
+    rotated=rotated,
     maximum_b=MAXIMUM_B,
     constants={"ParallelDiffusivity": 1.7e-3, "FreeWaterDiffusivity": FREE_WATER * 1e-3},
     requirements=(

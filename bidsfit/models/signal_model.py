@@ -19,6 +19,7 @@ from bidsfit.models.parameter import Derived, Parameter, wrapped_angles
 from bidsfit.models.requirements import JITTER, Requirement
 
 if TYPE_CHECKING:
+    from scipy.spatial.transform import Rotation
     from torch import Tensor
 
 #: What signals are divided by before a fit, so that they are near 1: the mean of those of the lowest b-value, the
@@ -116,6 +117,9 @@ class SignalModel(ABC):
     draw : callable, optional
         Draws n combinations of the parameters without the scale, shape (n, n_parameters - 1), with a random generator:
         the prior of a model whose parameters have none of their own. Those outside the bounds are drawn again.
+    rotated : callable, optional
+        Parameters (n, n_parameters) of tissue that is turned by a rotation, of a model that depends on directions. With
+        it, a network serves protocols whose directions are turned against those of its training.
     requirements : sequence of Requirement
         What a protocol must contain.
     suffixes : tuple of str
@@ -158,6 +162,7 @@ class SignalModel(ABC):
     plausible: Callable[[NDArray[np.float64]], NDArray[np.bool_]] | None = None
     cone: Callable[[], NDArray[np.float64]] | None = None
     draw: Callable[[int, np.random.Generator], NDArray[np.float64]] | None = None
+    rotated: Callable[[NDArray[np.float64], Rotation], NDArray[np.float64]] | None = None
     requirements: tuple[Requirement, ...] = ()
     suffixes: tuple[str, ...] = ("dwi",)
     covariate: Covariate | None = None

@@ -12,13 +12,11 @@ from numpy.typing import NDArray
 from scipy.special import gammaincinv
 
 from bidsfit.acquisition import (
-    B0_TOLERANCE,
     COLUMNS,
     SAME_DIRECTION,
     Acquisition,
     Averaging,
     column_of,
-    unit_vectors,
 )
 from bidsfit.estimators import DISTRIBUTIONS
 from bidsfit.estimators.estimator import FAINTEST, Estimate, Estimator, FitChunk, Fitted, Signals, Status
@@ -27,6 +25,7 @@ from bidsfit.models.signal_model import SignalModel
 from bidsfit.models.space import ParameterSpace
 from bidsfit.noise import NoiseKind, known_noise
 from bidsfit.parallel import library_threads
+from bidsfit.rotation import rotation_between
 from bidsfit.simulation.distributions import Distribution, Informed, Mixture, Tissues, Uniform
 from bidsfit.simulation.images import MOST_VOXELS, ImageVoxels, as_single
 from bidsfit.simulation.simulator import Noise, Scope
@@ -348,7 +347,8 @@ class TrainedEstimator(Estimator):
         if self.trained is None:
             return []
         noisy = self.trained.facts["Noise"]["AtLowestBValue"]
-        return differences(self.averaged(acquisition), self.trained.acquisition, noisy_lowest=noisy)
+        turns = self.model.rotated is not None and not any(self.reach)
+        return differences(self.averaged(acquisition), self.trained.acquisition, noisy_lowest=noisy, turns=turns)
 
     def _estimate_rows(self, *arguments: Any) -> Estimate:
         with library_threads(1, "blas"):  # chunks run side by side; their products must not
@@ -358,7 +358,7 @@ class TrainedEstimator(Estimator):
         if self.trained is None:
             raise ValueError(f"The estimator {self.name!r} was not trained yet: give it the file of its training.")
         bundle, scale = self.trained, self.model.scale_index
-        invert = Inverter(bundle.recipe, bundle.machine, self.space, acquisition)
+        invert = Inverter(bundle.recipe, bundle.machine, self.space, acquisition, bundle.acquisition)
         own = [self.model.names.index(name) for name in self.space.names]
         limit, level = bundle.facts["Training"]["ResidualLimit"], bundle.facts["Noise"]["SNR"] or np.inf
 
@@ -408,10 +408,11 @@ def nearest_level(snr: float) -> float:
     return min(SNR_LEVELS, key=lambda level: abs(np.log(level / min(snr, SNR_LEVELS[-1]))))
 
 
-def differences(own: Acquisition, trained: Acquisition, *, noisy_lowest: bool = True) -> list[str]:
+def differences(own: Acquisition, trained: Acquisition, *, noisy_lowest: bool = True, turns: bool = False) -> list[str]:
     """How a protocol differs from that of the training, in words; empty if it does not.
 
-    If images of the lowest b-value were noise-free in the training, their number is ignored.
+    If images of the lowest b-value were noise-free in the training, their number is ignored; if ``turns``, directions
+    that are turned together are the same.
     """
     b, expected = own.b_values, trained.b_values
 
@@ -431,8 +432,10 @@ def differences(own: Acquisition, trained: Acquisition, *, noisy_lowest: bool = 
         shown = ", ".join(f"{value:.0f}" for value in expected)
         return [f"it was trained for measurements at b = {shown} s/mm², in this order"]
     if own.directions is not None and trained.directions is not None:
-        cosines = np.sum(unit_vectors(own.directions) * unit_vectors(trained.directions), axis=1)
-        if np.any((np.abs(cosines) < np.cos(np.deg2rad(SAME_DIRECTION))) & (b > B0_TOLERANCE)):
+        axes = trained.axes
+        if turns:
+            axes = rotation_between(axes, own.axes).apply(axes)
+        if np.any(np.abs(np.sum(own.axes * axes, axis=1)) < np.cos(np.deg2rad(SAME_DIRECTION))):
             return ["it was trained for other directions"]
     for name in own.columns.keys() & trained.columns.keys() - {"b"}:
         if not same(own.columns[name], trained.columns[name]).all():

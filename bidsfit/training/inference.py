@@ -8,11 +8,13 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from bidsfit.acquisition import Acquisition
+from bidsfit.acquisition import SAME_DIRECTION, Acquisition
 from bidsfit.compiling import specialised
 from bidsfit.estimators.log_linear import LogLinear
 from bidsfit.models import dti
+from bidsfit.models.parameter import axis_angles
 from bidsfit.models.space import ParameterSpace
+from bidsfit.rotation import rotation_between
 from bidsfit.simulation.patches import with_presence
 from bidsfit.simulation.simulator import Features
 from bidsfit.training.recipe import Recipe
@@ -46,14 +48,33 @@ class Inverter:
     """A trained machine prepared for one averaged acquisition.
 
     The scale of the signal is an output of the machine, or follows from the other parameters by least squares.
+
+    Parameters
+    ----------
+    recipe, machine, space
+        Of the training.
+    acquisition : Acquisition
+    taught : Acquisition, optional
+        That of the training. Where its directions are turned against those of ``acquisition``, estimates are turned
+        back, if the model can be.
     """
 
-    def __init__(self, recipe: Recipe, machine: Any, space: ParameterSpace, acquisition: Acquisition) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        machine: Any,
+        space: ParameterSpace,
+        acquisition: Acquisition,
+        taught: Acquisition | None = None,
+    ) -> None:
         self.recipe, self.space = recipe, space
         self.machines = machine if isinstance(machine, tuple) else (machine,)
         self._features = Features(space.model, acquisition, recipe.simulation.unit)
         self._design, self._weights = space.model.design(acquisition), acquisition.weights
         self._acquisition = acquisition
+        self._rotation = None
+        if taught is not None and space.model.rotated is not None:
+            self._rotation = rotation_between(taught.axes, acquisition.axes)
 
     def __call__(
         self,
@@ -79,15 +100,17 @@ class Inverter:
         objective = self.recipe.objective
         outputs = [self._outputs(machine, features, positions) for machine in self.machines]
         found = [objective.estimates(one, self.space) for one in outputs]
-        cube, estimates = found[0]
+        rotated = [self._rotated(estimates) for _, estimates in found]
+        (cube, _), parameters = found[0], rotated[0]
         spread = stated = None
         if objective.states_spread:
             stated = np.sqrt(np.mean([objective.spread(one, self.space) ** 2 for one in outputs], axis=0))
+            if self._rotation is not None and np.rad2deg(self._rotation.magnitude()) > SAME_DIRECTION:
+                stated[:] = np.nan  # it is that of elements in another frame
         if len(found) > 1:  # the median in the cube meets the constraints
             cube = np.median([one for one, _ in found], axis=0)
-            spread = np.std([one for _, one in found], axis=0, ddof=1)
-            estimates = self.space.from_cube(cube)
-        parameters = self.space.with_scale(estimates)
+            spread = np.std(rotated, axis=0, ddof=1)[:, self.space.places]
+            parameters = self._rotated(self.space.from_cube(cube))
         if model.axis_angles:
             places = [model.names.index(name) for name in model.axis_angles]
             parameters[:, places] = tensor_axes(signals, self._acquisition)
@@ -107,6 +130,11 @@ class Inverter:
             squares,
         )
         return Inverted(cube, parameters, squares, spread, stated)
+
+    def _rotated(self, estimates: NDArray[np.float64]) -> NDArray[np.float64]:
+        """All parameters of the model, in the frame of the directions, from estimates in that of the training."""
+        parameters, rotated = self.space.with_scale(estimates), self.space.model.rotated
+        return parameters if rotated is None or self._rotation is None else rotated(parameters, self._rotation)
 
     def _outputs(self, machine: Any, features: NDArray[np.float32], positions: NDArray[np.integer] | None) -> NDArray:
         """Outputs (n, n_outputs) of one machine for features as `__call__` has them."""
@@ -144,9 +172,7 @@ def tensor_axes(signals: NDArray[np.float64], acquisition: Acquisition) -> NDArr
     bends the diffusivities, and hardly turns the main direction.
     """
     tensors = dti.tensors(LogLinear(dti.DTI, acquisition)(signals))
-    x, y, z = np.linalg.eigh(tensors)[1][..., 2].T
-    side = np.where(z < 0, -1.0, 1.0)
-    return np.column_stack([np.arccos(np.clip(np.abs(z), 0, 1)), np.mod(np.arctan2(side * y, side * x), 2 * np.pi)])
+    return axis_angles(np.linalg.eigh(tensors)[1][..., 2])
 
 
 #: Compiled signal of a model, which `specialised` puts here.

@@ -4,6 +4,7 @@ import csv
 
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
 from bidsfit import Acquisition, models
 from bidsfit.cli.lab import main
@@ -75,5 +76,13 @@ def test_a_network_learns_a_tensor(quickly_trained):
     assert set(stated) == {"expectedsd", "bias", "rmse", "response", "q025", "q975", "crb"}
     held = (stated["q025"]["FA"] <= known["FA"]) & (known["FA"] <= stated["q975"]["FA"])
     assert held.mean() > 0.75  # from few simulated truths: 0.78 on one processor, more on another
-    turned = Acquisition(acquisition.b_values, np.vstack([np.zeros((4, 3)), directions[::-1]]))
-    assert estimator.missing(turned) == ["it was trained for other directions"]
+    other = Acquisition(acquisition.b_values, np.vstack([np.zeros((4, 3)), directions[::-1]]))
+    assert estimator.missing(other) == ["it was trained for other directions"]
+    turn = Rotation.from_rotvec([0.3, -0.5, 0.2])
+    turned = Acquisition(acquisition.b_values, np.vstack([np.zeros((4, 3)), turn.apply(directions)]))
+    assert estimator.missing(turned) == []
+    found = estimator.estimate(signals, turned, noise=2.0).derived
+    for name in ("FA", "MD", "AD", "RD"):
+        np.testing.assert_allclose(found[name], estimate.derived[name], rtol=1e-6)
+    along = np.sum(found["direction"] * turn.apply(estimate.derived["direction"]), axis=1)
+    np.testing.assert_allclose(np.abs(along), 1, atol=1e-6)

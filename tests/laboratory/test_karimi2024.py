@@ -206,13 +206,13 @@ def test_more_images_tell_more_of_kurtosis_and_of_neurites(run, tmp_path, monkey
     assert errors["72", "lsq"] < errors["12", "lsq"] < errors["8", "lsq"]
 
 
-def test_least_squares_turns_with_the_tissue(run, tmp_path):
+def test_least_squares_and_a_network_turn_with_the_tissue_and_another_training_does_not(run, tmp_path):
     paper.rotation(run, "rotation")
     rows = read(tmp_path / "rotation.csv")
-    assert len(rows) == 3 * 4
-    assert all(float(row["within 1"]) == 100 for row in rows if row["estimator"] in paper.CLASSICAL)
-    network = [float(row["within 1"]) for row in rows if row["estimator"] == paper.NETWORK]
-    assert min(network) < 50  # after four steps it has learned no rotation
+    assert len(rows) == 3 * 5
+    again = [float(row["within 1"]) for row in rows if row["estimator"] == paper.AGAIN]
+    assert min(again) < 50  # after four steps it has learned no rotation
+    assert all(float(row["within 1"]) == 100 for row in rows if row["estimator"] != paper.AGAIN)
 
 
 def test_lesions_are_flagged_and_other_protocols_refused(run, tmp_path):
