@@ -30,8 +30,9 @@ from bidsfit.interfaces.step import acquisition_of, progress_bar
 from bidsfit.models.signal_model import SignalModel
 from bidsfit.simulation.distributions import Pooled
 from bidsfit.simulation.images import ImageVoxels
-from bidsfit.trained.estimator import TrainedEstimator, differences
+from bidsfit.trained.estimator import TrainedEstimator
 from bidsfit.training.bundle import acquisition_facts, acquisition_from
+from bidsfit.training.protocol import differences
 from bidsfit.training.store import Store
 
 #: When estimators are trained: those that are missing in the store; first, for later runs on the same images, which

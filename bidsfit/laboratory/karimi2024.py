@@ -31,9 +31,9 @@ from bidsfit.phantom.cohort import Cohort
 from bidsfit.phantom.directions import spread_directions
 from bidsfit.simulation.distributions import Distribution, Informed, Uniform
 from bidsfit.simulation.simulator import Features, Noise, Simulator, Voxels
-from bidsfit.trained.estimator import differences
 from bidsfit.training.bundle import acquisition_facts
 from bidsfit.training.inference import Inverter
+from bidsfit.training.protocol import differences
 from bidsfit.training.recipe import Recipe, recipe_facts, recipe_from
 from bidsfit.training.task import Task
 from bidsfit.trust.domain import Domain

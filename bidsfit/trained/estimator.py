@@ -11,13 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import gammaincinv
 
-from bidsfit.acquisition import (
-    COLUMNS,
-    SAME_DIRECTION,
-    Acquisition,
-    Averaging,
-    column_of,
-)
+from bidsfit.acquisition import Acquisition, Averaging
 from bidsfit.estimators import DISTRIBUTIONS
 from bidsfit.estimators.estimator import FAINTEST, Estimate, Estimator, FitChunk, Fitted, Signals, Status
 from bidsfit.models.priors import priors_of
@@ -25,12 +19,12 @@ from bidsfit.models.signal_model import SignalModel
 from bidsfit.models.space import ParameterSpace
 from bidsfit.noise import NoiseKind, known_noise
 from bidsfit.parallel import library_threads
-from bidsfit.rotation import rotation_between
 from bidsfit.simulation.distributions import Distribution, Informed, Mixture, Tissues, Uniform
 from bidsfit.simulation.images import MOST_VOXELS, ImageVoxels, as_single
 from bidsfit.simulation.simulator import Noise, Scope
 from bidsfit.training.bundle import Bundle, read_bundle
 from bidsfit.training.inference import Inverter
+from bidsfit.training.protocol import differences, may_turn
 from bidsfit.training.recipe import Recipe, load_recipe, recipe_from
 from bidsfit.training.task import USUAL, Task
 from bidsfit.trust.domain import Domain
@@ -44,9 +38,6 @@ SNR_LEVELS = (5.0, 7.0, 10.0, 14.0, 20.0, 28.0, 40.0, 56.0, 80.0, 113.0, 160.0)
 
 #: How the images that a training takes voxels of are called.
 IMAGES: Mapping[Scope, str] = {"participant": "the participant's images", "dataset": "all images of the run"}
-
-#: A b-value may differ by this fraction, or by 1 s/mm^2, from that of the training; a number of measurements by this.
-SAME_B, SAME_B_ABSOLUTE, SAME_COUNT, SAME_BASIS = 0.01, 1.0, 0.25, 1e-3
 
 
 class TrainedEstimator(Estimator):
@@ -347,7 +338,7 @@ class TrainedEstimator(Estimator):
         if self.trained is None:
             return []
         noisy = self.trained.facts["Noise"]["AtLowestBValue"]
-        turns = self.model.rotated is not None and not any(self.reach)
+        turns = may_turn(self.model, self.reach)
         return differences(self.averaged(acquisition), self.trained.acquisition, noisy_lowest=noisy, turns=turns)
 
     def _estimate_rows(self, *arguments: Any) -> Estimate:
@@ -406,47 +397,3 @@ def nearest_level(snr: float) -> float:
     if not snr > 0:
         raise ValueError(f"An SNR is above 0, found {snr}.")
     return min(SNR_LEVELS, key=lambda level: abs(np.log(level / min(snr, SNR_LEVELS[-1]))))
-
-
-def differences(own: Acquisition, trained: Acquisition, *, noisy_lowest: bool = True, turns: bool = False) -> list[str]:
-    """How a protocol differs from that of the training, in words; empty if it does not.
-
-    If images of the lowest b-value were noise-free in the training, their number is ignored; if ``turns``, directions
-    that are turned together are the same.
-    """
-    b, expected = own.b_values, trained.b_values
-
-    def same(x: NDArray, y: NDArray) -> NDArray[np.bool_]:
-        return np.abs(x - y) <= np.maximum(SAME_B * np.maximum(x, y), SAME_B_ABSOLUTE)
-
-    words, column = [], COLUMNS["b"]
-    absent = [value for value in expected if not same(b, value).any()]
-    foreign = [value for value in b if not same(expected, value).any()]
-    if absent:
-        words.append(f"it was trained for b = {column.listed(absent)} s/mm², which the protocol does not have")
-    if foreign:
-        words.append(f"it was not trained for b = {column.listed(foreign)} s/mm²")
-    if words or len(own) != len(trained):
-        return words or [f"it was trained for {len(trained)} averages, and the protocol gives {len(own)}"]
-    if not same(b, expected).all():  # where nothing is averaged, measurements come as they were made
-        shown = ", ".join(f"{value:.0f}" for value in expected)
-        return [f"it was trained for measurements at b = {shown} s/mm², in this order"]
-    if own.directions is not None and trained.directions is not None:
-        axes = trained.axes
-        if turns:
-            axes = rotation_between(axes, own.axes).apply(axes)
-        if np.any(np.abs(np.sum(own.axes * axes, axis=1)) < np.cos(np.deg2rad(SAME_DIRECTION))):
-            return ["it was trained for other directions"]
-    for name in own.columns.keys() & trained.columns.keys() - {"b"}:
-        if not same(own.columns[name], trained.columns[name]).all():
-            return [f"it was trained for {column_of(name).in_words(trained.columns[name])}"]
-    if own.basis.shape != trained.basis.shape or not np.allclose(own.basis, trained.basis, atol=SAME_BASIS):
-        return ["it was trained for other combinations of frames (another basis)"]
-    if own.frames is not None and trained.frames is not None and (words := differences(own.frames, trained.frames)):
-        return words
-    counts, taught = own.weights, trained.weights
-    other = (np.abs(counts / taught - 1) > SAME_COUNT) & (noisy_lowest | (expected > expected.min()))
-    if other.any():
-        pairs = [f"{b[i]:.0f} ({counts[i]:.0f}, not {taught[i]:.0f})" for i in np.flatnonzero(other)]
-        return [f"it was trained for other numbers of measurements at b = {', '.join(pairs)}"]
-    return []

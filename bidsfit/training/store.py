@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
+from bidsfit import __version__
 from bidsfit.acquisition import protocol_in_words
 from bidsfit.estimators.estimator import estimator_label
 from bidsfit.exceptions import NoInputError, UnusableInputError
 from bidsfit.files import read_text, whole_file, write_json
 from bidsfit.parallel import Progress, part_of
-from bidsfit.training.bundle import check_bundle, write_bundle
+from bidsfit.training.bundle import acquisition_from, check_bundle, read_facts, write_bundle
+from bidsfit.training.protocol import differences, may_turn
 from bidsfit.training.task import Task, fit, train
 from bidsfit.training.trainer import State
 
@@ -35,9 +37,15 @@ class Store:
 
     def path(self, task: Task, name: str) -> Path:
         """File of the estimator of a task; ``name``, such as "net-uniform", only makes the file easier to recognise."""
-        snr = "inf" if np.isinf(task.noise.snr) else f"{task.noise.snr:g}".replace(".", "p")
-        words = [f"model-{task.distribution.space.model.name}", f"desc-{estimator_label(name)}", f"snr-{snr}", task.key]
-        return self.folder / ("_".join(words) + ".zip")
+        return self.folder / f"{_words(task, name)}_{task.key}.zip"
+
+    def _found(self, task: Task, name: str) -> Path | None:
+        """File of a task, or of one whose directions are turned against those of the task; None without any."""
+        path = self.path(task, name)
+        if path.exists():
+            return path
+        others = sorted(self.folder.glob(f"{_words(task, name)}_*.zip")) if _may_turn(task) else []
+        return next((other for other in others if not _differing(task, read_facts(other))), None)
 
     def obtain(
         self,
@@ -52,8 +60,9 @@ class Store:
     ) -> Path:
         """File of the trained estimator of a task, which is trained if the file does not exist.
 
-        If several jobs ask for it at once, one trains and the others wait. Where the training starts from the network
-        of another, that is kept too, for all that start from it.
+        One for directions that are turned together against those of the task, as those of heads that moved are, serves
+        as well. If several jobs ask for it at once, one trains and the others wait. Where the training starts from the
+        network of another, that is kept too, for all that start from it.
 
         Parameters
         ----------
@@ -73,19 +82,19 @@ class Store:
         UnusableInputError
             If the existing file is damaged or belongs to another task; it is not replaced.
         """
+        if (found := self._found(task, name)) is not None:
+            _require(task, found)
+            return found
         path = self.path(task, name)
-        if path.exists():
-            _require(task, path)
-            return path
         if not may_train:
             raise NoInputError(
                 f"{path} does not exist, and --no-training was given: {name} would have to be trained for "
                 f"{protocol_in_words(task.acquisition)} and an SNR of {task.noise.snr:g}. Run the same command with "
                 "--train-only in place of --no-training first."
             )
-        with self._alone(path, say):
-            if path.exists():  # made while this job waited
-                return path
+        with self._alone(path.with_name(_words(task, name)) if _may_turn(task) else path, say):
+            if (found := self._found(task, name)) is not None:  # made while this job waited
+                return found
             start: Sequence[State] = ()
             if task.start is not None:
                 before, progress = part_of(progress, 0, 0.5), part_of(progress, 0.5, 1)
@@ -150,12 +159,29 @@ class Store:
             raise UnusableInputError(f"{path} is damaged. Delete it, and run --train-only again.") from error
 
 
-def _require(task: Task, path: Path) -> None:
-    """Raise `UnusableInputError` if a file is damaged or belongs to another task."""
-    found = check_bundle(path)
+def _words(task: Task, name: str) -> str:
+    """Begin of the name of the file of a task."""
+    snr = "inf" if np.isinf(task.noise.snr) else f"{task.noise.snr:g}".replace(".", "p")
+    return f"model-{task.distribution.space.model.name}_desc-{estimator_label(name)}_snr-{snr}"
+
+
+def _may_turn(task: Task) -> bool:
+    return may_turn(task.distribution.space.model, task.recipe.architecture.reach)
+
+
+def _differing(task: Task, found: Mapping[str, Any]) -> list[str]:
+    """Facts of a file that are not those of a task."""
     wanted = json.loads(json.dumps(task.facts))
     other = [key for key, value in wanted.items() if found.get(key) != value]
-    if other:
+    if other == ["Acquisition"] and _may_turn(task) and found["Software"].get("bidsfit") == __version__:
+        taught = acquisition_from(found["Acquisition"])
+        return differences(task.acquisition, taught, noisy_lowest=task.noise.lowest, turns=True)
+    return other
+
+
+def _require(task: Task, path: Path) -> None:
+    """Raise `UnusableInputError` if a file is damaged or belongs to another task."""
+    if other := _differing(task, check_bundle(path)):
         raise UnusableInputError(
             f"{path} holds another estimator than its name says: {', '.join(other)} differ. Move it away, and the run "
             "trains it again."

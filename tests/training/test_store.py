@@ -6,11 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
-from bidsfit import models
+from bidsfit import __version__, models
 from bidsfit.acquisition import Acquisition
 from bidsfit.exceptions import NoInputError, UnusableInputError
 from bidsfit.models.space import ParameterSpace
+from bidsfit.phantom.directions import spread_directions
 from bidsfit.simulation.distributions import Uniform
 from bidsfit.simulation.simulator import Noise, Simulation
 from bidsfit.training import store as module
@@ -47,9 +49,10 @@ def trainings(monkeypatch, tmp_path):
         (notes / f"{time.time_ns()}").touch()
         found = {"ValidationLoss": 0.1, "Converged": True, "ResidualLimit": 1.0}
         found |= {"Seconds": 0.5, "Device": "cpu", "Threads": 1}
-        facts = {**task.facts, "Training": found, "Software": {}}
+        facts = {**task.facts, "Training": found, "Software": {"bidsfit": __version__}}
         simulator = task.simulator
-        judged = simulate(lambda signals, _: signals[:, :2].astype(float), simulator, size=Size(64, 8, 2, 8))
+        n = len(simulator.space.model.names)
+        judged = simulate(lambda signals, _: signals[:, :n].astype(float), simulator, size=Size(64, 8, 2, 8))
         return Bundle(facts, LAYERS, {}, judged, Domain.of(simulator, 0), {"step": np.ones(1)})
 
     monkeypatch.setattr(module, "train", train)
@@ -63,6 +66,22 @@ def test_a_task_is_trained_once(task, trainings, tmp_path):
     assert folder.obtain(task, "net-uniform") == path
     assert trainings() == 1
     assert read_facts(path)["Seed"] == 0
+
+
+def test_directions_that_are_turned_together_share_a_training(task, trainings, tmp_path):
+    """As those of heads that moved are; by less than 1 degree each may differ from that."""
+    folder, rng = Store(tmp_path / "trained"), np.random.default_rng(0)
+    directions, turn = spread_directions(6), Rotation.random(rng=rng)
+
+    def of(vectors):
+        acquisition = Acquisition([0] + [1000] * 6, np.vstack([np.zeros(3), vectors]))
+        return replace(task, distribution=Uniform(ParameterSpace(models.get("dti"))), acquisition=acquisition)
+
+    path = folder.obtain(of(directions), "net-uniform")
+    near = turn.apply(directions) + 0.004 * rng.uniform(-1, 1, (6, 3))
+    assert folder.obtain(of(near), "net-uniform", may_train=False) == path
+    assert folder.obtain(of(directions[::-1]), "net-uniform") != path
+    assert trainings() == 2
 
 
 def test_what_is_missing_is_said_where_nothing_may_be_trained(task, trainings, tmp_path):
