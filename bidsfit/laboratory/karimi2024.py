@@ -8,11 +8,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from typing import Any
 
 import numpy as np
-import sympy as sp
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
@@ -21,16 +19,24 @@ from bidsfit.acquisition import Acquisition
 from bidsfit.estimators.log_linear import LogLinear
 from bidsfit.evaluation.experiments import Setting
 from bidsfit.laboratory.bench import Bar, Bench
+from bidsfit.laboratory.crossing import (
+    B_VALUE,
+    CROSSING,
+    DTI,
+    FULL,
+    TISSUE,
+    Crossings,
+    full_set,
+    protocol,
+    true_tensors,
+)
 from bidsfit.laboratory.labelled import Labelled, Scan, evenly, scans_of, voxels_of
 from bidsfit.laboratory.paper import Exhibit, Options, Paper, Reproduction
-from bidsfit.models.common import signal_scale
-from bidsfit.models.parameter import Parameter, orientation
 from bidsfit.models.space import ParameterSpace
-from bidsfit.models.symbolic import SymbolicModel
 from bidsfit.phantom.cohort import Cohort
 from bidsfit.phantom.directions import spread_directions
 from bidsfit.simulation.distributions import Distribution, Informed, Uniform
-from bidsfit.simulation.simulator import Features, Noise, Simulator, Voxels
+from bidsfit.simulation.simulator import Features, Noise, Simulator
 from bidsfit.training.bundle import acquisition_facts
 from bidsfit.training.inference import Inverter
 from bidsfit.training.protocol import differences
@@ -38,9 +44,9 @@ from bidsfit.training.recipe import Recipe, recipe_facts, recipe_from
 from bidsfit.training.task import Task
 from bidsfit.trust.domain import Domain
 
-B_VALUE, SNR = 1000.0, 20.0
-#: Numbers of directions, and that of the full set, whose tensor without noise is the truth.
-FEW, FULL = (6, 12), 60
+SNR = 20.0
+#: Numbers of directions.
+FEW = (6, 12)
 #: The protocol of the rotations and of the collapse.
 SHOWN = 12
 #: Voxels that are tested on, and combinations of parameters that are trained on.
@@ -64,78 +70,15 @@ OBJECTIVES: Mapping[str, Mapping[str, Any]] = {
 #: A change of a scalar by rotation that does not matter.
 SAME = 0.01
 
-DTI = ParameterSpace(models.get("dti"))
 #: Models of two shells; that of neurites is fitted to protocols with fewer directions than the app accepts.
 DKI, NODDI = ParameterSpace(models.get("dki")), ParameterSpace(replace(models.get("noddi"), requirements=()))
 #: SNR of two shells, voxels that are tested on there, and share of free water up to which they are judged.
 KURTOSIS_SNR, FITTED, FITTED_QUICK, MOST_WATER = 30.0, 10_000, 1_000, 0.5
 
 
-def _crossing() -> SymbolicModel:
-    """Two bundles of fibres, each an axially symmetric Gaussian compartment, and free water."""
-    b, scale, axial, radial, share, water = sp.symbols("b S0 axial radial share water", real=True)
-    gradient = sp.Matrix(sp.symbols("gx gy gz", real=True))
-    axes = [orientation(name, f"the {name} bundle") for name in ("first", "second")]
-    bundles = [sp.exp(-b * (radial + (axial - radial) * gradient.dot(axis.value) ** 2)) for _, axis in axes]
-
-    def parameter(name: str, unit: str, low: float, high: float, description: str) -> Parameter:
-        return Parameter(
-            name=name, label=name, unit=unit, bounds=(low, high), latex=rf"\mathrm{{{name}}}", description=description
-        )
-
-    return SymbolicModel(
-        name="crossing",
-        title="Crossing fibres",
-        description="Two bundles of fibres with the same diffusivities, and free water.",
-        parameters=(
-            signal_scale(),
-            parameter("axial", "um^2/ms", 1.2, 2.2, "Diffusivity along the fibres"),
-            parameter("radial", "um^2/ms", 0.2, 0.6, "Diffusivity across the fibres"),
-            parameter("share", "1", 0.5, 1.0, "Share of the first bundle in the fibres"),
-            parameter("water", "1", 0.0, 0.5, "Volume fraction of free water"),
-            *axes[0][0],
-            *axes[1][0],
-        ),
-        variables=("b", "direction"),
-        expression=scale * ((1 - water) * (share * bundles[0] + (1 - share) * bundles[1]) + water * sp.exp(-3 * b)),
-    )
-
-
-CROSSING = _crossing()
-#: Voxels that are trained on, and lesions outside of them: restricted and swollen (um^2/ms).
-TISSUE = ParameterSpace(CROSSING)
+#: Lesions outside of the tissue that is trained on: restricted and swollen (um^2/ms).
 RESTRICTED = {"axial": (0.4, 0.6), "radial": (0.1, 0.2), "water": (0.0, 0.1)}
 SWOLLEN = {"axial": (2.5, 2.8), "radial": (2.0, 2.4), "water": (0.0, 0.1)}
-
-
-def protocol(n: int, b: float = B_VALUE, turn: Rotation | None = None) -> Acquisition:
-    """One image at b = 0, and one along each of n directions, which may be turned."""
-    directions = spread_directions(n)
-    if turn is not None:
-        directions = turn.apply(directions)
-    return Acquisition([0.0, *[b] * n], np.vstack([np.zeros(3), directions]))
-
-
-@cache
-def full_set() -> Acquisition:
-    """The protocol of the true tensors."""
-    return protocol(FULL)
-
-
-def true_tensors(tissue: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Elements (n, 6) of the tensors fitted by weighted least squares to the full set without noise."""
-    clean = CROSSING.signal(TISSUE.with_scale(tissue), full_set())
-    return LogLinear(DTI.model, full_set())(clean)[:, DTI.places]
-
-
-class Crossings(Simulator):
-    """Simulates crossing fibres, whose targets are the tensors of the full set."""
-
-    def voxels(self, n: int, rng: np.random.Generator) -> Voxels:
-        tissue = TISSUE.sample(n, rng)
-        clean = CROSSING.signal(TISSUE.with_scale(tissue), self.acquisition)
-        truth, s0, sigma = true_tensors(tissue), np.ones(n), np.full(n, 1 / self.noise.snr)
-        return Voxels(truth, s0, sigma, clean, np.full(n, True), self.bounds_of(truth, s0, sigma))
 
 
 def setting(acquisition: Acquisition, space: ParameterSpace = DTI, snr: float = SNR) -> Setting:
