@@ -105,7 +105,17 @@ class Column:
 
     def in_words(self, values: Iterable[float]) -> str:
         """Values with name and unit: "TE = 60, 80 ms"."""
-        return f"{self.name} = {self.listed(values)} {self.unit}".rstrip()
+        return f"{self.short} = {self.listed(values)} {self.unit}".rstrip()
+
+    @property
+    def short(self) -> str:
+        """The name where it is a symbol, as b and TE are, else the title."""
+        return self.name if len(self.name) == 1 or self.name.isupper() else self.title
+
+    @property
+    def label(self) -> str:
+        """Label of an axis, with the unit."""
+        return f"{self.short} ({self.unit})" if self.unit else self.short
 
 
 #: The columns that have a unit and a tolerance; of others, values are the same where they are equal.
@@ -471,7 +481,7 @@ def protocol_in_words(acquisition: Acquisition) -> str:
     if len(shells) > MOST_IN_WORDS:
         ranges = [(column_of(name), acquisition.columns[name]) for name in names]
         words = [
-            f"{c.name} = {round(v.min(), c.decimals):g} to {round(v.max(), c.decimals):g} {c.unit}".rstrip()
+            f"{c.short} = {round(v.min(), c.decimals):g} to {round(v.max(), c.decimals):g} {c.unit}".rstrip()
             for c, v in ranges
         ]
         return f"{len(acquisition)} measurements: {', '.join(words)}"
@@ -481,7 +491,7 @@ def protocol_in_words(acquisition: Acquisition) -> str:
         + f" (x{s.n_measurements})"
         for s in shells
     ]
-    return f"{first.name} = {', '.join(each)} {first.unit}".rstrip()
+    return f"{first.short} = {', '.join(each)} {first.unit}".rstrip()
 
 
 def sampling_in_words(acquisition: Acquisition) -> str:

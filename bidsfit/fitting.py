@@ -321,4 +321,4 @@ def curve_axis(
     others = {name: np.full(CURVE_POINTS, acquisition.columns[name].mean()) for name in names if name != column.name}
     alone = len(names) == len(model.variables) and not set(varying) & set(others)
     grid = Acquisition(**{column.name: fine, **others})
-    return f"{column.name} ({column.unit})", values, (fine, grid) if alone else None
+    return column.label, values, (fine, grid) if alone else None

@@ -157,7 +157,7 @@ class TestColumns:
              "1000 at TE = 80 ms (x1) s/mm²"),
             (Acquisition(TI=[50, 400]), "TI = 50 (x1), 400 (x1) ms"),
             (Acquisition(flip_angle=np.arange(1, 101), TR=np.full(100, 9.0)),
-             "100 measurements: flip_angle = 1 to 100 degrees"),
+             "100 measurements: flip angle = 1 to 100 degrees"),
         ],
     )  # fmt: skip
     def test_protocols_in_words(self, acquisition, words):

@@ -312,7 +312,7 @@ class _Content:
         name, values = _axis(self.average.acquisition.columns)
         column = column_of(name)
         return {
-            "label": f"{column.name} ({column.unit})" if column.unit else column.name,
+            "label": column.label,
             "x": values.tolist(),
             "rows": self.average.rows.tolist(),
             "measuredX": self.measured.acquisition.columns[name].tolist(),

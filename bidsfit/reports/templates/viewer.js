@@ -804,7 +804,9 @@ class Viewer {
     );
     const fits = this.content.fits.map((fit) => ({ fit, ...this.curve(fit, every) }));
     const points = one
-      ? "Points: mean over directions and repeats, with their standard deviation."
+      ? shells.some((s) => s.measurements > 1)
+        ? "Points: mean over directions and repeats, with their standard deviation."
+        : "Points: what was measured."
       : `Points: mean over the region, with the standard deviation of its voxels. Curves: mean of those of ${every.length} voxels.`;
     this.told.replaceChildren(
       h("h4", {}, where),
@@ -956,7 +958,7 @@ class Viewer {
       "Logarithmic",
     );
     const repeats =
-      this.content.measurements.length && voxel >= 0
+      this.content.measurements.length > this.content.shells.length && voxel >= 0
         ? h(
             "button",
             {
