@@ -174,6 +174,11 @@ def fit_warnings(numbers: FitNumbers, scale: str | None, precisions: Mapping[str
             "passes through the points, and nothing can be said about the quality of the fit. Residual and R² are not "
             "drawn."
         )
+    if not numbers.noise:
+        warnings.append(
+            "The noise level of the image could not be found, so that nothing is said of errors: floor, expected "
+            "errors, intervals and flags are missing. Give it with --sigma."
+        )
     if numbers.over_directions:
         warnings.append(
             "Every measurement was fitted by itself, and the model does not know directions: how the signal varies "

@@ -25,7 +25,7 @@ NUMBERS = FitNumbers(
 
 def numbers(**medians):
     rows = [ParameterSummary(name, median, 0.0, 2.0, 0.0) for name, median in medians.items()]
-    return replace(NUMBERS, parameters=rows)
+    return replace(NUMBERS, parameters=rows, noise={"sigma": 10.0})
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,11 @@ def test_a_floor_as_high_as_the_house_is_warned_of(crb, found):
 
 
 def test_a_floor_that_is_not_known_is_not():
-    assert fit_warnings(numbers(D=1.0), "S0", {"D": Precision(np.nan, np.nan, np.nan)}) == []
+    unknown = {"D": Precision(np.nan, np.nan, np.nan)}
+    assert fit_warnings(numbers(D=1.0), "S0", unknown) == []
+    (warning,) = fit_warnings(replace(numbers(D=1.0), noise={}), "S0", unknown)
+    assert "noise level" in warning
+    assert "--sigma" in warning
 
 
 def test_estimators_are_compared_with_the_first():

@@ -811,7 +811,7 @@ class Viewer {
     this.told.replaceChildren(
       h("h4", {}, where),
       this.plot(signal, spread, fits, one ? voxels[0] : -1),
-      h("p", { class: "note" }, `${points} Below: measured minus curve.`),
+      h("p", { class: "note" }, fits.some((f) => f.predicted) ? `${points} Below: measured minus curve.` : points),
     );
     const parts = [
       this.parameters(voxels),
@@ -1004,6 +1004,8 @@ class Viewer {
       this.content.fits.some((fit) => fit.maps.some((map) => map.statistic === key)),
     );
     const cell = (value, words = said(value)) => h("td", { class: "n", "data-value": value }, words);
+    const interval = (low, high) =>
+      cell(low, Number.isNaN(low) && Number.isNaN(high) ? said(low) : `${said(low)} to ${said(high)}`);
     const models = [...new Set(this.content.fits.map((fit) => fit.model))];
     for (const name of models) {
       const fits = this.content.fits.filter((fit) => fit.model === name);
@@ -1018,7 +1020,7 @@ class Viewer {
           const values = voxels.map((v) => own.at(v)).filter(Number.isFinite);
           const tell = (key) =>
             key === "q025" && fit.byKey[`${map.key}_q025`]
-              ? cell(typical("q025"), `${said(typical("q025"))} to ${said(typical("q975"))}`)
+              ? interval(typical("q025"), typical("q975"))
               : cell(typical(key));
           rows.push(
             h(
