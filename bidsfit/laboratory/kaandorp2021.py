@@ -189,7 +189,7 @@ def figure_4(run: Reproduction, name: str) -> None:
         for parameter in TRUTH
     }
     caption = "Root mean square error relative to the mean truth against the SNR; of networks, the median."
-    options = {"choice": "SNR", "errors": "NRMSE"}
+    options = {"choice": "SNR", "errors": "NRMSE", "logarithmic": True}
     axes = {name: replace(axis, unit="") for name, axis in axes_of(setting(SNR).space).items()}
     run.gallery.draw(name, "Errors", caption, plot_choices, snrs, {"": lines}, axes, **options)
     keys = [*(f"NRMSE {parameter}" for parameter in TRUTH), *(key for key in TABLE_2 if key.startswith("rho"))]

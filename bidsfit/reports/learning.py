@@ -74,6 +74,7 @@ def plot_choices(
     *,
     choice: str,
     errors: str = "",
+    logarithmic: bool = False,
 ) -> Path:
     """Plot errors of networks against a choice of their training, such as the number of hidden layers.
 
@@ -90,6 +91,8 @@ def plot_choices(
         What is chosen.
     errors : str
         What the errors are, if the titles do not say it.
+    logarithmic : bool
+        Whether choices are shown by their logarithms.
     """
     figure = page(2.4 * len(rows) + 0.2, min(3.4 * len(axes), WIDTH))
     panels = figure.subplots(len(rows), len(axes), sharex=True, squeeze=False)
@@ -103,7 +106,9 @@ def plot_choices(
             words = f"{errors} of {axis.words}" if errors else axis.words
             largest = max(float(np.max(drawn)) for drawn in several.values())
             panel.set(ylim=(0, 1.1 * largest or 1), title=title, ylabel=words)
-            panel.set_xticks(choices)
+            panel.set_xscale("log" if logarithmic else "linear")
+            panel.set_xticks(choices, [f"{value:g}" for value in choices])
+            panel.xaxis.minorticks_off()
     for panel in panels[-1]:
         panel.set_xlabel(choice)
     if len(panels[0, 0].lines) > 1:
