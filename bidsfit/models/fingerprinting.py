@@ -101,7 +101,7 @@ def fisp_of_voxels(
     Returns
     -------
     signals : ndarray, shape (n_voxels, n)
-    derivatives : ndarray, shape (n_voxels, n, 5)
+    derivatives : ndarray, shape (n_voxels, 5, n)
         Of no voxel where they are not asked for.
     """
     n_voxels, n = len(parameters), len(design)
@@ -110,9 +110,9 @@ def fisp_of_voxels(
     turn = np.exp(1j * parameters[:, 3, None])
     scaled = parameters[:, :1] * turn
     if not derivatives:
-        return scaled * signals, np.empty((0, n, 5), dtype=complex)
+        return scaled * signals, np.empty((0, 5, n), dtype=complex)
     t1, t2, b1 = (scaled * slopes[:, k] for k in range(3))
-    return scaled * signals, np.stack([turn * signals, t1, t2, 1j * scaled * signals, b1], axis=2)
+    return scaled * signals, np.stack([turn * signals, t1, t2, 1j * scaled * signals, b1], axis=1)
 
 
 @cached

@@ -38,7 +38,7 @@ class FunctionModel(SignalModel):
     of_voxels : callable, optional
         The same function of arrays of many voxels, compiled by hand where torch takes too long: from parameters
         (n_voxels, n_parameters), design and whether derivatives are wanted, signals (n_voxels, n) and derivatives
-        (n_voxels, n, n_parameters). It is used where no gradient has to flow through torch.
+        (n_voxels, n_parameters, n). It is used where no gradient has to flow through torch.
 
     Notes
     -----
@@ -142,10 +142,10 @@ class FunctionModel(SignalModel):
         if self.of_voxels is not None:
             frames, basis = self._parts(design)
             signal, slopes = self.of_voxels(parameters, frames, derivatives)
-            if basis is None:
-                return signal, slopes
-            combine = basis[:, 0] - 1j * basis[:, 1]
-            return signal @ combine, np.einsum("vfp,fm->vmp", slopes, combine, optimize=True)
+            if basis is not None:
+                combine = basis[:, 0] - 1j * basis[:, 1]
+                signal, slopes = signal @ combine, slopes @ combine
+            return signal, slopes.swapaxes(1, 2)
         import torch
 
         rows, table = (torch.from_numpy(np.ascontiguousarray(array)) for array in (parameters, design))

@@ -12,6 +12,7 @@ from numpy.polynomial import chebyshev
 from numpy.typing import NDArray
 
 from bidsfit.models.function import FunctionModel
+from bidsfit.models.generalised_bloch_kernel import LARGEST_ANGLE, LONGEST, SHORTEST, fill_cycles
 from bidsfit.models.parameter import Parameter
 from bidsfit.models.priors import log_normal, uniform
 from bidsfit.models.relaxation import B1_PARAMETER, PHASE, signal_at
@@ -20,9 +21,8 @@ from bidsfit.models.requirements import ValuesRequirement
 if TYPE_CHECKING:
     from torch import Tensor
 
-#: `inverted` is tabulated for pulses from the first to the second times T2 of the macromolecules, and turning by up to
-#: so many radians, by polynomials of so many terms in the logarithm of the first and the square of the second.
-SHORTEST, LONGEST, LARGEST_ANGLE, TERMS = 2.0, 1000.0, 1.5 * math.pi, (32, 14)
+#: Terms of the polynomials by which `inverted` is tabulated, in the logarithm of the duration and the squared angle.
+TERMS = 32, 14
 #: Steps in which the table is made: so many for each T2 of a pulse, and at least.
 STEPS, FEWEST_STEPS = 4, 300
 
@@ -192,28 +192,25 @@ def cycle(parameters: Tensor, design: Tensor) -> Tensor:
     half = (repetition - during) / 2
     wait = half + half.roll(1)  # from the last pulse to this one
 
-    # Rotation by half of the pulse about its field and the off-resonance, and by all of it.
-    a, b = b1 * torch.deg2rad(degrees), w0 * during
+    # Rotation by half of the pulse about its field and the off-resonance; of pulses with crushers, none.
+    turned = b1 * torch.deg2rad(degrees)
+    a, b = torch.where(crushed, 0.0, turned), w0 * during
     angle = torch.sqrt(a.square() + b.square() + 1e-16)
+    q, p = torch.sin(angle / 2) / angle, 2 * (torch.sin(angle / 4) / angle).square()
+    rotation = [
+        [1 - p * angle.square(), -q * b, q * a],
+        [q * b, 1 - p * b.square(), p * a * b],
+        [-q * a, p * a * b, 1 - p * a.square()],
+    ]
 
-    def rotation(part: float) -> list[list[Tensor]]:
-        q, p = torch.sin(part * angle) / angle, 2 * (torch.sin(part * angle / 2) / angle).square()
-        return [
-            [1 - p * angle.square(), -q * b, q * a],
-            [q * b, 1 - p * b.square(), p * a * b],
-            [-q * a, p * a * b, 1 - p * a.square()],
-        ]
-
-    whole, to_middle = rotation(1.0), rotation(0.5)
-    refocused = torch.sin(a / 2).square()
-    spoiled = [[refocused, zero, zero], [zero, -refocused, zero], [zero, zero, torch.cos(a)]]
-
-    # Means over the pulse, of what was along z in its middle: its squared share along x, and its share along z.
+    # Means over the pulse, of what is along z in its middle: its squared share along x, and its share along z.
     tilt = (a / angle).square()
-    across, along = tilt * (1 - torch.sin(angle) / angle) / 2, 1 - tilt * (1 - 2 * torch.sin(angle / 2) / angle)
-    saturated = inverted_share(1000 * duration / t2s, a)
+    across, along = tilt * (1 - torch.sin(angle) / angle) / 2, 1 - tilt * (1 - 2 * q)
+    saturated = inverted_share(1000 * duration / t2s, turned)
     lost, met = r1f + rx * share, during * along * (1 + saturated) / 2
-    x_left, y_left, z_left = (torch.exp(-(r2f + (lost - r2f) * part) * during) for part in (across, zero, 1 - across))
+    left = [torch.exp(-(r2f + (lost - r2f) * part) * during) for part in (across, zero, 1 - across)]
+    refocused = torch.sin(turned / 2).square()
+    left = [torch.where(crushed, *pair) for pair in zip((refocused, -refocused, torch.cos(turned)), left, strict=True)]
     from_bound, to_bound = rx * free * met, rx * share * met
     recovered, recovered_bound = r1f * free * during * along, r1s * share * during * (1 + saturated) / 2
     left_bound = saturated * torch.exp(-(r1s + rx * free) * during)
@@ -227,19 +224,40 @@ def cycle(parameters: Tensor, design: Tensor) -> Tensor:
         return [-x * c - y * s, x * s - y * c, z * ff + bound * sf, z * fs + bound * ss, z * f1 + bound * s1 + more]
 
     rows = []
-    for i in range(3):
-        first, last = (x_left - y_left) * to_middle[i][0], (z_left - y_left) * to_middle[i][2]
-        water = [
-            torch.where(crushed, spoiled[i][j], y_left * whole[i][j] + first * to_middle[0][j] + last * to_middle[2][j])
-            for j in range(3)
-        ]
-        rows.append(after_waiting(water, to_middle[i][2] * from_bound, to_middle[i][2] * recovered))
-    rows.append(after_waiting([to_bound * part for part in to_middle[2]], left_bound, recovered_bound))
+    for row in rotation:
+        x, y, z = (part * kept for part, kept in zip(row, left, strict=True))
+        water = [x * rotation[0][j] + y * rotation[1][j] + z * rotation[2][j] for j in range(3)]
+        rows.append(after_waiting(water, row[2] * from_bound, row[2] * recovered))
+    rows.append(after_waiting([to_bound * part for part in rotation[2]], left_bound, recovered_bound))
     rows.append([zero, zero, zero, zero, one])
     x, y = periodic(torch.stack([torch.stack(row, -1) for row in rows], -2))[:, :2].unbind(-1)
     c, s = precession(r2f, w0, half)
     signal = torch.complex(c * x - s * y, s * x + c * y)
     return scale * torch.polar(torch.ones_like(phase), phase) * signal
+
+
+def cycle_of_voxels(
+    parameters: NDArray[np.float64], design: NDArray[np.float64], derivatives: bool
+) -> tuple[NDArray[np.complex128], NDArray[np.complex128]]:
+    """The same as `cycle` of many voxels, and its derivatives, by compiled code.
+
+    Parameters
+    ----------
+    parameters : ndarray, shape (n_voxels, 10)
+    design : ndarray, shape (n, 4)
+    derivatives : bool
+
+    Returns
+    -------
+    signals : ndarray, shape (n_voxels, n)
+    derivatives : ndarray, shape (n_voxels, 10, n)
+        Of no voxel where they are not asked for.
+    """
+    n_voxels, n = len(parameters), len(design)
+    signals = np.empty((n_voxels, n), dtype=complex)
+    slopes = np.empty((n_voxels if derivatives else 0, parameters.shape[1], n), dtype=complex)
+    fill_cycles(np.ascontiguousarray(parameters), np.ascontiguousarray(design), _polynomials(), signals, slopes)
+    return signals, slopes
 
 
 def per_second(
@@ -311,11 +329,13 @@ GENERALISED_BLOCH = FunctionModel(
     ),
     variables=("flip_angle", "pulse_duration", "TR", "crushed"),
     function=cycle,
+    of_voxels=cycle_of_voxels,
     equation=r"S_k = S_0 e^{i\varphi} \left(x^f + i y^f\right)_k, \quad "
     r"\dot z^s = -\omega_1^2 \int_0^t G\left(\frac{t-x}{T_2^s}\right) z^s(x)\, dx",
     reference="largest",
     complex_valued=True,
     sequence=True,
+    phase="phase",
     requirements=(
         ValuesRequirement(
             "flip_angle", 10, maximum=200.0, reason="the pools show in how signals follow changing pulses"

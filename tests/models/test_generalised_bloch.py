@@ -156,6 +156,28 @@ class TestModel:
     model = models.get("qmtgbloch")
     truth: ClassVar = dict(zip(model.names, [1000.0, *WHITE[1:9], 0.5], strict=True))
 
+    @pytest.mark.parametrize("basis", [False, True])
+    def test_compiled_code_and_torch_agree(self, basis):
+        """On resonance too, with two inversions, and pulses that turn and last longer than the table."""
+        rng, n = np.random.default_rng(0), 60
+        draws = rng.uniform([1, 0, 0.2, 1, 2, 1, 4, -100, 0.65, -3], [3, 0.4, 2, 25, 40, 6, 28, 100, 1.25, 3], (6, 10))
+        draws[:2, 7] = 0
+        table = pulses(n)
+        table[[20, 30, 40], :2] = [[180, 0.3], [0, 0.1], [260, 40]]
+        table[40, 2] = 50
+        table[20, 3] = 1
+        acquisition = Acquisition(**dict(zip(self.model.variables, table.T, strict=True)))
+        if basis:
+            vectors = np.linalg.qr(rng.standard_normal((n, 7)) + 1j * rng.standard_normal((n, 7)))[0]
+            acquisition = Acquisition(frames=acquisition, basis=vectors)
+        signal, jacobian = self.model.signal_and_jacobian(draws, acquisition)
+        slope, parts = self.model._jacobian(torch.from_numpy(draws), torch.from_numpy(self.model.design(acquisition)))
+        np.testing.assert_allclose(signal, torch.view_as_complex(parts.contiguous()), atol=1e-12)
+        expected = (slope[..., 0, :] + 1j * slope[..., 1, :]).numpy()
+        largest = np.abs(expected).max(axis=(0, 1))
+        np.testing.assert_allclose(jacobian / largest, expected / largest, atol=1e-10)
+        np.testing.assert_allclose(self.model.signal(draws, acquisition), signal, atol=1e-14)
+
     def acquisition(self, n):
         return Acquisition(**dict(zip(self.model.variables, pulses(n).T, strict=True)))
 
