@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from bidsfit.models.function import FunctionModel
 from bidsfit.models.generalised_bloch_kernel import LARGEST_ANGLE, LONGEST, SHORTEST, fill_cycles
 from bidsfit.models.parameter import Parameter
-from bidsfit.models.priors import log_normal, uniform
+from bidsfit.models.priors import log_normal, priors_of, uniform
 from bidsfit.models.relaxation import B1_PARAMETER, PHASE, signal_at
 from bidsfit.models.requirements import ValuesRequirement
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 #: Terms of the polynomials by which `inverted` is tabulated, in the logarithm of the duration and the squared angle.
 TERMS = 32, 14
+#: Least and largest m0s, R1f and R2f (1/s) of fluid.
+FLUID = (0.0, 0.2, 0.4), (0.01, 0.35, 2.0)
 #: Steps in which the table is made: so many for each T2 of a pulse, and at least.
 STEPS, FEWEST_STEPS = 4, 300
 
@@ -260,6 +262,18 @@ def cycle_of_voxels(
     return signals, slopes
 
 
+def tissue_and_fluid(n: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Parameters of fingerprints that a temporal basis is made of, shape (n, 10).
+
+    Nine of ten are drawn from the priors of the parameters; the others are fluid.
+    """
+    bounds = np.array([parameter.bounds for parameter in GENERALISED_BLOCH.parameters])
+    priors = priors_of(GENERALISED_BLOCH, bounds).values()
+    found = np.column_stack([np.ones(n), *(prior.sample(n, rng) for prior in priors)])
+    found[::10, 1:4] = rng.uniform(*FLUID, (len(found[::10]), 3))
+    return found
+
+
 def per_second(
     name: str, latex: str, bounds: tuple[float, float], likely: tuple[float, float], words: str
 ) -> Parameter:
@@ -316,20 +330,24 @@ GENERALISED_BLOCH = FunctionModel(
         Parameter(
             name="f0",
             label="f0",
-            unit="1/s",
+            unit="Hz",
             bounds=(-150.0, 150.0),
             start=(0.0,),
             latex="f_0",
             description="Off-resonance of the water",
             prior=uniform(-100.0, 100.0),
+            twofold=True,
             auxiliary=True,
         ),
-        replace(B1_PARAMETER, bounds=(0.6, 1.3), start=(1.0,), prior=log_normal(0.75, 1.2)),
+        # An inversion by more or less than 180 degrees leaves the same, and signals hardly tell the sign of f0.
+        replace(B1_PARAMETER, bounds=(0.6, 1.3), start=(1.0,), prior=log_normal(0.75, 1.2), twofold=True),
         PHASE,
     ),
     variables=("flip_angle", "pulse_duration", "TR", "crushed"),
     function=cycle,
     of_voxels=cycle_of_voxels,
+    examples=tissue_and_fluid,
+    start="draws",
     equation=r"S_k = S_0 e^{i\varphi} \left(x^f + i y^f\right)_k, \quad "
     r"\dot z^s = -\omega_1^2 \int_0^t G\left(\frac{t-x}{T_2^s}\right) z^s(x)\, dx",
     reference="largest",
@@ -341,6 +359,6 @@ GENERALISED_BLOCH = FunctionModel(
             "flip_angle", 10, maximum=200.0, reason="the pools show in how signals follow changing pulses"
         ),
     ),
-    suffixes=(),
+    suffixes=("MRF",),
     references=("asslander2022",),
 )

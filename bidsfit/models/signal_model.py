@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 Reference = Literal["lowest b", "largest", "none"]
 
 #: Where a fit starts: at the best point of a grid of starting values, at the solution of the linear equations of the
-#: logarithm of the signal, or where a function of (signals, acquisition) says: shape (n_voxels, n_parameters).
-Start = Literal["grid", "log-linear"] | Callable[[NDArray[np.float64], Acquisition], NDArray[np.float64]]
+#: logarithm of the signal, at the best of many examples, or where a function of (signals, acquisition) says: shape
+#: (n_voxels, n_parameters).
+Start = Literal["grid", "log-linear", "draws"] | Callable[[NDArray[np.float64], Acquisition], NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ class SignalModel(ABC):
         Name of the parameter that multiplies the whole signal, if any.
     reference : {"lowest b", "largest", "none"}
         What signals are divided by before a fit: see `Reference`. Must be "none" without a scale.
-    start : {"grid", "log-linear"} or callable
+    start : {"grid", "log-linear", "draws"} or callable
         Where a fit starts: see `Start`.
     derived : sequence of Derived
         Quantities computed from the parameters, each written as a map.
@@ -116,6 +117,9 @@ class SignalModel(ABC):
     draw : callable, optional
         Draws n combinations of the parameters without the scale, shape (n, n_parameters - 1), with a random generator:
         the prior of a model whose parameters have none of their own. Those outside the bounds are drawn again.
+    examples : callable, optional
+        Draws parameters (n, n_parameters) of all that is usually measured, with a random generator: temporal bases are
+        made of their signals, and fits may start at them.
     requirements : sequence of Requirement
         What a protocol must contain.
     suffixes : tuple of str
@@ -158,6 +162,7 @@ class SignalModel(ABC):
     plausible: Callable[[NDArray[np.float64]], NDArray[np.bool_]] | None = None
     cone: Callable[[], NDArray[np.float64]] | None = None
     draw: Callable[[int, np.random.Generator], NDArray[np.float64]] | None = None
+    examples: Callable[[int, np.random.Generator], NDArray[np.float64]] | None = None
     requirements: tuple[Requirement, ...] = ()
     suffixes: tuple[str, ...] = ("dwi",)
     covariate: Covariate | None = None
@@ -443,7 +448,8 @@ class SignalModel(ABC):
                 if used is None or _lacks_directions(used):
                     missing.append("the gradient directions of all measurements above b = 0")
             elif name not in acquisition.columns and name not in asked:
-                missing.append(f"{column_of(name).title}s ({name})")
+                field = column_of(name).field
+                missing.append(f"{column_of(name).title}s ({name}{f', {field} of the metadata' if field else ''})")
         uneven = acquisition.without_mean if self.averaging else {}
         if uneven:
             said = "left out, as their directions give no mean over the sphere: "

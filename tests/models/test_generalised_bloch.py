@@ -13,12 +13,9 @@ from scipy.linalg import expm
 from scipy.optimize import brentq
 
 from bidsfit import Acquisition, LeastSquares, models
-from bidsfit.exceptions import UsageError
 from bidsfit.information import cramer_rao_bound
 from bidsfit.models.generalised_bloch import cycle, inverted, inverted_share, periodic
 from bidsfit.noise import add_noise
-from bidsfit.run.participant import fits_of, require_use
-from bidsfit.run.settings import Settings
 
 #: White matter: S0, m0s, R1f, R2f, Rx, R1s (1/s), T2s (µs), f0 (1/s), B1 and phase.
 WHITE = np.array([1.0, 0.2, 1 / 1.92, 1 / 0.0776, 16.5, 1 / 0.337, 12.4, 0.0, 1.0, 0.0])
@@ -207,9 +204,3 @@ class TestModel:
             values = found.parameters[name]
             assert values.mean() == pytest.approx(self.truth[name], abs=0.25 * floor[name])
             assert values.std() == pytest.approx(floor[name], rel=0.12)
-
-    def test_it_is_for_no_images_of_bids(self, tmp_path):
-        assert "qmtgbloch" not in models.without_variants()
-        settings = Settings(tmp_path, tmp_path / "out", "participant", model=("qmtgbloch",))
-        with pytest.raises(UsageError, match="bidsfit-lab fit IMAGE --model qmtgbloch --table TABLE"):
-            require_use(settings, fits_of(settings))
