@@ -809,7 +809,7 @@ class Viewer {
     this.told.replaceChildren(
       h("h4", {}, where),
       this.plot(signal, spread, fits, one ? voxels[0] : -1),
-      h("p", { class: "note" }, `${points} Below: measured minus curve.`),
+      h("p", { class: "note" }, fits.some((f) => f.predicted) ? `${points} Below: measured minus curve.` : points),
     );
     const parts = [
       this.parameters(voxels),
@@ -926,8 +926,10 @@ class Viewer {
     const size = rounded(Math.max(...shown, 1e-12)),
       M = (T + B) / 2 + 10,
       span = (B - T) / 2 - 12;
-    line(`M${L} ${M}H${R}`, "var(--quiet)", { "stroke-width": 1 });
-    text(`±${said(size)}`, L - 6, M + 4);
+    if (rest.length) {
+      line(`M${L} ${M}H${R}`, "var(--quiet)", { "stroke-width": 1 });
+      text(`±${said(size)}`, L - 6, M + 4);
+    }
     rest.forEach(({ colour, values }, f) =>
       values.forEach((v, i) => {
         if (Number.isFinite(v))
