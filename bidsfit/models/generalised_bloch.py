@@ -286,7 +286,7 @@ def per_second(
         start=likely,
         latex=latex,
         description=words,
-        display=(0.0, 2 * likely[1]),
+        display=(0.0, likely[1]),
         prior=log_normal(*likely),
     )
 
