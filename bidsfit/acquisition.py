@@ -41,7 +41,7 @@ FEWEST_DIRECTIONS = 6
 #: It may be as uneven (of order 2) as this after weighting, or as wrong for one fibre as this fraction of S0.
 MOST_UNEVEN, MODERATE_ERROR = 0.2, 0.03
 
-#: Protocols of more shells than this are told by the ranges of their columns.
+#: Protocols of more shells than this, and columns of more values, are told by their ranges.
 MOST_IN_WORDS = 60
 
 #: Scalar products of the columns of a basis may be wrong by so much.
@@ -82,7 +82,9 @@ class Column:
     latex : str
         Symbol in equations as LaTeX, if it differs from the name.
     zero : bool
-        Whether metadata may hold 0; of other columns, that is no value.
+        Whether 0 in metadata is a value; of other columns, it is none.
+    flag : bool
+        Whether values are 1 for true and 0 for false, which metadata hold.
     """
 
     name: str
@@ -98,10 +100,14 @@ class Column:
     decimals: int = 1
     latex: str = ""
     zero: bool = False
+    flag: bool = False
 
     def listed(self, values: Iterable[float]) -> str:
-        """Distinct values in ascending order, as text."""
-        return ", ".join(f"{value:g}" for value in sorted({round(v, self.decimals) for v in values})) or "none"
+        """Distinct values in ascending order, as text; of many, their range."""
+        found = sorted({round(value, self.decimals) for value in values})
+        if len(found) > MOST_IN_WORDS:
+            return f"{found[0]:g} to {found[-1]:g} ({len(found)} values)"
+        return ", ".join(f"{value:g}" for value in found) or "none"
 
     def in_words(self, values: Iterable[float]) -> str:
         """Values with name and unit: "TE = 60, 80 ms"."""
@@ -128,7 +134,7 @@ COLUMNS = {
         Column("TE", "echo time", "ms", absolute=0.1, largest=1e4, field="EchoTime", field_factor=1e3,
                latex=r"\mathrm{TE}"),
         Column("TI", "inversion time", "ms", absolute=0.1, largest=1e5, field="InversionTime", field_factor=1e3,
-               latex=r"\mathrm{TI}"),
+               latex=r"\mathrm{TI}", zero=True),
         Column("TD", "recovery delay", "ms", absolute=0.1, largest=1e5, field="RecoveryDelay", field_factor=1e3,
                latex=r"\mathrm{TD}"),
         Column("TR", "repetition time", "ms", absolute=0.1, largest=1e6, field="RepetitionTimeExcitation",
@@ -140,7 +146,12 @@ COLUMNS = {
                field="NumberShotsBefore", latex="n_-"),
         Column("shots_after", "post-centre shot count", largest=1e4,
                field="NumberShotsAfter", latex="n_+"),
-        Column("flip_angle", "flip angle", "degrees", absolute=0.1, largest=360, field="FlipAngle", latex=r"\alpha"),
+        Column("flip_angle", "flip angle", "degrees", absolute=0.1, largest=360, field="FlipAngle", latex=r"\alpha",
+               zero=True),
+        # Of trains of pulses; the names of the fields are ours.
+        Column("pulse_duration", "pulse duration", "ms", absolute=1e-3, largest=100, field="PulseDuration",
+               field_factor=1e3, decimals=3, latex=r"T_\mathrm{RF}"),
+        Column("crushed", "crusher state", largest=1, field="CrusherState", decimals=0, zero=True, flag=True),
         # Of saturation; the amplitude is the root mean square of B1, which `bidsfit.bids.series` finds.
         Column("offset", "offset frequency", "Hz", 2e-3 * np.pi, absolute=1.0, largest=1e6, field="MTOffsetFrequency",
                latex=r"\Delta"),

@@ -71,7 +71,7 @@ def few_truths():
         patch.setattr(monte_carlo, "LIGHT", monte_carlo.Size(256, 12, 4, 48))
         patch.setattr(domain, "SIGNALS", 1024)
         patch.setattr(domain, "HELD_OUT", 2048)
-        for name in ("OF_COSTLY", "OF_FUNCTION", "OF_PATCHES"):
+        for name in ("OF_COSTLY", "OF_FUNCTION", "OF_LARGE_FUNCTION", "OF_PATCHES"):
             patch.setattr(monte_carlo, name, monte_carlo.Size(64, 8, 2, 16))
         yield
 

@@ -82,7 +82,7 @@ def read_acquisition(bval: Path | None, bvec: Path | None, sidecar: dict[str, An
         If a file cannot be read, values are invalid, or numbers of volumes disagree.
     """
     if bval is None and sidecar and "Frames" in sidecar:  # of a train of pulses
-        frames = Acquisition(**columns_of(sidecar, sidecar["Frames"], zero=True))
+        frames = Acquisition(**columns_of(sidecar, sidecar["Frames"]))
         if "TemporalBasis" not in sidecar:
             return frames
         return Acquisition(frames=frames, basis=(np.array(sidecar["TemporalBasis"]) @ [1, 1j]).T)
@@ -136,25 +136,22 @@ def read_table(path: Path) -> Acquisition:
         raise UnusableInputError(f"{path} describes no acquisition: {error}") from error
 
 
-def columns_of(sidecar: Mapping[str, Any], n_volumes: int, *, zero: bool = False) -> dict[str, Any]:
-    """Columns given by metadata as one number for all volumes or one per volume; invalid values are ignored.
-
-    ``zero`` says whether 0 is valid.
-    """
+def columns_of(sidecar: Mapping[str, Any], n_volumes: int) -> dict[str, Any]:
+    """Columns given by metadata as one value for all volumes or one per volume; invalid values are ignored."""
     found = {}
     for column in COLUMNS.values():
         content = sidecar.get(column.field) if column.name != "b" else None
         values = content if isinstance(content, list) else [content] * n_volumes
-        if len(values) == n_volumes and all(is_value(value, column, zero=zero) for value in values):
+        if len(values) == n_volumes and all(is_value(value, column) for value in values):
             found[column.name] = np.array(values, dtype=float) * column.field_factor
     return found
 
 
-def is_value(value: Any, column: Column, *, zero: bool = False) -> bool:
-    """Whether a metadata value is valid for a column, where 0 may be (``zero``)."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    allowed = value > 0 or (value == 0 and (zero or column.zero)) if number else False
-    return allowed and value * column.field_factor <= column.largest
+def is_value(value: Any, column: Column) -> bool:
+    """Whether a metadata value is valid for a column."""
+    if not isinstance(value, int | float) or isinstance(value, bool) != column.flag:
+        return False
+    return (value > 0 or (value == 0 and column.zero)) and value * column.field_factor <= column.largest
 
 
 def listed(values: NDArray, most: int = 8) -> str:

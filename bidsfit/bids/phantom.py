@@ -233,20 +233,30 @@ def _is_train(cohort: Cohort) -> bool:
 
 
 def write_series(stem: Path, cohort: Cohort, participant: Participant, session: int) -> None:
-    """Write the files of a series with their sidecars."""
-    suffix = cohort.signal_model.suffixes[0]
+    """Write the files of a series with their sidecars, and the image of fmap/ that helps to fit it."""
+    write = _write_train if _is_train(cohort) else _write_single_files
+    write(stem, cohort, participant, session)
+    if covariate := cohort.signal_model.covariate:
+        path = f"{beside(stem, 'fmap')}_{covariate.suffix}"
+        values = 100 * participant.head.parameters[covariate.parameter]
+        write_image(f"{path}.nii.gz", values, participant.head.voxel_size, np.float32)
+        about = {"Description": "Flip angle, per cent of the nominal one", "SkullStripped": False}
+        write_json(Path(f"{path}.json"), SERIES_SIDECAR | about)
+
+
+def _write_single_files(stem: Path, cohort: Cohort, participant: Participant, session: int) -> None:
+    """Write a file for each measurement of a series, with a sidecar of its own."""
+    suffix, size = cohort.signal_model.suffixes[0], participant.head.voxel_size
     if SERIES[suffix].signed:
         scan = cohort.complex_scan(participant, session)
         image = np.abs(scan)
         unit = (scan[..., 0] * scan[..., 1].conj()).real / np.maximum((image**2).sum(axis=-1), 1e-12)
-        write_image(f"{stem}_UNIT1.nii.gz", unit, participant.head.voxel_size, np.float32)
+        write_image(f"{stem}_UNIT1.nii.gz", unit, size, np.float32)
         write_json(Path(f"{stem}_UNIT1.json"), SERIES_SIDECAR)
     else:
         image = cohort.scan(participant, session)
-    if _is_train(cohort):
-        _write_train(stem, cohort, image, participant.head.voxel_size)
-    for k, ending in enumerate(measurements(cohort) if not _is_train(cohort) else ()):
-        write_image(f"{stem}_{ending}.nii.gz", image[..., k], participant.head.voxel_size, np.int16)
+    for k, ending in enumerate(measurements(cohort)):
+        write_image(f"{stem}_{ending}.nii.gz", image[..., k], size, np.int16)
         own = {
             column_of(name).field: round(values[k] / column_of(name).field_factor, 6)
             for name, values in cohort.acquisition.columns.items()
@@ -257,28 +267,22 @@ def write_series(stem: Path, cohort: Cohort, participant: Participant, session: 
             own[STATE] = bool(own[AMPLITUDE] > 0)
             own = own if own[STATE] else {key: value for key, value in own.items() if key not in (OFFSET, AMPLITUDE)}
         write_json(Path(f"{stem}_{ending}.json"), SERIES_SIDECAR | SEQUENCES.get(ending.split("_")[-1], {}) | own)
-    if covariate := cohort.signal_model.covariate:
-        path = f"{beside(stem, 'fmap')}_{covariate.suffix}"
-        values = 100 * participant.head.parameters[covariate.parameter]
-        write_image(f"{path}.nii.gz", values, participant.head.voxel_size, np.float32)
-        about = {"Description": "Flip angle, per cent of the nominal one", "SkullStripped": False}
-        write_json(Path(f"{path}.json"), SERIES_SIDECAR | about)
 
 
-def _write_train(stem: Path, cohort: Cohort, image: NDArray, voxel_size: float) -> None:
+def _write_train(stem: Path, cohort: Cohort, participant: Participant, session: int) -> None:
     """Write real and imaginary parts of the coefficients of a train of pulses, with one sidecar for all."""
+    image = cohort.scan(participant, session)
     for k, ending in enumerate(measurements(cohort)):
         for part, values in (("real", image.real), ("imag", image.imag)):
             path = f"{stem}_{ending.replace('part-real', f'part-{part}')}.nii.gz"
-            write_image(path, values[..., k], voxel_size, np.float32)
+            write_image(path, values[..., k], participant.head.voxel_size, np.float32)
     frames, basis = cohort.acquisition.frames, cohort.acquisition.basis
     assert frames is not None
-    train = {
-        column_of(name).field: (values / column_of(name).field_factor).round(6).tolist()
-        for name, values in frames.columns.items()
-    }
-    told = {BASIS: basis.real.T.round(8).tolist()}
-    write_json(Path(f"{stem}_{cohort.signal_model.suffixes[0]}.json"), SERIES_SIDECAR | train | told)
+    train = {BASIS: basis.real.T.round(8).tolist()}  # those of models are real
+    for name, told in frames.columns.items():
+        column = column_of(name)
+        train[column.field] = (told > 0 if column.flag else (told / column.field_factor).round(7)).tolist()
+    write_json(Path(f"{stem}_{cohort.signal_model.suffixes[0]}.json"), SERIES_SIDECAR | train)
 
 
 def field_identifier(stem: Path) -> str:

@@ -13,7 +13,7 @@ from nibabel.nifti1 import Nifti1Image
 from nibabel.spatialimages import SpatialImage
 from numpy.typing import NDArray
 
-from bidsfit.acquisition import COLUMNS, Acquisition, require_basis
+from bidsfit.acquisition import COLUMNS, Acquisition, Column, require_basis
 from bidsfit.bids.acquisitions import is_value
 from bidsfit.bids.images import SAME_GRID, open_image, read_data, same_grid
 from bidsfit.bids.names import parse_name, phase_beside
@@ -30,7 +30,7 @@ class Kind:
     entity : str
         Key of the entity that tells its files apart.
     fields : tuple of str
-        Metadata that BIDS requires of them.
+        Metadata that are required of them, by BIDS if it knows the kind.
     beside : str
         Suffix of an image of fmap/ that helps to fit it, if there is one.
     refused : str
@@ -41,7 +41,8 @@ class Kind:
         Whether signals may be negative, so that other images must tell the signs of magnitudes (see `polarity_of`).
     train : bool
         Whether its images are those of all repetitions of a train of pulses, or coefficients of these, and complex:
-        real parts with imaginary parts beside them. The metadata of each tell of the whole train (`train_metadata`).
+        real parts with imaginary parts beside them. The metadata of each tell of the whole train (`train_metadata`):
+        beside ``fields`` those of the variables of a model, which decide by which models it can be fitted.
     numbered : bool
         Whether the label of the entity begins with a label of the series, and only the number at its end tells files
         apart: acq-qmt1, acq-qmt2.
@@ -75,6 +76,9 @@ BASIS, BASIS_IMAGINARY = "TemporalBasis", "TemporalBasisImaginary"
 #: Repetition times (s) of a train of pulses are shorter as a rule.
 LONGEST_REPETITION = 1.0
 
+#: What is part of a repetition.
+WITHIN_REPETITION = ("EchoTime", "PulseDuration")
+
 #: Letters of values in a message, at most.
 MOST_SHOWN = 60
 
@@ -89,9 +93,7 @@ SERIES = {
         beside="TB1map",
         signed=True,
     ),
-    "MRF": Kind(
-        "desc", ("FlipAngle", "RepetitionTimeExcitation", "EchoTime", "InversionTime"), beside="TB1map", train=True
-    ),
+    "MRF": Kind("desc", ("FlipAngle", "RepetitionTimeExcitation"), beside="TB1map", train=True),
     # A pair with and without saturation tells the ratio of both, and no more.
     "MTR": Kind("acq", (STATE,), beside="TB1map", refused="SSFP", numbered=True, also="mt", fewest=3),
     "VFA": Kind("flip", ("FlipAngle", "RepetitionTimeExcitation"), beside="TB1map", refused="SSFP"),
@@ -100,8 +102,11 @@ SERIES = {
 #: Medians of maps of the transmit field, as a share of the nominal flip angle, lie between these.
 LEAST_FIELD, MOST_FIELD = 0.2, 3.0
 
+#: The columns that metadata tell, by field.
+FIELDS = {c.field: c for c in COLUMNS.values() if c.field and c.name != "b"}
+
 #: Units of the fields, in words.
-UNITS = {c.field: c.unit if c.field_factor == 1 else "seconds" for c in COLUMNS.values() if c.unit}
+UNITS = {field: c.unit if c.field_factor == 1 else "seconds" for field, c in FIELDS.items() if c.unit}
 
 
 def group_series(paths: Iterable[Path], suffix: str) -> list[tuple[Path, ...]]:
@@ -198,7 +203,7 @@ def series_metadata(found: Mapping[Path, Mapping[str, Any]], suffix: str) -> dic
                     f"{path} has no {field} in its metadata, which BIDS requires of {suffix}. Write it{unit} to "
                     f"{path.name.split('.')[0]}.json{known}."
                 )
-            column = next((column for column in COLUMNS.values() if column.field == field), None)
+            column = FIELDS.get(field)
             if column is not None and not is_value(metadata[field], column):
                 raise UnusableInputError(
                     f"{path}: {field} is {metadata[field]!r}; expected a positive number of {UNITS[field]}, at most "
@@ -211,17 +216,17 @@ def series_metadata(found: Mapping[Path, Mapping[str, Any]], suffix: str) -> dic
         found = _with_saturation(found)
     first, *others = found.values()
     common = {key: value for key, value in first.items() if all(other.get(key) == value for other in others)}
-    fields = [c.field for c in COLUMNS.values() if c.field and all(c.field in metadata for metadata in found.values())]
+    fields = [field for field in FIELDS if all(field in metadata for metadata in found.values())]
     return common | {field: [metadata[field] for metadata in found.values()] for field in fields}
 
 
 def train_metadata(found: Mapping[Path, Mapping[str, Any]], suffix: str) -> dict[str, Any]:
     """Metadata of the images of a train of pulses, or of coefficients of these.
 
-    ``FlipAngle`` is a list with one value for each repetition, the other fields of the train are such lists or one
-    number for all. With a ``TemporalBasis``, a list for each coefficient with one number for each repetition (its
-    imaginary part in ``TemporalBasisImaginary``, 0 by default), the images are coefficients: the conjugate of the basis
-    times the signals of the repetitions. Without, there is an image for each repetition.
+    ``FlipAngle`` is a list with one value for each repetition, the other fields of `FIELDS` that are there are such
+    lists or one value for all. With a ``TemporalBasis``, a list for each coefficient with one number for each
+    repetition (its imaginary part in ``TemporalBasisImaginary``, 0 by default), the images are coefficients: the
+    conjugate of the basis times the signals of the repetitions. Without, there is an image for each repetition.
 
     Returns
     -------
@@ -235,39 +240,43 @@ def train_metadata(found: Mapping[Path, Mapping[str, Any]], suffix: str) -> dict
     """
     kind = SERIES[suffix]
     first, metadata = next(iter(found.items()))
-    told = [{BASIS: None, BASIS_IMAGINARY: None, **_with_excitations(one)} for one in found.values()]
-    for name in (*kind.fields, BASIS, BASIS_IMAGINARY):
-        if name in kind.fields and name not in told[0]:
-            unit = f"a list of {UNITS[name]}, one for each repetition"
+    told = [_with_excitations(one) for one in found.values()]
+    for name in kind.fields:
+        if name not in told[0]:
             raise UnusableInputError(
-                f"{first} has no {name} in its metadata: of a fingerprint it must tell {unit}, or one number for all. "
-                f"Write it to a sidecar that all of its files share, such as {_shared_sidecar(first, suffix)}."
+                f"{first} has no {name} in its metadata: of a fingerprint it must tell a list of {UNITS[name]}, one "
+                "for each repetition, or one number for all. Write it to a sidecar that all of its files share, such "
+                f"as {_shared_sidecar(first, suffix)}."
             )
+    for name in (*FIELDS, BASIS, BASIS_IMAGINARY):
         for path, one in zip(found, told, strict=True):
-            if one.get(name) != told[0][name]:
+            if one.get(name) != told[0].get(name):
                 raise UnusableInputError(
                     f"{path} and {first.name} differ in {name}, and are of one train of pulses. Write it once, to "
                     f"{_shared_sidecar(first, suffix)}."
                 )
-    train = {name: told[0][name] for name in kind.fields}
+    train = {name: told[0][name] for name in dict.fromkeys((*kind.fields, *FIELDS)) if name in told[0]}
     n = len(train["FlipAngle"]) if isinstance(train["FlipAngle"], list) else 0
     for name, values in train.items():
-        column = next(column for column in COLUMNS.values() if column.field == name)
         train[name] = values if isinstance(values, list) else [values] * n
-        if not (n and len(train[name]) == n and all(is_value(value, column, zero=True) for value in train[name])):
+        if not (n and len(train[name]) == n and all(is_value(value, FIELDS[name]) for value in train[name])):
             raise UnusableInputError(
-                f"{first}: {name} must be a list of {UNITS[name]} with one number for each repetition ("
-                f"{n or 'as many as there are flip angles'}), not negative and at most "
-                f"{column.largest / column.field_factor:g}; found {_shown(values)}."
+                f"{first}: {name} must be a list of {_values_in_words(FIELDS[name])}, one for each repetition ("
+                f"{n or 'as many as there are flip angles'}); found {_shown(values)}."
             )
-    late = np.flatnonzero(np.asarray(train["EchoTime"]) >= np.asarray(train["RepetitionTimeExcitation"]))
-    if late.size or np.median(train["RepetitionTimeExcitation"]) > LONGEST_REPETITION:
+    spacing = np.asarray(train["RepetitionTimeExcitation"])
+    if np.median(spacing) > LONGEST_REPETITION:
         raise UnusableInputError(
-            f"{first}: repetition times must be longer than echo times, and those of a train of pulses are below "
-            f"{LONGEST_REPETITION:g} s; found {_shown(train['RepetitionTimeExcitation'])} and echo times "
-            f"{_shown(train['EchoTime'])}. Both are in seconds."
+            f"{first}: the repetition times of a train of pulses are below {LONGEST_REPETITION:g} s; found "
+            f"{_shown(train['RepetitionTimeExcitation'])}. They are in seconds."
         )
-    basis = _basis(first, told[0][BASIS], told[0][BASIS_IMAGINARY], n)
+    for name in WITHIN_REPETITION:
+        if name in train and np.any(np.asarray(train[name]) >= spacing):
+            raise UnusableInputError(
+                f"{first}: repetition times must be longer than {FIELDS[name].title}s; found "
+                f"{_shown(train['RepetitionTimeExcitation'])} and {name} {_shown(train[name])}. Both are in seconds."
+            )
+    basis = _basis(first, told[0].get(BASIS), told[0].get(BASIS_IMAGINARY), n)
     expected = n if basis is None else len(basis)
     numbers = [number_of(parse_name(path.name).entities.get(kind.entity, "")) for path in found]
     if numbers != list(range(1, expected + 1)):
@@ -278,6 +287,14 @@ def train_metadata(found: Mapping[Path, Mapping[str, Any]], suffix: str) -> dict
         )
     common = {k: v for k, v in metadata.items() if all(other.get(k) == v for other in found.values())}
     return common | train | {"Frames": n} | ({} if basis is None else {BASIS: basis})
+
+
+def _values_in_words(column: Column) -> str:
+    """What values of a field can be: "degrees, not negative and at most 360"."""
+    if column.flag:
+        return "true or false"
+    least = "not negative" if column.zero else "positive"
+    return f"{UNITS.get(column.field, 'numbers')}, {least} and at most {column.largest / column.field_factor:g}"
 
 
 def _with_excitations(metadata: Mapping[str, Any]) -> dict[str, Any]:

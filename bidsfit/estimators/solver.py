@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from bidsfit.acquisition import Acquisition
 from bidsfit.estimators.batched import BatchSolver
+from bidsfit.estimators.draws import DRAWS, Draws
 from bidsfit.estimators.levenberg_marquardt import Problem, fit_voxels
 from bidsfit.estimators.log_linear import LogLinear
 from bidsfit.estimators.misfits import gaussian, rician
@@ -56,7 +57,11 @@ class Solver:
             self._fit = partial(fit_voxels, model.kernel, misfit, problem=self.problem)
         else:
             self._fit = BatchSolver(model, noise, self.problem, device or "cpu").fit
-        self._log_linear = LogLinear(model, acquisition) if model.start == "log-linear" else None
+        self._starts: Callable[[NDArray[np.float64]], NDArray[np.float64]] | None = None
+        if model.start == "log-linear":
+            self._starts = LogLinear(model, acquisition)
+        elif model.start == "draws":
+            self._starts = Draws(model, bounds, acquisition)
 
     def __call__(
         self, y: NDArray[np.float64], precision: NDArray[np.float64]
@@ -86,18 +91,36 @@ class Solver:
         A parameter that is not NaN in ``found`` is held there. ``start``, shape (n_voxels, n_parameters), replaces the
         starting points of the model.
         """
-        cost, status = np.empty(len(y)), np.empty(len(y), dtype=np.uint8)
         start = self._start(y) if start is None else start
+        first, *others = [start] if start is None or start.ndim == 2 else start
+        held = found.copy() if others else found
+        cost, status = self._descend(y, precision, found, first)
+        for other in others:
+            solution = held.copy()
+            its_cost, its_status = self._descend(y, precision, solution, other)
+            better = its_cost < cost
+            found[better], cost[better], status[better] = solution[better], its_cost[better], its_status[better]
+        return cost, status
+
+    def _descend(
+        self,
+        y: NDArray[np.float64],
+        precision: NDArray[np.float64],
+        found: NDArray[np.float64],
+        start: NDArray[np.float64] | None,
+    ) -> tuple[NDArray[np.float64], NDArray[np.uint8]]:
+        """As `fit`, from one starting point of every voxel, or from the grid."""
+        cost, status = np.empty(len(y)), np.empty(len(y), dtype=np.uint8)
         self._fit(y, precision, found=found, cost=cost, status=status, start=start)
         return cost, status
 
     def _start(self, y: NDArray[np.float64]) -> NDArray[np.float64] | None:
-        """Starting points from the model, shape (n_voxels, n_parameters); None for the grid."""
-        if self._log_linear is not None:
-            mean = np.zeros((len(y), len(self.acquisition)))
-            weights = np.bincount(self.problem.rows, self.problem.weights, len(self.acquisition))
+        """Starting points from the model, shape (n_voxels, n_parameters) or several of these; None for the grid."""
+        if self._starts is not None:
+            n = len(self.problem.node_signals)
+            mean, weights = np.zeros((len(y), n)), np.bincount(self.problem.rows, self.problem.weights, n)
             np.add.at(mean.T, self.problem.rows, (y * self.problem.weights).T)
-            return self._log_linear(mean / weights)
+            return self._starts(mean / weights)
         return self.model.start(y, self.acquisition) if callable(self.model.start) else None
 
 
@@ -105,8 +128,11 @@ def start_in_words(model: SignalModel) -> str:
     """The starting point of a fit, for the methods text."""
     if callable(model.start):
         return "a point that the model finds from the signals"
+    twofold = " and ".join(parameter.name for parameter in model.parameters if parameter.twofold)
+    halves = f", once in each half of the range of {twofold}, and the lower sum of squares kept" if twofold else ""
     return {
         "grid": "the best point of a grid over the parameters",
+        "draws": f"the best of {DRAWS:,} random draws of the parameters{halves}",
         "log-linear": "the weighted linear fit of the logarithm of its signals",
     }[model.start]
 

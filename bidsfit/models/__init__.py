@@ -43,8 +43,8 @@ def available() -> dict[str, str]:
 
 
 def without_variants() -> list[str]:
-    """Names of the models that are fitted where none is named: to images of BIDS, and no other forms of one of them."""
-    return [name for name in available() if get(name).suffixes and not get(name).variant_of]
+    """Names of the models that are fitted where none is named: all but other forms of one of them."""
+    return [name for name in available() if not get(name).variant_of]
 
 
 def get(name: str, organ: str = "general") -> SignalModel:

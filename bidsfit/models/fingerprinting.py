@@ -30,8 +30,8 @@ WITHOUT = "T2 errs the other way, by about one and a half times as large a share
 #: Shorter relaxation times (ms), which a network may extrapolate to, give the signals of this one.
 SHORTEST = 1.0
 
-#: Relaxation times (ms), and number, of the fingerprints that a temporal basis is made of.
-BASIS_T1, BASIS_T2, BASIS_SIZE = (200.0, 5000.0), (20.0, 2500.0), 2000
+#: Relaxation times (ms) of the fingerprints that a temporal basis is made of.
+BASIS_T1, BASIS_T2 = (200.0, 5000.0), (20.0, 2500.0)
 
 
 def fisp(parameters: Tensor, design: Tensor) -> Tensor:
@@ -101,7 +101,7 @@ def fisp_of_voxels(
     Returns
     -------
     signals : ndarray, shape (n_voxels, n)
-    derivatives : ndarray, shape (n_voxels, n, 5)
+    derivatives : ndarray, shape (n_voxels, 5, n)
         Of no voxel where they are not asked for.
     """
     n_voxels, n = len(parameters), len(design)
@@ -110,9 +110,9 @@ def fisp_of_voxels(
     turn = np.exp(1j * parameters[:, 3, None])
     scaled = parameters[:, :1] * turn
     if not derivatives:
-        return scaled * signals, np.empty((0, n, 5), dtype=complex)
+        return scaled * signals, np.empty((0, 5, n), dtype=complex)
     t1, t2, b1 = (scaled * slopes[:, k] for k in range(3))
-    return scaled * signals, np.stack([turn * signals, t1, t2, 1j * scaled * signals, b1], axis=2)
+    return scaled * signals, np.stack([turn * signals, t1, t2, 1j * scaled * signals, b1], axis=1)
 
 
 @cached
@@ -186,23 +186,14 @@ def _fill(parameters: NDArray, design: NDArray, signals: NDArray, slopes: NDArra
             old, new = new, old
 
 
-def temporal_basis(frames: Acquisition, n: int) -> NDArray[np.float64]:
-    """The leading singular vectors of the fingerprints of a train of pulses, shape (n_frames, n).
+def tissue_and_fluid(n: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Parameters of fingerprints that a temporal basis is made of, shape (n, 5).
 
-    The fingerprints are those of tissue and fluid: T1 and T2 are uniform in their logarithms, the flip angles 0.6 to
-    1.2 times the nominal ones. Coefficients of these vectors hold nearly all of the signal in a few numbers [1]_.
-
-    References
-    ----------
-    .. [1] McGivney DF, et al. SVD compression for magnetic resonance fingerprinting in the time domain. IEEE
-       Transactions on Medical Imaging 2014;33:2311-2322.
+    T1 and T2 are uniform in their logarithms, the flip angles 0.6 to 1.2 times the nominal ones.
     """
-    rng = np.random.default_rng(0)
     logarithms = np.log([BASIS_T1, BASIS_T2])
-    t1, t2 = np.exp(rng.uniform(logarithms[:, :1], logarithms[:, 1:], (2, BASIS_SIZE)))
-    parameters = {"S0": 1.0, "T1": t1, "T2": np.minimum(t1, t2), "phase": 0.0, "B1": rng.uniform(0.6, 1.2, BASIS_SIZE)}
-    signals = MRF_FISP.signal(parameters, frames).real
-    return np.asarray(np.linalg.svd(signals, full_matrices=False)[2][:n].T)
+    t1, t2 = np.exp(rng.uniform(logarithms[:, :1], logarithms[:, 1:], (2, n)))
+    return np.column_stack([np.ones(n), t1, np.minimum(t1, t2), np.zeros(n), rng.uniform(0.6, 1.2, n)])
 
 
 def with_transmit_field(
@@ -233,6 +224,7 @@ MRF_FISP = FunctionModel(
     variables=("flip_angle", "TR", "TE", "TI"),
     function=fisp,
     of_voxels=fisp_of_voxels,
+    examples=tissue_and_fluid,
     equation=r"S_i = S_0 e^{i\varphi}\, F^+_0(i; T_1, T_2, B_1)\, e^{-\mathrm{TE}_i/T_2}",
     reference="largest",
     complex_valued=True,

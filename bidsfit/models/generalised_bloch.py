@@ -12,17 +12,19 @@ from numpy.polynomial import chebyshev
 from numpy.typing import NDArray
 
 from bidsfit.models.function import FunctionModel
+from bidsfit.models.generalised_bloch_kernel import LARGEST_ANGLE, LONGEST, SHORTEST, fill_cycles
 from bidsfit.models.parameter import Parameter
-from bidsfit.models.priors import log_normal, uniform
+from bidsfit.models.priors import log_normal, priors_of, uniform
 from bidsfit.models.relaxation import B1_PARAMETER, PHASE, signal_at
 from bidsfit.models.requirements import ValuesRequirement
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-#: `inverted` is tabulated for pulses from the first to the second times T2 of the macromolecules, and turning by up to
-#: so many radians, by polynomials of so many terms in the logarithm of the first and the square of the second.
-SHORTEST, LONGEST, LARGEST_ANGLE, TERMS = 2.0, 1000.0, 1.5 * math.pi, (32, 14)
+#: Terms of the polynomials by which `inverted` is tabulated, in the logarithm of the duration and the squared angle.
+TERMS = 32, 14
+#: Least and largest m0s, R1f and R2f (1/s) of fluid.
+FLUID = (0.0, 0.2, 0.4), (0.01, 0.35, 2.0)
 #: Steps in which the table is made: so many for each T2 of a pulse, and at least.
 STEPS, FEWEST_STEPS = 4, 300
 
@@ -192,28 +194,25 @@ def cycle(parameters: Tensor, design: Tensor) -> Tensor:
     half = (repetition - during) / 2
     wait = half + half.roll(1)  # from the last pulse to this one
 
-    # Rotation by half of the pulse about its field and the off-resonance, and by all of it.
-    a, b = b1 * torch.deg2rad(degrees), w0 * during
+    # Rotation by half of the pulse about its field and the off-resonance; of pulses with crushers, none.
+    turned = b1 * torch.deg2rad(degrees)
+    a, b = torch.where(crushed, 0.0, turned), w0 * during
     angle = torch.sqrt(a.square() + b.square() + 1e-16)
+    q, p = torch.sin(angle / 2) / angle, 2 * (torch.sin(angle / 4) / angle).square()
+    rotation = [
+        [1 - p * angle.square(), -q * b, q * a],
+        [q * b, 1 - p * b.square(), p * a * b],
+        [-q * a, p * a * b, 1 - p * a.square()],
+    ]
 
-    def rotation(part: float) -> list[list[Tensor]]:
-        q, p = torch.sin(part * angle) / angle, 2 * (torch.sin(part * angle / 2) / angle).square()
-        return [
-            [1 - p * angle.square(), -q * b, q * a],
-            [q * b, 1 - p * b.square(), p * a * b],
-            [-q * a, p * a * b, 1 - p * a.square()],
-        ]
-
-    whole, to_middle = rotation(1.0), rotation(0.5)
-    refocused = torch.sin(a / 2).square()
-    spoiled = [[refocused, zero, zero], [zero, -refocused, zero], [zero, zero, torch.cos(a)]]
-
-    # Means over the pulse, of what was along z in its middle: its squared share along x, and its share along z.
+    # Means over the pulse, of what is along z in its middle: its squared share along x, and its share along z.
     tilt = (a / angle).square()
-    across, along = tilt * (1 - torch.sin(angle) / angle) / 2, 1 - tilt * (1 - 2 * torch.sin(angle / 2) / angle)
-    saturated = inverted_share(1000 * duration / t2s, a)
+    across, along = tilt * (1 - torch.sin(angle) / angle) / 2, 1 - tilt * (1 - 2 * q)
+    saturated = inverted_share(1000 * duration / t2s, turned)
     lost, met = r1f + rx * share, during * along * (1 + saturated) / 2
-    x_left, y_left, z_left = (torch.exp(-(r2f + (lost - r2f) * part) * during) for part in (across, zero, 1 - across))
+    left = [torch.exp(-(r2f + (lost - r2f) * part) * during) for part in (across, zero, 1 - across)]
+    refocused = torch.sin(turned / 2).square()
+    left = [torch.where(crushed, *pair) for pair in zip((refocused, -refocused, torch.cos(turned)), left, strict=True)]
     from_bound, to_bound = rx * free * met, rx * share * met
     recovered, recovered_bound = r1f * free * during * along, r1s * share * during * (1 + saturated) / 2
     left_bound = saturated * torch.exp(-(r1s + rx * free) * during)
@@ -227,19 +226,52 @@ def cycle(parameters: Tensor, design: Tensor) -> Tensor:
         return [-x * c - y * s, x * s - y * c, z * ff + bound * sf, z * fs + bound * ss, z * f1 + bound * s1 + more]
 
     rows = []
-    for i in range(3):
-        first, last = (x_left - y_left) * to_middle[i][0], (z_left - y_left) * to_middle[i][2]
-        water = [
-            torch.where(crushed, spoiled[i][j], y_left * whole[i][j] + first * to_middle[0][j] + last * to_middle[2][j])
-            for j in range(3)
-        ]
-        rows.append(after_waiting(water, to_middle[i][2] * from_bound, to_middle[i][2] * recovered))
-    rows.append(after_waiting([to_bound * part for part in to_middle[2]], left_bound, recovered_bound))
+    for row in rotation:
+        x, y, z = (part * kept for part, kept in zip(row, left, strict=True))
+        water = [x * rotation[0][j] + y * rotation[1][j] + z * rotation[2][j] for j in range(3)]
+        rows.append(after_waiting(water, row[2] * from_bound, row[2] * recovered))
+    rows.append(after_waiting([to_bound * part for part in rotation[2]], left_bound, recovered_bound))
     rows.append([zero, zero, zero, zero, one])
     x, y = periodic(torch.stack([torch.stack(row, -1) for row in rows], -2))[:, :2].unbind(-1)
     c, s = precession(r2f, w0, half)
     signal = torch.complex(c * x - s * y, s * x + c * y)
     return scale * torch.polar(torch.ones_like(phase), phase) * signal
+
+
+def cycle_of_voxels(
+    parameters: NDArray[np.float64], design: NDArray[np.float64], derivatives: bool
+) -> tuple[NDArray[np.complex128], NDArray[np.complex128]]:
+    """The same as `cycle` of many voxels, and its derivatives, by compiled code.
+
+    Parameters
+    ----------
+    parameters : ndarray, shape (n_voxels, 10)
+    design : ndarray, shape (n, 4)
+    derivatives : bool
+
+    Returns
+    -------
+    signals : ndarray, shape (n_voxels, n)
+    derivatives : ndarray, shape (n_voxels, 10, n)
+        Of no voxel where they are not asked for.
+    """
+    n_voxels, n = len(parameters), len(design)
+    signals = np.empty((n_voxels, n), dtype=complex)
+    slopes = np.empty((n_voxels if derivatives else 0, parameters.shape[1], n), dtype=complex)
+    fill_cycles(np.ascontiguousarray(parameters), np.ascontiguousarray(design), _polynomials(), signals, slopes)
+    return signals, slopes
+
+
+def tissue_and_fluid(n: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Parameters of fingerprints that a temporal basis is made of, shape (n, 10).
+
+    Nine of ten are drawn from the priors of the parameters; the others are fluid.
+    """
+    bounds = np.array([parameter.bounds for parameter in GENERALISED_BLOCH.parameters])
+    priors = priors_of(GENERALISED_BLOCH, bounds).values()
+    found = np.column_stack([np.ones(n), *(prior.sample(n, rng) for prior in priors)])
+    found[::10, 1:4] = rng.uniform(*FLUID, (len(found[::10]), 3))
+    return found
 
 
 def per_second(
@@ -254,7 +286,7 @@ def per_second(
         start=likely,
         latex=latex,
         description=words,
-        display=(0.0, 2 * likely[1]),
+        display=(0.0, likely[1]),
         prior=log_normal(*likely),
     )
 
@@ -298,29 +330,35 @@ GENERALISED_BLOCH = FunctionModel(
         Parameter(
             name="f0",
             label="f0",
-            unit="1/s",
+            unit="Hz",
             bounds=(-150.0, 150.0),
             start=(0.0,),
             latex="f_0",
             description="Off-resonance of the water",
             prior=uniform(-100.0, 100.0),
+            twofold=True,
             auxiliary=True,
         ),
-        replace(B1_PARAMETER, bounds=(0.6, 1.3), start=(1.0,), prior=log_normal(0.75, 1.2)),
+        # An inversion by more or less than 180 degrees leaves the same, and signals hardly tell the sign of f0.
+        replace(B1_PARAMETER, bounds=(0.6, 1.3), start=(1.0,), prior=log_normal(0.75, 1.2), twofold=True),
         PHASE,
     ),
     variables=("flip_angle", "pulse_duration", "TR", "crushed"),
     function=cycle,
+    of_voxels=cycle_of_voxels,
+    examples=tissue_and_fluid,
+    start="draws",
     equation=r"S_k = S_0 e^{i\varphi} \left(x^f + i y^f\right)_k, \quad "
     r"\dot z^s = -\omega_1^2 \int_0^t G\left(\frac{t-x}{T_2^s}\right) z^s(x)\, dx",
     reference="largest",
     complex_valued=True,
     sequence=True,
+    phase="phase",
     requirements=(
         ValuesRequirement(
             "flip_angle", 10, maximum=200.0, reason="the pools show in how signals follow changing pulses"
         ),
     ),
-    suffixes=(),
+    suffixes=("MRF",),
     references=("asslander2022",),
 )

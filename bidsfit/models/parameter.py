@@ -31,7 +31,7 @@ class ModelQuantity:
         Symbol in the equation and name in Python.
     label : str
         The value of the BIDS entity ``param``.
-    unit : {"1", "arbitrary", "um^2/ms", "um^4/ms^2", "ms", "1/s", "rad"}
+    unit : {"1", "arbitrary", "um^2/ms", "um^4/ms^2", "ms", "us", "1/s", "Hz", "rad"}
         Internal unit; files and reports convert it.
     latex : str
         Symbol as LaTeX.
@@ -68,6 +68,9 @@ class Parameter(ModelQuantity):
         logarithm, or a distribution, which is truncated to the bounds.
     kind : {"scalar", "polar", "azimuth"}
         Angles are not kept within their bounds during a fit, but wrapped into them afterwards.
+    twofold : bool
+        Whether signals hardly tell two values apart, one in each half of its range: fits that start at draws
+        (`bidsfit.estimators.draws`) start in both.
     auxiliary : bool
         Whether it is of use only for what is derived from it, as an element of a tensor or an angle of an axis.
         Uncertainty is told, and reports and tables are made, of the derived quantities instead.
@@ -77,6 +80,7 @@ class Parameter(ModelQuantity):
     start: Sequence[float] = ()
     prior: str | Prior = "uniform"
     kind: Kind = "scalar"
+    twofold: bool = False
     auxiliary: bool = False
 
     @property

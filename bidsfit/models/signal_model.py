@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 Reference = Literal["lowest b", "largest", "none"]
 
 #: Where a fit starts: at the best point of a grid of starting values, at the solution of the linear equations of the
-#: logarithm of the signal, or where a function of (signals, acquisition) says: shape (n_voxels, n_parameters).
-Start = Literal["grid", "log-linear"] | Callable[[NDArray[np.float64], Acquisition], NDArray[np.float64]]
+#: logarithm of the signal, at the best of many examples, or where a function of (signals, acquisition) says: shape
+#: (n_voxels, n_parameters).
+Start = Literal["grid", "log-linear", "draws"] | Callable[[NDArray[np.float64], Acquisition], NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ class SignalModel(ABC):
         Name of the parameter that multiplies the whole signal, if any.
     reference : {"lowest b", "largest", "none"}
         What signals are divided by before a fit: see `Reference`. Must be "none" without a scale.
-    start : {"grid", "log-linear"} or callable
+    start : {"grid", "log-linear", "draws"} or callable
         Where a fit starts: see `Start`.
     derived : sequence of Derived
         Quantities computed from the parameters, each written as a map.
@@ -120,6 +121,9 @@ class SignalModel(ABC):
     rotated : callable, optional
         Parameters (n, n_parameters) of tissue that is turned by a rotation, of a model that depends on directions. With
         it, a network serves protocols whose directions are turned against those of its training.
+    examples : callable, optional
+        Draws parameters (n, n_parameters) of all that is usually measured, with a random generator: temporal bases are
+        made of their signals, and fits may start at them.
     requirements : sequence of Requirement
         What a protocol must contain.
     suffixes : tuple of str
@@ -163,6 +167,7 @@ class SignalModel(ABC):
     cone: Callable[[], NDArray[np.float64]] | None = None
     draw: Callable[[int, np.random.Generator], NDArray[np.float64]] | None = None
     rotated: Callable[[NDArray[np.float64], Rotation], NDArray[np.float64]] | None = None
+    examples: Callable[[int, np.random.Generator], NDArray[np.float64]] | None = None
     requirements: tuple[Requirement, ...] = ()
     suffixes: tuple[str, ...] = ("dwi",)
     covariate: Covariate | None = None
@@ -448,7 +453,8 @@ class SignalModel(ABC):
                 if used is None or _lacks_directions(used):
                     missing.append("the gradient directions of all measurements above b = 0")
             elif name not in acquisition.columns and name not in asked:
-                missing.append(f"{column_of(name).title}s ({name})")
+                field = column_of(name).field
+                missing.append(f"{column_of(name).title}s ({name}{f', {field} of the metadata' if field else ''})")
         uneven = acquisition.without_mean if self.averaging else {}
         if uneven:
             said = "left out, as their directions give no mean over the sphere: "

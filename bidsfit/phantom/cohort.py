@@ -19,7 +19,7 @@ from bidsfit.phantom.abdomen import breathing_pattern, make_abdomen
 from bidsfit.phantom.anatomy import T1wImage, make_t1w
 from bidsfit.phantom.directions import spread_directions
 from bidsfit.phantom.grid import centred_affine
-from bidsfit.phantom.head import Head, make_fractal, make_head, transmit_field
+from bidsfit.phantom.head import FIELDS, Head, make_fractal, make_head
 from bidsfit.phantom.imperfections import NONE, Imperfections
 from bidsfit.phantom.scanner import ScanTruth, distorted, draw_phase, draw_truth, reversed_pair
 from bidsfit.phantom.study import REPEATED, Study
@@ -257,8 +257,8 @@ class Cohort:
                 lesion=self._lesion_of(group),
                 homogeneous=self.study is not None,
             )
-            if self.signal_model.covariate is not None:
-                head.parameters[self.signal_model.covariate.parameter] = transmit_field(self.shape)
+            for parameter, field in self.recipe.fields.items():
+                head.parameters[parameter] = FIELDS[field](self.shape)
             if self.signal_model.phase is not None:
                 phases = draw_phase(self.shape[:2], self.shape[2], self._generator(i, 0, 1))
                 head.parameters[self.signal_model.phase] = np.where(head.mask, np.angle(np.exp(1j * phases)), 0.0)

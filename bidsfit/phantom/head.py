@@ -213,6 +213,17 @@ def transmit_field(shape: tuple[int, ...]) -> NDArray[np.float64]:
     return 1.15 - 0.35 * np.minimum(squared_radius(shape, 1.0, semi_axes), 1.5)
 
 
+def resonance_field(shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """Off-resonance, Hz: large at the front of the head, above air, and slightly negative elsewhere."""
+    front = np.array([(shape[0] - 1) / 2, 0.9 * shape[1], (shape[2] - 1) / 2])
+    semi_axes = tuple(size / 3 for size in (*shape[:2], max(shape)))
+    return 60 * np.exp(-squared_radius(shape, 1.0, semi_axes, front)) - 15
+
+
+#: What recipes call the fields of a scanner.
+FIELDS = {"transmit": transmit_field, "resonance": resonance_field}
+
+
 def squared_radius(
     shape: tuple[int, ...],
     voxel_size: float,

@@ -71,9 +71,13 @@ class TissueRecipe:
         Default number of directions of each b-value above 0.
     columns : dict of column to tuple of float
         Measurements of a series, in the units of `bidsfit.acquisition.COLUMNS`; empty for diffusion images.
-    coefficients : int
-        Of a train of pulses whose repetitions are the columns: number of the coefficients of a temporal basis
-        (`bidsfit.models.fingerprinting.temporal_basis`) that are measured instead of them.
+    basis : tuple of str and int
+        Of a train of pulses whose repetitions are the columns: the model whose temporal basis
+        (`bidsfit.models.function.FunctionModel.temporal_basis`) has the coefficients that are measured instead of them,
+        and their number, 0 if the repetitions themselves are measured.
+    fields : dict of parameter to str
+        Parameters that are no property of tissue but fields of the scanner, and which one: a key of
+        `bidsfit.phantom.head.FIELDS`.
     host : str
         Tissue that contains lesions.
     snr : float
@@ -92,7 +96,8 @@ class TissueRecipe:
     b_values: tuple[float, ...] = ()
     n_directions: int = 1
     columns: Mapping[str, Any] = field(default_factory=dict)
-    coefficients: int = 0
+    basis: tuple[str, int] = ("", 0)
+    fields: Mapping[str, str] = field(default_factory=dict)
     host: str = "WM"
     snr: float = 30.0
     axis: str = ""
@@ -104,11 +109,15 @@ class TissueRecipe:
         from bidsfit.acquisition import Acquisition  # which help does not need
 
         measured = Acquisition(**self.columns)
-        if not self.coefficients:
+        model, n = self.basis
+        if n == 0:
             return measured
-        from bidsfit.models.fingerprinting import temporal_basis  # compiled code, which few need
+        from bidsfit import models  # compiled code, which few need
+        from bidsfit.models.function import FunctionModel
 
-        return Acquisition(frames=measured, basis=temporal_basis(measured, self.coefficients))
+        fingerprints = models.get(model)
+        assert isinstance(fingerprints, FunctionModel)
+        return Acquisition(frames=measured, basis=fingerprints.temporal_basis(measured, n))
 
     def ranges(self, tissue: str, lesion: str | None = None) -> Ranges:
         """Ranges of a tissue, on request with a lesion."""
@@ -216,6 +225,7 @@ def _relaxation(
     source: str,
     more: Ranges | None = None,
     snr: float = 60.0,
+    fields: Mapping[str, str] | None = None,
 ) -> TissueRecipe:
     """Recipe of a relaxation time with its ranges in tissues and lesions, and those of other parameters."""
     return TissueRecipe(
@@ -224,6 +234,7 @@ def _relaxation(
         source=f"Around the values at 3 T of {source}; fluid, S0 and lesions are illustrative.",
         columns=columns,
         snr=snr,
+        fields=fields or {},
     )
 
 
@@ -257,6 +268,7 @@ _T1_VFA = _relaxation(
     _WANSAPURA,
     {"B1": (1.0, 1.0)},
     snr=500.0,
+    fields={"B1": "transmit"},
 )
 
 _T1_IR = _relaxation(
@@ -283,6 +295,7 @@ _MP2RAGE = _relaxation(
     _WANSAPURA,
     {"inversion": (0.96, 0.96), "B1": (1.0, 1.0)},
     snr=500.0,
+    fields={"B1": "transmit"},
 )
 
 # Pool sizes around those of Dortch et al.; water alone relaxes more slowly than by a fit of one exponential.
@@ -331,7 +344,8 @@ _MRF_FISP = TissueRecipe(
         "TE": (3.0,) * REPETITIONS,
         "TI": (20.0,) * REPETITIONS,
     },
-    coefficients=10,
+    basis=("mrffisp", 10),
+    fields={"B1": "transmit"},
 )
 
 # Around the values at 3 T that Sled reviewed (NeuroImage 2018;182:128-135).
@@ -352,6 +366,66 @@ _QMT_RAMANI = TissueRecipe(
     "fit holds.",
     columns={"offset": (20000.0,) * 2 + _OFFSETS * 2, "saturation": (0.0,) * 2 + (2.0,) * 7 + (5.0,) * 7},
     snr=200.0,  # as the ratio of the pools needs
+    fields={"B1": "transmit"},
+)
+
+# White matter around the values that Mao et al. simulate (arXiv:2312.11468); the others are illustrative. The cycle is
+# ours, like the paper's in structure: parts that begin with a crushed inversion, whose pulses change in angle (degrees)
+# and duration (ms) along straight lines between these nodes. A pulse of 90 degrees lasts a quarter of a ms or more.
+_PARTS: tuple[tuple[tuple[float, ...], tuple[float, ...]], ...] = (
+    ((23.0, 80.0, 10.0, 10.0, 66.0), (0.4, 0.1, 0.4, 0.5, 0.45)),
+    ((69.0, 10.0, 80.0, 22.0, 10.0), (0.35, 0.5, 0.35, 0.4, 0.35)),
+    ((10.0, 10.0, 14.0, 45.0, 22.0), (0.35, 0.5, 0.4, 0.4, 0.45)),
+)
+PULSES_OF_PART = 200
+
+
+def _between(nodes: tuple[float, ...], n: int) -> tuple[float, ...]:
+    """Values on straight lines between nodes."""
+    found = []
+    for k in range(n):
+        whole, part = divmod(k * (len(nodes) - 1) / (n - 1), 1)
+        low, high = nodes[int(whole)], nodes[min(int(whole) + 1, len(nodes) - 1)]
+        found.append(low + part * (high - low))
+    return tuple(found)
+
+
+def _cycle() -> dict[str, tuple[float, ...]]:
+    """Pulses of the cycle."""
+    angles: list[float] = []
+    durations: list[float] = []
+    for nodes in _PARTS:
+        turns, times = (_between(values, PULSES_OF_PART)[1:] for values in nodes)
+        angles += [180.0, *turns]
+        durations += [0.5, *(max(time, turn / 360) for time, turn in zip(times, turns, strict=True))]
+    n = len(angles)
+    return {
+        "flip_angle": tuple(angles),
+        "pulse_duration": tuple(durations),
+        "TR": (3.5,) * n,
+        "crushed": tuple(float(k % PULSES_OF_PART == 0) for k in range(n)),
+    }
+
+
+_POOLS: Mapping[str, Ranges] = {
+    "WM": {"m0s": (0.17, 0.23), "R1f": (0.45, 0.60), "R2f": (11.5, 14.5), "Rx": (14.0, 19.0), "R1s": (2.7, 3.3)},
+    "GM": {"m0s": (0.08, 0.12), "R1f": (0.38, 0.48), "R2f": (9.5, 12.0), "Rx": (12.0, 17.0), "R1s": (2.4, 3.0)},
+    "CSF": {"m0s": (0.00, 0.005), "R1f": (0.22, 0.28), "R2f": (0.4, 0.8), "Rx": (14.0, 18.0), "R1s": (2.7, 3.3)},
+}
+_OF_SCANNER: Ranges = {"phase": (0.0, 0.0), "B1": (1.0, 1.0), "f0": (0.0, 0.0)}
+
+_QMT_GBLOCH = TissueRecipe(
+    tissues={
+        tissue: {"S0": _DENSITY[tissue], **pools, "T2s": (11.5, 13.5), **_OF_SCANNER}
+        for tissue, pools in _POOLS.items()
+    },
+    lesions={"demyelination": {"S0": _DENSITY["GM"], "m0s": (0.08, 0.12), "R1f": (0.38, 0.48), "R2f": (8.0, 10.0)}},
+    source="White matter around the values of Mao et al. (arXiv:2312.11468); the rest is illustrative. The cycle of "
+    "pulses is that of no paper.",
+    columns=_cycle(),
+    basis=("qmtgbloch", 15),
+    fields={"B1": "transmit", "f0": "resonance"},
+    snr=500.0,  # as T2 of the macromolecules needs
 )
 
 _ANY_DIRECTION: Ranges = {"direction_polar": (0.0, math.pi / 2), "direction_azimuth": (0.0, 2 * math.pi)}
@@ -505,6 +579,7 @@ RECIPES: Mapping[str, TissueRecipe] = {
     "fwdti": _FWDTI,
     "ivim": _IVIM,
     "noddi": _NODDI,
+    "qmtgbloch": _QMT_GBLOCH,
     "qmtramani": _QMT_RAMANI,
     "sirqmt": _SIR_QMT,
     "smt2": _SMT2,

@@ -21,7 +21,7 @@ SHORT_OF = 0.999
 
 def varying(model: SignalModel) -> tuple[str, ...]:
     """Parameters that can vary: all except scale and phase, and what is no property of tissue."""
-    others = (model.scale, model.phase)
+    others = (model.scale, model.phase, *(p.name for p in model.parameters if p.auxiliary and p.kind == "scalar"))
     return tuple(p.name for p in model.parameters if p.name not in others and p.bounds[0] < p.bounds[1])
 
 

@@ -173,7 +173,7 @@ def make_plan(
         if image.path in joined and _is_unweighted(image):
             continue  # it is there to help another image, and holds nothing to fit
         plan = plans[image.participant]
-        own = [fit for fit in fits if image.suffix in fit.signal_model.suffixes]
+        own = every = [fit for fit in fits if image.suffix in fit.signal_model.suffixes]
         if image.series:  # a series is none of the reasons to name an estimator that does not suit it
             own = [fit for fit in own if not fit.unsuitable or fit.model in asked]
         if not own:
@@ -183,7 +183,7 @@ def make_plan(
         try:
             found = _plan_image(image, own, noise, organ, preprocessing, helping, output_dir, overwrite, known)
             plan.images.append(found)
-            plan.unmet.extend(_unmet(found, own, asked))
+            plan.unmet.extend(_unmet(found, own, every, asked))
         except UnusableInputError as error:
             plan.problems.append(str(error))
     _require_each_model(plans.values(), asked)
@@ -485,15 +485,18 @@ def _require_each_model(plans: Iterable[ParticipantPlan], asked: Sequence[str]) 
             )
 
 
-def _unmet(plan: ImagePlan, fits: Sequence[Fit], asked: Sequence[str]) -> Iterable[str]:
-    """Named models, and estimators with any of their models, that an image does not get."""
+def _unmet(plan: ImagePlan, fits: Sequence[Fit], every: Sequence[Fit], asked: Sequence[str]) -> Iterable[str]:
+    """Named models, and estimators with any of their models, that an image does not get.
+
+    Why an estimator does not suit the models of the image is told by ``every`` fit of images of its kind.
+    """
     for row in plan.support:
         if row["name"] in asked and not row["fitted"]:
             yield f"{plan.given}: {row['name']} of --model is not fitted, {row['reason']}."
     its_models = {fit.model for fit in plan.fits}
     for name in dict.fromkeys(fit.name for fit in fits):
         if name not in {fit.name for fit in plan.fits}:
-            own = sorted((fit for fit in fits if fit.name == name), key=lambda fit: fit.model not in its_models)
+            own = sorted((fit for fit in every if fit.name == name), key=lambda fit: fit.model not in its_models)
             reason = _obstacle(own[0], plan.acquisition).removesuffix(".")
             yield f"{plan.given}: {name} of --estimators fits nothing. {own[0].model}: {reason}."
 

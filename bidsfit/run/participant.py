@@ -92,12 +92,7 @@ def preprocessing_choice(settings: Settings) -> PreprocessingChoice | None:
 
 
 def require_use(settings: Settings, fits: Sequence[Fit]) -> None:
-    """Raise an error if a model is for no images of BIDS, the device does not exist, or an option has no effect."""
-    if apart := next((fit.model for fit in fits if not fit.signal_model.suffixes), ""):
-        raise UsageError(
-            f"--model {apart}: BIDS has no images that it describes. It is fitted to an image with a table of its "
-            f"measurements: bidsfit-lab fit IMAGE --model {apart} --table TABLE --out FOLDER."
-        )
+    """Raise an error if the device does not exist, or an option of the training has no effect."""
     if settings.leave_one_out and not any(fit.pool for fit in fits):
         raise UsageError("--leave-one-out: no estimator of this run is trained on the fits of participants.")
     if settings.train_only and not any(fit.trains for fit in fits if not fit.unsuitable):

@@ -90,6 +90,8 @@ MANY_PARAMETERS = 10
 #: For estimators that take a hundred times as long as others, for models of many parameters or with orientations, whose
 #: fits begin at a large grid, and for what costs most: a model that is a function, whose every signal is a simulation.
 OF_COSTLY, OF_FUNCTION = Size(1024, 32, 8, 256), Size(512, 16, 4, 128)
+#: For functions with more free parameters than these, whose fits take tens of times as long as those of others.
+FEW_PARAMETERS, OF_LARGE_FUNCTION = 8, Size(256, 8, 2, 64)
 #: For estimators whose every estimate takes a patch. What surrounds a voxel scatters their errors, so that many truths
 #: are worth more than many repeats.
 OF_PATCHES = Size(2048, 12, 4, 256)
@@ -206,7 +208,7 @@ def estimates_of(estimator: Estimator, acquisition: Acquisition, known: bool = T
 def size_of(estimator: Estimator, full: bool = False) -> Size:
     """How much is simulated for an estimator: lightly, or fully."""
     if not estimator.model.compiled:
-        return OF_FUNCTION
+        return OF_FUNCTION if estimator.n_free <= FEW_PARAMETERS else OF_LARGE_FUNCTION
     model = estimator.model
     if estimator.costly or model.axis_angles or len(model.names) > MANY_PARAMETERS:
         return LIGHT if full else OF_COSTLY

@@ -44,6 +44,7 @@ UNITS = {
     "ms": "ms",
     "us": "µs",
     "1/s": "1/s",
+    "Hz": "Hz",
     "rad": "rad",
     "arbitrary": "as the image",
 }

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from nibabel.affines import apply_affine
 
+from bidsfit import models
 from bidsfit.bids.acquisitions import read_acquisition
 from bidsfit.bids.inputs import InputImage, find_images, open_dataset
 from bidsfit.bids.outputs import map_path, sources_of
@@ -413,6 +414,8 @@ TRAIN = {
     "EchoTime": 0.003,
     "InversionTime": 0.02,
 }
+#: What a cycle of pulses with an inversion between crushers adds.
+HYBRID = {"PulseDuration": 0.0005, "CrusherState": [True] + [False] * 11}
 BASIS = [[0.5, 0.5, 0.5, 0.5], [0.5, -0.5, 0.5, -0.5], [0.5, 0.5, -0.5, -0.5]]
 
 
@@ -477,10 +480,17 @@ class TestFingerprints:
         [
             (3, {"FlipAngle": None}, r"no FlipAngle in its metadata.*list of degrees.*sub-01_MRF\.json"),
             (3, {"RepetitionTime": None}, "no RepetitionTimeExcitation in its metadata"),
-            (3, {"FlipAngle": 10}, "FlipAngle must be a list of degrees with one number for each repetition"),
-            (3, {"EchoTime": [0.003] * 3}, r"EchoTime must be a list of seconds .*\(4\).*found \[0.003, 0.003"),
+            (
+                3,
+                {"FlipAngle": 10},
+                "FlipAngle must be a list of degrees, not negative and at most 360, one for each repetition",
+            ),
+            (3, {"EchoTime": [0.003] * 3}, r"EchoTime must be a list of seconds, .*\(4\).*found \[0.003, 0.003"),
             (3, {"InversionTime": -1}, "InversionTime must be a list of seconds"),
             (3, {"EchoTime": 0.02}, "repetition times must be longer than echo times"),
+            (3, {"PulseDuration": 0.012}, "repetition times must be longer than pulse durations"),
+            (3, {"PulseDuration": 0}, "PulseDuration must be a list of seconds, positive and at most 0.1"),
+            (3, {"CrusherState": [1, 0, 0, 0]}, "CrusherState must be a list of true or false, one for each"),
             (3, {"RepetitionTime": [12.0] * 4}, "below 1 s; found"),
             (2, {}, r"a file for each coefficient .* from 1 to 3; found 2, numbered \[1, 2\]"),
             (3, {"TemporalBasis": None}, "a file for each repetition, numbered in desc- from 1 to 4"),
@@ -493,6 +503,26 @@ class TestFingerprints:
         found = trains_in(fingerprints(n, **sidecar))
         assert not found.images
         assert re.search(said, found.problems[0].message), found.problems[0].message
+
+    @pytest.mark.parametrize(
+        ("changes", "fitted", "lacking"),
+        [
+            ({}, "mrffisp", "pulse durations (pulse_duration, PulseDuration of the metadata)"),
+            ({"InversionTime": None} | HYBRID, "qmtgbloch", "inversion times (TI, InversionTime of the metadata)"),
+            (HYBRID, "qmtgbloch", "one crusher state (the model does not describe its influence)"),
+        ],
+    )
+    def test_fields_decide_which_model_fits(self, fingerprints, changes, fitted, lacking):
+        n = 12
+        angles = np.linspace(10, 60, n).tolist()
+        basis = np.eye(3, n).tolist()
+        (image,) = trains_in(
+            fingerprints(**{"FlipAngle": angles, "RepetitionTime": 0.012, "TemporalBasis": basis} | changes)
+        ).images
+        acquisition = read_acquisition(None, None, image.sidecar)
+        (other,) = {"mrffisp", "qmtgbloch"} - {fitted}
+        assert models.get(fitted).support(acquisition)
+        assert any(lacking in words for words in models.get(other).support(acquisition).missing)
 
     def test_both_parts_must_be_there_and_tell_the_same(self, fingerprints):
         tiny = fingerprints(parts=("real",))

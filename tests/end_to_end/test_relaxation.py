@@ -185,6 +185,36 @@ def test_coefficients_of_fingerprints_become_maps(app, outputs, valid, blank_fig
     assert len(left.sidecar(f"{stem}_desc-lsq_T1map")["Sources"]) >= 20
 
 
+def test_a_cycle_of_pulses_becomes_maps_of_macromolecules(app, outputs, valid, blank_figures, tmp_path):
+    """All parameters are free. Another model of trains, and an estimator for fewer parameters, are told to be none."""
+    dataset, stem = tmp_path / "ds", "sub-01_mod-MRF_model-qmtgbloch"
+    size = ("--shape", "16", "16", "1", "--participants", "1", "--patients", "0", "--snr", "4000")
+    assert main(["phantom", str(dataset), "--model", "qmtgbloch", *size]) == 0
+    truth = dataset / "derivatives" / "truth"
+    assert valid(dataset)
+    assert valid(truth)
+    sidecar = json.loads((dataset / "sub-01/anat/sub-01_MRF.json").read_text())
+    assert sidecar["CrusherState"][:2] == [True, False]
+    assert sidecar["PulseDuration"][0] == 0.0005
+    tissue = np.asarray(nib.load(truth / "sub-01/anat/sub-01_dseg.nii.gz").dataobj)
+    inside = ((tissue == 1) | (tissue == 2)) & (np.indices(tissue.shape).sum(axis=0) % 3 == 0)  # which takes seconds
+    mask = nib.load(truth / "sub-01/anat/sub-01_desc-brain_mask.nii.gz")
+    nib.save(nib.Nifti1Image(inside.astype(np.uint8), mask.affine), mask.get_filename())
+    words = ("-d", f"truth={truth}", "--trust", "off", "--estimators", "lsq", "dictionary", *QUICK)
+    outcome = app(dataset, tmp_path / "out", "participant", *words)
+    assert "dictionary of --estimators fits nothing. qmtgbloch: A dictionary covers at most" in outcome.err
+    assert "not mrffisp, missing: one pulse duration" in outcome.out
+    assert "echo times (TE, EchoTime of the metadata)" in outcome.out
+    left = outputs(tmp_path / "out")
+    assert valid(left.folder)
+    for label, limit in (("m0s", 0.03), ("R1f", 0.02), ("R2f", 0.02), ("Rx", 0.06)):
+        path = truth / f"sub-01/anat/sub-01_model-qmtgbloch_param-{label}_desc-truth_anatmap.nii.gz"
+        expected = np.asarray(nib.load(path).dataobj)
+        error = left.data(f"{stem}_param-{label}_desc-lsq_anatmap")[inside] / expected[inside] - 1
+        assert np.median(np.abs(error)) < limit, label
+    assert left.sidecar(f"{stem}_param-f0_desc-lsq_anatmap")["Units"] == "Hz"
+
+
 def test_saturation_at_several_offsets_is_fitted(app, outputs, valid, blank_figures, tmp_path):
     """Without a map of the transmit field, which the phantom has, the pool size ratio would be off by its square."""
     dataset, stem = tmp_path / "ds", "sub-01_acq-qmt_mod-MTR_model-qmtramani"

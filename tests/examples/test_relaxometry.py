@@ -9,7 +9,6 @@ import pytest
 from bidsfit import Acquisition, LeastSquares, MaximumLikelihood, Status, models
 from bidsfit.cli.lab import main
 from bidsfit.information import cramer_rao_bound
-from bidsfit.models.fingerprinting import temporal_basis
 from bidsfit.trained.network import Network
 from bidsfit.trust.companions import companions
 
@@ -96,7 +95,7 @@ class TestInversionRecovery:
 
 def test_a_network_learns_coefficients_of_any_phase(quickly_trained):
     model = models.get("mrffisp")
-    coefficients = Acquisition(frames=TRAIN, basis=temporal_basis(TRAIN, 6))
+    coefficients = Acquisition(frames=TRAIN, basis=model.temporal_basis(TRAIN, 6))
     bounds = {"T1": (500.0, 2000.0), "T2": (40.0, 200.0)}
     bundle = quickly_trained(model, coefficients, 100.0, bounds=bounds)
     estimator = Network(model, snr=100.0, noise="gaussian", bounds=bounds, trained=bundle)

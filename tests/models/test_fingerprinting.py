@@ -7,7 +7,6 @@ import torch
 from bidsfit import Acquisition, LeastSquares, MaximumLikelihood, Status, models
 from bidsfit.estimators.dictionary import Dictionary
 from bidsfit.information import cramer_rao_bound
-from bidsfit.models.fingerprinting import temporal_basis
 from bidsfit.phantom.tissue import RECIPES
 from bidsfit.training.bundle import acquisition_facts, acquisition_from
 
@@ -103,7 +102,7 @@ class TestCoefficients:
     def test_they_hold_nearly_all_of_the_signal(self):
         tissue = [[1.0, t1, t2, 0.0, 1.0] for t1, t2 in ((850, 75), (1350, 100), (4000, 1600))]
         for n, lost in ((10, 0.01), (5, 0.05)):
-            acquisition = Acquisition(frames=COEFFICIENTS.frames, basis=temporal_basis(COEFFICIENTS.frames, n))
+            acquisition = Acquisition(frames=COEFFICIENTS.frames, basis=MODEL.temporal_basis(COEFFICIENTS.frames, n))
             kept, all_ = (
                 (np.abs(MODEL.signal(np.array(tissue), a)) ** 2).sum(axis=1) for a in (acquisition, acquisition.frames)
             )

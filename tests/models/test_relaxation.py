@@ -43,8 +43,8 @@ def noisy(name, sigma, n, kind="rician"):
 
 
 def test_every_model_of_a_series_is_looked_at_here():
-    """But for fingerprints, in test_fingerprinting.py."""
-    named = {*NAMES, "mrffisp"}
+    """But for fingerprints, in test_fingerprinting.py and test_generalised_bloch.py."""
+    named = {*NAMES, "mrffisp", "qmtgbloch"}
     assert {n for n in models.BUILT_IN if set(models.get(n).suffixes) - {"dwi"}} == named
     assert {suffix for name in named for suffix in models.get(name).suffixes} == set(SERIES)
 

@@ -406,7 +406,7 @@ class TestEchoTimes:
 
     def test_echo_times_that_no_requirement_asked_for_are_missed_at_the_fit(self):
         model = dataclasses.replace(self.model, requirements=())
-        with pytest.raises(UnsupportedProtocolError, match=r"Missing: echo times \(TE\)\.$"):
+        with pytest.raises(UnsupportedProtocolError, match=r"Missing: echo times \(TE, EchoTime of the metadata\)\.$"):
             LeastSquares(model).estimate(np.ones((1, 2)), Acquisition([0, 1000]))
 
 
@@ -480,7 +480,7 @@ class TestSimplified:
 
 
 def test_variants_are_fitted_only_where_they_are_named():
-    of_series = ["mp2rage", "mrffisp", "qmtramani", "sirqmt"], ["t1ir", "t1vfa", "t2", "t2star"]
+    of_series = ["mp2rage", "mrffisp", "qmtgbloch", "qmtramani", "sirqmt"], ["t1ir", "t1vfa", "t2", "t2star"]
     assert models.without_variants() == ["adc", "dti", "ivim", *of_series[0], "smt2", "smt3", *of_series[1]]
     for name in NAMES:
         variant_of = models.get(name).variant_of

@@ -47,12 +47,13 @@ def test_snr_is_the_mean_of_s0_over_sigma_of_one_measurement(noise):
 
 
 def test_by_default_the_images_of_every_model_have_a_usual_quality():
-    """The brightest image of white matter is 10 to 60 times above the noise; for the ratio of pools 200 times."""
+    """The brightest image of white matter is 10 to 60 times above the noise; for the pools 240 to 480 times."""
     for model in RECIPES:
         cohort = Cohort(model, n_healthy=1, n_patients=0, shape=(16, 16, 1))
         (participant,) = cohort.participants()
         signals = np.abs(cohort.ideal(participant)[participant.head.tissue == 1]).max(axis=-1)
-        most = 240 if "PSR" in cohort.signal_model.names else 60
+        needs = {"PSR": 240, "m0s": 480}
+        most = next((most for name, most in needs.items() if name in cohort.signal_model.names), 60)
         assert most / 6 < np.median(signals) / participant.sigma < most, model
         assert Cohort(model, snr=7.0).level == 7
 
