@@ -825,12 +825,19 @@ def lesions(arguments: Namespace) -> None:
     print(
         f"White matter has vcyl {white['vcyl']:.3f} and lambda {white['lambda']:.3f} µm²/ms. Bias and SD over "
         f"{arguments.voxels:,} noise realisations; survives: the difference of the mean estimates from those of white "
-        "matter over the true one. Flags: share of the realisations. Wanted: flagged in 90 % where |bias| is above "
-        "half the SD or less than half of the contrast survives (yes in the column `needs a flag`).\n"
+        "matter over the true one; response: the smaller one of both parameters. Flags: share of the realisations. "
+        "Wanted: flagged in 90 % where |bias| is above half the SD or less than half of the contrast survives (yes in "
+        "the column `needs a flag`).\n"
     )
     bench = laboratory()
     header = ["estimator, abnormality", "bias vcyl", "bias lambda", "SD vcyl", "SD lambda", "survives vcyl"]
-    header += ["survives lambda", "needs a flag", "flagged", *(str(flag.name).lower() for flag in LESION_FLAGS)]
+    header += [
+        "survives lambda",
+        "response",
+        "needs a flag",
+        "flagged",
+        *(str(flag.name).lower() for flag in LESION_FLAGS),
+    ]
     cases = [(name, setting("smt2", snr)) for snr in (5.0, 25.0) for name in LESION_ESTIMATORS]
     show(header, (row for case in cases for row in lesion_rows(bench, *case, white, arguments)))
     print(f"Figure: {draw_lesion(bench, white, figure_folder(arguments) / 'trust-lesion.png')}\n")
@@ -898,15 +905,29 @@ def lesion_cells(one: Subject, place: Setting, point: Array, white: dict[str, fl
     survives = (values.mean(axis=0) - others.mean(axis=0)) / np.where(counts, true, np.nan)
     needs = np.any(np.abs(bias) > sd / 2) or np.any(survives[counts] < 0.5)
     raised = [(found.flags & flag > 0).mean() for flag in LESION_FLAGS]
+    response = min(response_at(one, place, point, j, n) for j in range(len(point)))
     any_raised = (found.flags & sum(LESION_FLAGS) > 0).mean()
     return [
         *(f"{value:+.3f}" for value in bias),
         *(f"{value:.3f}" for value in sd),
         *(f"{100 * share:.0f} %" if known else "" for share, known in zip(survives, counts, strict=True)),
+        f"{response:.2f}",
         "yes" if needs else "",
         f"{100 * any_raised:.0f} %",
         *(f"{100 * share:.0f} %" for share in raised),
     ]
+
+
+def response_at(one: Subject, place: Setting, point: Array, j: int, n: int) -> float:
+    """Change of the mean estimate of a parameter per change of its truth: a tenth of the bounds, the same noise."""
+    low, high = (np.clip(point[j] + side * place.space.span[j] / 10, *place.space.bounds[j]) for side in (-0.5, 0.5))
+    means = []
+    for value in (low, high):
+        truth, rng = np.tile(point, (n, 1)), np.random.default_rng([SEED, 7])
+        truth[:, j] = value
+        signals = place.simulator.measure(truth, rng)
+        means.append(estimated(one, signals, np.full(n, 1 / place.noise.snr))[:, 1 + j].mean())
+    return float((means[1] - means[0]) / (high - low))
 
 
 SECTIONS: dict[str, Callable[[Namespace], None]] = {

@@ -29,6 +29,7 @@ from bidsfit.trust.misfit import SCORES, misfit_scores
 from bidsfit.trust.performance import (
     HIGHEST_SNR,
     KNOTS,
+    LARGE_BIAS,
     LEAST,
     LOWEST_SNR,
     Performance,
@@ -408,7 +409,8 @@ def _performance(
         where = np.column_stack([where, stands[:, :-1]])
     centres = where[rng.permutation(len(where))[: size.centres]]
     misfit = misfit[good]
-    targets = [errors, np.log(np.hypot(bias, sd) / spreads + LEAST), response]
+    large = np.abs(bias) > LARGE_BIAS * np.maximum(sd, LEAST * spreads)
+    targets = [errors, np.log(np.hypot(bias, sd) / spreads + LEAST), response, large[:, own]]
     told = Smoother.fit(where, np.column_stack([np.column_stack(targets)[good // PAIRS], misfit]), centres)
     expected = told(where)
     around = np.maximum(np.exp(expected[:, 2 * q : 3 * q]) - LEAST, LEAST)[:, own] * spreads[own]
