@@ -89,7 +89,7 @@ FALSE_ALARMS = 0.02
 SEED = 2026
 #: Size of the simulations of a quick run; and of estimators that are slow, unless all are asked to be light.
 SMALL, REDUCED = Size(512, 16, 4, 128), Size(2048, 32, 8, 512)
-SLOW = {("ivim", "bayes"), ("smt2", "bayes"), ("smt2", "mle"), ("smt3", "bayes"), ("smt3", "mle")}
+SLOW = {("smt2", "mle"), ("smt3", "mle")}
 
 
 class Subject(NamedTuple):

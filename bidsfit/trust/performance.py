@@ -225,7 +225,8 @@ class Performance:
             tail = np.stack([np.interp(level, self.bands, self.tails[:, end, j]) for j in range(p)], axis=1)
             ends.append(np.clip(estimates + around * (first + width * tail), *self.limits.T))
         above = ((scores - usual) / np.exp(apart)).max(axis=1)
-        bias = bias * bias_unit(self.space.model, np.exp(spread), scale)
+        size = np.maximum(np.exp(error) - LEAST, LEAST)
+        bias = bias * bias_unit(self.space.model, size, scale, every=not self.beside)
         return bias, sd, rmse, response, np.clip(biased, 0, 1), *ends, above
 
     def _named(self, columns: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
@@ -361,14 +362,16 @@ def coordinates(cube: NDArray[np.float64], snr: NDArray[np.float64], knots: NDAr
 
 
 def bias_unit(
-    model: SignalModel, sd: NDArray[np.float64], scale: NDArray[np.float64] | float = 1.0
+    model: SignalModel, size: NDArray[np.float64], scale: NDArray[np.float64] | float = 1.0, every: bool = False
 ) -> NDArray[np.float64]:
-    """Unit in which the bias of the quantities is learned, shape (n, n_quantities): of wide ones the SD.
+    """Unit in which the bias of the quantities is learned, shape (n, n_quantities): of wide ones the size of errors.
 
-    The bias of the others is in the unit ``scale``, in which ``sd``, shape (n, n_quantities), is given.
+    The bias of the others is in the unit ``scale``, in which ``size``, shape (n, n_quantities), is given. At estimates
+    ``every`` one is in the size of errors, so that a bias that is small in low noise is told as such, unless the fit
+    beside the estimate shows the bias by its distance.
     """
-    wide = np.array([model.quantity(name).wide for name in quantities_of(model)])
-    return np.where(wide, sd, 1.0) * scale
+    wide = np.array([every or model.quantity(name).wide for name in quantities_of(model)])
+    return np.where(wide, size, 1.0) * scale
 
 
 def values_of(model: SignalModel, parameters: NDArray[np.float64]) -> NDArray[np.float64]:
