@@ -19,9 +19,8 @@ cache folder (BIDSFIT_CACHE_DIR), so that a second run is faster.
 
 from __future__ import annotations
 
-from _common import figure_folder, figure_options, machine, options, percent, sphere, table, use_cores  # isort: skip
+from _common import figure_folder, figure_options, machine, options, percent, table, use_cores  # isort: skip
 
-import importlib.util
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
@@ -75,7 +74,6 @@ CASES = {
     "ivim": ("lsq", "segmented", "mle", "bayes", "net-prior", "forest-prior"),
     "smt2": ("lsq", "mle", "bayes", "net-prior", "forest-prior"),
     "smt3": ("lsq", "mle", "bayes", "net-prior", "forest-prior"),
-    "tensor": ("lsq",),
 }
 #: Estimators that read neighbours.
 SPATIAL = ("attention-prior", "conv-prior")
@@ -148,9 +146,9 @@ def chosen(arguments: Namespace, models_: tuple[str, ...] = tuple(CASES)) -> Ite
 @cache
 def subject(model: str, name: str, protocol: str = "dense", **given: Any) -> Subject:
     """An estimator with its performance, trained if needed."""
-    own = tensor() if model == "tensor" else models.get(model)
+    own = models.get(model)
     made: Any = estimators.get(name)
-    acquisition = tensor_protocol() if model == "tensor" else acquisition_of(model, protocol)
+    acquisition = acquisition_of(model, protocol)
     kind = RECIPES_OF.get(name.partition("-")[0])
     if kind is not None:
         given = {"snr": TRAINING_SNR, "recipe": recipe_facts(load_recipe(kind)), **given}
@@ -167,23 +165,6 @@ def subject(model: str, name: str, protocol: str = "dense", **given: Any) -> Sub
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(performance_of(estimator, averaged, size=REDUCED).dump())
     return Subject(estimator, averaged, Performance.load(path.read_bytes(), space_of(estimator)))
-
-
-def tensor() -> Any:
-    """The model of docs/examples/tensor.py."""
-    path = Path(__file__).parents[1] / "docs" / "examples" / "tensor.py"
-    spec = importlib.util.spec_from_file_location("tensor", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.MODEL
-
-
-def tensor_protocol() -> Acquisition:
-    """Six images at b = 0 and 30 directions at b = 1000 s/mm^2."""
-    vectors = np.vstack([np.zeros((6, 3)), sphere(30)])
-    return Acquisition([*[0] * 6, *[1000] * 30], directions=vectors)
 
 
 def draw(subject: Subject, n: int, rng: np.random.Generator, snr: float | None = None) -> tuple[Array, Array]:
