@@ -92,13 +92,17 @@ def in_words(
         parts.append(f"differences between tissues grow to {100 * row.response:.0f} %")
     else:
         parts.append("differences between tissues show at full size")
+    far = "it is drawn by more than half its own noise"
     if row.biased >= FEW:
         where = ""
         if np.isfinite(row.towards):
             where = f" towards {with_unit(readable(row.towards), unit)}"
         elif row.upwards > MOST or row.upwards < 1 - MOST:
             where = " upwards" if row.upwards > MOST else " downwards"
-        parts.append(f"in {percent(row.biased)} of the voxels it is drawn by more than half its own noise{where}")
+        parts.append(f"in {percent(row.biased)} of the voxels {far}{where}")
+    if row.unsure >= FEW:
+        what = "that" if row.biased >= FEW else f"whether {far}"
+        parts.append(f"in {percent(row.unsure)} of the voxels {what} is not known")
     if "lesion" in surroundings:
         row = surroundings["lesion"]
     if np.isfinite(row.smallest_change):

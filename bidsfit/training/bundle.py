@@ -35,8 +35,9 @@ from bidsfit.trust.domain import Domain
 from bidsfit.trust.performance import Performance
 
 FORMAT = "bidsfit trained estimator"
-#: Version 1 has recipes without sections; versions 1 and 2 a table of performance at one SNR, which is not read.
-VERSION, READ = 3, (1, 2, 3)
+#: Version 1 has recipes without sections; versions 1 and 2 a table of performance at one SNR, and version 3 one without
+#: the share of biased truths, which are not read: the performance is simulated anew.
+VERSION, READ = 4, (1, 2, 3, 4)
 
 FACTS = "estimator.json"
 SAMPLES, CURVE = "distribution.safetensors", "learning_curve.csv"
@@ -195,7 +196,9 @@ def read_bundle(path: Path, *, machine: bool = True) -> Bundle:
         architecture, outputs = recipe.architecture, recipe.objective.n_outputs(space)
         curve = _table(members[CURVE])
         n_seen = len(Features(model, acquisition))
-        performance = Performance.load(members[PERFORMANCE], space) if PERFORMANCE in members else None
+        performance = Performance.load(members[PERFORMANCE], space) if facts["Version"] == VERSION else None
+        if performance is None and any(architecture.reach):
+            raise ValueError("the errors of estimators that read neighbours are simulated with the training alone")
         domain = Domain.of_arrays(_arrays(members[DOMAIN]), n_seen) if DOMAIN in members else None
         if set(curve) != {architecture.unit, "training", "validation"}:
             raise ValueError(f"{CURVE} has the columns {', '.join(curve)}")
@@ -231,7 +234,7 @@ def _read(path: Path, names: tuple[str, ...] | None = None) -> tuple[dict[str, A
             raise ValueError("its recipe is of another kind")
     except (ValueError, UsageError) as error:
         raise _refusal(path, f"its {FACTS} is not that of a trained estimator ({error})") from error
-    judged = {PERFORMANCE, DOMAIN} if facts["Version"] == VERSION else {OLD_PERFORMANCE}
+    judged = {PERFORMANCE, DOMAIN} if facts["Version"] > 2 else {OLD_PERFORMANCE}
     files, needed = set(facts["Files"]), {recipe.architecture.member, CURVE, *judged}
     if facts["Checksum"] != _checksum(facts) or listed != {FACTS, *files} or files - {SAMPLES} != needed:
         raise _refusal(path, f"its {FACTS} was changed after it was written")

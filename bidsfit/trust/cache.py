@@ -27,7 +27,7 @@ from bidsfit.trust.performance import Performance
 Trust = Literal["off", "light", "full"]
 
 #: Another number where what is stored, or how it is simulated, becomes another.
-FORMAT = 3
+FORMAT = 4
 #: Significant digits of the columns of a protocol: images whose b-values differ by less share a simulation.
 DIGITS = 3
 

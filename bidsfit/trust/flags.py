@@ -22,9 +22,10 @@ FLAGS = Quantity(
 
 #: The larger of two scores is flagged beyond so many standard deviations: a probability of 0.001 under the model.
 MISFIT = 3.29
-#: The response is low below this share of a true change, a bias large beyond this share of the standard deviation, and
-#: a signal faint below this SNR.
-LOW_RESPONSE, LARGE_BIAS, LOW_SNR = 0.7, 0.5, 5.0
+#: The response is low below this share of a true change, and a signal faint below this SNR.
+LOW_RESPONSE, LOW_SNR = 0.7, 5.0
+#: A parameter is called biased where it is in more than this share of the truths that the estimate may come from.
+BIASED_TRUTHS = 0.7
 
 
 class Flag(IntFlag):
@@ -57,8 +58,8 @@ class Flag(IntFlag):
     )
     BIASED = (
         32,
-        "the expected bias of a parameter is larger than half its own standard deviation: averaging over voxels does "
-        "not remove it",
+        "in more than 70 % of the truths that the estimate of a parameter may come from, its bias is larger than half "
+        "its standard deviation: averaging over voxels does not remove it",
     )
     LOW_SNR = 64, "the SNR of S0 in one measurement is below 5: the noise floor shapes the signals"
 
@@ -89,7 +90,7 @@ def flags(
     with np.errstate(invalid="ignore", divide="ignore"):
         s0 = 1.0 if model.scale is None else estimate.parameters[model.scale]
         faint = s0 / sigma < LOW_SNR
-        biased = np.any([np.abs(expected.bias[n]) > LARGE_BIAS * expected.sd[n] for n in own], axis=0)
+        biased = np.any([expected.biased[name] > BIASED_TRUTHS for name in own], axis=0)
         response = np.diagonal(expected.response, axis1=1, axis2=2)
         raised = {
             Flag.MISFIT: expected.misfit > MISFIT,

@@ -29,6 +29,7 @@ from bidsfit.trust.misfit import SCORES, misfit_scores
 from bidsfit.trust.performance import (
     HIGHEST_SNR,
     KNOTS,
+    LARGE_BIAS,
     LEAST,
     LOWEST_SNR,
     Performance,
@@ -410,10 +411,14 @@ def _performance(
         where = np.column_stack([where, stands[:, :-1]])
     centres = where[rng.permutation(len(where))[: size.centres]]
     misfit = misfit[good]
-    targets = [errors, np.log(np.hypot(bias, sd) / spreads + LEAST), response]
+    large = np.abs(bias) > LARGE_BIAS * np.maximum(sd, LEAST * spreads)
+    targets = [errors[:, q:], np.log(np.hypot(bias, sd) / spreads + LEAST), response, large[:, own]]
     told = Smoother.fit(where, np.column_stack([np.column_stack(targets)[good // PAIRS], misfit]), centres)
     expected = told(where)
-    around = np.maximum(np.exp(expected[:, 2 * q : 3 * q]) - LEAST, LEAST)[:, own] * spreads[own]
+    usual = np.maximum(np.exp(expected[:, q : 2 * q]) - LEAST, LEAST)  # size of errors there
+    shift = (bias / spreads)[good // PAIRS] / bias_unit(model, usual, every=not beside)
+    mean = Smoother.fit(where, shift, centres)
+    around = usual[:, own] * spreads[own]
     error = (drawn.known[good // PAIRS] - values_of(model, pairs[good]))[:, own] / around
     spread = np.log((misfit - expected[:, -SCORES:]) ** 2 + LEAST**2) / 2 + LOG_OF_NORMAL
     more = np.column_stack([spread, np.clip(error, -MOST_ERROR, MOST_ERROR)])
@@ -428,7 +433,7 @@ def _performance(
         spreads=spreads,
         knots=knots,
         at_truth=at_truth,
-        at_estimate=Smoother(centres, np.hstack([told.coefficients, rest.coefficients, width.coefficients])),
+        at_estimate=Smoother(centres, np.hstack([s.coefficients for s in (mean, told, rest, width)])),
         bands=np.array([np.median(snr[band]) for band in order]),
         tails=np.stack([np.quantile(standard[band], TAILS, axis=0) for band in order]),
         facts={

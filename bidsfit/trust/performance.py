@@ -30,6 +30,8 @@ from bidsfit.trust.smoothing import Smoother
 LOWEST_SNR, HIGHEST_SNR = 3.0, 300.0
 #: Quantiles of every coordinate of the truths, between which it is stretched to be uniform.
 KNOTS = 33
+#: A bias is large beyond this share of the standard deviation.
+LARGE_BIAS = 0.5
 #: No error is told apart from none below this share of the spread of the truths.
 LEAST = 1e-4
 
@@ -60,6 +62,8 @@ class Expected:
     bias, sd, rmse : dict of quantity to ndarray, shape (...)
     response : ndarray, shape (..., n_parameters, n_parameters)
         Change of the mean estimate of the first per change of the truth of the second.
+    biased : dict of parameter to ndarray, shape (...)
+        Share of the truths whose bias is large (`LARGE_BIAS`).
     lower, upper : dict of parameter to ndarray, shape (...)
         95 % interval: where the truth lies in 95 % of the draws that gave such an estimate.
     misfit : ndarray, shape (...)
@@ -71,6 +75,7 @@ class Expected:
     sd: dict[str, NDArray[np.float64]]
     rmse: dict[str, NDArray[np.float64]]
     response: NDArray[np.float64]
+    biased: dict[str, NDArray[np.float64]]
     lower: dict[str, NDArray[np.float64]]
     upper: dict[str, NDArray[np.float64]]
     misfit: NDArray[np.float64]
@@ -180,14 +185,16 @@ class Performance:
             found[known] = values
             return found
 
-        bias, sd, rmse, response, lower, upper, misfit = map(placed, columns)
+        bias, sd, rmse, response, biased, lower, upper, misfit = map(placed, columns)
         return Expected(
             bias=self._named(bias),
             sd=self._named(sd),
             rmse=self._named(rmse),
             response=response.reshape(*shape, p, p),
-            lower=dict(zip(self.judged, np.moveaxis(lower, -1, 0), strict=True)),
-            upper=dict(zip(self.judged, np.moveaxis(upper, -1, 0), strict=True)),
+            **{
+                name: dict(zip(self.judged, np.moveaxis(found, -1, 0), strict=True))
+                for name, found in (("biased", biased), ("lower", lower), ("upper", upper))
+            },
             misfit=misfit,
         )
 
@@ -206,8 +213,8 @@ class Performance:
         level = points[:, -1]
         if self.beside:
             points = np.column_stack([points, self._coordinates(beside, sigma)[:, :-1]])
-        bias, spread, error, response, usual, apart, first, second = np.split(
-            self.at_estimate(points, threads), np.cumsum([q, q, q, p * p, SCORES, SCORES, p]), axis=1
+        bias, spread, error, response, biased, usual, apart, first, second = np.split(
+            self.at_estimate(points, threads), np.cumsum([q, q, q, p * p, p, SCORES, SCORES, p]), axis=1
         )
         sd = self._sd(spread, scale)
         rmse = np.maximum(np.exp(error) - LEAST, 0) * scale
@@ -218,8 +225,9 @@ class Performance:
             tail = np.stack([np.interp(level, self.bands, self.tails[:, end, j]) for j in range(p)], axis=1)
             ends.append(np.clip(estimates + around * (first + width * tail), *self.limits.T))
         above = ((scores - usual) / np.exp(apart)).max(axis=1)
-        bias = bias * bias_unit(self.space.model, np.exp(spread), scale)
-        return bias, sd, rmse, response, *ends, above
+        size = np.maximum(np.exp(error) - LEAST, LEAST)
+        bias = bias * bias_unit(self.space.model, size, scale, every=not self.beside)
+        return bias, sd, rmse, response, np.clip(biased, 0, 1), *ends, above
 
     def _named(self, columns: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
         return dict(zip(self.quantities, np.moveaxis(columns, -1, 0), strict=True))
@@ -291,7 +299,7 @@ class Performance:
     def _of(cls, arrays: dict[str, NDArray], facts: dict[str, Any], space: ParameterSpace) -> Performance:
         """The performance of these `_arrays` and facts; raise `ValueError` if it is none."""
         p, q = len(judged_of(space)), len(quantities_of(space.model))
-        functions = {"at_truth": 4 * q, "at_estimate": 3 * q + p * p + 2 * p + 2 * SCORES}
+        functions = {"at_truth": 4 * q, "at_estimate": 3 * q + p * p + 3 * p + 2 * SCORES}
         parts: dict[str, dict[str, NDArray]] = {
             name: {part: arrays.pop(f"{name}.{part}") for part in ("centres", "coefficients")} for name in functions
         }
@@ -354,14 +362,16 @@ def coordinates(cube: NDArray[np.float64], snr: NDArray[np.float64], knots: NDAr
 
 
 def bias_unit(
-    model: SignalModel, sd: NDArray[np.float64], scale: NDArray[np.float64] | float = 1.0
+    model: SignalModel, size: NDArray[np.float64], scale: NDArray[np.float64] | float = 1.0, every: bool = False
 ) -> NDArray[np.float64]:
-    """Unit in which the bias of the quantities is learned, shape (n, n_quantities): of wide ones the SD.
+    """Unit in which the bias of the quantities is learned, shape (n, n_quantities): of wide ones the size of errors.
 
-    The bias of the others is in the unit ``scale``, in which ``sd``, shape (n, n_quantities), is given.
+    The bias of the others is in the unit ``scale``, in which ``size``, shape (n, n_quantities), is given. At estimates
+    ``every`` one is in the size of errors, so that a bias that is small in low noise is told as such, unless the fit
+    beside the estimate shows the bias by its distance.
     """
-    wide = np.array([model.quantity(name).wide for name in quantities_of(model)])
-    return np.where(wide, sd, 1.0) * scale
+    wide = np.array([every or model.quantity(name).wide for name in quantities_of(model)])
+    return np.where(wide, size, 1.0) * scale
 
 
 def values_of(model: SignalModel, parameters: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from bidsfit.estimators.estimator import FITTED, Estimate, interval_quantile
 from bidsfit.trust.companions import Judge
-from bidsfit.trust.flags import LARGE_BIAS, Flag
+from bidsfit.trust.flags import BIASED_TRUTHS, Flag
 from bidsfit.trust.performance import Expected, Performance
 
 #: Arrows along each axis of a plane of two parameters.
@@ -33,7 +33,7 @@ class ParameterTrust:
     response : float
         Change of the mean estimate per true change.
     biased : float
-        Share of the voxels whose expected bias exceeds half the expected standard deviation.
+        Share of the voxels where it is biased, see `bidsfit.trust.flags.BIASED_TRUTHS`.
     towards : float
         Value that estimates are drawn to; NaN where there is none.
     upwards : float
@@ -42,6 +42,8 @@ class ParameterTrust:
         Smallest true change between two measurements of a voxel that shows (95 %).
     bias, sd, rmse : float
         Medians of the size of the expected bias, of the expected standard deviation and of the root mean square error.
+    unsure : float
+        Share of the voxels whose estimate may as well come from truths where it is biased as from others.
     """
 
     name: str
@@ -53,6 +55,7 @@ class ParameterTrust:
     bias: float
     sd: float
     rmse: float
+    unsure: float = np.nan
 
 
 @dataclass(frozen=True)
@@ -139,7 +142,8 @@ def _rows(
     for j, name in enumerate(performance.judged):
         value, bias, sd = (found[name][chosen] for found in (values, expected.bias, expected.sd))
         response = expected.response[chosen][:, j, j]
-        biased = np.abs(bias) > LARGE_BIAS * sd
+        truths = expected.biased[name][chosen]
+        biased, unbiased = truths > BIASED_TRUTHS, truths < 1 - BIASED_TRUTHS
         drawn = biased & (response < FAITHFUL)
         share = np.clip(response[drawn], 0, FAITHFUL)
         ends = value[drawn] + bias[drawn] * share / (1 - share)  # where the line of mean estimates meets the truth
@@ -158,6 +162,7 @@ def _rows(
                 bias=_median(np.abs(bias)),
                 sd=_median(sd),
                 rmse=_median(expected.rmse[name][chosen]),
+                unsure=float(1 - (biased | unbiased).mean()) if biased.size else np.nan,
             )
         )
     return rows

@@ -129,14 +129,15 @@ def test_the_surroundings_of_a_voxel_are_shown_side_by_side(material: SimpleName
     """On the first screen and in the table of errors: what is expected in each, and in words what of a change shows."""
     model, shown = models.get("ivim"), {"homogeneous": 0.97, "edge": 0.64, "lesion": 0.12}
     rows = {p: [ParameterTrust("D", r, 0.1, np.nan, np.nan, 0.3 / r, 0.02, 0.03, 0.04)] for p, r in shown.items()}
-    mean = ParameterTrust("D", 0.6, 0.1, np.nan, np.nan, 0.5, 0.02, 0.03, 0.04)
+    mean = ParameterTrust("D", 0.6, 0.1, np.nan, np.nan, 0.5, 0.02, 0.03, 0.04, unsure=0.25)
     told = TrustSummary([mean], {flag.name.lower(): 0.0 for flag in Flag}, [], 20.0, {"Truths": 9}, [], rows)
     told = trust_summary(json.loads(json.dumps(asdict(told))))
     d = ParameterSummary("D", 1.0, 0.5, 1.5, 0.0)
     trust = trust_row(told, model, [d])
     assert trust["sentences"][0] == (
         "D: a true change shows by 97 % in a homogeneous region, 64 % at an edge, 12 % in a lesion of one voxel; in "
-        "10.0 % of the voxels it is drawn by more than half its own noise; changes of a single voxel below "
+        "10.0 % of the voxels it is drawn by more than half its own noise; in 25.0 % of the voxels that is not known; "
+        "changes of a single voxel below "
         "2.5 \N{MULTIPLICATION SIGN} 10⁻³ mm²/s (250 % of the median) cannot be seen."
     )
     fit = replace(material.fit, trust=trust)

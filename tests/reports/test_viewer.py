@@ -244,7 +244,7 @@ def test_a_click_tells_what_stands_in_the_files(told: SimpleNamespace, asked: Ca
             expected = model.signal(parameters, averages)
         assert table[:, 2 + i] == pytest.approx(expected, rel=1e-5), name
     assert "converged with a parameter at its bound" in words
-    assert "biased: the expected bias" in words
+    assert "biased: in more than 70 % of the truths" in words
     assert "low snr: the SNR" in words
     assert title == "sub-01 · bidsfit"  # no name of a file or estimator was run
 

@@ -230,8 +230,13 @@ class TestDamage:
         refused(zipped(tmp_path / "more.zip", {**members, "extra.py": "print()"}), "was changed")
 
     def test_another_version(self, tmp_path, files):
-        path = consistent(tmp_path / "new.zip", members_of(files["network"]), Version=4)
-        refused(path, "its format has version 4, and this release reads 1, 2, 3")
+        path = consistent(tmp_path / "new.zip", members_of(files["network"]), Version=5)
+        refused(path, "its format has version 5, and this release reads 1, 2, 3, 4")
+
+    def test_the_performance_of_version_3_is_not_read(self, tmp_path, files):
+        old = read_bundle(consistent(tmp_path / "old.zip", members_of(files["network"]), Version=3))
+        assert old.performance is None
+        assert old.domain is not None
 
     @pytest.mark.parametrize(
         "changes",

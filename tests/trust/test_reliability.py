@@ -11,8 +11,10 @@ from bidsfit.phantom.directions import spread_directions
 from bidsfit.simulation.distributions import Uniform
 from bidsfit.simulation.simulator import Features, Noise, Simulator, noisy_averages
 from bidsfit.trust.domain import Domain
+from bidsfit.trust.flags import BIASED_TRUTHS
 from bidsfit.trust.misfit import look_at_signals
 from bidsfit.trust.monte_carlo import Size, performance_of, truths_of
+from bidsfit.trust.performance import LARGE_BIAS
 
 ACQUISITIONS = {
     "ivim": Acquisition([0, 5, 10, 20, 30, 40, 60, 80, 100, 150, 200, 300, 400, 500, 600, 800]),
@@ -73,6 +75,21 @@ def test_errors_averaged_over_the_truths_are_nearer_than_those_of_the_estimate_t
     for j, name in enumerate(performance.space.names):
         shown = found[:, :, performance.space.model.names.index(name)].mean(axis=1) - truth[:, j]
         assert np.corrcoef(averaged.bias[name], shown)[0, 1] > np.corrcoef(naive.bias[name], shown)[0, 1]
+
+
+def test_the_share_of_biased_truths_is_that_of_held_out_ones(held_out):
+    performance, truth, sigma, found, _ = held_out
+    told = performance.expected(found[:, :5].reshape(5 * TRUTHS, -1), np.repeat(sigma, 5))
+    shares, biased = [], []
+    for j, name in enumerate(performance.space.names):
+        values = found[:, :, performance.space.model.names.index(name)]
+        bias, sd = values.mean(axis=1) - truth[:, j], values.std(axis=1, ddof=1)
+        shares.append(told.biased[name])
+        biased.append(np.repeat(np.abs(bias) > LARGE_BIAS * sd, 5))
+    share, large = np.concatenate(shares), np.concatenate(biased)
+    assert large.mean() == pytest.approx(share.mean(), abs=0.05)
+    assert large[share > BIASED_TRUTHS].mean() > 0.6
+    assert large[share < 1 - BIASED_TRUTHS].mean() < 0.15
 
 
 def test_intervals_of_simulation_hold_what_they_say(held_out):
