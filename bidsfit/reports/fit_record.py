@@ -58,12 +58,12 @@ def fit_record(
         Methods texts of the model and the estimator.
     """
     model, estimator, numbers = view.model, view.estimator, view.result.numbers
-    reason = obstacle(estimator)
+    reason = obstacle(estimator, full=numbers.trust is not None)
     precisions = {row.name: view.precision(row.name) for row in numbers.parameters}
     warnings = [
         *filter(None, [in_words(numbers.left_out)]),
         *fit_warnings(numbers, model.scale, precisions),
-        *([f"What is to be expected of the errors is not simulated: {reason}"] if reason else []),
+        *([f"What is to be expected of the errors is not simulated: {reason.removesuffix('.')}."] if reason else []),
         *(training_warnings(numbers, view.bundle, participant, source) if view.bundle else ()),
     ]
     return FitRecord(

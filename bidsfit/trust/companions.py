@@ -360,7 +360,7 @@ def companions_of(estimator: Estimator, trust: Trust = "off") -> dict[str, Compa
 
 def is_simulated(estimator: Estimator, trust: Trust) -> bool:
     """Whether the performance of an estimator is simulated."""
-    return trust != "off" and not obstacle(estimator)
+    return trust != "off" and not obstacle(estimator, full=trust == "full")
 
 
 def companions(

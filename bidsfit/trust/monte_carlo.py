@@ -102,10 +102,13 @@ OF_PATCHES = Size(2048, 12, 4, 256)
 Estimate = Callable[[NDArray[np.float64], NDArray[np.float64]], NDArray[np.float64]]
 
 
-def obstacle(estimator: Estimator) -> str:
-    """Why the performance of an estimator cannot be simulated; empty if it can."""
-    if any(estimator.reach) and not hasattr(estimator, "trained"):
-        return "it reads the neighbours of a voxel"
+def obstacle(estimator: Estimator, full: bool = True) -> str:
+    """Why the performance of an estimator is not simulated, fully or lightly; empty if it is."""
+    if not hasattr(estimator, "trained"):
+        if any(estimator.reach):
+            return "it reads the neighbours of a voxel"
+        if not full and _fits_large_function(estimator):
+            return "that takes about an hour of a core, once for a protocol. --trust full does it"
     model = estimator.model
     known = (*model.axis_angles, model.phase)
     if any(parameter.kind != "scalar" and parameter.name not in known for parameter in model.parameters):
@@ -209,11 +212,15 @@ def estimates_of(estimator: Estimator, acquisition: Acquisition, known: bool = T
 def size_of(estimator: Estimator, full: bool = False) -> Size:
     """How much is simulated for an estimator: lightly, or fully."""
     if not estimator.model.compiled:
-        return OF_FUNCTION if estimator.n_free <= FEW_PARAMETERS else OF_LARGE_FUNCTION
+        return OF_LARGE_FUNCTION if _fits_large_function(estimator) else OF_FUNCTION
     model = estimator.model
     if estimator.costly or model.axis_angles or len(model.names) > MANY_PARAMETERS:
         return LIGHT if full else OF_COSTLY
     return FULL if full else LIGHT
+
+
+def _fits_large_function(estimator: Estimator) -> bool:
+    return not estimator.model.compiled and estimator.n_free > FEW_PARAMETERS
 
 
 class Drawn(NamedTuple):

@@ -171,6 +171,12 @@ def test_an_estimator_that_reads_neighbours_is_judged_in_three_surroundings():
     assert again.surroundings["lesion"].facts == made.surroundings["lesion"].facts
 
 
+def test_what_takes_an_hour_is_simulated_where_it_is_asked_for():
+    slow, quick = (LeastSquares(models.get(name)) for name in ("qmtgbloch", "mrffisp"))
+    assert "--trust full" in obstacle(slow, full=False)
+    assert [obstacle(slow), obstacle(quick, full=False)] == ["", ""]
+
+
 def test_a_held_parameter_is_not_varied():
     estimator = LeastSquares(models.get("ivim"), bounds={"Dstar": (20.0, 20.0)})
     assert not obstacle(estimator)
