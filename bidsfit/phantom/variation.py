@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from bidsfit.models.signal_model import SignalModel
 from bidsfit.phantom.head import Head
+from bidsfit.phantom.tissue import RECIPES
 
 #: A factor for every parameter that can vary.
 Factors = Mapping[str, float]
@@ -20,8 +21,9 @@ SHORT_OF = 0.999
 
 
 def varying(model: SignalModel) -> tuple[str, ...]:
-    """Parameters that can vary: all except scale and phase, and what is no property of tissue."""
-    others = (model.scale, model.phase, *(p.name for p in model.parameters if p.auxiliary and p.kind == "scalar"))
+    """Parameters that can vary: all except scale and phase, and fields of the scanner."""
+    fields = RECIPES[model.name].fields if model.name in RECIPES else {}
+    others = (model.scale, model.phase, *fields)
     return tuple(p.name for p in model.parameters if p.name not in others and p.bounds[0] < p.bounds[1])
 
 

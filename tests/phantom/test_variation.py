@@ -132,3 +132,8 @@ def test_medians_where_another_parameter_is_large_enough():
     where = (one.tissue == 1) & (one.parameters["f"] >= 0.05)
     assert 0 < found.n_voxels == where.sum() < (one.tissue == 1).sum()
     assert found.median == np.median(one.parameters["Dstar"][where])
+
+
+def test_tissue_varies_and_fields_of_the_scanner_do_not():
+    assert varying(models.get("dti")) == ("Dxx", "Dyy", "Dzz", "Dxy", "Dxz", "Dyz")
+    assert varying(models.get("qmtgbloch")) == ("m0s", "R1f", "R2f", "Rx", "R1s", "T2s")
