@@ -206,8 +206,7 @@ def series_metadata(found: Mapping[Path, Mapping[str, Any]], suffix: str) -> dic
             column = FIELDS.get(field)
             if column is not None and not is_value(metadata[field], column):
                 raise UnusableInputError(
-                    f"{path}: {field} is {metadata[field]!r}; expected a positive number of {UNITS[field]}, at most "
-                    f"{column.largest / column.field_factor:g}."
+                    f"{path}: {field} is {metadata[field]!r}; expected {_values_in_words(column)}."
                 )
     if SHOTS in SERIES[suffix].fields:
         found = {path: {**metadata, **_shots(path, metadata)} for path, metadata in found.items()}

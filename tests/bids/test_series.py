@@ -75,8 +75,8 @@ def test_metadata_are_inherited_and_phases_are_left_out(echoes):
     [
         ({"EchoTime": None}, "sub-01_echo-1_MESE.nii.gz has no EchoTime in its metadata, which BIDS requires of MESE. "
                              "Write it, in seconds, to sub-01_echo-1_MESE.json."),
-        ({"EchoTime": 20}, "EchoTime is 20; expected a positive number of seconds, at most 10."),
-        ({"EchoTime": "soon"}, "EchoTime is 'soon'; expected a positive number of seconds"),
+        ({"EchoTime": 20}, "EchoTime is 20; expected seconds, positive and at most 10."),
+        ({"EchoTime": "soon"}, "EchoTime is 'soon'; expected seconds, positive"),
     ],
 )  # fmt: skip
 def test_missing_and_wrong_metadata_are_told(echoes, sidecar, words):
