@@ -1,4 +1,4 @@
-"""Rotations: between sets of gradient directions, and of the tensors of tissue that is turned."""
+"""Rotations: between sets of gradient directions, and of the axes and tensors of tissue that is turned."""
 
 from __future__ import annotations
 
@@ -52,3 +52,17 @@ def rotated_tensor(elements: NDArray[np.float64], axes: Sequence[str], rotation:
             share = prod(matrix[places[a], places[b]] for a, b in zip(names, others, strict=True))
             linear[i, columns[tuple(sorted(others))]] += share
     return elements @ linear.T
+
+
+def rotated_axis(angles: NDArray[np.float64], rotation: Rotation) -> NDArray[np.float64]:
+    """Polar angle and azimuth (n, 2) of axes that are turned by a rotation."""
+    polar, azimuth = angles.T
+    vectors = np.column_stack([np.sin(polar) * np.cos(azimuth), np.sin(polar) * np.sin(azimuth), np.cos(polar)])
+    return axis_angles(rotation.apply(vectors))
+
+
+def axis_angles(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Polar angle, up to a right angle, and azimuth (n, 2) of axes that unit vectors (n, 3) give."""
+    x, y, z = vectors.T
+    side = np.where(z < 0, -1.0, 1.0)
+    return np.column_stack([np.arccos(np.clip(np.abs(z), 0, 1)), np.mod(np.arctan2(side * y, side * x), 2 * np.pi)])

@@ -9,9 +9,10 @@ from scipy.spatial.transform import Rotation
 
 from bidsfit.models.common import signal_scale
 from bidsfit.models.functions import HIGHEST, stick, watson
-from bidsfit.models.parameter import Parameter, orientation, rotated_axis
+from bidsfit.models.parameter import Parameter, orientation
 from bidsfit.models.requirements import ValuesRequirement
 from bidsfit.models.symbolic import SymbolicModel
+from bidsfit.rotation import rotated_axis
 
 #: Diffusivity along neurites and of free water, um^2/ms.
 ALONG, FREE_WATER = sp.Rational(17, 10), 3

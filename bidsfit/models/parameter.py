@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import sympy as sp
 from numpy.typing import NDArray
-from scipy.spatial.transform import Rotation
 
 from bidsfit.models.priors import Prior
 
@@ -178,20 +177,6 @@ def orientation(name: str, title: str) -> tuple[tuple[Parameter, Parameter], Der
     vector = sp.Matrix([sp.sin(polar) * sp.cos(azimuth), sp.sin(polar) * sp.sin(azimuth), sp.cos(polar)])
     axis = Derived(name=name, label=name, latex=r"\mathbf{n}", description=title.capitalize(), value=vector, axis=True)
     return (angles[0], angles[1]), axis
-
-
-def rotated_axis(angles: NDArray[np.float64], rotation: Rotation) -> NDArray[np.float64]:
-    """Polar angle and azimuth (n, 2) of axes that are turned by a rotation."""
-    polar, azimuth = angles.T
-    vectors = np.column_stack([np.sin(polar) * np.cos(azimuth), np.sin(polar) * np.sin(azimuth), np.cos(polar)])
-    return axis_angles(rotation.apply(vectors))
-
-
-def axis_angles(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Polar angle, up to a right angle, and azimuth (n, 2) of axes that unit vectors (n, 3) give."""
-    x, y, z = vectors.T
-    side = np.where(z < 0, -1.0, 1.0)
-    return np.column_stack([np.arccos(np.clip(np.abs(z), 0, 1)), np.mod(np.arctan2(side * y, side * x), 2 * np.pi)])
 
 
 def tensor(elements: Sequence[str]) -> Derived:

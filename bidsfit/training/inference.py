@@ -12,9 +12,8 @@ from bidsfit.acquisition import SAME_DIRECTION, Acquisition
 from bidsfit.compiling import specialised
 from bidsfit.estimators.log_linear import LogLinear
 from bidsfit.models import dti
-from bidsfit.models.parameter import axis_angles
 from bidsfit.models.space import ParameterSpace
-from bidsfit.rotation import rotation_between
+from bidsfit.rotation import axis_angles, rotation_between
 from bidsfit.simulation.patches import with_presence
 from bidsfit.simulation.simulator import Features
 from bidsfit.training.recipe import Recipe
