@@ -340,7 +340,7 @@ class Simulator:
         drawn = simulation.snr_range or simulation.snr_levels or simulation.snr
         if bound and np.isinf(noise.snr) and not drawn:
             raise ValueError("Errors relative to the Cramér-Rao bound need noise, and the training has none.")
-        if simulation.unit == "noise" and np.isinf(noise.snr):
+        if simulation.unit == "noise" and np.isinf(noise.snr) and not drawn:
             raise ValueError("Signals in units of the noise (unit: noise) need noise, and the training has none.")
         self.label, self.bound, self.images = label, bound, images
         self.distribution = distribution

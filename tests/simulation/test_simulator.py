@@ -247,6 +247,11 @@ class TestFeatures:
             features(signals)
         with pytest.raises(ValueError, match="need noise, and the training has none"):
             Simulator(Uniform(ParameterSpace(SMT2)), SHELLS, Noise(np.inf), Simulation(unit="noise"))
+        drawn = Simulator(
+            Uniform(ParameterSpace(SMT2)), SHELLS, Noise(np.inf), Simulation(unit="noise", snr_levels=(20,))
+        )
+        batch = drawn.draw(400, np.random.default_rng(0))
+        assert np.median(batch.features[:, 0, 0]) == pytest.approx(20, rel=0.02)
 
 
 def test_snrs_of_weak_signals_refer_to_the_largest():
