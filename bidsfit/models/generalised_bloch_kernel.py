@@ -55,6 +55,8 @@ def fill_cycles(
         Chebyshev coefficients of the saturation of macromolecules.
     signals : ndarray, shape (n_voxels, n)
     slopes : ndarray, shape (n_voxels, 10, n), or of no voxel
+
+    Both are NaN where the parameters describe no tissue.
     """
     _fill(parameters, design, table, np.empty(len(design), dtype=STEP), signals, slopes)
 
@@ -69,6 +71,9 @@ def _fill(
         tissue = parameters[v, 1:9] * UNITS
         scale = parameters[v, 0] * np.exp(1j * parameters[v, 9])
         whole = _steps(tissue, design, table, steps)
+        if not np.isfinite(whole).all():  # of a share below 0, which networks may estimate, and fits do not
+            signals[v], slopes[v : v + 1] = np.nan, np.nan
+            continue
         periodic = np.linalg.inv(np.eye(4) - whole[:, :4])
         state = periodic @ whole[:, 4].copy()
         for k in range(len(steps)):

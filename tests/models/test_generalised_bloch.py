@@ -14,7 +14,7 @@ from scipy.optimize import brentq
 
 from bidsfit import Acquisition, LeastSquares, models
 from bidsfit.information import cramer_rao_bound
-from bidsfit.models.generalised_bloch import cycle, inverted, inverted_share, periodic
+from bidsfit.models.generalised_bloch import cycle, cycle_of_voxels, inverted, inverted_share, periodic
 from bidsfit.noise import add_noise
 from bidsfit.phantom.tissue import RECIPES
 
@@ -178,6 +178,18 @@ class TestModel:
 
     def acquisition(self, n):
         return Acquisition(**dict(zip(self.model.variables, pulses(n).T, strict=True)))
+
+    def test_what_is_no_tissue_has_no_signal(self):
+        rows = np.tile(WHITE, (3, 1))
+        rows[1, 1:3] = -0.5, 40.0  # their rates of exchange and relaxation have no real root
+        with np.errstate(invalid="ignore"):
+            signals, slopes = cycle_of_voxels(rows, pulses(20), derivatives=True)
+        assert np.isnan(signals[1]).all()
+        assert np.isnan(slopes[1]).all()
+        np.testing.assert_array_equal(signals[2], signals[0])
+        np.testing.assert_array_equal(slopes[2], slopes[0])
+        assert np.isfinite(signals[0]).all()
+        assert np.isfinite(slopes[0]).all()
 
     def test_derivatives_of_many_voxels_are_differences_of_signals(self):
         acquisition = self.acquisition(30)
