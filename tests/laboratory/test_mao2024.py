@@ -12,9 +12,8 @@ from bidsfit.laboratory.bench import Bench
 from bidsfit.laboratory.gallery import Gallery
 from bidsfit.laboratory.mao2024 import (
     CASES,
-    DICTIONARY,
     FEWER,
-    FINGERPRINTS,
+    FITTED,
     LEAST_SQUARES,
     OBJECTIVES,
     PAPER,
@@ -94,17 +93,19 @@ def test_the_table_has_the_known_efficiency(run, tmp_path):
         assert (low, middle, high) == pytest.approx([b - noise * variance for b in expected], abs=1e-6)
 
 
-def test_the_table_of_fingerprints_has_the_known_errors(run, tmp_path, monkeypatch):
-    """Per cent of the truth, and relative to the bound; classical estimators have the bounds of the model."""
+@pytest.mark.parametrize(("number", "model", "told"), [("2", "mrffisp", 2), ("3", "qmtgbloch", 6)])
+def test_tables_of_fingerprints_have_the_known_errors(number, model, told, run, tmp_path, monkeypatch):
+    """Per cent of the truth, and relative to the bound."""
     monkeypatch.setattr(mao2024, "MEASURED", 20)
-    PAPER.tables["2"].parts[""](run, "table-2")
-    rows = read(tmp_path / "table-2.csv")
-    assert [row["estimator"] for row in rows[:4]] == [DICTIONARY, LEAST_SQUARES, *TRAINED]
-    place = setting(FINGERPRINTS)
+    PAPER.tables[number].parts[""](replace(run, quick=False), "table")
+    rows = read(tmp_path / "table.csv")
+    estimators = [*FITTED[model], *TRAINED]
+    assert [row["estimator"] for row in rows] == told * estimators
+    place = setting(model)
     truth = Uniform(place.space).sample(20, np.random.default_rng([0, 1]))
     percent = 100 * np.sqrt(np.mean((floor(place, truth) / truth) ** 2, axis=0))
-    noise = 1 / (run.repeats // mao2024.SHARE)
     for row in rows:
+        noise = 1 / max(mao2024.REALISATIONS // FITTED[model].get(row["estimator"], ("", 2))[1], 2)
         is_network = row["estimator"] in TRAINED
         sd, bias = (0.5, 0.51) if is_network else (1.1, 0.0)
         own = percent[place.space.names.index(row["parameter"])]
@@ -115,12 +116,22 @@ def test_the_table_of_fingerprints_has_the_known_errors(run, tmp_path, monkeypat
         assert (row["bias_percent_lowest"] < row["bias_percent_highest"]) == is_network
 
 
-def test_fingerprints_are_trained_on_a_fixed_set():
-    made = recipe("wvce, λ = 1", FINGERPRINTS)
-    assert made.simulation.samples == made.start.simulation.samples == CASES[FINGERPRINTS].samples
+@pytest.mark.parametrize("model", FITTED)
+def test_fingerprints_are_trained_on_a_fixed_set(model):
+    made, units = recipe("wvce, λ = 1", model), CASES[model].units or load_recipe("mse-crb").architecture.units
+    assert made.simulation.samples == made.start.simulation.samples == CASES[model].samples
+    assert made.architecture.units == made.start.architecture.units == units
     assert made.simulation.set_noise == "fresh"
-    fewer = recipe("MSE-CRB", FINGERPRINTS, quick=True)
+    fewer = recipe("MSE-CRB", model, quick=True)
     assert fewer.simulation.samples * FEWER == made.simulation.samples
+
+
+def test_what_is_fitted_has_the_bounds_of_the_model_on_the_side_of_the_networks(run):
+    place = setting("qmtgbloch")
+    bounds = mao2024.with_wide_bounds(run, place, "lsq").options["lsq"]["bounds"]
+    assert bounds["m0s"] == place.space.model["m0s"].bounds != CASES["qmtgbloch"].bounds["m0s"]
+    assert (*bounds["B1"],) == CASES["qmtgbloch"].bounds["B1"]
+    assert (*bounds["f0"],) == CASES["qmtgbloch"].bounds["f0"]
 
 
 def test_curves_are_of_networks_that_were_trained_once(run, tmp_path):
