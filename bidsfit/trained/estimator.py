@@ -33,8 +33,9 @@ from bidsfit.trust.performance import Performance
 #: Key of the statistic of an ensemble: the standard deviation of the estimates of its networks.
 SPREAD = "ensemble"
 
-#: SNRs at which estimators are trained for data of any SNR: few, so that one file serves many images.
-SNR_LEVELS = (5.0, 7.0, 10.0, 14.0, 20.0, 28.0, 40.0, 56.0, 80.0, 113.0, 160.0)
+#: SNRs at which estimators are trained for data of any SNR: few, so that one file serves many images. Diffusion images
+#: have the lower ones, relaxometry and fingerprints the higher.
+SNR_LEVELS = (5.0, 7.0, 10.0, 14.0, 20.0, 28.0, 40.0, 56.0, 80.0, 113.0, 160.0, 226.0, 320.0, 453.0, 640.0)
 
 #: How the images that a training takes voxels of are called.
 IMAGES: Mapping[Scope, str] = {"participant": "the participant's images", "dataset": "all images of the run"}

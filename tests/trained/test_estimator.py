@@ -298,7 +298,16 @@ class TestRefusals:
 
 class TestTasks:
     def test_levels_are_few(self):
-        assert [nearest_level(snr) for snr in (1, 5, 24, 25, 160, 1e6, np.inf)] == [5, 5, 28, 28, 160, 160, 160]
+        assert [nearest_level(snr) for snr in (1, 5, 24, 25, 160, 500, 1e6, np.inf)] == [
+            5,
+            5,
+            28,
+            28,
+            160,
+            453,
+            640,
+            640,
+        ]
         assert all(nearest_level(level) == level for level in SNR_LEVELS)
         steps = np.diff(np.log(SNR_LEVELS))
         assert steps.max() < np.log(1.5)
