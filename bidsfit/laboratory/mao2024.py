@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,7 @@ from bidsfit.phantom.tissue import RECIPES
 from bidsfit.reports.efficiency import plot_efficiencies, plot_efficiency_curves
 from bidsfit.simulation.distributions import Uniform
 from bidsfit.simulation.simulator import Noise
+from bidsfit.training.architectures import Perceptron
 from bidsfit.training.recipe import Recipe, load_recipe
 
 #: SNRs of the curves, relative to that of table and histograms. Networks are trained for all between.
@@ -133,7 +134,7 @@ def recipe(objective: str, model: str = "ivim", *, quick: bool = False) -> Recip
 
 def at_levels(made: Recipe, model: str) -> Recipe:
     """A recipe for the SNRs and the samples of a model, and the size of its networks."""
-    case, architecture = CASES[model], made.architecture
+    case, architecture = CASES[model], cast(Perceptron, made.architecture)
     snrs = RELATIVE_SNRS[0] * case.snr, RELATIVE_SNRS[-1] * case.snr
     simulation = replace(made.simulation, snr_range=snrs, samples=case.samples)
     if case.units is not None:

@@ -57,7 +57,7 @@ class TrainedEstimator(Estimator):
         Noise of the training signals; always Gaussian with ``debias``.
     recipe : str or mapping, optional
         Name or file of a training recipe, or its content; by default the recipe of the package for noisy or noise-free
-        signals.
+        signals, or for fingerprints.
     label : str
         Name of the estimator, if it is not made of its kind and distribution: that of its recipe.
     seed : int

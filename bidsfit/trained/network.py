@@ -24,4 +24,6 @@ class Network(TrainedEstimator):
     references = ("gyori2022", "kingma2015", "pytorch")
 
     def default_recipe(self, snr: float) -> Recipe:
+        if "MRF" in self.model.suffixes:
+            return load_recipe("network-fingerprints")
         return load_recipe("network-noise-free" if np.isinf(snr) else "network")

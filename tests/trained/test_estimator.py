@@ -323,6 +323,8 @@ class TestTasks:
         assert Network(SMT2, debias=True).task(SHELLS, 7.0).noise.kind == "gaussian"
         assert not Network(SMT2).task(SHELLS, 7.0, lowest=False).noise.lowest
         assert Network(SMT2, snr=np.inf).task(SHELLS, 7.0).recipe == load_recipe("network-noise-free")
+        for name, recipe in {"mrffisp": "network-fingerprints", "mp2rage": "network"}.items():
+            assert Network(models.get(name)).default_recipe(40.0) == load_recipe(recipe)
         assert Forest(SMT2, recipe="forest-quick").task(SHELLS, 7.0).recipe == load_recipe("forest-quick")
 
     def test_distributions_are_of_the_pool(self):
