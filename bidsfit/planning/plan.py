@@ -339,6 +339,8 @@ def _plan_image(
         reasons = " ".join(f"{row['name']}: {row['reason']}." for row in rows.values())
         raise UnusableInputError(f"{image.path}: its protocol supports none of the models. {reasons}")
     its_models = [fit.signal_model for fit in chosen]
+    if not any(model.covariate for model in its_models):
+        image = replace(image, covariate=None, covariate_uri=None)
     remarks = tuple(_remarks(image, shape, acquisition, its_models, noise))
     return ImagePlan(
         image=_preprocessed(image, output_dir) if chain is not None and chain.changes else image,

@@ -200,6 +200,10 @@ def test_a_cycle_of_pulses_becomes_maps_of_macromolecules(app, outputs, valid, b
     inside = ((tissue == 1) | (tissue == 2)) & (np.indices(tissue.shape).sum(axis=0) % 3 == 0)  # which takes seconds
     mask = nib.load(truth / "sub-01/anat/sub-01_desc-brain_mask.nii.gz")
     nib.save(nib.Nifti1Image(inside.astype(np.uint8), mask.affine), mask.get_filename())
+    (dataset / "sub-01/fmap").mkdir()
+    nib.save(
+        nib.Nifti1Image(np.ones(mask.shape, np.float32), mask.affine), dataset / "sub-01/fmap/sub-01_TB1map.nii.gz"
+    )
     words = ("-d", f"truth={truth}", "--trust", "off", "--estimators", "lsq", "dictionary", *QUICK)
     outcome = app(dataset, tmp_path / "out", "participant", *words)
     assert "dictionary of --estimators fits nothing. qmtgbloch: A dictionary covers at most" in outcome.err
@@ -212,7 +216,9 @@ def test_a_cycle_of_pulses_becomes_maps_of_macromolecules(app, outputs, valid, b
         expected = np.asarray(nib.load(path).dataobj)
         error = left.data(f"{stem}_param-{label}_desc-lsq_anatmap")[inside] / expected[inside] - 1
         assert np.median(np.abs(error)) < limit, label
-    assert left.sidecar(f"{stem}_param-f0_desc-lsq_anatmap")["Units"] == "Hz"
+    about = left.sidecar(f"{stem}_param-f0_desc-lsq_anatmap")
+    assert about["Units"] == "Hz"
+    assert not any("TB1map" in source for source in about["Sources"])  # B1 is estimated
 
 
 def test_saturation_at_several_offsets_is_fitted(app, outputs, valid, blank_figures, tmp_path):
