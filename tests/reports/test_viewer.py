@@ -44,6 +44,10 @@ MASK[2:8, 3:10, 1:5] = True
 MASK[3, 4, 2] = False
 
 
+#: What is expected of fits that no flag is raised of.
+EXPECTED_SD = {"adc": np.nan, "ivimsimple": 0.5}
+
+
 @pytest.fixture(scope="module")
 def told(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     """An image whose voxels are fitted with every model: records, folder, and the maps by fit and key."""
@@ -68,6 +72,8 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
         own[f"{model.names[1]}_sd"][5] = np.inf
         own["status"] = np.full(n, Status.AT_BOUND.value)
         own["flags"] = np.full(n, Flag.BIASED | Flag.LOW_SNR)
+        if name in EXPECTED_SD:
+            own["flags"], own[f"{model.names[1]}_expectedsd"] = np.zeros(n, int), np.full(n, EXPECTED_SD[name])
         rows = []
         for key, values in own.items():
             parameter, _, statistic = key.partition("_")
@@ -246,6 +252,8 @@ def test_a_click_tells_what_stands_in_the_files(told: SimpleNamespace, asked: Ca
     assert "converged with a parameter at its bound" in words
     assert "biased: in more than 70 % of the truths" in words
     assert "low snr: the SNR" in words
+    assert re.search(r"adc .*what its errors are is not known\.", words)
+    assert re.search(r"ivimsimple .*no flag is raised\.", words)
     assert title == "sub-01 · bidsfit"  # no name of a file or estimator was run
 
 

@@ -1074,6 +1074,9 @@ class Viewer {
       const code = fit.byKey.status ? Math.round(fit.byKey.status.at(voxel)) : null;
       const raised = fit.byKey.flags ? Math.round(fit.byKey.flags.at(voxel)) : 0;
       const doubts = Object.entries(flags).filter(([bit]) => raised & Number(bit));
+      const errors = fit.maps.filter((map) => map.statistic === "expectedsd");
+      const unknown = errors.length && errors.every((map) => Number.isNaN(map.at(voxel)));
+      const silent = unknown ? "; what its errors are is not known" : "; no flag is raised";
       return h(
         "div",
         { class: "verdict" },
@@ -1082,7 +1085,7 @@ class Viewer {
           {},
           swatch(fit.colour),
           h("strong", {}, `${fit.model} · ${fit.estimator}`),
-          `: ${status[code]?.words ?? "no status"}${fit.byKey.flags && !doubts.length ? "; no flag is raised" : ""}.`,
+          `: ${status[code]?.words ?? "no status"}${fit.byKey.flags && !doubts.length ? silent : ""}.`,
         ),
         doubts.length
           ? h("ul", {}, ...doubts.map(([, flag]) => h("li", {}, h("strong", {}, flag.name), `: ${flag.words}.`)))
