@@ -42,7 +42,8 @@ class Case:
     """A model, what networks are trained on (within its bounds: um^2/ms, ms, 1/s), and the SNR of table and histograms.
 
     Where simulation takes long, networks are trained on a fixed number of ``samples`` with fresh noise in every step.
-    ``units`` are those of a hidden layer, where they are not those of the recipes.
+    ``units`` (of a hidden layer), ``realisations`` (of a voxel; the batch has the fewer voxels, the more there are) and
+    ``rate`` are those of the recipes, unless something else is said.
     """
 
     words: str
@@ -50,6 +51,8 @@ class Case:
     snr: float = 50.0
     samples: int | None = None
     units: int | None = None
+    realisations: int | None = None
+    rate: Literal["one-cycle"] | None = None
 
 
 CASES = {
@@ -76,6 +79,8 @@ CASES = {
         500.0,
         samples=1 << 16,
         units=128,
+        realisations=16,
+        rate="one-cycle",
     ),
 }
 #: Of Table 1 and the figures; fingerprints have tables of their own.
@@ -118,28 +123,31 @@ def recipe(objective: str, model: str = "ivim", *, quick: bool = False) -> Recip
 
     Every step has as many network evaluations, which without a form are of as many voxels.
     """
-    made = load_recipe("bias-reduced")
+    made, case = load_recipe("bias-reduced"), CASES[model]
     form, balance = OBJECTIVES[objective]
     goal: Any = made.objective
     goal = replace(goal, form=form, balance=balance, allowance=goal.allowance if form == "wvce" else None)
-    schedule, simulation = made.schedule, made.simulation
-    if form is None:
-        copies = simulation.realisations
-        schedule = replace(schedule, batch=copies * schedule.batch, validation=copies * schedule.validation)
-        simulation = replace(simulation, realisations=1)
-    made = replace(made, objective=goal, schedule=schedule, simulation=simulation)
-    made = at_levels(made, model)
+    evaluated = made.simulation.realisations
+    copies = 1 if form is None else case.realisations or evaluated
+    schedule = replace(
+        made.schedule,
+        batch=evaluated * made.schedule.batch // copies,
+        validation=evaluated * made.schedule.validation // copies,
+        rate=case.rate or made.schedule.rate,
+    )
+    simulation = replace(made.simulation, realisations=copies)
+    made = for_case(replace(made, objective=goal, schedule=schedule, simulation=simulation), case)
     return shortened(replace(made, start=made.start and shortened(made.start))) if quick else made
 
 
-def at_levels(made: Recipe, model: str) -> Recipe:
-    """A recipe for the SNRs and the samples of a model, and the size of its networks."""
-    case, architecture = CASES[model], cast(Perceptron, made.architecture)
-    snrs = RELATIVE_SNRS[0] * case.snr, RELATIVE_SNRS[-1] * case.snr
-    simulation = replace(made.simulation, snr_range=snrs, samples=case.samples)
+def for_case(made: Recipe, case: Case) -> Recipe:
+    """A recipe, and that of its start, with the SNRs and the samples of a model and the size of its networks."""
+    architecture = cast(Perceptron, made.architecture)
     if case.units is not None:
         architecture = replace(architecture, units=case.units)
-    start = made.start and at_levels(made.start, model)
+    snrs = RELATIVE_SNRS[0] * case.snr, RELATIVE_SNRS[-1] * case.snr
+    simulation = replace(made.simulation, snr_range=snrs, samples=case.samples)
+    start = made.start and for_case(made.start, case)
     return replace(made, architecture=architecture, simulation=simulation, start=start)
 
 

@@ -20,6 +20,7 @@ from bidsfit.laboratory.mao2024 import (
     RELATIVE_SNRS,
     SEEDS,
     TRAINED,
+    for_case,
     levels_of,
     recipe,
     setting,
@@ -58,10 +59,12 @@ def read(path):
         return list(csv.DictReader(stream))
 
 
-def test_objectives_start_and_train_alike():
+@pytest.mark.parametrize("model", ["ivim", "qmtgbloch"])
+def test_objectives_start_and_train_alike(model):
     """Every one starts from the network of mse-crb, and a step has as many network evaluations."""
-    made = {name: recipe(name) for name in OBJECTIVES}
-    assert all(one.start == load_recipe("mse-crb") for one in made.values())
+    made = {name: recipe(name, model) for name in OBJECTIVES}
+    start = for_case(load_recipe("mse-crb"), CASES[model])
+    assert all(one.start == start for one in made.values())
     alike = {
         (
             one.architecture,
@@ -74,7 +77,11 @@ def test_objectives_start_and_train_alike():
     }
     assert len(alike) == 1
     assert len({one.objective for one in made.values()}) == len(OBJECTIVES)
-    assert made["wvce, λ = 1"] == load_recipe("bias-reduced")
+
+
+def test_the_recipes_of_the_package_are_those_of_ivim():
+    assert recipe("wvce, λ = 1") == load_recipe("bias-reduced")
+    assert recipe("MSE-CRB").start == load_recipe("mse-crb")
 
 
 def test_the_table_has_the_known_efficiency(run, tmp_path):
