@@ -61,7 +61,13 @@ CASES = {
     "sirqmt": Case(
         "selective inversion recovery", {"T1": (700.0, 1800.0), "PSR": (0.03, 0.25), "inversion": (0.85, 1.0)}, 250.0
     ),
-    "mrffisp": Case("fingerprints", {"T1": (300.0, 3000.0), "T2": (30.0, 300.0)}, samples=1 << 15),
+    "mrffisp": Case(
+        "fingerprints",
+        {"T1": (300.0, 3000.0), "T2": (30.0, 300.0)},
+        samples=1 << 15,
+        realisations=16,
+        rate="one-cycle",
+    ),
     # About the ranges of the brain that the paper trains on. Off-resonance and B1, which mean the same with the other
     # sign and on the other side of 1, keep to one side.
     "qmtgbloch": Case(
