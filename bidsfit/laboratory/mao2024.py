@@ -59,7 +59,11 @@ CASES = {
     "ivim": Case("IVIM", {"f": (0.05, 0.5), "D": (0.4, 3.0), "Dstar": (10.0, 100.0)}),
     "smt2": Case("SMT with two compartments", {"vcyl": (0.1, 0.9), "lambda": (0.5, 3.0)}),
     "sirqmt": Case(
-        "selective inversion recovery", {"T1": (700.0, 1800.0), "PSR": (0.03, 0.25), "inversion": (0.85, 1.0)}, 250.0
+        "selective inversion recovery",
+        {"T1": (700.0, 1800.0), "PSR": (0.03, 0.25), "inversion": (0.85, 1.0)},
+        250.0,
+        realisations=16,
+        rate="one-cycle",
     ),
     "mrffisp": Case(
         "fingerprints",
