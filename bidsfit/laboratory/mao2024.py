@@ -42,8 +42,7 @@ class Case:
     """A model, what networks are trained on (within its bounds: um^2/ms, ms, 1/s), and the SNR of table and histograms.
 
     Where simulation takes long, networks are trained on a fixed number of ``samples`` with fresh noise in every step.
-    ``units`` (of a hidden layer), ``realisations`` (of a voxel; the batch has the fewer voxels, the more there are) and
-    ``rate`` are those of the recipes, unless something else is said.
+    ``units`` are those of a hidden layer, where they are not those of the recipes.
     """
 
     words: str
@@ -51,27 +50,15 @@ class Case:
     snr: float = 50.0
     samples: int | None = None
     units: int | None = None
-    realisations: int | None = None
-    rate: Literal["one-cycle"] | None = None
 
 
 CASES = {
     "ivim": Case("IVIM", {"f": (0.05, 0.5), "D": (0.4, 3.0), "Dstar": (10.0, 100.0)}),
     "smt2": Case("SMT with two compartments", {"vcyl": (0.1, 0.9), "lambda": (0.5, 3.0)}),
     "sirqmt": Case(
-        "selective inversion recovery",
-        {"T1": (700.0, 1800.0), "PSR": (0.03, 0.25), "inversion": (0.85, 1.0)},
-        250.0,
-        realisations=16,
-        rate="one-cycle",
+        "selective inversion recovery", {"T1": (700.0, 1800.0), "PSR": (0.03, 0.25), "inversion": (0.85, 1.0)}, 250.0
     ),
-    "mrffisp": Case(
-        "fingerprints",
-        {"T1": (300.0, 3000.0), "T2": (30.0, 300.0)},
-        samples=1 << 15,
-        realisations=16,
-        rate="one-cycle",
-    ),
+    "mrffisp": Case("fingerprints", {"T1": (300.0, 3000.0), "T2": (30.0, 300.0)}, samples=1 << 15),
     # About the ranges of the brain that the paper trains on. Off-resonance and B1, which mean the same with the other
     # sign and on the other side of 1, keep to one side.
     "qmtgbloch": Case(
@@ -89,8 +76,6 @@ CASES = {
         500.0,
         samples=1 << 16,
         units=128,
-        realisations=16,
-        rate="one-cycle",
     ),
 }
 #: Of Table 1 and the figures; fingerprints have tables of their own.
@@ -133,20 +118,16 @@ def recipe(objective: str, model: str = "ivim", *, quick: bool = False) -> Recip
 
     Every step has as many network evaluations, which without a form are of as many voxels.
     """
-    made, case = load_recipe("bias-reduced"), CASES[model]
+    made = load_recipe("bias-reduced")
     form, balance = OBJECTIVES[objective]
     goal: Any = made.objective
     goal = replace(goal, form=form, balance=balance, allowance=goal.allowance if form == "wvce" else None)
-    evaluated = made.simulation.realisations
-    copies = 1 if form is None else case.realisations or evaluated
-    schedule = replace(
-        made.schedule,
-        batch=evaluated * made.schedule.batch // copies,
-        validation=evaluated * made.schedule.validation // copies,
-        rate=case.rate or made.schedule.rate,
-    )
-    simulation = replace(made.simulation, realisations=copies)
-    made = for_case(replace(made, objective=goal, schedule=schedule, simulation=simulation), case)
+    schedule, simulation = made.schedule, made.simulation
+    if form is None:
+        copies = simulation.realisations
+        schedule = replace(schedule, batch=copies * schedule.batch, validation=copies * schedule.validation)
+        simulation = replace(simulation, realisations=1)
+    made = for_case(replace(made, objective=goal, schedule=schedule, simulation=simulation), CASES[model])
     return shortened(replace(made, start=made.start and shortened(made.start))) if quick else made
 
 
