@@ -367,6 +367,7 @@ class TrainedEstimator(Estimator):
                     usual = limit * s0**2 + sigma**2 * noise_quantile
                 unlike = found.squares > usual  # never where the noise would have to be known and is not
             status = np.where(unlike, Status.UNLIKE_TRAINING, Status.CONVERGED).astype(np.uint8)
+            status[np.isnan(found.squares)] = Status.IMPLAUSIBLE  # far beyond the bounds, where there is no signal
             statistics = {}
             for name, values in ((SPREAD, found.spread), ("sd", found.stated)):
                 if values is not None:

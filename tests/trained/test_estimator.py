@@ -18,6 +18,7 @@ from bidsfit.trained.network import Network
 from bidsfit.training.architectures import Perceptron
 from bidsfit.training.bundle import write_bundle
 from bidsfit.training.forest import Growth, RandomForest
+from bidsfit.training.inference import Inverter
 from bidsfit.training.objectives import Parameters, Relative
 from bidsfit.training.recipe import Recipe, load_recipe
 from bidsfit.training.task import Task, train
@@ -194,6 +195,18 @@ class TestUnlikeTraining:
             assert np.all(found.status == Status.UNLIKE_TRAINING)
             assert np.isfinite(found.parameters["vcyl"]).all()
 
+    def test_an_estimate_that_has_no_signal_is_none_of_tissue(self, network, monkeypatch):
+        class Beyond(Inverter):
+            def __call__(self, *arguments):
+                found = super().__call__(*arguments)
+                found.squares[0] = np.nan
+                return found
+
+        monkeypatch.setattr("bidsfit.trained.estimator.Inverter", Beyond)
+        found = network.estimate(simulated(network, 5)[0], SHELLS)
+        assert found.status[0] == Status.IMPLAUSIBLE
+        assert Status.IMPLAUSIBLE not in found.status[1:]
+
     def test_noise_that_is_known_to_be_larger_widens_the_limit(self, estimator):
         signals, _ = simulated(estimator, 5000, snr=SNR / 10)
         unknown, known, small = (
@@ -298,16 +311,8 @@ class TestRefusals:
 
 class TestTasks:
     def test_levels_are_few(self):
-        assert [nearest_level(snr) for snr in (1, 5, 24, 25, 160, 500, 1e6, np.inf)] == [
-            5,
-            5,
-            28,
-            28,
-            160,
-            453,
-            640,
-            640,
-        ]
+        snrs, levels = (1, 5, 24, 25, 160, 500, 1e6, np.inf), [5, 5, 28, 28, 160, 453, 640, 640]
+        assert [nearest_level(snr) for snr in snrs] == levels
         assert all(nearest_level(level) == level for level in SNR_LEVELS)
         steps = np.diff(np.log(SNR_LEVELS))
         assert steps.max() < np.log(1.5)
