@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +26,6 @@ from bidsfit.phantom.tissue import RECIPES
 from bidsfit.reports.efficiency import plot_efficiencies, plot_efficiency_curves
 from bidsfit.simulation.distributions import Uniform
 from bidsfit.simulation.simulator import Noise
-from bidsfit.training.architectures import Perceptron
 from bidsfit.training.recipe import Recipe, load_recipe
 
 #: SNRs of the curves, relative to that of table and histograms. Networks are trained for all between.
@@ -133,7 +132,7 @@ def recipe(objective: str, model: str = "ivim", *, quick: bool = False) -> Recip
 
 def for_case(made: Recipe, case: Case) -> Recipe:
     """A recipe, and that of its start, with the SNRs and the samples of a model and the size of its networks."""
-    architecture = cast(Perceptron, made.architecture)
+    architecture: Any = made.architecture
     if case.units is not None:
         architecture = replace(architecture, units=case.units)
     snrs = RELATIVE_SNRS[0] * case.snr, RELATIVE_SNRS[-1] * case.snr
@@ -213,7 +212,9 @@ def fingerprints(run: Reproduction, name: str, *, model: str) -> None:
         found[objective] = [errors(bench, trained) for bench in networks(run, objective, model)]
     rows = []
     for j, parameter in enumerate(place.space.names):
-        for estimator, all_ in found.items() if not place.space.model[parameter].auxiliary else ():
+        if place.space.model[parameter].auxiliary:
+            continue
+        for estimator, all_ in found.items():
             told = np.array(all_)[..., j].T
             numbers = (float(x) for values in told for x in (values.mean(), values.min(), values.max()))
             rows.append([parameter, estimator, *numbers])
@@ -222,7 +223,7 @@ def fingerprints(run: Reproduction, name: str, *, model: str) -> None:
     caption = (
         f"{CASES[model].words.capitalize()} at an SNR of {place.noise.snr:g}: root mean squares of bias and standard "
         f"deviation over {MEASURED} held-out samples, per cent of the truth, and means of their squares relative to "
-        "the squared Cramér-Rao bound; of several networks the mean, the lowest and the highest"
+        "the squared Cramér-Rao bound; of networks the mean over the seeds, the lowest and the highest"
     )
     run.table(name, caption, ("parameter", "estimator", *columns), rows)
 
