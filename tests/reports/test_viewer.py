@@ -252,7 +252,7 @@ def test_a_click_tells_what_stands_in_the_files(told: SimpleNamespace, asked: Ca
     assert "converged with a parameter at its bound" in words
     assert "biased: in more than 70 % of the truths" in words
     assert "low snr: the SNR" in words
-    assert re.search(r"adc .*what its errors are is not known\.", words)
+    assert re.search(r"adc .*its errors are not known\.", words)
     assert re.search(r"ivimsimple .*no flag is raised\.", words)
     assert title == "sub-01 · bidsfit"  # no name of a file or estimator was run
 

@@ -1076,7 +1076,7 @@ class Viewer {
       const doubts = Object.entries(flags).filter(([bit]) => raised & Number(bit));
       const errors = fit.maps.filter((map) => map.statistic === "expectedsd");
       const unknown = errors.length && errors.every((map) => Number.isNaN(map.at(voxel)));
-      const silent = unknown ? "; what its errors are is not known" : "; no flag is raised";
+      const silent = unknown ? "; its errors are not known" : "; no flag is raised";
       return h(
         "div",
         { class: "verdict" },
