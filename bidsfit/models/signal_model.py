@@ -355,9 +355,7 @@ class SignalModel(ABC):
         if self.scale is None:
             return signals
         product = (measured * signals.conj()) @ weights
-        with np.errstate(
-            divide="ignore", invalid="ignore"
-        ):  # NaN without a signal, far beyond the bounds
+        with np.errstate(divide="ignore", invalid="ignore"):  # NaN without a signal, far beyond the bounds
             best: NDArray = product / (np.abs(signals) ** 2 @ weights)
         if self.phase is None:
             best = best.real.clip(min=0.0) if given is None else given
