@@ -47,7 +47,7 @@ SNR, SEEDS, REPEATS = 25.0, 2, 200
 #: Voxels of a step.
 BATCH = 4096
 #: Noisy copies of a voxel where bias and variance are told apart.
-COPIES = 64
+COPIES = 16
 NORMAL, ALPHA = 1.96, 0.05
 #: A sum of squares is inferior this far above the least that is known.
 INFERIOR = 1e-3
@@ -111,7 +111,7 @@ def calibration(arguments: Any) -> None:
     space, model = place.space, place.space.model
     bound = Parameters(scale="bound", widening=0.3)
     reduced = recipe(replace(bound, form="wvce"), steps - steps // 2, copies=COPIES)
-    reduced = replace(reduced, schedule=replace(reduced.schedule, optimiser="radam", rate="constant", peak_rate=1e-3))
+    reduced = replace(reduced, schedule=replace(reduced.schedule, optimiser="radam", peak_rate=1e-3))
     made = {
         "squared error": recipe(Parameters(), steps),
         "stated spread": recipe(Parameters(error="stated"), steps),

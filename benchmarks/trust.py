@@ -19,7 +19,7 @@ cache folder (BIDSFIT_CACHE_DIR), so that a second run is faster.
 
 from __future__ import annotations
 
-from _common import figure_folder, figure_options, machine, options, percent, table, use_cores  # isort: skip
+from _common import figure_folder, figure_options, machine, options, percent, sphere, table, use_cores  # isort: skip
 
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Iterator
@@ -61,12 +61,11 @@ from bidsfit.trust.monte_carlo import (
     Size,
     estimates_of,
     least_squares_beside,
-    performance_of,
     simulate,
     space_of,
     truths_of,
 )
-from bidsfit.trust.performance import Errors, Expected, Performance
+from bidsfit.trust.performance import Errors, Expected, Performance, judged_of, judged_places, values_of
 
 Array = NDArray[np.float64]
 
@@ -74,20 +73,23 @@ CASES = {
     "ivim": ("lsq", "segmented", "mle", "bayes", "net-prior", "forest-prior"),
     "smt2": ("lsq", "mle", "bayes", "net-prior", "forest-prior"),
     "smt3": ("lsq", "mle", "bayes", "net-prior", "forest-prior"),
+    "dti": ("lsq", "mle", "bayes", "net-prior", "forest-prior"),
+    "dki": ("lsq", "mle", "net-prior", "forest-prior"),
 }
 #: Estimators that read neighbours.
 SPATIAL = ("attention-prior", "conv-prior")
 #: Models of the sections on intervals and on signals of another origin.
 VOXELWISE = ("ivim", "smt2", "smt3")
+#: Shells of the others, in s/mm^2, with as many directions each, beside one image at b = 0.
+SHELLS, DIRECTIONS = {"dti": (1000,), "dki": (1000, 2000)}, 30
 RECIPES_OF = {"net": "network-quick", "forest": "forest-quick", **estimators.SPATIAL}
 #: SNR of the training, and range in which everything is judged.
 TRAINING_SNR, LOWEST, HIGHEST = 25.0, 5.0, 50.0
 #: Probability of a false alarm at which tests are compared, and the quantile of a normal variable above it.
 FALSE_ALARMS = 0.02
 SEED = 2026
-#: Size of the simulations of a quick run; and of estimators that are slow, unless all are asked to be light.
-SMALL, REDUCED = Size(512, 16, 4, 128), Size(2048, 32, 8, 512)
-SLOW = {("smt2", "mle"), ("smt3", "mle")}
+#: Size of the simulations of a quick run.
+SMALL = Size(512, 16, 4, 128)
 
 
 class Subject(NamedTuple):
@@ -124,7 +126,7 @@ def main() -> None:
         parser.error(f"unknown sections: {', '.join(sorted(unknown))}; valid: {', '.join(SECTIONS)}")
     if arguments.quick:
         arguments.voxels, arguments.repeats = 400, 40
-        simulated.LIGHT = SMALL
+        simulated.LIGHT = simulated.OF_COSTLY = SMALL
     use_cores(1)
     print(f"{machine()}; {arguments.voxels:,} voxels, {arguments.repeats} repeats; seed {SEED}.\n")
     for name in arguments.sections or SECTIONS:
@@ -148,7 +150,7 @@ def subject(model: str, name: str, protocol: str = "dense", **given: Any) -> Sub
     """An estimator with its performance, trained if needed."""
     own = models.get(model)
     made: Any = estimators.get(name)
-    acquisition = acquisition_of(model, protocol)
+    acquisition = acquisition_of(model, protocol) if model in VOXELWISE else shells_of(model)
     kind = RECIPES_OF.get(name.partition("-")[0])
     if kind is not None:
         given = {"snr": TRAINING_SNR, "recipe": recipe_facts(load_recipe(kind)), **given}
@@ -158,13 +160,13 @@ def subject(model: str, name: str, protocol: str = "dense", **given: Any) -> Sub
     estimator: Estimator = made(own, **given)
     averaged = estimator.averaged(acquisition)
     estimator.warm_up(averaged)
-    if (model, name) not in SLOW or simulated.LIGHT == SMALL:
-        return Subject(estimator, averaged, cached_performance(estimator, averaged, "light"))
-    path = cache_folder() / "benchmarks" / f"{model}-{name}-{protocol}.safetensors"
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(performance_of(estimator, averaged, size=REDUCED).dump())
-    return Subject(estimator, averaged, Performance.load(path.read_bytes(), space_of(estimator)))
+    return Subject(estimator, averaged, cached_performance(estimator, averaged, "light"))
+
+
+def shells_of(model: str) -> Acquisition:
+    """The measurements of a model of directions."""
+    b_values, shell = SHELLS[model], sphere(DIRECTIONS)
+    return Acquisition([0, *np.repeat(b_values, DIRECTIONS)], np.vstack([np.zeros((1, 3)), *[shell] * len(b_values)]))
 
 
 def draw(subject: Subject, n: int, rng: np.random.Generator, snr: float | None = None) -> tuple[Array, Array]:
@@ -222,7 +224,7 @@ def reliability(arguments: Namespace) -> None:
 
 
 def reliable(model: str, name: str, arguments: Namespace) -> Iterator[list[str]]:
-    """Rows of an estimator, one a parameter."""
+    """Rows of an estimator, one a parameter or, of tensors, a quantity that is derived."""
     rng, one = np.random.default_rng([SEED, 1]), subject(model, name)
     n, repeats = (
         np.array([arguments.voxels, arguments.repeats]) // (1 if name in ("lsq", "segmented") else 2)
@@ -235,15 +237,15 @@ def reliable(model: str, name: str, arguments: Namespace) -> Iterator[list[str]]
         one.performance.errors(repeated[:, 0], sigma),
         looked(one, signals[::repeats], sigma).expected,
     ]
-    for j, parameter in enumerate(one.space.names):
-        values = repeated[:, :, one.estimator.model.names.index(parameter)]
-        bias, sd = values.mean(axis=1) - truth[:, j], values.std(axis=1, ddof=1)
+    values, known = (values_of(one.space.model, p) for p in (repeated, one.space.with_scale(truth)))
+    biases, sds = values.mean(axis=1) - known, values.std(axis=1, ddof=1)
+    for quantity, j in zip(judged_of(one.space), judged_places(one.space), strict=True):
         cells = [
-            agreement(told, shown)
+            agreement(told[quantity], shown[:, j])
             for errors in found
-            for told, shown in ((errors.bias[parameter], bias), (errors.sd[parameter], sd))
+            for told, shown in ((errors.bias, biases), (errors.sd, sds))
         ]
-        yield [f"{model}, {name}, {parameter}", *cells]
+        yield [f"{model}, {name}, {quantity}", *cells]
 
 
 def surroundings(arguments: Namespace) -> None:
