@@ -57,7 +57,8 @@ def nearest(found: NDArray[np.float64], normal: NDArray[np.float64], cone: NDArr
             rows = np.linalg.solve(factor, (cone * scale).T)  # of the inequalities for factor^T (x - found) / scale
             matrix = np.vstack([rows, short / unit])
             rest = matrix @ nnls(matrix, target)[0] - target
-            moved[v] += scale * np.linalg.solve(factor.T, -rest[:-1] / rest[-1] * unit)
+            if rest[-1] != 0:
+                moved[v] += scale * np.linalg.solve(factor.T, -rest[:-1] / rest[-1] * unit)
     return moved
 
 
@@ -70,8 +71,9 @@ def least_squares(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Non-linear least squares under inequalities, from the unconstrained solution.
 
-    Every step minimises the sum of squares of the signals linearised at the last point under the inequalities, and is
-    halved until the sum falls (sequential quadratic programming).
+    Where that ran away, as in noise without a signal, the start is the largest signal and 0 in all else, which meets
+    every inequality. Every step minimises the sum of squares of the signals linearised at the last point under the
+    inequalities, and is halved until the sum falls (sequential quadratic programming).
 
     Parameters
     ----------
@@ -93,6 +95,10 @@ def least_squares(
     rows = np.arange(len(y))
     _, jacobian = model.signal_and_jacobian(found, acquisition)
     points = nearest(found, np.einsum("vkp,k,vkq->vpq", jacobian, counts, jacobian, optimize=True), cone)
+    still = np.zeros_like(points)
+    still[:, model.scale_index] = np.abs(y).max(axis=1)
+    lost = ~(squares_at(points, rows) <= squares_at(still, rows))  # what is not finite, too
+    points[lost] = still[lost]
     cost = squares_at(points, rows)
     for _ in range(STEPS):
         signal, jacobian = model.signal_and_jacobian(points[rows], acquisition)

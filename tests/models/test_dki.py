@@ -8,6 +8,7 @@ from scipy.integrate import lebedev_rule
 from scipy.optimize import nnls
 
 from bidsfit import Acquisition, LeastSquares, models
+from bidsfit.estimators.cone import least_squares
 from bidsfit.estimators.estimator import Status
 from bidsfit.estimators.linear import OrdinaryLogLinear, WeightedLogLinear
 from bidsfit.information import cramer_rao_bound
@@ -177,3 +178,14 @@ def test_constraints_are_of_what_they_say(tissue):
         excess = mixture(share, first, second) @ cone[half:].T
         spread = 3 * share * (1 - share) * (directions**2 @ (np.array(first) - second)) ** 2
         assert np.sort(excess) == pytest.approx(np.sort(spread)[::2], abs=1e-12)
+
+
+def test_a_constrained_fit_begins_anew_where_the_free_one_ran_away():
+    """In noise S0 may go to 0 while the signal grows with b; next to that, no point of the cone was finite."""
+    ran = np.array(
+        [7e-17, 4, 4, 4, -2, -2, 2, 6.6, -20, -20, -15, -14, -11.5, -20, -4.5, -0.4, 15.5, 13.3, -20, 17, -16, -15]
+    )
+    noise = np.abs(np.random.default_rng(0).normal(0.2, 0.3, (20, len(ACQUISITION))))
+    points, squares = least_squares(DKI, ACQUISITION, noise, np.tile(ran, (20, 1)), dki.cone())
+    assert (points @ dki.cone().T).min() > -1e-7
+    assert (squares < ((noise - noise.mean(axis=1, keepdims=True)) ** 2).sum(axis=1)).all()
