@@ -15,10 +15,10 @@ from bidsfit.models.signal_model import SignalModel
 IN_WORDS = "Where diffusivity or kurtosis came out negative along a direction, both were constrained not to be"
 #: Inequalities that are missed by less, in their own unit, are met; those that are met by less are at their limit.
 MARGIN = 1e-8
-#: Added to the diagonal of normal matrices, relative to it, so that those that are singular can be solved.
+#: Least eigenvalue that normal matrices are taken to have, relative to their diagonal, for some are singular.
 DAMPING = 1e-12
 #: Most steps of a fit, and the relative gain below which it ends.
-STEPS, GAIN = 20, 1e-7
+STEPS, GAIN = 20, 1e-5
 
 
 def violated(found: NDArray[np.float64], cone: NDArray[np.float64]) -> NDArray[np.bool_]:
@@ -43,22 +43,23 @@ def nearest(found: NDArray[np.float64], normal: NDArray[np.float64], cone: NDArr
 
     Notes
     -----
-    With the Cholesky factor of the matrix, x is a point of least distance under inequalities, which follows from a
-    problem of non-negative least squares (Lawson CL, Hanson RJ. Solving least squares problems, 1974, chapter 23).
+    With a root of the matrix, x is a point of least distance under inequalities, which follows from a problem of
+    non-negative least squares (Lawson CL, Hanson RJ. Solving least squares problems, 1974, chapter 23).
     """
     moved = found.copy()
-    for v in np.flatnonzero(violated(found, cone)):
-        scale = 1 / np.sqrt(np.maximum(np.diag(normal[v]), 1e-300))
+    missed = np.flatnonzero(violated(found, cone) & np.isfinite(normal).all(axis=(1, 2)))
+    normal, target = normal[missed], np.append(np.zeros(cone.shape[1]), 1.0)
+    scale = 1 / np.sqrt(np.maximum(np.einsum("vpp->vp", normal), 1e-300))
+    values, vectors = np.linalg.eigh(normal * scale[:, :, None] * scale[:, None, :])
+    roots = scale[:, :, None] * vectors / np.sqrt(np.maximum(values, DAMPING))[:, None, :]  # of the inverses
+    for v, root in zip(missed, roots, strict=True):
         short = -cone @ found[v]
         unit = np.abs(short).max()  # no rounding error where all are missed by little
-        target = np.append(np.zeros(len(scale)), 1.0)
-        with suppress(np.linalg.LinAlgError, RuntimeError):  # of signals that are none: left as they are
-            factor = np.linalg.cholesky(normal[v] * np.outer(scale, scale) + DAMPING * np.eye(len(scale)))
-            rows = np.linalg.solve(factor, (cone * scale).T)  # of the inequalities for factor^T (x - found) / scale
-            matrix = np.vstack([rows, short / unit])
+        matrix = np.vstack([(cone @ root).T, short / unit])
+        with suppress(RuntimeError):  # of signals that are none: left as they are
             rest = matrix @ nnls(matrix, target)[0] - target
             if rest[-1] != 0:
-                moved[v] += scale * np.linalg.solve(factor.T, -rest[:-1] / rest[-1] * unit)
+                moved[v] -= root @ (rest[:-1] / rest[-1] * unit)
     return moved
 
 

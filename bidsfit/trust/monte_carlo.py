@@ -90,7 +90,7 @@ LIGHT, FULL = Size(4096, 64, 16, 512), Size(16384, 64, 16, 1024)
 MANY_PARAMETERS = 10
 #: For estimators that take tens of times as long as others, for models of many parameters or with orientations, whose
 #: fits begin at a large grid, and for what costs most: a model that is a function, whose every signal is a simulation.
-OF_COSTLY, OF_FUNCTION = Size(2048, 32, 8, 512), Size(512, 16, 4, 128)
+OF_COSTLY, OF_FUNCTION = Size(2048, 32, 4, 512), Size(512, 16, 4, 128)
 #: For functions with more free parameters than these, whose fits take tens of times as long as those of others.
 FEW_PARAMETERS, OF_LARGE_FUNCTION = 8, Size(256, 8, 2, 64)
 #: For estimators whose every estimate takes a patch. What surrounds a voxel scatters their errors, so that many truths
