@@ -119,6 +119,11 @@ class Column:
         return self.name if len(self.name) == 1 or self.name.isupper() else self.title
 
     @property
+    def plural(self) -> str:
+        """The title in the plural."""
+        return self.title[:-1] + "ies" if self.title.endswith("cy") else f"{self.title}s"
+
+    @property
     def label(self) -> str:
         """Label of an axis, with the unit."""
         return f"{self.short} ({self.unit})" if self.unit else self.short
@@ -273,7 +278,7 @@ class Acquisition:
             _require_column(column_of(name), values)
             if values.shape != shape:
                 raise ValueError(
-                    f"{_plural(column_of(name))} must have shape {shape} to match the {column_of(first).title}s, found "
+                    f"{_plural(column_of(name))} must have shape {shape} to match the {column_of(first).plural}, found "
                     f"{values.shape}."
                 )
 
@@ -283,7 +288,7 @@ class Acquisition:
             array: NDArray = np.asarray(values, dtype=dtype)
             if array.shape != shape:
                 raise ValueError(
-                    f"{name} must have shape {shape} to match the {column_of(first).title}s, found {array.shape}."
+                    f"{name} must have shape {shape} to match the {column_of(first).plural}, found {array.shape}."
                 )
             return array
 
@@ -356,8 +361,7 @@ class Acquisition:
         if name == "direction" and self.directions is not None:
             return unit_vectors(self.directions)
         if name not in self.columns:
-            title = column_of(name).title
-            raise ValueError(f"The model needs {title}s ({name}), and this acquisition has none.")
+            raise ValueError(f"The model needs {column_of(name).plural} ({name}), and this acquisition has none.")
         return self.columns[name] * column_of(name).factor
 
     @property
@@ -461,7 +465,7 @@ def require_basis(basis: NDArray[np.complex128], n_frames: int) -> NDArray[np.co
 
 def _plural(column: Column) -> str:
     """Title of a column, capitalised, in the plural."""
-    return f"{column.title[0].upper()}{column.title[1:]}s" if column.name != "b" else "b-values"
+    return f"{column.plural[0].upper()}{column.plural[1:]}" if column.name != "b" else column.plural
 
 
 def _require_column(column: Column, values: NDArray[np.float64]) -> None:

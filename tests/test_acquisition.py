@@ -131,7 +131,7 @@ class TestColumns:
         support = models.get("adc").support(Acquisition([0, 800, 800], diffusion_time=[20, 20, 40]))
         (missing,) = support.missing
         assert missing.startswith("one diffusion time (the model does not describe its influence)")
-        assert missing.endswith("the protocol has 20, 40")
+        assert missing.endswith("the protocol has 20, 40 ms")
         assert models.get("adc").support(Acquisition([0, 800, 800], diffusion_time=[20, 20, 20]))
 
     def test_any_name_is_a_column(self):

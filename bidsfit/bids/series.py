@@ -64,6 +64,9 @@ class Kind:
     fewest: int = 1
 
 
+#: Field with the time between excitations.
+EXCITATION = "RepetitionTimeExcitation"
+
 #: Fields of saturation: whether there is any, its offset, and the root mean square of its amplitude, which is ours.
 STATE, OFFSET, AMPLITUDE = "MTState", "MTOffsetFrequency", "MTB1RMS"
 
@@ -73,8 +76,8 @@ SHOTS = "NumberShots"
 #: Fields with the basis of the coefficients of a train of pulses.
 BASIS, BASIS_IMAGINARY = "TemporalBasis", "TemporalBasisImaginary"
 
-#: Repetition times (s) of a train of pulses are shorter as a rule.
-LONGEST_REPETITION = 1.0
+#: Repetition times (s) between excitations by small angles are shorter; longer ones are told in another unit.
+LONGEST_REPETITION = 2.0
 
 #: What is part of a repetition.
 WITHIN_REPETITION = ("EchoTime", "PulseDuration")
@@ -89,14 +92,14 @@ SERIES = {
     "MEGRE": Kind("echo", ("EchoTime",)),
     "MP2RAGE": Kind(
         "inv",
-        ("InversionTime", "FlipAngle", "RepetitionTimeExcitation", "RepetitionTimePreparation", SHOTS),
+        ("InversionTime", "FlipAngle", EXCITATION, "RepetitionTimePreparation", SHOTS),
         beside="TB1map",
         signed=True,
     ),
-    "MRF": Kind("desc", ("FlipAngle", "RepetitionTimeExcitation"), beside="TB1map", train=True),
+    "MRF": Kind("desc", ("FlipAngle", EXCITATION), beside="TB1map", train=True),
     # A pair with and without saturation tells the ratio of both, and no more.
     "MTR": Kind("acq", (STATE,), beside="TB1map", refused="SSFP", numbered=True, also="mt", fewest=3),
-    "VFA": Kind("flip", ("FlipAngle", "RepetitionTimeExcitation"), beside="TB1map", refused="SSFP"),
+    "VFA": Kind("flip", ("FlipAngle", EXCITATION), beside="TB1map", refused="SSFP"),
 }
 
 #: Medians of maps of the transmit field, as a share of the nominal flip angle, lie between these.
@@ -208,6 +211,11 @@ def series_metadata(found: Mapping[Path, Mapping[str, Any]], suffix: str) -> dic
                 raise UnusableInputError(
                     f"{path}: {field} is {metadata[field]!r}; expected {_values_in_words(column)}."
                 )
+            if field == EXCITATION and metadata[field] > LONGEST_REPETITION:
+                raise UnusableInputError(
+                    f"{path}: {field} is {metadata[field]:g}; expected seconds, at most {LONGEST_REPETITION:g} between "
+                    f"the excitations of {suffix}."
+                )
     if SHOTS in SERIES[suffix].fields:
         found = {path: {**metadata, **_shots(path, metadata)} for path, metadata in found.items()}
         _require_readouts_in_order(found)
@@ -263,7 +271,7 @@ def train_metadata(found: Mapping[Path, Mapping[str, Any]], suffix: str) -> dict
                 f"{first}: {name} must be a list of {_values_in_words(FIELDS[name])}, one for each repetition ("
                 f"{n or 'as many as there are flip angles'}); found {_shown(values)}."
             )
-    spacing = np.asarray(train["RepetitionTimeExcitation"])
+    spacing = np.asarray(train[EXCITATION])
     if np.median(spacing) > LONGEST_REPETITION:
         raise UnusableInputError(
             f"{first}: the repetition times of a train of pulses are below {LONGEST_REPETITION:g} s; found "
@@ -272,7 +280,7 @@ def train_metadata(found: Mapping[Path, Mapping[str, Any]], suffix: str) -> dict
     for name in WITHIN_REPETITION:
         if name in train and np.any(np.asarray(train[name]) >= spacing):
             raise UnusableInputError(
-                f"{first}: repetition times must be longer than {FIELDS[name].title}s; found "
+                f"{first}: repetition times must be longer than {FIELDS[name].plural}; found "
                 f"{_shown(train['RepetitionTimeExcitation'])} and {name} {_shown(train[name])}. Both are in seconds."
             )
     basis = _basis(first, told[0].get(BASIS), told[0].get(BASIS_IMAGINARY), n)
@@ -298,8 +306,8 @@ def _values_in_words(column: Column) -> str:
 
 def _with_excitations(metadata: Mapping[str, Any]) -> dict[str, Any]:
     """Metadata with RepetitionTime, which of a train is the time between its excitations, under the name of that."""
-    if "RepetitionTime" in metadata and "RepetitionTimeExcitation" not in metadata:
-        return {**metadata, "RepetitionTimeExcitation": metadata["RepetitionTime"]}
+    if "RepetitionTime" in metadata and EXCITATION not in metadata:
+        return {**metadata, EXCITATION: metadata["RepetitionTime"]}
     return dict(metadata)
 
 
@@ -372,7 +380,7 @@ def _require_readouts_in_order(found: Mapping[Path, Mapping[str, Any]]) -> None:
     """Refuse readouts that begin before the inversion or the end of another, or that the next inversion ends."""
     end = 0.0
     for path, metadata in found.items():
-        spacing, time = metadata["RepetitionTimeExcitation"], metadata["InversionTime"]
+        spacing, time = metadata[EXCITATION], metadata["InversionTime"]
         start = time - metadata[f"{SHOTS}Before"] * spacing
         before, end = end, time + metadata[f"{SHOTS}After"] * spacing
         if start < before or end > metadata["RepetitionTimePreparation"]:
@@ -423,7 +431,7 @@ def _saturation(path: Path, metadata: Mapping[str, Any]) -> dict[str, float]:
     if AMPLITUDE in metadata:
         return {OFFSET: offset, AMPLITUDE: number(AMPLITUDE, "µT", COLUMNS["saturation"].largest)}
     angle, duration = number("MTFlipAngle", "degrees", 1e4), number("MTPulseDuration", "seconds", 10)
-    spacing = number("RepetitionTimeExcitation", "seconds", 1000) / number("MTNumberOfPulses", "", 1e4, default=1)
+    spacing = number(EXCITATION, "seconds", 1000) / number("MTNumberOfPulses", "", 1e4, default=1)
     shape = metadata.get("MTPulseShape")
     if shape not in SHAPES:
         raise UnusableInputError(

@@ -45,7 +45,7 @@ class ValuesRequirement:
 
     def __str__(self) -> str:
         column = column_of(self.column)
-        text = f"1 {column.title}" if self.count == 1 else f"{self.count} different {column.title}s"
+        text = f"1 {column.title}" if self.count == 1 else f"{self.count} different {column.plural}"
         unit = f" {column.unit}".rstrip()
         if np.isinf(self.maximum):
             text += f" of {self.minimum:g}{unit} or more" if self.minimum > 0 else ""
@@ -68,4 +68,6 @@ class ValuesRequirement:
         }
         if len(found) >= self.count:
             return ""
-        return f"{self} ({self.reason}); the protocol has {column_of(self.column).listed(found)}"
+        column = column_of(self.column)
+        unit = f" {column.unit}".rstrip() if found else ""
+        return f"{self} ({self.reason}); the protocol has {column.listed(found)}{unit}"

@@ -447,7 +447,7 @@ class SignalModel(ABC):
             elif len(found) > 1:
                 missing.append(
                     f"one {column.title} (the model does not describe its influence); the protocol has "
-                    f"{column.listed(found)}"
+                    f"{column.listed(found)} {column.unit}".rstrip()
                 )
         for name in self.variables:
             if name == "direction":
@@ -455,7 +455,7 @@ class SignalModel(ABC):
                     missing.append("the gradient directions of all measurements above b = 0")
             elif name not in acquisition.columns and name not in asked:
                 field = column_of(name).field
-                missing.append(f"{column_of(name).title}s ({name}{f', {field} of the metadata' if field else ''})")
+                missing.append(f"{column_of(name).plural} ({name}{f', {field} of the metadata' if field else ''})")
         uneven = acquisition.without_mean if self.averaging else {}
         if uneven:
             said = "left out, as their directions give no mean over the sphere: "

@@ -129,7 +129,7 @@ def options_in_words(settings: Mapping[str, Any], estimator: Estimator, numbers:
     for name, values in numbers.columns.items():
         column = column_of(name)
         unit = f" ({column.unit})" if column.unit else ""
-        words[f"{column.title}s fitted{unit}"] = _counted(values, column.decimals)
+        words[f"{column.plural} fitted{unit}"] = _counted(values, column.decimals)
     if numbers.sigma is not None:
         words["Noise of one measurement as the residuals suggest it"] = f"{numbers.sigma:.4g}"
     return words

@@ -184,6 +184,8 @@ class TestFlipAngles:
         (problem,) = found_in(flips(RepetitionTimeExcitation=None, RepetitionTime=0.02)).problems
         assert "has no RepetitionTimeExcitation" in problem.message
         assert "(if excitations are evenly spaced: RepetitionTime, 0.02)" in problem.message
+        (problem,) = found_in(flips(RepetitionTimeExcitation=15)).problems
+        assert "RepetitionTimeExcitation is 15; expected seconds, at most 2 between the excitations" in problem.message
         (problem,) = found_in(flips(PulseSequenceType="bSSFP")).problems
         assert "PulseSequenceType is 'bSSFP', which no model describes" in problem.message
 
@@ -491,7 +493,7 @@ class TestFingerprints:
             (3, {"PulseDuration": 0.012}, "repetition times must be longer than pulse durations"),
             (3, {"PulseDuration": 0}, "PulseDuration must be a list of seconds, positive and at most 0.1"),
             (3, {"CrusherState": [1, 0, 0, 0]}, "CrusherState must be a list of true or false, one for each"),
-            (3, {"RepetitionTime": [12.0] * 4}, "below 1 s; found"),
+            (3, {"RepetitionTime": [12.0] * 4}, "below 2 s; found"),
             (2, {}, r"a file for each coefficient .* from 1 to 3; found 2, numbered \[1, 2\]"),
             (3, {"TemporalBasis": None}, "a file for each repetition, numbered in desc- from 1 to 4"),
             (3, {"TemporalBasis": [row[:3] for row in BASIS]}, "with a number for each of the 4 repetitions"),

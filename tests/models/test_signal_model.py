@@ -390,16 +390,16 @@ class TestEchoTimes:
 
     def test_what_is_missing_is_said_in_echo_times(self):
         missing = self.model.support(Acquisition([0, 0, 1000], TE=[4.92, 9.84, 4.92])).missing
-        assert missing == ("3 different echo times (T2 is fitted); the protocol has 4.9, 9.8",)
+        assert missing == ("3 different echo times (T2 is fitted); the protocol has 4.9, 9.8 ms",)
         missing = self.model.support(Acquisition([0, 0, 1000])).missing
         assert missing == ("3 different echo times (T2 is fitted); the protocol has none",)
 
     def test_one_b_value_at_many_echo_times_is_one(self):
         missing = self.model.support(Acquisition([1000, 1003, 998], TE=[60, 80, 110])).missing
-        assert missing == ("2 different b-values (D is fitted); the protocol has 1000",)
+        assert missing == ("2 different b-values (D is fitted); the protocol has 1000 s/mm²",)
 
     def test_a_model_without_echo_times_wants_one(self):
-        with pytest.raises(UnsupportedProtocolError, match=r"one echo time .* the protocol has 60, 80, 110\.$"):
+        with pytest.raises(UnsupportedProtocolError, match=r"one echo time .* the protocol has 60, 80, 110 ms\.$"):
             models.get("adc").require_support(self.acquisition)
         one = self.acquisition.select(np.flatnonzero(self.echo_times < 70))
         assert models.get("adc").support(one).used == "b = 0, 400, 1002 s/mm²"
