@@ -105,7 +105,10 @@ def main() -> None:
     parser.add_argument("--method", choices=methods, nargs="+", default=methods)
     parser.add_argument("--snr", type=float, default=20)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--quick", action="store_true", help="a small run that shows that the command works")
     arguments = parser.parse_args()
+    if arguments.quick:
+        arguments.protocol, arguments.breathing, arguments.method = ["adc"], [15.0], ["as it is", "bidsfit"]
     print(f"| protocol | breath, mm | method | {' | '.join(ORGANS)} | predicted better by | voxels | s |")
     print("| --- | ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
     for name in arguments.protocol:

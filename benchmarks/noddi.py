@@ -11,6 +11,7 @@ from __future__ import annotations
 from _common import machine, options, table, use_cores  # isort: skip
 
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 from time import process_time
 
@@ -28,6 +29,9 @@ DATASET = "ds-brain-2shell"
 def main() -> None:
     parser = options(__doc__, voxels=4000)
     arguments = parser.parse_args()
+    if find_spec("amico") is None:
+        print("AMICO is not installed, and nothing is compared: pip install --no-deps dmri-amico dmri-dicelib numpydoc")
+        return
     use_cores(1)
     stem = arguments.data / DATASET / "sub-01" / "dwi" / "sub-01_dwi"
     acquisition = Acquisition.from_files(stem.with_suffix(".bval"), stem.with_suffix(".bvec"))

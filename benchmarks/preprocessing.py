@@ -186,7 +186,10 @@ def main() -> None:
     )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--quick", action="store_true", help="a small run that shows that the command works")
     arguments = parser.parse_args()
+    if arguments.quick:
+        arguments.shape = (24, 24, 6)
     print("| model | step | image | parameter | median error without | with | change | RMSE without | with | change |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
     for model in arguments.model:
