@@ -6,7 +6,7 @@ only place where they are converted.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -109,9 +109,13 @@ class Column:
             return f"{found[0]:g} to {found[-1]:g} ({len(found)} values)"
         return ", ".join(f"{value:g}" for value in found) or "none"
 
-    def in_words(self, values: Iterable[float]) -> str:
+    def in_unit(self, values: Collection[float]) -> str:
+        """Values as `listed`, with the unit if there are any: "60, 80 ms"."""
+        return f"{self.listed(values)} {self.unit}".rstrip() if len(values) else "none"
+
+    def in_words(self, values: Collection[float]) -> str:
         """Values with name and unit: "TE = 60, 80 ms"."""
-        return f"{self.short} = {self.listed(values)} {self.unit}".rstrip()
+        return f"{self.short} = {self.in_unit(values)}"
 
     @property
     def short(self) -> str:

@@ -216,8 +216,9 @@ def add_fit_options(group: argparse._ArgumentGroup) -> None:
         default="light",
         help="simulate what is to be expected of the errors of every estimator, for this protocol and the noise of "
         "every voxel, and write its bias, spread and response and flags beside every map: with few simulated tissues "
-        "(light, default), with more of them and the root mean square error (full), or not at all (off); what "
-        "was simulated once for a protocol is kept in --cache-dir",
+        "(light, default), with more of them and the root mean square error (full; trained estimators keep what was "
+        "simulated at their training), or not at all (off); what was simulated once for a protocol is kept in "
+        "--cache-dir",
     )
     group.add_argument(
         "--bounds",

@@ -98,9 +98,9 @@ def least_squares(
     points = nearest(found, np.einsum("vkp,k,vkq->vpq", jacobian, counts, jacobian, optimize=True), cone)
     still = np.zeros_like(points)
     still[:, model.scale_index] = np.abs(y).max(axis=1)
-    lost = ~(squares_at(points, rows) <= squares_at(still, rows))  # what is not finite, too
-    points[lost] = still[lost]
-    cost = squares_at(points, rows)
+    cost, least = squares_at(points, rows), squares_at(still, rows)
+    lost = ~(cost <= least)  # what is not finite, too
+    points[lost], cost[lost] = still[lost], least[lost]
     for _ in range(STEPS):
         signal, jacobian = model.signal_and_jacobian(points[rows], acquisition)
         weighted = jacobian * counts[:, None]

@@ -68,6 +68,4 @@ class ValuesRequirement:
         }
         if len(found) >= self.count:
             return ""
-        column = column_of(self.column)
-        unit = f" {column.unit}".rstrip() if found else ""
-        return f"{self} ({self.reason}); the protocol has {column.listed(found)}{unit}"
+        return f"{self} ({self.reason}); the protocol has {column_of(self.column).in_unit(found)}"

@@ -447,7 +447,7 @@ class SignalModel(ABC):
             elif len(found) > 1:
                 missing.append(
                     f"one {column.title} (the model does not describe its influence); the protocol has "
-                    f"{column.listed(found)} {column.unit}".rstrip()
+                    f"{column.in_unit(found)}"
                 )
         for name in self.variables:
             if name == "direction":
