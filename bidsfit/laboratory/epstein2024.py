@@ -130,6 +130,10 @@ def statements() -> Iterator[Claim]:
     for bias in ("bias", "course"):
         yield from below("the hybrid has less bias than true labels leave", bias, ("f", "Dstar"), HYBRID, TRUTH)
         yield from below("the hybrid has more bias than MLE labels leave", bias, ("f", "Dstar"), RICIAN, HYBRID)
+        text = "the hybrid has less bias than true labels leave, where D is below 2"
+        yield from below(text, bias, ("D",), HYBRID, TRUTH, between=LOW)
+        text = "the hybrid has more bias than MLE labels leave, where D is below 2"
+        yield from below(text, bias, ("D",), RICIAN, HYBRID, between=LOW)
         text = "Rician labels leave less bias than Gaussian ones, where D is above 2"
         yield from below(text, bias, ("D",), RICIAN, GAUSSIAN, between=HIGH)
     yield from below("the hybrid has less error than MLE labels leave", "rmse", BOUNDS, HYBRID, RICIAN)

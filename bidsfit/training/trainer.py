@@ -61,8 +61,8 @@ class Schedule:
     members : int, optional
         Networks that are trained together from different seeds; their median is the estimate. By default one.
     restarts : int, optional
-        Networks that are trained together from different seeds, of which the one with the lowest validation loss is the
-        result.
+        Networks that are trained together from different seeds, of which the one with the lowest loss on a validation
+        set that they share is the result.
     standardise : bool, optional
         Whether features are shifted and scaled to mean 0 and standard deviation 1, so that all protocols look alike to
         the optimiser (default).
@@ -186,7 +186,8 @@ def descend(
         part = part_of(progress, first / len(seeds), (first + len(group)) / len(seeds))
         states = [start[i % len(start)] for i in range(first, first + len(group))] if start else []
         place = _device(device)
-        found += _descend(network, objective, schedule, simulator, group, fixed, states, place, threads, part)
+        judges = [own if schedule.restarts else seed for seed in group]  # losses of one set can be compared
+        found += _descend(network, objective, schedule, simulator, group, judges, fixed, states, place, threads, part)
     if not network.prunes:
         return found
     voxels = 1 if simulator.patches is None else math.prod(simulator.patches.shape)
@@ -201,18 +202,22 @@ def _descend(
     schedule: Schedule,
     simulator: Simulator,
     seeds: Sequence[int],
+    judges: Sequence[int],
     fixed: FixedSet | None,
     start: Sequence[State],
     place: torch.device,
     threads: int,
     progress: Progress | None,
 ) -> list[Trained]:
-    """Train a group of networks; arguments as of `descend`. The first dimension of all tensors is the network."""
+    """Train a group of networks; arguments as of `descend`, and the seeds of their validation sets.
+
+    The first dimension of all tensors is the network.
+    """
     import torch
 
     n = len(seeds)
-    streams = [[np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(2)] for seed in seeds]
-    draws, validation = zip(*streams, strict=True)
+    draws = [np.random.default_rng(np.random.SeedSequence(seed).spawn(2)[0]) for seed in seeds]
+    validation = [np.random.default_rng(np.random.SeedSequence(seed).spawn(2)[1]) for seed in judges]
 
     def tensors(batch: Batch[NDArray]) -> Batch[torch.Tensor]:
         return batch.map(lambda array: torch.from_numpy(array).to(place))
