@@ -334,7 +334,8 @@ def sidecar(
         content["StatisticOf"] = output.parameter.label if output.parameter else None
     elif output.parameter is not None:
         if isinstance(output.parameter, Parameter):
-            content |= {"NonNegativity": "constrained"} if output.parameter.bounds[0] >= 0 else {}
+            if output.parameter.bounds[0] >= 0 and settings.get("KeepsBounds", True):
+                content["NonNegativity"] = "constrained"
         else:
             content |= orientation_encoding(output.parameter, numbers.frame)
     if output.quantity.key == "status":

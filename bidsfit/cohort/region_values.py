@@ -337,7 +337,9 @@ def fit_values(
             if not used.all():
                 values, codes = values[used], codes[used]
                 expected = {name: found[used] for name, found in expected.items()}
-            at_bound = (codes == Status.AT_BOUND) & ((values <= low + margin) | (values >= high - margin))
+            at_bound = np.isin(codes, (Status.AT_BOUND, Status.OUTSIDE_BOUNDS)) & (
+                (values <= low + margin) | (values >= high - margin)
+            )
             yield RegionValues(
                 participant=fitted.participant,
                 session=fitted.session,

@@ -80,6 +80,11 @@ class Status(IntEnum):
         "no tissue has these values (a negative diffusivity, FA above 1): noise, motion or an artefact outweighs the "
         "signal; do not read them",
     )
+    OUTSIDE_BOUNDS = (
+        13,
+        "a parameter lies outside its bounds, which this network does not keep: read its value as a limit, or take an "
+        "estimator that keeps them",
+    )
 
 
 #: Voxels that hold an estimate.
@@ -92,6 +97,7 @@ FITTED = (
     Status.UNDETERMINED,
     Status.UNEVEN_DIRECTIONS,
     Status.IMPLAUSIBLE,
+    Status.OUTSIDE_BOUNDS,
 )
 #: Voxels whose estimate lies inside the bounds, and was drawn nowhere.
 INSIDE = (Status.CONVERGED, Status.UNDETERMINED)
@@ -294,6 +300,8 @@ class Estimator(ABC):
     needs_noise: bool = False
     #: Whether its fit takes what uneven directions add to the variance of the averages (`FitChunk`).
     takes_variance: bool = False
+    #: Whether estimates stay within the bounds; those of some networks do not (`Status.OUTSIDE_BOUNDS`).
+    keeps_bounds: bool = True
     #: Voxels that one thread works on at a time.
     chunk: int = CHUNK
     #: torch device that fits all voxels together; None: the processor, with compiled code where the model has it.
@@ -336,7 +344,7 @@ class Estimator(ABC):
             if name != self.model.scale
         }
         choices = {"averaging": self.averaging, "debias": self.debias, "intervals": self.intervals}
-        return choices | {"bounds": bounds}
+        return choices | {"bounds": bounds} | ({} if self.keeps_bounds else {"keeps_bounds": False})
 
     def estimate(
         self,
@@ -475,7 +483,10 @@ class Estimator(ABC):
                 own = slice(*np.searchsorted(index, (kept.start, kept.stop)).tolist())
                 index, y, scale = index[own], y[own], scale[own]
                 values[index], status[index] = fitted.parameters[own], fitted.status[own]
-                converged = np.flatnonzero(fitted.status[own] == Status.CONVERGED)
+                if not chosen.keeps_bounds:
+                    beyond = np.any((values[index] < self.bounds[:, 0]) | (values[index] > self.bounds[:, 1]), axis=1)
+                    status[index[beyond & (status[index] == Status.CONVERGED)]] = Status.OUTSIDE_BOUNDS
+                converged = np.flatnonzero(status[index] == Status.CONVERGED)
                 residual = np.sqrt(fitted.squares[own] / freedom) if freedom > 0 else np.full(index.size, np.nan)
                 level = np.fmax(np.where(np.isnan(known[index]), residual, known[index] / scale), LEAST_NOISE)
                 lost = self._undetermined(fitted.parameters[own][converged], shells, level[converged])

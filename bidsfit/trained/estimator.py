@@ -140,6 +140,11 @@ class TrainedEstimator(Estimator):
         return (0, 0, 0) if self._chosen is None else self._chosen.architecture.reach
 
     @property
+    def keeps_bounds(self) -> bool:  # type: ignore[override]
+        recipe = self._chosen  # a median of networks is taken where all estimates are within the bounds
+        return recipe is None or recipe.objective.keeps_bounds or bool(getattr(recipe.schedule, "members", None))
+
+    @property
     def options(self) -> dict[str, Any]:
         snr = None if isinstance(self.snr, float) and np.isinf(self.snr) else self.snr
         return super().options | {
@@ -183,7 +188,9 @@ class TrainedEstimator(Estimator):
         return (
             f"It was trained on {taught}. Signals are {unit}; S0 {s0}."
             + f" The training follows the recipe {self.recipe if isinstance(self.recipe, str) else self.label} "
-            "(bidsfit-lab recipes)." * bool(self.label)
+            "(bidsfit-lab recipes)."
+            * bool(self.label)
+            + " Its estimates may leave the bounds; the map of the status says where." * (not self.keeps_bounds)
         ) + any(self.reach) * (
             f" It also reads the neighbours of a voxel, up to {' x '.join(map(str, self.reach))} voxels away; what is "
             "said of its errors is a mean over homogeneous surroundings, an edge and a lesion of one voxel."

@@ -51,6 +51,8 @@ class Objective(ABC):
     needs_truth: ClassVar[bool] = True
     #: Whether its loss reads `Batch.bound`, which is expensive.
     needs_bound: bool = False
+    #: Whether all estimates lie within the bounds of the parameter space, and meet its constraints.
+    keeps_bounds: bool = True
 
     def n_outputs(self, space: ParameterSpace) -> int:
         """Number of outputs per voxel."""
@@ -133,6 +135,11 @@ class _Estimating(Objective):
             raise ValueError(f"widening is for sigmoids, and the output is {self.output!r}; leave it out.")
         if self.amplitude is not None and not self._s0_is_output:
             raise ValueError("An amplitude is a part of S0, which must be an output; give s0 a number.")
+
+    @property
+    def keeps_bounds(self) -> bool:  # type: ignore[override]
+        free = self.output in ("absolute", "linear") or self.widening or self.amplitude
+        return self.bounds is None and not free
 
     @property
     def _s0_is_output(self) -> bool:

@@ -49,7 +49,7 @@ class Flag(IntFlag):
         "no signal of the training looks like this one: the estimate is a guess towards the training, and what is "
         "said of its errors does not hold; use an estimator that was not trained",
     )
-    AT_BOUND = 4, "a parameter lies at its bound: read its value as a limit"
+    AT_BOUND = 4, "a parameter lies at its bound, or beyond: read its value as a limit"
     UNDETERMINED = 8, "the data do not determine a parameter: do not read it"
     LOW_RESPONSE = (
         16,
@@ -95,7 +95,7 @@ def flags(
         raised = {
             Flag.MISFIT: expected.misfit > MISFIT,
             Flag.OUTSIDE_TRAINING: status == Status.UNLIKE_TRAINING,
-            Flag.AT_BOUND: status == Status.AT_BOUND,
+            Flag.AT_BOUND: np.isin(status, (Status.AT_BOUND, Status.OUTSIDE_BOUNDS)),
             Flag.UNDETERMINED: status == Status.UNDETERMINED,
             Flag.LOW_RESPONSE: (response < LOW_RESPONSE).any(axis=1),
             Flag.BIASED: biased,

@@ -9,6 +9,7 @@ import yaml
 
 from bidsfit import models
 from bidsfit.acquisition import Acquisition
+from bidsfit.estimators.estimator import Status
 from bidsfit.noise import sigma_from_repeats
 from bidsfit.simulation.images import ImageVoxels
 from bidsfit.trained.network import Network
@@ -138,14 +139,21 @@ def test_ivimnet_learns_the_signals_of_images(scans, tmp_path, outputs):
     b_values = (0, 0, 0, 10, 20, 40, 80, 150, 300, 500, 800)
     clean = models.get("ivim").signal({"S0": 1000.0, "f": 0.2, "D": 1.0, "Dstar": 30.0}, Acquisition(b_values))
     stems = [f"sub-0{i}/dwi/sub-0{i}" for i in (1, 2)]
-    outcome = scans(
-        yaml.safe_dump(recipe), stems, "--participant-label", "02", model="ivim", b_values=b_values, clean=clean
-    )
+    chosen = ("--participant-label", "02", "--bounds", "ivim.D=0,0.0009")  # less than the truth
+    outcome = scans(yaml.safe_dump(recipe), stems, *chosen, model="ivim", b_values=b_values, clean=clean)
     assert outcome.code == 0, outcome.err
     left = outputs(tmp_path / "out")
     for name, expected in (("f", 0.2), ("D", 0.001)):
         found = left.data(f"sub-02_model-ivim_param-{name}_desc-own_dwimap")
         assert np.median(found) == pytest.approx(expected, rel=0.2)
         assert np.isfinite(left.data(f"sub-02_model-ivim_param-{name}_stat-bias_desc-own_dwimap")).all()
-    notes = left.sidecar("sub-02_model-ivim_param-D_desc-own_dwimap")["EstimationNotes"]["TrainedEstimator"]
+    told = left.sidecar("sub-02_model-ivim_param-D_desc-own_dwimap")
+    notes = told["EstimationNotes"]["TrainedEstimator"]
     assert notes["Recipe"]["objective"]["bounds"] == {"D": [0, 5], "Dstar": [5, 200], "f": [0, 0.7]}
+    assert told["Model"]["Parameters"]["KeepsBounds"] is False
+    assert "NonNegativity" not in told
+    beyond = left.data("sub-02_model-ivim_param-D_desc-own_dwimap") > 0.0009
+    status = left.data("sub-02_model-ivim_param-status_desc-own_dwimap")
+    assert beyond.mean() > 0.5
+    assert set(np.unique(status[beyond])) <= {Status.OUTSIDE_BOUNDS, Status.UNLIKE_TRAINING}
+    assert (status[beyond] == Status.OUTSIDE_BOUNDS).mean() > 0.5
