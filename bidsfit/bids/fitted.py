@@ -185,6 +185,8 @@ class FitTraining:
     left_out : str
         Participant (with ``sub-``) left out of the pool, because the estimator was trained for their images.
     converged : bool
+    pool : str
+        Digest of the pool of all participants; empty if there is none.
     snr : float or None
         Of the signals of the training; None without noise.
     checksum : str
@@ -198,6 +200,7 @@ class FitTraining:
     participants: tuple[str, ...]
     left_out: str
     converged: bool
+    pool: str = ""
     snr: float | None = None
     checksum: str = ""
     images: tuple[str, ...] = ()
@@ -270,11 +273,13 @@ def _training(settings: Mapping[str, Any], notes: Mapping[str, Any] | None) -> F
     """Training data as described in a sidecar."""
     if not notes:
         return None
+    pool, _, left_out = str(settings.get("TrainingPool", "")).partition(" without ")
     return FitTraining(
         distribution=str(settings.get("TrainingDistribution", "")),
         digest=str(notes.get("DistributionDigest", "")),
         participants=tuple(notes.get("Participants", ())),
-        left_out=str(settings.get("TrainingPool", "")).partition(" without ")[2],
+        left_out=left_out,
+        pool=pool,
         converged=bool((notes.get("Training") or {}).get("Converged", True)),
         snr=(notes.get("Noise") or {}).get("SNR"),
         checksum=str(notes.get("Checksum", "")),
@@ -286,20 +291,24 @@ def settings_that_differ(facts: Sequence[FitFacts]) -> list[str]:
     """Names of the settings that differ between fits of one model by one estimator; such maps are not comparable.
 
     Of trained estimators also those of the training that was chosen for the image: the images that it took voxels of,
-    or its SNR, and, but for the participant who was left out of a pool, its distribution, or else the trained estimator
+    or its SNR, or its distribution (but for the participant who was left out of a pool), or else the trained estimator
     itself (as of another protocol).
     """
     names = sorted({name for one in facts for name in one.settings if name not in OWN_SETTINGS})
     differing = [name for name in names if any(one.settings.get(name) != facts[0].settings.get(name) for one in facts)]
     trained = [one.training for one in facts if one.training is not None]
-    shared = [training for training in trained if not training.left_out]
+    alike: dict[str, list[FitTraining]] = {}
+    for training in trained:
+        alike.setdefault(training.left_out, []).append(training)
     if len({training.images for training in trained}) > 1:
         differing.append(IMAGES_OF_TRAINING)
     elif len({training.snr for training in trained}) > 1:
         differing.append(SNR_OF_TRAINING)
-    elif len({training.digest for training in shared}) > 1:
+    elif len({training.pool for training in trained}) > 1 or any(
+        len({training.digest for training in group}) > 1 for group in alike.values()
+    ):
         differing.append(DISTRIBUTION_OF_TRAINING)
-    elif len({training.checksum for training in shared}) > 1:
+    elif any(len({training.checksum for training in group}) > 1 for group in alike.values()):
         differing.append(TRAINED_ESTIMATOR)
     return differing
 

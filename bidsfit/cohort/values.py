@@ -43,7 +43,7 @@ class FitNotes:
     trained: set[FitName] = field(default_factory=set)
     versions: set[str] = field(default_factory=set)
     problems: list[InputProblem] = field(default_factory=list)
-    _first: dict[FitName, FitFacts] = field(default_factory=dict)
+    _first: dict[tuple[FitName, str], FitFacts] = field(default_factory=dict)
 
     def rows(self, people: Iterable[ParticipantValues]) -> Iterator[RegionValues]:
         """Pass on the values of all participants, noting how their fits were made."""
@@ -55,8 +55,9 @@ class FitNotes:
 
     def _note(self, fitted: FittedImage, facts: FitFacts) -> None:
         name = fitted.model, facts.estimator
-        first = self._first.setdefault(name, facts)
-        if different := settings_that_differ([first, facts]):
+        left_out = "" if facts.training is None else facts.training.left_out
+        earlier = [self._first.setdefault((name, group), facts) for group in dict.fromkeys(("", left_out))]
+        if different := settings_that_differ([*earlier, facts]):
             self.differing.setdefault(name, set()).update(different)
         if facts.version:
             self.versions.add(facts.version)

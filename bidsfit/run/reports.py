@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 from filelock import FileLock
 
 from bidsfit import __version__
-from bidsfit.bids.fitted import TRAININGS, FitFacts, find_fitted, read_facts, settings_that_differ
+from bidsfit.bids.fitted import TRAININGS, FitFacts, find_fitted, read_facts, series_of, settings_that_differ
 from bidsfit.bids.inputs import Dataset
 from bidsfit.bids.left_out import in_words
 from bidsfit.bids.metadata import read_sidecar
@@ -154,7 +155,12 @@ def make_report(settings: Settings, raw: Dataset, plan: ParticipantPlan, errors:
     """Write the report of one participant from all its records, including those of earlier runs."""
     records = list(read_records(settings.output_dir, plan.label))
     images = [record for record in records if isinstance(record, ImageRecord)]
-    fits = [record for record in records if isinstance(record, FitRecord)]
+    others = other_trainings(settings.output_dir, plan.label)
+    fits = []
+    for record in (one for one in records if isinstance(one, FitRecord)):
+        series = series_of(record.image.rpartition("_")[0])
+        told = others.get((series, record.model, record.estimator), ())
+        fits.append(replace(record, warnings=[*record.warnings, *told]))
     write_report(
         settings.output_dir / f"sub-{plan.label}.html",
         participant=f"sub-{plan.label}",
@@ -235,20 +241,29 @@ def say_left_out(settings: Settings, plan: ParticipantPlan) -> None:
     sys.stderr.flush()
 
 
-def say_other_trainings(output_dir: Path, label: str) -> None:
-    """Print, on standard error, where scans of a participant were fitted by estimators of different trainings."""
+def other_trainings(output_dir: Path, label: str) -> dict[tuple[str, str, str], tuple[str, ...]]:
+    """Warnings by series, model and estimator where scans of a participant were fitted by different trainings."""
     scans: dict[tuple[str, str, str], list[FitFacts]] = {}
     with suppress(UnusableInputError):  # what cannot be read is none of this run
         for fitted in find_fitted(output_dir, [label], None):
-            scans.setdefault((fitted.series, fitted.model, fitted.estimator), []).append(read_facts(fitted))
-    for (_, model, _), facts in scans.items():
-        differing = [name.lower() for name in settings_that_differ(facts) if name in TRAININGS]
+            facts = read_facts(fitted)
+            scans.setdefault((fitted.series, fitted.model, facts.estimator), []).append(facts)
+    found = {}
+    for (series, model, estimator), made in scans.items():
+        differing = [name.lower() for name in settings_that_differ(made) if name in TRAININGS]
         if differing:
-            sys.stderr.write(
-                f"Warning, sub-{label}: its scans were fitted with {model} by {facts[0].estimator} of different "
-                f"trainings ({', '.join(differing)}). Differences between them may be those of the trainings. Fit all "
-                "in one run.\n"
+            words = (
+                f"Scans of the participant were fitted with {model} by {estimator} of different trainings "
+                f"({', '.join(differing)}). Differences between them may be those of the trainings. Fit all in one run."
             )
+            found[series, model, estimator] = (words,)
+    return found
+
+
+def say_other_trainings(output_dir: Path, label: str) -> None:
+    """Print `other_trainings` on standard error."""
+    for (words,) in other_trainings(output_dir, label).values():
+        sys.stderr.write(f"Warning, sub-{label}. {words}\n")
     sys.stderr.flush()
 
 

@@ -111,6 +111,12 @@ def test_trainings_that_differ_are_named(outputs):
     assert settings_that_differ([one, both]) == ["Images of the training"]
     left_out = fit(20.0, "abe0", "2", "def without sub-02")
     assert settings_that_differ([fit(20.0), left_out]) == []
+    assert settings_that_differ([left_out, fit(20.0, "abe0", "3", "def without sub-02")]) == ["Trained estimator"]
+    for other in (fit(20.0, "9", "3", "def without sub-02"), fit(20.0, "9", "3", "dee without sub-02")):
+        assert settings_that_differ([left_out, other]) == ["Distribution of the training"]
+    assert settings_that_differ([fit(20.0), fit(20.0, "9", "3", "dee without sub-02")]) == [
+        "Distribution of the training"
+    ]
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"Model": {"Parameters": 1}}'])

@@ -58,7 +58,7 @@ def notes(outputs, tmp_path):
     return read
 
 
-def test_scans_share_the_snr_of_their_training_or_the_run_says_so(scans, notes):
+def test_scans_share_the_snr_of_their_training_or_the_run_says_so(scans, notes, outputs, tmp_path):
     """Together it is that of both, and both are fitted by one network; alone it is that of the scan."""
     stems = [f"sub-01/ses-{i}/dwi/sub-01_ses-{i}" for i in (1, 2)]
     outcome = scans(RECIPE, stems, "--trust", "off")
@@ -72,10 +72,9 @@ def test_scans_share_the_snr_of_their_training_or_the_run_says_so(scans, notes):
     assert both["Images"]["SNR"][-5] > 35
     outcome = scans(RECIPE, stems, "--trust", "off", "--session-label", "2")
     assert 35 < np.median(notes("sub-01_ses-2")["Images"]["SNR"]) < 55
-    assert (
-        "Warning, sub-01: its scans were fitted with adc by own of different trainings (images of the training)."
-        in outcome.err
-    )
+    words = "Scans of the participant were fitted with adc by own of different trainings (images of the training)."
+    assert f"Warning, sub-01. {words}" in outcome.err
+    assert outputs(tmp_path / "out").report("01").count(words) == 3  # in the summary, and at either scan
 
 
 LEARNS = (
