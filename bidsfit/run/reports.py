@@ -248,7 +248,7 @@ def other_trainings(output_dir: Path, label: str) -> dict[tuple[str, str, str], 
         for fitted in find_fitted(output_dir, [label], None):
             facts = read_facts(fitted)
             scans.setdefault((fitted.series, fitted.model, facts.estimator), []).append(facts)
-    found = {}
+    found: dict[tuple[str, str, str], tuple[str, ...]] = {}
     for (series, model, estimator), made in scans.items():
         differing = [name.lower() for name in settings_that_differ(made) if name in TRAININGS]
         if differing:
