@@ -30,8 +30,7 @@ TRAINED = {
     **dict.fromkeys(SPATIAL, "bidsfit.trained.network:Network"),
 }
 
-#: Recipes that are estimators by their own name: networks trained uniformly over the plausible space of the model.
-RECIPES = (
+_NETWORKS = (
     "supervised-gt",
     "supervised-mle-rician",
     "supervised-mle-gaussian",
@@ -43,7 +42,12 @@ RECIPES = (
     "ivimnet-optim",
     "mse-crb",
     "bias-reduced",
+    "network-gyori2022",
 )
+
+#: Recipes that are estimators by their own name, trained uniformly over the plausible space of the model, and which of
+#: `TRAINED` each is.
+RECIPES = {**dict.fromkeys(_NETWORKS, "net"), "forest-gyori2022": "forest"}
 
 #: Where the estimators of the package live. Other packages add theirs with the entry point "bidsfit.estimators".
 BUILT_IN = {
@@ -57,7 +61,7 @@ BUILT_IN = {
     "dictionary": "bidsfit.estimators.dictionary:Dictionary",
     **TRAINED,
     **{f"{name}-{distribution}": place for name, place in TRAINED.items() for distribution in DISTRIBUTIONS},
-    **dict.fromkeys(RECIPES, TRAINED["net"]),
+    **{name: TRAINED[base] for name, base in RECIPES.items()},
 }
 
 _registry = Registry("estimator", "bidsfit.estimators", BUILT_IN)

@@ -51,6 +51,8 @@ class Objective(ABC):
     needs_truth: ClassVar[bool] = True
     #: Whether its loss reads `Batch.bound`, which is expensive.
     needs_bound: bool = False
+    #: Whether its loss is a mean square of the errors of the parameters.
+    squares_errors: bool = False
     #: Whether all estimates lie within the bounds of the parameter space, and meet its constraints.
     keeps_bounds: bool = True
 
@@ -277,6 +279,10 @@ class Parameters(_Estimating):
         return self.scale == "bound"
 
     @property
+    def squares_errors(self) -> bool:  # type: ignore[override]
+        return self.error in (None, "squared")
+
+    @property
     def states_spread(self) -> bool:
         return self.error == "stated"
 
@@ -338,6 +344,7 @@ class Directions(Parameters):
     weight: float = 0.1
 
     name = "directions"
+    squares_errors = False
 
     def n_outputs(self, space: ParameterSpace) -> int:
         if not set(ELEMENTS) <= set(space.names):
@@ -396,6 +403,14 @@ class Signals(_Estimating):
     name = "signals"
     needs_truth = False
 
+    def n_outputs(self, space: ParameterSpace) -> int:
+        if self.error == "rician" and space.model.complex_valued:
+            raise ValueError(
+                f"The Rician likelihood is of magnitudes, and the signals of the model {space.model.name!r} are "
+                "complex; take squared errors."
+            )
+        return super().n_outputs(space)
+
     def loss(self, outputs: Tensor, batch: Batch[Tensor], simulator: Simulator) -> Tensor:
         import torch
 
@@ -447,6 +462,7 @@ class Relative(Objective):
     """
 
     name = "relative"
+    squares_errors = True
 
     def loss(self, outputs: Tensor, batch: Batch[Tensor], simulator: Simulator) -> Tensor:
         space = simulator.space

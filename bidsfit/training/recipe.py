@@ -50,6 +50,19 @@ class Recipe:
 
     def __post_init__(self) -> None:
         self.architecture.require_parts(self.objective, self.simulation)
+        form = getattr(self.objective, "form", None)
+        if form is not None and self.simulation.realisations < 2:
+            raise ValueError(
+                f"The form {form!r} compares noise realisations of the same voxel (realisations of the simulation); it "
+                f"needs at least 2, found {self.simulation.realisations}."
+            )
+        if self.simulation.label_share is not None and not self.objective.squares_errors:
+            raise ValueError(
+                "label_share mixes labels with the truth, which is the hybrid for squared errors of the parameters "
+                f"alone; the objective {self.objective.name!r} has others here."
+            )
+        if self.simulation.labels is not None and not self.objective.needs_truth:
+            raise ValueError(f"The objective {self.objective.name!r} does not look at labels; leave labels out.")
         if self.simulation.signals is not None and self.objective.needs_truth:
             raise ValueError(
                 f"The objective {self.objective.name!r} needs the true parameters, which measured signals (signals: "

@@ -204,6 +204,12 @@ class TestSignals:
         cube = SPACE.to_cube(batch.truth.numpy())[:, None]
         return torch.tensor(np.log(cube / (1 - cube)))
 
+    def test_complex_signals_have_no_rician_likelihood(self):
+        space = ParameterSpace(models.get("mrffisp"))
+        with pytest.raises(ValueError, match="the signals of the model 'mrffisp' are complex"):
+            Signals(error="rician").n_outputs(space)
+        assert Signals(error="squared").n_outputs(space) == len(space.names)
+
     @pytest.mark.parametrize("error", ["squared", "absolute"])
     def test_there_is_no_misfit_of_the_truth_without_noise(self, error):
         batch, outputs = drawn(simulator())

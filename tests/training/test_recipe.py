@@ -216,6 +216,26 @@ def test_every_choice_of_a_recipe_without_sections_has_a_place(kind):
         assert recipe_facts(recipe_from({"kind": kind, choice: value}, "test"))[section][name] == value
 
 
+FIXED = {"samples": 10, "set_noise": "fixed", "labels": "mle-rician"}
+
+
+@pytest.mark.parametrize(
+    ("objective", "simulation", "message"),
+    [
+        ({"name": "parameters", "form": "wvce"}, {}, "'wvce' compares noise realisations .* at least 2, found 1"),
+        ({"name": "parameters", "form": "wbce"}, {"realisations": 1}, "needs at least 2"),
+        ({"name": "parameters", "error": "absolute"}, FIXED | {"label_share": 0.5}, "hybrid for squared errors"),
+        ({"name": "parameters", "error": "stated"}, FIXED | {"label_share": 0.5}, "hybrid for squared errors"),
+        ({"name": "logits"}, FIXED | {"label_share": 0.5}, "'logits' has others"),
+        ({"name": "directions"}, FIXED | {"label_share": 0.5}, "'directions' has others"),
+        ({"name": "signals"}, FIXED, "'signals' does not look at labels"),
+    ],
+)
+def test_an_objective_and_a_simulation_that_do_not_go_together(objective, simulation, message):
+    with pytest.raises(UsageError, match=f"test: .*{message}"):
+        recipe_from(NAMED | {"objective": objective, "simulation": simulation}, "test")
+
+
 def test_bounds_of_labels_are_a_table():
     sections = NAMED | {
         "simulation": {"samples": 10, "set_noise": "fixed", "labels": "mle-rician", "label_bounds": {"D": [0.01, 4]}}
@@ -285,7 +305,7 @@ def test_a_recipe_builds_on_another(tmp_path):
         start=None,
     )
     assert recipe_from({"base": "hybrid"}, "test") == base
-    assert recipe_from({"base": "hybrid", "objective": {"name": "signals"}}, "test").objective == Signals()
+    assert recipe_from({"base": "supervised-gt", "objective": {"name": "signals"}}, "test").objective == Signals()
     assert recipe_from({"base": NAMED, "schedule": {"steps": 7}}, "test") == recipe_from(
         NAMED | {"schedule": {"steps": 7}}, "test"
     )

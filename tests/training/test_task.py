@@ -17,7 +17,7 @@ from bidsfit.training.architectures import Perceptron
 from bidsfit.training.bundle import read_bundle
 from bidsfit.training.forest import Growth, RandomForest
 from bidsfit.training.objectives import Logits, Parameters, Relative, Signals
-from bidsfit.training.recipe import Recipe, recipe_facts, recipe_from
+from bidsfit.training.recipe import Recipe, load_recipe, recipe_facts, recipe_from
 from bidsfit.training.store import Store
 from bidsfit.training.task import Task, fit, train
 from bidsfit.training.trainer import Schedule
@@ -99,7 +99,16 @@ def test_the_snr_of_the_images_is_in_the_file(tmp_path):
     assert facts["Recipe"]["simulation"]["snr"] == "images"
 
 
-@pytest.mark.parametrize("name", [*estimators.RECIPES, *(f"{name}-prior" for name in estimators.SPATIAL)])
+NETWORKS = [name for name, base in estimators.RECIPES.items() if base == "net"]
+
+
+def test_the_forest_of_a_paper_is_an_estimator():
+    forest = estimators.get("forest-gyori2022")(models.get("smt2"))
+    assert (forest.name, forest.distribution) == ("forest-gyori2022", "uniform")
+    assert forest.task(BASE.acquisition, 25.0).recipe == load_recipe("forest-gyori2022")
+
+
+@pytest.mark.parametrize("name", [*NETWORKS, *(f"{name}-prior" for name in estimators.SPATIAL)])
 def test_recipes_that_are_estimators_train(name):
     """A few steps of each, for a model whose parameters are not all determined everywhere."""
 
