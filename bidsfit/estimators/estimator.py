@@ -63,7 +63,11 @@ class Status(IntEnum):
     NO_SIGNAL = 5, "no positive signal to refer to (at the lowest b-value): not fitted, maps hold NaN; check the mask"
     NO_NOISE = 6, "the noise level is not known here (not a positive number): not fitted, maps hold NaN; check its map"
     PRIOR_ONLY = 7, "the data say no more of a parameter than its prior: its value is that of the prior"
-    UNLIKE_TRAINING = 8, "no signal of the training looks like this one: the value is drawn towards what was trained on"
+    UNLIKE_TRAINING = (
+        8,
+        "the signal lies farther from that of its estimate than those of the training do: the value is drawn towards "
+        "what was trained on",
+    )
     MISSING = 9, "a measurement is missing (exactly 0 where others are positive): not fitted, maps hold NaN"
     UNDETERMINED = (
         10,

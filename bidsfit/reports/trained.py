@@ -108,8 +108,8 @@ def training_warnings(numbers: FitNumbers, bundle: Bundle, participant: str, ima
     unlike = numbers.share(Status.UNLIKE_TRAINING)
     if unlike > MANY_UNLIKE:
         warnings.append(
-            f"{percent(unlike)} of the voxels are unlike all signals of the training: their estimates are drawn "
-            "towards what the estimator was trained on. The status map shows where."
+            f"The signals of {percent(unlike)} of the voxels lie farther from those of their estimates than in the "
+            "training: they are drawn towards what the estimator was trained on. The status map shows where."
         )
     if not bundle.facts["Training"]["Converged"]:
         warnings.append(

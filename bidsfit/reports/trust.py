@@ -23,6 +23,8 @@ READS = (
     "it reads the neighbours of a voxel, and its errors depend on them: they are least in a homogeneous region, larger "
     "at an edge, and largest in a small lesion. The image tells which of these it is only where tissues differ much."
 )
+#: What is to be known of an estimator that was trained, where voxels are unlike its training.
+UNLIKE = "of the voxels are flagged as outside the training of {name}: what is said of its errors does not hold there."
 #: Words for the surroundings of a voxel.
 PLACES: Mapping[str, str] = {
     "homogeneous": "in a homogeneous region",
@@ -33,6 +35,8 @@ PLACES: Mapping[str, str] = {
 FEW, MOST = 0.05, 0.8
 #: Expected errors that differ by no more than this part are alike.
 ALIKE = 0.05
+#: How a biased voxel is told, see `bidsfit.trust.flags.BIASED_TRUTHS`.
+DRAWN = "it is drawn by more than half its own noise"
 #: A response of another parameter's truth that is told: so much of the range of one per range of the other.
 BLAME = 0.25
 
@@ -92,16 +96,15 @@ def in_words(
         parts.append(f"differences between tissues grow to {100 * row.response:.0f} %")
     else:
         parts.append("differences between tissues show at full size")
-    far = "it is drawn by more than half its own noise"
     if row.biased >= FEW:
         where = ""
         if np.isfinite(row.towards):
             where = f" towards {with_unit(readable(row.towards), unit)}"
         elif row.upwards > MOST or row.upwards < 1 - MOST:
             where = " upwards" if row.upwards > MOST else " downwards"
-        parts.append(f"in {percent(row.biased)} of the voxels {far}{where}")
+        parts.append(f"in {percent(row.biased)} of the voxels {DRAWN}{where}")
     if row.unsure >= FEW:
-        what = "that" if row.biased >= FEW else f"whether {far}"
+        what = "that" if row.biased >= FEW else f"whether {DRAWN}"
         parts.append(f"in {percent(row.unsure)} of the voxels {what} is not known")
     if "lesion" in surroundings:
         row = surroundings["lesion"]
@@ -150,6 +153,8 @@ def expected_errors(
         sentences = [recommendation(name, rows, _words(model, name)["unit"]) for name, rows in ranked.items()]
         sentences += [recommendation_for_all(ranked)] * (len(names) > 1)
     sentences += [f"{name} is not compared: {READS}" for name in known if name in spatial]
+    outside = {name: found.flags.get("outside_training", 0.0) for name, found in summaries.items() if found}
+    sentences += [f"{percent(share)} {UNLIKE.format(name=name)}" for name, share in outside.items() if share >= FEW]
     return {
         "sentences": list(filter(None, sentences)),
         "parameters": [
@@ -179,7 +184,7 @@ def recommendation(name: str, rows: Mapping[str, ParameterTrust], unit: str) -> 
     if alike:
         words += f", that of {' and '.join(alike)} hardly larger"
     if least.biased > 0.5:
-        words += f", though in {percent(least.biased)} of the voxels its bias exceeds half its SD"
+        words += f", though in {percent(least.biased)} of the voxels {DRAWN}"
     if least.response >= LOW_RESPONSE:
         return f"{words}, and {_shown(least)} of a true change shows."
     words += f"; but it hides changes, of which {_shown(least)} shows. "

@@ -26,7 +26,7 @@ ENOUGH = 20_000
 
 @dataclass(frozen=True)
 class ParameterTrust:
-    """What is expected of the errors of one parameter in the voxels of an image; medians over the fitted ones.
+    """What is expected of the errors of one parameter in the fitted voxels of an image; medians but for ``rmse``.
 
     Attributes
     ----------
@@ -40,8 +40,10 @@ class ParameterTrust:
         Share of the biased voxels whose bias is positive.
     smallest_change : float
         Smallest true change between two measurements of a voxel that shows (95 %).
-    bias, sd, rmse : float
-        Medians of the size of the expected bias, of the expected standard deviation and of the root mean square error.
+    bias, sd : float
+        Medians of the size of the expected bias and of the expected standard deviation.
+    rmse : float
+        Root mean square error over all voxels together, so that a few large errors count.
     unsure : float
         Share of the voxels whose estimate may as well come from truths where it is biased as from others.
     """
@@ -161,7 +163,7 @@ def _rows(
                 smallest_change=_median(smallest),
                 bias=_median(np.abs(bias)),
                 sd=_median(sd),
-                rmse=_median(expected.rmse[name][chosen]),
+                rmse=_root_mean_square(expected.rmse[name][chosen]),
                 unsure=float(1 - (biased | unbiased).mean()) if biased.size else np.nan,
             )
         )
@@ -188,3 +190,7 @@ def errors_in_plane(performance: Performance, others: NDArray[np.float64], snr: 
 
 def _median(values: NDArray[np.float64]) -> float:
     return float(np.median(values)) if values.size else np.nan
+
+
+def _root_mean_square(values: NDArray[np.float64]) -> float:
+    return float(np.sqrt(np.mean(np.square(values)))) if values.size else np.nan

@@ -14,8 +14,9 @@ def row(name, rmse, response, biased=0.1):
     return ParameterTrust(name, response, biased, np.nan, np.nan, 0.2, rmse / 2, rmse / 2, rmse)
 
 
-def summary(**rows):
-    return TrustSummary([row(name, *values) for name, values in rows.items()], {}, [], 20.0, {}, [])
+def summary(outside=0.0, **rows):
+    flags = {"outside_training": outside}
+    return TrustSummary([row(name, *values) for name, values in rows.items()], flags, [], 20.0, {}, [])
 
 
 @pytest.mark.parametrize(
@@ -27,8 +28,8 @@ def summary(**rows):
         ),
         (
             {"bayes": (0.03, 0.8, 0.75), "lsq": (0.05, 0.97)},
-            "For f take bayes: its expected error of 0.03 is the least (lsq 0.05), though in 75.0 % of the voxels its "
-            "bias exceeds half its SD, and 80 % of a true change shows.",
+            "For f take bayes: its expected error of 0.03 is the least (lsq 0.05), though in 75.0 % of the voxels it "
+            "is drawn by more than half its own noise, and 80 % of a true change shows.",
         ),
         (
             {"net": (0.03, 0.3), "map": (0.04, 0.4), "lsq": (0.05, 0.97)},
@@ -63,6 +64,16 @@ def test_all_parameters_together_and_the_table():
     first = found["parameters"][0]
     assert (first["name"], [one["estimator"] for one in first["rows"]]) == ("f", ["net", "lsq"])
     assert found["parameters"][1]["unit"] == "10⁻³ mm²/s"
+
+
+def test_voxels_unlike_the_training_of_an_estimator_are_told():
+    found = expected_errors({"lsq": summary(f=(0.04, 0.9)), "net": summary(0.108, f=(0.02, 0.9))}, MODEL)
+    assert found["sentences"][-1] == (
+        "10.8 % of the voxels are flagged as outside the training of net: what is said of its errors does not hold "
+        "there."
+    )
+    found = expected_errors({"lsq": summary(f=(0.04, 0.9)), "net": summary(0.04, f=(0.02, 0.9))}, MODEL)
+    assert len(found["sentences"]) == 1
 
 
 def test_one_estimator_alone_is_not_ranked():
