@@ -2,8 +2,8 @@
 
 A whole brain of IVIM data (int16, scaled) is written to disk, and fitted through the view that the app uses. The
 process's resident memory, files that are mapped into it not counted, is read ten times a second while it fits, and
-compared with that before the image is opened; each image has a process of its own. "Image as float64" is what a copy
-of the image would take.
+compared with that before the image is opened; each fit has a process of its own, without and with what is expected of
+its errors (`--trust`). "Image as float64" is what a copy of the image would take.
 """
 
 from __future__ import annotations
@@ -19,15 +19,17 @@ from time import sleep
 
 import nibabel as nib
 import numpy as np
-from numpy.typing import NDArray
 
 from bidsfit import models
 from bidsfit.acquisition import Acquisition
 from bidsfit.bids.images import MaskedSignals, open_image
 from bidsfit.estimators.least_squares import LeastSquares
+from bidsfit.fitting import fit
+from bidsfit.trust.cache import Trust
 
 SHAPE = (96, 96, 60)
 REPEATS = 6  # of every b-value
+SIGMA = 40.0
 RANGES = ((1000, 1000), (0, 0.5), (0, 3), (3, 100))  # of S0, f, D, D*
 
 
@@ -43,12 +45,14 @@ def main() -> None:
         for suffix in (".nii", ".nii.gz"):
             path = Path(folder) / f"dwi{suffix}"
             write_image(path, shape, acquisition)
-            with ProcessPoolExecutor(1, get_context("spawn")) as process:
-                rows.append(process.submit(measure, path, shape, acquisition, arguments.threads).result())
+            for trust in ("off", "light"):
+                with ProcessPoolExecutor(1, get_context("spawn")) as process:
+                    rows.append(process.submit(measure, path, shape, acquisition, arguments.threads, trust).result())
     print(f"{machine()}; {arguments.threads} threads on {cores} cores.\n")
     volumes = f"{' x '.join(map(str, shape))} voxels, {len(acquisition)} volumes"
     print(f"Memory in MB of fitting ivim to all voxels of an image of {volumes}:\n")
-    header = ["image", "stored", "image as float64", "opened", "maps", "peak of the fit", "beside image and maps"]
+    header = ["image", "trust", "stored", "image as float64", "opened", "maps"]
+    header += ["peak of the fit", "beside image and maps"]
     print(table(header, rows))
 
 
@@ -61,16 +65,19 @@ def write_image(path: Path, shape: tuple[int, ...], acquisition: Acquisition) ->
         count = rows.stop - rows.start
         truth = np.column_stack([rng.uniform(low, high, count) for low, high in RANGES])
         signal = model.signal(truth, acquisition)
-        data[rows] = np.abs(signal + rng.normal(0, 40, signal.shape))
+        data[rows] = np.abs(signal + rng.normal(0, SIGMA, signal.shape))
     image = nib.Nifti1Image(data.reshape(*shape, -1, order="F"), np.diag([2, 2, 2, 1]), dtype=np.int16)
     image.header.set_slope_inter(0.5, 0)
     nib.save(image, path)
 
 
-def measure(path: Path, shape: tuple[int, int, int], acquisition: Acquisition, threads: int) -> list[object]:
+def measure(
+    path: Path, shape: tuple[int, int, int], acquisition: Acquisition, threads: int, trust: Trust
+) -> list[object]:
     """Fit an image on disk; a row of the table."""
     estimator = LeastSquares(models.get("ivim"))
-    estimator.estimate(np.ones((2, len(acquisition))), acquisition, threads=threads)  # compiles
+    # Compiles, and simulates what is expected of the errors, which is kept in the cache folder.
+    fit(estimator, np.ones((2, len(acquisition))), acquisition, SIGMA, trust=trust, threads=threads)
     mask = np.ones(shape, dtype=bool)
     before = resident()
     signals = MaskedSignals(open_image(path), (*shape, len(acquisition)), mask, path)
@@ -85,14 +92,13 @@ def measure(path: Path, shape: tuple[int, int, int], acquisition: Acquisition, t
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    estimate = estimator.estimate(signals, acquisition, threads=threads)
+    result = fit(estimator, signals, acquisition, SIGMA, trust=trust, threads=threads)
     finished.set()
     watcher.join()
-    maps: list[NDArray] = [*estimate.parameters.values(), estimate.status, estimate.rmse, estimate.r2, estimate.sigma]
-    size = sum(values.nbytes for values in maps) / 1e6
+    size = sum(values.nbytes for values in result.values.values()) / 1e6
     n = mask.size * len(acquisition)
     values = [n * 2 / 1e6, n * 8 / 1e6, opened - before, size, peak - before, peak - opened - size]
-    return [path.name.removeprefix("dwi"), *[f"{value:,.0f}" for value in values]]
+    return [path.name.removeprefix("dwi"), trust, *[f"{value:,.0f}" for value in values]]
 
 
 def resident() -> float:

@@ -32,6 +32,8 @@ LOWEST_SNR, HIGHEST_SNR = 3.0, 300.0
 KNOTS = 33
 #: A bias is large beyond this share of the standard deviation.
 LARGE_BIAS = 0.5
+#: Voxels of which errors are expected at a time.
+CHUNK = 8192
 #: No error is told apart from none below this share of the spread of the truths.
 LEAST = 1e-4
 
@@ -175,17 +177,18 @@ class Performance:
                 "What is expected of this estimator depends on the least-squares fit of the same signals; give it."
             )
         beside = parameters if beside is None else beside
-        shape, p = sigma.shape, len(self.judged)
-        known = np.isfinite(parameters).all(axis=-1) & np.isfinite(beside).all(axis=-1) & (sigma > 0)
-        own = np.full((int(known.sum()), SCORES), np.nan) if scores is None else scores[known]
-        columns = self._expected(parameters[known], sigma[known], own, beside[known], threads)
-
-        def placed(values: NDArray[np.float64]) -> NDArray[np.float64]:
-            found = np.full((*shape, *values.shape[1:]), np.nan)
-            found[known] = values
-            return found
-
-        bias, sd, rmse, response, biased, lower, upper, misfit = map(placed, columns)
+        shape, p, noise = sigma.shape, len(self.judged), sigma.ravel()
+        points, other = (values.reshape(sigma.size, -1) for values in (parameters, beside))
+        own = np.full((sigma.size, SCORES), np.nan) if scores is None else scores.reshape(sigma.size, SCORES)
+        known = np.flatnonzero(np.isfinite(points).all(axis=1) & np.isfinite(other).all(axis=1) & (noise > 0))
+        columns: list[NDArray[np.float64]] = []
+        for start in range(0, max(len(known), 1), CHUNK):
+            rows = known[start : start + CHUNK]
+            found = self._expected(points[rows], noise[rows], own[rows], other[rows], threads)
+            columns = columns or [np.full((sigma.size, *values.shape[1:]), np.nan) for values in found]
+            for column, values in zip(columns, found, strict=True):
+                column[rows] = values
+        bias, sd, rmse, response, biased, lower, upper, misfit = (c.reshape(*shape, *c.shape[1:]) for c in columns)
         return Expected(
             bias=self._named(bias),
             sd=self._named(sd),

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 WIDTH = 0.7
 #: Penalty of the coefficients of kernels, as a share of the number of points.
 PENALTY = 1e-9
-#: Points that are evaluated at a time.
-CHUNK = 4096
+#: Points that are evaluated at a time: their kernels fit into the cache of a core.
+CHUNK = 512
 
 
 @dataclass(frozen=True)

@@ -107,7 +107,7 @@ def summarise(judge: Judge, estimate: Estimate, flags: NDArray[np.uint8]) -> Tru
     """The summary of an image, from its estimate and flags and a judge that has the performance of the estimator."""
     performance, model, expected = judge.performance, judge.model, judge.expected(estimate)
     assert performance is not None
-    space, points = performance.space, estimate.points
+    space = performance.space
     shown = np.isin(estimate.status, FITTED)
     fitted = np.flatnonzero(shown & np.isfinite(expected.response).all(axis=(-1, -2)))
     some = fitted[:: max(fitted.size // ENOUGH, 1)]
@@ -122,12 +122,12 @@ def summarise(judge: Judge, estimate: Estimate, flags: NDArray[np.uint8]) -> Tru
         flags={
             str(flag.name).lower(): float((flags[shown] & flag > 0).mean()) if shown.any() else np.nan for flag in Flag
         },
-        responses=np.median(expected.response[fitted], axis=0).tolist() if fitted.size else [],
+        responses=_medians(expected.response, fitted) if fitted.size else [],
         snr=snr,
         performance=performance.facts,
         arrows=errors_in_plane(performance, middle, snr).tolist() if plane and fitted.size else [],
         surroundings={
-            place: _rows(there, values, there.expected(points[some], judge.noise[some], beside=beside))
+            place: _rows(there, values, there.expected(estimate.points[some], judge.noise[some], beside=beside))
             for place, there in performance.surroundings.items()
         },
     )
@@ -143,7 +143,7 @@ def _rows(
     rows = []
     for j, name in enumerate(performance.judged):
         value, bias, sd = (found[name][chosen] for found in (values, expected.bias, expected.sd))
-        response = expected.response[chosen][:, j, j]
+        response = expected.response[:, j, j][chosen]
         truths = expected.biased[name][chosen]
         biased, unbiased = truths > BIASED_TRUTHS, truths < 1 - BIASED_TRUTHS
         drawn = biased & (response < FAITHFUL)
@@ -190,6 +190,12 @@ def errors_in_plane(performance: Performance, others: NDArray[np.float64], snr: 
 
 def _median(values: NDArray[np.float64]) -> float:
     return float(np.median(values)) if values.size else np.nan
+
+
+def _medians(responses: NDArray[np.float64], chosen: NDArray[np.integer]) -> list[list[float]]:
+    """Of every pair of parameters; one at a time, for the memory."""
+    pairs = range(responses.shape[1])
+    return [[_median(responses[:, i, j][chosen]) for j in pairs] for i in pairs]
 
 
 def _root_mean_square(values: NDArray[np.float64]) -> float:
