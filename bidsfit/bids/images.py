@@ -275,10 +275,13 @@ class MaskedSignals:
         self._index = np.flatnonzero(mask.ravel(order="F"))
         self._grid = shape[:3]
 
-    @property
-    def positions(self) -> NDArray[np.int64]:
-        """Voxel indices in the image, shape (n_voxels, 3)."""
-        return np.stack(np.unravel_index(self._index, self._grid, order="F"), axis=1)
+    def positions(self, slice_axis: int = 2) -> NDArray[np.int64]:
+        """Voxel indices in the image, shape (n_voxels, 3): two in the slice, and the slice.
+
+        The voxels are in the order of the last of them, or of the first where slices lie across another axis.
+        """
+        places = np.unravel_index(self._index, self._grid, order="F")
+        return np.stack([places[axis] for axis in ((2, 1, 0), (2, 0, 1), (0, 1, 2))[slice_axis]], axis=1)
 
     def within(self, mask: NDArray[np.bool_]) -> MaskedSignals:
         """Signals in another mask, sharing the stored image."""

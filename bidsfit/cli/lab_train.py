@@ -127,6 +127,7 @@ def _voxels_of(arguments: argparse.Namespace, estimator: TrainedEstimator) -> Im
         If the image or the mask cannot be read.
     """
     from bidsfit.bids.images import MaskedSignals, image_shape, open_image, read_mask
+    from bidsfit.bids.metadata import read_sidecar, slice_axis
     from bidsfit.cli.lab_options import acquisition_of
     from bidsfit.noise import sigma_from_repeats
 
@@ -149,5 +150,7 @@ def _voxels_of(arguments: argparse.Namespace, estimator: TrainedEstimator) -> Im
             f"{arguments.image}: no measurement (same b-value and direction) was repeated; give the noise level with "
             "--sigma."
         )
-    places = signals.positions if any(estimator.reach) else None
+    sidecar = Path(str(arguments.image).removesuffix(".gz").removesuffix(".nii") + ".json")
+    across = slice_axis(read_sidecar(sidecar) if sidecar.exists() else {})
+    places = signals.positions(across) if any(estimator.reach) else None
     return estimator.sample(signals, acquisition, sigma, name=arguments.image.name, positions=places)

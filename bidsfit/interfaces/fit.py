@@ -26,6 +26,7 @@ from bidsfit.bids.conflicts import conflicts_of_fit, refuse, writing
 from bidsfit.bids.images import MaskedSignals, image_shape, open_image, opened, read_data
 from bidsfit.bids.inputs import InputImage
 from bidsfit.bids.left_out import in_words
+from bidsfit.bids.metadata import slice_axis
 from bidsfit.bids.outputs import fit_settings, map_outputs, sources_of, write_maps
 from bidsfit.bids.series import read_covariate
 from bidsfit.estimators.estimator import Estimator, Status, estimator_label
@@ -157,7 +158,7 @@ class FitImage(SimpleInterface):
                 acquisition,
                 sigma,
                 kind=self.inputs.noise_kind,
-                positions=signals.positions if any(estimator.reach) else None,
+                positions=signals.positions(slice_axis(self.inputs.sidecar)) if any(estimator.reach) else None,
                 trust=self.inputs.trust,
                 threads=self.inputs.threads,
                 progress=progress,

@@ -36,6 +36,7 @@ KEPT = (
     "Manufacturer",
     "ManufacturersModelName",
     "RepetitionTime",
+    "SliceEncodingDirection",
 )
 
 

@@ -23,6 +23,7 @@ from bidsfit import estimators, models
 from bidsfit.acquisition import Acquisition
 from bidsfit.bids.distributions import read_distribution
 from bidsfit.bids.images import MaskedSignals, image_shape, open_image, opened, read_data
+from bidsfit.bids.metadata import slice_axis
 from bidsfit.bids.names import title_of
 from bidsfit.exceptions import NoInputError, UnusableInputError
 from bidsfit.interfaces.fit import noise_level, require_support
@@ -212,7 +213,7 @@ class SampleVoxels(SimpleInterface):
             sigma,
             name=self.inputs.name,
             most=self.inputs.most,
-            positions=signals.positions if any(estimator.reach) else None,
+            positions=signals.positions(slice_axis(self.inputs.sidecar)) if any(estimator.reach) else None,
         )
         self._results = {"voxels": str(save_voxels(Path(runtime.cwd) / "voxels.safetensors", found, estimator.model))}
         return runtime

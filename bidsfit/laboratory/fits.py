@@ -78,7 +78,7 @@ class Fits:
 
     def section(self, estimator: Estimator, gallery: Gallery) -> LaboratorySection:
         """Fit with an estimator; maps and figures go to the folder of the gallery."""
-        positions = self.signals.positions if any(estimator.reach) else None
+        positions = self.signals.positions() if any(estimator.reach) else None
         result = fit(
             estimator,
             self.signals,

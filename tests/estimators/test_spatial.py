@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import tracemalloc
 
+import nibabel as nib
 import numpy as np
 import pytest
 
 from bidsfit import Acquisition, Status, models
+from bidsfit.bids.images import MaskedSignals
 from bidsfit.trained.network import Network
 from bidsfit.training.bundle import write_bundle
 from bidsfit.training.task import train
@@ -167,6 +169,28 @@ def test_rows_alone_are_refused(spatial):
         spatial.estimate(np.ones((5, 5)), SHELLS, positions=np.array([[1, 1, 1], [0, 0, 0]] * 2 + [[1, 1, 1]]))
     with pytest.raises(ValueError, match="as many"):
         spatial.estimate(np.ones((5, 5)), SHELLS, positions=np.zeros((4, 3), dtype=int))
+
+
+@pytest.mark.parametrize("across", [0, 1, 2])
+def test_neighbours_lie_in_the_slices_whatever_axis_these_are_across(spatial, monkeypatch, tmp_path, across):
+    """Attention is not the same along both axes of a slice: only the voxels that it sees are."""
+    monkeypatch.setattr(spatial, "chunk", 50)
+    _, clean = phantom((9, 8, 5))
+    data = np.moveaxis(clean, 2, across)
+    nib.save(nib.Nifti1Image(data, np.eye(4)), tmp_path / "moved.nii")
+    rows = MaskedSignals(
+        nib.load(tmp_path / "moved.nii"), data.shape, np.ones(data.shape[:3], bool), tmp_path / "moved.nii"
+    )
+
+    def map_of(changed):
+        signals = rows[:].reshape(data.shape, order="F")
+        np.moveaxis(signals, across, 2)[4, 3, 2, 1:] *= changed
+        found = spatial.estimate(signals.reshape(-1, len(SHELLS), order="F"), SHELLS, positions=rows.positions(across))
+        return np.moveaxis(found.parameters["vcyl"].reshape(data.shape[:3], order="F"), across, 2)
+
+    r = spatial.reach[0]
+    moved = {tuple(place) for place in np.argwhere(map_of(0.5) != map_of(1.0)).tolist()}
+    assert moved == {(x, y, 2) for x in range(4 - r, 5 + r) for y in range(3 - r, 4 + r)}
 
 
 class Generated:
