@@ -77,7 +77,7 @@ def add_evaluate(commands: argparse._SubParsersAction) -> None:
 
 def run_evaluate(arguments: argparse.Namespace) -> None:
     """Make the evaluation that the command line asks for."""
-    from bidsfit.laboratory.bench import Bench, protocol_in_words, quick_recipes, say
+    from bidsfit.laboratory.bench import Bench, enough_directions, protocol_in_words, quick_recipes, say
     from bidsfit.laboratory.evaluation import evaluate_estimators, in_words, named_points
     from bidsfit.laboratory.gallery import Gallery
     from bidsfit.laboratory.patients import QUICK_SHAPE, SHAPE
@@ -86,7 +86,7 @@ def run_evaluate(arguments: argparse.Namespace) -> None:
     from bidsfit.training.bundle import read_facts
 
     files = [Path(word) for word in arguments.estimators if is_file_name(word)]
-    setting = setting_of(arguments, files[0] if files else None)
+    setting = setting_of(arguments, files[0] if files else None, enough_directions(arguments.estimators))
     quick = arguments.quick
     n_parameters = len(setting.space.names)
     points = (7 if quick else 21) if n_parameters < 3 else (5 if quick else 11)

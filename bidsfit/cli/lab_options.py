@@ -100,8 +100,10 @@ def threads_of(arguments: argparse.Namespace) -> int:
     return threads
 
 
-def setting_of(arguments: argparse.Namespace, file: Path | None = None) -> Setting:
+def setting_of(arguments: argparse.Namespace, file: Path | None = None, enough: int | None = None) -> Setting:
     """Build the setting from the options; a trained ``file`` gives the values of those not set.
+
+    So many directions of a shell are ``enough`` (`bidsfit.estimators.estimator.Estimator.enough_directions`).
 
     Raises
     ------
@@ -142,7 +144,7 @@ def setting_of(arguments: argparse.Namespace, file: Path | None = None) -> Setti
         )
     except ValueError as error:
         raise UsageError(str(error)) from error
-    model.require_support(setting.acquisition)
+    model.require_support(setting.acquisition, enough)
     return setting
 
 

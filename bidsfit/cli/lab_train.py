@@ -70,7 +70,16 @@ def run_recipes(arguments: argparse.Namespace) -> None:
 
 def run_train(arguments: argparse.Namespace) -> None:
     """Train what the command line asks for."""
-    from bidsfit.laboratory.bench import Bar, Bench, is_trained, kind_of, protocol_in_words, say, setting_in_words
+    from bidsfit.laboratory.bench import (
+        Bar,
+        Bench,
+        enough_directions,
+        is_trained,
+        kind_of,
+        protocol_in_words,
+        say,
+        setting_in_words,
+    )
     from bidsfit.training.bundle import write_bundle
     from bidsfit.training.recipe import load_recipe
     from bidsfit.training.task import train
@@ -81,7 +90,7 @@ def run_train(arguments: argparse.Namespace) -> None:
     estimators.get(arguments.estimator)  # refuses an unknown name
     if not is_trained(arguments.estimator):
         raise UsageError(f"{arguments.estimator!r} needs no training.")
-    setting = setting_of(arguments)
+    setting = setting_of(arguments, enough=enough_directions([arguments.estimator]))
     recipes = {}
     if arguments.recipe:
         if estimators.has_recipe(arguments.estimator):

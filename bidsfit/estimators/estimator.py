@@ -306,6 +306,8 @@ class Estimator(ABC):
     takes_variance: bool = False
     #: Whether estimates stay within the bounds; those of some networks do not (`Status.OUTSIDE_BOUNDS`).
     keeps_bounds: bool = True
+    #: Directions of a shell that are enough where the model asks for more; None: as many as the model asks for.
+    enough_directions: int | None = None
     #: Voxels that one thread works on at a time.
     chunk: int = CHUNK
     #: torch device that fits all voxels together; None: the processor, with compiled code where the model has it.
@@ -434,11 +436,11 @@ class Estimator(ABC):
         progress: Progress | None,
     ) -> Estimate:
         """Estimate the parameters of voxels in rows, see `estimate`."""
-        self.model.require_support(acquisition)
-        missing = self.missing(acquisition)
-        if missing:
+        lacking = self.lacking(acquisition)
+        if lacking:
             raise UnsupportedProtocolError(
-                f"The protocol does not support the estimator {self.name!r}. Missing: {'; '.join(missing)}."
+                f"The protocol does not support the model {self.model.name!r} with the estimator {self.name!r}. "
+                f"Missing: {'; '.join(lacking)}."
             )
         if not any(self.reach):
             positions = None
@@ -596,6 +598,10 @@ class Estimator(ABC):
     def missing(self, acquisition: Acquisition) -> list[str]:
         """What the protocol lacks for this estimator, beyond the requirements of the model, in words."""
         return []
+
+    def lacking(self, acquisition: Acquisition) -> list[str]:
+        """What the protocol lacks for the model or else for this estimator, in words; empty if it can be fitted."""
+        return list(self.model.support(acquisition, self.enough_directions).missing) or self.missing(acquisition)
 
     def averaged(self, acquisition: Acquisition) -> Acquisition:
         """The acquisition that is fitted: measurements that the model describes, averaged."""

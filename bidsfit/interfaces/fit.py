@@ -212,10 +212,9 @@ def require_support(
     estimator: Estimator, acquisition: Acquisition, left_out: Sequence[Mapping[str, Any]], path: Path
 ) -> None:
     """Raise `UnsupportedProtocolError` if the remaining volumes do not support a fit."""
-    model = estimator.model
-    missing = model.support(acquisition).missing or estimator.missing(acquisition)
-    if left_out and missing:
+    lacking = estimator.lacking(acquisition)
+    if left_out and lacking:
         raise UnsupportedProtocolError(
-            f"{path.name.split('.')[0]}: {model.name} ({estimator.name}) cannot be fitted to the volumes that are "
-            f"left. Missing: {'; '.join(missing)}. {in_words(left_out)}"
+            f"{path.name.split('.')[0]}: {estimator.model.name} ({estimator.name}) cannot be fitted to the volumes "
+            f"that are left. Missing: {'; '.join(lacking)}. {in_words(left_out)}"
         )

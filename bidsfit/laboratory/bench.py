@@ -24,7 +24,7 @@ from bidsfit.parallel import BAR_FORMAT
 from bidsfit.simulation.distributions import Distribution
 from bidsfit.simulation.images import ImageVoxels
 from bidsfit.trained.estimator import TrainedEstimator
-from bidsfit.trained.given import describe_given
+from bidsfit.trained.given import describe_given, is_file_name
 from bidsfit.trained.network import Network
 from bidsfit.training.bundle import acquisition_facts, read_bundle, read_facts
 from bidsfit.training.inference import Inverter
@@ -298,6 +298,12 @@ def is_trained(name: str) -> bool:
     """Whether an estimator of that name is trained."""
     made = _class_of(name)
     return isinstance(made, type) and issubclass(made, TrainedEstimator)
+
+
+def enough_directions(names: Iterable[str]) -> int | None:
+    """Directions of a shell that are enough for all of these estimators; None for as many as the model asks for."""
+    found = {TrainedEstimator.enough_directions if is_file_name(n) else _class_of(n).enough_directions for n in names}
+    return None if None in found else max(found)
 
 
 def kind_of(name: str) -> str:

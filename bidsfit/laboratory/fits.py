@@ -43,8 +43,8 @@ class Fits:
 
     Raises
     ------
-    UnusableInputError, UnsupportedProtocolError
-        If a file is unusable, or the table lacks what the model needs.
+    UnusableInputError
+        If a file is unusable.
     """
 
     def __init__(
@@ -58,7 +58,6 @@ class Fits:
         noise: NoiseKind = "rician",
         threads: int = 1,
     ) -> None:
-        model.require_support(acquisition)
         self.path, self.acquisition, self.model = path, acquisition, model
         self.sigma, self.noise, self.threads = sigma, noise, threads
         self.image = open_image(path, may_be_complex=model.complex_valued)
@@ -119,8 +118,8 @@ class Fits:
     def estimator(self, word: str) -> Estimator:
         """The estimator of a name or of a trained file; raises `UsageError` if it cannot fit this image."""
         found = self._named(word)
-        if missing := found.missing(self.acquisition):
-            raise UsageError(f"--estimators {word}: {'; '.join(missing)}.")
+        if lacking := found.lacking(self.acquisition):
+            raise UsageError(f"--estimators {word}: {'; '.join(lacking)}.")
         if found.needs_noise and self.sigma is None:
             raise UsageError(f"--estimators {word} needs the standard deviation of the noise. Give it with --sigma.")
         return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -27,13 +27,16 @@ class Derivation:
     def __init__(self, names: Sequence[str], quantities: Sequence[Derived]) -> None:
         self._names, self._quantities = names, quantities
 
-    def values(self, parameters: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
-        """Quantities by name from parameters (n, n_parameters); NaN stays NaN.
+    def values(
+        self, parameters: NDArray[np.float64], names: Container[str] | None = None
+    ) -> dict[str, NDArray[np.float64]]:
+        """Quantities (all, or of these names) from parameters (n, n_parameters); NaN stays NaN.
 
         Their shape is (n,), that of an axis (n, 3) and of a tensor (n, 6).
         """
-        rows = [value(parameters) for value, _ in self._functions]
-        return {q.name: row if q.components > 1 else row[:, 0] for q, row in zip(self._quantities, rows, strict=True)}
+        functions = zip(self._quantities, self._functions, strict=True)
+        rows = {q.name: value(parameters) for q, (value, _) in functions if names is None or q.name in names}
+        return {name: row[:, 0] if row.shape[1] == 1 else row for name, row in rows.items()}
 
     def gradients(self, parameters: NDArray[np.float64]) -> NDArray[np.float64]:
         """Derivatives, shape (n, n_components, n_parameters), components in the order of the quantities."""

@@ -32,6 +32,9 @@ ELEMENTS = tuple(f"V{axes}" for axes in AXES)
 #: How often each occurs in the tensor.
 TIMES = tuple(factorial(4) // prod(map(factorial, Counter(axes).values())) for axes in AXES)
 
+#: Which of them belongs to each two elements of the diffusion tensor.
+PAIRS = [[AXES.index("".join(sorted(one[1:] + other[1:]))) for other in dti.ELEMENTS] for one in dti.ELEMENTS]
+
 #: The series in b is cut after its second term, which holds up to about this b-value, s/mm^2.
 MAXIMUM_B = 3000.0
 #: Degree to which the mean over the sphere is exact. The mean kurtosis of a tensor whose smallest diffusivity is a
@@ -55,14 +58,27 @@ excess = sum(
 )
 
 
-def kurtosis(parameters: Tensor, directions: Tensor) -> Tensor:
-    """Kurtosis along unit vectors (n, 3) within `RANGE`, from the parameters of one voxel (S0 first); shape (n,)."""
+def _excesses(directions: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Matrix (n, 15) that gives the kurtosis along unit vectors (n, 3), times the square of the diffusivity."""
+    along = dict(zip("xyz", directions.T, strict=True))
+    return np.column_stack([n * prod(along[axis] for axis in axes) for n, axes in zip(TIMES, AXES, strict=True)])
+
+
+def _within_range(diffusivity: Tensor, excess: Tensor) -> Tensor:
+    """Kurtosis from the diffusivity and the kurtosis times its square."""
     import torch
 
-    factors = [directions[:, ["xyz".index(axis) for axis in axes]].prod(-1) for axes in AXES]
-    excess = torch.stack(factors, -1) @ (torch.tensor(TIMES) * parameters[7:])
-    diffusivity = torch.sum((directions @ dti.matrix(parameters)) * directions, -1)
     return torch.clamp(excess / torch.clamp(diffusivity, min=LEAST) ** 2, *RANGE)
+
+
+def _along(parameters: Tensor, directions: Tensor) -> Tensor:
+    """Kurtosis along unit vectors (n, 3), from the parameters of one voxel (S0 first); shape (n,)."""
+    import torch
+
+    x, y, z = directions.unbind(-1)
+    squares = torch.stack([x * x, y * y, z * z, 2 * x * y, 2 * x * z, 2 * y * z], -1)
+    excess = torch.sum((squares @ parameters[7:][torch.tensor(PAIRS)]) * squares, -1)
+    return _within_range(squares @ parameters[1:7], excess)
 
 
 @cache
@@ -73,15 +89,22 @@ def _sphere(degree: int = DEGREE) -> tuple[NDArray[np.float64], NDArray[np.float
     return points.T[half], weights[half] / weights[half].sum()
 
 
+@cache
+def _over_sphere() -> tuple[NDArray[np.float64], ...]:
+    """Diffusivities (n, 6) and excesses (n, 15) along the directions of `_sphere`, and the weights of these."""
+    directions, weights = _sphere()
+    return dti.diffusivities(directions), _excesses(directions), weights
+
+
 def _mean(parameters: Tensor) -> Tensor:
     import torch
 
-    directions, weights = map(torch.from_numpy, _sphere())
-    return weights @ kurtosis(parameters, directions)
+    diffusivities, excesses, weights = map(torch.from_numpy, _over_sphere())
+    return weights @ _within_range(diffusivities @ parameters[1:7], excesses @ parameters[7:])
 
 
 def _axial(parameters: Tensor) -> Tensor:
-    return kurtosis(parameters, dti.eigenvectors(parameters)[None, :, 2])[0]
+    return _along(parameters, dti.eigenvectors(parameters)[None, :, 2])[0]
 
 
 def _radial(parameters: Tensor) -> Tensor:
@@ -89,7 +112,7 @@ def _radial(parameters: Tensor) -> Tensor:
 
     angles = torch.arange(AROUND, dtype=parameters.dtype) * (np.pi / AROUND)
     around = torch.stack([torch.cos(angles), torch.sin(angles)], -1)
-    return kurtosis(parameters, around @ dti.eigenvectors(parameters)[:, :2].T).mean()
+    return _along(parameters, around @ dti.eigenvectors(parameters)[:, :2].T).mean()
 
 
 @cache
@@ -97,8 +120,7 @@ def cone() -> NDArray[np.float64]:
     """Diffusivity and kurtosis times its square, neither negative, along directions of half a sphere; shape (m, 22)."""
     directions = _sphere(CONE_DEGREE)[0]
     diffusivity = np.pad(dti.diffusivities(directions), ((0, 0), (1, len(AXES))))
-    kurtosis = [n * directions[:, ["xyz".index(a) for a in axes]].prod(-1) for n, axes in zip(TIMES, AXES, strict=True)]
-    return np.vstack([diffusivity, np.pad(np.column_stack(kurtosis), ((0, 0), (7, 0)))])
+    return np.vstack([diffusivity, np.pad(_excesses(directions), ((0, 0), (7, 0)))])
 
 
 def rotated(parameters: NDArray[np.float64], rotation: Rotation) -> NDArray[np.float64]:
@@ -111,8 +133,8 @@ def rotated(parameters: NDArray[np.float64], rotation: Rotation) -> NDArray[np.f
 def plausible(parameters: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Whether no diffusivity is negative, nor the mean, axial and radial kurtosis; shape (n,)."""
     found = dti.positive(parameters)
-    values = DKI.derivation.values(parameters[found])
-    found[found] = np.all([values[name] >= -ROUNDING for name in ("MK", "AK", "RK")], axis=0)
+    values = DKI.derivation.values(parameters[found], ("MK", "AK", "RK"))
+    found[found] = np.all([kurtosis >= -ROUNDING for kurtosis in values.values()], axis=0)
     return found
 
 
@@ -121,7 +143,8 @@ def draw(n: int, rng: np.random.Generator) -> NDArray[np.float64]:
 
     Tissue is simulated as two compartments of Gaussian diffusion: one along fibres, and one around them whose main axis
     is turned by up to 45 degrees against the first. Its kurtosis along a direction is three times the variance of their
-    diffusivities over the square of the mean (Jensen and Helpern, NMR in Biomedicine 2010;23:698-710).
+    diffusivities over the square of the mean (Jensen and Helpern, NMR in Biomedicine 2010;23:698-710), which is nowhere
+    negative.
     """
     share = rng.uniform(0, 0.7, n)
     along, around = rng.uniform(0.5, 3.0, (2, n)), rng.uniform([[0.0], [0.3]], [[0.2], [1.0]], (2, n))
@@ -193,6 +216,7 @@ DKI = SymbolicModel(
     plausible=plausible,
     cone=cone,
     draw=draw,
+    draws_plausible=True,
     rotated=rotated,
     derived=(
         _kurtosis("MK", "Mean kurtosis over all directions", _mean),

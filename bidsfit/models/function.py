@@ -63,8 +63,8 @@ class FunctionModel(SignalModel):
         basis = acquisition.basis
         return np.column_stack([super().design(acquisition.frames), basis.real, basis.imag])
 
-    def support(self, acquisition: Acquisition) -> Support:
-        return super().support(acquisition if acquisition.frames is None else acquisition.frames)
+    def support(self, acquisition: Acquisition, enough: int | None = None) -> Support:
+        return super().support(acquisition if acquisition.frames is None else acquisition.frames, enough)
 
     def temporal_basis(self, frames: Acquisition, n: int) -> NDArray[np.float64]:
         """The leading singular vectors of the fingerprints of a train of pulses, shape (n_frames, n).

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -27,6 +27,9 @@ class Requirement(Protocol):
 
     def missing(self, shells: Sequence[Shell]) -> str:
         """What these shells lack, in words; empty if the requirement is met."""
+
+    def with_enough(self, directions: int | None) -> Requirement:
+        """The requirement where so many directions are enough; itself where it asks for no more, or for None."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,9 @@ class ValuesRequirement:
         if self.directions > 1:
             text += f" with at least {self.directions} directions each"
         return text
+
+    def with_enough(self, directions: int | None) -> ValuesRequirement:
+        return self if directions is None else replace(self, directions=min(self.directions, directions))
 
     def missing(self, shells: Sequence[Shell]) -> str:
         """What these shells lack, in words; shells that differ only in other columns count once."""

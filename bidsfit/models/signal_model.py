@@ -118,6 +118,8 @@ class SignalModel(ABC):
     draw : callable, optional
         Draws n combinations of the parameters without the scale, shape (n, n_parameters - 1), with a random generator:
         the prior of a model whose parameters have none of their own. Those outside the bounds are drawn again.
+    draws_plausible : bool
+        Whether all of these are plausible, so that this need not be found out.
     rotated : callable, optional
         Parameters (n, n_parameters) of tissue that is turned by a rotation, of a model that depends on directions. With
         it, a network serves protocols whose directions are turned against those of its training.
@@ -166,6 +168,7 @@ class SignalModel(ABC):
     plausible: Callable[[NDArray[np.float64]], NDArray[np.bool_]] | None = None
     cone: Callable[[], NDArray[np.float64]] | None = None
     draw: Callable[[int, np.random.Generator], NDArray[np.float64]] | None = None
+    draws_plausible: bool = False
     rotated: Callable[[NDArray[np.float64], Rotation], NDArray[np.float64]] | None = None
     examples: Callable[[int, np.random.Generator], NDArray[np.float64]] | None = None
     requirements: tuple[Requirement, ...] = ()
@@ -433,13 +436,17 @@ class SignalModel(ABC):
                 described[acquisition.shells[k].indices] = False
         return np.flatnonzero(described)
 
-    def support(self, acquisition: Acquisition) -> Support:
-        """Whether a protocol supports the model, and what is missing."""
+    def support(self, acquisition: Acquisition, enough: int | None = None) -> Support:
+        """Whether a protocol supports the model, and what is missing.
+
+        So many directions of a shell are ``enough`` where the requirements ask for more.
+        """
         index = self.usable(acquisition)
         used = acquisition.select(index) if index.size else None
         shells = () if used is None else used.shells
-        missing = [lack for requirement in self.requirements if (lack := requirement.missing(shells))]
-        asked, words = {requirement.column for requirement in self.requirements}, []
+        requirements = [requirement.with_enough(enough) for requirement in self.requirements]
+        missing = [lack for requirement in requirements if (lack := requirement.missing(shells))]
+        asked, words = {requirement.column for requirement in requirements}, []
         for name in acquisition.columns:
             column, found = column_of(name), {shell.values[name] for shell in shells}
             if name == "b" or name in self.variables:
@@ -466,9 +473,9 @@ class SignalModel(ABC):
                 missing = [lack + advice for lack in missing]
         return Support(tuple(missing), " and ".join(words))
 
-    def require_support(self, acquisition: Acquisition) -> None:
-        """Raise `UnsupportedProtocolError`, naming what is missing, unless the model is supported."""
-        support = self.support(acquisition)
+    def require_support(self, acquisition: Acquisition, enough: int | None = None) -> None:
+        """Raise `UnsupportedProtocolError`, naming what is missing, unless the model is supported; see `support`."""
+        support = self.support(acquisition, enough)
         if not support:
             raise UnsupportedProtocolError(
                 f"The protocol does not support the model {self.name!r}. Missing: " + "; ".join(support.missing) + "."

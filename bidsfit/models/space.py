@@ -129,15 +129,16 @@ class ParameterSpace:
         return np.clip(found, 0.0, 1.0)
 
     def contains(self, parameters: NDArray[np.floating]) -> NDArray[np.bool_]:
-        """Whether parameters (n, n_parameters) meet bounds and constraints, within the precision of their dtype.
+        """Whether parameters (n, n_parameters) are `within` and plausible, where the model tells which are."""
+        inside, plausible = self.within(parameters), self.model.plausible
+        return inside if plausible is None else inside & plausible(self.with_scale(parameters))
 
-        They must also be plausible, where the model tells (`SignalModel.plausible`).
-        """
+    def within(self, parameters: NDArray[np.floating]) -> NDArray[np.bool_]:
+        """Whether parameters (n, n_parameters) meet bounds and constraints, within the precision of their dtype."""
         slack = 8 * np.finfo(parameters.dtype).eps * np.abs(self.bounds).max(axis=1)
         low, high = self.bounds[:, 0] - slack, self.bounds[:, 1] + slack
         inside = np.all((parameters >= low) & (parameters <= high), axis=1)
-        inside &= np.all(parameters @ self._matrix.T <= self._limits + TOLERANCE, axis=1)
-        return inside if self.model.plausible is None else inside & self.model.plausible(self.with_scale(parameters))
+        return inside & np.all(parameters @ self._matrix.T <= self._limits + TOLERANCE, axis=1)
 
     def sample(self, n: int, rng: np.random.Generator) -> NDArray[np.float64]:
         """Draw n points uniformly over the space, shape (n, n_parameters).

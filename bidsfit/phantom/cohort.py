@@ -162,7 +162,7 @@ class Cohort:
             f"The model {self.model!r} is of a series of images, which have no b-values, directions, off-resonance, "
             "eddy currents or outlier volumes, and come without a T1-weighted image. Leave these options out.",
         )
-        self.signal_model.require_support(self.acquisition)
+        self.signal_model.require_support(self.acquisition, enough=1)  # so few may be asked of networks
         weighted = int((self.acquisition.b_values > 0).sum())
         require(
             self.imperfections.outliers <= weighted,

@@ -70,7 +70,8 @@ class Fit:
     ``unsuitable`` says why the options do not suit the model, else it is empty. ``trained`` is the file of an estimator
     given by the user. ``pool`` holds the fits that the estimator is trained on, if any, without those of the
     participant ``left_out``. ``organ`` is that of the preset of the model. ``trust`` says how thoroughly the errors of
-    the estimator are simulated.
+    the estimator are simulated. A model that the user ``named`` may be fitted with fewer directions than it asks for,
+    if they are enough for the estimator.
     """
 
     model: str
@@ -82,6 +83,7 @@ class Fit:
     left_out: str = ""
     organ: str = "general"
     trust: Trust = "light"
+    named: bool = False
 
     @cached_property
     def signal_model(self) -> SignalModel:
@@ -244,7 +246,8 @@ def make_fits(
                 given["noise"] = noise.kind
             own_bounds = _bounds_option(name, bounds.get(name, {}))
             found = {**choice.options, **given, **own_bounds}
-            fit = Fit(name, choice.estimator, found, trained=choice.file, trust=trust)
+            named = name in model_names or choice.file is not None
+            fit = Fit(name, choice.estimator, found, trained=choice.file, trust=trust, named=named)
             try:
                 if "intervals" in its_options - set(given):
                     fit = fit.with_intervals()

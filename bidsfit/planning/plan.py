@@ -406,8 +406,9 @@ def _obstacle(fit: Fit, acquisition: Acquisition) -> str:
     """Why a fit is impossible, in words; else empty."""
     if fit.unsuitable:
         return fit.unsuitable
-    missing = fit.signal_model.support(acquisition).missing or fit.built.missing(acquisition)
-    return "missing: " + "; ".join(missing) if missing else ""
+    missing = () if fit.named else fit.signal_model.support(acquisition).missing
+    lacking = missing or fit.built.lacking(acquisition)
+    return "missing: " + "; ".join(lacking) if lacking else ""
 
 
 def _remarks(

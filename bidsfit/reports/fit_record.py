@@ -16,7 +16,7 @@ from bidsfit.estimators.estimator import Estimator, Status
 from bidsfit.fitting import FitNumbers
 from bidsfit.reports.fit_panels import FitView
 from bidsfit.reports.records import FitRecord
-from bidsfit.reports.trained import recipe_in_words, training_row, training_warnings
+from bidsfit.reports.trained import recipe_in_words, too_few, training_row, training_warnings
 from bidsfit.reports.trust import trust_row
 from bidsfit.reports.words import percent, with_unit
 from bidsfit.trust.monte_carlo import obstacle
@@ -64,6 +64,7 @@ def fit_record(
         *filter(None, [in_words(numbers.left_out)]),
         *fit_warnings(numbers, model.scale, precisions),
         *([f"What is to be expected of the errors is not simulated: {reason.removesuffix('.')}."] if reason else []),
+        *(too_few(model, view.bundle.acquisition) if view.bundle else ()),
         *(training_warnings(numbers, view.bundle, participant, source) if view.bundle else ()),
     ]
     return FitRecord(

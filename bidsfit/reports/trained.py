@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from bidsfit.acquisition import Acquisition
 from bidsfit.estimators.estimator import Status
 from bidsfit.fitting import FitNumbers
 from bidsfit.models.priors import prior_from
+from bidsfit.models.signal_model import SignalModel
 from bidsfit.reports.trust import READS
 from bidsfit.reports.words import percent
 from bidsfit.training.bundle import Bundle
@@ -87,6 +89,15 @@ def distribution_in_words(facts: Mapping[str, Any]) -> str:
     left_out = facts["Origin"].get("LeftOut", [])
     without = f" (without {', '.join(left_out)})" if left_out else ""
     return f"the pooled fits of {sum(facts['Voxels'].values()):,} voxels in {tissue} of healthy participants{without}"
+
+
+def too_few(model: SignalModel, acquisition: Acquisition) -> list[str]:
+    """A warning where a trained estimator has a protocol that the model itself would not be fitted to, or none."""
+    missing = model.support(acquisition).missing
+    return [
+        f"The protocol is too small for a fit of {model.name} without training ({'; '.join(missing)}). What the "
+        "signals do not tell is that of the training: look at the response before you compare tissues or sessions."
+    ] * bool(missing)
 
 
 def training_warnings(numbers: FitNumbers, bundle: Bundle, participant: str, image: str = "") -> list[str]:

@@ -97,7 +97,8 @@ class Informed:
         return {}
 
     def sample(self, n: int, rng: np.random.Generator) -> NDArray[np.float64]:
-        return fill(n, self._propose, self.space.contains, rng)
+        accept = self.space.within if self.space.model.draws_plausible else self.space.contains
+        return fill(n, self._propose, accept, rng)
 
     def _propose(self, n: int, rng: np.random.Generator) -> NDArray[np.float64]:
         if self.space.model.draw is not None:

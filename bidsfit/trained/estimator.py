@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import gammaincinv
 
-from bidsfit.acquisition import Acquisition, Averaging
+from bidsfit.acquisition import B0_TOLERANCE, Acquisition, Averaging
 from bidsfit.estimators import DISTRIBUTIONS
 from bidsfit.estimators.estimator import FAINTEST, Estimate, Estimator, FitChunk, Fitted, Signals, Status
+from bidsfit.models import dti
 from bidsfit.models.priors import priors_of
 from bidsfit.models.signal_model import SignalModel
 from bidsfit.models.space import ParameterSpace
@@ -78,6 +79,7 @@ class TrainedEstimator(Estimator):
     S0 follows from the other parameters in closed form.
     """
 
+    enough_directions = 3  # what more would tell comes from the training, which the response shows
     chunk = 32768  # larger, because so little is done for a voxel that the turns of Python would show
     kind: str
 
@@ -343,6 +345,11 @@ class TrainedEstimator(Estimator):
             )
 
     def missing(self, acquisition: Acquisition) -> list[str]:
+        if self.model.axis_angles and acquisition.directions is not None:
+            weighted = acquisition.directions[acquisition.b_values > B0_TOLERANCE]
+            tensor = dti.diffusivities(np.nan_to_num(weighted))
+            if np.linalg.matrix_rank(tensor) < len(dti.ELEMENTS):
+                return ["six directions that differ, in all shells together (the axis is that of a diffusion tensor)"]
         if self.trained is None:
             return []
         noisy = self.trained.facts["Noise"]["AtLowestBValue"]

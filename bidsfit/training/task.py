@@ -181,7 +181,7 @@ def train(
     invert = Inverter(recipe, trained.machine, space, task.acquisition)
     with library_threads(threads):
         judged = Simulator(truths_of(space), task.acquisition, task.noise, simulator.simulation, reach)
-        other = least_squares_of(space)
+        other = least_squares_of(space) if space.model.support(task.acquisition) else None
         size = monte_carlo.LIGHT if space.model.compiled else monte_carlo.OF_COSTLY
         size = monte_carlo.OF_PATCHES if any(reach) else size
         found = simulate(

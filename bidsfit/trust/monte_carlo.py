@@ -172,7 +172,7 @@ def performance_of(
     if estimator.debias:
         estimator, kind = copy(estimator), "gaussian"
         estimator.debias = False
-    other = least_squares_beside(estimator)
+    other = least_squares_beside(estimator) if estimator.model.support(acquisition) else None
     return simulate(
         estimates_of(estimator, acquisition, known, threads),
         Simulator(truths_of(space_of(estimator)), acquisition, Noise(np.inf, kind)),
@@ -187,7 +187,7 @@ def least_squares_beside(estimator: Estimator) -> LeastSquares | None:
     """Least squares, where its fit of the same signals tells more of the errors than the estimate alone.
 
     That is so for estimators that do not maximise a likelihood themselves. For a model that is a function it would take
-    too long.
+    too long, and a protocol of few directions does not support it.
     """
     if estimator.likelihood is not None:
         return None

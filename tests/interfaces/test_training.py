@@ -13,7 +13,8 @@ from bidsfit.fitting import FitNumbers
 from bidsfit.interfaces import training as module
 from bidsfit.interfaces.training import TrainEstimator, save_voxels
 from bidsfit.models.space import ParameterSpace
-from bidsfit.reports.trained import distribution_in_words, training_row, training_warnings
+from bidsfit.phantom.directions import spread_directions
+from bidsfit.reports.trained import distribution_in_words, too_few, training_row, training_warnings
 from bidsfit.simulation.distributions import pool
 from bidsfit.simulation.images import ImageVoxels
 from bidsfit.training.bundle import Bundle
@@ -207,6 +208,16 @@ def test_what_speaks_against_it_is_warned_of(participant, unlike, expected):
     warnings = training_warnings(numbers, Bundle(FACTS, None), participant)
     assert len(warnings) == len(expected)
     assert all(words in warning for words, warning in zip(expected, warnings, strict=True))
+
+
+@pytest.mark.parametrize(("n", "told"), [(15, False), (9, True)])
+def test_a_protocol_that_no_fit_would_take_is_told(n, told):
+    protocol = Acquisition(
+        [0] + [1000] * n + [2000] * n, np.concatenate([np.zeros((1, 3)), *[spread_directions(n)] * 2])
+    )
+    assert ["with at least 15 directions each" in words for words in too_few(models.get("dki"), protocol)] == [
+        True
+    ] * told
 
 
 def test_images_that_trained_are_named_and_others_are_warned_of():

@@ -189,3 +189,12 @@ def test_a_constrained_fit_begins_anew_where_the_free_one_ran_away():
     points, squares = least_squares(DKI, ACQUISITION, noise, np.tile(ran, (20, 1)), dki.cone())
     assert (points @ dki.cone().T).min() > -1e-7
     assert (squares < ((noise - noise.mean(axis=1, keepdims=True)) ** 2).sum(axis=1)).all()
+
+
+def test_what_is_drawn_is_plausible():
+    """Kurtosis of two compartments is a variance: it need not be looked at before it is taken."""
+    drawn = dki.draw(20_000, np.random.default_rng(1))
+    assert DKI.draws_plausible
+    assert dki.plausible(np.column_stack([np.ones(len(drawn)), drawn])).all()
+    drawn[:, 6:] *= -1
+    assert dki.plausible(np.column_stack([np.ones(len(drawn)), drawn])).mean() < 0.05

@@ -344,6 +344,34 @@ def test_uneven_directions_are_told(tiny, plan):
     assert re.search(r"b = 1000 s/mm² \(\d+ directions near a plane\)", row["reason"])
 
 
+@pytest.mark.parametrize(
+    ("model", "n", "known"),
+    [
+        ("dki", 15, ["wls", "net-prior"]),
+        ("dki", 3, ["net-prior"]),
+        ("dki", 2, []),
+        ("noddi", 6, ["net-prior"]),
+        ("noddi", 5, []),  # the same five in both shells
+    ],
+)
+def test_networks_need_fewer_directions_than_fits(tiny, plan, model, n, known):
+    """Where the user names the model."""
+    add(tiny, [0] + [1000] * n + [2000] * n)
+    classical = "wls" if model == "dki" else "lsq"
+    (planned,) = plan(model, estimator_names=[classical, "net-prior"])
+    assert [fit.name for image in planned.images for fit in image.fits] == known
+    if known == ["net-prior"]:
+        assert f"not with {classical}: missing: 2 different b-values" in planned.images[0].support[0]["reason"]
+
+
+def test_a_model_that_nobody_named_is_not_fitted_to_few_directions(tiny, plan):
+    add(tiny, [0] + [1000] * 9 + [2000] * 9)
+    (planned,) = plan(estimator_names=["net-prior"])
+    found = {fit.model for image in planned.images for fit in image.fits}
+    assert "dti" in found
+    assert not found & {"dki", "noddi"}
+
+
 def test_directions_that_are_not_known_are_named(tiny, plan):
     """Zeros or NaN: some of them in any image, or all of them where a model needs directions."""
     add(tiny, SMT)

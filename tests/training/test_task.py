@@ -8,8 +8,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bidsfit import Acquisition, estimators, models
+from bidsfit import Acquisition, companions, estimators, models
 from bidsfit.models.space import ParameterSpace
+from bidsfit.phantom.directions import spread_directions
 from bidsfit.simulation.distributions import Mixture, Pooled, Uniform
 from bidsfit.simulation.images import MOST_VOXELS, ImageVoxels, as_single
 from bidsfit.simulation.simulator import Noise, Simulation
@@ -21,6 +22,7 @@ from bidsfit.training.recipe import Recipe, load_recipe, recipe_facts, recipe_fr
 from bidsfit.training.store import Store
 from bidsfit.training.task import Task, fit, train
 from bidsfit.training.trainer import Schedule
+from bidsfit.trust import monte_carlo
 
 SPACE = ParameterSpace(models.get("smt2"))
 B, COUNTS = (0, 1000, 2000, 3500, 5000), (8, 32, 32, 32, 32)
@@ -134,6 +136,23 @@ def test_recipes_that_are_estimators_train(name):
     started = before.states[0].weights.values()
     for one, other in zip(state.weights.values(), started, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-3)
+
+
+def test_few_directions_have_no_fit_beside_the_estimate(monkeypatch):
+    """A kurtosis tensor of 9 directions is not fitted; what is expected of a network depends on its estimate alone."""
+    monkeypatch.setattr(monte_carlo, "LIGHT", monte_carlo.Size(64, 8, 2, 10))
+    around = spread_directions(9)
+    protocol = Acquisition([0] + [1000] * 9 + [2000] * 9, np.concatenate([np.zeros((1, 3)), around, around]))
+    recipe = recipe_facts(replace(TINY, schedule=Schedule(steps=4, batch=32, validation=64, checks=1)))
+    network = estimators.get("net-prior")(models.get("dki"), recipe=recipe)
+    assert network.lacking(protocol) == []
+    trained = train(network.task(network.averaged(protocol), 30.0))
+    assert not trained.performance.beside
+    fitted = estimators.get("net-prior")(models.get("dki"), recipe=recipe, trained=trained)
+    signals = np.exp(-protocol.b_values * 0.8e-3) * np.full((3, 1), 100.0)
+    found = companions(fitted, fitted.estimate(signals, protocol, 3.0), 3.0, signals=signals, acquisition=protocol)
+    assert np.isfinite(found["bias"]["MK"]).all()
+    assert np.isinf(found["crb"]["MK"]).all()
 
 
 def test_everything_that_decides_changes_the_key():
