@@ -121,7 +121,7 @@ def acquisition_from(facts: Mapping[str, Any]) -> Acquisition:
         frames=frames,
         basis=None if frames is None else np.asarray(facts["Basis"][0]) + 1j * np.asarray(facts["Basis"][1]),
         counts=facts["Measurements"],
-        n_directions=facts["Directions"],
+        n_directions=None if "Vectors" in facts else facts["Directions"],
         directions=facts.get("Vectors"),
         TE=facts.get("EchoTimes"),
         **facts.get("Columns", {}),

@@ -22,6 +22,7 @@ from bidsfit import Acquisition, companions, models
 from bidsfit.exceptions import UnusableInputError
 from bidsfit.laboratory.bench import estimator_of
 from bidsfit.models.space import ParameterSpace
+from bidsfit.phantom.directions import spread_directions
 from bidsfit.simulation.distributions import Mixture, Pooled, Uniform, digest
 from bidsfit.simulation.simulator import Noise, Simulation
 from bidsfit.trained.network import Network
@@ -34,6 +35,8 @@ from bidsfit.training.bundle import (
     SAMPLES,
     _checksum,
     _sha256,
+    acquisition_facts,
+    acquisition_from,
     check_bundle,
     read_bundle,
     read_facts,
@@ -678,3 +681,12 @@ def test_a_model_of_many_parameters(triexponential, tmp_path):
         assert np.isfinite(judged["bias"][name]).all()
         assert np.all(judged["expectedsd"][name] >= 0)
         assert np.all(judged["q025"][name] <= judged["q975"][name])
+
+
+def test_directions_that_were_trained_are_counted_again():
+    """So that a model which needs them supports the protocol of the file."""
+    around, model = spread_directions(20), models.get("dti")
+    protocol = Acquisition([0] + [1000] * 20, np.concatenate([np.zeros((1, 3)), around]))
+    again = acquisition_from(acquisition_facts(protocol, model.variables))
+    assert [shell.n_directions for shell in again.shells] == [1, 20]
+    assert model.support(again)
