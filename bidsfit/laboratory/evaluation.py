@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
 
@@ -18,6 +18,7 @@ from bidsfit.laboratory.gallery import Gallery, axes_of, draw_bias, draw_maps, d
 from bidsfit.laboratory.patients import SHAPE, draw_differences, draw_lesion, simulated_patient
 from bidsfit.models.space import ParameterSpace
 from bidsfit.phantom.tissue import RECIPES
+from bidsfit.reports.errors import Course, plot_courses, plot_pairs
 from bidsfit.reports.evaluation import Case, Group, plot_boxes
 from bidsfit.reports.laboratory import LaboratorySection, Table
 from bidsfit.trust.metrics import cohen_d, network_variation, rank_correlation
@@ -37,6 +38,12 @@ RELATIVE = {
 
 NETWORK_VARIATION = "CV_NET: standard deviation between trainings from different seeds, relative to the mean truth"
 
+#: Different true values of a parameter that are shown one by one, and bins of more.
+MOST_LEVELS, LEVELS = 50, 11
+#: Estimators of which every two are compared at all truths.
+MOST_PAIRED = 3
+#: Parameters that fit beside each other in a figure.
+MOST_COLUMNS = 6
 #: Combinations that box plots show at most.
 MOST_CASES = 4
 
@@ -120,6 +127,14 @@ def evaluate_estimators(
         draw_bias(gallery, "bias", "Bias", caption, space, found, training, {})
         draw_sd(gallery, "sd", "Standard deviation", setting, found)
         draw_maps(gallery, "rmse", "Root mean square error", "Over the noise, at every truth.", space, found, "rmse")
+    if len(space.names) <= MOST_COLUMNS:
+        caption = "Means over the other parameters, against the true value of each."
+        lines = {
+            name: {p: course_of(one, space, j)[0] for j, p in enumerate(space.names)} for name, one in found.items()
+        }
+        gallery.draw("courses", "Errors along each parameter", caption, plot_courses, lines, axes_of(space))
+        for first, second in combinations(names, 2) if len(names) <= MOST_PAIRED else ():
+            draw_pairs(gallery, f"pairs_{first}_{second}", space, {name: found[name] for name in (first, second)})
     remark = ""
     if len(space.names) not in (2, 3):
         remark = (
@@ -137,6 +152,31 @@ def evaluate_estimators(
         LaboratorySection("Means over the space of true parameters", remark, tables=means),
         LaboratorySection("Figures", figures=tuple(gallery.figures)),
     ]
+
+
+def course_of(found: Evaluation, space: ParameterSpace, j: int) -> tuple[Course, NDArray[np.int64]]:
+    """Mean errors of parameter j at each of its true values, or in bins where these are many, and numbers of truths."""
+    truth = found.truth[:, j]
+    levels, index = np.unique(truth, return_inverse=True)
+    if len(levels) > MOST_LEVELS:
+        low, high = space.bounds[j]
+        index = np.clip((truth - low) / (high - low) * LEVELS, 0, LEVELS - 1).astype(int)
+        levels = low + (np.arange(LEVELS) + 0.5) * (high - low) / LEVELS
+    counts = np.bincount(index, minlength=len(levels))
+    with np.errstate(invalid="ignore"):
+        means = [np.bincount(index, one[:, j], len(levels)) / counts for one in (found.bias, found.sd, found.rmse)]
+    return Course(levels, means), counts
+
+
+def draw_pairs(gallery: Gallery, name: str, space: ParameterSpace, evaluations: Mapping[str, Evaluation]) -> None:
+    """Densities of the errors of two estimators over all truths, one against the other."""
+    (first, one), (second, other) = evaluations.items()
+    errors = {
+        parameter: tuple([of.bias[:, j], of.sd[:, j], of.rmse[:, j]] for of in (one, other))
+        for j, parameter in enumerate(space.names)
+    }
+    caption = "Errors at every combination of true parameters, by one estimator against those by the other."
+    gallery.draw(name, f"{first} and {second}, all truths", caption, plot_pairs, first, second, errors, axes_of(space))
 
 
 def between_trainings(

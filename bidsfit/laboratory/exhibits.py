@@ -22,16 +22,17 @@ from bidsfit.laboratory.evaluation import (
     RELATIVE,
     between_trainings,
     box_groups,
+    course_of,
+    draw_pairs,
     mean_numbers,
 )
 from bidsfit.laboratory.gallery import axes_of, draw_sd
 from bidsfit.laboratory.paper import Reproduction
 from bidsfit.laboratory.patients import PatientSlice, draw_differences, draw_lesion, estimated_maps, simulated_patient
 from bidsfit.models.signal_model import SignalModel
-from bidsfit.models.space import ParameterSpace
 from bidsfit.reports.boxes import PERCENTILES, Case, plot_boxes
 from bidsfit.reports.contrasts import Contrast, plot_contrasts
-from bidsfit.reports.errors import Course, Section, plot_courses, plot_pairs, plot_sections
+from bidsfit.reports.errors import Course, Section, plot_courses, plot_sections
 from bidsfit.reports.learning import plot_choices, plot_learning
 from bidsfit.reports.spaces import BiasArrows, Density, plot_bias, plot_distributions
 from bidsfit.simulation.distributions import Distribution
@@ -39,8 +40,6 @@ from bidsfit.training.bundle import read_bundle
 
 #: Noise realisations of a contrast, samples of a distribution that is drawn, and of one that estimators are tested on.
 AT_POINTS, SAMPLES, TESTED = 20_000, 100_000, 1_000
-#: Different true values of a parameter that are shown one by one, and bins of more.
-MOST_LEVELS, LEVELS = 50, 11
 #: Differences from the usual tissue below this share of the bounds are no contrast.
 LEAST_CONTRAST = 0.02
 
@@ -362,20 +361,6 @@ def courses(
     run.gallery.table(name, ("estimator", "parameter", "truth", "bias", "sd", "rmse", "truths"), rows)
 
 
-def course_of(found: Evaluation, space: ParameterSpace, j: int) -> tuple[Course, NDArray[np.int64]]:
-    """Mean errors of parameter j at each of its true values, or in bins where these are many, and numbers of truths."""
-    truth = found.truth[:, j]
-    levels, index = np.unique(truth, return_inverse=True)
-    if len(levels) > MOST_LEVELS:
-        low, high = space.bounds[j]
-        index = np.clip((truth - low) / (high - low) * LEVELS, 0, LEVELS - 1).astype(int)
-        levels = low + (np.arange(LEVELS) + 0.5) * (high - low) / LEVELS
-    counts = np.bincount(index, minlength=len(levels))
-    with np.errstate(invalid="ignore"):
-        means = [np.bincount(index, one[:, j], len(levels)) / counts for one in (found.bias, found.sd, found.rmse)]
-    return Course(levels, means), counts
-
-
 def planes(run: Reproduction, name: str, *, entries: Sequence[Entry], shown: Sequence[tuple[str, str]] = ()) -> None:
     """Arrows from the truth to the mean estimate in planes of two parameters: means over the values of the others.
 
@@ -411,16 +396,9 @@ def planes(run: Reproduction, name: str, *, entries: Sequence[Entry], shown: Seq
 
 def pairs(run: Reproduction, name: str, *, first: Entry, second: Entry) -> None:
     """Densities of the errors of two entries over the grid of truths, one against the other."""
-    one, other = evaluated(run, [first, second]).values()
-    names = first.setting.space.names
-    errors = {
-        parameter: tuple([of.bias[:, j], of.sd[:, j], of.rmse[:, j]] for of in (one, other))
-        for j, parameter in enumerate(names)
-    }
-    caption = "Errors at every combination of true parameters, by one estimator against those by the other."
-    labels, axes = (first.label, second.label), axes_of(first.setting.space)
-    run.gallery.draw(name, "All truths", caption, plot_pairs, *labels, errors, axes)
-    write_numbers(run, name, [first, second], dict(zip(labels, (one, other), strict=True)))
+    found = evaluated(run, [first, second])
+    draw_pairs(run.gallery, name, first.setting.space, found)
+    write_numbers(run, name, [first, second], found)
 
 
 def sections(

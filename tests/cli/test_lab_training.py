@@ -96,11 +96,11 @@ def test_evaluate_leaves_tables_figures_and_a_page(tmp_path, capsys):
         points = list(csv.DictReader(stream))
     assert len(points) == 25
     assert max(float(point["lambda"]) for point in points) == 3
-    for name in ("bias", "sd", "rmse", "boxes", "lesion", "differences"):
+    for name in ("bias", "sd", "rmse", "courses", "pairs_lsq_mle", "boxes", "lesion", "differences"):
         assert (out / f"{name}.png").exists()
         assert (out / f"{name}.svg").exists()
     page = (out / "report.html").read_text()
-    assert page.count("data:image/png") == 6
+    assert page.count("data:image/png") == 8
     assert "http" not in page.split("<style>")[0]
 
 
@@ -118,7 +118,7 @@ def test_evaluate_a_model_of_many_parameters(tmp_path, triexponential):
     assert 4 <= len(points) <= 16
     assert len({point["D1"] for point in points}) == len(points)  # no grid
     assert all(float(point["f1"]) + float(point["f2"]) <= 1 for point in points)
-    assert not list(out.glob("*.png"))
+    assert [path.name for path in out.glob("*.png")] == ["courses.png"]
     page = (out / "report.html").read_text()
     assert "are drawn of two or three parameters, and triexponential has 5" in page
     assert f"of all {len(points)} combinations" in page

@@ -10,8 +10,8 @@ import pytest
 from bidsfit import models
 from bidsfit.acquisition import Acquisition
 from bidsfit.evaluation.experiments import Evaluation, Setting, true_points
+from bidsfit.laboratory.evaluation import LEVELS
 from bidsfit.laboratory.exhibits import (
-    LEVELS,
     Claim,
     Entry,
     Number,
