@@ -67,8 +67,18 @@ def trust_row(summary: TrustSummary, model: SignalModel, parameters: list[Parame
         ],
         "snr": summary.snr,
         "truths": summary.performance["Truths"],
+        "own_error": own_error(summary.performance),
         "others": [row.name for row in summary.parameters][2:],
     }
+
+
+def own_error(facts: Mapping[str, Any]) -> str:
+    """How well the simulation tells errors at tissues that it has not seen, in words; from `Performance.facts`."""
+    if "ErrorOfBias" not in facts:  # of an earlier version
+        return ""
+    bias, sd = facts["ErrorOfBias"], facts["ErrorOfSD"]
+    each = "; ".join(f"{name} {readable(bias[name])} and {percent(sd[name])}" for name in bias)
+    return f"At tissues left out of the simulation its bias was off by so many SD, and its SD by so much: {each}."
 
 
 def _words(model: SignalModel, name: str) -> dict[str, str]:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from bidsfit import models
-from bidsfit.reports.trust import expected_errors, recommendation
+from bidsfit.reports.trust import expected_errors, own_error, recommendation
 from bidsfit.trust.summary import ParameterTrust, TrustSummary
 
 MODEL = models.get("ivim")
@@ -74,6 +74,14 @@ def test_voxels_unlike_the_training_of_an_estimator_are_told():
     )
     found = expected_errors({"lsq": summary(f=(0.04, 0.9)), "net": summary(0.04, f=(0.02, 0.9))}, MODEL)
     assert len(found["sentences"]) == 1
+
+
+def test_the_error_of_the_simulation_itself_is_told():
+    facts = {"Truths": 9, "ErrorOfBias": {"f": 0.13, "D": 0.2}, "ErrorOfSD": {"f": 0.042, "D": 0.1}}
+    assert own_error(facts) == (
+        "At tissues left out of the simulation its bias was off by so many SD, and its SD by so much: f 0.13 and 4.2 %; D "
+        "0.2 and 10.0 %."
+    )
 
 
 def test_one_estimator_alone_is_not_ranked():

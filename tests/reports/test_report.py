@@ -110,7 +110,7 @@ def test_the_first_screen_has_a_map_and_a_sentence_for_every_parameter(
     figures = {thumbnail_of("D"): "sub-01/figures/D.png"}
     trust = {
         "sentences": ["D: changes of a single voxel below 0.3 cannot be seen."],
-        "truths": 9, "snr": 20.0, "flags": [], "others": [],
+        "truths": 9, "snr": 20.0, "flags": [], "others": [], "own_error": "",
     }  # fmt: skip
     rows = [row | {"unit": "a.u."} if row["name"] == "S0" else row for row in material.fit.parameters]
     told = {"latex": "D", "unit": "", **dict.fromkeys(("median", "bias", "sd", "rmse", "response", "biased"), 0.5)}
