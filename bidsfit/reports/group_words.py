@@ -43,8 +43,8 @@ DIGITS, MOST_DECIMALS = 3, 6
 #: With fewer healthy participants a comparison with them comes with a warning.
 ENOUGH_HEALTHY = 20
 
-#: Of an estimator with a smaller response than this it is said how much of an effect shows.
-NEARLY_ALL = 0.8
+#: Of an estimator whose response is farther from 1 than this it is said how much of an effect shows.
+ABOUT_ALL = 0.2
 
 #: Names in a sentence, at most.
 MOST_NAMES = 6
@@ -318,8 +318,8 @@ def drawn_to_training_words(estimator: str, parameter: str, share: float) -> str
 
 
 def shown_words(record: EstimatorRecord, symbol: str) -> str:
-    """How much of a true change shows in the estimates; empty where nearly all does, or it is not known."""
-    if not record.expected_response < NEARLY_ALL:
+    """How much of a true change shows in the estimates; empty where it is about all, or not known."""
+    if not abs(record.expected_response - 1) > ABOUT_ALL:
         return ""
     return (
         f"By simulation {100 * max(record.expected_response, 0):.0f} % of a true change of {symbol} shows in estimates "

@@ -79,8 +79,8 @@ def test_voxels_unlike_the_training_of_an_estimator_are_told():
 def test_the_error_of_the_simulation_itself_is_told():
     facts = {"Truths": 9, "ErrorOfBias": {"f": 0.13, "D": 0.2}, "ErrorOfSD": {"f": 0.042, "D": 0.1}}
     assert own_error(facts) == (
-        "At tissues left out of the simulation its bias was off by so many SD, and its SD by so much: f 0.13 and 4.2 %; D "
-        "0.2 and 10.0 %."
+        "At tissues left out of the simulation its bias was off by so many SD, and its SD by so much: f 0.13 and "
+        "4.2 %; D 0.2 and 10.0 %."
     )
 
 

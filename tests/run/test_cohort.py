@@ -346,7 +346,9 @@ def test_networks_of_different_training_are_not_compared_without_a_warning(study
     ) in "\n".join(run(study))
 
 
-@pytest.mark.parametrize(("response", "shows", "warns"), [(0.4, True, True), (0.7, True, False), (0.9, False, False)])
+@pytest.mark.parametrize(
+    ("response", "shows", "warns"), [(0.4, True, True), (0.7, True, False), (0.9, False, False), (1.3, True, False)]
+)
 def test_the_response_of_an_estimator_is_told_and_not_corrected_for(tmp_path, response, shows, warns):
     design = design_of(retest=("1", "2", "3"), treated=("7", "8", "9"))
     rows = [
