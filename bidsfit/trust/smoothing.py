@@ -83,9 +83,16 @@ def _terms(points: NDArray[np.float64], centres: NDArray[np.float64]) -> NDArray
     """Kernels and monomials at points, shape (n, n_centres + n_monomials)."""
     d, n = points.shape[1], len(centres)
     found = np.empty((len(points), n + _n_monomials(d)))
-    squared = (points**2).sum(axis=1)[:, None] + (centres**2).sum(axis=1) - 2 * points @ centres.T
-    r = np.sqrt(np.maximum(squared, 0.0)) * (np.sqrt(5) / WIDTH)
-    found[:, :n] = (1 + r + r**2 / 3) * np.exp(-r)
+    here, there = points * (np.sqrt(5) / WIDTH), centres * (np.sqrt(5) / WIDTH)
+    row = np.column_stack([-2 * here, (here**2).sum(axis=1), np.ones(len(here))])
+    value = row @ np.column_stack([there, np.ones(n), (there**2).sum(axis=1)]).T  # squared distances
+    np.maximum(value, 0.0, out=value)
+    r = np.sqrt(value)
+    value /= 3
+    value += r
+    value += 1  # 1 + r + r^2 / 3, all of this in place: time goes into memory, not into numbers
+    np.negative(r, out=r)
+    np.multiply(value, np.exp(r, out=r), out=found[:, :n])
     extended = np.column_stack([np.ones(len(points)), 2 * points - 1])
     first, second = np.triu_indices(d + 1)
     found[:, n:] = extended[:, first] * extended[:, second]
